@@ -1,0 +1,65 @@
+# Everything runs from a virtual environment in .venv, made from the hash-pinned locks on first use.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTEST ?= $(BIN)/pytest -n auto
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check format lint types docs bench lock clean
+
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.runtime ## see three devices being reset, for real (under 30 s)
+	$(BIN)/gateway demo
+
+run: $(VENV)/.runtime ## serve with a few simulated devices alive, until Ctrl-C
+	$(BIN)/gateway demo --keep-running
+
+test: $(VENV)/.dev tools ## run every test (installs Mosquitto by apt when root)
+	$(PYTEST)
+
+check: $(VENV)/.dev ## format, lint, types, documents
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m gateway.http.openapi | diff -u docs/openapi.json - || \
+		{ echo "docs/openapi.json is stale: run 'make docs'"; exit 1; }
+
+format: $(VENV)/.dev ## bring code into form
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: $(VENV)/.dev ## write the documents that come from code
+	$(BIN)/python -m gateway.http.openapi > docs/openapi.json
+
+bench: $(VENV)/.dev tools ## measure, as ratios against a floor in the same run
+	$(BIN)/python -m bench
+
+lock: ## pin dependencies anew (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --annotation-style line pyproject.toml --group build -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --annotation-style line pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## remove what was made here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+
+.PHONY: tools
+tools:
+	@sh scripts/tools.sh
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: name it with 'make PYTHON=python3.11 …'"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "The venv module is missing: install it (Debian: apt-get install python3-venv)"; exit 1; }
+	@touch $@
+
+$(VENV)/.runtime: requirements.lock pyproject.toml $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,22 @@
+#!/bin/sh
+# What the tests need besides Python: Debian packages, installed when root, named otherwise.
+set -eu
+
+missing=""
+have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
+have mosquitto || missing="$missing mosquitto"
+have mosquitto_sub || missing="$missing mosquitto-clients"
+[ -z "$missing" ] && exit 0
+
+if [ "$(id -u)" = 0 ] && have apt-get; then
+    echo "installing$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update
+    # The tests start brokers of their own: the package's service is not to take the port.
+    # shellcheck disable=SC2086
+    apt-get -qq install -y --no-install-recommends $missing >/dev/null
+    if have service; then service mosquitto stop >/dev/null 2>&1 || true; fi
+else
+    echo "The tests need:$missing. Install them, for example: sudo apt-get install$missing" >&2
+    exit 1
+fi

@@ -1,0 +1,120 @@
+"""Where things listen and where the broker is: HOST:PORT and broker URLs, parsed once, printed without secrets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, Self
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from pydantic import SecretStr
+
+from gateway.redaction import MASK
+
+_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+ADDRESS_FORM: Final = "HOST:PORT, for example 127.0.0.1:8080"
+BROKER_FORM: Final = (
+    "embedded or mqtt[s]://USER:PASSWORD@HOST:PORT, for example mqtts://gateway:PASSWORD@broker.lan:8883"
+)
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A TCP address; port 0 asks the kernel for a free port when one listens there."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads HOST:PORT, an IPv6 host in brackets; ValueError says what it should be."""
+        host, colon, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        bare = host[1:-1] if bracketed else host
+        if not colon or not _valid_host(bare) or bracketed != (":" in bare):
+            raise ValueError(f"should be {ADDRESS_FORM}")
+        return cls(bare, _parse_port(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it; a name other than localhost counts as reachable."""
+        address = _ip_or_none(self.host)
+        return self.host == "localhost" if address is None else address.is_loopback
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it means every interface: good to listen on, useless to connect to."""
+        address = _ip_or_none(self.host)
+        return address is not None and address.is_unspecified
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class BrokerUrl:
+    """A broker that runs already; printing it in any way hides the password."""
+
+    address: Address
+    tls: bool
+    username: str | None
+    password: SecretStr | None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads mqtt://user:password@host:port (mqtts for TLS); ValueError never repeats what it was given."""
+        try:
+            parts = urlsplit(text)
+            address = Address(parts.hostname or "", _broker_port(parts))
+        except ValueError:
+            raise ValueError(f"should be {BROKER_FORM}") from None
+        if _not_just_an_address(parts) or not _valid_host(address.host):
+            raise ValueError(f"should be {BROKER_FORM}")
+        password = None if parts.password is None else SecretStr(unquote(parts.password))
+        return cls(address, parts.scheme == "mqtts", unquote(parts.username) if parts.username else None, password)
+
+    def __str__(self) -> str:
+        user = "" if self.username is None else quote(self.username, safe="")
+        secret = "" if self.password is None else f":{MASK}"
+        return f"{'mqtts' if self.tls else 'mqtt'}://{user}{secret}{'@' if user or secret else ''}{self.address}"
+
+
+def masked_url(text: str) -> str:
+    """What may be shown of a URL that could not be read: its scheme, since any of the rest may be a password."""
+    scheme, separator, _ = text.partition("://")
+    return f"{scheme}://{MASK}" if separator and scheme in _PORTS else MASK
+
+
+def _parse_port(text: str) -> int:
+    """The number of a TCP port, 0 to 65535."""
+    if not _PORT.fullmatch(text) or int(text) > 65_535:  # noqa: PLR2004 - the largest 16-bit number is its own name
+        raise ValueError(f"should be {ADDRESS_FORM}, with a port from 0 to 65535")
+    return int(text)
+
+
+def _broker_port(parts: SplitResult) -> int:
+    """The port of a broker's URL, else the one registered for its scheme; 0 can't be connected to."""
+    if parts.port == 0 or parts.netloc.endswith(":"):
+        raise ValueError("a broker has a port from 1 to 65535")
+    return parts.port or _PORTS.get(parts.scheme, 0)
+
+
+def _not_just_an_address(parts: SplitResult) -> bool:
+    """Whether a broker's URL has an unknown scheme or more than user, password, host and port."""
+    return parts.scheme not in _PORTS or bool(parts.path.strip("/") or parts.query or parts.fragment)
+
+
+def _valid_host(host: str) -> bool:
+    """Whether this can be a host name or an IP address."""
+    return bool(_HOST_NAME.fullmatch(host)) or _ip_or_none(host) is not None
+
+
+def _ip_or_none(host: str) -> IPv4Address | IPv6Address | None:
+    """The IP address that this is, None for a name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

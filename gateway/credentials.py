@@ -1,0 +1,85 @@
+"""Keys and tokens: mint, hash, check (contract, section 1).
+
+Every secret carries 200 random bits, so a plain SHA-256 is the right hash: there is no dictionary to try, and the
+hot path pays a microsecond instead of a slow key derivation. Only hashes are stored. The SHA-256 of a device token is
+also the key of its receipts (contract, section 3).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from gateway.entropy import Entropy
+
+DEVICE_TOKEN: Final = "dtok_"  # noqa: S105 - a prefix, not a password
+WEBHOOK_SECRET: Final = "whsec_"  # noqa: S105 - a prefix, not a password
+SCOPES: Final = ("devices:read", "devices:write", "webhooks:read", "webhooks:write")
+HINT_LENGTH: Final = 12
+
+_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_RANDOM_BYTES: Final = 25
+_LENGTH: Final = 34  # 62 ** 34 exceeds 2 ** 200
+_SALT_BYTES: Final = 12
+
+
+@dataclass(frozen=True)
+class DeviceToken:
+    """A minted device token: the secret, shown once, and what is stored of it."""
+
+    secret: str
+    hash: bytes
+    broker_entry: str
+
+
+def mint(prefix: str, entropy: Entropy) -> str:
+    """A new secret: the prefix and 200 random bits in letters and digits."""
+    value = int.from_bytes(entropy(_RANDOM_BYTES))
+    digits = []
+    for _ in range(_LENGTH):
+        value, digit = divmod(value, len(_ALPHABET))
+        digits.append(_ALPHABET[digit])
+    return prefix + "".join(digits)
+
+
+def mint_device_token(entropy: Entropy) -> DeviceToken:
+    """A new device token with its hash and its line for a Mosquitto password file."""
+    secret = mint(DEVICE_TOKEN, entropy)
+    return DeviceToken(secret, hash_secret(secret), broker_entry(secret, entropy(_SALT_BYTES)))
+
+
+def api_key_prefix(*, restricted: bool, test: bool) -> str:
+    """``sk_live_``, ``sk_test_``, ``rk_live_`` or ``rk_test_``."""
+    return f"{'rk' if restricted else 'sk'}_{'test' if test else 'live'}_"
+
+
+def hash_secret(secret: str) -> bytes:
+    """SHA-256 of a secret: what the registry stores and looks up."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def same_hash(stored: bytes, given: bytes) -> bool:
+    """Compare two hashes in constant time."""
+    return hmac.compare_digest(stored, given)
+
+
+def broker_entry(secret: str, salt: bytes) -> str:
+    """The secret as Mosquitto's ``$6$`` password entry: SHA-512 over password and salt (one round, see above)."""
+    digest = hashlib.sha512(secret.encode() + salt).digest()
+    return f"$6${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+def receipt(key: bytes, command_id: str, status: str, generation: int) -> str:
+    """The receipt of an acknowledgement (contract, section 3); ``key`` is the SHA-256 of the device token."""
+    message = f"{command_id}|{status}|{generation}".encode()
+    return base64.urlsafe_b64encode(hmac.digest(key, message, "sha256")).rstrip(b"=").decode()
+
+
+def receipt_is_good(given: str, key: bytes, command_id: str, status: str, generation: int) -> bool:
+    """Whether ``given`` is the receipt that only the holder of the token could make; padding is optional."""
+    expected = receipt(key, command_id, status, generation)
+    return hmac.compare_digest(given.rstrip("=").encode("utf-8", "surrogatepass"), expected.encode())

@@ -1,0 +1,109 @@
+"""What can be set on a device, with the defaults of the contract (section 2)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+
+def _idle_timeout(seconds: int) -> int:
+    if seconds != 0 and not 10 <= seconds <= 2540:  # noqa: PLR2004 - the contract's bounds, said in the message
+        raise ValueError("should be 0 (never) or 10 to 2540 seconds")
+    return seconds
+
+
+def _distinct(networks: list[str]) -> list[str]:
+    if len(set(networks)) != len(networks):
+        raise ValueError("should name each network once")
+    return networks
+
+
+IdleTimeout = Annotated[int, AfterValidator(_idle_timeout)]
+Network = Literal["wifi", "ble", "cellular"]
+ClockTime = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class EnabledConnections(_Group):
+    """Which radios the device may use."""
+
+    wifi: bool = True
+    cellular: bool = True
+
+
+class PowerManagement(_Group):
+    """When idle radios are switched off; seconds, 0 = never."""
+
+    wifi_idle_timeout_seconds: IdleTimeout = 180
+    cellular_idle_timeout_seconds: IdleTimeout = 180
+
+
+class Connection(_Group):
+    """Radios."""
+
+    enabled_connections: EnabledConnections = EnabledConnections()
+    upload_network_preference: Annotated[list[Network], AfterValidator(_distinct)] = ["wifi", "ble", "cellular"]
+    power_management: PowerManagement = PowerManagement()
+
+
+class OffPeakHours(_Group):
+    """When uploads may run, by the device's local time; ``HH:MM``."""
+
+    start: ClockTime
+    end: ClockTime
+
+
+class Upload(_Group):
+    """How recordings leave the device."""
+
+    streaming_enabled: bool = False
+    streaming_chunk_kb: Annotated[int, Field(ge=64, le=1024)] = 256
+    daily_data_limit_mb: Annotated[int, Field(ge=0, le=1_000_000, description="Megabytes; 0 = no limit.")] = 0
+    allow_roaming: bool = False
+    pause_on_low_battery: bool = True
+    off_peak_hours: OffPeakHours | None = None
+
+
+class Audio(_Group):
+    """How the device records."""
+
+    codec: Literal["opus", "aac", "wav"] = "opus"
+    sample_rate_khz: Literal[16, 24, 48] = 16
+    bitrate_kbps: Annotated[int, Field(ge=8, le=320)] = 32
+
+
+class Power(_Group):
+    """How the device saves its battery."""
+
+    auto_sleep_minutes: Annotated[int, Field(ge=0, le=1440, description="Minutes; 0 = never.")] = 30
+    low_battery_threshold_percent: Annotated[int, Field(ge=0, le=100)] = 20
+
+
+class DeviceSettings(_Group):
+    """Everything that can be set on a device."""
+
+    connection: Connection = Connection()
+    upload: Upload = Upload()
+    audio: Audio = Audio()
+    power: Power = Power()
+
+
+_DEFAULTS: Final[dict[str, Any]] = DeviceSettings().model_dump(mode="json")
+
+
+def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
+    """The settings in force: what is stored over the defaults."""
+    return merge(_DEFAULTS, stored)
+
+
+def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """A deep merge: objects are merged key by key, anything else replaces what was there."""
+    merged = dict(base)
+    for key, value in change.items():
+        known = merged.get(key)
+        merged[key] = merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return merged

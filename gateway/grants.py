@@ -1,0 +1,78 @@
+"""Signed commands: a device obeys the gateway, not whoever can publish on the broker (contract, section 3).
+
+The Ed25519 keys lie in the registry, so that a backup of the one file can still sign what it has accepted. A command
+is signed with the key that its device was given when it was bound.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from functools import lru_cache
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway import model
+from gateway.store import Row, Tx, View
+from gateway.store import tokens as sql
+
+_SECOND_MS = 1000
+
+
+def ensure_key(tx: Tx) -> str:
+    """The id of the signing key in use; made on the first start."""
+    row = sql.signing_key(tx)
+    if row is not None:
+        return str(row["kid"])
+    private_key = tx.entropy(32)
+    kid = _thumbprint(_public(private_key))
+    sql.insert_signing_key(tx, kid, private_key)
+    return kid
+
+
+def public_key(view: View, kid: str) -> model.Jwk:
+    """The public half of a key, as a JWK."""
+    row = sql.signing_key(view, kid)
+    if row is None:
+        raise LookupError(f"no signing key {kid}")
+    return model.Jwk(x=_public(row["private_key"]), kid=kid)
+
+
+def sign(tx: Tx, *, kid: str, device: Row, command: dict[str, Any], expires_at: int | None) -> str:
+    """The grant of one command: a JWT that says who may do what, under which binding, until when."""
+    row = sql.signing_key(tx, kid)
+    if row is None:
+        raise LookupError(f"no signing key {kid}")
+    claims = {
+        "iss": tx.rules.gateway_id,
+        "aud": device["id"],
+        "jti": command["id"],
+        "cmd": str(command["type"]),
+        "gen": command["binding_generation"],
+        "iat": tx.now // _SECOND_MS,
+    }
+    if expires_at is not None:
+        claims["exp"] = -(-expires_at // _SECOND_MS)  # rounded up, so that the grant never ends before the command
+    return jwt.encode(claims, _private(row["private_key"]), algorithm="EdDSA", headers={"kid": kid})
+
+
+@lru_cache(maxsize=8)
+def _private(seed: bytes) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(seed)
+
+
+def _public(seed: bytes) -> str:
+    return _base64url(_private(seed).public_key().public_bytes_raw())
+
+
+def _thumbprint(x: str) -> str:
+    """RFC 7638, with the members that RFC 8037 requires."""
+    members = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": x}, separators=(",", ":"), sort_keys=True)
+    return _base64url(hashlib.sha256(members.encode()).digest())
+
+
+def _base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -1,0 +1,46 @@
+"""Identifiers: a prefix that names the kind, and a ULID that sorts by time (contract, section 1)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from gateway.entropy import Entropy
+
+PROJECT: Final = "proj_"
+DEVICE: Final = "dev_"
+END_USER: Final = "eu_"
+COMMAND: Final = "cmd_"
+EVENT: Final = "evt_"
+WEBHOOK: Final = "wh_"
+KEY: Final = "key_"
+GATEWAY: Final = "gw_"
+
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_RANDOM_BITS: Final = 80
+_ULID_LENGTH: Final = 26
+BODY: Final = r"[A-Za-z0-9]{1,64}"
+
+
+class Ids:
+    """Mints ids that rise strictly, also within a millisecond and when the clock steps back (ULID, monotonic)."""
+
+    def __init__(self, entropy: Entropy) -> None:
+        self._entropy = entropy
+        self._last = 0
+
+    def new(self, prefix: str, now: int) -> str:
+        """A new id at ``now`` (milliseconds since the epoch)."""
+        fresh = (now << _RANDOM_BITS) | int.from_bytes(self._entropy(_RANDOM_BITS // 8))
+        self._last = fresh if fresh >> _RANDOM_BITS > self._last >> _RANDOM_BITS else self._last + 1
+        return prefix + _encode(self._last)
+
+
+def _encode(value: int) -> str:
+    return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(5 * (_ULID_LENGTH - 1), -1, -5))
+
+
+def is_id(prefix: str, text: str) -> bool:
+    """Whether ``text`` has the form of an id with this prefix."""
+    return re.fullmatch(re.escape(prefix) + BODY, text) is not None

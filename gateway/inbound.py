@@ -1,0 +1,177 @@
+"""The one inbound door of MQTT: bytes become a frozen model, and the model meets the verb for it.
+
+What cannot be taken is refused: it changes nothing, is counted, kept for diagnosis and answered on the device's
+``errors`` topic (contract, section 3).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from gateway import commands, heartbeats, model, topics
+from gateway.commands import Refusal
+from gateway.redaction import redact
+from gateway.store import Row, Tx, events
+from gateway.store import health as sql
+
+MAX_PAYLOAD_BYTES: Final = 65_536
+_AUDITED_PER_MINUTE: Final = 10
+_MINUTE_MS: Final = 60_000
+_DAY_MS: Final = 86_400_000
+_REFUSED: Final = "acknowledgement.refused"
+_FIELD_SHOWN: Final = 128
+_SOURCE_SHOWN: Final = 256
+_PAYLOAD_READ: Final = 1_024
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message as it came from the broker."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A message taken apart: from whom, on which topic, and the model, or why it was refused."""
+
+    message: Message
+    topic: topics.Topic | None
+    body: model.Heartbeat | model.Status | model.Ack | Refusal
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the device is told on its ``errors`` topic."""
+
+    device_id: str
+    refusal: Refusal
+
+
+def parse(names: topics.Topics, message: Message) -> Parsed:
+    """Take a message apart. Never raises: what is wrong with it becomes a refusal."""
+    topic = names.parse(message.topic)
+    return Parsed(message, topic, _body(topic, message))
+
+
+def _body(topic: topics.Topic | None, message: Message) -> model.Heartbeat | model.Status | model.Ack | Refusal:
+    if len(message.payload) > MAX_PAYLOAD_BYTES:
+        return Refusal(
+            "payload_too_large", f"The payload has {len(message.payload)} bytes; {MAX_PAYLOAD_BYTES} are the limit."
+        )
+    match topic:
+        case topics.Heartbeat():
+            if message.retain:
+                return Refusal("retained_heartbeat", "A heartbeat should not be retained: publish it with retain off.")
+            return _validate(model.Heartbeat, message.payload)
+        case topics.Status():
+            return _validate(model.Status, message.payload)
+        case topics.Ack():
+            return _validate(model.Ack, message.payload)
+        case _:
+            return Refusal("wrong_topic", "The gateway takes no messages on this topic.")
+
+
+def _validate(kind: type[M], payload: bytes) -> M | Refusal:
+    try:
+        return kind.model_validate_json(payload)
+    except ValidationError as error:
+        field, message = first_problem(error)
+        return Refusal("invalid_request", message, field)
+
+
+def first_problem(error: ValidationError) -> tuple[str | None, str]:
+    """The field that is wrong (dotted; ``None`` for the whole), and a sentence that says what it should be."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    location = [str(part) for part in problem["loc"]]
+    # The members of a union of numbers are not fields.
+    field = ".".join(part for part in location if part not in {"int", "float", "constrained-float"}) or None
+    if field is not None:
+        field = redact(field)[:_FIELD_SHOWN]  # the name of an unknown field is the sender's, and may be anything
+    return field, f"{field or 'The payload'}: {_sentence(problem)}"
+
+
+def _sentence(problem: Any) -> str:
+    if problem["type"] == "extra_forbidden":
+        return "unknown field. Remove it, or check its spelling."
+    if problem["type"] == "missing":
+        return "is missing. It is required."
+    text: str = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
+    return f"{text}." if text.startswith("should") else f"is not valid: {text}."
+
+
+def apply(tx: Tx, parsed: Parsed) -> Answer | None:
+    """Do what the message asks, or refuse it; the answer for the device's ``errors`` topic, if it gets one."""
+    device = None if parsed.topic is None else _sender(tx, parsed.topic)
+    outcome = parsed.body if isinstance(parsed.body, Refusal) else _dispatch(tx, parsed, device)
+    if outcome is None:
+        return None
+    _refuse(tx, parsed, device, outcome)
+    return None if device is None else Answer(device["id"], outcome)
+
+
+def _sender(tx: Tx, topic: topics.Topic) -> Row | None:
+    return None if isinstance(topic, topics.GatewayStatus) else sql.sender(tx, topic.device_id)
+
+
+def _dispatch(tx: Tx, parsed: Parsed, device: Row | None) -> Refusal | None:
+    if device is None:
+        return Refusal("unknown_device", "No such device is registered here.")
+    match parsed.body:
+        case model.Ack():
+            command_type = parsed.topic.type if isinstance(parsed.topic, topics.Ack) else None
+            outcome = commands.acknowledge(tx, device, command_type, parsed.body)
+            return outcome if isinstance(outcome, Refusal) else None
+        case model.Status():
+            _status(tx, device, parsed.body, retained=parsed.message.retain)
+        case model.Heartbeat():
+            if device["token_state"] is None:
+                return Refusal("token_revoked", "The token of this device opens nothing. Provision the device again.")
+            return heartbeats.beat(tx, device, parsed.body, parsed.body.radio)
+    return None
+
+
+def _status(tx: Tx, device: Row, status: model.Status, *, retained: bool) -> None:
+    if status.status == "offline":
+        heartbeats.farewell(tx, device)
+    elif not retained and device["token_state"] is not None:
+        # A retained birth may be older than the silence that followed it: the next heartbeat tells.
+        heartbeats.birth(tx, device)
+
+
+def _refuse(tx: Tx, parsed: Parsed, device: Row | None, refusal: Refusal) -> None:
+    claimed = getattr(parsed.topic, "device_id", None)
+    if device is not None and isinstance(parsed.topic, topics.Ack):
+        audit_refusal(tx, device, refusal)
+    elif device is not None and isinstance(parsed.body, model.Heartbeat) and device["token_state"] is not None:
+        # Its ``last_command`` was refused; firmware repeats that with every heartbeat.
+        audit_refusal(tx, device, refusal, most=1, window_ms=_DAY_MS)
+    keep_refusal(tx, claimed, parsed.message.topic, refusal, parsed.message.payload)
+
+
+def keep_refusal(tx: Tx, device_id: str | None, source: str, refusal: Refusal, payload: bytes) -> None:
+    """Keep what was refused for diagnosis, secrets blotted out."""
+    shown = redact(payload[:_PAYLOAD_READ].decode("utf-8", "replace")).replace("\0", "\ufffd")
+    source = redact(source.encode("utf-8", "replace").decode())[:_SOURCE_SHOWN]
+    sql.refuse(tx, device_id, source, refusal.code, refusal.message, refusal.field, shown)
+
+
+def audit_refusal(
+    tx: Tx, device: Row, refusal: Refusal, *, most: int = _AUDITED_PER_MINUTE, window_ms: int = _MINUTE_MS
+) -> None:
+    """Write a refused acknowledgement into the audit trail, ``most`` in ``window_ms`` (milliseconds) per device."""
+    if events.recent(tx, device["pk"], _REFUSED, tx.now - window_ms) < most:
+        events.record(tx, device, _REFUSED, device["id"], code=refusal.code, field=refusal.field)
+
+
+def error_payload(refusal: Refusal) -> bytes:
+    """A refusal as it goes out on a device's ``errors`` topic."""
+    return json.dumps({"code": refusal.code, "message": refusal.message, "field": refusal.field}).encode()

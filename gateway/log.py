@@ -1,0 +1,141 @@
+"""Logging, set up once: ``area.fact`` events with facts as keys, on stderr; for people on a terminal, else JSON lines.
+
+What libraries log through the standard library takes the same way, and so do crashes and warnings: there is one door,
+and at that door secrets are taken out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import structlog
+from structlog.stdlib import ProcessorFormatter
+
+from gateway.redaction import CUT, redact
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from structlog.typing import EventDict, Processor
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+# Below warning these tell of every packet, some with the password in it.
+QUIET: Final = ("amqtt", "transitions", "mqtt", "uvicorn", "httpx", "httpcore", "asyncio")
+SECRET_KEYS: Final = frozenset({"password", "token", "device_token", "secret", "api_key", "authorization"})
+_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_LINES: Final = {code: text for code, text in _CONTROLS.items() if chr(code) not in "\n\t"}
+
+_SHARED: Final[tuple[Processor, ...]] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),  # RFC 3339 with Z
+)
+
+
+def configure(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
+    """Sets up logging for this process.
+
+    Args:
+        level: the least severe level that is logged: debug, info, warning or error.
+        form: ``console``, ``json``, or ``auto``: console when the stream is a terminal.
+        stream: where to; stderr by default.
+    """
+    stream = stream or sys.stderr
+    console = form == "console" or (form == "auto" and stream.isatty())
+    structlog.configure(
+        processors=[*_SHARED, structlog.processors.StackInfoRenderer(), ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    handler = _Handler(stream)
+    handler.setFormatter(_formatter(_console(colors=stream.isatty()) if console else _JSON))
+    _take_over_standard_logging(handler, LEVELS[level])
+    sys.excepthook = _crashed
+    threading.excepthook = _thread_crashed
+
+
+def redact_event(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Processor: takes secrets out of every key and value, however deep; what is no JSON value becomes text first."""
+    return {redact(str(key)): _clean(key, value) for key, value in event.items()}
+
+
+def escape_controls(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Processor for terminals: nothing that a device sent may move the cursor or start a line of its own."""
+    multiline = ("exception", "stack")
+    return {
+        _escaped(key, _CONTROLS): _escaped(value, _LINES if key in multiline else _CONTROLS)
+        for key, value in event.items()
+    }
+
+
+def _clean(key: object, value: object) -> Any:
+    if key in SECRET_KEYS and isinstance(value, str | bytes):
+        return CUT
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {redact(str(inner)): _clean(inner, item) for inner, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(None, item) for item in value]
+    return redact(repr(value) if isinstance(value, bytes | BaseException) else str(value))
+
+
+def _escaped(value: Any, table: Mapping[int, str]) -> Any:
+    if isinstance(value, str):
+        return value.translate(table)
+    return value if value is None or isinstance(value, bool | int | float) else str(value).translate(table)
+
+
+_JSON: Final[tuple[Processor, ...]] = (structlog.processors.JSONRenderer(),)
+
+
+def _console(*, colors: bool) -> tuple[Processor, ...]:
+    """The console's renderer, with plain tracebacks: the rich ones print local variables."""
+    plain = structlog.dev.plain_traceback
+    return (escape_controls, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, sort_keys=False))
+
+
+def _formatter(renderers: tuple[Processor, ...]) -> ProcessorFormatter:
+    return ProcessorFormatter(
+        foreign_pre_chain=[*_SHARED, structlog.stdlib.add_logger_name],
+        processors=[
+            ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            redact_event,
+            *renderers,
+        ],
+    )
+
+
+def _take_over_standard_logging(handler: logging.Handler, level: int) -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    logging.captureWarnings(capture=True)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes records; of one that cannot be formatted it says so without its arguments, which may be secrets."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        fact = {"name": record.name, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "log.unprintable"}
+        with contextlib.suppress(OSError, ValueError):  # the stream itself may be gone
+            self.stream.write(self.format(logging.makeLogRecord(fact)) + self.terminator)
+
+
+def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    structlog.get_logger().critical("process.crashed", exc_info=(kind, error, trace))
+
+
+def _thread_crashed(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None:
+        _crashed(args.exc_type, args.exc_value, args.exc_traceback)

@@ -1,0 +1,561 @@
+"""What travels: heartbeats, acknowledgements, commands, devices and the bodies of requests.
+
+Whatever comes in is parsed here, once, from bytes into a frozen model; JSON types are taken at their word (no string
+becomes a number). Unknown fields are refused except in heartbeats and statuses, which firmware may extend
+(contract, sections 2 and 3).
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from gateway import ids
+
+MAX_NUMBER: Final = 2**53 - 1
+MAX_NAME_UNITS: Final = 128
+MAX_DOCUMENT_BYTES: Final = 16_384
+
+
+class CommandType(enum.StrEnum):
+    """What a device can be told to do."""
+
+    FACTORY_RESET = "factory_reset"
+    START_RECORDING = "start_recording"
+    STOP_RECORDING = "stop_recording"
+    TRIGGER_UPLOAD = "trigger_upload"
+    REBOOT = "reboot"
+
+
+class CommandStatus(enum.StrEnum):
+    """Where a command stands; the last four are final."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    EXECUTED = "executed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can change it any more."""
+        return self not in (CommandStatus.PENDING, CommandStatus.DELIVERED)
+
+
+class TokenState(enum.StrEnum):
+    """What a device token opens (contract, section 1)."""
+
+    ACTIVE = "active"
+    RESET_ONLY = "reset_only"
+    REVOKED = "revoked"
+
+
+class Radio(enum.StrEnum):
+    """The link over which a device was seen."""
+
+    WIFI = "wifi"
+    CELLULAR = "4g"
+    BLE = "ble"
+
+
+class DeviceState(enum.StrEnum):
+    """What the firmware says it is doing."""
+
+    IDLE = "idle"
+    RECORDING = "recording"
+    SYNCING = "syncing"
+    UPLOADING = "uploading"
+    CHARGING = "charging"
+    LOW_BATTERY = "lowBattery"
+    STORAGE_FULL = "storageFull"
+    ERROR = "error"
+
+
+class Flag(enum.IntFlag):
+    """Bits of a heartbeat's ``flags``."""
+
+    CHARGING = 1
+    LOW_BATTERY = 2
+    STORAGE_FULL = 4
+    WIFI = 8
+    LTE = 16
+    SYNC = 32
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("should not contain a NUL character")
+    return text
+
+
+def _utf16_units(text: str) -> str:
+    units = len(text.encode("utf-16-le")) // 2
+    if units > MAX_NAME_UNITS:
+        raise ValueError(f"should have at most {MAX_NAME_UNITS} UTF-16 units, has {units}")
+    return text
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("should lie in the years 1 to 9999 in UTC") from error
+
+
+def _bounded(document: dict[str, Any]) -> dict[str, Any]:
+    size = len(json.dumps(document, ensure_ascii=False, allow_nan=False).encode())
+    if size > MAX_DOCUMENT_BYTES:
+        raise ValueError(f"should be at most {MAX_DOCUMENT_BYTES} bytes of JSON, is {size}")
+    return document
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_storable)]
+Name = Annotated[str, AfterValidator(_storable), AfterValidator(_utf16_units)]
+Version = Annotated[str, StringConstraints(max_length=32), AfterValidator(_storable)]
+EndUserId = Annotated[str, StringConstraints(pattern=f"^{ids.END_USER}{ids.BODY}$")]
+Document = Annotated[dict[str, Any], AfterValidator(_bounded)]
+Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Number = int | Finite
+Count = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+
+
+class Inbound(BaseModel):
+    """Base of what comes in: frozen, strict, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class LastCommand(Inbound):
+    """What a device says of the last command it kept outside of what a reset wipes."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    command_id: Label
+    status: Literal["delivered", "executed", "failed"]
+    receipt: Label | None = None
+
+
+class Heartbeat(Inbound):
+    """How a device is. Every field is optional, unknown ones are ignored."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [
+                {
+                    "battery_percent": 81,
+                    "storage_used_mb": 512,
+                    "storage_total_mb": 8192,
+                    "signal_strength_dbm": -61,
+                    "firmware_version": "1.4.2",
+                    "device_state": "idle",
+                    "pending_recordings": 2,
+                    "flags": 8,
+                    "connection_type": ["wifi"],
+                    "sent_at": "2026-11-20T08:15:00Z",
+                }
+            ]
+        },
+    )
+
+    battery_percent: Annotated[Number | None, Field(ge=0, le=100, description="Charge in percent.")] = None
+    storage_used_mb: Annotated[Number | None, Field(ge=0, le=MAX_NUMBER, description="Megabytes.")] = None
+    storage_total_mb: Annotated[Number | None, Field(ge=0, le=MAX_NUMBER, description="Megabytes.")] = None
+    signal_strength_dbm: Annotated[Number | None, Field(ge=-200, le=0, description="dBm.")] = None
+    firmware_version: Version | None = None
+    device_name: Annotated[Text, StringConstraints(max_length=64)] | None = None
+    device_state: DeviceState | None = None
+    pending_recordings: Count | None = None
+    flags: Annotated[int | None, Field(ge=0, le=255, description="Bits: see the contract, section 3.")] = None
+    connection_type: Annotated[list[Radio], Field(max_length=8)] | None = None
+    sent_at: Annotated[Instant | None, Field(description="By the device's clock; RFC 3339.")] = None
+    last_command: LastCommand | None = None
+
+    @property
+    def radio(self) -> Radio | None:
+        """The link it came over, as far as the device says: its list first, then its flags."""
+        if self.connection_type:
+            return self.connection_type[0]
+        if self.flags is None:
+            return None
+        if self.flags & Flag.WIFI:
+            return Radio.WIFI
+        return Radio.CELLULAR if self.flags & Flag.LTE else None
+
+    def completed(self, **before: Any) -> Heartbeat:
+        """The same with what the device said ``before`` in each of these fields that this one leaves out.
+
+        A battery or a storage is judged by all that is known of it, or one that is told now by its percentage, now by
+        its flag would seem to recover in between.
+        """
+        return self.model_copy(update={name: value for name, value in before.items() if getattr(self, name) is None})
+
+    @property
+    def storage_full(self) -> bool:
+        """Whether the device says that it has no room left."""
+        return self.device_state == DeviceState.STORAGE_FULL or bool((self.flags or 0) & Flag.STORAGE_FULL)
+
+    def low_battery(self, threshold_percent: float) -> bool:
+        """Whether the device says so, or its charge is at or below the threshold."""
+        said = self.device_state == DeviceState.LOW_BATTERY or bool((self.flags or 0) & Flag.LOW_BATTERY)
+        return said or (self.battery_percent is not None and self.battery_percent <= threshold_percent)
+
+
+class Status(Inbound):
+    """A device's birth or last will."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: Literal["online", "offline"]
+
+
+class AckError(Inbound):
+    """Why a device did not do what it was told."""
+
+    code: Annotated[Label, StringConstraints(max_length=64)]
+    message: Annotated[Text, StringConstraints(max_length=512)] = ""
+
+
+class Ack(Inbound):
+    """What a device says of a command (contract, section 3)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "command_id": "cmd_01JD3M5QZ8V9T2R4W6X7Y8Z9AB",
+                    "status": "executed",
+                    "result": {
+                        "wiped": ["device_token", "pairing", "wifi_networks"],
+                        "kept": ["serial_number", "cellular_apn", "last_command_id"],
+                    },
+                    "receipt": "3q2-7w8Zt1Yp0uXkWm4sRj6nHb9cVd5fGa2eLo8iTzE",
+                }
+            ]
+        }
+    )
+
+    command_id: Label
+    status: Literal["delivered", "executed", "failed"]
+    result: Document | None = None
+    error: AckError | None = None
+    receipt: Label | None = None
+
+
+class CommandAck(Inbound):
+    """The same over HTTP, where the path names the command."""
+
+    status: Literal["delivered", "executed", "failed"]
+    command_id: Label | None = None
+    result: Document | None = None
+    error: AckError | None = None
+    receipt: Label | None = None
+
+
+class RegisterDevice(Inbound):
+    """Body of ``POST /devices``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"serial_number": "BP-000123", "model": "bota_pin", "name": "Ward 3, bed 2"}]}
+    )
+
+    serial_number: Label
+    model: Label | None = Field(default=None, description="One of the configured models; the first is the default.")
+    name: Name | None = None
+    firmware_version: Version | None = None
+    metadata: Document | None = None
+
+
+class BindDevice(Inbound):
+    """Body of ``POST /devices/{id}/bind``."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"end_user_id": "eu_42"}]})
+
+    end_user_id: EndUserId
+    supersede_reset: bool = Field(default=False, description="Cancel an open reset and bind all the same.")
+
+
+class Empty(Inbound):
+    """Body of a call that takes none; ``{}`` is as good as nothing."""
+
+
+class CreateCommand(Inbound):
+    """Body of ``POST /devices/{id}/commands``."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"type": "start_recording", "ttl_seconds": 120}]})
+
+    type: CommandType
+    params: Document | None = None
+    ttl_seconds: Annotated[int, Field(ge=1, le=2_592_000, description="Seconds until it expires.")] = 300
+    idempotency_key: Label | None = None
+
+
+class ListDevices(BaseModel):
+    """Query of ``GET /devices``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 25
+    offset: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
+    status: Literal["bound", "unbound"] | None = None
+    end_user_id: Label | None = None
+    model: Label | None = None
+    serial_number: Label | None = None
+    connection: Literal["online", "offline"] | None = None
+
+
+class ListCommands(BaseModel):
+    """Query of ``GET /devices/{id}/commands``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: CommandStatus | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: Label | None = None
+
+
+class ListEvents(BaseModel):
+    """Query of ``GET /devices/{id}/events``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: Label | None = None
+
+
+class Outbound(BaseModel):
+    """Base of what goes out."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Device(Outbound):
+    """A device as the API shows it. Times are RFC 3339 in UTC."""
+
+    id: str
+    project_id: str
+    serial_number: str
+    model: str
+    name: str | None
+    firmware_version: str | None
+    status: Literal["bound", "unbound"]
+    end_user_id: str | None
+    binding_generation: int = Field(description="Rises by one at each bind, unbind and reset.")
+    battery_percent: int | float | None
+    storage_used_mb: int | float | None
+    storage_total_mb: int | float | None
+    signal_strength_dbm: int | float | None
+    last_heartbeat_at: str | None
+    recording_state: DeviceState | None
+    connection: Literal["online", "offline"]
+    metadata: dict[str, Any] | None
+    settings: dict[str, Any]
+    created_at: str
+    updated_at: str
+    bound_at: str | None
+    deleted_at: str | None
+
+
+class DeviceHealth(Outbound):
+    """How a device is: the newest it said of itself, and whether it is there. Times are RFC 3339 in UTC."""
+
+    device_id: str
+    binding_generation: int
+    battery_percent: int | float | None
+    storage_used_mb: int | float | None
+    storage_total_mb: int | float | None
+    signal_strength_dbm: int | float | None
+    recording_state: DeviceState | None
+    last_heartbeat_at: str | None
+    last_seen_by: Radio | None
+    connection: Literal["online", "offline"]
+
+
+class CommandPayload(Outbound):
+    """A command as a device gets it, retained on its topic or in the answer to a heartbeat."""
+
+    id: str
+    type: CommandType
+    params: dict[str, Any]
+    binding_generation: int
+    created_at: str
+    expires_at: str | None
+    grant_token: str = Field(description="JWT (EdDSA) signed by the gateway; see the contract, section 3.")
+
+
+class CommandError(Outbound):
+    """Why a command failed."""
+
+    code: str
+    message: str
+
+
+class Command(Outbound):
+    """A command as the API shows it."""
+
+    id: str
+    device_id: str
+    type: CommandType
+    status: CommandStatus
+    params: dict[str, Any]
+    binding_generation: int
+    grant_token: str
+    result: dict[str, Any] | None
+    error: CommandError | None
+    created_at: str
+    expires_at: str | None
+    delivered_at: str | None
+    executed_at: str | None
+
+
+class MqttTopics(Outbound):
+    """The topics a device may use."""
+
+    heartbeat: str
+    status: str
+    commands: dict[str, str] = Field(description="One full topic per command type: subscribe to each by its name.")
+    errors: str
+
+
+class MqttAccess(Outbound):
+    """How a device reaches the broker; its password is the device token."""
+
+    host: str
+    port: int
+    tls: bool
+    username: str
+    client_id: str
+    topics: MqttTopics
+
+
+class Jwk(Outbound):
+    """The public key that signs grants (RFC 8037)."""
+
+    kty: Literal["OKP"] = "OKP"
+    crv: Literal["Ed25519"] = "Ed25519"
+    x: str
+    kid: str
+    alg: Literal["EdDSA"] = "EdDSA"
+    use: Literal["sig"] = "sig"
+
+
+class BoundDevice(Device):
+    """A device just bound, with what its firmware needs to live; the token is shown this once."""
+
+    device_token: str
+    mqtt: MqttAccess
+    grant_key: Jwk
+
+
+class DeviceList(Outbound):
+    """A page of devices, newest first."""
+
+    data: list[Device]
+    has_more: bool
+
+
+class CommandList(Outbound):
+    """A page of commands, newest first."""
+
+    data: list[Command]
+    has_more: bool
+    next_cursor: str | None
+
+
+class PendingCommands(Outbound):
+    """The open commands of a device, oldest first."""
+
+    data: list[CommandPayload]
+
+
+class Event(Outbound):
+    """Something that happened, as the audit trail keeps it."""
+
+    id: str
+    type: str
+    created_at: str
+    data: dict[str, Any] = Field(
+        description="`device_id`, `actor` (a key, a device or `gateway`) and what belongs to it."
+    )
+
+
+class EventList(Outbound):
+    """A page of events, newest first."""
+
+    data: list[Event]
+    has_more: bool
+    next_cursor: str | None
+
+
+class HeartbeatAnswer(Outbound):
+    """Answer to a heartbeat; ``commands`` only when a device token asks and some are open."""
+
+    status: Literal["ok"] = "ok"
+    commands: list[CommandPayload] | None = None
+
+
+class ErrorBody(Outbound):
+    """What every error says."""
+
+    code: str
+    message: str
+    details: dict[str, Any]
+
+
+class ErrorAnswer(Outbound):
+    """The shape of every error."""
+
+    error: ErrorBody
+
+
+class JwkSet(Outbound):
+    """Every public key that has signed grants (RFC 7517)."""
+
+    keys: list[Jwk]
+
+
+class Health(Outbound):
+    """Whether the process serves and reaches its database."""
+
+    status: Literal["healthy", "unhealthy"]
+    database: Literal["connected", "disconnected"]
+    billing: Literal["disabled"] = "disabled"
+
+
+class BrokerLink(Outbound):
+    """How the link to the broker is."""
+
+    connected: bool
+    reconciled: bool = Field(description="Retained messages on the broker are the open commands of the registry.")
+    mqtt_version: str | None
+    error: str | None
+
+
+class BrokerAccess(Outbound):
+    """Who steers accounts and live sessions at the broker."""
+
+    managed_by: str
+    error: str | None
+
+
+class OutboxDepth(Outbound):
+    """What has yet to reach the broker."""
+
+    depth: int
+    oldest_seconds: int
+
+
+class Readiness(Outbound):
+    """Whether the gateway can do all of its work now, and the facts behind that."""
+
+    ready: bool
+    broker: BrokerLink
+    access: BrokerAccess
+    outbox: OutboxDepth

@@ -1,0 +1,53 @@
+"""Who wakes whom: commits wake those who bring the outside in step, and they wake whoever waits for that.
+
+No state lives here. The outbox is a table; these are bells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from gateway.store import Store, View
+from gateway.store import outbox as sql
+
+_EVERY: Final = (sql.COMMAND, sql.CREDENTIAL)
+
+
+class Bells:
+    """Rung by the store after each commit that marked the outbox, and by its workers after each that cleared some."""
+
+    def __init__(self) -> None:
+        self._work = {kind: asyncio.Event() for kind in _EVERY}
+        self._progress = asyncio.Event()
+
+    def committed(self) -> None:
+        """There is work in the outbox."""
+        for event in self._work.values():
+            event.set()
+
+    async def work(self, kind: str) -> None:
+        """Wait until there may be work of this kind."""
+        await self._work[kind].wait()
+        self._work[kind].clear()
+
+    def progressed(self) -> None:
+        """Some of it is done."""
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    async def synced(self, store: Store, device_pk: int, seconds: float) -> bool:
+        """Wait until nothing of this device is out of step; ``False`` when that took longer than ``seconds``."""
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    progress = self._progress
+                    if not await store.read(lambda view: _waits(view, device_pk)):
+                        return True
+                    await progress.wait()
+        except TimeoutError:
+            return False
+
+
+def _waits(view: View, device_pk: int) -> bool:
+    return view.one("SELECT 1 FROM outbox WHERE device_pk = ? LIMIT 1", device_pk) is not None

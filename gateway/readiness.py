@@ -1,0 +1,42 @@
+"""Whether the gateway can do its work now: the answer of ``/ready``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.broker.keeper import Keeper
+from gateway.mqtt.connection import Connection
+from gateway.store import Store, outbox
+
+
+class Readiness:
+    """Asks each part how it is."""
+
+    def __init__(self, store: Store, connection: Connection, keeper: Keeper) -> None:
+        self._store = store
+        self._connection = connection
+        self._keeper = keeper
+
+    async def report(self) -> dict[str, Any]:
+        """``ready`` and the facts behind it; ages in seconds.
+
+        Raises:
+            StoreError: the registry cannot be read.
+        """
+        depth, oldest = await self._store.read(outbox.depth)
+        link = self._connection.status
+        told = self._keeper.last_error is None
+        return {
+            "ready": link.connected and link.reconciled and told,
+            "broker": {
+                "connected": link.connected,
+                "reconciled": link.reconciled,
+                "mqtt_version": link.version,
+                "error": link.last_error,
+            },
+            "access": {"managed_by": self._keeper.access.name, "error": self._keeper.last_error},
+            "outbox": {
+                "depth": depth,
+                "oldest_seconds": 0 if oldest is None else max(0, self._store.context.clock() - oldest) // 1000,
+            },
+        }

@@ -1,0 +1,185 @@
+"""What can be set: defaults, then a TOML file, then ``GATEWAY_…`` in the environment, then options; read once, frozen.
+
+Every setting has one name: ``mqtt_keepalive_seconds`` in TOML is ``GATEWAY_MQTT_KEEPALIVE_SECONDS`` in the environment
+and ``--mqtt-keepalive-seconds`` on the command line. How the sources are read is in ``gateway/settings.py``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gateway.addresses import Address, BrokerUrl
+from gateway.settings_types import (
+    EMBEDDED,
+    Broker,
+    Count,
+    Directory,
+    File,
+    GatewayId,
+    HostPort,
+    LogFormat,
+    LogLevel,
+    MaybeYesNo,
+    Models,
+    MqttVersion,
+    Reachable,
+    Seconds,
+    TopicPrefix,
+    YesNo,
+)
+
+PLACE: Final = "Where things are"
+BROKER: Final = "The broker"
+PRESENCE: Final = "Devices and presence"
+KEPT: Final = "What is kept"
+LIMITS: Final = "Limits and pace"
+MOSQUITTO: Final = "Mosquitto beside the gateway"
+RUNNING: Final = "Running"
+
+
+class ConflictingSettingsError(ValueError):
+    """Two settings that exclude each other; ``setting`` is the one to change."""
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
+def _setting(group: str, default: object, description: str, *, ge: float | None = None, le: float | None = None) -> Any:
+    return Field(default, description=description, json_schema_extra={"group": group}, ge=ge, le=le)
+
+
+class Settings(BaseModel):
+    """All settings in force; times in seconds, ages in days. A prefix or list is checked where it is set, once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    data_dir: Directory = _setting(
+        PLACE, Path("gateway-data"), "Folder for the registry and keys, created when missing; one gateway at a time."
+    )
+    http: HostPort = _setting(PLACE, Address("127.0.0.1", 8080), "Where the HTTP API listens; port 0 picks a free one.")
+    mqtt: HostPort = _setting(
+        PLACE, Address("127.0.0.1", 1883), "Where the embedded broker listens; port 0 picks a free one."
+    )
+    insecure_listen: YesNo = _setting(
+        PLACE,
+        False,  # noqa: FBT003 - the default of a yes-or-no setting
+        "Listen beyond this machine although nothing is encrypted: keys and device tokens can be read on the network.",
+    )
+
+    broker: Broker = _setting(
+        BROKER, EMBEDDED, "The MQTT broker: embedded, or the URL of one that runs already (mqtts:// for TLS)."
+    )
+    broker_ca_file: File = _setting(
+        BROKER, None, "PEM file of the authority that signed the broker's certificate; none: the system's authorities."
+    )
+    mqtt_version: MqttVersion = _setting(
+        BROKER, "auto", "MQTT version towards the broker; auto: 5 where the broker speaks it, else 3.1.1."
+    )
+    mqtt_keepalive_seconds: Count = _setting(
+        BROKER, 30, "Longest silence between gateway and broker before the link counts as dead.", ge=5, le=3600
+    )
+    mqtt_advertise: Reachable = _setting(
+        BROKER, None, "Broker address that devices are told when they are bound; none: the broker's own."
+    )
+    mqtt_tls_advertise: MaybeYesNo = _setting(
+        BROKER, None, "Whether devices are told to use TLS; none: as the gateway does itself."
+    )
+    topic_prefix: TopicPrefix = _setting(BROKER, "", "Put before every topic; ends with /.")
+    gateway_id: GatewayId = _setting(
+        BROKER, None, "Name in gateways/ID/status and issuer of grants; none: made at the first start and kept."
+    )
+
+    models: Models = _setting(
+        PRESENCE, ("bota_pin", "bota_note", "bota_pin_pro"), "Models that can be registered; the first is the default."
+    )
+    heartbeat_interval_seconds: Seconds = _setting(
+        PRESENCE, 60.0, "How often a device is expected to send a heartbeat.", ge=0.05, le=86_400
+    )
+    offline_after_intervals: Count = _setting(
+        PRESENCE, 3, "Heartbeat intervals of silence after which a device is offline.", ge=1, le=1000
+    )
+    offline_grace_seconds: Seconds = _setting(
+        PRESENCE, 10.0, "How long a lost connection may take to come back before the device is offline.", ge=0, le=3600
+    )
+    bind_broker_wait_seconds: Seconds = _setting(
+        PRESENCE, 5.0, "How long a bind waits for the broker to know the new token before it answers.", ge=0, le=60
+    )
+
+    heartbeat_history_days: Count = _setting(KEPT, 30, "Age at which heartbeats are deleted.", ge=1, le=3650)
+    event_history_days: Count = _setting(KEPT, 365, "Age at which events are deleted.", ge=1, le=36_500)
+    refusals_kept: Count = _setting(
+        KEPT, 1000, "Refused MQTT messages kept for diagnosis, the newest ones.", ge=0, le=1_000_000
+    )
+
+    max_body_bytes: Count = _setting(LIMITS, 65_536, "Largest HTTP request body.", ge=1024, le=16_777_216)
+    rate_limit_per_minute: Count = _setting(
+        LIMITS, 600, "HTTP requests per key and minute; 0: any.", ge=0, le=1_000_000
+    )
+    bulk_reset_per_second: Count = _setting(
+        LIMITS, 50, "Pace at which the commands of a bulk reset are published.", ge=1, le=10_000
+    )
+
+    mosquitto_password_file: File = _setting(
+        MOSQUITTO, None, "Mosquitto's password file, which the gateway then writes; none: it leaves Mosquitto alone."
+    )
+    mosquitto_pid_file: File = _setting(
+        MOSQUITTO, None, "Mosquitto's pid file, to have it read the password file again (SIGHUP)."
+    )
+
+    log_level: LogLevel = _setting(RUNNING, "info", "Least severe events that are logged.")
+    log_format: LogFormat = _setting(
+        RUNNING, "auto", "Form of the log on stderr; auto: console on a terminal, else JSON."
+    )
+    shutdown_seconds: Seconds = _setting(
+        RUNNING, 5.0, "Time that a stop may take before what still runs is cut off.", ge=0.1, le=300
+    )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the gateway runs its own broker."""
+        return self.broker == EMBEDDED
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        _refuse_open_listeners(self)
+        _refuse_contradictions(self)
+        return self
+
+
+def _refuse_open_listeners(settings: Settings) -> None:
+    """Keys and tokens must not cross a network in the clear unless somebody said so."""
+    listeners = {"http": settings.http} | ({"mqtt": settings.mqtt} if settings.embedded else {})
+    for name, address in listeners.items():
+        if not address.is_loopback and not settings.insecure_listen:
+            raise ConflictingSettingsError(
+                name,
+                "should be a loopback address such as 127.0.0.1, since other machines would reach it without TLS; "
+                "set insecure_listen (--insecure-listen) if that network may see keys and device tokens",
+            )
+
+
+def _refuse_contradictions(settings: Settings) -> None:
+    """A setting that could not take effect is a mistake: better said now than found out later."""
+    tls = isinstance(settings.broker, BrokerUrl) and settings.broker.tls
+    contradictions = {
+        "broker_ca_file": (settings.broker_ca_file and not tls, "needs a broker with an mqtts:// URL"),
+        "mqtt_version": (
+            settings.embedded and settings.mqtt_version == "5",
+            "should be auto or 3.1.1 (embedded broker)",
+        ),
+        "mosquitto_password_file": (
+            settings.embedded and settings.mosquitto_password_file,
+            "needs broker to be the URL of that Mosquitto",
+        ),
+        "mosquitto_pid_file": (
+            settings.mosquitto_pid_file and not settings.mosquitto_password_file,
+            "needs mosquitto_password_file as well",
+        ),
+    }
+    for name, (contradicts, message) in contradictions.items():
+        if contradicts:
+            raise ConflictingSettingsError(name, message)

@@ -1,0 +1,124 @@
+"""The kinds of value a setting can have: each read from text or TOML alike, each error saying what it should be."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
+
+from gateway.addresses import ADDRESS_FORM, BROKER_FORM, Address, BrokerUrl
+
+EMBEDDED: Final = "embedded"
+_NONE: Final = ("", "none")
+_PREFIX: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}/){0,8}")
+_GATEWAY_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
+_MODEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MOST_MODELS: Final = 100
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a value is written, for the help and the documentation."""
+
+    text: str
+
+
+def _text(value: object, form: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"should be {form}")  # noqa: TRY004 - pydantic reports ValueErrors, a TypeError would escape
+    return value
+
+
+def _address(value: object) -> Address:
+    return value if isinstance(value, Address) else Address.parse(_text(value, ADDRESS_FORM))
+
+
+def _reachable(value: object) -> Address | None:
+    if value is None or value in _NONE:
+        return None
+    address = _address(value)
+    if address.port == 0 or address.is_wildcard:
+        raise ValueError("should be a HOST:PORT that devices can connect to, or none")
+    return address
+
+
+def _broker(value: object) -> BrokerUrl | str:
+    if value == EMBEDDED or isinstance(value, BrokerUrl):
+        return value
+    return BrokerUrl.parse(_text(value, BROKER_FORM))
+
+
+def _path(value: object) -> Path:
+    if isinstance(value, Path):
+        return value.expanduser()
+    text = _text(value, "a path")
+    if not text or "\0" in text:
+        raise ValueError("should be a path")
+    return Path(text).expanduser()
+
+
+def _maybe_path(value: object) -> Path | None:
+    return None if value is None or value in _NONE else _path(value)
+
+
+def _prefix(value: object) -> str:
+    if not _PREFIX.fullmatch(_text(value, "text")) or str(value).startswith("devices/"):
+        raise ValueError("should be empty or levels of letters, digits, _ . - each ending with /, for example site1/")
+    return str(value)
+
+
+def _gateway_id(value: object) -> str | None:
+    if value is None or value in _NONE:
+        return None
+    if not _GATEWAY_ID.fullmatch(_text(value, "text")):
+        raise ValueError("should be 1 to 64 letters, digits or _, or none to have one made at the first start")
+    return str(value)
+
+
+def _models(value: object) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and _MODEL.fullmatch(n) for n in names):
+        raise ValueError(
+            "should be names of letters, digits, _ . - with commas between, for example bota_pin,bota_note"
+        )
+    if not 0 < len(names) <= _MOST_MODELS or len(set(names)) < len(names):
+        raise ValueError(f"should be 1 to {_MOST_MODELS} names, each once")
+    return tuple(names)
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):  # pydantic would take true for 1
+        raise ValueError("should be a number, not true or false")  # noqa: TRY004 - as above
+    return value
+
+
+def _optional(value: object) -> object:
+    return None if value in _NONE else value
+
+
+def _as_text(value: object) -> object:
+    """MQTT version 5 may stand in TOML without quotes; words may be in capitals in the environment."""
+    return str(value).lower() if isinstance(value, str | int) else value
+
+
+_AS_TEXT: Final = PlainSerializer(str, when_used="json-unless-none")  # a broker's password is masked by its str
+HostPort = Annotated[Address, PlainValidator(_address), _AS_TEXT, Form("HOST:PORT")]
+Reachable = Annotated[Address | None, PlainValidator(_reachable), _AS_TEXT, Form("HOST:PORT|none")]
+Broker = Annotated[BrokerUrl | Literal["embedded"], PlainValidator(_broker), _AS_TEXT, Form("embedded|URL")]
+Directory = Annotated[Path, BeforeValidator(_path), Form("DIR")]
+File = Annotated[Path | None, BeforeValidator(_maybe_path), Form("FILE|none")]
+TopicPrefix = Annotated[str, PlainValidator(_prefix), Form("PREFIX/")]
+GatewayId = Annotated[str | None, PlainValidator(_gateway_id), Form("ID|none")]
+Models = Annotated[tuple[str, ...], BeforeValidator(_models), Form("NAME,NAME")]
+Count = Annotated[int, BeforeValidator(_number), Form("N")]
+Seconds = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False), Form("SECONDS")]
+YesNo = Annotated[bool, Form("true|false")]
+MaybeYesNo = Annotated[bool | None, BeforeValidator(_optional), Form("true|false|none")]
+MqttVersion = Annotated[Literal["auto", "5", "3.1.1"], BeforeValidator(_as_text), Form("auto|5|3.1.1")]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"], BeforeValidator(_as_text), Form("debug|info|warning|error")
+]
+LogFormat = Annotated[Literal["auto", "console", "json"], BeforeValidator(_as_text), Form("auto|console|json")]

@@ -1,0 +1,129 @@
+"""The registry: one SQLite file, one writer, all SQL. Imports nothing of HTTP or MQTT."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from gateway.store.database import (
+    DATABASE_NAME,
+    Context,
+    Row,
+    Rules,
+    Tx,
+    View,
+    connect,
+    create_private,
+    rollback,
+    store_error,
+    transact,
+    transaction,
+)
+from gateway.store.lock import alone
+from gateway.store.schema import migrate
+from gateway.store.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+__all__ = [
+    "DATABASE_NAME",
+    "Context",
+    "Row",
+    "Rules",
+    "Store",
+    "Tx",
+    "View",
+    "open_database",
+    "transact",
+    "transaction",
+]
+
+T = TypeVar("T")
+
+_READERS: Final = 2
+
+
+def open_database(data_dir: Path) -> sqlite3.Connection:
+    """Open the database of this data directory for writing, made and migrated as needed.
+
+    Raises:
+        StoreError: the directory or the file cannot be used.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with alone(data_dir):
+            create_private(data_dir / DATABASE_NAME)
+            return _migrated(connect(data_dir / DATABASE_NAME))
+    except OSError as error:
+        raise store_error(sqlite3.OperationalError(f"{data_dir}: {error.strerror}")) from error
+
+
+def _migrated(connection: sqlite3.Connection) -> sqlite3.Connection:
+    try:
+        migrate(connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise store_error(error) from error
+    return connection
+
+
+class Store:
+    """The registry of one running gateway: reads on a few threads, writes on one.
+
+    ``on_commit`` is called in the event loop after a commit that marked the outbox, before results are handed out.
+    """
+
+    def __init__(self, data_dir: Path, context: Context, *, on_commit: Callable[[], None] = lambda: None) -> None:
+        self.context = context
+        self._data_dir = data_dir
+        self._on_commit = on_commit
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
+
+    async def __aenter__(self) -> Self:
+        connection = open_database(self._data_dir)
+        self._opened.append(connection)
+        self._writer = Writer(connection, self.context, committed=self._on_commit)
+        self._writer.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self._writer.stop)
+        await asyncio.sleep(0)  # let the last results reach their callers
+        self._readers.shutdown()
+        for connection in reversed(self._opened):
+            connection.close()
+
+    async def write(self, write: Callable[[Tx], T], *, urgent: bool = True) -> T:
+        """Run a write function in a transaction; see :meth:`Writer.write`."""
+        return await self._writer.write(write, urgent=urgent)
+
+    async def read(self, read: Callable[[View], T]) -> T:
+        """Run a read function on a read-only connection; it sees what was committed when it began.
+
+        Raises:
+            StoreError: SQLite could not read.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, read)
+
+    def _read(self, read: Callable[[View], T]) -> T:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = connect(self._data_dir / DATABASE_NAME, read_only=True)
+            self._opened.append(connection)
+        try:
+            connection.execute("BEGIN")  # its statements see one and the same state
+            return read(View(connection))
+        except sqlite3.Error as error:
+            raise store_error(error, "read") from error
+        finally:
+            rollback(connection)

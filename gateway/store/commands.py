@@ -1,0 +1,157 @@
+"""SQL of commands."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from gateway import model
+from gateway.clock import to_rfc3339
+from gateway.store.devices import moment
+
+if TYPE_CHECKING:
+    from gateway.store.database import Row, Tx, View
+
+_OPEN = "status IN ('pending', 'delivered')"
+
+
+def by_id(view: View, command_id: str) -> Row | None:
+    """A command of any device."""
+    return view.one("SELECT * FROM commands WHERE id = ?", command_id)
+
+
+def find(view: View, device_pk: int, command_id: str) -> Row | None:
+    """A command of this device."""
+    return view.one("SELECT * FROM commands WHERE id = ? AND device_pk = ?", command_id, device_pk)
+
+
+def by_idempotency_key(view: View, device_pk: int, key: str) -> Row | None:
+    """The newest command of this device that was asked for with this key."""
+    return view.one(
+        "SELECT * FROM commands WHERE device_pk = ? AND idempotency_key = ? ORDER BY id DESC LIMIT 1", device_pk, key
+    )
+
+
+def open_of_type(view: View, device_pk: int, command_type: str) -> Row | None:
+    """The open command of this type; there is at most one."""
+    return view.one(f"SELECT * FROM commands WHERE device_pk = ? AND type = ? AND {_OPEN}", device_pk, command_type)  # noqa: S608 - a constant
+
+
+def open_of_device(view: View, device_pk: int) -> list[Row]:
+    """The open commands of a device, oldest first."""
+    return view.all(f"SELECT * FROM commands WHERE device_pk = ? AND {_OPEN} ORDER BY id", device_pk)  # noqa: S608 - a constant
+
+
+def open_of_all(view: View) -> list[Row]:
+    """Every open command with its ``device_id``: what the broker is to hold."""
+    return view.all(
+        f"""SELECT c.*, d.id AS device_id FROM commands c JOIN devices d ON d.pk = c.device_pk
+            WHERE c.{_OPEN} ORDER BY c.id"""  # noqa: S608 - a constant
+    )
+
+
+def closed_since(view: View, since: int) -> list[Row]:
+    """``device_pk``, ``device_id`` and ``type`` of topics whose last command became final since then."""
+    return view.all(
+        f"""SELECT DISTINCT c.device_pk, d.id AS device_id, c.type
+            FROM commands c JOIN devices d ON d.pk = c.device_pk
+            WHERE c.final_at >= ? AND NOT EXISTS
+                (SELECT 1 FROM commands o WHERE o.device_pk = c.device_pk AND o.type = c.type AND o.{_OPEN})""",  # noqa: S608 - a constant
+        since,
+    )
+
+
+def expired(view: View, now: int) -> list[Row]:
+    """Open commands whose time is over."""
+    return view.all(f"SELECT * FROM commands WHERE {_OPEN} AND expires_at IS NOT NULL AND expires_at <= ?", now)  # noqa: S608 - a constant
+
+
+def page(view: View, device_pk: int, query: model.ListCommands) -> list[Row]:
+    """One row more than ``query.limit`` when there are more, newest first."""
+    return view.all(
+        """SELECT * FROM commands WHERE device_pk = ? AND status = coalesce(?, status) AND id < coalesce(?, '~')
+            ORDER BY id DESC LIMIT ?""",
+        device_pk,
+        query.status,
+        query.cursor,
+        query.limit + 1,
+    )
+
+
+def insert(
+    tx: Tx, device_pk: int, command: model.CommandPayload, expires_at: int | None, idempotency_key: str | None
+) -> None:
+    """A new command, pending."""
+    tx.run(
+        """INSERT INTO commands (id, device_pk, type, status, params, binding_generation, grant_token, created_at,
+            expires_at, idempotency_key) VALUES (?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?)""",
+        command.id,
+        device_pk,
+        command.type,
+        json.dumps(command.params, ensure_ascii=False),
+        command.binding_generation,
+        command.grant_token,
+        tx.now,
+        expires_at,
+        idempotency_key,
+    )
+
+
+def set_delivered(tx: Tx, command_id: str) -> None:
+    """The device has said that it has it."""
+    tx.run("UPDATE commands SET status = 'delivered', delivered_at = ? WHERE id = ?", tx.now, command_id)
+
+
+def set_final(
+    tx: Tx,
+    command_id: str,
+    status: model.CommandStatus,
+    *,
+    result: dict[str, Any] | None = None,
+    error: dict[str, Any] | None = None,
+) -> None:
+    """Nothing changes it any more."""
+    tx.run(
+        "UPDATE commands SET status = ?, final_at = ?, executed_at = ?, result = ?, error = ? WHERE id = ?",
+        status,
+        tx.now,
+        tx.now if status is model.CommandStatus.EXECUTED else None,
+        _text(result),
+        _text(error),
+        command_id,
+    )
+
+
+def set_result(tx: Tx, command_id: str, result: dict[str, Any]) -> None:
+    """Write down what the device said later of a command that is final."""
+    tx.run("UPDATE commands SET result = ? WHERE id = ?", _text(result), command_id)
+
+
+def payload(row: Row) -> model.CommandPayload:
+    """A row as the device gets it."""
+    return model.CommandPayload(
+        id=row["id"],
+        type=row["type"],
+        params=json.loads(row["params"]),
+        binding_generation=row["binding_generation"],
+        created_at=to_rfc3339(row["created_at"]),
+        expires_at=moment(row["expires_at"]),
+        grant_token=row["grant_token"],
+    )
+
+
+def to_model(row: Row, device_id: str) -> model.Command:
+    """A row as the API shows it."""
+    return model.Command(
+        **payload(row).model_dump(),
+        device_id=device_id,
+        status=row["status"],
+        result=None if row["result"] is None else json.loads(row["result"]),
+        error=None if row["error"] is None else json.loads(row["error"]),
+        delivered_at=moment(row["delivered_at"]),
+        executed_at=moment(row["executed_at"]),
+    )
+
+
+def _text(document: dict[str, Any] | None) -> str | None:
+    return None if document is None else json.dumps(document, ensure_ascii=False)

@@ -1,0 +1,189 @@
+"""Connections to the SQLite file, and what a read or a write may do on one.
+
+A read gets a :class:`View`, a write a :class:`Tx`: the connection, plus the instant, the ids and the rules that the
+write goes by. Nothing inside a write asks the machine's clock or its randomness, so a simulation can own both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
+
+from gateway.clock import Clock, system_clock
+from gateway.entropy import Entropy, system_entropy
+from gateway.errors import StoreError
+from gateway.ids import Ids
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+T = TypeVar("T")
+Row = sqlite3.Row
+
+DATABASE_NAME: Final = "gateway.db"
+BUSY_TIMEOUT_MS: Final = 5_000
+_FAULT_OF_ONE: Final = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the settings say about the life of a device; durations in milliseconds, history in days."""
+
+    gateway_id: str = "gateway"
+    models: tuple[str, ...] = ("bota_pin", "bota_note", "bota_pin_pro")
+    silence_ms: int = 180_000
+    offline_grace_ms: int = 10_000
+    heartbeat_history_days: int = 30
+    event_history_days: int = 365
+    refusals_kept: int = 1_000
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every write shares: clock, randomness, ids and rules."""
+
+    rules: Rules = field(default_factory=Rules)
+    clock: Clock = system_clock
+    entropy: Entropy = system_entropy
+    ids: Ids = field(default_factory=lambda: Ids(system_entropy))
+
+
+class View:
+    """Reads on one connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def one(self, sql: str, *values: Any) -> Row | None:
+        """The first row, or ``None``."""
+        row: Row | None = self.connection.execute(sql, values).fetchone()
+        return row
+
+    def all(self, sql: str, *values: Any) -> list[Row]:
+        """Every row."""
+        return self.connection.execute(sql, values).fetchall()
+
+    def value(self, sql: str, *values: Any) -> Any:
+        """The first column of the first row, or ``None``."""
+        row = self.connection.execute(sql, values).fetchone()
+        return None if row is None else row[0]
+
+
+class Tx(View):
+    """One write inside a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, context: Context) -> None:
+        super().__init__(connection)
+        self.context = context
+        self.rules = context.rules
+        self.entropy = context.entropy
+        self.now = context.clock()
+        self.outbox_marked = False
+
+    def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """Execute one statement."""
+        return self.connection.execute(sql, values)
+
+    def new_id(self, prefix: str) -> str:
+        """A new id of this instant."""
+        return self.context.ids.new(prefix, self.now)
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open the database file, durable to the last commit: WAL and ``synchronous=FULL``.
+
+    Raises:
+        StoreError: the file cannot be opened or is not a database.
+    """
+    try:
+        return _connect(path, read_only=read_only)
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"The database {path} cannot be opened ({error}). Check that the data directory is there and writable "
+            "by this user, and that the disk has room."
+        ) from error
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    mode = "ro" if read_only else "rwc"
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    connection.row_factory = Row
+    try:
+        _prepare(connection, read_only=read_only)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, *, read_only: bool) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA synchronous = FULL")
+    if not read_only:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def create_private(path: Path) -> None:
+    """Make the file, readable by its owner alone, unless it is there.
+
+    One that is there is not touched: a process that closes any descriptor of a file gives up all its locks on it, those
+    of its SQLite connections too (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection, context: Context) -> Iterator[Tx]:
+    """One write on this thread: committed when the block ends, rolled back when it raises.
+
+    Raises:
+        StoreError: SQLite could not commit.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield Tx(connection, context)
+        connection.execute("COMMIT")
+    except BaseException as error:
+        rollback(connection)
+        if concerns_all(error):
+            raise store_error(error) from error
+        raise
+
+
+def rollback(connection: sqlite3.Connection) -> None:
+    """Undo what is open; after some errors SQLite has done so itself."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def transact(connection: sqlite3.Connection, context: Context, write: Callable[[Tx], T]) -> T:
+    """Run one write function in a transaction of its own."""
+    with transaction(connection, context) as tx:
+        return write(tx)
+
+
+def concerns_all(error: BaseException) -> TypeGuard[sqlite3.Error]:
+    """Whether SQLite itself cannot go on (full, busy, read only, damaged), which is the fault of no single write."""
+    return isinstance(error, sqlite3.Error) and not isinstance(error, _FAULT_OF_ONE)
+
+
+def store_error(error: sqlite3.Error, failed: str = "written") -> StoreError:
+    """SQLite's word, with what an operator can do about it."""
+    return StoreError(
+        f"The registry could not be {failed} ({error}). Nothing was changed. Check free space and permissions of the "
+        "data directory, then send the same request again."
+    )

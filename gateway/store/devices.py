@@ -1,0 +1,147 @@
+"""SQL of devices and of the newest health of each."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from gateway import model
+from gateway.clock import to_rfc3339
+from gateway.device_settings import with_defaults
+
+if TYPE_CHECKING:
+    from gateway.store.database import Row, Tx, View
+
+_COLUMNS = """
+    d.*, h.battery_percent, h.storage_used_mb, h.storage_total_mb, h.signal_strength_dbm, h.last_heartbeat_at,
+    h.recording_state, h.last_seen_by, coalesce(h.connection, 'offline') AS connection
+"""
+_FROM = "FROM devices d LEFT JOIN health h ON h.device_pk = d.pk"
+
+
+def find(view: View, project_id: str, device_id: str) -> Row | None:
+    """A device of this project that is not deleted."""
+    return view.one(
+        f"SELECT {_COLUMNS} {_FROM} WHERE d.id = ? AND d.project_id = ? AND d.deleted_at IS NULL",
+        device_id,
+        project_id,
+    )
+
+
+def by_pk(view: View, pk: int) -> Row:
+    """A device by its row number."""
+    row = view.one(f"SELECT {_COLUMNS} {_FROM} WHERE d.pk = ?", pk)
+    if row is None:
+        raise LookupError(f"no device with pk {pk}")
+    return row
+
+
+def by_id(view: View, device_id: str) -> Row | None:
+    """A device of any project that is not deleted: for the broker's side, where the credential is the device's own."""
+    return view.one(f"SELECT {_COLUMNS} {_FROM} WHERE d.id = ? AND d.deleted_at IS NULL", device_id)
+
+
+def any_by_id(view: View, device_id: str) -> Row | None:
+    """A device of any project, deleted or not."""
+    return view.one(f"SELECT {_COLUMNS} {_FROM} WHERE d.id = ?", device_id)
+
+
+def by_serial(view: View, project_id: str, serial_number: str) -> Row | None:
+    """A device of this project by its serial number, deleted or not."""
+    return view.one(
+        f"SELECT {_COLUMNS} {_FROM} WHERE d.project_id = ? AND d.serial_number = ?",
+        project_id,
+        serial_number,
+    )
+
+
+def page(view: View, project_id: str, query: model.ListDevices) -> list[Row]:
+    """One row more than ``query.limit`` when there are more, newest first."""
+    filters = {
+        "d.end_user_id = ?": query.end_user_id,
+        "d.model = ?": query.model,
+        "d.serial_number = ?": query.serial_number,
+        "coalesce(h.connection, 'offline') = ?": query.connection,
+    }
+    given = {clause: value for clause, value in filters.items() if value is not None}
+    clauses = ["d.project_id = ?", "d.deleted_at IS NULL", *given]
+    if query.status is not None:
+        clauses.append("d.bound_at IS " + ("NOT NULL" if query.status == "bound" else "NULL"))
+    return view.all(
+        f"SELECT {_COLUMNS} {_FROM} WHERE {' AND '.join(clauses)} ORDER BY d.pk DESC LIMIT ? OFFSET ?",
+        project_id,
+        *given.values(),
+        query.limit + 1,
+        query.offset,
+    )
+
+
+def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, device_model: str) -> int:
+    """A new device, unbound; its row number."""
+    cursor = tx.run(
+        """INSERT INTO devices (id, project_id, serial_number, model, name, firmware_version, metadata, created_at,
+            updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        device_id,
+        project_id,
+        body.serial_number,
+        device_model,
+        body.name,
+        body.firmware_version,
+        None if body.metadata is None else json.dumps(body.metadata, ensure_ascii=False),
+        tx.now,
+        tx.now,
+    )
+    if cursor.lastrowid is None:
+        raise LookupError("SQLite gave no row number")
+    return cursor.lastrowid
+
+
+def set_binding(tx: Tx, pk: int, end_user_id: str | None) -> int:
+    """Bind (or, with ``None``, unbind) and raise the generation; the new generation."""
+    generation: int = tx.value(
+        """UPDATE devices SET end_user_id = ?, bound_at = ?, updated_at = ?,
+            binding_generation = binding_generation + 1 WHERE pk = ? RETURNING binding_generation""",
+        end_user_id,
+        None if end_user_id is None else tx.now,
+        tx.now,
+        pk,
+    )
+    return generation
+
+
+def to_model(row: Row) -> model.Device:
+    """A row as the API shows it."""
+    return model.Device.model_construct(**fields(row))
+
+
+def fields(row: Row) -> dict[str, Any]:
+    """The contract's fields of a device, in the contract's order."""
+    return {
+        "id": row["id"],
+        "project_id": row["project_id"],
+        "serial_number": row["serial_number"],
+        "model": row["model"],
+        "name": row["name"],
+        "firmware_version": row["firmware_version"],
+        "status": "unbound" if row["bound_at"] is None else "bound",
+        "end_user_id": row["end_user_id"],
+        "binding_generation": row["binding_generation"],
+        "battery_percent": row["battery_percent"],
+        "storage_used_mb": row["storage_used_mb"],
+        "storage_total_mb": row["storage_total_mb"],
+        "signal_strength_dbm": row["signal_strength_dbm"],
+        "last_heartbeat_at": moment(row["last_heartbeat_at"]),
+        "recording_state": None if row["recording_state"] is None else model.DeviceState(row["recording_state"]),
+        "connection": row["connection"],
+        "metadata": None if row["metadata"] is None else json.loads(row["metadata"]),
+        "settings": with_defaults(json.loads(row["settings"])),
+        "created_at": moment(row["created_at"]),
+        "updated_at": moment(row["updated_at"]),
+        "bound_at": moment(row["bound_at"]),
+        "deleted_at": moment(row["deleted_at"]),
+    }
+
+
+def moment(milliseconds: int | None) -> str | None:
+    """A nullable instant at the edge."""
+    return None if milliseconds is None else to_rfc3339(milliseconds)

@@ -1,0 +1,89 @@
+"""SQL of the audit trail: what happened, written in the transaction that made it happen."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from gateway import ids, model
+from gateway.clock import to_rfc3339
+from gateway.redaction import redact
+
+if TYPE_CHECKING:
+    from gateway.store.database import Row, Tx, View
+
+Actor = str
+"""Who did it: the id of a key or a device, or ``gateway``."""
+
+
+def record(tx: Tx, device: Row, kind: str, actor: Actor, **facts: Any) -> None:
+    """Write down that ``kind`` happened to this device; ``facts`` go into the event's ``data``, secrets blotted out."""
+    tx.run(
+        "INSERT INTO events (id, project_id, device_pk, type, created_at, data) VALUES (?, ?, ?, ?, ?, ?)",
+        tx.new_id(ids.EVENT),
+        device["project_id"],
+        device["pk"],
+        kind,
+        tx.now,
+        json.dumps({"device_id": device["id"], "actor": actor, **_blotted(facts)}, ensure_ascii=False),
+    )
+
+
+def _blotted(fact: Any) -> Any:
+    # Facts are partly a device's own words, and no secret may reach an event (contract, section 1).
+    if isinstance(fact, str):
+        return redact(fact)
+    if isinstance(fact, dict):
+        return {redact(name): _blotted(value) for name, value in fact.items()}
+    return [_blotted(each) for each in fact] if isinstance(fact, list) else fact
+
+
+def of_device(view: View, device_pk: int, limit: int = 100) -> list[Row]:
+    """The newest events of a device, newest first."""
+    return view.all("SELECT * FROM events WHERE device_pk = ? ORDER BY seq DESC LIMIT ?", device_pk, limit)
+
+
+def has(view: View, device_pk: int, event_id: str) -> bool:
+    """Whether this event is one of the device's."""
+    return view.one("SELECT 1 FROM events WHERE id = ? AND device_pk = ?", event_id, device_pk) is not None
+
+
+def page(view: View, device_pk: int, query: model.ListEvents) -> list[Row]:
+    """One row more than ``query.limit`` when there are more, newest first, from the one before ``query.cursor``."""
+    return view.all(
+        """SELECT * FROM events WHERE device_pk = ?1
+            AND (?2 IS NULL OR seq < (SELECT seq FROM events WHERE id = ?2 AND device_pk = ?1))
+            ORDER BY seq DESC LIMIT ?3""",
+        device_pk,
+        query.cursor,
+        query.limit + 1,
+    )
+
+
+def to_model(row: Row) -> model.Event:
+    """A row as the API shows it."""
+    return model.Event(
+        id=row["id"], type=row["type"], created_at=to_rfc3339(row["created_at"]), data=json.loads(row["data"])
+    )
+
+
+def recent(view: View, device_pk: int, kind: str, since: int) -> int:
+    """How many of the device's newest hundred events are of this kind and younger than ``since``."""
+    count: int = view.value(
+        """SELECT count(*) FROM (SELECT type, created_at FROM events WHERE device_pk = ? ORDER BY seq DESC LIMIT 100)
+            WHERE type = ? AND created_at > ?""",
+        device_pk,
+        kind,
+        since,
+    )
+    return count
+
+
+def prune(tx: Tx, before: int, limit: int) -> int:
+    """Drop those of the ``limit`` oldest events that are older than ``before``; how many went."""
+    return tx.run(
+        """DELETE FROM events WHERE seq IN
+            (SELECT seq FROM (SELECT seq, created_at FROM events ORDER BY seq LIMIT ?) WHERE created_at < ?)""",
+        limit,
+        before,
+    ).rowcount

@@ -1,0 +1,138 @@
+"""SQL of what devices say of themselves: the newest state, its history, presence, and what was refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gateway.clock import from_datetime
+
+if TYPE_CHECKING:
+    from gateway.model import Heartbeat, Radio
+    from gateway.store.database import Row, Tx, View
+
+_PAYLOAD_KEPT: Final = 256
+
+
+def sender(view: View, device_id: str) -> Row | None:
+    """What a heartbeat of this device is judged by: the device, its newest health, the state of its token."""
+    return view.one(
+        """SELECT d.pk, d.id, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
+            coalesce(json_extract(d.settings, '$.power.low_battery_threshold_percent'), 20) AS low_battery_threshold,
+            coalesce(h.connection, 'offline') AS connection, coalesce(h.low_battery, 0) AS low_battery,
+            coalesce(h.storage_full, 0) AS storage_full,
+            h.battery_percent, h.flags, h.recording_state,
+            (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1)
+                AS token_state
+            FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.id = ? AND d.deleted_at IS NULL""",
+        device_id,
+    )
+
+
+def store_history(tx: Tx, device_pk: int, heartbeat: Heartbeat, radio: Radio | None) -> bool:
+    """Add it to the history; ``False`` when this very one (same device, same ``sent_at``) is there already."""
+    cursor = tx.run(
+        """INSERT OR IGNORE INTO heartbeats (device_pk, received_at, sent_at, battery_percent, storage_used_mb,
+            storage_total_mb, signal_strength_dbm, firmware_version, device_state, pending_recordings, flags, radio)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        device_pk,
+        tx.now,
+        None if heartbeat.sent_at is None else from_datetime(heartbeat.sent_at),
+        heartbeat.battery_percent,
+        heartbeat.storage_used_mb,
+        heartbeat.storage_total_mb,
+        heartbeat.signal_strength_dbm,
+        heartbeat.firmware_version,
+        heartbeat.device_state,
+        heartbeat.pending_recordings,
+        heartbeat.flags,
+        radio,
+    )
+    return cursor.rowcount == 1
+
+
+def store_newest(tx: Tx, device_pk: int, heartbeat: Heartbeat, *, low_battery: bool, storage_full: bool) -> None:
+    """Take over what the heartbeat says; what it leaves out stays as it was."""
+    tx.run(
+        """UPDATE health SET battery_percent = coalesce(?, battery_percent),
+            storage_used_mb = coalesce(?, storage_used_mb), storage_total_mb = coalesce(?, storage_total_mb),
+            signal_strength_dbm = coalesce(?, signal_strength_dbm), recording_state = coalesce(?, recording_state),
+            device_name = coalesce(?, device_name), pending_recordings = coalesce(?, pending_recordings),
+            flags = coalesce(?, flags), low_battery = ?, storage_full = ? WHERE device_pk = ?""",
+        heartbeat.battery_percent,
+        heartbeat.storage_used_mb,
+        heartbeat.storage_total_mb,
+        heartbeat.signal_strength_dbm,
+        heartbeat.device_state,
+        heartbeat.device_name,
+        heartbeat.pending_recordings,
+        heartbeat.flags,
+        low_battery,
+        storage_full,
+        device_pk,
+    )
+
+
+def store_firmware(tx: Tx, device_pk: int, version: str) -> None:
+    """The device runs another firmware than the registry knew."""
+    tx.run("UPDATE devices SET firmware_version = ?, updated_at = ? WHERE pk = ?", version, tx.now, device_pk)
+
+
+def seen(tx: Tx, device_pk: int, radio: Radio | None, offline_due_at: int, *, heartbeat: bool) -> None:
+    """The device is there: online, until ``offline_due_at`` unless it is heard again."""
+    tx.run(
+        """INSERT INTO health (device_pk, connection, last_heartbeat_at, last_seen_by, offline_due_at)
+            VALUES (?1, 'online', ?2, ?3, ?4)
+            ON CONFLICT (device_pk) DO UPDATE SET connection = 'online',
+            last_heartbeat_at = coalesce(?2, last_heartbeat_at), last_seen_by = coalesce(?3, last_seen_by),
+            offline_due_at = ?4""",
+        *(device_pk, tx.now if heartbeat else None, radio, offline_due_at),
+    )
+
+
+def leaving(tx: Tx, device_pk: int, offline_due_at: int) -> None:
+    """The device (or its last will) said that it goes: offline at ``offline_due_at`` unless it is heard again."""
+    tx.run(
+        "UPDATE health SET offline_due_at = min(offline_due_at, ?) WHERE device_pk = ? AND connection = 'online'",
+        offline_due_at,
+        device_pk,
+    )
+
+
+def overdue(view: View, now: int, limit: int) -> list[Row]:
+    """Devices whose time to be heard again is over."""
+    return view.all(
+        """SELECT d.pk, d.id, d.project_id FROM health h JOIN devices d ON d.pk = h.device_pk
+            WHERE h.connection = 'online' AND h.offline_due_at <= ? LIMIT ?""",
+        now,
+        limit,
+    )
+
+
+def set_offline(tx: Tx, device_pk: int) -> None:
+    """The device is away."""
+    tx.run("UPDATE health SET connection = 'offline', offline_due_at = NULL WHERE device_pk = ?", device_pk)
+
+
+def refuse(
+    tx: Tx, device_id: str | None, source: str, code: str, message: str, field: str | None, payload: str
+) -> None:
+    """Keep a refused message for diagnosis; only the newest ``refusals_kept`` stay."""
+    cursor = tx.run(
+        "INSERT INTO refusals (at, device_id, source, code, message, field, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        *(tx.now, device_id, source, code, message, field, payload[:_PAYLOAD_KEPT]),
+    )
+    tx.run("DELETE FROM refusals WHERE id <= ?", (cursor.lastrowid or 0) - tx.rules.refusals_kept)
+
+
+def prune_history(tx: Tx, before: int, limit: int) -> int:
+    """Drop those of the ``limit`` oldest heartbeats that were received before then; how many went.
+
+    Only the oldest are looked at: when nothing is due that costs as little as when something is, however long the
+    table.
+    """
+    return tx.run(
+        """DELETE FROM heartbeats WHERE id IN
+            (SELECT id FROM (SELECT id, received_at FROM heartbeats ORDER BY id LIMIT ?) WHERE received_at < ?)""",
+        limit,
+        before,
+    ).rowcount

@@ -1,0 +1,118 @@
+"""The tables, as named migrations: each applied once, recorded in the same transaction.
+
+A migration that has landed is never edited; what changes later is a new one. What lies in each table is told in
+``docs/store.md``. Times are milliseconds since the epoch, documents are JSON text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+if TYPE_CHECKING:
+    import sqlite3
+
+migrations = Migrations("gateway")
+
+
+def migrate(connection: sqlite3.Connection) -> list[str]:
+    """Apply what is missing, in order; the names of the applied."""
+    database = Database(connection)
+    missing = [step.name for step in migrations.pending(database)]
+    if missing:
+        migrations.apply(database)
+    return missing
+
+
+@migrations()
+def m001_registry(db: Database) -> None:
+    """Projects, keys, devices and the tokens of their bindings."""
+    _each(
+        db,
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        """CREATE TABLE projects (
+            id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL) STRICT""",
+        """CREATE TABLE signing_keys (
+            kid TEXT PRIMARY KEY, private_key BLOB NOT NULL, created_at INTEGER NOT NULL, retired_at INTEGER) STRICT""",
+        """CREATE TABLE api_keys (
+            id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects (id), name TEXT NOT NULL,
+            hash BLOB NOT NULL UNIQUE, hint TEXT NOT NULL, scopes TEXT NOT NULL, created_at INTEGER NOT NULL,
+            expires_at INTEGER, revoked_at INTEGER, last_used_at INTEGER) STRICT""",
+        """CREATE TABLE devices (
+            pk INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, project_id TEXT NOT NULL REFERENCES projects (id),
+            serial_number TEXT NOT NULL, model TEXT NOT NULL, name TEXT, firmware_version TEXT, metadata TEXT,
+            settings TEXT NOT NULL DEFAULT '{}', end_user_id TEXT, binding_generation INTEGER NOT NULL DEFAULT 0,
+            bound_at INTEGER, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, deleted_at INTEGER,
+            UNIQUE (project_id, serial_number)) STRICT""",
+        "CREATE INDEX devices_by_project ON devices (project_id, pk)",
+        """CREATE TABLE tokens (
+            id INTEGER PRIMARY KEY, device_pk INTEGER NOT NULL REFERENCES devices (pk), generation INTEGER NOT NULL,
+            hash BLOB NOT NULL UNIQUE, broker_entry TEXT NOT NULL, state TEXT NOT NULL
+                CHECK (state IN ('active', 'reset_only', 'revoked')),
+            grant_kid TEXT NOT NULL REFERENCES signing_keys (kid), created_at INTEGER NOT NULL, first_used_at INTEGER,
+            revoked_at INTEGER) STRICT""",
+        "CREATE INDEX tokens_by_device ON tokens (device_pk, state)",
+    )
+
+
+@migrations()
+def m002_health(db: Database) -> None:
+    """The newest state of a device, its history, and what was refused."""
+    _each(
+        db,
+        """CREATE TABLE health (
+            device_pk INTEGER PRIMARY KEY REFERENCES devices (pk), battery_percent ANY, storage_used_mb ANY,
+            storage_total_mb ANY, signal_strength_dbm ANY, recording_state TEXT, device_name TEXT,
+            pending_recordings INTEGER, flags INTEGER, low_battery INTEGER NOT NULL DEFAULT 0,
+            storage_full INTEGER NOT NULL DEFAULT 0, last_heartbeat_at INTEGER, last_seen_by TEXT,
+            connection TEXT NOT NULL DEFAULT 'offline' CHECK (connection IN ('online', 'offline')),
+            offline_due_at INTEGER) STRICT""",
+        "CREATE INDEX health_due ON health (offline_due_at) WHERE connection = 'online'",
+        """CREATE TABLE heartbeats (
+            id INTEGER PRIMARY KEY, device_pk INTEGER NOT NULL REFERENCES devices (pk), received_at INTEGER NOT NULL,
+            sent_at INTEGER, battery_percent ANY, storage_used_mb ANY, storage_total_mb ANY, signal_strength_dbm ANY,
+            firmware_version TEXT, device_state TEXT, pending_recordings INTEGER, flags INTEGER, radio TEXT) STRICT""",
+        "CREATE INDEX heartbeats_by_device ON heartbeats (device_pk, received_at)",
+        """CREATE UNIQUE INDEX heartbeats_once ON heartbeats (device_pk, sent_at) WHERE sent_at IS NOT NULL""",
+        """CREATE TABLE refusals (
+            id INTEGER PRIMARY KEY, at INTEGER NOT NULL, device_id TEXT, source TEXT NOT NULL, code TEXT NOT NULL,
+            message TEXT NOT NULL, field TEXT, payload TEXT NOT NULL) STRICT""",
+    )
+
+
+@migrations()
+def m003_commands(db: Database) -> None:
+    """Commands, the audit trail, and what has yet to reach the broker."""
+    _each(
+        db,
+        """CREATE TABLE commands (
+            id TEXT PRIMARY KEY, device_pk INTEGER NOT NULL REFERENCES devices (pk), type TEXT NOT NULL,
+            status TEXT NOT NULL CHECK
+                (status IN ('pending', 'delivered', 'executed', 'failed', 'expired', 'cancelled')),
+            params TEXT NOT NULL, binding_generation INTEGER NOT NULL, grant_token TEXT NOT NULL, result TEXT,
+            error TEXT, idempotency_key TEXT, created_at INTEGER NOT NULL, expires_at INTEGER, delivered_at INTEGER,
+            executed_at INTEGER, final_at INTEGER) STRICT""",
+        """CREATE UNIQUE INDEX commands_one_open ON commands (device_pk, type)
+            WHERE status IN ('pending', 'delivered')""",
+        "CREATE INDEX commands_by_device ON commands (device_pk, id)",
+        """CREATE INDEX commands_due ON commands (expires_at)
+            WHERE status IN ('pending', 'delivered') AND expires_at IS NOT NULL""",
+        "CREATE INDEX commands_final ON commands (final_at) WHERE final_at IS NOT NULL",
+        """CREATE TABLE events (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, project_id TEXT NOT NULL,
+            device_pk INTEGER REFERENCES devices (pk), type TEXT NOT NULL, created_at INTEGER NOT NULL,
+            data TEXT NOT NULL) STRICT""",
+        "CREATE INDEX events_by_device ON events (device_pk, seq)",
+        "CREATE INDEX events_by_project ON events (project_id, seq)",
+        """CREATE TABLE outbox (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL CHECK (kind IN ('command', 'credential')),
+            device_pk INTEGER NOT NULL REFERENCES devices (pk), detail TEXT NOT NULL, created_at INTEGER NOT NULL,
+            UNIQUE (kind, device_pk, detail)) STRICT""",
+    )
+
+
+def _each(db: Database, *statements: str) -> None:
+    for statement in statements:
+        db.execute(statement)

@@ -1,0 +1,110 @@
+"""SQL of device tokens and of the keys that sign grants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway import model
+from gateway.credentials import DeviceToken, hash_secret, same_hash
+
+if TYPE_CHECKING:
+    from gateway.store.database import Row, Tx, View
+
+
+def insert(tx: Tx, device_pk: int, generation: int, token: DeviceToken, kid: str) -> None:
+    """A new active token of this binding."""
+    tx.run(
+        """INSERT INTO tokens (device_pk, generation, hash, broker_entry, state, grant_kid, created_at)
+            VALUES (?, ?, ?, ?, 'active', ?, ?)""",
+        device_pk,
+        generation,
+        token.hash,
+        token.broker_entry,
+        kid,
+        tx.now,
+    )
+
+
+def by_secret(view: View, secret: str) -> Row | None:
+    """The token with this secret, its device's id, project and row number; revoked ones too.
+
+    The look-up goes by the hash of 200 random bits, so its timing tells nothing; the comparison is constant in time
+    all the same.
+    """
+    given = hash_secret(secret)
+    row = view.one(
+        """SELECT t.*, d.id AS device_id, d.project_id FROM tokens t JOIN devices d ON d.pk = t.device_pk
+            WHERE t.hash = ? AND d.deleted_at IS NULL""",
+        given,
+    )
+    return row if row is not None and same_hash(row["hash"], given) else None
+
+
+def live(view: View, device_pk: int) -> list[Row]:
+    """Tokens of the device that are not revoked, the newest first."""
+    return view.all("SELECT * FROM tokens WHERE device_pk = ? AND state <> 'revoked' ORDER BY id DESC", device_pk)
+
+
+def receipt_keys(view: View, device_pk: int, generation: int, *, or_newer: bool = False) -> list[bytes]:
+    """Hashes of the device's tokens of this generation, revoked ones too; with ``or_newer`` also of later ones."""
+    rows = view.all(
+        "SELECT hash FROM tokens WHERE device_pk = ? AND generation BETWEEN ? AND ? ORDER BY id DESC",
+        device_pk,
+        generation,
+        model.MAX_NUMBER if or_newer else generation,
+    )
+    return [row["hash"] for row in rows]
+
+
+def state(view: View, token_id: int) -> str | None:
+    """What the token opens now."""
+    found: str | None = view.value("SELECT state FROM tokens WHERE id = ?", token_id)
+    return found
+
+
+def demote(tx: Tx, device_pk: int) -> None:
+    """Active tokens become ``reset_only``: good for fetching the reset and nothing else."""
+    tx.run("UPDATE tokens SET state = 'reset_only' WHERE device_pk = ? AND state = 'active'", device_pk)
+
+
+def revoke(tx: Tx, device_pk: int) -> int:
+    """Every token that still opens something is revoked; how many there were."""
+    return tx.run(
+        "UPDATE tokens SET state = 'revoked', revoked_at = ? WHERE device_pk = ? AND state <> 'revoked'",
+        tx.now,
+        device_pk,
+    ).rowcount
+
+
+def touch(tx: Tx, token_id: int) -> None:
+    """Note the first use of a token."""
+    tx.run("UPDATE tokens SET first_used_at = ? WHERE id = ? AND first_used_at IS NULL", tx.now, token_id)
+
+
+def broker_entries(view: View) -> list[tuple[str, str]]:
+    """Device id and password entry of each device that may connect: its newest token that is not revoked."""
+    rows = view.all(
+        """SELECT d.id, t.broker_entry FROM tokens t JOIN devices d ON d.pk = t.device_pk
+            WHERE t.state <> 'revoked' AND d.deleted_at IS NULL
+            AND t.id = (SELECT max(id) FROM tokens WHERE device_pk = t.device_pk AND state <> 'revoked')
+            ORDER BY d.id"""
+    )
+    return [(row["id"], row["broker_entry"]) for row in rows]
+
+
+def signing_key(view: View, kid: str | None = None) -> Row | None:
+    """The key with this id, or the one in use now."""
+    if kid is not None:
+        return view.one("SELECT * FROM signing_keys WHERE kid = ?", kid)
+    return view.one("SELECT * FROM signing_keys WHERE retired_at IS NULL ORDER BY created_at DESC, kid DESC LIMIT 1")
+
+
+def signing_key_ids(view: View) -> list[str]:
+    """Every key that has signed, the one in use first."""
+    rows = view.all("SELECT kid FROM signing_keys ORDER BY retired_at IS NOT NULL, created_at DESC, kid DESC")
+    return [row["kid"] for row in rows]
+
+
+def insert_signing_key(tx: Tx, kid: str, private_key: bytes) -> None:
+    """A new key; it is the one in use from now on."""
+    tx.run("INSERT INTO signing_keys (kid, private_key, created_at) VALUES (?, ?, ?)", kid, private_key, tx.now)

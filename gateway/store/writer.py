@@ -1,0 +1,146 @@
+"""The one thread that writes: functions in, results out after the commit.
+
+Writes that wait are taken together into one transaction (group commit), each in a savepoint of its own, so that one
+which raises takes nothing of the others with it. A result is handed out only after the commit that holds it; a
+write that is urgent goes before those that are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from gateway.errors import UnavailableError
+from gateway.store.database import Context, Tx, concerns_all, rollback, store_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+GROUP: Final = 64
+
+
+@dataclass
+class _Job:
+    write: Callable[[Tx], Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+    def settle(self) -> None:
+        if self.future.done():  # the caller went away; what was committed stays
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
+
+
+class Writer:
+    """Owns the write connection and its thread.
+
+    ``committed`` is called in the loop after each commit that marked the outbox.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, context: Context, *, committed: Callable[[], None] = lambda: None
+    ) -> None:
+        self._connection = connection
+        self._context = context
+        self._committed = committed
+        self._urgent: deque[_Job] = deque()
+        self._ordinary: deque[_Job] = deque()
+        self._wake = threading.Condition()
+        self._ordinary_was_last = True
+        self._stopping = False
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what waits, then end the thread. Blocks until it has ended."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join()
+
+    async def write(self, write: Callable[[Tx], T], *, urgent: bool = True) -> T:
+        """Run ``write`` in a transaction; its result, once committed.
+
+        Raises:
+            StoreError: SQLite could not commit; nothing was changed.
+            UnavailableError: the gateway is stopping.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        with self._wake:
+            if self._stopping:
+                raise UnavailableError("The gateway is stopping. Send the same request again when it is back.")
+            (self._urgent if urgent else self._ordinary).append(_Job(write, future))
+            self._wake.notify()
+        return await future
+
+    def _run(self) -> None:
+        while jobs := self._take():
+            marked = self._commit(jobs)
+            self._loop.call_soon_threadsafe(partial(self._settle, jobs, marked=marked))
+
+    def _take(self) -> list[_Job]:
+        with self._wake:
+            while not (self._urgent or self._ordinary or self._stopping):
+                self._wake.wait()
+            return self._next_group()
+
+    def _next_group(self) -> list[_Job]:
+        # An ordinary write may be a large batch: it gets a transaction of its own. Where both wait they take turns,
+        # so an urgent one waits for one batch at most and a stream of urgent ones starves nobody.
+        if self._ordinary and not (self._urgent and self._ordinary_was_last):
+            self._ordinary_was_last = True
+            return [self._ordinary.popleft()]
+        self._ordinary_was_last = False
+        return [self._urgent.popleft() for _ in range(min(GROUP, len(self._urgent)))]
+
+    def _commit(self, jobs: list[_Job]) -> bool:
+        try:
+            rollback(self._connection)
+            self._connection.execute("BEGIN IMMEDIATE")
+            tx = Tx(self._connection, self._context)
+            for job in jobs:
+                self._savepoint(job, tx)
+            self._connection.execute("COMMIT")
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the callers hear of it and the thread lives on
+            with contextlib.suppress(sqlite3.Error):  # what cannot be undone now is undone before the next BEGIN
+                rollback(self._connection)
+            reason = store_error(error) if isinstance(error, sqlite3.Error) else error
+            for job in jobs:
+                job.error = reason
+            return False
+        return tx.outbox_marked
+
+    def _savepoint(self, job: _Job, tx: Tx) -> None:
+        self._connection.execute("SAVEPOINT job")
+        try:
+            job.result = job.write(tx)
+        except Exception as error:
+            if concerns_all(error):
+                raise
+            self._connection.execute("ROLLBACK TO job")
+            job.error = error  # this job's caller alone hears of it
+        self._connection.execute("RELEASE job")
+
+    def _settle(self, jobs: list[_Job], *, marked: bool) -> None:
+        try:
+            if marked:
+                self._committed()
+        finally:
+            for job in jobs:
+                job.settle()

@@ -1,0 +1,65 @@
+"""What time alone brings about: commands expire, silent devices go offline, old history goes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from gateway import commands, heartbeats
+from gateway.errors import StoreError
+from gateway.store import Store, Tx, View
+
+log = structlog.get_logger()
+
+INTERVAL_SECONDS: Final = 1.0
+PRUNE_EVERY: Final = 600
+
+
+class Sweeper:
+    """Looks once a second, and writes only when there is something to write."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        rounds = 0
+        while True:
+            try:
+                await self.sweep()
+                if rounds % PRUNE_EVERY == 0:
+                    await self.prune()
+            except StoreError as error:
+                log.error("sweep.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
+            except Exception:  # what time brings about must go on for all others
+                log.exception("sweep.failed")
+            rounds += 1
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def sweep(self) -> None:
+        """Expire commands and take silent devices offline, until nothing is due."""
+        while await self._store.read(self._due):
+            expired, offline = await self._store.write(_sweep, urgent=False)
+            log.info("sweep.done", commands_expired=expired, devices_offline=offline)
+
+    async def prune(self) -> None:
+        """Drop what is older than the settings keep, in short transactions."""
+        while dropped := await self._store.write(heartbeats.prune, urgent=False):
+            log.info("sweep.pruned", rows=dropped)
+
+    def _due(self, view: View) -> bool:
+        now = self._store.context.clock()
+        found = view.one(
+            """SELECT 1 WHERE EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at <= ?)
+                OR EXISTS (SELECT 1 FROM commands WHERE status IN ('pending', 'delivered')
+                    AND expires_at IS NOT NULL AND expires_at <= ?)""",
+            now,
+            now,
+        )
+        return found is not None
+
+
+def _sweep(tx: Tx) -> tuple[int, int]:
+    return commands.expire(tx), heartbeats.sweep_presence(tx)

@@ -1,0 +1,116 @@
+"""Names of topics (contract, section 3): built here, taken apart here, nowhere else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from gateway import ids
+
+_DEVICE: Final = re.compile(
+    rf"devices/(?P<device>dev_{ids.BODY})/"
+    r"(?:(?P<leaf>heartbeat|status)|commands/(?P<type>[a-z_]{1,64})(?P<ack>/ack)?)"
+)
+_GATEWAY: Final = re.compile(r"gateways/(?P<gateway>[A-Za-z0-9_-]{1,64})/status")
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """``devices/{id}/heartbeat``."""
+
+    device_id: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """``devices/{id}/status``."""
+
+    device_id: str
+
+
+@dataclass(frozen=True)
+class Ack:
+    """``devices/{id}/commands/{type}/ack``."""
+
+    device_id: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """``devices/{id}/commands/{type}``: seen by the gateway only while it compares itself with the broker."""
+
+    device_id: str
+    type: str
+
+
+@dataclass(frozen=True)
+class GatewayStatus:
+    """``gateways/{id}/status``."""
+
+    gateway_id: str
+
+
+Topic = Heartbeat | Status | Ack | Command | GatewayStatus
+
+
+class Topics:
+    """Every topic of the contract under one configured prefix (empty, or ending with a slash)."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+
+    def heartbeat(self, device_id: str) -> str:
+        """Where a device says how it is."""
+        return f"{self.prefix}devices/{device_id}/heartbeat"
+
+    def status(self, device_id: str) -> str:
+        """A device's birth and last will."""
+        return f"{self.prefix}devices/{device_id}/status"
+
+    def command(self, device_id: str, command_type: str) -> str:
+        """The retained topic of the open command of that type."""
+        return f"{self.prefix}devices/{device_id}/commands/{command_type}"
+
+    def ack(self, device_id: str, command_type: str) -> str:
+        """Where a device acknowledges commands of that type."""
+        return f"{self.prefix}devices/{device_id}/commands/{command_type}/ack"
+
+    def errors(self, device_id: str) -> str:
+        """Where the gateway says why it refused a message."""
+        return f"{self.prefix}devices/{device_id}/errors"
+
+    def gateway_status(self, gateway_id: str) -> str:
+        """The gateway's own birth and last will."""
+        return f"{self.prefix}gateways/{gateway_id}/status"
+
+    @property
+    def inbound(self) -> tuple[str, ...]:
+        """What the gateway listens to for as long as it runs."""
+        return tuple(f"{self.prefix}devices/+/{leaf}" for leaf in ("heartbeat", "status", "commands/+/ack"))
+
+    @property
+    def audit(self) -> tuple[str, ...]:
+        """What the gateway reads while it compares the broker's retained messages with the registry."""
+        return (f"{self.prefix}devices/+/commands/+", f"{self.prefix}gateways/+/status")
+
+    def parse(self, topic: str) -> Topic | None:
+        """Take a topic apart; ``None`` for one that is not of the contract."""
+        if not topic.startswith(self.prefix):
+            return None
+        rest = topic.removeprefix(self.prefix)
+        if found := _DEVICE.fullmatch(rest):
+            return _device_topic(found)
+        if found := _GATEWAY.fullmatch(rest):
+            return GatewayStatus(found["gateway"])
+        return None
+
+
+def _device_topic(found: re.Match[str]) -> Topic:
+    device_id, leaf, command_type = found["device"], found["leaf"], found["type"]
+    if leaf == "heartbeat":
+        return Heartbeat(device_id)
+    if leaf == "status":
+        return Status(device_id)
+    return Ack(device_id, command_type) if found["ack"] else Command(device_id, command_type)

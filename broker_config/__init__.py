@@ -1,0 +1,103 @@
+"""What tests, the demo and the field start brokers with: the very same files.
+
+`mosquitto.conf` and `acl` are data files of this package with `{{placeholders}}`; `render` fills them in.
+"""
+
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+_PREFIX = re.compile(r"([A-Za-z0-9_.-]+/)*")
+_HOST = re.compile(r"[A-Za-z0-9_.:-]+")
+_USER = re.compile(r"[a-z_][a-z0-9_-]*")
+_HIGHEST_PORT = 65_535
+
+
+class BrokerConfigError(ValueError):
+    """A value that would make a broken or an unsafe broker configuration."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Where the files of one broker lie. The broker and the gateway both need `password_file` and `pid_file`."""
+
+    config: Path
+    acl: Path
+    password_file: Path
+    pid_file: Path
+    persistence_dir: Path
+
+
+def template(name: str) -> str:
+    """The text of the data file `name` (`mosquitto.conf`, `acl`) with its placeholders."""
+    return resources.files(__name__).joinpath(name).read_text(encoding="utf-8")
+
+
+def render(
+    directory: Path,
+    *,
+    port: int,
+    host: str = "127.0.0.1",
+    prefix: str = "",
+    password_file: Path | None = None,
+    pid_file: Path | None = None,
+    persistence_dir: Path | None = None,
+    user: str = "mosquitto",
+) -> Rendered:
+    """Write `mosquitto.conf` and `acl` into `directory` (made when missing) and say where everything is.
+
+    Files that are not named lie in `directory` too: `passwords`, `mosquitto.pid`, `persistence/` (made when missing).
+    The password file itself is the gateway's to write, before the broker starts. `prefix` is the topic prefix, empty
+    or ending with `/`. `user` is who a broker started as root becomes.
+
+    Raises BrokerConfigError for a value that the files cannot hold, OSError when they cannot be written.
+    """
+    directory = directory.absolute()
+    rendered = Rendered(
+        config=directory / "mosquitto.conf",
+        acl=directory / "acl",
+        password_file=(password_file or directory / "passwords").absolute(),
+        pid_file=(pid_file or directory / "mosquitto.pid").absolute(),
+        persistence_dir=(persistence_dir or directory / "persistence").absolute(),
+    )
+    values = {
+        "port": _checked_port(port),
+        "host": _checked("host", host, _HOST, "an address or a host name"),
+        "user": _checked("user", user, _USER, "a user of this system"),
+        "prefix": _checked("prefix", prefix, _PREFIX, "empty, or levels of A-Z a-z 0-9 _ . - that each end with /"),
+        "acl_file": _checked_path("acl_file", rendered.acl),
+        "password_file": _checked_path("password_file", rendered.password_file),
+        "pid_file": _checked_path("pid_file", rendered.pid_file),
+        "persistence_dir": _checked_path("persistence_dir", rendered.persistence_dir),
+    }
+    for folder in (directory, rendered.persistence_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+    for file in (rendered.config, rendered.acl):
+        file.write_text(_filled(template(file.name), values), encoding="utf-8")
+    return rendered
+
+
+def _filled(text: str, values: dict[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda found: values[found[1]], text)
+
+
+def _checked_port(port: int) -> str:
+    if not 0 < port <= _HIGHEST_PORT:
+        raise BrokerConfigError(f"port: {port} should be 1 to {_HIGHEST_PORT} (Mosquitto cannot choose one itself)")
+    return str(port)
+
+
+def _checked(name: str, value: str, pattern: re.Pattern[str], expected: str) -> str:
+    if not pattern.fullmatch(value):
+        raise BrokerConfigError(f"{name}: {value!r} should be {expected}")
+    return value
+
+
+def _checked_path(name: str, path: Path) -> str:
+    """A line break in a path would be a line of configuration; Mosquitto cuts spaces off the end."""
+    text = str(path)
+    if not text.isprintable() or text != text.strip():
+        raise BrokerConfigError(f"{name}: {text!r} should have neither control characters nor spaces at its ends")
+    return text

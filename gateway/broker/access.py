@@ -1,0 +1,103 @@
+"""Who may do what on the broker (contract, section 3): pure decisions, so that one can be taken without awaiting.
+
+Everything that is not granted here is refused, and so is every role and action that this file does not know.
+"""
+
+import enum
+import re
+from collections.abc import Mapping
+from typing import Final
+
+
+class Role(enum.StrEnum):
+    """What kind of account has connected."""
+
+    GATEWAY = "gateway"
+    DEVICE = "device"
+    INTEGRATOR = "integrator"
+
+
+class Action(enum.StrEnum):
+    """What it wants to do: send, ask for, be handed a message, or leave one for after its death."""
+
+    PUBLISH = "publish"
+    SUBSCRIBE = "subscribe"
+    RECEIVE = "receive"
+    WILL = "will"
+
+
+_SENDING: Final = frozenset({Action.PUBLISH, Action.WILL})
+_NAME: Final = re.compile(r"[A-Za-z0-9_]{1,128}")
+_MAX_TOPIC_BYTES: Final = 65_535
+
+_USER: Final = "%u"
+_STATUS: Final = f"devices/{_USER}/status"
+_MAY_SEND: Final[Mapping[str, tuple[str, ...]]] = {
+    Role.GATEWAY: ("#",),
+    Role.DEVICE: (f"devices/{_USER}/heartbeat", _STATUS, f"devices/{_USER}/commands/+/ack"),
+}
+_MAY_READ: Final[Mapping[str, tuple[str, ...]]] = {
+    Role.GATEWAY: ("#",),
+    Role.DEVICE: (f"devices/{_USER}/commands/+", f"devices/{_USER}/errors"),
+    Role.INTEGRATOR: ("devices/+/state", "devices/+/events/#", "gateways/#"),
+}
+_MAY_RETAIN: Final[Mapping[str, tuple[str, ...]]] = {Role.GATEWAY: ("#",), Role.DEVICE: (_STATUS,)}
+
+
+def may(role: str, username: str, action: str, topic_or_filter: str, *, prefix: str = "") -> bool:
+    """Whether `username`, being a `Role`, may take an `Action` on a topic (for SUBSCRIBE: on a topic filter).
+
+    A subscription is granted when everything that its filter can match is granted. Topics that start with `$`
+    (`$SYS`, `$share`, `$CONTROL`) are nobody's.
+    """
+    if action in _SENDING:
+        return _is_topic(topic_or_filter) and _granted(_MAY_SEND, role, username, topic_or_filter, prefix)
+    if action == Action.RECEIVE:
+        return _is_topic(topic_or_filter) and _granted(_MAY_READ, role, username, topic_or_filter, prefix)
+    if action == Action.SUBSCRIBE:
+        return _is_filter(topic_or_filter) and _granted(_MAY_READ, role, username, topic_or_filter, prefix)
+    return False
+
+
+def may_retain(role: str, username: str, topic: str, *, prefix: str = "") -> bool:
+    """Whether what `username` publishes on `topic` may stay there: for a device its own status alone."""
+    return _is_topic(topic) and _granted(_MAY_RETAIN, role, username, topic, prefix)
+
+
+def is_name(username: str) -> bool:
+    """Whether a user name can stand in a topic: a `+`, `#` or `/` in one would open the topics of others."""
+    return _NAME.fullmatch(username) is not None
+
+
+def _granted(rights: Mapping[str, tuple[str, ...]], role: str, username: str, topic: str, prefix: str) -> bool:
+    if not is_name(username) or not topic.startswith(prefix):
+        return False
+    levels = topic.removeprefix(prefix).split("/")
+    return any(_covers(pattern.replace(_USER, username).split("/"), levels) for pattern in rights.get(role, ()))
+
+
+def _covers(pattern: list[str], levels: list[str]) -> bool:
+    """Whether `pattern` matches each topic that `levels` (a topic's, or a filter's) can match [MQTT 4.7.1]."""
+    for wanted, level in zip(pattern, levels, strict=False):
+        if wanted == "#":
+            return True
+        if level == "#" or wanted not in ("+", level):
+            return False
+    return len(pattern) == len(levels)
+
+
+def _is_topic(topic: str) -> bool:
+    return _is_text(topic) and "+" not in topic and "#" not in topic
+
+
+def _is_filter(topic_filter: str) -> bool:
+    *parents, last = topic_filter.split("/")
+    whole = all(level == "+" or not set("+#") & set(level) for level in parents)
+    return _is_text(topic_filter) and whole and (last in ("+", "#") or not set("+#") & set(last))
+
+
+def _is_text(text: str) -> bool:
+    """Neither empty, nor `$…`, nor with what MQTT forbids in a string [MQTT-1.5.3-2], nor too long for one."""
+    if not text or text.startswith("$") or "\0" in text:
+        return False
+    return len(text.encode(errors="replace")) <= _MAX_TOPIC_BYTES

@@ -1,0 +1,104 @@
+"""The embedded broker: amqtt inside the gateway's process, for trials and small fleets (docs/embedded-broker.md).
+
+async with EmbeddedBroker(authenticate=authenticate) as broker:
+    ...connect to broker.host, broker.port...
+"""
+
+import logging
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from gateway.broker.embedded_admission import Authenticate, Listener
+from gateway.broker.embedded_guard import GuardedBroker
+from gateway.broker.embedded_session import Identity, Limits
+
+__all__ = ["Authenticate", "EmbeddedBroker", "Identity", "Limits"]
+
+log = structlog.get_logger()
+
+DEFAULT_LIMITS: Final = Limits()
+_NOISY: Final = ("amqtt", "transitions")
+
+
+class EmbeddedBroker:
+    """An MQTT 3.1.1 broker that runs for as long as it is entered. Its state is in memory and ends with it.
+
+    `host` is where it listens (loopback by default), `port` 0 picks a free one. `authenticate` is asked at each CONNECT
+    with user name and password; anonymous clients are refused before. `prefix` stands before every topic of the
+    contract. A packet above `max_packet_bytes`, and a socket that has not said CONNECT within `connect_timeout`
+    seconds, are closed. Entering raises OSError when it cannot listen there.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        authenticate: Authenticate,
+        prefix: str = "",
+        max_packet_bytes: int = 131_072,
+        connect_timeout: float = 10.0,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._listener = Listener(host, port, authenticate, max_packet_bytes, connect_timeout)
+        self._prefix = prefix
+        self._limits = limits
+        self._broker: GuardedBroker | None = None
+
+    async def __aenter__(self) -> Self:
+        _tame_loggers()
+        broker = GuardedBroker(self._listener, self._prefix, self._limits)
+        await broker.open()
+        self._broker = broker
+        log.info("broker.started", host=self.host, port=self.port)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        broker, self._broker = self._running, None
+        await broker.stop()
+        log.info("broker.stopped")
+
+    @property
+    def host(self) -> str:
+        """Where it listens."""
+        return self._listener.host
+
+    @property
+    def port(self) -> int:
+        """The port it listens on: the one that was picked, when 0 was asked for."""
+        return self._running.port
+
+    def sessions(self) -> dict[str, Identity]:
+        """Who is connected, by session name.
+
+        That is the client id where it is the user name (every device, and a gateway that connects so), and
+        `username/client id` otherwise, so that no account can take over the session of another one.
+        """
+        return self._running.live_sessions()
+
+    async def cut(self, client_id: str) -> bool:
+        """Close that session and every socket of it at once; returns whether it was connected.
+
+        Its will is published. Its subscriptions and the messages queued for it are dropped, also when it was not
+        connected, so that nothing reaches it any more unless it is let in anew.
+        """
+        was_live = self._running.cut(client_id)
+        log.info("broker.session_cut", client_id=client_id, was_live=was_live)
+        return was_live
+
+    @property
+    def _running(self) -> GuardedBroker:
+        if self._broker is None:
+            raise RuntimeError("the embedded broker is not running: enter it with `async with`")
+        return self._broker
+
+
+def _tame_loggers() -> None:
+    """Hear only warnings of amqtt, which tells of every packet at debug level, unless somebody asked for it by name."""
+    for name in _NOISY:
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.WARNING)

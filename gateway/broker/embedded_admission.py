@@ -1,0 +1,134 @@
+"""Who gets into the embedded broker: everything about a CONNECT is decided before a session is touched.
+
+amqtt replaces the session of a client id first and asks for the password afterwards.
+"""
+
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from amqtt.mqtt.connack import (
+    IDENTIFIER_REJECTED,
+    NOT_AUTHORIZED,
+    SERVER_UNAVAILABLE,
+    UNACCEPTABLE_PROTOCOL_VERSION,
+    ConnackPacket,
+)
+from amqtt.mqtt.connect import ConnectPacket
+
+from gateway import ids
+from gateway.broker.access import Action, Role, is_name, may
+from gateway.broker.embedded_session import Connection, Identity
+from gateway.broker.embedded_wire import MalformedPacketError, UnsupportedProtocolError, read_connect, will_of
+
+Authenticate = Callable[[str, str | None, str | None], Awaitable[Identity | None]]
+"""(client id, user name, password) to who that is; None refuses. It raises nothing; if it did, that would refuse."""
+
+log = structlog.get_logger()
+
+_LOGGED_OF_SECRETS: Final = 12
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where the broker listens, whom it asks about a client, and what it takes from one."""
+
+    host: str
+    port: int
+    authenticate: Authenticate
+    max_packet_bytes: int
+    connect_seconds: float
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A CONNECT that was accepted, and the name under which its session is kept."""
+
+    connect: ConnectPacket
+    identity: Identity
+    key: str
+
+
+class _RefusedError(Exception):
+    """The CONNECT is refused with this return code [MQTT 3.2.2.3]."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Admission:
+    """The door. `has_room_for` tells whether one more session of that name can be kept."""
+
+    def __init__(self, listener: Listener, prefix: str, has_room_for: Callable[[str], bool]) -> None:
+        self._listener = listener
+        self._prefix = prefix
+        self._has_room_for = has_room_for
+        self._knocking: dict[str, set[Connection]] = {}
+
+    def abort(self, client_id: str) -> None:
+        """Close the connections that are being authenticated under that client id."""
+        for connection in self._knocking.get(client_id, set()):
+            connection.abort()
+
+    async def admit(self, connection: Connection) -> Admitted | None:
+        """Let the client in or not, before anything of a session with its name is touched."""
+        try:
+            async with connection.patience(self._listener.connect_seconds):
+                return await self._authenticated(connection, await read_connect(connection.reader))
+        except UnsupportedProtocolError:
+            connection.send(ConnackPacket.build(0, UNACCEPTABLE_PROTOCOL_VERSION))
+        except _RefusedError as refused:
+            connection.send(ConnackPacket.build(0, refused.code))
+        except MalformedPacketError as error:
+            log.info("broker.connect_malformed", reason=str(error))
+        except (TimeoutError, EOFError, OSError):
+            log.debug("broker.connect_missing")
+        return None
+
+    async def _authenticated(self, connection: Connection, connect: ConnectPacket) -> Admitted | None:
+        client_id = connect.client_id or ""
+        if connect.username is None or connect.password is None:
+            raise _RefusedError(NOT_AUTHORIZED)
+        with self._knock(client_id, connection):
+            identity = await self._listener.authenticate(client_id, connect.username, connect.password)
+        if identity is None or not is_name(identity.username) or not self._may_leave(identity, connect):
+            log.info("broker.connect_refused", client_id=_loggable(client_id), username=_loggable(connect.username))
+            raise _RefusedError(NOT_AUTHORIZED)
+        key = self._session_key(identity, client_id, is_clean=connect.clean_session_flag)
+        return Admitted(connect, identity, key) if connection.open else None
+
+    def _session_key(self, identity: Identity, client_id: str, *, is_clean: bool) -> str:
+        """The name of its session, which no other account can get: a device's own id, or `username/client id`."""
+        if identity.role is Role.DEVICE and client_id != identity.username:
+            raise _RefusedError(IDENTIFIER_REJECTED)
+        if not client_id and not is_clean:
+            raise _RefusedError(IDENTIFIER_REJECTED)  # [MQTT-3.1.3-8]
+        given = client_id or secrets.token_hex(12)
+        key = given if given == identity.username else f"{identity.username}/{given}"
+        if not self._has_room_for(key):
+            log.warning("broker.sessions_full")
+            raise _RefusedError(SERVER_UNAVAILABLE)
+        return key
+
+    def _may_leave(self, identity: Identity, connect: ConnectPacket) -> bool:
+        will = will_of(connect)
+        return will is None or may(identity.role, identity.username, Action.WILL, will.topic, prefix=self._prefix)
+
+    @contextlib.contextmanager
+    def _knock(self, client_id: str, connection: Connection) -> Iterator[None]:
+        self._knocking.setdefault(client_id, set()).add(connection)
+        try:
+            yield
+        finally:
+            self._knocking[client_id].discard(connection)
+            if not self._knocking[client_id]:
+                del self._knocking[client_id]
+
+
+def _loggable(name: str) -> str:
+    """Of a name that may be a misplaced password no more than may be told of a secret (contract, section 1)."""
+    return name if ids.is_id(ids.DEVICE, name) else name[:_LOGGED_OF_SECRETS]

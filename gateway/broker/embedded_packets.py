@@ -1,0 +1,83 @@
+"""What each packet of a connected client does, in the order in which they came."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from amqtt.mqtt.packet import PINGREQ, PUBACK, PUBLISH, PUBREL, SUBSCRIBE, UNSUBSCRIBE
+from amqtt.mqtt.pingresp import PingRespPacket
+from amqtt.mqtt.puback import PubackPacket
+from amqtt.mqtt.pubcomp import PubcompPacket
+from amqtt.mqtt.pubrec import PubrecPacket
+from amqtt.mqtt.suback import SubackPacket
+from amqtt.mqtt.unsuback import UnsubackPacket
+
+from gateway.broker.embedded_routing import REFUSED, RoutingBroker
+from gateway.broker.embedded_session import ClientSession, Connection
+from gateway.broker.embedded_wire import MalformedPacketError, Packet, decode
+
+_QOS_1: Final = 1
+_QOS_2: Final = 2
+
+
+async def handle(broker: RoutingBroker, connection: Connection, session: ClientSession, packet: Packet) -> None:
+    """Do what the packet asks for. Raises MalformedPacketError."""
+    decoded = await decode(packet)
+    await _HANDLERS[packet.kind](broker, connection, session, decoded)
+
+
+async def _publish(broker: RoutingBroker, connection: Connection, session: ClientSession, packet: Any) -> None:
+    """A message that may not be published is acknowledged and dropped [MQTT-3.3.5-2]."""
+    if not packet.topic_name or "\0" in packet.topic_name:
+        raise MalformedPacketError("a topic that is empty or holds NUL [MQTT-4.7.3-1]")
+    is_repeated = packet.qos == _QOS_2 and packet.packet_id in session.incoming
+    if not is_repeated:
+        broker.publish_from(session, packet.topic_name, packet.data, packet.qos, retain=packet.retain_flag)
+    if packet.qos == _QOS_1:
+        connection.send(PubackPacket.build(packet.packet_id))
+    elif packet.qos == _QOS_2:
+        session.incoming.add(packet.packet_id)
+        connection.send(PubrecPacket.build(packet.packet_id))
+
+
+async def _release(_: RoutingBroker, connection: Connection, session: ClientSession, packet: Any) -> None:
+    """The second half of QoS 2: the packet id may be used again [MQTT 4.3.3]."""
+    session.incoming.discard(packet.packet_id)
+    connection.send(PubcompPacket.build(packet.packet_id))
+
+
+async def _acknowledge(_: RoutingBroker, __: Connection, session: ClientSession, packet: Any) -> None:
+    session.acknowledged(packet.packet_id)
+
+
+async def _subscribe(broker: RoutingBroker, connection: Connection, session: ClientSession, packet: Any) -> None:
+    wanted = packet.payload.topics
+    if not wanted or any(qos > _QOS_2 for _, qos in wanted):
+        raise MalformedPacketError("a SUBSCRIBE without topics, or with a QoS above 2 [MQTT-3.8.3-3]")
+    codes = [await broker.subscribe(session, topic_filter, qos) for topic_filter, qos in wanted]
+    connection.send(SubackPacket.build(packet.variable_header.packet_id, codes))
+    for (topic_filter, _), code in zip(wanted, codes, strict=True):
+        if code != REFUSED:
+            broker.hand_retained(session, topic_filter, code)
+
+
+async def _unsubscribe(broker: RoutingBroker, connection: Connection, session: ClientSession, packet: Any) -> None:
+    if not packet.payload.topics:
+        raise MalformedPacketError("an UNSUBSCRIBE without topics [MQTT-3.10.3-2]")
+    for topic_filter in packet.payload.topics:
+        broker.unsubscribe(session, topic_filter)
+    connection.send(UnsubackPacket.build(packet.variable_header.packet_id))
+
+
+async def _ping(_: RoutingBroker, connection: Connection, __: ClientSession, ___: Any) -> None:
+    connection.send(PingRespPacket.build())
+
+
+Handler = Callable[[RoutingBroker, Connection, ClientSession, Any], Awaitable[None]]
+_HANDLERS: Final[dict[int, Handler]] = {
+    PUBLISH: _publish,
+    PUBREL: _release,
+    PUBACK: _acknowledge,
+    SUBSCRIBE: _subscribe,
+    UNSUBSCRIBE: _unsubscribe,
+    PINGREQ: _ping,
+}

@@ -1,0 +1,145 @@
+"""Which message goes to whom: amqtt's tables, walked without awaiting and with every decision taken on the way."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import structlog
+from amqtt.broker import Broker, RetainedApplicationMessage
+
+from gateway.broker.access import Action, Role, may, may_retain
+from gateway.broker.embedded_session import ClientSession, Limits
+from gateway.broker.embedded_wire import Will
+
+log = structlog.get_logger()
+
+REFUSED: Final = 0x80
+_HIGHEST_QOS: Final = 1
+_LOGGED_TOPIC: Final = 200
+
+
+class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
+    """amqtt's broker with its own way from a publisher to the subscribers.
+
+    amqtt puts messages into queues that are dropped when the publisher leaves. Here a message is with all its readers
+    (sent, or in their backlog) before `publish` returns, so before its PUBACK. amqtt's plugins are not loaded: calling
+    them awaits, and whoever subscribes meanwhile breaks the delivery.
+    """
+
+    def __init__(self, prefix: str, limits: Limits) -> None:
+        super().__init__({"listeners": {"default": {"type": "tcp"}}, "plugins": {}})
+        self._prefix = prefix
+        self._limits = limits
+        self._wildcards: dict[str, str] = {}
+
+    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> None:
+        """Hand a message to everyone who subscribed to it and may receive it."""
+        if retain:
+            self._retain(topic, payload, qos)
+        for session, granted in self._readers(topic):
+            session.deliver(topic, payload, min(qos, granted), retain=False)
+
+    def publish_from(self, session: ClientSession, topic: str, payload: bytes, qos: int, *, retain: bool) -> None:
+        """The same for a client: dropped unless it may publish there, and kept only where it may retain.
+
+        The flag is dropped rather than the message, so that a heartbeat that was sent retained still counts.
+        """
+        if not self.allows(session, Action.PUBLISH, topic):
+            self._tell_denied(session, topic)
+            return
+        self.publish(topic, payload, qos, retain=retain and self._may_retain(session, topic))
+
+    def publish_will(self, session: ClientSession, will: Will) -> None:
+        """A client died: say what it left to say."""
+        self.publish_from(session, will.topic, will.payload, will.qos, retain=will.retain)
+
+    def allows(self, session: ClientSession, action: Action, topic: str) -> bool:
+        """Whether the client may take this action."""
+        identity = session.identity
+        return may(identity.role, identity.username, action, topic, prefix=self._prefix)
+
+    async def subscribe(self, session: ClientSession, topic_filter: str, qos: int) -> int:
+        """Subscribe a client; returns the QoS that it gets, at most 1, or 0x80 for a refusal."""
+        self.unsubscribe(session, topic_filter)  # a second SUBSCRIBE replaces the first [MQTT-3.8.4-3]
+        if session.identity.role is not Role.GATEWAY and len(session.filters) >= self._limits.subscriptions:
+            return REFUSED
+        code: int = await self.add_subscription((topic_filter, min(qos, _HIGHEST_QOS)), session)
+        if code == REFUSED:
+            log.info("broker.subscribe_denied", client_id=session.client_id, topic_filter=topic_filter[:_LOGGED_TOPIC])
+            return code
+        session.filters.add(topic_filter)
+        if _is_wildcard(topic_filter):
+            self._wildcards[topic_filter] = _head(topic_filter)
+        return code
+
+    def unsubscribe(self, session: ClientSession, topic_filter: str) -> None:
+        """Take a subscription back; amqtt would keep an empty entry for ever."""
+        self._del_subscription(topic_filter, session)
+        session.filters.discard(topic_filter)
+        if not self._subscriptions.get(topic_filter, True):
+            del self._subscriptions[topic_filter]
+            self._wildcards.pop(topic_filter, None)
+
+    def hand_retained(self, session: ClientSession, topic_filter: str, qos: int) -> None:
+        """Give a client that has just subscribed what is retained there [MQTT-3.3.1-6].
+
+        amqtt does this at each CONNECT too, for the filters of everybody.
+        """
+        for kept in list(self._retained_matching(topic_filter)):
+            if self.allows(session, Action.RECEIVE, kept.topic):
+                session.deliver(kept.topic, kept.data, min(qos, kept.qos or 0), retain=True)
+
+    def forget(self, session: ClientSession) -> None:
+        """Drop all that is kept of a client: its subscriptions and what waits for it."""
+        for topic_filter in list(session.filters):
+            self.unsubscribe(session, topic_filter)
+        self._sessions.pop(session.client_id, None)
+
+    def _tell_denied(self, session: ClientSession, topic: str) -> None:
+        if not session.was_denied:  # once a connection: what a client repeats must not fill the log
+            log.info("broker.publish_denied", client_id=session.client_id, topic=topic[:_LOGGED_TOPIC])
+        session.was_denied = True
+
+    def _retain(self, topic: str, payload: bytes, qos: int) -> None:
+        if not payload:
+            self._retained_messages.pop(topic, None)  # [MQTT-3.3.1-10]
+        elif topic in self._retained_messages or len(self._retained_messages) < self._limits.retained:
+            self._retained_messages[topic] = RetainedApplicationMessage(None, topic, payload, qos)
+        else:
+            log.error("broker.retained_full", topic=topic, retained=len(self._retained_messages))
+
+    def _readers(self, topic: str) -> Iterator[tuple[ClientSession, int]]:
+        """Each reader once, with the best QoS of its matching subscriptions [MQTT-3.3.5-1]."""
+        best: dict[str, tuple[ClientSession, int]] = {}
+        for topic_filter in self._filters_matching(topic):
+            for session, qos in self._subscriptions.get(topic_filter, ()):
+                known = best.get(session.client_id)
+                best[session.client_id] = (session, max(qos, known[1] if known else qos))
+        return (one for one in best.values() if self.allows(one[0], Action.RECEIVE, topic))
+
+    def _filters_matching(self, topic: str) -> Iterator[str]:
+        """The topic itself and the wildcards that match it: their heads first, as amqtt's full match is slow."""
+        yield topic
+        for topic_filter, head in self._wildcards.items():
+            if topic.startswith(head) and self._matches(topic, topic_filter):
+                yield topic_filter
+
+    def _retained_matching(self, topic_filter: str) -> Iterator[Any]:
+        if not _is_wildcard(topic_filter):
+            return (kept for kept in (self._retained_messages.get(topic_filter),) if kept)
+        return (kept for topic, kept in self._retained_messages.items() if self._matches(topic, topic_filter))
+
+    def _may_retain(self, session: ClientSession, topic: str) -> bool:
+        return may_retain(session.identity.role, session.identity.username, topic, prefix=self._prefix)
+
+    async def _topic_filtering(self, session: ClientSession, topic: str, action: str) -> bool:
+        """Asked by amqtt's `add_subscription`; it would ask its plugins here, each in a task of its own."""
+        return self.allows(session, Action(action), topic)
+
+
+def _is_wildcard(topic_filter: str) -> bool:
+    return "+" in topic_filter or "#" in topic_filter
+
+
+def _head(topic_filter: str) -> str:
+    """What each topic that it matches begins with; `a/#` matches `a` too [MQTT 4.7.1.2]."""
+    return topic_filter.partition("#")[0].partition("+")[0].rstrip("/")

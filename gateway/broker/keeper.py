@@ -1,0 +1,142 @@
+"""Keeps the broker's idea of who may connect in step with the registry, as the outbox says.
+
+A revoked token opens nothing from the commit on: the broker refuses it, and a live session is cut (contract, section
+1). How depends on the broker; a broker that the gateway cannot steer is said so at the start and in ``/ready``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from gateway.broker.accounts import kept_entries
+from gateway.broker.embedded import EmbeddedBroker
+from gateway.broker.mosquitto import PasswordFile
+from gateway.errors import GatewayError
+from gateway.outbox import Bells
+from gateway.store import Row, Store, View, tokens
+from gateway.store import outbox as sql
+
+log = structlog.get_logger()
+
+BATCH: Final = 1_000
+FIRST_RETRY_SECONDS: Final = 0.2
+LONGEST_RETRY_SECONDS: Final = 10.0
+
+
+class Access(Protocol):
+    """What the gateway can do about who may connect."""
+
+    name: str
+
+    async def sync(self, devices: Sequence[Row]) -> None:
+        """Bring the access of these devices in step with the registry; none at the start means all.
+
+        Raises:
+            GatewayError: the broker could not be told; it is tried again.
+        """
+
+
+class EmbeddedAccess:
+    """The embedded broker asks the registry at each CONNECT, so that only live sessions have to be looked at."""
+
+    name = "embedded"
+
+    def __init__(self, broker: EmbeddedBroker, store: Store) -> None:
+        self._broker = broker
+        self._store = store
+
+    async def sync(self, devices: Sequence[Row]) -> None:
+        """Cut each device whose session was not opened with a token that is good now, and drop what waits for it."""
+        for device in devices:
+            pk = device["device_pk"]
+            good = await self._store.read(lambda view, pk=pk: {row["id"] for row in tokens.live(view, pk)})  # type: ignore[misc]
+            session = self._broker.sessions().get(device["device_id"])
+            if session is None or session.token_id not in good:
+                await self._broker.cut(device["device_id"])
+
+
+class MosquittoAccess:
+    """Mosquitto reads a password file; clients whose entry is gone or changed are cut when it does.
+
+    ``file.fixed`` are the gateway's own accounts at the broker. Accounts that an operator adds to the file, or takes
+    out of it, stay as the operator left them.
+    """
+
+    name = "mosquitto"
+
+    def __init__(self, file: PasswordFile, store: Store) -> None:
+        self._file = file
+        self._own = dict(file.fixed)
+        self._store = store
+
+    async def sync(self, devices: Sequence[Row]) -> None:  # noqa: ARG002 - the file says it for all
+        """Write the file from the registry and have the broker read it."""
+        entries = await self._store.read(tokens.broker_entries)
+        await asyncio.to_thread(self._apply, entries)
+
+    def _apply(self, entries: list[tuple[str, str]]) -> None:
+        self._file.fixed = kept_entries(self._file.path) | self._own
+        # Told even when the file is right: a try before this one may have written it and failed to tell the broker.
+        self._file.write(entries)
+        self._file.reload()
+
+
+class NoAccess:
+    """A broker whose accounts are somebody else's: the gateway can refuse over HTTP, and not cut anybody off."""
+
+    name = "none"
+
+    async def sync(self, devices: Sequence[Row]) -> None:
+        """Say what somebody else has to do."""
+        log.warning("broker.access_not_managed", devices=[row["device_id"] for row in devices][:10])
+
+
+class Keeper:
+    """Works the outbox of credentials off."""
+
+    def __init__(self, store: Store, bells: Bells, access: Access) -> None:
+        self.access = access
+        self.last_error: str | None = None
+        self._store = store
+        self._bells = bells
+
+    async def run(self) -> None:
+        """Keep in step until cancelled; what cannot be done now is tried again, ever more slowly."""
+        pause = FIRST_RETRY_SECONDS
+        everything = True
+        while True:
+            self.last_error = await self._attempt(everything=everything)
+            if self.last_error is None:
+                everything, pause = False, FIRST_RETRY_SECONDS
+                await self._bells.work(sql.CREDENTIAL)
+            else:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+
+    async def _attempt(self, *, everything: bool) -> str | None:
+        """What went wrong, if anything did."""
+        try:
+            await self._work(everything=everything)
+        except GatewayError as error:
+            log.error("broker.access_not_synced", reason=error.message)  # noqa: TRY400 - no bug of ours
+            return error.message
+        except Exception as error:  # a bug of ours, and no reason to give up on revoking tokens
+            log.exception("broker.access_not_synced")
+            return repr(error)
+        return None
+
+    async def _work(self, *, everything: bool) -> None:
+        if everything:
+            await self.access.sync([])
+        while rows := await self._store.read(_due):
+            await self.access.sync(rows)
+            await self._store.write(lambda tx, rows=rows: sql.done(tx, [row["seq"] for row in rows]))  # type: ignore[misc]
+            self._bells.progressed()
+
+
+def _due(view: View) -> list[Row]:
+    return sql.pending(view, sql.CREDENTIAL, BATCH)

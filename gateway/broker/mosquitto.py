@@ -1,0 +1,227 @@
+"""Mosquitto's password file, kept in step with the registry, and the signal that makes the broker read it.
+
+One line per user that may connect. On SIGHUP the broker reads the file again, cuts every client whose line is gone
+or changed, and leaves the others alone. What was measured: docs/mosquitto.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import signal
+import time
+from typing import TYPE_CHECKING, Final
+
+from gateway import credentials
+from gateway.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+FILE_MODE: Final = 0o640
+"""The gateway writes, the broker reads by its group, nobody else sees it."""
+
+SIGNAL_SPACING_SECONDS: Final = 0.3
+"""Mosquitto 2.0 forgets a SIGHUP that comes while it is busy with the one before, and with it a revocation.
+
+It looks for the signal every 100 ms at the latest, and is busy for 25 ms with 10,000 users.
+"""
+
+_SALT_BYTES: Final = 12
+_USERNAME: Final = re.compile(r"[A-Za-z0-9_]{1,128}")
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_.@-]{1,128}")  # a person's choice, but no wildcard, level or colon
+_ENTRY: Final = re.compile(
+    r"\$(6|7\$[0-9]{1,9})"  # one round of SHA-512, or PBKDF2 as mosquitto_passwd makes it
+    r"\$[A-Za-z0-9+/]{16}\$[A-Za-z0-9+/]{86}=="  # salt and hash of 12 and 64 bytes: Mosquitto takes no others
+)
+_HIGHEST_PID: Final = 1 << 22  # PID_MAX_LIMIT of 64-bit Linux
+_PROCESS_NAME: Final = "mosquitto"
+_SIGHUP_BIT: Final = 1 << (signal.SIGHUP - 1)
+
+
+class PasswordFileError(UnavailableError):
+    """The password file could not be written; the one that was there is untouched."""
+
+
+class PasswordEntryError(PasswordFileError, ValueError):
+    """A user name or an entry that must not get into a password file."""
+
+
+class BrokerSignalError(UnavailableError):
+    """The broker could not be told to read its password file again; the message says what to do."""
+
+
+def password_entry(secret: str, salt: bytes | None = None) -> str:
+    """``secret`` as a line of a password file holds it: ``$6$<base64 salt>$<base64 SHA-512(secret + salt)>``.
+
+    One round of SHA-512 is right for random tokens only: never for a password that a person thought of. ``salt`` is
+    random when not given, and has 12 bytes: Mosquitto drops a user with any other, with a line in its log. Raises
+    ValueError for such a salt.
+    """
+    if salt is not None and len(salt) != _SALT_BYTES:
+        raise ValueError(f"a salt for Mosquitto has {_SALT_BYTES} bytes, not {len(salt)}")
+    return credentials.broker_entry(secret, os.urandom(_SALT_BYTES) if salt is None else salt)
+
+
+class PasswordFile:
+    """The ``password_file`` of one Mosquitto.
+
+    ``fixed`` are the users that are no devices (user name to entry: the gateway's own, integrators).
+    ``pid_file`` is the broker's; without one somebody else has to reload the broker when the file changes, and
+    `reload` does nothing.
+
+    Both methods block (10,000 users take 20 ms to write, `reload` keeps its distance): call them in a thread, one at
+    a time.
+    """
+
+    def __init__(self, path: Path, *, pid_file: Path | None, fixed: Mapping[str, str]) -> None:
+        self.path = path
+        self.pid_file = pid_file
+        self.fixed = dict(fixed)
+        self._signalled = -math.inf
+
+    def write(self, entries: Iterable[tuple[str, str]]) -> bool:
+        """Make the file say exactly ``fixed`` and ``entries`` (user name, ``$6$`` entry), in one atomic step.
+
+        Returns False, and touches nothing, when it says so already. The mode becomes 0640, the group stays. Raises
+        PasswordEntryError for a user name or an entry that could smuggle in another line or another user's topics, and
+        for a user that is there twice; PasswordFileError when the file cannot be written.
+        """
+        wanted = _rendered(self.fixed, entries)
+        try:
+            if self._content() == wanted:
+                return False
+            self._replace(wanted)
+        except OSError as error:
+            raise PasswordFileError(
+                f"the password file {self.path} cannot be written ({error.strerror}): its directory must be writable "
+                "for the gateway's user, and that user a member of the file's group"
+            ) from error
+        return True
+
+    def reload(self) -> None:
+        """Send SIGHUP to the broker, having made sure that it is one and that it listens for the signal.
+
+        Waits first, when the last one is less than SIGNAL_SPACING_SECONDS ago. Raises BrokerSignalError, with a remedy,
+        when it was not sent.
+        """
+        if self.pid_file is None:
+            return
+        time.sleep(max(0.0, self._signalled + SIGNAL_SPACING_SECONDS - time.monotonic()))
+        _hang_up(_pid_in(self.pid_file), self.pid_file)
+        self._signalled = time.monotonic()
+
+    def _content(self) -> bytes | None:
+        with contextlib.suppress(FileNotFoundError):
+            return self.path.read_bytes()
+        return None
+
+    def _replace(self, content: bytes) -> None:
+        draft = self.path.with_name(f".{self.path.name}.new")
+        draft.unlink(missing_ok=True)  # left by a gateway that was killed here
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            self._keep_group(descriptor)
+            os.fchmod(descriptor, FILE_MODE)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        draft.replace(self.path)
+        _sync_directory(self.path.parent)
+
+    def _keep_group(self, descriptor: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            group = self.path.stat().st_gid
+            if os.fstat(descriptor).st_gid != group:
+                os.fchown(descriptor, -1, group)
+
+
+def _rendered(fixed: Mapping[str, str], entries: Iterable[tuple[str, str]]) -> bytes:
+    users: dict[str, str] = {}
+    for username, entry in fixed.items():
+        _check(username, entry, _ACCOUNT, "A-Z a-z 0-9 _ . @ -")
+        users[username] = entry
+    for username, entry in entries:
+        _check(username, entry, _USERNAME, "A-Z a-z 0-9 _")
+        if username in users:
+            raise PasswordEntryError(f"user name {username} is there twice")
+        users[username] = entry
+    return "".join(f"{username}:{users[username]}\n" for username in sorted(users)).encode()
+
+
+def _check(username: str, entry: str, names: re.Pattern[str], allowed: str) -> None:
+    if not names.fullmatch(username):
+        raise PasswordEntryError(f"user name {username!r} should be 1 to 128 of {allowed}")
+    if not _ENTRY.fullmatch(entry):
+        raise PasswordEntryError(
+            f"the password entry of {username} should be $6$salt$hash or, from mosquitto_passwd, $7$rounds$salt$hash"
+        )
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _pid_in(pid_file: Path) -> int:
+    try:
+        pid = int(pid_file.read_text(encoding="ascii"))
+    except OSError as error:
+        raise BrokerSignalError(
+            f"the pid file {pid_file} cannot be read ({error.strerror}): start Mosquitto with `pid_file {pid_file}` in "
+            "its configuration, in a directory that the gateway's user may enter, or let mosquitto_pid_file name the "
+            "one that it writes"
+        ) from error
+    except ValueError as error:
+        raise BrokerSignalError(f"{pid_file} holds no process id: is it Mosquitto's pid file?") from error
+    if not 0 < pid <= _HIGHEST_PID:
+        raise BrokerSignalError(f"{pid_file} holds {pid}, which is no broker: is it Mosquitto's pid file?")
+    return pid
+
+
+def _hang_up(pid: int, pid_file: Path) -> None:
+    """Hold on to the process first, look at it then, and signal the one held: a process id is soon somebody else's."""
+    try:
+        process = os.pidfd_open(pid)
+    except OSError as error:
+        raise BrokerSignalError(_gone(pid, pid_file)) from error
+    try:
+        _check_ready(pid, pid_file)
+        signal.pidfd_send_signal(process, signal.SIGHUP)
+    except PermissionError as error:
+        raise BrokerSignalError(
+            f"Mosquitto (process {pid}) may not be signalled by this user: run the gateway as the broker's user, "
+            "or give it the capability CAP_KILL"
+        ) from error
+    except OSError as error:
+        raise BrokerSignalError(_gone(pid, pid_file)) from error
+    finally:
+        os.close(process)
+
+
+def _check_ready(pid: int, pid_file: Path) -> None:
+    """Refuse a process that SIGHUP would end: another program, or a broker that is not up yet."""
+    facts = _process_facts(pid)
+    if facts["Name"] != _PROCESS_NAME:
+        raise BrokerSignalError(
+            f"process {pid} of {pid_file} is {facts['Name']!r}, not {_PROCESS_NAME}: the file is left from an earlier "
+            "run, or is another program's; start Mosquitto, or let mosquitto_pid_file name its pid file"
+        )
+    if not int(facts["SigCgt"], 16) & _SIGHUP_BIT:
+        raise BrokerSignalError(f"Mosquitto (process {pid}) is starting and does not take SIGHUP yet: try again")
+
+
+def _process_facts(pid: int) -> dict[str, str]:
+    """``/proc/PID/status``: its Name is what ``/proc/PID/comm`` says."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:  # noqa: PTH123 - no path to keep
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in status)}
+
+
+def _gone(pid: int, pid_file: Path) -> str:
+    return f"process {pid} of {pid_file} is gone: start Mosquitto (it reads its password file when it starts)"

@@ -1,0 +1,137 @@
+"""Keeps the gateway connected: connect, say so, listen, compare, publish; and again after every loss."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import math
+from typing import Final
+
+import structlog
+
+from gateway import __version__
+from gateway.clock import to_rfc3339
+from gateway.errors import StoreError
+from gateway.mqtt.backoff import Backoff, Pauses
+from gateway.mqtt.ingest import Ingest
+from gateway.mqtt.link import Address, LinkError, Session, VersionRefusedError, open_session
+from gateway.mqtt.publisher import Publisher
+from gateway.mqtt.reconcile import Reconciler
+from gateway.outbox import Bells
+from gateway.store import Store
+from gateway.topics import Topics
+
+log = structlog.get_logger()
+
+FAREWELL_SECONDS: Final = 1.0
+_OTHER_VERSION: Final = {"5": "3.1.1", "3.1.1": "5"}
+
+
+@dataclasses.dataclass
+class LinkStatus:
+    """How the connection to the broker is, for ``/ready`` and the log.
+
+    ``last_error`` is why the last connection ended; it stays until the next one has been compared with the broker.
+    """
+
+    connected: bool = False
+    reconciled: bool = False
+    version: str | None = None
+    last_error: str | None = None
+
+
+class Connection:
+    """The gateway's one connection to its broker, over all its lives."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        auto_version: bool,
+        gateway_id: str,
+        store: Store,
+        topics: Topics,
+        bells: Bells,
+        pauses: Pauses = Pauses(),  # noqa: B008 - frozen
+    ) -> None:
+        self.status = LinkStatus()
+        self._address = address
+        self._auto_version = auto_version
+        self._gateway_id = gateway_id
+        self._topics = topics
+        self._status_topic = topics.gateway_status(gateway_id)
+        self._started_at = to_rfc3339(store.context.clock())
+        self._reconciler = Reconciler(store, topics, (self._status_topic, self._says("online")))
+        self._ingest = Ingest(store, topics, self._reconciler.heard)
+        self._publisher = Publisher(store, topics, bells)
+        self._backoff = Backoff(pauses)
+        self._connected_at = math.inf
+
+    async def run(self) -> None:
+        """Stay connected until cancelled. Pauses between tries grow, with jitter, until a connection was steady."""
+        while True:
+            self._connected_at = math.inf
+            try:
+                await self._live()
+            except* (LinkError, StoreError) as errors:
+                self._lost(_first(errors))
+            except* Exception as errors:  # a bug of ours, and no reason to leave the whole fleet alone
+                log.exception("broker.connection_failed")
+                self._lost(_first(errors))
+            _still_wanted()
+            pause = self._backoff.pause(asyncio.get_running_loop().time() - self._connected_at)
+            log.warning("broker.disconnected", reason=self.status.last_error, retry_in_seconds=round(pause, 3))
+            await asyncio.sleep(pause)
+
+    def _lost(self, error: BaseException) -> None:
+        self.status = LinkStatus(last_error=str(error) or repr(error))
+        if isinstance(error, VersionRefusedError) and self._auto_version:
+            self._address = dataclasses.replace(self._address, version=_OTHER_VERSION[self._address.version])
+
+    async def _live(self) -> None:
+        will = (self._status_topic, self._says("offline"))
+        async with open_session(self._address, client_id=self._gateway_id, will=will) as session:
+            self._connected_at = asyncio.get_running_loop().time()
+            log.info("broker.connected", host=self._address.host, port=self._address.port, mqtt=self._address.version)
+            self.status = dataclasses.replace(self.status, connected=True, version=self._address.version)
+            try:
+                await self._work(session)
+            except asyncio.CancelledError:
+                await self._leave(session)
+                raise
+
+    async def _work(self, session: Session) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ingest.run(session), name="ingest")
+            await session.publish(self._status_topic, self._says("online"), retain=True)
+            await session.subscribe(self._topics.inbound)
+            group.create_task(self._publisher.run(session), name="publisher")
+            await self._reconciler.run(session)
+            self.status = dataclasses.replace(self.status, reconciled=True, last_error=None)
+
+    async def _leave(self, session: Session) -> None:
+        # A clean disconnect publishes no will, so the gateway says itself that it goes.
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await session.publish(self._status_topic, self._says("offline"), retain=True)
+                await session.leave()
+        except (LinkError, TimeoutError) as error:
+            log.warning("broker.no_farewell", reason=str(error) or "timed out")
+
+    def _says(self, status: str) -> bytes:
+        facts = {"status": status, "version": __version__, "started_at": self._started_at}
+        return json.dumps(facts).encode()
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _still_wanted() -> None:
+    """Raise the cancellation that a task group swallows when one of its tasks fails at that very moment."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

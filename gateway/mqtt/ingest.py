@@ -1,0 +1,125 @@
+"""From the broker into the registry: parse, commit a batch, acknowledge, in this order.
+
+A message is acknowledged to the broker only after the commit that holds it. Until SQLite can commit nothing is
+acknowledged, so the broker keeps what is not stored, and its in-flight window holds back the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from gateway import inbound, topics
+from gateway.clock import Clock
+from gateway.commands import Refusal
+from gateway.errors import StoreError
+from gateway.inbound import Answer, Message, Parsed
+from gateway.mqtt.link import Delivery, Session
+from gateway.store import Store, Tx
+
+log = structlog.get_logger()
+
+FIRST_RETRY_SECONDS: Final = 0.2
+LONGEST_RETRY_SECONDS: Final = 10.0
+
+
+class Ingest:
+    """Takes what devices say; messages that only the comparison of both ends wants go to ``heard``."""
+
+    def __init__(self, store: Store, names: topics.Topics, heard: Callable[[Message], None]) -> None:
+        self._store = store
+        self._topics = names
+        self._heard = heard
+        self._throttle = Throttle(store.context.clock)
+
+    async def run(self, session: Session) -> None:
+        """Take messages until the connection is gone.
+
+        Raises:
+            LinkError: it is gone; what was not acknowledged comes again.
+        """
+        while True:
+            deliveries = await session.batch()
+            answers = await self._commit([self._parse(delivery) for delivery in deliveries])
+            session.acknowledge(deliveries)
+            await self._answer(session, answers)
+
+    def _parse(self, delivery: Delivery) -> Parsed | None:
+        parsed = inbound.parse(self._topics, delivery.message)
+        if isinstance(parsed.topic, topics.Command | topics.GatewayStatus):
+            self._heard(delivery.message)
+            return None
+        return parsed
+
+    async def _commit(self, batch: Sequence[Parsed | None]) -> list[Answer]:
+        messages = [parsed for parsed in batch if parsed is not None]
+        if not messages:
+            return []
+        try:
+            return await self._until_stored(lambda tx: apply_all(tx, messages))
+        except Exception:  # one message that nobody foresaw must not hold up the others
+            log.exception("ingest.batch_failed", messages=len(messages))
+            return [answer for parsed in messages for answer in await self._commit_alone(parsed)]
+
+    async def _commit_alone(self, parsed: Parsed) -> list[Answer]:
+        try:
+            return await self._until_stored(lambda tx: apply_all(tx, [parsed]))
+        except Exception:  # ours to mend, so it is logged in full, kept, and not asked for again
+            log.exception("ingest.message_failed", topic=parsed.message.topic)
+            return await self._keep_broken(parsed)
+
+    async def _keep_broken(self, parsed: Parsed) -> list[Answer]:
+        broken = Parsed(parsed.message, None, Refusal("internal_error", "The gateway failed on this message."))
+        try:
+            return await self._until_stored(lambda tx: apply_all(tx, [broken]))
+        except Exception:  # the log has it in full
+            log.exception("ingest.message_not_kept", topic=parsed.message.topic)
+            return []
+
+    async def _until_stored(self, write: Callable[[Tx], list[Answer]]) -> list[Answer]:
+        pause = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                return await self._store.write(write, urgent=False)
+            except StoreError as error:
+                log.error("ingest.not_stored", reason=error.message, retry_in_seconds=pause)  # noqa: TRY400 - no bug of ours
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+
+    async def _answer(self, session: Session, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            if self._throttle.admits(answer.device_id):
+                refusal = answer.refusal
+                log.info("message.refused", device_id=answer.device_id, code=refusal.code, field=refusal.field)
+                await session.publish(self._topics.errors(answer.device_id), inbound.error_payload(refusal), qos=0)
+
+
+def apply_all(tx: Tx, messages: Sequence[Parsed]) -> list[Answer]:
+    """Apply a batch in the order in which it came."""
+    return [answer for parsed in messages if (answer := inbound.apply(tx, parsed)) is not None]
+
+
+class Throttle:
+    """One answer a second per device, with a memory of a bounded number of devices."""
+
+    INTERVAL_MS: Final = 1_000
+    REMEMBERED: Final = 10_000
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: OrderedDict[str, int] = OrderedDict()
+
+    def admits(self, device_id: str) -> bool:
+        """Whether this device may be answered now; if so, that is remembered."""
+        now = self._clock()
+        if abs(now - self._last.get(device_id, -self.INTERVAL_MS)) < self.INTERVAL_MS:
+            return False
+        self._last[device_id] = now
+        self._last.move_to_end(device_id)
+        if len(self._last) > self.REMEMBERED:
+            self._last.popitem(last=False)
+        return True

@@ -1,0 +1,315 @@
+"""One connection to the broker. The only file that imports aiomqtt, and the only one that reaches behind it.
+
+aiomqtt acknowledges a message to the broker when it queues it. The gateway may only do so after its commit, so paho's
+manual acknowledgement is switched on, which aiomqtt does not offer (its private ``_client``). Messages wait in
+aiomqtt's queue; the broker's in-flight window bounds it, since nothing is acknowledged before it is taken out.
+
+Two more things are done here rather than by aiomqtt: a publish waits for the broker's answer with its reason code, and
+hears at once when the connection is gone; and a connection ends at once, however the broker is. aiomqtt would wait ten
+seconds for a broker that hangs, and say good-bye in order, without the last will, when something failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiomqtt
+import structlog
+from aiomqtt.exceptions import MqttConnectError
+from paho.mqtt import client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from gateway.inbound import Message
+
+log = structlog.get_logger()
+
+BATCH: Final = 500
+RECEIVE_MAXIMUM: Final = 1_000
+WAITING_AT_QOS_0: Final = 5_000
+SESSION_EXPIRY_SECONDS: Final = 7 * 86_400
+CONNECT_SECONDS: Final = 4.0
+ANSWER_SECONDS: Final = 10.0
+_AT_LEAST_ONCE: Final = 1
+_UNSUPPORTED_VERSION: Final = (1, 132)  # CONNACK return code of 3.1.1, reason code of 5
+_FAILURE: Final = 0x80
+
+
+class LinkError(Exception):
+    """The broker cannot be reached, refused us, or went away. The message says which."""
+
+
+class VersionRefusedError(LinkError):
+    """The broker does not speak this version of MQTT, or closed without a word, which may mean the same."""
+
+
+class PublishRefusedError(LinkError):
+    """The broker took publishes and refused to do them (MQTT 5 only): the gateway's rights do not suffice."""
+
+    def __init__(self, topics: Sequence[str], reason: str) -> None:
+        self.topics = tuple(topics)
+        self.reason = reason
+        super().__init__(
+            f"The broker refused {len(topics)} publishes ({reason}), the first on {topics[0]}. Give the gateway's user "
+            "the right to write on devices/# and gateways/# there."
+        )
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the broker is and as whom the gateway comes; ``version`` is ``"5"`` or ``"3.1.1"``."""
+
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = None
+    tls: ssl.SSLContext | None = None
+    version: str = "3.1.1"
+    keepalive_seconds: int = 30
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message and what the broker calls it until it is acknowledged."""
+
+    message: Message
+    packet_id: int
+    qos: int
+
+
+class Session:
+    """A live connection with a persistent session on the broker's side."""
+
+    def __init__(self, client: aiomqtt.Client) -> None:
+        self._client = client
+        self._paho = client._client  # noqa: SLF001 - see the module's docstring
+        self._gone = client._disconnected  # noqa: SLF001
+        self._queue = client._queue  # noqa: SLF001
+        self._unanswered: dict[int, asyncio.Future[ReasonCode]] = {}
+        self._paho.on_publish = self._answered
+
+    async def batch(self, limit: int = BATCH) -> list[Delivery]:
+        """Wait for a message; that one and those that are here already, ``limit`` at most.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+        try:
+            first = await anext(aiter(self._client.messages))
+        except aiomqtt.MqttError as error:
+            raise LinkError(f"The connection to the broker was lost: {error.__cause__ or error}") from error
+        # aiomqtt's iterator starts a task per message.
+        rest = [self._queue.get_nowait() for _ in range(min(limit - 1, self._queue.qsize()))]
+        return [_delivery(message) for message in (first, *rest)]
+
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        """Tell the broker that these are committed, in the order in which they came [MQTT-4.6.0-2]."""
+        for delivery in deliveries:
+            if delivery.qos == _AT_LEAST_ONCE:
+                self._paho.ack(delivery.packet_id, delivery.qos)
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int = _AT_LEAST_ONCE, retain: bool = False) -> None:
+        """Publish; at QoS 1 until the broker has it, at QoS 0 until it has left.
+
+        Raises:
+            PublishRefusedError: the broker (MQTT 5) refused it.
+            LinkError: the broker did not take it in time, or the connection is gone.
+        """
+        sent = self._paho.publish(topic, payload, qos, retain)
+        if sent.rc != mqtt.MQTT_ERR_SUCCESS:
+            raise LinkError(f"The broker did not take a message on {topic}: {mqtt.error_string(sent.rc)}")
+        reason = await self._answer(sent.mid)
+        if reason is None:
+            raise LinkError(f"The broker did not take a message on {topic} within {ANSWER_SECONDS:g} s, or went away.")
+        if reason.is_failure:
+            raise PublishRefusedError([topic], str(reason))
+
+    async def _answer(self, packet_id: int) -> ReasonCode | None:
+        answer = self._unanswered[packet_id] = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait((answer, self._gone), timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._unanswered.pop(packet_id, None)
+        return answer.result() if answer.done() else None
+
+    def _answered(self, client: Any, userdata: Any, packet_id: int, reason: Any, properties: Any) -> None:  # noqa: ARG002 - paho's
+        answer = self._unanswered.get(packet_id)
+        if answer is not None and not answer.done():
+            answer.set_result(reason)
+
+    async def publish_retained(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Publish retained messages at QoS 1, all in flight together; an empty payload clears its topic.
+
+        Raises:
+            PublishRefusedError: the broker (MQTT 5) refused its ``topics``, and took all others.
+            LinkError: not all were taken.
+        """
+        outcomes = await asyncio.gather(
+            *(self.publish(topic, payload, retain=True) for topic, payload in messages), return_exceptions=True
+        )
+        failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for error in failed:
+            if not isinstance(error, PublishRefusedError):
+                raise error
+        refused = [error for error in failed if isinstance(error, PublishRefusedError)]
+        if refused:
+            raise PublishRefusedError([topic for error in refused for topic in error.topics], refused[0].reason)
+
+    async def subscribe(self, filters: Sequence[str]) -> None:
+        """Subscribe at QoS 1.
+
+        Raises:
+            LinkError: the broker refused one, or the connection is gone.
+        """
+        try:
+            codes = await self._client.subscribe([(name, _AT_LEAST_ONCE) for name in filters])
+        except aiomqtt.MqttError as error:
+            raise LinkError(f"The broker did not take the subscription: {error}") from error
+        refused = [name for name, code in zip(filters, codes, strict=False) if _code(code) >= _FAILURE]
+        if refused:
+            raise LinkError(
+                f"The broker refused to subscribe the gateway to {', '.join(refused)}. Check its rights there."
+            )
+
+    async def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Give subscriptions up.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+        try:
+            await self._client.unsubscribe(list(filters))
+        except aiomqtt.MqttError as error:
+            raise LinkError(f"The broker did not answer: {error}") from error
+
+    async def leave(self) -> None:
+        """Say good-bye, so that the broker drops the last will; returns when that has left."""
+        if self._paho.disconnect() == mqtt.MQTT_ERR_SUCCESS:
+            await asyncio.wait((self._gone,))
+
+
+def _code(code: Any) -> int:
+    return int(getattr(code, "value", code))
+
+
+def _delivery(message: aiomqtt.Message) -> Delivery:
+    return Delivery(Message(str(message.topic), message.payload, message.retain), message.mid, message.qos)
+
+
+@asynccontextmanager
+async def open_session(address: Address, *, client_id: str, will: tuple[str, bytes]) -> AsyncIterator[Session]:
+    """Connect with a persistent session and a retained last will; at the end the socket is closed at once.
+
+    So the broker publishes the will, unless :meth:`Session.leave` was called before.
+
+    Raises:
+        VersionRefusedError: the broker does not speak this version.
+        LinkError: it cannot be reached, refused us, or the connection was lost inside the block.
+    """
+    client = _client(address, client_id, will)
+    try:
+        async with client:
+            try:
+                yield Session(client)
+            finally:
+                _hang_up(client)
+    except MqttConnectError as error:
+        raise _refused(error) from error
+    except _ClosedEarlyError as error:
+        raise VersionRefusedError(
+            f"The broker at {address.host}:{address.port} closed the connection without an answer (to MQTT "
+            f"{address.version}). Check that this is its MQTT port, and whether it wants TLS."
+        ) from error
+    except (aiomqtt.MqttError, OSError) as error:
+        raise LinkError(f"The broker at {address.host}:{address.port} cannot be reached: {error}") from error
+    finally:
+        _hang_up(client)
+
+
+def _refused(error: MqttConnectError) -> LinkError:
+    if _code(error.rc) in _UNSUPPORTED_VERSION:
+        return VersionRefusedError(f"The broker does not speak this version of MQTT: {error}.")
+    return LinkError(f"The broker refused the gateway: {error}. Check the user and password of 'broker'.")
+
+
+def _hang_up(client: aiomqtt.Client) -> None:
+    """Close the socket now. A connect that is still on its way in aiomqtt's thread comes to nothing."""
+    paho = client._client  # noqa: SLF001 - see the module's docstring
+    paho.on_socket_open = _turn_away
+    paho._sock_close()  # noqa: SLF001
+    gone = client._disconnected  # noqa: SLF001
+    if not gone.done():
+        gone.set_result(None)  # or leaving aiomqtt's block would wait for the broker
+    gone.exception()  # has been told already, or is of no interest any more
+
+
+def _turn_away(client: Any, userdata: Any, opened: Any) -> None:  # noqa: ARG001 - paho's
+    with suppress(OSError):
+        opened.shutdown(socket.SHUT_RDWR)
+
+
+class _ClosedEarlyError(aiomqtt.MqttError):
+    """The broker closed the connection before it answered CONNECT; aiomqtt would wait ten seconds more."""
+
+
+def _notice_early_end(client: aiomqtt.Client) -> None:
+    paho = client._client  # noqa: SLF001 - see the module's docstring
+    forward: Any = paho.on_disconnect
+
+    def ended(*facts: Any) -> None:
+        answer = client._connected  # noqa: SLF001
+        if not answer.done():
+            answer.set_exception(_ClosedEarlyError())
+        forward(*facts)
+
+    paho.on_disconnect = ended
+
+
+class _Inbox(asyncio.Queue[aiomqtt.Message]):
+    """Where aiomqtt puts what arrives. The in-flight window holds back QoS 1; nothing but this holds back QoS 0."""
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        """Take it in, or drop it when it may be dropped [MQTT 4.3.1] and too many wait."""
+        if item.qos == 0 and self.qsize() >= WAITING_AT_QOS_0:
+            log.warning("ingest.dropped_at_qos_0", topic=str(item.topic), waiting=self.qsize())
+        else:
+            super().put_nowait(item)
+
+
+def _client(address: Address, client_id: str, will: tuple[str, bytes]) -> aiomqtt.Client:
+    version_5 = address.version == "5"
+    client = aiomqtt.Client(
+        address.host,
+        address.port,
+        username=address.username,
+        password=address.password,
+        identifier=client_id,
+        queue_type=_Inbox,
+        protocol=aiomqtt.ProtocolVersion.V5 if version_5 else aiomqtt.ProtocolVersion.V311,
+        will=aiomqtt.Will(will[0], will[1], qos=_AT_LEAST_ONCE, retain=True),
+        clean_session=None if version_5 else False,
+        clean_start=False if version_5 else mqtt.MQTT_CLEAN_START_FIRST_ONLY,
+        properties=_connect_properties() if version_5 else None,
+        tls_context=address.tls,
+        keepalive=address.keepalive_seconds,
+        timeout=ANSWER_SECONDS,
+    )
+    paho = client._client  # noqa: SLF001 - see the module's docstring
+    paho.manual_ack_set(on=True)
+    paho.connect_timeout = CONNECT_SECONDS
+    _notice_early_end(client)
+    return client
+
+
+def _connect_properties() -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho's
+    properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
+    properties.ReceiveMaximum = RECEIVE_MAXIMUM
+    return properties

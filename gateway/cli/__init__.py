@@ -1,0 +1,100 @@
+"""The command line: one file per family of commands; what goes wrong becomes one clear line and an exit code here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from gateway import __version__
+from gateway.cli.completion import completion
+from gateway.cli.config import config
+from gateway.cli.demo import demo
+from gateway.cli.keys import keys_group
+from gateway.cli.serve import serve
+from gateway.cli.version import version
+from gateway.errors import AlreadyRunningError, GatewayError
+from gateway.redaction import redact
+from gateway.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FAILURE: Final = 1
+USAGE: Final = 2
+ALREADY_RUNNING: Final = 3
+INTERRUPTED: Final = 130
+
+EPILOG: Final = """\b
+Examples:
+  gateway serve                          run it, with its own broker, on this machine
+  gateway keys create --name backend     make an API key
+  gateway config                         show what is set, and by what
+
+\b
+Exit codes:
+  0  done
+  1  it failed; stderr says why
+  2  wrong usage or a wrong setting
+  3  another gateway runs on the same data directory
+"""
+
+
+@click.group(name="gateway", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gateway", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Keeps the registry of your wearables and resets them over MQTT, without ever losing a reset."""
+
+
+for command in (serve, keys_group, config, demo, completion, version):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code. Expected errors are a line each on stderr, without a traceback."""
+    try:
+        return run(arguments)
+    except ExceptionGroup as group:
+        expected, unexpected = group.split(GatewayError)
+        if expected is None or unexpected is not None:
+            raise
+        return failed(first(expected))
+    except GatewayError as error:
+        return failed(error)
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Runs a command; what click has to say is said in the same form as everything else."""
+    try:
+        outcome = cli.main(arguments, prog_name="gateway", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE
+    except click.ClickException as error:
+        complain(error.format_message())
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"try: {error.ctx.command_path} --help", err=True)
+        return error.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    return outcome if isinstance(outcome, int) else 0
+
+
+def failed(error: GatewayError) -> int:
+    """Says what went wrong; returns the exit code for it."""
+    complain(error.message)
+    if isinstance(error, SettingsError):
+        return USAGE
+    return ALREADY_RUNNING if isinstance(error, AlreadyRunningError) else FAILURE
+
+
+def complain(message: str) -> None:
+    """One line on stderr for each line of the message."""
+    for line in message.splitlines():
+        click.echo(f"error: {redact(line)}", err=True)
+
+
+def first(group: ExceptionGroup[GatewayError]) -> GatewayError:
+    """The first error in a group, however deep."""
+    error = group.exceptions[0]
+    return first(error) if isinstance(error, ExceptionGroup) else error

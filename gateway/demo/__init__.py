@@ -1,0 +1,8 @@
+"""The main job on real parts, in half a minute: embedded broker, gateway, three devices, three resets."""
+
+from __future__ import annotations
+
+from gateway.demo.live import keep_running
+from gateway.demo.story import run
+
+__all__ = ["keep_running", "run"]

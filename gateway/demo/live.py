@@ -1,0 +1,57 @@
+"""``make run``: a gateway with a few simulated devices alive, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from typing import Final
+
+from rich.console import Console
+
+from gateway.demo.stage import Radio, stage
+
+_DEVICES: Final[tuple[tuple[str, Radio], ...]] = (
+    ("DEMO-WIFI", "wifi"),
+    ("DEMO-CELLULAR", "cellular"),
+    ("DEMO-BLE", "ble"),
+)
+
+
+async def keep_running() -> int:
+    """Serve until SIGTERM or SIGINT; devices that are reset are provisioned anew after a while by nobody."""
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with stage(_free(8080), _free(1883)) as scene:
+        devices = [scene.device(serial, radio) for serial, radio in _DEVICES]
+        bindings = [await device.provision(end_user_id="eu_demo") for device in devices]
+        url, key = scene.gateway.http_url, scene.key
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(f"HTTP  {url}\nMQTT  mqtt://{scene.gateway.broker} (embedded broker)\nkey   {key}\n")
+        for device, binding in zip(devices, bindings, strict=True):
+            console.print(f"{device.serial:<14} {binding.device_id}")
+        reset = f"{url}/v1/devices/{bindings[0].device_id}/reset"
+        console.print("\nReset the first one, then look at it:", style="bold")
+        console.print(f"curl -sX POST -H 'Authorization: Bearer {key}' {reset}")
+        console.print(f"curl -s -H 'Authorization: Bearer {key}' {url}/v1/devices/{bindings[0].device_id}/commands")
+        console.print("\nCtrl-C stops it and leaves nothing behind.")
+        with contextlib.suppress(asyncio.CancelledError):
+            async with asyncio.TaskGroup() as group:
+                lives = [group.create_task(device.run(), name=device.serial) for device in devices]
+                await stop.wait()
+                for life in lives:
+                    life.cancel()
+    return 0
+
+
+def _free(port: int) -> str:
+    """The usual port where it is free, else any."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return "127.0.0.1:0"
+    return f"127.0.0.1:{port}"

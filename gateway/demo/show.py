@@ -1,0 +1,74 @@
+"""The timeline: what happened, what was observed, and whether that was what had to be."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+
+@dataclass
+class Timeline:
+    """Prints as it goes, or keeps it all for one JSON document at the end."""
+
+    as_json: bool = False
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    _console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    _began: float = field(default_factory=time.monotonic)
+
+    def chapter(self, title: str) -> None:
+        """A new part of the story."""
+        self._keep("chapter", title)
+        self._print(f"\n[bold]{escape(title)}[/bold]")
+
+    def tell(self, who: str, text: str) -> None:
+        """Something happened."""
+        self._keep("event", text, who=who)
+        self._print(f"{self._clock()}  [cyan]{escape(who):<9}[/cyan] {escape(text)}")
+
+    def check(self, name: str, *, ok: bool, saw: str) -> None:
+        """Something was observed from outside; the demo fails unless all were as they had to be."""
+        self.checks.append({"check": name, "ok": ok, "saw": saw})
+        self._keep("check", name, ok=ok, saw=saw)
+        mark = "[green]✓[/green]" if ok else "[bold red]✗[/bold red]"
+        self._print(f"{self._clock()}  {mark:<9} {escape(name)}: [dim]{escape(saw)}[/dim]")
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything that was observed was as it had to be."""
+        return bool(self.checks) and all(check["ok"] for check in self.checks)
+
+    def end(self) -> None:
+        """The last word."""
+        seconds = time.monotonic() - self._began
+        good = sum(check["ok"] for check in self.checks)
+        if self.as_json:
+            document = {
+                "ok": self.passed,
+                "seconds": round(seconds, 2),
+                "checks": self.checks,
+                "timeline": self.entries,
+            }
+            self._console.file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            return
+        colour = "green" if self.passed else "red"
+        self._print(
+            f"\n[bold {colour}]{good} of {len(self.checks)} observations as they have to be[/] in {seconds:.1f} s"
+        )
+
+    def _clock(self) -> str:
+        return f"[dim]{time.monotonic() - self._began:6.2f}s[/dim]"
+
+    def _keep(self, kind: str, text: str, **facts: Any) -> None:
+        self.entries.append(
+            {"at_seconds": round(time.monotonic() - self._began, 3), "kind": kind, "text": text, **facts}
+        )
+
+    def _print(self, text: str) -> None:
+        if not self.as_json:
+            self._console.print(text)

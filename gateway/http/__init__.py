@@ -1,0 +1,1 @@
+"""The HTTP API: one table of operations, from which routes, checks and the OpenAPI document are made."""

@@ -1,0 +1,142 @@
+"""Who calls, and what that opens (contract, section 1)."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+from starlette.datastructures import Headers
+
+from gateway.errors import InsufficientScopeError, NotFoundError, UnauthorizedError
+from gateway.http.operation import Access, ApiKey, Caller, DeviceToken
+from gateway.http.services import Services
+from gateway.model import TokenState
+from gateway.store import View, keys, tokens
+
+ME: Final = "me"
+_BEARER: Final = re.compile(r"bearer +(?P<secret>[A-Za-z0-9_]{8,128})", re.IGNORECASE)
+_KEY_PREFIXES: Final = ("sk_live_", "sk_test_", "rk_live_", "rk_test_")
+_NOTED_EVERY_MS: Final = 60_000
+_HOW: Final = "Send 'Authorization: Bearer KEY' with an API key ('gateway keys create' makes one) or a device token."
+_REVOKED: Final = "The credential is not known here, has expired or was revoked. Use another, or bind the device anew."
+_RESET_ONLY: Final = (
+    "The device is to be reset: this token opens nothing but POST /v1/devices/me/heartbeat, which hands over the "
+    "factory reset, and the acknowledgement of that."
+)
+
+
+async def authenticate(services: Services, headers: Headers) -> Caller:
+    """The caller whose credential the ``Authorization`` header holds.
+
+    Raises:
+        UnauthorizedError: none, more than one, or one that opens nothing.
+    """
+    secret = _bearer(headers)
+    now = services.store.context.clock()
+    caller = await services.store.read(lambda view: _resolve(view, secret, now))
+    if caller is None:
+        raise UnauthorizedError(_REVOKED)
+    return caller
+
+
+def _bearer(headers: Headers) -> str:
+    given = headers.getlist("authorization")
+    if not given:
+        raise UnauthorizedError(f"No credential was sent. {_HOW}")
+    bearer = _BEARER.fullmatch(given[0].strip())
+    if bearer is None or len(given) > 1:
+        raise UnauthorizedError(f"The Authorization header is not one that is understood here. {_HOW}")
+    return bearer["secret"]
+
+
+def _resolve(view: View, secret: str, now: int) -> Caller | None:
+    return _api_key(view, secret, now) if secret.startswith(_KEY_PREFIXES) else _device_token(view, secret)
+
+
+def _api_key(view: View, secret: str, now: int) -> ApiKey | None:
+    row = keys.by_secret(view, secret, now)
+    if row is None:
+        return None
+    return ApiKey(row["id"], row["project_id"], frozenset(json.loads(row["scopes"])), row["last_used_at"])
+
+
+def _device_token(view: View, secret: str) -> DeviceToken | None:
+    row = tokens.by_secret(view, secret)
+    if row is None or row["state"] == TokenState.REVOKED:
+        return None
+    return DeviceToken(
+        row["device_id"],
+        row["project_id"],
+        row["id"],
+        TokenState(row["state"]),
+        used_before=row["first_used_at"] is not None,
+    )
+
+
+def authorize(access: Access, caller: Caller, device_id: str | None) -> None:
+    """Let this caller pass, or not; ``device_id`` is what the path names.
+
+    Raises:
+        UnauthorizedError: a ``reset_only`` token where that opens nothing.
+        InsufficientScopeError: the credential is good, for something else.
+        NotFoundError: a device that asks for another.
+    """
+    if isinstance(caller, ApiKey):
+        _authorize_key(access, caller)
+    else:
+        _authorize_device(access, caller, device_id)
+
+
+def _authorize_key(access: Access, key: ApiKey) -> None:
+    if access.scope is None:
+        raise InsufficientScopeError(
+            "This is the device's own call: it takes a device token (dtok_…), no API key.",
+            details={"required": "device_token"},
+        )
+    if access.scope not in key.scopes:
+        raise InsufficientScopeError(
+            f"This API key lacks the scope {access.scope}. Use a key that has it "
+            f"('gateway keys create --scope {access.scope}').",
+            details={"required_scope": access.scope},
+        )
+
+
+def _authorize_device(access: Access, token: DeviceToken, device_id: str | None) -> None:
+    if token.state is TokenState.RESET_ONLY and not access.reset_only:
+        raise UnauthorizedError(_RESET_ONLY)
+    if not access.device:
+        raise InsufficientScopeError(
+            f"A device token does not open this: it takes an API key with the scope {access.scope}.",
+            details={"required_scope": access.scope},
+        )
+    if device_id not in (ME, token.id):
+        raise NotFoundError("A device token opens its own device alone. Use 'me', or the device's own id, in the path.")
+
+
+def state_now(view: View, token: DeviceToken) -> TokenState:
+    """What the token opens inside this transaction: since the request was let in it may have been revoked.
+
+    Raises:
+        UnauthorizedError: nothing any more.
+    """
+    state = tokens.state(view, token.token_id)
+    if state is None or state == TokenState.REVOKED:
+        raise UnauthorizedError(_REVOKED)
+    return TokenState(state)
+
+
+def refuse_reset_only() -> UnauthorizedError:
+    """What a device hears that wants more than its reset."""
+    return UnauthorizedError(_RESET_ONLY)
+
+
+async def note_use(services: Services, caller: Caller) -> None:
+    """Write down the first use of a device token, and at most once a minute that a key is in use."""
+    now = services.store.context.clock()
+    if isinstance(caller, DeviceToken):
+        if not caller.used_before:
+            await services.store.write(lambda tx: tokens.touch(tx, caller.token_id), urgent=False)
+    elif caller.last_used_at is None or caller.last_used_at <= now - _NOTED_EVERY_MS:
+        before = now - _NOTED_EVERY_MS + 1
+        await services.store.write(lambda tx: keys.touch(tx, caller.id, before), urgent=False)

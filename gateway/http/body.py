@@ -1,0 +1,141 @@
+"""What comes in: the body, read within its limit and parsed from its bytes, and the query; both strictly."""
+
+from __future__ import annotations
+
+import asyncio
+from email.message import Message
+from typing import Final, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope
+
+from gateway.errors import InvalidRequestError
+from gateway.http.errors import PayloadTooLargeError, UnsupportedMediaTypeError
+
+T = TypeVar("T", bound=BaseModel)
+
+BODY_SECONDS: Final = 30.0
+_MOST_PROBLEMS: Final = 20
+_MOST_PARAMETERS: Final = 50
+_FIELD_LENGTH: Final = 128
+_NUMBER_MEMBERS: Final = frozenset({"int", "float", "constrained-float"})
+_UNICODE: Final = ("utf-8", "utf8", "us-ascii")
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its request was complete; nobody waits for an answer."""
+
+
+async def read(receive: Receive, headers: Headers, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        PayloadTooLargeError: it has more than ``limit`` bytes, by its header or in truth.
+        InvalidRequestError: it did not come within 30 s.
+        UnsupportedMediaTypeError: there is one, and it is not JSON by its headers.
+        ClientGoneError: it will never be complete.
+    """
+    length = headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > limit:
+        raise PayloadTooLargeError(limit)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            raw = await _read(receive, limit)
+    except TimeoutError as error:
+        raise InvalidRequestError(f"The body did not arrive within {BODY_SECONDS:.0f} s. Send it again.") from error
+    if raw:
+        _require_json(headers)
+    return raw
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise PayloadTooLargeError(limit)
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+def _require_json(headers: Headers) -> None:
+    kind = Message()
+    kind["content-type"] = headers.get("content-type", "application/octet-stream")
+    json = kind.get_content_type() == "application/json" or kind.get_content_type().endswith("+json")
+    if not json or kind.get_content_charset("utf-8") not in _UNICODE:
+        raise UnsupportedMediaTypeError(
+            "The body should be JSON in UTF-8. Send it with 'Content-Type: application/json'."
+        )
+    if headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMediaTypeError("The body should not be compressed. Send it without Content-Encoding.")
+
+
+def parse(kind: type[T], raw: bytes) -> T:
+    """The body as a model; no body is as good as ``{}``.
+
+    Raises:
+        InvalidRequestError: what is wrong with which field.
+    """
+    try:
+        return kind.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        raise _invalid(error, "The body") from error
+
+
+def parse_query(kind: type[T], scope: Scope) -> T:
+    """The query as a model.
+
+    Raises:
+        InvalidRequestError: what is wrong with which parameter.
+    """
+    try:
+        return kind.model_validate(_parameters(scope["query_string"]))
+    except ValidationError as error:
+        raise _invalid(error, "The query") from error
+
+
+def _parameters(query: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS
+        )
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise InvalidRequestError(
+            "The query cannot be read: percent-encode it as UTF-8, and leave out what is not asked for."
+        ) from error
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise InvalidRequestError("A parameter of the query is there twice. Send each once.")
+    return given
+
+
+def _invalid(error: ValidationError, whole: str) -> InvalidRequestError:
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    # Of a number the union of integer and float complains twice: the last word is the one that names both.
+    problems = {_field(each): _sentence(each) for each in details[:_MOST_PROBLEMS]}
+    field, sentence = next(iter(problems.items()))
+    return InvalidRequestError(
+        f"{field or whole}: {sentence}",
+        details={"field": field, "problems": [{"field": name, "message": text} for name, text in problems.items()]},
+    )
+
+
+def _field(problem: ErrorDetails) -> str | None:
+    first, *rest = [str(part) for part in problem["loc"]] or [""]
+    return ".".join([first, *(part for part in rest if part not in _NUMBER_MEMBERS)])[:_FIELD_LENGTH] or None
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    if problem["type"] == "extra_forbidden":
+        return "unknown field. Remove it, or check its spelling."
+    if problem["type"] == "missing":
+        return "is missing. It is required."
+    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{text}." if text.startswith("should") else f"is not valid: {text}."

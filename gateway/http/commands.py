@@ -1,0 +1,111 @@
+"""Operations on commands by those who give them: create, list, get, cancel."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway import commands, ids, model
+from gateway.errors import NotFoundError
+from gateway.http.devices import bad_cursor, find
+from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation
+from gateway.store import Row, Tx, View
+from gateway.store import commands as sql
+
+TAG: Final = "commands"
+
+
+async def create_command(call: Call, body: model.CreateCommand) -> Answer:
+    """``POST /v1/devices/{device_id}/commands``."""
+    command = await call.services.store.write(lambda tx: commands.create(tx, find(tx, call), body, call.actor))
+    return Answer(sql.to_model(command, call.device_id), status=201)
+
+
+async def list_commands(call: Call, query: model.ListCommands) -> Answer:
+    """``GET /v1/devices/{device_id}/commands``."""
+    if query.cursor is not None and not ids.is_id(ids.COMMAND, query.cursor):
+        raise bad_cursor()
+    rows = await call.services.store.read(lambda view: sql.page(view, find(view, call)["pk"], query))
+    page = rows[: query.limit]
+    more = len(rows) > len(page)
+    return Answer(
+        model.CommandList(
+            data=[sql.to_model(row, call.device_id) for row in page],
+            has_more=more,
+            next_cursor=page[-1]["id"] if more else None,
+        )
+    )
+
+
+async def get_command(call: Call, _: model.Empty) -> Answer:
+    """``GET /v1/devices/{device_id}/commands/{command_id}``."""
+    return Answer(sql.to_model(await call.services.store.read(lambda view: _require(view, call)), call.device_id))
+
+
+def _require(view: View, call: Call) -> Row:
+    command = sql.find(view, find(view, call)["pk"], call.path["command_id"])
+    if command is None:
+        raise NotFoundError("This device has no such command. GET the device's commands to see those it has.")
+    return command
+
+
+async def cancel_command(call: Call, _: model.Empty) -> Answer:
+    """``POST /v1/devices/{device_id}/commands/{command_id}/cancel``."""
+
+    def cancel(tx: Tx) -> Row:
+        return commands.cancel(tx, find(tx, call), call.path["command_id"], call.actor)
+
+    return Answer(sql.to_model(await call.services.store.write(cancel), call.device_id))
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="POST",
+        path="/v1/devices/{device_id}/commands",
+        summary="Queue a command",
+        description="Signs a command for a bound device and keeps it for the device until it is final or expires. At "
+        "most one command of a type is open at a time. A factory reset is asked for at `/reset`, since it unbinds "
+        "the device too.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.CreateCommand,
+        handler=create_command,
+        answers={201: model.Command},
+        conflicts=("command_pending", "reset_pending", "device_not_bound", "reset_not_a_command"),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/devices/{device_id}/commands",
+        summary="List the commands of a device",
+        description="Newest first. The page after this one starts at `next_cursor`.",
+        tag=TAG,
+        access=READ,
+        takes=model.ListCommands,
+        handler=list_commands,
+        answers={200: model.CommandList},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/devices/{device_id}/commands/{command_id}",
+        summary="Get a command",
+        description="How far a command is: its status says what the device has said, never what was sent.",
+        tag=TAG,
+        access=READ,
+        takes=model.Empty,
+        handler=get_command,
+        answers={200: model.Command},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/devices/{device_id}/commands/{command_id}/cancel",
+        summary="Cancel a command",
+        description="A command that is open becomes `cancelled`; cancelled again it stays so. A factory reset can be "
+        "cancelled until the device has said `delivered`; its token is revoked then, and the device has to be bound "
+        "again.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.Empty,
+        handler=cancel_command,
+        answers={200: model.Command},
+        conflicts=("command_final", "reset_pending"),
+    ),
+)

@@ -1,0 +1,256 @@
+"""Operations on devices: register, list, get, bind, unbind, reset, state, audit trail."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from gateway import lifecycle, model
+from gateway.errors import InvalidRequestError
+from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation
+from gateway.model import CommandType
+from gateway.store import Row, View, events, outbox
+from gateway.store import devices as sql
+from gateway.topics import Topics
+
+TAG: Final = "devices"
+SYNCED: Final = "X-Broker-Synced"
+
+
+async def register_device(call: Call, body: model.RegisterDevice) -> Answer:
+    """``POST /v1/devices``."""
+    device, new = await call.services.store.write(lambda tx: lifecycle.register(tx, call.project_id, body, call.actor))
+    return Answer(sql.to_model(device), status=201 if new else 200)
+
+
+async def list_devices(call: Call, query: model.ListDevices) -> Answer:
+    """``GET /v1/devices``."""
+    rows = await call.services.store.read(lambda view: sql.page(view, call.project_id, query))
+    page = rows[: query.limit]
+    return Answer(model.DeviceList(data=[sql.to_model(row) for row in page], has_more=len(rows) > len(page)))
+
+
+async def get_device(call: Call, _: model.Empty) -> Answer:
+    """``GET /v1/devices/{device_id}``."""
+    return Answer(sql.to_model(await call.services.store.read(lambda view: find(view, call))))
+
+
+async def bind_device(call: Call, body: model.BindDevice) -> Answer:
+    """``POST /v1/devices/{device_id}/bind``.
+
+    A reset that is over may still lie on the broker: nothing is bound before that is cleared, or the new owner's
+    device could read it. And the answer waits, a few seconds at most, until the broker knows the new token.
+    """
+    store = call.services.store
+    until = asyncio.get_running_loop().time() + call.services.bind_broker_wait_seconds
+    if body.supersede_reset:
+        await store.write(lambda tx: lifecycle.supersede_reset(tx, call.project_id, call.device_id, call.actor))
+    to_clear = await store.read(lambda view: _reset_to_clear(view, call))
+    if to_clear is not None:
+        await _synced(call, to_clear, until)
+    binding = await store.write(
+        lambda tx: lifecycle.bind(tx, call.project_id, call.device_id, body.end_user_id, call.actor)
+    )
+    synced = await _synced(call, binding.device["pk"], until)
+    return Answer(_bound(call, binding), headers={} if synced else {SYNCED: "false"})
+
+
+def _reset_to_clear(view: View, call: Call) -> int | None:
+    pk: int = find(view, call)["pk"]
+    return pk if outbox.has(view, outbox.COMMAND, pk, CommandType.FACTORY_RESET) else None
+
+
+async def _synced(call: Call, device_pk: int, until: float) -> bool:
+    return await call.services.synced(device_pk, max(0.0, until - asyncio.get_running_loop().time()))
+
+
+def _bound(call: Call, binding: lifecycle.Binding) -> model.BoundDevice:
+    device_id = binding.device["id"]
+    host, port, tls = call.services.broker_address()
+    return model.BoundDevice(
+        **sql.fields(binding.device),
+        device_token=binding.device_token,
+        mqtt=model.MqttAccess(
+            host=host,
+            port=port,
+            tls=tls,
+            username=device_id,
+            client_id=device_id,
+            topics=_topics(call.services.topics, device_id),
+        ),
+        grant_key=binding.grant_key,
+    )
+
+
+def _topics(topics: Topics, device_id: str) -> model.MqttTopics:
+    return model.MqttTopics(
+        heartbeat=topics.heartbeat(device_id),
+        status=topics.status(device_id),
+        commands={each: topics.command(device_id, each) for each in CommandType},
+        errors=topics.errors(device_id),
+    )
+
+
+async def unbind_device(call: Call, _: model.Empty) -> Answer:
+    """``POST /v1/devices/{device_id}/unbind``."""
+    device = await call.services.store.write(
+        lambda tx: lifecycle.unbind(tx, call.project_id, call.device_id, call.actor)
+    )
+    return Answer(sql.to_model(device))
+
+
+async def reset_device(call: Call, _: model.Empty) -> Answer:
+    """``POST /v1/devices/{device_id}/reset``: one transaction, then the answer; it never waits for the broker."""
+    device = await call.services.store.write(
+        lambda tx: lifecycle.reset(tx, call.project_id, call.device_id, call.actor)
+    )
+    return Answer(sql.to_model(device))
+
+
+async def get_state(call: Call, _: model.Empty) -> Answer:
+    """``GET /v1/devices/{device_id}/state``."""
+    row = await call.services.store.read(lambda view: find(view, call))
+    facts = {name: row[name] for name in ("binding_generation", "last_seen_by")}
+    fields = sql.fields(row)
+    facts |= {name: fields[name] for name in model.DeviceHealth.model_fields if name in fields}
+    return Answer(model.DeviceHealth(device_id=row["id"], **facts))
+
+
+async def list_device_events(call: Call, query: model.ListEvents) -> Answer:
+    """``GET /v1/devices/{device_id}/events``."""
+    rows = await call.services.store.read(lambda view: _events(view, call, query))
+    page = rows[: query.limit]
+    more = len(rows) > len(page)
+    return Answer(
+        model.EventList(
+            data=[events.to_model(row) for row in page], has_more=more, next_cursor=page[-1]["id"] if more else None
+        )
+    )
+
+
+def _events(view: View, call: Call, query: model.ListEvents) -> list[Row]:
+    device = find(view, call)
+    if query.cursor is not None and not events.has(view, device["pk"], query.cursor):
+        raise bad_cursor()
+    return events.page(view, device["pk"], query)
+
+
+def bad_cursor() -> InvalidRequestError:
+    """What a cursor gets that is none."""
+    return InvalidRequestError(
+        "cursor: is not one of this list. Take it from 'next_cursor' of the page before.", details={"field": "cursor"}
+    )
+
+
+def find(view: View, call: Call) -> Row:
+    """The device that the path names.
+
+    Raises:
+        NotFoundError: it is not there for this caller.
+    """
+    return lifecycle.require(view, call.project_id, call.device_id)
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="POST",
+        path="/v1/devices",
+        summary="Register a device",
+        description="Registers a device by its serial number. A serial number that this project knows already gets the "
+        "device that has it, with status 200; nothing of it is changed then.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.RegisterDevice,
+        handler=register_device,
+        answers={201: model.Device, 200: model.Device},
+        conflicts=("resource_already_exists",),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/devices",
+        summary="List devices",
+        description="The devices of the project that are not deleted, newest first.",
+        tag=TAG,
+        access=READ,
+        takes=model.ListDevices,
+        handler=list_devices,
+        answers={200: model.DeviceList},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/devices/{device_id}",
+        summary="Get a device",
+        description="The device as the registry has it.",
+        tag=TAG,
+        access=READ,
+        takes=model.Empty,
+        handler=get_device,
+        answers={200: model.Device},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/devices/{device_id}/bind",
+        summary="Bind a device to an end user",
+        description="Mints the device's token, which is shown this once: bring it to the device together with `mqtt` "
+        "and `grant_key`. While a factory reset is open the answer is 409 `reset_pending`, unless `supersede_reset` "
+        "is true: then that reset is cancelled, its token revoked and its message cleared from the broker before the "
+        "new token is answered; 503 when the broker cannot be reached for that, and nothing was bound.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.BindDevice,
+        handler=bind_device,
+        answers={200: model.BoundDevice},
+        conflicts=("device_already_bound", "reset_pending"),
+        headers={
+            SYNCED: "`false` when the broker did not know the new token yet when this was answered: the device is "
+            "bound, and its connects are refused until the broker has caught up. Absent otherwise."
+        },
+    ),
+    Operation(
+        method="POST",
+        path="/v1/devices/{device_id}/unbind",
+        summary="Unbind a device",
+        description="Ends the binding and revokes the token without wiping the device. An unbound device stays "
+        "as it is.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.Empty,
+        handler=unbind_device,
+        answers={200: model.Device},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/devices/{device_id}/reset",
+        summary="Reset a device to factory settings",
+        description="Unbinds the device at once, leaves its token good for the reset alone, and queues a "
+        "`factory_reset` that never expires. What is answered is committed; the device gets it as soon as it can be "
+        "reached. A reset while one is open is the same reset. GET the device's commands to see how far it is.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.Empty,
+        handler=reset_device,
+        answers={200: model.Device},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/devices/{device_id}/state",
+        summary="Get the state of a device",
+        description="The newest that the device said of itself, over which link, and whether it is there.",
+        tag=TAG,
+        access=READ,
+        takes=model.Empty,
+        handler=get_state,
+        answers={200: model.DeviceHealth},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/devices/{device_id}/events",
+        summary="List the events of a device",
+        description="The audit trail, newest first. The page after this one starts at `next_cursor`.",
+        tag=TAG,
+        access=READ,
+        takes=model.ListEvents,
+        handler=list_device_events,
+        answers={200: model.EventList},
+    ),
+)

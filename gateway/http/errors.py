@@ -1,0 +1,110 @@
+"""Exceptions become answers here, and nowhere else (contract, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from gateway import model
+from gateway.errors import ConflictError, GatewayError
+from gateway.redaction import redact
+
+RETRY_SECONDS: Final = 5
+
+STATUS: Final[Mapping[str, int]] = {
+    "invalid_request": 400,
+    "unauthorized": 401,
+    "insufficient_scope": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "payload_too_large": 413,
+    "unsupported_media_type": 415,
+    "rate_limit_exceeded": 429,
+    "internal_error": 500,
+    "service_unavailable": 503,
+}
+_CONFLICT: Final = 409
+_INTERNAL: Final = 500
+
+
+class MethodNotAllowedError(GatewayError):
+    """The path is there, the method is not; ``allow`` lists those that are."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, allow: str) -> None:
+        super().__init__(f"This path does not take that method. Use one of: {allow}.")
+        self.allow = allow
+
+
+class PayloadTooLargeError(GatewayError):
+    """The body exceeds the limit."""
+
+    code = "payload_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body is too large. Send at most {limit} bytes.", details={"max_body_bytes": limit})
+
+
+class UnsupportedMediaTypeError(GatewayError):
+    """The body is not JSON, by its own word."""
+
+    code = "unsupported_media_type"
+
+
+class RateLimitExceededError(GatewayError):
+    """The caller has used up its requests; more are granted in ``seconds``."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, limit: int, seconds: int) -> None:
+        super().__init__(
+            f"More than {limit} requests within a minute. Wait {seconds} s, then send the same request again.",
+            details={"retry_after_seconds": seconds},
+        )
+        self.seconds = seconds
+
+
+def status_of(error: GatewayError) -> int:
+    """The HTTP status of an error."""
+    return _CONFLICT if isinstance(error, ConflictError) else STATUS.get(error.code, _INTERNAL)
+
+
+def answer(error: GatewayError) -> Response:
+    """The answer to an error. No secret gets into it, not even one that came in the wrong place."""
+    body = model.ErrorBody(code=error.code, message=redact(error.message), details=_clean(error.details))
+    return Response(
+        model.ErrorAnswer(error=body).model_dump_json(),
+        status_code=status_of(error),
+        headers=_headers(error),
+        media_type="application/json",
+    )
+
+
+def unexpected(request_id: str) -> GatewayError:
+    """What a caller is told of a mistake of the gateway's own."""
+    return GatewayError(
+        f"The gateway failed at this request. Its log has the reason under request id {request_id}: report that.",
+        details={"request_id": request_id},
+    )
+
+
+def _headers(error: GatewayError) -> dict[str, str]:
+    match error:
+        case MethodNotAllowedError():
+            return {"Allow": error.allow}
+        case RateLimitExceededError():
+            return {"Retry-After": str(error.seconds)}
+    if error.code == "unauthorized":
+        return {"WWW-Authenticate": "Bearer"}
+    return {"Retry-After": str(RETRY_SECONDS)} if error.code == "service_unavailable" else {}
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redact(str(key)): _clean(each) for key, each in value.items()}
+    return [_clean(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,208 @@
+"""Examples for the OpenAPI document, by the name of the model or of the operation; a test holds them to the models."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gateway.device_settings import with_defaults
+
+_DEVICE_ID: Final = "dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB"
+_COMMAND_ID: Final = "cmd_01JD3N0A1B2C3D4E5F6G7H8J9K"
+_DEVICE: Final[dict[str, Any]] = {
+    "id": _DEVICE_ID,
+    "project_id": "proj_01JD3M0000000000000000000A",
+    "serial_number": "BP-000123",
+    "model": "bota_pin",
+    "name": "Ward 3, bed 2",
+    "firmware_version": "1.4.2",
+    "status": "bound",
+    "end_user_id": "eu_42",
+    "binding_generation": 3,
+    "battery_percent": 81,
+    "storage_used_mb": 512,
+    "storage_total_mb": 8192,
+    "signal_strength_dbm": -61,
+    "last_heartbeat_at": "2026-11-20T08:15:00.000Z",
+    "recording_state": "idle",
+    "connection": "online",
+    "metadata": None,
+    "settings": with_defaults({}),
+    "created_at": "2026-11-19T10:00:00.000Z",
+    "updated_at": "2026-11-20T08:00:00.000Z",
+    "bound_at": "2026-11-20T08:00:00.000Z",
+    "deleted_at": None,
+}
+_UNBOUND: Final = _DEVICE | {"status": "unbound", "end_user_id": None, "bound_at": None, "binding_generation": 4}
+_NEW: Final = _UNBOUND | dict.fromkeys(
+    (
+        "battery_percent",
+        "storage_used_mb",
+        "storage_total_mb",
+        "signal_strength_dbm",
+        "last_heartbeat_at",
+        "recording_state",
+    )
+)
+_PAYLOAD: Final[dict[str, Any]] = {
+    "id": _COMMAND_ID,
+    "type": "factory_reset",
+    "params": {},
+    "binding_generation": 3,
+    "created_at": "2026-11-20T08:16:00.000Z",
+    "expires_at": None,
+    "grant_token": "<JWT>",
+}
+_COMMAND: Final = _PAYLOAD | {
+    "device_id": _DEVICE_ID,
+    "status": "executed",
+    "result": {
+        "wiped": ["device_token", "pairing", "wifi_networks"],
+        "kept": ["serial_number", "cellular_apn", "last_command_id"],
+    },
+    "error": None,
+    "delivered_at": "2026-11-20T08:16:01.000Z",
+    "executed_at": "2026-11-20T08:16:03.000Z",
+}
+_RECORDING: Final = _COMMAND | {
+    "type": "start_recording",
+    "status": "pending",
+    "result": None,
+    "expires_at": "2026-11-20T08:18:00.000Z",
+    "delivered_at": None,
+    "executed_at": None,
+}
+_EVENT: Final[dict[str, Any]] = {
+    "id": "evt_01JD3N0A1B2C3D4E5F6G7H8J9M",
+    "type": "reset.requested",
+    "created_at": "2026-11-20T08:16:00.000Z",
+    "data": {
+        "device_id": _DEVICE_ID,
+        "actor": "key_01JD3M0000000000000000000B",
+        "command_id": _COMMAND_ID,
+        "end_user_id": "eu_42",
+        "binding_generation": 4,
+    },
+}
+_JWK: Final[dict[str, Any]] = {
+    "kty": "OKP",
+    "crv": "Ed25519",
+    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+    "alg": "EdDSA",
+    "use": "sig",
+}
+_MQTT: Final[dict[str, Any]] = {
+    "host": "mqtt.example.com",
+    "port": 8883,
+    "tls": True,
+    "username": _DEVICE_ID,
+    "client_id": _DEVICE_ID,
+    "topics": {
+        "heartbeat": f"devices/{_DEVICE_ID}/heartbeat",
+        "status": f"devices/{_DEVICE_ID}/status",
+        "commands": {
+            each: f"devices/{_DEVICE_ID}/commands/{each}"
+            for each in ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot")
+        },
+        "errors": f"devices/{_DEVICE_ID}/errors",
+    },
+}
+_READY: Final[dict[str, Any]] = {
+    "ready": True,
+    "broker": {"connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
+    "access": {"managed_by": "mosquitto", "error": None},
+    "outbox": {"depth": 0, "oldest_seconds": 0},
+}
+
+
+def _error(code: str, message: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"code": code, "message": message, "details": details or {}}
+
+
+_MISSING: Final = "is missing. It is required."
+
+EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+    "Device": _DEVICE,
+    "register_device 200": _DEVICE,
+    "register_device 201": _NEW | {"binding_generation": 0, "connection": "offline"},
+    "unbind_device": _UNBOUND,
+    "reset_device": _UNBOUND,
+    "DeviceList": {"data": [_DEVICE], "has_more": False},
+    "BoundDevice": _DEVICE | {"device_token": "<device token>", "mqtt": _MQTT, "grant_key": _JWK},
+    "DeviceHealth": {
+        "device_id": _DEVICE_ID,
+        "binding_generation": 3,
+        "battery_percent": 81,
+        "storage_used_mb": 512,
+        "storage_total_mb": 8192,
+        "signal_strength_dbm": -61,
+        "recording_state": "idle",
+        "last_heartbeat_at": "2026-11-20T08:15:00.000Z",
+        "last_seen_by": "wifi",
+        "connection": "online",
+    },
+    "EventList": {"data": [_EVENT], "has_more": False, "next_cursor": None},
+    "Command": _COMMAND,
+    "create_command": _RECORDING,
+    "cancel_command": _RECORDING | {"status": "cancelled"},
+    "CommandList": {"data": [_COMMAND], "has_more": False, "next_cursor": None},
+    "HeartbeatAnswer": {"status": "ok", "commands": [_PAYLOAD]},
+    "PendingCommands": {"data": [_PAYLOAD | {"type": "start_recording", "expires_at": "2026-11-20T08:18:00.000Z"}]},
+    "Health": {"status": "healthy", "database": "connected", "billing": "disabled"},
+    "get_health 503": {"status": "unhealthy", "database": "disconnected", "billing": "disabled"},
+    "Readiness": _READY,
+    "get_readiness 503": _READY
+    | {
+        "ready": False,
+        "broker": {"connected": False, "reconciled": False, "mqtt_version": None, "error": "Connection refused"},
+        "outbox": {"depth": 2, "oldest_seconds": 41},
+    },
+    "JwkSet": {"keys": [_JWK]},
+}
+
+ERRORS: Final[dict[str, dict[str, Any]]] = {
+    each["code"]: each
+    for each in (
+        _error(
+            "invalid_request",
+            f"serial_number: {_MISSING}",
+            {"field": "serial_number", "problems": [{"field": "serial_number", "message": _MISSING}]},
+        ),
+        _error("unauthorized", "No credential was sent. Send 'Authorization: Bearer KEY' with an API key."),
+        _error(
+            "insufficient_scope",
+            "This API key lacks the scope devices:write. Use a key that has it.",
+            {"required_scope": "devices:write"},
+        ),
+        _error("not_found", f"There is no device '{_DEVICE_ID}' in this project. Check the id."),
+        _error("payload_too_large", "The body is too large. Send at most 65536 bytes.", {"max_body_bytes": 65_536}),
+        _error("unsupported_media_type", "The body should be JSON in UTF-8."),
+        _error(
+            "rate_limit_exceeded",
+            "More than 600 requests within a minute. Wait 12 s, then send the same request again.",
+            {"retry_after_seconds": 12},
+        ),
+        _error(
+            "internal_error",
+            "The gateway failed at this request. Its log has the reason under request id req_7: report that.",
+            {"request_id": "req_7"},
+        ),
+        _error("service_unavailable", "The registry could not be written. Nothing was changed."),
+        _error(
+            "resource_already_exists",
+            "A deleted device has this serial number. Restore it instead of registering it again.",
+            {"id": _DEVICE_ID},
+        ),
+        _error(
+            "device_already_bound",
+            "The device is bound. Unbind it first, or reset it if it goes to someone else.",
+            {"end_user_id": "eu_42", "bound_at": "2026-11-20T08:00:00.000Z"},
+        ),
+        _error(
+            "command_pending",
+            "A start_recording command of this device is still open. Wait for its end, or cancel it.",
+            {"command_id": _COMMAND_ID, "status": "pending"},
+        ),
+        _error("command_final", "The command is executed already; that cannot be undone."),
+    )
+}

@@ -1,0 +1,93 @@
+"""Operations that anybody may call: health, readiness, the API's own description, the keys that sign grants."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from gateway import grants, model
+from gateway.errors import StoreError
+from gateway.http.operation import PUBLIC, Answer, AnyOperation, Call, Operation
+from gateway.store import View, keys, tokens
+
+TAG: Final = "gateway"
+_UNAVAILABLE: Final = 503
+
+
+async def get_health(call: Call, _: model.Empty) -> Answer:
+    """``GET /health``."""
+    try:
+        await call.services.store.read(keys.projects)
+    except (StoreError, sqlite3.Error):
+        return Answer(model.Health(status="unhealthy", database="disconnected"), status=_UNAVAILABLE)
+    return Answer(model.Health(status="healthy", database="connected"))
+
+
+async def get_readiness(call: Call, _: model.Empty) -> Answer:
+    """``GET /ready``."""
+    readiness = model.Readiness.model_validate(await call.services.readiness())
+    return Answer(readiness, status=200 if readiness.ready else _UNAVAILABLE)
+
+
+async def get_openapi(call: Call, _: model.Empty) -> Answer:
+    """``GET /openapi.json``."""
+    return Answer(call.document)
+
+
+async def get_jwks(call: Call, _: model.Empty) -> Answer:
+    """``GET /.well-known/jwks.json``."""
+    return Answer(await call.services.store.read(_keys), headers={"Cache-Control": "public, max-age=300"})
+
+
+def _keys(view: View) -> model.JwkSet:
+    return model.JwkSet(keys=[grants.public_key(view, kid) for kid in tokens.signing_key_ids(view)])
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="GET",
+        path="/health",
+        summary="Whether the gateway serves",
+        description="For a supervisor that restarts what is not healthy.",
+        tag=TAG,
+        access=PUBLIC,
+        takes=model.Empty,
+        handler=get_health,
+        answers={200: model.Health, 503: model.Health},
+    ),
+    Operation(
+        method="GET",
+        path="/ready",
+        summary="Whether the gateway can do all of its work",
+        description="With its facts: the link to the broker, who steers access there, and what waits in the outbox. "
+        "503 while the broker is away: what is asked for is accepted all the same, and reaches devices later.",
+        tag=TAG,
+        access=PUBLIC,
+        takes=model.Empty,
+        handler=get_readiness,
+        answers={200: model.Readiness, 503: model.Readiness},
+    ),
+    Operation(
+        method="GET",
+        path="/openapi.json",
+        summary="This document",
+        description="OpenAPI 3.1, made from the table that the routes are made from.",
+        tag=TAG,
+        access=PUBLIC,
+        takes=model.Empty,
+        handler=get_openapi,
+        answers={200: None},
+    ),
+    Operation(
+        method="GET",
+        path="/.well-known/jwks.json",
+        summary="The public keys that sign grants",
+        description="JSON Web Key Set (RFC 7517); the first is the one in use. A device gets the key of its binding "
+        "with the answer to bind, and trusts that one.",
+        tag=TAG,
+        access=PUBLIC,
+        takes=model.Empty,
+        handler=get_jwks,
+        answers={200: model.JwkSet},
+    ),
+)

@@ -1,0 +1,127 @@
+"""What every request gets: an id, one line in the log, headers, and an answer whatever happens inside."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import GatewayError
+from gateway.http import auth, errors
+from gateway.http.body import ClientGoneError
+from gateway.http.operation import Caller, DeviceToken
+from gateway.http.quota import Limiter, Quota
+from gateway.http.services import Services
+from gateway.redaction import redact
+
+log = structlog.get_logger()
+
+FACTS: Final = "gateway.facts"
+REQUEST_ID: Final = "X-Request-Id"
+_SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CLIENT_GONE: Final = 499  # as nginx counts them; nobody gets to see it but the log
+_SERVER_ERROR: Final = 500
+
+
+@dataclass
+class Facts:
+    """What becomes known of a request while it is worked on: for its log line and the headers of its answer."""
+
+    request_id: str
+    quota: Quota
+    template: str = "-"
+    caller: Caller | None = None
+    status: int = _CLIENT_GONE
+    error: str | None = None
+    started: float = field(default_factory=time.perf_counter)
+
+
+def facts_of(scope: Scope) -> Facts:
+    """The facts of this request."""
+    facts: Facts = scope[FACTS]
+    return facts
+
+
+class EveryRequest:
+    """Outermost layer of the API, pure ASGI."""
+
+    def __init__(self, app: ASGIApp, services: Services, limiter: Limiter) -> None:
+        self._app = app
+        self._services = services
+        self._limiter = limiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        facts = scope[FACTS] = Facts(_request_id(Headers(scope=scope)), self._limiter.untouched())
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                facts.status = message["status"]
+                _add_headers(MutableHeaders(scope=message), facts)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=facts.request_id):
+            try:
+                await self._serve(scope, receive, send_with_headers, facts)
+            finally:
+                _log(scope["method"], facts)
+            await self._note_use(facts)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, facts: Facts) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ClientGoneError:
+            pass
+        except GatewayError as error:
+            facts.error = error.code
+            await errors.answer(error)(scope, receive, send)
+        except Exception:
+            log.exception("http.failed", path=facts.template)
+            unexpected = errors.unexpected(facts.request_id)
+            facts.error = unexpected.code
+            await errors.answer(unexpected)(scope, receive, send)
+
+    async def _note_use(self, facts: Facts) -> None:
+        """After the answer, since nobody has to wait for it."""
+        if facts.caller is None:
+            return
+        try:
+            await auth.note_use(self._services, facts.caller)
+        except GatewayError as error:
+            log.warning("http.use_not_noted", reason=error.message)
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get(REQUEST_ID, "")
+    if _SANE_ID.fullmatch(given) and redact(given) == given:
+        return given
+    return f"req_{secrets.token_hex(12)}"
+
+
+def _add_headers(headers: MutableHeaders, facts: Facts) -> None:
+    headers[REQUEST_ID] = facts.request_id
+    headers["X-RateLimit-Limit"] = str(facts.quota.limit)
+    headers["X-RateLimit-Remaining"] = str(facts.quota.remaining)
+    headers["X-RateLimit-Reset"] = str(facts.quota.reset)
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers.setdefault("Cache-Control", "no-store")
+
+
+def _log(method: str, facts: Facts) -> None:
+    who = {"device_id" if isinstance(facts.caller, DeviceToken) else "key_id": facts.caller.id} if facts.caller else {}
+    write = log.warning if facts.status >= _SERVER_ERROR else log.info
+    write(
+        "http.request",
+        method=method,
+        path=facts.template,
+        status=facts.status,
+        duration_ms=round((time.perf_counter() - facts.started) * 1000, 1),
+        **who,
+        **({} if facts.error is None else {"error": facts.error}),
+    )

@@ -1,0 +1,261 @@
+"""The OpenAPI 3.1 document, made from the table of operations.
+
+``python -m gateway.http.openapi > docs/openapi.json`` writes the copy that is kept in the repository.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from gateway import __version__, model
+from gateway.credentials import SCOPES
+from gateway.http.examples import ERRORS, EXAMPLES
+from gateway.http.operation import Access, AnyOperation
+from gateway.http.table import OPERATIONS
+
+Json = dict[str, Any]
+
+_ABOUT: Final = """Registry and factory reset for wearables that speak MQTT.
+
+Every error has the shape of `ErrorAnswer`; its `message` says what to do. Bodies are JSON in UTF-8; unknown fields \
+and query parameters are refused, except in heartbeats, which firmware may extend. Times are RFC 3339 in UTC. \
+HEAD is answered like GET, OPTIONS with the methods of a path.
+
+Requests are counted for each API key and each device token in windows of a minute. Where no limit is set (setting \
+`rate_limit_per_minute` 0), the headers say 2147483647."""
+
+_ERRORS: Final[Mapping[int, str]] = {
+    400: "`invalid_request`: `details.field` names what is wrong, `details.problems` all of it.",
+    401: "`unauthorized`: no credential, or one that opens nothing here.",
+    403: "`insufficient_scope`: a good credential without the right to do this.",
+    404: "`not_found`: no such thing in the project of this credential.",
+    413: "`payload_too_large`: the body exceeds the limit (64 KiB by default).",
+    415: "`unsupported_media_type`: the body is not JSON, by its headers.",
+    429: "`rate_limit_exceeded`: wait as many seconds as `Retry-After` says.",
+    500: "`internal_error`: a mistake of the gateway's, logged under the request id.",
+    503: "`service_unavailable`: something that is needed is away; send the same request again after `Retry-After`.",
+}
+_HEADERS: Final[Mapping[str, tuple[str, str]]] = {
+    "X-Request-Id": ("string", "The one that was sent (up to 64 of `A-Z a-z 0-9 . _ -`), or a new one."),
+    "X-RateLimit-Limit": ("integer", "Requests that this credential may make in a minute."),
+    "X-RateLimit-Remaining": ("integer", "How many of them are left."),
+    "X-RateLimit-Reset": ("integer", "When the window of a minute ends and all are back, in Unix seconds."),
+    "Retry-After": ("integer", "Seconds to wait."),
+    "WWW-Authenticate": ("string", "`Bearer`."),
+}
+_EVERYWHERE: Final = ("X-Request-Id", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+_WITH_STATUS: Final[Mapping[int, tuple[str, ...]]] = {
+    401: ("WWW-Authenticate",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}
+_FOUND: Final[Mapping[int, str]] = {200: "Done.", 201: "Created.", 503: "Not now."}
+_PATH: Final[Mapping[str, str]] = {
+    "device_id": "The id of the device. With its own token a device may say `me`.",
+    "command_id": "The id of the command.",
+}
+_PATH_EXAMPLES: Final[Mapping[str, str]] = {
+    "device_id": EXAMPLES["Device"]["id"],
+    "command_id": EXAMPLES["Command"]["id"],
+}
+
+
+@cache
+def document() -> bytes:
+    """The document as it is served."""
+    return json.dumps(describe(OPERATIONS), indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def describe(operations: Sequence[AnyOperation]) -> Json:
+    """The OpenAPI document of these operations."""
+    paths: dict[str, Json] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Device gateway",
+            "version": __version__,
+            "description": _ABOUT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name} for name in dict.fromkeys(each.tag for each in operations)],
+        "paths": paths,
+        "components": {
+            "securitySchemes": _security_schemes(),
+            "headers": {
+                name: {"description": text, "schema": {"type": kind}} for name, (kind, text) in _HEADERS.items()
+            },
+            "responses": {str(status): _error(status, text) for status, text in _ERRORS.items()},
+            "schemas": _schemas(operations),
+        },
+    }
+
+
+def _operation(operation: AnyOperation) -> Json:
+    described: Json = {
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "description": operation.description,
+        "tags": [operation.tag],
+        "security": _security(operation.access),
+        "parameters": [*_path_parameters(operation), *_query_parameters(operation)],
+        "responses": {str(status): answer for status, answer in sorted(_responses(operation).items())},
+    }
+    if operation.method != "GET":
+        described["requestBody"] = _request_body(operation)
+    return described
+
+
+def _security(access: Access) -> list[Json]:
+    key = [] if access.scope is None else [{"apiKey": [access.scope]}]
+    return [*key, {"deviceToken": []}] if access.device else key
+
+
+def _security_schemes() -> Json:
+    scopes = ", ".join(f"`{scope}`" for scope in SCOPES)
+    return {
+        "apiKey": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": f"`sk_live_…`, `sk_test_…` (every scope) or `rk_live_…`, `rk_test_…` (those it was given of "
+            f"{scopes}). A key sees the devices of its project and no other.",
+        },
+        "deviceToken": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "`dtok_…`, from the answer to bind: the device's own, for its own id or `me`.",
+        },
+    }
+
+
+def _path_parameters(operation: AnyOperation) -> list[Json]:
+    names = [part.strip("{}") for part in operation.path.split("/") if part.startswith("{")]
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATH[name],
+            "schema": {"type": "string"},
+            "example": _PATH_EXAMPLES[name],
+        }
+        for name in names
+    ]
+
+
+def _query_parameters(operation: AnyOperation) -> list[Json]:
+    if operation.method != "GET":
+        return []
+    schema = operation.takes.model_json_schema(ref_template=_REF)
+    return [
+        {"name": name, "in": "query", "required": False, "schema": _not_null(each)}
+        for name, each in schema.get("properties", {}).items()
+    ]
+
+
+def _not_null(schema: Json) -> Json:
+    """A parameter that may be left out cannot be sent as null."""
+    choices = [each for each in schema.get("anyOf", []) if each != {"type": "null"}]
+    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "title", "default")}
+    return {**choices[0], **rest} if choices else {**rest, **_default(schema)}
+
+
+def _default(schema: Json) -> Json:
+    return {"default": schema["default"]} if schema.get("default") is not None else {}
+
+
+def _request_body(operation: AnyOperation) -> Json:
+    schema = operation.takes.model_json_schema()
+    examples = schema.get("examples", [{}])
+    return {
+        "required": bool(schema.get("required")),
+        "content": {"application/json": {"schema": _ref(operation.takes), "example": examples[0]}},
+    }
+
+
+def _responses(operation: AnyOperation) -> dict[int, Json]:
+    answers = {status: _answer(operation, status, body) for status, body in operation.answers.items()}
+    errors: dict[int, Json] = {status: {"$ref": f"#/components/responses/{status}"} for status in _statuses(operation)}
+    if operation.conflicts:
+        codes = ", ".join(f"`{code}`" for code in operation.conflicts)
+        errors[409] = _error(409, f"The state of the device or command forbids it: {codes}.", operation.conflicts[0])
+    return errors | answers
+
+
+def _statuses(operation: AnyOperation) -> Iterable[int]:
+    """The errors that this operation can answer."""
+    yield from (400, 500)
+    if operation.method != "GET":
+        yield from (413, 415)
+    if not operation.access.public:
+        yield from (401, 403, 429)
+    if "{" in operation.path:
+        yield 404
+    if operation.path not in _WITHOUT_REGISTRY:
+        yield 503
+
+
+def _answer(operation: AnyOperation, status: int, body: type[BaseModel] | None) -> Json:
+    own = {name: {"description": text, "schema": {"type": "string"}} for name, text in operation.headers.items()}
+    content: Json = {"schema": {"type": "object"} if body is None else _ref(body)}
+    if body is not None:
+        content["example"] = _example(operation, status, body)
+    return {
+        "description": _FOUND[status],
+        "headers": {**{name: _header_ref(name) for name in _EVERYWHERE}, **own},
+        "content": {"application/json": content},
+    }
+
+
+def _example(operation: AnyOperation, status: int, body: type[BaseModel]) -> Json:
+    names = (f"{operation.id} {status}", operation.id, body.__name__)
+    return next(EXAMPLES[name] for name in names if name in EXAMPLES)
+
+
+def _error(status: int, description: str, code: str | None = None) -> Json:
+    code = code or description.split("`")[1]
+    return {
+        "description": description,
+        "headers": {name: _header_ref(name) for name in (*_EVERYWHERE, *_WITH_STATUS.get(status, ()))},
+        "content": {
+            "application/json": {
+                "schema": _ref(model.ErrorAnswer),
+                "example": {"error": ERRORS[code]},
+            }
+        },
+    }
+
+
+def _header_ref(name: str) -> Json:
+    return {"$ref": f"#/components/headers/{name}"}
+
+
+def _ref(kind: type[BaseModel]) -> Json:
+    return {"$ref": _REF.format(model=kind.__name__)}
+
+
+def _schemas(operations: Sequence[AnyOperation]) -> Json:
+    wanted: dict[type[BaseModel], Literal["validation", "serialization"]] = {model.ErrorAnswer: "serialization"}
+    for operation in operations:
+        wanted |= {body: "serialization" for body in operation.answers.values() if body is not None}
+        if operation.method != "GET":
+            wanted[operation.takes] = "validation"
+    _, definitions = models_json_schema(list(wanted.items()), ref_template=_REF)
+    return dict(sorted(definitions["$defs"].items()))
+
+
+_REF: Final = "#/components/schemas/{model}"
+_WITHOUT_REGISTRY: Final = ("/openapi.json",)
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(document())

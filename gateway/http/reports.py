@@ -1,0 +1,139 @@
+"""Operations of devices themselves: heartbeats, the commands they fetch, and what became of those.
+
+A back end may relay a heartbeat over BLE with its API key; it never gets the device's commands (contract, section 4).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway import commands, heartbeats, inbound, model
+from gateway.commands import Refusal
+from gateway.errors import GatewayError, InvalidRequestError, NotFoundError
+from gateway.http import auth
+from gateway.http.devices import find
+from gateway.http.operation import Access, Answer, AnyOperation, Call, DeviceToken, Operation
+from gateway.model import CommandType, Radio, TokenState
+from gateway.store import Row, Tx, View, health
+from gateway.store import commands as sql
+
+TAG: Final = "devices' own"
+RESET: Final = CommandType.FACTORY_RESET
+
+
+async def send_heartbeat(call: Call, body: model.Heartbeat) -> Answer:
+    """``POST /v1/devices/{device_id}/heartbeat``."""
+    answer = await call.services.store.write(lambda tx: _beat(tx, call, body))
+    return Answer(answer, exclude=frozenset({"commands"}) if answer.commands is None else frozenset())
+
+
+def _beat(tx: Tx, call: Call, heartbeat: model.Heartbeat) -> model.HeartbeatAnswer:
+    state = auth.state_now(tx, call.caller) if isinstance(call.caller, DeviceToken) else None
+    device = _sender(tx, call)
+    refusal = heartbeats.beat(tx, device, heartbeat, Radio.BLE if state is None else heartbeat.radio)
+    if refusal is not None:
+        inbound.keep_refusal(tx, device["id"], f"POST {OPERATIONS[0].path}", refusal, call.raw)
+    if state is None:
+        return model.HeartbeatAnswer()
+    return model.HeartbeatAnswer(commands=_to_fetch(tx, device, state, tx.now) or None)
+
+
+def _sender(tx: Tx, call: Call) -> Row:
+    row = health.sender(tx, find(tx, call)["id"])
+    if row is None:
+        raise LookupError("a device that was just found is gone")
+    return row
+
+
+def _to_fetch(view: View, device: Row, state: TokenState, now: int) -> list[model.CommandPayload]:
+    """The open commands, oldest first, but for those whose time is over and that the sweeper has yet to close."""
+    due = [row for row in sql.open_of_device(view, device["pk"]) if (row["expires_at"] or now + 1) > now]
+    return [sql.payload(row) for row in due if state is TokenState.ACTIVE or row["type"] == RESET]
+
+
+async def list_pending_commands(call: Call, _: model.Empty) -> Answer:
+    """``GET /v1/devices/{device_id}/commands/pending``."""
+    now = call.services.store.context.clock()
+    rows = await call.services.store.read(lambda view: _to_fetch(view, find(view, call), TokenState.ACTIVE, now))
+    return Answer(model.PendingCommands(data=rows))
+
+
+async def acknowledge_command(call: Call, body: model.CommandAck) -> Answer:
+    """``POST /v1/devices/{device_id}/commands/{command_id}/ack``."""
+    command_id = call.path["command_id"]
+    if body.command_id not in (None, command_id):
+        raise InvalidRequestError(
+            "command_id: should be the one in the path, or be left out.", details={"field": "command_id"}
+        )
+    outcome = await call.services.store.write(lambda tx: _acknowledge(tx, call, body))
+    if isinstance(outcome, Refusal):
+        raise _refused(outcome)
+    return Answer(sql.to_model(outcome, call.device_id))
+
+
+def _acknowledge(tx: Tx, call: Call, body: model.CommandAck) -> Row | Refusal:
+    """Take the word, or keep its refusal; that is returned, since what raises is undone."""
+    device, command_id = find(tx, call), call.path["command_id"]
+    _require_right(tx, call, device, command_id)
+    ack = model.Ack.model_construct(**{**dict(body), "command_id": command_id})
+    outcome = commands.acknowledge(tx, device, None, ack)
+    if isinstance(outcome, Refusal):
+        inbound.audit_refusal(tx, device, outcome)
+        inbound.keep_refusal(tx, device["id"], f"POST {OPERATIONS[2].path}", outcome, call.raw)
+    return outcome
+
+
+def _require_right(view: View, call: Call, device: Row, command_id: str) -> None:
+    """A ``reset_only`` token acknowledges the reset and nothing else (contract, section 1)."""
+    state = auth.state_now(view, call.token)
+    command = sql.find(view, device["pk"], command_id)
+    if state is TokenState.RESET_ONLY and command is not None and command["type"] != RESET:
+        raise auth.refuse_reset_only()
+
+
+def _refused(refusal: Refusal) -> GatewayError:
+    details = {"code": refusal.code, "field": refusal.field}
+    kind = NotFoundError if refusal.code == "unknown_command" else InvalidRequestError
+    return kind(refusal.message, details=details)
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="POST",
+        path="/v1/devices/{device_id}/heartbeat",
+        summary="Send a heartbeat",
+        description="With a device token (`me` is good as id): stored, and answered with the open commands, if any. "
+        "A token that is good for a reset alone gets that reset and stores nothing. With an API key: relayed for the "
+        "device over BLE; never answered with commands. A `last_command` that is refused does not spoil the "
+        "heartbeat.",
+        tag=TAG,
+        access=Access(scope="devices:write", device=True, reset_only=True),
+        takes=model.Heartbeat,
+        handler=send_heartbeat,
+        answers={200: model.HeartbeatAnswer},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/devices/{device_id}/commands/pending",
+        summary="Fetch the open commands",
+        description="What the device is to do, oldest first.",
+        tag=TAG,
+        access=Access(device=True),
+        takes=model.Empty,
+        handler=list_pending_commands,
+        answers={200: model.PendingCommands},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/devices/{device_id}/commands/{command_id}/ack",
+        summary="Acknowledge a command",
+        description="What the device has to say of a command: `delivered` when it has it, then `executed` or "
+        "`failed`. An executed factory reset needs its `receipt`. A command that is final stays as it is. What is "
+        "refused is kept in the audit trail, and changes nothing.",
+        tag=TAG,
+        access=Access(device=True, reset_only=True),
+        takes=model.CommandAck,
+        handler=acknowledge_command,
+        answers={200: model.Command},
+    ),
+)

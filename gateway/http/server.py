@@ -1,0 +1,220 @@
+"""Serves an ASGI application with uvicorn, inside the loop that runs already and on a socket of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway import model
+from gateway.addresses import Address
+from gateway.errors import UnavailableError
+
+log = structlog.get_logger()
+
+GRACE_SECONDS: Final = 2.0
+IDLE_SECONDS: Final = 30
+HEAD_SECONDS: Final = 60.0
+MAX_HEAD_BYTES: Final = 32_768
+_BACKLOG: Final = 1024
+_CUT_SECONDS: Final = 0.2
+
+
+class HttpServer:
+    """Serves ``app`` on ``host``, port ``port`` (0: one that the kernel picks) for as long as its block runs.
+
+    Leaving the block lets requests that are being worked on finish, for ``grace_seconds`` at most; connections that
+    only wait for another request are closed at once.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, port: int, *, grace_seconds: float = GRACE_SECONDS) -> None:
+        self._app = app
+        self._wanted = Address(host, port)
+        self._grace_seconds = grace_seconds
+
+    async def __aenter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            UnavailableError: that address cannot be listened on.
+        """
+        self._socket = _listen(self._wanted)
+        self.address = Address(*self._socket.getsockname()[:2])
+        self._server = _Server(_config(self._app))
+        self._task = asyncio.create_task(self._server.serve([self._socket]), name="http")
+        await self._server.up.wait()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        done, _ = await asyncio.wait([self._task], timeout=self._grace_seconds)
+        if not done:
+            await self._server.cut()
+        await self._task
+
+    @property
+    def url(self) -> str:
+        """Where it can be reached from this machine."""
+        loopback = "::1" if ":" in self.address.host else "127.0.0.1"
+        return f"http://{Address(loopback, self.address.port) if self.address.is_wildcard else self.address}"
+
+
+def _listen(address: Address) -> socket.socket:
+    try:
+        family, kind, protocol, _, name = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _cannot_listen(address, error) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(name)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _cannot_listen(address, error) from error
+    return listener
+
+
+def _cannot_listen(address: Address, error: OSError) -> UnavailableError:
+    return UnavailableError(
+        f"HTTP cannot listen on {address} ({error.strerror}). Stop what does, or choose another with --http HOST:PORT."
+    )
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=IDLE_SECONDS,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers, and with an end that nobody can put off."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the business of whoever owns the process."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell."""
+        await super().startup(sockets)
+        self.up.set()
+
+    async def cut(self) -> None:
+        """Give up on what still runs: first on the clients, then on requests that even so do not end."""
+        state = self.server_state
+        log.warning("http.requests_cut", requests=len(state.tasks), connections=len(state.connections))
+        self.force_exit = True
+        for connection in list(state.connections):
+            connection.transport.abort()
+        if state.tasks:
+            await asyncio.wait(state.tasks, timeout=_CUT_SECONDS)
+        for task in list(state.tasks):
+            task.cancel()
+
+
+class _HeadTooLargeError(Exception):
+    """Raised into the parser, which stops and has the request refused."""
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's connection with what it lacks: limits on the size of a request's head and on the time it may take."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._unfinished = 0  # bytes of a head that is not complete yet
+        self._in_head = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there; its first request has to come."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._unset_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came: of a head, of a body, or of both."""
+        super().data_received(data)
+        self._unfinished = self._unfinished + len(data) if self._in_head else 0
+        if self._unfinished > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(_HEAD_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A head is complete."""
+        self._in_head = False
+        self._unset_deadline()
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            raise _HeadTooLargeError
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """A request has been answered; the next may come, in time."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self._expect_head()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words are for its log
+        """What could not be parsed is refused in the words of the API."""
+        self._refuse(_NOT_HTTP)
+
+    def _refuse(self, answer: bytes) -> None:
+        self.transport.write(answer)
+        self.transport.close()
+
+    def _expect_head(self) -> None:
+        self._unset_deadline()
+        self._deadline = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+
+    def _unset_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _refusal(status: str, message: str) -> bytes:
+    body = model.ErrorAnswer(error=model.ErrorBody(code="invalid_request", message=message, details={}))
+    content = body.model_dump_json().encode()
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
+    return head.encode() + b"connection: close\r\n\r\n" + content
+
+
+_NOT_HTTP: Final = _refusal("400 Bad Request", "This cannot be read as an HTTP/1.1 request. Check the client.")
+_HEAD_TOO_LARGE: Final = _refusal(
+    "431 Request Header Fields Too Large",
+    f"Path and headers are too large. Send at most {MAX_HEAD_BYTES} bytes of them.",
+)

@@ -1,0 +1,33 @@
+"""What the HTTP API needs of the rest of the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.store import Store
+from gateway.topics import Topics
+
+BrokerAddress = Callable[[], tuple[str, int, bool]]
+"""Host, port and whether by TLS: where devices are told to find the broker."""
+
+Synced = Callable[[int, float], Awaitable[bool]]
+"""Given a device's row number and seconds: wait until the broker knows all of it; ``False`` when that took longer."""
+
+ReadinessReport = Callable[[], Awaitable[dict[str, Any]]]
+"""The facts of :class:`gateway.model.Readiness`."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts that operations work with, and the settings they go by."""
+
+    store: Store
+    topics: Topics
+    broker_address: BrokerAddress
+    synced: Synced
+    readiness: ReadinessReport
+    max_body_bytes: int = 65_536
+    rate_limit_per_minute: int = 600
+    bind_broker_wait_seconds: float = 5.0

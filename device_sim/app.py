@@ -1,0 +1,109 @@
+"""The companion app: registers and binds a device over HTTP, and relays what a device says to it over BLE."""
+
+import json
+import ssl
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from device_sim.binding import Binding
+from device_sim.errors import AnswerError, ApiError, UnreachableError
+
+TIMEOUT_SECONDS = 15.0
+
+
+class GatewayApi:
+    """The calls that a companion app, or a device over HTTP, makes to a gateway at `url`.
+
+    `key` is an API key with `devices:write`. Every call may raise `UnreachableError`, `ApiError` (the gateway said
+    no, with the contract's code) or `AnswerError` (what answers is not a gateway). Connections open with the first
+    call; `aclose`, or leaving `async with`, closes them.
+    """
+
+    def __init__(self, url: str, key: str, *, ca_file: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._key = key
+        self._ca_file = ca_file
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def register(self, serial: str, *, model: str, name: str | None, firmware_version: str) -> dict[str, Any]:
+        """Register a device by its serial number; the known one comes back when it is known."""
+        body = {"serial_number": serial, "model": model, "name": name, "firmware_version": firmware_version}
+        return await self.call("POST", "/v1/devices", {key: each for key, each in body.items() if each is not None})
+
+    async def bind(self, device_id: str, end_user_id: str, *, supersede_reset: bool = False) -> Binding:
+        """Bind a device to an end user; its token is in the answer, once."""
+        body: dict[str, Any] = {"end_user_id": end_user_id}
+        if supersede_reset:
+            body["supersede_reset"] = True
+        answer = await self.call("POST", f"/v1/devices/{device_id}/bind", body)
+        try:
+            return Binding.from_answer(answer)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise AnswerError(f"the bind answer of {self.url} lacks or spoils a field: {error}") from error
+
+    async def relay_heartbeat(self, device_id: str, payload: bytes) -> None:
+        """Pass on what a device said over BLE; never brings commands."""
+        await self.call("POST", f"/v1/devices/{device_id}/heartbeat", payload)
+
+    async def own_heartbeat(self, token: str, payload: bytes) -> list[dict[str, Any]]:
+        """Send a device's own heartbeat over HTTP and return its open commands."""
+        answer = await self.call("POST", "/v1/devices/me/heartbeat", payload, bearer=token)
+        return list(answer.get("commands", ()))
+
+    async def own_ack(self, token: str, command_id: str, payload: bytes) -> None:
+        """Acknowledge a command over HTTP as the device."""
+        await self.call("POST", f"/v1/devices/me/commands/{command_id}/ack", payload, bearer=token)
+
+    async def call(
+        self, method: str, path: str, body: Mapping[str, Any] | bytes | None = None, *, bearer: str | None = None
+    ) -> dict[str, Any]:
+        """Make one call, with the API key unless `bearer` says otherwise, and return the JSON object answered."""
+        headers = {"Authorization": f"Bearer {bearer or self._key}", "Content-Type": "application/json"}
+        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        try:
+            answer = await self._connected().request(method, self.url + path, content=content, headers=headers)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise UnreachableError(f"no gateway answers at {self.url}: {error}") from error
+        return _read(answer, self.url)
+
+    def _connected(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                timeout=TIMEOUT_SECONDS, verify=ssl.create_default_context(cafile=self._ca_file)
+            )
+        return self._client
+
+
+def _read(answer: httpx.Response, url: str) -> dict[str, Any]:
+    try:
+        body = answer.json() if answer.content else {}
+    except ValueError as error:
+        raise AnswerError(f"{url} answered {answer.status_code} without JSON: is it a gateway?") from error
+    if not isinstance(body, dict):
+        raise AnswerError(f"{url} answered {answer.status_code} with JSON that is no object: is it a gateway?")
+    if answer.is_success:
+        return body
+    said = body.get("error")
+    reason = said if isinstance(said, dict) else {}
+    message = str(reason.get("message", "the gateway gave no reason"))
+    raise ApiError(answer.status_code, str(reason.get("code", "unknown")), message)

@@ -1,0 +1,45 @@
+"""When to try again: jittered, doubling, and not forgiven by a connection that was cut at once."""
+
+import random
+
+FIRST_SECONDS = 0.5
+LONGEST_SECONDS = 60.0
+REFUSED_LONGEST_SECONDS = 300.0
+STABLE_SECONDS = 10.0
+
+
+class Backoff:
+    """Delays in seconds; `rng` spreads a fleet that lost its broker at one moment.
+
+    A link that held for `stable` seconds starts the count anew; one that was cut sooner counts as a failure.
+    """
+
+    def __init__(
+        self, rng: random.Random, *, first: float = FIRST_SECONDS, longest: float = LONGEST_SECONDS,
+        stable: float = STABLE_SECONDS,
+    ) -> None:  # fmt: skip
+        self._rng = rng
+        self._first = first
+        self._longest = longest
+        self._stable = stable
+        self.failures = 0
+        self.refusals = 0
+
+    def after_loss(self, *, held: float) -> float:
+        """Return the delay after a link that was up for `held` seconds (0 if it never came up)."""
+        if held >= self._stable:
+            self.failures = 0
+        self.refusals = 0
+        self.failures += 1
+        return self._delay(self.failures, self._longest)
+
+    def after_refusal(self) -> float:
+        """Return the delay after the far end refused the token: longer, but never for good."""
+        self.refusals += 1
+        self.failures += 1
+        return 2 * self._delay(self.failures, max(self._longest, REFUSED_LONGEST_SECONDS) / 2)
+
+    def _delay(self, attempt: int, longest: float) -> float:
+        """Return between a half and the whole of the doubled delay: spread, and never at once."""
+        ceiling = min(longest, self._first * 2.0 ** min(attempt - 1, 32))
+        return self._rng.uniform(ceiling / 2, ceiling)

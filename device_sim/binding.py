@@ -1,0 +1,91 @@
+"""What a bind gives to a device, and how it lies in the flash."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+TOKEN = "device_token"  # noqa: S105  # the name of a place in the flash, not a secret
+PAIRING = "pairing"
+WIFI = "wifi_networks"
+WIPED_BY_A_RESET = (TOKEN, PAIRING, WIFI)  # in this order: without its token a half wiped device speaks for nobody
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the broker listens and what the bind answer calls this device's topics."""
+
+    host: str
+    port: int
+    tls: bool = False
+    topic_prefix: str = ""
+
+    @classmethod
+    def from_answer(cls, mqtt: Mapping[str, Any], device_id: str) -> Self:
+        """Read the `mqtt` part of a bind answer; the prefix is what stands before `devices/` in its heartbeat topic."""
+        heartbeat = str(mqtt.get("topics", {}).get("heartbeat", ""))
+        return cls(
+            host=str(mqtt["host"]),
+            port=int(mqtt["port"]),
+            tls=bool(mqtt.get("tls", False)),
+            topic_prefix=heartbeat.removesuffix(f"devices/{device_id}/heartbeat"),
+        )
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One bind: who the device is, with which token, at which generation, and whose grants it obeys."""
+
+    device_id: str
+    generation: int
+    device_token: str = field(repr=False)
+    grant_key: Mapping[str, Any]
+    mqtt: Endpoint
+    end_user_id: str | None = None
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> Self:
+        """Read the answer of `POST /v1/devices/{id}/bind`.
+
+        Raises:
+            KeyError: a part of the contract's section 2 is missing.
+        """
+        device_id = str(answer["id"])
+        return cls(
+            device_id=device_id,
+            generation=int(answer["binding_generation"]),
+            device_token=str(answer["device_token"]),
+            grant_key=dict(answer["grant_key"]),
+            mqtt=Endpoint.from_answer(answer["mqtt"], device_id),
+            end_user_id=answer.get("end_user_id"),
+        )
+
+    @classmethod
+    def from_flash(cls, wiped: Mapping[str, Any]) -> Self | None:
+        """Read a binding back; None unless all of it is there, as after a power cut in the middle of provisioning."""
+        pairing, token = wiped.get(PAIRING), wiped.get(TOKEN)
+        if pairing is None or token is None:
+            return None
+        return cls(
+            device_id=pairing["device_id"],
+            generation=pairing["binding_generation"],
+            device_token=token,
+            grant_key=pairing["grant_key"],
+            mqtt=Endpoint(**pairing["mqtt"]),
+            end_user_id=pairing.get("end_user_id"),
+        )
+
+    def pairing(self) -> dict[str, Any]:
+        """All but the token, as it is written to the flash."""
+        endpoint = self.mqtt
+        return {
+            "device_id": self.device_id,
+            "binding_generation": self.generation,
+            "end_user_id": self.end_user_id,
+            "grant_key": dict(self.grant_key),
+            "mqtt": {
+                "host": endpoint.host,
+                "port": endpoint.port,
+                "tls": endpoint.tls,
+                "topic_prefix": endpoint.topic_prefix,
+            },
+        }

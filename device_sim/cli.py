@@ -1,0 +1,253 @@
+"""`device-sim`: one device, or a fleet of them, against any gateway by URL and key."""
+
+import asyncio
+import json
+import random
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import click
+
+from device_sim.app import GatewayApi
+from device_sim.binding import Binding
+from device_sim.device import SERIAL
+from device_sim.errors import SimulatorError
+from device_sim.flash import DirectoryFlash, Flash, MemoryFlash
+from device_sim.fleet import DEFAULT_MIX, Fleet
+from device_sim.live import Plan, live
+from device_sim.options import MqttVersion, Options, RadioKind, Transport
+from device_sim.remedies import remedy
+from device_sim.runtime import SimulatedDevice
+from device_sim.show import FleetView, print_json, print_line
+
+SECONDS_OF_A_SEED = 1_000_000
+RADIOS = get_args(RadioKind)
+EPILOG = """\b
+Exit codes: 0 done, 1 failure (the message says what to do), 2 wrong usage.
+Shell completion: eval "$(_DEVICE_SIM_COMPLETE=bash_source device-sim)" (or zsh_source, fish_source).
+"""
+
+
+class Failure(click.ClickException):
+    """An expected error: one line, and what to do about it."""
+
+    exit_code = 1
+
+    def show(self, file: Any = None) -> None:
+        """Print to standard error, as every error of this program."""
+        click.echo(f"error: {self.message}", err=True, file=file)
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    options = [
+        click.option("--url", envvar="GATEWAY_URL", show_envvar=True, default="http://127.0.0.1:8080",
+                     show_default=True, help="Where the gateway listens."),
+        click.option("--key", envvar="GATEWAY_API_KEY", show_envvar=True, metavar="sk_…",
+                     help="API key with devices:write; the companion app's."),
+        click.option("--interval", type=click.FloatRange(min=0.05), default=60.0, show_default=True,
+                     metavar="SECONDS", help="Pause between heartbeats."),
+        click.option("--transport", type=click.Choice(get_args(Transport)), default="mqtt", show_default=True,
+                     help="What WiFi and the modem carry."),
+        click.option("--mqtt-version", type=click.Choice(get_args(MqttVersion)), default="3.1.1", show_default=True,
+                     help="MQTT version that the device speaks."),
+        click.option("--ca-file", type=click.Path(exists=True, dir_okay=False),
+                     help="Authorities (PEM) to trust for TLS, over HTTP and MQTT."),
+        click.option("--model", default="bota_pin", show_default=True, help="Model to register as."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="device-gateway", prog_name="device-sim")
+def main() -> None:
+    """Simulated wearables with real connections, for a device gateway.
+
+    \b
+    Example:
+      export GATEWAY_API_KEY=sk_test_…
+      device-sim run --serial SN1 --flash ./sn1 --interval 5
+    """  # noqa: D301  # \b is click's mark for a paragraph that it leaves as it is
+
+
+@main.command()
+@_common
+@click.option("--serial", help="Serial number; the one in the flash if there is one, else made from the seed.")
+@click.option("--radio", type=click.Choice(RADIOS), default="wifi", show_default=True, help="What it was built with.")
+@click.option("--flash", "flash_dir", type=click.Path(path_type=Path, file_okay=False),
+              help="Directory that is its flash and survives this program; without it, memory.")  # fmt: skip
+@click.option("--end-user", default="eu_simulated", show_default=True, help="End user to bind to.")
+@click.option("--seed", type=click.IntRange(min=0), help="Makes battery, pauses and serial number repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per fact.")
+@click.option("--supersede-reset", is_flag=True, help="Bind although a reset is open; that reset becomes cancelled.")
+@click.option("--reprovision", is_flag=True, help="Bind anew after each reset.")
+@click.option("--until-reset", is_flag=True, help="Exit with 0 once it has been reset.")
+def run(**given: Any) -> None:
+    """Provision one device and let it live until Ctrl-C.
+
+    A flash that is provisioned already is used as it is. Each line is a fact.
+
+    \b
+    Examples:
+      device-sim run --url http://127.0.0.1:8080 --key sk_test_…
+      device-sim run --radio ble --interval 5 --until-reset
+    """  # noqa: D301  # the same
+    seed = random.randrange(SECONDS_OF_A_SEED) if given["seed"] is None else given["seed"]  # noqa: S311  # no secret
+    flash: Flash = DirectoryFlash(given["flash_dir"]) if given["flash_dir"] else MemoryFlash()
+    serial = _serial(given["serial"], flash, seed)
+    _require_key(given, paired=Binding.from_flash(flash.wiped_area) is not None and given["radio"] != "ble")
+    _run_until_signal(_run_one(given, serial, flash, seed))
+
+
+@main.command()
+@_common
+@click.option("--count", type=click.IntRange(min=1), default=10, show_default=True, help="How many devices.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Serial numbers, radios and batteries follow from it.")  # fmt: skip
+@click.option("--radio-mix", default=",".join(f"{radio}={weight:g}" for radio, weight in DEFAULT_MIX.items()),
+              show_default=True, metavar="RADIO=WEIGHT,…", help="How often each radio occurs.")  # fmt: skip
+@click.option("--duration", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop after this; else on Ctrl-C.")
+@click.option("--flash", "flash_dir", type=click.Path(path_type=Path, file_okay=False),
+              help="Directory with one flash per device; a fleet that lies there goes on.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON, without a progress bar.")
+def fleet(**given: Any) -> None:
+    """Provision many devices, let them live, and sum up.
+
+    \b
+    Example:
+      device-sim fleet --count 50 --seed 7 --interval 10 --duration 60
+    """  # noqa: D301  # the same
+    mix = parse_mix(given["radio_mix"])
+    _require_key(given, paired=False)
+    _run_until_signal(_run_fleet(given, mix))
+
+
+def parse_mix(text: str) -> dict[RadioKind, float]:
+    """Read `wifi=6,ble=1`.
+
+    Raises:
+        click.BadParameter: it is not that.
+    """
+    mix: dict[RadioKind, float] = {}
+    for part in text.split(","):
+        radio, _, weight = part.strip().partition("=")
+        if radio not in RADIOS or not weight.replace(".", "", 1).isdigit():
+            raise click.BadParameter(
+                f"{part!r} should be RADIO=WEIGHT with RADIO one of {', '.join(RADIOS)}, for example wifi=6,ble=1",
+                param_hint="--radio-mix",
+            )
+        mix[cast("RadioKind", radio)] = float(weight)
+    if sum(mix.values()) <= 0:
+        raise click.BadParameter("at least one weight should be above 0", param_hint="--radio-mix")
+    return mix
+
+
+def _serial(asked: str | None, flash: Flash, seed: int) -> str:
+    stored = flash.kept_area.get(SERIAL)
+    if asked is not None and stored is not None and asked != stored:
+        raise click.BadParameter(
+            f"the flash belongs to {stored}; leave --serial out or name that", param_hint="--serial"
+        )
+    return asked or stored or f"SIM-{seed:06d}"
+
+
+def _require_key(given: dict[str, Any], *, paired: bool) -> None:
+    if given["key"] or paired:
+        return
+    raise click.UsageError(
+        "an API key is needed: --key sk_… or GATEWAY_API_KEY; `gateway keys create --name simulator` makes one"
+    )
+
+
+def _options(given: dict[str, Any]) -> Options:
+    names = {each.name for each in fields(Options)}
+    return Options(**{name: value for name, value in given.items() if name in names})
+
+
+def _run_until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, or until SIGINT or SIGTERM, which is a clean end too."""
+    try:
+        asyncio.run(_stoppable(work))
+    except* SimulatorError as errors:
+        raise _failure(_first(errors)) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _failure(error: BaseException) -> Failure:
+    advice = remedy(error) if isinstance(error, SimulatorError) else ""
+    return Failure(f"{error}\n  → {advice}" if advice else str(error))
+
+
+async def _stoppable(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
+async def _run_one(given: dict[str, Any], serial: str, flash: Flash, seed: int) -> None:
+    async with GatewayApi(given["url"], given["key"] or "", ca_file=given["ca_file"]) as api:
+        device = SimulatedDevice(
+            serial=serial,
+            radio=given["radio"],
+            flash=flash,
+            api=api,
+            interval=given["interval"],
+            rng=random.Random(seed),  # noqa: S311  # a simulation has to be repeatable
+            on_fact=print_json if given["as_json"] else print_line,
+            options=_options(given),
+        )
+        plan = Plan(given["end_user"], given["supersede_reset"], given["reprovision"], given["until_reset"])
+        await live(device, plan, lambda: _say_unpaired(given, serial))
+
+
+def _say_unpaired(given: dict[str, Any], serial: str) -> None:
+    where = f" --flash {given['flash_dir']}" if given["flash_dir"] else ""
+    again = f"device-sim run --url {given['url']} --serial {serial} --radio {given['radio']}{where}"
+    click.echo(f"{serial} stays unpaired. Provision it anew: {again} (or use --reprovision). Ctrl-C ends.", err=True)
+
+
+async def _run_fleet(given: dict[str, Any], mix: dict[RadioKind, float]) -> None:
+    async with GatewayApi(given["url"], given["key"], ca_file=given["ca_file"]) as api:
+        devices = Fleet(
+            api=api,
+            count=given["count"],
+            seed=given["seed"],
+            radio_mix=mix,
+            interval=given["interval"],
+            flash_root=given["flash_dir"],
+            options=_options(given),
+        )
+        view = FleetView(devices, quiet=given["as_json"])
+        try:
+            await view.live(given["duration"])
+        finally:
+            _sum_up(devices, view, as_json=given["as_json"])
+    if devices.failures:
+        serial, error = min(devices.failures.items(), key=lambda each: each[0])
+        raise Failure(
+            f"{len(devices.failures)} of {given['count']} devices failed; {serial}: {_failure(error).message}"
+        )
+
+
+def _sum_up(devices: Fleet, view: FleetView, *, as_json: bool) -> None:
+    if as_json:
+        rows = [asdict(row) for row in devices.summary()]
+        failures = {serial: str(error) for serial, error in devices.failures.items()}
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        click.echo(json.dumps({"at": now, "seed": devices.seed, "radios": rows, "failures": failures}))
+    else:
+        view.print_summary()

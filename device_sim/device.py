@@ -1,0 +1,325 @@
+"""The firmware: a state machine without I/O, without a clock and without randomness of its own.
+
+`handle(input, now)` answers with actions. Whoever runs it carries them out one by one and in order; between any two of
+them the power may go, and a new `Device` must come to the same end from nothing but what then lies in the flash.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any
+
+from device_sim import grant, wire
+from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
+from device_sim.journal import Journal, Outcome
+from device_sim.signals import (
+    AckStatus,
+    Action,
+    Area,
+    CommandReceived,
+    Connection,
+    EraseFlash,
+    HeartbeatDue,
+    Input,
+    LinkDown,
+    LinkRefused,
+    LinkUp,
+    OpenLink,
+    PowerOn,
+    Provisioned,
+    Publish,
+    Published,
+    PublishFailed,
+    Reboot,
+    RefusalReceived,
+    Tell,
+    WifiGiven,
+    WriteFlash,
+)
+from device_sim.vitals import Vitals
+
+SERIAL, FIRMWARE, APN = "serial_number", "firmware_version", "cellular_apn"
+JOURNAL, IN_PROGRESS, LAST_COMMAND = "last_commands", "reset_in_progress", "last_command"
+RESET = "factory_reset"
+RESET_RESULT = {"wiped": list(WIPED_BY_A_RESET), "kept": [SERIAL, APN, "last_command_id"]}
+
+
+class State(StrEnum):
+    """Where in its life a device is; `rebooting` is also what it is before its first `PowerOn`."""
+
+    UNPROVISIONED = "unprovisioned"
+    PROVISIONED = "provisioned"
+    ONLINE = "online"
+    RESETTING = "resetting"
+    REBOOTING = "rebooting"
+
+
+class Device:
+    """One device's RAM. `rng` moves its battery, storage and signal and nothing else.
+
+    `handle` takes one input and the time (milliseconds since the epoch) and says what is to be done, in order.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self.state = State.REBOOTING
+        self.binding: Binding | None = None
+        self._vitals = Vitals(rng)
+        self._journal = Journal()
+        self._kept: Mapping[str, Any] = {}
+        self._last_command: dict[str, str] | None = None
+        self._networks: list[Mapping[str, str]] = []
+        self._accepted_reset: wire.Command | None = None
+        self._link: LinkUp | None = None
+        self._last_heartbeat_at: int | None = None
+
+    def handle(self, event: Input, now: int) -> list[Action]:  # noqa: C901, PLR0911  # a table: one line per input
+        """Take one input; nothing but `PowerOn` reaches a device that is rebooting."""
+        if isinstance(event, PowerOn):
+            return self._power_on(event)
+        if self.state is State.REBOOTING:
+            return []
+        match event:
+            case CommandReceived():
+                return self._command(event, now)
+            case Published():
+                return self._published(event.what)
+            case PublishFailed():
+                return self._publish_failed(event)
+            case HeartbeatDue():
+                return self._heartbeat(now)
+            case LinkUp() | LinkDown() | LinkRefused():
+                return self._link_changed(event, now)
+            case Provisioned():
+                return self._provisioned(event)
+            case WifiGiven():
+                return self._wifi_given(event)
+            case RefusalReceived():
+                return [Tell("message_refused", {"answer": event.payload.decode(errors="replace")})]
+
+    # --- power and provisioning ---------------------------------------------------------------------------------------
+
+    def _power_on(self, flash: PowerOn) -> list[Action]:
+        self._kept = flash.kept
+        self._journal = Journal(flash.kept.get(JOURNAL, ()))
+        self._last_command = flash.kept.get(LAST_COMMAND)
+        self._networks = list(flash.wiped.get(WIFI, ()))
+        self._link = self._accepted_reset = None
+        self.binding = Binding.from_flash(flash.wiped)
+        progress = flash.kept.get(IN_PROGRESS)
+        if progress is not None:
+            return self._resume_reset(Outcome(**progress))
+        if self.binding is None:
+            return self._unpaired()
+        self.state = State.PROVISIONED
+        return [Tell("powered_on", {"pairing": "paired"}), OpenLink(self._connection(), self.binding)]
+
+    def _unpaired(self) -> list[Action]:
+        self.state = State.UNPROVISIONED
+        self.binding, self._networks = None, []
+        return [Tell("powered_on", {"pairing": "unpaired"})]
+
+    def _connection(self) -> Connection:
+        """WiFi where a network is known, else the modem, else whatever a companion app relays."""
+        if self._networks:
+            return "wifi"
+        return "4g" if self._kept.get(APN) else "ble"
+
+    def _provisioned(self, event: Provisioned) -> list[Action]:
+        if self.state is not State.UNPROVISIONED:
+            return [Tell("provisioning_refused", {"reason": "the device is paired; reset it first"})]
+        self.state, self.binding = State.PROVISIONED, event.binding
+        self._networks = list(event.wifi_networks)
+        return [
+            WriteFlash(Area.WIPED, WIFI, self._networks),
+            WriteFlash(Area.WIPED, PAIRING, event.binding.pairing()),
+            WriteFlash(Area.WIPED, TOKEN, event.binding.device_token),  # last: what has a token is whole
+            Tell("provisioned", {"device_id": event.binding.device_id, "generation": event.binding.generation}),
+            OpenLink(self._connection(), event.binding),
+        ]
+
+    def _wifi_given(self, event: WifiGiven) -> list[Action]:
+        if self.binding is None or self.state is State.RESETTING:
+            return [Tell("wifi_refused", {"ssid": event.ssid, "reason": "the device is not paired"})]
+        others = [each for each in self._networks if each["ssid"] != event.ssid]
+        self._networks = [*others, {"ssid": event.ssid, "psk": event.psk}]
+        self._link = self._accepted_reset = None
+        self.state = State.PROVISIONED
+        return [
+            WriteFlash(Area.WIPED, WIFI, self._networks),
+            Tell("wifi_given", {"ssid": event.ssid}),
+            OpenLink("wifi", self.binding),
+        ]
+
+    # --- link and heartbeats ------------------------------------------------------------------------------------------
+
+    def _link_changed(self, event: LinkUp | LinkDown | LinkRefused, now: int) -> list[Action]:
+        match event:
+            case LinkUp():
+                return self._link_up(event, now)
+            case LinkDown():
+                return self._link_down(event)
+            case LinkRefused():
+                return [Tell("refused", {"refusals": event.refusals, "reason": event.reason})]
+
+    def _link_up(self, event: LinkUp, now: int) -> list[Action]:
+        if self.binding is None or self.state is State.RESETTING:
+            return []
+        self.state, self._link = State.ONLINE, event
+        birth: list[Action] = [Publish("status", wire.ONLINE)] if event.transport == "mqtt" else []
+        details = {"connection": event.connection, "transport": event.transport}
+        return [Tell("online", details), *birth, *self._heartbeat(now)]
+
+    def _link_down(self, event: LinkDown) -> list[Action]:
+        self._link = self._accepted_reset = None
+        if self.state is State.ONLINE:
+            self.state = State.PROVISIONED
+        return [Tell("offline", {"reason": event.reason})]
+
+    def _heartbeat(self, now: int) -> list[Action]:
+        if self.state is not State.ONLINE or self._link is None:
+            return []
+        before = now if self._last_heartbeat_at is None else self._last_heartbeat_at
+        self._vitals.pass_time(max(0, now - before))
+        # Equal times would look like a replay of one heartbeat (section 3), so each is later than the last.
+        self._last_heartbeat_at = now if self._last_heartbeat_at is None else max(now, before + 1)
+        body = {
+            **self._vitals.report(self._link.connection),
+            "firmware_version": self._kept.get(FIRMWARE),
+            "sent_at": wire.rfc3339(self._last_heartbeat_at),
+            "last_command": self._last_command,
+        }
+        reported = self._last_command["command_id"] if self._last_command else None
+        return [Publish("heartbeat", wire.encode(body), command_id=reported)]
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def _command(self, event: CommandReceived, now: int) -> list[Action]:
+        if not event.payload:
+            return self._cleared(event.type)
+        try:
+            command = wire.parse_command(event.payload)
+        except wire.MalformedError as error:
+            return [Tell("command_ignored", {"type": event.type, "reason": str(error)})]
+        known = self._journal.find(command.id, event.type)
+        if known is not None:
+            return [Tell("already_done", {"command_id": known.command_id, "status": known.status}), known.acknowledge()]
+        if self.binding is None or self.state is State.RESETTING:
+            return [Tell("command_ignored", {"type": event.type, "reason": "the device is unpaired or being wiped"})]
+        return self._new_command(command, event.type, self.binding, now)
+
+    def _cleared(self, command_type: str) -> list[Action]:
+        """An empty retained message: nothing of this type is open any more, so what was not begun is not begun."""
+        if command_type != RESET or self._accepted_reset is None:
+            return []
+        dropped, self._accepted_reset = self._accepted_reset, None
+        return [Tell("reset_withdrawn", {"command_id": dropped.id})]
+
+    def _new_command(self, command: wire.Command, topic_type: str, binding: Binding, now: int) -> list[Action]:
+        received = Tell(
+            "command_received",
+            {"command_id": command.id, "type": topic_type, "generation": command.binding_generation},
+        )
+        try:
+            grant.check(command, topic_type, binding, now)
+        except grant.RefusalError as refusal:
+            return [received, *self._refuse(command, topic_type, binding, refusal)]
+        return [received, *self._obey(command, binding)]
+
+    def _refuse(
+        self, command: wire.Command, topic_type: str, binding: Binding, refusal: grant.RefusalError
+    ) -> list[Action]:
+        outcome = replace(
+            _outcome(command, "failed", binding),
+            type=topic_type,
+            error={"code": refusal.code, "message": refusal.message},
+        )
+        # Kept only if the gateway signed it: else a forgery could spoil an id before the real command comes.
+        keep = [self._keep(outcome)] if refusal.proven else []
+        told = Tell("command_refused", {"command_id": command.id, "type": topic_type, "code": refusal.code})
+        return [told, *keep, outcome.acknowledge()]
+
+    def _obey(self, command: wire.Command, binding: Binding) -> list[Action]:
+        delivered = _outcome(command, "delivered", binding).acknowledge()
+        if command.type == RESET:
+            self._accepted_reset = command  # `_begin_reset` follows when somebody confirmed that this was delivered
+            return [delivered]
+        outcome = replace(_outcome(command, "executed", binding), result=self._effects()[command.type]())
+        done: list[Action] = [delivered, self._keep(outcome), outcome.acknowledge()]
+        if command.type != "reboot":
+            return done
+        self.state = State.REBOOTING
+        return [*done, Reboot()]
+
+    def _effects(self) -> dict[str, Callable[[], dict[str, Any]]]:
+        return {
+            "start_recording": self._vitals.start_recording,
+            "stop_recording": self._vitals.stop_recording,
+            "trigger_upload": self._vitals.upload,
+            "reboot": lambda: {"rebooting": True},
+        }
+
+    def _keep(self, outcome: Outcome) -> WriteFlash:
+        self._journal.remember(outcome)
+        return WriteFlash(Area.KEPT, JOURNAL, self._journal.stored())
+
+    # --- the reset (section 4 of the contract) ------------------------------------------------------------------------
+
+    def _published(self, what: Publish) -> list[Action]:
+        if what.kind == "ack" and what.status == "delivered":
+            return self._begin_reset(what)
+        if self._last_command is None or what.command_id != self._last_command["command_id"]:
+            return []
+        self._last_command = None
+        forget = EraseFlash(Area.KEPT, LAST_COMMAND)
+        return [forget, *self._end_reset()]
+
+    def _publish_failed(self, event: PublishFailed) -> list[Action]:
+        what = event.what
+        reported = self._last_command["command_id"] if self._last_command else None
+        if what.kind == "ack" and self.state is State.RESETTING and what.command_id == reported:
+            return [Tell("acknowledgement_lost", {"command_id": what.command_id}), *self._end_reset()]
+        if self._accepted_reset is None or what.command_id != self._accepted_reset.id:
+            return []
+        self._accepted_reset = None  # it comes again, retained, with the next link
+        return [Tell("reset_postponed", {"command_id": what.command_id, "reason": event.reason})]
+
+    def _begin_reset(self, delivered: Publish) -> list[Action]:
+        command, binding = self._accepted_reset, self.binding
+        if command is None or binding is None or delivered.command_id != command.id:
+            return []
+        self._accepted_reset = None
+        self.state = State.RESETTING
+        outcome = replace(_outcome(command, "executed", binding), result=RESET_RESULT)
+        # The receipt needs the token, so it is made and kept before the token goes.
+        begun = WriteFlash(Area.KEPT, IN_PROGRESS, outcome.stored())
+        return [begun, *self._wipe(outcome), outcome.acknowledge()]
+
+    def _wipe(self, outcome: Outcome) -> list[Action]:
+        """Wipe, and put the word about it where a heartbeat finds it until somebody took it; doing it again is safe."""
+        self._last_command = {
+            "command_id": outcome.command_id,
+            "status": outcome.status,
+            "receipt": outcome.receipt,
+        }
+        return [
+            *(EraseFlash(Area.WIPED, each) for each in WIPED_BY_A_RESET),
+            self._keep(outcome),
+            WriteFlash(Area.KEPT, LAST_COMMAND, self._last_command),
+            EraseFlash(Area.KEPT, IN_PROGRESS),
+        ]
+
+    def _end_reset(self) -> list[Action]:
+        if self.state is not State.RESETTING:
+            return []
+        self.state = State.REBOOTING
+        return [Reboot()]
+
+    def _resume_reset(self, outcome: Outcome) -> list[Action]:
+        resumed = Tell("wipe_resumed", {"command_id": outcome.command_id})
+        return [resumed, *self._wipe(outcome), *self._unpaired()]
+
+
+def _outcome(command: wire.Command, status: AckStatus, binding: Binding) -> Outcome:
+    word = wire.receipt(binding.device_token, command.id, status, command.binding_generation)
+    return Outcome(command.id, command.type, status, word)

@@ -1,0 +1,35 @@
+"""What can go wrong between a simulated device, its companion app and a gateway; each message says what to do."""
+
+
+class SimulatorError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class ApiError(SimulatorError):
+    """The gateway answered with an error; `status` is HTTP's, `code` and `message` are the contract's."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(f"{message} ({status} {code})")
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class UnreachableError(SimulatorError):
+    """No gateway answers at that URL."""
+
+
+class AnswerError(SimulatorError):
+    """Something answers at that URL, and it isn't the contract."""
+
+
+class RadioError(SimulatorError):
+    """A message could not be sent, or nobody confirmed it."""
+
+
+class PowerCutError(Exception):
+    """The power went before an action; raised by faults, caught by the runtime."""
+
+
+class ProvisioningError(SimulatorError):
+    """The device can't be provisioned as it is."""

@@ -1,0 +1,99 @@
+"""What happened to a device, for people and for machines; never a secret."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from device_sim.binding import PAIRING, TOKEN, WIFI
+from device_sim.device import IN_PROGRESS
+from device_sim.signals import Action, Area, EraseFlash, OpenLink, Publish, Reboot, Tell, WriteFlash
+from device_sim.wire import rfc3339
+
+SENTENCES: Mapping[str, str] = {
+    "registered": "registered as {device_id}",
+    "bound": "bound to {end_user_id} as {device_id}, generation {generation}",
+    "provisioned": "the companion app wrote token and pairing over BLE",
+    "provisioning_refused": "provisioning refused: {reason}",
+    "powered_on": "powered on, {pairing}",
+    "state": "{before} → {after}",
+    "online": "online over {connection} ({transport})",
+    "offline": "offline: {reason}",
+    "refused": "the token was refused {refusals} times: {reason}",
+    "status": "status {status} published, retained",
+    "heartbeat": "heartbeat: battery {battery_percent} %, {device_state}",
+    "not_sent": "{kind} not sent: {reason}",
+    "message_refused": "the gateway refused a message: {answer}",
+    "command_received": "command {type} received ({command_id}, generation {generation})",
+    "command_refused": "command {type} refused: {code} ({command_id})",
+    "command_ignored": "command {type} ignored: {reason}",
+    "already_done": "delivered again, done before: {command_id} was {status}",
+    "acknowledged": "{type} acknowledged: {status} ({command_id})",
+    "acknowledgement_lost": "nobody took the acknowledgement of {command_id}; it is kept for a later heartbeat",
+    "reset_postponed": "reset not begun, its acknowledgement was not confirmed: {reason}",
+    "reset_withdrawn": "reset withdrawn before it was begun ({command_id})",
+    "reset_begun": "reset in progress, receipt kept ({command_id})",
+    "wipe_resumed": "power is back in the middle of a reset: finishing the wipe ({command_id})",
+    "wiped": "wiped {what}",
+    "wifi_given": "WiFi network {ssid} added over BLE",
+    "wifi_refused": "WiFi network {ssid} refused: {reason}",
+    "flash_written": "flash: {what} written ({area} area)",
+    "flash_erased": "flash: {what} erased ({area} area)",
+    "rebooting": "rebooting",
+    "power_cut": "power cut before {step}",
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that happened to one device, `at` milliseconds since the epoch."""
+
+    at: int
+    serial: str
+    name: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The fact as a sentence."""
+        return SENTENCES.get(self.name, self.name).format_map(_Lenient(self.details))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fact for a machine."""
+        return {"at": rfc3339(self.at), "serial_number": self.serial, "fact": self.name, **self.details}
+
+
+class _Lenient(dict[str, Any]):
+    """A detail that is missing must not cost the sentence."""
+
+    def __missing__(self, key: str) -> str:
+        return f"(no {key})"
+
+
+OnFact = Callable[[Fact], None]
+
+
+def step(action: Action) -> str:
+    """Name an action, so that a power cut can be asked for before it: `erase:device_token`, `publish:ack:executed`."""
+    match action:
+        case Tell():
+            return f"tell:{action.name}"
+        case Publish():
+            return f"publish:{action.kind}" + (f":{action.status}" if action.status else "")
+        case WriteFlash():
+            return f"write:{action.name}"
+        case EraseFlash():
+            return f"erase:{action.name}"
+        case OpenLink():
+            return "open_link"
+        case Reboot():
+            return "reboot"
+
+
+def of_flash(action: WriteFlash | EraseFlash) -> tuple[str, dict[str, Any]]:
+    """What to tell about a change of the flash: its name, never a value out of the area that holds secrets."""
+    if isinstance(action, WriteFlash) and action.name == IN_PROGRESS:
+        return "reset_begun", {"command_id": action.value["command_id"], "receipt": action.value["receipt"]}
+    if isinstance(action, EraseFlash) and action.area is Area.WIPED and action.name in (TOKEN, PAIRING, WIFI):
+        return "wiped", {"what": action.name}
+    verb = "flash_written" if isinstance(action, WriteFlash) else "flash_erased"
+    return verb, {"area": str(action.area), "what": action.name}

@@ -1,0 +1,94 @@
+"""Is this command the gateway's word to this device? A JWT with EdDSA, checked with nothing but a public key."""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from device_sim.binding import Binding
+from device_sim.wire import COMMAND_TYPES, Command
+
+GRANT_INVALID = "grant_invalid"
+STALE_GENERATION = "stale_generation"
+GENERATION_MISMATCH = "generation_mismatch"
+EXPIRED = "expired"
+UNKNOWN_COMMAND = "unknown_command"
+SECOND_MS = 1000
+
+
+class RefusalError(Exception):
+    """The device won't obey this command; `code` and `message` go into the acknowledgement."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @property
+    def proven(self) -> bool:
+        """Whether the gateway itself signed what is refused, so that the refusal may be kept under its id."""
+        return self.code in {STALE_GENERATION, EXPIRED}
+
+
+def check(command: Command, topic_type: str, binding: Binding, now: int) -> None:
+    """Check a command's grant against the binding, at `now` (milliseconds since the epoch).
+
+    Raises:
+        RefusalError: `grant_invalid`, `stale_generation`, `generation_mismatch`, `unknown_command` or `expired`; the
+            first that applies.
+    """
+    claims = _verified(command.grant_token, binding.grant_key)
+    _agree("iss", bool(claims.get("iss")) and isinstance(claims.get("iss"), str), expected=True)
+    _agree("aud", claims.get("aud"), binding.device_id)
+    _agree("jti", claims.get("jti"), command.id)
+    _agree("cmd", claims.get("cmd"), command.type)
+    _agree("cmd", claims.get("cmd"), topic_type)
+    _agree("gen", claims.get("gen"), command.binding_generation)
+    _check_expiry_agrees(claims.get("exp"), command.expires_at)
+    _check_generation(command.binding_generation, binding.generation)
+    if topic_type not in COMMAND_TYPES:
+        raise RefusalError(UNKNOWN_COMMAND, f"this firmware does not know {topic_type!r}")
+    if claims.get("exp") is not None and now >= claims["exp"] * SECOND_MS:
+        raise RefusalError(EXPIRED, "the command's time is over")
+
+
+def _verified(token: str, key: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the claims if the key signed them."""
+    try:
+        head, body, signature = token.split(".")
+        header = json.loads(_unbase64(head))
+        public = Ed25519PublicKey.from_public_bytes(_unbase64(key["x"]))
+        public.verify(_unbase64(signature), f"{head}.{body}".encode())
+        claims = json.loads(_unbase64(body))
+    except (ValueError, KeyError, TypeError, RecursionError, InvalidSignature) as error:
+        raise RefusalError(GRANT_INVALID, "the grant is not signed by the gateway of this binding") from error
+    if not isinstance(header, dict) or header.get("alg") != "EdDSA" or not isinstance(claims, dict):
+        raise RefusalError(GRANT_INVALID, "the grant is not an EdDSA token")
+    return claims
+
+
+def _unbase64(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+
+
+def _agree(claim: str, actual: object, expected: object) -> None:
+    if actual != expected or isinstance(actual, bool) is not isinstance(expected, bool):
+        raise RefusalError(GRANT_INVALID, f"the grant's {claim} is not that of the command")
+
+
+def _check_expiry_agrees(exp: object, expires_at: int | None) -> None:
+    """`exp` counts seconds and `expires_at` has milliseconds: the same moment may differ by less than a second."""
+    if exp is None and expires_at is None:
+        return
+    if not isinstance(exp, int | float) or expires_at is None or not abs(exp * SECOND_MS - expires_at) < SECOND_MS:
+        raise RefusalError(GRANT_INVALID, "the grant's exp is not that of the command")
+
+
+def _check_generation(said: int, own: int) -> None:
+    if said < own:
+        raise RefusalError(STALE_GENERATION, f"the command is for generation {said}, this binding is {own}")
+    if said > own:
+        raise RefusalError(GENERATION_MISMATCH, f"the command is for generation {said}, this binding is {own}")

@@ -1,0 +1,56 @@
+"""The last command ids and what became of them: outside what a reset wipes, so that nothing is ever done twice."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from device_sim.signals import AckStatus, Publish
+from device_sim.wire import acknowledgement
+
+REMEMBERED = 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The final word on one command, repeated whenever it is delivered again."""
+
+    command_id: str
+    type: str
+    status: AckStatus
+    receipt: str
+    result: Mapping[str, Any] | None = None
+    error: Mapping[str, str] | None = None
+
+    def stored(self) -> dict[str, Any]:
+        """As it lies in the flash."""
+        return asdict(self)
+
+    def acknowledge(self) -> Publish:
+        """Say it; the same bytes each time."""
+        payload = acknowledgement(
+            self.command_id, self.status, receipt=self.receipt, result=self.result, error=self.error
+        )
+        return Publish("ack", payload, self.command_id, self.type, self.status)
+
+
+class Journal:
+    """The newest `REMEMBERED` outcomes, oldest first."""
+
+    def __init__(self, outcomes: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._outcomes = [Outcome(**each) for each in outcomes][-REMEMBERED:]
+
+    def find(self, command_id: str, command_type: str) -> Outcome | None:
+        """Return what became of a command, if it is still remembered."""
+        for each in self._outcomes:
+            if (each.command_id, each.type) == (command_id, command_type):
+                return each
+        return None
+
+    def remember(self, outcome: Outcome) -> None:
+        """Add one and forget the oldest; the same id again replaces its entry."""
+        others = [each for each in self._outcomes if each.command_id != outcome.command_id]
+        self._outcomes = [*others, outcome][-REMEMBERED:]
+
+    def stored(self) -> list[dict[str, Any]]:
+        """As it lies in the flash."""
+        return [each.stored() for each in self._outcomes]

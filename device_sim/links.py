@@ -1,0 +1,105 @@
+"""One open link of a device: its radio, the task that keeps it up, and the faults on its way."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from device_sim.app import GatewayApi
+from device_sim.backoff import Backoff
+from device_sim.errors import RadioError
+from device_sim.options import Options
+from device_sim.radio import MqttRadio, Radio
+from device_sim.relay import BleRelay, HttpRadio
+from device_sim.signals import CommandReceived, Input, LinkUp, OpenLink, Publish
+
+LOST = "a fault lost it on the way"
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An input, and the link it came over: what a closed link still says is not heard any more."""
+
+    link: "Link | None"
+    event: Input
+
+
+class Link:
+    """Opened by the firmware's `OpenLink`; everything it hears goes to `hear` as `Arrival`."""
+
+    def __init__(
+        self,
+        wanted: OpenLink,
+        hear: Callable[[Arrival], None],
+        api: GatewayApi,
+        backoff: Backoff,
+        options: Options,
+    ) -> None:
+        self._hear = hear
+        self._faults = options.faults
+        self._radio = self._make(wanted, api, backoff, options)
+        self._task: asyncio.Task[None] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def open(self, tasks: asyncio.TaskGroup, name: str) -> None:
+        """Keep the radio up from now on."""
+        self._task = tasks.create_task(self._radio.run(), name=f"radio of {name}")
+
+    async def close(self) -> None:
+        """Say goodbye and disconnect."""
+        self._forget_timers()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def lose_power(self) -> None:
+        """Be gone without a word."""
+        self._radio.cut()
+        await self.close()
+
+    async def publish(self, what: Publish) -> None:
+        """Send every copy that the faults leave of a message.
+
+        Raises:
+            RadioError: nobody confirmed it; the link is given up.
+        """
+        copies = self._faults.copies("outgoing")
+        if not copies:
+            self._radio.cut()
+            raise RadioError(LOST)
+        for delay in sorted(copies):
+            await asyncio.sleep(delay)
+            await self._radio.publish(what)
+
+    def _make(self, wanted: OpenLink, api: GatewayApi, backoff: Backoff, options: Options) -> Radio:
+        if wanted.connection == "ble":
+            return BleRelay(wanted.binding, self._arrive, api)
+        if options.transport == "http":
+            return HttpRadio(wanted.binding, wanted.connection, self._arrive, api)
+        return MqttRadio(wanted.binding, wanted.connection, self._arrive, backoff, options)
+
+    def _arrive(self, event: Input) -> None:
+        if isinstance(event, LinkUp):
+            self._arm_flap()
+        if not isinstance(event, CommandReceived):
+            self._hear(Arrival(self, event))
+            return
+        for delay in self._faults.copies("incoming"):
+            if delay > 0:
+                self._later(delay, lambda: self._hear(Arrival(self, event)))
+            else:
+                self._hear(Arrival(self, event))
+
+    def _arm_flap(self) -> None:
+        lifetime = self._faults.link_lifetime()
+        if lifetime is not None:
+            self._later(lifetime, self._radio.cut)
+
+    def _later(self, delay: float, act: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers = [each for each in self._timers if each.when() > loop.time()]
+        self._timers.append(loop.call_later(delay, act))
+
+    def _forget_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()

@@ -1,0 +1,70 @@
+"""The life of one device as the command line shows it: provisioned, alive, reset, and perhaps provisioned again."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from device_sim.device import State
+from device_sim.errors import ApiError
+from device_sim.runtime import SimulatedDevice
+
+RESET_PENDING_TRIES = 20
+RESET_PENDING_PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done with one device."""
+
+    end_user_id: str
+    supersede_reset: bool = False
+    reprovision: bool = False
+    until_reset: bool = False
+
+
+async def live(device: SimulatedDevice, plan: Plan, say_unpaired: Callable[[], None]) -> None:
+    """Provision the device unless it is, and let it live; returns after a reset if the plan says so.
+
+    Raises:
+        SimulatorError: provisioning failed.
+    """
+    if device.binding is None:
+        await device.provision(end_user_id=plan.end_user_id, supersede_reset=plan.supersede_reset)
+    running = asyncio.create_task(device.run(), name=device.serial)
+    following = asyncio.create_task(_follow(device, plan, say_unpaired))
+    try:
+        await asyncio.wait((running, following), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        running.cancel()
+        following.cancel()
+        await asyncio.wait((running, following))
+    for task in (running, following):
+        if not task.cancelled():
+            task.result()
+
+
+async def _follow(device: SimulatedDevice, plan: Plan, say_unpaired: Callable[[], None]) -> None:
+    """Wait for resets, and do what the plan says after each."""
+    await device.wait_for_fact("powered_on")
+    while True:
+        await device.wait_for(State.UNPROVISIONED)
+        if plan.until_reset:
+            return
+        if not plan.reprovision:
+            say_unpaired()
+            await asyncio.Event().wait()
+        await _provision_again(device, plan)
+
+
+async def _provision_again(device: SimulatedDevice, plan: Plan) -> None:
+    """Bind anew; the gateway may not have taken the word about the reset yet, so `reset_pending` is asked again."""
+    for _ in range(RESET_PENDING_TRIES - 1):
+        try:
+            await device.provision(end_user_id=plan.end_user_id, supersede_reset=plan.supersede_reset)
+        except ApiError as error:
+            if error.code != "reset_pending":
+                raise
+            await asyncio.sleep(RESET_PENDING_PAUSE_SECONDS)
+        else:
+            return
+    await device.provision(end_user_id=plan.end_user_id, supersede_reset=plan.supersede_reset)

@@ -1,0 +1,41 @@
+"""What a simulated device can be told beyond the ordinary; each has a default that suits a trial."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from device_sim.faults import Faults, NoFaults
+
+RadioKind = Literal["wifi", "cellular", "ble"]
+MqttVersion = Literal["3.1.1", "5"]
+Transport = Literal["mqtt", "http"]
+CELLULAR_APN = "iot.example"
+
+
+def wall_clock() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a device differs from the usual one.
+
+    `transport` is what WiFi and the modem carry; `ca_file` (PEM) replaces the system's authorities for MQTT over TLS;
+    `wifi_network` is what the companion app gives to a WiFi device; `backoff_first` and `backoff_longest` bound the
+    pauses between connections, in seconds.
+    """
+
+    faults: Faults = field(default_factory=NoFaults)
+    transport: Transport = "mqtt"
+    mqtt_version: MqttVersion = "3.1.1"
+    keepalive_seconds: int = 30
+    backoff_first: float = 0.5
+    backoff_longest: float = 60.0
+    ca_file: str | None = None
+    model: str = "bota_pin"
+    name: str | None = None
+    firmware_version: str = "1.4.2"
+    wifi_network: Mapping[str, str] = field(default_factory=lambda: {"ssid": "home", "psk": "correct horse"})
+    clock: Callable[[], int] = wall_clock

@@ -1,0 +1,240 @@
+"""Real connections: MQTT over WiFi or the modem. The only file here that imports aiomqtt."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import aiomqtt
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from device_sim.backoff import Backoff
+from device_sim.binding import Binding
+from device_sim.errors import RadioError
+from device_sim.options import Options
+from device_sim.signals import (
+    CommandReceived,
+    Connection,
+    Input,
+    LinkDown,
+    LinkRefused,
+    LinkUp,
+    Publish,
+    RefusalReceived,
+)
+from device_sim.wire import OFFLINE, Topics
+
+Deliver = Callable[[Input], None]
+
+QOS = 1
+CONFIRM_SECONDS = 10.0
+SESSION_EXPIRY_SECONDS = 60 * 24 * 3600
+REPORT_AFTER_REFUSALS = 3
+NOT_AUTHORISED = frozenset({0x86, 0x87, 0x8A})  # bad user name or password · not authorised · banned (MQTT 5, 3.2.2.2)
+FIRST_FAILURE_CODE = 0x80
+
+
+class Radio(Protocol):
+    """A link that keeps itself up: `run` it as a task, `publish` through it, cancel the task to close it."""
+
+    async def run(self) -> None:
+        """Connect, and connect again, until cancelled."""
+
+    async def publish(self, what: Publish) -> None:
+        """Send one message and wait until it is confirmed; raises `RadioError` when it isn't."""
+
+    def cut(self) -> None:
+        """Break the connection as a lost link or a dead battery does: without a goodbye."""
+
+
+class MqttRadio:
+    """One device's MQTT connection: user name and client id are its device id, the password is its token.
+
+    A persistent session, a retained last will, QoS 1 both ways, every command topic by its full name (section 3).
+    """
+
+    def __init__(
+        self,
+        binding: Binding,
+        connection: Connection,
+        deliver: Deliver,
+        backoff: Backoff,
+        options: Options,
+    ) -> None:
+        self._binding = binding
+        self._connection = connection
+        self._deliver = deliver
+        self._backoff = backoff
+        self._options = options
+        self._topics = Topics(binding.device_id, binding.mqtt.topic_prefix)
+        self._client: aiomqtt.Client | None = None
+        self._lost = asyncio.Event()
+
+    async def run(self) -> None:
+        """Connect, and connect again with growing pauses, until cancelled."""
+        while True:
+            delay = await self._one_connection()
+            await asyncio.sleep(delay)
+
+    async def publish(self, what: Publish) -> None:
+        """Send with QoS 1 and wait for the PUBACK; a link that gives none within 10 s is given up."""
+        client = self._client
+        if client is None:
+            raise RadioError("the link is down")
+        sending = asyncio.ensure_future(self._send(client, what))
+        lost = asyncio.ensure_future(self._lost.wait())
+        try:
+            await asyncio.wait((sending, lost), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            lost.cancel()
+            if not sending.done():
+                sending.cancel()
+        if not sending.done():
+            raise RadioError("the link went down before the PUBACK")
+        self._check_sent(sending)
+
+    def cut(self) -> None:
+        """Shut the socket without a DISCONNECT, so that the broker publishes the will [MQTT-3.1.2-8]."""
+        if self._client is None:
+            return
+        sock = self._client._client.socket()  # noqa: SLF001  # aiomqtt knows no way to break off without a goodbye
+        self._client = None
+        if isinstance(sock, socket.socket):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    async def _send(self, client: aiomqtt.Client, what: Publish) -> None:
+        await client.publish(
+            self._topic(what), what.payload, qos=QOS, retain=what.kind == "status", timeout=CONFIRM_SECONDS
+        )
+
+    def _check_sent(self, sending: "asyncio.Future[None]") -> None:
+        try:
+            sending.result()
+        except (aiomqtt.MqttError, OSError, ValueError) as error:
+            self.cut()
+            raise RadioError(str(error)) from error
+
+    def _topic(self, what: Publish) -> str:
+        return self._topics.ack(str(what.command_type)) if what.kind == "ack" else self._topics.of(what.kind)
+
+    async def _one_connection(self) -> float:
+        """Live one connection to its end and return the pause after it, in seconds."""
+        up_since: float | None = None
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                client = await self._connect(stack)
+                up_since = time.monotonic()
+                await self._session(client)
+            reason = "the connection was closed"
+        except aiomqtt.MqttError as error:
+            if _refused(error):
+                return self._refused(str(error))
+            reason = str(error)
+        self._deliver(LinkDown(reason))
+        return self._backoff.after_loss(held=0.0 if up_since is None else time.monotonic() - up_since)
+
+    async def _connect(self, stack: contextlib.AsyncExitStack) -> aiomqtt.Client:
+        """Connect; paho does it in a thread that can't be cancelled, so a cancellation waits for it and closes."""
+        client = self._new_client()
+        entering = asyncio.ensure_future(stack.enter_async_context(client))
+        try:
+            return await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await entering
+            raise
+
+    async def _session(self, client: aiomqtt.Client) -> None:
+        answers = await client.subscribe([(topic, QOS) for topic in self._topics.subscriptions()])
+        if any(_code(each) >= FIRST_FAILURE_CODE for each in answers):
+            raise aiomqtt.MqttError("the broker refused a subscription to one of this device's own topics")
+        self._client, self._lost = client, asyncio.Event()
+        self._deliver(LinkUp(self._connection, "mqtt"))
+        try:
+            async for message in client.messages:
+                self._receive(message)
+        except asyncio.CancelledError:
+            if self._client is not None:
+                await self._say_goodbye(client)
+            raise
+        finally:
+            self._client = None
+            self._lost.set()
+
+    async def _say_goodbye(self, client: aiomqtt.Client) -> None:
+        """A DISCONNECT discards the will [MQTT-3.14.4-3], so say `offline` ourselves; a dead link needs no word."""
+        with contextlib.suppress(aiomqtt.MqttError, OSError):
+            await client.publish(self._topics.of("status"), OFFLINE, qos=QOS, retain=True, timeout=1)
+
+    def _receive(self, message: aiomqtt.Message) -> None:
+        payload = bytes(message.payload)
+        topic = message.topic.value
+        if topic == self._topics.of("errors"):
+            self._deliver(RefusalReceived(payload))
+        else:
+            self._deliver(CommandReceived(topic.rpartition("/")[2], payload))
+
+    def _refused(self, reason: str) -> float:
+        delay = self._backoff.after_refusal()
+        if self._backoff.refusals == REPORT_AFTER_REFUSALS:
+            self._deliver(LinkRefused(self._backoff.refusals, reason))
+        return delay
+
+    def _new_client(self) -> aiomqtt.Client:
+        endpoint, modern = self._binding.mqtt, self._options.mqtt_version == "5"
+        return aiomqtt.Client(
+            endpoint.host,
+            endpoint.port,
+            username=self._binding.device_id,
+            password=self._binding.device_token,
+            identifier=self._binding.device_id,
+            protocol=aiomqtt.ProtocolVersion.V5 if modern else aiomqtt.ProtocolVersion.V311,
+            will=aiomqtt.Will(self._topics.of("status"), OFFLINE, qos=QOS, retain=True),
+            clean_session=None if modern else False,
+            clean_start=False if modern else MQTT_CLEAN_START_FIRST_ONLY,  # paho insists on it before MQTT 5
+            properties=_session_expiry() if modern else None,
+            keepalive=self._options.keepalive_seconds,
+            timeout=CONFIRM_SECONDS,
+            # A PUBACK and the acknowledgement right behind it would wait 40 ms for each other's TCP ACK.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            tls_context=_tls(self._options.ca_file) if endpoint.tls else None,
+        )
+
+
+class _ClosingSocket(ssl.SSLSocket):
+    """Closes when its handshake fails; paho 2.2 leaves such a socket open."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # the signature of ssl
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
+def _tls(ca_file: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca_file)
+    context.sslsocket_class = _ClosingSocket
+    return context
+
+
+def _session_expiry() -> Properties:
+    """MQTT 5 ends a session with its connection unless told for how many seconds it should outlive it."""
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it without types
+    properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
+    return properties
+
+
+def _refused(error: aiomqtt.MqttError) -> bool:
+    return isinstance(error, aiomqtt.MqttCodeError) and _code(error.rc) in NOT_AUTHORISED
+
+
+def _code(answer: int | ReasonCode | None) -> int:
+    return answer.value if isinstance(answer, ReasonCode) else int(answer or 0)

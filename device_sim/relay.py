@@ -1,0 +1,81 @@
+"""Links over HTTP: a companion app that relays a BLE-only device's heartbeats, and a device that speaks HTTP itself."""
+
+import asyncio
+import json
+
+from device_sim.app import GatewayApi
+from device_sim.binding import Binding
+from device_sim.errors import ApiError, RadioError, SimulatorError
+from device_sim.radio import REPORT_AFTER_REFUSALS, Deliver
+from device_sim.signals import CommandReceived, Connection, LinkRefused, LinkUp, Publish
+
+UNAUTHORIZED = 401
+
+
+class BleRelay:
+    """A companion app in reach: it relays heartbeats with its API key and never brings a command (section 4)."""
+
+    def __init__(self, binding: Binding, deliver: Deliver, api: GatewayApi) -> None:
+        self._binding = binding
+        self._deliver = deliver
+        self._api = api
+
+    async def run(self) -> None:
+        """Stay in reach until cancelled."""
+        self._deliver(LinkUp("ble", "ble"))
+        await asyncio.Event().wait()
+
+    async def publish(self, what: Publish) -> None:
+        """Relay a heartbeat; nothing else can be said over BLE."""
+        if what.kind != "heartbeat":
+            raise RadioError(f"a companion app relays no {what.kind}")
+        try:
+            await self._api.relay_heartbeat(self._binding.device_id, what.payload)
+        except SimulatorError as error:
+            raise RadioError(str(error)) from error
+
+    def cut(self) -> None:
+        """Nothing to break: each relayed heartbeat is a call of its own."""
+
+
+class HttpRadio:
+    """A device that has HTTP instead of MQTT: commands come with the answers to its heartbeats."""
+
+    def __init__(self, binding: Binding, connection: Connection, deliver: Deliver, api: GatewayApi) -> None:
+        self._binding = binding
+        self._connection = connection
+        self._deliver = deliver
+        self._api = api
+        self._refusals = 0
+
+    async def run(self) -> None:
+        """Be there until cancelled."""
+        self._deliver(LinkUp(self._connection, "http"))
+        await asyncio.Event().wait()
+
+    async def publish(self, what: Publish) -> None:
+        """Send a heartbeat or an acknowledgement with the device's own token."""
+        try:
+            await self._send(what)
+        except SimulatorError as error:
+            self._count_refusal(error)
+            raise RadioError(str(error)) from error
+        self._refusals = 0
+
+    def cut(self) -> None:
+        """Nothing to break: each message is a call of its own."""
+
+    async def _send(self, what: Publish) -> None:
+        token = self._binding.device_token
+        if what.kind == "ack":
+            await self._api.own_ack(token, str(what.command_id), what.payload)
+            return
+        for command in await self._api.own_heartbeat(token, what.payload):
+            self._deliver(CommandReceived(str(command.get("type")), json.dumps(command).encode()))
+
+    def _count_refusal(self, error: SimulatorError) -> None:
+        if not isinstance(error, ApiError) or error.status != UNAUTHORIZED:
+            return
+        self._refusals += 1
+        if self._refusals == REPORT_AFTER_REFUSALS:
+            self._deliver(LinkRefused(self._refusals, str(error)))

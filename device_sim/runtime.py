@@ -1,0 +1,276 @@
+"""A device that lives: carries out what the firmware says, one action after the other, on a real flash and radio."""
+
+import asyncio
+import json
+import random
+from collections import Counter, deque
+
+from device_sim import facts
+from device_sim.app import GatewayApi
+from device_sim.backoff import Backoff
+from device_sim.binding import Binding
+from device_sim.device import SERIAL, Device, State
+from device_sim.errors import PowerCutError, ProvisioningError, RadioError
+from device_sim.factlog import FactLog
+from device_sim.facts import Fact, OnFact
+from device_sim.flash import Flash, manufacture, power_on
+from device_sim.links import Arrival, Link
+from device_sim.options import CELLULAR_APN, Options, RadioKind
+from device_sim.signals import (
+    Action,
+    EraseFlash,
+    HeartbeatDue,
+    Input,
+    OpenLink,
+    Provisioned,
+    Publish,
+    Published,
+    PublishFailed,
+    Reboot,
+    Tell,
+    WifiGiven,
+    WriteFlash,
+)
+
+
+class SimulatedDevice:
+    """One device with its companion app, against a real gateway.
+
+    `radio` is what it was built with: `wifi` gets a network when it is provisioned, `cellular` has a modem, `ble` has
+    its heartbeats relayed by the app until `give_wifi`. `interval` is seconds between heartbeats. `rng` decides
+    everything random. `on_fact` hears of everything that happens, in order. A flash that has a serial number already
+    keeps it, and `serial` must be the same.
+    """
+
+    def __init__(
+        self,
+        *,
+        serial: str,
+        flash: Flash,
+        api: GatewayApi,
+        radio: RadioKind = "wifi",
+        interval: float = 60.0,
+        rng: random.Random | None = None,
+        on_fact: OnFact | None = None,
+        options: Options | None = None,
+    ) -> None:
+        self.serial = serial
+        self.radio = radio
+        self.flash = flash
+        self._api = api
+        self._interval = interval
+        self._options = options or Options()
+        self._rng = rng or random.Random()  # noqa: S311  # a simulation; every secret comes from the gateway
+        self._backoff = Backoff(
+            random.Random(self._rng.random()),  # noqa: S311  # the same
+            first=self._options.backoff_first,
+            longest=self._options.backoff_longest,
+        )
+        self._log = FactLog(serial, self._options.clock, on_fact)
+        self._device = Device(self._rng)
+        self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
+        self._one_at_a_time = asyncio.Lock()
+        self._link: Link | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+
+    @property
+    def state(self) -> State:
+        """Where in its life the device is."""
+        return self._device.state
+
+    @property
+    def facts(self) -> list[Fact]:
+        """What happened, oldest first; the newest 10,000 are kept."""
+        return self._log.facts
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each fact happened since the beginning, by name."""
+        return self._log.counts
+
+    @property
+    def binding(self) -> Binding | None:
+        """What lies in the flash of the last bind; None when unpaired."""
+        return Binding.from_flash(self.flash.wiped_area)
+
+    async def provision(self, *, end_user_id: str, supersede_reset: bool = False) -> Binding:
+        """Register and bind over HTTP as the companion app does, then write the binding to the device over BLE.
+
+        Raises:
+            ProvisioningError: the device is paired; it has to be reset first.
+            SimulatorError: what the gateway or the way to it said (see `GatewayApi`).
+        """
+        if self.binding is not None:
+            raise ProvisioningError(f"{self.serial} is paired already; reset it before it is bound anew")
+        self._manufacture()
+        device_id = await self._register()
+        binding = await self._api.bind(device_id, end_user_id, supersede_reset=supersede_reset)
+        self._log.add("bound", device_id=device_id, end_user_id=end_user_id, generation=binding.generation)
+        networks = (self._options.wifi_network,) if self.radio == "wifi" else ()
+        if self._tasks is None:
+            await self._feed(power_on(self.flash))
+        await self._feed(Provisioned(binding, networks))
+        return binding
+
+    async def run(self) -> None:
+        """Live until cancelled: power on, connect, send heartbeats, obey.
+
+        Raises:
+            ProvisioningError: the flash belongs to another serial number.
+        """
+        self._manufacture()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                tasks.create_task(self._beat(), name=f"heartbeats of {self.serial}")
+                await self._feed(power_on(self.flash))
+                while True:
+                    arrival = await self._arrivals.get()
+                    if arrival.link is None or arrival.link is self._link:
+                        await self._feed(arrival.event)
+        except Exception as error:
+            self._log.fail(error)
+            raise
+        finally:
+            self._tasks = self._link = None
+
+    def give_wifi(self, ssid: str, psk: str) -> None:
+        """Let the companion app add a WiFi network over BLE; the device then comes up over MQTT."""
+        self._arrivals.put_nowait(Arrival(None, WifiGiven(ssid, psk)))
+
+    async def cut_power(self) -> None:
+        """Cut the power, however far it got, and switch it on again."""
+        async with self._one_at_a_time:
+            await self._lose_power("now")
+            await self._process(power_on(self.flash))
+
+    async def wait_for(self, state: State | str) -> None:
+        """Wait until the device is in a state; returns at once when it is."""
+        await self._log.until(lambda: self.state == state)
+
+    async def wait_for_fact(self, name: str, *, count: int = 1) -> Fact:
+        """Wait until a fact happened `count` times since the beginning, and return the newest of that name."""
+        await self._log.until(lambda: self.counts[name] >= count)
+        return next(each for each in reversed(self.facts) if each.name == name)
+
+    # --- the companion app --------------------------------------------------------------------------------------------
+
+    async def _register(self) -> str:
+        options = self._options
+        device = await self._api.register(
+            self.serial, model=options.model, name=options.name, firmware_version=options.firmware_version
+        )
+        self._log.add("registered", device_id=device["id"])
+        return str(device["id"])
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def _manufacture(self) -> None:
+        apn = CELLULAR_APN if self.radio == "cellular" else None
+        manufacture(self.flash, serial=self.serial, firmware_version=self._options.firmware_version, cellular_apn=apn)
+        if self.flash.kept_area[SERIAL] != self.serial:
+            raise ProvisioningError(f"this flash belongs to {self.flash.kept_area[SERIAL]}, not to {self.serial}")
+
+    async def _beat(self) -> None:
+        """Say when a heartbeat is due; a tenth of jitter keeps a fleet from beating as one."""
+        while True:
+            await asyncio.sleep(self._interval * self._rng.uniform(0.9, 1.1))
+            if self._arrivals.empty():
+                self._arrivals.put_nowait(Arrival(None, HeartbeatDue()))
+
+    async def _feed(self, event: Input) -> None:
+        async with self._one_at_a_time:
+            await self._process(event)
+
+    async def _process(self, event: Input) -> None:
+        """Give one input to the firmware, carry out what it says, and give it what comes of that."""
+        waiting = deque([event])
+        while waiting:
+            try:
+                waiting.extend(await self._react(waiting.popleft()))
+            except PowerCutError as cut:
+                await self._lose_power(str(cut))
+                waiting = deque([power_on(self.flash)])
+
+    async def _react(self, event: Input) -> list[Input]:
+        before = self.state
+        actions = self._device.handle(event, self._options.clock())
+        answers: list[Input] = []
+        if self.state is not before:
+            self._log.add("state", before=str(before), after=str(self.state))
+        for action in actions:
+            self._options.faults.before(action)
+            answer = await self._carry_out(action)
+            if answer is not None:
+                answers.append(answer)
+        return answers
+
+    async def _carry_out(self, action: Action) -> Input | None:
+        match action:
+            case Tell():
+                self._log.add(action.name, **action.details)
+            case Publish():
+                return await self._publish(action)
+            case WriteFlash():
+                self.flash.write(action.area, action.name, action.value)
+                self._tell_flash(action)
+            case EraseFlash():
+                self.flash.erase(action.area, action.name)
+                self._tell_flash(action)
+            case OpenLink():
+                await self._open(action)
+            case Reboot():
+                return await self._reboot()
+        return None
+
+    def _tell_flash(self, action: WriteFlash | EraseFlash) -> None:
+        name, details = facts.of_flash(action)
+        self._log.add(name, **details)
+
+    async def _publish(self, what: Publish) -> Published | PublishFailed:
+        try:
+            await self._send(what)
+        except RadioError as error:
+            self._log.add("not_sent", kind=what.kind, reason=str(error))
+            return PublishFailed(what, str(error))
+        self._tell_sent(what)
+        return Published(what)
+
+    async def _send(self, what: Publish) -> None:
+        if self._link is None:
+            raise RadioError("no link is open")
+        await self._link.publish(what)
+
+    def _tell_sent(self, what: Publish) -> None:
+        body = json.loads(what.payload)
+        if what.kind == "ack":
+            self._log.add("acknowledged", type=what.command_type, **body)
+        else:
+            self._log.add(what.kind, **body)
+
+    # --- power and link -----------------------------------------------------------------------------------------------
+
+    async def _open(self, wanted: OpenLink) -> None:
+        await self._close()
+        if self._tasks is None:
+            return
+        self._link = Link(wanted, self._arrivals.put_nowait, self._api, self._backoff, self._options)
+        self._link.open(self._tasks, self.serial)
+
+    async def _close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    async def _reboot(self) -> Input:
+        paired = self.binding is not None
+        self._log.add("rebooting", paired=paired)
+        await self._close()
+        return power_on(self.flash)
+
+    async def _lose_power(self, step: str) -> None:
+        self._log.add("power_cut", step=step)
+        link, self._link = self._link, None
+        self._device = Device(self._rng)
+        if link is not None:
+            await link.lose_power()

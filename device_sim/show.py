@@ -1,0 +1,68 @@
+"""What the command line prints: facts as lines or JSON, a fleet as a progress bar and a table."""
+
+import asyncio
+import contextlib
+import json
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from device_sim.facts import Fact
+from device_sim.fleet import Fleet
+from device_sim.wire import rfc3339
+
+TICK_SECONDS = 0.25
+HIDDEN = frozenset({"state", "flash_written", "flash_erased", "status"})  # each has a fact beside it that says more
+
+
+def print_line(fact: Fact) -> None:
+    """One fact for people; the time is UTC."""
+    if fact.name not in HIDDEN:
+        click.echo(f"{rfc3339(fact.at)[11:23]}  {fact.serial}  {fact.text}")
+
+
+def print_json(fact: Fact) -> None:
+    """One fact for a machine."""
+    click.echo(json.dumps(fact.as_dict(), ensure_ascii=False))
+
+
+class FleetView:
+    """Shows a fleet while it is provisioned and lives; `quiet` shows nothing. Works without a terminal."""
+
+    def __init__(self, fleet: Fleet, *, quiet: bool) -> None:
+        self._fleet = fleet
+        self._console = Console(quiet=quiet)
+
+    async def live(self, duration: float | None) -> None:
+        """Provision, then let the fleet live for `duration` seconds, or until cancelled."""
+        with self._progress() as progress:
+            bound = progress.add_task("provisioning", total=len(self._fleet.devices))
+            await self._fleet.provision(on_done=lambda: progress.advance(bound))
+            if len(self._fleet.failures) == len(self._fleet.devices):
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(duration), asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._watch(progress, duration))
+                    await self._fleet.run()
+
+    def print_summary(self) -> None:
+        """The table at the end: a column per radio, which fits a narrow terminal."""
+        columns = [asdict(row) for row in self._fleet.summary()]
+        table = Table("", *(str(column.pop("radio")) for column in columns), title=f"fleet of seed {self._fleet.seed}")
+        for name in columns[0]:
+            table.add_row(name.replace("_", " "), *(str(column[name]) for column in columns))
+        self._console.print(table)
+
+    async def _watch(self, progress: Progress, duration: float | None) -> None:
+        living = progress.add_task("alive", total=duration)
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            online = sum(row.online for row in self._fleet.summary())
+            progress.update(living, advance=TICK_SECONDS, description=f"alive, {online} online")
+
+    def _progress(self) -> Progress:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        return Progress(*columns, console=self._console)

@@ -1,0 +1,127 @@
+"""The contract's bytes as a device writes and reads them: kept apart from the gateway's, so that a drift shows."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+COMMAND_TYPES = ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot")
+ONLINE = b'{"status":"online"}'
+OFFLINE = b'{"status":"offline"}'
+
+
+class MalformedError(Exception):
+    """A command's payload is not one that section 3 of the contract describes."""
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The names of one device's topics (section 3 of the contract)."""
+
+    device_id: str
+    prefix: str = ""
+
+    def of(self, what: str) -> str:
+        """The full name of `heartbeat`, `status`, `errors`, …."""
+        return f"{self.prefix}devices/{self.device_id}/{what}"
+
+    def command(self, command_type: str) -> str:
+        """Where commands of one type lie retained."""
+        return self.of(f"commands/{command_type}")
+
+    def ack(self, command_type: str) -> str:
+        """Where commands of one type are acknowledged."""
+        return self.of(f"commands/{command_type}/ack")
+
+    def subscriptions(self) -> list[str]:
+        """Every topic a device reads, by its full name: some brokers give no retained messages to a wildcard."""
+        return [*(self.command(each) for each in COMMAND_TYPES), self.of("errors")]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command as it arrived; nothing of it is believed before its grant was checked."""
+
+    id: str
+    type: str
+    binding_generation: int
+    expires_at: int | None  # milliseconds since the epoch
+    grant_token: str
+
+
+def parse_command(payload: bytes) -> Command:
+    """Read a command's payload.
+
+    Raises:
+        MalformedError: it is not a JSON object, or a field is missing or of another type.
+    """
+    try:
+        raw = json.loads(payload)
+        return Command(
+            id=_text(raw["id"]),
+            type=_text(raw["type"]),
+            binding_generation=_integer(raw["binding_generation"]),
+            expires_at=None if raw.get("expires_at") is None else milliseconds(_text(raw["expires_at"])),
+            grant_token=_text(raw["grant_token"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise MalformedError(f"{type(error).__name__}: {error}") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string, got {type(value).__name__}")
+    return value
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"expected an integer, got {type(value).__name__}")
+    return value
+
+
+def milliseconds(text: str) -> int:
+    """RFC 3339 with an offset or `Z` → milliseconds since the epoch.
+
+    Raises:
+        ValueError: it is not that, or says no offset.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no offset")
+    return round(moment.timestamp() * 1000)
+
+
+def rfc3339(at: int) -> str:
+    """Milliseconds since the epoch → `2026-11-01T12:00:00.000Z`."""
+    moment = datetime.fromtimestamp(at // 1000, tz=UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at % 1000:03d}Z"
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """Compact JSON, fields in the order given, absent ones left out."""
+    present = {name: each for name, each in value.items() if each is not None}
+    return json.dumps(present, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def receipt(token: str, command_id: str, status: str, generation: int) -> str:
+    """base64url(HMAC-SHA256(SHA-256(token), "command_id|status|binding_generation")), without padding (section 3)."""
+    key = hashlib.sha256(token.encode()).digest()
+    word = hmac.new(key, f"{command_id}|{status}|{generation}".encode(), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(word).rstrip(b"=").decode()
+
+
+def acknowledgement(
+    command_id: str,
+    status: str,
+    *,
+    receipt: str,
+    result: Mapping[str, Any] | None = None,
+    error: Mapping[str, str] | None = None,
+) -> bytes:
+    """The payload of `commands/{type}/ack`."""
+    return encode({"command_id": command_id, "status": status, "result": result, "error": error, "receipt": receipt})

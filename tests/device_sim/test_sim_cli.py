@@ -1,0 +1,317 @@
+"""`device-sim` as a person meets it: help, errors that say what to do, a life that ends cleanly."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from sim_stage import Stage, a_stage
+from sim_support import API_KEY, GUARD_SECONDS
+
+from device_sim.cli import main, parse_mix
+from device_sim.errors import AnswerError, ApiError, SimulatorError, UnreachableError
+from device_sim.remedies import BY_CODE, remedy
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    """A stage of the test's own."""
+    async with a_stage(tmp_path) as stage, asyncio.timeout(GUARD_SECONDS):
+        yield stage
+
+
+@dataclass
+class Program:
+    """A `device-sim` that runs."""
+
+    process: asyncio.subprocess.Process
+    seen: list[str]
+
+    async def line(self, part: str) -> str:
+        """Read on until a line has this in it."""
+        assert self.process.stdout is not None
+        while line := (await self.process.stdout.readline()).decode():
+            self.seen.append(line)
+            if part in line:
+                return line
+        raise AssertionError(f"{part!r} never came: {''.join(self.seen)}")
+
+    async def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return await self.finished()
+
+    async def finished(self) -> int:
+        """Wait for the end and return the exit code."""
+        assert self.process.stdout is not None
+        self.seen.append((await self.process.stdout.read()).decode())
+        return await self.process.wait()
+
+    @property
+    def output(self) -> str:
+        """Everything it said that was read."""
+        return "".join(self.seen)
+
+
+@contextlib.asynccontextmanager
+async def device_sim(*arguments: str, env: dict[str, str] | None = None) -> AsyncIterator[Program]:
+    """Run the program; both of its outputs are one, and it is killed if the block leaves it behind."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "device_sim",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error::ResourceWarning", **(env or {})},
+    )
+    try:
+        yield Program(process, [])
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+def run_arguments(stage: Stage, *more: str) -> list[str]:
+    """`run` against the stage, with quick heartbeats."""
+    return ["run", "--url", stage.door.url, "--key", API_KEY, "--serial", "SN1", "--interval", "0.1", *more]
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command of the program."""
+    yield "device-sim", main
+    yield from main.commands.items()
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()))
+def test_help(name: str, command: click.Command) -> None:
+    """Every command explains itself with an example, every option has a text."""
+    result = CliRunner().invoke(command, ["--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.output, name
+    assert "device-sim " in result.output
+    for parameter in command.params:
+        assert isinstance(parameter, click.Option)
+        assert parameter.help, parameter.name
+
+
+def test_help_says_the_rest() -> None:
+    """Exit codes and shell completion stand in the help."""
+    output = CliRunner().invoke(main, ["-h"]).output
+    assert "0 done, 1 failure" in output
+    assert "_DEVICE_SIM_COMPLETE=bash_source" in output
+
+
+def test_version() -> None:
+    """It says which version it is."""
+    result = CliRunner().invoke(main, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith("device-sim, version ")
+
+
+# --- wrong usage: exit code 2 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run"], "an API key is needed"),
+        (["run", "--key", "k", "--radio", "lora"], "'lora' is not one of"),
+        (["run", "--key", "k", "--interval", "0"], "0.0 is not in the range"),
+        (["fleet", "--key", "k", "--radio-mix", "wifi"], "should be RADIO=WEIGHT"),
+        (["fleet", "--key", "k", "--radio-mix", "lora=1"], "should be RADIO=WEIGHT"),
+        (["fleet", "--key", "k", "--radio-mix", "wifi=0"], "above 0"),
+        (["fleet", "--key", "k", "--count", "0"], "0 is not in the range"),
+        (["fly"], "No such command"),
+    ],
+)
+def test_usage(arguments: list[str], says: str) -> None:
+    """Wrong usage is exit code 2 and a message about it."""
+    result = CliRunner(env={"GATEWAY_API_KEY": ""}).invoke(main, arguments)
+    assert result.exit_code == 2
+    assert says in result.output
+
+
+def test_mix() -> None:
+    """Weights are read as written."""
+    assert parse_mix("wifi=6, ble=0.5") == {"wifi": 6.0, "ble": 0.5}
+
+
+# --- failures: exit code 1 --------------------------------------------------------------------------------------------
+
+
+async def test_no_gateway() -> None:
+    """Nobody at the URL: the message says how to start one."""
+    async with device_sim("run", "--url", "http://127.0.0.1:9", "--key", "k") as program:
+        assert await program.finished() == 1
+    assert program.output.startswith("error: no gateway answers at http://127.0.0.1:9")
+    assert "gateway serve" in program.output
+    assert "Traceback" not in program.output
+
+
+async def test_wrong_key(stage: Stage) -> None:
+    """A refused key: the message says how to make one. The environment is as good as the option."""
+    env = {"GATEWAY_URL": stage.door.url, "GATEWAY_API_KEY": "sk_test_wrong"}
+    async with device_sim("run", env=env) as program:
+        assert await program.finished() == 1
+    assert "401 unauthorized" in program.output
+    assert "gateway keys create" in program.output
+    assert "sk_test_wrong" not in program.output
+
+
+@pytest.mark.parametrize(
+    ("code", "says"), [("device_already_bound", "--flash that holds it"), ("reset_pending", "--supersede-reset")]
+)
+async def test_conflict(stage: Stage, code: str, says: str) -> None:
+    """A bind that is refused: the message says what the choices are."""
+    stage.door.refuse_bind = (409, code)
+    async with device_sim(*run_arguments(stage)) as program:
+        assert await program.finished() == 1
+    assert f"409 {code}" in program.output
+    assert says in program.output
+
+
+async def test_flash_of_another(stage: Stage, tmp_path: Path) -> None:
+    """A flash keeps its serial number; naming another is a mistake, not a new device."""
+    flash = str(tmp_path / "flash")
+    async with device_sim(*run_arguments(stage, "--flash", flash)) as program:
+        await program.line("online")
+        await program.end()
+    arguments = [*run_arguments(stage, "--flash", flash), "--serial", "SN2"]
+    async with device_sim(*arguments) as program:
+        assert await program.finished() == 2
+    assert "the flash belongs to SN1" in program.output
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UnreachableError("x"), AnswerError("x"), ApiError(401, "x", "x"), *(ApiError(409, code, "x") for code in BY_CODE)],
+)
+def test_every_expected_error_has_a_remedy(error: SimulatorError) -> None:
+    """Whoever meets one of these errors is told what to do."""
+    assert remedy(error)
+
+
+def test_unexpected_answers_have_none() -> None:
+    """Where the gateway's own message says it all, nothing is made up."""
+    assert remedy(ApiError(500, "internal_error", "x")) == remedy(SimulatorError("x")) == ""
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_run(stage: Stage, number: int) -> None:
+    """It provisions, comes online, tells a line per fact, and a signal ends it cleanly with 0."""
+    async with device_sim(*run_arguments(stage)) as program:
+        assert "bound to eu_simulated as dev_" in await program.line("bound")
+        await program.line("online over wifi (mqtt)")
+        await program.line("heartbeat: battery")
+        assert await program.end(number) == 0
+        await stage.hear("/status", b'{"status":"offline"}')
+    assert "Traceback" not in program.output
+    assert "dtok_" not in program.output
+
+
+async def test_until_reset(stage: Stage) -> None:
+    """`--until-reset` ends with 0 after the reset; as JSON every fact is an object."""
+    async with device_sim(*run_arguments(stage, "--until-reset", "--json")) as program:
+        bound = json.loads(await program.line('"bound"'))
+        await reset(stage, bound)
+        assert await program.finished() == 0
+    facts: list[dict[str, Any]] = [json.loads(line) for line in program.output.splitlines()]
+    assert [fact["what"] for fact in facts if fact["fact"] == "wiped"] == ["device_token", "pairing", "wifi_networks"]
+    assert all(fact["serial_number"] == "SN1" for fact in facts)
+
+
+async def reset(stage: Stage, bound: dict[str, Any]) -> None:
+    """Publish a reset for a device that was just bound."""
+    device_id, generation = bound["device_id"], bound["generation"]
+    payload = stage.door.signer.command(command_id=f"cmd_{generation}", device_id=device_id, generation=generation)
+    await stage.ear.publish(f"devices/{device_id}/commands/factory_reset", payload, qos=1, retain=True)
+
+
+async def test_stays_unpaired(stage: Stage, tmp_path: Path) -> None:
+    """After a reset it stays unpaired, and says how to provision it anew; the key is not in that line."""
+    async with device_sim(*run_arguments(stage, "--flash", str(tmp_path / "flash"))) as program:
+        words = (await program.line("bound to")).split()
+        await reset(stage, {"device_id": words[words.index("as") + 1].rstrip(","), "generation": 1})
+        line = await program.line("stays unpaired")
+        assert await program.end() == 0
+    assert "device-sim run --url" in line
+    assert "--reprovision" in line
+    assert str(tmp_path / "flash") in line
+    assert API_KEY not in program.output
+    assert "wiped device_token" in program.output
+
+
+async def test_reprovision(stage: Stage) -> None:
+    """`--reprovision` binds anew, at the next generation, and the old reset that still lies there wipes nothing."""
+    async with device_sim(*run_arguments(stage, "--reprovision", "--json")) as program:
+        bound = json.loads(await program.line('"bound"'))
+        await reset(stage, bound)
+        again = json.loads(await program.line('"bound"'))
+        await program.line('"already_done"')
+        assert await program.end() == 0
+    assert (bound["generation"], again["generation"]) == (1, 2)
+    assert program.output.count('"reset_begun"') == 1
+
+
+async def test_killed_and_started_again(stage: Stage, tmp_path: Path) -> None:
+    """Killed with SIGKILL, the broker says `offline`; started on its flash it needs no key and is not bound again."""
+    flash = str(tmp_path / "flash")
+    async with device_sim(*run_arguments(stage, "--flash", flash)) as program:
+        await program.line("heartbeat")
+        program.process.kill()
+        await stage.hear("/status", b'{"status":"offline"}')
+    async with device_sim("run", "--flash", flash, "--interval", "0.1", env={"GATEWAY_API_KEY": ""}) as program:
+        await program.line("online over wifi")
+        assert await program.end() == 0
+    assert list(stage.door.bound.values()) == [1]
+    assert "SN1" in program.output
+
+
+# --- fleet ------------------------------------------------------------------------------------------------------------
+
+
+async def test_fleet(stage: Stage) -> None:
+    """A fleet lives for its time and is summed up, without a terminal."""
+    arguments = ["fleet", "--url", stage.door.url, "--key", API_KEY, "--count", "5", "--seed", "3", "--interval", "0.1"]
+    async with device_sim(*arguments, "--duration", "1") as program:
+        assert await program.finished() == 0
+    assert "fleet of seed 3" in program.output
+    assert "heartbeats" in program.output
+    assert "Traceback" not in program.output
+
+
+async def test_fleet_as_json(stage: Stage) -> None:
+    """The same for a machine; a signal ends it and the summary comes all the same."""
+    arguments = ["fleet", "--url", stage.door.url, "--key", API_KEY, "--count", "5", "--interval", "0.1", "--json"]
+    async with device_sim(*arguments, "--radio-mix", "wifi=1") as program:
+        await stage.hear("/heartbeat")
+        assert await program.end() == 0
+    summary = json.loads(program.output)
+    assert summary["failures"] == {}
+    assert [(row["radio"], row["devices"]) for row in summary["radios"]] == [("wifi", 5)]
+
+
+async def test_fleet_that_fails(stage: Stage) -> None:
+    """If devices can't be provisioned, the exit code is 1 and the first reason is told with its remedy."""
+    stage.door.refuse_bind = (409, "device_already_bound")
+    async with device_sim("fleet", "--url", stage.door.url, "--key", API_KEY, "--count", "2") as program:
+        assert await program.finished() == 1
+    assert "2 of 2 devices failed; SIM-0-00000" in program.output
+    assert "another --serial or --seed" in program.output

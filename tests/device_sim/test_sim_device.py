@@ -1,0 +1,394 @@
+"""The firmware's rules, one by one, on the bench."""
+
+import json
+
+import pytest
+from sim_bench import HOME, Bench, link_up, online
+from sim_support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, a_binding, seeded
+
+from device_sim import wire
+from device_sim.device import Device, State
+from device_sim.flash import power_on
+from device_sim.journal import REMEMBERED
+from device_sim.signals import (
+    CommandReceived,
+    HeartbeatDue,
+    Input,
+    LinkDown,
+    LinkRefused,
+    LinkUp,
+    PowerOn,
+    Provisioned,
+    Publish,
+    Published,
+    PublishFailed,
+    RefusalReceived,
+    WifiGiven,
+)
+
+SIGNER = Signer()
+RESET = CommandReceived("factory_reset", SIGNER.command())
+
+
+def failed_with(bench: Bench) -> list[str]:
+    """The error code of every `failed` that was published."""
+    bodies = [json.loads(payload) for payload in bench.payloads("ack")]
+    return [body["error"]["code"] for body in bodies if body["status"] == "failed"]
+
+
+# --- states -----------------------------------------------------------------------------------------------------------
+
+
+def test_life() -> None:
+    """Unprovisioned, provisioned, online, resetting, rebooting, unprovisioned: in this order and no other."""
+    device = Device(seeded())
+    seen = [device.state]
+
+    def give(event: Input) -> list[Publish]:
+        actions = device.handle(event, NOW)
+        if device.state is not seen[-1]:
+            seen.append(device.state)
+        return [each for each in actions if isinstance(each, Publish)]
+
+    give(PowerOn({}, {}))
+    give(Provisioned(a_binding(SIGNER)))
+    give(LinkUp("wifi", "mqtt"))
+    [delivered] = give(RESET)
+    [executed] = give(Published(delivered))
+    give(Published(executed))
+    give(PowerOn({}, {}))
+    assert [str(each) for each in seen] == [
+        "rebooting",
+        "unprovisioned",
+        "provisioned",
+        "online",
+        "resetting",
+        "rebooting",
+        "unprovisioned",
+    ]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [RESET, HeartbeatDue(), LinkUp("wifi", "mqtt"), LinkDown("x"), Provisioned(a_binding(SIGNER)), WifiGiven("a", "b")],
+    ids=lambda event: type(event).__name__,
+)
+def test_without_power(event: Input) -> None:
+    """Before its first power-on, and while it reboots, nothing reaches a device."""
+    assert Device(seeded()).handle(event, NOW) == []
+
+
+def test_survives_a_restart() -> None:
+    """What was provisioned comes up again by itself, over the same radio."""
+    bench = online(SIGNER)
+    bench.device = Device(seeded())
+    bench.give(power_on(bench.flash))
+    assert bench.device.state is State.PROVISIONED
+    assert bench.opened == ["wifi", "wifi"]
+    assert bench.device.binding == a_binding(SIGNER)
+
+
+def test_no_second_binding() -> None:
+    """A paired device takes no other binding; it has to be reset first."""
+    bench = online(SIGNER)
+    bench.give(Provisioned(a_binding(SIGNER, generation=5)))
+    assert bench.told == ["provisioning_refused"]
+    assert bench.device.binding == a_binding(SIGNER)
+
+
+@pytest.mark.parametrize("actions", range(5))
+def test_power_cut_while_provisioning(actions: int) -> None:
+    """A binding that was written in part is none; written whole it is good."""
+    bench = Bench()
+    bench.give(power_on(bench.flash))
+    bench.power_for = actions
+    bench.give(Provisioned(a_binding(SIGNER), (HOME,)))
+    whole = "device_token" in bench.flash.wiped_area
+    assert whole == (actions >= 3)
+    assert bench.device.state is (State.PROVISIONED if whole else State.UNPROVISIONED)
+    bench.give(Provisioned(a_binding(SIGNER), (HOME,)))
+    assert bench.device.state is State.PROVISIONED
+
+
+# --- link and heartbeats ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("connection", "flag"), [("wifi", 8), ("4g", 16), ("ble", 0)])
+def test_radio_follows_the_flash(connection: str, flag: int) -> None:
+    """A known network means WiFi, a modem means cellular, neither means BLE; heartbeats say which."""
+    bench = online(SIGNER, connection=connection)
+    bench.give(HeartbeatDue())
+    [heartbeat] = [json.loads(each) for each in bench.payloads("heartbeat")]
+    assert bench.opened == [connection]
+    assert heartbeat["connection_type"] == [connection]
+    assert heartbeat["flags"] & 24 == flag
+
+
+def test_birth_comes_first() -> None:
+    """Over MQTT a link begins with the retained birth and a heartbeat."""
+    bench = online(SIGNER)
+    bench.give(LinkDown("x"))
+    bench.sent.clear()
+    link_up(bench)
+    assert [each.kind for each in bench.sent] == ["status", "heartbeat"]
+    assert bench.sent[0].payload == wire.ONLINE
+
+
+def test_ble_has_no_status() -> None:
+    """A companion app relays heartbeats and nothing else."""
+    bench = online(SIGNER, connection="ble")
+    bench.give(LinkDown("x"))
+    link_up(bench)
+    assert {each.kind for each in bench.sent} == {"heartbeat"}
+
+
+def test_offline_says_nothing() -> None:
+    """Without a link no heartbeat is made, so that none is late."""
+    bench = online(SIGNER)
+    bench.give(LinkDown("x"))
+    bench.sent.clear()
+    bench.give(HeartbeatDue())
+    assert bench.sent == []
+    assert bench.device.state is State.PROVISIONED
+
+
+def test_no_two_heartbeats_share_a_time() -> None:
+    """Heartbeats of one millisecond would look like one that was replayed."""
+    bench = online(SIGNER)
+    for _ in range(3):
+        bench.give(HeartbeatDue())
+    bench.now -= 5_000
+    bench.give(HeartbeatDue())
+    times = [json.loads(each)["sent_at"] for each in bench.payloads("heartbeat")]
+    assert len(set(times)) == 4
+    assert times == sorted(times)
+
+
+def test_vitals_follow_the_seed() -> None:
+    """The same seed and the same clock make the same heartbeats; another seed makes others."""
+
+    def week(seed: int) -> list[bytes]:
+        bench = Bench(device=Device(seeded(seed)))
+        bench.give(PowerOn({}, {}))
+        bench.give(Provisioned(a_binding(SIGNER), (HOME,)))
+        link_up(bench)
+        for _ in range(7 * 24):
+            bench.now += 3_600_000
+            bench.give(HeartbeatDue())
+        return bench.payloads("heartbeat")
+
+    assert week(1) == week(1) != week(2)
+    levels = {json.loads(each)["battery_percent"] for each in week(1)}
+    assert min(levels) < 20
+    assert max(levels) <= 100
+
+
+def test_wifi_given_later() -> None:
+    """A BLE-only device that is given a network comes up over WiFi, now and after a restart."""
+    bench = online(SIGNER, connection="ble")
+    bench.give(WifiGiven("home", "secret"))
+    assert bench.opened[-1] == "wifi"
+    link_up(bench)
+    assert bench.device.state is State.ONLINE
+    bench.device = Device(seeded())
+    bench.give(power_on(bench.flash))
+    assert bench.opened[-1] == "wifi"
+
+
+def test_wifi_for_nobody() -> None:
+    """An unpaired device takes no network."""
+    bench = Bench()
+    bench.give(PowerOn({}, {}))
+    bench.give(WifiGiven("home", "secret"))
+    assert bench.told[-1] == "wifi_refused"
+    assert not bench.flash.wiped_area
+
+
+def test_refusals_are_told() -> None:
+    """What the far end refuses is told and changes nothing."""
+    bench = online(SIGNER)
+    bench.give(LinkRefused(3, "not authorised"))
+    bench.give(RefusalReceived(b'{"code":"invalid_request"}'))
+    assert bench.told == ["refused", "message_refused"]
+    assert bench.device.state is State.ONLINE
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command_type", ["start_recording", "stop_recording", "trigger_upload", "reboot"])
+def test_ordinary_command(command_type: str) -> None:
+    """Every command is acknowledged as delivered and then as executed, with receipts."""
+    bench = online(SIGNER)
+    bench.give(CommandReceived(command_type, SIGNER.command(command_type)))
+    assert bench.acks() == [(COMMAND_ID, "delivered"), (COMMAND_ID, "executed")]
+    for payload in bench.payloads("ack"):
+        body = json.loads(payload)
+        assert body["receipt"] == wire.receipt(TOKEN, COMMAND_ID, body["status"], 3)
+
+
+def test_recording_shows() -> None:
+    """What a command did shows in the next heartbeat."""
+    bench = online(SIGNER)
+    states = []
+    for number, command_type in enumerate(["start_recording", "stop_recording", "trigger_upload"]):
+        command = SIGNER.command(command_type, command_id=f"cmd_{number}")
+        bench.give(CommandReceived(command_type, command))
+        bench.give(HeartbeatDue())
+        body = json.loads(bench.payloads("heartbeat")[-1])
+        states.append((body["device_state"], body["pending_recordings"]))
+    before = states[0][1]
+    assert states == [("recording", before), ("idle", before + 1), ("idle", 0)]
+
+
+def test_reboot_comes_back() -> None:
+    """A reboot keeps the binding and opens the link again."""
+    bench = online(SIGNER)
+    bench.give(CommandReceived("reboot", SIGNER.command("reboot")))
+    assert bench.device.state is State.PROVISIONED
+    assert bench.opened == ["wifi", "wifi"]
+    assert bench.steps.count("reboot") == 1
+
+
+@pytest.mark.parametrize("command_type", ["start_recording", "reboot"])
+def test_executed_once(command_type: str) -> None:
+    """A command that comes again is acknowledged again with the very same bytes, and not done again."""
+    bench = online(SIGNER)
+    command = CommandReceived(command_type, SIGNER.command(command_type))
+    bench.give(command)
+    executed = bench.payloads("ack")[-1]
+    boots = bench.steps.count("reboot")
+    for _ in range(3):
+        bench.give(command)
+    assert bench.payloads("ack")[-3:] == [executed] * 3
+    assert bench.steps.count("reboot") == boots
+    assert len(bench.acks()) == 5
+
+
+def test_executed_once_across_a_restart() -> None:
+    """The ids lie in the flash: a restart does not make a device do things twice."""
+    bench = online(SIGNER)
+    command = CommandReceived("start_recording", SIGNER.command("start_recording"))
+    bench.give(command)
+    bench.device = Device(seeded())
+    bench.give(power_on(bench.flash))
+    link_up(bench)
+    bench.give(command)
+    assert [status for _, status in bench.acks()] == ["delivered", "executed", "executed"]
+    assert bench.told.count("already_done") == 1
+
+
+def test_sixteen_ids() -> None:
+    """The newest sixteen outcomes are kept, no more."""
+    bench = online(SIGNER)
+    for number in range(REMEMBERED + 4):
+        command = SIGNER.command("start_recording", command_id=f"cmd_{number:03d}")
+        bench.give(CommandReceived("start_recording", command))
+    kept = bench.flash.kept_area["last_commands"]
+    assert [each["command_id"] for each in kept] == [f"cmd_{number:03d}" for number in range(4, REMEMBERED + 4)]
+    assert set(kept[0]) == {"command_id", "type", "status", "receipt", "result", "error"}
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (SIGNER.command(generation=2), "stale_generation"),
+        (SIGNER.command(generation=4), "generation_mismatch"),
+        (Signer(b"f" * 32).command(), "grant_invalid"),
+        (SIGNER.command(device_id="dev_other"), "grant_invalid"),
+        (SIGNER.command(claims={"cmd": "reboot"}), "grant_invalid"),
+        (SIGNER.command(expires_at=NOW - 1000), "expired"),
+    ],
+)
+def test_refused(command: bytes, code: str) -> None:
+    """What the device must not obey it says so, with a receipt, and does nothing."""
+    bench = online(SIGNER)
+    before = dict(bench.flash.wiped_area)
+    bench.give(CommandReceived("factory_reset", command))
+    assert failed_with(bench) == [code]
+    assert bench.acks() == [(COMMAND_ID, "failed")]
+    assert bench.flash.wiped_area == before
+    assert bench.device.state is State.ONLINE
+
+
+def test_receipt_of_a_refusal_repeats_the_generation_of_the_command() -> None:
+    """The receipt is over the command's generation, not the device's."""
+    bench = online(SIGNER)
+    bench.give(CommandReceived("factory_reset", SIGNER.command(generation=2)))
+    assert json.loads(bench.payloads("ack")[0])["receipt"] == wire.receipt(TOKEN, COMMAND_ID, "failed", 2)
+
+
+def test_refused_again_alike() -> None:
+    """A stale command that comes again gets the same answer."""
+    bench = online(SIGNER)
+    stale = CommandReceived("factory_reset", SIGNER.command(generation=2))
+    bench.give(stale)
+    bench.give(stale)
+    first, second = bench.payloads("ack")
+    assert first == second
+
+
+def test_forgery_spoils_no_id() -> None:
+    """A forged command with the id of a real one does not keep the real one from being obeyed."""
+    bench = online(SIGNER)
+    bench.give(CommandReceived("start_recording", Signer(b"f" * 32).command("start_recording")))
+    bench.give(CommandReceived("start_recording", SIGNER.command("start_recording")))
+    assert [status for _, status in bench.acks()] == ["failed", "delivered", "executed"]
+
+
+def test_known_id_on_another_topic() -> None:
+    """An id that was executed as one type is no licence for another."""
+    bench = online(SIGNER)
+    bench.give(CommandReceived("start_recording", SIGNER.command("start_recording")))
+    bench.give(CommandReceived("factory_reset", SIGNER.command("start_recording")))
+    assert failed_with(bench) == ["grant_invalid"]
+    assert bench.device.state is State.ONLINE
+
+
+@pytest.mark.parametrize("payload", [b"{", b"\xff", b"[]", b'{"id":"cmd_1"}', b"\x00" * 1000])
+def test_broken_payload(payload: bytes) -> None:
+    """What can't be read can't be acknowledged; it is told and nothing else happens."""
+    bench = online(SIGNER)
+    bench.give(CommandReceived("factory_reset", payload))
+    assert bench.told == ["command_ignored"]
+    assert bench.sent == []
+
+
+def test_empty_payload() -> None:
+    """A cleared topic is no command."""
+    bench = online(SIGNER)
+    bench.give(CommandReceived("factory_reset", b""))
+    assert bench.steps == []
+
+
+def test_unpaired_obeys_nobody() -> None:
+    """Without a binding there is no key to believe in."""
+    bench = Bench()
+    bench.give(PowerOn({}, {}))
+    bench.give(RESET)
+    assert bench.told[-1] == "command_ignored"
+    assert bench.sent == []
+
+
+def test_topic_ids_are_the_devices() -> None:
+    """The binding that a device lives by is the one of its bind answer."""
+    bench = online(SIGNER)
+    assert bench.device.binding is not None
+    assert bench.device.binding.device_id == DEVICE_ID
+    assert TOKEN not in repr(bench.device.binding)
+
+
+def test_lost_acknowledgement_of_an_ordinary_command() -> None:
+    """An `executed` that nobody confirmed is repeated when the command comes again, retained, with the next link."""
+    bench = online(SIGNER)
+    bench.confirms = False
+    command = CommandReceived("start_recording", SIGNER.command("start_recording"))
+    bench.give(command)
+    for each in list(bench.sent):
+        bench.give(PublishFailed(each, "lost"))
+    bench.give(LinkDown("lost"))
+    bench.confirms = True
+    link_up(bench)
+    bench.give(command)
+    assert bench.acks()[-1] == (COMMAND_ID, "executed")
+    assert bench.told.count("command_received") == 1

@@ -1,0 +1,178 @@
+"""Grants: only what the gateway signed for this device, this command and this generation is obeyed."""
+
+import base64
+import json
+from typing import Any
+
+import jwt
+import pytest
+from sim_support import COMMAND_ID, DEVICE_ID, NOW, Signer, a_binding
+
+from device_sim import grant, wire
+
+GOLDEN_KEY = {"kty": "OKP", "crv": "Ed25519", "x": "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg"}
+GOLDEN_GRANT = (
+    "eyJhbGciOiJFZERTQSIsImtpZCI6ImsxIiwidHlwIjoiSldUIn0."
+    "eyJpc3MiOiJnd190ZXN0IiwiYXVkIjoiZGV2XzAxSkNTSU0wMDAwMDAwMDAwMDAwMDAwMDEiLCJqdGkiOiJjbWRfMDFKQ1NJTTAwMDAwMDAwMDAwMDAw"
+    "MDAwMSIsImNtZCI6ImZhY3RvcnlfcmVzZXQiLCJnZW4iOjMsImlhdCI6MTc5MzUzNDQwMH0."
+    "IzyLvm7wmIdVw0KxjvOLVJi5feWD255_YHdfGEqio5meZkd2ozH9U6cZySMoql-SPDyOqLzyyRV3MXFuxzMQDQ"
+)
+SIGNER = Signer()
+
+
+def refusal(payload: bytes, *, topic_type: str = "factory_reset", generation: int = 3, now: int = NOW) -> str | None:
+    """The code with which a device at `generation` refuses; None when it obeys."""
+    try:
+        grant.check(wire.parse_command(payload), topic_type, a_binding(SIGNER, generation=generation), now)
+    except grant.RefusalError as error:
+        return error.code
+    return None
+
+
+def test_golden_grant() -> None:
+    """A token that was signed once with a fixed Ed25519 key is good for exactly its command."""
+    command = wire.Command(COMMAND_ID, "factory_reset", 3, None, GOLDEN_GRANT)
+    binding = a_binding(SIGNER)
+    assert {**binding.grant_key, **GOLDEN_KEY} == binding.grant_key
+    grant.check(command, "factory_reset", binding, NOW)
+
+
+def test_good_grant() -> None:
+    """What the gateway signs now is obeyed."""
+    assert refusal(SIGNER.command()) is None
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"iss": None},
+        {"iss": ""},
+        {"aud": "dev_other"},
+        {"aud": [DEVICE_ID]},
+        {"aud": None},
+        {"jti": "cmd_other"},
+        {"jti": None},
+        {"cmd": "reboot"},
+        {"cmd": None},
+        {"gen": 4},
+        {"gen": "3"},
+        {"gen": True},
+        {"gen": None},
+        {"exp": NOW // 1000 + 60},
+    ],
+)
+def test_claims_that_do_not_fit(claims: dict[str, Any]) -> None:
+    """Each claim has to be there and to agree with the device or with the command beside it."""
+    assert refusal(SIGNER.command(claims=claims)) == "grant_invalid"
+
+
+def test_true_is_not_one() -> None:
+    """A boolean is no generation, although Python takes it for 1."""
+    assert refusal(SIGNER.command(generation=1, claims={"gen": True}), generation=1) == "grant_invalid"
+
+
+@pytest.mark.parametrize("fields", [{"id": "cmd_other"}, {"type": "reboot"}, {"binding_generation": 4}])
+def test_fields_that_do_not_fit(fields: dict[str, Any]) -> None:
+    """A payload that was changed around a good grant is refused."""
+    assert refusal(SIGNER.command(fields=fields)) == "grant_invalid"
+
+
+def test_other_topic() -> None:
+    """A good command on the topic of another type is refused."""
+    assert refusal(SIGNER.command("reboot"), topic_type="factory_reset") == "grant_invalid"
+
+
+def test_expiry_has_to_agree() -> None:
+    """`exp` and `expires_at` are the same moment, to the second, or the command was changed."""
+    assert refusal(SIGNER.command("reboot", expires_at=NOW + 5_999), topic_type="reboot") is None
+    late = {"expires_at": wire.rfc3339(NOW + 600_000)}
+    changed = SIGNER.command("reboot", expires_at=NOW + 5_000, fields=late)
+    assert refusal(changed, topic_type="reboot") == "grant_invalid"
+    removed = SIGNER.command("reboot", expires_at=NOW + 5_000, fields={"expires_at": None})
+    assert refusal(removed, topic_type="reboot") == "grant_invalid"
+    for exp in ("soon", float("nan"), float("inf")):
+        odd = SIGNER.command("reboot", expires_at=NOW + 5_000, claims={"exp": exp})
+        assert refusal(odd, topic_type="reboot") == "grant_invalid"
+
+
+def test_expired() -> None:
+    """At `exp` it is too late; before it is not."""
+    command = SIGNER.command("reboot", expires_at=NOW + 5_000)
+    assert refusal(command, topic_type="reboot", now=NOW + 4_999) is None
+    assert refusal(command, topic_type="reboot", now=NOW + 5_000) == "expired"
+
+
+@pytest.mark.parametrize(("own", "code"), [(5, "stale_generation"), (3, None), (2, "generation_mismatch")])
+def test_generation(own: int, code: str | None) -> None:
+    """Only the device's own generation is obeyed."""
+    assert refusal(SIGNER.command(generation=3), generation=own) == code
+
+
+def test_unknown_type() -> None:
+    """A command that the gateway signed and this firmware does not know."""
+    assert refusal(SIGNER.command("self_destruct"), topic_type="self_destruct") == "unknown_command"
+
+
+def test_other_key() -> None:
+    """Somebody else's signature is worth nothing."""
+    forger = Signer(b"f" * 32)
+    assert refusal(forger.command()) == "grant_invalid"
+
+
+def _segments(token: str) -> list[str]:
+    return token.split(".")
+
+
+def _b64(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+def forgeries() -> dict[str, str]:
+    """Tokens that try a known trick each."""
+    head, body, signature = _segments(GOLDEN_GRANT)
+    claims = jwt.decode(GOLDEN_GRANT, options={"verify_signature": False}, algorithms=["EdDSA"])
+    return {
+        "no signature": f"{head}.{body}.",
+        "algorithm none": f"{_b64({'alg': 'none'})}.{body}.",
+        "keyed with the public key": jwt.encode(claims, "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg"),
+        "changed claims": f"{head}.{_b64({**claims, 'iss': 'gw_evil'})}.{signature}",
+        "changed header": f"{_b64({'alg': 'EdDSA'})}.{body}.{signature}",
+        "cut signature": GOLDEN_GRANT[:-4],
+        "two parts": f"{head}.{body}",
+        "four parts": f"{GOLDEN_GRANT}.x",
+        "not base64": "!.!.!",
+        "umlauts": "ä.ö.ü",
+        "nested": f"{base64.urlsafe_b64encode(b'[' * 100_000).rstrip(b'=').decode()}.{body}.{signature}",
+        "empty": "",
+        "claims that are a list": SIGNED_LIST,
+    }
+
+
+def _signed_list() -> str:
+    """A list, signed with the right key."""
+    return jwt.PyJWS().encode(b"[]", SIGNER._key, algorithm="EdDSA")  # noqa: SLF001  # only the key signs what Signer won't
+
+
+SIGNED_LIST = _signed_list()
+
+
+@pytest.mark.parametrize("trick", list(forgeries()))
+def test_forgery(trick: str) -> None:
+    """No known trick passes, and none raises anything but the refusal."""
+    assert refusal(SIGNER.command(fields={"grant_token": forgeries()[trick]})) == "grant_invalid"
+
+
+@pytest.mark.parametrize("key", [{}, {"x": 7}, {"x": "AA"}, {"x": "!"}])
+def test_spoilt_key(key: dict[str, Any]) -> None:
+    """A binding whose key is broken obeys nobody."""
+    binding = a_binding(SIGNER)
+    spoilt = type(binding)(binding.device_id, 3, binding.device_token, key, binding.mqtt)
+    with pytest.raises(grant.RefusalError) as error:
+        grant.check(wire.parse_command(SIGNER.command()), "factory_reset", spoilt, NOW)
+    assert error.value.code == "grant_invalid"
+
+
+def test_only_what_was_signed_is_kept() -> None:
+    """A refusal is kept under the command's id only if the gateway signed that command."""
+    kept = {code: grant.RefusalError(code, "").proven for code in ("grant_invalid", "stale_generation", "expired")}
+    assert kept == {"grant_invalid": False, "stale_generation": True, "expired": True}

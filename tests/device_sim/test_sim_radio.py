@@ -1,0 +1,271 @@
+"""The radio against a real Mosquitto: birth and will, QoS, retained commands, reconnects, refused tokens, TLS."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sim_certificates import Certificates, make_certificates
+from sim_stage import QUICK, Stage, a_stage, alive, occurrences
+from sim_support import API_KEY, GUARD_SECONDS, front_door, mosquitto, seeded, stop
+from support.wait import eventually
+
+from device_sim import GatewayApi, MemoryFlash, Options, SeededFaults, SimulatedDevice
+from device_sim.options import MqttVersion
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    """A stage of the test's own."""
+    async with a_stage(tmp_path) as stage:
+        yield stage
+
+
+def device_id(device: SimulatedDevice) -> str:
+    """Under which id it is bound."""
+    assert device.binding is not None
+    return device.binding.device_id
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+async def test_birth_and_heartbeats(stage: Stage, version: MqttVersion) -> None:
+    """A device announces itself on a retained topic and sends heartbeats that are not retained, all at QoS 1."""
+    device = stage.device(options=replace(QUICK, mqtt_version=version))
+    async with alive(device):
+        heartbeat = await stage.hear("/heartbeat")
+        async with stage.broker.client("late") as late:
+            await late.subscribe(f"devices/{device_id(device)}/#", qos=1)
+            status = await anext(late.messages)
+    assert (status.topic.value, status.payload) == (f"devices/{device_id(device)}/status", b'{"status":"online"}')
+    assert status.retain
+    assert (heartbeat.qos, heartbeat.retain) == (1, False)
+    assert json.loads(bytes(heartbeat.payload))["connection_type"] == ["wifi"]
+
+
+async def test_how_it_connects(stage: Stage) -> None:
+    """User name and client id are the device id, the session is persistent, the will is retained: as the broker saw."""
+    device = stage.device()
+    async with alive(device):
+        await device.wait_for("online")
+    log, name = stage.broker.log.read_text(), device_id(device)
+    assert f"as {name} (p2, c0, k30, u'{name}')." in log
+    assert "Will message specified (20 bytes) (r1, q1).\n" in log
+    assert f"devices/{name}/commands/factory_reset (QoS 1)" in log
+    assert "commands/+" not in log
+
+
+async def test_clean_stop(stage: Stage) -> None:
+    """A device that is switched off in order says `offline` itself."""
+    device = stage.device()
+    async with alive(device):
+        await device.wait_for("online")
+    async with asyncio.timeout(GUARD_SECONDS):
+        offline = await stage.hear("/status", b'{"status":"offline"}')
+    assert offline.topic.value == f"devices/{device_id(device)}/status"
+    farewell = f"Client {device_id(device)} disconnected."
+    await eventually(lambda: farewell in stage.broker.log.read_text(), "the broker logged a DISCONNECT")
+
+
+async def test_power_cut_leaves_the_will(stage: Stage) -> None:
+    """A device that loses power says nothing; the broker says `offline` for it, and it comes back."""
+    device = stage.device()
+    async with alive(device):
+        await device.wait_for("online")
+        await device.cut_power()
+        await stage.hear("/status", b'{"status":"offline"}')
+        await device.wait_for_fact("online", count=2)
+        await stage.hear("/status", b'{"status":"online"}')
+    assert occurrences(device, "power_cut") == [{"step": "now"}]
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+async def test_reset(stage: Stage, version: MqttVersion) -> None:
+    """A retained reset is acknowledged, carried out, acknowledged over the same session, and the device is unpaired."""
+    device = stage.device(options=replace(QUICK, mqtt_version=version))
+    async with alive(device):
+        await stage.command(device, "factory_reset")
+        delivered = await stage.hear("/commands/factory_reset/ack")
+        executed = await stage.hear("/commands/factory_reset/ack")
+        await device.wait_for("unprovisioned")
+        await stage.hear("/status", b'{"status":"offline"}')
+    assert json.loads(bytes(delivered.payload))["status"] == "delivered"
+    assert json.loads(bytes(executed.payload))["result"]["wiped"] == ["device_token", "pairing", "wifi_networks"]
+    assert (executed.qos, executed.retain) == (1, False)
+    assert device.flash.wiped_area == {}
+    assert [each["what"] for each in occurrences(device, "wiped")] == ["device_token", "pairing", "wifi_networks"]
+    assert occurrences(device, "offline") == []
+
+
+async def test_command_waits_for_the_device(stage: Stage) -> None:
+    """A command that was retained before the device came is found by its full name."""
+    device = stage.device()
+    await device.provision(end_user_id="eu_1")
+    await stage.command(device, "start_recording")
+    async with alive(device):
+        fact = await device.wait_for_fact("acknowledged", count=2)
+    assert fact.details["status"] == "executed"
+
+
+async def test_redelivered_is_executed_once(stage: Stage) -> None:
+    """A retained command comes with every reconnect; it is done once and acknowledged each time."""
+    device = stage.device()
+    async with alive(device):
+        await stage.command(device, "start_recording")
+        await device.wait_for_fact("acknowledged", count=2)
+        for count in (3, 4, 5):
+            await device.cut_power()
+            await device.wait_for_fact("acknowledged", count=count)
+    assert [each["status"] for each in occurrences(device, "acknowledged")] == ["delivered", *["executed"] * 4]
+    assert len({str(each["receipt"]) for each in occurrences(device, "acknowledged")[1:]}) == 1
+    assert device.counts["command_received"] == 1
+
+
+async def test_session_keeps_what_was_not_retained(stage: Stage) -> None:
+    """The session outlives the connection: a command that was sent meanwhile arrives."""
+    device = stage.device()
+    async with alive(device):
+        await device.wait_for("online")
+    await stage.command(device, "trigger_upload", retain=False)
+    async with alive(device):
+        await device.wait_for_fact("acknowledged", count=2)
+    assert device.counts["command_received"] == 1
+
+
+async def test_topic_prefix(tmp_path: Path) -> None:
+    """The prefix is learnt from the bind answer and stands before every topic."""
+    async with a_stage(tmp_path, prefix="acme/eu/") as stage:
+        device = stage.device()
+        async with alive(device):
+            await stage.hear("/heartbeat")
+            await stage.command(device, "start_recording")
+            ack = await stage.hear("/ack")
+    assert ack.topic.value == f"acme/eu/devices/{device_id(device)}/commands/start_recording/ack"
+
+
+async def test_errors_topic(stage: Stage) -> None:
+    """What the gateway says about a refused message becomes a fact."""
+    device = stage.device()
+    async with alive(device):
+        await device.wait_for("online")
+        await stage.ear.publish(f"devices/{device_id(device)}/errors", b'{"code":"invalid_request"}')
+        fact = await device.wait_for_fact("message_refused")
+    assert fact.details == {"answer": '{"code":"invalid_request"}'}
+
+
+async def test_comes_back_when_the_broker_does(tmp_path: Path) -> None:
+    """A broker that is away costs nothing but time."""
+    async with front_door() as door, GatewayApi(door.url, API_KEY) as api:
+        device = SimulatedDevice(serial="SN1", flash=MemoryFlash(), api=api, interval=0.05, rng=seeded(), options=QUICK)
+        async with mosquitto(tmp_path) as broker:
+            door.mqtt_port = port = broker.port
+            await device.provision(end_user_id="eu_1")
+            task = asyncio.create_task(device.run())
+            async with asyncio.timeout(GUARD_SECONDS):
+                await device.wait_for("online")
+                stop(broker.process)
+                await device.wait_for_fact("offline", count=3)
+        async with mosquitto(tmp_path, port=port), asyncio.timeout(GUARD_SECONDS):
+            await device.wait_for("online")
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def test_backs_off_when_cut_right_after_connecting(stage: Stage) -> None:
+    """A link that is cut as soon as it is up counts as a failure: each pause may be twice the one before."""
+    first = 0.05
+    faults = SeededFaults(seeded(), flap=(0.0, 0.0))
+    device = stage.device(options=Options(faults=faults, backoff_first=first, backoff_longest=10))
+    async with alive(device):
+        await device.wait_for_fact("online", count=5)
+    downs = [each.at for each in device.facts if each.name == "offline"]
+    ups = [each.at for each in device.facts if each.name == "online"][1:]
+    pauses = [(up - down) / 1000 for down, up in zip(downs, ups, strict=False)]
+    assert all(pause >= first * 2**number / 2 - 0.002 for number, pause in enumerate(pauses)), pauses
+
+
+async def test_refused_token(tmp_path: Path) -> None:
+    """A refused token is reported after three refusals, and tried on: it may be the broker that is late."""
+    passwords = tmp_path / "passwords"
+    passwords.write_text("")
+    extra = f"allow_anonymous false\npassword_file {passwords}"
+    async with (
+        mosquitto(tmp_path, extra=extra) as broker,
+        front_door(mqtt_port=broker.port) as door,
+        GatewayApi(door.url, API_KEY) as api,
+    ):
+        device = SimulatedDevice(serial="SN1", flash=MemoryFlash(), api=api, interval=0.05, rng=seeded(), options=QUICK)
+        async with alive(device):
+            refused = await device.wait_for_fact("refused")
+            binding = device.binding
+            assert binding is not None
+            passwords.write_text(f"{binding.device_id}:{binding.device_token}\n")
+            await _hash(passwords)
+            broker.process.send_signal(1)
+            await device.wait_for("online")
+    assert refused.details["refusals"] == 3
+    assert "uthori" in str(refused.details["reason"])
+
+
+async def _hash(passwords: Path) -> None:
+    """Turn plain passwords into what Mosquitto reads."""
+    process = await asyncio.create_subprocess_exec("mosquitto_passwd", "-U", str(passwords))
+    assert await process.wait() == 0
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority and a server certificate for 127.0.0.1."""
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+async def test_tls(tmp_path: Path, certificates: Certificates) -> None:
+    """With `mqtt.tls` the device speaks TLS, and trusts the authority that it was given and no other."""
+    extra = (
+        f"allow_anonymous true\ncafile {certificates.authority}\n"
+        f"certfile {certificates.certificate}\nkeyfile {certificates.key}"
+    )
+    async with (
+        mosquitto(tmp_path, extra=extra) as broker,
+        front_door(mqtt_port=broker.port) as door,
+        GatewayApi(door.url, API_KEY) as api,
+    ):
+        door.tls = True
+        for ca_file, fact in ((str(certificates.authority), "online"), (None, "offline")):
+            device = SimulatedDevice(
+                serial=f"SN-{fact}",
+                flash=MemoryFlash(),
+                api=api,
+                rng=seeded(),
+                options=replace(QUICK, ca_file=ca_file),
+            )
+            async with alive(device):
+                await device.wait_for_fact(fact)
+            assert ("online" in device.counts) == (ca_file is not None)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_reset_in_bad_weather(stage: Stage, seed: int) -> None:
+    """Messages lost, doubled and late, links that flap: the reset is done, and done once."""
+    faults = SeededFaults(seeded(seed), drop=0.2, duplicate=0.3, delay=(0.0, 0.02), flap=(0.02, 0.3))
+    device = stage.device(options=replace(QUICK, faults=faults), seed=seed)
+    async with alive(device):
+        await stage.command(device, "factory_reset")
+        await device.wait_for("unprovisioned")
+    assert device.counts["reset_begun"] == 1
+    assert device.flash.wiped_area == {}
+
+
+@pytest.mark.parametrize("cut", ["write:reset_in_progress", "erase:pairing", "publish:ack:executed", "reboot"])
+async def test_power_cut_during_a_reset(stage: Stage, cut: str) -> None:
+    """The power goes at a named step, with a real broker beside it: the device ends unpaired all the same."""
+    faults = SeededFaults(seeded(), power_cuts=[cut])
+    device = stage.device(options=replace(QUICK, faults=faults))
+    async with alive(device):
+        await stage.command(device, "factory_reset")
+        await device.wait_for_fact("power_cut")
+        await device.wait_for("unprovisioned")
+        await stage.hear("/status", b'{"status":"offline"}')
+    assert occurrences(device, "power_cut") == [{"step": cut}]
+    assert device.flash.wiped_area == {}

@@ -1,0 +1,278 @@
+"""The reset: its order, and what is left of it whenever the power, the link or the acknowledgement goes."""
+
+import json
+
+import pytest
+from sim_bench import HOME, Bench, link_up, online
+from sim_support import COMMAND_ID, TOKEN, Signer, a_binding, seeded
+
+from device_sim import wire
+from device_sim.device import Device, State
+from device_sim.flash import power_on
+from device_sim.signals import Area, CommandReceived, HeartbeatDue, LinkDown, Provisioned, Published, PublishFailed
+
+SIGNER = Signer()
+RESET = CommandReceived("factory_reset", SIGNER.command())
+EXECUTED = wire.receipt(TOKEN, COMMAND_ID, "executed", 3)
+STEPS = [
+    "tell:command_received",
+    "publish:ack:delivered",
+    "write:reset_in_progress",
+    "erase:device_token",
+    "erase:pairing",
+    "erase:wifi_networks",
+    "write:last_commands",
+    "write:last_command",
+    "erase:reset_in_progress",
+    "publish:ack:executed",
+    "erase:last_command",
+    "reboot",
+    "tell:powered_on",
+]
+WIPED = len(STEPS)
+FIRST_WRITE = STEPS.index("write:reset_in_progress")
+SENT = STEPS.index("publish:ack:executed")
+TAKEN = STEPS.index("erase:last_command")
+
+
+def reported(bench: Bench) -> object:
+    """What the newest heartbeat says in `last_command`."""
+    return json.loads(bench.payloads("heartbeat")[-1]).get("last_command")
+
+
+def test_order() -> None:
+    """Acknowledge, write down with the receipt, wipe each by each, acknowledge, reboot: section 4's order."""
+    bench = online(SIGNER)
+    bench.give(RESET)
+    assert bench.steps == STEPS
+    assert bench.device.state is State.UNPROVISIONED
+
+
+def test_acknowledgements() -> None:
+    """Both acknowledgements have receipts of the old token; the second lists what went and what stays."""
+    bench = online(SIGNER)
+    bench.give(RESET)
+    delivered, executed = (json.loads(each) for each in bench.payloads("ack"))
+    assert delivered == {
+        "command_id": COMMAND_ID,
+        "status": "delivered",
+        "receipt": wire.receipt(TOKEN, COMMAND_ID, "delivered", 3),
+    }
+    assert executed == {
+        "command_id": COMMAND_ID,
+        "status": "executed",
+        "result": {
+            "wiped": ["device_token", "pairing", "wifi_networks"],
+            "kept": ["serial_number", "cellular_apn", "last_command_id"],
+        },
+        "receipt": EXECUTED,
+    }
+
+
+def test_what_is_left() -> None:
+    """Everything of the owner is gone; serial number, APN and the last command ids are there."""
+    bench = online(SIGNER, connection="4g")
+    bench.give(RESET)
+    assert bench.flash.wiped_area == {}
+    kept = bench.flash.kept_area
+    assert kept["serial_number"] == "SN1"
+    assert kept["cellular_apn"] == "iot.example"
+    assert [each["command_id"] for each in kept["last_commands"]] == [COMMAND_ID]
+    assert set(kept) == {"serial_number", "cellular_apn", "firmware_version", "last_commands"}
+    assert TOKEN not in json.dumps(kept)
+
+
+@pytest.mark.parametrize("actions", range(WIPED), ids=lambda number: f"{number}-before-{STEPS[number]}")
+def test_power_cut_after_every_action(actions: int) -> None:
+    """Wherever the power goes, the device ends wiped, once, and its word reaches the gateway sooner or later."""
+    bench = online(SIGNER)
+    bench.power_for = actions
+    bench.give(RESET)
+    if actions <= FIRST_WRITE:
+        assert bench.device.state is State.PROVISIONED
+        assert set(bench.flash.wiped_area) == {"device_token", "pairing", "wifi_networks"}
+        link_up(bench)
+        bench.give(RESET)
+    assert bench.device.state is State.UNPROVISIONED
+    assert bench.flash.wiped_area == {}
+    assert "reset_in_progress" not in bench.flash.kept_area
+    assert word_arrives(bench)
+
+
+def word_arrives(bench: Bench) -> bool:
+    """Whether the gateway has the receipt, at once or with the first heartbeat after the next bind."""
+    executed = [json.loads(each) for each in bench.payloads("ack") if json.loads(each)["status"] == "executed"]
+    bench.give(Provisioned(a_binding(SIGNER, generation=5, token="dtok_new"), (HOME,)))
+    link_up(bench)
+    last = reported(bench)
+    said = [each["receipt"] for each in executed] + ([last["receipt"]] if isinstance(last, dict) else [])
+    bench.give(HeartbeatDue())
+    assert reported(bench) is None, "what a PUBACK confirmed is not said again"
+    return set(said) == {EXECUTED}
+
+
+@pytest.mark.parametrize("first", range(FIRST_WRITE + 1, WIPED))
+@pytest.mark.parametrize("second", range(7))
+def test_power_cut_twice(first: int, second: int) -> None:
+    """A second cut while the wipe is being finished changes nothing about the end."""
+    bench = online(SIGNER)
+    bench.power_for = first
+    bench.give(RESET)
+    bench.device = Device(seeded())
+    bench.power_for = second
+    bench.give(power_on(bench.flash))
+    assert bench.device.state is State.UNPROVISIONED
+    assert bench.flash.wiped_area == {}
+    assert "reset_in_progress" not in bench.flash.kept_area
+
+
+@pytest.mark.parametrize("actions", range(FIRST_WRITE + 1, WIPED))
+def test_never_wiped_again_by_the_same_reset(actions: int) -> None:
+    """After a cut and a new bind the old reset, still retained, gets its old answer and wipes nothing."""
+    bench = online(SIGNER)
+    bench.power_for = actions
+    bench.give(RESET)
+    bench.give(Provisioned(a_binding(SIGNER, generation=5, token="dtok_new"), (HOME,)))
+    link_up(bench)
+    bench.sent.clear()
+    bench.give(RESET)
+    [again] = [json.loads(each) for each in bench.payloads("ack")]
+    assert (again["status"], again["receipt"]) == ("executed", EXECUTED)
+    assert bench.device.state is State.ONLINE
+    assert bench.flash.wiped_area["device_token"] == "dtok_new"
+
+
+def test_older_reset_never_wipes_a_new_binding() -> None:
+    """A reset of an older generation that the device never saw is refused, and says why."""
+    bench = online(SIGNER, binding=a_binding(SIGNER, generation=5))
+    bench.give(RESET)
+    [answer] = [json.loads(each) for each in bench.payloads("ack")]
+    assert answer["error"]["code"] == "stale_generation"
+    assert bench.flash.wiped_area["pairing"]["binding_generation"] == 5
+
+
+def test_lost_executed_is_kept() -> None:
+    """An `executed` that nobody confirmed is said in heartbeats after the next bind, until one is confirmed."""
+    bench = online(SIGNER)
+    bench.confirms = False
+    bench.give(RESET)
+    bench.give(Published(bench.sent[-1]))
+    bench.give(PublishFailed(bench.sent[-1], "the session was cut"))
+    assert bench.device.state is State.UNPROVISIONED
+    bench.give(Provisioned(a_binding(SIGNER, generation=5), (HOME,)))
+    link_up(bench)
+    expected = {"command_id": COMMAND_ID, "status": "executed", "receipt": EXECUTED}
+    assert reported(bench) == expected
+    bench.give(HeartbeatDue())
+    assert reported(bench) == expected
+    bench.give(Published(bench.sent[-1]))
+    bench.give(HeartbeatDue())
+    assert reported(bench) is None
+
+
+def test_lost_executed_over_ble() -> None:
+    """A companion app relays that word as well."""
+    bench = online(SIGNER, connection="ble")
+    bench.give(RESET)
+    assert bench.device.state is State.UNPROVISIONED
+    word = {"command_id": COMMAND_ID, "status": "executed", "receipt": EXECUTED}
+    bench.flash.write(Area.KEPT, "last_command", word)
+    bench.device = Device(seeded())
+    bench.give(power_on(bench.flash))
+    bench.give(Provisioned(a_binding(SIGNER, generation=5)))
+    link_up(bench)
+    assert reported(bench) == word
+
+
+def test_unconfirmed_delivered_wipes_nothing() -> None:
+    """Nobody knows that the device got the reset, so it waits for the next link and begins anew."""
+    bench = online(SIGNER)
+    bench.confirms = False
+    bench.give(RESET)
+    bench.give(PublishFailed(bench.sent[-1], "no PUBACK"))
+    bench.give(LinkDown("no PUBACK"))
+    assert "reset_postponed" in bench.told
+    assert set(bench.flash.wiped_area) == {"device_token", "pairing", "wifi_networks"}
+    bench.confirms = True
+    link_up(bench)
+    bench.give(RESET)
+    assert bench.device.state is State.UNPROVISIONED
+
+
+def test_link_lost_before_delivered_is_confirmed() -> None:
+    """A PUBACK that comes for a link of before starts no wipe."""
+    bench = online(SIGNER)
+    bench.confirms = False
+    bench.give(RESET)
+    delivered = bench.sent[-1]
+    bench.give(LinkDown("lost"))
+    bench.give(Published(delivered))
+    assert bench.device.state is State.PROVISIONED
+    assert bench.flash.wiped_area
+
+
+def test_withdrawn_reset() -> None:
+    """A reset whose topic is cleared before its acknowledgement is confirmed is not begun."""
+    bench = online(SIGNER)
+    bench.confirms = False
+    bench.give(RESET)
+    bench.give(CommandReceived("factory_reset", b""))
+    bench.give(Published(bench.sent[-1]))
+    assert bench.told[-1] == "reset_withdrawn"
+    assert bench.device.state is State.ONLINE
+    assert bench.flash.wiped_area
+
+
+def test_duplicate_before_the_wipe() -> None:
+    """Delivered twice before the first is confirmed: acknowledged twice alike, wiped once."""
+    bench = online(SIGNER)
+    bench.confirms = False
+    bench.give(RESET)
+    bench.give(RESET)
+    first, second = bench.payloads("ack")
+    assert first == second
+    bench.give(Published(bench.sent[0]))
+    bench.give(Published(bench.sent[1]))
+    assert bench.steps.count("write:reset_in_progress") == 1
+    assert bench.device.state is State.RESETTING
+
+
+def test_duplicate_during_the_wipe() -> None:
+    """Delivered again before the `executed` is confirmed: the same `executed` again, one reboot."""
+    bench = online(SIGNER)
+    bench.confirms = False
+    bench.give(RESET)
+    bench.give(Published(bench.sent[-1]))
+    bench.give(RESET)
+    executed = [each for each in bench.sent if each.status == "executed"]
+    assert len(executed) == 2
+    assert executed[0] == executed[1]
+    bench.give(Published(executed[0]))
+    bench.give(Published(executed[1]))
+    assert bench.steps.count("reboot") == 1
+
+
+def test_deaf_while_wiping() -> None:
+    """Between wipe and reboot no other command is begun, no heartbeat made and no network taken."""
+    bench = online(SIGNER)
+    bench.confirms = False
+    bench.give(RESET)
+    bench.give(Published(bench.sent[-1]))
+    bench.sent.clear()
+    bench.give(CommandReceived("start_recording", SIGNER.command("start_recording", command_id="cmd_other")))
+    bench.give(HeartbeatDue())
+    assert bench.sent == []
+    assert bench.device.state is State.RESETTING
+
+
+def test_other_failure_ends_no_reset() -> None:
+    """While wiping, only the word about this very command leads on to the reboot."""
+    bench = online(SIGNER)
+    bench.confirms = False
+    bench.give(CommandReceived("start_recording", SIGNER.command("start_recording", command_id="cmd_other")))
+    other = bench.sent[-1]
+    bench.give(RESET)
+    bench.give(Published(bench.sent[-1]))
+    bench.give(PublishFailed(other, "lost"))
+    bench.give(Published(other))
+    assert bench.device.state is State.RESETTING

@@ -1,0 +1,347 @@
+"""The settings: their sources and order, what a wrong one says, and that no password is ever printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from gateway.addresses import Address, BrokerUrl
+from gateway.settings import FIELDS, Loaded, Settings, SettingsError, load, option_name, plain, variable_name, written
+
+SECRET = "XQZW"  # letters that no message of ours holds
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default data directory, and with it its gateway.toml, is looked for in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+def toml(text: str, name: str = "gateway.toml") -> Path:
+    """A TOML file in the current folder."""
+    file = Path(name).absolute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def problems(
+    options: dict[str, object], environ: dict[str, str] | None = None, config: Path | None = None
+) -> list[str]:
+    """What is wrong with these settings, a sentence each."""
+    with pytest.raises(SettingsError) as caught:
+        load(options, environ or {}, config)
+    assert caught.value.message == "\n".join(caught.value.problems)
+    return list(caught.value.problems)
+
+
+def test_defaults_are_valid_and_say_so() -> None:
+    """Nothing given: every default passes its own checks, and the source of each is the default."""
+    loaded = load({}, {})
+    assert loaded == Loaded(Settings(), dict.fromkeys(FIELDS, "default"))
+    assert Settings.model_validate(dict(loaded.settings)) == loaded.settings
+
+
+def test_every_default_can_be_written_in_the_environment() -> None:
+    """What the help shows as default is what one would write: all of them given as text make the same settings."""
+    environ = {variable_name(name): written(field.default) for name, field in FIELDS.items()}
+    environ["GATEWAY_TOPIC_PREFIX"] = ""
+    assert load({}, environ).settings == Settings()
+
+
+def test_later_sources_win() -> None:
+    """Default < file < environment < option, for each setting on its own, with the source of each."""
+    file = toml("mqtt_keepalive_seconds = 11\nrefusals_kept = 11\nevent_history_days = 11\n")
+    environ = {"GATEWAY_REFUSALS_KEPT": "22", "GATEWAY_EVENT_HISTORY_DAYS": "22"}
+    loaded = load({"event_history_days": "33", "refusals_kept": None}, environ, file)
+    found = {
+        name: (getattr(loaded.settings, name), loaded.sources[name])
+        for name in ("heartbeat_history_days", "mqtt_keepalive_seconds", "refusals_kept", "event_history_days")
+    }
+    assert found == {
+        "heartbeat_history_days": (30, "default"),
+        "mqtt_keepalive_seconds": (11, "gateway.toml:mqtt_keepalive_seconds"),
+        "refusals_kept": (22, "environment GATEWAY_REFUSALS_KEPT"),
+        "event_history_days": (33, "option --event-history-days"),
+    }
+    assert loaded.config_file == file
+
+
+def test_settings_are_frozen_and_closed() -> None:
+    """Nothing changes a setting after it was read, and nothing adds one."""
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().http = Address("127.0.0.1", 1)
+    with pytest.raises(ValidationError, match="htpp"):
+        Settings.model_validate({"htpp": "127.0.0.1:1"})
+
+
+@pytest.mark.parametrize("options", [{}, {"data_dir": "other"}], ids=["default", "option"])
+def test_file_in_the_data_directory_is_read(options: dict[str, object]) -> None:
+    """Without --config and GATEWAY_CONFIG, gateway.toml in the data directory counts, wherever that is."""
+    file = toml('log_level = "debug"', f"{options.get('data_dir', 'gateway-data')}/gateway.toml")
+    loaded = load(options, {})
+    assert (loaded.settings.log_level, loaded.config_file and loaded.config_file.absolute()) == ("debug", file)
+
+
+def test_file_in_the_data_directory_cannot_move_it() -> None:
+    """A data_dir in the file that was found by way of data_dir would contradict itself."""
+    toml('data_dir = "elsewhere"', "gateway-data/gateway.toml")
+    assert problems({}) == [
+        "gateway-data/gateway.toml: data_dir can't be set in the file that was found in the data directory"
+    ]
+
+
+def test_option_config_wins_over_the_variable() -> None:
+    """--config names the file, else GATEWAY_CONFIG, and then the data directory's own is not read."""
+    toml("refusals_kept = 1", "gateway-data/gateway.toml")
+    first, second = toml("refusals_kept = 2", "a.toml"), toml("refusals_kept = 3", "b.toml")
+    environ = {"GATEWAY_CONFIG": str(first)}
+    assert load({}, environ).settings.refusals_kept == 2
+    assert load({}, environ, second).sources["refusals_kept"] == "b.toml:refusals_kept"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no such file"),
+        ("http = ", "should be a readable TOML file: Invalid value (at end of document)"),
+        (b"\xff", "should be a readable TOML file: 'utf-8' codec"),
+    ],
+)
+def test_unreadable_file(content: str | bytes | None, says: str) -> None:
+    """A file that was named must be there and be TOML; the error names it."""
+    file = Path("named.toml").absolute()
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    (problem,) = problems({}, {}, file)
+    assert problem.startswith(f"{file}: {says}")
+
+
+def test_relative_paths_in_a_file_start_at_its_folder() -> None:
+    """So a file means the same wherever the command is run; absolute paths and none stay what they are."""
+    file = toml(
+        'data_dir = "data"\nbroker = "mqtts://b"\nbroker_ca_file = "/etc/ca.pem"\nmosquitto_pid_file = "none"\n',
+        "etc/gateway.toml",
+    )
+    settings = load({}, {}, file).settings
+    assert (settings.data_dir, settings.broker_ca_file) == (file.parent / "data", Path("/etc/ca.pem"))
+    assert settings.mosquitto_pid_file is None
+
+
+def test_toml_types() -> None:
+    """TOML's own types are taken: lists, numbers, yes and no, MQTT version 5 without quotes."""
+    file = toml(
+        'models = ["a", "b"]\nmqtt_version = 5\ninsecure_listen = true\n'
+        'broker = "mqtt://b"\noffline_grace_seconds = 1\n'
+    )
+    settings = load({}, {}, file).settings
+    assert (settings.models, settings.mqtt_version, settings.insecure_listen) == (("a", "b"), "5", True)
+    assert settings.offline_grace_seconds == 1
+
+
+def test_unknown_key_in_the_file_is_an_error() -> None:
+    """It names the file and what may have been meant."""
+    file = toml("htpp = 1\nwholly_different = 2\n")
+    assert problems({}, {}, file) == [
+        f"{file}: 'htpp' is not a setting; did you mean http?",
+        f"{file}: 'wholly_different' is not a setting",
+    ]
+
+
+def test_unknown_variable_is_a_warning() -> None:
+    """Kubernetes may set it; those of the clients and of nobody in particular are not mentioned."""
+    environ = {"GATEWAY_HTPP": "x", "GATEWAY_URL": "u", "GATEWAY_API_KEY": "k", "GATEWAY_CONFIG": "", "PATH": "p"}
+    expected = "environment GATEWAY_HTPP is not a setting and has no effect; did you mean GATEWAY_HTTP?"
+    assert load({}, environ).warnings == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("http", "localhost", "'localhost' (from {}) should be HOST:PORT, for example 127.0.0.1:8080"),
+        (
+            "http",
+            "h:99999",
+            "'h:99999' (from {}) should be HOST:PORT, for example 127.0.0.1:8080, with a port from 0 to 65535",
+        ),
+        ("mqtt_advertise", "0.0.0.0:1883", "should be a HOST:PORT that devices can connect to, or none"),
+        ("mqtt_keepalive_seconds", "4", "'4' (from {}) should be a whole number from 5 to 3600"),
+        ("mqtt_keepalive_seconds", "9.5", "'9.5' (from {}) should be a whole number from 5 to 3600"),
+        ("shutdown_seconds", "nan", "'nan' (from {}) should be a number from 0.1 to 300"),
+        ("log_format", "xml", "'xml' (from {}) should be one of auto, console, json"),
+        ("mqtt_version", "4", "'4' (from {}) should be one of auto, 5, 3.1.1"),
+        ("insecure_listen", "perhaps", "'perhaps' (from {}) should be one of true, false"),
+        ("mqtt_tls_advertise", "perhaps", "'perhaps' (from {}) should be one of true, false, none"),
+        (
+            "topic_prefix",
+            "site1",
+            "should be empty or levels of letters, digits, _ . - each ending with /, for example site1/",
+        ),
+        ("gateway_id", "a b", "should be 1 to 64 letters, digits or _, or none to have one made at the first start"),
+        (
+            "models",
+            "a,,b",
+            "should be names of letters, digits, _ . - with commas between, for example bota_pin,bota_note",
+        ),
+        ("models", "a,a", "should be 1 to 100 names, each once"),
+        ("data_dir", "", "'' (from {}) should be a path"),
+        ("broker", "http://h:1", "'********' (from {}) should be embedded or mqtt[s]://USER:PASSWORD@HOST:PORT"),
+    ],
+)
+def test_wrong_value_names_itself_its_source_and_what_it_should_be(name: str, value: str, says: str) -> None:
+    """The same sentence for the environment and the option, but for the source."""
+    (from_option,) = problems({name: value})
+    assert from_option.startswith(f"{name}: ")
+    assert says.format(f"option {option_name(name)}") in from_option
+    (from_environment,) = problems({}, {variable_name(name): value})
+    assert says.format(f"environment {variable_name(name)}") in from_environment
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "http = 1",
+        "refusals_kept = true",
+        "log_level = []",
+        "models = [1]",
+        "data_dir = 5",
+        'data_dir = "a\\u0000b"',
+        "topic_prefix = false",
+        "gateway_id = 7",
+        "broker = {}",
+        "[mqtt]\nhost = 1",
+    ],
+)
+def test_wrong_type_in_toml(line: str) -> None:
+    """A number, list or table where text belongs is refused with a sentence, never with a crash; true is not 1."""
+    name = line.removeprefix("[").split("]")[0].split(" ")[0]
+    (problem,) = problems({}, {}, toml(line))
+    assert f"(from gateway.toml:{name}) should be " in problem
+
+
+def test_all_problems_are_told_at_once() -> None:
+    """One run tells everything that is wrong, from whatever source."""
+    file = toml("refusals_kept = -1")
+    told = problems({"http": "x"}, {"GATEWAY_LOG_LEVEL": "loud"}, file)
+    assert [problem.split(":")[0] for problem in told] == ["http", "refusals_kept", "log_level"]
+
+
+def test_words_may_be_in_capitals() -> None:
+    """As the environment often has them."""
+    settings = load({}, {"GATEWAY_LOG_LEVEL": "DEBUG", "GATEWAY_INSECURE_LISTEN": "TRUE"}).settings
+    assert (settings.log_level, settings.insecure_listen) == ("debug", True)
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:80", "[::]:80", "192.168.1.5:80", "gateway.lan:80", "[::ffff:127.0.0.1]:80"]
+)
+@pytest.mark.parametrize("name", ["http", "mqtt"])
+def test_listening_beyond_loopback_needs_a_word(name: str, address: str) -> None:
+    """Without TLS keys and tokens could be read on the network, so somebody has to say that this is wanted."""
+    (problem,) = problems({name: address})
+    assert problem.startswith(f"{name}: '{address}' (from option --{name}) should be a loopback address")
+    assert "--insecure-listen" in problem
+    load({name: address, "insecure_listen": True}, {})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.9.9.9:80", "[::1]:80", "localhost:80"])
+def test_loopback_needs_none(address: str) -> None:
+    """All of 127/8, ::1 and localhost are this machine; a port 0 is fine."""
+    assert str(load({"http": address}, {}).settings.http) == address
+
+
+def test_unused_listener_is_not_complained_about() -> None:
+    """With a broker of one's own the embedded listener does not start."""
+    load({"mqtt": "0.0.0.0:1883", "broker": "mqtt://b"}, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"broker_ca_file": "ca.pem"}, "broker_ca_file"),
+        ({"broker_ca_file": "ca.pem", "broker": "mqtt://b"}, "broker_ca_file"),
+        ({"mqtt_version": "5"}, "mqtt_version"),
+        ({"mosquitto_password_file": "p"}, "mosquitto_password_file"),
+        ({"mosquitto_pid_file": "p", "broker": "mqtt://b"}, "mosquitto_pid_file"),
+    ],
+)
+def test_settings_without_effect_are_mistakes(options: dict[str, object], name: str) -> None:
+    """What could not take effect is told at the start, with the name of the one to change."""
+    (problem,) = problems(options)
+    assert problem.startswith(f"{name}: ")
+    assert "needs" in problem or "should be" in problem
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("mqtt://h", BrokerUrl(Address("h", 1883), tls=False, username=None, password=None)),
+        ("mqtts://h", BrokerUrl(Address("h", 8883), tls=True, username=None, password=None)),
+        ("mqtt://u@[::1]:5/", BrokerUrl(Address("::1", 5), tls=False, username="u", password=None)),
+    ],
+)
+def test_broker_urls(url: str, expected: BrokerUrl) -> None:
+    """Scheme, port, user; the default ports are the registered ones."""
+    assert load({"broker": url}, {}).settings.broker == expected
+
+
+def test_broker_password_is_percent_decoded_and_hidden() -> None:
+    """The password is for the connection alone."""
+    broker = load({"broker": "mqtts://gate%40way:p%40ss%2Fword@h:1"}, {}).settings.broker
+    assert isinstance(broker, BrokerUrl)
+    assert broker.password is not None
+    assert (broker.username, broker.password.get_secret_value()) == ("gate@way", "p@ss/word")
+    assert str(broker) == "mqtts://gate%40way:********@h:1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mqtt://",
+        "mqtt://h:0",
+        "mqtt://h:",
+        "mqtt://h:x",
+        "mqtt://h/path",
+        "mqtt://h?q=1",
+        "mqtt:h",
+        "h:1",
+        "",
+        "mqtt://a b",
+        "mqtt://[h",
+    ],
+)
+def test_broker_urls_that_are_none(url: str) -> None:
+    """Each is refused as a broker, whatever the parser of URLs made of it."""
+    (problem,) = problems({"broker": url})
+    assert problem.startswith("broker: ")
+
+
+# Pieces of which passwords are made that break the parsing of URLs.
+fragments = st.text(alphabet="ab1@/:#?%[]'\"\\ \t\n", max_size=6)
+
+
+@settings(deadline=None)
+@given(before=fragments, after=fragments, scheme=st.sampled_from(["mqtt://", "mqtts://", "http://", "//", ""]))
+def test_no_password_is_ever_printed(before: str, after: str, scheme: str) -> None:
+    """Right or wrong, in any URL: neither an error nor the settings, their text or their JSON show the password."""
+    url = f"{scheme}user:{before}{SECRET}{after}@host:1883"
+    try:
+        loaded = load({"broker": url}, {})
+    except SettingsError as error:
+        assert SECRET not in repr(error) + error.message  # noqa: PT017 - both outcomes are fine, a leak is not
+        return
+    broker = loaded.settings.broker
+    seen = [repr(loaded), str(loaded.settings), loaded.settings.model_dump_json(), written(broker), repr(broker)]
+    assert SECRET not in json.dumps([*seen, plain(broker)])
+
+
+@pytest.mark.parametrize("value", ["mqtt://u:XQZWpass@h:1", "sk_live_XQZW1234567890", "dtok_XQZW1234567890"])
+def test_secret_in_the_wrong_setting_is_not_repeated(value: str) -> None:
+    """Pasted into the wrong variable, it is still a secret."""
+    (problem,) = problems({}, {"GATEWAY_HTTP": value})
+    assert SECRET not in problem

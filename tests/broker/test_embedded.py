@@ -1,0 +1,210 @@
+"""The embedded broker on the wire: who gets in, and how it starts and stops."""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import pytest
+import structlog
+from support.wait import eventually
+from support.wire import (
+    ACCEPTED,
+    IDENTIFIER_REJECTED,
+    NOT_AUTHORISED,
+    SUBSCRIPTION_REFUSED,
+    Kind,
+    Packet,
+    Will,
+    Wire,
+    connect_packet,
+)
+
+from gateway.broker.access import Role
+from gateway.broker.embedded import EmbeddedBroker, Identity
+
+PASSWORD = "dtok_right"
+UNACCEPTABLE_PROTOCOL_VERSION = 1
+SERVER_UNAVAILABLE = 3
+ROLES = {"gateway": Role.GATEWAY, "integrator": Role.INTEGRATOR}
+
+
+async def authenticate(client_id: str, username: str | None, password: str | None) -> Identity | None:
+    """Stands for the registry: one password for everybody; who is neither gateway nor integrator is a device."""
+    assert client_id is not None
+    if username is None or password != PASSWORD:
+        return None
+    return Identity(ROLES.get(username, Role.DEVICE), username, 7 if username.startswith("dev_") else None)
+
+
+class Place(Protocol):
+    """Where a broker listens."""
+
+    @property
+    def host(self) -> str:
+        """Its address."""
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+
+
+@contextlib.asynccontextmanager
+async def joined(broker: Place, username: str, **connect: Any) -> AsyncIterator[Wire]:
+    """A client of that name, connected."""
+    async with Wire.open(broker.host, broker.port) as client:
+        assert await client.connect(username, username, PASSWORD, **connect) == ACCEPTED
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def listening(broker: Place, *filters: str, **connect: Any) -> AsyncIterator[Wire]:
+    """The gateway, connected and subscribed (to the devices' own words, unless told otherwise)."""
+    async with joined(broker, "gateway", **connect) as gateway:
+        codes = await gateway.subscribe(*(filters or ("devices/+/heartbeat", "devices/+/status", "last/word")))
+        assert SUBSCRIPTION_REFUSED not in codes
+        yield gateway
+
+
+async def last_word(broker: Place) -> None:
+    """Publish on `last/word` from another connection, so that a reader knows that nothing more is on its way."""
+    async with Wire.open(broker.host, broker.port) as speaker:
+        assert await speaker.connect("speaker", "gateway", PASSWORD) == ACCEPTED
+        await speaker.publish("last/word", b"", qos=1)
+        await speaker.disconnect()
+
+
+async def payloads_until_last_word(broker: Place, gateway: Wire) -> list[bytes]:
+    """What has reached the gateway."""
+    await last_word(broker)
+    return [message.payload for message in await gateway.read_until("last/word")]
+
+
+async def nothing_more(client: Wire) -> None:
+    """What was on its way would be there before the answer to a ping."""
+    await client.send(Packet(Kind.PINGREQ, 0, b""))
+    assert (await client.read_packet()).kind == Kind.PINGRESP
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[EmbeddedBroker]:
+    """An embedded broker on a port of its own."""
+    async with EmbeddedBroker(authenticate=authenticate) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("client_id", "username", "password", "code"),
+    [
+        ("dev_A", "dev_A", PASSWORD, ACCEPTED),
+        ("dev_A", "dev_A", "wrong", NOT_AUTHORISED),
+        ("dev_A", "dev_A", "", NOT_AUTHORISED),
+        ("dev_A", "dev_A", None, NOT_AUTHORISED),
+        ("dev_A", None, None, NOT_AUTHORISED),
+        ("", None, None, NOT_AUTHORISED),
+        ("dev_A", "dev_B", PASSWORD, IDENTIFIER_REJECTED),
+        ("", "dev_A", PASSWORD, IDENTIFIER_REJECTED),
+        ("gateway", "dev_A", PASSWORD, IDENTIFIER_REJECTED),
+        ("dev_+", "dev_+", PASSWORD, NOT_AUTHORISED),
+        ("dev_A/x", "dev_A/x", PASSWORD, NOT_AUTHORISED),
+        ("any-name", "integrator", PASSWORD, ACCEPTED),
+        ("", "integrator", PASSWORD, ACCEPTED),
+        ("gateway-1", "gateway", PASSWORD, ACCEPTED),
+    ],
+)
+async def test_who_is_let_in(
+    broker: EmbeddedBroker, client_id: str, username: str | None, password: str | None, code: int
+) -> None:
+    """Nobody without a name and a right password, and a device under its own id alone."""
+    async with Wire.open(broker.host, broker.port) as client:
+        assert await client.connect(client_id, username, password) == code
+        assert len(broker.sessions()) == (code == ACCEPTED)
+
+
+async def test_it_listens_on_loopback_unless_told_otherwise(broker: EmbeddedBroker) -> None:
+    """Nobody on the network reaches a broker that was not opened to it on purpose."""
+    assert broker.host == "127.0.0.1"
+
+
+async def test_a_port_that_is_taken_is_an_error_of_its_own(broker: EmbeddedBroker) -> None:
+    """A second broker on the same port fails with the operating system's word, not with one of amqtt's."""
+    with pytest.raises(OSError, match="address already in use"):
+        async with EmbeddedBroker(authenticate=authenticate, port=broker.port):
+            pass
+
+
+async def test_sessions_tell_who_is_connected(broker: EmbeddedBroker) -> None:
+    """Live sessions with role and token; an integrator is listed apart, so it cannot pass for a device."""
+    async with joined(broker, "gateway"), joined(broker, "dev_A"), Wire.open(broker.host, broker.port) as thief:
+        assert await thief.connect("dev_A", "integrator", PASSWORD) == ACCEPTED
+        assert broker.sessions() == {
+            "gateway": Identity(Role.GATEWAY, "gateway", None),
+            "dev_A": Identity(Role.DEVICE, "dev_A", 7),
+            "integrator/dev_A": Identity(Role.INTEGRATOR, "integrator", None),
+        }
+    await eventually(lambda: not broker.sessions(), "all sessions ended")
+
+
+async def test_a_persistent_session_needs_a_name(broker: EmbeddedBroker) -> None:
+    """Without a client id there is nothing to come back to [MQTT-3.1.3-8]."""
+    async with Wire.open(broker.host, broker.port) as client:
+        assert await client.connect("", "integrator", PASSWORD, clean=False) == IDENTIFIER_REJECTED
+
+
+async def test_mqtt_5_is_told_which_version_is_spoken(broker: EmbeddedBroker) -> None:
+    """CONNACK 0x01 and the end, so that a client falls back at once; plain amqtt says nothing and waits."""
+    for level in (3, 5):
+        async with Wire.open(broker.host, broker.port) as client:
+            await client.send(connect_packet("dev_A", "dev_A", PASSWORD, level=level))
+            assert await client.closed() == [Packet(Kind.CONNACK, 0, bytes([0, UNACCEPTABLE_PROTOCOL_VERSION]))]
+
+
+async def test_a_will_on_a_foreign_topic_is_refused_at_connect(broker: EmbeddedBroker) -> None:
+    """A device leaves its last word on its own topics; plain amqtt publishes it anywhere."""
+    for topic in ("devices/dev_B/commands/factory_reset", "devices/dev_A/state", "devices/+/status", "$SYS/x", ""):
+        async with Wire.open(broker.host, broker.port) as client:
+            code = await client.connect("dev_A", "dev_A", PASSWORD, will=Will(topic, b"x", retain=True))
+            assert code == NOT_AUTHORISED
+    async with listening(broker, "#") as gateway:
+        assert await payloads_until_last_word(broker, gateway) == []
+
+
+async def test_stopping_does_not_wait_for_anybody() -> None:
+    """With idle, deaf and half-connected clients, and one that is being authenticated."""
+    asked = asyncio.Event()
+
+    async def slow(client_id: str, username: str | None, password: str | None) -> Identity | None:
+        if client_id == "dev_slow":
+            asked.set()
+            await asyncio.Event().wait()
+        return await authenticate(client_id, username, password)
+
+    async with asyncio.timeout(20), contextlib.AsyncExitStack() as clients:
+        async with EmbeddedBroker(authenticate=slow) as broker:
+            gateway = await clients.enter_async_context(joined(broker, "gateway"))
+            deaf = await clients.enter_async_context(joined(broker, "dev_deaf"))
+            await deaf.subscribe("devices/dev_deaf/commands/+")
+            for _ in range(40):
+                await gateway.publish("devices/dev_deaf/commands/reboot", bytes(100_000), qos=1)
+            waiting = await clients.enter_async_context(Wire.open(broker.host, broker.port))
+            await waiting.send(connect_packet("dev_slow", "dev_slow", PASSWORD))
+            await clients.enter_async_context(Wire.open(broker.host, broker.port))
+            await asked.wait()
+        assert await waiting.closed() == []
+
+
+async def test_amqtt_is_quiet_and_no_secret_is_logged(broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture) -> None:
+    """The chatter of amqtt, which would hold packets, stays off; a token in the wrong field is not told either."""
+    caplog.set_level(logging.DEBUG)
+    with structlog.testing.capture_logs() as events:
+        async with joined(broker, "dev_A") as device:
+            for fields in (("dev_A", "dev_A", "dtok_wrong_password"), ("dtok_as_client_id", "dtok_as_username", "x")):
+                async with Wire.open(broker.host, broker.port) as thief:
+                    assert await thief.connect(*fields) == NOT_AUTHORISED
+            await device.publish("devices/dev_B/heartbeat", b"dtok_in_a_payload")
+    assert {"broker.connect_refused", "broker.publish_denied"} <= {event["event"] for event in events}
+    assert all(len(secret) <= 12 for secret in re.findall(r"dtok_\w*", f"{events} {caplog.text}"))
+    assert logging.getLogger("amqtt").getEffectiveLevel() == logging.WARNING
+    assert not [record for record in caplog.records if record.name.startswith(("amqtt", "transitions"))]

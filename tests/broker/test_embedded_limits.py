@@ -1,0 +1,167 @@
+"""The embedded broker on the wire: what ends a connection, and how much it takes from anybody."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+
+import pytest
+from support.wait import eventually
+from support.wire import (
+    ACCEPTED,
+    CLOSED,
+    Kind,
+    Packet,
+    Will,
+    Wire,
+    connect_packet,
+    publish_packet,
+    text,
+)
+from test_embedded import PASSWORD, authenticate, joined, listening, payloads_until_last_word
+
+from gateway.broker.embedded import EmbeddedBroker, Limits
+
+SERVER_UNAVAILABLE = 3
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[EmbeddedBroker]:
+    """An embedded broker on a port of its own."""
+    async with EmbeddedBroker(authenticate=authenticate) as running:
+        yield running
+
+
+async def test_a_socket_that_stays_silent_is_closed() -> None:
+    """Without a CONNECT in time, or with half of one."""
+    async with EmbeddedBroker(authenticate=authenticate, connect_timeout=0.05) as broker:
+        for beginning in (b"", connect_packet("dev_A", "dev_A", PASSWORD).encode()[:-3]):
+            async with Wire.open(broker.host, broker.port) as client:
+                await client.send(beginning)
+                assert await client.closed() == []
+
+
+async def test_authentication_that_hangs_ends_with_the_same_time_limit() -> None:
+    """A registry that does not answer lets nobody in, and keeps no socket."""
+
+    async def never(_: str, __: str | None, ___: str | None) -> None:
+        await asyncio.Event().wait()
+
+    async with (
+        EmbeddedBroker(authenticate=never, connect_timeout=0.05) as broker,
+        Wire.open(broker.host, broker.port) as client,
+    ):
+        assert await client.connect("dev_A", "dev_A", PASSWORD) == CLOSED
+
+
+async def test_silence_beyond_the_keepalive_ends_the_connection_with_its_will(broker: EmbeddedBroker) -> None:
+    """One and a half times the keepalive [MQTT-3.1.2-24]; plain amqtt waits for ever, and no will says `offline`."""
+    will = Will("devices/dev_A/status", b"offline", retain=True)
+    async with listening(broker) as gateway, joined(broker, "dev_A", keepalive=1, will=will) as device:
+        assert await device.closed() == []
+        assert (await gateway.read_publish()).payload == b"offline"
+    async with listening(broker) as late:
+        assert (await late.read_publish()).retain
+
+
+async def test_a_ping_keeps_the_connection_alive(broker: EmbeddedBroker) -> None:
+    """The same keepalive, with the client pinging until after its will would have come."""
+    async with joined(broker, "dev_A", keepalive=1) as device, joined(broker, "dev_B", keepalive=1) as silent:
+        gone = asyncio.create_task(silent.closed())
+        while not gone.done():
+            await device.ping()
+            await asyncio.wait({gone}, timeout=0.3)
+        await device.ping()
+
+
+async def test_a_packet_beyond_the_limit_ends_the_connection_unread() -> None:
+    """Its header is enough: nothing of it is waited for, let alone kept. Plain amqtt took 250 MB."""
+    async with (
+        EmbeddedBroker(authenticate=authenticate, max_packet_bytes=1_000) as broker,
+        listening(broker) as gateway,
+    ):
+        async with joined(broker, "dev_A") as device:
+            await device.send(publish_packet("devices/dev_A/heartbeat", bytes(900)))
+            await device.send(b"\x32\xff\xff\xff\x7f")
+            assert [packet.kind for packet in await device.closed()] == [Kind.PUBACK]
+        assert [len(one) for one in await payloads_until_last_word(broker, gateway)] == [900]
+
+
+MALFORMED = {
+    "reserved type": b"\xf0\x00",
+    "type 0": b"\x00\x00",
+    "from a server": b"\x20\x02\x00\x00",
+    "second connect": connect_packet("dev_A", "dev_A", PASSWORD).encode(),
+    "endless length": b"\x30\xff\xff\xff\xff\x01",
+    "qos 3": Packet(Kind.PUBLISH, 0b0110, text("devices/dev_A/heartbeat") + b"\x00\x01x").encode(),
+    "packet id 0": publish_packet("devices/dev_A/heartbeat", b"x", packet_id=0).encode(),
+    "topic beyond the packet": b"\x30\x04\xff\xffab",
+    "topic not UTF-8": publish_packet(b"devices/dev_A/\xff", b"x", qos=0).encode(),
+    "topic with NUL": publish_packet("devices/dev_A/\0", b"x", qos=0).encode(),
+    "topic empty": publish_packet("", b"x", qos=0).encode(),
+    "topic with wildcard": publish_packet("devices/+/heartbeat", b"x", qos=0).encode(),
+    "subscribe with wrong flags": Packet(Kind.SUBSCRIBE, 0, b"\x00\x01" + text("a") + b"\x00").encode(),
+    "subscribe to nothing": Packet(Kind.SUBSCRIBE, 2, b"\x00\x01").encode(),
+    "subscribe at qos 3": Packet(Kind.SUBSCRIBE, 2, b"\x00\x01" + text("a") + b"\x03").encode(),
+    "subscribe cut short": Packet(Kind.SUBSCRIBE, 2, b"\x00\x01" + text("a")).encode(),
+    "ping with a body": Packet(Kind.PINGREQ, 0, b"x").encode(),
+}
+
+
+@pytest.mark.parametrize("garbage", MALFORMED.values(), ids=MALFORMED)
+async def test_a_malformed_packet_ends_that_connection_alone(broker: EmbeddedBroker, garbage: bytes) -> None:
+    """What is not MQTT ends the connection, and its will tells so; everybody else goes on."""
+    will = Will("devices/dev_A/status", b"offline")
+    async with listening(broker) as gateway, joined(broker, "dev_B") as other:
+        async with joined(broker, "dev_A", will=will) as device:
+            await device.send(publish_packet("devices/dev_A/heartbeat", b"before", qos=0), garbage)
+            await device.closed()
+        await other.publish("devices/dev_B/heartbeat", b"others go on", qos=1)
+        assert await payloads_until_last_word(broker, gateway) == [b"before", b"offline", b"others go on"]
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        publish_packet("devices/dev_A/heartbeat", b"x").encode(),
+        b"\x10\xff\xff\xff\x7f",
+        Packet(Kind.CONNECT, 0, text("MQTT") + struct.pack("!BBH", 4, 0b0000_0011, 60) + text("x")).encode(),
+        Packet(Kind.CONNECT, 0, text("MQTT") + struct.pack("!BBH", 4, 0b1100_0010, 60) + text("x")).encode(),
+        Packet(Kind.CONNECT, 0, text("MQTT") + struct.pack("!BBH", 4, 0b0100_0010, 60) + text("x") * 2).encode(),
+        Packet(Kind.CONNECT, 0, text("MQTT") + struct.pack("!BBH", 4, 0b0010_0010, 60) + text("x")).encode(),
+        Packet(Kind.CONNECT, 0, text("OTHER") + struct.pack("!BBH", 4, 2, 60) + text("x")).encode(),
+    ],
+)
+async def test_what_does_not_begin_with_a_connect_is_closed(broker: EmbeddedBroker, opening: bytes) -> None:
+    """Another protocol, another packet, a CONNECT that contradicts itself: the end, without an answer."""
+    async with Wire.open(broker.host, broker.port) as client:
+        await client.send(opening)
+        assert await client.closed() == []
+
+
+async def test_connections_beyond_the_limit_are_closed_at_once() -> None:
+    """Sockets that say nothing count too; when one goes, the next gets in."""
+    async with EmbeddedBroker(authenticate=authenticate, limits=Limits(connections=2)) as broker:
+        async with (
+            joined(broker, "dev_A"),
+            Wire.open(broker.host, broker.port),
+            Wire.open(broker.host, broker.port) as c,
+        ):
+            assert await c.closed() == []
+        await eventually(lambda: _gets_in(broker, "dev_B"), "a place became free")
+
+
+async def test_sessions_beyond_the_limit_are_refused() -> None:
+    """Sessions that are kept for clients that are away are bounded as well."""
+    async with EmbeddedBroker(authenticate=authenticate, limits=Limits(sessions=1)) as broker:
+        async with joined(broker, "dev_A", clean=False) as device:
+            await device.disconnect()
+        async with Wire.open(broker.host, broker.port) as client:
+            assert await client.connect("dev_B", "dev_B", PASSWORD) == SERVER_UNAVAILABLE
+        async with joined(broker, "dev_A", clean=False) as device:
+            assert device.session_present
+
+
+async def _gets_in(broker: EmbeddedBroker, username: str) -> bool:
+    async with Wire.open(broker.host, broker.port) as client:
+        return await client.connect(username, username, PASSWORD) == ACCEPTED

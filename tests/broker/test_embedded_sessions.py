@@ -1,0 +1,224 @@
+"""The embedded broker on the wire: whose a session is, how another connection takes it over, and how it is cut."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from support.wait import eventually
+from support.wire import ACCEPTED, CLOSED, NOT_AUTHORISED, Kind, Will, Wire, publish_packet
+from test_embedded import PASSWORD, authenticate, joined, listening, payloads_until_last_word
+
+from gateway.broker.embedded import EmbeddedBroker, Identity
+
+HEARTBEAT = "devices/dev_A/heartbeat"
+REBOOT = "devices/dev_A/commands/reboot"
+WILL = Will("devices/dev_A/status", b"offline", retain=True)
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[EmbeddedBroker]:
+    """An embedded broker on a port of its own."""
+    async with EmbeddedBroker(authenticate=authenticate) as running:
+        yield running
+
+
+@pytest.mark.parametrize("is_clean", [True, False])
+async def test_a_new_connection_takes_over_and_the_old_one_is_closed(broker: EmbeddedBroker, is_clean: bool) -> None:  # noqa: FBT001 - parametrised
+    """The old one may not say another word [MQTT-3.1.4-2] and its will comes first; the new one works at once."""
+    async with listening(broker) as gateway, joined(broker, "dev_A", clean=is_clean, will=WILL) as old:
+        await old.subscribe(REBOOT)
+        async with joined(broker, "dev_A", clean=is_clean) as new:
+            assert new.session_present is not is_clean
+            await old.closed()
+            await _shout_in_vain(old)
+            await new.publish(HEARTBEAT, b"new", qos=1)
+            await new.subscribe(REBOOT)
+            await gateway.publish(REBOOT, b"for the new one", qos=1)
+            assert (await new.read_publish()).payload == b"for the new one"
+            assert await payloads_until_last_word(broker, gateway) == [b"offline", b"new"]
+            assert list(broker.sessions()) == ["gateway", "dev_A"]
+
+
+async def test_a_takeover_brings_what_the_old_connection_had_not_acknowledged(broker: EmbeddedBroker) -> None:
+    """A persistent session goes on with its subscriptions and messages, without a new SUBSCRIBE."""
+    async with joined(broker, "gateway") as gateway, joined(broker, "dev_A", clean=False) as old:
+        await old.subscribe(REBOOT)
+        await gateway.publish(REBOOT, b"unacknowledged", qos=1)
+        await old.read_publish()
+        async with joined(broker, "dev_A", clean=False) as new:
+            message = await new.read_publish()
+            assert (message.payload, message.duplicate) == (b"unacknowledged", True)
+            await gateway.publish(REBOOT, b"next", qos=1)
+            assert (await new.read_publish()).payload == b"next"
+
+
+async def test_what_the_old_connection_had_sent_but_nobody_read_is_dropped(broker: EmbeddedBroker) -> None:
+    """Packets that lie in the buffers of a connection that was taken over count no more: the new one speaks."""
+    async with listening(broker) as gateway:
+        for _ in range(20):
+            async with joined(broker, "dev_A") as old, joined(broker, "dev_A") as new:
+                with contextlib.suppress(ConnectionError):
+                    await old.send(publish_packet(HEARTBEAT, b"zombie"))
+                await new.publish(HEARTBEAT, b"new", qos=1)
+        assert set(await payloads_until_last_word(broker, gateway)) == {b"new"}
+
+
+async def test_a_clean_connect_ends_a_persistent_session(broker: EmbeddedBroker) -> None:
+    """Its subscriptions and messages are gone [MQTT-3.1.2-6], and the one after it begins anew."""
+    async with joined(broker, "gateway") as gateway:
+        async with joined(broker, "dev_A", clean=False) as device:
+            await device.subscribe(REBOOT)
+        await eventually(lambda: "dev_A" not in broker.sessions(), "the device left")
+        await gateway.publish(REBOOT, b"forgotten", qos=1)
+        for is_clean in (True, False):
+            async with joined(broker, "dev_A", clean=is_clean) as device:
+                assert not device.session_present
+                await gateway.publish(REBOOT, b"not subscribed", qos=1)
+                await device.ping()
+                await device.disconnect()
+
+
+async def test_nothing_of_an_ended_session_stands_before_the_new_one(broker: EmbeddedBroker) -> None:
+    """A subscription of the old one that matches too does not take the message."""
+    async with joined(broker, "gateway") as gateway:
+        async with joined(broker, "dev_A", clean=False) as device:
+            await device.subscribe("devices/dev_A/commands/+")
+            await device.disconnect()
+        async with joined(broker, "dev_A") as device:
+            await device.subscribe(REBOOT)
+            await gateway.publish(REBOOT, b"for the new one", qos=1)
+            assert (await device.read_publish()).payload == b"for the new one"
+
+
+@pytest.mark.parametrize(
+    ("client_id", "username", "password"),
+    [
+        ("dev_A", "dev_A", "wrong"),
+        ("dev_A", "dev_B", PASSWORD),
+        ("dev_A", "integrator", PASSWORD),
+        ("dev_A", None, None),
+    ],
+)
+@pytest.mark.parametrize("is_clean", [True, False])
+async def test_a_stranger_with_a_devices_client_id_does_not_disturb_it(
+    broker: EmbeddedBroker,
+    client_id: str,
+    username: str | None,
+    password: str | None,
+    is_clean: bool,  # noqa: FBT001 - parametrised
+) -> None:
+    """Who somebody is comes first: plain amqtt replaces the session before it asks for the password."""
+    async with listening(broker) as gateway, joined(broker, "dev_A", clean=False, will=WILL) as device:
+        await device.subscribe(REBOOT)
+        async with Wire.open(broker.host, broker.port) as stranger:
+            await stranger.connect(client_id, username, password, clean=is_clean)
+            await gateway.publish(REBOOT, b"for the device", qos=1)
+            assert (await device.read_publish()).payload == b"for the device"
+            await device.publish(HEARTBEAT, b"still here", qos=1)
+        assert await payloads_until_last_word(broker, gateway) == [b"still here"]
+
+
+async def test_a_cut_closes_the_session_and_says_its_will(broker: EmbeddedBroker) -> None:
+    """The socket is closed, its last words are not heard, its will is."""
+    async with listening(broker) as gateway, joined(broker, "dev_A", will=WILL) as device:
+        assert await broker.cut("dev_A")
+        await device.closed()
+        await _shout_in_vain(device)
+        assert list(broker.sessions()) == ["gateway"]
+        assert await payloads_until_last_word(broker, gateway) == [b"offline"]
+        assert not await broker.cut("dev_A")
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_nothing_is_heard_after_a_cut_wherever_it_strikes(broker: EmbeddedBroker, turns: int) -> None:
+    """A heartbeat on its way when the cut comes, that many turns of the event loop later, is before it or lost."""
+    async with listening(broker) as gateway, joined(broker, "dev_A", will=WILL) as device:
+        await device.send(publish_packet(HEARTBEAT, b"heartbeat"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert await broker.cut("dev_A")
+        assert await payloads_until_last_word(broker, gateway) in ([b"heartbeat", b"offline"], [b"offline"])
+
+
+async def test_after_a_cut_the_next_session_has_nothing_of_the_last(broker: EmbeddedBroker) -> None:
+    """Subscriptions, what was in flight and what was queued are gone, so a new owner of the device sees none of it."""
+    async with joined(broker, "gateway") as gateway:
+        async with joined(broker, "dev_A", clean=False) as device:
+            await device.subscribe(REBOOT)
+            await gateway.publish(REBOOT, b"in flight", qos=1)
+            await device.read_publish()
+            assert await broker.cut("dev_A")
+        await gateway.publish(REBOOT, b"too late", qos=1)
+        async with joined(broker, "dev_A", clean=False) as device:
+            assert not device.session_present
+            await device.ping()
+            assert await device.subscribe("devices/dev_A/errors") == [1]
+
+
+async def test_a_cut_drops_what_waits_for_a_device_that_is_away(broker: EmbeddedBroker) -> None:
+    """It tells that nobody was connected, and forgets the session all the same."""
+    async with joined(broker, "gateway") as gateway:
+        async with joined(broker, "dev_A", clean=False) as device:
+            await device.subscribe(REBOOT)
+            await device.disconnect()
+        await gateway.publish(REBOOT, b"waits", qos=1)
+        assert not await broker.cut("dev_A")
+        async with joined(broker, "dev_A", clean=False) as device:
+            assert not device.session_present
+            await device.ping()
+
+
+async def test_a_cut_reaches_a_connect_that_is_just_being_authenticated() -> None:
+    """Revoked between the question and the answer: what the answer says is out of date, so it lets nobody in."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(client_id: str, username: str | None, password: str | None) -> Identity | None:
+        asked.set()
+        await answer.wait()
+        return await authenticate(client_id, username, password)
+
+    async with EmbeddedBroker(authenticate=slow) as broker, Wire.open(broker.host, broker.port) as device:
+        connecting = asyncio.create_task(device.connect("dev_A", "dev_A", PASSWORD), name="connecting")
+        await asked.wait()
+        await broker.cut("dev_A")
+        answer.set()
+        assert await connecting == CLOSED
+        assert broker.sessions() == {}
+
+
+async def test_a_cut_device_that_was_deaf_is_gone_at_once(broker: EmbeddedBroker) -> None:
+    """A full socket does not keep the session alive."""
+    async with joined(broker, "gateway") as gateway, joined(broker, "dev_A") as deaf:
+        await deaf.subscribe(REBOOT)
+        for _ in range(40):
+            await gateway.publish(REBOOT, bytes(100_000), qos=1)
+        assert await broker.cut("dev_A")
+        assert "dev_A" not in broker.sessions()
+        await deaf.closed()
+
+
+async def test_a_disconnect_ends_a_session_without_its_will(broker: EmbeddedBroker) -> None:
+    """A clean goodbye [MQTT-3.14.4-3]; a socket that just closes is a death."""
+    async with listening(broker) as gateway:
+        async with joined(broker, "dev_A", will=WILL) as device:
+            await device.disconnect()
+        assert await payloads_until_last_word(broker, gateway) == []
+        async with joined(broker, "dev_A", will=WILL):
+            pass
+        assert (await gateway.read_publish()).payload == b"offline"
+
+
+async def test_a_refused_client_can_come_back(broker: EmbeddedBroker) -> None:
+    """A wrong password leaves nothing behind."""
+    async with Wire.open(broker.host, broker.port) as client:
+        assert await client.connect("dev_A", "dev_A", "wrong") == NOT_AUTHORISED
+        assert [packet.kind for packet in await client.closed()] == []
+    async with Wire.open(broker.host, broker.port) as client:
+        assert await client.connect("dev_A", "dev_A", PASSWORD) == ACCEPTED
+
+
+async def _shout_in_vain(client: Wire) -> None:
+    with contextlib.suppress(ConnectionError):
+        await client.send(publish_packet(HEARTBEAT, b"zombie"))
+    assert not [packet for packet in await client.closed() if packet.kind == Kind.PUBACK]

@@ -35,8 +35,6 @@ Deliver = Callable[[Input], None]
 QOS = 1
 CONFIRM_SECONDS = 10.0
 SESSION_EXPIRY_SECONDS = 0xFFFFFFFF  # never; Mosquitto 2.0 may crash on a session with an end that SIGHUP cut
-    0xFFFFFFFF  # never [MQTT5 3.1.2.11.2]: Mosquitto 2.0 can crash on sessions with an end that SIGHUP cuts
-)
 REPORT_AFTER_REFUSALS = 3
 NOT_AUTHORISED = frozenset({0x86, 0x87, 0x8A})  # bad user name or password · not authorised · banned (MQTT 5, 3.2.2.2)
 FIRST_FAILURE_CODE = 0x80

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import time
@@ -31,6 +32,9 @@ from device_sim.signals import (
 from device_sim.wire import OFFLINE, Topics
 
 Deliver = Callable[[Input], None]
+
+LIBRARY_LOG = logging.getLogger("device_sim.mqtt")
+LIBRARY_LOG.setLevel(logging.CRITICAL)  # every loss of a link is a fact already, and simulated links are lost often
 
 QOS = 1
 CONFIRM_SECONDS = 10.0
@@ -189,9 +193,10 @@ class MqttRadio:
 
     def _new_client(self) -> aiomqtt.Client:
         endpoint, modern = self._binding.mqtt, self._options.mqtt_version == "5"
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             endpoint.host,
             endpoint.port,
+            logger=LIBRARY_LOG,
             username=self._binding.device_id,
             password=self._binding.device_token,
             identifier=self._binding.device_id,
@@ -206,6 +211,14 @@ class MqttRadio:
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             tls_context=_tls(self._options.ca_file) if endpoint.tls else None,
         )
+        # Nobody may be waiting when a link goes down while it says goodbye, and asyncio complains of what nobody read.
+        client._disconnected.add_done_callback(_read)  # noqa: SLF001  # aiomqtt reads it only while one waits
+        return client
+
+
+def _read(ended: "asyncio.Future[None]") -> None:
+    if not ended.cancelled():
+        ended.exception()
 
 
 class _ClosingSocket(ssl.SSLSocket):

@@ -1,0 +1,63 @@
+"""The floor of a reset: the least that answers ``POST …/reset`` durably and tells the device.
+
+``python -m bench.bare DATABASE BROKER_PORT`` with the broker's password in the environment: Starlette, one SQLite
+transaction with ``synchronous=FULL``, one awaited publish with aiomqtt. No keys, no registry, no rules. It says
+``HTTP`` and its port when it serves, and runs until SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sqlite3
+import sys
+from contextlib import closing
+from typing import Final
+
+import aiomqtt
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from bench.broker import GATEWAY_USER, HOST
+from bench.subject import PASSWORD_VARIABLE
+
+_PAYLOAD: Final = b'{"type":"factory_reset"}'.ljust(620)
+"""As long as a command of the gateway with its grant."""
+
+
+async def main(database: str, broker_port: int) -> None:
+    """Serve until SIGTERM."""
+    password = os.environ[PASSWORD_VARIABLE]
+    with closing(_open(database)) as connection, socket.create_server((HOST, 0)) as listener:
+        async with aiomqtt.Client(HOST, broker_port, username=GATEWAY_USER, password=password) as broker:
+            print("HTTP", listener.getsockname()[1], flush=True)  # noqa: T201 - the benchmark reads it
+            config = uvicorn.Config(_app(connection, broker), log_level="warning", access_log=False)
+            await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def _app(connection: sqlite3.Connection, broker: aiomqtt.Client) -> Starlette:
+    async def reset(request: Request) -> JSONResponse:
+        device_id = request.path_params["device_id"]
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT OR REPLACE INTO resets (device_id, status) VALUES (?, 'pending')", (device_id,))
+        connection.execute("COMMIT")
+        await broker.publish(f"devices/{device_id}/commands/factory_reset", _PAYLOAD, qos=1, retain=True)
+        return JSONResponse({"id": device_id, "status": "unbound"})
+
+    return Starlette(routes=[Route("/v1/devices/{device_id}/reset", reset, methods=["POST"])])
+
+
+def _open(database: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("CREATE TABLE resets (device_id TEXT PRIMARY KEY, status TEXT NOT NULL) STRICT")
+    return connection
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

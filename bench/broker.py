@@ -1,0 +1,108 @@
+"""A real Mosquitto from ``broker_config``, as an operator starts it: its own port, its own folder, thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import broker_config
+from bench.process import BenchError, stop
+from broker_config import local
+from gateway.broker.mosquitto import PasswordFile, password_entry
+
+HOST: Final = "127.0.0.1"
+GATEWAY_USER: Final = "gateway"
+_STARTS: Final = 10
+_POLL_SECONDS: Final = 0.01
+_WAIT_SECONDS: Final = 20.0
+_TOLD: Final = "log_type subscribe"  # so that the benchmark knows when a subscriber is there
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A broker: its port, its files, and the password of the user ``gateway``."""
+
+    port: int
+    password: str
+    files: broker_config.Rendered
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """As the setting ``broker`` takes it."""
+        return f"mqtt://{GATEWAY_USER}:{self.password}@{HOST}:{self.port}"
+
+    async def subscribed(self, topic: str) -> None:
+        """Wait until somebody has subscribed to this filter."""
+        await eventually(lambda: topic in self.said(), f"subscription to {topic}")
+
+    def said(self) -> str:
+        """Its log so far."""
+        return self.log.read_text(errors="replace")
+
+
+@asynccontextmanager
+async def mosquitto(directory: Path, devices: Sequence[tuple[str, str]]) -> AsyncIterator[Broker]:
+    """Run it with these devices (id, password entry) and the gateway's user for as long as the block runs.
+
+    Raises:
+        BenchError: it did not come up.
+    """
+    broker, process = await _start(directory, devices)
+    try:
+        yield broker
+    finally:
+        await stop(process)
+
+
+async def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Look again and again until the condition holds.
+
+    Raises:
+        BenchError: it did not, for so long that something hangs.
+    """
+    try:
+        async with asyncio.timeout(_WAIT_SECONDS):
+            while not condition():  # noqa: ASYNC110 - what it waits for is in other processes
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        raise BenchError(f"no {what} within {_WAIT_SECONDS:g} s") from None
+
+
+async def _start(directory: Path, devices: Sequence[tuple[str, str]]) -> tuple[Broker, asyncio.subprocess.Process]:
+    for attempt in range(_STARTS):
+        broker = _write(directory / f"mosquitto-{attempt}", devices)
+        process = await _run(broker)
+        if process.returncode is None:
+            return broker, process
+        if "Address already in use" not in broker.said():
+            raise BenchError(f"Mosquitto did not come up:\n{broker.said()}")
+    raise BenchError(f"no port for Mosquitto was free in {_STARTS} tries")
+
+
+async def _run(broker: Broker) -> asyncio.subprocess.Process:
+    """Start it and wait until it is up, or gone."""
+    with broker.log.open("wb") as log:
+        command = (local.binary(), "-c", str(broker.files.config))
+        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+    try:
+        await eventually(lambda: process.returncode is not None or " running" in broker.said(), "Mosquitto")
+    except BaseException:
+        await stop(process)
+        raise
+    return process
+
+
+def _write(directory: Path, devices: Sequence[tuple[str, str]]) -> Broker:
+    port, password = local.free_port(HOST), secrets.token_hex(16)
+    files = broker_config.render(directory, port=port, host=HOST, user=local.own_user())
+    with files.config.open("a") as config:
+        config.write(f"\n{_TOLD}\n")
+    fixed = {GATEWAY_USER: password_entry(password)}
+    PasswordFile(files.password_file, pid_file=None, fixed=fixed).write(devices)
+    return Broker(port, password, files, directory / "mosquitto.log")

@@ -1,0 +1,169 @@
+"""Heartbeats into SQLite: QoS 1, 1,000 devices, acknowledged to the broker after the commit, counted afterwards.
+
+The floor is ``mosquitto_sub`` at the same subscription under the same load, with its output thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from bench.broker import GATEWAY_USER, HOST, Broker, mosquitto
+from bench.figures import Figure, Pair
+from bench.load import Order, Sent
+from bench.process import HANGS_SECONDS, BenchError, Program, program
+from bench.registry import Registry
+from bench.subject import PASSWORD_VARIABLE
+from broker_config import local
+from gateway.store import DATABASE_NAME
+
+FILTER: Final = "devices/+/heartbeat"
+MOST_EACH: Final = 100
+"""The broker queues 100,000 messages (``max_queued_messages``) for a subscriber that is behind, and drops the rest."""
+
+_POLL_SECONDS: Final = 0.005
+_PER: Final = 100_000
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One side of one round."""
+
+    messages_per_second: float
+    offered_per_second: float
+    cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """Both sides of one round."""
+
+    gateway: Taken
+    floor: Taken
+
+
+async def measure(registry: Registry, folder: Path, each: int) -> Round:
+    """One round: ``each`` heartbeats from each device, once to the gateway and once to the floor.
+
+    Raises:
+        BenchError: something did not work, or a message was lost.
+    """
+    floor = await _floor(registry, folder / "floor", each)
+    return Round(await _gateway(registry, folder / "gateway", each), floor)
+
+
+def figures(rounds: list[Round], each: int, devices: int) -> list[Figure]:
+    """The lines of the table."""
+    rates = [Pair(one.gateway.messages_per_second, one.floor.messages_per_second) for one in rounds]
+    cpu = [Pair(one.gateway.cpu_seconds / (each * devices) * _PER) for one in rounds]
+    offered = [Pair(one.gateway.offered_per_second, one.floor.offered_per_second) for one in rounds]
+    return [
+        Figure("heartbeats stored", "1/s", "mosquitto_sub", tuple(rates)),
+        Figure(f"CPU for {_PER:,} of them", "s", "", tuple(cpu)),
+        Figure("load the broker took meanwhile", "1/s", "mosquitto_sub", tuple(offered)),
+    ]
+
+
+async def _gateway(registry: Registry, folder: Path, each: int) -> Taken:
+    data_dir = registry.copy(folder / "data")
+    total = each * len(registry.devices)
+    async with (
+        mosquitto(folder, registry.broker_entries) as broker,
+        _subject(data_dir, broker) as subject,
+        _load(registry, broker, each) as load,
+    ):
+        before = subject.cpu_seconds()
+        await load.tell("go")
+        async with asyncio.TaskGroup() as group:
+            stored = group.create_task(_stored(data_dir, subject, total))
+            sent = group.create_task(_sent(load))
+        cpu_seconds = subject.cpu_seconds() - before
+    _check_count(data_dir, total)
+    return _taken(total, sent.result(), stored.result(), cpu_seconds)
+
+
+async def _floor(registry: Registry, folder: Path, each: int) -> Taken:
+    total = each * len(registry.devices)
+    async with (
+        mosquitto(folder, registry.broker_entries) as broker,
+        _subscriber(broker, total) as subscriber,
+        _load(registry, broker, each) as load,
+    ):
+        await broker.subscribed(FILTER)
+        await load.tell("go")
+        async with asyncio.TaskGroup() as group:
+            ended = group.create_task(_end_of(subscriber))
+            sent = group.create_task(_sent(load))
+    return _taken(total, sent.result(), ended.result())
+
+
+def _taken(total: int, sent: Sent, ended: float, cpu_seconds: float = 0.0) -> Taken:
+    return Taken(total / (ended - sent.began), total / (sent.ended - sent.began), cpu_seconds)
+
+
+async def _sent(load: Program) -> Sent:
+    return Sent(**json.loads(await load.line()))
+
+
+async def _end_of(subscriber: Program) -> float:
+    await subscriber.ended()
+    return time.monotonic()
+
+
+@asynccontextmanager
+async def _load(registry: Registry, broker: Broker, each: int) -> AsyncIterator[Program]:
+    async with program(sys.executable, "-m", "bench.load") as load:
+        await load.tell(json.dumps(asdict(Order(HOST, broker.port, registry.devices, each))))
+        await load.line("ready")
+        yield load
+
+
+@asynccontextmanager
+async def _subject(data_dir: Path, broker: Broker) -> AsyncIterator[Program]:
+    command = (sys.executable, "-m", "bench.subject", str(data_dir), str(broker.port))
+    async with program(*command, environ={PASSWORD_VARIABLE: broker.password}) as subject:
+        await subject.line("ready")
+        yield subject
+
+
+@asynccontextmanager
+async def _subscriber(broker: Broker, total: int) -> AsyncIterator[Program]:
+    who = ("-h", HOST, "-p", str(broker.port), "-u", GATEWAY_USER, "-P", broker.password)
+    what = ("-q", "1", "-t", FILTER, "-C", str(total))
+    async with program(local.binary("mosquitto_sub"), *who, *what, stdout=asyncio.subprocess.DEVNULL) as subscriber:
+        yield subscriber
+
+
+async def _stored(data_dir: Path, subject: Program, total: int) -> float:
+    """When (monotonic clock) the last one was committed; rows are only added, so the highest id tells."""
+    with closing(_open(data_dir)) as registry:
+        deadline = time.monotonic() + HANGS_SECONDS
+        while (stored := _highest(registry)) < total:
+            subject.check()
+            if time.monotonic() > deadline:
+                raise BenchError(f"{stored} of {total} heartbeats were stored within {HANGS_SECONDS:g} s")
+            await asyncio.sleep(_POLL_SECONDS)
+    return time.monotonic()
+
+
+def _highest(registry: sqlite3.Connection) -> int:
+    return int(registry.execute("SELECT coalesce(max(id), 0) FROM heartbeats").fetchone()[0])
+
+
+def _check_count(data_dir: Path, total: int) -> None:
+    with closing(_open(data_dir)) as registry:
+        stored = registry.execute("SELECT count(*) FROM heartbeats").fetchone()[0]
+    if stored != total:
+        raise BenchError(f"{total} heartbeats were sent and acknowledged, {stored} are stored")
+
+
+def _open(data_dir: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{(data_dir / DATABASE_NAME).as_uri()}?mode=ro", uri=True)

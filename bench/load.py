@@ -1,0 +1,146 @@
+"""The devices that make the load: ``python -m bench.load``, in a process of its own so that it slows nobody down.
+
+Every device has its own connection, token and topic, as the broker's access rules want it. All messages are made
+beforehand, and each device hands all of its own to the kernel at once: from then on the devices cost next to
+nothing, so what is measured is the broker and whoever subscribes there.
+
+It reads an :class:`Order` (a line of JSON), says ``ready`` when every device is connected, waits for a line, sends, and
+answers with a :class:`Sent` when the broker has taken everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from bench import wire
+
+PAYLOAD_BYTES: Final = 250
+FIRST_SENT_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_CONNECTING_AT_ONCE: Final = 50  # the broker's listen backlog is 100
+_GUARD_SECONDS: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to send: ``each`` heartbeats from each device (id, token)."""
+
+    host: str
+    port: int
+    devices: Sequence[tuple[str, str]]
+    each: int
+
+
+@dataclass(frozen=True)
+class Sent:
+    """First and last instant, in seconds of the monotonic clock, which all processes share."""
+
+    began: float
+    ended: float
+
+
+class Device(asyncio.Protocol):
+    """One device: connects, sends all it has in one go, counts the acknowledgements."""
+
+    def __init__(self, name: str, token: str, each: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.connected: asyncio.Future[None] = loop.create_future()
+        self.done: asyncio.Future[None] = loop.create_future()
+        self._greeting = wire.connect(name, token)
+        self._burst = burst(name, each)
+        self._awaited = wire.ACK_BYTES * (1 + each)
+        self._received = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say who it is."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._greeting)
+
+    def data_received(self, data: bytes) -> None:
+        """Nothing but one CONNACK and PUBACKs comes, all of one length."""
+        if self._received == 0 and data[3:4] == b"\0":
+            self.connected.set_result(None)
+        self._received += len(data)
+        if self._received == self._awaited:
+            self.done.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The broker may not hang up before everything is sent."""
+        for waiting in (self.connected, self.done):
+            if not waiting.done():
+                waiting.set_exception(exc or ConnectionError("the broker closed the connection of a device"))
+
+    def send(self) -> None:
+        """Hand over every message."""
+        self._transport.write(self._burst)
+
+    def leave(self) -> None:
+        """Say good-bye."""
+        self._transport.write(wire.DISCONNECT)
+        self._transport.close()
+
+
+def burst(name: str, each: int) -> bytes:
+    """The heartbeats of one device; each of its own minute, since the same one twice would be stored once."""
+    topic = f"devices/{name}/heartbeat"
+    return b"".join(wire.publish(topic, heartbeat(number), number + 1) for number in range(each))
+
+
+def heartbeat(number: int) -> bytes:
+    """A heartbeat with every field of health, PAYLOAD_BYTES long."""
+    facts: dict[str, object] = {
+        "battery_percent": 30 + number % 70,
+        "storage_used_mb": 512 + number,
+        "storage_total_mb": 8_192,
+        "signal_strength_dbm": -61,
+        "firmware_version": "",
+        "device_state": "idle",
+        "pending_recordings": number % 7,
+        "flags": 8,
+        "connection_type": ["wifi"],
+        "sent_at": (FIRST_SENT_AT + timedelta(minutes=number)).isoformat(),
+    }
+    facts["firmware_version"] = "1.4.2+bench".ljust(PAYLOAD_BYTES - len(_compact(facts)), "0")
+    payload = _compact(facts)
+    assert len(payload) == PAYLOAD_BYTES, "the version fills up what the other fields leave"
+    return payload
+
+
+def _compact(facts: dict[str, object]) -> bytes:
+    return json.dumps(facts, separators=(",", ":")).encode()
+
+
+async def main() -> None:
+    """Carry out one order."""
+    order = Order(**json.loads(sys.stdin.readline()))
+    gate = asyncio.Semaphore(_CONNECTING_AT_ONCE)
+    async with asyncio.timeout(_GUARD_SECONDS):
+        devices = await asyncio.gather(*(_connect(order, gate, *who) for who in order.devices))
+        print("ready", flush=True)  # noqa: T201 - the benchmark reads it
+        await asyncio.to_thread(sys.stdin.readline)
+        began = time.monotonic()
+        for device in devices:
+            device.send()
+        await asyncio.gather(*(device.done for device in devices))
+        print(json.dumps(asdict(Sent(began, time.monotonic()))), flush=True)  # noqa: T201 - the same
+    for device in devices:
+        device.leave()
+
+
+async def _connect(order: Order, gate: asyncio.Semaphore, name: str, token: str) -> Device:
+    async with gate:
+        loop = asyncio.get_running_loop()
+        _, device = await loop.create_connection(lambda: Device(name, token, order.each), order.host, order.port)
+        await device.connected
+    return device
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

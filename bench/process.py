@@ -1,0 +1,124 @@
+"""Programs that are measured, or that measure: each in a process of its own, ended when its block ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+HANGS_SECONDS: Final = 120.0
+"""After this long without the answer that is waited for, something hangs: the run ends with an error."""
+
+_LAST_LINES: Final = 20
+_STOP_SECONDS: Final = 20.0
+_TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
+_USER_TICKS, _SYSTEM_TICKS = 11, 12  # utime and stime of proc(5), counted from behind the name
+
+
+class BenchError(Exception):
+    """A measurement failed, so there is no figure; the message says what went wrong."""
+
+
+class Program:
+    """A running program."""
+
+    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+        self._process = process
+        self._name = name
+        self.pid = process.pid
+
+    async def line(self, start: str = "") -> str:
+        """The rest of the next line on its stdout that begins with ``start``.
+
+        Raises:
+            BenchError: it ended, or says nothing.
+        """
+        assert self._process.stdout, "started with a pipe"
+        try:
+            async with asyncio.timeout(HANGS_SECONDS):
+                while raw := await self._process.stdout.readline():
+                    if (text := raw.decode().strip()).startswith(start):
+                        return text.removeprefix(start).strip()
+        except TimeoutError:
+            raise BenchError(f"{self._name} hangs: no '{start}' within {HANGS_SECONDS:g} s") from None
+        raise BenchError(f"{self._name} ended with {await self._process.wait()} before it said '{start}'")
+
+    async def tell(self, line: str) -> None:
+        """Write a line to its stdin."""
+        assert self._process.stdin, "started with a pipe"
+        self._process.stdin.write(f"{line}\n".encode())
+        await self._process.stdin.drain()
+
+    async def ended(self) -> None:
+        """Wait for its end by itself, which must be a good one.
+
+        Raises:
+            BenchError: it failed, or it hangs.
+        """
+        try:
+            async with asyncio.timeout(HANGS_SECONDS):
+                code = await self._process.wait()
+        except TimeoutError:
+            raise BenchError(f"{self._name} hangs: it did not end within {HANGS_SECONDS:g} s") from None
+        if code:
+            raise BenchError(f"{self._name} ended with {code}")
+
+    def check(self) -> None:
+        """Raises BenchError when it does not run any more."""
+        if self._process.returncode is not None:
+            raise BenchError(f"{self._name} ended with {self._process.returncode}")
+
+    def cpu_seconds(self) -> float:
+        """Processor time that it has used so far, all its threads together."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])) / _TICKS_PER_SECOND
+
+    def resident_megabytes(self) -> float:
+        """Memory that it holds now (RSS, shared pages counted in full), in units of 1,000,000 bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(kibibytes) * 1_024 / 1_000_000
+
+
+@asynccontextmanager
+async def program(
+    *command: str,
+    environ: Mapping[str, str] | None = None,
+    stdout: int = asyncio.subprocess.PIPE,
+    log: Path | None = None,
+) -> AsyncIterator[Program]:
+    """Run a command for as long as the block runs.
+
+    ``environ`` is added to the benchmark's own, for secrets too. stderr goes to ``log``, else to the benchmark's own.
+    """
+    with ExitStack() as stack:
+        stderr = None if log is None else stack.enter_context(log.open("wb"))
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.PIPE, stdout=stdout, stderr=stderr, env={**os.environ, **(environ or {})}
+        )
+    try:
+        yield Program(process, " ".join(command[:4]))
+    except BenchError as error:
+        raise BenchError(f"{error}{_last_words(log)}") from error
+    finally:
+        await stop(process)
+
+
+def _last_words(log: Path | None) -> str:
+    said = "" if log is None else "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+    return f"\n{said}" if said else ""
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    """End it, if it has not ended: SIGTERM first, SIGKILL when that does not help."""
+    if process.returncode is None:
+        process.terminate()
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

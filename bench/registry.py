@@ -1,0 +1,51 @@
+"""A registry with bound devices in it, made once and copied for each round, so that all rounds begin alike."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway import lifecycle, model
+from gateway.first_start import first_start
+from gateway.settings import load
+from gateway.store import Context, Rules, Tx, View, keys, open_database, tokens, transact
+
+_ACTOR: Final = "bench"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A data directory at rest, and the secrets of those who are in it."""
+
+    data_dir: Path
+    gateway_id: str
+    api_key: str
+    devices: tuple[tuple[str, str], ...]
+    """Id and token of each."""
+    broker_entries: tuple[tuple[str, str], ...]
+    """Id and line in Mosquitto's password file of each."""
+
+    def copy(self, to: Path) -> Path:
+        """The same data directory anew, at ``to``."""
+        return Path(shutil.copytree(self.data_dir, to))
+
+
+def prepare(data_dir: Path, devices: int) -> Registry:
+    """Make a registry with so many devices, each bound to an end user of its own."""
+    gateway_id, project_id = first_start(load({"data_dir": str(data_dir)}, {}).settings)
+    context = Context(rules=Rules(gateway_id=gateway_id))
+    with closing(open_database(data_dir)) as connection:
+        _, api_key = transact(connection, context, lambda tx: keys.create(tx, project_id, "bench", test=True))
+        bound = transact(connection, context, lambda tx: [_bind(tx, project_id, number) for number in range(devices)])
+        entries = tokens.broker_entries(View(connection))
+    return Registry(data_dir, gateway_id, api_key, tuple(bound), tuple(entries))
+
+
+def _bind(tx: Tx, project_id: str, number: int) -> tuple[str, str]:
+    body = model.RegisterDevice(serial_number=f"BENCH-{number:06}")
+    device, _ = lifecycle.register(tx, project_id, body, _ACTOR)
+    binding = lifecycle.bind(tx, project_id, device["id"], f"eu_{number}", _ACTOR)
+    return device["id"], binding.device_token

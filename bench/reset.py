@@ -1,0 +1,151 @@
+"""From ``POST /v1/devices/{id}/reset`` to the connected device that has the command: one at a time, a device each.
+
+The floor is :mod:`bench.bare`. Both run at once and take turns reset by reset, so whatever else the machine does
+meets both alike. Client, devices and clock are in this process, the same for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench import wire
+from bench.broker import HOST, Broker
+from bench.caller import Caller, caller
+from bench.figures import Figure, Pair, percentile
+from bench.process import HANGS_SECONDS, BenchError
+from bench.registry import Registry
+from bench.server import OK, Server, bare_stack, gateway_stack
+
+WARM_UP: Final = 10
+"""The first resets of a round, which are not counted."""
+
+_PAUSE_SECONDS: Final = 0.01  # what one side still has to tidy up must not fall into the other's time
+_PERCENTILES: Final = (50, 99)
+_MS: Final = 1_000
+
+
+@dataclass(frozen=True)
+class Round:
+    """Milliseconds from the request to the device, of each reset of one round."""
+
+    gateway: tuple[float, ...]
+    floor: tuple[float, ...]
+
+
+class Device(asyncio.Protocol):
+    """A device that listens for its reset."""
+
+    def __init__(self, name: str, token: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.name = name
+        self.listens: asyncio.Future[None] = loop.create_future()
+        self.told: asyncio.Future[float] = loop.create_future()
+        self._token = token
+        self._buffer = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connect and subscribe in one go."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        topic = f"devices/{self.name}/commands/factory_reset"
+        transport.write(wire.connect(self.name, self._token) + wire.subscribe(topic))
+
+    def data_received(self, data: bytes) -> None:
+        """Note the instant at which the last byte of the command is here."""
+        now = time.perf_counter()
+        self._buffer += data
+        while packet := wire.take_packet(self._buffer):
+            self._take(*packet, now)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever waits is told."""
+        for waiting in (self.listens, self.told):
+            if not waiting.done():
+                waiting.set_exception(exc or ConnectionError(f"the broker closed the connection of {self.name}"))
+
+    def leave(self) -> None:
+        """Say good-bye."""
+        self.told.cancel()
+        self._transport.write(wire.DISCONNECT)
+        self._transport.close()
+
+    def _take(self, kind: int, body: bytes, now: float) -> None:
+        if kind == wire.SUBACK:
+            self.listens.set_result(None)
+        elif kind == wire.PUBLISH:
+            self._transport.write(wire.puback(body))
+            if not self.told.done():
+                self.told.set_result(now)
+
+
+async def measure(registry: Registry, folder: Path) -> Round:
+    """One round: every device of the registry is reset once by each side, the sides taking turns.
+
+    Raises:
+        BenchError: something did not work.
+    """
+    async with (
+        bare_stack(registry, folder / "floor") as floor,
+        gateway_stack(registry, folder / "gateway") as subject,
+        _side(registry, floor) as reset_floor,
+        _side(registry, subject) as reset_gateway,
+    ):
+        taken = [(await reset_gateway(which), await reset_floor(which)) for which in range(len(registry.devices))]
+    gateway_ms, floor_ms = zip(*taken[WARM_UP:], strict=True)
+    return Round(gateway_ms, floor_ms)
+
+
+def figures(rounds: list[Round]) -> list[Figure]:
+    """The lines of the table."""
+    return [
+        Figure(
+            f"reset until the device has it, p{percent}",
+            "ms",
+            "bare handler",
+            tuple(Pair(percentile(one.gateway, percent), percentile(one.floor, percent)) for one in rounds),
+        )
+        for percent in _PERCENTILES
+    ]
+
+
+@asynccontextmanager
+async def _side(registry: Registry, server: Server) -> AsyncIterator[Callable[[int], Awaitable[float]]]:
+    """What resets the device with this number and says how long that took."""
+    assert server.broker, "both sides run beside Mosquitto"
+    async with _connected(registry, server.broker) as devices, caller(server.port, registry.api_key) as http:
+        yield lambda which: _reset(http, devices[which])
+
+
+async def _reset(http: Caller, device: Device) -> float:
+    """Milliseconds until the device had it; the answer is waited for as well."""
+    await asyncio.sleep(_PAUSE_SECONDS)
+    began = time.perf_counter()
+    status = await http.call("POST", f"/v1/devices/{device.name}/reset")
+    if status != OK:
+        raise BenchError(f"a reset was answered with {status}")
+    async with asyncio.timeout(HANGS_SECONDS):
+        return (await device.told - began) * _MS
+
+
+@asynccontextmanager
+async def _connected(registry: Registry, broker: Broker) -> AsyncIterator[list[Device]]:
+    async with AsyncExitStack() as stack:
+        devices = []
+        for name, token in registry.devices:
+            device = await _connect(broker, name, token)
+            stack.callback(device.leave)
+            devices.append(device)
+        yield devices
+
+
+async def _connect(broker: Broker, name: str, token: str) -> Device:
+    loop = asyncio.get_running_loop()
+    _, device = await loop.create_connection(lambda: Device(name, token), HOST, broker.port)
+    await device.listens
+    return device

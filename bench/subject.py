@@ -1,0 +1,52 @@
+"""What takes the heartbeats in: the gateway's registry and its connection to the broker, without the rest of it.
+
+``python -m bench.subject DATA_DIR PORT`` with the broker's password in the environment. It says ``ready`` when
+it has subscribed and compared both ends, and runs until SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+from bench.broker import GATEWAY_USER, HOST, eventually
+from gateway import log
+from gateway.first_start import first_start
+from gateway.mqtt import link
+from gateway.mqtt.connection import Connection
+from gateway.outbox import Bells
+from gateway.settings import load
+from gateway.store import Context, Rules, Store
+from gateway.topics import Topics
+
+PASSWORD_VARIABLE: Final = "BENCH_BROKER_PASSWORD"  # noqa: S105 - the name of a variable
+
+
+async def main(data_dir: Path, port: int) -> None:
+    """Run the parts as the composition root puts them together."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    gateway_id, _ = first_start(load({"data_dir": str(data_dir)}, {}).settings)
+    bells = Bells()
+    async with Store(data_dir, Context(rules=Rules(gateway_id=gateway_id)), on_commit=bells.committed) as store:
+        connection = _connection(port, gateway_id, store, bells)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(connection.run(), name="connection")
+            await eventually(lambda: connection.status.reconciled, "connection to the broker")
+            print("ready", flush=True)  # noqa: T201 - the benchmark reads it
+            await stop.wait()
+            running.cancel()
+
+
+def _connection(port: int, gateway_id: str, store: Store, bells: Bells) -> Connection:
+    address = link.Address(HOST, port, GATEWAY_USER, os.environ[PASSWORD_VARIABLE], version="5")
+    return Connection(address, auto_version=True, gateway_id=gateway_id, store=store, topics=Topics(""), bells=bells)
+
+
+if __name__ == "__main__":
+    log.configure("warning", "json")
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))

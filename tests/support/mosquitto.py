@@ -10,15 +10,14 @@ once the broker lets it in, everything else in the file is in force.
 
 import asyncio
 import contextlib
-import os
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import broker_config
+from broker_config import local
 from gateway.broker.mosquitto import PasswordFile, password_entry
 from support import wire
 from support.ports import free_port
@@ -160,7 +159,7 @@ class Mosquitto:
         if self._files is None:
             self.port = free_port(self.host)
             self._files = broker_config.render(
-                self.directory, port=self.port, host=self.host, prefix=self.prefix, user=_own_user()
+                self.directory, port=self.port, host=self.host, prefix=self.prefix, user=local.own_user()
             )
             with self._files.config.open("a") as config:
                 config.write(f"\n{self.settings}\n")
@@ -178,7 +177,7 @@ class Mosquitto:
         self._log_start = len(self.log_text())
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                _binary(), "-c", str(self.files.config), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+                local.binary(), "-c", str(self.files.config), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     async def _is_up_or_gone(self) -> bool:
@@ -209,15 +208,3 @@ class Mosquitto:
             async with asyncio.timeout(_STOP_SECONDS):
                 await self._process.wait()
             self._process = None
-
-
-def _own_user() -> str:
-    """Started as root it stays root, since only root may read a test's directory; otherwise the line has no effect."""
-    return "root" if os.geteuid() == 0 else "mosquitto"
-
-
-def _binary() -> str:
-    found = shutil.which("mosquitto", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
-    if found is None:
-        raise MosquittoError("these tests need a real Mosquitto: apt-get install mosquitto")
-    return found

@@ -11,6 +11,7 @@ once the broker lets it in, everything else in the file is in force.
 import asyncio
 import contextlib
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType

@@ -4,41 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import secrets
+import shlex
+import shutil
 import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from gateway import __version__
+from gateway import __version__, lifecycle
 from gateway.addresses import Address, BrokerUrl
 from gateway.broker.access import Role
 from gateway.broker.accounts import kept_entries, own_entry
 from gateway.broker.embedded import EmbeddedBroker, Identity
 from gateway.broker.keeper import Access, EmbeddedAccess, Keeper, MosquittoAccess, NoAccess
 from gateway.broker.mosquitto import PasswordFile
-from gateway.first_start import first_start
+from gateway.errors import UnavailableError
+from gateway.first_start import first_start, rules_of
 from gateway.http.app import build
 from gateway.http.server import HttpServer
 from gateway.http.services import Services
+from gateway.http.streams import Limits, Streams
 from gateway.mqtt import link
 from gateway.mqtt.connection import Connection
+from gateway.outbound.sender import Sender
+from gateway.outbound.webhooks import Webhooks
 from gateway.outbox import Bells
 from gateway.readiness import Readiness
 from gateway.settings import Loaded, Settings
-from gateway.store import Context, Rules, Store, devices, keys, tokens
+from gateway.store import Context, Store, devices, keys, tokens
 from gateway.store.lock import exclusive
 from gateway.sweeper import Sweeper
 from gateway.topics import Topics
+from gateway.watcher import Watcher
+from gateway.whereabouts import Whereabouts, published
 
 log = structlog.get_logger()
 
 GATEWAY_USER: Final = "gateway"
-_SECOND_MS: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -87,8 +97,17 @@ async def _announce(gateway: Running) -> None:
         f"  data  {gateway.settings.data_dir}",
     ]
     if not await gateway.store.read(keys.all_keys):
-        lines.append(f"Make an API key: gateway keys create --name NAME --data-dir {gateway.settings.data_dir}")
+        data_dir = shlex.quote(str(gateway.settings.data_dir))
+        lines.append(f"Make an API key: {_as_called()} keys create --name NAME --data-dir {data_dir}")
     print("\n".join(lines), flush=True)  # noqa: T201 - for the person who started it
+
+
+def _as_called() -> str:
+    """This program as it can be typed again: in a virtual environment it is not on everybody's PATH."""
+    called, found = Path(sys.argv[0]), shutil.which("gateway")
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m gateway"
+    return "gateway" if found and called.exists() and called.samefile(found) else shlex.quote(sys.argv[0])
 
 
 @asynccontextmanager
@@ -103,7 +122,12 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         gateway_id, project_id = first_start(settings)
         bells, topics = Bells(), Topics(settings.topic_prefix)
         store = await stack.enter_async_context(
-            Store(settings.data_dir, Context(rules=_rules(settings, gateway_id)), on_commit=bells.committed)
+            Store(
+                settings.data_dir,
+                Context(rules=rules_of(settings, gateway_id)),
+                on_commit=bells.committed,
+                on_news=bells.recorded,
+            )
         )
         upstream, access = await _broker(settings, store, stack)
         keeper = Keeper(store, bells, access)
@@ -116,7 +140,17 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             bells=bells,
         )
         devices_go_to, tls = _advertised(settings, upstream)
-        await stack.enter_async_context(_background(keeper.run(), connection.run(), Sweeper(store).run()))
+        streams = Streams(Limits(settings.event_streams_per_key, settings.event_streams))
+        sender = Sender(allow_private=settings.webhook_allow_private)
+        await stack.enter_async_context(
+            _background(
+                keeper.run(),
+                connection.run(),
+                Sweeper(store).run(),
+                Watcher(store, bells).run(),
+                Webhooks(store, bells, sender).run(),
+            )
+        )
         services = Services(
             store=store,
             topics=topics,
@@ -126,8 +160,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             max_body_bytes=settings.max_body_bytes,
             rate_limit_per_minute=settings.rate_limit_per_minute,
             bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
+            bells=bells,
+            streams=streams,
+            sender=sender,
         )
-        http = await stack.enter_async_context(HttpServer(build(services), settings.http.host, settings.http.port))
+        http = await stack.enter_async_context(
+            HttpServer(build(services), settings.http.host, settings.http.port, stopping=streams.close)
+        )
+        stack.enter_context(published(settings.data_dir, Whereabouts(http.url, devices_go_to, tls)))
         log.info("gateway.started", version=__version__, http=http.url, broker=str(devices_go_to), access=access.name)
         yield Running(
             settings,
@@ -145,31 +185,24 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
 
 
-def _rules(settings: Settings, gateway_id: str) -> Rules:
-    silence_seconds = settings.heartbeat_interval_seconds * settings.offline_after_intervals
-    return Rules(
-        gateway_id=gateway_id,
-        models=tuple(settings.models),
-        silence_ms=round(silence_seconds * _SECOND_MS),
-        offline_grace_ms=round(settings.offline_grace_seconds * _SECOND_MS),
-        heartbeat_history_days=settings.heartbeat_history_days,
-        event_history_days=settings.event_history_days,
-        refusals_kept=settings.refusals_kept,
-    )
-
-
 async def _broker(settings: Settings, store: Store, stack: AsyncExitStack) -> tuple[link.Address, Access]:
     if isinstance(settings.broker, BrokerUrl):
         return _external(settings, settings.broker), _external_access(settings, settings.broker, store)
     password = secrets.token_urlsafe(32)
-    broker = await stack.enter_async_context(
-        EmbeddedBroker(
-            host=settings.mqtt.host,
-            port=settings.mqtt.port,
-            authenticate=_authenticator(store, password),
-            prefix=settings.topic_prefix,
-        )
+    embedded = EmbeddedBroker(
+        host=settings.mqtt.host,
+        port=settings.mqtt.port,
+        authenticate=_authenticator(store, password),
+        prefix=settings.topic_prefix,
     )
+    try:
+        broker = await stack.enter_async_context(embedded)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UnavailableError(
+            f"The embedded broker cannot listen on {settings.mqtt} ({reason}). Stop what does, choose another with "
+            "--mqtt HOST:PORT, or let the gateway use the broker that runs there: --broker mqtt://USER:PASSWORD@HOST."
+        ) from error
     host = "127.0.0.1" if settings.mqtt.is_wildcard else settings.mqtt.host
     upstream = link.Address(
         host, broker.port, GATEWAY_USER, password, keepalive_seconds=settings.mqtt_keepalive_seconds
@@ -188,7 +221,7 @@ def _authenticator(store: Store, gateway_password: str) -> Any:
         if token is None or token["state"] == "revoked" or not username == client_id == token["device_id"]:
             return None
         if token["first_used_at"] is None:
-            await store.write(lambda tx: tokens.touch(tx, token["id"]))
+            await store.write(lambda tx: lifecycle.use(tx, token["id"]))
         return Identity(Role.DEVICE, username, token["id"])
 
     return authenticate

@@ -40,6 +40,7 @@ def queue(
     params: dict[str, Any] | None = None,
     expires_at: int | None = None,
     idempotency_key: str | None = None,
+    not_before: int = 0,
 ) -> Row:
     """Queue a signed command that carries the generation of the token that is to fetch it, and mark its topic.
 
@@ -57,7 +58,7 @@ def queue(
     grant = grants.sign(tx, kid=kid, device=device, command=unsigned, expires_at=expires_at)
     command = model.CommandPayload.model_validate({**unsigned, "grant_token": grant})
     sql.insert(tx, device["pk"], command, expires_at, idempotency_key)
-    outbox.mark_command(tx, device["pk"], command_type)
+    outbox.mark_command(tx, device["pk"], command_type, not_before=not_before)
     return _row(tx, command.id)
 
 
@@ -94,7 +95,7 @@ def _same_request(tx: Tx, device: Row, body: model.CreateCommand) -> Row | None:
     if before != (body.type, body.params or {}, body.ttl_seconds * _SECOND_MS):
         raise ConflictError(
             "idempotency_mismatch",
-            "This idempotency_key came with another command before. Use a new key for a new command.",
+            "This idempotency_key came with another command before. Nothing was queued. Use a new key for a new one.",
             details={"command_id": known["id"]},
         )
     return known
@@ -147,7 +148,9 @@ def cancel(tx: Tx, device: Row, command_id: str, actor: str) -> Row:
     if status is CommandStatus.CANCELLED:
         return command
     if status.final:
-        raise ConflictError("command_final", f"The command is {status} already; that cannot be undone.")
+        raise ConflictError(
+            "command_final", f"The command is {status} already and stays so. Queue another one if more is to be done."
+        )
     if command["type"] == RESET and status is CommandStatus.DELIVERED:
         raise ConflictError(
             "reset_pending",
@@ -200,6 +203,7 @@ def revoke(tx: Tx, device: Row, actor: str) -> None:
     """The device's tokens open nothing from now on; live sessions are to be cut."""
     if tokens.revoke(tx, device["pk"]):
         outbox.mark_credential(tx, device["pk"])
+        outbox.mark_topic(tx, device["pk"], outbox.STATUS)
         events.record(tx, device, "token.revoked", actor, binding_generation=device["binding_generation"])
 
 
@@ -255,7 +259,8 @@ def _unproven(tx: Tx, device: Row, command: Row, ack: model.Ack) -> Refusal | No
             return None
     return Refusal(
         "receipt_invalid",
-        "The receipt was not made with this device's token over 'command_id|status|binding_generation'.",
+        "The receipt is not this device's. Make it as base64url(HMAC-SHA256(SHA-256(token), "
+        "'command_id|status|binding_generation')), with the device's own token and the generation in the command.",
         "receipt",
     )
 

@@ -1,10 +1,16 @@
-"""What can be set on a device, with the defaults of the contract (section 2)."""
+"""What can be set on a device, with the defaults of the contract (section 2).
+
+Stored is what differs from the defaults, answered is everything.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
+
+from gateway.problems import invalid
 
 
 def _idle_timeout(seconds: int) -> int:
@@ -19,9 +25,13 @@ def _distinct(networks: list[str]) -> list[str]:
     return networks
 
 
-IdleTimeout = Annotated[int, AfterValidator(_idle_timeout)]
+IdleTimeout = Annotated[
+    int,
+    AfterValidator(_idle_timeout),
+    WithJsonSchema({"anyOf": [{"const": 0}, {"type": "integer", "minimum": 10, "maximum": 2540}]}),
+]
 Network = Literal["wifi", "ble", "cellular"]
-ClockTime = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+ClockTime = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 
 
 class _Group(BaseModel):
@@ -46,7 +56,9 @@ class Connection(_Group):
     """Radios."""
 
     enabled_connections: EnabledConnections = EnabledConnections()
-    upload_network_preference: Annotated[list[Network], AfterValidator(_distinct)] = ["wifi", "ble", "cellular"]
+    upload_network_preference: Annotated[
+        list[Network], AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})
+    ] = ["wifi", "ble", "cellular"]
     power_management: PowerManagement = PowerManagement()
 
 
@@ -107,3 +119,51 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
         known = merged.get(key)
         merged[key] = merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
     return merged
+
+
+def difference(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What of ``other`` is not as in ``base``; merged over ``base`` it gives ``other`` again."""
+    found = {}
+    for key, value in other.items():
+        known = base.get(key)
+        if isinstance(known, dict) and isinstance(value, dict):
+            if inner := difference(known, value):
+                found[key] = inner
+        elif key not in base or value != known:
+            found[key] = value
+    return found
+
+
+def changed(stored: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """What is to be stored after this change.
+
+    Raises:
+        InvalidRequestError: ``details`` name the dotted fields, such as ``settings.audio.bitrate_kbps``.
+    """
+    wanted = json.dumps(merge(with_defaults(stored), change))
+    try:
+        settings = DeviceSettings.model_validate_json(wanted)
+    except ValidationError as error:
+        raise invalid(error, whole="settings", within="settings") from error
+    return difference(_DEFAULTS, settings.model_dump(mode="json"))
+
+
+def _change_schema() -> dict[str, Any]:
+    schema = DeviceSettings.model_json_schema()
+    inlined: dict[str, Any] = _inlined(schema, schema["$defs"])
+    return inlined
+
+
+def _inlined(node: Any, groups: dict[str, Any]) -> Any:
+    """Without references, and without defaults: in a change a field that is left out stays as it is."""
+    if isinstance(node, list):
+        return [_inlined(each, groups) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return _inlined(groups[node["$ref"].rpartition("/")[2]], groups)
+    return {key: _inlined(value, groups) for key, value in node.items() if key not in ("$defs", "default", "title")}
+
+
+CHANGE_SCHEMA: Final = _change_schema()
+"""JSON Schema of a change: any part of the settings."""

@@ -1,12 +1,15 @@
-"""What a gateway needs before it can do anything: its id, a signing key, a project."""
+"""What a gateway needs before it can do anything: its id, a signing key, a project, and the rules of its settings."""
 
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Final
 
 from gateway import grants, ids
 from gateway.settings import Settings
-from gateway.store import Context, Tx, keys, open_database, transact
+from gateway.store import Context, Rules, Tx, keys, open_database, transact
+
+_SECOND_MS: Final = 1_000
 
 
 def first_start(settings: Settings) -> tuple[str, str]:
@@ -21,3 +24,20 @@ def _own_facts(tx: Tx, settings: Settings) -> tuple[str, str]:
     grants.ensure_key(tx)
     projects = keys.projects(tx)
     return gateway_id, projects[0]["id"] if projects else keys.create_project(tx, "default")
+
+
+def rules_of(settings: Settings, gateway_id: str) -> Rules:
+    """What these settings say about the life of a device."""
+    silence_seconds = settings.heartbeat_interval_seconds * settings.offline_after_intervals
+    return Rules(
+        gateway_id=gateway_id,
+        models=tuple(settings.models),
+        silence_ms=round(silence_seconds * _SECOND_MS),
+        offline_grace_ms=round(settings.offline_grace_seconds * _SECOND_MS),
+        heartbeat_history_days=settings.heartbeat_history_days,
+        event_history_days=settings.event_history_days,
+        refusals_kept=settings.refusals_kept,
+        bulk_reset_per_second=settings.bulk_reset_per_second,
+        delivery_history_days=settings.delivery_history_days,
+        webhook_allow_private=settings.webhook_allow_private,
+    )

@@ -14,6 +14,7 @@ END_USER: Final = "eu_"
 COMMAND: Final = "cmd_"
 EVENT: Final = "evt_"
 WEBHOOK: Final = "wh_"
+DELIVERY: Final = "dlv_"
 KEY: Final = "key_"
 GATEWAY: Final = "gw_"
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from gateway import commands, heartbeats, model, topics
 from gateway.commands import Refusal
+from gateway.problems import invalid
 from gateway.redaction import redact
-from gateway.store import Row, Tx, events
+from gateway.store import Row, Tx, devices, events, outbox
 from gateway.store import health as sql
 
 MAX_PAYLOAD_BYTES: Final = 65_536
@@ -23,7 +24,6 @@ _AUDITED_PER_MINUTE: Final = 10
 _MINUTE_MS: Final = 60_000
 _DAY_MS: Final = 86_400_000
 _REFUSED: Final = "acknowledgement.refused"
-_FIELD_SHOWN: Final = 128
 _SOURCE_SHOWN: Final = 256
 _PAYLOAD_READ: Final = 1_024
 
@@ -39,13 +39,19 @@ class Message:
     retain: bool = False
 
 
+Body = model.Heartbeat | model.Status | model.Ack | Refusal | None
+
+
 @dataclass(frozen=True)
 class Parsed:
-    """A message taken apart: from whom, on which topic, and the model, or why it was refused."""
+    """A message taken apart: from whom, on which topic, and the model, or why it was refused.
+
+    ``None`` stands for the empty message that cleared a retained one, which asks for nothing.
+    """
 
     message: Message
     topic: topics.Topic | None
-    body: model.Heartbeat | model.Status | model.Ack | Refusal
+    body: Body
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,10 @@ def parse(names: topics.Topics, message: Message) -> Parsed:
     return Parsed(message, topic, _body(topic, message))
 
 
-def _body(topic: topics.Topic | None, message: Message) -> model.Heartbeat | model.Status | model.Ack | Refusal:
+def _body(topic: topics.Topic | None, message: Message) -> Body:
     if len(message.payload) > MAX_PAYLOAD_BYTES:
         return Refusal(
-            "payload_too_large", f"The payload has {len(message.payload)} bytes; {MAX_PAYLOAD_BYTES} are the limit."
+            "payload_too_large", f"The payload has {len(message.payload)} bytes. Send at most {MAX_PAYLOAD_BYTES}."
         )
     match topic:
         case topics.Heartbeat():
@@ -73,44 +79,30 @@ def _body(topic: topics.Topic | None, message: Message) -> model.Heartbeat | mod
                 return Refusal("retained_heartbeat", "A heartbeat should not be retained: publish it with retain off.")
             return _validate(model.Heartbeat, message.payload)
         case topics.Status():
-            return _validate(model.Status, message.payload)
+            return _validate(model.Status, message.payload) if message.payload else None
         case topics.Ack():
             return _validate(model.Ack, message.payload)
         case _:
-            return Refusal("wrong_topic", "The gateway takes no messages on this topic.")
+            return Refusal(
+                "wrong_topic",
+                "The gateway takes no messages on this topic. A device publishes to its own heartbeat, status and "
+                "commands/{type}/ack, beneath devices/{id}.",
+            )
 
 
 def _validate(kind: type[M], payload: bytes) -> M | Refusal:
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:
-        field, message = first_problem(error)
-        return Refusal("invalid_request", message, field)
-
-
-def first_problem(error: ValidationError) -> tuple[str | None, str]:
-    """The field that is wrong (dotted; ``None`` for the whole), and a sentence that says what it should be."""
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    location = [str(part) for part in problem["loc"]]
-    # The members of a union of numbers are not fields.
-    field = ".".join(part for part in location if part not in {"int", "float", "constrained-float"}) or None
-    if field is not None:
-        field = redact(field)[:_FIELD_SHOWN]  # the name of an unknown field is the sender's, and may be anything
-    return field, f"{field or 'The payload'}: {_sentence(problem)}"
-
-
-def _sentence(problem: Any) -> str:
-    if problem["type"] == "extra_forbidden":
-        return "unknown field. Remove it, or check its spelling."
-    if problem["type"] == "missing":
-        return "is missing. It is required."
-    text: str = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
-    return f"{text}." if text.startswith("should") else f"is not valid: {text}."
+        problem = invalid(error, whole="The payload")
+        return Refusal("invalid_request", problem.message, problem.details["field"])
 
 
 def apply(tx: Tx, parsed: Parsed) -> Answer | None:
     """Do what the message asks, or refuse it; the answer for the device's ``errors`` topic, if it gets one."""
     device = None if parsed.topic is None else _sender(tx, parsed.topic)
+    if parsed.body is None or (device is None and _left_behind(tx, parsed.topic)):
+        return None
     outcome = parsed.body if isinstance(parsed.body, Refusal) else _dispatch(tx, parsed, device)
     if outcome is None:
         return None
@@ -122,9 +114,23 @@ def _sender(tx: Tx, topic: topics.Topic) -> Row | None:
     return None if isinstance(topic, topics.GatewayStatus) else sql.sender(tx, topic.device_id)
 
 
+def _left_behind(tx: Tx, topic: topics.Topic | None) -> bool:
+    """Whether this is the status of a deleted device, such as the last will of a session that was cut for that.
+
+    It is retained, and has to go (contract, section 3).
+    """
+    known = devices.any_by_id(tx, topic.device_id) if isinstance(topic, topics.Status) else None
+    if known is None or known["deleted_at"] is None:
+        return False
+    outbox.mark_topic(tx, known["pk"], outbox.STATUS)
+    return True
+
+
 def _dispatch(tx: Tx, parsed: Parsed, device: Row | None) -> Refusal | None:
     if device is None:
-        return Refusal("unknown_device", "No such device is registered here.")
+        return Refusal(
+            "unknown_device", "No such device is registered here, or it was deleted. Register or restore it."
+        )
     match parsed.body:
         case model.Ack():
             command_type = parsed.topic.type if isinstance(parsed.topic, topics.Ack) else None
@@ -134,7 +140,10 @@ def _dispatch(tx: Tx, parsed: Parsed, device: Row | None) -> Refusal | None:
             _status(tx, device, parsed.body, retained=parsed.message.retain)
         case model.Heartbeat():
             if device["token_state"] is None:
-                return Refusal("token_revoked", "The token of this device opens nothing. Provision the device again.")
+                return Refusal(
+                    "token_revoked",
+                    "The token of this device was revoked. Bind the device again, and give it the new one.",
+                )
             return heartbeats.beat(tx, device, parsed.body, parsed.body.radio)
     return None
 

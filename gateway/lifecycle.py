@@ -12,7 +12,7 @@ from gateway import credentials, grants, ids, model
 from gateway.commands import close, queue, revoke
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
 from gateway.model import CommandStatus, CommandType, TokenState
-from gateway.store import Row, Tx, View, events, outbox, tokens
+from gateway.store import Row, Tx, View, events, health, outbox, tokens
 from gateway.store import commands as command_sql
 from gateway.store import devices as sql
 
@@ -28,15 +28,27 @@ class Binding:
     grant_key: model.Jwk
 
 
+@dataclass(frozen=True)
+class Refreshed:
+    """A new token of the same binding, which is shown once, and its generation."""
+
+    device_token: str
+    binding_generation: int
+
+
 def require(view: View, project_id: str, device_id: str) -> Row:
     """The device, or a 404 that tells nothing of other projects."""
     row = sql.find(view, project_id, device_id)
     if row is None:
-        raise NotFoundError(
-            f"There is no device '{device_id[:80]}' in this project. "
-            "Check the id, or register the device with POST /v1/devices."
-        )
+        raise _unknown(device_id)
     return row
+
+
+def _unknown(device_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"There is no device '{device_id[:80]}' in this project. "
+        "Check the id, or register the device with POST /v1/devices."
+    )
 
 
 def register(tx: Tx, project_id: str, body: model.RegisterDevice, actor: str) -> tuple[Row, bool]:
@@ -121,12 +133,18 @@ def _may_bind(tx: Tx, device: Row) -> None:
 
 
 def unbind(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
-    """Unbind and revoke the token; nothing happens to an unbound device."""
+    """Unbind, revoke the token and cancel what nobody will fetch any more; nothing happens to an unbound device."""
     device = require(tx, project_id, device_id)
     if device["bound_at"] is None:
         return device
+    _cancel_open(tx, device, actor)
     revoke(tx, device, actor)
     return _unbound(tx, device, actor)
+
+
+def _cancel_open(tx: Tx, device: Row, actor: str) -> None:
+    for command in command_sql.open_of_device(tx, device["pk"]):
+        close(tx, device, command, CommandStatus.CANCELLED, actor, event="command.cancelled")
 
 
 def _unbound(tx: Tx, device: Row, actor: str) -> Row:
@@ -139,19 +157,19 @@ def _unbound(tx: Tx, device: Row, actor: str) -> Row:
     return unbound
 
 
-def reset(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
+def reset(tx: Tx, project_id: str, device_id: str, actor: str, *, not_before: int = 0) -> Row:
     """Unbind, leave the token good for its reset alone, and queue the one open ``factory_reset`` (section 4).
 
-    A second reset while one is open is the same reset.
+    A second reset while one is open is the same reset. It is published at ``not_before`` (milliseconds since the
+    epoch) at the earliest; a device that asks over HTTP gets it at once.
     """
     device = require(tx, project_id, device_id)
     if command_sql.open_of_type(tx, device["pk"], RESET) is not None:
         return device
-    for command in command_sql.open_of_device(tx, device["pk"]):
-        close(tx, device, command, CommandStatus.CANCELLED, actor, event="command.cancelled")
+    _cancel_open(tx, device, actor)
     tokens.demote(tx, device["pk"])
     unbound = _unbound(tx, device, actor)
-    queued = queue(tx, unbound, RESET, fetched_by=_fetching_token(tx, device["pk"]))
+    queued = queue(tx, unbound, RESET, fetched_by=_fetching_token(tx, device["pk"]), not_before=not_before)
     events.record(
         tx,
         unbound,
@@ -162,6 +180,84 @@ def reset(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
         binding_generation=unbound["binding_generation"],
     )
     return unbound
+
+
+def delete(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
+    """Take the device out of the fleet: unbound, its token revoked, not wiped; the record is kept.
+
+    Raises:
+        ConflictError: ``reset_pending`` while a reset is open: it could not be fetched any more.
+    """
+    device = require(tx, project_id, device_id)
+    _may_delete(tx, device)
+    _cancel_open(tx, device, actor)
+    revoke(tx, device, actor)
+    if device["bound_at"] is not None:
+        _unbound(tx, device, actor)
+    if device["connection"] == "online":
+        health.set_offline(tx, device["pk"])
+        events.record(tx, device, "device.offline", actor)
+    sql.set_deleted(tx, device["pk"], tx.now)
+    outbox.mark_topic(tx, device["pk"], outbox.STATUS)
+    events.record(tx, device, "device.deleted", actor, serial_number=device["serial_number"])
+    return sql.by_pk(tx, device["pk"])
+
+
+def _may_delete(view: View, device: Row) -> None:
+    command = command_sql.open_of_type(view, device["pk"], RESET)
+    if command is not None:
+        raise ConflictError(
+            "reset_pending",
+            "A factory reset of this device is still open, and a deleted device could not fetch it. Wait until the "
+            "device has executed it, or, until it is delivered, cancel it with "
+            f"POST /v1/devices/{device['id']}/commands/{command['id']}/cancel.",
+            details={"command_id": command["id"], "status": command["status"]},
+        )
+
+
+def restore(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
+    """Bring a deleted device back, unbound; nothing happens to one that is not deleted."""
+    device = sql.any_of_project(tx, project_id, device_id)
+    if device is None:
+        raise _unknown(device_id)
+    if device["deleted_at"] is None:
+        return device
+    sql.set_deleted(tx, device["pk"], None)
+    events.record(tx, device, "device.restored", actor, serial_number=device["serial_number"])
+    return sql.by_pk(tx, device["pk"])
+
+
+def refresh(tx: Tx, project_id: str, device_id: str, token_id: int) -> Refreshed:
+    """Mint another token of the binding for the device that asks with the token of this row.
+
+    The asking one stays good until the new one is first used, so an answer that is lost costs nothing. Any other
+    is revoked: of a device that asks again and again two are good at most.
+    """
+    device = require(tx, project_id, device_id)
+    use(tx, token_id)
+    asking = tokens.by_row(tx, token_id)
+    _replace(tx, device, tokens.revoke_others(tx, asking))
+    token = credentials.mint_device_token(tx.entropy)
+    tokens.insert(tx, device["pk"], asking["generation"], token, asking["grant_kid"])
+    tokens.forget(tx, asking)
+    outbox.mark_credential(tx, device["pk"])
+    events.record(tx, device, "token.refreshed", device["id"], binding_generation=asking["generation"])
+    return Refreshed(token.secret, asking["generation"])
+
+
+def use(tx: Tx, token_id: int) -> None:
+    """A device token is used: if for the first time, the ones it was to replace are revoked."""
+    if tokens.touch(tx, token_id):
+        token = tokens.by_row(tx, token_id)
+        _replace(tx, sql.by_pk(tx, token["device_pk"]), tokens.revoke_older(tx, token))
+
+
+def _replace(tx: Tx, device: Row, revoked: int) -> None:
+    if revoked:
+        outbox.mark_credential(tx, device["pk"])
+        events.record(
+            tx, device, "token.revoked", device["id"], binding_generation=device["binding_generation"], replaced=True
+        )
 
 
 def _fetching_token(view: View, device_pk: int) -> Row | None:

@@ -9,16 +9,28 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from gateway import ids
+from gateway.problems import NO_NUL
 
 MAX_NUMBER: Final = 2**53 - 1
 MAX_NAME_UNITS: Final = 128
 MAX_DOCUMENT_BYTES: Final = 16_384
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
 class CommandType(enum.StrEnum):
@@ -45,6 +57,36 @@ class CommandStatus(enum.StrEnum):
     def final(self) -> bool:
         """Whether nothing can change it any more."""
         return self not in (CommandStatus.PENDING, CommandStatus.DELIVERED)
+
+
+class EventType(enum.StrEnum):
+    """What can happen, as the audit trail calls it (contract, section 5; the last two are ours)."""
+
+    DEVICE_REGISTERED = "device.registered"
+    DEVICE_UPDATED = "device.updated"
+    DEVICE_BOUND = "device.bound"
+    DEVICE_UNBOUND = "device.unbound"
+    DEVICE_DELETED = "device.deleted"
+    DEVICE_RESTORED = "device.restored"
+    DEVICE_ONLINE = "device.online"
+    DEVICE_OFFLINE = "device.offline"
+    DEVICE_LOW_BATTERY = "device.low_battery"
+    DEVICE_STORAGE_FULL = "device.storage_full"
+    RESET_REQUESTED = "reset.requested"
+    RESET_DELIVERED = "reset.delivered"
+    RESET_COMPLETED = "reset.completed"
+    RESET_FAILED = "reset.failed"
+    RESET_SUPERSEDED = "reset.superseded"
+    COMMAND_CREATED = "command.created"
+    COMMAND_DELIVERED = "command.delivered"
+    COMMAND_EXECUTED = "command.executed"
+    COMMAND_FAILED = "command.failed"
+    COMMAND_EXPIRED = "command.expired"
+    COMMAND_CANCELLED = "command.cancelled"
+    TOKEN_REFRESHED = "token.refreshed"  # noqa: S105 - no password
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105 - no password
+    ACKNOWLEDGEMENT_LATE = "acknowledgement.late"
+    ACKNOWLEDGEMENT_REFUSED = "acknowledgement.refused"
 
 
 class TokenState(enum.StrEnum):
@@ -87,12 +129,6 @@ class Flag(enum.IntFlag):
     SYNC = 32
 
 
-def _storable(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("should not contain a NUL character")
-    return text
-
-
 def _utf16_units(text: str) -> str:
     units = len(text.encode("utf-16-le")) // 2
     if units > MAX_NAME_UNITS:
@@ -108,21 +144,39 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 def _bounded(document: dict[str, Any]) -> dict[str, Any]:
-    size = len(json.dumps(document, ensure_ascii=False, allow_nan=False).encode())
+    try:
+        size = len(json.dumps(document, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError as error:
+        raise ValueError("should hold finite numbers only, no NaN and no Infinity") from error
     if size > MAX_DOCUMENT_BYTES:
         raise ValueError(f"should be at most {MAX_DOCUMENT_BYTES} bytes of JSON, is {size}")
     return document
 
 
-Text = Annotated[str, AfterValidator(_storable)]
-Label = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_storable)]
-Name = Annotated[str, AfterValidator(_storable), AfterValidator(_utf16_units)]
-Version = Annotated[str, StringConstraints(max_length=32), AfterValidator(_storable)]
+def _rfc3339(value: Any) -> Any:
+    # Left to itself pydantic takes numbers, and strings of digits, for seconds since the epoch.
+    if not isinstance(value, datetime) and not (isinstance(value, str) and _RFC3339.fullmatch(value)):
+        raise ValueError("should be a time by RFC 3339 with its zone, for example 2026-11-20T08:15:00Z")
+    return value
+
+
+Text = Annotated[str, StringConstraints(pattern=NO_NUL)]
+Label = Annotated[Text, StringConstraints(min_length=1, max_length=128)]
+Name = Annotated[Text, AfterValidator(_utf16_units)]
+Version = Annotated[Text, StringConstraints(max_length=32)]
+DeviceId = Annotated[str, StringConstraints(pattern=f"^{ids.DEVICE}{ids.BODY}$")]
+EventId = Annotated[str, StringConstraints(pattern=f"^{ids.EVENT}{ids.BODY}$")]
 EndUserId = Annotated[str, StringConstraints(pattern=f"^{ids.END_USER}{ids.BODY}$")]
 Document = Annotated[dict[str, Any], AfterValidator(_bounded)]
-Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Instant = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339), AfterValidator(_in_utc)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = int | Finite
+# pydantic's own JSON Schema of a union leaves its bounds out.
+Percent = Annotated[Number, Field(ge=0, le=100), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100})]
+Megabytes = Annotated[
+    Number, Field(ge=0, le=MAX_NUMBER), WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_NUMBER})
+]
+Dbm = Annotated[Number, Field(ge=-200, le=0), WithJsonSchema({"type": "number", "minimum": -200, "maximum": 0})]
 Count = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
 
 
@@ -165,10 +219,10 @@ class Heartbeat(Inbound):
         },
     )
 
-    battery_percent: Annotated[Number | None, Field(ge=0, le=100, description="Charge in percent.")] = None
-    storage_used_mb: Annotated[Number | None, Field(ge=0, le=MAX_NUMBER, description="Megabytes.")] = None
-    storage_total_mb: Annotated[Number | None, Field(ge=0, le=MAX_NUMBER, description="Megabytes.")] = None
-    signal_strength_dbm: Annotated[Number | None, Field(ge=-200, le=0, description="dBm.")] = None
+    battery_percent: Annotated[Percent | None, Field(description="Charge in percent.")] = None
+    storage_used_mb: Annotated[Megabytes | None, Field(description="Megabytes.")] = None
+    storage_total_mb: Annotated[Megabytes | None, Field(description="Megabytes.")] = None
+    signal_strength_dbm: Annotated[Dbm | None, Field(description="dBm.")] = None
     firmware_version: Version | None = None
     device_name: Annotated[Text, StringConstraints(max_length=64)] | None = None
     device_state: DeviceState | None = None
@@ -252,6 +306,12 @@ class Ack(Inbound):
 class CommandAck(Inbound):
     """The same over HTTP, where the path names the command."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"status": "delivered", "receipt": "Xm4sRj6nHb9cVd5fGa2eLo8iTzE3q2-7w8Zt1Yp0ukW"}]
+        }
+    )
+
     status: Literal["delivered", "executed", "failed"]
     command_id: Label | None = None
     result: Document | None = None
@@ -328,6 +388,29 @@ class ListEvents(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     cursor: Label | None = None
+
+
+class ListProjectEvents(BaseModel):
+    """Query of ``GET /events``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: EventType | None = None
+    device_id: DeviceId | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: Label | None = None
+
+
+class StreamEvents(BaseModel):
+    """Query of ``GET /events/stream``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: EventType | None = None
+    device_id: DeviceId | None = None
+    last_event_id: Annotated[
+        EventId | None, Field(description="Where to go on; the header `Last-Event-ID` says the same and comes first.")
+    ] = None
 
 
 class Outbound(BaseModel):
@@ -482,7 +565,8 @@ class Event(Outbound):
     type: str
     created_at: str
     data: dict[str, Any] = Field(
-        description="`device_id`, `actor` (a key, a device or `gateway`) and what belongs to it."
+        description="`device_id`, `actor` (a key, a device, `gateway`, or `cli` for the command line) and what "
+        "belongs to it."
     )
 
 

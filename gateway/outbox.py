@@ -15,11 +15,22 @@ _EVERY: Final = (sql.COMMAND, sql.CREDENTIAL)
 
 
 class Bells:
-    """Rung by the store after each commit that marked the outbox, and by its workers after each that cleared some."""
+    """Rung by the store after commits that marked the outbox or made news, and by workers that cleared some of it."""
 
     def __init__(self) -> None:
         self._work = {kind: asyncio.Event() for kind in _EVERY}
         self._progress = asyncio.Event()
+        self._news = asyncio.Event()
+
+    @property
+    def news(self) -> asyncio.Event:
+        """Set by the next commit that writes events or changes who gets them: take it, look, then wait for it."""
+        return self._news
+
+    def recorded(self) -> None:
+        """There are new events, or somebody new to get them."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     def committed(self) -> None:
         """There is work in the outbox."""

@@ -111,6 +111,7 @@ class Settings(BaseModel):
 
     heartbeat_history_days: Count = _setting(KEPT, 30, "Age at which heartbeats are deleted.", ge=1, le=3650)
     event_history_days: Count = _setting(KEPT, 365, "Age at which events are deleted.", ge=1, le=36_500)
+    delivery_history_days: Count = _setting(KEPT, 30, "Age at which deliveries to webhooks are deleted.", ge=1, le=3650)
     refusals_kept: Count = _setting(
         KEPT, 1000, "Refused MQTT messages kept for diagnosis, the newest ones.", ge=0, le=1_000_000
     )
@@ -119,8 +120,18 @@ class Settings(BaseModel):
     rate_limit_per_minute: Count = _setting(
         LIMITS, 600, "HTTP requests per key and minute; 0: any.", ge=0, le=1_000_000
     )
+    event_streams_per_key: Count = _setting(
+        LIMITS, 10, "Event streams that one key may have open at a time.", ge=0, le=10_000
+    )
+    event_streams: Count = _setting(LIMITS, 200, "Event streams that are served at a time.", ge=0, le=100_000)
+    webhook_allow_private: YesNo = _setting(
+        LIMITS,
+        False,  # noqa: FBT003 - the default of a yes-or-no setting
+        "Send webhooks also to addresses of private networks, and by http://, although whoever has a key could reach "
+        "into your network by them.",
+    )
     bulk_reset_per_second: Count = _setting(
-        LIMITS, 50, "Pace at which the commands of a bulk reset are published.", ge=1, le=10_000
+        LIMITS, 50, "Pace at which the commands of a bulk reset are published.", ge=1, le=1000
     )
 
     mosquitto_password_file: File = _setting(

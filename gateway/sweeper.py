@@ -7,9 +7,9 @@ from typing import Final
 
 import structlog
 
-from gateway import commands, heartbeats
+from gateway import commands, heartbeats, webhooks
 from gateway.errors import StoreError
-from gateway.store import Store, Tx, View
+from gateway.store import Store, Tx, View, idempotency
 
 log = structlog.get_logger()
 
@@ -33,7 +33,7 @@ class Sweeper:
                     await self.prune()
             except StoreError as error:
                 log.error("sweep.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
-            except Exception:  # what time brings about must go on for all others
+            except Exception:  # a bug of ours, and no reason to stop the gateway
                 log.exception("sweep.failed")
             rounds += 1
             await asyncio.sleep(INTERVAL_SECONDS)
@@ -46,7 +46,7 @@ class Sweeper:
 
     async def prune(self) -> None:
         """Drop what is older than the settings keep, in short transactions."""
-        while dropped := await self._store.write(heartbeats.prune, urgent=False):
+        while dropped := await self._store.write(_prune, urgent=False):
             log.info("sweep.pruned", rows=dropped)
 
     def _due(self, view: View) -> bool:
@@ -63,3 +63,7 @@ class Sweeper:
 
 def _sweep(tx: Tx) -> tuple[int, int]:
     return commands.expire(tx), heartbeats.sweep_presence(tx)
+
+
+def _prune(tx: Tx) -> int:
+    return heartbeats.prune(tx) + idempotency.prune(tx) + webhooks.prune(tx)

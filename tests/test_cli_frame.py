@@ -13,7 +13,16 @@ import pytest
 
 from gateway import __version__
 from gateway.cli import cli, main
-from gateway.errors import AlreadyRunningError, GatewayError, NotFoundError, StoreError
+from gateway.cli.manual import HEADING, manual
+from gateway.errors import (
+    AlreadyRunningError,
+    ConflictError,
+    GatewayError,
+    InsufficientScopeError,
+    NotFoundError,
+    StoreError,
+    UnauthorizedError,
+)
 from gateway.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 
 GATEWAY = Path(sys.executable).with_name("gateway")
 DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
+MANUAL = DOCS.with_name("cli.md")
 
 
 def walk(command: click.Command, path: tuple[str, ...] = ("gateway",)) -> Iterator[tuple[str, click.Command]]:
@@ -71,22 +81,31 @@ def test_every_option_explains_itself(name: str) -> None:
 
 
 def test_documentation_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    """The same codes in ``gateway --help`` and in docs/settings.md."""
+    """The same codes in ``gateway --help``, in docs/settings.md and in docs/cli.md."""
     assert main(["--help"]) == 0
-    helped, written = capsys.readouterr().out, DOCS.read_text(encoding="utf-8")
-    for code in "0123":
+    helped = capsys.readouterr().out
+    for code in "0123456":
         assert f"\n    {code}  " in helped
-        assert f"\n| {code} |" in written
+        for written in (DOCS, MANUAL):
+            assert f"\n| {code} |" in written.read_text(encoding="utf-8")
+
+
+def test_the_manual_is_what_the_commands_say() -> None:
+    """``python -m gateway.cli.manual docs/cli.md`` writes it anew."""
+    assert MANUAL.read_text(encoding="utf-8").partition(HEADING)[2] == manual()
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
         (GatewayError("it broke; mend it"), 1),
-        (NotFoundError("no such project"), 1),
+        (NotFoundError("no such project"), 4),
         (StoreError("the disk is full; make room"), 1),
         (SettingsError(["http: no", "mqtt: no"]), 2),
         (AlreadyRunningError("another gateway holds ./data; stop it first"), 3),
+        (ConflictError("reset_pending", "a reset is open; wait for it"), 5),
+        (UnauthorizedError("not known here; use another key"), 6),
+        (InsufficientScopeError("lacks a scope; use another key"), 6),
         (ExceptionGroup("tasks", [ExceptionGroup("inner", [AlreadyRunningError("another one")])]), 3),
     ],
 )

@@ -92,7 +92,8 @@ class NoAccess:
 
     async def sync(self, devices: Sequence[Row]) -> None:
         """Say what somebody else has to do."""
-        log.warning("broker.access_not_managed", devices=[row["device_id"] for row in devices][:10])
+        if devices:
+            log.warning("broker.access_not_managed", devices=[row["device_id"] for row in devices][:10])
 
 
 class Keeper:
@@ -100,7 +101,7 @@ class Keeper:
 
     def __init__(self, store: Store, bells: Bells, access: Access) -> None:
         self.access = access
-        self.last_error: str | None = None
+        self.last_error: str | None = "The broker has not been told yet who may connect."
         self._store = store
         self._bells = bells
 

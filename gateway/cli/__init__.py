@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from gateway import __version__
+from gateway.cli.backup import backup, restore
+from gateway.cli.commands import commands_group
 from gateway.cli.completion import completion
 from gateway.cli.config import config
 from gateway.cli.demo import demo
+from gateway.cli.devices import devices_group
+from gateway.cli.events import events_group
 from gateway.cli.keys import keys_group
+from gateway.cli.projects import projects_group
 from gateway.cli.serve import serve
 from gateway.cli.version import version
-from gateway.errors import AlreadyRunningError, GatewayError
+from gateway.errors import ConflictError, GatewayError
 from gateway.redaction import redact
 from gateway.settings import SettingsError
 
@@ -23,12 +28,23 @@ if TYPE_CHECKING:
 FAILURE: Final = 1
 USAGE: Final = 2
 ALREADY_RUNNING: Final = 3
+NOT_FOUND: Final = 4
+CONFLICT: Final = 5
+NOT_ALLOWED: Final = 6
 INTERRUPTED: Final = 130
+_BY_CODE: Final = {
+    "already_running": ALREADY_RUNNING,
+    "not_found": NOT_FOUND,
+    "unauthorized": NOT_ALLOWED,
+    "insufficient_scope": NOT_ALLOWED,
+}
 
 EPILOG: Final = """\b
 Examples:
   gateway serve                          run it, with its own broker, on this machine
   gateway keys create --name backend     make an API key
+  gateway devices list                   see the devices
+  gateway backup FILE                    copy the registry, also while it serves
   gateway config                         show what is set, and by what
 
 \b
@@ -37,6 +53,9 @@ Exit codes:
   1  it failed; stderr says why
   2  wrong usage or a wrong setting
   3  another gateway runs on the same data directory
+  4  there is no such thing
+  5  the state of things forbids it
+  6  the API key does not open it
 """
 
 
@@ -46,7 +65,20 @@ def cli() -> None:
     """Keeps the registry of your wearables and resets them over MQTT, without ever losing a reset."""
 
 
-for command in (serve, keys_group, config, demo, completion, version):
+for command in (
+    serve,
+    projects_group,
+    keys_group,
+    devices_group,
+    commands_group,
+    events_group,
+    backup,
+    restore,
+    config,
+    demo,
+    completion,
+    version,
+):
     cli.add_command(command)
 
 
@@ -85,7 +117,9 @@ def failed(error: GatewayError) -> int:
     complain(error.message)
     if isinstance(error, SettingsError):
         return USAGE
-    return ALREADY_RUNNING if isinstance(error, AlreadyRunningError) else FAILURE
+    if isinstance(error, ConflictError):
+        return CONFLICT
+    return _BY_CODE.get(error.code, FAILURE)
 
 
 def complain(message: str) -> None:

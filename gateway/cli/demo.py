@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 import click
 
 from gateway import log
+
+TERMINATED: Final = 143
+"""What a shell says of a program that SIGTERM ended."""
 
 EPILOG = """\b
 Examples:
@@ -29,4 +33,7 @@ def demo(*, as_json: bool, keep_running: bool) -> int:
     from gateway import demo  # noqa: PLC0415 - gateway and simulator, which no other command needs together
 
     log.configure("warning")
-    return asyncio.run(demo.keep_running() if keep_running else demo.run(as_json=as_json))
+    try:
+        return asyncio.run(demo.keep_running() if keep_running else demo.run(as_json=as_json))
+    except asyncio.CancelledError:
+        return TERMINATED

@@ -1,62 +1,123 @@
-"""``gateway keys``: API keys, made and listed in the data directory itself, whether or not a gateway runs on it."""
+"""``gateway keys``: API keys, in the data directory itself, whether or not a gateway runs on it.
+
+A gateway that runs looks each key up when it is used: what is done here counts for the very next request.
+"""
 
 from __future__ import annotations
 
 import json
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
+from gateway.cli.types import DURATION
 from gateway.credentials import SCOPES
 from gateway.first_start import first_start
 from gateway.store import Context, Row, View, keys, open_database, transact
+from gateway.store.backup import require_registry
+from gateway.store.database import DATABASE_NAME
 from gateway.store.devices import moment
 
 if TYPE_CHECKING:
-    from gateway.settings import Loaded
+    from collections.abc import Callable
+    from pathlib import Path
 
-CREATE_EPILOG = """\b
+    from gateway.settings import Loaded
+    from gateway.store import Tx
+
+T = TypeVar("T")
+
+LONGEST_NAME: Final = 64
+
+CREATE_EPILOG: Final = """\b
 Examples:
   gateway keys create --name backend
-  gateway keys create --name dashboard --scope devices:read
+  gateway keys create --name dashboard --scope devices:read --expires-in 90d
   KEY=$(gateway keys create --name ci --test --json | jq -r .key)
 
 The key is shown this once; the registry keeps only its hash. Without --scope it may do everything.
 """
+GROUP_EPILOG: Final = """\b
+Examples:
+  gateway keys create --name backend
+  gateway keys rotate backend --overlap 24h
+
+KEY is the id of a key, or its name if only one has that.
+"""
 
 
-@click.group(name="keys", epilog="\b\nExample:\n  gateway keys create --name backend")
+def name_of(what: str) -> Callable[[click.Context, click.Parameter, str], str]:
+    """A callback that takes a name people can read."""
+
+    def check(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+            raise click.BadParameter(f"should say in 1 to {LONGEST_NAME} printable characters what the {what} is for")
+        return name.strip()
+
+    return check
+
+
+@click.group(name="keys", epilog=GROUP_EPILOG)
 def keys_group() -> None:
-    """Make and list API keys."""
+    """Make, list, rotate and end API keys."""
 
 
 @keys_group.command(cls=SettingsCommand, name="create", epilog=CREATE_EPILOG)
-@click.option("--name", required=True, help="What the key is for; shown in lists and in the audit trail.")
+@click.option(
+    "--name", required=True, callback=name_of("key"), help="What the key is for; shown in lists and in the audit trail."
+)
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Allow only this; may be repeated.")
 @click.option("--test", is_flag=True, help="Mark it as a key for tests (sk_test_…, rk_test_…).")
-@click.option("--project", "project_id", help="Id of its project; none: the first one.")
+@click.option("--expires-in", type=DURATION, metavar="TIME", help="Good for so long, such as 30d; none: for ever.")
+@click.option("--project", "project_id", metavar="ID", help="Its project, id or name; none: the first one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 @with_settings("data_dir")
 def create(
-    loaded: Loaded, *, name: str, scopes: tuple[str, ...], test: bool, project_id: str | None, as_json: bool
+    loaded: Loaded,
+    *,
+    name: str,
+    scopes: tuple[str, ...],
+    test: bool,
+    expires_in: int | None,
+    project_id: str | None,
+    as_json: bool,
 ) -> None:
     """Make an API key and show it once."""
+    data_dir = loaded.settings.data_dir
+    if not (data_dir / DATABASE_NAME).exists():
+        output.note(f"There is no registry in {data_dir} yet: making one.")
     _, first_project = first_start(loaded.settings)
-    project = project_id or first_project
-    with closing(open_database(loaded.settings.data_dir)) as connection:
-        key_id, secret = transact(
-            connection, Context(), lambda tx: keys.create(tx, project, name, scopes=scopes, test=test)
-        )
+
+    def make(tx: Tx) -> tuple[Row, str]:
+        expires_at = None if expires_in is None else tx.now + expires_in
+        project = project_id or first_project
+        key_id, secret = keys.create(tx, project, name, scopes=scopes, test=test, expires_at=expires_at)
+        return keys.require(tx, key_id), secret
+
+    row, secret = on_registry(data_dir, make)
+    _show_secret(row, secret, as_json=as_json)
+
+
+def _show_secret(row: Row, secret: str, *, as_json: bool) -> None:
     if as_json:
-        facts = {"id": key_id, "name": name, "project_id": project, "scopes": scopes or SCOPES, "key": secret}
-        click.echo(json.dumps(facts))
+        output.as_json({**_facts(row), "key": secret})
         return
     click.echo(secret)
-    click.echo(f"This is {key_id}, named '{name}'. Keep the key now: it is not shown again.", err=True)
+    output.note(f"This is {row['id']}, named '{row['name']}'. Keep the key now: it is not shown again.")
+
+
+def on_registry(data_dir: Path, write: Callable[[Tx], T]) -> T:
+    """One transaction on the registry of this directory.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    require_registry(data_dir)
+    with closing(open_database(data_dir)) as connection:
+        return transact(connection, Context(), write)
 
 
 @keys_group.command(cls=SettingsCommand, name="list", epilog="\b\nExample:\n  gateway keys list --json")
@@ -65,16 +126,94 @@ def create(
 def list_keys(loaded: Loaded, *, as_json: bool) -> None:
     """List the API keys.
 
-    Their names, scopes and last use; never the keys themselves, which are not kept."""
+    Their names, scopes, last use and expiry; never the keys themselves, which are not kept.
+    """
+    require_registry(loaded.settings.data_dir)
     with closing(open_database(loaded.settings.data_dir)) as connection:
         rows = [_facts(row) for row in keys.all_keys(View(connection))]
     if as_json:
-        click.echo(json.dumps(rows))
+        output.as_json(rows)
     else:
-        Console().print(_table(rows))
+        headings = ("ID", "NAME", "PROJECT", "KEY", "SCOPES", "STATE", "LAST USED", "EXPIRES")
+        output.table(headings, map(_line, rows))
 
 
-def _facts(row: Row) -> dict[str, object]:
+@keys_group.command(
+    cls=SettingsCommand,
+    name="rotate",
+    epilog="\b\nExamples:\n  gateway keys rotate backend\n  gateway keys rotate key_01JD3M5Q --overlap 0",
+)
+@click.argument("key", metavar="KEY")
+@click.option(
+    "--overlap", type=DURATION, metavar="TIME", default="24h", show_default=True, help="The old one is good so long."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+@with_settings("data_dir")
+def rotate(loaded: Loaded, *, key: str, overlap: int, as_json: bool) -> None:
+    """Give an API key a new secret.
+
+    It is shown this once. Id, scopes and expiry of the key stay. The old secret stays
+    good for a while; one from before that is dead at once.
+    """
+
+    def write(tx: Tx) -> tuple[Row, str]:
+        key_id = keys.require(tx, key)["id"]
+        secret = keys.rotate(tx, key_id, overlap)
+        return keys.require(tx, key_id), secret
+
+    row, secret = on_registry(loaded.settings.data_dir, write)
+    _show_secret(row, secret, as_json=as_json)
+    until = moment(row["previous_expires_at"])
+    output.note("The old secret opens nothing any more." if until is None else f"The old secret is good until {until}.")
+
+
+@keys_group.command(
+    cls=SettingsCommand, name="revoke", epilog="\b\nExample:\n  gateway keys revoke key_01JD3M5QZ8V9T2R4"
+)
+@click.argument("key", metavar="KEY")
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+@with_settings("data_dir")
+def revoke(loaded: Loaded, *, key: str, yes: bool, as_json: bool) -> None:
+    """Refuse an API key from now on, for good."""
+    data_dir = loaded.settings.data_dir
+    row = on_registry(data_dir, lambda tx: keys.require(tx, key))
+    used = f"last used {moment(row['last_used_at'])}" if row["last_used_at"] else "never used"
+    output.confirm(f"{row['id']} ('{row['name']}', {used}) will be refused at once and for good.", yes=yes)
+    _show(on_registry(data_dir, lambda tx: keys.revoke(tx, row["id"])), as_json=as_json)
+
+
+@keys_group.command(
+    cls=SettingsCommand,
+    name="expire",
+    epilog="\b\nExamples:\n  gateway keys expire backend --in 30d\n  gateway keys expire backend --never",
+)
+@click.argument("key", metavar="KEY")
+@click.option(
+    "--in", "--expires-in", "time", type=DURATION, metavar="TIME", help="Good for so long from now, such as 30d."
+)
+@click.option("--never", is_flag=True, help="Good for ever.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+@with_settings("data_dir")
+def expire(loaded: Loaded, *, key: str, time: int | None, never: bool, as_json: bool) -> None:
+    """Say until when an API key is good."""
+    if (time is None) != never:
+        raise click.UsageError("Say either --in TIME, such as 30d, or --never.")
+
+    def write(tx: Tx) -> Row:
+        return keys.expire(tx, keys.require(tx, key)["id"], None if time is None else tx.now + time)
+
+    _show(on_registry(loaded.settings.data_dir, write), as_json=as_json)
+
+
+def _show(row: Row, *, as_json: bool) -> None:
+    if as_json:
+        output.as_json(_facts(row))
+    else:
+        output.details({**_facts(row), "scopes": " ".join(json.loads(row["scopes"]))})
+
+
+def _facts(row: Row) -> dict[str, Any]:
     return {
         "id": row["id"],
         "name": row["name"],
@@ -82,20 +221,34 @@ def _facts(row: Row) -> dict[str, object]:
         "project_id": row["project_id"],
         "starts_with": row["hint"],
         "scopes": json.loads(row["scopes"]),
+        "state": _state(row),
         "created_at": moment(row["created_at"]),
         "last_used_at": moment(row["last_used_at"]),
+        "expires_at": moment(row["expires_at"]),
+        "rotated_at": moment(row["rotated_at"]),
+        "previous_expires_at": moment(row["previous_expires_at"]),
         "revoked_at": moment(row["revoked_at"]),
     }
 
 
-def _table(rows: list[dict[str, object]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("ID", "NAME", "PROJECT", "KEY", "SCOPES", "LAST USED"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        scopes = row["scopes"]
-        assert isinstance(scopes, list)
-        shown = "all" if len(scopes) == len(SCOPES) else " ".join(scopes)
-        used = str(row["last_used_at"] or "never")
-        table.add_row(str(row["id"]), str(row["name"]), str(row["project"]), f"{row['starts_with']}…", shown, used)
-    return table
+def _state(row: Row) -> str:
+    now = Context().clock()
+    if row["revoked_at"] is not None:
+        return "revoked"
+    if row["expires_at"] is not None and row["expires_at"] < now:
+        return "expired"
+    return "rotating" if (row["previous_expires_at"] or 0) > now else "active"
+
+
+def _line(facts: dict[str, Any]) -> tuple[str, ...]:
+    scopes = "all" if len(facts["scopes"]) == len(SCOPES) else " ".join(facts["scopes"])
+    return (
+        facts["id"],
+        facts["name"],
+        facts["project"],
+        f"{facts['starts_with']}…",
+        scopes,
+        facts["state"],
+        facts["last_used_at"] or "never",
+        facts["expires_at"] or "never",
+    )

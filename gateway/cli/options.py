@@ -48,7 +48,8 @@ class SettingsCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes a section per heading, in the order of the settings, the command's own options first."""
-        options = sorted(self.get_params(ctx), key=lambda option: _heading(option) != OWN)
+        given = [each for each in self.get_params(ctx) if isinstance(each, click.Option)]
+        options = sorted(given, key=lambda option: _heading(option) != OWN)
         for heading, listed in itertools.groupby(options, key=_heading):
             records = [record for option in listed if (record := option.get_help_record(ctx))]
             with formatter.section(heading):

@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import signal
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from rich.console import Console
 
+from device_sim import Fact
 from gateway.demo.stage import Radio, stage
+from gateway.demo.story import SHOWN
 
 _DEVICES: Final[tuple[tuple[str, Radio], ...]] = (
     ("DEMO-WIFI", "wifi"),
@@ -20,15 +23,15 @@ _DEVICES: Final[tuple[tuple[str, Radio], ...]] = (
 
 
 async def keep_running() -> int:
-    """Serve until SIGTERM or SIGINT; devices that are reset are provisioned anew after a while by nobody."""
+    """Serve until SIGTERM or SIGINT, and tell what the devices do; one that was reset stays unpaired."""
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    console = Console(highlight=False, soft_wrap=True)
     async with stage(_free(8080), _free(1883)) as scene:
-        devices = [scene.device(serial, radio) for serial, radio in _DEVICES]
+        devices = [scene.device(serial, radio, _teller(console)) for serial, radio in _DEVICES]
         bindings = [await device.provision(end_user_id="eu_demo") for device in devices]
         url, key = scene.gateway.http_url, scene.key
-        console = Console(highlight=False, soft_wrap=True)
         console.print(f"HTTP  {url}\nMQTT  mqtt://{scene.gateway.broker} (embedded broker)\nkey   {key}\n")
         for device, binding in zip(devices, bindings, strict=True):
             console.print(f"{device.serial:<14} {binding.device_id}")
@@ -36,7 +39,7 @@ async def keep_running() -> int:
         console.print("\nReset the first one, then look at it:", style="bold")
         console.print(f"curl -sX POST -H 'Authorization: Bearer {key}' {reset}")
         console.print(f"curl -s -H 'Authorization: Bearer {key}' {url}/v1/devices/{bindings[0].device_id}/commands")
-        console.print("\nCtrl-C stops it and leaves nothing behind.")
+        console.print("\nWhat the devices do is told below. Ctrl-C stops it and leaves nothing behind.\n")
         with contextlib.suppress(asyncio.CancelledError):
             async with asyncio.TaskGroup() as group:
                 lives = [group.create_task(device.run(), name=device.serial) for device in devices]
@@ -44,6 +47,14 @@ async def keep_running() -> int:
                 for life in lives:
                     life.cancel()
     return 0
+
+
+def _teller(console: Console) -> Callable[[Fact], None]:
+    def tell(fact: Fact) -> None:
+        if fact.name in SHOWN:
+            console.print(f"{fact.serial:<14} {fact.text}", markup=False)
+
+    return tell
 
 
 def _free(port: int) -> str:

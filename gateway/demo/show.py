@@ -36,7 +36,7 @@ class Timeline:
         self.checks.append({"check": name, "ok": ok, "saw": saw})
         self._keep("check", name, ok=ok, saw=saw)
         mark = "[green]✓[/green]" if ok else "[bold red]✗[/bold red]"
-        self._print(f"{self._clock()}  {mark:<9} {escape(name)}: [dim]{escape(saw)}[/dim]")
+        self._print(f"{self._clock()}  {mark}         {escape(name)}: [dim]{escape(saw)}[/dim]")
 
     @property
     def passed(self) -> bool:

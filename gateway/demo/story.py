@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from dataclasses import dataclass
 from typing import Any, Final
 
-from device_sim import Fact, SimulatedDevice
+from device_sim import Fact, SimulatedDevice, SimulatorError
 from gateway.demo.probes import Outside
 from gateway.demo.show import Timeline
 from gateway.demo.stage import Radio, Stage, stage
 
 RESET: Final = "factory_reset"
 GIVE_UP_SECONDS: Final = 25.0
-_SHOWN: Final = frozenset(
+SHOWN: Final = frozenset(
     {
         "online",
         "command_received",
@@ -29,13 +30,18 @@ _SHOWN: Final = frozenset(
 
 
 async def run(*, as_json: bool) -> int:
-    """Play the story; 0 when everything was observed, else 1."""
+    """Play the story; 0 when everything was observed, else 1. SIGTERM cancels it, so that nothing is left behind."""
+    playing = asyncio.current_task()
+    assert playing is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
     timeline = Timeline(as_json)
     try:
         async with asyncio.timeout(GIVE_UP_SECONDS), stage() as scene:
             await _Story(scene, timeline).play()
-    except TimeoutError:
-        timeline.check("the story ends in time", ok=False, saw=f"not over after {GIVE_UP_SECONDS:.0f} s")
+    except* TimeoutError:
+        timeline.check("the story ends in time", ok=False, saw=f"not over after {GIVE_UP_SECONDS:g} s")
+    except* SimulatorError as errors:
+        timeline.check("nothing fails on the way", ok=False, saw=str(errors.exceptions[0]))
     timeline.end()
     return 0 if timeline.passed else 1
 
@@ -74,7 +80,7 @@ class _Story:
 
     def _actor(self, name: Radio) -> Actor:
         def on_fact(fact: Fact) -> None:
-            if fact.name in _SHOWN:
+            if fact.name in SHOWN:
                 self._tell(name, fact.text)
 
         return Actor(name, self._scene.device(f"DEMO-{name.upper()}", name, on_fact))
@@ -115,10 +121,11 @@ class _Story:
         await self._ask_for_reset(actor)
         await self._lies_retained(actor)
         use = await self._outside.token_opens(actor.token)
+        handed_over = ", ".join(use.commands) or "nothing"
         self._check(
             "its token opens the way to its own reset and nothing else",
             ok=use.opens_only_its_reset,
-            saw=f"heartbeat {use.heartbeat} hands over {list(use.commands)}; another call {use.other_call}",
+            saw=f"heartbeat {use.heartbeat} hands over {handed_over}; another call {use.other_call}",
         )
         self._tell(actor.name, "switched on again")
         self._switch_on(group, actor)
@@ -173,9 +180,9 @@ class _Story:
     async def _lies_retained(self, actor: Actor) -> None:
         await self._scene.gateway.synced(actor.device_id)
         topic = self._topics.command(actor.device_id, RESET)
-        lies = await self._outside.retained(topic) or {}
-        shown = {name: lies.get(name) for name in ("id", "type", "binding_generation")}
-        self._check(f"retained on {topic}", ok=lies.get("type") == RESET, saw=f"{shown} and its signed grant")
+        lies = await self._outside.retained(topic)
+        signed = bool(lies and lies["type"] == RESET and lies["grant_token"])
+        self._check(f"it lies retained on {topic}", ok=signed, saw=_lying(lies))
 
     async def _is_over(self, actor: Actor) -> None:
         """What has to be true in the end, looked at from outside."""
@@ -184,15 +191,15 @@ class _Story:
         self._check("the command is executed", ok=command["status"] == "executed", saw=_wiped(command))
         topic = self._topics.command(actor.device_id, RESET)
         lies = await self._outside.retained(topic)
-        self._check("nothing is retained any more", ok=lies is None, saw=f"{topic} is empty")
+        self._check("nothing is retained any more", ok=lies is None, saw=f"{topic}: {_lying(lies)}")
         use = await self._outside.token_opens(actor.token)
         self._check(
             "the old token is refused over HTTP", ok=use.opens_nothing, saw=f"{use.heartbeat} and {use.other_call}"
         )
         refused = await self._outside.broker_refuses(actor.device_id, actor.token)
         self._check("the old token is refused by the broker", ok=refused, saw="not authorised" if refused else "let in")
-        kept = ", ".join(sorted(actor.sim.flash.kept_area))
-        self._check("the device is unpaired", ok=not actor.sim.flash.wiped_area, saw=f"flash keeps only {kept}")
+        kept = ", ".join(sorted([*actor.sim.flash.wiped_area, *actor.sim.flash.kept_area]))
+        self._check("the device is unpaired", ok=not actor.sim.flash.wiped_area, saw=f"its flash holds {kept}")
 
     async def _command(self, actor: Actor) -> dict[str, Any]:
         listed = await self._api.call("GET", f"/v1/devices/{actor.device_id}/commands?limit=1")
@@ -211,5 +218,12 @@ class _Story:
 
 
 def _wiped(command: dict[str, Any]) -> str:
-    wiped = (command["result"] or {}).get("wiped", [])
-    return f"{command['status']}, wiped {', '.join(wiped)}, receipt good"
+    wiped = ", ".join((command["result"] or {}).get("wiped", [])) or "nothing"
+    return f"{command['status']}, wiped {wiped}; the gateway found its receipt good"
+
+
+def _lying(command: dict[str, Any] | None) -> str:
+    """What lies retained, in short."""
+    if command is None:
+        return "empty"
+    return f"{command['type']} {command['id']} for generation {command['binding_generation']}, with its signed grant"

@@ -8,6 +8,7 @@ from typing import Final
 
 from starlette.datastructures import Headers
 
+from gateway import lifecycle
 from gateway.errors import InsufficientScopeError, NotFoundError, UnauthorizedError
 from gateway.http.operation import Access, ApiKey, Caller, DeviceToken
 from gateway.http.services import Services
@@ -19,7 +20,10 @@ _BEARER: Final = re.compile(r"bearer +(?P<secret>[A-Za-z0-9_]{8,128})", re.IGNOR
 _KEY_PREFIXES: Final = ("sk_live_", "sk_test_", "rk_live_", "rk_test_")
 _NOTED_EVERY_MS: Final = 60_000
 _HOW: Final = "Send 'Authorization: Bearer KEY' with an API key ('gateway keys create' makes one) or a device token."
-_REVOKED: Final = "The credential is not known here, has expired or was revoked. Use another, or bind the device anew."
+_REVOKED: Final = (
+    "The credential is not known here, has expired or was revoked. Use another: 'gateway keys create' makes an API "
+    "key, and binding the device anew a device token."
+)
 _RESET_ONLY: Final = (
     "The device is to be reset: this token opens nothing but POST /v1/devices/me/heartbeat, which hands over the "
     "factory reset, and the acknowledgement of that."
@@ -32,7 +36,7 @@ async def authenticate(services: Services, headers: Headers) -> Caller:
     Raises:
         UnauthorizedError: none, more than one, or one that opens nothing.
     """
-    secret = _bearer(headers)
+    secret = credential(headers)
     now = services.store.context.clock()
     caller = await services.store.read(lambda view: _resolve(view, secret, now))
     if caller is None:
@@ -40,7 +44,12 @@ async def authenticate(services: Services, headers: Headers) -> Caller:
     return caller
 
 
-def _bearer(headers: Headers) -> str:
+def credential(headers: Headers) -> str:
+    """The secret that the ``Authorization`` header holds.
+
+    Raises:
+        UnauthorizedError: none, or more than one.
+    """
     given = headers.getlist("authorization")
     if not given:
         raise UnauthorizedError(f"No credential was sent. {_HOW}")
@@ -131,12 +140,17 @@ def refuse_reset_only() -> UnauthorizedError:
     return UnauthorizedError(_RESET_ONLY)
 
 
+async def note_first_use(services: Services, caller: Caller) -> None:
+    """Write down the first use of a device token before it opens anything: what it replaces is revoked by that."""
+    if isinstance(caller, DeviceToken) and not caller.used_before:
+        await services.store.write(lambda tx: lifecycle.use(tx, caller.token_id))
+
+
 async def note_use(services: Services, caller: Caller) -> None:
-    """Write down the first use of a device token, and at most once a minute that a key is in use."""
-    now = services.store.context.clock()
+    """Write down, at most once a minute, that a key is in use."""
     if isinstance(caller, DeviceToken):
-        if not caller.used_before:
-            await services.store.write(lambda tx: tokens.touch(tx, caller.token_id), urgent=False)
-    elif caller.last_used_at is None or caller.last_used_at <= now - _NOTED_EVERY_MS:
+        return
+    now = services.store.context.clock()
+    if caller.last_used_at is None or caller.last_used_at <= now - _NOTED_EVERY_MS:
         before = now - _NOTED_EVERY_MS + 1
         await services.store.write(lambda tx: keys.touch(tx, caller.id, before), urgent=False)

@@ -8,20 +8,17 @@ from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
 from gateway.errors import InvalidRequestError
 from gateway.http.errors import PayloadTooLargeError, UnsupportedMediaTypeError
+from gateway.problems import invalid
 
 T = TypeVar("T", bound=BaseModel)
 
 BODY_SECONDS: Final = 30.0
-_MOST_PROBLEMS: Final = 20
 _MOST_PARAMETERS: Final = 50
-_FIELD_LENGTH: Final = 128
-_NUMBER_MEMBERS: Final = frozenset({"int", "float", "constrained-float"})
 _UNICODE: Final = ("utf-8", "utf8", "us-ascii")
 
 
@@ -86,7 +83,7 @@ def parse(kind: type[T], raw: bytes) -> T:
     try:
         return kind.model_validate_json(raw or b"{}")
     except ValidationError as error:
-        raise _invalid(error, "The body") from error
+        raise invalid(error, whole="The body") from error
 
 
 def parse_query(kind: type[T], scope: Scope) -> T:
@@ -98,7 +95,7 @@ def parse_query(kind: type[T], scope: Scope) -> T:
     try:
         return kind.model_validate(_parameters(scope["query_string"]))
     except ValidationError as error:
-        raise _invalid(error, "The query") from error
+        raise invalid(error, whole="The query") from error
 
 
 def _parameters(query: bytes) -> dict[str, str]:
@@ -114,28 +111,3 @@ def _parameters(query: bytes) -> dict[str, str]:
     if len(given) < len(pairs):
         raise InvalidRequestError("A parameter of the query is there twice. Send each once.")
     return given
-
-
-def _invalid(error: ValidationError, whole: str) -> InvalidRequestError:
-    details = error.errors(include_url=False, include_context=False, include_input=False)
-    # Of a number the union of integer and float complains twice: the last word is the one that names both.
-    problems = {_field(each): _sentence(each) for each in details[:_MOST_PROBLEMS]}
-    field, sentence = next(iter(problems.items()))
-    return InvalidRequestError(
-        f"{field or whole}: {sentence}",
-        details={"field": field, "problems": [{"field": name, "message": text} for name, text in problems.items()]},
-    )
-
-
-def _field(problem: ErrorDetails) -> str | None:
-    first, *rest = [str(part) for part in problem["loc"]] or [""]
-    return ".".join([first, *(part for part in rest if part not in _NUMBER_MEMBERS)])[:_FIELD_LENGTH] or None
-
-
-def _sentence(problem: ErrorDetails) -> str:
-    if problem["type"] == "extra_forbidden":
-        return "unknown field. Remove it, or check its spelling."
-    if problem["type"] == "missing":
-        return "is missing. It is required."
-    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{text}." if text.startswith("should") else f"is not valid: {text}."

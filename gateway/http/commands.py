@@ -16,8 +16,12 @@ TAG: Final = "commands"
 
 async def create_command(call: Call, body: model.CreateCommand) -> Answer:
     """``POST /v1/devices/{device_id}/commands``."""
-    command = await call.services.store.write(lambda tx: commands.create(tx, find(tx, call), body, call.actor))
-    return Answer(sql.to_model(command, call.device_id), status=201)
+
+    def create(tx: Tx) -> Answer:
+        command = commands.create(tx, find(tx, call), body, call.actor)
+        return Answer(sql.to_model(command, call.device_id), status=201)
+
+    return await call.commit(create)
 
 
 async def list_commands(call: Call, query: model.ListCommands) -> Answer:
@@ -51,10 +55,11 @@ def _require(view: View, call: Call) -> Row:
 async def cancel_command(call: Call, _: model.Empty) -> Answer:
     """``POST /v1/devices/{device_id}/commands/{command_id}/cancel``."""
 
-    def cancel(tx: Tx) -> Row:
-        return commands.cancel(tx, find(tx, call), call.path["command_id"], call.actor)
+    def cancel(tx: Tx) -> Answer:
+        command = commands.cancel(tx, find(tx, call), call.path["command_id"], call.actor)
+        return Answer(sql.to_model(command, call.device_id))
 
-    return Answer(sql.to_model(await call.services.store.write(cancel), call.device_id))
+    return await call.commit(cancel)
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 from gateway import lifecycle, model
 from gateway.errors import InvalidRequestError
 from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation
 from gateway.model import CommandType
-from gateway.store import Row, View, events, outbox
+from gateway.store import Row, Tx, View, commands, events, outbox
 from gateway.store import devices as sql
 from gateway.topics import Topics
 
@@ -19,8 +20,12 @@ SYNCED: Final = "X-Broker-Synced"
 
 async def register_device(call: Call, body: model.RegisterDevice) -> Answer:
     """``POST /v1/devices``."""
-    device, new = await call.services.store.write(lambda tx: lifecycle.register(tx, call.project_id, body, call.actor))
-    return Answer(sql.to_model(device), status=201 if new else 200)
+
+    def register(tx: Tx) -> Answer:
+        device, new = lifecycle.register(tx, call.project_id, body, call.actor)
+        return Answer(sql.to_model(device), status=201 if new else 200)
+
+    return await call.commit(register)
 
 
 async def list_devices(call: Call, query: model.ListDevices) -> Answer:
@@ -41,26 +46,34 @@ async def bind_device(call: Call, body: model.BindDevice) -> Answer:
     A reset that is over may still lie on the broker: nothing is bound before that is cleared, or the new owner's
     device could read it. And the answer waits, a few seconds at most, until the broker knows the new token.
     """
-    store = call.services.store
     until = asyncio.get_running_loop().time() + call.services.bind_broker_wait_seconds
     if body.supersede_reset:
-        await store.write(lambda tx: lifecycle.supersede_reset(tx, call.project_id, call.device_id, call.actor))
-    to_clear = await store.read(lambda view: _reset_to_clear(view, call))
-    if to_clear is not None:
-        await _synced(call, to_clear, until)
-    binding = await store.write(
-        lambda tx: lifecycle.bind(tx, call.project_id, call.device_id, body.end_user_id, call.actor)
+        await call.part("supersede", model.Empty, lambda tx: _supersede(tx, call))
+    device_pk, to_clear = await call.services.store.read(lambda view: _reset_to_clear(view, call))
+    if to_clear:
+        await wait_until_synced(call, device_pk, until)
+    answer = await call.commit(
+        lambda tx: Answer(
+            _bound(call, lifecycle.bind(tx, call.project_id, call.device_id, body.end_user_id, call.actor))
+        )
     )
-    synced = await _synced(call, binding.device["pk"], until)
-    return Answer(_bound(call, binding), headers={} if synced else {SYNCED: "false"})
+    synced = await wait_until_synced(call, device_pk, until)
+    return answer if synced else replace(answer, headers={SYNCED: "false"})
 
 
-def _reset_to_clear(view: View, call: Call) -> int | None:
+def _supersede(tx: Tx, call: Call) -> model.Empty:
+    lifecycle.supersede_reset(tx, call.project_id, call.device_id, call.actor)
+    return model.Empty()
+
+
+def _reset_to_clear(view: View, call: Call) -> tuple[int, bool]:
     pk: int = find(view, call)["pk"]
-    return pk if outbox.has(view, outbox.COMMAND, pk, CommandType.FACTORY_RESET) else None
+    is_open = commands.open_of_type(view, pk, CommandType.FACTORY_RESET) is not None  # then bind refuses anyhow
+    return pk, not is_open and outbox.has(view, outbox.COMMAND, pk, CommandType.FACTORY_RESET)
 
 
-async def _synced(call: Call, device_pk: int, until: float) -> bool:
+async def wait_until_synced(call: Call, device_pk: int, until: float) -> bool:
+    """Wait until the broker knows all of this device; ``False`` when ``until`` (the loop's time) came first."""
     return await call.services.synced(device_pk, max(0.0, until - asyncio.get_running_loop().time()))
 
 
@@ -93,18 +106,16 @@ def _topics(topics: Topics, device_id: str) -> model.MqttTopics:
 
 async def unbind_device(call: Call, _: model.Empty) -> Answer:
     """``POST /v1/devices/{device_id}/unbind``."""
-    device = await call.services.store.write(
-        lambda tx: lifecycle.unbind(tx, call.project_id, call.device_id, call.actor)
+    return await call.commit(
+        lambda tx: Answer(sql.to_model(lifecycle.unbind(tx, call.project_id, call.device_id, call.actor)))
     )
-    return Answer(sql.to_model(device))
 
 
 async def reset_device(call: Call, _: model.Empty) -> Answer:
     """``POST /v1/devices/{device_id}/reset``: one transaction, then the answer; it never waits for the broker."""
-    device = await call.services.store.write(
-        lambda tx: lifecycle.reset(tx, call.project_id, call.device_id, call.actor)
+    return await call.commit(
+        lambda tx: Answer(sql.to_model(lifecycle.reset(tx, call.project_id, call.device_id, call.actor)))
     )
-    return Answer(sql.to_model(device))
 
 
 async def get_state(call: Call, _: model.Empty) -> Answer:

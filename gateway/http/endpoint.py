@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.errors import NotFoundError
-from gateway.http import auth, body
+from gateway.errors import GatewayError, NotFoundError
+from gateway.http import auth, body, idempotency
 from gateway.http.errors import MethodNotAllowedError
+from gateway.http.idempotency import Once
 from gateway.http.middleware import Facts, facts_of
-from gateway.http.operation import Answer, AnyOperation, Call, Caller, DeviceToken
+from gateway.http.operation import Answer, AnyOperation, Call, Caller, DeviceToken, ReplayError, Stream
 from gateway.http.quota import Limiter
 from gateway.http.services import Services
+from gateway.http.streaming import Streaming
 from gateway.model import Empty, TokenState
 
 BASE: Final = "/v1"
-_BODILESS: Final = ("GET", "HEAD", "OPTIONS")
+Authenticate = Callable[[Services, Headers], Awaitable[Caller]]
+"""Says who calls, by the headers of the request; raises UnauthorizedError."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Parts:
     services: Services
     limiter: Limiter
     document: bytes
+    authenticate: Authenticate
 
 
 class Endpoint:
@@ -51,7 +56,7 @@ class Endpoint:
         response = await self._respond(scope, receive, facts)
         await response(scope, receive, send)
 
-    async def _respond(self, scope: Scope, receive: Receive, facts: Facts) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive, facts: Facts) -> ASGIApp:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if method == "OPTIONS":
             return Response(status_code=204, headers={"Allow": self._allow})
@@ -62,19 +67,57 @@ class Endpoint:
         caller = None if operation.access.public else await _identify(self._parts, scope, facts)
         if caller is not None:
             auth.authorize(operation.access, caller, scope["path_params"].get("device_id"))
-        return _response(await self._call(operation, caller, scope, receive))
+        answer = await self._call(operation, caller, scope, receive)
+        return self._streaming(answer, caller, scope) if isinstance(answer, Stream) else _response(answer)
 
-    async def _call(self, operation: AnyOperation, caller: Caller | None, scope: Scope, receive: Receive) -> Answer:
+    def _streaming(self, stream: Stream, caller: Caller | None, scope: Scope) -> Streaming:
+        services = self._parts.services
+        return Streaming(
+            stream,
+            services.streams,
+            "" if caller is None else caller.id,
+            still_good=lambda: self._parts.authenticate(services, Headers(scope=scope)),
+        )
+
+    async def _call(
+        self, operation: AnyOperation, caller: Caller | None, scope: Scope, receive: Receive
+    ) -> Answer | Stream:
         services = self._parts.services
         raw = b""
-        if operation.method in _BODILESS:
-            takes = body.parse_query(operation.takes, scope)
-        else:
+        if operation.has_body:
             body.parse_query(Empty, scope)
             raw = await body.read(receive, Headers(scope=scope), services.max_body_bytes)
             takes = body.parse(operation.takes, raw)
-        call = Call(services, caller, scope["path_params"], raw, self._parts.document)
-        return await operation.handler(call, takes)
+        else:
+            takes = body.parse_query(operation.takes, scope)
+        once = _once(operation, caller, scope, raw)
+        call = Call(services, caller, scope["path_params"], raw, self._parts.document, once, Headers(scope=scope))
+        return await (operation.handler(call, takes) if once is None else _only_once(operation, call, takes, once))
+
+
+def _once(operation: AnyOperation, caller: Caller | None, scope: Scope, raw: bytes) -> Once | None:
+    """What a POST with an ``Idempotency-Key`` is known by."""
+    headers = Headers(scope=scope)
+    key = idempotency.key_of(headers) if operation.once else None
+    if key is None or caller is None:
+        return None
+    request = idempotency.request_hash(operation.method, scope["path"], raw)
+    return Once(caller.credential_id, key, auth.credential(headers), request)
+
+
+async def _only_once(operation: AnyOperation, call: Call, takes: BaseModel, once: Once) -> Answer | Stream:
+    """Do it, unless it was done before; whoever comes second gets the answer of the first."""
+    store = call.services.store
+    try:
+        await store.read(call.replay)
+        try:
+            answer = await operation.handler(call, takes)
+        except GatewayError:
+            await store.read(call.replay)  # of two at the same time one may find what the other has done in its way
+            raise
+        return answer if once.kept or isinstance(answer, Stream) else await call.commit(lambda _: answer)
+    except ReplayError as replay:
+        return replay.answer
 
 
 class Unknown:
@@ -92,7 +135,9 @@ class Unknown:
 async def refuse_unknown(parts: Parts, scope: Scope) -> NoReturn:
     """There is nothing at this path; beneath the base of the API only callers with a credential hear that."""
     await _admit(parts, scope, facts_of(scope))
-    raise NotFoundError("There is nothing at this path. GET /openapi.json lists what there is.")
+    raise NotFoundError(
+        "There is nothing at this path. GET /openapi.json lists what there is, and /docs is a page to try it."
+    )
 
 
 async def _admit(parts: Parts, scope: Scope, facts: Facts) -> None:
@@ -105,15 +150,15 @@ async def _admit(parts: Parts, scope: Scope, facts: Facts) -> None:
 
 
 async def _identify(parts: Parts, scope: Scope, facts: Facts) -> Caller:
-    caller = facts.caller = await auth.authenticate(parts.services, Headers(scope=scope))
+    caller = facts.caller = await parts.authenticate(parts.services, Headers(scope=scope))
     facts.quota, exceeded = parts.limiter.take(caller.id)
     if exceeded is not None:
         raise exceeded
+    await auth.note_first_use(parts.services, caller)
     return caller
 
 
 def _response(answer: Answer) -> Response:
-    content = (
-        answer.body if isinstance(answer.body, bytes) else answer.body.model_dump_json(exclude=set(answer.exclude))
+    return Response(
+        answer.content, status_code=answer.status, headers=dict(answer.headers), media_type="application/json"
     )
-    return Response(content, status_code=answer.status, headers=dict(answer.headers), media_type="application/json")

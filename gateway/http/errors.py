@@ -67,6 +67,19 @@ class RateLimitExceededError(GatewayError):
         self.seconds = seconds
 
 
+class TooManyStreamsError(RateLimitExceededError):
+    """The caller has as many event streams open as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        GatewayError.__init__(
+            self,
+            f"This API key has {limit} event streams open, which is the limit. Close one, or let several readers share "
+            "one.",
+            details={"limit": limit},
+        )
+        self.seconds = RETRY_SECONDS
+
+
 def status_of(error: GatewayError) -> int:
     """The HTTP status of an error."""
     return _CONFLICT if isinstance(error, ConflictError) else STATUS.get(error.code, _INTERNAL)

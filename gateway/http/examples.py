@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gateway.device_settings import with_defaults
+from gateway.http.webhook_examples import WEBHOOK_EXAMPLES
 
 _DEVICE_ID: Final = "dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB"
 _COMMAND_ID: Final = "cmd_01JD3N0A1B2C3D4E5F6G7H8J9K"
@@ -129,6 +130,58 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "reset_device": _UNBOUND,
     "DeviceList": {"data": [_DEVICE], "has_more": False},
     "BoundDevice": _DEVICE | {"device_token": "<device token>", "mqtt": _MQTT, "grant_key": _JWK},
+    "update_device": _DEVICE
+    | {
+        "name": "Ward 3, bed 4",
+        "metadata": {"room": "3.12"},
+        "settings": with_defaults({"audio": {"bitrate_kbps": 64}}),
+        "updated_at": "2026-11-20T08:16:00.000Z",
+    },
+    "delete_device": _UNBOUND | {"connection": "offline", "deleted_at": "2026-11-20T08:16:00.000Z"},
+    "restore_device": _UNBOUND | {"connection": "offline"},
+    "DeviceStats": {
+        "project_id": "proj_01JD3M0000000000000000000A",
+        "total_count": 120,
+        "online_count": 97,
+        "offline_count": 23,
+        "low_battery_count": 4,
+        "storage_full_count": 1,
+        "pending_reset_count": 2,
+    },
+    "BulkOutcomes": {
+        "data": [
+            {"id": _DEVICE_ID, "outcome": "reset", "error": None},
+            {
+                "id": "dev_01JD3M0000000000000000000D",
+                "outcome": "not_found",
+                "error": {
+                    "code": "not_found",
+                    "message": "There is no device 'dev_01JD3M0000000000000000000D' in this project. Check the id, or "
+                    "register the device with POST /v1/devices.",
+                },
+            },
+        ]
+    },
+    "HeartbeatList": {
+        "data": [
+            {
+                "received_at": "2026-11-20T08:15:00.214Z",
+                "sent_at": "2026-11-20T08:15:00.000Z",
+                "battery_percent": 81,
+                "storage_used_mb": 512,
+                "storage_total_mb": 8192,
+                "signal_strength_dbm": -61,
+                "firmware_version": "1.4.2",
+                "device_state": "idle",
+                "pending_recordings": 2,
+                "flags": 8,
+                "connection_type": ["wifi"],
+            }
+        ],
+        "has_more": False,
+        "next_cursor": None,
+    },
+    "RefreshedToken": {"device_token": "<device token>", "binding_generation": 3},
     "DeviceHealth": {
         "device_id": _DEVICE_ID,
         "binding_generation": 3,
@@ -158,6 +211,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "outbox": {"depth": 2, "oldest_seconds": 41},
     },
     "JwkSet": {"keys": [_JWK]},
+    **WEBHOOK_EXAMPLES,
 }
 
 ERRORS: Final[dict[str, dict[str, Any]]] = {
@@ -203,6 +257,19 @@ ERRORS: Final[dict[str, dict[str, Any]]] = {
             "A start_recording command of this device is still open. Wait for its end, or cancel it.",
             {"command_id": _COMMAND_ID, "status": "pending"},
         ),
-        _error("command_final", "The command is executed already; that cannot be undone."),
+        _error(
+            "idempotency_mismatch",
+            "This Idempotency-Key came with another request before. Nothing was done. Use a new key for a new request.",
+        ),
+        _error(
+            "reset_pending",
+            "A factory reset of this device is still open. Wait until the device has executed it, or cancel it.",
+            {"command_id": _COMMAND_ID, "status": "pending"},
+        ),
+        _error(
+            "command_final", "The command is executed already and stays so. Queue another one if more is to be done."
+        ),
+        _error("webhook_limit_reached", "This project has 50 webhooks, which is the limit. Delete one.", {"limit": 50}),
+        _error("webhook_disabled", "The webhook is switched off, so nothing is sent. Switch it on first."),
     )
 }

@@ -16,20 +16,12 @@ from pydantic.json_schema import models_json_schema
 
 from gateway import __version__, model
 from gateway.credentials import SCOPES
+from gateway.http import glossary, idempotency, links
 from gateway.http.examples import ERRORS, EXAMPLES
 from gateway.http.operation import Access, AnyOperation
 from gateway.http.table import OPERATIONS
 
 Json = dict[str, Any]
-
-_ABOUT: Final = """Registry and factory reset for wearables that speak MQTT.
-
-Every error has the shape of `ErrorAnswer`; its `message` says what to do. Bodies are JSON in UTF-8; unknown fields \
-and query parameters are refused, except in heartbeats, which firmware may extend. Times are RFC 3339 in UTC. \
-HEAD is answered like GET, OPTIONS with the methods of a path.
-
-Requests are counted for each API key and each device token in windows of a minute. Where no limit is set (setting \
-`rate_limit_per_minute` 0), the headers say 2147483647."""
 
 _ERRORS: Final[Mapping[int, str]] = {
     400: "`invalid_request`: `details.field` names what is wrong, `details.problems` all of it.",
@@ -56,14 +48,22 @@ _WITH_STATUS: Final[Mapping[int, tuple[str, ...]]] = {
     429: ("Retry-After",),
     503: ("Retry-After",),
 }
+_REPLAYED: Final = (
+    "`true` when the request had been done before, under the same `Idempotency-Key`: this is what was answered then. "
+    "Absent otherwise."
+)
 _FOUND: Final[Mapping[int, str]] = {200: "Done.", 201: "Created.", 503: "Not now."}
 _PATH: Final[Mapping[str, str]] = {
     "device_id": "The id of the device. With its own token a device may say `me`.",
     "command_id": "The id of the command.",
+    "webhook_id": "The id of the webhook.",
+    "delivery_id": "The id of the delivery.",
 }
 _PATH_EXAMPLES: Final[Mapping[str, str]] = {
     "device_id": EXAMPLES["Device"]["id"],
     "command_id": EXAMPLES["Command"]["id"],
+    "webhook_id": EXAMPLES["Webhook"]["id"],
+    "delivery_id": EXAMPLES["Delivery"]["id"],
 }
 
 
@@ -83,16 +83,20 @@ def describe(operations: Sequence[AnyOperation]) -> Json:
         "info": {
             "title": "Device gateway",
             "version": __version__,
-            "description": _ABOUT,
+            "description": glossary.ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in dict.fromkeys(each.tag for each in operations)],
+        "tags": [
+            {"name": name, "description": glossary.TAGS.get(name, "")}
+            for name in dict.fromkeys(each.tag for each in operations)
+        ],
         "paths": paths,
         "components": {
             "securitySchemes": _security_schemes(),
             "headers": {
-                name: {"description": text, "schema": {"type": kind}} for name, (kind, text) in _HEADERS.items()
+                name: {"description": text, "required": True, "schema": {"type": kind}}
+                for name, (kind, text) in _HEADERS.items()
             },
             "responses": {str(status): _error(status, text) for status, text in _ERRORS.items()},
             "schemas": _schemas(operations),
@@ -107,10 +111,10 @@ def _operation(operation: AnyOperation) -> Json:
         "description": operation.description,
         "tags": [operation.tag],
         "security": _security(operation.access),
-        "parameters": [*_path_parameters(operation), *_query_parameters(operation)],
+        "parameters": [*_path_parameters(operation), *_query_parameters(operation), *_header_parameters(operation)],
         "responses": {str(status): answer for status, answer in sorted(_responses(operation).items())},
     }
-    if operation.method != "GET":
+    if operation.has_body:
         described["requestBody"] = _request_body(operation)
     return described
 
@@ -153,19 +157,48 @@ def _path_parameters(operation: AnyOperation) -> list[Json]:
 
 
 def _query_parameters(operation: AnyOperation) -> list[Json]:
-    if operation.method != "GET":
+    if operation.has_body:
         return []
     schema = operation.takes.model_json_schema(ref_template=_REF)
     return [
-        {"name": name, "in": "query", "required": False, "schema": _not_null(each)}
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            **glossary.explained(operation.id, name, each),
+            "schema": _not_null(each, schema.get("$defs", {})),
+        }
         for name, each in schema.get("properties", {}).items()
     ]
 
 
-def _not_null(schema: Json) -> Json:
-    """A parameter that may be left out cannot be sent as null."""
+def _header_parameters(operation: AnyOperation) -> list[Json]:
+    own = [
+        {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+        for name, text in operation.takes_headers.items()
+    ]
+    if not operation.once:
+        return own
+    return [
+        *own,
+        {
+            "name": idempotency.HEADER,
+            "in": "header",
+            "required": False,
+            "description": "A value of your own for this request, best a random UUID. Sent again within 24 h with the "
+            "same body and credential it is not done again, and gets the same answer. Errors are not kept.",
+            "schema": {"type": "string", "pattern": idempotency.PATTERN},
+            "example": "8f14e45f-ceea-467f-9a36-dcc6a6f5b3c1",
+        },
+    ]
+
+
+def _not_null(schema: Json, definitions: Json) -> Json:
+    """A parameter that may be left out cannot be sent as null; what it refers to is written out."""
     choices = [each for each in schema.get("anyOf", []) if each != {"type": "null"}]
-    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "title", "default")}
+    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "title", "default", "description")}
+    if choices and "$ref" in choices[0]:
+        choices = [definitions[choices[0]["$ref"].rpartition("/")[2]]]
     return {**choices[0], **rest} if choices else {**rest, **_default(schema)}
 
 
@@ -185,34 +218,41 @@ def _request_body(operation: AnyOperation) -> Json:
 def _responses(operation: AnyOperation) -> dict[int, Json]:
     answers = {status: _answer(operation, status, body) for status, body in operation.answers.items()}
     errors: dict[int, Json] = {status: {"$ref": f"#/components/responses/{status}"} for status in _statuses(operation)}
-    if operation.conflicts:
-        codes = ", ".join(f"`{code}`" for code in operation.conflicts)
-        errors[409] = _error(409, f"The state of the device or command forbids it: {codes}.", operation.conflicts[0])
+    conflicts = (*operation.conflicts, *([idempotency.MISMATCH] if operation.once else []))
+    if conflicts:
+        codes = ", ".join(f"`{code}`" for code in conflicts)
+        errors[409] = _error(409, f"The state of things forbids it: {codes}.", conflicts[0])
+    for status in errors.keys() & answers.keys():  # the operation's own word, or that it could not get that far
+        content = answers[status]["content"]["application/json"]
+        content["schema"] = {"anyOf": [content["schema"], _ref(model.ErrorAnswer)]}
     return errors | answers
 
 
 def _statuses(operation: AnyOperation) -> Iterable[int]:
     """The errors that this operation can answer."""
     yield from (400, 500)
-    if operation.method != "GET":
+    if operation.has_body:
         yield from (413, 415)
     if not operation.access.public:
         yield from (401, 403, 429)
     if "{" in operation.path:
         yield 404
-    if operation.path not in _WITHOUT_REGISTRY:
+    if operation.path not in _ANSWERED_ALWAYS:
         yield 503
 
 
 def _answer(operation: AnyOperation, status: int, body: type[BaseModel] | None) -> Json:
-    own = {name: {"description": text, "schema": {"type": "string"}} for name, text in operation.headers.items()}
-    content: Json = {"schema": {"type": "object"} if body is None else _ref(body)}
+    headers = {**operation.headers, **({idempotency.REPLAYED: _REPLAYED} if operation.once else {})}
+    own = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
+    json_ = operation.media_type == _JSON
+    content: Json = {"schema": ({"type": "object"} if json_ else _STREAMED) if body is None else _ref(body)}
     if body is not None:
         content["example"] = _example(operation, status, body)
     return {
         "description": _FOUND[status],
         "headers": {**{name: _header_ref(name) for name in _EVERYWHERE}, **own},
-        "content": {"application/json": content},
+        "content": {operation.media_type: content},
+        **(links.after(operation.id) if status in _DONE else {}),
     }
 
 
@@ -247,14 +287,47 @@ def _schemas(operations: Sequence[AnyOperation]) -> Json:
     wanted: dict[type[BaseModel], Literal["validation", "serialization"]] = {model.ErrorAnswer: "serialization"}
     for operation in operations:
         wanted |= {body: "serialization" for body in operation.answers.values() if body is not None}
-        if operation.method != "GET":
+        if operation.has_body:
             wanted[operation.takes] = "validation"
     _, definitions = models_json_schema(list(wanted.items()), ref_template=_REF)
-    return dict(sorted(definitions["$defs"].items()))
+    return {name: _explained(name, schema) for name, schema in sorted(definitions["$defs"].items())}
 
 
+def _explained(name: str, schema: Json) -> Json:
+    fields = {
+        field: {**glossary.dated(field, each), **glossary.explained(name, field, each)}
+        for field, each in _fields(schema)
+    }
+    return {**schema, "properties": fields} if fields else schema
+
+
+def _fields(schema: Json) -> Iterable[tuple[str, Json]]:
+    properties: dict[str, Json] = schema.get("properties", {})
+    return properties.items()
+
+
+_JSON: Final = "application/json"
+_STREAMED: Final = {
+    "type": "object",
+    "description": "One message of the stream, field by field; comments keep the connection alive.",
+    "properties": {
+        "id": {
+            "type": "string",
+            "description": "The id of the event: `Last-Event-ID` when the stream is opened again.",
+        },
+        "event": {"type": "string", "description": "The type of the event."},
+        "data": {
+            "type": "string",
+            "description": "The event as JSON, in one line.",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/Event"},
+        },
+        "retry": {"type": "integer", "description": "Milliseconds to wait before the stream is opened again."},
+    },
+}
+_DONE: Final = (200, 201)
 _REF: Final = "#/components/schemas/{model}"
-_WITHOUT_REGISTRY: Final = ("/openapi.json",)
+_ANSWERED_ALWAYS: Final = ("/health", "/openapi.json")
 
 
 if __name__ == "__main__":

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from gateway.errors import GatewayError
+from gateway.http.idempotency import REPLAYED, Once
 from gateway.http.services import Services
 from gateway.model import TokenState
+from gateway.store import Tx, View
 
 T = TypeVar("T", bound=BaseModel)
+R = TypeVar("R")
+M = TypeVar("M", bound=BaseModel)
+
+_DONE: Final = 200
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,11 @@ class ApiKey:
     scopes: frozenset[str]
     last_used_at: int | None
 
+    @property
+    def credential_id(self) -> str:
+        """Under which its answers are kept: the key's id, also after its secret was rotated."""
+        return self.id
+
 
 @dataclass(frozen=True)
 class DeviceToken:
@@ -33,6 +45,11 @@ class DeviceToken:
     token_id: int
     state: TokenState
     used_before: bool
+
+    @property
+    def credential_id(self) -> str:
+        """Under which its answers are kept: never those of another binding of the same device."""
+        return f"{self.id}/{self.token_id}"
 
 
 Caller = ApiKey | DeviceToken
@@ -58,6 +75,40 @@ PUBLIC = Access()
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a handler answers: a model (or bytes that are JSON already), its status, and headers beside the usual."""
+
+    body: BaseModel | bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    exclude: frozenset[str] = frozenset()
+
+    @property
+    def content(self) -> bytes:
+        """The body as it is sent."""
+        if isinstance(self.body, bytes):
+            return self.body
+        return self.body.model_dump_json(exclude=set(self.exclude)).encode()
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An answer without an end of its own: its parts as they come. ``gateway/http/streaming.py`` tells what ends it."""
+
+    parts: AsyncGenerator[bytes, None]
+    media_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class ReplayError(Exception):
+    """The request was done before; ``answer`` is what it was answered then."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__("done before")
+        self.answer = answer
+
+
+@dataclass(frozen=True)
 class Call:
     """One request that has been authenticated, as the handler of its operation gets it."""
 
@@ -67,6 +118,71 @@ class Call:
     raw: bytes
     document: bytes
     """The OpenAPI document."""
+    once: Once | None = None
+    """Set when the request carries an ``Idempotency-Key``."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def commit(self, write: Callable[[Tx], Answer | GatewayError]) -> Answer:
+        """Do it and make the answer, in one transaction, so that a request with an ``Idempotency-Key`` is done once.
+
+        An error that ``write`` raises undoes everything. One that it returns is raised after the commit; it isn't
+        kept, so whatever such a call writes must do no harm when it is written again.
+
+        Raises:
+            ReplayError: the request was done before.
+        """
+
+        def commit(tx: Tx) -> Answer | GatewayError:
+            outcome = write(tx)
+            if self.once is not None and isinstance(outcome, Answer):
+                self.once.keep(tx, outcome.status, outcome.content)
+            return outcome
+
+        outcome = await self._step(commit)
+        if isinstance(outcome, GatewayError):
+            raise outcome
+        return outcome
+
+    async def part(self, name: str, kind: type[M], write: Callable[[Tx], M]) -> M:
+        """One transaction of several, before the one that is for :meth:`commit`.
+
+        After a crash between them a request with an ``Idempotency-Key`` is repeated; what its parts did is not: the
+        outcome of each is kept with it. ``name`` tells a part from the others of the same request.
+
+        Raises:
+            ReplayError: the request was done before, all of it.
+        """
+        if self.once is None:
+            return await self._step(write)
+        once = self.once
+
+        def part(tx: Tx) -> M:
+            found = once.find(tx, tx.now, name)
+            if found is not None:
+                return kind.model_validate_json(found[1])
+            outcome = write(tx)
+            once.keep(tx, _DONE, outcome.model_dump_json().encode(), name)
+            return outcome
+
+        return await self._step(part)
+
+    async def _step(self, write: Callable[[Tx], R]) -> R:
+        def step(tx: Tx) -> R:
+            self.replay(tx)
+            return write(tx)
+
+        return await self.services.store.write(step)
+
+    def replay(self, view: View) -> None:
+        """Do nothing, unless the request was done before.
+
+        Raises:
+            ReplayError: it was.
+            ConflictError: ``idempotency_mismatch``.
+        """
+        found = None if self.once is None else self.once.find(view, self.services.store.context.clock())
+        if found is not None:
+            raise ReplayError(Answer(found[1], status=found[0], headers={REPLAYED: "true"}))
 
     @property
     def actor(self) -> str:
@@ -99,21 +215,11 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a handler answers: a model (or bytes that are JSON already), its status, and headers beside the usual."""
-
-    body: BaseModel | bytes
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    exclude: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
 class Operation(Generic[T]):
     """One call of the API.
 
-    ``takes`` is the model of the query of a GET, and of the body of anything else. ``answers`` are the models by
-    status; ``conflicts`` the codes of its 409.
+    ``takes`` is the model of the query of a GET or DELETE, and of the body of anything else. ``answers`` are the models
+    by status; ``conflicts`` the codes of its 409.
     """
 
     method: str
@@ -123,11 +229,25 @@ class Operation(Generic[T]):
     tag: str
     access: Access
     takes: type[T]
-    handler: Callable[[Call, T], Awaitable[Answer]]
+    handler: Callable[[Call, T], Awaitable[Answer | Stream]]
     answers: Mapping[int, type[BaseModel] | None]
     conflicts: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     """Descriptions of the headers that only this operation's answer may carry."""
+    media_type: str = "application/json"
+    """Of what it answers when all is well."""
+    takes_headers: Mapping[str, str] = field(default_factory=dict)
+    """Descriptions of the headers that only this operation looks at."""
+
+    @property
+    def has_body(self) -> bool:
+        """Whether ``takes`` comes as a body, not as a query."""
+        return self.method not in ("GET", "HEAD", "DELETE")
+
+    @property
+    def once(self) -> bool:
+        """Whether it takes an ``Idempotency-Key``."""
+        return self.method == "POST" and not self.access.public
 
     @property
     def id(self) -> str:

@@ -23,8 +23,12 @@ RESET: Final = CommandType.FACTORY_RESET
 
 async def send_heartbeat(call: Call, body: model.Heartbeat) -> Answer:
     """``POST /v1/devices/{device_id}/heartbeat``."""
-    answer = await call.services.store.write(lambda tx: _beat(tx, call, body))
-    return Answer(answer, exclude=frozenset({"commands"}) if answer.commands is None else frozenset())
+
+    def beat(tx: Tx) -> Answer:
+        answer = _beat(tx, call, body)
+        return Answer(answer, exclude=frozenset({"commands"}) if answer.commands is None else frozenset())
+
+    return await call.commit(beat)
 
 
 def _beat(tx: Tx, call: Call, heartbeat: model.Heartbeat) -> model.HeartbeatAnswer:
@@ -65,13 +69,10 @@ async def acknowledge_command(call: Call, body: model.CommandAck) -> Answer:
         raise InvalidRequestError(
             "command_id: should be the one in the path, or be left out.", details={"field": "command_id"}
         )
-    outcome = await call.services.store.write(lambda tx: _acknowledge(tx, call, body))
-    if isinstance(outcome, Refusal):
-        raise _refused(outcome)
-    return Answer(sql.to_model(outcome, call.device_id))
+    return await call.commit(lambda tx: _acknowledge(tx, call, body))
 
 
-def _acknowledge(tx: Tx, call: Call, body: model.CommandAck) -> Row | Refusal:
+def _acknowledge(tx: Tx, call: Call, body: model.CommandAck) -> Answer | GatewayError:
     """Take the word, or keep its refusal; that is returned, since what raises is undone."""
     device, command_id = find(tx, call), call.path["command_id"]
     _require_right(tx, call, device, command_id)
@@ -80,7 +81,8 @@ def _acknowledge(tx: Tx, call: Call, body: model.CommandAck) -> Row | Refusal:
     if isinstance(outcome, Refusal):
         inbound.audit_refusal(tx, device, outcome)
         inbound.keep_refusal(tx, device["id"], f"POST {OPERATIONS[2].path}", outcome, call.raw)
-    return outcome
+        return _refused(outcome)
+    return Answer(sql.to_model(outcome, call.device_id))
 
 
 def _require_right(view: View, call: Call, device: Row, command_id: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway import model
 from gateway.addresses import Address
 from gateway.errors import UnavailableError
+from gateway.http.streaming import ABORT
 
 log = structlog.get_logger()
 
@@ -32,13 +33,23 @@ class HttpServer:
     """Serves ``app`` on ``host``, port ``port`` (0: one that the kernel picks) for as long as its block runs.
 
     Leaving the block lets requests that are being worked on finish, for ``grace_seconds`` at most; connections that
-    only wait for another request are closed at once.
+    only wait for another request are closed at once. ``stopping`` is called first, for answers without an end of
+    their own.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int, *, grace_seconds: float = GRACE_SECONDS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        *,
+        grace_seconds: float = GRACE_SECONDS,
+        stopping: Callable[[], None] = lambda: None,
+    ) -> None:
         self._app = app
         self._wanted = Address(host, port)
         self._grace_seconds = grace_seconds
+        self._stopping = stopping
 
     async def __aenter__(self) -> Self:
         """Listen.
@@ -56,6 +67,7 @@ class HttpServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stopping()
         self._server.should_exit = True
         done, _ = await asyncio.wait([self._task], timeout=self._grace_seconds)
         if not done:
@@ -151,6 +163,7 @@ class _Protocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._unfinished = 0  # bytes of a head that is not complete yet
         self._in_head = True
+        self._refused_with = _NOT_HTTP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there; its first request has to come."""
@@ -173,12 +186,14 @@ class _Protocol(HttpToolsProtocol):
         """A head begins."""
         self._in_head = True
         super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         """A head is complete."""
         self._in_head = False
         self._unset_deadline()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._refused_with = _HEAD_TOO_LARGE
             raise _HeadTooLargeError
         super().on_headers_complete()
 
@@ -190,7 +205,7 @@ class _Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words are for its log
         """What could not be parsed is refused in the words of the API."""
-        self._refuse(_NOT_HTTP)
+        self._refuse(self._refused_with)
 
     def _refuse(self, answer: bytes) -> None:
         self.transport.write(answer)

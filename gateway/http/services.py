@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.http.streams import Streams
+from gateway.outbound.sender import Sender
+from gateway.outbox import Bells
 from gateway.store import Store
 from gateway.topics import Topics
 
@@ -31,3 +34,7 @@ class Services:
     max_body_bytes: int = 65_536
     rate_limit_per_minute: int = 600
     bind_broker_wait_seconds: float = 5.0
+    bells: Bells = field(default_factory=Bells)
+    streams: Streams = field(default_factory=Streams)
+    stream_heartbeat_seconds: float = 15.0
+    sender: Sender = field(default_factory=Sender)

@@ -72,14 +72,7 @@ class Connection:
         """Stay connected until cancelled. Pauses between tries grow, with jitter, until a connection was steady."""
         while True:
             self._connected_at = math.inf
-            try:
-                await self._live()
-            except* (LinkError, StoreError) as errors:
-                self._lost(_first(errors))
-            except* Exception as errors:  # a bug of ours, and no reason to leave the whole fleet alone
-                log.exception("broker.connection_failed")
-                self._lost(_first(errors))
-            _still_wanted()
+            self._lost(await _end_of(asyncio.create_task(self._live(), name="broker connection")))
             pause = self._backoff.pause(asyncio.get_running_loop().time() - self._connected_at)
             log.warning("broker.disconnected", reason=self.status.last_error, retry_in_seconds=round(pause, 3))
             await asyncio.sleep(pause)
@@ -88,6 +81,8 @@ class Connection:
         self.status = LinkStatus(last_error=str(error) or repr(error))
         if isinstance(error, VersionRefusedError) and self._auto_version:
             self._address = dataclasses.replace(self._address, version=_OTHER_VERSION[self._address.version])
+        if not isinstance(error, LinkError | StoreError):  # a bug of ours, and no reason to leave the fleet alone
+            log.error("broker.connection_failed", exc_info=error)
 
     async def _live(self) -> None:
         will = (self._status_topic, self._says("offline"))
@@ -124,14 +119,18 @@ class Connection:
         return json.dumps(facts).encode()
 
 
-def _first(error: BaseException) -> BaseException:
+async def _end_of(life: asyncio.Task[None]) -> BaseException:
+    """Why it ended, from the first of its parts that failed. When we are cancelled it is, and has ended before we do.
+
+    It has a task of its own since a task group swallows a cancellation that meets a failure.
+    """
+    try:
+        await asyncio.wait((life,))
+    finally:
+        life.cancel()
+        await asyncio.wait((life,))
+        error = None if life.cancelled() else life.exception()
+    error = error or LinkError("The connection ended.")
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _still_wanted() -> None:
-    """Raise the cancellation that a task group swallows when one of its tasks fails at that very moment."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

@@ -28,9 +28,9 @@ LONGEST_RETRY_SECONDS: Final = 10.0
 
 
 class Ingest:
-    """Takes what devices say; messages that only the comparison of both ends wants go to ``heard``."""
+    """Takes what devices say. What no device may say is shown to ``heard``: it may be for the comparison."""
 
-    def __init__(self, store: Store, names: topics.Topics, heard: Callable[[Message], None]) -> None:
+    def __init__(self, store: Store, names: topics.Topics, heard: Callable[[Message], bool]) -> None:
         self._store = store
         self._topics = names
         self._heard = heard
@@ -50,10 +50,8 @@ class Ingest:
 
     def _parse(self, delivery: Delivery) -> Parsed | None:
         parsed = inbound.parse(self._topics, delivery.message)
-        if isinstance(parsed.topic, topics.Command | topics.GatewayStatus):
-            self._heard(delivery.message)
-            return None
-        return parsed
+        from_device = isinstance(parsed.topic, topics.Heartbeat | topics.Status | topics.Ack)
+        return None if not from_device and self._heard(delivery.message) else parsed
 
     async def _commit(self, batch: Sequence[Parsed | None]) -> list[Answer]:
         messages = [parsed for parsed in batch if parsed is not None]
@@ -73,7 +71,11 @@ class Ingest:
             return await self._keep_broken(parsed)
 
     async def _keep_broken(self, parsed: Parsed) -> list[Answer]:
-        broken = Parsed(parsed.message, None, Refusal("internal_error", "The gateway failed on this message."))
+        broken = Parsed(
+            parsed.message,
+            None,
+            Refusal("internal_error", "The gateway failed on this message and did not take it. Its log says why."),
+        )
         try:
             return await self._until_stored(lambda tx: apply_all(tx, [broken]))
         except Exception:  # the log has it in full

@@ -34,9 +34,10 @@ log = structlog.get_logger()
 BATCH: Final = 500
 RECEIVE_MAXIMUM: Final = 1_000
 WAITING_AT_QOS_0: Final = 5_000
-SESSION_EXPIRY_SECONDS: Final = 7 * 86_400
+NEVER: Final = 0xFFFF_FFFF  # a session that expires can crash Mosquitto 2.0 (docs/mosquitto.md)
 CONNECT_SECONDS: Final = 4.0
 ANSWER_SECONDS: Final = 10.0
+_TOLD_EVERY: Final = 1_000
 _AT_LEAST_ONCE: Final = 1
 _UNSUPPORTED_VERSION: Final = (1, 132)  # CONNACK return code of 3.1.1, reason code of 5
 _FAILURE: Final = 0x80
@@ -244,10 +245,12 @@ def _hang_up(client: aiomqtt.Client) -> None:
     paho = client._client  # noqa: SLF001 - see the module's docstring
     paho.on_socket_open = _turn_away
     paho._sock_close()  # noqa: SLF001
-    gone = client._disconnected  # noqa: SLF001
+    gone, answer = client._disconnected, client._connected  # noqa: SLF001
     if not gone.done():
         gone.set_result(None)  # or leaving aiomqtt's block would wait for the broker
-    gone.exception()  # has been told already, or is of no interest any more
+    for outcome in (gone, answer):
+        if outcome.done() and not outcome.cancelled():
+            outcome.exception()  # has been told already, or is of no interest any more
 
 
 def _turn_away(client: Any, userdata: Any, opened: Any) -> None:  # noqa: ARG001 - paho's
@@ -267,7 +270,8 @@ def _notice_early_end(client: aiomqtt.Client) -> None:
         answer = client._connected  # noqa: SLF001
         if not answer.done():
             answer.set_exception(_ClosedEarlyError())
-        forward(*facts)
+        if not answer.cancelled():  # nobody waits for it any more; aiomqtt would stumble over that
+            forward(*facts)
 
     paho.on_disconnect = ended
 
@@ -275,12 +279,16 @@ def _notice_early_end(client: aiomqtt.Client) -> None:
 class _Inbox(asyncio.Queue[aiomqtt.Message]):
     """Where aiomqtt puts what arrives. The in-flight window holds back QoS 1; nothing but this holds back QoS 0."""
 
+    _dropped = 0
+
     def put_nowait(self, item: aiomqtt.Message) -> None:
         """Take it in, or drop it when it may be dropped [MQTT 4.3.1] and too many wait."""
-        if item.qos == 0 and self.qsize() >= WAITING_AT_QOS_0:
-            log.warning("ingest.dropped_at_qos_0", topic=str(item.topic), waiting=self.qsize())
-        else:
+        if item.qos or self.qsize() < WAITING_AT_QOS_0:
             super().put_nowait(item)
+            return
+        if self._dropped % _TOLD_EVERY == 0:
+            log.warning("ingest.dropped_at_qos_0", topic=str(item.topic), dropped_before=self._dropped)
+        self._dropped += 1
 
 
 def _client(address: Address, client_id: str, will: tuple[str, bytes]) -> aiomqtt.Client:
@@ -310,6 +318,6 @@ def _client(address: Address, client_id: str, will: tuple[str, bytes]) -> aiomqt
 
 def _connect_properties() -> Properties:
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho's
-    properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
+    properties.SessionExpiryInterval = NEVER
     properties.ReceiveMaximum = RECEIVE_MAXIMUM
     return properties

@@ -2,37 +2,43 @@
 
 For each row it reads what is committed at that moment (the open command, or nothing), publishes that retained, and
 drops the row when the broker has it, unless it was marked again meanwhile. A row is never worked on twice at once, so
-the last state of a topic is the last that is published.
+the last state of a topic is the last that is published. Rows that wait for their turn are left until it has come.
 """
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import structlog
 
 from gateway.mqtt.link import PublishRefusedError, Session
 from gateway.outbox import Bells
-from gateway.store import Row, Store, View
+from gateway.store import Row, Store, View, tokens
 from gateway.store import commands as command_sql
 from gateway.store import outbox as sql
 from gateway.topics import Topics
 
 log = structlog.get_logger()
 
+OFFLINE: Final = b'{"status":"offline"}'
 BATCH: Final = 200
+LONGEST_WAIT_SECONDS: Final = 1.0
+"""So that a step of the machine's clock is noticed."""
 
 
 class _Due(NamedTuple):
-    """A row of the outbox, and what the broker is to hold on its topic."""
+    """A row of the outbox, and what the broker is to hold on its topic: ``None`` when it may hold what it does."""
 
     seq: int
+    kind: str
     topic: str
-    payload: bytes
+    payload: bytes | None
 
 
 class Publisher:
-    """Works the outbox of commands off, over whatever session there is."""
+    """Works the outbox of retained topics off, over whatever session there is."""
 
     def __init__(self, store: Store, topics: Topics, bells: Bells) -> None:
         self._store = store
@@ -45,10 +51,20 @@ class Publisher:
         Raises:
             LinkError: it is gone, or the broker refused something; what was not taken stays in the outbox.
         """
+        if await self._store.read(sql.paced):
+            await self._store.write(sql.resume_pace)
         while True:
             while await self.drain(session):
                 pass
-            await self._bells.work(sql.COMMAND)
+            await self._more()
+
+    async def _more(self) -> None:
+        """Wait for a commit that marked something, or for the next turn."""
+        turn = await self._store.read(sql.next_due)
+        seconds = None if turn is None else (turn - self._store.context.clock()) / 1_000
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)):
+                await self._bells.work(sql.COMMAND)
 
     async def drain(self, session: Session) -> int:
         """Bring one batch in step; how many rows it had."""
@@ -56,7 +72,7 @@ class Publisher:
         if not due:
             return 0
         try:
-            await session.publish_retained([(row.topic, row.payload) for row in due])
+            await session.publish_retained([(row.topic, row.payload) for row in due if row.payload is not None])
         except PublishRefusedError as error:
             await self._done([row for row in due if row.topic not in error.topics])
             raise
@@ -67,18 +83,32 @@ class Publisher:
         await self._store.write(lambda tx: sql.done(tx, [row.seq for row in rows]))
         self._bells.progressed()
         for row in rows:
-            event = "command.published" if row.payload else "command.cleared"
-            log.info(event, topic=row.topic, bytes=len(row.payload))
+            if row.payload is not None:
+                event = f"{row.kind}.published" if row.payload else f"{row.kind}.cleared"
+                log.info(event, topic=row.topic, bytes=len(row.payload))
 
     def _due(self, view: View) -> list[_Due]:
-        return [
-            _Due(
-                row["seq"],
-                self._topics.command(row["device_id"], row["detail"]),
-                retained(view, row["device_pk"], row["detail"]),
-            )
-            for row in sql.pending(view, sql.COMMAND, BATCH)
-        ]
+        rows = sql.due(view, self._store.context.clock(), BATCH)
+        return [self._command(view, row) if row["kind"] == sql.COMMAND else self._topic(view, row) for row in rows]
+
+    def _command(self, view: View, row: Row) -> _Due:
+        topic = self._topics.command(row["device_id"], row["detail"])
+        return _Due(row["seq"], row["kind"], topic, retained(view, row["device_pk"], row["detail"]))
+
+    def _topic(self, view: View, row: Row) -> _Due:
+        topic = self._topics.status(row["device_id"])
+        return _Due(row["seq"], row["kind"], topic, status(view, row))
+
+
+def status(view: View, row: Row) -> bytes | None:
+    """What the broker is to hold on a device's status topic; ``None`` while that is the device's own to say.
+
+    A device whose token opens nothing cannot say that it is gone, and not every broker publishes the will of a client
+    that it cuts off (Mosquitto does not on SIGHUP).
+    """
+    if row["deleted_at"] is not None:
+        return b""
+    return None if tokens.live(view, row["device_pk"]) else OFFLINE
 
 
 def retained(view: View, device_pk: int, command_type: str) -> bytes:

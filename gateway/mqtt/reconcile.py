@@ -38,14 +38,14 @@ class Reconciler:
         self._own_status, self._birth = birth
         self._census: _Census | None = None
 
-    def heard(self, message: Message) -> None:
-        """Take note of a message on a command or status topic, if the comparison is on."""
-        if self._census is None:
-            return
-        if message.topic == self._own_status:
+    def heard(self, message: Message) -> bool:
+        """Whether the broker sent this for the comparison; if that is on, take note of it."""
+        commands, statuses = (_matches(topic_filter, message.topic) for topic_filter in self._topics.audit)
+        if self._census is not None and message.topic == self._own_status:
             self._census.own_status(retained_copy=message.retain)
-        elif message.retain and isinstance(self._topics.parse(message.topic), topics.Command):
+        elif self._census is not None and commands and message.retain:
             self._census.command(message.topic, message.payload)
+        return commands or statuses
 
     async def run(self, session: Session) -> None:
         """Compare, and mark what differs. The gateway's birth must be on the broker already.
@@ -67,6 +67,11 @@ class Reconciler:
         strangers, marked = await self._store.write(lambda tx: compare(tx, names, held, trustworthy=told))
         await session.publish_retained([(topic, b"") for topic in strangers])
         log.info("broker.reconciled", held=count, marked=marked, strangers=strangers[:10], wildcard_retained=told)
+
+
+def _matches(topic_filter: str, topic: str) -> bool:
+    wanted, levels = topic_filter.split("/"), topic.split("/")
+    return len(wanted) == len(levels) and all(one in ("+", level) for one, level in zip(wanted, levels, strict=True))
 
 
 class _Census:
@@ -122,6 +127,9 @@ def compare(tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy
             differing.add((device["pk"], place.type))
     if not trustworthy:
         differing |= {(row["device_pk"], row["type"]) for row in command_sql.closed_since(tx, tx.now - LATELY_MS)}
+        for device_pk in devices.deleted_since(tx, tx.now - LATELY_MS):
+            outbox.mark_topic(tx, device_pk, outbox.STATUS)
+    differing -= outbox.turns(tx, tx.now)  # a bulk reset keeps its pace
     for device_pk, command_type in sorted(differing):
         outbox.mark_command(tx, device_pk, command_type)
     return strangers, len(differing)

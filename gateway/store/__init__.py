@@ -76,13 +76,22 @@ def _migrated(connection: sqlite3.Connection) -> sqlite3.Connection:
 class Store:
     """The registry of one running gateway: reads on a few threads, writes on one.
 
-    ``on_commit`` is called in the event loop after a commit that marked the outbox, before results are handed out.
+    ``on_commit`` is called in the event loop after a commit that marked the outbox, ``on_news`` after one that wrote
+    events or changed who gets them; both before results are handed out.
     """
 
-    def __init__(self, data_dir: Path, context: Context, *, on_commit: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        context: Context,
+        *,
+        on_commit: Callable[[], None] = lambda: None,
+        on_news: Callable[[], None] = lambda: None,
+    ) -> None:
         self.context = context
         self._data_dir = data_dir
         self._on_commit = on_commit
+        self._on_news = on_news
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
@@ -90,7 +99,7 @@ class Store:
     async def __aenter__(self) -> Self:
         connection = open_database(self._data_dir)
         self._opened.append(connection)
-        self._writer = Writer(connection, self.context, committed=self._on_commit)
+        self._writer = Writer(connection, self.context, committed=self._on_commit, recorded=self._on_news)
         self._writer.start()
         return self
 

@@ -45,6 +45,9 @@ class Rules:
     heartbeat_history_days: int = 30
     event_history_days: int = 365
     refusals_kept: int = 1_000
+    delivery_history_days: int = 30
+    webhook_allow_private: bool = False
+    bulk_reset_per_second: int = 50
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class Tx(View):
         self.entropy = context.entropy
         self.now = context.clock()
         self.outbox_marked = False
+        self.news = False
+        """Whether events were written, or who gets them was changed."""
 
     def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Execute one statement."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from gateway import model
+from gateway import fleet_model, model
 from gateway.clock import to_rfc3339
 from gateway.device_settings import with_defaults
 
@@ -44,6 +44,11 @@ def by_id(view: View, device_id: str) -> Row | None:
 def any_by_id(view: View, device_id: str) -> Row | None:
     """A device of any project, deleted or not."""
     return view.one(f"SELECT {_COLUMNS} {_FROM} WHERE d.id = ?", device_id)
+
+
+def any_of_project(view: View, project_id: str, device_id: str) -> Row | None:
+    """A device of this project, deleted or not."""
+    return view.one(f"SELECT {_COLUMNS} {_FROM} WHERE d.id = ? AND d.project_id = ?", device_id, project_id)
 
 
 def by_serial(view: View, project_id: str, serial_number: str) -> Row | None:
@@ -107,6 +112,61 @@ def set_binding(tx: Tx, pk: int, end_user_id: str | None) -> int:
         pk,
     )
     return generation
+
+
+def store_properties(
+    tx: Tx,
+    pk: int,
+    *,
+    name: str | None,
+    firmware_version: str | None,
+    metadata: dict[str, Any] | None,
+    settings: dict[str, Any],
+) -> None:
+    """What people may change of a device; ``settings`` is what differs from the defaults."""
+    tx.run(
+        "UPDATE devices SET name = ?, firmware_version = ?, metadata = ?, settings = ?, updated_at = ? WHERE pk = ?",
+        name,
+        firmware_version,
+        None if metadata is None else json.dumps(metadata, ensure_ascii=False),
+        json.dumps(settings, ensure_ascii=False),
+        tx.now,
+        pk,
+    )
+
+
+def set_deleted(tx: Tx, pk: int, deleted_at: int | None) -> None:
+    """Delete (milliseconds since the epoch), or with ``None`` bring back; the record stays as it is."""
+    tx.run("UPDATE devices SET deleted_at = ?, updated_at = ? WHERE pk = ?", deleted_at, tx.now, pk)
+
+
+def deleted_since(view: View, since: int) -> list[int]:
+    """Row numbers of devices that were deleted since then and are deleted still."""
+    return [row["pk"] for row in view.all("SELECT pk FROM devices WHERE deleted_at >= ?", since)]
+
+
+def count(view: View, project_id: str) -> fleet_model.DeviceStats:
+    """How many devices of the project there are, and in what state; deleted ones do not count."""
+    row = view.one(
+        """SELECT count(*) AS total, coalesce(sum(h.connection = 'online'), 0) AS online,
+            coalesce(sum(h.low_battery), 0) AS low_battery, coalesce(sum(h.storage_full), 0) AS storage_full,
+            (SELECT count(*) FROM commands c JOIN devices o ON o.pk = c.device_pk
+                WHERE c.type = 'factory_reset' AND c.status IN ('pending', 'delivered')
+                AND o.project_id = ?1 AND o.deleted_at IS NULL) AS pending_reset
+            FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.project_id = ?1 AND d.deleted_at IS NULL""",
+        project_id,
+    )
+    if row is None:
+        raise LookupError("a count without a row")
+    return fleet_model.DeviceStats(
+        project_id=project_id,
+        total_count=row["total"],
+        online_count=row["online"],
+        offline_count=row["total"] - row["online"],
+        low_battery_count=row["low_battery"],
+        storage_full_count=row["storage_full"],
+        pending_reset_count=row["pending_reset"],
+    )
 
 
 def to_model(row: Row) -> model.Device:

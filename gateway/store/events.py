@@ -18,6 +18,7 @@ Actor = str
 
 def record(tx: Tx, device: Row, kind: str, actor: Actor, **facts: Any) -> None:
     """Write down that ``kind`` happened to this device; ``facts`` go into the event's ``data``, secrets blotted out."""
+    tx.news = True
     tx.run(
         "INSERT INTO events (id, project_id, device_pk, type, created_at, data) VALUES (?, ?, ?, ?, ?, ?)",
         tx.new_id(ids.EVENT),
@@ -58,6 +59,62 @@ def page(view: View, device_pk: int, query: model.ListEvents) -> list[Row]:
         query.cursor,
         query.limit + 1,
     )
+
+
+def seq_of(view: View, project_id: str, event_id: str) -> int | None:
+    """Where in the order of the commits this event of the project stands."""
+    seq: int | None = view.value("SELECT seq FROM events WHERE id = ? AND project_id = ?", event_id, project_id)
+    return seq
+
+
+def page_of_project(view: View, project_id: str, query: model.ListProjectEvents) -> list[Row]:
+    """One row more than ``query.limit`` when there are more, newest first, from the one before ``query.cursor``."""
+    before = None if query.cursor is None else seq_of(view, project_id, query.cursor)
+    clauses, values = _matching(project_id, query)
+    return view.all(
+        f"SELECT * FROM events WHERE {clauses} AND seq < ? ORDER BY seq DESC LIMIT ?",  # noqa: S608 - our own clauses
+        *values,
+        model.MAX_NUMBER if before is None else before,
+        query.limit + 1,
+    )
+
+
+def resume_after(view: View, project_id: str, last_event_id: str | None) -> int:
+    """The ``seq`` after which to go on: that of the last event seen, or of the newest one without any.
+
+    One that is no longer kept is found again by its time, which is in its id.
+    """
+    if last_event_id is None:
+        newest: int | None = view.value("SELECT max(seq) FROM events WHERE project_id = ?", project_id)
+        return newest or 0
+    seq: int | None = view.value(
+        "SELECT seq FROM events WHERE id <= ? AND +project_id = ? ORDER BY id DESC LIMIT 1", last_event_id, project_id
+    )
+    return seq or 0
+
+
+def tail(view: View, project_id: str, query: model.StreamEvents, after: int, limit: int) -> tuple[list[Row], int]:
+    """Up to ``limit`` matching events after ``after``, oldest first, and the ``seq`` up to which all have been seen."""
+    newest: int = view.value("SELECT coalesce(max(seq), 0) FROM events")
+    clauses, values = _matching(project_id, query)
+    rows = view.all(
+        f"SELECT * FROM events WHERE {clauses} AND seq > ? ORDER BY seq LIMIT ?",  # noqa: S608 - our own clauses
+        *values,
+        after,
+        limit,
+    )
+    return rows, rows[-1]["seq"] if len(rows) == limit else max(after, newest)
+
+
+def _matching(project_id: str, query: model.ListProjectEvents | model.StreamEvents) -> tuple[str, list[object]]:
+    clauses, values = ["project_id = ?"], [project_id]
+    if query.type is not None:
+        clauses.append("type = ?" if query.device_id is None else "+type = ?")  # the device's index is the better one
+        values.append(query.type)
+    if query.device_id is not None:
+        clauses.append("device_pk = (SELECT pk FROM devices WHERE id = ?)")
+        values.append(query.device_id)
+    return " AND ".join(clauses), list(values)
 
 
 def to_model(row: Row) -> model.Event:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.clock import from_datetime
+from gateway import fleet_model, model
+from gateway.clock import from_datetime, to_rfc3339
+from gateway.store.devices import moment
 
 if TYPE_CHECKING:
     from gateway.model import Heartbeat, Radio
@@ -122,6 +124,28 @@ def refuse(
         *(tx.now, device_id, source, code, message, field, payload[:_PAYLOAD_KEPT]),
     )
     tx.run("DELETE FROM refusals WHERE id <= ?", (cursor.lastrowid or 0) - tx.rules.refusals_kept)
+
+
+def history(
+    view: View, device_pk: int, *, since: int, until: int, before: tuple[int, int] | None, limit: int
+) -> list[Row]:
+    """Heartbeats received from ``since`` on and before ``until`` (milliseconds since the epoch), newest first.
+
+    Of a page after another ``before`` is the place of the last row there: when it was received, and its number.
+    """
+    return view.all(
+        """SELECT * FROM heartbeats WHERE device_pk = ? AND received_at >= ? AND received_at < ?
+            AND (received_at, id) < (?, ?) ORDER BY received_at DESC, id DESC LIMIT ?""",
+        *(device_pk, since, until, *(before or (model.MAX_NUMBER, model.MAX_NUMBER)), limit),
+    )
+
+
+def to_record(row: Row) -> fleet_model.HeartbeatRecord:
+    """A row of the history as the API shows it."""
+    told = {name: row[name] for name in fleet_model.HeartbeatRecord.model_fields if name in row.keys()}  # noqa: SIM118 - a sqlite3.Row iterates over its values
+    times = {"received_at": to_rfc3339(row["received_at"]), "sent_at": moment(row["sent_at"])}
+    radio = None if row["radio"] is None else [row["radio"]]
+    return fleet_model.HeartbeatRecord.model_validate({**told, **times, "connection_type": radio})
 
 
 def prune_history(tx: Tx, before: int, limit: int) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway import ids
 from gateway.credentials import HINT_LENGTH, SCOPES, api_key_prefix, hash_secret, mint, same_hash
-from gateway.errors import NotFoundError
+from gateway.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from gateway.store.database import Row, Tx, View
+
+_WITH_PROJECT: Final = "SELECT k.*, p.name AS project FROM api_keys k JOIN projects p ON p.id = k.project_id"
+_PREFIX_LENGTH: Final = len("sk_live_")
 
 
 def meta(view: View, key: str) -> str | None:
@@ -30,58 +33,160 @@ def projects(view: View) -> list[Row]:
 
 
 def create_project(tx: Tx, name: str) -> str:
-    """A new project; its id."""
+    """A new project; its id.
+
+    Raises:
+        ConflictError: ``resource_already_exists``, one of this name is there.
+    """
+    known = tx.one("SELECT id FROM projects WHERE name = ?", name)
+    if known is not None:
+        raise ConflictError(
+            "resource_already_exists",
+            f"There is a project named '{name}' already: {known['id']}. Use that one, or choose another name.",
+            details={"id": known["id"]},
+        )
     project_id = tx.new_id(ids.PROJECT)
     tx.run("INSERT INTO projects (id, name, created_at) VALUES (?, ?, ?)", project_id, name, tx.now)
     return project_id
 
 
-def create(tx: Tx, project_id: str, name: str, *, scopes: tuple[str, ...] = (), test: bool = False) -> tuple[str, str]:
+def create(
+    tx: Tx,
+    project_id: str,
+    name: str,
+    *,
+    scopes: tuple[str, ...] = (),
+    test: bool = False,
+    expires_at: int | None = None,
+) -> tuple[str, str]:
     """A new key: its id and its secret, which is shown this once. Without ``scopes`` it may do everything.
 
     Raises:
         NotFoundError: no such project.
     """
-    if view_project(tx, project_id) is None:
-        known = ", ".join(row["id"] for row in projects(tx))
-        raise NotFoundError(f"There is no project '{project_id}'. Use one of: {known}.")
+    project = require_project(tx, project_id)
     secret = mint(api_key_prefix(restricted=bool(scopes), test=test), tx.entropy)
     key_id = tx.new_id(ids.KEY)
     tx.run(
-        "INSERT INTO api_keys (id, project_id, name, hash, hint, scopes, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        """INSERT INTO api_keys (id, project_id, name, hash, hint, scopes, created_at, expires_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
         key_id,
-        project_id,
+        project["id"],
         name,
         hash_secret(secret),
         secret[:HINT_LENGTH],
         json.dumps(scopes or SCOPES),
         tx.now,
+        expires_at,
     )
     return key_id, secret
 
 
-def view_project(view: View, project_id: str) -> Row | None:
-    """The project with this id."""
-    return view.one("SELECT * FROM projects WHERE id = ?", project_id)
+def require(view: View, wanted: str) -> Row:
+    """The key with this id, or the only one with this name that is not revoked.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: several have this name.
+    """
+    rows = view.all(f"{_WITH_PROJECT} WHERE k.id = ?1 OR (k.name = ?1 AND k.revoked_at IS NULL)", wanted)
+    if not rows:
+        raise NotFoundError(f"There is no API key '{wanted}'. 'gateway keys list' shows those there are.")
+    if len(rows) > 1:
+        several = ", ".join(row["id"] for row in rows)
+        raise ConflictError("several_keys", f"Several API keys are named '{wanted}'. Name one by its id: {several}.")
+    return rows[0]
+
+
+def rotate(tx: Tx, key_id: str, overlap_ms: int) -> str:
+    """Give the key a new secret, which is shown this once; the one before stays good for ``overlap_ms``.
+
+    A secret from before that one is dead at once.
+
+    Raises:
+        ConflictError: ``key_revoked``, or expired.
+    """
+    row = _require_alive(tx, key_id)
+    secret = mint(row["hint"][:_PREFIX_LENGTH], tx.entropy)
+    tx.run(
+        """UPDATE api_keys SET hash = ?, hint = ?, rotated_at = ?, previous_hash = ?, previous_expires_at = ?
+            WHERE id = ?""",
+        hash_secret(secret),
+        secret[:HINT_LENGTH],
+        tx.now,
+        row["hash"] if overlap_ms else None,
+        tx.now + overlap_ms if overlap_ms else None,
+        row["id"],
+    )
+    return secret
+
+
+def revoke(tx: Tx, key_id: str) -> Row:
+    """The key opens nothing from now on, with any of its secrets; one that is revoked stays as it is."""
+    tx.run(
+        """UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?), previous_hash = NULL, previous_expires_at = NULL
+            WHERE id = ?""",
+        tx.now,
+        key_id,
+    )
+    return require(tx, key_id)
+
+
+def expire(tx: Tx, key_id: str, expires_at: int | None) -> Row:
+    """The key is good until then (milliseconds since the epoch); ``None``: for ever.
+
+    Raises:
+        ConflictError: ``key_revoked``.
+    """
+    row = _require_alive(tx, key_id, expired_too=True)
+    tx.run("UPDATE api_keys SET expires_at = ? WHERE id = ?", expires_at, row["id"])
+    return require(tx, key_id)
+
+
+def _require_alive(view: Tx, key_id: str, *, expired_too: bool = False) -> Row:
+    row = require(view, key_id)
+    if row["revoked_at"] is not None:
+        raise ConflictError("key_revoked", f"{row['id']} ('{row['name']}') is revoked for good. Create another key.")
+    if not expired_too and row["expires_at"] is not None and row["expires_at"] < view.now:
+        raise ConflictError(
+            "key_expired",
+            f"{row['id']} ('{row['name']}') has expired. Create another key, or give this one more time first: "
+            "gateway keys expire KEY --in 30d",
+        )
+    return row
+
+
+def require_project(view: View, wanted: str) -> Row:
+    """The project with this id or name.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    row = view.one("SELECT * FROM projects WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC", wanted)
+    if row is None:
+        known = ", ".join(f"{each['id']} ({each['name']})" for each in projects(view))
+        raise NotFoundError(f"There is no project '{wanted}'. Use one of: {known or 'none yet'}.")
+    return row
 
 
 def all_keys(view: View) -> list[Row]:
     """Every key with its project's name, the newest first."""
-    return view.all(
-        "SELECT k.*, p.name AS project FROM api_keys k JOIN projects p ON p.id = k.project_id ORDER BY k.id DESC"
-    )
+    return view.all(f"{_WITH_PROJECT} ORDER BY k.id DESC")
 
 
 def by_secret(view: View, secret: str, now: int) -> Row | None:
-    """The key with this secret, unless it is revoked or has expired."""
+    """The key with this secret, or with this one before its rotation, unless it is revoked or has expired."""
     given = hash_secret(secret)
     row = view.one(
-        "SELECT * FROM api_keys WHERE hash = ? AND revoked_at IS NULL AND coalesce(expires_at, ?) >= ?",
+        """SELECT * FROM api_keys WHERE (hash = ?1 OR (previous_hash = ?1 AND previous_expires_at > ?2))
+            AND revoked_at IS NULL AND coalesce(expires_at, ?2) >= ?2""",
         given,
         now,
-        now,
     )
-    return row if row is not None and same_hash(row["hash"], given) else None
+    if row is None:
+        return None
+    known = (row["hash"], row["previous_hash"] or row["hash"])
+    return row if any(same_hash(each, given) for each in known) else None
 
 
 def touch(tx: Tx, key_id: str, before: int) -> None:

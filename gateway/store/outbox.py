@@ -1,13 +1,16 @@
 """SQL of the outbox: what must yet be brought in step with the registry outside of it.
 
 A row does not hold a message. It says *which* thing is out of step (the retained topic of one command type of one
-device, or the device's credential at the broker); whoever works it off reads the committed state of that moment. So a
-row can be worked off twice without harm, an old state is never published after a newer one, and what was
-not committed is never published at all.
+device, another retained topic of it, or its credential at the broker); whoever works it off reads the committed state
+of that moment. So a row can be worked off twice without harm, an old state is never published after a newer one, and
+what was not committed is never published at all.
+
+A row may wait for its turn, so that a bulk reset reaches the fleet at a steady pace: ``not_before`` is 0 for at once.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -15,11 +18,21 @@ if TYPE_CHECKING:
 
 COMMAND: Final = "command"
 CREDENTIAL: Final = "credential"
+TOPIC: Final = "topic"
+STATUS: Final = "status"
+"""The ``detail`` of a ``topic`` is the topic's last level."""
+
+_SECOND_MS: Final = 1_000
 
 
-def mark_command(tx: Tx, device_pk: int, command_type: str) -> None:
-    """The retained topic of this command type is out of step."""
-    _mark(tx, COMMAND, device_pk, command_type)
+def mark_command(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0) -> None:
+    """The retained topic of this command type is out of step; it may wait until ``not_before``."""
+    _mark(tx, COMMAND, device_pk, command_type, not_before)
+
+
+def mark_topic(tx: Tx, device_pk: int, leaf: str) -> None:
+    """Another retained topic of the device is out of step: ``devices/{id}/{leaf}``."""
+    _mark(tx, TOPIC, device_pk, leaf)
 
 
 def mark_credential(tx: Tx, device_pk: int) -> None:
@@ -27,16 +40,72 @@ def mark_credential(tx: Tx, device_pk: int) -> None:
     _mark(tx, CREDENTIAL, device_pk, "")
 
 
-def _mark(tx: Tx, kind: str, device_pk: int, detail: str) -> None:
+def _mark(tx: Tx, kind: str, device_pk: int, detail: str, not_before: int = 0) -> None:
     tx.outbox_marked = True
-    # REPLACE gives the row a new number, so that a publisher which is at work on the old one leaves this one be.
+    # REPLACE gives the row a new number, so that a publisher which is at work on the old one leaves this one be. What
+    # was due already does not come later for being marked again.
     tx.run(
-        "INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at) VALUES (?, ?, ?, ?)",
+        """INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at, not_before) VALUES (?1, ?2, ?3, ?4, min(
+            ?5, coalesce((SELECT not_before FROM outbox WHERE kind = ?1 AND device_pk = ?2 AND detail = ?3), ?5)))""",
         kind,
         device_pk,
         detail,
         tx.now,
+        not_before,
     )
+
+
+def next_turn(tx: Tx) -> int:
+    """When the next command of a bulk reset may go out: one step after the last of those that wait, or after now.
+
+    Any earlier one has gone out by now or is one of those, so the pace holds over calls that run at once.
+    """
+    latest: int | None = tx.value("SELECT max(not_before) FROM outbox WHERE kind = ?", COMMAND)
+    return max(tx.now, latest or 0) + _step(tx)
+
+
+def _step(tx: Tx) -> int:
+    return math.ceil(_SECOND_MS / tx.rules.bulk_reset_per_second)
+
+
+def paced(view: View) -> bool:
+    """Whether commands wait for their turn, or have missed it."""
+    return view.one("SELECT 1 FROM outbox WHERE kind = ? AND not_before > 0 LIMIT 1", COMMAND) is not None
+
+
+def resume_pace(tx: Tx) -> None:
+    """Of the commands that missed their turns the first has it now, and the others follow at the old distance.
+
+    While nobody could publish their turns went by: without this they would all go out at once. And where the clock was
+    set back, the first would wait for longer than a step.
+    """
+    first: int | None = tx.value("SELECT min(not_before) FROM outbox WHERE kind = ? AND not_before > 0", COMMAND)
+    if first is not None:
+        later = min(max(first, tx.now), tx.now + _step(tx)) - first
+        tx.run("UPDATE outbox SET not_before = not_before + ? WHERE kind = ? AND not_before > 0", later, COMMAND)
+
+
+def due(view: View, now: int, limit: int) -> list[Row]:
+    """Rows of retained topics whose turn has come, each with ``device_id`` and ``deleted_at`` of its device."""
+    rows: list[Row] = []
+    for kind in (COMMAND, TOPIC):
+        rows += view.all(
+            """SELECT o.*, d.id AS device_id, d.deleted_at FROM outbox o JOIN devices d ON d.pk = o.device_pk
+                WHERE o.kind = ? AND o.not_before <= ? ORDER BY o.not_before, o.seq LIMIT ?""",
+            kind,
+            now,
+            limit - len(rows),
+        )
+    return rows
+
+
+def next_due(view: View) -> int | None:
+    """When the next row of a retained topic has its turn (0: at once); ``None`` when there is none."""
+    next_of = (
+        view.value("SELECT not_before FROM outbox WHERE kind = ? ORDER BY not_before LIMIT 1", kind)
+        for kind in (COMMAND, TOPIC)
+    )
+    return min((turn for turn in next_of if turn is not None), default=None)
 
 
 def pending(view: View, kind: str, limit: int) -> list[Row]:
@@ -60,7 +129,13 @@ def has(view: View, kind: str, device_pk: int, detail: str = "") -> bool:
     return found is not None
 
 
+def turns(view: View, now: int) -> set[tuple[int, str]]:
+    """Device and type of each command whose turn is yet to come."""
+    rows = view.all("SELECT device_pk, detail FROM outbox WHERE kind = ? AND not_before > ?", COMMAND, now)
+    return {(row["device_pk"], row["detail"]) for row in rows}
+
+
 def depth(view: View) -> tuple[int, int | None]:
-    """How many rows wait, and since when (milliseconds since the epoch) the oldest does."""
-    row = view.one("SELECT count(*), min(created_at) FROM outbox")
+    """How many rows wait, and since when (milliseconds since the epoch) the oldest could be worked off."""
+    row = view.one("SELECT count(*), min(max(created_at, not_before)) FROM outbox")
     return (0, None) if row is None else (row[0], row[1])

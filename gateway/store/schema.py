@@ -26,6 +26,11 @@ def migrate(connection: sqlite3.Connection) -> list[str]:
     return missing
 
 
+def steps() -> list[str]:
+    """The names of all steps, in order."""
+    return [step.name for step in migrations.pending(Database(memory=True))]
+
+
 @migrations()
 def m001_registry(db: Database) -> None:
     """Projects, keys, devices and the tokens of their bindings."""
@@ -110,6 +115,65 @@ def m003_commands(db: Database) -> None:
             seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL CHECK (kind IN ('command', 'credential')),
             device_pk INTEGER NOT NULL REFERENCES devices (pk), detail TEXT NOT NULL, created_at INTEGER NOT NULL,
             UNIQUE (kind, device_pk, detail)) STRICT""",
+    )
+
+
+@migrations()
+def m004_pace_and_topics(db: Database) -> None:
+    """The outbox also tells of other retained topics, and of what waits for its turn; living devices by project."""
+    _each(
+        db,
+        """CREATE TABLE outbox_new (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            kind TEXT NOT NULL CHECK (kind IN ('command', 'credential', 'topic')),
+            device_pk INTEGER NOT NULL REFERENCES devices (pk), detail TEXT NOT NULL, created_at INTEGER NOT NULL,
+            not_before INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, device_pk, detail)) STRICT""",
+        """INSERT INTO outbox_new (seq, kind, device_pk, detail, created_at)
+            SELECT seq, kind, device_pk, detail, created_at FROM outbox""",
+        "DROP TABLE outbox",
+        "ALTER TABLE outbox_new RENAME TO outbox",
+        "CREATE INDEX outbox_due ON outbox (kind, not_before, seq)",
+        "CREATE INDEX outbox_by_device ON outbox (device_pk)",
+        "CREATE INDEX devices_live ON devices (project_id) WHERE deleted_at IS NULL",
+        "CREATE INDEX devices_deleted ON devices (deleted_at) WHERE deleted_at IS NOT NULL",
+    )
+
+
+@migrations()
+def m005_webhooks(db: Database) -> None:
+    """Who gets events by HTTP, each delivery that was picked up, and the audit trail by type."""
+    _each(
+        db,
+        """CREATE TABLE webhooks (
+            id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects (id), url TEXT NOT NULL,
+            events TEXT NOT NULL, description TEXT, enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+            secret BLOB NOT NULL, cursor INTEGER NOT NULL, created_at INTEGER NOT NULL) STRICT""",
+        "CREATE INDEX webhooks_by_project ON webhooks (project_id, id)",
+        """CREATE TABLE deliveries (
+            id TEXT PRIMARY KEY, webhook_id TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
+            event_seq INTEGER NOT NULL REFERENCES events (seq) ON DELETE CASCADE,
+            status TEXT NOT NULL CHECK (status IN ('pending', 'delivered', 'failed')), attempts INTEGER NOT NULL,
+            response_status INTEGER, error TEXT, next_attempt_at INTEGER, last_attempt_at INTEGER,
+            created_at INTEGER NOT NULL, UNIQUE (webhook_id, event_seq)) STRICT""",
+        "CREATE INDEX deliveries_by_event ON deliveries (event_seq)",
+        """CREATE INDEX deliveries_due ON deliveries (webhook_id, next_attempt_at) WHERE status = 'pending'""",
+        "CREATE INDEX events_by_type ON events (project_id, type, seq)",
+    )
+
+
+@migrations()
+def m006_idempotency(db: Database) -> None:
+    """Answers kept under an ``Idempotency-Key``; the secret that a rotated key had before."""
+    _each(
+        db,
+        """CREATE TABLE idempotency (
+            seq INTEGER PRIMARY KEY, caller TEXT NOT NULL, key_hash BLOB NOT NULL, request_hash BLOB NOT NULL,
+            status INTEGER NOT NULL, answer BLOB NOT NULL, created_at INTEGER NOT NULL,
+            UNIQUE (caller, key_hash)) STRICT""",
+        "ALTER TABLE api_keys ADD COLUMN previous_hash BLOB",
+        "ALTER TABLE api_keys ADD COLUMN previous_expires_at INTEGER",
+        "ALTER TABLE api_keys ADD COLUMN rotated_at INTEGER",
+        "CREATE UNIQUE INDEX api_keys_previous ON api_keys (previous_hash) WHERE previous_hash IS NOT NULL",
     )
 
 

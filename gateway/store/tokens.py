@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway import model
 from gateway.credentials import DeviceToken, hash_secret, same_hash
 
 if TYPE_CHECKING:
     from gateway.store.database import Row, Tx, View
+
+_KEPT_PER_BINDING: Final = 8
 
 
 def insert(tx: Tx, device_pk: int, generation: int, token: DeviceToken, kid: str) -> None:
@@ -76,9 +78,57 @@ def revoke(tx: Tx, device_pk: int) -> int:
     ).rowcount
 
 
-def touch(tx: Tx, token_id: int) -> None:
-    """Note the first use of a token."""
-    tx.run("UPDATE tokens SET first_used_at = ? WHERE id = ? AND first_used_at IS NULL", tx.now, token_id)
+def touch(tx: Tx, token_id: int) -> bool:
+    """Note the first use of a token; ``False`` when it was used before, or is revoked."""
+    cursor = tx.run(
+        "UPDATE tokens SET first_used_at = ? WHERE id = ? AND first_used_at IS NULL AND state <> 'revoked'",
+        tx.now,
+        token_id,
+    )
+    return cursor.rowcount == 1
+
+
+def by_row(view: View, token_id: int) -> Row:
+    """A token by its row number."""
+    row = view.one("SELECT * FROM tokens WHERE id = ?", token_id)
+    if row is None:
+        raise LookupError(f"no token {token_id}")
+    return row
+
+
+def revoke_older(tx: Tx, token: Row) -> int:
+    """Tokens of the device that were minted before this one open nothing any more; how many there were."""
+    return tx.run(
+        "UPDATE tokens SET state = 'revoked', revoked_at = ? WHERE device_pk = ? AND id < ? AND state <> 'revoked'",
+        tx.now,
+        token["device_pk"],
+        token["id"],
+    ).rowcount
+
+
+def revoke_others(tx: Tx, token: Row) -> int:
+    """All tokens of the device but this one open nothing any more; how many there were."""
+    return tx.run(
+        "UPDATE tokens SET state = 'revoked', revoked_at = ? WHERE device_pk = ? AND id <> ? AND state <> 'revoked'",
+        tx.now,
+        token["device_pk"],
+        token["id"],
+    ).rowcount
+
+
+def forget(tx: Tx, token: Row) -> None:
+    """Of the tokens of this binding keep the newest few: a device may refresh for years.
+
+    An older one has long been replaced, and no receipt can be made with it: a device that waits for its reset gets no
+    new one.
+    """
+    tx.run(
+        """DELETE FROM tokens WHERE device_pk = ?1 AND generation = ?2 AND state = 'revoked' AND id NOT IN
+            (SELECT id FROM tokens WHERE device_pk = ?1 AND generation = ?2 ORDER BY id DESC LIMIT ?3)""",
+        token["device_pk"],
+        token["generation"],
+        _KEPT_PER_BINDING,
+    )
 
 
 def broker_entries(view: View) -> list[tuple[str, str]]:

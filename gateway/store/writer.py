@@ -46,15 +46,21 @@ class _Job:
 class Writer:
     """Owns the write connection and its thread.
 
-    ``committed`` is called in the loop after each commit that marked the outbox.
+    In the loop, after each commit: ``committed`` is called if it marked the outbox, ``recorded`` if it made news.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, context: Context, *, committed: Callable[[], None] = lambda: None
+        self,
+        connection: sqlite3.Connection,
+        context: Context,
+        *,
+        committed: Callable[[], None] = lambda: None,
+        recorded: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._context = context
         self._committed = committed
+        self._recorded = recorded
         self._urgent: deque[_Job] = deque()
         self._ordinary: deque[_Job] = deque()
         self._wake = threading.Condition()
@@ -91,8 +97,8 @@ class Writer:
 
     def _run(self) -> None:
         while jobs := self._take():
-            marked = self._commit(jobs)
-            self._loop.call_soon_threadsafe(partial(self._settle, jobs, marked=marked))
+            bells = self._commit(jobs)
+            self._loop.call_soon_threadsafe(partial(self._settle, jobs, bells))
 
     def _take(self) -> list[_Job]:
         with self._wake:
@@ -109,7 +115,8 @@ class Writer:
         self._ordinary_was_last = False
         return [self._urgent.popleft() for _ in range(min(GROUP, len(self._urgent)))]
 
-    def _commit(self, jobs: list[_Job]) -> bool:
+    def _commit(self, jobs: list[_Job]) -> list[Callable[[], None]]:
+        """Commit them all; what is to be rung for that."""
         try:
             rollback(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
@@ -123,8 +130,9 @@ class Writer:
             reason = store_error(error) if isinstance(error, sqlite3.Error) else error
             for job in jobs:
                 job.error = reason
-            return False
-        return tx.outbox_marked
+            return []
+        rings = ((self._committed, tx.outbox_marked), (self._recorded, tx.news))
+        return [bell for bell, due in rings if due]
 
     def _savepoint(self, job: _Job, tx: Tx) -> None:
         self._connection.execute("SAVEPOINT job")
@@ -137,10 +145,10 @@ class Writer:
             job.error = error  # this job's caller alone hears of it
         self._connection.execute("RELEASE job")
 
-    def _settle(self, jobs: list[_Job], *, marked: bool) -> None:
+    def _settle(self, jobs: list[_Job], bells: list[Callable[[], None]]) -> None:
         try:
-            if marked:
-                self._committed()
+            for bell in bells:
+                bell()
         finally:
             for job in jobs:
                 job.settle()

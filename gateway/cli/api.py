@@ -1,0 +1,176 @@
+"""The gateway as commands speak to it: over HTTP, or the very same API inside this process, on the data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote, urlsplit
+
+import click
+import httpx
+
+from gateway import whereabouts
+from gateway.cli.options import with_settings
+from gateway.errors import ConflictError, GatewayError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from gateway.settings import Loaded, Settings
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+KEY_VARIABLE: Final = "GATEWAY_API_KEY"
+URL_VARIABLE: Final = "GATEWAY_URL"
+PAGE: Final = 100
+_SECONDS: Final = 60.0
+
+
+class RefusedError(GatewayError):
+    """The API refused, in its own words and with its own ``code``."""
+
+    def __init__(self, code: str, message: str, *, details: Json) -> None:
+        super().__init__(message, details=details)
+        self.code = code
+
+
+class Api:
+    """Calls of the API; what it refuses is raised."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request; the answer, when it is a good one.
+
+        Raises:
+            RefusedError, ConflictError: the API says no.
+            UnavailableError: nobody answers, or not as a gateway does.
+        """
+        try:
+            response = await self._client.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise UnavailableError(
+                f"No gateway answers at {self._client.base_url} ({str(error) or type(error).__name__}). Check that one "
+                f"runs there, and {URL_VARIABLE} or --url; without {KEY_VARIABLE} and a URL, commands work on the "
+                "data directory itself."
+            ) from error
+        if response.is_success:
+            return response
+        raise _refusal(response)
+
+    async def get(self, path: str, **query: Any) -> Json:
+        """What lies at this path; parameters that are ``None`` are left out."""
+        given = {name: value for name, value in query.items() if value is not None}
+        return _document(await self.send("GET", path, params=given))
+
+    async def post(self, path: str, body: Json | None = None) -> Json:
+        """Have something done."""
+        return _document(await self.send("POST", path, json=body or {}))
+
+    async def delete(self, path: str) -> Json:
+        """Delete it."""
+        return _document(await self.send("DELETE", path))
+
+
+def _document(response: httpx.Response) -> Json:
+    try:
+        found = response.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UnavailableError(f"What answers at {response.url} is no gateway. Check {URL_VARIABLE} or --url.")
+    return found
+
+
+def _refusal(response: httpx.Response) -> GatewayError:
+    said = _document(response).get("error")
+    if not isinstance(said, dict) or "message" not in said:
+        return UnavailableError(f"What answers at {response.url} is no gateway. Check {URL_VARIABLE} or --url.")
+    kind = ConflictError if response.status_code == httpx.codes.CONFLICT else RefusedError
+    return kind(str(said.get("code")), str(said["message"]), details=said.get("details") or {})
+
+
+def at(*parts: str) -> str:
+    """A path of the API; ids are quoted."""
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a command does its work."""
+
+    settings: Settings
+    url: str | None
+    project: str | None
+
+    def run(self, work: Callable[[Api], Awaitable[T]], *, device_id: str | None = None) -> T:
+        """Do some work there. ``device_id`` says whose project is meant where several are at hand."""
+        from gateway import log  # noqa: PLC0415 - structlog, which is not needed before
+
+        log.configure("warning")
+        return asyncio.run(self._run(work, device_id))
+
+    async def _run(self, work: Callable[[Api], Awaitable[T]], device_id: str | None) -> T:
+        async with self._open(device_id) as client:
+            return await work(Api(client))
+
+    @asynccontextmanager
+    async def _open(self, device_id: str | None) -> AsyncIterator[httpx.AsyncClient]:
+        remote = self._remote()
+        if remote is None:
+            from gateway.cli.local import in_process  # noqa: PLC0415 - the whole API, which HTTP does not need here
+
+            async with in_process(self.settings, self.project, device_id) as client:
+                yield client
+            return
+        url, key = remote
+        headers = {"Authorization": f"Bearer {key}"}
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=_SECONDS) as client:
+            yield client
+
+    def _remote(self) -> tuple[str, str] | None:
+        """URL and key, if HTTP is the way: with a URL always, with a key where a gateway runs."""
+        key, url = os.environ.get(KEY_VARIABLE), self.url
+        if url is not None and not key:
+            raise click.UsageError(f"With --url or {URL_VARIABLE}, {KEY_VARIABLE} has to hold an API key.")
+        if not key:
+            return None
+        found = whereabouts.read(self.settings.data_dir)
+        url = url or (found.http_url if found else None)
+        if url is None:
+            return None
+        if self.project is not None:
+            raise click.UsageError("Over HTTP the API key says which project: leave --project out.")
+        return _checked(url), key
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        raise click.UsageError(f"--url or {URL_VARIABLE} should be like http://127.0.0.1:8080")
+    return url.rstrip("/")
+
+
+def with_gateway(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: gives a command ``place``, and the options that say where that is."""
+
+    @functools.wraps(function)
+    def command(*, loaded: Loaded, url: str | None, project: str | None, **given: Any) -> Any:
+        return function(place=Place(loaded.settings, url, project), **given)
+
+    click.option(
+        "--project", metavar="ID", help="Project to work in, id or name; none: that of the device, or the only one."
+    )(command)
+    click.option(
+        "--url",
+        envvar=URL_VARIABLE,
+        metavar="URL",
+        help=f"Work over HTTP, with the API key in {KEY_VARIABLE}.  [default: {URL_VARIABLE}]",
+    )(command)
+    return with_settings("data_dir")(command)

@@ -1,0 +1,75 @@
+"""``gateway backup`` and ``gateway restore``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from gateway.cli import output
+from gateway.cli.options import SettingsCommand, with_settings
+from gateway.errors import AlreadyRunningError
+from gateway.store import DATABASE_NAME
+from gateway.store import backup as registry
+
+if TYPE_CHECKING:
+    from gateway.settings import Loaded
+
+BACKUP_EPILOG: Final = """\b
+Examples:
+  gateway backup /backup/gateway-$(date +%F).db
+  gateway backup /backup/gateway.db --force --json
+
+The copy holds the keys that sign commands: keep it as safe as the registry. It is checked before it gets its name.
+"""
+RESTORE_EPILOG: Final = """\b
+Example:
+  gateway restore /backup/gateway.db
+
+Stop the gateway first. The old registry is kept beside the new one. What was bound or reset after the backup was made
+is unknown then: such devices have to be bound again.
+"""
+
+
+@click.command(cls=SettingsCommand, epilog=BACKUP_EPILOG)
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+@with_settings("data_dir")
+def backup(loaded: Loaded, *, file: Path, force: bool, as_json: bool) -> None:
+    """Copy the registry, also while it serves."""
+    found = registry.backup(loaded.settings.data_dir, file, replace=force)
+    facts = {"file": str(file.absolute()), "bytes": file.stat().st_size, **asdict(found)}
+    if as_json:
+        output.as_json(facts)
+    else:
+        output.details(facts)
+
+
+@click.command(cls=SettingsCommand, epilog=RESTORE_EPILOG)
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+@with_settings("data_dir")
+def restore(loaded: Loaded, *, file: Path, yes: bool, as_json: bool) -> None:
+    """Put a copy in the place of the registry.
+
+    While no gateway runs on it. The copy is checked first, the old registry is kept beside it.
+    """
+    data_dir = loaded.settings.data_dir
+    found = registry.contents(file)
+    facts = f"{found.devices} devices, last event {found.last_event_at or 'never'}, gateway {found.gateway_id}"
+    output.confirm(f"The registry {data_dir / DATABASE_NAME} will be replaced by {file} ({facts}).", yes=yes)
+    try:
+        aside = registry.restore(data_dir, file)
+    except AlreadyRunningError as error:
+        raise AlreadyRunningError(
+            f"A gateway runs on the data directory {data_dir}. Stop it, restore, and start it again. Nothing was "
+            "changed."
+        ) from error
+    if as_json:
+        output.as_json({**asdict(found), "old_registry": None if aside is None else str(aside)})
+    else:
+        output.details({**asdict(found), "old registry": None if aside is None else str(aside)})

@@ -1,0 +1,101 @@
+"""``gateway commands``."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from gateway.cli import output
+from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
+from gateway.cli.devices import device_argument, json_option
+from gateway.cli.options import SettingsCommand
+from gateway.model import CommandStatus
+
+_COLUMNS: Final = {
+    "ID": "id",
+    "TYPE": "type",
+    "STATUS": "status",
+    "CREATED": "created_at",
+    "DELIVERED": "delivered_at",
+    "EXECUTED": "executed_at",
+    "EXPIRES": "expires_at",
+    "ERROR": "error",
+}
+
+
+@click.group(name="commands", epilog="\b\nExample:\n  gateway commands list dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB")
+def commands_group() -> None:
+    """See and cancel what devices were told."""
+
+
+@commands_group.command(
+    cls=SettingsCommand, name="list", epilog="\b\nExample:\n  gateway commands list dev_01JD3M5Q --status pending"
+)
+@device_argument
+@click.option("--status", type=click.Choice([each.value for each in CommandStatus]), help="Only those.")
+@click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="At most so many; 0: all.")
+@json_option
+@with_gateway
+def list_commands(place: Place, *, device_id: str, status: str | None, limit: int, as_json: bool) -> None:
+    """List a device's commands, newest first."""
+    found, more = place.run(lambda api: _commands(api, device_id, status, limit), device_id=device_id)
+    if as_json:
+        output.as_json(found)
+        return
+    output.table(list(_COLUMNS), ([_value(each, field) for field in _COLUMNS.values()] for each in found))
+    if more:
+        output.note(f"There are more than {limit}: --limit 0 lists all.")
+
+
+async def _commands(api: Api, device_id: str, status: str | None, limit: int) -> tuple[list[Json], bool]:
+    found: list[Json] = []
+    cursor, more = None, True
+    while more and (not limit or len(found) < limit):
+        page = await api.get(at("devices", device_id, "commands"), status=status, limit=PAGE, cursor=cursor)
+        found += page["data"]
+        cursor, more = page["next_cursor"], page["has_more"]
+    return found[: limit or None], more or bool(limit and len(found) > limit)
+
+
+def _value(command: Json, field: str) -> Any:
+    error = command["error"]
+    return error["code"] if field == "error" and error else command[field]
+
+
+@commands_group.command(
+    cls=SettingsCommand, name="show", epilog="\b\nExample:\n  gateway commands show dev_01JD3M5Q cmd_01JD3N0A"
+)
+@device_argument
+@click.argument("command_id", metavar="COMMAND")
+@json_option
+@with_gateway
+def show(place: Place, *, device_id: str, command_id: str, as_json: bool) -> None:
+    """Show a command and how far it is."""
+    _print(
+        place.run(lambda api: api.get(at("devices", device_id, "commands", command_id)), device_id=device_id),
+        as_json=as_json,
+    )
+
+
+@commands_group.command(
+    cls=SettingsCommand, name="cancel", epilog="\b\nExample:\n  gateway commands cancel dev_01JD3M5Q cmd_01JD3N0A"
+)
+@device_argument
+@click.argument("command_id", metavar="COMMAND")
+@json_option
+@with_gateway
+def cancel(place: Place, *, device_id: str, command_id: str, as_json: bool) -> None:
+    """Cancel a command that is still open.
+
+    A factory reset can be cancelled until the device has said that it has it.
+    """
+    path = at("devices", device_id, "commands", command_id, "cancel")
+    _print(place.run(lambda api: api.post(path), device_id=device_id), as_json=as_json)
+
+
+def _print(command: Json, *, as_json: bool) -> None:
+    if as_json:
+        output.as_json(command)
+    else:
+        output.details({name: value for name, value in command.items() if name != "grant_token"})

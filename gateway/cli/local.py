@@ -1,0 +1,128 @@
+"""The API inside this process, on a data directory: for who can read that, whether a gateway runs there or not.
+
+It is the very application that ``gateway serve`` serves, with its checks and its words; only the question who calls has
+another answer: ``cli``, who may do everything. SQLite takes a second writer, and a running gateway notices within a
+quarter of a second what was committed here (:mod:`gateway.watcher`). Without one, what is for the broker waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, closing
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import httpx
+
+from gateway import whereabouts
+from gateway.addresses import Address, BrokerUrl
+from gateway.credentials import SCOPES
+from gateway.errors import NotFoundError
+from gateway.first_start import rules_of
+from gateway.http.app import build
+from gateway.http.operation import ApiKey
+from gateway.http.services import Services
+from gateway.outbox import Bells
+from gateway.store import Context, Store, View, devices, keys
+from gateway.store.backup import require_registry
+from gateway.store.database import connect
+from gateway.topics import Topics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.datastructures import Headers
+
+    from gateway.http.operation import Caller
+    from gateway.settings import Settings
+
+ACTOR: Final = "cli"
+_LOOK_SECONDS: Final = 0.05
+
+
+@asynccontextmanager
+async def in_process(
+    settings: Settings, project: str | None, device_id: str | None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the API on this data directory.
+
+    Raises:
+        NotFoundError: there is no registry, or no such project.
+        click.UsageError: there are several projects, and none is named.
+    """
+    with closing(connect(require_registry(settings.data_dir), read_only=True)) as connection:
+        gateway_id = keys.meta(View(connection), "gateway_id") or ACTOR
+    async with Store(settings.data_dir, Context(rules=rules_of(settings, gateway_id))) as store:
+        project_id = await store.read(lambda view: _project(view, project, device_id))
+        bells = Bells()
+        worker = asyncio.create_task(_ring(bells))
+        try:
+            app = build(_services(settings, store, bells), authenticate=_as_cli(project_id))
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+                yield client
+        finally:
+            worker.cancel()
+
+
+def _project(view: View, wanted: str | None, device_id: str | None) -> str:
+    if wanted is not None:
+        return str(keys.require_project(view, wanted)["id"])
+    projects = keys.projects(view)
+    device = None if device_id is None else devices.any_by_id(view, device_id)
+    if device is not None:
+        return str(device["project_id"])
+    if len(projects) > 1 and device_id is None:
+        known = ", ".join(f"{row['id']} ({row['name']})" for row in projects)
+        raise click.UsageError(f"There are several projects: name one with --project. They are {known}.")
+    if not projects:
+        raise NotFoundError("There is no project yet. Make one: gateway projects create NAME")
+    return str(projects[0]["id"])
+
+
+def _as_cli(project_id: str) -> Any:
+    async def authenticate(services: Services, headers: Headers) -> Caller:
+        del headers
+        return ApiKey(ACTOR, project_id, frozenset(SCOPES), services.store.context.clock())
+
+    return authenticate
+
+
+def _services(settings: Settings, store: Store, bells: Bells) -> Services:
+    found = whereabouts.read(settings.data_dir)
+
+    def broker() -> tuple[str, int, bool]:
+        address, tls = (found.broker, found.tls) if found else _advertised(settings)
+        return address.host, address.port, tls
+
+    async def synced(device_pk: int, seconds: float) -> bool:
+        return found is not None and await bells.synced(store, device_pk, seconds)
+
+    return Services(
+        store=store,
+        topics=Topics(settings.topic_prefix),
+        broker_address=broker,
+        synced=synced,
+        readiness=_no_readiness,
+        rate_limit_per_minute=0,
+        max_body_bytes=settings.max_body_bytes,
+        bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
+    )
+
+
+def _advertised(settings: Settings) -> tuple[Address, bool]:
+    """What a gateway with these settings would tell devices."""
+    upstream = settings.broker if isinstance(settings.broker, BrokerUrl) else None
+    tls = upstream is not None and upstream.tls if settings.mqtt_tls_advertise is None else settings.mqtt_tls_advertise
+    return settings.mqtt_advertise or (upstream.address if upstream else settings.mqtt), tls
+
+
+async def _no_readiness() -> dict[str, Any]:
+    raise NotFoundError("Readiness is told by a gateway that serves: GET /ready.")
+
+
+async def _ring(bells: Bells) -> None:
+    """What another process has worked off is seen by looking."""
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        bells.progressed()

@@ -1,0 +1,35 @@
+"""Values of options: durations."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_UNIT_MS: Final[Mapping[str, int]] = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_LONGEST_MS: Final = 100 * 365 * _UNIT_MS["d"]
+
+
+class Duration(click.ParamType[int]):
+    """``90s``, ``45m``, ``24h``, ``30d``, ``2w``, and ``0``; as milliseconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(0)|([0-9]{1,9})([smhdw])", str(value))
+        if found is None:
+            self.fail(f"'{value}' should be a number with a unit: 90s, 45m, 24h, 30d or 2w", param, ctx)
+        milliseconds = 0 if found[1] else int(found[2]) * _UNIT_MS[found[3]]
+        if milliseconds > _LONGEST_MS:
+            self.fail(f"'{value}' should be 100 years at most", param, ctx)
+        return milliseconds
+
+
+DURATION: Final = Duration()

@@ -1,0 +1,152 @@
+"""Bodies, queries and answers of what is done to many devices, or to a device over its life (contract, section 2)."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from gateway.device_settings import CHANGE_SCHEMA
+from gateway.model import DeviceState, Document, Inbound, Instant, Label, Name, Outbound, Radio, Version
+
+MOST_DEVICES: Final = 1_000
+MOST_HEARTBEATS: Final = 1_000
+CURSOR: Final = r"^[0-9]{1,15}\.[0-9]{1,18}$"
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _rfc3339(text: object) -> object:
+    if not isinstance(text, str) or _RFC3339.fullmatch(text) is None:
+        raise ValueError("should be RFC 3339 with a time zone, such as 2026-11-20T08:15:00Z (in a query a + is %2B)")
+    return text
+
+
+Moment = Annotated[Instant, BeforeValidator(_rfc3339)]
+SettingsChange = Annotated[dict[str, Any], WithJsonSchema(CHANGE_SCHEMA)]
+
+
+_CHANGE: Final[dict[str, Any]] = {
+    "name": "Ward 3, bed 4",
+    "metadata": {"room": "3.12", "returned": None},
+    "settings": {"audio": {"bitrate_kbps": 64}, "upload": {"off_peak_hours": None}},
+}
+
+
+def _partial(schema: dict[str, Any]) -> None:
+    """Tell no defaults: a client that filled them in would clear what it means to leave alone."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
+    schema["examples"] = [_CHANGE]
+
+
+class UpdateDevice(Inbound):
+    """Body of ``PATCH /devices/{id}``: what is left out stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra=_partial)
+
+    name: Annotated[Name | None, Field(description="At most 128 UTF-16 units; null clears it.")] = None
+    firmware_version: Annotated[Version | None, Field(description="Until the device says another; null clears it.")] = (
+        None
+    )
+    metadata: Annotated[
+        Document | None,
+        Field(
+            description="Merged key by key into what is there: a value replaces the old one as a whole, null removes "
+            "the key. Null instead of an object clears all of it."
+        ),
+    ] = None
+    settings: SettingsChange = Field(
+        default_factory=dict, description="Merged deeply into what is set; lists are replaced as a whole."
+    )
+
+
+class BulkReset(Inbound):
+    """Body of ``POST /devices/bulk/reset``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"device_ids": ["dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB"], "dry_run": True}]}
+    )
+
+    device_ids: Annotated[
+        list[Label],
+        Field(min_length=1, max_length=MOST_DEVICES, description="One that is there twice is reset once."),
+    ]
+    dry_run: Annotated[bool, Field(description="Say what would happen, and change nothing.")] = False
+
+
+class ListHeartbeats(BaseModel):
+    """Query of ``GET /devices/{id}/heartbeats``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    since: Annotated[Moment | None, Field(description="Received then or later; RFC 3339.")] = None
+    until: Annotated[Moment | None, Field(description="Received before then; RFC 3339.")] = None
+    limit: Annotated[int, Field(ge=1, le=MOST_HEARTBEATS)] = 100
+    cursor: Annotated[str | None, Field(pattern=CURSOR, description="`next_cursor` of the page before.")] = None
+
+
+class DeviceStats(Outbound):
+    """How many devices of a project there are, and in what state; deleted ones do not count."""
+
+    project_id: str
+    total_count: int
+    online_count: int
+    offline_count: int
+    low_battery_count: int = Field(description="By their last heartbeat, as are those whose storage is full.")
+    storage_full_count: int
+    pending_reset_count: int = Field(description="A factory reset is open: not executed yet, failed or cancelled.")
+
+
+class BulkError(Outbound):
+    """Why nothing was done to a device."""
+
+    code: str
+    message: str
+
+
+class BulkOutcome(Outbound):
+    """What became of one device of a bulk reset."""
+
+    id: str
+    outcome: Literal["reset", "already_pending", "not_found", "failed", "would_reset"] = Field(
+        description="`would_reset` only with `dry_run`; `failed` when the gateway could not do it, see `error`."
+    )
+    error: BulkError | None
+
+
+class BulkOutcomes(Outbound):
+    """What became of each device, in the order in which they were named."""
+
+    data: list[BulkOutcome]
+
+
+class HeartbeatRecord(Outbound):
+    """A heartbeat as it was stored. Times are RFC 3339 in UTC; what it did not say is null."""
+
+    received_at: str = Field(description="By the gateway's clock.")
+    sent_at: str | None = Field(description="By the device's clock.")
+    battery_percent: int | float | None
+    storage_used_mb: int | float | None
+    storage_total_mb: int | float | None
+    signal_strength_dbm: int | float | None
+    firmware_version: str | None
+    device_state: DeviceState | None
+    pending_recordings: int | None
+    flags: int | None
+    connection_type: list[Radio] | None = Field(description="The link it came over, as far as that is known.")
+
+
+class HeartbeatList(Outbound):
+    """A page of heartbeats, newest first."""
+
+    data: list[HeartbeatRecord]
+    has_more: bool
+    next_cursor: str | None
+
+
+class RefreshedToken(Outbound):
+    """A new token of the same binding, shown this once."""
+
+    device_token: str
+    binding_generation: int

@@ -1,0 +1,121 @@
+"""Operations on the audit trail of a project: the list, and the stream of what happens (contract, sections 2 and 5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Final
+
+from gateway import ids, model
+from gateway.errors import InvalidRequestError
+from gateway.http.devices import bad_cursor
+from gateway.http.operation import READ, Answer, AnyOperation, Call, Operation, Stream
+from gateway.store import Row, View, events
+
+TAG: Final = "events"
+LAST_EVENT_ID: Final = "Last-Event-ID"
+MEDIA_TYPE: Final = "text/event-stream"
+_BATCH: Final = 32
+_RETRY_MS: Final = 2_000
+
+
+async def list_events(call: Call, query: model.ListProjectEvents) -> Answer:
+    """``GET /v1/events``."""
+    rows = await call.services.store.read(lambda view: _page(view, call.project_id, query))
+    page = rows[: query.limit]
+    more = len(rows) > len(page)
+    return Answer(
+        model.EventList(
+            data=[events.to_model(row) for row in page], has_more=more, next_cursor=page[-1]["id"] if more else None
+        )
+    )
+
+
+def _page(view: View, project_id: str, query: model.ListProjectEvents) -> list[Row]:
+    if query.cursor is not None and events.seq_of(view, project_id, query.cursor) is None:
+        raise bad_cursor()
+    return events.page_of_project(view, project_id, query)
+
+
+async def stream_events(call: Call, query: model.StreamEvents) -> Stream:
+    """``GET /v1/events/stream``."""
+    last = _last_event_id(call, query)
+    after = await call.services.store.read(lambda view: events.resume_after(view, call.project_id, last))
+    return Stream(_follow(call, query, after), MEDIA_TYPE, {"X-Accel-Buffering": "no"})  # nginx would hold them back
+
+
+def _last_event_id(call: Call, query: model.StreamEvents) -> str | None:
+    header = call.headers.get(LAST_EVENT_ID)
+    if not header:  # a browser that has seen none yet may send it empty
+        return query.last_event_id
+    if not ids.is_id(ids.EVENT, header):
+        raise InvalidRequestError(
+            f"{LAST_EVENT_ID}: should be the id of an event (evt_…), the last that was received. Leave it out to begin "
+            "with what happens from now on.",
+            details={"field": LAST_EVENT_ID},
+        )
+    return header
+
+
+async def _follow(call: Call, query: model.StreamEvents, after: int) -> AsyncGenerator[bytes, None]:
+    """The events after the one numbered ``after``, as they are committed; a comment when nothing happens for long."""
+    services, clock = call.services, asyncio.get_running_loop().time
+    yield f": events of {call.project_id}\nretry: {_RETRY_MS}\n\n".encode()
+    quiet_until = clock() + services.stream_heartbeat_seconds
+    while True:
+        news = services.bells.news
+        tail = partial(events.tail, project_id=call.project_id, query=query, after=after, limit=_BATCH)
+        rows, after = await services.store.read(tail)
+        for row in rows:
+            yield _message(row)
+            quiet_until = clock() + services.stream_heartbeat_seconds
+        if len(rows) < _BATCH and not await _rang(news, quiet_until - clock()):
+            yield b": still here\n\n"
+            quiet_until = clock() + services.stream_heartbeat_seconds
+
+
+def _message(row: Row) -> bytes:
+    event = events.to_model(row)
+    return f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
+
+
+async def _rang(bell: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await bell.wait()
+    except TimeoutError:
+        return False
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="GET",
+        path="/v1/events",
+        summary="List events",
+        description="The audit trail of the project, newest first. The page after this one starts at `next_cursor`.",
+        tag=TAG,
+        access=READ,
+        takes=model.ListProjectEvents,
+        handler=list_events,
+        answers={200: model.EventList},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/events/stream",
+        summary="Follow events",
+        description="Server-sent events, one for each event of the project: `id` is the event's id, `event` its type, "
+        "`data` the event as JSON, the same as in the list. It begins with what happens from now on, or after the "
+        "event that the header `Last-Event-ID` (or `last_event_id`) names, so that nothing is missed between two "
+        "connections; an event comes once per connection, in the order of the commits. The answer has no end: a "
+        "comment comes every 15 s, and it ends when the gateway stops, the key is revoked or the client does not "
+        "read. A key may have 10 streams open (setting `event_streams_per_key`); one more is a 429.",
+        tag=TAG,
+        access=READ,
+        takes=model.StreamEvents,
+        handler=stream_events,
+        answers={200: None},
+        media_type=MEDIA_TYPE,
+        takes_headers={LAST_EVENT_ID: "The id of the last event that was received."},
+    ),
+)

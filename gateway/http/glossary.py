@@ -1,0 +1,204 @@
+"""The words of the OpenAPI document: of the whole, of its tags, and of fields that their models say nothing of.
+
+Most names mean the same wherever they stand; one that means something else is found as ``Schema.field``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+ABOUT: Final = """Registry and factory reset for wearables that speak MQTT.
+
+Every error has the shape of `ErrorAnswer`; its `message` says what to do. Bodies are JSON in UTF-8; unknown fields \
+and query parameters are refused, except in heartbeats, which firmware may extend. An integer is written without a \
+fraction (`300`, not `300.0`). Times are RFC 3339 in UTC.
+
+`/docs` serves a page to try all of this. HEAD is answered like GET, OPTIONS with the methods of a path, another \
+method with 405 `method_not_allowed` and the header `Allow`, a path that is not here with 404 `not_found` (beneath \
+`/v1` only to callers with a credential), more than 32 KiB of path and headers with 431.
+
+Every answer carries `X-Request-Id`: name it when you report something. Send a POST that has to be repeated safely \
+with an `Idempotency-Key`. Wait as long as `Retry-After` says after a 429 or a 503.
+
+Requests are counted for each API key and each device token in windows of a minute. Where no limit is set (setting \
+`rate_limit_per_minute` 0), the headers say 2147483647."""
+"""What the document says of the API as a whole."""
+
+TAGS: Final[Mapping[str, str]] = {
+    "gateway": "Whether the gateway is well, and what it says of itself. Open to anybody.",
+    "devices": "The registry, with an API key of a back end: who has which device, how it is, and its reset.",
+    "devices' own": "What a device calls itself, with the device token that its bind answered.",
+    "commands": "What devices are told to do, with an API key.",
+    "events": "The audit trail: everything that happened in a project, as a list and as a stream.",
+    "webhooks": "Where the gateway sends events by itself, and what became of each delivery.",
+}
+
+FIELDS: Final[Mapping[str, str]] = {
+    "battery_percent": "Charge in percent.",
+    "bound_at": "When it was bound; null while it is not.",
+    "client_id": "The MQTT client id: the device's id.",
+    "code": "For programs: one of the codes that the operation names.",
+    "command_id": "The id of the command.",
+    "connection": "Whether the device is there: `offline` after three missed heartbeats, or soon after a good-bye.",
+    "connection_type": "The links it uses, the one in use first.",
+    "created_at": "When it was made.",
+    "cursor": "`next_cursor` of the page before; the first page is asked for without.",
+    "data": "The page, newest first.",
+    "deleted_at": "When it was deleted; null for a device that is not.",
+    "delivered_at": "When the device said that it has it; null before.",
+    "description": "For people; the gateway makes nothing of it.",
+    "details": "For programs: facts that belong to the code, such as the `field` that is wrong.",
+    "device_id": "The id of the device.",
+    "device_name": "The name that the firmware has for itself.",
+    "device_state": "What the device is doing.",
+    "device_token": "The device's HTTP bearer and its MQTT password. It is shown this once.",
+    "enabled": "Whether events are sent there. While it is off, none are kept for later.",
+    "end_user_id": "Whose the device is: an id of your own that begins with `eu_`; null while it is unbound.",
+    "error": "Why it failed; null otherwise.",
+    "event_id": "The event that is delivered; the header `webhook-id` repeats it.",
+    "event_type": "The type of that event.",
+    "executed_at": "When the device said that it is done; null before.",
+    "expires_at": "When it is given up; null for one that waits for as long as it takes.",
+    "firmware_version": "As the device last said, or as it was set here.",
+    "flags": "Bits: 1 charging, 2 low battery, 4 storage full, 8 WiFi, 16 LTE, 32 sync.",
+    "grant_key": "The public key that this device's commands are signed with, to keep on the device.",
+    "grant_token": "JWT (EdDSA) by which a device sees that it is the gateway who asks.",
+    "has_more": "Whether there is another page.",
+    "idempotency_key": "Of your own: the same key and command again is the same command, for as long as it is kept.",
+    "last_attempt_at": "When it was last tried; null before the first try.",
+    "last_command": "The last command that the device remembers, with what became of it.",
+    "last_heartbeat_at": "When the last heartbeat came, by the gateway's clock.",
+    "last_seen_by": "Over which link it was last heard; null when it did not say.",
+    "limit": "How many at most.",
+    "message": "For people: what is wrong, and what to do.",
+    "metadata": "Any JSON object of your own, up to 16 KiB; null until it is set.",
+    "model": "One of the models that this gateway is configured for.",
+    "mqtt": "Where the broker is, and what the device may publish and subscribe to.",
+    "name": "For people; at most 128 UTF-16 units.",
+    "next_cursor": "Where the next page begins (`cursor`); null at the last.",
+    "offset": "How many to leave out from the beginning.",
+    "params": "Arguments of the command, by its type: any JSON object up to 16 KiB.",
+    "pending_recordings": "Recordings that wait to be uploaded.",
+    "project_id": "The project that it belongs to.",
+    "receipt": "The device's own word: base64url(HMAC-SHA256(SHA-256(token), `command_id|status|binding_generation`)).",
+    "recording_state": "What the device is doing.",
+    "response_status": "The HTTP status that the receiver answered; null when there was no answer.",
+    "result": "What the device tells of it, as it tells it; null before.",
+    "serial_number": "As it is printed on the device. There is one of each in a project.",
+    "settings": "Everything that can be set on the device, defaults included.",
+    "signal_strength_dbm": "In dBm.",
+    "status": "`bound` to an end user, or `unbound`.",
+    "storage_total_mb": "In megabytes.",
+    "storage_used_mb": "In megabytes.",
+    "total_count": "All of them.",
+    "type": "What is to be done.",
+    "updated_at": "When anything but its health was last changed.",
+    "url": "Where events are sent.",
+    "username": "The MQTT user: the device's id. The password is the device token.",
+    "webhook_id": "The id of the webhook.",
+    "AckError.code": "Of the firmware's own, such as `stale_generation`.",
+    "AckError.message": "For people.",
+    "BrokerAccess.error": "Why accounts are not in step at the moment; null when they are.",
+    "BrokerAccess.managed_by": "`embedded`, `mosquitto`, or `none`: accounts at the broker are yours to steer.",
+    "BoundDevice.id": "`dev_…`; ids sort by time.",
+    "BrokerLink.connected": "Whether there is a session with the broker.",
+    "BrokerLink.error": "Why there is none; null when there is.",
+    "BrokerLink.mqtt_version": "The version that is spoken; null without a session.",
+    "BulkError.code": "As a single reset of this device would have answered.",
+    "BulkOutcome.error": "Why nothing was done; null where it was.",
+    "BulkOutcome.id": "The device, as it was named in the request.",
+    "BulkOutcomes.data": "One for each device, in the order of the request.",
+    "Command.binding_generation": "The generation of the binding that it is meant for; a device of another refuses it.",
+    "Command.id": "`cmd_…`; ids sort by time.",
+    "Command.status": "What the device has said of it, never what was sent.",
+    "CommandAck.error": "With `failed`: why.",
+    "CommandAck.result": "Any JSON object up to 16 KiB. Of a reset: `wiped` and `kept`, two lists.",
+    "CommandAck.command_id": "Not needed: the path names it.",
+    "CommandAck.status": "`delivered` as soon as the device has it, then `executed` or `failed`.",
+    "CommandError.code": "The device's own.",
+    "CommandError.message": "The device's own.",
+    "CommandPayload.binding_generation": "The device obeys if it holds a token of this generation.",
+    "CommandPayload.id": "`cmd_…`, for the acknowledgement.",
+    "CreatedWebhook.id": "`wh_…`; ids sort by time.",
+    "Delivery.created_at": "When the event was taken up for this webhook.",
+    "Delivery.id": "`dlv_…`; ids sort by time.",
+    "Delivery.status": "`pending` until it got through, or was given up as `failed`.",
+    "Device.id": "`dev_…`; ids sort by time.",
+    "DeviceHealth.binding_generation": "Rises by one at each bind, unbind and reset.",
+    "DeviceStats.offline_count": "All that are not online.",
+    "DeviceStats.online_count": "Those that are there now.",
+    "DeviceStats.project_id": "The project of the API key.",
+    "DeviceStats.storage_full_count": "By their last heartbeat.",
+    "ErrorAnswer.error": "What is wrong.",
+    "Event.id": "`evt_…`; ids sort by time.",
+    "Event.type": "What happened, such as `reset.completed`.",
+    "Health.billing": "Always `disabled`.",
+    "Health.database": "Whether the registry can be read.",
+    "Health.status": "`unhealthy` when the registry cannot be read.",
+    "Heartbeat.firmware_version": "Replaces the one that the registry has.",
+    "HeartbeatAnswer.commands": "The open commands. Only for a device token, and only when there are some.",
+    "HeartbeatAnswer.status": "It was taken.",
+    "Jwk.alg": "The algorithm.",
+    "Jwk.crv": "The curve.",
+    "Jwk.kid": "The key's id, which the head of a grant names.",
+    "Jwk.kty": "The kind of key (RFC 8037).",
+    "Jwk.use": "For signatures.",
+    "Jwk.x": "The public key, base64url.",
+    "JwkSet.keys": "The one in use first.",
+    "LastCommand.receipt": "Made when the command was executed, and kept since.",
+    "LastCommand.status": "What became of it.",
+    "MqttAccess.host": "Of the broker.",
+    "MqttAccess.port": "Of the broker.",
+    "MqttAccess.tls": "Whether the broker speaks TLS there.",
+    "MqttAccess.topics": "By their full names.",
+    "MqttTopics.errors": "To subscribe: what was refused, and why.",
+    "MqttTopics.heartbeat": "To publish, QoS 1, not retained.",
+    "MqttTopics.status": "To publish, QoS 1, retained; the last will belongs here too.",
+    "OutboxDepth.depth": "How much waits.",
+    "OutboxDepth.oldest_seconds": "For how long the oldest has been waiting, in seconds.",
+    "PendingCommands.data": "Oldest first.",
+    "Readiness.access": "Accounts and sessions at the broker.",
+    "Readiness.broker": "The link to the broker.",
+    "Readiness.outbox": "What has yet to reach the broker.",
+    "Readiness.ready": "Whether all of it is well.",
+    "RefreshedToken.binding_generation": "As before.",
+    "RegisterDevice.firmware_version": "As far as it is known.",
+    "UpdateWebhook.description": "Null clears it.",
+    "Webhook.id": "`wh_…`; ids sort by time.",
+    "WebhookTest.duration_ms": "From the first byte sent to the end of the answer.",
+    "WebhookTest.error": "Why it did not get through; null when it did.",
+    "WebhookTest.event": "What was sent.",
+    "list_commands.status": "Only those that stand there.",
+    "list_deliveries.status": "Only those that stand there.",
+    "list_devices.connection": "Only those that are there, or are not.",
+    "list_devices.end_user_id": "Only those of this end user.",
+    "list_devices.model": "Only those of this model.",
+    "list_devices.serial_number": "Only the one with this serial number.",
+    "list_devices.status": "Only those that are bound, or are not.",
+    "list_events.device_id": "Only those of this device.",
+    "list_events.type": "Only those of this type.",
+    "stream_events.device_id": "Only those of this device.",
+    "stream_events.type": "Only those of this type.",
+}
+
+
+_MOMENT: Final = "_at"
+
+
+def dated(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field; of a moment, which is text in its model, with the format that tells a client so."""
+    if not name.endswith(_MOMENT):
+        return schema
+    if schema.get("type") == "string":
+        return {**schema, "format": "date-time"}
+    return {**schema, "anyOf": [dated(name, each) for each in schema["anyOf"]]} if "anyOf" in schema else schema
+
+
+def explained(owner: str, name: str, schema: dict[str, Any]) -> dict[str, str]:
+    """The description of ``name``: in its model's own words, or in these; none when nobody says it (a test asks).
+
+    ``owner`` is the schema of a field, the operation of a parameter.
+    """
+    own = schema.get("description") or FIELDS.get(f"{owner}.{name}") or FIELDS.get(name)
+    return {} if own is None else {"description": own}

@@ -1,0 +1,66 @@
+"""Operation on the history of a device: the heartbeats that were stored."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from gateway import fleet_model
+from gateway.clock import from_datetime
+from gateway.http.devices import TAG, find
+from gateway.http.operation import READ, Answer, AnyOperation, Call, Operation
+from gateway.model import MAX_NUMBER
+from gateway.store import Row, View, health
+
+
+async def list_heartbeats(call: Call, query: fleet_model.ListHeartbeats) -> Answer:
+    """``GET /v1/devices/{device_id}/heartbeats``."""
+    rows = await call.services.store.read(lambda view: _history(view, call, query))
+    page = rows[: query.limit]
+    more = len(rows) > len(page)
+    return Answer(
+        fleet_model.HeartbeatList(
+            data=[health.to_record(row) for row in page],
+            has_more=more,
+            next_cursor=f"{page[-1]['received_at']}.{page[-1]['id']}" if more else None,
+        )
+    )
+
+
+def _history(view: View, call: Call, query: fleet_model.ListHeartbeats) -> list[Row]:
+    return health.history(
+        view,
+        find(view, call)["pk"],
+        since=_instant(query.since, 0),
+        until=_instant(query.until, MAX_NUMBER),
+        before=_place(query.cursor),
+        limit=query.limit + 1,
+    )
+
+
+def _instant(moment: datetime | None, otherwise: int) -> int:
+    return otherwise if moment is None else from_datetime(moment)
+
+
+def _place(cursor: str | None) -> tuple[int, int] | None:
+    if cursor is None:
+        return None
+    received_at, _, number = cursor.partition(".")
+    return int(received_at), int(number)
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="GET",
+        path="/v1/devices/{device_id}/heartbeats",
+        summary="List the heartbeats of a device",
+        description="What the device said of itself, newest first, for as long as the gateway keeps it (setting "
+        "`heartbeat_history_days`, 30). `since` and `until` go by when it was received. The page after this one starts "
+        "at `next_cursor`.",
+        tag=TAG,
+        access=READ,
+        takes=fleet_model.ListHeartbeats,
+        handler=list_heartbeats,
+        answers={200: fleet_model.HeartbeatList},
+    ),
+)

@@ -1,0 +1,119 @@
+"""``Idempotency-Key``: a POST that comes again is answered as before, and not done again (contract, section 2).
+
+The answer is written in the transaction that does what it tells (:meth:`gateway.http.operation.Call.commit`), so there
+is no instant at which the one is there without the other; every write of such a request looks first whether
+another of the same has been done meanwhile. The rows in SQLite decide: nothing waits in memory.
+
+An answer may hold a secret that is shown once (a device token). So it is stored sealed, under a key that is derived
+from the caller's credential and the header's value; of both the registry has hashes only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from starlette.datastructures import Headers
+
+from gateway.errors import ConflictError, InvalidRequestError
+from gateway.store import Tx, View, idempotency
+
+HEADER: Final = "Idempotency-Key"
+REPLAYED: Final = "Idempotent-Replay"
+PATTERN: Final = r"^[\x21-\x7e]{1,255}$"
+"""One to 255 visible ASCII characters, no space."""
+MISMATCH: Final = "idempotency_mismatch"
+_NONCE_BYTES: Final = 12
+_INFO: Final = b"gateway idempotent answer"
+_OTHER_REQUEST: Final = (
+    f"This {HEADER} came with another request before (its method, path or body differs). Nothing was done. Use a new "
+    "key for a new request, and the old one only to send the very same request again."
+)
+_OTHER_SECRET: Final = (
+    f"The request with this {HEADER} was done before, with another secret of the same API key; its answer can be read "
+    "with that secret alone. Nothing was done again: GET the device, or the list, to see how it stands."
+)
+
+
+def key_of(headers: Headers) -> str | None:
+    """The value of the header, if it is there.
+
+    Raises:
+        InvalidRequestError: it is no key.
+    """
+    given = headers.getlist(HEADER)
+    if not given:
+        return None
+    if len(given) > 1 or re.fullmatch(PATTERN, given[0]) is None:
+        raise InvalidRequestError(
+            f"{HEADER}: should be there once, with 1 to 255 visible ASCII characters and no space; a random UUID is a "
+            "good one.",
+            details={"field": HEADER},
+        )
+    return given[0]
+
+
+def request_hash(method: str, path: str, raw: bytes) -> bytes:
+    """What makes two requests the same: method, path, and the body but for the order of its members and its spaces."""
+    return hashlib.sha256(
+        b"\n".join((method.encode(), path.encode("utf-8", "surrogatepass"), _canonical(raw)))
+    ).digest()
+
+
+def _canonical(raw: bytes) -> bytes:
+    try:
+        return json.dumps(json.loads(raw or b"{}"), sort_keys=True).encode()
+    except ValueError:  # a number of thousands of digits, for one: then byte by byte
+        return raw
+
+
+@dataclass
+class Once:
+    """One request that carries a key: looks for its answer, and keeps it. ``part`` is one step of several."""
+
+    caller: str
+    key: str
+    credential: str
+    request_hash: bytes
+    kept: bool = False
+
+    def find(self, view: View, now: int, part: str = "") -> tuple[int, bytes] | None:
+        """Status and body of the answer, if the request was done before.
+
+        Raises:
+            ConflictError: the key came with another request, or with another secret of the same caller.
+        """
+        row = idempotency.find(view, self.caller, self._key_hash(part), now)
+        if row is None:
+            return None
+        if row["request_hash"] != self.request_hash:
+            raise ConflictError(MISMATCH, _OTHER_REQUEST)
+        nonce, sealed = row["answer"][:_NONCE_BYTES], row["answer"][_NONCE_BYTES:]
+        try:
+            return row["status"], self._cipher(part).decrypt(nonce, sealed, self._bound_to(row["status"]))
+        except InvalidTag as error:
+            raise ConflictError(MISMATCH, _OTHER_SECRET) from error
+
+    def keep(self, tx: Tx, status: int, content: bytes, part: str = "") -> None:
+        """Keep the answer, in the transaction that does what it tells."""
+        nonce = tx.entropy(_NONCE_BYTES)
+        sealed = nonce + self._cipher(part).encrypt(nonce, content, self._bound_to(status))
+        idempotency.keep(tx, self.caller, self._key_hash(part), self.request_hash, status, sealed)
+        self.kept = self.kept or not part
+
+    def _key_hash(self, part: str) -> bytes:
+        return hashlib.sha256(f"{self.key}\n{part}".encode()).digest()
+
+    def _cipher(self, part: str) -> AESGCM:
+        derive = HKDF(SHA256(), 32, salt=self._key_hash(part), info=_INFO)
+        return AESGCM(derive.derive(f"{self.credential}\n{self.key}".encode()))
+
+    def _bound_to(self, status: int) -> bytes:
+        return self.request_hash + str(status).encode()

@@ -1,0 +1,56 @@
+"""Operation on a device's own token: another one for the same binding."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+from gateway import fleet_model, lifecycle, model
+from gateway.http import auth
+from gateway.http.devices import SYNCED, find, wait_until_synced
+from gateway.http.operation import Access, Answer, AnyOperation, Call, Operation
+from gateway.http.reports import TAG
+from gateway.model import TokenState
+from gateway.store import Tx
+
+
+async def refresh_token(call: Call, _: model.Empty) -> Answer:
+    """``POST /v1/devices/{device_id}/token/refresh``; it waits, a few seconds at most, until the broker knows it."""
+    until = asyncio.get_running_loop().time() + call.services.bind_broker_wait_seconds
+    device_pk: int = (await call.services.store.read(lambda view: find(view, call)))["pk"]
+    answer = await call.commit(lambda tx: _refresh(tx, call))
+    synced = await wait_until_synced(call, device_pk, until)
+    return answer if synced else replace(answer, headers={SYNCED: "false"})
+
+
+def _refresh(tx: Tx, call: Call) -> Answer:
+    if auth.state_now(tx, call.token) is not TokenState.ACTIVE:
+        raise auth.refuse_reset_only()
+    refreshed = lifecycle.refresh(tx, call.project_id, call.device_id, call.token.token_id)
+    return Answer(
+        fleet_model.RefreshedToken(device_token=refreshed.device_token, binding_generation=refreshed.binding_generation)
+    )
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="POST",
+        path="/v1/devices/{device_id}/token/refresh",
+        summary="Get a new device token",
+        description="Another token of the same binding and generation, shown this once. The one that asks stays good "
+        "until the new one is first used, over HTTP or to connect to the broker, and is revoked then; so after a lost "
+        "answer the device asks again. Two are good at most: a second call revokes a new token that was never used. "
+        "With Mosquitto's password file the broker takes the new one alone, at once, and the old one stays good over "
+        "HTTP; a first use is seen over HTTP only there.",
+        tag=TAG,
+        access=Access(device=True),
+        takes=model.Empty,
+        handler=refresh_token,
+        answers={200: fleet_model.RefreshedToken},
+        headers={
+            SYNCED: "`false` when the broker did not know the new token yet when this was answered: connects with it "
+            "are refused until the broker has caught up. Absent otherwise."
+        },
+    ),
+)

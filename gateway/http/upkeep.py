@@ -1,0 +1,74 @@
+"""Operations over the life of a device's record: change, delete, restore."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway import fleet_model, lifecycle, model, upkeep
+from gateway.http.devices import TAG
+from gateway.http.operation import WRITE, Answer, AnyOperation, Call, Operation
+from gateway.store import devices as sql
+
+
+async def update_device(call: Call, body: fleet_model.UpdateDevice) -> Answer:
+    """``PATCH /v1/devices/{device_id}``."""
+    return await call.commit(
+        lambda tx: Answer(sql.to_model(upkeep.update(tx, call.project_id, call.device_id, body, call.actor)))
+    )
+
+
+async def delete_device(call: Call, _: model.Empty) -> Answer:
+    """``DELETE /v1/devices/{device_id}``."""
+    return await call.commit(
+        lambda tx: Answer(sql.to_model(lifecycle.delete(tx, call.project_id, call.device_id, call.actor)))
+    )
+
+
+async def restore_device(call: Call, _: model.Empty) -> Answer:
+    """``POST /v1/devices/{device_id}/restore``."""
+    return await call.commit(
+        lambda tx: Answer(sql.to_model(lifecycle.restore(tx, call.project_id, call.device_id, call.actor)))
+    )
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="PATCH",
+        path="/v1/devices/{device_id}",
+        summary="Change a device",
+        description="What is left out stays. `name` and `firmware_version`: null clears. `metadata` is merged key by "
+        "key, null removes a key. `settings` are merged deeply, and what would result is checked as a whole: an "
+        "unknown or wrong field is a 400 that names it, such as `settings.audio.bitrate_kbps`. What changes nothing "
+        "leaves `updated_at` and the audit trail as they are.",
+        tag=TAG,
+        access=WRITE,
+        takes=fleet_model.UpdateDevice,
+        handler=update_device,
+        answers={200: model.Device},
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/devices/{device_id}",
+        summary="Delete a device",
+        description="Unbinds the device, revokes its token and cancels its open commands; it is not wiped. The record "
+        "is kept and can be restored; until then every other call on it is a 404. While a factory reset is open the "
+        "answer is 409 `reset_pending`.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.Empty,
+        handler=delete_device,
+        answers={200: model.Device},
+        conflicts=("reset_pending",),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/devices/{device_id}/restore",
+        summary="Restore a deleted device",
+        description="Brings it back as it was, unbound. A device that is not deleted stays as it is.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.Empty,
+        handler=restore_device,
+        answers={200: model.Device},
+    ),
+)

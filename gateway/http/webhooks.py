@@ -1,0 +1,222 @@
+"""Operations on webhooks and their deliveries (contract, section 5)."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from gateway import ids, model, webhooks, webhooks_model
+from gateway.clock import to_rfc3339
+from gateway.http.devices import bad_cursor
+from gateway.http.operation import Access, Answer, AnyOperation, Call, Operation
+from gateway.store import Row, Tx, View, deliveries
+from gateway.store import webhooks as sql
+
+TAG: Final = "webhooks"
+TEST: Final = "webhook.test"
+READ: Final = Access(scope="webhooks:read")
+WRITE: Final = Access(scope="webhooks:write")
+_SECOND_MS: Final = 1_000
+
+
+async def create_webhook(call: Call, body: webhooks_model.CreateWebhook) -> Answer:
+    """``POST /v1/webhooks``."""
+
+    def create(tx: Tx) -> Answer:
+        row, secret = webhooks.create(tx, call.project_id, body)
+        return Answer(webhooks_model.CreatedWebhook(**sql.fields(row), secret=secret), status=201)
+
+    return await call.commit(create)
+
+
+async def list_webhooks(call: Call, query: webhooks_model.ListWebhooks) -> Answer:
+    """``GET /v1/webhooks``."""
+    if query.cursor is not None and not ids.is_id(ids.WEBHOOK, query.cursor):
+        raise bad_cursor()
+    rows = await call.services.store.read(lambda view: sql.page(view, call.project_id, query))
+    page = rows[: query.limit]
+    more = len(rows) > len(page)
+    return Answer(
+        webhooks_model.WebhookList(
+            data=[sql.to_model(row) for row in page], has_more=more, next_cursor=page[-1]["id"] if more else None
+        )
+    )
+
+
+async def get_webhook(call: Call, _: model.Empty) -> Answer:
+    """``GET /v1/webhooks/{webhook_id}``."""
+    return Answer(sql.to_model(await call.services.store.read(lambda view: _find(view, call))))
+
+
+def _find(view: View, call: Call) -> Row:
+    return webhooks.require(view, call.project_id, call.path["webhook_id"])
+
+
+async def update_webhook(call: Call, body: webhooks_model.UpdateWebhook) -> Answer:
+    """``PATCH /v1/webhooks/{webhook_id}``."""
+    return await call.commit(
+        lambda tx: Answer(sql.to_model(webhooks.update(tx, call.project_id, call.path["webhook_id"], body)))
+    )
+
+
+async def delete_webhook(call: Call, _: model.Empty) -> Answer:
+    """``DELETE /v1/webhooks/{webhook_id}``."""
+    return await call.commit(
+        lambda tx: Answer(sql.to_model(webhooks.delete(tx, call.project_id, call.path["webhook_id"])))
+    )
+
+
+async def send_test_event(call: Call, _: model.Empty) -> Answer:
+    """``POST /v1/webhooks/{webhook_id}/test``: sends while the caller waits; nothing of it is written down."""
+    webhook = await call.services.store.read(lambda view: _find(view, call))
+    event, started = _test_event(call, webhook), time.perf_counter()
+    outcome = await call.services.sender.send(webhook["url"], webhook["secret"], event)
+    return Answer(
+        webhooks_model.WebhookTest(
+            delivered=outcome.delivered,
+            response_status=outcome.response_status,
+            response_body=outcome.response_body,
+            error=outcome.error,
+            duration_ms=round((time.perf_counter() - started) * _SECOND_MS),
+            event=event,
+        )
+    )
+
+
+def _test_event(call: Call, webhook: Row) -> model.Event:
+    context = call.services.store.context
+    now = context.clock()
+    return model.Event(
+        id=context.ids.new(ids.EVENT, now),
+        type=TEST,
+        created_at=to_rfc3339(now),
+        data={"webhook_id": webhook["id"], "actor": call.actor},
+    )
+
+
+async def list_deliveries(call: Call, query: webhooks_model.ListDeliveries) -> Answer:
+    """``GET /v1/webhooks/{webhook_id}/deliveries``."""
+    rows = await call.services.store.read(lambda view: _deliveries(view, call, query))
+    page = rows[: query.limit]
+    more = len(rows) > len(page)
+    return Answer(
+        webhooks_model.DeliveryList(
+            data=[deliveries.to_model(row) for row in page], has_more=more, next_cursor=page[-1]["id"] if more else None
+        )
+    )
+
+
+def _deliveries(view: View, call: Call, query: webhooks_model.ListDeliveries) -> list[Row]:
+    webhook = _find(view, call)
+    if query.cursor is not None and deliveries.find(view, webhook["id"], query.cursor) is None:
+        raise bad_cursor()
+    return deliveries.page(view, webhook["id"], query)
+
+
+async def replay_delivery(call: Call, _: model.Empty) -> Answer:
+    """``POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay``."""
+    webhook_id, delivery_id = call.path["webhook_id"], call.path["delivery_id"]
+    return await call.commit(
+        lambda tx: Answer(deliveries.to_model(webhooks.replay(tx, call.project_id, webhook_id, delivery_id)))
+    )
+
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = (
+    Operation(
+        method="POST",
+        path="/v1/webhooks",
+        summary="Create a webhook",
+        description="What happens from now on is sent to `url` as a POST of the event as JSON, at least once, signed "
+        "with the `secret` that is shown this once. Any 2xx within 30 s is success; else it is tried again after "
+        "1 min, 5 min, 30 min, 2 h and 8 h, and then marked `failed`. Redirects are not followed. Private addresses "
+        "are refused unless the setting `webhook_allow_private` is on. A project may have 50.",
+        tag=TAG,
+        access=WRITE,
+        takes=webhooks_model.CreateWebhook,
+        handler=create_webhook,
+        answers={201: webhooks_model.CreatedWebhook},
+        conflicts=("webhook_limit_reached",),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/webhooks",
+        summary="List webhooks",
+        description="The webhooks of the project, newest first. The page after this one starts at `next_cursor`.",
+        tag=TAG,
+        access=READ,
+        takes=webhooks_model.ListWebhooks,
+        handler=list_webhooks,
+        answers={200: webhooks_model.WebhookList},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/webhooks/{webhook_id}",
+        summary="Get a webhook",
+        description="Without its secret, which nobody gets to see again.",
+        tag=TAG,
+        access=READ,
+        takes=model.Empty,
+        handler=get_webhook,
+        answers={200: webhooks_model.Webhook},
+    ),
+    Operation(
+        method="PATCH",
+        path="/v1/webhooks/{webhook_id}",
+        summary="Change a webhook",
+        description="What is left out stays. While `enabled` is false nothing is sent; what happens then is left out, "
+        "and what waited for another try goes on when it is switched on again.",
+        tag=TAG,
+        access=WRITE,
+        takes=webhooks_model.UpdateWebhook,
+        handler=update_webhook,
+        answers={200: webhooks_model.Webhook},
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/webhooks/{webhook_id}",
+        summary="Delete a webhook",
+        description="Nothing is sent any more, and the record of its deliveries goes. Answers what it was.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.Empty,
+        handler=delete_webhook,
+        answers={200: webhooks_model.Webhook},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/webhooks/{webhook_id}/test",
+        summary="Test a webhook",
+        description="Sends an event of the type `webhook.test` now, also while the webhook is switched off, and "
+        "answers what came back, within some 30 s. It is tried once and not kept.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.Empty,
+        handler=send_test_event,
+        answers={200: webhooks_model.WebhookTest},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/webhooks/{webhook_id}/deliveries",
+        summary="List the deliveries of a webhook",
+        description="Those of the newest events first; they are kept for 30 days (setting `delivery_history_days`). "
+        "The page after this one starts at `next_cursor`.",
+        tag=TAG,
+        access=READ,
+        takes=webhooks_model.ListDeliveries,
+        handler=list_deliveries,
+        answers={200: webhooks_model.DeliveryList},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay",
+        summary="Replay a delivery",
+        description="Sends the event again, at once and with all its tries, whatever became of it before. Its "
+        "`webhook-id` is the same.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.Empty,
+        handler=replay_delivery,
+        answers={200: webhooks_model.Delivery},
+        conflicts=("webhook_disabled",),
+    ),
+)

@@ -1,0 +1,1 @@
+"""What the gateway tells others of its own accord: webhooks."""

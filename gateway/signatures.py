@@ -1,0 +1,47 @@
+"""How a webhook is signed (contract, section 5), so that its receiver knows who sent it, and that nobody changed it.
+
+Two signatures, since receivers may know either. The secret is shown as ``whsec_`` and the base64 of 24 random bytes.
+
+- ``webhook-signature`` (https://www.standardwebhooks.com): ``v1,`` and the base64 of the HMAC-SHA256 of
+  ``{id}.{timestamp}.{body}``; the key is the 24 bytes, which is what libraries for it make of the secret.
+- ``X-Bota-Signature``: ``v1=`` and the hexadecimal HMAC-SHA256 of ``{timestamp}.{body}``; the key is the secret as it
+  was shown, with ``whsec_``, in ASCII.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from typing import TYPE_CHECKING, Final
+
+from gateway.credentials import WEBHOOK_SECRET
+
+if TYPE_CHECKING:
+    from gateway.entropy import Entropy
+
+_RANDOM_BYTES: Final = 24
+
+
+def mint_key(entropy: Entropy) -> bytes:
+    """The key of a new webhook: 192 random bits."""
+    return entropy(_RANDOM_BYTES)
+
+
+def secret(key: bytes) -> str:
+    """The secret as its owner gets it, once."""
+    return WEBHOOK_SECRET + base64.b64encode(key).decode()
+
+
+def headers(key: bytes, event_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """What goes with ``body``; ``timestamp`` is in Unix seconds, of the attempt and not of the event."""
+    stamped = f"{timestamp}.".encode() + body
+    standard = hmac.digest(key, f"{event_id}.".encode() + stamped, "sha256")
+    own = hmac.digest(secret(key).encode(), stamped, "sha256")
+    return {
+        "webhook-id": event_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": f"v1,{base64.b64encode(standard).decode()}",
+        "X-Bota-Event-Id": event_id,
+        "X-Bota-Timestamp": str(timestamp),
+        "X-Bota-Signature": f"v1={own.hex()}",
+    }

@@ -1,0 +1,214 @@
+"""Copies of the registry: taken while a gateway serves, checked before they count, put back while none runs.
+
+A copy is one plain file (no write-ahead log beside it), readable by its owner alone.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gateway.clock import to_rfc3339
+from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
+from gateway.store.database import DATABASE_NAME, View, connect, create_private
+from gateway.store.lock import alone, exclusive
+from gateway.store.schema import steps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SIDES: Final = ("-wal", "-shm", "-journal")
+_CHECKED: Final = "integrity_check(10)"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a registry holds, so that a person can tell two apart; ``last_event_at``: RFC 3339."""
+
+    gateway_id: str
+    devices: int
+    keys: int
+    last_event_at: str | None
+
+
+def require_registry(data_dir: Path) -> Path:
+    """The database file of this data directory.
+
+    Raises:
+        NotFoundError: it has none.
+    """
+    file = data_dir / DATABASE_NAME
+    if not file.exists():
+        raise NotFoundError(
+            f"There is no registry in {data_dir}. Name the gateway's data directory with --data-dir (or "
+            "GATEWAY_DATA_DIR); 'gateway serve' makes a new one."
+        )
+    return file
+
+
+def contents(file: Path) -> Contents:
+    """What the registry in this file holds, after a check of all of it.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InvalidRequestError: it is damaged, no registry, or of a newer gateway.
+    """
+    if not file.is_file():
+        raise NotFoundError(f"There is no file {file}. Check the path.")
+    try:
+        with closing(connect(file, read_only=True)) as connection:
+            return _checked(View(connection), file)
+    except (StoreError, sqlite3.Error) as error:
+        raise InvalidRequestError(
+            f"{file} is no registry that can be read ({error.__cause__ or error}). Use another backup."
+        ) from error
+
+
+def _checked(view: View, file: Path) -> Contents:
+    problems = [row[0] for row in view.all(f"PRAGMA {_CHECKED}")]
+    if problems != ["ok"] or view.all("PRAGMA foreign_key_check"):
+        raise InvalidRequestError(f"{file} is damaged ({problems[0]}). Use another backup.")
+    applied = {row[0] for row in view.all("SELECT name FROM _sqlite_migrations WHERE migration_set = 'gateway'")}
+    if newer := sorted(applied - set(steps())):
+        raise InvalidRequestError(
+            f"{file} was written by a newer gateway (it has {newer[-1]}). Install that version, then restore."
+        )
+    gateway_id = view.value("SELECT value FROM meta WHERE key = 'gateway_id'")
+    if gateway_id is None:
+        raise InvalidRequestError(f"{file} is a database, and no gateway's registry. Use a file that 'backup' made.")
+    newest = view.value("SELECT max(created_at) FROM events")
+    return Contents(
+        gateway_id,
+        view.value("SELECT count(*) FROM devices WHERE deleted_at IS NULL"),
+        view.value("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL"),
+        None if newest is None else to_rfc3339(newest),
+    )
+
+
+def backup(data_dir: Path, target: Path, *, replace: bool = False) -> Contents:
+    """Write a checked copy of the registry to ``target``, also while a gateway serves; what is in it.
+
+    Raises:
+        NotFoundError: there is no registry.
+        ConflictError: ``target`` is there already, and ``replace`` is not set.
+        InvalidRequestError: the copy is damaged, so the registry is; ``target`` was not written.
+        StoreError: it cannot be written.
+    """
+    source = require_registry(data_dir)
+    if target.is_dir():
+        raise ConflictError("is_a_directory", f"{target} is a directory. Name the file to write in it.")
+    if target.exists() and not replace:
+        raise _already_there(target)
+    if target.resolve() == source.resolve():
+        raise ConflictError("same_file", f"{target} is the registry itself. Name another file.")
+    with _draft(source, target) as draft:
+        found = contents(draft)
+        _put(draft, target, replace=replace)
+    return found
+
+
+def _already_there(target: Path) -> ConflictError:
+    return ConflictError("file_exists", f"{target} is there already. Name another file, or add --force to replace it.")
+
+
+@contextmanager
+def _draft(source: Path, target: Path) -> Iterator[Path]:
+    """A copy beside ``target``, which is gone after the block wherever that ends."""
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        create_private(draft)
+        _copy(source, draft)
+        yield draft
+    except OSError as error:
+        raise StoreError(
+            f"{target} cannot be written ({error.strerror}). Check the path, its rights and room."
+        ) from error
+    finally:
+        for side in ("", *_SIDES):
+            with suppress(OSError):
+                Path(f"{draft}{side}").unlink()
+
+
+def _copy(source: Path, draft: Path) -> None:
+    """All pages in one step, so that what is written meanwhile neither gets in between nor has to wait."""
+    try:
+        with closing(connect(source, read_only=True)) as old, closing(sqlite3.connect(draft)) as new:
+            old.backup(new)
+            new.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"The registry {source} cannot be copied to {draft.parent} ({error}). Check its rights and room."
+        ) from error
+    _sync(draft)
+
+
+def _put(draft: Path, target: Path, *, replace: bool) -> None:
+    if not replace:
+        try:  # a file that came meanwhile is not replaced either
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        except FileExistsError as error:
+            raise _already_there(target) from error
+    draft.replace(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def restore(data_dir: Path, source: Path) -> Path | None:
+    """Put a copy in the place of the registry; where the old registry lies now, if there was one.
+
+    At no instant is there a directory without a registry: a gateway that starts would make a new one.
+
+    Raises:
+        AlreadyRunningError: a gateway runs on the data directory.
+        NotFoundError, InvalidRequestError: ``source`` is not there, or not good.
+        StoreError: the directory cannot be written, or another program has the registry open.
+    """
+    contents(source)
+    with exclusive(data_dir), alone(data_dir):
+        file = data_dir / DATABASE_NAME
+        if file.exists() and source.resolve() == file.resolve():
+            raise ConflictError("same_file", f"{source} is the registry itself. Name the backup to restore.")
+        with _draft(source, file) as draft:
+            contents(draft)
+            aside = _set_aside(file) if file.exists() else None
+            draft.replace(file)
+            _sync(data_dir)
+    return aside
+
+
+def _set_aside(file: Path) -> Path:
+    """The old registry gets a second name, with all that its log holds; the log must not meet the new one."""
+    stamp = to_rfc3339(int(file.stat().st_mtime * 1000)).replace(":", "").replace("-", "")
+    aside = file.with_name(f"{file.name}.{stamp}-{secrets.token_hex(2)}")
+    try:
+        with closing(sqlite3.connect(file, isolation_level=None, timeout=1)) as connection:
+            left = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+            raise _in_use(file) from error
+        left = "damaged"
+    if left == "wal":
+        raise _in_use(file)
+    for side in _SIDES:  # only a damaged one still has them
+        with suppress(FileNotFoundError):
+            Path(f"{file}{side}").rename(f"{aside}{side}")
+    os.link(file, aside)
+    return aside
+
+
+def _in_use(file: Path) -> StoreError:
+    return StoreError(
+        f"Another program has {file} open ('gateway' itself, or sqlite3). Nothing was changed. Try again when it ends."
+    )

@@ -1,0 +1,168 @@
+"""SQL of deliveries: which event goes to which webhook, and how far that is.
+
+The audit trail itself is the outbox: each webhook has a cursor over ``events.seq``, and a row is made here only when
+the worker picks an event up. A delivery ends with its event and with its webhook.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway import ids
+from gateway.clock import to_rfc3339
+from gateway.store.devices import moment
+from gateway.webhooks_model import Delivery, ListDeliveries
+
+if TYPE_CHECKING:
+    from gateway.store.database import Row, Tx, View
+
+_FROM = "FROM deliveries d JOIN events e ON e.seq = d.event_seq"
+_COLUMNS = "d.*, e.id AS event_id, e.type AS event_type"
+
+
+def with_work(view: View, now: int) -> list[str]:
+    """Ids of the webhooks that have events to be picked up, or a delivery that is due."""
+    rows = view.all(
+        """SELECT w.id FROM webhooks w WHERE w.enabled AND (
+            EXISTS (SELECT 1 FROM events e WHERE e.project_id = w.project_id AND e.seq > w.cursor)
+            OR EXISTS (SELECT 1 FROM deliveries d
+                WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.next_attempt_at <= ?))""",
+        now,
+    )
+    return [row["id"] for row in rows]
+
+
+def next_due(view: View, now: int) -> int | None:
+    """When the next delivery that is not due yet will be (milliseconds since the epoch)."""
+    due: int | None = view.value(
+        """SELECT min((SELECT min(d.next_attempt_at) FROM deliveries d
+                WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.next_attempt_at > ?))
+            FROM webhooks w WHERE w.enabled""",
+        now,
+    )
+    return due
+
+
+def due(view: View, webhook_id: str, now: int) -> Row | None:
+    """The delivery that has been due the longest, with its event, and ``url`` and ``secret`` of its webhook."""
+    return view.one(
+        f"""SELECT {_COLUMNS}, e.created_at AS event_created_at, e.data, w.url, w.secret
+            {_FROM} JOIN webhooks w ON w.id = d.webhook_id
+            WHERE d.webhook_id = ? AND w.enabled AND d.status = 'pending' AND d.next_attempt_at <= ?
+            ORDER BY d.next_attempt_at, d.rowid LIMIT 1""",
+        webhook_id,
+        now,
+    )
+
+
+def unread(view: View, webhook: Row, limit: int) -> list[Row]:
+    """``seq`` and ``type`` of the project's next events after the webhook's cursor, oldest first."""
+    return view.all(
+        "SELECT seq, type FROM events WHERE project_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+        webhook["project_id"],
+        webhook["cursor"],
+        limit,
+    )
+
+
+def webhook(view: View, webhook_id: str) -> Row | None:
+    """A webhook of any project, if it is switched on."""
+    return view.one("SELECT * FROM webhooks WHERE id = ? AND enabled", webhook_id)
+
+
+def pick_up(tx: Tx, webhook_id: str, seq: int) -> None:
+    """This event goes to this webhook, at once."""
+    tx.run(
+        """INSERT INTO deliveries (id, webhook_id, event_seq, status, attempts, next_attempt_at, created_at)
+            VALUES (?, ?, ?, 'pending', 0, ?, ?)""",
+        tx.new_id(ids.DELIVERY),
+        webhook_id,
+        seq,
+        tx.now,
+        tx.now,
+    )
+
+
+def set_cursor(tx: Tx, webhook_id: str, seq: int) -> None:
+    """Everything up to here has been picked up."""
+    tx.run("UPDATE webhooks SET cursor = ? WHERE id = ?", seq, webhook_id)
+
+
+def settle(
+    tx: Tx,
+    delivery_id: str,
+    *,
+    status: str,
+    response_status: int | None,
+    error: str | None,
+    next_attempt_at: int | None,
+) -> None:
+    """Write down how a try ended."""
+    tx.run(
+        """UPDATE deliveries SET status = ?, attempts = attempts + 1, response_status = ?, error = ?,
+            next_attempt_at = ?, last_attempt_at = ? WHERE id = ?""",
+        status,
+        response_status,
+        error,
+        next_attempt_at,
+        tx.now,
+        delivery_id,
+    )
+
+
+def replay(tx: Tx, delivery_id: str) -> None:
+    """Send it again, at once and with all its tries."""
+    tx.news = True
+    tx.run(
+        "UPDATE deliveries SET status = 'pending', attempts = 0, next_attempt_at = ? WHERE id = ?", tx.now, delivery_id
+    )
+
+
+def find(view: View, webhook_id: str, delivery_id: str) -> Row | None:
+    """A delivery to this webhook."""
+    return view.one(
+        f"SELECT {_COLUMNS} {_FROM} WHERE d.id = ? AND d.webhook_id = ?",
+        delivery_id,
+        webhook_id,
+    )
+
+
+def page(view: View, webhook_id: str, query: ListDeliveries) -> list[Row]:
+    """One row more than ``query.limit`` when there are more, those of the newest events first."""
+    return view.all(
+        f"""SELECT {_COLUMNS} {_FROM} WHERE d.webhook_id = ?1 AND d.status = coalesce(?2, d.status)
+            AND (?3 IS NULL OR d.event_seq < (SELECT event_seq FROM deliveries WHERE id = ?3 AND webhook_id = ?1))
+            ORDER BY d.event_seq DESC LIMIT ?4""",  # noqa: S608 - constants
+        webhook_id,
+        query.status,
+        query.cursor,
+        query.limit + 1,
+    )
+
+
+def to_model(row: Row) -> Delivery:
+    """A row as the API shows it."""
+    return Delivery(
+        id=row["id"],
+        webhook_id=row["webhook_id"],
+        event_id=row["event_id"],
+        event_type=row["event_type"],
+        status=row["status"],
+        attempts=row["attempts"],
+        response_status=row["response_status"],
+        error=row["error"],
+        next_attempt_at=moment(row["next_attempt_at"]),
+        last_attempt_at=moment(row["last_attempt_at"]),
+        created_at=to_rfc3339(row["created_at"]),
+    )
+
+
+def prune(tx: Tx, before: int, limit: int) -> int:
+    """Drop those of the ``limit`` oldest deliveries that are older than ``before``; how many went."""
+    return tx.run(
+        """DELETE FROM deliveries WHERE rowid IN
+            (SELECT rowid FROM (SELECT rowid, created_at FROM deliveries ORDER BY rowid LIMIT ?)
+                WHERE created_at < ?)""",
+        limit,
+        before,
+    ).rowcount

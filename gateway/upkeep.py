@@ -1,0 +1,83 @@
+"""What people change of a device, other than its binding: name, firmware version, metadata, settings."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from gateway import device_settings
+from gateway.errors import InvalidRequestError
+from gateway.lifecycle import require
+from gateway.model import MAX_DOCUMENT_BYTES
+from gateway.store import Row, Tx, events
+from gateway.store import devices as sql
+
+if TYPE_CHECKING:
+    from gateway.fleet_model import UpdateDevice
+
+Properties = dict[str, Any]
+
+
+def update(tx: Tx, project_id: str, device_id: str, change: UpdateDevice, actor: str) -> Row:
+    """Merge a change into the device; one that changes nothing leaves no event and no new ``updated_at``.
+
+    Raises:
+        InvalidRequestError: the settings that would result are not valid, or the metadata too large.
+    """
+    device = require(tx, project_id, device_id)
+    before = _properties(device)
+    after = before | _wanted(before, change)
+    if _text(after) == _text(before):
+        return device
+    sql.store_properties(tx, device["pk"], **after)
+    events.record(tx, device, "device.updated", actor, **_changes(before, after))
+    return sql.by_pk(tx, device["pk"])
+
+
+def _properties(device: Row) -> Properties:
+    return {
+        "name": device["name"],
+        "firmware_version": device["firmware_version"],
+        "metadata": None if device["metadata"] is None else json.loads(device["metadata"]),
+        "settings": json.loads(device["settings"]),
+    }
+
+
+def _wanted(before: Properties, change: UpdateDevice) -> Properties:
+    wanted = {name: getattr(change, name) for name in change.model_fields_set}
+    if wanted.get("metadata") is not None:
+        wanted["metadata"] = _merged(before["metadata"], wanted["metadata"])
+    if "settings" in wanted:
+        wanted["settings"] = device_settings.changed(before["settings"], wanted["settings"])
+    return wanted
+
+
+def _merged(known: Properties | None, change: Properties) -> Properties | None:
+    merged = {key: value for key, value in ((known or {}) | change).items() if value is not None or key not in change}
+    if known is None and not merged:
+        return None  # null until set
+    size = len(json.dumps(merged, ensure_ascii=False).encode())
+    if size > MAX_DOCUMENT_BYTES:
+        raise InvalidRequestError(
+            f"metadata: would have {size} bytes of JSON with what is there already; {MAX_DOCUMENT_BYTES} are the "
+            "limit. Remove keys by setting them to null.",
+            details={"field": "metadata"},
+        )
+    return merged
+
+
+def _changes(before: Properties, after: Properties) -> Properties:
+    """What an event tells: new values, of metadata and settings only those keys that are others now."""
+    facts = {name: after[name] for name in after if _text(after[name]) != _text(before[name])}
+    if facts.get("metadata") is not None:
+        old, new = before["metadata"] or {}, after["metadata"]
+        keys = [key for key in old | new if _text(old.get(key)) != _text(new.get(key))]
+        facts["metadata"] = {key: new.get(key) for key in keys}
+    if "settings" in facts:
+        old, new = (device_settings.with_defaults(each["settings"]) for each in (before, after))
+        facts["settings"] = device_settings.difference(old, new)
+    return facts
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)  # to Python 1, 1.0 and true are the same

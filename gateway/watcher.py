@@ -1,0 +1,51 @@
+"""Notices what other processes have committed: the command line writes to the same registry (``gateway devices …``).
+
+The store rings the bells after its own commits. Those of others show in the highest numbers that outbox and events
+ever gave, which is two look-ups, a few times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from gateway.errors import StoreError
+from gateway.outbox import Bells
+from gateway.store import Store, View
+
+log = structlog.get_logger()
+
+INTERVAL_SECONDS: Final = 0.25
+
+
+class Watcher:
+    """Rings the bells of the outbox and of events when either has grown; own commits are rung once more by it."""
+
+    def __init__(self, store: Store, bells: Bells) -> None:
+        self._store = store
+        self._bells = bells
+        self._seen: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except StoreError as error:
+                log.warning("watcher.not_read", reason=error.message)
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def look(self) -> None:
+        """Ring for what has come since the last look."""
+        before, self._seen = self._seen, await self._store.read(_numbers)
+        if self._seen.get("outbox") != before.get("outbox"):
+            self._bells.committed()
+        if self._seen.get("events") != before.get("events"):
+            self._bells.recorded()
+
+
+def _numbers(view: View) -> dict[str, int]:
+    rows = view.all("SELECT name, seq FROM sqlite_sequence WHERE name IN ('outbox', 'events')")
+    return {row["name"]: row["seq"] for row in rows}

@@ -1,0 +1,166 @@
+"""What may happen to a webhook and to a delivery: a verb a function, a function a transaction (contract, section 5)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from gateway import signatures
+from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
+from gateway.store import Row, Tx, View, deliveries
+from gateway.store import webhooks as sql
+from gateway.targets import check_url
+from gateway.webhooks_model import EVERY, CreateWebhook, UpdateWebhook
+
+MOST_PER_PROJECT: Final = 50
+TRIES_AT: Final = (0, 60, 300, 1_800, 7_200, 28_800)
+"""Seconds after the first try at which a delivery is tried (contract, section 5)."""
+
+_SECOND_MS: Final = 1_000
+_DAY_MS: Final = 86_400_000
+_PRUNED_AT_ONCE: Final = 5_000
+_PICKED_AT_ONCE: Final = 100
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a try ended: the status of the answer, if there was one, and why it failed, if it did."""
+
+    response_status: int | None = None
+    response_body: str | None = None
+    error: str | None = None
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the receiver took it."""
+        return self.error is None
+
+
+def create(tx: Tx, project_id: str, body: CreateWebhook) -> tuple[Row, str]:
+    """A new webhook, and its secret.
+
+    Raises:
+        InvalidRequestError: the gateway does not send to such a URL.
+        ConflictError: ``webhook_limit_reached``.
+    """
+    _require_url(tx, body.url)
+    if sql.count(tx, project_id) >= MOST_PER_PROJECT:
+        raise ConflictError(
+            "webhook_limit_reached",
+            f"This project has {MOST_PER_PROJECT} webhooks, which is the limit. Delete one that is not needed "
+            "(DELETE /v1/webhooks/{id}), or let one take more types of events.",
+            details={"limit": MOST_PER_PROJECT},
+        )
+    key = signatures.mint_key(tx.entropy)
+    webhook_id = sql.insert(tx, project_id, body, key)
+    return require(tx, project_id, webhook_id), signatures.secret(key)
+
+
+def _require_url(tx: Tx, url: str) -> None:
+    try:
+        check_url(url, allow_private=tx.rules.webhook_allow_private)
+    except ValueError as error:
+        message = f"{error}."
+        raise InvalidRequestError(
+            f"url: {message}", details={"field": "url", "problems": [{"field": "url", "message": message}]}
+        ) from error
+
+
+def require(view: View, project_id: str, webhook_id: str) -> Row:
+    """The webhook, or a 404 that tells nothing of other projects."""
+    row = sql.find(view, project_id, webhook_id)
+    if row is None:
+        raise NotFoundError(
+            f"There is no webhook '{webhook_id[:80]}' in this project. GET /v1/webhooks lists those there are."
+        )
+    return row
+
+
+def update(tx: Tx, project_id: str, webhook_id: str, body: UpdateWebhook) -> Row:
+    """Change what is given. What happened while a webhook was switched off is left out.
+
+    Raises:
+        InvalidRequestError: the gateway does not send to such a URL.
+    """
+    webhook, changes = require(tx, project_id, webhook_id), body.changes
+    if "url" in changes:
+        _require_url(tx, body.url)
+    sql.update(tx, webhook_id, changes)
+    if changes.get("enabled") and not webhook["enabled"]:
+        sql.skip_to_now(tx, webhook_id)
+    return require(tx, project_id, webhook_id)
+
+
+def delete(tx: Tx, project_id: str, webhook_id: str) -> Row:
+    """Drop a webhook with its deliveries; the webhook as it was."""
+    webhook = require(tx, project_id, webhook_id)
+    sql.delete(tx, webhook_id)
+    return webhook
+
+
+def require_delivery(view: View, webhook: Row, delivery_id: str) -> Row:
+    """The delivery to this webhook, or a 404."""
+    row = deliveries.find(view, webhook["id"], delivery_id)
+    if row is None:
+        raise NotFoundError(
+            f"This webhook has no delivery '{delivery_id[:80]}', or it is no longer kept. "
+            f"GET /v1/webhooks/{webhook['id']}/deliveries lists those there are."
+        )
+    return row
+
+
+def replay(tx: Tx, project_id: str, webhook_id: str, delivery_id: str) -> Row:
+    """Send an event again, at once and with all its tries; its id and so its ``webhook-id`` stay.
+
+    Raises:
+        ConflictError: ``webhook_disabled``.
+    """
+    webhook = require(tx, project_id, webhook_id)
+    require_delivery(tx, webhook, delivery_id)
+    if not webhook["enabled"]:
+        raise ConflictError(
+            "webhook_disabled",
+            f"The webhook is switched off, so nothing is sent. Switch it on first (PATCH /v1/webhooks/{webhook_id} "
+            'with "enabled": true).',
+        )
+    deliveries.replay(tx, delivery_id)
+    return require_delivery(tx, webhook, delivery_id)
+
+
+def pick_up(tx: Tx, webhook_id: str) -> bool:
+    """Make deliveries of the next events that this webhook wants; whether there were any events to look at.
+
+    The cursor moves in the same transaction, so each event is picked up once, whenever the process dies.
+    """
+    webhook = deliveries.webhook(tx, webhook_id)
+    events = [] if webhook is None else deliveries.unread(tx, webhook, _PICKED_AT_ONCE)
+    if webhook is None or not events:
+        return False
+    wanted = set(json.loads(webhook["events"]))
+    for event in events:
+        if EVERY in wanted or event["type"] in wanted:
+            deliveries.pick_up(tx, webhook_id, event["seq"])
+    deliveries.set_cursor(tx, webhook_id, events[-1]["seq"])
+    return True
+
+
+def settle(tx: Tx, delivery: Row, outcome: Outcome) -> None:
+    """Write down how a try ended, and when the next one is; after the last the delivery is ``failed`` and kept."""
+    tries = delivery["attempts"] + 1
+    more = not outcome.delivered and tries < len(TRIES_AT)
+    # The distance to the next try counts from this one: after a standstill they do not all come at once.
+    pause = (TRIES_AT[tries] - TRIES_AT[tries - 1]) * _SECOND_MS if more else 0
+    deliveries.settle(
+        tx,
+        delivery["id"],
+        status="delivered" if outcome.delivered else "pending" if more else "failed",
+        response_status=outcome.response_status,
+        error=outcome.error,
+        next_attempt_at=tx.now + pause if more else None,
+    )
+
+
+def prune(tx: Tx) -> int:
+    """Drop deliveries that are older than the settings keep, a few thousand at a time; how many went."""
+    return deliveries.prune(tx, tx.now - tx.rules.delivery_history_days * _DAY_MS, _PRUNED_AT_ONCE)

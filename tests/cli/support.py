@@ -1,0 +1,49 @@
+"""The command line inside the test's process, on a data directory of its own."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.cli import main
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed."""
+
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The cells of a table, its heading left out; cells are two spaces apart."""
+        return [[cell for cell in line.split("  ") if cell] for line in self.out.splitlines()[1:]]
+
+
+class Cli:
+    """Runs commands on one data directory."""
+
+    def __init__(self, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.data_dir = data_dir
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str, code: int = 0) -> Said:
+        """Run a command that has to end with this code."""
+        self._capsys.readouterr()
+        ended = main([*arguments, "--data-dir", str(self.data_dir)])
+        said = Said(*self._capsys.readouterr())
+        assert ended == code, f"{ended}: {said.out}{said.err}"
+        return said
+
+    def json(self, *arguments: str) -> Any:
+        """What a command prints for machines."""
+        return json.loads(self(*arguments, "--json").out)
+
+    def bound(self, serial: str = "BP-1", end_user_id: str = "eu_1") -> dict[str, Any]:
+        """A device just bound."""
+        device = self.json("devices", "register", serial)
+        bound: dict[str, Any] = self.json("devices", "bind", device["id"], end_user_id)
+        return bound

@@ -1,0 +1,183 @@
+"""``gateway devices``, ``commands`` and ``events`` on a data directory, where no gateway runs."""
+
+import json
+from contextlib import closing
+
+import pytest
+
+from cli.support import Cli
+from gateway.cli.devices import DEVICE
+from gateway.store import View, open_database
+
+
+def test_the_life_of_a_device(cli: Cli) -> None:
+    """Register, bind, command, reset, bound anew: each answer is that of the API, the audit trail says ``cli``."""
+    device = cli.json("devices", "register", "BP-1", "--name", "Ward 3", "--model", "bota_note")
+    assert (device["serial_number"], device["name"], device["model"]) == ("BP-1", "Ward 3", "bota_note")
+    bound = cli.json("devices", "bind", device["id"], "eu_1")
+    assert bound["device_token"].startswith("dtok_")
+    assert (bound["mqtt"]["host"], bound["mqtt"]["port"]) == ("127.0.0.1", 1883)
+    reset = cli.json("devices", "reset", device["id"], "--yes")
+    assert (reset["status"], reset["command"]["status"]) == ("unbound", "pending")
+    cancelled = cli.json("commands", "cancel", device["id"], reset["command"]["id"])
+    assert cancelled["status"] == "cancelled"
+    shown = cli.json("commands", "show", device["id"], reset["command"]["id"])
+    assert shown == cancelled
+    events = [json.loads(line) for line in cli("events", "tail", "--json").out.splitlines()]
+    assert [event["type"] for event in events][:4] == [
+        "device.registered",
+        "device.bound",
+        "device.unbound",
+        "reset.requested",
+    ]
+    assert {event["data"]["actor"] for event in events} == {"cli"}
+
+
+def test_what_is_for_the_broker_waits(cli: Cli) -> None:
+    """No gateway runs: the outbox holds it for the next start, and the person is told that the token is not known."""
+    device = cli.json("devices", "register", "BP-1")
+    said = cli("devices", "bind", device["id"], "eu_1")
+    assert "no gateway runs here" in said.err
+    with closing(open_database(cli.data_dir)) as connection:
+        assert View(connection).value("SELECT count(*) FROM outbox") == 1
+
+
+def test_delete_and_restore(cli: Cli) -> None:
+    """Gone from the list, refused while a reset is open, back unbound."""
+    bound = cli.bound()
+    cli("devices", "reset", bound["id"], "--yes")
+    assert "reset" in cli("devices", "delete", bound["id"], "--yes", code=5).err
+    command = cli.json("commands", "list", bound["id"])[0]
+    cli("commands", "cancel", bound["id"], command["id"])
+    assert cli.json("devices", "delete", bound["id"], "--yes")["deleted_at"]
+    assert cli.json("devices", "list") == []
+    cli("devices", "show", bound["id"], code=4)
+    restored = cli.json("devices", "restore", bound["id"])
+    assert (restored["deleted_at"], restored["status"]) == (None, "unbound")
+
+
+def test_unbind(cli: Cli) -> None:
+    """The binding ends, without a wipe."""
+    bound = cli.bound()
+    assert cli.json("devices", "unbind", bound["id"])["status"] == "unbound"
+    assert cli.json("commands", "list", bound["id"]) == []
+
+
+@pytest.mark.parametrize("verb", ["reset", "delete"])
+def test_what_destroys_asks(cli: Cli, verb: str) -> None:
+    """The question says which device that is; without a terminal and without --yes nothing is done."""
+    bound = cli.bound("BP-7", "eu_42")
+    said = cli("devices", verb, bound["id"], code=2)
+    assert all(fact in said.err for fact in ("BP-7", "eu_42", "--yes", "Nothing was done"))
+    assert cli.json("devices", "show", bound["id"])["status"] == "bound"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_person_can_say_no(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And yes."""
+    bound = cli.bound()
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "n")
+    assert "Nothing was done" in cli("devices", "reset", bound["id"], code=1).err
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "y")
+    assert "pending" in cli("devices", "reset", bound["id"]).out
+
+
+def test_lists_are_read_to_their_end(cli: Cli) -> None:
+    """Over pages of the API, newest first, up to the limit; the person hears that there is more."""
+    made = [cli.json("devices", "register", f"BP-{number}")["id"] for number in range(3)]
+    with closing(open_database(cli.data_dir)) as connection:  # 250 in all, without 247 more calls
+        row = dict(View(connection).all("SELECT * FROM devices")[0])
+        for number in range(247):
+            copy = {**row, "pk": None, "id": f"dev_copy{number}", "serial_number": f"C-{number}"}
+            marks = ", ".join("?" * len(copy))
+            connection.execute(f"INSERT INTO devices ({', '.join(copy)}) VALUES ({marks})", list(copy.values()))  # noqa: S608 - our own columns
+    assert len(cli.json("devices", "list", "--limit", "0")) == 250
+    listed = cli.json("devices", "list", "--limit", "150")
+    assert (len(listed), listed[0]["id"]) == (150, "dev_copy246")
+    assert "more than 249" in cli("devices", "list", "--limit", "249").err
+    assert cli("devices", "list", "--limit", "250").err == ""
+    assert [each["id"] for each in cli.json("devices", "list", "--serial-number", "BP-1")] == [made[1]]
+
+
+def test_filters(cli: Cli) -> None:
+    """Those of the API."""
+    bound = cli.bound("BP-1", "eu_9")
+    cli("devices", "register", "BP-2", "--model", "bota_note")
+    for option, value in (("--status", "bound"), ("--end-user", "eu_9"), ("--model", "bota_pin")):
+        assert [each["id"] for each in cli.json("devices", "list", option, value)] == [bound["id"]]
+    assert len(cli.json("devices", "list", "--connection", "offline")) == 2
+
+
+def test_tables_are_for_people_and_pipes(cli: Cli) -> None:
+    """Each row one line, each id whole, whatever a device is called; nothing in it moves the cursor."""
+    device = cli.json("devices", "register", "BP-1", "--name", "x" * 120)
+    evil = cli.json("devices", "register", "BP-2", "--name", "a\x1b[2Jb\nc")
+    listed = cli("devices", "list")
+    assert len(listed.out.splitlines()) == 3
+    assert [row[0] for row in listed.rows] == [evil["id"], device["id"]]
+    assert "x" * 120 in listed.out
+    assert "\x1b" not in listed.out + cli("devices", "show", evil["id"]).out
+    assert "a\\x1b[2Jb\\x0ac" in listed.out
+
+
+def test_several_projects(cli: Cli) -> None:
+    """A device's own project is found by its id; a list needs one to be named, by id or name."""
+    here = cli.json("devices", "register", "BP-1")
+    north = cli.json("projects", "create", "north")
+    said = cli("devices", "list", code=2)
+    assert "--project" in said.err
+    assert north["id"] in said.err
+    there = cli.json("devices", "register", "BP-1", "--project", "north")
+    assert there["project_id"] == north["id"]
+    for device in (here, there):
+        assert cli.json("devices", "show", device["id"])["project_id"] == device["project_id"]
+    assert [each["id"] for each in cli.json("devices", "list", "--project", north["id"])] == [there["id"]]
+    cli("devices", "show", here["id"], "--project", "north", code=4)
+    cli("devices", "list", "--project", "south", code=4)
+
+
+def test_events_tail(cli: Cli) -> None:
+    """The newest ones, the oldest of them first; of one device, of one type."""
+    one, two = cli.bound("BP-1"), cli.bound("BP-2")
+    lines = cli("events", "tail", "--limit", "2").out.splitlines()
+    assert [two["id"] in line for line in lines] == [True, True]
+    assert "by cli" in lines[0]
+    assert len(cli("events", "tail", "--device", one["id"]).out.splitlines()) == 2
+    assert len(cli("events", "tail", "--type", "device.bound").out.splitlines()) == 2
+    assert cli("events", "tail", "--limit", "0").out == ""
+
+
+def test_ids_are_completed(cli: Cli) -> None:
+    """From the registry, with serial number and name beside them; without one there is nothing to complete."""
+    device = cli.json("devices", "register", "BP-1", "--name", "Ward 3")
+    found = DEVICE.shell_complete(_Context(cli), _Context.PARAM, "dev_")  # type: ignore[arg-type]
+    assert [(item.value, item.help) for item in found] == [(device["id"], "BP-1 Ward 3")]
+    assert DEVICE.shell_complete(_Context(cli), _Context.PARAM, "cmd_") == []  # type: ignore[arg-type]
+    assert DEVICE.shell_complete(_Context(None), _Context.PARAM, "") == []  # type: ignore[arg-type]
+
+
+class _Context:
+    """What a shell has typed so far."""
+
+    PARAM = None
+
+    def __init__(self, cli: Cli | None) -> None:
+        self.params = {"data_dir": str(cli.data_dir) if cli else "/nowhere/at/all", "url": None}
+
+
+def test_the_words_of_the_api_come_through(cli: Cli) -> None:
+    """What it refuses is its own sentence, and the code says of which kind."""
+    bound = cli.bound()
+    assert "Unbind it first" in cli("devices", "bind", bound["id"], "eu_2", code=5).err
+    assert "should" in cli("devices", "bind", bound["id"], "nobody", code=1).err
+    assert "no command" in cli("commands", "cancel", bound["id"], "cmd_0", code=4).err
+    cli("devices", "show", "../../health", code=4)
+
+
+def test_url_without_key(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says which variable is missing; a key without a gateway works on the directory; a wrong URL is said to be one."""
+    assert "GATEWAY_API_KEY" in cli("devices", "list", "--url", "http://127.0.0.1:1", code=2).err
+    monkeypatch.setenv("GATEWAY_API_KEY", "sk_live_000000000000")
+    assert cli.json("devices", "list") == []
+    assert "http://127.0.0.1:8080" in cli("devices", "list", "--url", "127.0.0.1:1", code=2).err
+    assert "No gateway answers" in cli("devices", "list", "--url", "http://127.0.0.1:1", code=1).err

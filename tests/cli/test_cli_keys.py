@@ -1,0 +1,156 @@
+"""``gateway keys`` and ``gateway projects``: what is made, what it opens and until when, and how it is told."""
+
+import time
+from contextlib import closing
+
+import pytest
+
+from cli.support import Cli
+from gateway.store import View, keys, open_database
+
+DAY_MS = 86_400_000
+
+
+def now() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def opens(cli: Cli, secret: str, at: int | None = None) -> bool:
+    """Whether this secret is one that the gateway takes at that instant."""
+    with closing(open_database(cli.data_dir)) as connection:
+        return keys.by_secret(View(connection), secret, now() if at is None else at) is not None
+
+
+def test_a_key_is_shown_once(empty: Cli) -> None:
+    """On stdout alone, so that a script can take it; never again, and nothing of it but its beginning is listed."""
+    made = empty("keys", "create", "--name", "backend")
+    secret = made.out.strip()
+    assert opens(empty, secret)
+    assert secret not in made.err
+    listed = empty("keys", "list")
+    assert secret not in listed.out
+    assert secret[:12] in listed.out
+
+
+def test_a_key_that_expires(cli: Cli) -> None:
+    """Good until then and no longer; the list says so."""
+    key = cli.json("keys", "create", "--name", "short", "--expires-in", "30d")
+    assert opens(cli, key["key"], now() + 30 * DAY_MS - 60_000)
+    assert not opens(cli, key["key"], now() + 30 * DAY_MS + 60_000)
+    assert key["expires_at"] in cli("keys", "list").out
+
+
+def test_expire_moves_the_end(cli: Cli) -> None:
+    """Nearer, to at once, and to never."""
+    key = cli.json("keys", "create", "--name", "k")
+    cli("keys", "expire", "k", "--in", "1d")
+    assert not opens(cli, key["key"], now() + 2 * DAY_MS)
+    cli("keys", "expire", key["id"], "--never")
+    assert opens(cli, key["key"], now() + 3650 * DAY_MS)
+    assert cli.json("keys", "expire", "k", "--in", "0")["state"] in ("active", "expired")  # to the millisecond
+    assert not opens(cli, key["key"], now() + 1_000)
+    assert cli("keys", "expire", "k", code=2).err.startswith("error: Say either --in TIME")
+
+
+def test_rotation_overlaps(cli: Cli) -> None:
+    """The new secret is good at once, the old one for the overlap, the one before that not at all; the id stays."""
+    first = cli.json("keys", "create", "--name", "k", "--scope", "devices:read", "--test")
+    second = cli.json("keys", "rotate", "k", "--overlap", "2h")
+    assert (second["id"], second["scopes"], second["state"]) == (first["id"], ["devices:read"], "rotating")
+    assert second["key"].startswith("rk_test_")
+    assert opens(cli, first["key"])
+    assert opens(cli, second["key"])
+    assert not opens(cli, first["key"], now() + DAY_MS)
+    assert opens(cli, second["key"], now() + DAY_MS)
+    third = cli("keys", "rotate", first["id"])
+    assert "The old secret is good until" in third.err
+    assert [opens(cli, each) for each in (first["key"], second["key"], third.out.strip())] == [False, True, True]
+
+
+def test_rotation_without_overlap(cli: Cli) -> None:
+    """For a secret that got out."""
+    first = cli.json("keys", "create", "--name", "k")
+    said = cli("keys", "rotate", "k", "--overlap", "0")
+    assert "opens nothing any more" in said.err
+    assert [opens(cli, first["key"]), opens(cli, said.out.strip())] == [False, True]
+
+
+def test_revoke(cli: Cli) -> None:
+    """Both secrets of a key that is being rotated are dead at once, for good; again it stays so."""
+    first = cli.json("keys", "create", "--name", "k")
+    second = cli.json("keys", "rotate", "k")
+    assert cli.json("keys", "revoke", "k", "--yes")["state"] == "revoked"
+    assert not opens(cli, first["key"])
+    assert not opens(cli, second["key"])
+    revoked_at = cli.json("keys", "revoke", first["id"], "--yes")["revoked_at"]
+    assert revoked_at == cli.json("keys", "list")[0]["revoked_at"]
+    assert "revoked for good" in cli("keys", "rotate", first["id"], code=5).err
+    assert "revoked for good" in cli("keys", "expire", first["id"], "--never", code=5).err
+
+
+def test_revoke_asks(cli: Cli) -> None:
+    """Without a terminal and without --yes nothing is done, and the line says what to add."""
+    said = cli("keys", "revoke", "backend", code=2)
+    assert "never used" in said.err
+    assert "--yes" in said.err
+    assert cli.json("keys", "list")[0]["state"] == "active"
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(("answer", "code", "state"), [("y", 0, "revoked"), ("n", 1, "active"), ("", 1, "active")])
+def test_revoke_is_answered(cli: Cli, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, state: str) -> None:
+    """At a terminal a person says yes; the enter key alone is no."""
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: answer)
+    cli("keys", "revoke", "backend", code=code)
+    assert cli.json("keys", "list")[0]["state"] == state
+
+
+def test_which_key(cli: Cli) -> None:
+    """By id or by name; a name that two have is no name, nor is one that nobody has."""
+    made = [cli.json("keys", "create", "--name", "twin")["id"] for _ in range(2)]
+    said = cli("keys", "revoke", "twin", "--yes", code=5)
+    assert all(each in said.err for each in made)
+    cli("keys", "revoke", made[0], "--yes")
+    cli("keys", "revoke", "twin", "--yes")  # the only one of that name that is left
+    assert "gateway keys list" in cli("keys", "rotate", "nobody", code=4).err
+
+
+def test_an_expired_key_is_not_rotated(cli: Cli) -> None:
+    """The message says how to give it more time."""
+    secret = cli("keys", "create", "--name", "old", "--expires-in", "0").out.strip()
+    while opens(cli, secret):
+        pass  # the millisecond it expires in has to be over
+    assert "--in 30d" in cli("keys", "rotate", "old", code=5).err
+
+
+@pytest.mark.parametrize("time_given", ["30", "d", "1y", "-1d", "1.5h", "99999999w", ""])
+def test_times_have_units(cli: Cli, time_given: str) -> None:
+    """What is no time is said to be none, with what one looks like."""
+    said = cli("keys", "create", "--name", "k", "--expires-in", time_given, code=2)
+    assert "30d" in said.err or "100 years" in said.err
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 65, "two\nlines", "\x1b[2J"])
+@pytest.mark.parametrize("command", [("keys", "create", "--name"), ("projects", "create")])
+def test_names_are_for_people(cli: Cli, command: tuple[str, ...], name: str) -> None:
+    """Neither empty nor endless, and nothing that a terminal would obey."""
+    assert "printable" in cli(*command, name, code=2).err
+
+
+def test_projects(cli: Cli) -> None:
+    """Each name once; a key is made for one by its id or its name."""
+    project = cli.json("projects", "create", "Clinic North")
+    assert project["id"] in cli("projects", "create", "Clinic North", code=5).err
+    assert [each["name"] for each in cli.json("projects", "list")] == ["default", "Clinic North"]
+    for wanted in (project["id"], "Clinic North"):
+        key = cli.json("keys", "create", "--name", "north", "--project", wanted)
+        assert (key["project_id"], key["project"]) == (project["id"], "Clinic North")
+    assert project["id"] in cli("keys", "create", "--name", "x", "--project", "South", code=4).err
+
+
+@pytest.mark.parametrize("command", [("keys", "list"), ("projects", "list"), ("keys", "rotate", "x")])
+def test_without_a_registry(empty: Cli, command: tuple[str, ...]) -> None:
+    """A directory that has none is named, and none is made in it."""
+    assert "--data-dir" in empty(*command, code=4).err
+    assert not empty.data_dir.exists()

@@ -1,0 +1,90 @@
+"""A writer of a test's own, whose thread can be held, so that what waits for it is known."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway import ids
+from gateway.store import Context, Tx, View, open_database
+from gateway.store.writer import Writer
+
+
+@dataclass
+class Bench:
+    """A writer at work, its connection, and the statements that were begun on it, in order."""
+
+    writer: Writer
+    connection: sqlite3.Connection
+    statements: list[str] = field(default_factory=list)
+
+    @property
+    def commits(self) -> int:
+        """How many there were."""
+        return self.statements.count("COMMIT")
+
+
+@asynccontextmanager
+async def writing(data_dir: Path, *, committed: Callable[[], None] = lambda: None) -> AsyncIterator[Bench]:
+    """A writer that gives a held lock 50 ms."""
+    connection = open_database(data_dir)
+    connection.execute("PRAGMA busy_timeout = 50")
+    writer = Writer(connection, Context(), committed=committed)
+    bench = Bench(writer, connection)
+    connection.set_trace_callback(bench.statements.append)
+    writer.start()
+    try:
+        yield bench
+    finally:
+        await asyncio.to_thread(writer.stop)
+        await asyncio.sleep(0)
+        connection.close()
+
+
+class Gate:
+    """A write that holds the writer's thread until it is opened."""
+
+    def __init__(self) -> None:
+        self._reached = threading.Event()
+        self._open = threading.Event()
+
+    def __call__(self, _: Tx) -> None:
+        """Say that the thread is here, and wait."""
+        self._reached.set()
+        assert self._open.wait(20), "nobody opened the gate"
+
+    async def reached(self) -> None:
+        """Wait until the thread is held."""
+        assert await asyncio.to_thread(self._reached.wait, 20), "nobody came to the gate"
+
+    def open(self) -> None:
+        """Let the thread go."""
+        self._open.set()
+
+
+def project(name: str) -> Callable[[Tx], str]:
+    """A write that makes a project of this name, which nobody else may have."""
+
+    def write(tx: Tx) -> str:
+        project_id = tx.new_id(ids.PROJECT)
+        tx.run("INSERT INTO projects (id, name, created_at) VALUES (?, ?, ?)", project_id, name, tx.now)
+        return project_id
+
+    return write
+
+
+def names(view: View) -> set[str]:
+    """The names of the projects there are."""
+    return {row["name"] for row in view.all("SELECT name FROM projects")}
+
+
+async def queued(
+    writer: Writer, writes: list[Callable[[Tx], object]], *, urgent: bool = True
+) -> list[asyncio.Task[object]]:
+    """Hand these writes over in order, and return while they wait."""
+    tasks = [asyncio.create_task(writer.write(write, urgent=urgent)) for write in writes]
+    await asyncio.sleep(0)
+    return tasks

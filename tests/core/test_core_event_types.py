@@ -1,0 +1,36 @@
+"""Every type of event that the code writes is one that can be asked for, and the other way round."""
+
+import ast
+from pathlib import Path
+
+import gateway
+from gateway.model import EventType
+
+ROOT = Path(gateway.__file__).parent
+
+
+def _written() -> set[str]:
+    """Texts that have the form of a type and stand in a module that writes events."""
+    found: set[str] = set()
+    for source in (ROOT / name for name in ("commands.py", "heartbeats.py", "inbound.py", "lifecycle.py", "upkeep.py")):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+                kind, _, rest = node.value.partition(".")
+                if kind in {each.partition(".")[0] for each in EventType} and rest.isidentifier():
+                    found.add(node.value)
+    return found
+
+
+def test_the_types_are_those_that_are_written() -> None:
+    """A type that is missing in :class:`EventType` could be neither filtered by nor subscribed to."""
+    assert _written() == set(EventType)
+
+
+def test_every_record_is_made_where_this_looks() -> None:
+    """No other module writes events, or this file would miss its types."""
+    writers = {
+        source.relative_to(ROOT).as_posix()
+        for source in ROOT.rglob("*.py")
+        if "events.record(" in source.read_text(encoding="utf-8")
+    }
+    assert writers <= {"commands.py", "heartbeats.py", "inbound.py", "lifecycle.py", "upkeep.py"}

@@ -1,0 +1,144 @@
+"""Grants: the JWT that lets a device obey the gateway and nobody else."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from core_support import NOON, RESET, World, golden
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from gateway import grants, model
+from gateway.store import tokens
+
+KEY_SEED = bytes(range(32))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A registry whose signing key is known."""
+    with World(tmp_path) as opened:
+        with opened.connection:
+            kid = grants._thumbprint(grants._public(KEY_SEED))  # noqa: SLF001 - a key that is not random
+            opened.run(tokens.insert_signing_key, kid, KEY_SEED)
+        yield opened
+
+
+def _decoded(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+def _checked(grant: str, jwk: model.Jwk) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and claims, the signature checked by ``cryptography`` alone, as a device does it."""
+    header, claims, signature = grant.split(".")
+    key = Ed25519PublicKey.from_public_bytes(_decoded(jwk.x))
+    key.verify(_decoded(signature), f"{header}.{claims}".encode())
+    return json.loads(_decoded(header)), json.loads(_decoded(claims))
+
+
+def test_the_grant_of_a_reset_says_who_what_and_under_which_binding(world: World) -> None:
+    """``iss aud jti cmd gen iat``, no ``exp``, since a reset never expires; ``kid`` as the device was told at bind."""
+    device_id = world.register()
+    jwk = world.bind(device_id).grant_key
+    command = world.reset(device_id)
+    header, claims = _checked(command["grant_token"], jwk)
+    assert header == {"alg": "EdDSA", "kid": jwk.kid, "typ": "JWT"}
+    assert claims == {
+        "iss": "gateway",
+        "aud": device_id,
+        "jti": command["id"],
+        "cmd": "factory_reset",
+        "gen": 1,
+        "iat": NOON // 1000,
+    }
+
+
+def test_a_grant_ends_no_earlier_than_its_command(world: World) -> None:
+    """``exp`` counts in whole seconds: it is rounded up."""
+    device_id, _ = world.bound()
+    world.now = NOON + 1
+    jwk = grants.public_key(world.view, world.run(grants.ensure_key))
+    _, claims = _checked(world.create(device_id, ttl_seconds=60)["grant_token"], jwk)
+    assert claims["exp"] == NOON // 1000 + 61
+
+
+def test_a_library_of_others_takes_the_grant(world: World) -> None:
+    """PyJWT verifies it with the JWK alone: algorithm, audience, issuer."""
+    device_id = world.register()
+    jwk = world.bind(device_id).grant_key
+    grant = world.reset(device_id)["grant_token"]
+    claims = jwt.decode(
+        grant,
+        jwt.PyJWK(jwk.model_dump()).key,
+        algorithms=["EdDSA"],
+        audience=device_id,
+        issuer="gateway",
+        options={"verify_iat": False},
+    )
+    assert claims["iat"] == NOON // 1000
+
+
+def test_a_golden_grant(world: World) -> None:
+    """Ed25519 is deterministic: the same key and command give the same bytes as when firmware was flashed."""
+    device = {"id": "dev_01"}
+    command = {"id": "cmd_01", "type": RESET, "binding_generation": 3}
+    kid = world.run(grants.ensure_key)
+
+    def sign(tx: Any) -> str:
+        return grants.sign(tx, kid=kid, device=device, command=command, expires_at=None)  # type: ignore[arg-type]
+
+    assert world.run(sign).encode() == golden("grant.jwt")
+    _checked(golden("grant.jwt").decode(), grants.public_key(world.view, kid))
+
+
+def test_a_changed_grant_is_no_grant(world: World) -> None:
+    """Claims of one grant under the signature of another fail."""
+    device_id, _ = world.bound()
+    jwk = grants.public_key(world.view, world.run(grants.ensure_key))
+    one, other = (
+        world.create(device_id, "reboot")["grant_token"],
+        world.create(device_id, "trigger_upload")["grant_token"],
+    )
+    forged = ".".join([*one.split(".")[:2], other.split(".")[2]])
+    with pytest.raises(InvalidSignature):
+        _checked(forged, jwk)
+
+
+def test_a_device_is_commanded_with_the_key_it_was_bound_with(world: World) -> None:
+    """A key that comes later signs for those who are bound later; an older binding keeps its own."""
+    device_id = world.register()
+    old = world.bind(device_id).grant_key
+    with world.connection:
+        world.connection.execute("UPDATE signing_keys SET retired_at = ?", (world.now,))
+    newcomer = world.register("SN-2")
+    new = world.bind(newcomer).grant_key
+    assert new.kid != old.kid
+    _checked(world.reset(device_id)["grant_token"], old)
+    _checked(world.reset(newcomer)["grant_token"], new)
+
+
+def test_the_key_is_made_once_and_named_by_its_thumbprint(world: World) -> None:
+    """RFC 7638: base64url(SHA-256) of the key's required members in lexical order."""
+    kid = world.run(grants.ensure_key)
+    assert world.run(grants.ensure_key) == kid
+    jwk = grants.public_key(world.view, kid)
+    assert jwk.model_dump() == {"kty": "OKP", "crv": "Ed25519", "x": jwk.x, "kid": kid, "alg": "EdDSA", "use": "sig"}
+    members = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": jwk.x}, separators=(",", ":")).encode()
+    assert _decoded(kid) == hashlib.sha256(members).digest()
+
+
+def test_an_unknown_key_signs_nothing(world: World) -> None:
+    """A broken registry is said to be broken, instead of signing with another key."""
+    with pytest.raises(LookupError):
+        grants.public_key(world.view, "no-such-key")
+    with pytest.raises(LookupError):
+        world.run(lambda tx: grants.sign(tx, kid="no-such-key", device=_any(tx), command={}, expires_at=None))
+
+
+def _any(tx: Any) -> Any:
+    return tx.one("SELECT 'dev_1' AS id")

@@ -1,0 +1,239 @@
+"""The tables: made step by step, each step once, whatever lies in them already."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from core_support import GOLDEN, World
+from sqlite_utils import Database
+
+from gateway.store import DATABASE_NAME, View, open_database
+from gateway.store.database import connect
+from gateway.store.schema import migrate, migrations
+
+STEPS = [step.name for step in migrations.pending(Database(memory=True))]
+LANDED = ["m001_registry", "m002_health", "m003_commands"]
+
+
+def _schema(connection: sqlite3.Connection) -> str:
+    """What ``golden/schema.sql`` holds: every statement of the schema, on one line each."""
+    rows = connection.execute(
+        "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND tbl_name NOT LIKE '%sqlite_%' ORDER BY type DESC, name"
+    )
+    return "".join(" ".join(row[0].split()) + ";\n" for row in rows)
+
+
+def _some_data(connection: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
+    """A row in each table that there is, as far as the steps have come; what is in them then."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    for table, row in _ROWS.items():
+        if table in tables:
+            columns, marks = ", ".join(row), ", ".join("?" * len(row))
+            connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", list(row.values()))  # noqa: S608 - constants
+    return {table: _rows(connection, table) for table in _ROWS if table in tables}
+
+
+def _rows(connection: sqlite3.Connection, table: str) -> list[tuple[object, ...]]:
+    columns = ", ".join(_ROWS[table])
+    return [tuple(row) for row in connection.execute(f"SELECT {columns} FROM {table}")]  # noqa: S608 - constants
+
+
+_ROWS: dict[str, dict[str, object]] = {
+    "meta": {"key": "gateway_id", "value": "gw_1"},
+    "projects": {"id": "proj_1", "name": "ward", "created_at": 1},
+    "signing_keys": {"kid": "k1", "private_key": bytes(32), "created_at": 1},
+    "devices": {
+        "pk": 1,
+        "id": "dev_1",
+        "project_id": "proj_1",
+        "serial_number": "SN-1",
+        "model": "m",
+        "created_at": 1,
+        "updated_at": 1,
+    },
+    "tokens": {
+        "device_pk": 1,
+        "generation": 1,
+        "hash": b"h",
+        "broker_entry": "$6$",
+        "state": "active",
+        "grant_kid": "k1",
+        "created_at": 1,
+    },
+    "api_keys": {
+        "id": "key_1",
+        "project_id": "proj_1",
+        "name": "n",
+        "hash": b"h",
+        "hint": "sk_live_",
+        "scopes": "[]",
+        "created_at": 1,
+    },
+    "health": {"device_pk": 1, "battery_percent": 80.5, "connection": "online"},
+    "heartbeats": {"device_pk": 1, "received_at": 1, "sent_at": 1, "battery_percent": 80},
+    "refusals": {"at": 1, "source": "s", "code": "c", "message": "m", "payload": "p"},
+    "commands": {
+        "id": "cmd_1",
+        "device_pk": 1,
+        "type": "reboot",
+        "status": "pending",
+        "params": "{}",
+        "binding_generation": 1,
+        "grant_token": "g",
+        "created_at": 1,
+    },
+    "events": {
+        "id": "evt_1",
+        "project_id": "proj_1",
+        "device_pk": 1,
+        "type": "device.bound",
+        "created_at": 1,
+        "data": "{}",
+    },
+    "webhooks": {
+        "id": "wh_1",
+        "project_id": "proj_1",
+        "url": "https://example.com",
+        "events": "[]",
+        "enabled": 1,
+        "secret": bytes(24),
+        "cursor": 0,
+        "created_at": 1,
+    },
+    "deliveries": {
+        "id": "dlv_1",
+        "webhook_id": "wh_1",
+        "event_seq": 1,
+        "status": "pending",
+        "attempts": 0,
+        "created_at": 1,
+    },
+    "idempotency": {
+        "caller": "key_1",
+        "key_hash": b"k",
+        "request_hash": b"r",
+        "status": 201,
+        "answer": b"a",
+        "created_at": 1,
+    },
+    "outbox": {"kind": "command", "device_pk": 1, "detail": "reboot", "created_at": 1},
+}
+
+
+def test_the_steps_that_have_landed_stay() -> None:
+    """A step is never renamed, dropped or moved: databases in the field remember it by its name."""
+    assert STEPS[: len(LANDED)] == LANDED
+
+
+def test_a_new_database_has_the_golden_schema(tmp_path: Path) -> None:
+    """A change of the schema shows up here, and wants a new step."""
+    with closing(open_database(tmp_path)) as connection:
+        assert _schema(connection) == (GOLDEN / "schema.sql").read_text(encoding="utf-8")
+
+
+def test_each_step_is_applied_once(tmp_path: Path) -> None:
+    """All on an empty database, in order; none the next time."""
+    with closing(connect(tmp_path / DATABASE_NAME)) as connection:
+        assert migrate(connection) == STEPS
+        assert migrate(connection) == []
+    with closing(open_database(tmp_path)) as connection:
+        names = connection.execute("SELECT name FROM _sqlite_migrations ORDER BY id").fetchall()
+        assert [row[0] for row in names] == STEPS
+
+
+@pytest.mark.parametrize("present", range(len(STEPS)))
+def test_an_older_database_is_brought_up_with_its_data(tmp_path: Path, present: int) -> None:
+    """From each earlier step, with a row in each of its tables: the same schema, and the rows are there."""
+    with closing(connect(tmp_path / DATABASE_NAME)) as connection:
+        migrations.apply(Database(connection), stop_before=STEPS[present])
+        before = _some_data(connection)
+    with closing(open_database(tmp_path)) as connection:
+        assert _schema(connection) == (GOLDEN / "schema.sql").read_text(encoding="utf-8")
+        assert {table: _rows(connection, table) for table in before} == before
+        assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def test_every_table_is_covered_by_the_data_of_these_tests(tmp_path: Path) -> None:
+    """A new table wants its row here, or the steps after it are not tested with data."""
+    with closing(open_database(tmp_path)) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    assert {name for name in tables if not name.startswith(("sqlite_", "_sqlite_"))} == set(_ROWS)
+
+
+def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """It is undone whole, the ones before it stay, and the next start goes on from there."""
+    with closing(connect(tmp_path / DATABASE_NAME)) as connection:
+        migrations.apply(Database(connection), stop_before=STEPS[2])
+        connection.execute("CREATE TABLE outbox (in_the_way)")
+        with pytest.raises(sqlite3.OperationalError, match="already exists"):
+            migrate(connection)
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+        assert not tables & {"commands", "events"}
+        connection.execute("DROP TABLE outbox")
+        assert migrate(connection) == STEPS[2:]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        (
+            "INSERT INTO tokens (device_pk, generation, hash, broker_entry, state, grant_kid, created_at) "
+            "VALUES (1, 1, x'00', '', 'good', 'k1', 1)"
+        ),
+        "UPDATE commands SET status = 'done'",
+        "UPDATE health SET connection = 'maybe'",
+        "INSERT INTO outbox (kind, device_pk, detail, created_at) VALUES ('letter', 1, '', 1)",
+        (
+            "INSERT INTO commands (id, device_pk, type, status, params, binding_generation, grant_token, created_at) "
+            "VALUES ('cmd_2', 1, 'reboot', 'delivered', '{}', 1, 'g', 1)"
+        ),
+        (
+            "INSERT INTO devices (id, project_id, serial_number, model, created_at, updated_at) "
+            "VALUES ('dev_2', 'proj_1', 'SN-1', 'm', 1, 1)"
+        ),
+        (
+            "INSERT INTO commands (id, device_pk, type, status, params, binding_generation, grant_token, created_at) "
+            "VALUES ('cmd_3', 99, 'reboot', 'pending', '{}', 1, 'g', 1)"
+        ),
+        "UPDATE devices SET created_at = 'yesterday'",
+    ],
+)
+def test_the_schema_refuses_what_must_not_be(tmp_path: Path, statement: str) -> None:
+    """Unknown states, a second open command of a type, a serial number twice, strangers, texts for numbers."""
+    with World(tmp_path) as world:
+        world.connection.execute("DELETE FROM projects")
+        _some_data(world.connection)
+        with pytest.raises(sqlite3.IntegrityError):
+            world.connection.execute(statement)
+
+
+def test_the_hot_questions_are_answered_by_an_index(tmp_path: Path) -> None:
+    """What is asked for each heartbeat, each second or each connect walks no table from end to end."""
+    asked = [
+        "SELECT * FROM tokens WHERE hash = x'00'",
+        "SELECT * FROM tokens WHERE device_pk = 1 AND state <> 'revoked' ORDER BY id DESC",
+        "SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at <= 5",
+        "SELECT * FROM commands WHERE device_pk = 1 AND type = 'reboot' AND status IN ('pending', 'delivered')",
+        "SELECT * FROM commands WHERE status IN ('pending', 'delivered') AND expires_at IS NOT NULL AND expires_at < 5",
+        "SELECT 1 FROM heartbeats WHERE device_pk = 1 AND sent_at = 5",
+        "SELECT * FROM outbox WHERE kind = 'command' AND device_pk = 1 AND detail = 'reboot'",
+        "SELECT * FROM events WHERE device_pk = 1 ORDER BY seq DESC LIMIT 100",
+        "SELECT * FROM devices WHERE project_id = 'p' AND serial_number = 's'",
+        "SELECT * FROM outbox WHERE kind = 'command' AND not_before <= 5 ORDER BY not_before, seq LIMIT 10",
+        "SELECT max(not_before) FROM outbox WHERE kind = 'command'",
+        "SELECT 1 FROM outbox WHERE device_pk = 1 LIMIT 1",
+        "SELECT * FROM heartbeats WHERE device_pk = 1 AND (received_at, id) < (5, 5) ORDER BY received_at DESC",
+        "SELECT count(*) FROM devices WHERE project_id = 'p' AND deleted_at IS NULL",
+        "SELECT * FROM events WHERE project_id = 'p' AND seq > 5 ORDER BY seq LIMIT 32",
+        "SELECT * FROM events WHERE project_id = 'p' AND type = 't' AND seq < 5 ORDER BY seq DESC LIMIT 20",
+        "SELECT seq FROM events WHERE id <= 'evt_1' AND +project_id = 'p' ORDER BY id DESC LIMIT 1",
+        "SELECT * FROM deliveries WHERE webhook_id = 'w' AND status = 'pending' AND next_attempt_at <= 5",
+        "DELETE FROM deliveries WHERE event_seq = 5",
+        "SELECT pk FROM devices WHERE deleted_at >= 5",
+    ]
+    with closing(open_database(tmp_path)) as connection:
+        for question in asked:
+            plan = [row["detail"] for row in View(connection).all(f"EXPLAIN QUERY PLAN {question}")]
+            assert [step for step in plan if step.startswith("SCAN")] == [], question

@@ -1,0 +1,235 @@
+"""What travels, byte for byte, and what is refused at the edge."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from core_support import World, golden
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from gateway import model
+from gateway.store import commands as command_sql
+from gateway.store import devices as device_sql
+
+
+def _refused(kind: type[BaseModel], body: Any) -> str:
+    """The field that the refusal names."""
+    payload = body if isinstance(body, bytes) else json.dumps(body)
+    with pytest.raises(ValidationError) as refusal:
+        kind.model_validate_json(payload)
+    return ".".join(str(part) for part in refusal.value.errors()[0]["loc"])
+
+
+# --- golden wire bytes ------------------------------------------------------------------------------------------------
+
+
+def test_a_golden_heartbeat() -> None:
+    """Every field of section 3 as firmware writes it."""
+    heartbeat = model.Heartbeat.model_validate_json(golden("heartbeat.json"))
+    assert heartbeat == model.Heartbeat(
+        battery_percent=81,
+        storage_used_mb=512.5,
+        storage_total_mb=8192,
+        signal_strength_dbm=-61,
+        firmware_version="1.4.2",
+        device_name="Ward 3, bed 2",
+        device_state=model.DeviceState.LOW_BATTERY,
+        pending_recordings=2,
+        flags=42,
+        connection_type=[model.Radio.CELLULAR, model.Radio.WIFI],
+        sent_at=datetime(2026, 11, 10, 12, 0, 0, 250_000, tzinfo=UTC),
+        last_command=model.LastCommand(
+            command_id="cmd_01JCBQ6A00000000000000000A",
+            status="executed",
+            receipt="a6IfD3yq90ZDvzASFBdCkqiNZkjJhD03huZNTyEcBEA",
+        ),
+    )
+
+
+@pytest.mark.parametrize("word", ["online", "offline"])
+def test_a_golden_status(word: str) -> None:
+    """Birth and last will."""
+    assert model.Status.model_validate_json(golden(f"status_{word}.json")).status == word
+
+
+def test_golden_acknowledgements() -> None:
+    """The three words: delivered, executed with what was wiped, failed with why."""
+    delivered = model.Ack.model_validate_json(golden("ack_delivered.json"))
+    assert (delivered.status, delivered.result, delivered.error) == ("delivered", None, None)
+    executed = model.Ack.model_validate_json(golden("ack_executed.json"))
+    assert executed.result is not None
+    assert executed.result["wiped"] == ["device_token", "pairing", "wifi_networks"]
+    failed = model.Ack.model_validate_json(golden("ack_failed.json"))
+    assert failed.error == model.AckError(code="stale_generation", message="holds 5, the command says 3")
+
+
+def test_golden_commands(tmp_path: Any) -> None:
+    """What lies retained on a command topic, to the byte: a reset without an end, a command with one."""
+    with World(tmp_path) as world:
+        device_id, _ = world.bound()
+        started = command_sql.payload(world.create(device_id, "start_recording", params={"label": "visite ü"}))
+        reset = command_sql.payload(world.reset(device_id))
+    assert started.model_dump_json().encode() == golden("command_start_recording.json")
+    assert reset.model_dump_json().encode() == golden("command_factory_reset.json")
+    fields = ["id", "type", "params", "binding_generation", "created_at", "expires_at", "grant_token"]
+    assert list(json.loads(golden("command_factory_reset.json"))) == fields
+
+
+def test_a_golden_device(tmp_path: Any) -> None:
+    """The device object, to the byte: fresh, and with all that it can say."""
+    with World(tmp_path) as world:
+        device_id = world.register()
+        fresh = device_sql.to_model(world.device(device_id)).model_dump_json().encode()
+        world.bind(device_id, "eu_42")
+        world.say(world.names.heartbeat(device_id), golden("heartbeat.json"))
+        told = device_sql.to_model(world.device(device_id)).model_dump_json().encode()
+    assert fresh == golden("device_fresh.json")
+    assert told == golden("device_told.json")
+
+
+def test_the_device_object_has_the_fields_of_the_contract() -> None:
+    """Section 2, in its order."""
+    fields = """id project_id serial_number model name firmware_version status end_user_id binding_generation
+        battery_percent storage_used_mb storage_total_mb signal_strength_dbm last_heartbeat_at recording_state
+        connection metadata settings created_at updated_at bound_at deleted_at"""
+    assert list(json.loads(golden("device_fresh.json"))) == fields.split()
+
+
+# --- heartbeats -------------------------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_may_be_empty_and_may_say_more() -> None:
+    """Every field is optional, unknown ones are ignored."""
+    assert model.Heartbeat.model_validate_json(b'{"next_year": [1, {"x": null}]}') == model.Heartbeat()
+
+
+@pytest.mark.parametrize(
+    ("field", "least", "most"),
+    [
+        ("battery_percent", 0, 100),
+        ("storage_used_mb", 0, 2**53 - 1),
+        ("storage_total_mb", 0, 2**53 - 1),
+        ("signal_strength_dbm", -200, 0),
+        ("pending_recordings", 0, 2**53 - 1),
+        ("flags", 0, 255),
+    ],
+)
+def test_bounds_of_numbers(field: str, least: int, most: int) -> None:
+    """The bounds themselves are good, one beyond is not; a text is not a number and neither is true."""
+    for good in (least, most):
+        assert getattr(model.Heartbeat.model_validate_json(json.dumps({field: good})), field) == good
+    refused: list[object] = [least - 1, most + 1, str(least), True, [], float("nan"), 10**400]
+    for bad in refused:
+        assert _refused(model.Heartbeat, {field: bad}).startswith(field)
+
+
+@pytest.mark.parametrize(("field", "longest"), [("firmware_version", 32), ("device_name", 64)])
+def test_bounds_of_texts(field: str, longest: int) -> None:
+    """Counted in characters; a NUL is refused."""
+    assert getattr(model.Heartbeat.model_validate_json(json.dumps({field: "ü" * longest})), field) == "ü" * longest
+    assert _refused(model.Heartbeat, {field: "x" * (longest + 1)}) == field
+    assert _refused(model.Heartbeat, {field: "a\0b"}) == field
+
+
+@pytest.mark.parametrize(
+    "sent_at",
+    [1_700_000_000, "2026-11-10", "2026-11-10T12:00:00", "", "0001-01-01T00:00:00+12:00", "9999-12-31T23:00:00-12:00"],
+)
+def test_a_time_is_rfc_3339_with_a_zone(sent_at: object) -> None:
+    """No numbers, no dates alone, no local times, nothing that UTC cannot say."""
+    assert _refused(model.Heartbeat, {"sent_at": sent_at}) == "sent_at"
+
+
+def test_the_radio_comes_from_the_list_or_from_the_flags() -> None:
+    """``connection_type`` first, then bit 3 (WiFi) and bit 4 (LTE)."""
+    assert model.Heartbeat(connection_type=[model.Radio.BLE], flags=8).radio is model.Radio.BLE
+    assert model.Heartbeat(flags=8).radio is model.Radio.WIFI
+    assert model.Heartbeat(flags=16).radio is model.Radio.CELLULAR
+    assert model.Heartbeat(flags=0).radio is None
+    assert model.Heartbeat(connection_type=[]).radio is None
+
+
+# --- strictness -------------------------------------------------------------------------------------------------------
+
+ACK = {"command_id": "cmd_1", "status": "executed"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "field"),
+    [
+        (model.Ack, {**ACK, "wiped": True}, "wiped"),
+        (model.Ack, {"status": "executed"}, "command_id"),
+        (model.Ack, {**ACK, "status": "pending"}, "status"),
+        (model.Ack, {**ACK, "result": []}, "result"),
+        (model.Ack, {**ACK, "result": {"a": "x" * 16_384}}, "result"),
+        (model.Ack, {**ACK, "result": {"a": float("nan")}}, "result"),
+        (model.Ack, {**ACK, "error": {"code": "", "message": ""}}, "error.code"),
+        (model.Ack, {**ACK, "error": {"code": "c", "message": "x" * 513}}, "error.message"),
+        (model.Ack, {**ACK, "receipt": 5}, "receipt"),
+        (model.Status, {"status": "here"}, "status"),
+        (model.RegisterDevice, {}, "serial_number"),
+        (model.RegisterDevice, {"serial_number": ""}, "serial_number"),
+        (model.RegisterDevice, {"serial_number": "s" * 129}, "serial_number"),
+        (model.RegisterDevice, {"serial_number": "s\0"}, "serial_number"),
+        (model.RegisterDevice, {"serial_number": 5}, "serial_number"),
+        (model.RegisterDevice, {"serial_number": "s", "id": "dev_1"}, "id"),
+        (model.RegisterDevice, {"serial_number": "s", "metadata": {"a": "x" * 16_384}}, "metadata"),
+        (model.BindDevice, {"end_user_id": "eu_"}, "end_user_id"),
+        (model.BindDevice, {"end_user_id": "eu_1\n"}, "end_user_id"),
+        (model.BindDevice, {"end_user_id": "eu_1", "supersede_reset": "yes"}, "supersede_reset"),
+        (model.BindDevice, {"end_user_id": "eu_1", "supersede_reset": 1}, "supersede_reset"),
+        (model.CreateCommand, {"type": "explode"}, "type"),
+        (model.CreateCommand, {"type": "reboot", "ttl_seconds": 0}, "ttl_seconds"),
+        (model.CreateCommand, {"type": "reboot", "ttl_seconds": 2_592_001}, "ttl_seconds"),
+        (model.CreateCommand, {"type": "reboot", "ttl_seconds": 1.5}, "ttl_seconds"),
+        (model.Empty, {"force": True}, "force"),
+    ],
+)
+def test_what_is_refused(kind: type[BaseModel], body: dict[str, Any], field: str) -> None:
+    """Unknown fields, other types, other sizes: each refusal names its field."""
+    assert _refused(kind, body) == field
+
+
+def test_a_name_is_counted_in_utf16_units() -> None:
+    """128 of them at most (section 2): an emoji counts twice."""
+    asked = {"serial_number": "s", "name": "😀" * 64}
+    assert model.RegisterDevice.model_validate_json(json.dumps(asked)).name == "😀" * 64
+    assert _refused(model.RegisterDevice, {**asked, "name": "😀" * 64 + "x"}) == "name"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"{", b"null", b"[]", b'"x"', b"\xff\xfe{}", b'{"a":' * 5_000, b"[" * 50_000, b"\xef\xbb\xbf{}", b"{}{}"],
+)
+def test_what_is_no_object(payload: bytes) -> None:
+    """Broken, other than an object, not UTF-8, nested without end."""
+    for kind in (model.Heartbeat, model.Status, model.Ack, model.RegisterDevice, model.Empty):
+        _refused(kind, payload)
+
+
+@given(
+    st.binary()
+    | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(lambda x: json.dumps(x).encode())
+)
+def test_no_bytes_make_the_edge_raise_anything_else(payload: bytes) -> None:
+    """A model or a ValidationError: nothing else comes out of parsing."""
+    for kind in (model.Heartbeat, model.Status, model.Ack):
+        try:
+            kind.model_validate_json(payload)
+        except ValidationError:
+            continue
+
+
+def test_models_are_frozen() -> None:
+    """What came in cannot be changed behind anybody's back."""
+    with pytest.raises(ValidationError):
+        model.Heartbeat().flags = 1
+
+
+@pytest.mark.parametrize("status", model.CommandStatus)
+def test_the_last_four_states_of_a_command_are_final(status: model.CommandStatus) -> None:
+    """Section 2."""
+    assert status.final == (status in {"executed", "failed", "expired", "cancelled"})

@@ -1,0 +1,63 @@
+"""Two processes on one registry: the gateway notices what the command line has committed, and says where it is."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from core_support import World
+
+from gateway.addresses import Address
+from gateway.outbox import Bells
+from gateway.store import Context, Store, outbox
+from gateway.watcher import Watcher
+from gateway.whereabouts import FILE_NAME, Whereabouts, published, read
+
+
+async def test_a_foreign_commit_rings_the_bells(tmp_path: Path) -> None:
+    """What another connection marks in the outbox, and the events that it writes, wake those who wait for either."""
+    with World(tmp_path) as other:
+        bells = Bells()
+        async with Store(tmp_path, Context()) as store:
+            watcher = Watcher(store, bells)
+            await watcher.look()
+            news, work = bells.news, asyncio.create_task(bells.work(outbox.COMMAND))
+            device_id = other.register()
+            await watcher.look()
+            assert news.is_set()
+            other.bind(device_id)
+            other.reset(device_id)
+            await watcher.look()
+            async with asyncio.timeout(20):
+                await work
+
+
+async def test_without_news_nobody_is_woken(tmp_path: Path) -> None:
+    """Other commits, and what was worked off, ring nothing."""
+    with World(tmp_path) as other:
+        bells = Bells()
+        async with Store(tmp_path, Context()) as store:
+            watcher = Watcher(store, bells)
+            other.bound()
+            await watcher.look()
+            news = bells.news
+            other.settle()
+            await watcher.look()
+            assert not news.is_set()
+
+
+@pytest.mark.parametrize("tls", [True, False])
+@pytest.mark.parametrize("host", ["127.0.0.1", "mqtt.example.com", "::1"])
+def test_whereabouts_are_read_as_they_were_written(tmp_path: Path, host: str, *, tls: bool) -> None:
+    """While the gateway runs, and not after it."""
+    told = Whereabouts("http://127.0.0.1:8080", Address(host, 8883), tls)
+    with published(tmp_path, told):
+        assert read(tmp_path) == told
+    assert read(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"one", b"http://x\nmqtt://nowhere\n", b"\xff\xff \xff", b"a b c"])
+def test_what_is_no_whereabouts_is_none(tmp_path: Path, content: bytes) -> None:
+    """Half written, or of another program."""
+    (tmp_path / FILE_NAME).write_bytes(content)
+    assert read(tmp_path) is None

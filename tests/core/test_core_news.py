@@ -1,0 +1,83 @@
+"""Who is woken by a commit: those who bring the broker in step, and those who follow events."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway import lifecycle, model, webhooks
+from gateway.errors import StoreError
+from gateway.outbox import Bells
+from gateway.store import Context, Store, Tx, keys
+from gateway.store import webhooks as sql
+from gateway.webhooks_model import CreateWebhook, UpdateWebhook
+
+
+def _register(tx: Tx, project_id: str, serial: str) -> str:
+    device, _ = lifecycle.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_1")
+    return str(device["id"])
+
+
+async def test_each_commit_rings_for_what_it_did(tmp_path: Path) -> None:
+    """An event rings for its followers, a mark in the outbox for its workers; what does neither rings for nobody."""
+    rung: list[str] = []
+    async with Store(
+        tmp_path, Context(), on_commit=lambda: rung.append("outbox"), on_news=lambda: rung.append("news")
+    ) as store:
+        project_id = await store.write(lambda tx: keys.create_project(tx, "one"))
+        assert rung == []
+        device_id = await store.write(lambda tx: _register(tx, project_id, "SN-1"))
+        assert rung == ["news"]
+        await store.write(lambda tx: lifecycle.bind(tx, project_id, device_id, "eu_1", "key_1"))
+        assert rung == ["news", "outbox", "news"]
+
+
+async def test_what_is_undone_rings_for_nobody(tmp_path: Path) -> None:
+    """No commit, no bell."""
+    rung: list[str] = []
+    async with Store(tmp_path, Context(), on_news=lambda: rung.append("news")) as store:
+        project_id = await store.write(lambda tx: keys.create_project(tx, "one"))
+
+        def full_disk(tx: Tx) -> None:
+            _register(tx, project_id, "SN-1")
+            tx.run("PRAGMA max_page_count = 1")  # SQLite makes it the present size: no more room
+            tx.run("INSERT INTO meta (key, value) VALUES ('large', ?)", "x" * 1_000_000)
+
+        with pytest.raises(StoreError, match="full"):
+            await store.write(full_disk)
+        assert rung == []
+
+
+async def test_what_changes_who_gets_events_rings(tmp_path: Path) -> None:
+    """A webhook that is switched on, and a delivery that is replayed, are not left to wait for the next event."""
+    rung: list[str] = []
+    async with Store(tmp_path, Context(), on_news=lambda: rung.append("news")) as store:
+        project_id = await store.write(lambda tx: keys.create_project(tx, "one"))
+
+        async def rings(write: Callable[[Tx], object]) -> bool:
+            rung.clear()
+            await store.write(write)
+            return rung == ["news"]
+
+        body = CreateWebhook(url="https://example.com/")
+        webhook, _ = await store.write(lambda tx: webhooks.create(tx, project_id, body))
+        await store.write(lambda tx: _register(tx, project_id, "SN-1"))
+        await store.write(lambda tx: webhooks.pick_up(tx, webhook["id"]))
+        delivery_id = await store.read(lambda view: str(view.value("SELECT id FROM deliveries")))
+        change = UpdateWebhook.model_validate({"enabled": True})
+        assert await rings(lambda tx: webhooks.update(tx, project_id, webhook["id"], change))
+        assert await rings(lambda tx: webhooks.replay(tx, project_id, webhook["id"], delivery_id))
+        assert not await rings(lambda tx: sql.skip_to_now(tx, webhook["id"]))
+
+
+async def test_a_bell_that_is_taken_before_the_look_misses_nothing() -> None:
+    """Every waiter is woken, whoever takes the bell afterwards waits for the next."""
+    bells = Bells()
+    first = bells.news
+    waiters = [asyncio.create_task(first.wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    bells.recorded()
+    assert await asyncio.gather(*waiters) == [True] * 3
+    assert bells.news is not first
+    assert not bells.news.is_set()

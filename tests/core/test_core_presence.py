@@ -1,0 +1,127 @@
+"""Whether a device is there: birth, will, silence and heartbeats come to one word, told once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from core_support import World
+
+from gateway import heartbeats
+
+SILENCE, GRACE = 180_000, 10_000
+ONLINE, OFFLINE = {"status": "online"}, {"status": "offline"}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A registry with one project."""
+    with World(tmp_path) as opened:
+        yield opened
+
+
+def _told(world: World) -> list[str]:
+    return [kind for kind in world.events() if kind in {"device.online", "device.offline"}]
+
+
+def _later(world: World, milliseconds: int) -> int:
+    world.now += milliseconds
+    return world.run(heartbeats.sweep_presence)
+
+
+def test_three_silent_intervals_end_in_offline_once(world: World) -> None:
+    """Not a millisecond earlier; and then it is quiet."""
+    device_id, _ = world.bound()
+    world.beat(device_id)
+    assert _later(world, SILENCE - 1) == 0
+    assert _later(world, 1) == 1
+    assert world.device(device_id)["connection"] == "offline"
+    assert _later(world, 10 * SILENCE) == 0
+    assert _told(world) == ["device.online", "device.offline"]
+
+
+def test_heartbeats_keep_a_device_online(world: World) -> None:
+    """One event for a thousand of them."""
+    device_id, _ = world.bound()
+    for _ in range(1_000):
+        world.beat(device_id)
+        assert _later(world, 60_000) == 0
+    assert _told(world) == ["device.online"]
+
+
+def test_a_will_or_a_clean_good_bye_ends_in_offline_soon(world: World) -> None:
+    """They are the same word; it is believed after the grace time, and told once however often it is said."""
+    device_id, _ = world.bound()
+    world.beat(device_id)
+    world.say(world.names.status(device_id), OFFLINE)
+    assert world.device(device_id)["connection"] == "online"
+    world.now += GRACE // 2
+    world.say(world.names.status(device_id), OFFLINE, retain=True)
+    assert _later(world, GRACE // 2) == 1
+    world.say(world.names.status(device_id), OFFLINE)
+    assert _later(world, SILENCE) == 0
+    assert _told(world) == ["device.online", "device.offline"]
+
+
+def test_a_birth_shows_a_device(world: World) -> None:
+    """Online before its first heartbeat, with no time of a heartbeat; and not for longer than the silence."""
+    device_id, _ = world.bound()
+    world.say(world.names.status(device_id), ONLINE)
+    device = world.device(device_id)
+    assert (device["connection"], device["last_heartbeat_at"]) == ("online", None)
+    assert _later(world, SILENCE) == 1
+
+
+def test_a_flapping_link_makes_no_storm(world: World) -> None:
+    """Will and birth, a hundred times, each within the grace time: one event."""
+    device_id, _ = world.bound()
+    world.beat(device_id)
+    for _ in range(100):
+        world.say(world.names.status(device_id), OFFLINE)
+        assert _later(world, GRACE - 1) == 0
+        world.say(world.names.status(device_id), ONLINE)
+        assert _later(world, GRACE) == 0
+    assert _told(world) == ["device.online"]
+
+
+def test_a_retained_birth_is_no_presence(world: World) -> None:
+    """It may be older than the silence that followed it: the next heartbeat tells."""
+    device_id, _ = world.bound()
+    before = world.dump()
+    world.say(world.names.status(device_id), ONLINE, retain=True)
+    assert world.dump() == before
+
+
+@pytest.mark.parametrize("body", [ONLINE, OFFLINE])
+def test_a_device_without_a_token_is_not_born(world: World, body: dict[str, str]) -> None:
+    """Unbound, its token revoked: the session is being cut, and its last words show nothing."""
+    device_id, _ = world.bound()
+    world.unbind(device_id)
+    before = world.dump()
+    world.say(world.names.status(device_id), body)
+    assert world.dump() == before
+
+
+def test_a_device_that_waits_for_its_reset_is_seen(world: World) -> None:
+    """``reset_only`` shows presence, by birth too."""
+    device_id, _ = world.bound()
+    world.reset(device_id)
+    world.say(world.names.status(device_id), ONLINE)
+    assert world.device(device_id)["connection"] == "online"
+
+
+def test_a_clock_that_steps_back_frees_presence_with_the_next_word(world: World) -> None:
+    """A deadline that lies too far ahead is replaced, not kept."""
+    device_id, _ = world.bound()
+    world.beat(device_id)
+    world.now -= 3_600_000
+    world.beat(device_id)
+    assert _later(world, SILENCE) == 1
+
+
+def test_a_sweep_takes_a_few_hundred_at_a_time(world: World) -> None:
+    """A fleet that goes dark at once does not hold up the writer; the next sweeps take the rest."""
+    for number in range(501):
+        device_id, _ = world.bound(f"SN-{number}")
+        world.say(world.names.status(device_id), ONLINE)
+    assert (_later(world, SILENCE), _later(world, 0), _later(world, 0)) == (500, 1, 0)
+    assert _told(world).count("device.offline") == 501

@@ -1,0 +1,144 @@
+"""The registry's file: who may read it, how it is opened, what a read sees."""
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from core_store_support import names, project
+
+from gateway.errors import StoreError
+from gateway.store import DATABASE_NAME, Context, Store, View, open_database, transact
+
+
+def _modes(directory: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+
+
+async def test_only_the_owner_may_look(tmp_path: Path) -> None:
+    """0700 for the directory, 0600 for the database, its WAL and its index, also under an open umask."""
+    before = os.umask(0)
+    try:
+        async with Store(tmp_path / "data", Context()) as store:
+            await store.write(project("ward"))
+            await store.read(names)
+            modes = _modes(tmp_path / "data")
+    finally:
+        os.umask(before)
+    assert modes == {f"{DATABASE_NAME}{suffix}": 0o600 for suffix in ("", "-wal", "-shm")}
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
+def test_the_database_is_durable_to_the_last_commit(tmp_path: Path) -> None:
+    """WAL, ``synchronous=FULL``, foreign keys enforced, no trust in what the schema may hold."""
+    with closing(open_database(tmp_path)) as connection:
+        found = {
+            name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "foreign_keys", "trusted_schema")
+        }
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "trusted_schema": 0}
+
+
+async def test_what_is_written_is_there_after_a_restart(tmp_path: Path) -> None:
+    """Closed and opened again; the WAL is gone then."""
+    async with Store(tmp_path, Context()) as store:
+        await store.write(project("ward"))
+    assert set(_modes(tmp_path)) == {DATABASE_NAME}
+    async with Store(tmp_path, Context()) as store:
+        assert await store.read(names) == {"ward"}
+
+
+async def test_a_read_sees_one_state(tmp_path: Path) -> None:
+    """What is committed between two of its statements shows in neither."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def read(view: View) -> tuple[set[str], set[str]]:
+        first = names(view)
+        began.set()
+        assert go_on.wait(20), "nobody wrote"
+        return first, names(view)
+
+    async with Store(tmp_path, Context()) as store:
+        await store.write(project("one"))
+        reading = asyncio.create_task(store.read(read))
+        assert await asyncio.to_thread(began.wait, 20)
+        await store.write(project("two"))
+        go_on.set()
+        assert await reading == ({"one"}, {"one"})
+        assert await store.read(names) == {"one", "two"}
+
+
+async def test_a_read_that_raises_spoils_no_other(tmp_path: Path) -> None:
+    """The same reader thread reads on, and sees what was committed since."""
+
+    def broken(view: View) -> None:
+        names(view)
+        raise LookupError
+
+    async with Store(tmp_path, Context()) as store:
+        for number in range(4):
+            with pytest.raises(LookupError):
+                await store.read(broken)
+            await store.write(project(f"p{number}"))
+            assert len(await store.read(names)) == number + 1
+
+
+async def test_a_read_cannot_write(tmp_path: Path) -> None:
+    """Its connection is read only."""
+    async with Store(tmp_path, Context()) as store:
+        with pytest.raises(StoreError, match="readonly"):
+            await store.read(lambda view: view.connection.execute("INSERT INTO meta VALUES ('a', 'b')"))
+        assert await store.read(lambda view: view.value("SELECT count(*) FROM meta")) == 0
+
+
+async def test_the_results_of_the_last_writes_reach_their_callers(tmp_path: Path) -> None:
+    """Leaving the store waits for what was handed over."""
+    async with Store(tmp_path, Context()) as store:
+        writes = [asyncio.create_task(store.write(project(f"p{number}"))) for number in range(20)]
+        await asyncio.sleep(0)
+    assert all(write.done() for write in writes)
+    assert len({await write for write in writes}) == 20
+
+
+_OPEN = "import pathlib, sys; from gateway.store import open_database; open_database(pathlib.Path(sys.argv[1])).close()"
+
+
+def test_processes_that_make_the_database_at_once(tmp_path: Path) -> None:
+    """A first start beside a command line: each waits for the other, none meets half-made tables."""
+    for attempt in range(2):
+        data_dir = tmp_path / str(attempt)
+        started = [subprocess.Popen([sys.executable, "-c", _OPEN, str(data_dir)]) for _ in range(4)]
+        assert [process.wait(60) for process in started] == [0, 0, 0, 0]
+
+
+def test_opening_again_gives_up_no_lock(tmp_path: Path) -> None:
+    """POSIX drops all locks that a process has on a file when it closes any descriptor of it; ours stay."""
+    with closing(open_database(tmp_path)) as connection:
+        transact(connection, Context(), project("ward"))
+        open_database(tmp_path).close()
+        take_over = (
+            "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('PRAGMA journal_mode = DELETE')"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", take_over, str(tmp_path / DATABASE_NAME)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert "database is locked" in ended.stderr
+
+
+def test_a_database_of_one_thread_serves_another(tmp_path: Path) -> None:
+    """Connections are made in one thread and used in the writer's."""
+    with closing(open_database(tmp_path)) as connection:
+        found: list[sqlite3.Row] = []
+        thread = threading.Thread(target=lambda: found.extend(connection.execute("SELECT 1")))
+        thread.start()
+        thread.join()
+    assert len(found) == 1

@@ -1,0 +1,141 @@
+"""Where webhooks may go: URLs taken apart, and addresses judged."""
+
+import contextlib
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.targets import Target, check_url, is_public, may_connect
+
+PUBLIC = ["8.8.8.8", "192.88.98.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
+NOT_PUBLIC = [
+    *("127.0.0.1", "127.255.0.1", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254"),  # noqa: S104
+    *("100.64.0.1", "192.0.2.1", "198.18.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255"),
+    *("::", "::1", "fe80::1", "fe80::1%1", "fc00::1", "fd12::1", "fec0::1", "ff02::1", "2001:db8::1", "2001::1"),
+    *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::7f00:1", "64:ff9b::a00:1", "64:ff9b::7f00:1", "64:ff9b:1::1"),
+    *("2002:a00:1::1", "2002:7f00:1::1", "100::1"),
+]
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_a_public_address(address: str) -> None:
+    """Also one that carries a public IPv4 address inside."""
+    assert is_public(ip_address(address))
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_an_address_that_is_not_public(address: str) -> None:
+    """Private, link-local (the metadata of clouds), shared, reserved, multicast, and those that hide one inside."""
+    assert not is_public(ip_address(address))
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("https://example.com", Target("https", "example.com", 443, "/")),
+        ("HTTPS://Example.COM:8443/Hooks?x=%20#".rstrip("#"), Target("https", "example.com", 8443, "/Hooks?x=%20")),
+        ("https://example.com?x=1", Target("https", "example.com", 443, "/?x=1")),
+        ("http://[::1]:8080/", Target("http", "::1", 8080, "/")),
+        ("https://a_b.example/", Target("https", "a_b.example", 443, "/")),
+    ],
+)
+def test_a_url_is_taken_apart(url: str, target: Target) -> None:
+    """Scheme and host in lower case, the port that belongs to the scheme, path with query to the letter."""
+    assert Target.parse(url) == target
+
+
+@pytest.mark.parametrize(
+    ("url", "header"),
+    [("https://example.com:443/", "example.com"), ("http://[::1]:8080/", "[::1]:8080"), ("http://[::1]/", "[::1]")],
+)
+def test_the_host_header(url: str, header: str) -> None:
+    """Without the port that goes without saying, and with brackets around IPv6."""
+    assert Target.parse(url).host_header == header
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "example.com", "ftp://example.com", "file:///etc/passwd", "https://", "https:///x", "//example.com"),
+        *("https://user@example.com", "https://user:pw@example.com/", "https://a@b@c/", "https://example.com#x"),
+        *(
+            "https://example.com:0/",
+            "https://example.com:65536",
+            "https://example.com:x",
+            "https://[::1",
+            "https://[x]/",
+        ),
+        *("https://exämple.com", "https://example.com/ü", "https://example.com/a b", "https://example.com\\@evil.com"),
+        *("https://example.com/\r\nX: y", "https://example.com\n", " https://example.com", "https://[fe80::1%25eth0]/"),
+        *(
+            "https://[127.0.0.1]:1:2/",
+            f"https://example.com/{'x' * 2_048}",
+            "https://exa mple.com",
+            "https://[1.2.3.4.5]",
+        ),
+    ],
+)
+def test_a_url_that_is_none(url: str) -> None:
+    """Credentials, fragments, other schemes, odd characters: refused with a sentence that does not repeat the URL."""
+    with pytest.raises(ValueError, match="should be an https:// URL") as caught:
+        Target.parse(url)
+    assert "pw" not in str(caught.value)
+
+
+@given(st.text() | st.from_regex(r"https?://[!-~]{1,40}", fullmatch=True))
+def test_nothing_else_than_a_value_error(url: str) -> None:
+    """Whatever it is given, it reads a URL or refuses it; and what it read has no user in its host."""
+    with contextlib.suppress(ValueError):
+        target = Target.parse(url)
+        assert set("@/?#\\ ").isdisjoint(target.host)
+        assert target.path.startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed", "with_private"),
+    [
+        ("https://example.com/", True, True),
+        ("https://8.8.8.8/", True, True),
+        ("http://127.0.0.1:9000/", True, True),
+        ("http://127.8.8.8/", True, True),
+        ("http://localhost:9000/", True, True),
+        ("https://[::1]/", True, True),
+        ("http://example.com/", False, True),
+        ("http://10.0.0.1/", False, True),
+        ("https://10.0.0.1/", False, True),
+        ("https://169.254.169.254/latest", False, True),
+        ("https://[fd00::1]/", False, True),
+        ("https://[::ffff:127.0.0.1]/", False, True),
+        ("https://0.0.0.0/", False, True),
+    ],
+)
+def test_which_urls_a_webhook_may_have(url: str, *, allowed: bool, with_private: bool) -> None:
+    """https:// to the Internet; http:// to this very machine; private addresses only by the setting."""
+    for allow_private, expected in ((False, allowed), (True, with_private)):
+        if expected:
+            check_url(url, allow_private=allow_private)
+        else:
+            with pytest.raises(ValueError, match="webhook_allow_private"):
+                check_url(url, allow_private=allow_private)
+
+
+@pytest.mark.parametrize(
+    "name", ["example.com", "localhost.example.com", "127.0.0.1.example.com", "2130706433", "127.1"]
+)
+def test_a_name_never_means_this_machine(name: str) -> None:
+    """Whatever it resolves to: only the word localhost and literal loopback addresses do."""
+    target = Target.parse(f"https://{name}/")
+    assert not may_connect(target, ip_address("127.0.0.1"), allow_private=False)
+    assert not may_connect(target, ip_address("::1"), allow_private=False)
+    assert may_connect(target, ip_address("8.8.8.8"), allow_private=False)
+
+
+def test_this_machine_is_only_this_machine() -> None:
+    """What calls itself localhost leads nowhere else, also where private addresses are allowed."""
+    target = Target.parse("http://localhost/")
+    for allow_private in (False, True):
+        assert may_connect(target, ip_address("127.0.0.1"), allow_private=allow_private)
+        assert not may_connect(target, ip_address("10.0.0.1"), allow_private=allow_private)
+        assert not may_connect(target, ip_address("8.8.8.8"), allow_private=allow_private)

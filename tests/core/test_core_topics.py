@@ -1,0 +1,73 @@
+"""Names of topics: built and taken apart, and nothing else is taken for one."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway import topics
+from gateway.model import CommandType
+
+IDS = st.from_regex(r"[A-Za-z0-9]{1,64}", fullmatch=True).map(lambda body: f"dev_{body}")
+TYPES = st.sampled_from(list(CommandType)).map(str)
+PREFIXES = st.sampled_from(["", "site/", "a/b/c/", "devices/", "x.y-z_1/"])
+
+
+@given(PREFIXES, IDS, TYPES)
+def test_what_is_built_is_taken_apart_again(prefix: str, device_id: str, kind: str) -> None:
+    """parse(build(x)) == x, under any prefix."""
+    names = topics.Topics(prefix)
+    assert names.parse(names.heartbeat(device_id)) == topics.Heartbeat(device_id)
+    assert names.parse(names.status(device_id)) == topics.Status(device_id)
+    assert names.parse(names.ack(device_id, kind)) == topics.Ack(device_id, kind)
+    assert names.parse(names.command(device_id, kind)) == topics.Command(device_id, kind)
+    assert names.parse(names.gateway_status("gw_1")) == topics.GatewayStatus("gw_1")
+
+
+@given(st.text())
+@example("devices//heartbeat")
+@example("devices/dev_1/heartbeat\n")
+@example("devices/dev_1/heartbeat/")
+@example("/devices/dev_1/heartbeat")
+@example("devices/dev_1/commands/+/ack")
+@example("devices/dev_1/commands/#")
+@example("devices/+/heartbeat")
+@example("devices/dev_1\0/heartbeat")
+@example("$SYS/broker/uptime")
+@example("devices/dev_" + "1" * 65 + "/heartbeat")
+@example("devices/" * 8000)
+def test_hostile_topics_are_none_of_ours(text: str) -> None:
+    """Never raises; whatever is taken for a topic is written again exactly as it was."""
+    names = topics.Topics()
+    parsed = names.parse(text)
+    assert parsed is None or text in _every_name(names, parsed)
+
+
+def _every_name(names: topics.Topics, parsed: topics.Topic) -> list[str]:
+    if isinstance(parsed, topics.GatewayStatus):
+        return [names.gateway_status(parsed.gateway_id)]
+    kind = getattr(parsed, "type", "")
+    device_id = parsed.device_id
+    return [build(device_id) for build in (names.heartbeat, names.status)] + [
+        build(device_id, kind) for build in (names.command, names.ack)
+    ]
+
+
+@pytest.mark.parametrize("topic", ["devices/dev_1/errors", "devices/dev_1/state", "devices/dev_1/events/device.bound"])
+def test_the_gateways_own_topics_are_not_taken_for_messages(topic: str) -> None:
+    """What the gateway says to others is no message to itself."""
+    assert topics.Topics().parse(topic) is None
+
+
+def test_another_prefix_is_another_world() -> None:
+    """A topic without the configured prefix, or with another, is none of ours."""
+    names = topics.Topics("site/")
+    assert names.parse("devices/dev_1/heartbeat") is None
+    assert names.parse("other/devices/dev_1/heartbeat") is None
+    assert names.errors("dev_1") == "site/devices/dev_1/errors"
+
+
+def test_what_the_gateway_listens_to() -> None:
+    """The three kinds of section 3 that devices write, and for the comparison what the broker retains."""
+    names = topics.Topics("p/")
+    assert names.inbound == ("p/devices/+/heartbeat", "p/devices/+/status", "p/devices/+/commands/+/ack")
+    assert names.audit == ("p/devices/+/commands/+", "p/gateways/+/status")

@@ -1,0 +1,296 @@
+"""What people change of a device: merged, checked, told, and nothing when nothing changes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core_support import World
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import device_settings
+from gateway.device_settings import DeviceSettings, changed, difference, merge, with_defaults
+from gateway.errors import InvalidRequestError, NotFoundError
+from gateway.store import devices, keys
+
+DEFAULTS = with_defaults({})
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A registry with one project."""
+    with World(tmp_path) as opened:
+        yield opened
+
+
+def stored(world: World, device_id: str) -> dict[str, Any]:
+    """The settings as they lie in the registry."""
+    found: dict[str, Any] = json.loads(world.device(device_id)["settings"])
+    return found
+
+
+def metadata(world: World, device_id: str) -> Any:
+    """The metadata as the API shows it."""
+    return devices.fields(world.device(device_id))["metadata"]
+
+
+# --- what changes and what is told ------------------------------------------------------------------------------------
+
+
+def test_a_change_is_told_once_and_dated(world: World) -> None:
+    """Only what was given changes; the event tells the new values and who did it."""
+    device_id = world.register(name="Bed 2", metadata={"ward": 3})
+    world.now += 1_000
+    device = world.update(device_id, name="Bed 3", settings={"audio": {"codec": "wav"}})
+    assert (device["name"], device["updated_at"], device["created_at"]) == ("Bed 3", world.now, world.now - 1_000)
+    assert metadata(world, device_id) == {"ward": 3}
+    assert world.events() == ["device.registered", "device.updated"]
+    assert world.facts() == {
+        "device_id": device_id,
+        "actor": "key_1",
+        "name": "Bed 3",
+        "settings": {"audio": {"codec": "wav"}},
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"name": "Bed 2"},
+        {"firmware_version": None},
+        {"metadata": {}},
+        {"metadata": {"ward": 3, "gone": None}},
+        {"settings": {}},
+        {"settings": {"audio": {}}},
+        {"settings": DEFAULTS},
+        {"settings": {"upload": {"off_peak_hours": None}}},
+    ],
+)
+def test_what_changes_nothing_leaves_nothing(world: World, change: dict[str, Any]) -> None:
+    """No event, no new ``updated_at``: before and after are the same, to the byte."""
+    device_id = world.register(name="Bed 2", metadata={"ward": 3})
+    before = world.dump()
+    world.now += 1_000
+    world.update(device_id, **change)
+    assert world.dump() == before
+
+
+@pytest.mark.parametrize("field", ["name", "firmware_version"])
+def test_null_clears_a_text(world: World, field: str) -> None:
+    """And is told as null."""
+    device_id = world.register(name="Bed 2", firmware_version="1.0")
+    assert world.update(device_id, **{field: None})[field] is None
+    assert world.facts()[field] is None
+
+
+def test_a_refused_change_changes_nothing(world: World) -> None:
+    """Neither the wrong part nor the right one."""
+    device_id = world.register()
+    before = world.dump()
+    with pytest.raises(InvalidRequestError):
+        world.update(device_id, name="Bed 3", settings={"audio": {"codec": "mp3"}})
+    assert world.dump() == before
+
+
+def test_a_device_that_is_not_there_is_not_changed(world: World) -> None:
+    """404 for another project's, a deleted and an unknown one."""
+    device_id = world.register()
+    world.delete(device_id)
+    home, world.project_id = world.project_id, world.run(keys.create_project, "other ward")
+    elsewhere = world.register("SN-9")
+    world.project_id = home
+    for each in (device_id, elsewhere, "dev_unknown"):
+        with pytest.raises(NotFoundError):
+            world.update(each, name="x")
+
+
+# --- metadata ---------------------------------------------------------------------------------------------------------
+
+
+def test_metadata_is_null_until_set(world: World) -> None:
+    """Nothing merged into nothing is nothing; the last key removed leaves an empty object."""
+    device_id = world.register()
+    for nothing in ({}, {"a": None}, None):
+        world.update(device_id, metadata=nothing)
+        assert metadata(world, device_id) is None
+    world.update(device_id, metadata={"a": 1})
+    world.update(device_id, metadata={"a": None})
+    assert metadata(world, device_id) == {}
+    world.update(device_id, metadata=None)
+    assert metadata(world, device_id) is None
+
+
+def test_metadata_is_merged_key_by_key(world: World) -> None:
+    """A value replaces the old one as a whole; nulls inside of a value are the integrator's own."""
+    device_id = world.register(metadata={"keep": [1], "ward": {"floor": 3, "bed": 1}, "gone": True})
+    world.update(device_id, metadata={"ward": {"bed": None}, "gone": None, "new": 1.5})
+    assert metadata(world, device_id) == {"keep": [1], "ward": {"bed": None}, "new": 1.5}
+    assert world.facts()["metadata"] == {"ward": {"bed": None}, "gone": None, "new": 1.5}
+
+
+@pytest.mark.parametrize(("old", "new"), [(1, True), (0, False), (1, 1.0), ({"a": 1}, {"a": True})])
+def test_values_that_are_the_same_to_python_alone_are_changes(world: World, old: Any, new: Any) -> None:
+    """JSON tells 1, 1.0 and true apart, and so do integrators."""
+    device_id = world.register(metadata={"key": old})
+    world.update(device_id, metadata={"key": new})
+    assert json.dumps(metadata(world, device_id)) == json.dumps({"key": new})
+    assert world.events()[-1] == "device.updated"
+
+
+def test_metadata_cannot_grow_without_end(world: World) -> None:
+    """What is there counts, and the message says how to make room."""
+    device_id = world.register(metadata={"a": "x" * 10_000})
+    with pytest.raises(InvalidRequestError, match="16384 are the limit") as refusal:
+        world.update(device_id, metadata={"b": "x" * 10_000})
+    assert refusal.value.details == {"field": "metadata"}
+    world.update(device_id, metadata={"a": None, "b": "x" * 10_000})
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_merged_deeply_and_kept_as_far_as_they_differ(world: World) -> None:
+    """What is set back to its default is not kept; off-peak hours too are merged, once they are there."""
+    device_id = world.register()
+    world.update(device_id, settings={"audio": {"bitrate_kbps": 64}, "power": {"auto_sleep_minutes": 5}})
+    world.update(device_id, settings={"audio": {"codec": "wav", "bitrate_kbps": 32}})
+    assert stored(world, device_id) == {"audio": {"codec": "wav"}, "power": {"auto_sleep_minutes": 5}}
+    world.update(device_id, settings={"upload": {"off_peak_hours": {"start": "22:00", "end": "06:00"}}})
+    world.update(device_id, settings={"upload": {"off_peak_hours": {"end": "05:30"}}})
+    assert stored(world, device_id)["upload"] == {"off_peak_hours": {"start": "22:00", "end": "05:30"}}
+    assert world.facts()["settings"] == {"upload": {"off_peak_hours": {"end": "05:30"}}}
+    world.update(device_id, settings={"upload": {"off_peak_hours": None}})
+    assert "upload" not in stored(world, device_id)
+    assert world.facts()["settings"] == {"upload": {"off_peak_hours": None}}
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        ({"audio": {"bitrate_kbps": 7}}, "settings.audio.bitrate_kbps", "greater than or equal to 8"),
+        ({"audio": {"bitrate_kbps": "64"}}, "settings.audio.bitrate_kbps", "should be a valid integer"),
+        ({"audio": {"bitrate_kbps": None}}, "settings.audio.bitrate_kbps", "should be a valid integer"),
+        ({"audio": {"bitrate_kbps": True}}, "settings.audio.bitrate_kbps", "should be a valid integer"),
+        ({"audio": {"sample_rate_khz": 44}}, "settings.audio.sample_rate_khz", "16, 24 or 48"),
+        ({"audio": {"volume": 1}}, "settings.audio.volume", "unknown field"),
+        ({"audio": None}, "settings.audio", "should be"),
+        ({"sound": {}}, "settings.sound", "unknown field"),
+        ({"upload": {"off_peak_hours": {"start": "22:00"}}}, "settings.upload.off_peak_hours.end", "is missing"),
+        (
+            {"upload": {"off_peak_hours": {"start": "24:00", "end": "06:00"}}},
+            "settings.upload.off_peak_hours.start",
+            "should match",
+        ),
+        (
+            {"connection": {"power_management": {"wifi_idle_timeout_seconds": 5}}},
+            "settings.connection.power_management.wifi_idle_timeout_seconds",
+            "0 (never) or 10 to 2540 seconds",
+        ),
+        (
+            {"connection": {"upload_network_preference": ["wifi", "wifi"]}},
+            "settings.connection.upload_network_preference",
+            "each network once",
+        ),
+        (
+            {"connection": {"upload_network_preference": ["wifi", "lora"]}},
+            "settings.connection.upload_network_preference.1",
+            "should be 'wifi', 'ble' or 'cellular'",
+        ),
+    ],
+)
+def test_wrong_settings_are_refused_by_their_dotted_name(
+    world: World, change: dict[str, Any], field: str, message: str
+) -> None:
+    """400 that names the field and what it should be."""
+    device_id = world.register()
+    with pytest.raises(InvalidRequestError) as refusal:
+        world.update(device_id, settings=change)
+    assert refusal.value.details["field"] == field
+    assert refusal.value.message.startswith(f"{field}: ")
+    assert message in refusal.value.message
+
+
+def test_the_low_battery_threshold_follows_the_settings(world: World) -> None:
+    """A heartbeat at 30 percent is no low battery by default, and is one at a threshold of 40."""
+    device_id, _ = world.bound()
+    world.beat(device_id, battery_percent=30)
+    assert "device.low_battery" not in world.events()
+    world.update(device_id, settings={"power": {"low_battery_threshold_percent": 40}})
+    world.beat(device_id, battery_percent=30)
+    assert world.events()[-1] == "device.low_battery"
+
+
+IDLE = st.one_of(st.just(0), st.integers(10, 2540))
+CLOCK = st.builds("{:02d}:{:02d}".format, st.integers(0, 23), st.integers(0, 59))
+LEAVES: dict[tuple[str, ...], st.SearchStrategy[Any]] = {
+    ("connection", "enabled_connections", "wifi"): st.booleans(),
+    ("connection", "enabled_connections", "cellular"): st.booleans(),
+    ("connection", "upload_network_preference"): st.lists(st.sampled_from(["wifi", "ble", "cellular"]), unique=True),
+    ("connection", "power_management", "wifi_idle_timeout_seconds"): IDLE,
+    ("connection", "power_management", "cellular_idle_timeout_seconds"): IDLE,
+    ("upload", "streaming_enabled"): st.booleans(),
+    ("upload", "streaming_chunk_kb"): st.integers(64, 1024),
+    ("upload", "daily_data_limit_mb"): st.integers(0, 1_000_000),
+    ("upload", "off_peak_hours"): st.none() | st.fixed_dictionaries({"start": CLOCK, "end": CLOCK}),
+    ("audio", "codec"): st.sampled_from(["opus", "aac", "wav"]),
+    ("audio", "sample_rate_khz"): st.sampled_from([16, 24, 48]),
+    ("audio", "bitrate_kbps"): st.integers(8, 320),
+    ("power", "low_battery_threshold_percent"): st.integers(0, 100),
+}
+
+
+def _nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    return {path[0]: value if len(path) == 1 else _nested(path[1:], value)}
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> dict[str, Any]:
+    """A change of any part of the settings to anything that is allowed."""
+    change: dict[str, Any] = {}
+    for path in draw(st.lists(st.sampled_from(sorted(LEAVES)), unique=True)):
+        change = merge(change, _nested(path, draw(LEAVES[path])))
+    return change
+
+
+@given(history=st.lists(changes(), max_size=4))
+def test_merging_settings(history: list[dict[str, Any]]) -> None:
+    """Whatever was changed before, each leaf has the last value given, or its default. Again changes nothing."""
+    kept: dict[str, Any] = {}
+    for change in history:
+        kept = changed(kept, change)
+        assert changed(kept, change) == kept
+    answered = with_defaults(kept)
+    assert DeviceSettings.model_validate(answered).model_dump(mode="json") == answered
+    assert kept == difference(DEFAULTS, answered)
+    for path in LEAVES:
+        expected = _leaf(DEFAULTS, path)
+        for change in history:
+            expected = _leaf(change, path, expected)
+        assert _leaf(answered, path) == expected
+
+
+def _leaf(document: dict[str, Any], path: tuple[str, ...], otherwise: Any = None) -> Any:
+    for name in path:
+        if name not in document:
+            return otherwise
+        document = document[name]
+    return document
+
+
+@given(first=changes(), second=changes())
+def test_a_difference_merged_is_what_it_was_taken_from(first: dict[str, Any], second: dict[str, Any]) -> None:
+    """``merge(a, difference(a, b)) == b`` for settings in full, and the difference of one from itself is empty."""
+    one, other = with_defaults(changed({}, first)), with_defaults(changed({}, second))
+    assert merge(one, difference(one, other)) == other
+    assert difference(one, one) == {}
+
+
+def test_the_schema_of_a_change_tells_no_defaults() -> None:
+    """Whoever filled them in would set back what was left out; and it refers to nothing outside of itself."""
+    text = json.dumps(device_settings.CHANGE_SCHEMA)
+    assert '"default"' not in text
+    assert "$ref" not in text
+    assert set(device_settings.CHANGE_SCHEMA["properties"]) == set(DEFAULTS)

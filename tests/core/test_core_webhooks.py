@@ -1,0 +1,229 @@
+"""Webhooks and deliveries in the registry: what is picked up, tried again, left out and dropped."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core_support import NOON, World
+
+from gateway import webhooks
+from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
+from gateway.store import Row, deliveries, events, keys
+from gateway.store import webhooks as sql
+from gateway.webhooks import Outcome
+from gateway.webhooks_model import CreateWebhook, UpdateWebhook
+
+GOOD = Outcome(204)
+BAD = Outcome(500, error="The receiver answered 500.")
+MINUTE = 60_000
+DAY = 86_400_000
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A registry."""
+    with World(tmp_path) as world:
+        yield world
+
+
+def created(world: World, *types: str, **body: Any) -> str:
+    """A webhook for these types, or for all; its id."""
+    asked = CreateWebhook(url="https://example.com/", events=list(types) or ["*"], **body)
+    row, _ = world.run(webhooks.create, world.project_id, asked)
+    return str(row["id"])
+
+
+def update(world: World, webhook_id: str, **changes: Any) -> Row:
+    """Change a webhook."""
+    return world.run(webhooks.update, world.project_id, webhook_id, UpdateWebhook.model_validate(changes))
+
+
+def due(world: World, webhook_id: str) -> Row | None:
+    """The delivery that is due, after everything was picked up."""
+    while world.run(webhooks.pick_up, webhook_id):
+        pass
+    return deliveries.due(world.view, webhook_id, world.now)
+
+
+def sent(world: World, webhook_id: str, outcome: Outcome = GOOD) -> list[str]:
+    """Try everything that is due, with this outcome; the types of the events, in their order."""
+    types = []
+    while (delivery := due(world, webhook_id)) is not None:
+        types.append(str(delivery["event_type"]))
+        world.run(webhooks.settle, delivery, outcome)
+    return types
+
+
+def only(world: World) -> Row:
+    """The one delivery there is."""
+    (row,) = world.view.all("SELECT * FROM deliveries")
+    return row
+
+
+def test_what_happens_from_now_on_is_picked_up_once_and_in_order(world: World) -> None:
+    """What happened before the webhook is not its business; each event makes one delivery."""
+    world.bound("SN-0")
+    webhook_id = created(world)
+    device_id = world.register("SN-1")
+    world.bind(device_id)
+    assert sent(world, webhook_id) == ["device.registered", "device.bound"]
+    world.reset(device_id)
+    assert sent(world, webhook_id) == ["device.unbound", "reset.requested"]
+    assert sent(world, webhook_id) == []
+    assert world.view.value("SELECT count(*) FROM deliveries") == 4
+
+
+def test_only_the_types_that_were_asked_for(world: World) -> None:
+    """The cursor passes the others by, also many of them."""
+    webhook_id = created(world, "device.bound")
+    for number in range(120):
+        world.register(f"SN-{number}")
+    world.bind(world.register("SN-X"))
+    assert sent(world, webhook_id) == ["device.bound"]
+
+
+def test_projects_do_not_see_each_other(world: World) -> None:
+    """Neither the events nor the webhooks: a stranger's id is a 404."""
+    webhook_id = created(world)
+    other = world.run(keys.create_project, "two")
+    stranger, _ = world.run(webhooks.create, other, CreateWebhook(url="https://example.com/"))
+    world.register()
+    assert sent(world, stranger["id"]) == []
+    assert deliveries.with_work(world.view, world.now) == [webhook_id]
+    with pytest.raises(NotFoundError, match="GET /v1/webhooks"):
+        webhooks.require(world.view, other, webhook_id)
+
+
+def test_the_schedule_of_the_contract(world: World) -> None:
+    """At 0, 1 min, 5 min, 30 min, 2 h and 8 h, then it is marked failed and kept."""
+    webhook_id = created(world)
+    world.register()
+    tried_at = []
+    while True:
+        delivery = due(world, webhook_id)
+        assert delivery is not None
+        tried_at.append((world.now - NOON) // 1_000)
+        world.run(webhooks.settle, delivery, BAD)
+        if only(world)["status"] != "pending":
+            break
+        assert due(world, webhook_id) is None
+        world.now = deliveries.next_due(world.view, world.now) or 0
+    assert tried_at == [0, 60, 300, 1_800, 7_200, 28_800]
+    row = only(world)
+    assert (row["status"], row["attempts"], row["response_status"], row["next_attempt_at"]) == ("failed", 6, 500, None)
+    assert row["error"] == "The receiver answered 500."
+    assert deliveries.next_due(world.view, world.now) is None
+
+
+def test_after_a_standstill_the_tries_do_not_come_at_once(world: World) -> None:
+    """A gateway that was down for a day goes on with the distances of the schedule."""
+    webhook_id = created(world)
+    world.register()
+    assert sent(world, webhook_id, BAD) == ["device.registered"]
+    world.now += DAY
+    assert sent(world, webhook_id, BAD) == ["device.registered"]
+    assert only(world)["next_attempt_at"] == world.now + 4 * MINUTE
+
+
+def test_a_failed_try_does_not_hold_up_the_next_event(world: World) -> None:
+    """It is tried again when it is due; the next goes on meanwhile."""
+    webhook_id = created(world)
+    device_id = world.register()
+    assert sent(world, webhook_id, BAD) == ["device.registered"]
+    world.bind(device_id)
+    assert sent(world, webhook_id) == ["device.bound"]
+    world.now += MINUTE
+    assert sent(world, webhook_id) == ["device.registered"]
+
+
+def test_switched_off_nothing_is_sent_and_what_happens_is_left_out(world: World) -> None:
+    """What waited for another try goes on when it is switched on again."""
+    webhook_id = created(world)
+    device_id = world.register()
+    assert sent(world, webhook_id, BAD) == ["device.registered"]
+    update(world, webhook_id, enabled=False)
+    world.now += DAY
+    world.bind(device_id)
+    assert sent(world, webhook_id) == []
+    assert (deliveries.with_work(world.view, world.now), deliveries.next_due(world.view, 0)) == ([], None)
+    update(world, webhook_id, enabled=True)
+    world.unbind(device_id)
+    assert sent(world, webhook_id) == ["device.registered", "token.revoked", "device.unbound"]
+
+
+def test_enabling_what_is_enabled_loses_nothing(world: World) -> None:
+    """Only a webhook that was off begins anew."""
+    webhook_id = created(world)
+    world.register()
+    update(world, webhook_id, enabled=True, description="x")
+    assert sent(world, webhook_id) == ["device.registered"]
+
+
+def test_a_replay_has_all_its_tries(world: World) -> None:
+    """Whatever became of the delivery; a webhook that is off is a 409 that says what to do."""
+    webhook_id = created(world)
+    world.register()
+    assert sent(world, webhook_id) == ["device.registered"]
+    delivery_id = only(world)["id"]
+    row = world.run(webhooks.replay, world.project_id, webhook_id, delivery_id)
+    assert (row["status"], row["attempts"], row["next_attempt_at"]) == ("pending", 0, world.now)
+    assert sent(world, webhook_id, BAD) == ["device.registered"]
+    assert only(world)["next_attempt_at"] == world.now + MINUTE
+    update(world, webhook_id, enabled=False)
+    with pytest.raises(ConflictError, match="PATCH /v1/webhooks/") as caught:
+        world.run(webhooks.replay, world.project_id, webhook_id, delivery_id)
+    assert caught.value.code == "webhook_disabled"
+
+
+def test_a_word_on_a_delivery_that_is_gone_changes_nothing(world: World) -> None:
+    """A webhook may be deleted while it is being tried."""
+    webhook_id = created(world)
+    world.register()
+    delivery = due(world, webhook_id)
+    assert delivery is not None
+    world.run(webhooks.delete, world.project_id, webhook_id)
+    world.run(webhooks.settle, delivery, GOOD)
+    assert world.view.value("SELECT count(*) FROM deliveries") == 0
+    assert world.run(webhooks.pick_up, webhook_id) is False
+
+
+def test_deliveries_go_with_their_time_and_with_their_events(world: World) -> None:
+    """After the days of the setting, and with an event that is dropped, whatever state they are in."""
+    webhook_id = created(world)
+    world.register("SN-1")
+    assert sent(world, webhook_id) == ["device.registered"]
+    world.now += 20 * DAY
+    world.register("SN-2")
+    assert sent(world, webhook_id, BAD) == ["device.registered"]
+    world.now += 11 * DAY
+    assert (world.run(webhooks.prune), world.run(webhooks.prune)) == (1, 0)
+    assert only(world)["status"] == "pending"
+    assert world.run(events.prune, world.now, 100) == 2
+    assert world.view.value("SELECT count(*) FROM deliveries") == 0
+    world.register("SN-3")
+    assert sent(world, webhook_id) == ["device.registered"]
+
+
+def test_a_url_that_the_setting_forbids_is_refused_at_once(world: World) -> None:
+    """At creation and at a change, naming the field and the setting."""
+    webhook_id = created(world)
+    for attempt in (
+        lambda: world.run(webhooks.create, world.project_id, CreateWebhook(url="https://10.0.0.1/")),
+        lambda: update(world, webhook_id, url="http://example.com/"),
+    ):
+        with pytest.raises(InvalidRequestError, match=r"^url: should .*webhook_allow_private") as caught:
+            attempt()
+        assert caught.value.details["field"] == "url"
+    row = sql.find(world.view, world.project_id, webhook_id)
+    assert row is not None
+    assert row["url"] == "https://example.com/"
+
+
+def test_a_project_has_a_bounded_number(world: World) -> None:
+    """One more is a 409 that says what to do."""
+    for _ in range(webhooks.MOST_PER_PROJECT):
+        created(world)
+    with pytest.raises(ConflictError, match="DELETE /v1/webhooks") as caught:
+        created(world)
+    assert caught.value.code == "webhook_limit_reached"

@@ -1,0 +1,156 @@
+"""The one thread that writes: group commit, order, and results only after the commit."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core_store_support import Gate, names, project, queued, writing
+
+from gateway import model
+from gateway.errors import UnavailableError
+from gateway.store import DATABASE_NAME, Tx, View, devices, outbox
+from gateway.store.database import connect
+
+
+def _committed(data_dir: Path) -> set[str]:
+    """What another connection sees."""
+    with closing(connect(data_dir / DATABASE_NAME, read_only=True)) as connection:
+        return names(View(connection))
+
+
+async def test_writes_that_wait_share_one_commit(tmp_path: Path) -> None:
+    """Sixty-four wait behind one: two commits in all, and each caller gets its own result."""
+    async with writing(tmp_path) as bench:
+        gate = Gate()
+        first = await queued(bench.writer, [gate])
+        await gate.reached()
+        rest = await queued(bench.writer, [project(f"p{number}") for number in range(64)])
+        gate.open()
+        await asyncio.gather(*first)
+        ids = await asyncio.gather(*rest)
+        assert bench.commits == 2
+        assert len(set(ids)) == 64
+        assert len(_committed(tmp_path)) == 64
+
+
+@pytest.mark.parametrize("kind", ["raises", "breaks a constraint", "does not fit"])
+async def test_one_that_raises_takes_nothing_of_the_others_with_it(tmp_path: Path, kind: str) -> None:
+    """Its own rows go, its own caller hears of it; those before and after it in the group are committed."""
+
+    def faulty(tx: Tx) -> None:
+        project("half")(tx)
+        if kind == "raises":
+            raise LookupError("the caller's own fault")
+        value: Any = "before" if kind == "breaks a constraint" else 2**70
+        tx.run("INSERT INTO projects (id, name, created_at) VALUES ('proj_x', ?, ?)", str(value), value)
+
+    async with writing(tmp_path) as bench:
+        gate = Gate()
+        first = await queued(bench.writer, [gate])
+        await gate.reached()
+        before, fault, after = await queued(bench.writer, [project("before"), faulty, project("after")])
+        gate.open()
+        await asyncio.gather(*first, before, after)
+        with pytest.raises((LookupError, sqlite3.IntegrityError, OverflowError)):
+            await fault
+        assert _committed(tmp_path) == {"before", "after"}
+        assert bench.commits == 2
+
+
+async def test_a_result_comes_after_the_commit_that_holds_it(tmp_path: Path) -> None:
+    """While its group is at work nobody sees a row and nobody has a result; with the result everybody sees it."""
+    async with writing(tmp_path) as bench:
+        door, gate = Gate(), Gate()
+        first = await queued(bench.writer, [door])
+        await door.reached()
+        made, last = await queued(bench.writer, [project("made"), gate])
+        door.open()
+        await gate.reached()
+        assert _committed(tmp_path) == set()
+        assert not made.done()
+        gate.open()
+        await made
+        assert _committed(tmp_path) == {"made"}
+        await asyncio.gather(*first, last)
+
+
+async def test_the_order_of_writes(tmp_path: Path) -> None:
+    """Each kind in the order in which it came; groups of urgent ones and ordinary ones take turns."""
+    order: list[str] = []
+
+    def noted(name: str) -> Callable[[Tx], None]:
+        return lambda _: order.append(name)
+
+    async with writing(tmp_path) as bench:
+        gate = Gate()
+        first = await queued(bench.writer, [gate])
+        await gate.reached()
+        ordinary = await queued(bench.writer, [noted(f"o{n}") for n in range(3)], urgent=False)
+        urgent = await queued(bench.writer, [noted(f"u{n}") for n in range(130)])
+        gate.open()
+        await asyncio.gather(*first, *ordinary, *urgent)
+    turns = [each for each in order if each.startswith("o") or each in {"u0", "u64", "u128"}]
+    assert turns == ["o0", "u0", "o1", "u64", "o2", "u128"]
+    assert [each for each in order if each.startswith("u")] == [f"u{n}" for n in range(130)]
+
+
+async def test_a_caller_that_goes_away_loses_only_its_answer(tmp_path: Path) -> None:
+    """What was handed over is committed; the others get their results."""
+    async with writing(tmp_path) as bench:
+        gate = Gate()
+        first = await queued(bench.writer, [gate])
+        await gate.reached()
+        gone, stays = await queued(bench.writer, [project("gone"), project("stays")])
+        gone.cancel()
+        gate.open()
+        await asyncio.gather(*first, stays)
+        assert _committed(tmp_path) == {"gone", "stays"}
+
+
+async def test_stopping_finishes_what_waits(tmp_path: Path) -> None:
+    """All that was handed over is committed and answered; what comes later is told to come again."""
+    async with writing(tmp_path) as bench:
+        gate = Gate()
+        first = await queued(bench.writer, [gate])
+        await gate.reached()
+        waiting = await queued(bench.writer, [project(f"p{number}") for number in range(100)])
+        waiting += await queued(bench.writer, [project("batch")], urgent=False)
+        stopping = asyncio.create_task(asyncio.to_thread(bench.writer.stop))
+        gate.open()
+        await asyncio.gather(*first, *waiting, stopping)
+        assert len(_committed(tmp_path)) == 101
+        with pytest.raises(UnavailableError):
+            await bench.writer.write(project("late"))
+
+
+async def test_commits_that_mark_the_outbox_are_told_before_their_results(tmp_path: Path) -> None:
+    """Whoever works the outbox off is woken by those commits, and by no others."""
+    told: list[str] = []
+    async with writing(tmp_path, committed=lambda: told.append("commit")) as bench:
+        await bench.writer.write(project("quiet"))
+        assert told == []
+        await bench.writer.write(_marked_device)
+        assert told == ["commit"]
+
+
+def _marked_device(tx: Tx) -> None:
+    project_id = project("ward")(tx)
+    pk = devices.insert(tx, "dev_1", project_id, model.RegisterDevice(serial_number="SN-1"), "bota_pin")
+    outbox.mark_credential(tx, pk)
+
+
+async def test_a_bell_that_breaks_holds_no_result_back(tmp_path: Path) -> None:
+    """The error reaches the loop's handler, the result its caller."""
+    broken: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
+
+    def bell() -> None:
+        raise LookupError("no bell")
+
+    async with writing(tmp_path, committed=bell) as bench, asyncio.timeout(20):
+        await bench.writer.write(_marked_device)
+    assert isinstance(broken[0]["exception"], LookupError)

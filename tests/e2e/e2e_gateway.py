@@ -1,0 +1,77 @@
+"""`gateway serve` as a process, found by what it prints."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from e2e_program import Program, run, script
+from support.ports import free_port
+
+_READY = re.compile(
+    r"HTTP  (?P<url>http://\S+)\n  MQTT  mqtts?://(?P<host>[\w.]+):(?P<port>\d+) .*\n  data ", re.MULTILINE
+)
+_TRIES = 10
+
+
+class GatewayProcess(Program):
+    """One gateway on one data directory. It keeps its addresses when it is started again, as in the field."""
+
+    def __init__(
+        self, folder: Path, *options: str, keep_ports: bool = True, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.data = folder / "data"
+        self._options = options
+        self._http, self._mqtt = (_address(keep_ports=keep_ports) for _ in range(2))
+        self._keep_ports = keep_ports
+        super().__init__(folder, "gateway", *self._line(), environment=environment)
+        self.url = self.host = ""
+        self.port = 0
+
+    def _line(self) -> tuple[str, ...]:
+        where = ("--data-dir", str(self.data), "--http", self._http, "--mqtt", self._mqtt)
+        return (script("gateway"), "serve", *where, *self._options)
+
+    async def start(self) -> None:
+        """Start it and wait until it says that it is ready; where it is then stands in `url`, `host` and `port`."""
+        for _ in range(_TRIES):
+            await super().start()
+            await self._ready_or_gone()
+            if self.runs or "cannot listen" not in self.err or self.url:
+                break
+            self._http, self._mqtt = (_address(keep_ports=self._keep_ports) for _ in range(2))
+            self._command = self._line()
+        found = _READY.search(self.out)
+        assert found, f"the gateway did not come up; stdout:\n{self.out}\nstderr:\n{self.err}"
+        self.url, self.host, self.port = found["url"], found["host"], int(found["port"])
+
+    async def _ready_or_gone(self) -> None:
+        try:
+            await self.said("  data ")
+        except AssertionError:
+            if self.runs:
+                raise
+
+    async def restart(self) -> None:
+        """Start it again after its end."""
+        assert not self.runs, "stop or kill it first"
+        await self.start()
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The events of this name that it has logged since its start."""
+        lines = [json.loads(line) for line in self.err.splitlines() if line.startswith("{") and line.endswith("}")]
+        return [line for line in lines if line["event"] == event]
+
+    async def new_key(self, *options: str) -> str:
+        """An API key, made as an operator makes it."""
+        outcome = await run(
+            script("gateway"), "keys", "create", "--name", "e2e", "--data-dir", str(self.data), "--json", *options
+        )
+        assert outcome.code == 0, outcome.err
+        key: str = json.loads(outcome.out)["key"]
+        return key
+
+
+def _address(*, keep_ports: bool) -> str:
+    return f"127.0.0.1:{free_port() if keep_ports else 0}"

@@ -1,0 +1,227 @@
+"""The command line beside a running gateway: over HTTP with a key, and on the data directory without one."""
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from e2e_program import Outcome, Program, clean_environment, run, script, started
+from e2e_site import BROKERS, Site, a_site, alive
+from support import wire
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=BROKERS)
+async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """A gateway with each kind of broker."""
+    async with a_site(tmp_path_factory.mktemp("site"), request.param) as running:
+        yield running
+
+
+async def local(site: Site, *command: str, code: int = 0) -> Outcome:
+    """A command on the data directory of the gateway that runs."""
+    return await _ended(code, *command, "--data-dir", str(site.gateway.data))
+
+
+async def remote(site: Site, *command: str, code: int = 0, key: str | None = None, **environment: str) -> Outcome:
+    """A command that has a key, and nothing else but what is said."""
+    return await _ended(code, *command, environment=clean_environment(GATEWAY_API_KEY=key or site.key, **environment))
+
+
+async def _ended(code: int, *command: str, environment: dict[str, str] | None = None) -> Outcome:
+    outcome = await run(script("gateway"), *command, environment=environment)
+    assert outcome.code == code, f"{outcome.code}: {outcome.out}{outcome.err}"
+    return outcome
+
+
+def read(outcome: Outcome) -> Any:
+    """What it printed for machines."""
+    return json.loads(outcome.out)
+
+
+async def registered(site: Site, serial: str) -> dict[str, Any]:
+    """A device, registered by somebody else over HTTP."""
+    answer = await site.http.post("/v1/devices", json={"serial_number": serial})
+    assert answer.status_code == 201, answer.text
+    device: dict[str, Any] = answer.json()
+    return device
+
+
+async def test_a_reset_from_the_shell_is_carried_out(site: Site) -> None:
+    """Another process wrote it: the gateway notices, the device gets it over MQTT and wipes itself, once."""
+    device = site.device("SHELL-1")
+    device_id = (await device.provision(end_user_id="eu_1")).device_id
+    async with alive(device):
+        await device.wait_for("online")
+        said = await local(site, "devices", "reset", device_id, "--yes", "--json")
+        assert read(said)["command"]["status"] == "pending"
+        await device.wait_for("unprovisioned")
+        await site.becomes(device_id, "executed")
+    assert device.counts["reset_begun"] == 1
+    await site.broker_agrees()
+    events = read(await local(site, "events", "tail", "--device", device_id, "--type", "reset.requested", "--json"))
+    assert events["data"]["actor"] == "cli"
+
+
+async def test_a_bind_from_the_shell_is_good_at_once(site: Site) -> None:
+    """The command waits until the broker knows the token, and tells where that broker is."""
+    device_id = read(await local(site, "devices", "register", "SHELL-2", "--json"))["id"]
+    said = await local(site, "devices", "bind", device_id, "eu_1", "--json")
+    bound = read(said)
+    assert said.err == ""
+    assert (bound["mqtt"]["host"], bound["mqtt"]["port"]) == (site.gateway.host, site.gateway.port)
+    assert await site.connect_answer(device_id, bound["device_token"]) == wire.ACCEPTED
+    await local(site, "devices", "unbind", device_id)
+    await site.token_is_dead(device_id, bound["device_token"])
+
+
+async def test_a_superseding_bind_from_the_shell(site: Site) -> None:
+    """The old reset is cleared from the broker by the gateway before the new token is made by the command."""
+    device_id = read(await local(site, "devices", "register", "SHELL-3", "--json"))["id"]
+    await local(site, "devices", "bind", device_id, "eu_1")
+    await local(site, "devices", "reset", device_id, "--yes")
+    await local(site, "devices", "bind", device_id, "eu_2", code=5)
+    bound = read(await local(site, "devices", "bind", device_id, "eu_2", "--supersede-reset", "--json"))
+    assert await site.connect_answer(device_id, bound["device_token"]) == wire.ACCEPTED
+    await site.broker_agrees()
+
+
+async def test_over_http(site: Site) -> None:
+    """With a URL, and with a key alone at the gateway of the directory; the actor is the key."""
+    device_id = read(await remote(site, "devices", "register", "HTTP-1", "--json", GATEWAY_URL=site.gateway.url))["id"]
+    for where in (["--url", f"{site.gateway.url}/"], ["--data-dir", str(site.gateway.data)]):
+        assert read(await remote(site, "devices", "show", device_id, "--json", *where))["id"] == device_id
+    events = read(await remote(site, "events", "tail", "--device", device_id, "--json", "--url", site.gateway.url))
+    assert events["data"]["actor"].startswith("key_")
+    refused = await remote(site, "devices", "list", "--project", "x", "--url", site.gateway.url, code=2)
+    assert "--project" in refused.err
+
+
+async def test_exit_codes_over_http(site: Site) -> None:
+    """4: not there; 5: forbidden by the state; 6: not for this key, or no key at all."""
+    url = site.gateway.url
+    bound = read(await remote(site, "devices", "register", "HTTP-2", "--json", GATEWAY_URL=url))["id"]
+    await remote(site, "devices", "bind", bound, "eu_1", GATEWAY_URL=url)
+    await remote(site, "devices", "show", "dev_0", code=4, GATEWAY_URL=url)
+    await remote(site, "devices", "bind", bound, "eu_1", code=5, GATEWAY_URL=url)
+    reader = await site.gateway.new_key("--scope", "devices:read")
+    said = await remote(site, "devices", "reset", bound, "--yes", code=6, key=reader, GATEWAY_URL=url)
+    assert "devices:write" in said.err
+    await remote(site, "devices", "list", code=6, key="sk_live_unknown", GATEWAY_URL=url)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
+async def test_what_answers_is_no_gateway(site: Site, status: str) -> None:
+    """A proxy's page, or somebody else's server: the person is told to check the URL."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        said = await remote(site, "devices", "list", code=1, GATEWAY_URL=f"http://{host}:{port}")
+    assert "is no gateway" in said.err
+
+
+async def test_a_revoked_key_is_refused_at_once(site: Site) -> None:
+    """The very next request after the command has ended; a rotated one goes on with both secrets."""
+    made = read(await local(site, "keys", "create", "--name", "brief", "--json"))
+    both = [made["key"], read(await local(site, "keys", "rotate", made["id"], "--json"))["key"]]
+    for key in both:
+        assert (await site.http.get("/v1/devices", headers={"Authorization": f"Bearer {key}"})).status_code == 200
+    await local(site, "keys", "revoke", made["id"], "--yes")
+    for key in both:
+        assert (await site.http.get("/v1/devices", headers={"Authorization": f"Bearer {key}"})).status_code == 401
+
+
+@pytest.mark.parametrize("over_http", [True, False])
+async def test_events_are_followed(site: Site, tmp_path: Path, *, over_http: bool) -> None:
+    """What happens later is printed as it comes, a JSON document a line, each once; Ctrl-C ends it with 130."""
+    where = ["--url", site.gateway.url] if over_http else ["--data-dir", str(site.gateway.data)]
+    environment = clean_environment(GATEWAY_API_KEY=site.key) if over_http else clean_environment()
+    command = (script("gateway"), "events", "tail", "--follow", "--limit", "1", "--json", *where)
+    serials = [f"TAIL-{over_http}-{number}" for number in range(3)]
+    first = await registered(site, serials[0])
+    async with started(Program(tmp_path, "tail", *command, environment=environment)) as tail:
+        await tail.said(first["id"])
+        for serial in serials[1:]:
+            made = await registered(site, serial)
+            await tail.said(made["id"])
+        assert await tail.stop(signal.SIGINT) == 130
+        shown = [json.loads(line)["data"]["serial_number"] for line in tail.out.splitlines()]
+        assert shown == serials
+        assert "Traceback" not in tail.err
+
+
+async def test_a_narrow_terminal_folds_no_id(site: Site) -> None:
+    """However narrow the window is said to be; and a reader that goes away early is no trouble."""
+    device_id = read(await local(site, "devices", "register", "NARROW", "--json"))["id"]
+    environment = clean_environment(COLUMNS="20")
+    command = f"{script('gateway')} devices list --serial-number NARROW --data-dir {site.gateway.data}"
+    listed = await run("sh", "-c", command, environment=environment)
+    assert [line.split()[0] for line in listed.out.splitlines()] == ["ID", device_id]
+    early = await run("sh", "-c", f"{command} | true", environment=environment)
+    assert "Traceback" not in early.err
+
+
+async def test_where_the_gateway_is(tmp_path: Path) -> None:
+    """The file says it while the gateway runs; after a stop it is gone."""
+    async with a_site(tmp_path, "embedded") as site:
+        file = site.gateway.data / "gateway.url"
+        assert file.read_text().splitlines() == [site.gateway.url, f"mqtt://{site.gateway.host}:{site.gateway.port}"]
+        assert await site.gateway.stop() == 0
+        assert not file.exists()
+
+
+async def test_backup_and_restore_of_a_gateway_that_works(tmp_path: Path) -> None:
+    """A copy is taken while devices talk; restore wants the gateway stopped; then all is as it was, and goes on."""
+    async with a_site(tmp_path, "mosquitto") as site:
+        device = site.device("BEFORE")
+        device_id = (await device.provision(end_user_id="eu_1")).device_id
+        copy = tmp_path / "copy.db"
+        async with alive(device):
+            await device.wait_for("online")
+            busy = asyncio.create_task(_registers_on(site))
+            await local(site, "backup", str(copy))
+            later = await registered(site, "AFTER")
+            said = await local(site, "restore", str(copy), "--yes", code=3)
+            assert "Stop it" in said.err
+            busy.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await busy
+        assert await site.gateway.stop() == 0
+        await local(site, "restore", str(copy), "--yes")
+        await site.gateway.restart()
+        await site.synced()
+        await local(site, "devices", "show", later["id"], code=4)
+        async with alive(device):
+            await device.wait_for_fact("heartbeat", count=device.counts["heartbeat"] + 2)
+            await site.reset(device_id)
+            await device.wait_for("unprovisioned")
+            await site.becomes(device_id, "executed")
+        await site.broker_agrees()
+
+
+async def _registers_on(site: Site) -> None:
+    number = 0
+    while True:
+        number += 1
+        await registered(site, f"BUSY-{number}")
+
+
+async def test_a_shell_completes_ids(site: Site) -> None:
+    """Asked as bash asks, the program says ids and nothing else."""
+    device_id = read(await local(site, "devices", "register", "COMPLETE", "--json"))["id"]
+    line = f"gateway devices show {device_id[:-2]}"
+    asked = {"_GATEWAY_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": "3"}
+    environment = clean_environment(**asked, GATEWAY_DATA_DIR=str(site.gateway.data))
+    answer = await run(script("gateway"), environment=environment)
+    assert answer.out.split() == [f"plain,{device_id}"], answer.err

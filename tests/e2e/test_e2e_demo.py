@@ -1,0 +1,156 @@
+"""`gateway demo` as a stranger runs it: alone, beside other things, cut short, and kept running."""
+
+import json
+import re
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+import structlog
+from e2e_program import Program, clean_environment, complaints, run, script, started
+from support.wait import eventually
+
+from gateway.demo import story
+
+TOLD = (
+    "Three devices are registered, bound and alive",
+    "A device that is online is reset",
+    "A device that is away is reset: the command waits on the broker",
+    "A Bluetooth-only device is reset: a relay shows that it is there and never delivers",
+    "A device that was wiped is provisioned again, and stays",
+)
+PROVEN = {
+    "after two relayed heartbeats it still waits": 1,
+    "its token opens the way to its own reset and nothing else": 1,
+    "nothing is retained any more": 3,
+    "the old token is refused over HTTP": 3,
+    "the old token is refused by the broker": 3,
+    "the device is unpaired": 3,
+    "the command is executed": 3,
+    "it was not wiped": 1,
+}
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """An environment whose temporary folder is this one, so that one sees what is left behind."""
+    folder.mkdir(exist_ok=True)
+    return clean_environment(TMPDIR=str(folder), **more)
+
+
+def names_in(folder: Path) -> list[str]:
+    """What lies in a folder."""
+    return [each.name for each in folder.iterdir()]
+
+
+async def test_the_demo_for_a_machine(tmp_path: Path) -> None:
+    """Exit 0, one JSON document, every observation made and good; nothing left behind, nothing said beside it."""
+    outcome = await run(script("gateway"), "demo", "--json", environment=environment(tmp_path))
+    assert outcome.code == 0, outcome.out + outcome.err
+    assert complaints(outcome.err) == ""
+    document = json.loads(outcome.out)
+    assert document["ok"] is True
+    assert [check for check in document["checks"] if not check["ok"]] == []
+    names = [check["check"] for check in document["checks"]]
+    assert {name: names.count(name) for name in PROVEN} == PROVEN
+    assert [entry["text"] for entry in document["timeline"] if entry["kind"] == "chapter"] == list(TOLD)
+    assert names_in(tmp_path) == []
+
+
+async def test_the_demo_for_a_person(tmp_path: Path) -> None:
+    """A timeline in chapters, what was seen beside each tick, a last line with the count; no colours in a pipe."""
+    outcome = await run(script("gateway"), "demo", environment=environment(tmp_path))
+    assert outcome.code == 0, outcome.out + outcome.err
+    assert complaints(outcome.err) == ""
+    assert [line for line in outcome.out.splitlines() if line in TOLD] == list(TOLD)
+    assert "\x1b" not in outcome.out
+    assert "✗" not in outcome.out
+    ticks = outcome.out.count("✓")
+    assert re.search(rf"^{ticks} of {ticks} observations as they have to be in \d+\.\d s$", outcome.out, re.MULTILINE)
+    assert names_in(tmp_path) == []
+
+
+async def test_the_demo_beside_a_gateway_that_is_configured(tmp_path: Path) -> None:
+    """Usual ports taken, settings of another gateway in the environment and the folder: it plays on its own stage."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "gateway.toml").write_text('broker = "mqtt://gateway:secret@broker.invalid"\n')
+    with _usual_ports_taken():
+        outcome = await run(
+            script("gateway"),
+            "demo",
+            "--json",
+            environment=environment(
+                tmp_path / "temporary",
+                GATEWAY_DATA_DIR=str(other),
+                GATEWAY_CONFIG=str(other / "gateway.toml"),
+                GATEWAY_BROKER="mqtt://gateway:secret@broker.invalid",
+                GATEWAY_HTTP="nonsense",
+                GATEWAY_TOPIC_PREFIX="elsewhere/",
+            ),
+            folder=other,
+        )
+    assert outcome.code == 0, outcome.out + outcome.err
+    assert names_in(other) == ["gateway.toml"]
+
+
+class _usual_ports_taken:  # noqa: N801 - used as a verb
+    """Listen on 8080 and 1883 unless somebody does already."""
+
+    def __enter__(self) -> None:
+        self._held = []
+        for port in (8080, 1883):
+            try:
+                self._held.append(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+
+    def __exit__(self, *_: object) -> None:
+        for held in self._held:
+            held.close()
+
+
+async def test_the_demo_fails_when_it_does_not_see_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Time runs out in the middle of the story: exit 1, and the document says which observation was not made."""
+    monkeypatch.setattr(story, "GIVE_UP_SECONDS", 1.5)  # the relayed heartbeats of the third chapter alone take longer
+    with structlog.testing.capture_logs():
+        assert await story.run(as_json=True) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] is False
+    assert [check["check"] for check in document["checks"] if not check["ok"]] == ["the story ends in time"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_the_demo_is_cut_short(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C or SIGTERM in the middle: no traceback, not 0, and nothing left behind."""
+    demo = Program(tmp_path, "demo", script("gateway"), "demo", environment=environment(tmp_path / "temporary"))
+    async with started(demo):
+        await demo.said("A device that is online is reset")
+        assert await demo.stop(number) in (130, 143)
+        assert "Traceback" not in complaints(demo.err)
+    assert names_in(tmp_path / "temporary") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_demo_that_keeps_running(tmp_path: Path, number: signal.Signals) -> None:
+    """The lines it prints work when pasted, it tells what the device did, and it ends with 0, leaving nothing."""
+    live = Program(
+        tmp_path, "live", script("gateway"), "demo", "--keep-running", environment=environment(tmp_path / "temporary")
+    )
+    async with started(live):
+        await live.said("Ctrl-C stops it")
+        reset, look = (line for line in live.out.splitlines() if line.startswith("curl "))
+        asked = await run("bash", "-c", reset)
+        assert json.loads(asked.out)["status"] == "unbound", asked
+        await live.said("DEMO-WIFI      wiped wifi_networks")
+
+        async def executed() -> bool:
+            listed = json.loads((await run("bash", "-c", look)).out)
+            return [each["status"] for each in listed["data"]] == ["executed"]
+
+        await eventually(executed, "the second line shows the executed command")
+        assert await live.stop(number) == 0
+        assert complaints(live.err) == ""
+    assert names_in(tmp_path / "temporary") == []

@@ -1,0 +1,223 @@
+"""The main job on real parts: processes, sockets, files, and both brokers."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from e2e_program import run
+from e2e_site import AUDITOR, BROKERS, RESET, BrokerKind, Site, a_site, alive, details, token_of, topic
+from support import wire
+
+from device_sim import SimulatedDevice
+
+both = pytest.mark.parametrize("kind", BROKERS)
+
+
+async def paired(device: SimulatedDevice, end_user: str = "eu_1") -> tuple[str, str]:
+    """Provision a device; its id and token."""
+    binding = await device.provision(end_user_id=end_user)
+    return binding.device_id, binding.device_token
+
+
+@both
+async def test_a_device_is_registered_bound_and_its_heartbeat_is_seen(tmp_path: Path, kind: BrokerKind) -> None:
+    """What a device says over MQTT stands in the answers of the HTTP API, once the broker let it in."""
+    async with a_site(tmp_path, kind) as site:
+        device = site.device()
+        device_id, _ = await paired(device)
+        async with alive(device):
+            await device.wait_for_fact("heartbeat")
+            await site.synced()
+            shown = await _until_heard(site, device_id)
+            said = details(device, "heartbeat")
+    assert shown["status"] == "bound"
+    assert shown["end_user_id"] == "eu_1"
+    assert shown["binding_generation"] == 1
+    assert shown["connection"] == "online"
+    assert shown["firmware_version"] == said[0]["firmware_version"]
+    assert shown["battery_percent"] in [each["battery_percent"] for each in said]
+
+
+async def _until_heard(site: Site, device_id: str) -> dict[str, object]:
+    while (shown := await site.get(device_id))["last_heartbeat_at"] is None:  # noqa: ASYNC110 - an outsider asks again
+        await asyncio.sleep(0.01)
+    return shown
+
+
+@both
+async def test_a_device_that_is_online_is_reset(tmp_path: Path, kind: BrokerKind) -> None:
+    """Asked, delivered, wiped, executed with a receipt; then the token is dead, and nothing lies on the broker."""
+    async with a_site(tmp_path, kind) as site:
+        device = site.device()
+        device_id, token = await paired(device)
+        async with alive(device):
+            await device.wait_for("online")
+            asked = await site.reset(device_id)
+            await device.wait_for("unprovisioned")
+            command = await site.becomes(device_id, "executed")
+        assert command["id"] == asked["id"]
+        assert command["result"]["wiped"] == ["device_token", "pairing", "wifi_networks"]
+        assert command["error"] is None
+        assert command["delivered_at"] <= command["executed_at"]
+        assert device.flash.wiped_area == {}
+        assert device.counts["reset_begun"] == 1
+        await site.token_is_dead(device_id, token)
+        await site.broker_agrees()
+        assert [kind for kind in await site.events(device_id) if kind not in ("device.online", "device.offline")] == [
+            "device.registered",
+            "device.bound",
+            "device.unbound",
+            "reset.requested",
+            "reset.delivered",
+            "reset.completed",
+            "token.revoked",
+        ]
+
+
+async def test_the_reset_of_a_device_that_is_switched_off_lies_retained(tmp_path: Path) -> None:
+    """Mosquitto itself holds the signed command, as `mosquitto_sub -v` prints it, until the device is back."""
+    async with a_site(tmp_path, "mosquitto") as site:
+        device = site.device(radio="cellular")
+        device_id, token = await paired(device)
+        async with alive(device):
+            await device.wait_for("online")
+        command = await site.reset(device_id)
+        await site.synced()
+        line = await _mosquitto_sub(site, topic(device_id))
+        print(f"mosquitto_sub -v: {line}")  # noqa: T201 - shown with pytest -rP
+        name, _, payload = line.partition(" ")
+        assert name == topic(device_id)
+        assert f'"id":"{command["id"]}"' in payload
+        assert '"binding_generation":1' in payload
+        assert command["grant_token"] in payload
+        beat = await site.as_device(token, "POST", "heartbeat", {})
+        assert [each["id"] for each in beat.json()["commands"]] == [command["id"]]
+        async with alive(device):
+            await device.wait_for("unprovisioned")
+            await site.becomes(device_id, "executed")
+        assert device.counts["reset_begun"] == 1
+        await site.token_is_dead(device_id, token)
+        await site.broker_agrees()
+        assert await site.retained() == {}
+
+
+async def _mosquitto_sub(site: Site, name: str) -> str:
+    broker = site.broker
+    who = ("-u", AUDITOR, "-P", broker.users[AUDITOR], "-i", AUDITOR, "-V", "mqttv311")
+    outcome = await run(
+        "mosquitto_sub", "-h", broker.host, "-p", str(broker.port), *who, "-v", "-C", "1", "-W", "20", "-t", name
+    )
+    assert outcome.code == 0, outcome.err
+    return outcome.out.strip()
+
+
+async def test_the_embedded_broker_keeps_the_reset_for_a_device_that_is_switched_off(tmp_path: Path) -> None:
+    """With the token that is good for its reset alone the device is handed the command, and obeys it later."""
+    async with a_site(tmp_path, "embedded") as site:
+        device = site.device(radio="cellular")
+        device_id, token = await paired(device)
+        async with alive(device):
+            await device.wait_for("online")
+        command = await site.reset(device_id)
+        await site.synced()
+        async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
+            assert await raw.connect(device_id, device_id, token) == wire.ACCEPTED
+            await raw.subscribe(topic(device_id))
+            message = await raw.read_publish()
+        assert message.retain
+        assert command["id"].encode() in message.payload
+        async with alive(device):
+            await device.wait_for("unprovisioned")
+            await site.becomes(device_id, "executed")
+        assert device.counts["reset_begun"] == 1
+        await site.token_is_dead(device_id, token)
+
+
+@both
+async def test_a_bluetooth_only_device_waits_until_it_gets_wifi(tmp_path: Path, kind: BrokerKind) -> None:
+    """Relayed heartbeats show presence, never carry a command, and leave the reset pending; over WiFi it is wiped."""
+    async with a_site(tmp_path, kind) as site:
+        device = site.device(radio="ble")
+        device_id, token = await paired(device)
+        async with alive(device):
+            await device.wait_for_fact("heartbeat")
+            await site.reset(device_id)
+            beats = device.counts["heartbeat"]
+            await device.wait_for_fact("heartbeat", count=beats + 3)
+            assert (await site.newest(device_id))["status"] == "pending"
+            state = await site.get(f"{device_id}/state")
+            assert (state["connection"], state["last_seen_by"]) == ("online", "ble")
+            assert device.binding
+            await site.broker_agrees()
+            device.give_wifi("Workshop", "correct horse battery staple")
+            await device.wait_for("unprovisioned")
+            await site.becomes(device_id, "executed")
+        assert device.counts["reset_begun"] == 1
+        assert device.flash.wiped_area == {}
+        await site.token_is_dead(device_id, token)
+        await site.broker_agrees()
+
+
+@both
+async def test_a_device_over_http_alone_is_reset(tmp_path: Path, kind: BrokerKind) -> None:
+    """The heartbeat endpoint hands over the reset, and its acknowledgement is taken, without any MQTT session."""
+    async with a_site(tmp_path, kind) as site:
+        device = site.device(transport="http")
+        device_id, token = await paired(device)
+        async with alive(device):
+            await device.wait_for_fact("heartbeat")
+            await site.reset(device_id)
+            await device.wait_for("unprovisioned")
+            await site.becomes(device_id, "executed")
+        await site.token_is_dead(device_id, token)
+        await site.broker_agrees()
+
+
+@both
+async def test_a_device_that_is_provisioned_again_is_not_wiped(tmp_path: Path, kind: BrokerKind) -> None:
+    """After its reset a device is bound anew and lives on, with a new token and nothing of the old reset left."""
+    async with a_site(tmp_path, kind) as site:
+        device = site.device()
+        device_id, old = await paired(device)
+        async with alive(device):
+            await device.wait_for("online")
+            await site.reset(device_id)
+            await device.wait_for("unprovisioned")
+            await site.becomes(device_id, "executed")
+            _, new = await paired(device, "eu_2")
+            beats = device.counts["heartbeat"]
+            await device.wait_for_fact("heartbeat", count=beats + 3)
+            shown = await site.get(device_id)
+        assert new != old
+        assert (shown["status"], shown["end_user_id"], shown["binding_generation"]) == ("bound", "eu_2", 3)
+        assert token_of(device) == new
+        assert device.counts["reset_begun"] == 1
+        assert [each["status"] for each in await site.commands(device_id)] == ["executed"]
+        await site.token_is_dead(device_id, old)
+        await site.broker_agrees()
+
+
+@both
+async def test_a_reset_leaves_the_neighbours_alone(tmp_path: Path, kind: BrokerKind) -> None:
+    """Of three devices online one is wiped; the others keep session, token and binding."""
+    async with a_site(tmp_path, kind) as site:
+        devices = [site.device(f"SN{number}") for number in range(3)]
+        ids = [(await paired(device))[0] for device in devices]
+        async with alive(*devices):
+            for device in devices:
+                await device.wait_for("online")
+            await site.reset(ids[1])
+            await devices[1].wait_for("unprovisioned")
+            await site.becomes(ids[1], "executed")
+            await site.synced()
+            for device in (devices[0], devices[2]):
+                beats = device.counts["heartbeat"]
+                await device.wait_for_fact("heartbeat", count=beats + 2)
+                assert (device.counts["offline"], device.counts["command_received"]) == (0, 0)
+        assert [(await site.get(each))["status"] for each in ids] == ["bound", "unbound", "bound"]
+        assert [type_of for each in ids for type_of in _types(await site.commands(each))] == [RESET]
+        await site.broker_agrees()
+
+
+def _types(commands: list[dict[str, object]]) -> list[object]:
+    return [command["type"] for command in commands]

@@ -1,0 +1,189 @@
+"""A real Chromium without a window, steered over its DevTools protocol (https://chromedevtools.github.io)."""
+
+import asyncio
+import base64
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+
+Json = dict[str, Any]
+
+PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+GUARD_SECONDS = 60.0
+_KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "/": (191, "/")}
+"""Windows' number of a key, and the text that it makes."""
+_OPTIONS = (
+    "--headless=new",
+    "--remote-debugging-port=0",
+    "--no-first-run",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--force-device-scale-factor=1",
+)
+
+
+@dataclass
+class Page:
+    """One tab: what it asked for over the network, what it complained about, and what can be done in it."""
+
+    socket: ClientConnection
+    session: str = ""
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=count)
+    _answers: dict[int, asyncio.Future[Json]] = field(default_factory=dict)
+    _loaded: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def listen(self) -> None:
+        """Take what the browser says, until the connection ends."""
+        async for message in self.socket:
+            said = json.loads(message)
+            if "id" in said:
+                self._answers.pop(said["id"]).set_result(said)
+            else:
+                self._note(said["method"], said["params"])
+
+    def _note(self, method: str, facts: Json) -> None:
+        match method:
+            case "Page.loadEventFired":
+                self._loaded.set()
+            case "Network.requestWillBeSent":
+                self.requests.append(facts["request"]["url"])
+            case "Log.entryAdded":
+                self.complaints.append(facts["entry"]["text"])
+            case "Runtime.exceptionThrown":
+                self.complaints.append(json.dumps(facts["exceptionDetails"]))
+            case "Runtime.consoleAPICalled":
+                self.complaints.append(json.dumps(facts["args"]))
+
+    async def call(self, method: str, **parameters: Any) -> Json:
+        """Call a method of the protocol."""
+        number = next(self._numbers)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        message = {"id": number, "method": method, "params": parameters, "sessionId": self.session or None}
+        await self.socket.send(json.dumps({key: value for key, value in message.items() if value is not None}))
+        async with asyncio.timeout(GUARD_SECONDS):
+            said = await answer
+        assert "error" not in said, said
+        result: Json = said["result"]
+        return result
+
+    async def attach(self) -> None:
+        """Open a tab, and hear what happens in it."""
+        target = await self.call("Target.createTarget", url="about:blank")
+        attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self.session = attached["sessionId"]
+        for domain in ("Page", "Network", "Log", "Runtime"):
+            await self.call(f"{domain}.enable")
+
+    async def goto(self, url: str) -> None:
+        """Load an address, to the end."""
+        self._loaded.clear()
+        begun = await self.call("Page.navigate", url=url)
+        if "loaderId" in begun:  # else only the part after # has changed
+            async with asyncio.timeout(GUARD_SECONDS):
+                await self._loaded.wait()
+
+    async def run(self, script: str) -> Any:
+        """The value of an expression of JavaScript in the page; a promise is awaited."""
+        said = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in said, said
+        return said["result"].get("value")
+
+    async def until(self, condition: str) -> None:
+        """Wait until an expression is true, looked at with each change of the page."""
+        await self.run(
+            f"new Promise((done) => {{ const look = () => ({condition}) && done(true); "
+            "new MutationObserver(look).observe(document, "
+            "{subtree: true, childList: true, attributes: true, characterData: true}); look(); })"
+        )
+
+    async def press(self, key: str) -> None:
+        """Press a key, as by hand."""
+        number, text = _KEYS[key]
+        for kind in ("keyDown", "keyUp"):
+            await self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=number, text=text)
+
+    async def tab_to(self, what: str) -> None:
+        """Press Tab until what has the focus fits this selector; 50 times at most."""
+        for _ in range(50):
+            await self.press("Tab")
+            if await self.run(f"document.activeElement.matches({json.dumps(what)})"):
+                return
+        raise AssertionError(f"the keyboard does not get to {what}")
+
+    async def type(self, text: str) -> None:
+        """Type text into what has the focus."""
+        await self.call("Input.insertText", text=text)
+
+    async def screen(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Be a screen of this size, and of this theme."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.call("Emulation.setEmulatedMedia", features=[theme])
+
+    async def picture(self, path: Path) -> None:
+        """Write what is seen to a file, for people."""
+        taken = await self.call("Page.captureScreenshot")
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(taken["data"]))
+
+
+@asynccontextmanager
+async def browser(folder: Path) -> AsyncIterator[Page]:
+    """A browser with one tab and a profile of its own."""
+    assert PROGRAM, "Chromium is missing. Install it, for example: sudo apt-get install chromium"
+    root = ("--no-sandbox",) if os.geteuid() == 0 else ()
+    process = await asyncio.create_subprocess_exec(
+        PROGRAM,
+        *_OPTIONS,
+        *root,
+        f"--user-data-dir={folder}",
+        "about:blank",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(GUARD_SECONDS):
+            url = await _address(process)
+        drained = asyncio.create_task(_drain(process))
+        async with connect(url, max_size=None, proxy=None) as socket:
+            page = Page(socket)
+            heard = asyncio.create_task(page.listen())
+            await page.attach()
+            yield page
+            heard.cancel()
+        drained.cancel()
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def _address(process: asyncio.subprocess.Process) -> str:
+    assert process.stderr
+    async for line in process.stderr:
+        _, found, url = line.decode().strip().partition("DevTools listening on ")
+        if found:
+            return url
+    raise AssertionError("Chromium ended before it could be steered")
+
+
+async def _drain(process: asyncio.subprocess.Process) -> None:
+    """Its complaints about a missing desktop are nobody's business, and must not fill the pipe."""
+    assert process.stderr
+    async for _ in process.stderr:
+        pass

@@ -1,0 +1,302 @@
+"""A real gateway API for each test: the store on disk, uvicorn on a port of its own, httpx against it.
+
+Every answer that the test client gets is held against the OpenAPI document: its status has to be one that the operation
+says it can give, its body one that the schema allows, its headers all there.
+"""
+
+import asyncio
+import re
+import sqlite3
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+from openapi_schema_validator import OAS31Validator
+
+from gateway.clock import system_clock
+from gateway.http.app import build
+from gateway.http.openapi import describe
+from gateway.http.operation import AnyOperation
+from gateway.http.server import HttpServer
+from gateway.http.services import Services
+from gateway.http.table import OPERATIONS
+from gateway.outbox import Bells
+from gateway.store import DATABASE_NAME, Context, Store, keys, outbox
+from gateway.topics import Topics
+
+Json = dict[str, Any]
+
+GUARDED = [operation for operation in OPERATIONS if not operation.access.public]
+WITH_BODY = [operation for operation in GUARDED if operation.method == "POST"]
+WITH_QUERY = [operation for operation in GUARDED if operation.method == "GET"]
+TLS = ssl.create_default_context()  # costly to make, and never used: one for all clients
+JSON = {"Content-Type": "application/json"}
+REQUIRED = {"bind_device": {"end_user_id": "eu_1"}, "create_command": {"type": "reboot"}}
+"""Bodies of the operations that need one, apart from those of devices and of registration."""
+
+DOCUMENT = describe(OPERATIONS)
+# Ids of what the operations on webhooks are about; what they do to those that exist has tests of its own.
+NOWHERE = {"webhook_id": "wh_nowhere", "delivery_id": "dlv_nowhere"}
+EVERYWHERE = ("x-request-id", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
+# What may change although a request was refused: that a credential was used.
+USE = {"api_keys": "last_used_at", "tokens": "first_used_at"}
+
+
+@dataclass
+class Clock:
+    """The machine's clock, and what the test adds to it (milliseconds)."""
+
+    ahead: int = 0
+
+    def __call__(self) -> int:
+        """Milliseconds since the epoch."""
+        return system_clock() + self.ahead
+
+
+@dataclass
+class Broker:
+    """Stands where publisher and broker stand: works the outbox off while it is up."""
+
+    store: Store
+    bells: Bells
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Work off whatever waits, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for kinds in ((outbox.COMMAND, outbox.TOPIC), (outbox.CREDENTIAL,)):
+                group.create_task(self._drain(kinds))
+
+    async def _drain(self, kinds: tuple[str, ...]) -> None:
+        while True:
+            await self.up.wait()
+            seqs = [
+                row["seq"]
+                for kind in kinds
+                for row in await self.store.read(partial(outbox.pending, kind=kind, limit=100))
+            ]
+            await self.store.write(lambda tx, seqs=seqs: outbox.done(tx, seqs))  # type: ignore[misc]
+            self.bells.progressed()
+            await self.bells.work(kinds[0])
+
+    def switch(self, *, up: bool) -> None:
+        """Take it down, or bring it back, where it works off what waited."""
+        if up:
+            self.up.set()
+            self.bells.committed()
+        else:
+            self.up.clear()
+
+
+class Client(httpx.AsyncClient):
+    """Speaks with one credential; every answer is held against the contract."""
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send, and check the answer."""
+        response = await super().send(request, **options)
+        check_contract(request, response)
+        return response
+
+
+@dataclass
+class Api:
+    """One gateway's HTTP API, and what a test needs to know of it."""
+
+    url: str
+    services: Services
+    data_dir: Path
+    broker: Broker
+    clock: Clock
+    project_id: str
+    key_id: str
+    key: str
+    readiness: Json
+    clients: list[Client] = field(default_factory=list)
+
+    def as_(self, credential: str | None) -> Client:
+        """A client with this credential."""
+        headers = {} if credential is None else {"Authorization": f"Bearer {credential}"}
+        client = Client(base_url=self.url, headers=headers, timeout=30, verify=TLS)
+        self.clients.append(client)
+        return client
+
+    def __post_init__(self) -> None:
+        self.back_end = self.as_(self.key)
+        """A client with the project's secret key."""
+        self.store = self.services.store
+
+    async def another_key(self, *scopes: str, project: str | None = None) -> str:
+        """A key with these scopes (none: all), of this project or of a new one with that name."""
+        project_id = self.project_id
+        if project is not None:
+            project_id = await self.store.write(lambda tx: keys.create_project(tx, project))
+        return (await self.store.write(lambda tx: keys.create(tx, project_id, "another", scopes=scopes)))[1]
+
+    async def registered(self, serial: str = "BP-1", **fields: Any) -> Json:
+        """A device just registered."""
+        return body(await self.back_end.post("/v1/devices", json={"serial_number": serial, **fields}), 201)
+
+    async def bound(self, serial: str = "BP-1", end_user_id: str = "eu_1") -> Json:
+        """A device registered and bound: what the bind answered."""
+        device = await self.registered(serial)
+        answer = await self.back_end.post(f"/v1/devices/{device['id']}/bind", json={"end_user_id": end_user_id})
+        return body(answer, 200)
+
+    async def reset(self, device_id: str) -> Json:
+        """A device whose reset has been asked for: the open command."""
+        body(await self.back_end.post(f"/v1/devices/{device_id}/reset"), 200)
+        commands = body(await self.back_end.get(f"/v1/devices/{device_id}/commands"), 200)["data"]
+        newest: Json = commands[0]
+        return newest
+
+    async def settled(self) -> None:
+        """Wait until the broker knows everything and the notes of used credentials are written."""
+        rows = await self.store.read(lambda view: view.all("SELECT pk FROM devices"))
+        for row in rows:
+            assert await self.broker.bells.synced(self.store, row["pk"], 30)
+        await self.store.write(lambda _: None, urgent=False)
+
+    def dump(self) -> list[str]:
+        """Everything in the database, but for the notes that a credential was used."""
+        connection = sqlite3.connect(self.data_dir / DATABASE_NAME)
+        try:
+            tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            return [row for table in sorted(tables) for row in _rows(connection, table)]
+        finally:
+            connection.close()
+
+
+class Caller:
+    """Calls any operation as those may who may, on a device that is bound and a command that is open."""
+
+    def __init__(self, api: Api, bound: Json, command: Json) -> None:
+        self.api = api
+        self.path = {"device_id": bound["id"], "command_id": command["id"], **NOWHERE}
+        self.token: str = bound["device_token"]
+        self.device = api.as_(self.token)
+
+    def client(self, operation: AnyOperation) -> Client:
+        """A client that the operation opens to."""
+        return self.device if operation.access.device else self.api.back_end
+
+    def url(self, operation: AnyOperation, **path: str) -> str:
+        """Its path with the ids of things that exist, or with those given."""
+        return operation.path.format(**{**self.path, **path})
+
+    async def call(self, operation: AnyOperation, **options: Any) -> httpx.Response:
+        """Call it."""
+        return await self.client(operation).request(operation.method, self.url(operation), **options)
+
+
+@contextmanager
+def trying(*what: object) -> Iterator[None]:
+    """Say with a failure what was tried, where one test tries many things on one server."""
+    try:
+        yield
+    except AssertionError as failure:
+        failure.add_note(f"tried: {' '.join(str(each)[:200] for each in what)}")
+        raise
+
+
+def _rows(connection: sqlite3.Connection, table: str) -> list[str]:
+    rows = connection.execute(f"SELECT * FROM {table}")  # noqa: S608 - names of our own tables
+    names = [each[0] for each in rows.description]
+    return [f"{table} {[v for n, v in zip(names, row, strict=True) if n != USE.get(table)]}" for row in rows]
+
+
+def body(response: httpx.Response, status: int) -> Json:
+    """The JSON of an answer that has to have this status."""
+    assert response.status_code == status, f"{response.status_code}: {response.text}"
+    content: Json = response.json()
+    return content
+
+
+def error(response: httpx.Response, status: int, code: str) -> Json:
+    """The error of an answer that has to be this one."""
+    content: Json = body(response, status)["error"]
+    assert set(content) == {"code", "message", "details"}
+    assert content["code"] == code
+    assert content["message"].strip()
+    return content
+
+
+def check_contract(request: httpx.Request, response: httpx.Response) -> None:
+    """Hold an answer against the OpenAPI document."""
+    assert not [name for name in EVERYWHERE if name not in response.headers]
+    assert "server" not in response.headers
+    operation = _documented(request)
+    if operation is None:
+        assert response.status_code in (204, 401, 404, 405, 429)
+        return
+    answer = operation["responses"].get(str(response.status_code))
+    assert answer, f"{request.method} {request.url.path} does not say that it can answer {response.status_code}"
+    answer = _resolved(answer)
+    assert not [
+        name for name in answer["headers"] if "$ref" in answer["headers"][name] and name not in response.headers
+    ]
+    assert response.headers["content-type"] in answer["content"]
+    if request.method != "HEAD":
+        schema = {**answer["content"]["application/json"]["schema"], "components": DOCUMENT["components"]}
+        OAS31Validator(schema).validate(response.json())
+
+
+def _documented(request: httpx.Request) -> Json | None:
+    method = "get" if request.method == "HEAD" else request.method.lower()
+    for path, operations in DOCUMENT["paths"].items():
+        if re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), request.url.path):
+            found: Json | None = operations.get(method)
+            return found
+    return None
+
+
+def _resolved(answer: Json) -> Json:
+    name = answer.get("$ref", "").rpartition("/")[2]
+    resolved: Json = DOCUMENT["components"]["responses"][name] if name else answer
+    return resolved
+
+
+@asynccontextmanager
+async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Api]:
+    """An API on this data directory; ``settings`` are those of ``Services``."""
+    clock, bells = Clock(), Bells()
+    readiness: Json = {
+        "ready": True,
+        "broker": {"connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
+        "access": {"managed_by": "mosquitto", "error": None},
+        "outbox": {"depth": 0, "oldest_seconds": 0},
+    }
+
+    async def report() -> Json:
+        return readiness
+
+    async with (
+        Store(data_dir, Context(clock=clock), on_commit=bells.committed, on_news=bells.recorded) as store,
+        asyncio.TaskGroup() as group,
+    ):
+        project_id = await store.write(lambda tx: keys.create_project(tx, "one"))
+        key_id, key = await store.write(lambda tx: keys.create(tx, project_id, "back end"))
+        broker = Broker(store, bells)
+        broker.switch(up=True)
+        worker = group.create_task(broker.run())
+        services = Services(
+            store=store,
+            topics=Topics(),
+            broker_address=lambda: ("mqtt.example.com", 8883, True),
+            synced=lambda device_pk, seconds: bells.synced(store, device_pk, seconds),
+            readiness=report,
+            bells=bells,
+            **settings,
+        )
+        async with HttpServer(build(services), "127.0.0.1", 0, stopping=services.streams.close) as server:
+            api = Api(server.url, services, data_dir, broker, clock, project_id, key_id, key, readiness)
+            try:
+                yield api
+            finally:
+                for client in api.clients:
+                    await client.aclose()
+        worker.cancel()

@@ -1,0 +1,445 @@
+"""Deliveries to real receivers: signed, tried again, replayed, and nobody held up by anybody."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from http_support import Api, Json, body, error
+from structlog.testing import capture_logs
+from support.receiver import BUSY, receiving
+from support.wait import eventually
+from webhook_worker import delivering, later
+
+from gateway.outbound.sender import BODY_BYTES, Sender
+
+GUARD_SECONDS = 30
+
+
+@pytest.fixture(autouse=True)
+async def _guard() -> AsyncIterator[None]:
+    """Whatever is waited for here must happen."""
+    async with asyncio.timeout(GUARD_SECONDS):
+        yield
+
+
+async def hooked(api: Api, url: str, *types: str) -> Json:
+    """A webhook there; without types for every one."""
+    return body(await api.back_end.post("/v1/webhooks", json={"url": url, "events": list(types) or ["*"]}), 201)
+
+
+async def deliveries(api: Api, webhook: Json, **query: str) -> list[Json]:
+    """Those of the webhook, of the newest events first."""
+    found: list[Json] = body(await api.back_end.get(f"/v1/webhooks/{webhook['id']}/deliveries", params=query), 200)[
+        "data"
+    ]
+    return found
+
+
+async def became(api: Api, webhook: Json, status: str, attempts: int = 1) -> Json:
+    """The newest delivery, once it has this status after so many tries."""
+
+    async def there() -> Json | None:
+        found = await deliveries(api, webhook)
+        return found[0] if found and (found[0]["status"], found[0]["attempts"]) == (status, attempts) else None
+
+    delivery = await eventually(there, f"the newest delivery is {status} after {attempts} tries")
+    assert delivery
+    return delivery
+
+
+async def came_back(api: Api, webhook: Json) -> Json:
+    """What a test of the webhook answers."""
+    return body(await api.back_end.post(f"/v1/webhooks/{webhook['id']}/test"), 200)
+
+
+async def test_an_event_arrives_signed_and_as_the_list_shows_it(api: Api) -> None:
+    """POST of the event as JSON with the headers of the contract; both signatures good, and bad with another secret."""
+    async with receiving() as receiver, delivering(api):
+        webhook = await hooked(api, receiver.url)
+        await api.registered()
+        (request,) = await receiver.got(1)
+        (event,) = body(await api.back_end.get("/v1/events"), 200)["data"]
+        assert request.line == "POST /hook?x=1 HTTP/1.1"
+        assert request.event == event
+        assert request.headers["content-type"] == "application/json"
+        assert request.headers["host"] == f"127.0.0.1:{receiver.port}"
+        assert request.headers["webhook-id"] == request.headers["x-bota-event-id"] == event["id"]
+        assert request.headers["webhook-timestamp"] == request.headers["x-bota-timestamp"]
+        assert abs(int(request.headers["webhook-timestamp"]) - datetime.now(UTC).timestamp()) < GUARD_SECONDS
+        assert request.is_signed_with(webhook["secret"])
+        assert not request.is_signed_with("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX")
+        delivery = await became(api, webhook, "delivered")
+        assert (delivery["event_id"], delivery["event_type"]) == (event["id"], event["type"])
+        assert (delivery["response_status"], delivery["error"], delivery["next_attempt_at"]) == (204, None, None)
+
+
+async def test_events_come_in_order(api: Api) -> None:
+    """Also when there are many of them."""
+    async with receiving() as receiver, delivering(api):
+        await hooked(api, receiver.url)
+        for number in range(30):
+            await api.registered(f"BP-{number}")
+        came = await receiver.got(30)
+        assert [each.event["data"]["serial_number"] for each in came] == [f"BP-{number}" for number in range(30)]
+
+
+async def test_only_the_types_that_were_asked_for(api: Api) -> None:
+    """The others make no delivery."""
+    async with receiving() as receiver, delivering(api):
+        webhook = await hooked(api, receiver.url, "device.bound", "device.unbound")
+        device = await api.bound()
+        await api.back_end.post(f"/v1/devices/{device['id']}/unbind")
+        await receiver.got(2)
+        assert receiver.types == ["device.bound", "device.unbound"]
+        assert len(await deliveries(api, webhook)) == 2
+
+
+async def test_a_failure_is_tried_again_by_the_schedule(api: Api) -> None:
+    """After a minute, then after four more; each try is signed anew, under the same id."""
+    async with receiving(BUSY, BUSY) as receiver, delivering(api, Sender(clock=api.clock)):
+        webhook = await hooked(api, receiver.url)
+        await api.registered()
+        delivery = await became(api, webhook, "pending")
+        assert (delivery["response_status"], delivery["error"]) == (500, "The receiver answered 500.")
+        assert _seconds_to_next(delivery) == 60
+        later(api, 61)
+        delivery = await became(api, webhook, "pending", attempts=2)
+        assert _seconds_to_next(delivery) == 240
+        later(api, 241)
+        delivery = await became(api, webhook, "delivered", attempts=3)
+        assert (delivery["response_status"], delivery["error"]) == (204, None)
+        first, second, third = receiver.received
+        assert first.body == second.body == third.body
+        assert first.headers["webhook-id"] == third.headers["webhook-id"]
+        assert int(third.headers["webhook-timestamp"]) >= int(first.headers["webhook-timestamp"]) + 302
+        assert third.is_signed_with(webhook["secret"])
+
+
+def _seconds_to_next(delivery: Json) -> float:
+    tried, following = (datetime.fromisoformat(delivery[name]) for name in ("last_attempt_at", "next_attempt_at"))
+    return (following - tried).total_seconds()
+
+
+async def test_after_six_tries_it_is_failed_and_kept(api: Api) -> None:
+    """And can be found as such, and replayed."""
+    async with receiving(*[BUSY] * 6) as receiver, delivering(api):
+        webhook = await hooked(api, receiver.url)
+        await api.registered()
+        for attempts in range(1, 6):
+            await became(api, webhook, "pending", attempts)
+            later(api, 8 * 3_600)
+        delivery = await became(api, webhook, "failed", attempts=6)
+        assert (delivery["next_attempt_at"], len(receiver.received)) == (None, 6)
+        later(api, 24 * 3_600)
+        assert await deliveries(api, webhook, status="failed") == [delivery]
+        assert await deliveries(api, webhook, status="pending") == []
+        path = f"/v1/webhooks/{webhook['id']}/deliveries/{delivery['id']}/replay"
+        replayed = body(await api.back_end.post(path), 200)
+        assert (replayed["id"], replayed["status"], replayed["attempts"]) == (delivery["id"], "pending", 0)
+        await became(api, webhook, "delivered")
+        assert receiver.received[-1].headers["webhook-id"] == receiver.received[0].headers["webhook-id"]
+
+
+async def test_a_receiver_that_does_not_answer(api: Api) -> None:
+    """Is a failure when the time is over; the answer that comes after that does not count."""
+    async with receiving() as receiver, delivering(api, Sender(seconds=0.2)):
+        receiver.open.clear()
+        webhook = await hooked(api, receiver.url)
+        await api.registered()
+        delivery = await became(api, webhook, "pending")
+        assert (delivery["response_status"], delivery["error"]) == (None, "There was no answer within 0.2 s.")
+        receiver.open.set()
+        later(api, 61)
+        await became(api, webhook, "delivered", attempts=2)
+
+
+async def test_a_redirect_is_not_followed(api: Api) -> None:
+    """It is a failure that says what to do."""
+    async with receiving() as elsewhere:
+        redirect = f"HTTP/1.1 308 Permanent Redirect\r\nLocation: {elsewhere.url}\r\nContent-Length: 0\r\n\r\n"
+        async with receiving(redirect.encode()) as receiver, delivering(api):
+            webhook = await hooked(api, receiver.url)
+            await api.registered()
+            delivery = await became(api, webhook, "pending")
+            assert delivery["response_status"] == 308
+            assert "Give the webhook the URL it leads to" in delivery["error"]
+            assert (len(receiver.received), elsewhere.received) == (1, [])
+
+
+async def test_a_receiver_that_is_down_gets_it_when_it_is_back(api: Api) -> None:
+    """The events of the meantime too."""
+    async with receiving() as receiver:
+        port, url = receiver.port, receiver.url
+    async with delivering(api):
+        webhook = await hooked(api, url)
+        await api.registered("BP-1")
+        delivery = await became(api, webhook, "pending")
+        assert delivery["error"] == "Could not connect: Connection refused."
+        async with receiving(port=port) as receiver:
+            await api.registered("BP-2")
+            later(api, 61)
+            serials = {each.event["data"]["serial_number"] for each in await receiver.got(2)}
+            assert serials == {"BP-1", "BP-2"}
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 2", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nX: \0\r\n\r\n"])
+async def test_an_answer_that_is_none(api: Api, answer: bytes) -> None:
+    """Is a failure with a reason."""
+    async with receiving(answer) as receiver, delivering(api):
+        webhook = await hooked(api, receiver.url)
+        await api.registered()
+        delivery = await became(api, webhook, "pending")
+        assert delivery["error"].startswith("The connection broke: ")
+
+
+async def test_a_slow_receiver_holds_up_nobody_else(api: Api) -> None:
+    """While one does not answer another gets everything; the slow one goes on where it was."""
+    async with receiving() as slow, receiving() as quick, delivering(api):
+        slow.open.clear()
+        await hooked(api, slow.url)
+        await hooked(api, quick.url)
+        for number in range(10):
+            await api.registered(f"BP-{number}")
+        await quick.got(10)
+        assert len(slow.received) == 1
+        slow.open.set()
+        came = await slow.got(10)
+        assert [each.body for each in came] == [each.body for each in quick.received]
+
+
+async def test_a_bounded_number_is_under_way_at_a_time(api: Api) -> None:
+    """The rest waits for its turn."""
+    async with receiving() as receiver, delivering(api, most_at_once=2):
+        receiver.open.clear()
+        for _ in range(5):
+            await hooked(api, receiver.url)
+        await api.registered()
+        await receiver.got(2)
+        async with receiving() as other:
+            await hooked(api, other.url)
+            await api.registered("BP-2")
+            assert (len(receiver.received), other.received) == (2, [])
+            receiver.open.set()
+            await receiver.got(10)
+            await other.got(1)
+
+
+async def test_what_was_under_way_when_the_worker_died_comes_again(api: Api) -> None:
+    """At least once: under the same id, by which a receiver knows it."""
+    async with receiving() as receiver:
+        receiver.open.clear()
+        async with delivering(api):
+            webhook = await hooked(api, receiver.url)
+            await api.registered()
+            await receiver.got(1)
+        receiver.open.set()
+        async with delivering(api):
+            first, second = (await receiver.got(2))[:2]
+            assert first.headers["webhook-id"] == second.headers["webhook-id"]
+            await became(api, webhook, "delivered")
+
+
+async def test_switched_off_nothing_is_sent(api: Api) -> None:
+    """Not even what waits for another try, until it is switched on; a replay is a 409 that says so."""
+    async with receiving(BUSY) as receiver, delivering(api):
+        webhook = await hooked(api, receiver.url)
+        path = f"/v1/webhooks/{webhook['id']}"
+        await api.registered("BP-1")
+        delivery = await became(api, webhook, "pending")
+        body(await api.back_end.patch(path, json={"enabled": False}), 200)
+        later(api, 61)
+        await api.registered("BP-2")
+        answer = await api.back_end.post(f"{path}/deliveries/{delivery['id']}/replay")
+        assert "PATCH" in error(answer, 409, "webhook_disabled")["message"]
+        body(await api.back_end.patch(path, json={"enabled": True}), 200)
+        await api.registered("BP-3")
+        came = (await receiver.got(3))[1:]
+        assert [each.event["data"]["serial_number"] for each in came] == ["BP-1", "BP-3"]
+
+
+async def test_a_webhook_that_is_deleted_while_it_is_tried(api: Api) -> None:
+    """That try is the last, and the worker goes on."""
+    async with receiving(BUSY) as receiver, receiving() as other, delivering(api):
+        receiver.open.clear()
+        webhook = await hooked(api, receiver.url)
+        await hooked(api, other.url)
+        await api.registered("BP-1")
+        await receiver.got(1)
+        body(await api.back_end.delete(f"/v1/webhooks/{webhook['id']}"), 200)
+        receiver.open.set()
+        later(api, 61)
+        await api.registered("BP-2")
+        await other.got(2)
+        assert len(receiver.received) == 1
+
+
+async def test_projects_do_not_hear_each_other(api: Api) -> None:
+    """A webhook gets what happens in its project alone."""
+    stranger = api.as_(await api.another_key(project="two"))
+    async with receiving() as ours, receiving() as theirs, delivering(api):
+        webhook = await hooked(api, ours.url)
+        body(await stranger.post("/v1/webhooks", json={"url": theirs.url}), 201)
+        await api.registered("BP-1")
+        body(await stranger.post("/v1/devices", json={"serial_number": "BP-2"}), 201)
+        for receiver, serial in ((ours, "BP-1"), (theirs, "BP-2")):
+            (request,) = await receiver.got(1)
+            assert request.event["data"]["serial_number"] == serial
+        delivery = await became(api, webhook, "delivered")
+        path = f"/v1/webhooks/{webhook['id']}/deliveries/{delivery['id']}/replay"
+        error(await stranger.post(path), 404, "not_found")
+        assert len(ours.received) == 1
+
+
+async def test_a_delivery_belongs_to_its_webhook(api: Api) -> None:
+    """Under another one of the same project its id is a 404, and no cursor."""
+    async with receiving() as receiver, delivering(api):
+        webhook, other = await hooked(api, receiver.url), await hooked(api, receiver.url, "token.refreshed")
+        await api.registered()
+        delivery = await became(api, webhook, "delivered")
+        path = f"/v1/webhooks/{other['id']}/deliveries"
+        message = error(await api.back_end.post(f"{path}/{delivery['id']}/replay"), 404, "not_found")["message"]
+        assert f"GET {path}" in message
+        error(await api.back_end.get(path, params={"cursor": delivery["id"]}), 400, "invalid_request")
+        assert await deliveries(api, other) == []
+
+
+async def test_deliveries_page_by_page(api: Api) -> None:
+    """Each once, those of the newest events first."""
+    async with receiving() as receiver, delivering(api):
+        webhook = await hooked(api, receiver.url)
+        for number in range(5):
+            await api.registered(f"BP-{number}")
+        await receiver.got(5)
+        await became(api, webhook, "delivered")
+        path = f"/v1/webhooks/{webhook['id']}/deliveries"
+        page = body(await api.back_end.get(path, params={"limit": "3"}), 200)
+        rest = body(await api.back_end.get(path, params={"limit": "3", "cursor": page["next_cursor"]}), 200)
+        assert (page["has_more"], rest["has_more"], rest["next_cursor"]) == (True, False, None)
+        came = [each.event["id"] for each in receiver.received]
+        assert [each["event_id"] for each in page["data"] + rest["data"]] == came[::-1]
+
+
+async def test_a_test_answers_what_came_back(api: Api) -> None:
+    """Signed like any event, of its own type, also while the webhook is switched off; nothing of it is kept."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    async with receiving(answer, BUSY) as receiver:
+        webhook = await hooked(api, receiver.url, "reset.completed")
+        body(await api.back_end.patch(f"/v1/webhooks/{webhook['id']}", json={"enabled": False}), 200)
+        good, bad = await came_back(api, webhook), await came_back(api, webhook)
+        assert (good["delivered"], good["response_status"], good["response_body"], good["error"]) == (
+            True,
+            200,
+            "ok",
+            None,
+        )
+        assert good["event"]["type"] == "webhook.test"
+        assert good["event"]["data"] == {"webhook_id": webhook["id"], "actor": api.key_id}
+        assert [each.event for each in receiver.received] == [good["event"], bad["event"]]
+        assert receiver.received[0].is_signed_with(webhook["secret"])
+        assert (bad["delivered"], bad["response_status"], bad["response_body"]) == (False, 500, "busy")
+    nowhere = await came_back(api, webhook)
+    assert (nowhere["delivered"], nowhere["response_status"], nowhere["response_body"]) == (False, None, None)
+    assert nowhere["error"].startswith("Could not connect: ")
+    assert await deliveries(api, webhook) == []
+    assert body(await api.back_end.get("/v1/events"), 200)["data"] == []
+
+
+async def test_a_long_answer_is_not_read_to_its_end(api: Api) -> None:
+    """What comes beyond the bound is left; what is shown of it is cut, and holds no secret."""
+    endless = b"HTTP/1.1 200 OK\r\n\r\n" + api.key.encode() + b" \0\xff" + b"x" * (BODY_BYTES + 1_000_000)
+    async with receiving(endless) as receiver:
+        shown = (await came_back(api, await hooked(api, receiver.url)))["response_body"]
+        assert shown.startswith("sk_live_… \0\ufffdxxx")
+        assert len(shown) == 1_024
+
+
+async def test_a_body_that_never_ends_does_not_make_a_failure(api: Api) -> None:
+    """The status counts; for the body nobody waits long."""
+    dripping = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbeginning"
+    async with receiving(dripping) as receiver:
+        answer = await came_back(api, await hooked(api, receiver.url))
+        assert (answer["delivered"], answer["response_body"]) == (True, "beginning")
+
+
+@pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.0.0.1"])
+async def test_a_name_that_leads_to_this_machine_is_refused_when_connecting(api: Api, host: str) -> None:
+    """It is resolved first, and its addresses are judged; with the setting it is let through."""
+    async with receiving() as receiver:
+        webhook = await hooked(api, f"https://{host}:{receiver.port}/")
+        answer = await came_back(api, webhook)
+        assert not answer["delivered"]
+        assert "webhook_allow_private" in answer["error"]
+        assert receiver.received == []
+        await _set_url(api, webhook, f"http://{host}:{receiver.port}/")
+        assert "should start with https://" in (await came_back(api, webhook))["error"]
+        async with delivering(api, Sender(allow_private=True)):
+            await api.registered()
+            await receiver.got(1)
+
+
+async def _set_url(api: Api, webhook: Json, url: str) -> None:
+    """As if the setting had been on when it was made."""
+    await api.store.write(lambda tx: tx.run("UPDATE webhooks SET url = ? WHERE id = ?", url, webhook["id"]))
+
+
+async def test_a_name_that_cannot_be_resolved(api: Api) -> None:
+    """Is a failure with that reason."""
+    answer = await came_back(api, await hooked(api, "https://no-such-host.invalid/"))
+    assert answer["error"] == "Could not connect: the name no-such-host.invalid cannot be resolved."
+
+
+def _certificate(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Contexts of a server that is 127.0.0.1, and of a client that trusts it."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "server.pem"
+    pem.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pem)
+    return server, ssl.create_default_context(cafile=str(pem))
+
+
+async def test_tls_is_verified(api: Api, tmp_path: Path) -> None:
+    """A certificate that nobody vouches for is a failure; one that is trusted is fine."""
+    server, client = _certificate(tmp_path)
+    async with receiving(tls=server) as receiver:
+        webhook = await hooked(api, receiver.url)
+        answer = await came_back(api, webhook)
+        assert "certificate verify failed" in answer["error"].lower()
+        async with delivering(api, Sender(tls=client)):
+            await api.registered()
+            await receiver.got(1)
+            await became(api, webhook, "delivered")
+
+
+async def test_the_log_tells_of_deliveries_and_no_secret(api: Api) -> None:
+    """Which event went where, and why not."""
+    with capture_logs() as logs:
+        async with receiving(BUSY) as receiver, delivering(api):
+            webhook = await hooked(api, receiver.url)
+            await api.registered()
+            await became(api, webhook, "pending")
+            later(api, 61)
+            await became(api, webhook, "delivered", attempts=2)
+    told = {log["event"]: log for log in logs}
+    assert (told["webhook.failed"]["attempt"], told["webhook.failed"]["status"]) == (1, 500)
+    assert told["webhook.delivered"]["webhook_id"] == webhook["id"]
+    assert webhook["secret"][:13] not in json.dumps(logs, default=str)

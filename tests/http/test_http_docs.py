@@ -1,0 +1,221 @@
+"""The page to try the API: ours alone, under a strict policy, usable in a real browser, by keyboard and on a phone."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import httpx
+import pytest
+from chromium import PROGRAM, Page, browser
+from http_support import TLS, Api
+
+from gateway.http.pages import FILES, POLICY
+from gateway.http.table import OPERATIONS
+
+NEEDS_BROWSER = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed (apt-get install chromium)")
+
+
+@pytest.fixture
+async def page(api: Api, tmp_path: Path) -> AsyncIterator[Page]:
+    """The page in a browser, as it is when somebody opens it."""
+    async with browser(tmp_path / "profile") as tab:
+        await tab.screen(1280, 900)
+        await tab.goto(f"{api.url}/docs")
+        await tab.until(f"document.querySelectorAll('.operation').length === {len(OPERATIONS)}")
+        yield tab
+        assert tab.complaints == []
+        assert [url for url in tab.requests if not url.startswith((api.url, "data:"))] == []
+
+
+async def test_the_files_are_served_under_a_strict_policy(api: Api) -> None:
+    """Media type, security headers, and the headers that every answer carries; without a credential."""
+    async with httpx.AsyncClient(base_url=api.url, verify=TLS) as client:
+        for path, (_, media_type) in FILES.items():
+            answer = await client.get(path)
+            assert answer.status_code == 200
+            assert answer.headers["content-type"] == f"{media_type}; charset=utf-8"
+            assert answer.headers["content-security-policy"] == POLICY
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["referrer-policy"] == "no-referrer"
+            assert answer.headers["x-request-id"]
+            head = await client.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-length"] == str(len(answer.content))
+
+
+def test_the_policy_allows_nothing_inline_and_nothing_foreign() -> None:
+    """Whatever the page may load comes from the gateway itself."""
+    assert "unsafe" not in POLICY
+    assert POLICY.startswith("default-src 'none'")
+    assert "http" not in POLICY
+    assert "*" not in POLICY
+
+
+async def test_other_methods_and_paths_are_refused(api: Api) -> None:
+    """405 that lists what is taken, 404 beside the page: errors of the contract, as everywhere."""
+    client = api.as_(None)
+    for path in FILES:
+        options = await client.options(path)
+        assert (options.status_code, options.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            refused = await client.request(method, path)
+            assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+    for path in (
+        "/docs/",
+        "/docs/docs.html",
+        "/docs/../docs.py",
+        "/docs%0a",
+        "/docs/docs.js%0a",
+        "/docs/%2e%2e/pages.py",
+    ):
+        assert (await client.get(path)).status_code == 404
+
+
+class _Tags(HTMLParser):
+    """Collects the tags of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep it."""
+        self.tags.append((tag, dict(attrs)))
+
+
+async def test_nothing_is_inline_or_from_elsewhere(api: Api) -> None:
+    """No inline script, style or handler; every address is the gateway's own."""
+    async with httpx.AsyncClient(base_url=api.url, verify=TLS) as client:
+        texts = {path: (await client.get(path)).text for path in FILES}
+    parser = _Tags()
+    parser.feed(texts["/docs"])
+    for tag, attributes in parser.tags:
+        assert not [name for name in attributes if name == "style" or name.startswith("on")], tag
+        assert tag != "style"
+        assert tag != "script" or attributes["src"]
+    for path, text in texts.items():
+        assert not re.findall(r"https?://|\burl\(|@import|innerHTML|eval\(|document\.write", text), path
+
+
+@NEEDS_BROWSER
+async def test_a_device_is_registered_and_bound_by_keyboard(api: Api, page: Page) -> None:
+    """Key, search, form, answer, and on to the next call with the id that was answered; no mouse."""
+    await page.tab_to("#apiKey")
+    await page.type(api.key)
+    await page.tab_to("#find")
+    await page.type("register")
+    await page.tab_to("nav a[href='#register_device']")
+    await page.press("Enter")
+    await page.until("document.activeElement.matches('#register_device > summary')")
+    await page.tab_to("#register_device button.send")
+    await page.press("Enter")
+    await page.until("document.querySelector('#register_device .answer.good pre')?.textContent")
+    assert await page.run("document.querySelector('#register_device .status').textContent") == "201 Created"
+    device = json.loads(await page.run("document.querySelector('#register_device .answer pre').textContent"))
+    assert device["serial_number"] == "BP-000123"
+
+    await page.tab_to("#register_device .answer .actions button:nth-of-type(3)")
+    await page.press("Enter")
+    await page.until("document.activeElement.matches('#bind_device > summary')")
+    await page.tab_to("#bind_device button.send")
+    await page.press("Enter")
+    await page.until("document.querySelector('#bind_device .answer.good pre')?.textContent")
+    bound = json.loads(await page.run("document.querySelector('#bind_device .answer pre').textContent"))
+    assert (bound["id"], bound["status"]) == (device["id"], "bound")
+    assert await page.run("document.getElementById('deviceToken').value") == bound["device_token"]
+
+
+@NEEDS_BROWSER
+async def test_the_curl_line_works_and_holds_no_secret(api: Api, page: Page) -> None:
+    """What it says is what the page sends: method, address, headers, body; the credential is a variable."""
+    await page.goto(f"{api.url}/docs#register_device")
+    await page.until("document.querySelector('#register_device .curl pre')?.textContent")
+    line = await page.run("document.querySelector('#register_device .curl pre').textContent")
+    assert line == (
+        f"curl -s -X POST '{api.url}/v1/devices' \\\n"
+        '  -H "Authorization: Bearer $KEY" \\\n'
+        "  -H 'Content-Type: application/json' \\\n"
+        """  -d '{"model":"bota_pin","name":"Ward 3, bed 2","serial_number":"BP-000123"}'"""
+    )
+
+
+@NEEDS_BROWSER
+async def test_what_is_missing_is_said_before_anything_is_sent(api: Api, page: Page) -> None:
+    """No key, no id: a sentence, and the focus where it is to be entered."""
+    sent = len(page.requests)
+    for operation, missing in (("list_devices", "apiKey"), ("refresh_token", None)):
+        await page.run(f"document.getElementById('{operation}').open = true")
+        await page.until(f"document.querySelector('#{operation} form')")
+        await page.run(f"document.querySelector('#{operation} form').requestSubmit()")
+        await page.until(f"document.querySelector('#{operation} .answer.bad .status')")
+        focused = await page.run("document.activeElement.id")
+        assert focused == missing or await page.run("document.activeElement.dataset.path") == "device_id"
+    assert page.requests[sent:] == []
+    assert api.dump()
+
+
+@NEEDS_BROWSER
+async def test_an_error_is_shown_as_it_is(api: Api, page: Page) -> None:
+    """Status and body of a refusal; a key with markup in it stays text."""
+    await page.run("sessionStorage.setItem('apiKey', 'sk_live_' + 'x'.repeat(34))")
+    await page.goto(f"{api.url}/docs#list_devices")
+    await page.until("document.querySelector('#list_devices form')")
+    await page.run("document.querySelector('#list_devices form').requestSubmit()")
+    await page.until("document.querySelector('#list_devices .answer.bad pre')?.textContent")
+    assert await page.run("document.querySelector('#list_devices .status').textContent") == "401 Unauthorized"
+    assert '"unauthorized"' in await page.run("document.querySelector('#list_devices .answer pre').textContent")
+    page.complaints.clear()  # the browser notes every 401
+
+
+@NEEDS_BROWSER
+async def test_the_event_stream_is_shown_as_it_comes_and_can_be_stopped(api: Api, page: Page) -> None:
+    """An event that happens meanwhile appears; Stop ends it."""
+    await page.run(f"sessionStorage.setItem('apiKey', {json.dumps(api.key)})")
+    await page.goto(f"{api.url}/docs#stream_events")
+    await page.until("document.querySelector('#stream_events form')")
+    await page.run("document.querySelector('#stream_events form').requestSubmit()")
+    await page.until("document.querySelector('#stream_events .answer pre')?.textContent.includes('retry:')")
+    await api.registered("BP-STREAMED")
+    await page.until("document.querySelector('#stream_events .answer pre').textContent.includes('BP-STREAMED')")
+    await page.run(
+        "[...document.querySelectorAll('#stream_events button')].find((b) => b.textContent === 'Stop').click()"
+    )
+    await page.until("!document.querySelector('#stream_events button.send').disabled")
+
+
+@NEEDS_BROWSER
+@pytest.mark.parametrize("dark", [False, True])
+async def test_it_fits_a_phone_in_both_themes(page: Page, *, dark: bool) -> None:
+    """Nothing is wider than 360 pixels, opened or not; text stands out from its ground by 4.5 to 1 (WCAG AA)."""
+    await page.screen(360, 740, dark=dark)
+    await page.run("document.querySelectorAll('.operation').forEach((each) => { each.open = true; })")
+    await page.until("document.querySelectorAll('.operation > form').length > 10")
+    assert await page.run("document.documentElement.scrollWidth") <= 360
+    assert await page.run(CONTRASTS) == []
+
+
+CONTRASTS = """
+(() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const light = (color) => {
+    canvas.fillStyle = color;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255)
+      .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    const color = getComputedStyle(element).backgroundColor;
+    return color === "rgba(0, 0, 0, 0)" && element.parentElement ? ground(element.parentElement) : color;
+  };
+  const poor = new Set();
+  for (const element of document.querySelectorAll("body *")) {
+    if (![...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())) continue;
+    const [one, other] = [light(getComputedStyle(element).color), light(ground(element))].sort((a, b) => b - a);
+    if ((one + 0.05) / (other + 0.05) < 4.5) poor.add(`${element.tagName}.${element.className}`);
+  }
+  return [...poor];
+})()
+"""

@@ -1,0 +1,364 @@
+"""``Idempotency-Key``: what comes again is answered, not done again, also after a crash and when it comes at once."""
+
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from http_support import JSON, Api, Caller, Client, Json, body, error, serving, trying
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.http.idempotency import Once
+from gateway.http.operation import Answer, AnyOperation, ApiKey, Call, ReplayError
+from gateway.http.services import Services
+from gateway.http.table import OPERATIONS
+from gateway.model import Empty
+from gateway.store import DATABASE_NAME, Tx, idempotency, keys
+from gateway.topics import Topics
+
+DAY_MS = 86_400_000
+POSTS = [operation for operation in OPERATIONS if operation.once]
+
+
+def keyed(key: str) -> dict[str, str]:
+    """The header."""
+    return {"Idempotency-Key": key}
+
+
+def same(first: httpx.Response, again: httpx.Response) -> None:
+    """The second is the answer of the first, and says so."""
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert "Idempotent-Replay" not in first.headers
+    assert again.headers["Idempotent-Replay"] == "true"
+
+
+async def count(api: Api, sql: str) -> int:
+    """A number out of the registry."""
+    found: int = await api.store.read(lambda view: view.value(sql))
+    return found
+
+
+async def test_the_same_request_gets_the_same_answer(api: Api) -> None:
+    """Status and body, though a registration that comes twice without a key is answered with another status."""
+    first = await api.back_end.post("/v1/devices", json={"serial_number": "BP-1"}, headers=keyed("a"))
+    again = await api.back_end.post("/v1/devices", json={"serial_number": "BP-1"}, headers=keyed("a"))
+    body(first, 201)
+    same(first, again)
+    body(await api.back_end.post("/v1/devices", json={"serial_number": "BP-1"}), 200)
+
+
+async def test_a_lost_bind_gives_its_token_again(api: Api) -> None:
+    """The one token of the one binding; it is live."""
+    device = await api.registered()
+    path, asked = f"/v1/devices/{device['id']}/bind", {"end_user_id": "eu_1"}
+    first = await api.back_end.post(path, json=asked, headers=keyed("bind"))
+    again = await api.back_end.post(path, json=asked, headers=keyed("bind"))
+    same(first, again)
+    token = body(again, 200)["device_token"]
+    body(await api.as_(token).post("/v1/devices/me/heartbeat"), 200)
+    assert await count(api, "SELECT count(*) FROM tokens") == 1
+    assert await count(api, "SELECT count(*) FROM events WHERE type = 'device.bound'") == 1
+
+
+async def test_what_is_kept_holds_no_secret(api: Api) -> None:
+    """Neither the answer in clear nor what opens it lies in the registry: not the credential, not the header."""
+    device = await api.registered()
+    key = "0d0dd5a2-5f8c-4c39-8a7a-1f4c5a6f9c11"
+    answer = await api.back_end.post(
+        f"/v1/devices/{device['id']}/bind", json={"end_user_id": "eu_1"}, headers=keyed(key)
+    )
+    token = body(answer, 200)["device_token"]
+    await api.settled()
+    lies_there = b"".join(each.read_bytes() for each in api.data_dir.glob(f"{DATABASE_NAME}*"))
+    assert device["id"].encode() in lies_there
+    for secret in (token, key, api.key):
+        assert secret.encode() not in lies_there
+    row = await api.store.read(lambda view: view.one("SELECT * FROM idempotency"))
+    assert row is not None
+    assert token.encode() not in row["answer"]
+
+
+@pytest.mark.parametrize("asked", [{"serial_number": "BP-2"}, {"serial_number": "BP-1", "name": "x"}])
+async def test_another_body_under_the_same_key_is_refused(api: Api, asked: Json) -> None:
+    """Nothing is done, and the message says what to do."""
+    body(await api.back_end.post("/v1/devices", json={"serial_number": "BP-1"}, headers=keyed("a")), 201)
+    answer = await api.back_end.post("/v1/devices", json=asked, headers=keyed("a"))
+    assert "new key" in error(answer, 409, "idempotency_mismatch")["message"]
+    assert await count(api, "SELECT count(*) FROM devices WHERE name IS NULL") == 1
+
+
+async def test_another_path_under_the_same_key_is_refused(api: Api) -> None:
+    """Nothing is done to the other device."""
+    one, two = await api.registered("BP-1"), await api.registered("BP-2")
+    body(await api.back_end.post(f"/v1/devices/{one['id']}/reset", headers=keyed("r")), 200)
+    error(await api.back_end.post(f"/v1/devices/{two['id']}/reset", headers=keyed("r")), 409, "idempotency_mismatch")
+    assert await count(api, "SELECT count(*) FROM commands") == 1
+
+
+async def test_order_and_spaces_make_no_other_body(api: Api) -> None:
+    """Clients write the members of a document in any order."""
+    first = await api.back_end.post(
+        "/v1/devices", content=b'{"serial_number":"BP-1","name":"x"}', headers={**JSON, **keyed("a")}
+    )
+    again = await api.back_end.post(
+        "/v1/devices", content=b'{ "name" : "x", "serial_number" : "BP-1" }', headers={**JSON, **keyed("a")}
+    )
+    same(first, again)
+
+
+async def test_a_key_is_its_callers_own(api: Api) -> None:
+    """The same word of two API keys, and of another project, are two requests."""
+    mine = body(await api.back_end.post("/v1/devices", json={"serial_number": "BP-1"}, headers=keyed("a")), 201)
+    colleague, stranger = api.as_(await api.another_key()), api.as_(await api.another_key(project="two"))
+    theirs = await colleague.post("/v1/devices", json={"serial_number": "BP-1"}, headers=keyed("a"))
+    assert body(theirs, 200)["id"] == mine["id"]
+    other = await stranger.post("/v1/devices", json={"serial_number": "BP-9"}, headers=keyed("a"))
+    assert body(other, 201)["id"] != mine["id"]
+
+
+async def test_a_device_has_its_own_too(api: Api) -> None:
+    """A heartbeat that comes again is stored once; the next binding's device gets nothing of it."""
+    bound = await api.bound()
+    device = api.as_(bound["device_token"])
+    first = await device.post("/v1/devices/me/heartbeat", json={"battery_percent": 50}, headers=keyed("h"))
+    again = await device.post("/v1/devices/me/heartbeat", json={"battery_percent": 50}, headers=keyed("h"))
+    same(first, again)
+    assert await count(api, "SELECT count(*) FROM heartbeats") == 1
+
+    body(await api.back_end.post(f"/v1/devices/{bound['id']}/unbind"), 200)
+    answer = await api.back_end.post(f"/v1/devices/{bound['id']}/bind", json={"end_user_id": "eu_2"})
+    next_one = api.as_(body(answer, 200)["device_token"])
+    fresh = await next_one.post("/v1/devices/me/heartbeat", json={"battery_percent": 50}, headers=keyed("h"))
+    assert "Idempotent-Replay" not in fresh.headers
+    assert await count(api, "SELECT count(*) FROM heartbeats") == 2
+
+
+async def test_errors_are_not_kept(api: Api) -> None:
+    """What was refused is tried anew: the reason may be gone."""
+    bound = await api.bound()
+    path = f"/v1/devices/{bound['id']}/commands"
+    open_one = body(await api.back_end.post(path, json={"type": "reboot"}), 201)
+    error(await api.back_end.post(path, json={"type": "reboot"}, headers=keyed("c")), 409, "command_pending")
+    body(await api.back_end.post(f"{path}/{open_one['id']}/cancel"), 200)
+    body(await api.back_end.post(path, json={"type": "reboot"}, headers=keyed("c")), 201)
+
+
+async def test_a_refused_acknowledgement_is_refused_again(api: Api) -> None:
+    """Its refusal is audited, and no answer."""
+    bound = await api.bound()
+    command = await api.reset(bound["id"])
+    device = api.as_(bound["device_token"])
+    path = f"/v1/devices/me/commands/{command['id']}/ack"
+    for _ in range(2):
+        answer = await device.post(path, json={"status": "executed"}, headers=keyed("ack"))
+        error(answer, 400, "invalid_request")
+    assert await count(api, "SELECT count(*) FROM idempotency") == 0
+
+
+async def test_a_revoked_credential_gets_no_old_answer(api: Api) -> None:
+    """Who may call is asked first."""
+    key = await api.another_key()
+    client = api.as_(key)
+    body(await client.post("/v1/devices", json={"serial_number": "BP-1"}, headers=keyed("a")), 201)
+    row = await api.store.read(lambda view: keys.by_secret(view, key, api.clock()))
+    assert row is not None
+    await api.store.write(lambda tx: keys.revoke(tx, row["id"]))
+    error(await client.post("/v1/devices", json={"serial_number": "BP-1"}, headers=keyed("a")), 401, "unauthorized")
+
+
+async def test_after_a_rotation_nothing_is_done_twice(api: Api) -> None:
+    """The answer was sealed with the secret before; the new one gets to know that the thing was done."""
+    device = await api.registered()
+    path, asked = f"/v1/devices/{device['id']}/bind", {"end_user_id": "eu_1"}
+    first = await api.back_end.post(path, json=asked, headers=keyed("bind"))
+    secret = await api.store.write(lambda tx: keys.rotate(tx, api.key_id, DAY_MS))
+    same(first, await api.back_end.post(path, json=asked, headers=keyed("bind")))
+    told = error(await api.as_(secret).post(path, json=asked, headers=keyed("bind")), 409, "idempotency_mismatch")
+    assert "another secret" in told["message"]
+    assert await count(api, "SELECT count(*) FROM tokens") == 1
+
+
+async def test_it_is_kept_for_a_day(api: Api) -> None:
+    """A minute before the day is over it is replayed, after it the request is a new one; then the old row goes."""
+    asked: Json = {"json": {"serial_number": "BP-1"}, "headers": keyed("a")}
+    first = await api.back_end.post("/v1/devices", **asked)
+    api.clock.ahead += DAY_MS - 60_000
+    same(first, await api.back_end.post("/v1/devices", **asked))
+    api.clock.ahead += 60_001
+    body(await api.back_end.post("/v1/devices", **asked), 200)
+    assert await api.store.write(idempotency.prune) == 0
+    api.clock.ahead += DAY_MS
+    assert await api.store.write(idempotency.prune) == 1
+
+
+async def test_their_number_is_bounded(api: Api) -> None:
+    """The oldest go."""
+    for number in range(5):
+        await api.back_end.post("/v1/devices", json={"serial_number": f"BP-{number}"}, headers=keyed(str(number)))
+    assert await api.store.write(lambda tx: idempotency.prune(tx, most=2)) == 3
+    again = await api.back_end.post("/v1/devices", json={"serial_number": "BP-4"}, headers=keyed("4"))
+    assert again.headers["Idempotent-Replay"] == "true"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Idempotency-Key", "")],
+        [("Idempotency-Key", "two words")],
+        [("Idempotency-Key", "x" * 256)],
+        [("Idempotency-Key", "ä".encode())],
+        [("Idempotency-Key", "a"), ("Idempotency-Key", "b")],
+    ],
+)
+async def test_what_is_no_key(api: Api, headers: Any) -> None:
+    """Refused, with the name of the header, and nothing is done."""
+    told = error(
+        await api.back_end.post("/v1/devices", json={"serial_number": "BP-1"}, headers=headers), 400, "invalid_request"
+    )
+    assert told["details"]["field"] == "Idempotency-Key"
+    assert await count(api, "SELECT count(*) FROM devices") == 0
+
+
+async def test_other_methods_take_no_notice(api: Api) -> None:
+    """GET is safe as it is."""
+    answer = await api.back_end.get("/v1/devices", headers=keyed("a b"))
+    assert "Idempotent-Replay" not in answer.headers
+    body(answer, 200)
+
+
+# --- one transaction --------------------------------------------------------------------------------------------------
+
+
+def _asked(operation: AnyOperation, caller: Caller) -> Json:
+    examples: list[Json] = operation.takes.model_json_schema().get("examples", [{}])
+    asked = dict(examples[0])
+    if "device_ids" in asked:
+        asked["device_ids"] = [caller.path["device_id"]]
+    return {name: value for name, value in asked.items() if name not in ("command_id", "dry_run", "receipt")}
+
+
+@pytest.mark.parametrize("operation", POSTS, ids=lambda operation: operation.id)
+async def test_the_answer_is_kept_in_the_transaction_of_the_effect(
+    caller: Caller, operation: AnyOperation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it cannot be kept nothing is done: whichever call it is, no row has changed (the fixture looks)."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("the process dies here")
+
+    monkeypatch.setattr(Once, "keep", fails)
+    with trying(operation.id):
+        answer = await caller.call(operation, json=_asked(operation, caller), headers=keyed("a"))
+        assert answer.status_code >= 400
+
+
+async def test_a_bind_without_its_answer_is_none(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token of a binding is shown once: if it cannot be kept, nothing is bound."""
+    device = await api.registered()
+    await api.settled()
+    before = api.dump()
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("the process dies here")
+
+    monkeypatch.setattr(Once, "keep", fails)
+    path, asked = f"/v1/devices/{device['id']}/bind", {"end_user_id": "eu_1"}
+    error(await api.back_end.post(path, json=asked, headers=keyed("a")), 500, "internal_error")
+    assert api.dump() == before
+
+
+async def test_what_a_part_did_is_not_done_again(api: Api) -> None:
+    """A call of several transactions that died between them: the next one goes on where it ended."""
+    done: list[str] = []
+
+    def do(name: str) -> Any:
+        def write(tx: Tx) -> Empty:
+            done.append(name)
+            tx.run("UPDATE devices SET updated_at = 1")
+            return Empty()
+
+        return write
+
+    await _call(api).part("one", Empty, do("one"))
+    for name in ("one", "two"):
+        await _call(api).part(name, Empty, do(name))
+    assert done == ["one", "two"]
+    await _call(api).commit(lambda _: Answer(b"{}"))
+    with pytest.raises(ReplayError):
+        await _call(api).part("three", Empty, do("three"))
+    assert done == ["one", "two"]
+
+
+def _call(api: Api) -> Call:
+    async def nothing(*_: object) -> Any:
+        return {}
+
+    services = Services(api.store, Topics(), lambda: ("h", 1, False), synced=nothing, readiness=nothing)
+    caller = ApiKey(api.key_id, api.project_id, frozenset(), None)
+    return Call(services, caller, {}, b"", b"", Once(api.key_id, "k", api.key, b"request"))
+
+
+async def test_a_bulk_reset_that_comes_again_is_the_same(api: Api) -> None:
+    """Also for a device that has executed it since, which is not reset again."""
+    bound = await api.bound()
+    asked: Json = {"json": {"device_ids": [bound["id"], "dev_nobody"]}, "headers": keyed("bulk")}
+    first = await api.back_end.post("/v1/devices/bulk/reset", **asked)
+    outcomes = [each["outcome"] for each in body(first, 200)["data"]]
+    assert outcomes == ["reset", "not_found"]
+    await api.store.write(lambda tx: tx.run("UPDATE commands SET status = 'executed', final_at = 1").rowcount)
+    same(first, await api.back_end.post("/v1/devices/bulk/reset", **asked))
+    assert await count(api, "SELECT count(*) FROM commands") == 1
+
+
+# --- at the same time -------------------------------------------------------------------------------------------------
+
+
+async def test_many_at_the_same_time_are_one(api: Api) -> None:
+    """Twenty binds of one device with one key: one binding, one token, twenty times the same answer."""
+    device = await api.registered()
+    path, asked = f"/v1/devices/{device['id']}/bind", {"end_user_id": "eu_1"}
+    answers = await asyncio.gather(*(api.back_end.post(path, json=asked, headers=keyed("bind")) for _ in range(20)))
+    assert {answer.content for answer in answers} == {answers[0].content}
+    assert {answer.status_code for answer in answers} == {200}
+    assert await count(api, "SELECT count(*) FROM tokens") == 1
+
+
+SENT = st.tuples(st.sampled_from(["k1", "k2", "k3", None]), st.sampled_from(["BP-1", "BP-2"]), st.booleans())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(waves=st.lists(st.lists(SENT, min_size=1, max_size=8), min_size=1, max_size=3))
+def test_concurrent_retries(waves: list[list[tuple[str | None, str, bool]]]) -> None:
+    """Registrations with few keys, in waves that are sent at once: a key has one body, one answer and one effect.
+
+    The first that is committed under a key settles it: all with its body are answered alike, all others are refused.
+    """
+    asyncio.run(_waves(waves))
+
+
+async def _waves(waves: list[list[tuple[str | None, str, bool]]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        async with serving(Path(folder)) as api:
+            seen: dict[str, set[tuple[str, bytes]]] = {}
+            for wave in waves:
+                answers = await asyncio.gather(*(_send(api.back_end, *each) for each in wave))
+                for (key, serial, named), answer in zip(wave, answers, strict=True):
+                    if key is not None and answer.status_code != 409:
+                        asked = json.dumps([serial, named])
+                        seen.setdefault(key, set()).add((asked, bytes([answer.status_code - 200]) + answer.content))
+                    elif answer.status_code == 409:
+                        error(answer, 409, "idempotency_mismatch")
+                        assert key is not None
+            assert all(len(answers) == 1 for answers in seen.values()), seen
+            assert await count(api, "SELECT count(*) FROM idempotency") == len(seen)
+            serials = {serial for wave in waves for _, serial, _ in wave}
+            assert 1 <= await count(api, "SELECT count(*) FROM devices") <= len(serials)
+
+
+async def _send(client: Client, key: str | None, serial: str, named: bool) -> httpx.Response:  # noqa: FBT001 - a drawn fact
+    asked = {"serial_number": serial, **({"name": "x"} if named else {})}
+    return await client.post("/v1/devices", json=asked, headers={} if key is None else keyed(key))

@@ -1,0 +1,118 @@
+"""Token refresh over HTTP: a lost answer never bricks a device (contract, section 2)."""
+
+import re
+from pathlib import Path
+
+from http_support import Api, body, error, serving
+
+PATH = "/v1/devices/me/token/refresh"
+BEAT = "/v1/devices/me/heartbeat"
+
+
+async def refreshed(api: Api, token: str) -> str:
+    """The token that the device with this one gets."""
+    new: str = body(await api.as_(token).post(PATH), 200)["device_token"]
+    return new
+
+
+async def opens(api: Api, token: str) -> bool:
+    """Whether the token is good."""
+    status = (await api.as_(token).post(BEAT)).status_code
+    assert status in (200, 401)
+    return status == 200
+
+
+async def test_a_refresh_answers_a_new_token_of_the_same_generation(api: Api) -> None:
+    """Shown once, under the device's id as under ``me``; the binding stays as it is."""
+    bound = await api.bound()
+    answer = await api.as_(bound["device_token"]).post(f"/v1/devices/{bound['id']}/token/refresh")
+    new = body(answer, 200)
+    assert set(new) == {"device_token", "binding_generation"}
+    assert re.fullmatch(r"dtok_[0-9A-Za-z]{34}", new["device_token"])
+    assert new["device_token"] != bound["device_token"]
+    assert new["binding_generation"] == bound["binding_generation"] == 1
+    assert answer.headers["cache-control"] == "no-store"
+    assert "x-broker-synced" not in answer.headers
+    device = body(await api.back_end.get(f"/v1/devices/{bound['id']}"), 200)
+    assert (device["status"], device["binding_generation"]) == ("bound", 1)
+
+
+async def test_the_old_token_is_good_until_the_new_one_is_used(api: Api) -> None:
+    """As often as the device likes; from the first use of the new one on it is not."""
+    old = (await api.bound())["device_token"]
+    new = await refreshed(api, old)
+    for _ in range(3):
+        assert await opens(api, old)
+    assert await opens(api, new)
+    assert not await opens(api, old)
+    assert await opens(api, new)
+
+
+async def test_a_device_that_never_got_the_answer_asks_again(api: Api) -> None:
+    """With the old token, as often as it takes; the new one that came to nobody is good no more."""
+    old = (await api.bound())["device_token"]
+    lost = await refreshed(api, old)
+    new = await refreshed(api, old)
+    assert not await opens(api, lost)
+    assert await opens(api, old)
+    assert await opens(api, new)
+    assert not await opens(api, old)
+
+
+async def test_a_request_that_is_refused_is_a_use_all_the_same(api: Api) -> None:
+    """Whoever shows the new token has it."""
+    old = (await api.bound())["device_token"]
+    new = await refreshed(api, old)
+    error(await api.as_(new).post(BEAT, json={"battery_percent": 101}), 400, "invalid_request")
+    assert not await opens(api, old)
+
+
+async def test_a_token_that_waits_for_a_reset_is_not_refreshed(api: Api) -> None:
+    """401 that says what is left; the reset is fetched with either token."""
+    bound = await api.bound()
+    old = bound["device_token"]
+    new = await refreshed(api, old)
+    await api.reset(bound["id"])
+    answer = error(await api.as_(old).post(PATH), 401, "unauthorized")
+    assert "to be reset" in answer["message"]
+    assert body(await api.as_(old).post(BEAT), 200)["commands"]
+    assert body(await api.as_(new).post(BEAT), 200)["commands"]
+
+
+async def test_a_revoked_token_is_not_refreshed(api: Api) -> None:
+    """Nor an API key, and nobody without a credential."""
+    bound = await api.bound()
+    body(await api.back_end.post(f"/v1/devices/{bound['id']}/unbind"), 200)
+    error(await api.as_(bound["device_token"]).post(PATH), 401, "unauthorized")
+    error(await api.as_(None).post(PATH), 401, "unauthorized")
+    error(await api.back_end.post(f"/v1/devices/{bound['id']}/token/refresh"), 403, "insufficient_scope")
+
+
+async def test_no_device_refreshes_anothers_token(api: Api) -> None:
+    """404, as for any other thing of another device."""
+    one, two = await api.bound("BP-1"), await api.bound("BP-2")
+    error(await api.as_(one["device_token"]).post(f"/v1/devices/{two['id']}/token/refresh"), 404, "not_found")
+    assert await opens(api, two["device_token"])
+
+
+async def test_what_is_told_of_it(api: Api) -> None:
+    """``token.refreshed`` and, at the first use, ``token.revoked``, both by the device; no secret in either."""
+    bound = await api.bound()
+    new = await refreshed(api, bound["device_token"])
+    assert await opens(api, new)
+    answer = await api.back_end.get(f"/v1/devices/{bound['id']}/events")
+    events = [each for each in body(answer, 200)["data"] if each["type"].startswith("token.")]
+    assert [each["type"] for each in events] == ["token.revoked", "token.refreshed"]
+    assert {each["data"]["actor"] for each in events} == {bound["id"]}
+    assert not [secret for secret in (new, bound["device_token"]) if secret[:13] in answer.text]
+
+
+async def test_a_refresh_answers_although_the_broker_is_away(tmp_path: Path) -> None:
+    """After the wait of the settings, and the header says that connects have to wait."""
+    async with serving(tmp_path, bind_broker_wait_seconds=0.05) as api:
+        bound = await api.bound()
+        await api.settled()
+        api.broker.switch(up=False)
+        answer = await api.as_(bound["device_token"]).post(PATH)
+        assert answer.headers["x-broker-synced"] == "false"
+        assert await opens(api, body(answer, 200)["device_token"])

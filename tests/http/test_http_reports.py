@@ -1,0 +1,340 @@
+"""What devices say over HTTP, what they get for it, and what each state of a token opens."""
+
+import base64
+import hashlib
+import hmac
+from typing import Any
+
+import pytest
+from http_support import Api, Client, Json, body, error
+
+from gateway.errors import UnauthorizedError
+from gateway.http import reports
+from gateway.http.operation import Call, DeviceToken
+from gateway.model import CommandAck, Heartbeat, TokenState
+from gateway.store import tokens
+
+HEARTBEAT = {
+    "battery_percent": 81,
+    "storage_used_mb": 512,
+    "storage_total_mb": 8192.5,
+    "signal_strength_dbm": -61,
+    "firmware_version": "1.5.0",
+    "device_state": "recording",
+    "connection_type": ["4g"],
+    "sent_at": "2026-11-20T08:15:00Z",
+    "a_field_of_newer_firmware": {"is": "ignored"},
+}
+
+
+def receipt(token: str, command: Json, status: str) -> str:
+    """As firmware makes it (contract, section 3)."""
+    message = f"{command['id']}|{status}|{command['binding_generation']}".encode()
+    digest = hmac.new(hashlib.sha256(token.encode()).digest(), message, hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+async def acked(device: Client, command: Json, status: str, **more: Any) -> Json:
+    """The command after the device's word on it was taken."""
+    answer = await device.post(f"/v1/devices/me/commands/{command['id']}/ack", json={"status": status, **more})
+    return body(answer, 200)
+
+
+@pytest.mark.parametrize("me", [True, False])
+async def test_a_heartbeat_is_stored(api: Api, *, me: bool) -> None:
+    """By ``me`` or by the own id; nothing open: exactly ``{"status":"ok"}``; the state tells all of it."""
+    bound = await api.bound()
+    device = api.as_(bound["device_token"])
+    answer = await device.post(f"/v1/devices/{'me' if me else bound['id']}/heartbeat", json=HEARTBEAT)
+    assert answer.content == b'{"status":"ok"}'
+
+    state = body(await api.back_end.get(f"/v1/devices/{bound['id']}/state"), 200)
+    assert state.pop("last_heartbeat_at")
+    assert state == {
+        "device_id": bound["id"],
+        "binding_generation": 1,
+        "battery_percent": 81,
+        "storage_used_mb": 512,
+        "storage_total_mb": 8192.5,
+        "signal_strength_dbm": -61,
+        "recording_state": "recording",
+        "last_seen_by": "4g",
+        "connection": "online",
+    }
+    shown = body(await api.back_end.get(f"/v1/devices/{bound['id']}"), 200)
+    assert (shown["firmware_version"], shown["battery_percent"], shown["connection"]) == ("1.5.0", 81, "online")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}"])
+async def test_an_empty_heartbeat_shows_presence(api: Api, content: bytes | None) -> None:
+    """Every field is optional, and so is the body."""
+    bound = await api.bound()
+    headers = {"Content-Type": "application/json"} if content else {}
+    answer = await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat", content=content, headers=headers)
+    assert body(answer, 200) == {"status": "ok"}
+    assert body(await api.back_end.get(f"/v1/devices/{bound['id']}"), 200)["connection"] == "online"
+
+
+async def test_a_heartbeat_is_answered_with_open_commands(api: Api) -> None:
+    """The very payloads that lie on the broker, oldest first; ``pending`` gives the same."""
+    bound = await api.bound()
+    device = api.as_(bound["device_token"])
+    path = f"/v1/devices/{bound['id']}/commands"
+    made = [body(await api.back_end.post(path, json={"type": kind}), 201) for kind in ("reboot", "start_recording")]
+    fields = ("id", "type", "params", "binding_generation", "created_at", "expires_at", "grant_token")
+    expected = [{field: command[field] for field in fields} for command in made]
+    assert body(await device.post("/v1/devices/me/heartbeat"), 200) == {"status": "ok", "commands": expected}
+    assert body(await device.get("/v1/devices/me/commands/pending"), 200) == {"data": expected}
+    assert body(await device.get(f"{path}/pending"), 200) == {"data": expected}
+
+
+async def test_a_command_whose_time_is_over_is_not_handed_out(api: Api) -> None:
+    """Also before the sweeper has closed it."""
+    bound = await api.bound()
+    path = f"/v1/devices/{bound['id']}/commands"
+    body(await api.back_end.post(path, json={"type": "reboot", "ttl_seconds": 1}), 201)
+    api.clock.ahead += 1_001
+    device = api.as_(bound["device_token"])
+    assert body(await device.post("/v1/devices/me/heartbeat"), 200) == {"status": "ok"}
+    assert body(await device.get("/v1/devices/me/commands/pending"), 200) == {"data": []}
+
+
+async def test_a_relayed_heartbeat_is_ble_and_brings_no_commands(api: Api) -> None:
+    """Whatever it says of its links; and an open reset stays ``pending`` (contract, section 4)."""
+    bound = await api.bound()
+    path = f"/v1/devices/{bound['id']}"
+    body(await api.back_end.post(f"{path}/commands", json={"type": "reboot"}), 201)
+    relayed = await api.back_end.post(f"{path}/heartbeat", json={"connection_type": ["wifi"], "battery_percent": 7})
+    assert relayed.content == b'{"status":"ok"}'
+    state = body(await api.back_end.get(f"{path}/state"), 200)
+    assert (state["last_seen_by"], state["battery_percent"], state["connection"]) == ("ble", 7, "online")
+
+    command = await api.reset(bound["id"])
+    assert (await api.back_end.post(f"{path}/heartbeat", json={"battery_percent": 6})).content == b'{"status":"ok"}'
+    state = body(await api.back_end.get(f"{path}/state"), 200)
+    assert (state["last_seen_by"], state["battery_percent"]) == ("ble", 7)
+    assert body(await api.back_end.get(f"{path}/commands/{command['id']}"), 200)["status"] == "pending"
+
+
+async def test_a_reset_over_http(api: Api) -> None:
+    """The whole story: handed over by the heartbeat, acknowledged twice with the receipt, and the token is dead."""
+    bound = await api.bound()
+    token, path = bound["device_token"], f"/v1/devices/{bound['id']}"
+    device = api.as_(token)
+    await api.reset(bound["id"])
+
+    answer = body(await device.post("/v1/devices/me/heartbeat", json=HEARTBEAT), 200)
+    [command] = answer["commands"]
+    assert (command["type"], command["binding_generation"], command["expires_at"]) == ("factory_reset", 1, None)
+    assert body(await api.back_end.get(f"{path}/state"), 200)["battery_percent"] is None  # telemetry is not stored
+
+    delivered = await acked(device, command, "delivered", receipt=receipt(token, command, "delivered"))
+    assert (delivered["status"], delivered["executed_at"]) == ("delivered", None)
+    result = {"wiped": ["device_token", "pairing", "wifi_networks"], "kept": ["serial_number"]}
+    executed = await acked(device, command, "executed", receipt=receipt(token, command, "executed"), result=result)
+    assert (executed["status"], executed["result"], executed["error"]) == ("executed", result, None)
+    assert executed["delivered_at"] <= executed["executed_at"]
+
+    error(await device.post("/v1/devices/me/heartbeat"), 401, "unauthorized")
+    assert body(await api.back_end.get(f"{path}/commands/{command['id']}"), 200) == executed
+    events = body(await api.back_end.get(f"{path}/events"), 200)["data"]
+    assert [event["type"] for event in events][:4] == [
+        "token.revoked",
+        "reset.completed",
+        "reset.delivered",
+        "device.online",
+    ]
+
+
+async def test_a_failed_reset_leaves_the_token_for_the_next(api: Api) -> None:
+    """``failed`` with its error; the token stays ``reset_only``; a new reset is handed over."""
+    bound = await api.bound()
+    device = api.as_(bound["device_token"])
+    command = await api.reset(bound["id"])
+    failed = await acked(device, command, "failed", error={"code": "flash_worn", "message": "bad block"})
+    assert (failed["status"], failed["error"]) == ("failed", {"code": "flash_worn", "message": "bad block"})
+    assert body(await device.post("/v1/devices/me/heartbeat"), 200) == {"status": "ok"}
+    again = await api.reset(bound["id"])
+    assert again["id"] != command["id"]
+    assert [each["id"] for each in body(await device.post("/v1/devices/me/heartbeat"), 200)["commands"]] == [
+        again["id"]
+    ]
+
+
+async def test_what_a_reset_only_token_opens(api: Api) -> None:
+    """The heartbeat and the acknowledgement of the reset; all else is 401 (contract, section 1)."""
+    bound = await api.bound()
+    device = api.as_(bound["device_token"])
+    path = f"/v1/devices/{bound['id']}"
+    reboot = body(await api.back_end.post(f"{path}/commands", json={"type": "reboot"}), 201)
+    command = await api.reset(bound["id"])
+    for method, url in (
+        ("GET", "/v1/devices/me/commands/pending"),
+        ("GET", f"{path}/commands"),
+        ("GET", path),
+        ("POST", f"{path}/reset"),
+        ("POST", f"/v1/devices/me/commands/{reboot['id']}/ack"),
+        ("GET", "/v1/nowhere"),
+        ("DELETE", path),
+    ):
+        word = {"status": "executed"} if url.endswith("ack") else None
+        error(await device.request(method, url, json=word), 401, "unauthorized")
+    assert [each["id"] for each in body(await device.post(f"{path}/heartbeat"), 200)["commands"]] == [command["id"]]
+    assert (await acked(device, command, "delivered"))["status"] == "delivered"
+
+
+async def test_what_an_active_token_does_not_open(api: Api) -> None:
+    """The back end's calls are 403, naming the scope; another device is 404, whether it exists or not."""
+    bound, other = await api.bound("BP-1"), await api.bound("BP-2")
+    device = api.as_(bound["device_token"])
+    for method, url, scope in (
+        ("GET", "/v1/devices", "devices:read"),
+        ("GET", f"/v1/devices/{bound['id']}", "devices:read"),
+        ("POST", f"/v1/devices/{bound['id']}/reset", "devices:write"),
+        ("GET", "/v1/devices/me/state", "devices:read"),
+    ):
+        answer = error(await device.request(method, url), 403, "insufficient_scope")
+        assert answer["details"] == {"required_scope": scope}
+    for stranger in (other["id"], "dev_nobody"):
+        error(await device.post(f"/v1/devices/{stranger}/heartbeat"), 404, "not_found")
+        error(await device.get(f"/v1/devices/{stranger}/commands/pending"), 404, "not_found")
+        ack = await device.post(f"/v1/devices/{stranger}/commands/cmd_1/ack", json={"status": "executed"})
+        error(ack, 404, "not_found")
+
+
+@pytest.mark.parametrize("how", ["unbind", "rebind", "cancel"])
+async def test_a_revoked_token_opens_nothing(api: Api, how: str) -> None:
+    """401 on everything, however it was revoked."""
+    bound = await api.bound()
+    path = f"/v1/devices/{bound['id']}"
+    if how == "cancel":
+        await api.back_end.post(f"{path}/commands/{(await api.reset(bound['id']))['id']}/cancel")
+    else:
+        await api.back_end.post(f"{path}/unbind")
+    if how == "rebind":
+        body(await api.back_end.post(f"{path}/bind", json={"end_user_id": "eu_2"}), 200)
+    device = api.as_(bound["device_token"])
+    await api.settled()
+    before = api.dump()
+    for method, url in (
+        ("POST", "/v1/devices/me/heartbeat"),
+        ("GET", "/v1/devices/me/commands/pending"),
+        ("POST", "/v1/devices/me/commands/cmd_1/ack"),
+        ("GET", "/v1/devices"),
+        ("GET", "/v1/nowhere"),
+    ):
+        assert "Bearer" in (await device.request(method, url)).headers["www-authenticate"]
+        error(await device.request(method, url), 401, "unauthorized")
+    assert api.dump() == before
+
+
+async def test_a_token_that_is_revoked_while_its_request_waits(api: Api) -> None:
+    """Whoever was let in and whose token is revoked before its turn comes gets 401, and nothing is stored."""
+    bound = await api.bound()
+    row = await api.store.read(lambda view: tokens.by_secret(view, bound["device_token"]))
+    assert row is not None
+    caller = DeviceToken(bound["id"], api.project_id, row["id"], TokenState.ACTIVE, used_before=True)
+    body(await api.back_end.post(f"/v1/devices/{bound['id']}/unbind"), 200)
+    await api.settled()
+    before = api.dump()
+    path = {"device_id": "me", "command_id": "cmd_1"}
+    call = Call(api.services, caller, path, raw=b"{}", document=b"")
+    with pytest.raises(UnauthorizedError):
+        await reports.send_heartbeat(call, Heartbeat(battery_percent=7))
+    with pytest.raises(UnauthorizedError):
+        await reports.acknowledge_command(call, CommandAck(status="executed"))
+    assert api.dump() == before
+
+
+async def test_an_acknowledgement_that_is_refused_is_kept_and_changes_nothing(api: Api) -> None:
+    """Bad receipt, none, unknown command, another device's: refused, counted, audited; the command is untouched."""
+    bound, other = await api.bound("BP-1"), await api.bound("BP-2")
+    device, stranger = api.as_(bound["device_token"]), api.as_(other["device_token"])
+    command = await api.reset(bound["id"])
+    good = receipt(bound["device_token"], command, "executed")
+
+    async def refused(client: Client, command_id: str, ack: Json, status: int, code: str) -> Json:
+        answer = await client.post(f"/v1/devices/me/commands/{command_id}/ack", json={"status": "executed", **ack})
+        details: Json = error(answer, status, code)["details"]
+        return details
+
+    missing = await refused(device, command["id"], {}, 400, "invalid_request")
+    assert missing == {"code": "receipt_missing", "field": "receipt"}
+    wrong = await refused(device, command["id"], {"receipt": f"{good[:-4]}AAAA"}, 400, "invalid_request")
+    assert wrong == {"code": "receipt_invalid", "field": "receipt"}
+    unknown = {"code": "unknown_command", "field": "command_id"}
+    assert await refused(stranger, command["id"], {"receipt": good}, 404, "not_found") == unknown
+    for nothing in ("cmd_01ARZ3NDEKTSV4RRFFQ69G5FAV", "x" * 300, "%00", "..."):
+        assert await refused(device, nothing, {"receipt": good}, 404, "not_found") == unknown
+
+    kept = await api.store.read(lambda view: view.all("SELECT device_id, code FROM refusals ORDER BY id"))
+    assert [row["code"] for row in kept] == ["receipt_missing", "receipt_invalid", *["unknown_command"] * 5]
+    assert [row["device_id"] for row in kept][:3] == [bound["id"], bound["id"], other["id"]]
+    events = body(await api.back_end.get(f"/v1/devices/{bound['id']}/events"), 200)["data"]
+    assert [event["type"] for event in events][:6] == ["acknowledgement.refused"] * 6
+    path = f"/v1/devices/{bound['id']}/commands/{command['id']}"
+    assert body(await api.back_end.get(path), 200) == command
+
+
+async def test_the_path_names_the_command_that_is_acknowledged(api: Api) -> None:
+    """``command_id`` in the body may be left out or say the same; another one is 400."""
+    bound = await api.bound()
+    device = api.as_(bound["device_token"])
+    command = body(await api.back_end.post(f"/v1/devices/{bound['id']}/commands", json={"type": "reboot"}), 201)
+    path = f"/v1/devices/me/commands/{command['id']}/ack"
+    answer = await device.post(path, json={"status": "executed", "command_id": "cmd_other"})
+    assert error(answer, 400, "invalid_request")["details"]["field"] == "command_id"
+    body(await device.post(path, json={"status": "delivered", "command_id": command["id"]}), 200)
+
+
+async def test_a_word_on_a_final_command_is_taken_and_changes_nothing(api: Api) -> None:
+    """200 with the command as it stays; told twice it is told once in the audit trail."""
+    bound = await api.bound()
+    device = api.as_(bound["device_token"])
+    path = f"/v1/devices/{bound['id']}/commands"
+    command = body(await api.back_end.post(path, json={"type": "reboot"}), 201)
+    body(await api.back_end.post(f"{path}/{command['id']}/cancel"), 200)
+    for _ in range(2):
+        assert (await acked(device, command, "executed"))["status"] == "cancelled"
+    events = body(await api.back_end.get(f"/v1/devices/{bound['id']}/events"), 200)["data"]
+    assert [event["type"] for event in events].count("acknowledgement.late") == 1
+
+
+async def test_last_command_brings_a_lost_acknowledgement(api: Api) -> None:
+    """What a heartbeat says of the last command counts; a false one is kept and does not spoil the heartbeat."""
+    bound = await api.bound()
+    token = bound["device_token"]
+    device = api.as_(token)
+    command = await api.reset(bound["id"])
+    false = {"command_id": command["id"], "status": "executed", "receipt": "AAAA"}
+    answer = body(await device.post("/v1/devices/me/heartbeat", json={"last_command": false}), 200)
+    assert [each["id"] for each in answer["commands"]] == [command["id"]]
+    kept = await api.store.read(lambda view: view.all("SELECT code FROM refusals"))
+    assert [row["code"] for row in kept] == ["receipt_invalid"]
+
+    true = {**false, "receipt": receipt(token, command, "executed")}
+    answer = body(await device.post("/v1/devices/me/heartbeat", json={"last_command": true}), 200)
+    assert answer == {"status": "ok"}
+    path = f"/v1/devices/{bound['id']}/commands/{command['id']}"
+    assert body(await api.back_end.get(path), 200)["status"] == "executed"
+    error(await device.post("/v1/devices/me/heartbeat"), 401, "unauthorized")
+
+
+async def test_the_use_of_credentials_is_noted(api: Api) -> None:
+    """The first use of a device token; of a key that it is in use, at most once a minute."""
+    bound = await api.bound()
+    body(await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat"), 200)
+
+    async def noted(sql: str) -> int:
+        """What has been noted once the writes that wait are through."""
+        await api.store.write(lambda _: None, urgent=False)
+        moment: int = await api.store.read(lambda view: view.value(sql))
+        return moment
+
+    assert await noted("SELECT first_used_at FROM tokens")
+    first = await noted("SELECT last_used_at FROM api_keys")
+    await api.registered("BP-2")
+    assert await noted("SELECT last_used_at FROM api_keys") == first
+    api.clock.ahead += 61_000
+    await api.registered("BP-3")
+    assert await noted("SELECT last_used_at FROM api_keys") > first

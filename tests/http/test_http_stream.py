@@ -1,0 +1,266 @@
+"""The stream of events: nothing is missed and nothing comes twice, and whatever ends it ends it well."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from http_support import Api, body, error, serving
+from sse import GUARD_SECONDS, PATH, Reader, following
+from structlog.testing import capture_logs
+from support.wait import eventually
+
+from gateway.http.streams import Limits, Streams
+from gateway.store import Tx, devices, events
+
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+async def _guard() -> AsyncIterator[None]:
+    """Whatever is waited for here must happen."""
+    async with asyncio.timeout(GUARD_SECONDS):
+        yield
+
+
+async def trail(api: Api) -> list[str]:
+    """Ids of the project's events, the oldest first."""
+    rows = await api.store.read(
+        lambda view: view.all("SELECT id FROM events WHERE project_id = ? ORDER BY seq", api.project_id)
+    )
+    return [row["id"] for row in rows]
+
+
+def open_streams(api: Api) -> int:
+    """How many streams the gateway serves."""
+    return api.services.streams.count
+
+
+async def test_what_happens_from_now_on_comes_as_the_list_shows_it(api: Api) -> None:
+    """Not what was before; each with its id and type, in the order of the commits."""
+    await api.registered("BP-0")
+    async with following(api) as stream:
+        await api.bound("BP-1")
+        came = await stream.take(2)
+        assert [event["type"] for event in came] == ["device.registered", "device.bound"]
+        assert came[::-1] == body(await api.back_end.get("/v1/events", params={"limit": "2"}), 200)["data"]
+
+
+async def test_it_goes_on_after_the_last_event_that_was_seen(api: Api) -> None:
+    """By the header or by the query, the header first; what was seen does not come again."""
+    for number in range(5):
+        await api.registered(f"BP-{number}")
+    ids = await trail(api)
+    async with following(api, last_event_id=ids[1]) as stream:
+        assert [event["id"] for event in await stream.take(3)] == ids[2:]
+    async with following(api, f"last_event_id={ids[2]}") as stream:
+        assert [event["id"] for event in await stream.take(2)] == ids[3:]
+    async with following(api, f"last_event_id={ids[0]}", last_event_id=ids[3]) as stream:
+        await api.registered("BP-5")
+        assert [event["id"] for event in await stream.take(2)] == (await trail(api))[4:]
+
+
+async def test_an_event_that_is_no_longer_kept_is_found_by_its_time(api: Api) -> None:
+    """What is still there and younger comes; an id from the future waits for what is to come."""
+    for number in range(4):
+        await api.registered(f"BP-{number}")
+    ids = await trail(api)
+    await api.store.write(lambda tx: tx.run("DELETE FROM events WHERE id IN (?, ?)", *ids[:2]))
+    async with following(api, last_event_id=ids[0]) as stream:
+        assert [event["id"] for event in await stream.take(2)] == ids[2:]
+    async with following(api, last_event_id="evt_7ZZZZZZZZZZZZZZZZZZZZZZZZZ") as stream:
+        await api.registered("BP-9")
+        assert [event["id"] for event in await stream.take(1)] == (await trail(api))[-1:]
+
+
+async def test_nothing_is_missed_while_much_happens(api: Api) -> None:
+    """Streams that are opened in the middle of writes, broken off and taken up again give every event once."""
+    await api.registered("first")
+    last = (await trail(api))[0]
+    number_of = 200
+
+    async def write() -> None:
+        for number in range(number_of):
+            await api.registered(f"BP-{number}")
+
+    writing, seen = asyncio.create_task(write()), [last]
+    while len(seen) <= number_of:
+        async with following(api, last_event_id=seen[-1]) as stream:
+            seen += [event["id"] for event in await stream.take(min(17, number_of + 1 - len(seen)))]
+    await writing
+    assert seen == await trail(api)
+
+
+async def test_filtered_by_type_and_device(api: Api) -> None:
+    """As the list is; and it goes on after an event that did not match."""
+    one = await api.registered("BP-1")
+    async with (
+        following(api, "type=device.bound") as of_type,
+        following(api, f"device_id={one['id']}") as of_device,
+        following(api, f"device_id={one['id']}&type=device.unbound") as of_both,
+    ):
+        two = await api.bound("BP-2")
+        await api.back_end.post(f"/v1/devices/{one['id']}/bind", json={"end_user_id": "eu_1"})
+        await api.back_end.post(f"/v1/devices/{one['id']}/unbind")
+        assert [event["data"]["device_id"] for event in await of_type.take(2)] == [two["id"], one["id"]]
+        wanted = ["device.bound", "token.revoked", "device.unbound"]
+        assert [event["type"] for event in await of_device.take(3)] == wanted
+        assert [event["type"] for event in await of_both.take(1)] == ["device.unbound"]
+
+
+async def test_another_project_gets_its_own_alone(api: Api) -> None:
+    """Neither new events nor, by the id of one, old ones."""
+    first = await api.registered("BP-1")
+    other = await api.another_key(project="two")
+    last = (await trail(api))[0]
+    async with following(api, key=other) as news, following(api, key=other, last_event_id=last) as old:
+        await api.registered("BP-2")
+        body(await api.as_(other).post("/v1/devices", json={"serial_number": "BP-3"}), 201)
+        for stream in (news, old):
+            (event,) = await stream.take(1)
+            assert event["data"]["serial_number"] == "BP-3"
+            assert event["data"]["device_id"] != first["id"]
+
+
+async def test_a_comment_comes_when_nothing_happens(tmp_path: Path) -> None:
+    """So that neither end, nor anything between them, takes the connection for dead; also while others are busy."""
+    async with (
+        serving(tmp_path, stream_heartbeat_seconds=0.05) as api,
+        following(api, "type=token.refreshed") as stream,
+    ):
+        other = api.as_(await api.another_key(project="two"))
+        for number in range(3):
+            await other.post("/v1/devices", json={"serial_number": f"BP-{number}"})
+            assert await stream.comment() == "still here"
+
+
+@pytest.mark.parametrize("last_event_id", ["junk", "dev_1", "evt_", "evt_x y", "evt_" + "x" * 65])
+async def test_an_id_that_is_none(api: Api, last_event_id: str) -> None:
+    """400 that names the header, or the parameter."""
+    answer = await api.back_end.get(PATH, headers={"Last-Event-ID": last_event_id})
+    assert error(answer, 400, "invalid_request")["details"]["field"] == "Last-Event-ID"
+    answer = await api.back_end.get(PATH, params={"last_event_id": last_event_id})
+    assert error(answer, 400, "invalid_request")["details"]["field"] == "last_event_id"
+
+
+async def test_an_empty_id_is_none(api: Api) -> None:
+    """As browsers send it before they have seen an event."""
+    async with following(api, last_event_id="") as stream:
+        await api.registered()
+        assert len(await stream.take(1)) == 1
+
+
+async def test_head_opens_nothing(api: Api) -> None:
+    """The headers of a stream, and its end."""
+    async with httpx.AsyncClient(base_url=api.url, headers={"Authorization": f"Bearer {api.key}"}) as client:
+        answer = await client.head(PATH)
+    assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, "text/event-stream", b"")
+    assert open_streams(api) == 0
+
+
+async def test_a_key_has_a_bounded_number(tmp_path: Path) -> None:
+    """One more is a 429 that says what to do; when one is closed there is room again; another key is not concerned."""
+    async with serving(tmp_path, streams=Streams(Limits(per_key=2))) as api:
+        async with following(api), following(api):
+            answer = await api.back_end.get(PATH)
+            assert "Close one" in error(answer, 429, "rate_limit_exceeded")["message"]
+            assert int(answer.headers["retry-after"]) > 0
+            async with following(api, key=await api.another_key()):
+                assert open_streams(api) == 3
+        await eventually(lambda: open_streams(api) == 0, "streams that are closed are counted no more")
+        async with following(api):
+            pass
+
+
+async def test_there_is_a_bounded_number_in_all(tmp_path: Path) -> None:
+    """One more is a 503 that says when to come again."""
+    async with serving(tmp_path, streams=Streams(Limits(total=1))) as api, following(api):
+        answer = await api.as_(await api.another_key()).get(PATH)
+        error(answer, 503, "service_unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("how", ["revoked_at = 1", "expires_at = 1"])
+async def test_it_ends_when_the_key_is_over(tmp_path: Path, how: str) -> None:
+    """Cleanly, whether or not anything happens on it; the streams of other keys go on."""
+    async with serving(tmp_path, streams=Streams(Limits(recheck_seconds=0.05))) as api:
+        key = await api.another_key()
+        async with following(api, key=key) as ending, following(api) as going_on:
+            await api.store.write(lambda tx: tx.run(f"UPDATE api_keys SET {how} WHERE name = 'another'"))  # noqa: S608
+            assert await ending.end() == []
+            await api.registered()
+            assert len(await going_on.take(1)) == 1
+
+
+def test_a_revoked_key_is_noticed_in_time() -> None:
+    """Within 60 s."""
+    assert Limits().recheck_seconds <= 60
+
+
+async def test_it_ends_with_the_gateway(tmp_path: Path) -> None:
+    """Cleanly, with all that was committed, and without using up the time that a stop may take."""
+    streams: list[Reader] = []
+    async with contextlib.AsyncExitStack() as clients:
+        with capture_logs() as logs:
+            async with serving(tmp_path) as api:
+                streams += [await clients.enter_async_context(following(api)) for _ in range(3)]
+                await api.registered()
+                for stream in streams:
+                    assert len(await stream.take(1)) == 1
+        assert [await stream.end() for stream in streams] == [[], [], []]
+    events_logged = [log["event"] for log in logs]
+    assert events_logged.count("http.stream_ended") == 3
+    assert "http.requests_cut" not in events_logged
+
+
+async def test_while_the_gateway_stops_nobody_opens_another(api: Api) -> None:
+    """503: a client comes again when it is back."""
+    api.services.streams.close()
+    error(await api.back_end.get(PATH), 503, "service_unavailable")
+
+
+def _much(tx: Tx, device_id: str) -> None:
+    """More than any socket holds."""
+    device = devices.by_id(tx, device_id)
+    assert device
+    for _ in range(1_000):
+        events.record(tx, device, "device.updated", "key_1", filler="x" * 16_000)
+
+
+async def _what_came(client: socket.socket) -> bytes:
+    came = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while part := await asyncio.get_running_loop().sock_recv(client, 1_000_000):
+            came += part
+    return bytes(came)
+
+
+async def test_a_client_that_does_not_read_is_cut_off(tmp_path: Path) -> None:
+    """After the time of the limits; nothing piles up for it, and its place is free."""
+    async with serving(tmp_path, streams=Streams(Limits(send_seconds=0.2))) as api:
+        device = await api.registered()
+        first = (await trail(api))[0]
+        await api.store.write(lambda tx: _much(tx, device["id"]))
+        with socket.socket() as client, capture_logs() as logs:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.setblocking(False)  # noqa: FBT003 - its only way
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(client, ("127.0.0.1", httpx.URL(api.url).port))
+            head = f"GET {PATH}?last_event_id={first} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\n\r\n"
+            await loop.sock_sendall(client, head.encode())
+            await eventually(lambda: open_streams(api) == 1, "the stream is open")
+            await eventually(lambda: open_streams(api) == 0, "the slow client is dropped")
+            await eventually(lambda: any(log["event"] == "http.request" for log in logs), "the request is over")
+            assert not (await _what_came(client)).endswith(LAST_CHUNK)
+        assert [log["because"] for log in logs if log["event"] == "http.stream_ended"] == ["slow"]
+        assert not [log for log in logs if log["log_level"] == "error"]
+
+
+async def test_a_client_that_goes_is_noticed(api: Api) -> None:
+    """Its place is free without an event, a comment or a time that has to pass."""
+    async with following(api):
+        assert open_streams(api) == 1
+    await eventually(lambda: open_streams(api) == 0, "the gateway knows that the client is gone")

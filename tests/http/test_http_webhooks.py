@@ -1,0 +1,188 @@
+"""Webhooks over HTTP: made, shown, changed, deleted; the secret once, and nothing to strangers."""
+
+import json
+
+import pytest
+from http_support import JSON, Api, Json, body, error
+from structlog.testing import capture_logs
+
+from gateway.model import EventType
+
+PATH = "/v1/webhooks"
+URL = "https://example.com/hooks"
+
+
+async def created(api: Api, **fields: object) -> Json:
+    """A webhook just made, with its secret."""
+    return body(await api.back_end.post(PATH, json={"url": URL, **fields}), 201)
+
+
+async def test_the_secret_is_shown_once(api: Api) -> None:
+    """With the answer to the creation; never again, and not in a log."""
+    with capture_logs() as logs:
+        webhook = await created(api, events=["reset.completed"], description="Returns desk")
+        secret = webhook.pop("secret")
+        assert secret.startswith("whsec_")
+        assert body(await api.back_end.get(f"{PATH}/{webhook['id']}"), 200) == webhook
+        assert body(await api.back_end.get(PATH), 200)["data"] == [webhook]
+    assert set(webhook) == {"id", "url", "events", "description", "enabled", "created_at"}
+    assert webhook["id"].startswith("wh_")
+    assert secret[:13] not in json.dumps(logs, default=str)
+    assert secret not in "".join(api.dump())
+
+
+async def test_what_is_left_out_has_defaults(api: Api) -> None:
+    """Every type, switched on, no description."""
+    webhook = await created(api)
+    assert (webhook["events"], webhook["enabled"], webhook["description"]) == (["*"], True, None)
+
+
+async def test_every_type_of_event_can_be_asked_for(api: Api) -> None:
+    """Each once, in the order they were given."""
+    types = list(EventType)
+    assert (await created(api, events=[*types, types[0]]))["events"] == types
+
+
+async def test_page_by_page(api: Api) -> None:
+    """Newest first."""
+    ids = [(await created(api))["id"] for _ in range(5)]
+    first = body(await api.back_end.get(PATH, params={"limit": "3"}), 200)
+    second = body(await api.back_end.get(PATH, params={"limit": "3", "cursor": first["next_cursor"]}), 200)
+    assert [each["id"] for each in first["data"] + second["data"]] == ids[::-1]
+    assert (first["has_more"], second["has_more"], second["next_cursor"]) == (True, False, None)
+    error(await api.back_end.get(PATH, params={"cursor": "junk"}), 400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        ({}, "url"),
+        ({"url": None}, "url"),
+        ({"url": ""}, "url"),
+        ({"url": "example.com"}, "url"),
+        ({"url": "ftp://example.com"}, "url"),
+        ({"url": "https://user:pw@example.com/"}, "url"),
+        ({"url": "https://example.com/#x"}, "url"),
+        ({"url": "https://10.0.0.1/"}, "url"),
+        ({"url": "https://[fe80::1]/"}, "url"),
+        ({"url": "http://example.com/"}, "url"),
+        ({"url": f"{URL}/{'x' * 2_048}"}, "url"),
+        ({"url": URL, "events": []}, "events"),
+        ({"url": URL, "events": "reset.completed"}, "events"),
+        ({"url": URL, "events": ["reset.exploded"]}, "events.0"),
+        ({"url": URL, "events": ["*", "reset.completed"]}, "events"),
+        ({"url": URL, "description": "x" * 257}, "description"),
+        ({"url": URL, "description": "a\0b"}, "description"),
+        ({"url": URL, "enabled": "yes"}, "enabled"),
+        ({"url": URL, "enabled": None}, "enabled"),
+        ({"url": URL, "secret": "whsec_mine"}, "secret"),
+    ],
+)
+async def test_a_field_that_is_wrong(api: Api, content: Json, field: str) -> None:
+    """400 that names it, at creation and at a change, and repeats no password; nothing is made or changed."""
+    webhook = await created(api)
+    before = api.dump()
+    answer = error(await api.back_end.post(PATH, json=content), 400, "invalid_request")
+    assert (answer["details"]["field"], answer["message"].partition(":")[0]) == (field, field)
+    assert "pw@" not in json.dumps(answer)
+    if content:
+        answer = error(await api.back_end.patch(f"{PATH}/{webhook['id']}", json=content), 400, "invalid_request")
+        assert answer["details"]["field"] == field
+    assert api.dump() == before
+
+
+async def test_http_is_for_this_machine_alone(api: Api) -> None:
+    """``http://127.0.0.1`` is fine for trying things out."""
+    for url in ("http://127.0.0.1:9000/hook", "http://localhost:9000", "http://[::1]:9000/"):
+        assert (await created(api, url=url))["url"] == url
+
+
+async def test_a_change_leaves_the_rest(api: Api) -> None:
+    """Field by field; an empty one changes nothing."""
+    webhook = await created(api, description="one")
+    del webhook["secret"]
+    path = f"{PATH}/{webhook['id']}"
+    for change in (
+        {"enabled": False},
+        {"description": None},
+        {"events": ["device.bound"]},
+        {"url": f"{URL}/new"},
+        {"description": "two", "enabled": True},
+        {},
+    ):
+        webhook |= change
+        assert body(await api.back_end.patch(path, json=change), 200) == webhook
+    assert body(await api.back_end.get(path), 200) == webhook
+
+
+async def test_deleted_it_is_gone(api: Api) -> None:
+    """The answer is what it was; after that every call on it is a 404 that says where to look."""
+    webhook = await created(api)
+    secret = webhook.pop("secret")
+    path = f"{PATH}/{webhook['id']}"
+    assert body(await api.back_end.delete(path), 200) == webhook
+    for answer in (
+        await api.back_end.get(path),
+        await api.back_end.patch(path, json={"enabled": False}),
+        await api.back_end.delete(path),
+        await api.back_end.post(f"{path}/test"),
+        await api.back_end.get(f"{path}/deliveries"),
+        await api.back_end.post(f"{path}/deliveries/dlv_1/replay"),
+    ):
+        assert "GET /v1/webhooks" in error(answer, 404, "not_found")["message"]
+    assert body(await api.back_end.get(PATH), 200)["data"] == []
+    assert secret not in "".join(api.dump())
+
+
+async def test_a_creation_that_is_repeated_is_done_once(api: Api) -> None:
+    """The same ``Idempotency-Key`` gets the same webhook with the same secret."""
+    headers = {"Idempotency-Key": "1f0e"}
+    first, second = [await api.back_end.post(PATH, json={"url": URL}, headers=headers) for _ in range(2)]
+    assert body(first, 201) == body(second, 201)
+    assert len(body(await api.back_end.get(PATH), 200)["data"]) == 1
+
+
+async def test_another_project_sees_none_of_it(api: Api) -> None:
+    """404 on every operation, the same as for an id that is not there; the list leaves it out."""
+    webhook = await created(api)
+    stranger = api.as_(await api.another_key(project="two"))
+    before = api.dump()
+    for method, path in (
+        ("GET", ""),
+        ("PATCH", ""),
+        ("DELETE", ""),
+        ("POST", "/test"),
+        ("GET", "/deliveries"),
+        ("POST", "/deliveries/dlv_1/replay"),
+    ):
+        theirs = error(await stranger.request(method, f"{PATH}/{webhook['id']}{path}"), 404, "not_found")
+        nobodys = error(await stranger.request(method, f"{PATH}/wh_x{path}"), 404, "not_found")
+        assert theirs["message"].replace(webhook["id"], "wh_x") == nobodys["message"]
+    assert body(await stranger.get(PATH), 200)["data"] == []
+    assert api.dump() == before
+
+
+async def test_what_each_scope_opens(api: Api) -> None:
+    """``webhooks:read`` looks, ``webhooks:write`` changes, those of devices do neither."""
+    webhook = await created(api, url="http://127.0.0.1:9/")
+    path = f"{PATH}/{webhook['id']}"
+    for scope, reads, writes in (
+        ("webhooks:read", 200, 403),
+        ("webhooks:write", 403, 200),
+        ("devices:read", 403, 403),
+        ("devices:write", 403, 403),
+    ):
+        client = api.as_(await api.another_key(scope))
+        for answer in (await client.get(PATH), await client.get(path), await client.get(f"{path}/deliveries")):
+            assert answer.status_code == reads
+        for answer in (await client.patch(path, json={}), await client.post(f"{path}/test")):
+            assert answer.status_code == writes
+
+
+async def test_a_change_without_a_body_changes_nothing(api: Api) -> None:
+    """As everywhere, no body is as good as ``{}``; one that is no JSON is refused."""
+    webhook = await created(api)
+    path = f"{PATH}/{webhook['id']}"
+    body(await api.back_end.patch(path), 200)
+    error(await api.back_end.patch(path, content=b"{", headers=JSON), 400, "invalid_request")
+    error(await api.back_end.patch(path, content=b"{}"), 415, "unsupported_media_type")

@@ -1,0 +1,122 @@
+"""The brokers that the gateway is tried on: a real Mosquitto and the embedded one, with an administrator beside."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+
+from gateway.app import _authenticator as authenticator
+from gateway.broker.access import Role
+from gateway.broker.accounts import kept_entries, own_entry
+from gateway.broker.embedded import EmbeddedBroker, Identity
+from gateway.broker.keeper import Access, EmbeddedAccess, MosquittoAccess
+from gateway.broker.mosquitto import PasswordFile
+from gateway.store import Store
+
+ADMIN_PASSWORD = "admin-password"
+_ADMINS = ("admin", "other")
+_ADMIN_RULES = "".join(f"\nuser {name}\ntopic readwrite #\n" for name in _ADMINS)
+
+
+class External:
+    """A Mosquitto; `kind` names the version of MQTT that the gateway speaks to it: `mosquitto-5`, `mosquitto-3.1.1`."""
+
+    gateway_password = GATEWAY_PASSWORD
+
+    def __init__(self, directory: Path, kind: str, settings: str = "") -> None:
+        self.directory = directory
+        self.version = kind.removeprefix("mosquitto-")
+        users = dict.fromkeys(_ADMINS, ADMIN_PASSWORD)
+        self.mosquitto = Mosquitto(directory, users=users, settings=settings)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.mosquitto.port
+
+    async def __aenter__(self) -> Self:
+        await self.mosquitto.__aenter__()
+        await self.set_rights(self.mosquitto.files.acl.read_text())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.mosquitto.__aexit__(kind, error, trace)
+
+    async def stop(self) -> None:
+        """SIGTERM."""
+        await self.mosquitto.stop()
+
+    async def start(self, *, empty: bool = False) -> None:
+        """Start it again; `empty`: as one that lost its disk."""
+        if empty:
+            await self.mosquitto.restart(forget_retained=True)
+        else:
+            await self.mosquitto.start()
+
+    async def set_rights(self, rules: str) -> None:
+        """Use these as its ACL file, plus everything for the administrators."""
+        self.mosquitto.files.acl.write_text(f"{rules}{_ADMIN_RULES}")
+        await self.mosquitto.apply_users()
+
+    def access(self, store: Store) -> Access:
+        """The password file, kept by the gateway."""
+        file = self.mosquitto.password_file
+        own = {"gateway": own_entry(GATEWAY_PASSWORD, kept_entries(file).get("gateway"))}
+        return MosquittoAccess(PasswordFile(file, pid_file=self.mosquitto.pid_file, fixed=own), store)
+
+
+class Embedded:
+    """The embedded broker, with the authentication that the gateway gives it."""
+
+    version = "3.1.1"
+    gateway_password = GATEWAY_PASSWORD
+
+    def __init__(self, directory: Path, store: Store) -> None:
+        self.directory = directory
+        self.port = 0
+        self._runs = False
+        self._known = authenticator(store, GATEWAY_PASSWORD)
+        self.broker = self._new()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """All that it held is gone."""
+        if self._runs:
+            self._runs = False
+            await self.broker.__aexit__(None, None, None)
+
+    async def start(self, *, empty: bool = False) -> None:
+        """A new one on the same port; it is always empty."""
+        if empty:
+            await self.stop()
+        self.broker = self._new()
+        await self.broker.__aenter__()
+        self._runs = True
+        self.port = self.broker.port
+
+    def access(self, store: Store) -> Access:
+        """Its live sessions."""
+        return EmbeddedAccess(self.broker, store)
+
+    def _new(self) -> EmbeddedBroker:
+        return EmbeddedBroker(port=self.port, authenticate=self._authenticate)
+
+    async def _authenticate(self, client_id: str, username: str | None, password: str | None) -> Identity | None:
+        if username in _ADMINS:
+            return Identity(Role.GATEWAY, username, None) if password == ADMIN_PASSWORD else None
+        identity: Identity | None = await self._known(client_id, username, password)
+        return identity
+
+
+Broker = External | Embedded

@@ -1,0 +1,293 @@
+"""A gateway's MQTT side on a real broker: store, connection, keeper and sweeper, put together as `gateway.app` does.
+
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as wire:
+            await wire.publish(device.topic("heartbeat"), beat(80))
+
+Brokers can be stopped, restarted and emptied, the gateway stopped and started on the same registry. Everything between
+the two passes through a `Proxy`, which counts packets and cuts connections.
+"""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from mqtt_brokers import ADMIN_PASSWORD, Broker, Embedded, External
+from mqtt_proxy import Proxy
+from support import wire
+from support.wait import eventually
+
+from gateway import commands, grants, lifecycle, model
+from gateway.broker.keeper import Keeper
+from gateway.clock import system_clock, to_rfc3339
+from gateway.errors import GatewayError
+from gateway.first_start import first_start
+from gateway.mqtt.backoff import Pauses
+from gateway.mqtt.connection import Connection
+from gateway.mqtt.link import Address
+from gateway.outbox import Bells
+from gateway.readiness import Readiness
+from gateway.settings import Settings
+from gateway.store import DATABASE_NAME, Context, Row, Rules, Store, Tx, open_database, outbox, transact
+from gateway.store import commands as command_sql
+from gateway.sweeper import Sweeper
+from gateway.topics import Topics
+
+T = TypeVar("T")
+
+KINDS = ("mosquitto-5", "mosquitto-3.1.1", "embedded")
+on_every_broker = pytest.mark.parametrize("kind", KINDS)
+on_mosquitto = pytest.mark.parametrize("kind", KINDS[:2])
+
+RESET = model.CommandType.FACTORY_RESET
+QUICK = Pauses(first_seconds=0.05, longest_seconds=0.2)
+HANGS_SECONDS = 30.0
+
+
+class MovedClock:
+    """The machine's clock, which a test moves ahead."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    def __call__(self) -> int:
+        """Milliseconds since the epoch."""
+        return system_clock() + self.ahead_ms
+
+
+@dataclass(frozen=True)
+class Device:
+    """A bound device as its firmware knows it."""
+
+    id: str
+    pk: int
+    token: str
+    generation: int
+    prefix: str = ""
+
+    def topic(self, leaf: str) -> str:
+        """One of its topics: `heartbeat`, `commands/reboot/ack`."""
+        return f"{self.prefix}devices/{self.id}/{leaf}"
+
+
+class Site:
+    """A registry on disk, a broker, and the gateway between them, started or not."""
+
+    def __init__(self, broker: Broker, proxy: Proxy, store: Store, bells: Bells, ids: tuple[str, str]) -> None:
+        self.broker = broker
+        self.proxy = proxy
+        self.store = store
+        self.bells = bells
+        self.gateway_id, self.project_id = ids
+        self.topics = Topics()
+        self.keeper = self._new_keeper()
+        self.sweeper = Sweeper(store)
+        self.address = Address("127.0.0.1", proxy.port, "gateway", broker.gateway_password, version=broker.version)
+        self.pauses = QUICK
+        self.auto_version = False
+        self.connection = self._new_connection()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def status_topic(self) -> str:
+        """The gateway's own."""
+        return self.topics.gateway_status(self.gateway_id)
+
+    def _new_keeper(self) -> Keeper:
+        return Keeper(self.store, self.bells, self.broker.access(self.store))
+
+    def _new_connection(self) -> Connection:
+        return Connection(
+            self.address,
+            auto_version=self.auto_version,
+            gateway_id=self.gateway_id,
+            store=self.store,
+            topics=self.topics,
+            bells=self.bells,
+            pauses=self.pauses,
+        )
+
+    async def start(self, *, settled: bool = True) -> None:
+        """Start the gateway; with `settled` wait until it has compared itself with the broker and nothing is due."""
+        self.keeper, self.connection = self._new_keeper(), self._new_connection()
+        work = self.keeper.run(), self.connection.run(), self.sweeper.run()
+        self._tasks = [asyncio.create_task(each) for each in work]
+        if settled:
+            await self.settled()
+
+    async def stop(self) -> None:
+        """Stop it as SIGTERM does; what its parts raised is raised here."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        async with asyncio.timeout(HANGS_SECONDS):
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome in outcomes:
+            assert isinstance(outcome, asyncio.CancelledError), f"a part of the gateway ended by itself: {outcome!r}"
+
+    async def settled(self) -> None:
+        """Wait until the gateway is connected, has compared itself with the broker, and nothing is due."""
+        await eventually(self._is_settled, f"the gateway settled ({self.connection.status})")
+
+    async def _is_settled(self) -> bool:
+        depth, _ = await self.store.read(outbox.depth)
+        return self.connection.status.reconciled and depth == 0
+
+    async def ready(self) -> dict[str, Any]:
+        """What `/ready` says."""
+        return await Readiness(self.store, self.connection, self.keeper).report()
+
+    async def bound(self, serial: str = "SN-1") -> Device:
+        """Register a device and bind it."""
+        binding = await self.store.write(lambda tx: self._bind(tx, serial))
+        device = binding.device
+        return Device(device["id"], device["pk"], binding.device_token, device["binding_generation"])
+
+    async def bound_again(self, device: Device) -> Device:
+        """Bind it anew, to somebody else."""
+        binding = await self.store.write(lambda tx: lifecycle.bind(tx, self.project_id, device.id, "eu_2", "key_test"))
+        return Device(device.id, device.pk, binding.device_token, binding.device["binding_generation"])
+
+    def _bind(self, tx: Tx, serial: str) -> lifecycle.Binding:
+        device, _ = lifecycle.register(tx, self.project_id, model.RegisterDevice(serial_number=serial), "key_test")
+        return lifecycle.bind(tx, self.project_id, device["id"], "eu_1", "key_test")
+
+    async def reset(self, device: Device) -> Row:
+        """Reset it; the open command."""
+        await self.store.write(lambda tx: lifecycle.reset(tx, self.project_id, device.id, "key_test"))
+        command = await self.store.read(lambda view: command_sql.open_of_type(view, device.pk, RESET))
+        assert command
+        return command
+
+    async def command(self, device: Device, kind: str = "reboot", **body: Any) -> Row:
+        """Queue a command; its row."""
+        wanted = model.CreateCommand(type=model.CommandType(kind), **body)
+        return await self.store.write(
+            lambda tx: commands.create(tx, lifecycle.require(tx, self.project_id, device.id), wanted, "key_test")
+        )
+
+    async def cancel(self, device: Device, command: Row) -> None:
+        """Cancel a command."""
+        await self.store.write(
+            lambda tx: commands.cancel(tx, lifecycle.require(tx, self.project_id, device.id), command["id"], "key_test")
+        )
+
+    async def unbind(self, device: Device) -> None:
+        """Unbind it: its token is revoked."""
+        await self.store.write(lambda tx: lifecycle.unbind(tx, self.project_id, device.id, "key_test"))
+
+    @contextlib.asynccontextmanager
+    async def join(
+        self, device: Device, *, clean: bool = True, will: wire.Will | None = None
+    ) -> AsyncIterator[wire.Wire]:
+        """Connect as this device, as soon as the broker lets it in."""
+        async with contextlib.AsyncExitStack() as stack:
+            knock = partial(self._knock, stack, device, clean=clean, will=will)
+            client = await eventually(knock, "the device was let in")
+            assert client
+            yield client
+
+    async def _knock(
+        self, stack: contextlib.AsyncExitStack, device: Device, *, clean: bool, will: wire.Will | None
+    ) -> wire.Wire | None:
+        client = await stack.enter_async_context(wire.Wire.open("127.0.0.1", self.broker.port))
+        answer = await client.connect(device.id, device.id, device.token, clean=clean, will=will)
+        return client if answer == wire.ACCEPTED else None
+
+    @contextlib.asynccontextmanager
+    async def admin(self, name: str = "admin") -> AsyncIterator[wire.Wire]:
+        """Connect as somebody who may do everything, past the proxy."""
+        async with wire.Wire.open("127.0.0.1", self.broker.port) as client:
+            assert await client.connect(name, name, ADMIN_PASSWORD) == wire.ACCEPTED
+            yield client
+
+    async def retained(self, topic_filter: str = "devices/+/commands/+") -> dict[str, bytes]:
+        """What the broker holds there now."""
+        async with self.admin() as client:
+            await client.subscribe("marks/#")
+            await client.subscribe(topic_filter)
+            await client.publish("marks/end", b"")
+            return {message.topic: message.payload for message in await client.read_until("marks/end")}
+
+    async def open_commands(self) -> dict[str, bytes]:
+        """What the broker should hold: the registry's open commands, by topic."""
+        rows = await self.store.read(command_sql.open_of_all)
+        return {
+            self.topics.command(row["device_id"], row["type"]): command_sql.payload(row).model_dump_json().encode()
+            for row in rows
+        }
+
+    async def in_step(self) -> bool:
+        """Whether the broker holds exactly the open commands."""
+        return await self.retained() == await self.open_commands()
+
+    async def rows(self, sql: str, *values: Any) -> list[Row]:
+        """Rows of the registry."""
+        return await self.store.read(lambda view: view.all(sql, *values))
+
+    async def beats(self) -> list[int]:
+        """Battery percent of each heartbeat stored, in order of storage."""
+        return [row[0] for row in await self.rows("SELECT battery_percent FROM heartbeats ORDER BY id")]
+
+    async def events(self, device: Device, kind: str = "%") -> list[str]:
+        """Types of the device's events, oldest first."""
+        sql = "SELECT type FROM events WHERE device_pk = ? AND type LIKE ? ORDER BY seq"
+        return [row[0] for row in await self.rows(sql, device.pk, kind)]
+
+    @contextlib.contextmanager
+    def blocked_registry(self) -> Any:
+        """Somebody else holds SQLite's write lock, so that nothing can be committed."""
+        other = sqlite3.connect(self.broker.directory / "data" / DATABASE_NAME, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            other.execute("ROLLBACK")
+            other.close()
+
+
+def beat(battery: int, **fields: Any) -> bytes:
+    """A heartbeat; each battery level has its own `sent_at`, so a repeated one is known as such."""
+    return json.dumps({"battery_percent": battery, "sent_at": to_rfc3339(battery * 1000), **fields}).encode()
+
+
+@contextlib.asynccontextmanager
+async def site(
+    kind: str,
+    directory: Path,
+    *,
+    rules: Mapping[str, Any] | None = None,
+    context: Context | None = None,
+    settings: str = "",
+) -> AsyncIterator[Site]:
+    """A registry, a broker of this kind, and a gateway that is not started yet."""
+    made = context or Context(rules=Rules(gateway_id="gw_test", **(rules or {})), clock=MovedClock())
+    with contextlib.closing(open_database(directory / "data")) as database:
+        transact(database, made, grants.ensure_key)
+    ids = first_start(Settings(data_dir=directory / "data", gateway_id="gw_test"))
+    bells = Bells()
+    async with Store(directory / "data", made, on_commit=bells.committed) as store:
+        broker: Broker = Embedded(directory, store) if kind == "embedded" else External(directory, kind, settings)
+        async with broker, Proxy(lambda: broker.port) as proxy:
+            place = Site(broker, proxy, store, bells, ids)
+            try:
+                yield place
+            finally:
+                await place.stop()
+
+
+async def attempt(write: Any) -> Any:
+    """What it returned, or the error of the domain that it raised."""
+    try:
+        return await write
+    except GatewayError as error:
+        return error

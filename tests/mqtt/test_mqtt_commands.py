@@ -1,0 +1,293 @@
+"""Retained messages on the broker = open commands in the registry, whatever happens to either (contract, section 4)."""
+
+import asyncio
+import base64
+import random
+from pathlib import Path
+from typing import Any
+
+from mqtt_brokers import External
+from mqtt_support import Device, Site, attempt, on_every_broker, on_mosquitto, site
+from structlog.testing import capture_logs
+from support.wait import eventually
+
+from gateway import commands, lifecycle, model
+from gateway.store import Context, Rules, Tx, outbox
+from gateway.store import commands as command_sql
+
+NOON = 1_794_312_000_000
+GOLDEN = (
+    '{"id":"%s","type":"factory_reset","params":{},"binding_generation":1,'
+    '"created_at":"2026-11-10T12:00:00.000Z","expires_at":null,"grant_token":"%s"}'
+)
+GOLDEN_CLAIMS = '{"iss":"gw_test","aud":"%s","jti":"%s","cmd":"factory_reset","gen":1,"iat":1794312000}'
+DEVICES = 100
+STEPS = 12
+
+WRITE_ONLY = """
+user gateway
+topic write #
+topic read devices/+/heartbeat
+topic read devices/+/status
+topic read devices/+/commands/+/ack
+pattern read devices/%u/commands/+
+"""
+
+
+async def final(place: Site, device: Device, command: Any) -> None:
+    """The device says `failed`, which it may without a receipt."""
+    ack = model.Ack(command_id=command["id"], status="failed")
+    await place.store.write(
+        lambda tx: commands.acknowledge(tx, lifecycle.require(tx, place.project_id, device.id), None, ack)
+    )
+
+
+@on_every_broker
+async def test_a_reset_lies_retained_until_it_is_final(kind: str, tmp_path: Path) -> None:
+    """A device that subscribes to the topic's full name gets it, retained; once final the topic is empty."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        command = await place.reset(device)
+        await place.settled()
+        topic = device.topic("commands/factory_reset")
+        async with place.join(device) as client:
+            await client.subscribe(topic)
+            message = await client.read_publish()
+            assert (message.topic, message.retain, message.qos) == (topic, True, 1)
+            assert message.payload == (await place.open_commands())[topic]
+            await final(place, device, command)
+            cleared = await client.read_publish()
+            assert (cleared.topic, cleared.payload) == (topic, b"")
+        await place.settled()
+        assert await place.retained() == {}
+
+
+async def test_the_bytes_of_a_command(tmp_path: Path) -> None:
+    """The very bytes that lie on the broker, and in its grant: which fields, in which order, in which form."""
+    context = Context(Rules(gateway_id="gw_test"), clock=lambda: NOON)
+    async with site("mosquitto-3.1.1", tmp_path, context=context) as place:
+        await place.start()
+        device = await place.bound()
+        command = await place.reset(device)
+        await place.settled()
+        held = (await place.retained())[device.topic("commands/factory_reset")]
+    grant = command["grant_token"]
+    assert held.decode() == GOLDEN % (command["id"], grant)
+    _, claims, _ = grant.split(".")
+    assert base64.urlsafe_b64decode(claims + "==").decode() == GOLDEN_CLAIMS % (device.id, command["id"])
+
+
+@on_mosquitto
+async def test_any_order_of_verbs_ends_in_step(kind: str, tmp_path: Path) -> None:
+    """100 devices open, close and open commands again while the link dies now and then; at the end both agree."""
+    seed = 20_261_110
+    print(f"seed {seed}")  # noqa: T201 - pytest shows it on failure
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        devices = await asyncio.gather(*(place.bound(f"SN-{n}") for n in range(DEVICES)))
+        async with asyncio.TaskGroup() as group:
+            for number, device in enumerate(devices):
+                group.create_task(_live_wildly(place, device, random.Random(seed + number)))  # noqa: S311 - seeded
+            group.create_task(_cut_now_and_then(place, random.Random(seed)))  # noqa: S311 - seeded
+        await place.settled()
+        await eventually(place.in_step, "broker and registry agree")
+        statuses = await place.rows("SELECT status, count(*) AS n FROM commands GROUP BY status")
+        print({row["status"]: row["n"] for row in statuses})  # noqa: T201 - for the curious
+        assert {row["status"] for row in statuses} >= {"pending", "failed", "cancelled"}
+
+
+async def _live_wildly(place: Site, device: Device, dice: random.Random) -> None:
+    for _ in range(STEPS):
+        await asyncio.sleep(dice.uniform(0, 0.05))
+        match dice.choice(("reset", "reboot", "cancel", "fail", "bind", "supersede")):
+            case "reset":
+                await attempt(place.reset(device))
+            case "reboot":
+                await attempt(place.command(device))
+            case "bind":
+                await attempt(place.bound_again(device))
+            case "supersede":
+                await place.store.write(
+                    lambda tx: lifecycle.supersede_reset(tx, place.project_id, device.id, "key_test")
+                )
+            case verb:
+                await _close_one(place, device, verb, dice)
+
+
+async def _close_one(place: Site, device: Device, verb: str, dice: random.Random) -> None:
+    open_ones = await place.store.read(lambda view: command_sql.open_of_device(view, device.pk))
+    if open_ones:
+        command = dice.choice(open_ones)
+        await attempt(place.cancel(device, command) if verb == "cancel" else final(place, device, command))
+
+
+async def _cut_now_and_then(place: Site, dice: random.Random) -> None:
+    for _ in range(3):
+        await asyncio.sleep(dice.uniform(0, 0.1))
+        place.proxy.cut()
+
+
+@on_every_broker
+async def test_a_reset_while_the_broker_is_down_is_published_when_it_is_back(kind: str, tmp_path: Path) -> None:
+    """The reset is accepted at once; the command waits in the outbox."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        await place.settled()
+        await place.broker.stop()
+        await eventually(lambda: not place.connection.status.connected, "the loss was noticed")
+        await place.reset(device)
+        assert not (await place.ready())["ready"]
+        await place.broker.start()
+        await eventually(lambda: place.connection.status.reconciled, "the gateway is back")
+        await eventually(place.in_step, "the reset was published")
+        assert len(await place.retained()) == 1
+
+
+@on_every_broker
+async def test_a_broker_that_lost_everything_gets_it_back(kind: str, tmp_path: Path) -> None:
+    """After the reconnect the retained messages are there again; how long that took is printed."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        for number in range(20):
+            await place.reset(await place.bound(f"SN-{number}"))
+        await place.settled()
+        assert len(await place.retained()) == 20
+        with capture_logs() as logs:
+            await place.broker.start(empty=True)
+            await eventually(lambda: _said(logs, "broker.connected"), "the gateway is back")
+            began = asyncio.get_running_loop().time()
+            await eventually(place.in_step, "the broker has all commands again")
+        print(f"{kind}: in step {asyncio.get_running_loop().time() - began:.3f} s after the reconnect")  # noqa: T201
+        assert len(await place.retained()) == 20
+
+
+def _said(logs: list[Any], event: str) -> list[Any]:
+    return [each for each in logs if each["event"] == event]
+
+
+@on_every_broker
+async def test_what_lies_on_the_broker_for_no_reason_is_cleared(kind: str, tmp_path: Path) -> None:
+    """Something bogus, an old command of a closed reset, one of a device nobody knows, one of an unknown type."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device, other = await place.bound(), await place.bound("SN-2")
+        old = await place.reset(device)
+        await place.settled()
+        old_payload = (await place.retained())[device.topic("commands/factory_reset")]
+        await final(place, device, old)
+        await place.settled()
+        await place.stop()
+        await place.reset(other)
+        async with place.admin() as admin:
+            await admin.publish(device.topic("commands/factory_reset"), old_payload, retain=True)
+            await admin.publish(device.topic("commands/self_destruct"), b"boom", retain=True)
+            await admin.publish(other.topic("commands/factory_reset"), b"not what was asked for", retain=True)
+            await admin.publish("devices/dev_NOBODY/commands/reboot", b"{}", retain=True)
+            await admin.publish("devices/nobody at all/commands/Re-Boot", b"{}", retain=True)
+        await place.start()
+        await eventually(place.in_step, "only the open command lies there")
+        assert list(await place.retained()) == [other.topic("commands/factory_reset")]
+
+
+@on_mosquitto
+async def test_a_broker_that_gives_no_retained_messages_to_wildcards(kind: str, tmp_path: Path) -> None:
+    """Like RabbitMQ: open commands are published again and topics that were closed lately are cleared, unseen."""
+    async with site(kind, tmp_path) as place:
+        assert isinstance(place.broker, External)
+        await place.broker.set_rights(WRITE_ONLY)
+        await place.start()
+        device, other = await place.bound(), await place.bound("SN-2")
+        old = await place.reset(device)
+        await place.reset(other)
+        await place.settled()
+        old_payload = (await place.retained())[device.topic("commands/factory_reset")]
+        await final(place, device, old)
+        await place.settled()
+        await place.stop()
+        async with place.admin() as admin:
+            await admin.publish(device.topic("commands/factory_reset"), old_payload, retain=True)
+            await admin.publish(other.topic("commands/factory_reset"), b"", retain=True)
+        with capture_logs() as logs:
+            await place.start()
+        assert [each["wildcard_retained"] for each in _said(logs, "broker.reconciled")] == [False]
+        await eventually(place.in_step, "only the open command lies there")
+        assert list(await place.retained()) == [other.topic("commands/factory_reset")]
+
+
+@on_every_broker
+async def test_the_gateway_does_not_hear_itself(kind: str, tmp_path: Path) -> None:
+    """What it publishes is no message to refuse; after the comparison the broker sends it no commands any more."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        await place.settled()
+        before = place.proxy.to_gateway.copy()
+        for _ in range(3):
+            await place.cancel(device, await place.command(device))
+        await place.settled()
+        async with place.join(device) as client:
+            await client.publish(device.topic("heartbeat"), b"{}")
+            await eventually(lambda: _heartbeats(place), "a heartbeat after them was stored")
+        assert (place.proxy.to_gateway - before)[3] == 1, "the heartbeat is all that was sent to the gateway"
+        assert await place.rows("SELECT * FROM refusals") == []
+
+
+async def _heartbeats(place: Site) -> int:
+    return len(await place.beats())
+
+
+@on_mosquitto
+async def test_a_command_while_the_comparison_is_on_is_not_lost(kind: str, tmp_path: Path) -> None:
+    """Opened and closed while the broker tells what it holds: in step at the end, however they meet."""
+    async with site(kind, tmp_path) as place:
+        devices = [await place.bound(f"SN-{n}") for n in range(20)]
+        for device in devices[:10]:
+            await place.reset(device)
+        await place.start()
+        for _ in range(5):
+            place.proxy.cut()
+            await eventually(lambda: not place.connection.status.reconciled, "the loss was noticed")
+            for device in devices:
+                await _turn_over(place, device)
+            await eventually(lambda: place.connection.status.reconciled, "the gateway is back")
+        await place.settled()
+        await eventually(place.in_step, "broker and registry agree")
+
+
+async def _turn_over(place: Site, device: Device) -> None:
+    opened = await place.store.read(lambda view: command_sql.open_of_device(view, device.pk))
+    await (final(place, device, opened[0]) if opened else place.reset(device))
+
+
+@on_mosquitto
+async def test_a_row_marked_again_while_it_is_published_stays(kind: str, tmp_path: Path) -> None:
+    """The publisher takes away only the mark it has worked off, so the last state is the last that is published."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        await place.settled()
+        for _ in range(20):
+            command = await place.command(device)
+            await place.cancel(device, command)
+        last = await place.command(device)
+        await place.settled()
+        held = (await place.retained())[device.topic("commands/reboot")]
+        assert last["id"].encode() in held
+
+
+async def test_marks_of_the_outbox_wait_for_a_gateway_that_never_ran(tmp_path: Path) -> None:
+    """What was committed before the first connect is published at it."""
+    async with site("mosquitto-5", tmp_path) as place:
+
+        def backlog(tx: Tx) -> int:
+            return outbox.depth(tx)[0]
+
+        for number in range(300):
+            await place.reset(await place.bound(f"SN-{number}"))
+        assert await place.store.read(lambda view: outbox.depth(view)[0]) == 600
+        await place.start()
+        assert await place.store.write(backlog) == 0
+        assert await place.in_step()
+        assert len(await place.retained()) == 300

@@ -1,0 +1,162 @@
+"""A deleted device on the broker: cut, kept out, and nothing of it stays retained (contract, section 3)."""
+
+from pathlib import Path
+
+from mqtt_support import Device, Site, beat, on_every_broker, site
+from support import wire
+from support.wait import eventually
+
+from gateway import lifecycle
+from gateway.mqtt.reconcile import compare
+from gateway.store import Row
+
+REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
+STATUSES = "devices/+/status"
+OFFLINE = b'{"status":"offline"}'
+
+
+async def delete(place: Site, device: Device) -> Row:
+    """Delete it."""
+    return await place.store.write(lambda tx: lifecycle.delete(tx, place.project_id, device.id, "key_test"))
+
+
+async def restore(place: Site, device: Device) -> Row:
+    """Bring it back."""
+    return await place.store.write(lambda tx: lifecycle.restore(tx, place.project_id, device.id, "key_test"))
+
+
+async def leave_status(place: Site, *devices: Device) -> None:
+    """Have the broker hold a status of these."""
+    async with place.admin("other") as client:
+        for device in devices:
+            await client.publish(device.topic("status"), OFFLINE, retain=True)
+
+
+async def cleared(place: Site) -> None:
+    """Wait until the broker holds no status."""
+
+    async def is_clear() -> bool:
+        return not await place.retained(STATUSES)
+
+    await eventually(is_clear, "the status was cleared")
+
+
+@on_every_broker
+async def test_a_deleted_device_is_cut_and_leaves_no_status(kind: str, tmp_path: Path) -> None:
+    """Its session is closed, its token refused, what it had retained is gone; another device does not notice."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device, other = await place.bound(), await place.bound("SN-2")
+        async with place.join(device) as client, place.join(other) as stays:
+            await client.publish(device.topic("status"), b'{"status":"online"}', retain=True)
+            await delete(place, device)
+            await client.closed()
+            await stays.ping()
+        async with wire.Wire.open("127.0.0.1", place.broker.port) as knocking:
+            assert await knocking.connect(device.id, device.id, device.token) in REFUSED
+        await cleared(place)
+        await place.settled()
+        assert await place.rows("SELECT * FROM refusals") == []
+        assert (await place.events(device))[-1] == "device.deleted"
+
+
+async def test_the_last_will_of_the_cut_session_is_cleared_too(tmp_path: Path) -> None:
+    """Embedded: it may come after the clearing (Mosquitto sends none when it cuts); then that is done again."""
+    async with site("embedded", tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        will = wire.Will(device.topic("status"), OFFLINE, retain=True)
+        async with place.admin() as witness, place.join(device, will=will) as client:
+            await witness.subscribe(device.topic("status"))
+            await delete(place, device)
+            await client.closed()
+            said = [(await witness.read_publish()).payload]
+            while OFFLINE not in said or said[-1] != b"":
+                said.append((await witness.read_publish()).payload)
+        await cleared(place)
+        await place.settled()
+        assert await place.rows("SELECT * FROM refusals") == []
+
+
+@on_every_broker
+async def test_what_was_deleted_while_the_gateway_was_away_is_cleared(kind: str, tmp_path: Path) -> None:
+    """Its status and its open command; another's stay."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device, other = await place.bound(), await place.bound("SN-2")
+        await place.command(device)
+        await place.settled()
+        await leave_status(place, device, other)
+        await place.stop()
+        await delete(place, device)
+        await place.start()
+        assert set(await place.retained(STATUSES)) == {other.topic("status")}
+        assert await place.in_step()
+
+
+@on_every_broker
+async def test_a_status_that_comes_back_is_cleared_again(kind: str, tmp_path: Path) -> None:
+    """A broker that lost the clearing, or somebody who publishes it: live, and while the gateway is away."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        await delete(place, device)
+        await place.settled()
+        await leave_status(place, device)
+        await cleared(place)
+        await place.stop()
+        await leave_status(place, device)
+        await place.start()
+        await cleared(place)
+
+
+@on_every_broker
+async def test_a_device_that_is_back_keeps_its_status(kind: str, tmp_path: Path) -> None:
+    """Restored before the gateway came to clear it: what the device says then is its own."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        await leave_status(place, device)
+        await place.stop()
+        await delete(place, device)
+        await restore(place, device)
+        await place.start()
+        assert await place.retained(STATUSES) == {device.topic("status"): OFFLINE}
+
+
+@on_every_broker
+async def test_a_deleted_device_is_not_heard(kind: str, tmp_path: Path) -> None:
+    """Where a broker still takes its heartbeats and acknowledgements they are refused, kept, and change nothing."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        command = await place.command(device)
+        await delete(place, device)
+        told = await place.events(device)
+        async with place.admin() as client:
+            await client.publish(device.topic("heartbeat"), beat(50))
+            word = b'{"command_id": "%s", "status": "executed"}' % command["id"].encode()
+            await client.publish(device.topic("commands/reboot/ack"), word)
+
+            async def refused() -> bool:
+                return len(await place.rows("SELECT * FROM refusals WHERE code = 'unknown_device'")) == 2
+
+            await eventually(refused, "both were refused")
+        assert await place.beats() == []
+        assert await place.events(device) == told
+
+
+async def test_where_the_broker_tells_not_what_it_holds(tmp_path: Path) -> None:
+    """Section 3: no retained messages for a wildcard there, so the statuses of lately deleted devices go unseen."""
+    async with site("mosquitto-3.1.1", tmp_path) as place:
+        lately, restored = await place.bound(), await place.bound("SN-2")
+        for device in (lately, restored):
+            await delete(place, device)
+        await restore(place, restored)
+        await place.store.write(lambda tx: tx.run("DELETE FROM outbox"))
+        for trustworthy, expected in ((True, []), (False, [lately.pk])):
+            await place.store.write(
+                lambda tx, told=trustworthy: compare(tx, place.topics, {}, trustworthy=told)  # type: ignore[misc]
+            )
+            rows = await place.rows("SELECT device_pk FROM outbox WHERE kind = 'topic' AND detail = 'status'")
+            assert [row[0] for row in rows] == expected

@@ -1,0 +1,207 @@
+"""From the broker into the registry: committed, then acknowledged; nothing lost, one bad message holds up no other."""
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mqtt_support import Site, beat, on_every_broker, on_mosquitto, site
+from structlog.testing import capture_logs
+from support import wire
+from support.wait import eventually
+
+from gateway.mqtt.link import WAITING_AT_QOS_0
+from gateway.store import Tx
+
+POISON = """CREATE TRIGGER poison BEFORE INSERT ON heartbeats WHEN NEW.battery_percent = 13
+    BEGIN SELECT RAISE(ABORT, 'nobody foresaw this'); END"""
+NO_REFUSALS = "CREATE TRIGGER no_refusals BEFORE INSERT ON refusals BEGIN SELECT RAISE(ABORT, 'nor this'); END"
+
+
+async def arrived(place: Site, count: int) -> None:
+    """Wait until the broker has sent the gateway that many messages altogether."""
+    await eventually(lambda: place.proxy.to_gateway[wire.Kind.PUBLISH] >= count, "the gateway got the messages")
+
+
+async def stored(place: Site, *beats: int) -> None:
+    """Wait until the registry holds exactly these heartbeats."""
+
+    async def are_there() -> bool:
+        return await place.beats() == list(beats)
+
+    await eventually(are_there, f"heartbeats {beats} were stored")
+
+
+@on_every_broker
+async def test_a_heartbeat_is_acknowledged_after_its_commit(kind: str, tmp_path: Path) -> None:
+    """While the writer is busy nothing is acknowledged; the session dies; all comes again and is stored once."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            seen, acknowledged = place.proxy.to_gateway[wire.Kind.PUBLISH], place.proxy.to_broker[wire.Kind.PUBACK]
+            release = threading.Event()
+            busy = asyncio.create_task(place.store.write(lambda _: release.wait()))
+            try:
+                for battery in (80, 79, 78):
+                    await client.publish(device.topic("heartbeat"), beat(battery))
+                await arrived(place, seen + 3)
+                await place.retained()  # several round trips to the broker later
+                assert place.proxy.to_broker[wire.Kind.PUBACK] == acknowledged
+                place.proxy.cut()
+            finally:
+                release.set()
+            await busy
+            await eventually(lambda: place.proxy.connects == 2, "the gateway came back")
+            await arrived(place, seen + 6)
+            await place.settled()
+            await stored(place, 80, 79, 78)
+            await client.publish(device.topic("heartbeat"), beat(77))
+            await stored(place, 80, 79, 78, 77)
+        assert place.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + 4
+
+
+@on_every_broker
+async def test_what_devices_say_meanwhile_reaches_a_gateway_that_was_away(kind: str, tmp_path: Path) -> None:
+    """Heartbeats and acknowledgements wait in the persistent session at the broker."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            command = await place.command(device)
+            await place.settled()
+            await place.stop()
+            for battery in (60, 59):
+                await client.publish(device.topic("heartbeat"), beat(battery))
+            word = b'{"command_id": "%s", "status": "executed"}' % command["id"].encode()
+            await client.publish(device.topic("commands/reboot/ack"), word)
+            await place.start()
+            await stored(place, 60, 59)
+            await eventually(lambda: executed(place), "the acknowledgement arrived")
+            await eventually(place.in_step, "the command was cleared")
+
+
+async def executed(place: Site) -> bool:
+    """Whether the one command is executed."""
+    return [row[0] for row in await place.rows("SELECT status FROM commands")] == ["executed"]
+
+
+@on_mosquitto
+async def test_while_sqlite_cannot_commit_nothing_is_lost(kind: str, tmp_path: Path) -> None:
+    """A write that SQLite refuses is tried again and acknowledged only then."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        await place.settled()
+        await place.store.write(lambda tx: tx.run("PRAGMA busy_timeout = 20"))
+        async with place.join(device) as client:
+            with capture_logs() as logs:
+                with place.blocked_registry():
+                    for battery in (50, 49):
+                        await client.publish(device.topic("heartbeat"), beat(battery))
+                    await eventually(
+                        lambda: [each for each in logs if each["event"] == "ingest.not_stored"], "a commit failed"
+                    )
+                    acknowledged = place.proxy.to_broker[wire.Kind.PUBACK]
+                await stored(place, 50, 49)
+            await eventually(
+                lambda: place.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + 2, "both were acknowledged"
+            )
+        assert place.proxy.connects == 1, "the connection was kept"
+
+
+@on_mosquitto
+@pytest.mark.parametrize("triggers", [[POISON], [POISON, NO_REFUSALS]], ids=["kept", "cannot even be kept"])
+async def test_a_message_that_nobody_foresaw_holds_up_no_other(kind: str, tmp_path: Path, triggers: list[str]) -> None:
+    """The others of its batch are stored; it is logged with its traceback, kept if that can be, and acknowledged."""
+
+    def prepare(tx: Tx) -> None:
+        for trigger in triggers:
+            tx.run(trigger)
+
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        await place.store.write(prepare)
+        async with place.join(device) as client:
+            seen, acknowledged = place.proxy.to_gateway[wire.Kind.PUBLISH], place.proxy.to_broker[wire.Kind.PUBACK]
+            with capture_logs() as logs:
+                release = threading.Event()
+                busy = asyncio.create_task(place.store.write(lambda _: release.wait()))
+                try:
+                    for battery in (90, 13, 88):
+                        await client.publish(device.topic("heartbeat"), beat(battery))
+                    await arrived(place, seen + 3)
+                finally:
+                    release.set()
+                await busy
+                await stored(place, 90, 88)
+                await eventually(
+                    lambda: place.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + 3, "all were acknowledged"
+                )
+            events = [each["event"] for each in logs if each["log_level"] == "error"]
+            assert "ingest.message_failed" in events
+            kept = await place.rows("SELECT code FROM refusals")
+            assert [row["code"] for row in kept] == (["internal_error"] if len(triggers) == 1 else [])
+            await client.publish(device.topic("heartbeat"), beat(87))
+            await stored(place, 90, 88, 87)
+        assert place.proxy.connects == 1, "the connection was kept"
+
+
+@on_mosquitto
+async def test_a_flood_at_qos_0_is_bounded(kind: str, tmp_path: Path) -> None:
+    """Nothing holds back QoS 0, so beyond a few thousand it is dropped, as it may be; QoS 1 is not."""
+    count = 6_500
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            release = threading.Event()
+            with capture_logs() as logs:
+                busy = asyncio.create_task(place.store.write(lambda _: release.wait()))
+                try:
+                    await client.send(
+                        *(wire.publish_packet(device.topic("heartbeat"), b"{}", qos=0) for _ in range(count))
+                    )
+                    await client.publish(device.topic("heartbeat"), beat(42))
+                    await eventually(lambda: dropped(logs), "some were dropped")
+                finally:
+                    release.set()
+                await busy
+            await eventually(lambda: _has_stored(place, 42), "the one at QoS 1 was stored")
+        rows = await place.rows("SELECT count(*) FROM heartbeats")
+        assert WAITING_AT_QOS_0 < rows[0][0] <= count
+        assert len(dropped(logs)) <= count / 1_000, "not a line for each"
+
+
+def dropped(logs: list[Any]) -> list[Any]:
+    """What the log says of messages that were dropped."""
+    return [each for each in logs if each["event"] == "ingest.dropped_at_qos_0"]
+
+
+async def _has_stored(place: Site, battery: int) -> bool:
+    return battery in await place.beats()
+
+
+@on_every_broker
+async def test_many_heartbeats_are_stored_in_batches(kind: str, tmp_path: Path) -> None:
+    """What waits is committed together, and each message is acknowledged."""
+    count = 400
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            burst = [
+                wire.publish_packet(device.topic("heartbeat"), beat(n % 101, sent_at=None), packet_id=n + 1)
+                for n in range(count)
+            ]
+            await client.send(*burst)
+            await eventually(lambda: all_stored(place, count), "all were stored")
+            await eventually(lambda: place.proxy.to_broker[wire.Kind.PUBACK] >= count, "all were acknowledged")
+
+
+async def all_stored(place: Site, count: int) -> bool:
+    """Whether that many heartbeats are there."""
+    rows = await place.rows("SELECT count(*) FROM heartbeats")
+    return bool(rows[0][0] == count)

@@ -1,0 +1,188 @@
+"""Who may connect follows the registry: a revoked token is cut and stays out, on each broker in its own way."""
+
+import asyncio
+import shutil
+import subprocess
+from pathlib import Path
+
+from mqtt_brokers import External
+from mqtt_support import Device, Site, on_every_broker, on_mosquitto, site
+from structlog.testing import capture_logs
+from support import wire
+from support.wait import eventually
+
+REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
+
+
+async def answer(place: Site, device: Device) -> int:
+    """What the broker answers to this device's CONNECT."""
+    async with wire.Wire.open("127.0.0.1", place.broker.port) as client:
+        return await client.connect(device.id, device.id, device.token)
+
+
+def lines(place: Site) -> dict[str, str]:
+    """The password file: user name to entry."""
+    assert isinstance(place.broker, External)
+    text = place.broker.mosquitto.password_file.read_text()
+    return {name: entry for name, _, entry in (line.partition(":") for line in text.splitlines())}
+
+
+@on_every_broker
+async def test_a_revoked_token_is_cut_and_stays_out(kind: str, tmp_path: Path) -> None:
+    """The live session is closed by the broker, the next CONNECT refused; another device does not notice."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device, other = await place.bound(), await place.bound("SN-2")
+        async with place.join(device) as client, place.join(other) as witness:
+            await place.unbind(device)
+            began = asyncio.get_running_loop().time()
+            await client.closed()
+            print(f"{kind}: cut {asyncio.get_running_loop().time() - began:.3f} s after the commit")  # noqa: T201
+            await witness.ping()
+            assert await answer(place, device) in REFUSED
+        await place.settled()
+        assert (await place.ready())["access"]["error"] is None
+
+
+@on_every_broker
+async def test_the_old_token_ends_where_a_new_one_begins(kind: str, tmp_path: Path) -> None:
+    """Bound anew: the old token opens nothing any more, the new one does, and the gateway never lost its connection."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            await place.unbind(device)
+            new = await place.bound_again(device)
+            await client.closed()
+        async with place.join(new):
+            assert await answer(place, device) in REFUSED
+        assert place.proxy.connects == 1
+
+
+@on_every_broker
+async def test_a_token_that_waits_for_its_reset_gets_in(kind: str, tmp_path: Path) -> None:
+    """`reset_only` opens MQTT until the device has said `executed` or was bound anew."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            command = await place.reset(device)
+            await place.settled()
+            await client.ping()
+            assert await answer(place, device) == wire.ACCEPTED
+            await place.cancel(device, command)
+            await client.closed()
+        await place.settled()
+        assert await answer(place, device) in REFUSED
+
+
+async def test_what_waited_for_the_old_token_never_reaches_the_new_one(tmp_path: Path) -> None:
+    """Embedded: the persistent session of a device that was bound anew is gone, with its subscriptions and queue."""
+    async with site("embedded", tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        topic = device.topic("commands/reboot")
+        async with place.join(device, clean=False) as client:
+            await client.subscribe(topic)
+            await client.disconnect()
+        async with place.admin() as admin:
+            await admin.publish(topic, b"meant for the owner before")
+        await place.unbind(device)
+        new = await place.bound_again(device)
+        await place.settled()
+        async with place.join(new, clean=False) as client, place.admin() as admin:
+            assert not client.session_present
+            await client.subscribe(topic)
+            await admin.publish(topic, b"for the new owner")
+            assert (await client.read_publish()).payload == b"for the new owner"
+
+
+@on_mosquitto
+async def test_the_password_file_is_written_at_the_start(kind: str, tmp_path: Path) -> None:
+    """Tokens made while the gateway did not keep the file are in it once it runs; entries of devices gone are not."""
+    async with site(kind, tmp_path) as place:
+        device = await place.bound()
+        file = place.broker.mosquitto.password_file if isinstance(place.broker, External) else tmp_path
+        with file.open("a") as passwords:
+            passwords.write(f"dev_GONE:{lines(place)['gateway']}\n")
+        await place.start()
+        entries = await place.rows("SELECT broker_entry FROM tokens")
+        assert lines(place)[device.id] == entries[0]["broker_entry"]
+        assert "dev_GONE" not in lines(place)
+        async with place.join(device):
+            await place.unbind(device)
+            await place.settled()
+        assert device.id not in lines(place)
+
+
+@on_mosquitto
+async def test_accounts_of_the_operator_stay(kind: str, tmp_path: Path) -> None:
+    """Made with mosquitto_passwd before the start or while it runs, they are kept; taken out, they stay out."""
+    tool = shutil.which("mosquitto_passwd", path="/usr/bin:/usr/local/bin")
+    assert tool, "these tests need mosquitto_passwd: apt-get install mosquitto"
+    async with site(kind, tmp_path) as place:
+        assert isinstance(place.broker, External)
+        file = place.broker.mosquitto.password_file
+
+        def passwd(*arguments: str) -> None:
+            subprocess.run([tool, *arguments], check=True, capture_output=True)
+
+        passwd("-b", str(file), "early", "early-password")
+        gateway = lines(place)["gateway"]
+        await place.start()
+        passwd("-b", str(file), "ops-team", "late-password")
+        await place.bound()
+        await place.settled()
+        assert {"early", "ops-team", "integrator", "admin"} <= set(lines(place))
+        assert lines(place)["gateway"] == gateway, "a changed entry would cut the gateway off"
+        mosquitto = place.broker.mosquitto
+        assert await mosquitto.connect_answer("ops-team", "ops-team", "late-password") == wire.ACCEPTED
+        passwd("-D", str(file), "early")
+        await place.bound("SN-2")
+        await place.settled()
+        assert "early" not in lines(place)
+        assert place.proxy.connects == 1
+
+
+@on_mosquitto
+async def test_a_missing_pid_file_is_said_and_healed(kind: str, tmp_path: Path) -> None:
+    """The gateway cannot tell the broker: not ready, with the remedy; once the file is there the token is cut."""
+    async with site(kind, tmp_path) as place:
+        assert isinstance(place.broker, External)
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            await place.settled()
+            pid_file = place.broker.mosquitto.pid_file
+            pid_file.rename(pid_file.with_suffix(".away"))
+            with capture_logs() as logs:
+                await place.unbind(device)
+                error = await eventually(lambda: place.keeper.last_error or "", "the error is shown")
+            assert str(pid_file) in error
+            ready = await place.ready()
+            assert (ready["ready"], ready["access"]) == (False, {"managed_by": "mosquitto", "error": error})
+            assert ready["outbox"]["depth"] == 1
+            assert {each["log_level"] for each in logs if each["event"] == "broker.access_not_synced"} == {"error"}
+            await client.ping()
+            pid_file.with_suffix(".away").rename(pid_file)
+            await client.closed()
+        await place.settled()
+        assert (await place.ready())["ready"]
+
+
+@on_mosquitto
+async def test_an_account_that_cannot_be_written_does_not_stop_the_gateway(kind: str, tmp_path: Path) -> None:
+    """A line in the file that would open other topics: said, and healed when the operator takes it out."""
+    async with site(kind, tmp_path) as place:
+        assert isinstance(place.broker, External)
+        await place.start()
+        file = place.broker.mosquitto.password_file
+        sound = file.read_text()
+        file.write_text(f"{sound}a/+/b:{lines(place)['gateway']}\n")
+        device = await place.bound()
+        error = await eventually(lambda: place.keeper.last_error or "", "the error is shown")
+        assert "a/+/b" in error
+        file.write_text(sound)
+        async with place.join(device):
+            await place.settled()
+        assert (await place.ready())["ready"]

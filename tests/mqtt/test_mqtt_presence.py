@@ -1,0 +1,194 @@
+"""Presence from statuses, wills and heartbeats, and what time alone brings about (contract, section 3)."""
+
+from pathlib import Path
+
+from mqtt_support import Device, MovedClock, Site, beat, on_every_broker, on_mosquitto, site
+from structlog.testing import capture_logs
+from support import wire
+from support.wait import eventually
+
+GRACE_MS = 10_000
+SILENCE_MS = 180_000
+RULES = {"offline_grace_ms": GRACE_MS, "silence_ms": SILENCE_MS}
+DAY_MS = 86_400_000
+
+
+def will(device: Device) -> wire.Will:
+    """The last will that firmware leaves."""
+    return wire.Will(device.topic("status"), b'{"status":"offline"}', retain=True)
+
+
+def later(place: Site, milliseconds: int) -> None:
+    """Time passes."""
+    clock = place.store.context.clock
+    assert isinstance(clock, MovedClock)
+    clock.ahead_ms += milliseconds
+
+
+async def connection(place: Site, device: Device) -> str:
+    """`online` or `offline`."""
+    rows = await place.rows("SELECT connection FROM health WHERE device_pk = ?", device.pk)
+    return str(rows[0][0]) if rows else "unknown"
+
+
+async def online(place: Site, device: Device) -> None:
+    """Wait until the device is online."""
+
+    async def is_online() -> bool:
+        return await connection(place, device) == "online"
+
+    await eventually(is_online, "the device was online")
+
+
+async def due_soon(place: Site, device: Device) -> None:
+    """Wait until the device's good-bye has been heard."""
+
+    async def is_due() -> bool:
+        due = await place.rows("SELECT offline_due_at FROM health WHERE device_pk = ?", device.pk)
+        return any(row[0] <= place.store.context.clock() + GRACE_MS for row in due)
+
+    await eventually(is_due, "the good-bye was heard")
+
+
+@on_every_broker
+async def test_a_killed_device_is_offline_after_the_grace_once(kind: str, tmp_path: Path) -> None:
+    """Its will is believed after the grace; then there is one event, and no second one for the silence."""
+    async with site(kind, tmp_path, rules=RULES) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device, will=will(device)) as client:
+            await client.publish(device.topic("status"), b'{"status":"online"}', retain=True)
+            await online(place, device)
+        await due_soon(place, device)
+        await place.sweeper.sweep()
+        assert await connection(place, device) == "online", "the grace is not over"
+        later(place, GRACE_MS)
+        await place.sweeper.sweep()
+        assert await connection(place, device) == "offline"
+        later(place, SILENCE_MS)
+        await place.sweeper.sweep()
+        assert await place.events(device, "device.o%line") == ["device.online", "device.offline"]
+
+
+@on_every_broker
+async def test_a_flapping_link_makes_no_storm_of_events(kind: str, tmp_path: Path) -> None:
+    """Six lives within the grace: one event, and online at the end."""
+    async with site(kind, tmp_path, rules=RULES) as place:
+        await place.start()
+        device = await place.bound()
+        for life in range(6):
+            async with place.join(device, will=will(device)) as client:
+                await client.publish(device.topic("status"), b'{"status":"online"}', retain=True)
+                await client.publish(device.topic("heartbeat"), beat(life))
+                await stored(place, life + 1)
+            await due_soon(place, device)
+            await place.sweeper.sweep()
+        async with place.join(device) as client:
+            await client.publish(device.topic("heartbeat"), beat(99))
+            await stored(place, 7)
+            later(place, GRACE_MS)
+            await place.sweeper.sweep()
+        assert await place.events(device, "device.o%line") == ["device.online"]
+
+
+async def stored(place: Site, count: int) -> None:
+    """Wait until so many heartbeats are stored."""
+
+    async def are_there() -> bool:
+        return len(await place.beats()) == count
+
+    await eventually(are_there, f"{count} heartbeats were stored")
+
+
+@on_mosquitto
+async def test_silence_ends_in_offline_and_a_heartbeat_in_online(kind: str, tmp_path: Path) -> None:
+    """Three intervals without a word; a heartbeat that comes after makes it online again."""
+    async with site(kind, tmp_path, rules=RULES) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            await client.publish(device.topic("heartbeat"), beat(1))
+            await online(place, device)
+            later(place, SILENCE_MS - 20_000)
+            await place.sweeper.sweep()
+            assert await connection(place, device) == "online"
+            later(place, 20_000)
+            await place.sweeper.sweep()
+            assert await connection(place, device) == "offline"
+            await client.publish(device.topic("heartbeat"), beat(2))
+            await online(place, device)
+        assert await place.events(device, "device.o%line") == ["device.online", "device.offline", "device.online"]
+
+
+@on_every_broker
+async def test_a_retained_birth_is_not_believed(kind: str, tmp_path: Path) -> None:
+    """A gateway that comes back is handed a status of long ago: it may be older than the silence that followed."""
+    async with site(kind, tmp_path, rules=RULES) as place:
+        device = await place.bound()
+        async with place.admin() as admin:
+            await admin.publish(device.topic("status"), b'{"status":"online"}', retain=True)
+        await place.start()  # and so it has heard all that lay there before
+        assert place.proxy.to_gateway[wire.Kind.PUBLISH] > 1
+        assert await place.events(device, "device.o%line") == []
+
+
+async def test_the_running_sweeper_does_it_by_itself(tmp_path: Path) -> None:
+    """A command expires and is cleared, a silent device goes offline, without anybody asking."""
+    async with site("mosquitto-5", tmp_path, rules=RULES) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            await client.publish(device.topic("heartbeat"), beat(1))
+            await online(place, device)
+            await place.command(device, ttl_seconds=60)
+            await place.settled()
+            assert len(await place.retained()) == 1
+            later(place, SILENCE_MS)
+            await eventually(lambda: _expired(place), "the command expired")
+            await eventually(place.in_step, "its topic was cleared")
+            await eventually(lambda: _offline(place, device), "the device is offline")
+
+
+async def _expired(place: Site) -> bool:
+    return [row[0] for row in await place.rows("SELECT status FROM commands")] == ["expired"]
+
+
+async def _offline(place: Site, device: Device) -> bool:
+    return await connection(place, device) == "offline"
+
+
+async def test_the_sweeper_outlives_what_nobody_foresaw(tmp_path: Path) -> None:
+    """One sweep fails with a bug; it is logged with its traceback, and the next one works."""
+    trigger = "CREATE TRIGGER bug BEFORE UPDATE ON commands BEGIN SELECT RAISE(ABORT, 'a bug'); END"
+    async with site("mosquitto-5", tmp_path, rules=RULES) as place:
+        await place.start()
+        device = await place.bound()
+        await place.command(device, ttl_seconds=60)
+        await place.store.write(lambda tx: tx.run(trigger))
+        with capture_logs() as logs:
+            later(place, SILENCE_MS)
+            await eventually(lambda: [each for each in logs if each["event"] == "sweep.failed"], "a sweep failed")
+        await place.store.write(lambda tx: tx.run("DROP TRIGGER bug"))
+        await eventually(lambda: _expired(place), "the command expired")
+
+
+async def test_old_history_goes_in_short_transactions(tmp_path: Path) -> None:
+    """Heartbeats and events beyond their days are dropped, the young ones stay."""
+    async with site("mosquitto-5", tmp_path, rules={"heartbeat_history_days": 1, "event_history_days": 2}) as place:
+        device = await place.bound()
+        insert = "INSERT INTO heartbeats (device_pk, received_at, battery_percent) VALUES (?, ?, ?)"
+        now = place.store.context.clock()
+        await place.store.write(
+            lambda tx: (
+                [tx.run(insert, device.pk, now - 2 * DAY_MS, 1) for _ in range(12_000)]
+                + [tx.run(insert, device.pk, now, 2)]
+            )
+        )
+        with capture_logs() as logs:
+            await place.sweeper.prune()
+        assert await place.beats() == [2]
+        assert [each["rows"] for each in logs if each["event"] == "sweep.pruned"] == [5_000, 5_000, 2_000]
+        assert len(await place.events(device)) == 2
+        later(place, 3 * DAY_MS)
+        await place.sweeper.prune()
+        assert await place.events(device) == []

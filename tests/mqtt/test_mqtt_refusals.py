@@ -1,0 +1,215 @@
+"""What bad input gets over MQTT: a refusal that is counted, kept and answered; never a stopped gateway."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mqtt_support import Device, MovedClock, Site, beat, on_every_broker, on_mosquitto, site
+from support import wire
+from support.wait import eventually
+
+LARGE = b'{"battery_percent": 1, "filler": "' + b"x" * 66_000 + b'"}'
+
+GOLDEN = b'{"code": "invalid_request", "message": "flags: should be less than or equal to 255.", "field": "flags"}'
+
+BAD = {
+    "not JSON": (b"battery is low", "invalid_request", None),
+    "not UTF-8": (b'{"device_name": "\xff\xfe"}', "invalid_request", None),
+    "a list": (b"[1, 2]", "invalid_request", None),
+    "nothing": (b"", "invalid_request", None),
+    "a string for a number": (b'{"battery_percent": "80"}', "invalid_request", "battery_percent"),
+    "out of range": (b'{"battery_percent": 101}', "invalid_request", "battery_percent"),
+    "not a number": (b'{"storage_used_mb": NaN}', "invalid_request", "storage_used_mb"),
+    "a NUL": (b'{"device_name": "a\\u0000b"}', "invalid_request", "device_name"),
+    "far too deep": (b'{"x":' + b"[" * 20_000 + b"]" * 20_000 + b"}", "invalid_request", None),
+    "over 64 KiB": (LARGE, "payload_too_large", None),
+}
+
+
+async def good_one_is_stored(place: Site, device: Device, client: wire.Wire, battery: int = 42) -> None:
+    """The gateway is up: the next heartbeat is stored."""
+    await client.publish(device.topic("heartbeat"), beat(battery))
+
+    async def is_stored() -> bool:
+        return battery in await place.beats()
+
+    await eventually(is_stored, "the next good heartbeat was stored")
+
+
+async def kept(place: Site, count: int) -> list[tuple[str, str]]:
+    """Code and source of the refusals kept, once there are so many."""
+
+    async def are_there() -> list[tuple[str, str]]:
+        rows = await place.rows("SELECT code, source FROM refusals ORDER BY id")
+        return [(row["code"], row["source"]) for row in rows] if len(rows) >= count else []
+
+    return await eventually(are_there, "the refusals were kept")
+
+
+@on_every_broker
+@pytest.mark.parametrize("bad", BAD)
+async def test_a_refused_heartbeat_is_answered_and_changes_nothing(kind: str, bad: str, tmp_path: Path) -> None:
+    """On `errors`: code, message, field, nothing else; the next good heartbeat is stored."""
+    payload, code, field = BAD[bad]
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            await client.subscribe(device.topic("errors"))
+            await client.publish(device.topic("heartbeat"), payload)
+            answer = await client.read_publish()
+            said = json.loads(answer.payload)
+            assert (answer.topic, answer.qos, answer.retain) == (device.topic("errors"), 0, False)
+            assert (list(said), said["code"], said["field"]) == (["code", "message", "field"], code, field)
+            assert said["message"].endswith(".")
+            assert await place.beats() == []
+            assert await place.events(device, "device.online") == []
+            assert await kept(place, 1) == [(code, device.topic("heartbeat"))]
+            await good_one_is_stored(place, device, client)
+        assert place.proxy.connects == 1
+
+
+async def test_the_bytes_of_an_answer(tmp_path: Path) -> None:
+    """The very bytes on the `errors` topic."""
+    async with site("mosquitto-5", tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            await client.subscribe(device.topic("errors"))
+            await client.publish(device.topic("heartbeat"), b'{"flags": 256}')
+            assert (await client.read_publish()).payload == GOLDEN
+
+
+@on_every_broker
+async def test_answers_are_throttled_for_each_device(kind: str, tmp_path: Path) -> None:
+    """One a second for each device, however much it gets wrong; every refusal is kept all the same."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        clock = place.store.context.clock
+        assert isinstance(clock, MovedClock)
+        noisy, other = await place.bound(), await place.bound("SN-2")
+        async with place.join(noisy) as client, place.join(other) as neighbour:
+            await client.subscribe(noisy.topic("errors"))
+            await neighbour.subscribe(other.topic("errors"))
+            stood_still = clock()
+            object.__setattr__(place.store.context, "clock", lambda: stood_still)
+            for number in range(20):
+                await client.publish(noisy.topic("heartbeat"), b"wrong %d" % number)
+            await neighbour.publish(other.topic("heartbeat"), b"wrong")
+            assert (await neighbour.read_publish()).topic == other.topic("errors")
+            assert len(await kept(place, 21)) == 21
+            assert (await client.read_publish()).topic == noisy.topic("errors")
+            async with place.admin() as admin:
+                await admin.publish(noisy.topic("errors"), b"the next one")
+            assert (await client.read_publish()).payload == b"the next one"
+
+
+@on_mosquitto
+async def test_a_mebibyte_costs_the_device_its_connection_and_nobody_else(kind: str, tmp_path: Path) -> None:
+    """Above what the broker takes at all the device is cut off there; the gateway never sees it."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device, other = await place.bound(), await place.bound("SN-2")
+        async with place.join(device) as client, place.join(other) as neighbour:
+            await client.send(wire.publish_packet(device.topic("heartbeat"), b"x" * (1 << 20)))
+            await client.closed()
+            await good_one_is_stored(place, other, neighbour)
+        async with place.join(device) as client:
+            await good_one_is_stored(place, device, client, 41)
+
+
+async def test_a_mebibyte_that_a_generous_broker_lets_through_is_refused(tmp_path: Path) -> None:
+    """A broker without a limit: the gateway refuses it, says so, and keeps a short piece of it."""
+    async with site("mosquitto-5", tmp_path, settings="max_packet_size 20000000") as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            await client.subscribe(device.topic("errors"))
+            await client.publish(device.topic("heartbeat"), b'{"a": "' + b"x" * (1 << 20) + b'"}')
+            assert json.loads((await client.read_publish()).payload)["code"] == "payload_too_large"
+            assert await kept(place, 1) == [("payload_too_large", device.topic("heartbeat"))]
+            rows = await place.rows("SELECT length(payload) AS n FROM refusals")
+            assert rows[0]["n"] <= 256
+            await good_one_is_stored(place, device, client)
+
+
+@on_every_broker
+async def test_topics_that_are_nobodys(kind: str, tmp_path: Path) -> None:
+    """Ids that are none, devices that nobody knows, types that are none: kept, answered to nobody, harmless."""
+    topics = [
+        "devices/dev_UNKNOWN/heartbeat",
+        "devices/not an id/heartbeat",
+        "devices//heartbeat",
+        "devices/dev_\u00e9/status",
+        f"devices/dev_{'A' * 300}/heartbeat",
+        "devices/dev_A/commands/Self-Destruct/ack",
+        "devices/dev_A/commands//ack",
+    ]
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.admin() as admin, place.join(device) as client:
+            for topic in topics:
+                await admin.publish(topic, b'{"status": "online"}')
+            refusals = await kept(place, len(topics))
+            assert [source for _, source in refusals] == [topic[:256] for topic in topics]
+            assert {code for code, _ in refusals} == {"unknown_device", "wrong_topic"}
+            await good_one_is_stored(place, device, client)
+
+
+@on_every_broker
+async def test_a_device_that_speaks_for_another_is_not_heard(kind: str, tmp_path: Path) -> None:
+    """Heartbeats, statuses and wills on foreign topics end at the broker."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        liar, victim = await place.bound(), await place.bound("SN-2")
+        async with place.join(liar, will=None) as client:
+            await client.publish(victim.topic("heartbeat"), beat(1))
+            await client.publish(victim.topic("status"), b'{"status":"online"}', retain=True)
+            await client.publish(victim.topic("commands/reboot"), b"{}", retain=True)
+            await good_one_is_stored(place, liar, client)
+        assert await place.beats() == [42]
+        assert await place.events(victim) == ["device.registered", "device.bound"]
+        assert await place.retained("devices/#") == {}
+        assert await place.rows("SELECT * FROM refusals") == []
+
+
+@on_mosquitto
+async def test_a_retained_heartbeat_is_refused_when_it_is_handed_out(kind: str, tmp_path: Path) -> None:
+    """It would come again at each connect; live it is taken, from the broker's store it is not."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            await client.publish(device.topic("heartbeat"), beat(30), retain=True)
+            await good_one_is_stored(place, device, client)
+            place.proxy.cut()
+            assert await kept(place, 1) == [("retained_heartbeat", device.topic("heartbeat"))]
+            await place.settled()
+            assert await place.beats() == [30, 42]
+
+
+@on_every_broker
+async def test_an_acknowledgement_for_nothing_is_refused(kind: str, tmp_path: Path) -> None:
+    """Unknown command, another type's topic, a forged receipt: answered, audited, the command untouched."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        command = await place.reset(device)
+        words = [
+            ("commands/reboot/ack", {"command_id": "cmd_NONE", "status": "executed"}, "unknown_command"),
+            ("commands/reboot/ack", {"command_id": command["id"], "status": "executed"}, "wrong_type"),
+            ("commands/factory_reset/ack", {"command_id": command["id"], "status": "executed"}, "receipt_missing"),
+            (
+                "commands/factory_reset/ack",
+                {"command_id": command["id"], "status": "executed", "receipt": "A" * 43},
+                "receipt_invalid",
+            ),
+        ]
+        async with place.join(device) as client:
+            for leaf, word, _ in words:
+                await client.publish(device.topic(leaf), json.dumps(word).encode())
+            assert [code for code, _ in await kept(place, len(words))] == [code for _, _, code in words]
+            await client.ping()
+        assert [row[0] for row in await place.rows("SELECT status FROM commands")] == ["pending"]
+        assert len(await place.events(device, "acknowledgement.refused")) == len(words)

@@ -1,0 +1,101 @@
+"""One gateway a data directory, and what it is called from its first start on."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import AlreadyRunningError, StoreError
+from gateway.first_start import first_start
+from gateway.settings import Settings
+from gateway.store import View, keys, open_database, tokens
+from gateway.store.lock import exclusive
+
+HOLDER = """
+import sys, pathlib
+from gateway.store.lock import exclusive
+with exclusive(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(data_dir: Path) -> subprocess.Popen[bytes]:
+    """Another process that holds the data directory."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(data_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def test_a_second_gateway_is_refused_and_told_by_whom(tmp_path: Path) -> None:
+    """The message names the process and both ways out; the first is not disturbed."""
+    with holder(tmp_path) as other:
+        with pytest.raises(AlreadyRunningError) as refused, exclusive(tmp_path):
+            pass
+        assert f"process {other.pid}" in refused.value.message
+        assert str(tmp_path) in refused.value.message
+        assert "--data-dir" in refused.value.message
+        assert other.poll() is None
+        other.communicate()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_dead_gateway_holds_nothing(end: signal.Signals, tmp_path: Path) -> None:
+    """However it ended, the next one starts, and says its own name."""
+    with holder(tmp_path) as other:
+        os.kill(other.pid, end)
+        other.wait()
+    with exclusive(tmp_path):
+        assert int((tmp_path / "gateway.lock").read_text()) == os.getpid()
+
+
+def test_a_lock_that_was_let_go_is_free(tmp_path: Path) -> None:
+    """Also within one process, and also after an error inside."""
+    with pytest.raises(KeyError), exclusive(tmp_path):
+        raise KeyError
+    with exclusive(tmp_path):
+        pass
+
+
+def test_a_data_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    """The message says what to do."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="name another one with --data-dir"), exclusive(tmp_path / "file" / "data"):
+        pass
+
+
+def test_ids_are_kept_over_restarts(tmp_path: Path) -> None:
+    """The gateway's id, its first project and its signing key are made once."""
+    settings = Settings(data_dir=tmp_path)
+    gateway_id, project_id = first_start(settings)
+    assert gateway_id.startswith("gw_")
+    assert project_id.startswith("proj_")
+    kid = signing_keys(tmp_path)
+    assert len(kid) == 1
+    for _ in range(2):
+        assert first_start(settings) == (gateway_id, project_id)
+        assert signing_keys(tmp_path) == kid
+
+
+def test_a_configured_id_is_taken_and_kept(tmp_path: Path) -> None:
+    """Set once, it stays when the setting is gone; set anew, it changes, and the project stays."""
+    _, project_id = first_start(Settings(data_dir=tmp_path, gateway_id="ward_3"))
+    assert first_start(Settings(data_dir=tmp_path)) == ("ward_3", project_id)
+    assert first_start(Settings(data_dir=tmp_path, gateway_id="ward_4")) == ("ward_4", project_id)
+
+
+def signing_keys(data_dir: Path) -> list[str]:
+    """Ids of the signing keys; there is one project beside them."""
+    connection = open_database(data_dir)
+    try:
+        view = View(connection)
+        assert [row["name"] for row in keys.projects(view)] == ["default"]
+        return tokens.signing_key_ids(view)
+    finally:
+        connection.close()

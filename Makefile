@@ -16,7 +16,7 @@ demo: $(VENV)/.runtime ## see three devices being reset, for real (under 30 s)
 run: $(VENV)/.runtime ## serve with a few simulated devices alive, until Ctrl-C
 	$(BIN)/gateway demo --keep-running
 
-test: $(VENV)/.dev tools ## run every test (installs Mosquitto by apt when root)
+test: $(VENV)/.dev tools ## run every test (installs Mosquitto and Chromium by apt when root)
 	$(PYTEST)
 
 check: $(VENV)/.dev ## format, lint, types, documents
@@ -32,6 +32,7 @@ format: $(VENV)/.dev ## bring code into form
 
 docs: $(VENV)/.dev ## write the documents that come from code
 	$(BIN)/python -m gateway.http.openapi > docs/openapi.json
+	$(BIN)/python -m gateway.cli.manual docs/cli.md
 
 bench: $(VENV)/.dev tools ## measure, as ratios against a floor in the same run
 	$(BIN)/python -m bench

@@ -13,7 +13,14 @@ from gateway.store.database import connect
 from gateway.store.schema import migrate, migrations
 
 STEPS = [step.name for step in migrations.pending(Database(memory=True))]
-LANDED = ["m001_registry", "m002_health", "m003_commands"]
+LANDED = [
+    "m001_registry",
+    "m002_health",
+    "m003_commands",
+    "m004_pace_and_topics",
+    "m005_webhooks",
+    "m006_idempotency",
+]
 
 
 def _schema(connection: sqlite3.Connection) -> str:

@@ -14,7 +14,7 @@ _RULES: Final = (
     (re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"), f"eyJ{CUT}"),
     (re.compile(r"\$[67]\$[^\s:]{8,}"), f"$6${CUT}"),
     (re.compile(r"(?i)\b(bearer|basic) [A-Za-z0-9._~+/=-]{4,}"), rf"\1 {CUT}"),
-    (re.compile(r"(://[^\s/:@]{0,128}):\S{1,512}@"), rf"\1:{MASK}@"),
+    (re.compile(r"(://[^\s/:@]{0,128}):(?!PASSWORD@)\S{1,512}@"), rf"\1:{MASK}@"),  # the word in our own examples stays
 )
 
 

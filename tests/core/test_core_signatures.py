@@ -1,11 +1,15 @@
 """Signatures of webhooks, against bytes that others made (contract, section 5)."""
 
 import base64
+import re
+from pathlib import Path
 
 import pytest
 from core_support import seeded
 
+import gateway
 from gateway import signatures
+from gateway.model import EventType
 from gateway.redaction import redact
 
 KEY = bytes(range(24))
@@ -33,6 +37,16 @@ def test_the_headers_are_the_golden_ones() -> None:
         "X-Bota-Timestamp": "1794312000",
         "X-Bota-Signature": OWN,
     }
+
+
+def test_the_documentation_shows_the_golden_ones() -> None:
+    """Somebody who writes a receiver tries it on what docs/http.md shows, types of events included."""
+    shown = (Path(gateway.__file__).parent.parent / "docs" / "http.md").read_text(encoding="utf-8")
+    for part in (SECRET, STANDARD, OWN, f"\n\n{BODY.decode()}\n"):
+        assert part in shown
+    for kind in EventType:
+        family, _, rest = kind.partition(".")
+        assert re.search(rf"\| `{family}\.…` \|.*`{rest}`", shown), kind
 
 
 def test_a_secret_is_what_libraries_of_standard_webhooks_take() -> None:

@@ -32,12 +32,14 @@ from gateway.http.app import build
 from gateway.http.server import HttpServer
 from gateway.http.services import Services
 from gateway.http.streams import Limits, Streams
+from gateway.metrics import Metrics
 from gateway.mqtt import link
 from gateway.mqtt.connection import Connection
 from gateway.outbound.sender import Sender
 from gateway.outbound.webhooks import Webhooks
 from gateway.outbox import Bells
 from gateway.readiness import Readiness
+from gateway.scrape import Scrape
 from gateway.settings import Loaded, Settings
 from gateway.store import Context, Store, devices, keys, tokens
 from gateway.store.lock import exclusive
@@ -120,13 +122,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         stack.enter_context(exclusive(settings.data_dir))
         gateway_id, project_id = first_start(settings)
-        bells, topics = Bells(), Topics(settings.topic_prefix)
+        bells, topics, metrics = Bells(), Topics(settings.topic_prefix), Metrics()
         store = await stack.enter_async_context(
             Store(
                 settings.data_dir,
                 Context(rules=rules_of(settings, gateway_id)),
                 on_commit=bells.committed,
                 on_news=bells.recorded,
+                on_measures=metrics.take,
             )
         )
         upstream, access = await _broker(settings, store, stack)
@@ -138,6 +141,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             store=store,
             topics=topics,
             bells=bells,
+            on_connected=metrics.connected,
         )
         devices_go_to, tls = _advertised(settings, upstream)
         streams = Streams(Limits(settings.event_streams_per_key, settings.event_streams))
@@ -151,12 +155,15 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 Webhooks(store, bells, sender).run(),
             )
         )
+        readiness = Readiness(store, connection, keeper)
         services = Services(
             store=store,
             topics=topics,
             broker_address=lambda: (devices_go_to.host, devices_go_to.port, tls),
             synced=lambda device_pk, seconds: bells.synced(store, device_pk, seconds),
-            readiness=Readiness(store, connection, keeper).report,
+            readiness=readiness.report,
+            scrape=Scrape(metrics, store, settings.data_dir, readiness.report).text,
+            metrics=metrics,
             max_body_bytes=settings.max_body_bytes,
             rate_limit_per_minute=settings.rate_limit_per_minute,
             bind_broker_wait_seconds=settings.bind_broker_wait_seconds,

@@ -13,7 +13,7 @@ from gateway import credentials, grants, ids, model
 from gateway.clock import to_rfc3339
 from gateway.errors import ConflictError, NotFoundError
 from gateway.model import CommandStatus, CommandType
-from gateway.store import Row, Tx, devices, events, outbox, tokens
+from gateway.store import Row, Tx, devices, events, measures, outbox, tokens
 from gateway.store import commands as sql
 
 RESET: Final = CommandType.FACTORY_RESET
@@ -269,6 +269,8 @@ def _delivered(tx: Tx, device: Row, command: Row) -> None:
     if command["status"] == CommandStatus.DELIVERED:
         return
     sql.set_delivered(tx, command["id"])
+    if command["type"] == RESET:
+        _took(tx, "delivered", since=command["created_at"])
     event = "reset.delivered" if command["type"] == RESET else "command.delivered"
     events.record(tx, device, event, device["id"], command_id=command["id"], type=command["type"])
 
@@ -277,7 +279,13 @@ def _executed(tx: Tx, device: Row, command: Row, ack: model.Ack) -> None:
     event = "reset.completed" if command["type"] == RESET else "command.executed"
     close(tx, device, command, CommandStatus.EXECUTED, device["id"], event=event, result=_own_words(ack))
     if command["type"] == RESET:
+        _took(tx, "executed", since=command["delivered_at"] or command["created_at"])
+        _took(tx, "completed", since=command["created_at"])
         revoke(tx, device, device["id"])
+
+
+def _took(tx: Tx, stage: str, *, since: int) -> None:
+    tx.measure(measures.RESET, stage, max(0, tx.now - since) / _SECOND_MS)
 
 
 def _failed(tx: Tx, device: Row, command: Row, ack: model.Ack) -> None:

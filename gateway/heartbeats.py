@@ -12,7 +12,7 @@ from typing import Final
 from gateway import commands, model
 from gateway.commands import Refusal
 from gateway.model import Radio, TokenState
-from gateway.store import Row, Tx, events
+from gateway.store import Row, Tx, events, measures
 from gateway.store import health as sql
 
 _SWEEP: Final = 500
@@ -25,7 +25,9 @@ def beat(tx: Tx, device: Row, heartbeat: model.Heartbeat, radio: Radio | None) -
     Returns the refusal of its ``last_command``, if that was refused; the heartbeat itself is taken all the same.
     """
     _present(tx, device, radio, heartbeat=True)
-    if device["token_state"] != TokenState.RESET_ONLY:
+    if device["token_state"] == TokenState.RESET_ONLY:
+        tx.measure(measures.HEARTBEAT, "reset_only")
+    else:
         _store(tx, device, heartbeat, radio)
     return _last_command(tx, device, heartbeat.last_command)
 
@@ -38,7 +40,9 @@ def _present(tx: Tx, device: Row, radio: Radio | None, *, heartbeat: bool) -> No
 
 def _store(tx: Tx, device: Row, heartbeat: model.Heartbeat, radio: Radio | None) -> None:
     if not sql.store_history(tx, device["pk"], heartbeat, radio):
+        tx.measure(measures.HEARTBEAT, "replayed")
         return
+    tx.measure(measures.HEARTBEAT, "stored")
     known = heartbeat.completed(
         battery_percent=device["battery_percent"], flags=device["flags"], device_state=device["recording_state"]
     )

@@ -16,7 +16,7 @@ from gateway import commands, heartbeats, model, topics
 from gateway.commands import Refusal
 from gateway.problems import invalid
 from gateway.redaction import redact
-from gateway.store import Row, Tx, devices, events, outbox
+from gateway.store import Row, Tx, devices, events, measures, outbox
 from gateway.store import health as sql
 
 MAX_PAYLOAD_BYTES: Final = 65_536
@@ -168,6 +168,7 @@ def _refuse(tx: Tx, parsed: Parsed, device: Row | None, refusal: Refusal) -> Non
 
 def keep_refusal(tx: Tx, device_id: str | None, source: str, refusal: Refusal, payload: bytes) -> None:
     """Keep what was refused for diagnosis, secrets blotted out."""
+    tx.measure(measures.REFUSAL, refusal.code)
     shown = redact(payload[:_PAYLOAD_READ].decode("utf-8", "replace")).replace("\0", "\ufffd")
     source = redact(source.encode("utf-8", "replace").decode())[:_SOURCE_SHOWN]
     sql.refuse(tx, device_id, source, refusal.code, refusal.message, refusal.field, shown)

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway import signatures
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
-from gateway.store import Row, Tx, View, deliveries
+from gateway.store import Row, Tx, View, deliveries, measures
 from gateway.store import webhooks as sql
 from gateway.targets import check_url
 from gateway.webhooks_model import EVERY, CreateWebhook, UpdateWebhook
@@ -151,6 +151,7 @@ def settle(tx: Tx, delivery: Row, outcome: Outcome) -> None:
     more = not outcome.delivered and tries < len(TRIES_AT)
     # The distance to the next try counts from this one: after a standstill they do not all come at once.
     pause = (TRIES_AT[tries] - TRIES_AT[tries - 1]) * _SECOND_MS if more else 0
+    tx.measure(measures.DELIVERY, "delivered" if outcome.delivered else "to_be_retried" if more else "failed")
     deliveries.settle(
         tx,
         delivery["id"],

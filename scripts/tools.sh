@@ -7,16 +7,19 @@ have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
 have mosquitto || missing="$missing mosquitto"
 have mosquitto_sub || missing="$missing mosquitto-clients"
 have chromium || missing="$missing chromium"
+have promtool || missing="$missing prometheus"
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" = 0 ] && have apt-get; then
     echo "installing$missing"
     export DEBIAN_FRONTEND=noninteractive
     apt-get -qq update
-    # The tests start brokers of their own: the package's service is not to take the port.
+    # The tests start what they need themselves: the packages' services are not to take the ports.
     # shellcheck disable=SC2086
     apt-get -qq install -y --no-install-recommends $missing >/dev/null
-    if have service; then service mosquitto stop >/dev/null 2>&1 || true; fi
+    if have service; then
+        for each in mosquitto prometheus; do service $each stop >/dev/null 2>&1 || true; done
+    fi
 else
     echo "The tests need:$missing. Install them, for example: sudo apt-get install$missing" >&2
     exit 1

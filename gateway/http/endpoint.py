@@ -68,7 +68,11 @@ class Endpoint:
         if caller is not None:
             auth.authorize(operation.access, caller, scope["path_params"].get("device_id"))
         answer = await self._call(operation, caller, scope, receive)
-        return self._streaming(answer, caller, scope) if isinstance(answer, Stream) else _response(answer)
+        return (
+            self._streaming(answer, caller, scope)
+            if isinstance(answer, Stream)
+            else _response(answer, operation.media_type)
+        )
 
     def _streaming(self, stream: Stream, caller: Caller | None, scope: Scope) -> Streaming:
         services = self._parts.services
@@ -158,7 +162,12 @@ async def _identify(parts: Parts, scope: Scope, facts: Facts) -> Caller:
     return caller
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: Answer, media_type: str) -> Response:
     return Response(
-        answer.content, status_code=answer.status, headers=dict(answer.headers), media_type="application/json"
+        answer.content,
+        status_code=answer.status,
+        headers={
+            **answer.headers,
+            "Content-Type": media_type,
+        },  # as the document says it: Starlette would add a charset
     )

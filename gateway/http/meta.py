@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from gateway import grants, model
+from gateway import grants, metrics, model
 from gateway.errors import StoreError
 from gateway.http.operation import PUBLIC, Answer, AnyOperation, Call, Operation
 from gateway.store import View, keys, tokens
@@ -27,6 +27,11 @@ async def get_readiness(call: Call, _: model.Empty) -> Answer:
     """``GET /ready``."""
     readiness = model.Readiness.model_validate(await call.services.readiness())
     return Answer(readiness, status=200 if readiness.ready else _UNAVAILABLE)
+
+
+async def get_metrics(call: Call, _: model.Empty) -> Answer:
+    """``GET /metrics``."""
+    return Answer(await call.services.scrape())
 
 
 async def get_openapi(call: Call, _: model.Empty) -> Answer:
@@ -66,6 +71,19 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         takes=model.Empty,
         handler=get_readiness,
         answers={200: model.Readiness, 503: model.Readiness},
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        summary="The gateway in figures",
+        description="For Prometheus, in its text format. No device, project or key is ever named; docs/metrics.md says "
+        "what each figure means.",
+        tag=TAG,
+        access=PUBLIC,
+        takes=model.Empty,
+        handler=get_metrics,
+        answers={200: None},
+        media_type=metrics.MEDIA_TYPE,
     ),
     Operation(
         method="GET",

@@ -41,6 +41,11 @@ class Facts:
     error: str | None = None
     started: float = field(default_factory=time.perf_counter)
 
+    @property
+    def seconds(self) -> float:
+        """How long it has been worked on."""
+        return time.perf_counter() - self.started
+
 
 def facts_of(scope: Scope) -> Facts:
     """The facts of this request."""
@@ -71,6 +76,7 @@ class EveryRequest:
                 await self._serve(scope, receive, send_with_headers, facts)
             finally:
                 _log(scope["method"], facts)
+                self._services.metrics.request(scope["method"], facts.template, facts.status, facts.seconds)
             await self._note_use(facts)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, facts: Facts) -> None:
@@ -121,7 +127,7 @@ def _log(method: str, facts: Facts) -> None:
         method=method,
         path=facts.template,
         status=facts.status,
-        duration_ms=round((time.perf_counter() - facts.started) * 1000, 1),
+        duration_ms=round(facts.seconds * 1000, 1),
         **who,
         **({} if facts.error is None else {"error": facts.error}),
     )

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.errors import NotFoundError
 from gateway.http.streams import Streams
+from gateway.metrics import Metrics
 from gateway.outbound.sender import Sender
 from gateway.outbox import Bells
 from gateway.store import Store
@@ -20,6 +22,14 @@ Synced = Callable[[int, float], Awaitable[bool]]
 
 ReadinessReport = Callable[[], Awaitable[dict[str, Any]]]
 """The facts of :class:`gateway.model.Readiness`."""
+
+
+MetricsText = Callable[[], Awaitable[bytes]]
+"""Every metric, in Prometheus' text format."""
+
+
+async def _nothing_to_scrape() -> bytes:
+    raise NotFoundError("Metrics are told by a gateway that serves: GET /metrics.")
 
 
 @dataclass(frozen=True)
@@ -38,3 +48,5 @@ class Services:
     streams: Streams = field(default_factory=Streams)
     stream_heartbeat_seconds: float = 15.0
     sender: Sender = field(default_factory=Sender)
+    metrics: Metrics = field(default_factory=Metrics)
+    scrape: MetricsText = _nothing_to_scrape

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -53,6 +54,7 @@ class Connection:
         store: Store,
         topics: Topics,
         bells: Bells,
+        on_connected: Callable[[], None] = lambda: None,
         pauses: Pauses = Pauses(),  # noqa: B008 - frozen
     ) -> None:
         self.status = LinkStatus()
@@ -66,6 +68,7 @@ class Connection:
         self._ingest = Ingest(store, topics, self._reconciler.heard)
         self._publisher = Publisher(store, topics, bells)
         self._backoff = Backoff(pauses)
+        self._on_connected = on_connected
         self._connected_at = math.inf
 
     async def run(self) -> None:
@@ -90,6 +93,7 @@ class Connection:
             self._connected_at = asyncio.get_running_loop().time()
             log.info("broker.connected", host=self._address.host, port=self._address.port, mqtt=self._address.version)
             self.status = dataclasses.replace(self.status, connected=True, version=self._address.version)
+            self._on_connected()
             try:
                 await self._work(session)
             except asyncio.CancelledError:

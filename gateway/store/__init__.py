@@ -23,6 +23,7 @@ from gateway.store.database import (
     transaction,
 )
 from gateway.store.lock import alone
+from gateway.store.measures import Measure
 from gateway.store.schema import migrate
 from gateway.store.writer import Writer
 
@@ -77,7 +78,7 @@ class Store:
     """The registry of one running gateway: reads on a few threads, writes on one.
 
     ``on_commit`` is called in the event loop after a commit that marked the outbox, ``on_news`` after one that wrote
-    events or changed who gets them; both before results are handed out.
+    events or changed who gets them, ``on_measures`` after each with what it did; all before results are handed out.
     """
 
     def __init__(
@@ -87,11 +88,13 @@ class Store:
         *,
         on_commit: Callable[[], None] = lambda: None,
         on_news: Callable[[], None] = lambda: None,
+        on_measures: Callable[[list[Measure]], None] = lambda _: None,
     ) -> None:
         self.context = context
         self._data_dir = data_dir
         self._on_commit = on_commit
         self._on_news = on_news
+        self._on_measures = on_measures
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
@@ -99,7 +102,13 @@ class Store:
     async def __aenter__(self) -> Self:
         connection = open_database(self._data_dir)
         self._opened.append(connection)
-        self._writer = Writer(connection, self.context, committed=self._on_commit, recorded=self._on_news)
+        self._writer = Writer(
+            connection,
+            self.context,
+            committed=self._on_commit,
+            recorded=self._on_news,
+            measured=self._on_measures,
+        )
         self._writer.start()
         return self
 

@@ -16,6 +16,7 @@ from gateway.clock import Clock, system_clock
 from gateway.entropy import Entropy, system_entropy
 from gateway.errors import StoreError
 from gateway.ids import Ids
+from gateway.store.measures import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,10 +94,15 @@ class Tx(View):
         self.outbox_marked = False
         self.news = False
         """Whether events were written, or who gets them was changed."""
+        self.measures: list[Measure] = []
 
     def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Execute one statement."""
         return self.connection.execute(sql, values)
+
+    def measure(self, name: str, label: str, value: float = 1.0) -> None:
+        """Note something for the metrics; it counts once this is committed."""
+        self.measures.append(Measure(name, label, value))
 
     def new_id(self, prefix: str) -> str:
         """A new id of this instant."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gateway import ids, model
 from gateway.clock import to_rfc3339
 from gateway.redaction import redact
+from gateway.store import measures
 
 if TYPE_CHECKING:
     from gateway.store.database import Row, Tx, View
@@ -19,6 +20,7 @@ Actor = str
 def record(tx: Tx, device: Row, kind: str, actor: Actor, **facts: Any) -> None:
     """Write down that ``kind`` happened to this device; ``facts`` go into the event's ``data``, secrets blotted out."""
     tx.news = True
+    tx.measure(measures.EVENT, kind)
     tx.run(
         "INSERT INTO events (id, project_id, device_pk, type, created_at, data) VALUES (?, ?, ?, ?, ?, ?)",
         tx.new_id(ids.EVENT),

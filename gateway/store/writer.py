@@ -11,13 +11,16 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.errors import UnavailableError
+from gateway.store import measures
 from gateway.store.database import Context, Tx, concerns_all, rollback, store_error
+from gateway.store.measures import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +49,8 @@ class _Job:
 class Writer:
     """Owns the write connection and its thread.
 
-    In the loop, after each commit: ``committed`` is called if it marked the outbox, ``recorded`` if it made news.
+    In the loop, after each commit: ``committed`` is called if it marked the outbox, ``recorded`` if it made news, and
+    ``measured`` with what it did.
     """
 
     def __init__(
@@ -56,11 +60,13 @@ class Writer:
         *,
         committed: Callable[[], None] = lambda: None,
         recorded: Callable[[], None] = lambda: None,
+        measured: Callable[[list[Measure]], None] = lambda _: None,
     ) -> None:
         self._connection = connection
         self._context = context
         self._committed = committed
         self._recorded = recorded
+        self._measured = measured
         self._urgent: deque[_Job] = deque()
         self._ordinary: deque[_Job] = deque()
         self._wake = threading.Condition()
@@ -117,6 +123,7 @@ class Writer:
 
     def _commit(self, jobs: list[_Job]) -> list[Callable[[], None]]:
         """Commit them all; what is to be rung for that."""
+        began = time.perf_counter()
         try:
             rollback(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
@@ -131,17 +138,20 @@ class Writer:
             for job in jobs:
                 job.error = reason
             return []
+        tx.measure(measures.COMMIT, "", time.perf_counter() - began)
         rings = ((self._committed, tx.outbox_marked), (self._recorded, tx.news))
-        return [bell for bell, due in rings if due]
+        return [*(bell for bell, due in rings if due), partial(self._measured, tx.measures)]
 
     def _savepoint(self, job: _Job, tx: Tx) -> None:
         self._connection.execute("SAVEPOINT job")
+        measured = len(tx.measures)
         try:
             job.result = job.write(tx)
         except Exception as error:
             if concerns_all(error):
                 raise
             self._connection.execute("ROLLBACK TO job")
+            del tx.measures[measured:]
             job.error = error  # this job's caller alone hears of it
         self._connection.execute("RELEASE job")
 

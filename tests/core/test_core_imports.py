@@ -12,6 +12,8 @@ LAYERS = (
     "addresses settings settings_model settings_types whereabouts",
     "store",
     "commands first_start grants heartbeats inbound lifecycle outbox sweeper upkeep watcher webhooks",
+    "metrics",
+    "scrape",
     "broker http mqtt outbound readiness",
     "app demo",
     "cli __main__",

@@ -1,0 +1,159 @@
+"""The gateway in figures, for Prometheus (contract, section 2: ``/metrics``).
+
+What happened is counted when it is committed; what is (how many wait, for how long) is read when somebody asks. Labels
+are our own words or closed lists: no device, no project, no key is ever one, so their number is bounded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from gateway import __version__
+from gateway.store import measures
+from gateway.store.measures import Measure
+
+MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"})
+_MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
+RESET_BUCKETS: Final = (
+    0.1,
+    0.5,
+    1,
+    5,
+    15,
+    _MINUTE,
+    5 * _MINUTE,
+    15 * _MINUTE,
+    _HOUR,
+    6 * _HOUR,
+    _DAY,
+    7 * _DAY,
+    30 * _DAY,
+)
+"""Seconds: a device that is there takes less than one, one in a drawer a month."""
+COMMIT_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+REQUEST_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """Counts and times what happens; one for each gateway, so that two in one process do not mix."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        Info("gateway", "Which gateway this is.", registry=registry).info({"version": __version__})
+        self._heartbeats = Counter(
+            "gateway_heartbeats",
+            "Heartbeats that were taken, by what was done with them; refused ones are in gateway_refusals_total.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "gateway_refusals",
+            "Messages that were refused, by the code that devices are told.",
+            ["code"],
+            registry=registry,
+        )
+        self._events = Counter(
+            "gateway_events", "Events written to the audit trail, by type.", ["type"], registry=registry
+        )
+        self._deliveries = Counter(
+            "gateway_webhook_deliveries", "Tries to deliver an event to a webhook.", ["outcome"], registry=registry
+        )
+        self._resets = Histogram(
+            "gateway_reset_stage_seconds",
+            "Factory resets: delivered (since the request), executed (since delivered), completed (since the request).",
+            ["stage"],
+            buckets=RESET_BUCKETS,
+            registry=registry,
+        )
+        self._commits = Histogram(
+            "gateway_commit_seconds", "One transaction of the registry.", buckets=COMMIT_BUCKETS, registry=registry
+        )
+        self._requests = Histogram(
+            "gateway_http_request_seconds",
+            "HTTP requests, by the path's template; 499 is a client that went away.",
+            ["method", "path", "status"],
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self._connections = Counter(
+            "gateway_broker_connections", "Times that the gateway connected to its broker.", registry=registry
+        )
+        self._lag = Histogram(
+            "gateway_ingest_seconds",
+            "A batch of messages, from the socket to its acknowledgement after the commit.",
+            buckets=COMMIT_BUCKETS,
+            registry=registry,
+        )
+        self._show_from_the_start()
+
+    def _show_from_the_start(self) -> None:
+        """A series that is missing cannot be told from one that is zero."""
+        for outcome in ("stored", "replayed", "reset_only"):
+            self._heartbeats.labels(outcome)
+        for outcome in ("delivered", "to_be_retried", "failed"):
+            self._deliveries.labels(outcome)
+        for stage in ("delivered", "executed", "completed"):
+            self._resets.labels(stage)
+
+    def take(self, done: Sequence[Measure]) -> None:
+        """What a transaction did, once it is committed."""
+        counters = {
+            measures.HEARTBEAT: self._heartbeats,
+            measures.REFUSAL: self._refusals,
+            measures.EVENT: self._events,
+            measures.DELIVERY: self._deliveries,
+        }
+        tally: Tally[tuple[str, str]] = Tally()
+        for name, label, value in done:
+            if name == measures.COMMIT:
+                self._commits.observe(value)
+            elif name == measures.RESET:
+                self._resets.labels(label).observe(value)
+            else:
+                tally[name, label] += 1
+        for (name, label), count in tally.items():
+            counters[name].labels(label).inc(count)
+
+    def request(self, method: str, path: str, status: int, seconds: float) -> None:
+        """A request was answered; ``path`` is the template of its route."""
+        known = method if method in METHODS else "other"
+        self._requests.labels(known, path, str(status)).observe(seconds)
+
+    def connected(self) -> None:
+        """The gateway has connected to its broker."""
+        self._connections.inc()
+
+    def acknowledged(self, seconds: float) -> None:
+        """A batch was stored and acknowledged, so long after it was taken from the socket."""
+        self._lag.observe(seconds)
+
+    def text(self, *gauges: Gauges) -> bytes:
+        """Everything, in Prometheus' text format."""
+        return generate_latest(self.registry) + b"".join(generate_latest(each.registry) for each in gauges)
+
+
+class Gauges:
+    """What is at one moment, in a registry of its own: made for one answer, and forgotten."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+    def set(self, name: str, help_text: str, value: float) -> None:
+        """One figure."""
+        Gauge(f"gateway_{name}", help_text, registry=self.registry).set(value)
+
+    def set_by(
+        self, name: str, help_text: str, labels: Sequence[str], values: Iterable[tuple[tuple[str, ...], float]]
+    ) -> None:
+        """One figure for each of these label values."""
+        gauge = Gauge(f"gateway_{name}", help_text, labels, registry=self.registry)
+        for key, value in values:
+            gauge.labels(*key).set(value)

@@ -1,0 +1,115 @@
+"""What ``/metrics`` reads at the moment somebody asks: the registry, the disk, the link to the broker."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from gateway.metrics import Gauges, Metrics
+from gateway.model import CommandType
+from gateway.store import DATABASE_NAME, Store, View, figures
+
+FLEET_SECONDS: Final = 15
+"""How old the counts of the fleet may be: they look at every device."""
+_KINDS: Final = ("command", "credential", "topic")
+
+
+class _Registry(NamedTuple):
+    outbox: list[tuple[str, int, int]]
+    commands: list[figures.OpenCommands]
+    deliveries: int
+
+
+class Scrape:
+    """Answers a scrape."""
+
+    def __init__(
+        self, metrics: Metrics, store: Store, data_dir: Path, readiness: Callable[[], Awaitable[dict[str, Any]]]
+    ) -> None:
+        self._metrics = metrics
+        self._store = store
+        self._data_dir = data_dir
+        self._readiness = readiness
+        self._fleet: tuple[int, figures.Fleet] | None = None
+
+    async def text(self) -> bytes:
+        """Every metric, in Prometheus' text format.
+
+        Raises:
+            StoreError: the registry cannot be read.
+        """
+        gauges, now = Gauges(), self._store.context.clock()
+        _registry(gauges, await self._store.read(_read), now)
+        _fleet(gauges, await self._counted(now))
+        _broker(gauges, await self._readiness())
+        _disk(gauges, self._data_dir)
+        return self._metrics.text(gauges)
+
+    async def _counted(self, now: int) -> figures.Fleet:
+        if self._fleet is None or not 0 <= now - self._fleet[0] < FLEET_SECONDS * 1_000:
+            self._fleet = (now, await self._store.read(figures.fleet))
+        return self._fleet[1]
+
+
+def _read(view: View) -> _Registry:
+    return _Registry(figures.outbox(view), figures.open_commands(view), figures.deliveries_waiting(view))
+
+
+def _age(now: int, since: int) -> float:
+    return max(0, now - since) / 1_000
+
+
+def _registry(gauges: Gauges, found: _Registry, now: int) -> None:
+    depth = {(kind,): 0.0 for kind in _KINDS} | {(kind,): float(count) for kind, count, _ in found.outbox}
+    age = {(kind,): 0.0 for kind in _KINDS} | {(kind,): _age(now, since) for kind, _, since in found.outbox}
+    gauges.set_by("outbox_rows", "What must yet be brought to the broker.", ["kind"], depth.items())
+    gauges.set_by("outbox_oldest_seconds", "How long the oldest of it could have been.", ["kind"], age.items())
+    counts = {(str(kind), status): 0.0 for kind in CommandType for status in ("pending", "delivered")}
+    ages = counts.copy()
+    for each in found.commands:
+        counts[each.type, each.status] = each.number
+        ages[each.type, each.status] = _age(now, each.oldest_at)
+    gauges.set_by("open_commands", "Commands that are not final.", ["type", "status"], counts.items())
+    gauges.set_by(
+        "open_command_oldest_seconds", "How long ago the oldest was queued.", ["type", "status"], ages.items()
+    )
+    gauges.set("webhook_deliveries_waiting", "Deliveries that are not made and not given up.", found.deliveries)
+
+
+def _fleet(gauges: Gauges, fleet: figures.Fleet) -> None:
+    told = f"{{}} (counted at most every {FLEET_SECONDS} s)."
+    gauges.set("devices", told.format("Devices, deleted ones aside"), fleet.devices)
+    gauges.set("devices_bound", told.format("Devices that are bound"), fleet.bound)
+    gauges.set("devices_online", told.format("Devices that are online"), fleet.online)
+    gauges.set("devices_low_battery", told.format("Devices whose battery is low"), fleet.low_battery)
+    gauges.set("devices_storage_full", told.format("Devices whose storage is full"), fleet.storage_full)
+
+
+def _broker(gauges: Gauges, report: dict[str, Any]) -> None:
+    gauges.set("ready", "Whether /ready says so.", report["ready"])
+    gauges.set("broker_connected", "Whether the gateway is connected to its broker.", report["broker"]["connected"])
+    gauges.set(
+        "broker_reconciled",
+        "Whether what the broker retains was compared with the registry since the last connect.",
+        report["broker"]["reconciled"],
+    )
+    gauges.set(
+        "broker_access_in_step",
+        "Whether the broker knows who may connect.",
+        report["access"]["error"] is None,
+    )
+
+
+def _disk(gauges: Gauges, data_dir: Path) -> None:
+    for name, suffix in (("database_bytes", ""), ("database_wal_bytes", "-wal")):
+        gauges.set(name, f"Size of {DATABASE_NAME}{suffix}.", _size(data_dir / f"{DATABASE_NAME}{suffix}"))
+    gauges.set("disk_free_bytes", "What is free where the registry lies.", shutil.disk_usage(data_dir).free)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 import secrets
 import shlex
@@ -15,15 +14,16 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
-from gateway import __version__, lifecycle
+from gateway import __version__
 from gateway.addresses import Address, BrokerUrl
-from gateway.broker.access import Role
+from gateway.broker import probes
 from gateway.broker.accounts import kept_entries, own_entry
-from gateway.broker.embedded import EmbeddedBroker, Identity
+from gateway.broker.authentication import GATEWAY_USER, authenticator
+from gateway.broker.embedded import EmbeddedBroker
 from gateway.broker.keeper import Access, EmbeddedAccess, Keeper, MosquittoAccess, NoAccess
 from gateway.broker.mosquitto import PasswordFile
 from gateway.errors import UnavailableError
@@ -41,7 +41,7 @@ from gateway.outbox import Bells
 from gateway.readiness import Readiness
 from gateway.scrape import Scrape
 from gateway.settings import Loaded, Settings
-from gateway.store import Context, Store, devices, keys, tokens
+from gateway.store import Context, Store, devices, keys
 from gateway.store.lock import exclusive
 from gateway.sweeper import Sweeper
 from gateway.topics import Topics
@@ -49,8 +49,6 @@ from gateway.watcher import Watcher
 from gateway.whereabouts import Whereabouts, published
 
 log = structlog.get_logger()
-
-GATEWAY_USER: Final = "gateway"
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 on_measures=metrics.take,
             )
         )
-        upstream, access = await _broker(settings, store, stack)
+        accounts = probes.ProbeAccounts()
+        stack.enter_context(probes.published(settings.data_dir, accounts))
+        upstream, access = await _broker(settings, store, accounts, stack)
         keeper = Keeper(store, bells, access)
         connection = Connection(
             upstream,
@@ -192,14 +192,16 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
 
 
-async def _broker(settings: Settings, store: Store, stack: AsyncExitStack) -> tuple[link.Address, Access]:
+async def _broker(
+    settings: Settings, store: Store, accounts: probes.ProbeAccounts, stack: AsyncExitStack
+) -> tuple[link.Address, Access]:
     if isinstance(settings.broker, BrokerUrl):
-        return _external(settings, settings.broker), _external_access(settings, settings.broker, store)
+        return _external(settings, settings.broker), _external_access(settings, settings.broker, store, accounts)
     password = secrets.token_urlsafe(32)
     embedded = EmbeddedBroker(
         host=settings.mqtt.host,
         port=settings.mqtt.port,
-        authenticate=_authenticator(store, password),
+        authenticate=authenticator(store, password, accounts),
         prefix=settings.topic_prefix,
     )
     try:
@@ -217,23 +219,6 @@ async def _broker(settings: Settings, store: Store, stack: AsyncExitStack) -> tu
     return upstream, EmbeddedAccess(broker, store)
 
 
-def _authenticator(store: Store, gateway_password: str) -> Any:
-    async def authenticate(client_id: str, username: str | None, password: str | None) -> Identity | None:
-        if not username or not password:
-            return None
-        if username == GATEWAY_USER:
-            good = hmac.compare_digest(password.encode(), gateway_password.encode())
-            return Identity(Role.GATEWAY, GATEWAY_USER, None) if good else None
-        token = await store.read(lambda view: tokens.by_secret(view, password))
-        if token is None or token["state"] == "revoked" or not username == client_id == token["device_id"]:
-            return None
-        if token["first_used_at"] is None:
-            await store.write(lambda tx: lifecycle.use(tx, token["id"]))
-        return Identity(Role.DEVICE, username, token["id"])
-
-    return authenticate
-
-
 def _external(settings: Settings, url: BrokerUrl) -> link.Address:
     tls = ssl.create_default_context(cafile=settings.broker_ca_file) if url.tls else None
     return link.Address(
@@ -247,7 +232,7 @@ def _external(settings: Settings, url: BrokerUrl) -> link.Address:
     )
 
 
-def _external_access(settings: Settings, url: BrokerUrl, store: Store) -> Access:
+def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts: probes.ProbeAccounts) -> Access:
     if settings.mosquitto_password_file is None:
         log.warning(
             "broker.access_not_managed",
@@ -255,7 +240,7 @@ def _external_access(settings: Settings, url: BrokerUrl, store: Store) -> Access
             "is refused over HTTP, and at the broker by you. For Mosquitto set mosquitto_password_file.",
         )
         return NoAccess()
-    own = {}
+    own = {name: own_entry(password, None) for name, password in accounts.passwords.items()}
     if url.username is not None and url.password is not None:
         known = kept_entries(settings.mosquitto_password_file).get(url.username)
         own[url.username] = own_entry(url.password.get_secret_value(), known)

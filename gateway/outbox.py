@@ -21,6 +21,8 @@ class Bells:
         self._work = {kind: asyncio.Event() for kind in _EVERY}
         self._progress = asyncio.Event()
         self._news = asyncio.Event()
+        self.comparison = asyncio.Event()
+        """Set when somebody asks for a comparison with the broker; whoever makes it clears it."""
 
     @property
     def news(self) -> asyncio.Event:

@@ -61,6 +61,10 @@ class Topics:
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
 
+    def under(self, rest: str) -> str:
+        """Any topic or filter under the prefix."""
+        return f"{self.prefix}{rest}"
+
     def heartbeat(self, device_id: str) -> str:
         """Where a device says how it is."""
         return f"{self.prefix}devices/{device_id}/heartbeat"

@@ -1,7 +1,8 @@
 """Notices what other processes have committed: the command line writes to the same registry (``gateway devices …``).
 
 The store rings the bells after its own commits. Those of others show in the highest numbers that outbox and events
-ever gave, which is two look-ups, a few times a second.
+ever gave, and a wish for a comparison with the broker (``gateway doctor --fix``) in the facts that the gateway
+keeps about itself: three look-ups, a few times a second.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import structlog
 
 from gateway.errors import StoreError
 from gateway.outbox import Bells
-from gateway.store import Store, View
+from gateway.store import Store, Tx, View, keys
 
 log = structlog.get_logger()
 
 INTERVAL_SECONDS: Final = 0.25
+COMPARISON: Final = "comparisons_asked"
 
 
 class Watcher:
@@ -44,8 +46,16 @@ class Watcher:
             self._bells.committed()
         if self._seen.get("events") != before.get("events"):
             self._bells.recorded()
+        if before and self._seen.get(COMPARISON) != before.get(COMPARISON):
+            self._bells.comparison.set()
 
 
 def _numbers(view: View) -> dict[str, int]:
     rows = view.all("SELECT name, seq FROM sqlite_sequence WHERE name IN ('outbox', 'events')")
-    return {row["name"]: row["seq"] for row in rows}
+    asked = int(keys.meta(view, COMPARISON) or 0)
+    return {COMPARISON: asked} | {row["name"]: row["seq"] for row in rows}
+
+
+def ask_for_comparison(tx: Tx) -> None:
+    """Have the gateway that runs on this registry compare the broker with it, now."""
+    keys.set_meta(tx, COMPARISON, str(int(keys.meta(tx, COMPARISON) or 0) + 1))

@@ -15,6 +15,8 @@ class Role(enum.StrEnum):
     GATEWAY = "gateway"
     DEVICE = "device"
     INTEGRATOR = "integrator"
+    DOCTOR = "doctor"
+    """Sees which commands are retained, and what the made-up device of ``gateway doctor`` was able to send."""
 
 
 class Action(enum.StrEnum):
@@ -32,16 +34,26 @@ _MAX_TOPIC_BYTES: Final = 65_535
 
 _USER: Final = "%u"
 _STATUS: Final = f"devices/{_USER}/status"
+PROBED: Final = "dev_doctor0probe"
+"""The device that nobody has, whose topics the made-up device of ``gateway doctor`` tries to reach."""
+MADE_UP: Final = "doctor_device"
+"""That made-up device."""
 _MAY_SEND: Final[Mapping[str, tuple[str, ...]]] = {
     Role.GATEWAY: ("#",),
     Role.DEVICE: (f"devices/{_USER}/heartbeat", _STATUS, f"devices/{_USER}/commands/+/ack"),
+    Role.DOCTOR: (f"devices/{PROBED}/#", f"devices/{MADE_UP}/errors"),
 }
 _MAY_READ: Final[Mapping[str, tuple[str, ...]]] = {
     Role.GATEWAY: ("#",),
     Role.DEVICE: (f"devices/{_USER}/commands/+", f"devices/{_USER}/errors"),
     Role.INTEGRATOR: ("devices/+/state", "devices/+/events/#", "gateways/#"),
+    Role.DOCTOR: ("devices/+/commands/+", f"devices/{PROBED}/#", "gateways/#"),
 }
-_MAY_RETAIN: Final[Mapping[str, tuple[str, ...]]] = {Role.GATEWAY: ("#",), Role.DEVICE: (_STATUS,)}
+_MAY_RETAIN: Final[Mapping[str, tuple[str, ...]]] = {
+    Role.GATEWAY: ("#",),
+    Role.DEVICE: (_STATUS,),
+    Role.DOCTOR: (f"devices/{PROBED}/#",),
+}
 
 
 def may(role: str, username: str, action: str, topic_or_filter: str, *, prefix: str = "") -> bool:

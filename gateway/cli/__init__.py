@@ -13,6 +13,7 @@ from gateway.cli.completion import completion
 from gateway.cli.config import config
 from gateway.cli.demo import demo
 from gateway.cli.devices import devices_group
+from gateway.cli.doctor import doctor
 from gateway.cli.events import events_group
 from gateway.cli.keys import keys_group
 from gateway.cli.projects import projects_group
@@ -46,6 +47,7 @@ Examples:
   gateway devices list                   see the devices
   gateway backup FILE                    copy the registry, also while it serves
   gateway config                         show what is set, and by what
+  gateway doctor                         look for what is wrong, and say what to do
 
 \b
 Exit codes:
@@ -75,6 +77,7 @@ for command in (
     backup,
     restore,
     config,
+    doctor,
     demo,
     completion,
     version,

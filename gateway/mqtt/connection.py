@@ -68,6 +68,7 @@ class Connection:
         self._ingest = Ingest(store, topics, self._reconciler.heard)
         self._publisher = Publisher(store, topics, bells)
         self._backoff = Backoff(pauses)
+        self._bells = bells
         self._on_connected = on_connected
         self._connected_at = math.inf
 
@@ -108,6 +109,9 @@ class Connection:
             group.create_task(self._publisher.run(session), name="publisher")
             await self._reconciler.run(session)
             self.status = dataclasses.replace(self.status, reconciled=True, last_error=None)
+            while await self._bells.comparison.wait():
+                self._bells.comparison.clear()
+                await self._reconciler.run(session)
 
     async def _leave(self, session: Session) -> None:
         # A clean disconnect publishes no will, so the gateway says itself that it goes.

@@ -39,6 +39,22 @@ def exclusive(data_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def holder(data_dir: Path) -> int | None:
+    """The process of the gateway that runs on this data directory; ``None`` when none does."""
+    try:
+        descriptor = os.open(data_dir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        written = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        return int(written) if written.isdecimal() else None
+    finally:
+        os.close(descriptor)
+    return None
+
+
 @contextmanager
 def alone(data_dir: Path) -> Iterator[None]:
     """Keep others from opening the database for as long as the block runs, wait for those who are at it.

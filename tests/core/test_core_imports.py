@@ -15,7 +15,7 @@ LAYERS = (
     "metrics",
     "scrape",
     "broker http mqtt outbound readiness",
-    "app demo",
+    "app demo doctor",
     "cli __main__",
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}

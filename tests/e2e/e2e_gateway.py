@@ -22,7 +22,7 @@ class GatewayProcess(Program):
         self, folder: Path, *options: str, keep_ports: bool = True, environment: Mapping[str, str] | None = None
     ) -> None:
         self.data = folder / "data"
-        self._options = options
+        self.options = options
         self._http, self._mqtt = (_address(keep_ports=keep_ports) for _ in range(2))
         self._keep_ports = keep_ports
         super().__init__(folder, "gateway", *self._line(), environment=environment)
@@ -31,7 +31,7 @@ class GatewayProcess(Program):
 
     def _line(self) -> tuple[str, ...]:
         where = ("--data-dir", str(self.data), "--http", self._http, "--mqtt", self._mqtt)
-        return (script("gateway"), "serve", *where, *self._options)
+        return (script("gateway"), "serve", *where, *self.options)
 
     async def start(self) -> None:
         """Start it and wait until it says that it is ready; where it is then stands in `url`, `host` and `port`."""

@@ -6,12 +6,13 @@ from typing import Self
 
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 
-from gateway.app import _authenticator as authenticator
 from gateway.broker.access import Role
 from gateway.broker.accounts import kept_entries, own_entry
+from gateway.broker.authentication import authenticator
 from gateway.broker.embedded import EmbeddedBroker, Identity
 from gateway.broker.keeper import Access, EmbeddedAccess, MosquittoAccess
 from gateway.broker.mosquitto import PasswordFile
+from gateway.broker.probes import ProbeAccounts
 from gateway.store import Store
 
 ADMIN_PASSWORD = "admin-password"
@@ -78,7 +79,7 @@ class Embedded:
         self.directory = directory
         self.port = 0
         self._runs = False
-        self._known = authenticator(store, GATEWAY_PASSWORD)
+        self._known = authenticator(store, GATEWAY_PASSWORD, ProbeAccounts())
         self.broker = self._new()
 
     async def __aenter__(self) -> Self:

@@ -1,0 +1,71 @@
+"""The two accounts with which ``gateway doctor`` looks at the broker from outside, while a gateway runs.
+
+One reads which commands are retained. The other has the rights of a device that nobody has, to see that they do not
+reach further. Their passwords are new at each start, and lie in the data directory for as long as the gateway runs:
+who can read that has the registry anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from gateway.broker.access import MADE_UP, Role
+
+FILE_NAME: Final = "doctor.json"
+READER: Final = "doctor"
+DEVICE: Final = MADE_UP
+_SECRET_BYTES: Final = 32
+
+
+def _secret() -> str:
+    return secrets.token_urlsafe(_SECRET_BYTES)
+
+
+@dataclass(frozen=True)
+class ProbeAccounts:
+    """The passwords of :data:`READER` and :data:`DEVICE`."""
+
+    reader: str = field(default_factory=_secret, repr=False)
+    device: str = field(default_factory=_secret, repr=False)
+
+    @property
+    def passwords(self) -> dict[str, str]:
+        """By user name."""
+        return {READER: self.reader, DEVICE: self.device}
+
+    def role(self, username: str, password: str) -> Role | None:
+        """What this user may be, if these are its name and password."""
+        known = self.passwords.get(username)
+        if known is None or not hmac.compare_digest(known.encode(), password.encode()):
+            return None
+        return Role.DOCTOR if username == READER else Role.DEVICE
+
+
+@contextlib.contextmanager
+def published(data_dir: Path, accounts: ProbeAccounts) -> Iterator[None]:
+    """Have them in the data directory, readable by its owner alone, for as long as the block runs."""
+    file, draft = data_dir / FILE_NAME, data_dir / f"{FILE_NAME}.new"
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as target:
+        json.dump(asdict(accounts), target)
+    draft.replace(file)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def read(data_dir: Path) -> ProbeAccounts | None:
+    """The accounts of the gateway that runs on this data directory; ``None`` when none does."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return ProbeAccounts(**json.loads((data_dir / FILE_NAME).read_text(encoding="utf-8")))
+    return None

@@ -1,0 +1,218 @@
+"""The broker's side, as it shows from outside: who gets in, what a made-up device reaches, what is retained."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from gateway import topics
+from gateway.broker.access import PROBED
+from gateway.broker.probes import DEVICE, READER, ProbeAccounts
+from gateway.doctor.findings import Area, Finding
+from gateway.mqtt.probe import Probe, ProbeError, ProbeRefusedError, Target, connected
+from gateway.mqtt.publisher import payload
+from gateway.store import Row, View, devices, outbox
+from gateway.store import commands as command_sql
+
+BROKER, RETAINED = Area("broker"), Area("retained commands")
+LOOKS: Final = 3
+NAMED: Final = 50
+"""How many differences are named."""
+_ACCESS_REMEDY: Final = "Let Mosquitto use the acl file of 'gateway broker init', and its own rules for nobody else."
+
+
+@dataclass(frozen=True)
+class Looking:
+    """What the checks of a broker need."""
+
+    target: Target
+    accounts: ProbeAccounts
+    names: topics.Topics
+    gateway_id: str
+    reading: Callable[[], AbstractContextManager[View]]
+
+    @property
+    def marker(self) -> str:
+        """Where the doctor hears itself."""
+        return self.names.under(f"devices/{PROBED}/marker")
+
+
+async def strangers(target: Target) -> AsyncIterator[Finding]:
+    """Nobody without a name, and nobody with a wrong password, may come in."""
+    for what, username, password in (
+        ("anonymous", None, None),
+        ("wrong password", DEVICE, secrets.token_urlsafe()),
+    ):
+        try:
+            async with connected(target, username, password):
+                yield BROKER.error(
+                    what, "is let in", "Set 'allow_anonymous false' and the password file at the broker."
+                )
+        except ProbeRefusedError:
+            yield BROKER.ok(what, "is refused")
+        except ProbeError as error:
+            yield BROKER.error(
+                "reachable", f"{target.address} cannot be reached: {error}", "Start the broker; check address and TLS."
+            )
+            return
+
+
+async def inside(looking: Looking) -> AsyncIterator[Finding]:
+    """What a made-up device reaches, and what is retained. Nothing of the look stays."""
+    try:
+        async with connected(looking.target, READER, looking.accounts.reader) as reader:
+            reads = looking.names.under
+            await reader.subscribe(reads(f"devices/{PROBED}/#"), reads("gateways/#"), reads("devices/+/commands/+"))
+            if not await _marked(looking, reader):
+                yield BROKER.error("rights", "what the doctor publishes does not come back", _ACCESS_REMEDY)
+                return
+            yield _own_status(looking, reader)
+            async for finding in _made_up_device(looking, reader):
+                yield finding
+            yield await _compared(looking, reader)
+    except ProbeRefusedError:
+        yield BROKER.warning(
+            "looked at from inside",
+            "the broker does not let the doctor in: its accounts are not the gateway's to make",
+            "For Mosquitto set mosquitto_password_file; for another broker see docs/other-brokers.md.",
+        )
+    except ProbeError as error:
+        yield BROKER.error("looked at from inside", str(error), "Look at the broker's log.")
+
+
+async def _marked(looking: Looking, probe: Probe) -> bool:
+    """Have something come round, after all that the broker had to tell before it."""
+    mark = secrets.token_hex(8).encode()
+    await probe.publish(looking.marker, mark)
+    return await probe.until(looking.marker, mark)
+
+
+def _own_status(looking: Looking, reader: Probe) -> Finding:
+    topic = looking.names.gateway_status(looking.gateway_id)
+    told = [each.payload for each in reader.heard if each.topic == topic]
+    if told and b'"online"' in told[-1]:
+        return BROKER.ok("gateway's rights", "its status is retained there, so it may publish")
+    return BROKER.error(
+        "gateway's rights",
+        f"no 'online' is retained on {topic}",
+        "Give the gateway's user the right to write on everything under the prefix, and see /ready.",
+    )
+
+
+async def _made_up_device(looking: Looking, reader: Probe) -> AsyncIterator[Finding]:
+    under = looking.names.under
+    forbidden = (
+        under(f"devices/{PROBED}/heartbeat"),
+        under(f"devices/{PROBED}/status"),
+        under(f"devices/{PROBED}/commands/factory_reset"),
+        under(f"devices/{PROBED}/state"),
+        under(f"devices/{DEVICE}/commands/factory_reset"),
+    )
+    for topic in forbidden:
+        await _try_to_publish(looking, topic)
+    heard = await _try_to_hear(looking, reader)
+    await _marked(looking, reader)
+    reached = sorted({each.topic for each in reader.heard if each.topic in forbidden and each.payload == _BAIT})
+    for topic in reached:
+        with suppress(ProbeError):
+            await _clear(looking, topic)
+    if reached:
+        yield BROKER.error(
+            "made-up device: publish", "it reaches topics that are not its own", _ACCESS_REMEDY, *reached
+        )
+    else:
+        yield BROKER.ok("made-up device: publish", f"none of {len(forbidden)} foreign topics is reached")
+    if heard:
+        yield BROKER.error("made-up device: read", "it is sent what is not its own", _ACCESS_REMEDY, *heard)
+    else:
+        yield BROKER.ok("made-up device: read", "#, $SYS/#, other devices: nothing comes")
+
+
+_BAIT: Final = b'{"gateway doctor":"if you read this outside of a check, the broker lets anybody write here"}'
+
+
+async def _try_to_publish(looking: Looking, topic: str) -> None:
+    """Each try on a connection of its own: some brokers close it for that."""
+    with suppress(ProbeError):
+        async with connected(looking.target, DEVICE, looking.accounts.device) as device:
+            await device.publish(topic, _BAIT, retain=True)
+
+
+async def _clear(looking: Looking, topic: str) -> None:
+    async with connected(looking.target, DEVICE, looking.accounts.device) as device:
+        await device.publish(topic, b"", retain=True)
+
+
+async def _try_to_hear(looking: Looking, reader: Probe) -> list[str]:
+    """What a device that subscribes to all there is gets to see, apart from its own; each filter alone."""
+    under, heard = looking.names.under, set[str]()
+    own = under(f"devices/{DEVICE}/errors")
+    for wanted in (
+        under("#"),
+        "$SYS/#",
+        under("devices/+/commands/+"),
+        under(f"devices/{PROBED}/#"),
+        f"$share/g/{under('#')}",
+    ):
+        with suppress(ProbeError):
+            async with connected(looking.target, DEVICE, looking.accounts.device) as device:
+                await device.subscribe(wanted)
+                await device.subscribe(own)
+                await _marked(looking, reader)
+                last = secrets.token_hex(8).encode()
+                await reader.publish(own, last)
+                await device.until(own, last)  # whatever else there was for it came before that
+                heard |= {each.topic for each in device.heard} - {own}
+    return sorted(heard)
+
+
+async def _compared(looking: Looking, reader: Probe) -> Finding:
+    """The retained commands against those that are open in the registry."""
+    number, differing = 0, ["not looked at"]
+    for _ in range(LOOKS):  # what changes while we look is no difference
+        await _marked(looking, reader)
+        held = {each.topic: each.payload for each in reader.heard if _is_command(looking.names, each.topic)}
+        number, differing = _differing(looking, {topic: content for topic, content in held.items() if content})
+        if not differing:
+            return RETAINED.ok("comparison", f"{number} open commands, and just these are retained")
+    return RETAINED.error(
+        "comparison",
+        f"{len(differing)} differ from the {number} open commands",
+        "'gateway doctor --fix' has the gateway put them right.",
+        *differing[:NAMED],
+    )
+
+
+def _differing(looking: Looking, held: dict[str, bytes]) -> tuple[int, list[str]]:
+    """How many commands are open, and what the broker holds otherwise."""
+    with looking.reading() as view:
+        rows = command_sql.open_of_all(view)
+        differing = [said for row in rows if (said := _of_open(view, looking.names, row, held))]
+        left = [f"not open: {topic}" for topic in held if not _on_its_way(view, looking.names, topic)]
+    return len(rows), differing + left
+
+
+def _of_open(view: View, names: topics.Topics, row: Row, held: dict[str, bytes]) -> str | None:
+    """What is wrong with the retained message of this open command; it is taken out of ``held``."""
+    topic = names.command(row["device_id"], row["type"])
+    found = held.pop(topic, None)
+    if outbox.has(view, outbox.COMMAND, row["device_pk"], row["type"]) or found == payload(row):
+        return None
+    return f"{'missing' if found is None else 'differs'}: {topic} ({row['id']})"
+
+
+def _is_command(names: topics.Topics, topic: str) -> bool:
+    return isinstance(names.parse(topic), topics.Command)
+
+
+def _on_its_way(view: View, names: topics.Topics, topic: str) -> bool:
+    place = names.parse(topic)
+    device = devices.any_by_id(view, place.device_id) if isinstance(place, topics.Command) else None
+    return (
+        device is not None
+        and isinstance(place, topics.Command)
+        and outbox.has(view, outbox.COMMAND, device["pk"], place.type)
+    )

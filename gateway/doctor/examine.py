@@ -1,0 +1,167 @@
+"""All checks in their order. What cannot be looked at is said, and the rest is looked at all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from gateway import whereabouts
+from gateway.addresses import BrokerUrl
+from gateway.broker import probes
+from gateway.doctor import broker, installation
+from gateway.doctor.broker import Looking
+from gateway.doctor.findings import Area, Finding, Level
+from gateway.mqtt.probe import Target
+from gateway.store import DATABASE_NAME, Context, View, keys, transact
+from gateway.store.database import connect
+from gateway.store.lock import holder
+from gateway.topics import Topics
+from gateway.watcher import ask_for_comparison
+
+if TYPE_CHECKING:
+    from gateway.settings import Loaded, Settings
+    from gateway.whereabouts import Whereabouts
+
+GATEWAY: Final = Area("gateway")
+ANSWER_SECONDS: Final = 5.0
+PUT_RIGHT_SECONDS: Final = 15.0
+_LOOK_SECONDS: Final = 0.5
+
+
+async def examine(loaded: Loaded, *, fix: bool) -> AsyncIterator[Finding]:
+    """Look at everything; with ``fix`` have the running gateway put right what differs at the broker."""
+    settings, directory = loaded.settings, loaded.settings.data_dir
+    for found in (
+        installation.settings(loaded),
+        installation.data_directory(directory),
+        installation.registry(directory),
+        installation.clock(),
+    ):
+        for finding in found:
+            yield finding
+    pid, where = holder(directory), whereabouts.read(directory)
+    running = pid is not None and where is not None
+    for finding in installation.limits(pid, own_broker=settings.embedded, devices=_devices(directory)):
+        yield finding
+    yield await _alive(pid, where)
+    target = _target(settings, where)
+    if target is None:
+        yield broker.BROKER.ok("reachable", "the gateway has a broker of its own, which runs when it does")
+        return
+    async for finding in broker.strangers(target):
+        yield finding
+        if finding.name == "reachable":
+            return
+    if running:
+        async for finding in _inside(settings, target, fix=fix):
+            yield finding
+    else:
+        yield broker.BROKER.warning(
+            "looked at from inside",
+            "that needs a running gateway, which lets the doctor in",
+            "Start the gateway; it compares the broker with the registry at each connect.",
+        )
+
+
+async def _inside(settings: Settings, target: Target, *, fix: bool) -> AsyncIterator[Finding]:
+    looking = _looking(settings, target)
+    if looking is None:
+        return
+    findings = [finding async for finding in broker.inside(looking)]
+    differs = [each for each in findings if each.area == broker.RETAINED.name and each.level is not Level.OK]
+    for finding in findings:
+        if finding not in differs or not fix:
+            yield finding
+    if differs and fix:
+        yield await _put_right(settings, looking, differs[0])
+
+
+async def _put_right(settings: Settings, looking: Looking, before: Finding) -> Finding:
+    """Ask the running gateway to compare, and look until the broker holds what it should."""
+    with closing(connect(settings.data_dir / DATABASE_NAME)) as connection:
+        transact(connection, Context(), ask_for_comparison)
+    try:
+        async with asyncio.timeout(PUT_RIGHT_SECONDS):
+            while True:
+                after = [each async for each in broker.inside(looking) if each.area == broker.RETAINED.name]
+                if after and after[0].level is Level.OK:
+                    return Finding(
+                        after[0].area, "comparison", Level.OK, f"put right: {after[0].says}", details=before.details
+                    )
+                await asyncio.sleep(_LOOK_SECONDS)
+    except TimeoutError:
+        return broker.RETAINED.error(
+            "comparison",
+            f"{before.says}, and the gateway did not put them right",
+            "See /ready and its log.",
+            *before.details,
+        )
+
+
+def _looking(settings: Settings, target: Target) -> Looking | None:
+    accounts = probes.read(settings.data_dir)
+    if accounts is None:
+        return None
+    with _reading(settings.data_dir) as view:
+        gateway_id = keys.meta(view, "gateway_id") or ""
+    return Looking(target, accounts, Topics(settings.topic_prefix), gateway_id, lambda: _reading(settings.data_dir))
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[View]:
+    with closing(connect(directory / DATABASE_NAME, read_only=True)) as connection:
+        yield View(connection)
+
+
+def _devices(directory: Path) -> int:
+    try:
+        with _reading(directory) as view:
+            return int(view.value("SELECT count(*) FROM devices WHERE deleted_at IS NULL"))
+    except Exception:  # noqa: BLE001 - that the registry cannot be read has been said
+        return 0
+
+
+def _target(settings: Settings, where: Whereabouts | None) -> Target | None:
+    if isinstance(settings.broker, BrokerUrl):
+        tls = ssl.create_default_context(cafile=settings.broker_ca_file) if settings.broker.tls else None
+        return Target(settings.broker.address, tls)
+    return None if where is None else Target(where.broker)
+
+
+async def _alive(pid: int | None, where: Whereabouts | None) -> Finding:
+    if pid is None or where is None:
+        return GATEWAY.warning("running", "no gateway runs on this data directory", "Start it: gateway serve.")
+    try:
+        report = await asyncio.to_thread(_ready, where.http_url)
+    except (OSError, ValueError) as error:
+        return GATEWAY.error(
+            "running", f"process {pid} runs, and {where.http_url}/ready does not answer ({error})", "See its log."
+        )
+    link, access, outbox = report["broker"], report["access"], report["outbox"]
+    says = (
+        f"process {pid} at {where.http_url}; MQTT {link['mqtt_version'] or '-'}, "
+        f"access managed by {access['managed_by']}, outbox {outbox['depth']}"
+    )
+    if report["ready"]:
+        return GATEWAY.ok("ready", says)
+    reasons = [str(each) for each in (link["error"], access["error"]) if each]
+    return GATEWAY.error("ready", f"it is not: {says}", "The reasons below say what to do.", *reasons)
+
+
+def _ready(url: str) -> dict[str, Any]:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError(f"{url} is no address of a gateway")
+    try:
+        with urllib.request.urlopen(f"{url}/ready", timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - checked above
+            report: dict[str, Any] = json.load(answer)
+    except urllib.error.HTTPError as error:
+        report = json.load(error)
+    return report

@@ -1,0 +1,275 @@
+"""The machine's side: settings, data directory, registry, clock, limits. Nothing is changed, not even a file time."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sqlite3
+import stat
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gateway import __version__
+from gateway.clock import system_clock, to_rfc3339
+from gateway.doctor.findings import Area, Finding
+from gateway.errors import StoreError
+from gateway.settings import FIELDS, written
+from gateway.store import DATABASE_NAME, View, figures
+from gateway.store.database import connect
+from gateway.store.schema import steps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.settings import Loaded
+
+SETTINGS, DATA, REGISTRY, CLOCK, LIMITS = (
+    Area(name) for name in ("settings", "data directory", "registry", "clock", "limits")
+)
+FREE_ERROR_BYTES: Final = 100_000_000
+FREE_WARNING_BYTES: Final = 1_000_000_000
+WAL_WARNING_BYTES: Final = 256_000_000
+THOROUGH_BELOW_BYTES: Final = 2_000_000_000
+OUTBOX_WARNING_SECONDS: Final = 60
+FUTURE_MS: Final = 5_000
+OLDEST_CLOCK_MS: Final = 1_764_547_200_000  # 2025-12-01: this program is younger
+FILES_PER_STREAM: Final = 256
+_SECRET_MODE: Final = 0o077
+_THOUSAND: Final = 1_000
+_TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronised
+_TIMEX_BYTES: Final = 512
+
+
+def settings(loaded: Loaded) -> Iterator[Finding]:
+    """Which settings are in force, and where those that are no default come from."""
+    chosen = [name for name in FIELDS if loaded.sources[name] != "default"]
+    told = [f"{name} = {written(getattr(loaded.settings, name))} ({loaded.sources[name]})" for name in chosen]
+    source = f"file: {loaded.config_file}" if loaded.config_file else "no file"
+    yield Finding(
+        SETTINGS.name,
+        "values",
+        SETTINGS.ok("", "").level,
+        f"{len(FIELDS)} settings, {len(chosen)} of them chosen; {source}",
+        details=tuple(told),
+    )
+    for warning in loaded.warnings:
+        yield SETTINGS.warning("warning", warning, "'gateway config' shows what is set, and by what.")
+    yield SETTINGS.ok(
+        "versions", f"gateway {__version__}, Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}"
+    )
+
+
+def data_directory(directory: Path) -> Iterator[Finding]:
+    """Is it there, whose is it, who may look inside, is there room?"""
+    if not directory.is_dir():
+        yield DATA.error(
+            "directory", f"{directory} is not there", "Name the right one with --data-dir, or start the gateway."
+        )
+        return
+    yield _permissions(directory)
+    yield _writable(directory)
+    yield _room(shutil.disk_usage(directory).free, directory)
+
+
+def _permissions(directory: Path) -> Finding:
+    names = [directory, *(path for path in directory.iterdir() if path.name.startswith(DATABASE_NAME))]
+    open_ = [path for path in names if stat.S_IMODE(path.stat().st_mode) & _SECRET_MODE]
+    if open_:
+        return DATA.error(
+            "permissions",
+            "others may look into what holds signing keys",
+            f"chmod go-rwx {' '.join(str(path) for path in open_)}",
+        )
+    return DATA.ok("permissions", f"{directory} is its owner's alone")
+
+
+def _writable(directory: Path) -> Finding:
+    if not os.access(directory, os.W_OK):
+        return DATA.error(
+            "writable",
+            f"this user ({os.geteuid()}) may not write there",
+            "Run the doctor as the gateway's user; if it is, chown the directory to it.",
+        )
+    owner = directory.stat().st_uid
+    if owner != os.geteuid():
+        return DATA.warning(
+            "owner",
+            f"{directory} belongs to user {owner}, and this is {os.geteuid()}",
+            "Run the doctor as the gateway's user, to see what that one sees.",
+        )
+    return DATA.ok("writable", f"user {owner} may write")
+
+
+def _room(free: int, directory: Path) -> Finding:
+    says, remedy = f"{_bytes(free)} are free", f"Make room on the disk of {directory}, or keep less history."
+    if free < FREE_ERROR_BYTES:
+        return DATA.error("free space", says, remedy)
+    return DATA.warning("free space", says, remedy) if free < FREE_WARNING_BYTES else DATA.ok("free space", says)
+
+
+def registry(directory: Path) -> Iterator[Finding]:
+    """Is the database whole, of this version, and is its log short?"""
+    file = directory / DATABASE_NAME
+    if not file.exists():
+        yield REGISTRY.error(
+            "file",
+            f"there is no {file}",
+            "'gateway serve' makes a new one; a backup is put back with 'gateway restore'.",
+        )
+        return
+    try:
+        with closing(connect(file, read_only=True)) as connection:
+            yield from _inside(View(connection), file)
+    except (StoreError, sqlite3.Error) as error:
+        yield REGISTRY.error(
+            "readable",
+            f"{file} cannot be read ({error.__cause__ or error})",
+            "Stop the gateway, keep a copy of the directory, and put the last backup back: gateway restore FILE.",
+        )
+
+
+def _inside(view: View, file: Path) -> Iterator[Finding]:
+    size = file.stat().st_size
+    yield _integrity(view, size)
+    yield _schema(view)
+    yield _wal(file.with_name(f"{file.name}-wal"))
+    fleet = figures.fleet(view)
+    yield REGISTRY.ok(
+        "contents", f"{fleet.devices} devices, {fleet.bound} bound, {fleet.online} online; {_bytes(size)}"
+    )
+    yield from _waiting(view)
+    yield from _future(view)
+
+
+def _integrity(view: View, size: int) -> Finding:
+    check = "integrity_check" if size < THOROUGH_BELOW_BYTES else "quick_check"
+    problems = [str(row[0]) for row in view.all(f"PRAGMA {check}(10)")]
+    orphans = view.all("PRAGMA foreign_key_check")
+    if problems != ["ok"] or orphans:
+        told = [
+            *(each for each in problems if each != "ok"),
+            *(f"{row[0]} row {row[1]} has no {row[2]}" for row in orphans[:10]),
+        ]
+        return REGISTRY.error(
+            "integrity",
+            "the database is damaged",
+            "Stop the gateway, keep a copy of the directory, and put the last backup back: gateway restore FILE.",
+            *told,
+        )
+    return REGISTRY.ok("integrity", f"{check} and foreign keys hold")
+
+
+def _schema(view: View) -> Finding:
+    applied = [row[0] for row in view.all("SELECT name FROM _sqlite_migrations WHERE migration_set = 'gateway'")]
+    missing, newer = [step for step in steps() if step not in applied], sorted(set(applied) - set(steps()))
+    if newer:
+        return REGISTRY.error(
+            "schema", f"it was written by a newer gateway (it has {newer[-1]})", "Install that version."
+        )
+    if missing:
+        return REGISTRY.warning(
+            "schema", f"{len(missing)} steps are missing, the first {missing[0]}", "The next start applies them."
+        )
+    return REGISTRY.ok("schema", f"{applied[-1]}, of this version")
+
+
+def _wal(file: Path) -> Finding:
+    size = file.stat().st_size if file.exists() else 0
+    if size > WAL_WARNING_BYTES:
+        return REGISTRY.warning(
+            "write-ahead log",
+            f"it has {_bytes(size)}",
+            "Something reads without end, or the disk cannot keep up. A backup tool on the live file "
+            "does that: use 'gateway backup'.",
+        )
+    return REGISTRY.ok("write-ahead log", _bytes(size))
+
+
+def _waiting(view: View) -> Iterator[Finding]:
+    now = system_clock()
+    rows = figures.outbox(view)
+    oldest = max((max(0, now - since) // 1_000 for _, _, since in rows), default=0)
+    says = f"{sum(count for _, count, _ in rows)} wait, the oldest for {oldest} s"
+    if oldest > OUTBOX_WARNING_SECONDS:
+        yield REGISTRY.warning("outbox", says, "It goes out once a gateway runs and has its broker.")
+    else:
+        yield REGISTRY.ok("outbox", says)
+    resets = [each for each in figures.open_commands(view) if each.type == "factory_reset"]
+    if resets:
+        since = min(each.oldest_at for each in resets)
+        yield REGISTRY.ok("resets", f"{sum(each.number for each in resets)} open, the oldest since {to_rfc3339(since)}")
+
+
+def _future(view: View) -> Iterator[Finding]:
+    newest = view.value("SELECT max(created_at) FROM (SELECT created_at FROM events ORDER BY seq DESC LIMIT 100)") or 0
+    ahead = newest - system_clock()
+    if ahead > FUTURE_MS:
+        yield CLOCK.error(
+            "set back",
+            f"the newest event is {ahead // 1_000} s in the future",
+            "The clock was ahead, or was set back. Set it right (timedatectl), and let NTP keep it.",
+        )
+
+
+def clock() -> Iterator[Finding]:
+    """Is it plausible, and does somebody keep it right?"""
+    now = system_clock()
+    if now < OLDEST_CLOCK_MS:
+        yield CLOCK.error("time", f"it says {to_rfc3339(now)}", "Set the clock: expiry and grants go by it.")
+    elif _synchronised() is False:
+        yield CLOCK.warning(
+            "synchronised",
+            f"{to_rfc3339(now)}, and the kernel says that nobody keeps it right",
+            "Install an NTP client, for example: apt-get install systemd-timesyncd.",
+        )
+    else:
+        yield CLOCK.ok("time", to_rfc3339(now))
+
+
+def _synchronised() -> bool | None:
+    """What the kernel says; ``None`` where it cannot be asked."""
+    try:
+        state = int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != _TIME_ERROR
+
+
+def limits(pid: int | None, *, own_broker: bool, devices: int) -> Iterator[Finding]:
+    """May the gateway open as many files as its fleet needs?"""
+    if pid is None:
+        return
+    soft = _open_files(pid)
+    needed = FILES_PER_STREAM + (devices if own_broker else 0)
+    if soft is None:
+        yield LIMITS.warning(
+            "open files", f"those of process {pid} cannot be read", "Run the doctor as the gateway's user."
+        )
+    elif soft < needed:
+        yield LIMITS.warning(
+            "open files",
+            f"{soft} allowed, and {needed} may be needed",
+            "Raise the limit (systemd: LimitNOFILE=65536; shell: ulimit -n 65536) and restart the gateway.",
+        )
+    else:
+        yield LIMITS.ok("open files", f"{soft} allowed")
+
+
+def _open_files(pid: int) -> int | None:
+    try:
+        lines = Path(f"/proc/{pid}/limits").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = next((line.split()[3] for line in lines if line.startswith("Max open files")), "")
+    return sys.maxsize if found == "unlimited" else int(found) if found else None
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < _THOUSAND:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= _THOUSAND
+    return f"{number:.1f} TB"

@@ -1,0 +1,137 @@
+"""A client that comes, looks and goes, for ``gateway doctor``: nothing of it stays on the broker.
+
+It speaks MQTT 3.1.1, which every broker does, and judges by what arrives: brokers acknowledge what they then drop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+import aiomqtt
+
+from gateway.addresses import Address
+from gateway.inbound import Message
+
+ANSWER_SECONDS: Final = 10.0
+CONNECT_SECONDS: Final = 4.0
+_AT_LEAST_ONCE: Final = 1
+
+
+class ProbeError(Exception):
+    """The broker did not let the client in, or went away; the message says which."""
+
+
+class ProbeRefusedError(ProbeError):
+    """The broker answered that this user may not connect."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the broker is; ``tls`` verifies its certificate."""
+
+    address: Address
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass
+class Probe:
+    """A connected client and all that it was sent."""
+
+    _client: aiomqtt.Client
+    heard: list[Message] = field(default_factory=list)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def subscribe(self, *filters: str) -> None:
+        """Ask for these; what is refused is just not heard.
+
+        Raises:
+            ProbeError: the connection is gone.
+        """
+        with _told():
+            await self._client.subscribe([(each, _AT_LEAST_ONCE) for each in filters], timeout=ANSWER_SECONDS)
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish until the broker has it.
+
+        Raises:
+            ProbeError: it closed the connection instead, as some brokers do with what is forbidden.
+        """
+        with _told():
+            await self._client.publish(topic, payload, _AT_LEAST_ONCE, retain, timeout=ANSWER_SECONDS)
+
+    async def until(self, topic: str, payload: bytes) -> bool:
+        """Wait for this message; ``False`` when it did not come."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while not any(each.topic == topic and each.payload == payload for each in self.heard):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def listen(self) -> None:
+        """Take what comes, until the connection ends."""
+        with suppress(aiomqtt.MqttError):
+            async for message in self._client.messages:
+                self.heard.append(Message(str(message.topic), message.payload, message.retain))
+                self._news.set()
+
+
+@asynccontextmanager
+async def connected(target: Target, username: str | None, password: str | None) -> AsyncIterator[Probe]:
+    """A probe that came in as this user, its client id the user name.
+
+    Raises:
+        ProbeRefusedError: it may not.
+        ProbeError: the broker cannot be reached.
+    """
+    client = aiomqtt.Client(
+        target.address.host,
+        target.address.port,
+        username=username,
+        password=password,
+        identifier=username or "doctor_anonymous",
+        protocol=aiomqtt.ProtocolVersion.V311,
+        clean_session=True,
+        tls_context=target.tls,
+        timeout=CONNECT_SECONDS,
+    )
+    async with _session(client):
+        probe = Probe(client)
+        listening = asyncio.create_task(probe.listen())
+        try:
+            yield probe
+        finally:
+            listening.cancel()
+
+
+@asynccontextmanager
+async def _session(client: aiomqtt.Client) -> AsyncIterator[None]:
+    try:
+        await client.__aenter__()
+    except aiomqtt.exceptions.MqttConnectError as error:
+        raise ProbeRefusedError(str(error)) from error
+    except (aiomqtt.MqttError, OSError) as error:
+        raise ProbeError(str(error)) from error
+    try:
+        yield
+    finally:
+        with suppress(aiomqtt.MqttError):
+            await client.__aexit__(None, None, None)
+
+
+class _told:  # noqa: N801 - reads as a verb where it is used
+    """What aiomqtt raises, in our words."""
+
+    def __enter__(self) -> None:
+        """Nothing yet."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, aiomqtt.MqttError):
+            raise ProbeError(str(error)) from error

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from gateway.device_settings import CHANGE_SCHEMA
-from gateway.model import DeviceState, Document, Inbound, Instant, Label, Name, Outbound, Radio, Version
+from gateway.model import DeviceState, Inbound, Instant, Label, Metadata, Name, Outbound, Radio, Version
 
 MOST_DEVICES: Final = 1_000
 MOST_HEARTBEATS: Final = 1_000
@@ -50,7 +50,7 @@ class UpdateDevice(Inbound):
         None
     )
     metadata: Annotated[
-        Document | None,
+        Metadata | None,
         Field(
             description="Merged key by key into what is there: a value replaces the old one as a whole, null removes "
             "the key. Null instead of an object clears all of it."

@@ -31,6 +31,10 @@ class Ids:
         self._entropy = entropy
         self._last = 0
 
+    def after(self, body: str) -> None:
+        """Mint only ids that sort after this one (26 characters, without its prefix), whatever the clock says."""
+        self._last = max(self._last, _decode(body))
+
     def new(self, prefix: str, now: int) -> str:
         """A new id at ``now`` (milliseconds since the epoch)."""
         fresh = (now << _RANDOM_BITS) | int.from_bytes(self._entropy(_RANDOM_BITS // 8))
@@ -40,6 +44,16 @@ class Ids:
 
 def _encode(value: int) -> str:
     return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(5 * (_ULID_LENGTH - 1), -1, -5))
+
+
+def _decode(body: str) -> int:
+    """The number behind a ULID; 0 for what is none, such as an id that a person made up."""
+    if len(body) != _ULID_LENGTH or not set(body) <= set(_CROCKFORD):
+        return 0
+    value = 0
+    for character in body:
+        value = value << 5 | _CROCKFORD.index(character)
+    return value
 
 
 def is_id(prefix: str, text: str) -> bool:

@@ -30,6 +30,8 @@ from gateway.problems import NO_NUL
 MAX_NUMBER: Final = 2**53 - 1
 MAX_NAME_UNITS: Final = 128
 MAX_DOCUMENT_BYTES: Final = 16_384
+MAX_METADATA_BYTES: Final = 8_192
+"""A hundred devices with all that they may have fit into one answer of 1 MiB."""
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -143,14 +145,18 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("should lie in the years 1 to 9999 in UTC") from error
 
 
-def _bounded(document: dict[str, Any]) -> dict[str, Any]:
+def _bounded(document: dict[str, Any], limit: int = MAX_DOCUMENT_BYTES) -> dict[str, Any]:
     try:
         size = len(json.dumps(document, ensure_ascii=False, allow_nan=False).encode())
     except ValueError as error:
         raise ValueError("should hold finite numbers only, no NaN and no Infinity") from error
-    if size > MAX_DOCUMENT_BYTES:
-        raise ValueError(f"should be at most {MAX_DOCUMENT_BYTES} bytes of JSON, is {size}")
+    if size > limit:
+        raise ValueError(f"should be at most {limit} bytes of JSON, is {size}")
     return document
+
+
+def _metadata(document: dict[str, Any]) -> dict[str, Any]:
+    return _bounded(document, MAX_METADATA_BYTES)
 
 
 def _rfc3339(value: Any) -> Any:
@@ -168,6 +174,7 @@ DeviceId = Annotated[str, StringConstraints(pattern=f"^{ids.DEVICE}{ids.BODY}$")
 EventId = Annotated[str, StringConstraints(pattern=f"^{ids.EVENT}{ids.BODY}$")]
 EndUserId = Annotated[str, StringConstraints(pattern=f"^{ids.END_USER}{ids.BODY}$")]
 Document = Annotated[dict[str, Any], AfterValidator(_bounded)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
 Instant = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339), AfterValidator(_in_utc)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = int | Finite
@@ -330,7 +337,7 @@ class RegisterDevice(Inbound):
     model: Label | None = Field(default=None, description="One of the configured models; the first is the default.")
     name: Name | None = None
     firmware_version: Version | None = None
-    metadata: Document | None = None
+    metadata: Metadata | None = None
 
 
 class BindDevice(Inbound):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gateway import device_settings
 from gateway.errors import InvalidRequestError
 from gateway.lifecycle import require
-from gateway.model import MAX_DOCUMENT_BYTES
+from gateway.model import MAX_METADATA_BYTES
 from gateway.store import Row, Tx, events
 from gateway.store import devices as sql
 
@@ -57,9 +57,9 @@ def _merged(known: Properties | None, change: Properties) -> Properties | None:
     if known is None and not merged:
         return None  # null until set
     size = len(json.dumps(merged, ensure_ascii=False).encode())
-    if size > MAX_DOCUMENT_BYTES:
+    if size > MAX_METADATA_BYTES:
         raise InvalidRequestError(
-            f"metadata: would have {size} bytes of JSON with what is there already; {MAX_DOCUMENT_BYTES} are the "
+            f"metadata: would have {size} bytes of JSON with what is there already; {MAX_METADATA_BYTES} are the "
             "limit. Remove keys by setting them to null.",
             details={"field": "metadata"},
         )

@@ -29,6 +29,8 @@ KEY_VARIABLE: Final = "GATEWAY_API_KEY"
 URL_VARIABLE: Final = "GATEWAY_URL"
 PAGE: Final = 100
 _SECONDS: Final = 60.0
+_SILENCE_SECONDS: Final = 45.0
+"""A stream says something every 15 s."""
 
 
 class RefusedError(GatewayError):
@@ -42,8 +44,10 @@ class RefusedError(GatewayError):
 class Api:
     """Calls of the API; what it refuses is raised."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, *, remote: bool) -> None:
         self._client = client
+        self.remote = remote
+        """Whether a gateway answers; else it is the API inside this process."""
 
     async def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send a request; the answer, when it is a good one.
@@ -63,6 +67,23 @@ class Api:
         if response.is_success:
             return response
         raise _refusal(response)
+
+    async def lines(self, path: str, headers: dict[str, str], **query: Any) -> AsyncIterator[str]:
+        """What a stream says, line by line, until it ends.
+
+        Raises:
+            GatewayError: it is refused.
+            httpx.TransportError: it was lost, or says nothing for longer than its heartbeat allows.
+        """
+        given = {name: value for name, value in query.items() if value is not None}
+        async with self._client.stream(
+            "GET", path, params=given, headers=headers, timeout=_SILENCE_SECONDS
+        ) as response:
+            if not response.is_success:
+                await response.aread()
+                raise _refusal(response)
+            async for line in response.aiter_lines():
+                yield line
 
     async def get(self, path: str, **query: Any) -> Json:
         """What lies at this path; parameters that are ``None`` are left out."""
@@ -118,7 +139,7 @@ class Place:
 
     async def _run(self, work: Callable[[Api], Awaitable[T]], device_id: str | None) -> T:
         async with self._open(device_id) as client:
-            return await work(Api(client))
+            return await work(Api(client, remote=self._remote() is not None))
 
     @asynccontextmanager
     async def _open(self, device_id: str | None) -> AsyncIterator[httpx.AsyncClient]:

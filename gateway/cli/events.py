@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import sys
 from typing import Final
 
 import click
 
-from gateway.cli import output
-from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
+from gateway.cli import following, output
+from gateway.cli.api import Api, Json, Place, with_gateway
 from gateway.cli.devices import DEVICE, json_option
+from gateway.cli.following import newest
 from gateway.cli.options import SettingsCommand
 
-LOOK_SECONDS: Final = 1.0
 _SHOWN_APART: Final = ("device_id", "actor")
 
 
@@ -36,39 +36,25 @@ def events_group() -> None:
 def tail(place: Place, *, follow: bool, device_id: str | None, kind: str | None, limit: int, as_json: bool) -> None:
     """Print the newest events, and what comes.
 
-    The oldest of them first. With --json each is a JSON document on a line of its own.
+    The oldest of them first. With --follow over HTTP they come from the event stream,
+    which is taken up again where it was lost. With --json each is a JSON document on a line of its own.
     """
     only = {"device_id": device_id, "type": kind}
     place.run(lambda api: _tail(api, only, limit, follow=follow, as_json=as_json), device_id=device_id)
 
 
 async def _tail(api: Api, only: dict[str, str | None], limit: int, *, follow: bool, as_json: bool) -> None:
-    newest = await _newest(api, only, max(limit, 1), None)
-    _print(newest[-limit:] if limit else [], as_json=as_json)
-    last = newest[-1]["id"] if newest else None
-    while follow:
-        await asyncio.sleep(LOOK_SECONDS)
-        fresh = await _newest(api, only, None, last)
-        _print(fresh, as_json=as_json)
-        last = fresh[-1]["id"] if fresh else last
+    known = await newest(api, max(limit, 1), None, **only)
+    for event in known[-limit:] if limit else []:
+        _print(event, as_json=as_json)
+    if follow:
+        async for event in following.follow(api, known[-1]["id"] if known else None, **only):
+            _print(event, as_json=as_json)
 
 
-async def _newest(api: Api, only: dict[str, str | None], limit: int | None, after: str | None) -> list[Json]:
-    """The newest ``limit`` events, or all that came after one, the oldest first."""
-    found: list[Json] = []
-    cursor, more = None, True
-    while more and (limit is None or len(found) < limit):
-        page = await api.get(at("events"), limit=PAGE, cursor=cursor, **only)
-        ids = [each["id"] for each in page["data"]]
-        known = ids.index(after) if after in ids else None
-        found += page["data"][:known]
-        cursor, more = page["next_cursor"], page["has_more"] and known is None
-    return found[:limit][::-1]
-
-
-def _print(events: list[Json], *, as_json: bool) -> None:
-    for event in events:
-        click.echo(json.dumps(event) if as_json else _line(event))
+def _print(event: Json, *, as_json: bool) -> None:
+    click.echo(json.dumps(event) if as_json else _line(event))
+    sys.stdout.flush()  # through a pipe too each is there when it happens
 
 
 def _line(event: Json) -> str:

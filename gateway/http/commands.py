@@ -8,6 +8,7 @@ from gateway import commands, ids, model
 from gateway.errors import NotFoundError
 from gateway.http.devices import bad_cursor, find
 from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation
+from gateway.http.paging import fitting
 from gateway.store import Row, Tx, View
 from gateway.store import commands as sql
 
@@ -29,15 +30,8 @@ async def list_commands(call: Call, query: model.ListCommands) -> Answer:
     if query.cursor is not None and not ids.is_id(ids.COMMAND, query.cursor):
         raise bad_cursor()
     rows = await call.services.store.read(lambda view: sql.page(view, find(view, call)["pk"], query))
-    page = rows[: query.limit]
-    more = len(rows) > len(page)
-    return Answer(
-        model.CommandList(
-            data=[sql.to_model(row, call.device_id) for row in page],
-            has_more=more,
-            next_cursor=page[-1]["id"] if more else None,
-        )
-    )
+    page, more = fitting(rows, query.limit, lambda row: sql.to_model(row, call.device_id))
+    return Answer(model.CommandList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 async def get_command(call: Call, _: model.Empty) -> Answer:

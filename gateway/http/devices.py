@@ -9,6 +9,7 @@ from typing import Final
 from gateway import lifecycle, model
 from gateway.errors import InvalidRequestError
 from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation
+from gateway.http.paging import fitting
 from gateway.model import CommandType
 from gateway.store import Row, Tx, View, commands, events, outbox
 from gateway.store import devices as sql
@@ -130,13 +131,8 @@ async def get_state(call: Call, _: model.Empty) -> Answer:
 async def list_device_events(call: Call, query: model.ListEvents) -> Answer:
     """``GET /v1/devices/{device_id}/events``."""
     rows = await call.services.store.read(lambda view: _events(view, call, query))
-    page = rows[: query.limit]
-    more = len(rows) > len(page)
-    return Answer(
-        model.EventList(
-            data=[events.to_model(row) for row in page], has_more=more, next_cursor=page[-1]["id"] if more else None
-        )
-    )
+    page, more = fitting(rows, query.limit, events.to_model)
+    return Answer(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 def _events(view: View, call: Call, query: model.ListEvents) -> list[Row]:

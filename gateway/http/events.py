@@ -11,6 +11,7 @@ from gateway import ids, model
 from gateway.errors import InvalidRequestError
 from gateway.http.devices import bad_cursor
 from gateway.http.operation import READ, Answer, AnyOperation, Call, Operation, Stream
+from gateway.http.paging import fitting
 from gateway.store import Row, View, events
 
 TAG: Final = "events"
@@ -23,13 +24,8 @@ _RETRY_MS: Final = 2_000
 async def list_events(call: Call, query: model.ListProjectEvents) -> Answer:
     """``GET /v1/events``."""
     rows = await call.services.store.read(lambda view: _page(view, call.project_id, query))
-    page = rows[: query.limit]
-    more = len(rows) > len(page)
-    return Answer(
-        model.EventList(
-            data=[events.to_model(row) for row in page], has_more=more, next_cursor=page[-1]["id"] if more else None
-        )
-    )
+    page, more = fitting(rows, query.limit, events.to_model)
+    return Answer(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 def _page(view: View, project_id: str, query: model.ListProjectEvents) -> list[Row]:

@@ -72,7 +72,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "last_seen_by": "Over which link it was last heard; null when it did not say.",
     "limit": "How many at most.",
     "message": "For people: what is wrong, and what to do.",
-    "metadata": "Any JSON object of your own, up to 16 KiB; null until it is set.",
+    "metadata": "Any JSON object of your own, up to 8 KiB; null until it is set.",
     "model": "One of the models that this gateway is configured for.",
     "mqtt": "Where the broker is, and what the device may publish and subscribe to.",
     "name": "For people; at most 128 UTF-16 units.",

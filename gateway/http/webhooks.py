@@ -9,6 +9,7 @@ from gateway import ids, model, webhooks, webhooks_model
 from gateway.clock import to_rfc3339
 from gateway.http.devices import bad_cursor
 from gateway.http.operation import Access, Answer, AnyOperation, Call, Operation
+from gateway.http.paging import fitting
 from gateway.store import Row, Tx, View, deliveries
 from gateway.store import webhooks as sql
 
@@ -34,13 +35,8 @@ async def list_webhooks(call: Call, query: webhooks_model.ListWebhooks) -> Answe
     if query.cursor is not None and not ids.is_id(ids.WEBHOOK, query.cursor):
         raise bad_cursor()
     rows = await call.services.store.read(lambda view: sql.page(view, call.project_id, query))
-    page = rows[: query.limit]
-    more = len(rows) > len(page)
-    return Answer(
-        webhooks_model.WebhookList(
-            data=[sql.to_model(row) for row in page], has_more=more, next_cursor=page[-1]["id"] if more else None
-        )
-    )
+    page, more = fitting(rows, query.limit, sql.to_model)
+    return Answer(webhooks_model.WebhookList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 async def get_webhook(call: Call, _: model.Empty) -> Answer:
@@ -97,13 +93,8 @@ def _test_event(call: Call, webhook: Row) -> model.Event:
 async def list_deliveries(call: Call, query: webhooks_model.ListDeliveries) -> Answer:
     """``GET /v1/webhooks/{webhook_id}/deliveries``."""
     rows = await call.services.store.read(lambda view: _deliveries(view, call, query))
-    page = rows[: query.limit]
-    more = len(rows) > len(page)
-    return Answer(
-        webhooks_model.DeliveryList(
-            data=[deliveries.to_model(row) for row in page], has_more=more, next_cursor=page[-1]["id"] if more else None
-        )
-    )
+    page, more = fitting(rows, query.limit, deliveries.to_model)
+    return Answer(webhooks_model.DeliveryList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 def _deliveries(view: View, call: Call, query: webhooks_model.ListDeliveries) -> list[Row]:

@@ -8,6 +8,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from gateway import __version__
+from gateway.errors import StoreError
 from gateway.store.database import (
     DATABASE_NAME,
     Context,
@@ -24,13 +26,15 @@ from gateway.store.database import (
 )
 from gateway.store.lock import alone
 from gateway.store.measures import Measure
-from gateway.store.schema import migrate
+from gateway.store.schema import from_a_newer_gateway, migrate
 from gateway.store.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
+
+    from gateway.ids import Ids
 
 __all__ = [
     "DATABASE_NAME",
@@ -67,11 +71,31 @@ def open_database(data_dir: Path) -> sqlite3.Connection:
 
 def _migrated(connection: sqlite3.Connection) -> sqlite3.Connection:
     try:
+        if newer := from_a_newer_gateway(connection):
+            raise _too_new(newer)
         migrate(connection)
     except sqlite3.Error as error:
         connection.close()
         raise store_error(error) from error
+    except StoreError:
+        connection.close()
+        raise
     return connection
+
+
+def _too_new(step: str) -> StoreError:
+    return StoreError(
+        f"The registry was written by a newer gateway (it has {step}), and this version {__version__} would not keep "
+        "its rules. Nothing was changed. Install the newer version again, or put a backup back that was made before "
+        "('gateway restore FILE')."
+    )
+
+
+def _continue_ids(connection: sqlite3.Connection, minted: Ids) -> None:
+    """Go on after the ids that are there: lists are read in their order, also when the clock was set back meanwhile."""
+    for table in ("devices", "commands", "events", "webhooks", "deliveries"):
+        newest = View(connection).value(f"SELECT max(id) FROM {table}")  # noqa: S608 - our own tables
+        minted.after((newest or "").partition("_")[2])
 
 
 class Store:
@@ -102,6 +126,7 @@ class Store:
     async def __aenter__(self) -> Self:
         connection = open_database(self._data_dir)
         self._opened.append(connection)
+        _continue_ids(connection, self.context.ids)
         self._writer = Writer(
             connection,
             self.context,

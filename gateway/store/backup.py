@@ -17,7 +17,7 @@ from gateway.clock import to_rfc3339
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
 from gateway.store.database import DATABASE_NAME, View, connect, create_private
 from gateway.store.lock import alone, exclusive
-from gateway.store.schema import steps
+from gateway.store.schema import from_a_newer_gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,10 +73,9 @@ def _checked(view: View, file: Path) -> Contents:
     problems = [row[0] for row in view.all(f"PRAGMA {_CHECKED}")]
     if problems != ["ok"] or view.all("PRAGMA foreign_key_check"):
         raise InvalidRequestError(f"{file} is damaged ({problems[0]}). Use another backup.")
-    applied = {row[0] for row in view.all("SELECT name FROM _sqlite_migrations WHERE migration_set = 'gateway'")}
-    if newer := sorted(applied - set(steps())):
+    if newer := from_a_newer_gateway(view.connection):
         raise InvalidRequestError(
-            f"{file} was written by a newer gateway (it has {newer[-1]}). Install that version, then restore."
+            f"{file} was written by a newer gateway (it has {newer}). Install that version, then restore."
         )
     gateway_id = view.value("SELECT value FROM meta WHERE key = 'gateway_id'")
     if gateway_id is None:

@@ -26,6 +26,14 @@ def migrate(connection: sqlite3.Connection) -> list[str]:
     return missing
 
 
+def from_a_newer_gateway(connection: sqlite3.Connection) -> str | None:
+    """The last step that was applied to this database and that this program does not know, if there is one."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
+        return None
+    rows = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'gateway'")
+    return max({row[0] for row in rows} - set(steps()), default=None)
+
+
 def steps() -> list[str]:
     """The names of all steps, in order."""
     return [step.name for step in migrations.pending(Database(memory=True))]

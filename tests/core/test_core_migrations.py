@@ -8,6 +8,7 @@ import pytest
 from core_support import GOLDEN, World
 from sqlite_utils import Database
 
+from gateway.errors import StoreError
 from gateway.store import DATABASE_NAME, View, open_database
 from gateway.store.database import connect
 from gateway.store.schema import migrate, migrations
@@ -180,6 +181,17 @@ def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:
         assert not tables & {"commands", "events"}
         connection.execute("DROP TABLE outbox")
         assert migrate(connection) == STEPS[2:]
+
+
+def test_a_database_of_a_newer_gateway_is_left_alone(tmp_path: Path) -> None:
+    """An older gateway would not keep the rules of what it does not know; the error says what to do."""
+    open_database(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as connection, connection:
+        connection.execute("UPDATE _sqlite_migrations SET name = 'm999_tomorrow' WHERE name = 'm006_idempotency'")
+    before = (tmp_path / DATABASE_NAME).read_bytes()
+    with pytest.raises(StoreError, match=r"written by a newer gateway .*m999_tomorrow.*Install the newer version"):
+        open_database(tmp_path)
+    assert (tmp_path / DATABASE_NAME).read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ ACK = {"command_id": "cmd_1", "status": "executed"}
         (model.RegisterDevice, {"serial_number": "s\0"}, "serial_number"),
         (model.RegisterDevice, {"serial_number": 5}, "serial_number"),
         (model.RegisterDevice, {"serial_number": "s", "id": "dev_1"}, "id"),
-        (model.RegisterDevice, {"serial_number": "s", "metadata": {"a": "x" * 16_384}}, "metadata"),
+        (model.RegisterDevice, {"serial_number": "s", "metadata": {"a": "x" * 8_192}}, "metadata"),
         (model.BindDevice, {"end_user_id": "eu_"}, "end_user_id"),
         (model.BindDevice, {"end_user_id": "eu_1\n"}, "end_user_id"),
         (model.BindDevice, {"end_user_id": "eu_1", "supersede_reset": "yes"}, "supersede_reset"),

@@ -142,11 +142,11 @@ def test_values_that_are_the_same_to_python_alone_are_changes(world: World, old:
 
 def test_metadata_cannot_grow_without_end(world: World) -> None:
     """What is there counts, and the message says how to make room."""
-    device_id = world.register(metadata={"a": "x" * 10_000})
-    with pytest.raises(InvalidRequestError, match="16384 are the limit") as refusal:
-        world.update(device_id, metadata={"b": "x" * 10_000})
+    device_id = world.register(metadata={"a": "x" * 5_000})
+    with pytest.raises(InvalidRequestError, match="8192 are the limit") as refusal:
+        world.update(device_id, metadata={"b": "x" * 5_000})
     assert refusal.value.details == {"field": "metadata"}
-    world.update(device_id, metadata={"a": None, "b": "x" * 10_000})
+    world.update(device_id, metadata={"a": None, "b": "x" * 5_000})
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

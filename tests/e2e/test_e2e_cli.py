@@ -225,3 +225,34 @@ async def test_a_shell_completes_ids(site: Site) -> None:
     environment = clean_environment(**asked, GATEWAY_DATA_DIR=str(site.gateway.data))
     answer = await run(script("gateway"), environment=environment)
     assert answer.out.split() == [f"plain,{device_id}"], answer.err
+
+
+async def test_a_tail_over_http_follows_the_stream_and_takes_it_up_again(tmp_path: Path) -> None:
+    """What happens while the gateway is away or just after it came back is told too, each event once and in order."""
+    async with a_site(tmp_path, "embedded") as own:
+        first = (await registered(own, "TAIL-0"))["id"]
+        follower = Program(
+            tmp_path,
+            "tail",
+            *(script("gateway"), "events", "tail", "--follow", "--json", "--limit", "1", "--url", own.gateway.url),
+            environment=clean_environment(GATEWAY_API_KEY=own.key),
+        )
+        async with started(follower):
+            await follower.said(first)
+            second = (await registered(own, "TAIL-1"))["id"]
+            await follower.said(second)
+            await own.gateway.kill()
+            third = read(await _away(own, "TAIL-2"))["id"]
+            await own.gateway.restart()
+            await follower.said(third)
+            fourth = (await registered(own, "TAIL-3"))["id"]
+            await follower.said(fourth)
+            told = [json.loads(line)["data"]["device_id"] for line in follower.out.splitlines()]
+            assert told == [first, second, third, fourth]
+            assert "taken up again" in follower.err
+            await follower.stop(signal.SIGINT)
+
+
+async def _away(own: Site, serial: str) -> Outcome:
+    """Registered on the data directory, while no gateway runs."""
+    return await local(own, "devices", "register", serial, "--json")

@@ -263,8 +263,8 @@ def _resolved(answer: Json) -> Json:
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Api]:
-    """An API on this data directory; ``settings`` are those of ``Services``."""
+async def serving(data_dir: Path, *, project: str = "one", **settings: Any) -> AsyncIterator[Api]:
+    """An API on this data directory, with a new project of this name; ``settings`` are those of ``Services``."""
     clock, bells, metrics = Clock(), Bells(), Metrics()
     readiness: Json = {
         "ready": True,
@@ -286,7 +286,7 @@ async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Api]:
         ) as store,
         asyncio.TaskGroup() as group,
     ):
-        project_id = await store.write(lambda tx: keys.create_project(tx, "one"))
+        project_id = await store.write(lambda tx: keys.create_project(tx, project))
         key_id, key = await store.write(lambda tx: keys.create(tx, project_id, "back end"))
         broker = Broker(store, bells)
         broker.switch(up=True)

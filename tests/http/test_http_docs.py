@@ -8,13 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from chromium import PROGRAM, Page, browser
+from chromium import Page, browser
 from http_support import TLS, Api
 
 from gateway.http.pages import FILES, POLICY
 from gateway.http.table import OPERATIONS
-
-NEEDS_BROWSER = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed (apt-get install chromium)")
 
 
 @pytest.fixture
@@ -99,7 +97,6 @@ async def test_nothing_is_inline_or_from_elsewhere(api: Api) -> None:
         assert not re.findall(r"https?://|\burl\(|@import|innerHTML|eval\(|document\.write", text), path
 
 
-@NEEDS_BROWSER
 async def test_a_device_is_registered_and_bound_by_keyboard(api: Api, page: Page) -> None:
     """Key, search, form, answer, and on to the next call with the id that was answered; no mouse."""
     await page.tab_to("#apiKey")
@@ -127,7 +124,6 @@ async def test_a_device_is_registered_and_bound_by_keyboard(api: Api, page: Page
     assert await page.run("document.getElementById('deviceToken').value") == bound["device_token"]
 
 
-@NEEDS_BROWSER
 async def test_the_curl_line_works_and_holds_no_secret(api: Api, page: Page) -> None:
     """What it says is what the page sends: method, address, headers, body; the credential is a variable."""
     await page.goto(f"{api.url}/docs#register_device")
@@ -141,7 +137,6 @@ async def test_the_curl_line_works_and_holds_no_secret(api: Api, page: Page) -> 
     )
 
 
-@NEEDS_BROWSER
 async def test_what_is_missing_is_said_before_anything_is_sent(api: Api, page: Page) -> None:
     """No key, no id: a sentence, and the focus where it is to be entered."""
     sent = len(page.requests)
@@ -156,7 +151,6 @@ async def test_what_is_missing_is_said_before_anything_is_sent(api: Api, page: P
     assert api.dump()
 
 
-@NEEDS_BROWSER
 async def test_an_error_is_shown_as_it_is(api: Api, page: Page) -> None:
     """Status and body of a refusal; a key with markup in it stays text."""
     await page.run("sessionStorage.setItem('apiKey', 'sk_live_' + 'x'.repeat(34))")
@@ -169,7 +163,6 @@ async def test_an_error_is_shown_as_it_is(api: Api, page: Page) -> None:
     page.complaints.clear()  # the browser notes every 401
 
 
-@NEEDS_BROWSER
 async def test_the_event_stream_is_shown_as_it_comes_and_can_be_stopped(api: Api, page: Page) -> None:
     """An event that happens meanwhile appears; Stop ends it."""
     await page.run(f"sessionStorage.setItem('apiKey', {json.dumps(api.key)})")
@@ -185,7 +178,6 @@ async def test_the_event_stream_is_shown_as_it_comes_and_can_be_stopped(api: Api
     await page.until("!document.querySelector('#stream_events button.send').disabled")
 
 
-@NEEDS_BROWSER
 @pytest.mark.parametrize("dark", [False, True])
 async def test_it_fits_a_phone_in_both_themes(page: Page, *, dark: bool) -> None:
     """Nothing is wider than 360 pixels, opened or not; text stands out from its ground by 4.5 to 1 (WCAG AA)."""

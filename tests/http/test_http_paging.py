@@ -9,6 +9,9 @@ from http_support import Api, Json, body, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.http.paging import MAX_ANSWER_BYTES
+from gateway.store import keys
+
 WRITES = st.lists(st.integers(0, 4), max_size=6)
 """How many rows come in between one page and the next."""
 
@@ -90,3 +93,52 @@ async def _by_offset(before: int, limit: int, writes: list[int]) -> None:
             assert set(there) <= set(seen)
             first_seen = list(dict.fromkeys(seen))
             assert [each for each in first_seen if each in there] == there[::-1]
+
+
+LARGEST_NAME = "\u0001" * 128  # six bytes of JSON each
+LARGEST_METADATA = {"a": "ö" * 4_090}
+
+
+async def test_a_page_of_the_largest_devices_fits(api: Api) -> None:
+    """Pages of devices go by offset, so they must never end early: a hundred with all that they may have are 1 MiB."""
+    for number in range(100):
+        fields = {"name": LARGEST_NAME, "metadata": LARGEST_METADATA, "firmware_version": "\u0001" * 32}
+        device = await api.registered(f"{number:0128}", **fields)
+        end_user_id = f"eu_{'e' * 64}"
+        body(await api.back_end.post(f"/v1/devices/{device['id']}/bind", json={"end_user_id": end_user_id}), 200)
+        limit = body(await api.back_end.get("/v1/devices/stats"), 200)["total_count"]
+        assert limit == number + 1
+    answer = await api.back_end.get("/v1/devices", params={"limit": 100})
+    assert len(answer.json()["data"]) == 100
+    assert 900_000 < len(answer.content) <= MAX_ANSWER_BYTES
+
+
+async def test_a_page_that_would_be_too_long_ends_early(api: Api) -> None:
+    """Pages that go by a cursor do; all rows come all the same, each once."""
+    device = await api.bound()
+    path = f"/v1/devices/{device['id']}/commands"
+    for number in range(100):
+        made = body(
+            await api.back_end.post(path, json={"type": "reboot", "params": {"n": number, "a": "x" * 16_000}}), 201
+        )
+        body(await api.back_end.post(f"{path}/{made['id']}/cancel"), 200)
+    answer = await api.back_end.get(path, params={"limit": 100})
+    assert answer.json()["has_more"]
+    assert 900_000 < len(answer.content) <= MAX_ANSWER_BYTES
+    pages = [page async for page in by_cursor(api, path, 100)]
+    seen = [each for page in pages for each in page]
+    assert (len(pages), len(seen), len(set(seen))) == (2, 100, 100)
+
+
+async def test_the_newest_comes_first_although_the_clock_was_set_back(tmp_path: Path) -> None:
+    """Ids go on after those that are there when the gateway starts again, an hour before it stopped."""
+    async with serving(tmp_path, rate_limit_per_minute=0) as api:
+        api.clock.ahead = 3_600_000
+        device = await api.bound()
+        commands = [await another_command(api, device) for _ in range(3)]
+    async with serving(tmp_path, project="two", rate_limit_per_minute=0) as api:
+        key = await api.store.write(lambda tx: keys.create(tx, device["project_id"], "another"))
+        api.back_end = api.as_(key[1])
+        commands += [await another_command(api, device) for _ in range(3)]
+        path = f"/v1/devices/{device['id']}/commands"
+        assert [each async for page in by_cursor(api, path, 2) for each in page] == commands[::-1]

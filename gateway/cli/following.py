@@ -1,0 +1,70 @@
+"""Events as they happen: from the stream of a gateway that serves, or by looking, on the data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+
+from gateway import ids
+from gateway.cli import output
+from gateway.cli.api import PAGE, Api, Json, at
+from gateway.mqtt.backoff import Backoff, Pauses
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+LOOK_SECONDS: Final = 0.25
+BEFORE_ALL: Final = f"{ids.EVENT}0"
+"""Sorts before every event: whoever has seen none yet misses none."""
+_PAUSES: Final = Pauses(first_seconds=0.5, longest_seconds=10.0)
+
+
+async def follow(api: Api, last: str | None, **only: Any) -> AsyncIterator[Json]:
+    """The events after ``last`` (``None``: there was none so far), the oldest first, without an end.
+
+    Raises:
+        GatewayError: the gateway refuses, for example because the API key was revoked.
+    """
+    source = _streamed if api.remote else _looked_up
+    async for event in source(api, last or BEFORE_ALL, only):
+        yield event
+
+
+async def _streamed(api: Api, last: str, only: dict[str, Any]) -> AsyncIterator[Json]:
+    """From the stream, which is taken up again where it was lost."""
+    backoff, clock = Backoff(_PAUSES), asyncio.get_running_loop().time
+    while True:
+        began = clock()
+        try:
+            async for line in api.lines(at("events", "stream"), {"Last-Event-ID": last}, **only):
+                if line.startswith("data: "):
+                    event: Json = json.loads(line.removeprefix("data: "))
+                    last = event["id"]
+                    yield event
+        except httpx.TransportError as error:
+            output.note(f"The stream was lost ({str(error) or type(error).__name__}); it is taken up again.")
+        await asyncio.sleep(backoff.pause(clock() - began))
+
+
+async def _looked_up(api: Api, last: str, only: dict[str, Any]) -> AsyncIterator[Json]:
+    while True:
+        for event in await newest(api, None, last, **only):
+            last = event["id"]
+            yield event
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def newest(api: Api, limit: int | None, after: str | None, **only: Any) -> list[Json]:
+    """The newest ``limit`` events, or all that came after one, the oldest first."""
+    found: list[Json] = []
+    cursor, more = None, True
+    while more and (limit is None or len(found) < limit):
+        page = await api.get(at("events"), limit=PAGE, cursor=cursor, **only)
+        listed = [each["id"] for each in page["data"]]
+        known = listed.index(after) if after in listed else None
+        found += page["data"][:known]
+        cursor, more = page["next_cursor"], page["has_more"] and known is None
+    return found[:limit][::-1]

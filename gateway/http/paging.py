@@ -1,0 +1,34 @@
+"""Pages: as many rows as were asked for, and never more than an answer may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from pydantic import BaseModel
+
+from gateway.store import Row
+
+M = TypeVar("M", bound=BaseModel)
+
+MAX_ANSWER_BYTES: Final = 1_048_576
+"""An answer's body is never longer (contract, section 2)."""
+_FRAME_BYTES: Final = 1_024
+"""For what stands around the rows: brackets, ``has_more``, ``next_cursor``."""
+
+
+def fitting(rows: Sequence[Row], limit: int, to_model: Callable[[Row], M]) -> tuple[list[M], bool]:
+    """What a page shows of ``rows``, and whether there is more than that.
+
+    Rows of which there is one more than ``limit`` tell that there is another page. A page that would be too long
+    ends earlier; the next begins where it ended, since it goes by a cursor.
+    """
+    shown: list[M] = []
+    room = MAX_ANSWER_BYTES - _FRAME_BYTES
+    for row in rows[:limit]:
+        model = to_model(row)
+        room -= len(model.model_dump_json().encode()) + 1
+        if room < 0:
+            break
+        shown.append(model)
+    return shown, len(rows) > len(shown)

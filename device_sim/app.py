@@ -10,6 +10,7 @@ import httpx
 
 from device_sim.binding import Binding
 from device_sim.errors import AnswerError, ApiError, UnreachableError
+from device_sim.tls import tls_context
 
 TIMEOUT_SECONDS = 15.0
 
@@ -19,13 +20,14 @@ class GatewayApi:
 
     `key` is an API key with `devices:write`. Every call may raise `UnreachableError`, `ApiError` (the gateway said
     no, with the contract's code) or `AnswerError` (what answers is not a gateway). Connections open with the first
-    call; `aclose`, or leaving `async with`, closes them.
+    call; `aclose`, or leaving `async with`, closes them. `tls` says whom to trust over HTTPS; by default those whom the
+    system does.
     """
 
-    def __init__(self, url: str, key: str, *, ca_file: str | None = None) -> None:
+    def __init__(self, url: str, key: str, *, tls: ssl.SSLContext | None = None) -> None:
         self.url = url.rstrip("/")
         self._key = key
-        self._ca_file = ca_file
+        self._tls = tls
         self._client: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
@@ -88,9 +90,7 @@ class GatewayApi:
 
     def _connected(self) -> httpx.AsyncClient:
         if self._client is None:
-            self._client = httpx.AsyncClient(
-                timeout=TIMEOUT_SECONDS, verify=ssl.create_default_context(cafile=self._ca_file)
-            )
+            self._client = httpx.AsyncClient(timeout=TIMEOUT_SECONDS, verify=self._tls or tls_context(None))
         return self._client
 
 

@@ -23,6 +23,7 @@ from device_sim.options import MqttVersion, Options, RadioKind, Transport
 from device_sim.remedies import remedy
 from device_sim.runtime import SimulatedDevice
 from device_sim.show import FleetView, print_json, print_line
+from device_sim.tls import tls_context
 
 SECONDS_OF_A_SEED = 1_000_000
 RADIOS = get_args(RadioKind)
@@ -84,6 +85,12 @@ def main() -> None:
 @click.option("--end-user", default="eu_simulated", show_default=True, help="End user to bind to.")
 @click.option("--seed", type=click.IntRange(min=0), help="Makes battery, pauses and serial number repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per fact.")
+@click.option(
+    "--cert-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="The device's own certificate (PEM; its CN is the device's id), where it is asked for one.",
+)
+@click.option("--key-file", type=click.Path(exists=True, dir_okay=False), help="The key of --cert-file (PEM).")
 @click.option("--supersede-reset", is_flag=True, help="Bind although a reset is open; that reset becomes cancelled.")
 @click.option("--reprovision", is_flag=True, help="Bind anew after each reset.")
 @click.option("--until-reset", is_flag=True, help="Exit with 0 once it has been reset.")
@@ -199,7 +206,8 @@ async def _stoppable(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _run_one(given: dict[str, Any], serial: str, flash: Flash, seed: int) -> None:
-    async with GatewayApi(given["url"], given["key"] or "", ca_file=given["ca_file"]) as api:
+    tls = tls_context(given["ca_file"], given["cert_file"], given["key_file"])
+    async with GatewayApi(given["url"], given["key"] or "", tls=tls) as api:
         device = SimulatedDevice(
             serial=serial,
             radio=given["radio"],
@@ -221,7 +229,7 @@ def _say_unpaired(given: dict[str, Any], serial: str) -> None:
 
 
 async def _run_fleet(given: dict[str, Any], mix: dict[RadioKind, float]) -> None:
-    async with GatewayApi(given["url"], given["key"], ca_file=given["ca_file"]) as api:
+    async with GatewayApi(given["url"], given["key"], tls=tls_context(given["ca_file"])) as api:
         devices = Fleet(
             api=api,
             count=given["count"],

@@ -22,7 +22,8 @@ def wall_clock() -> int:
 class Options:
     """How a device differs from the usual one.
 
-    `transport` is what WiFi and the modem carry; `ca_file` (PEM) replaces the system's authorities for MQTT over TLS;
+    `transport` is what WiFi and the modem carry; `ca_file` (PEM) replaces the system's authorities for MQTT over TLS,
+    and `cert_file` with `key_file` (PEM) is what the device shows there, where it is asked for a certificate;
     `wifi_network` is what the companion app gives to a WiFi device; `backoff_first` and `backoff_longest` bound the
     pauses between connections, in seconds.
     """
@@ -34,6 +35,8 @@ class Options:
     backoff_first: float = 0.5
     backoff_longest: float = 60.0
     ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
     model: str = "bota_pin"
     name: str | None = None
     firmware_version: str = "1.4.2"

@@ -29,6 +29,7 @@ from device_sim.signals import (
     Publish,
     RefusalReceived,
 )
+from device_sim.tls import tls_context
 from device_sim.wire import OFFLINE, Topics
 
 Deliver = Callable[[Input], None]
@@ -209,7 +210,7 @@ class MqttRadio:
             timeout=CONFIRM_SECONDS,
             # A PUBACK and the acknowledgement right behind it would wait 40 ms for each other's TCP ACK.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            tls_context=_tls(self._options.ca_file) if endpoint.tls else None,
+            tls_context=_shown(self._options) if endpoint.tls else None,
         )
         # Nobody may be waiting when a link goes down while it says goodbye, and asyncio complains of what nobody read.
         client._disconnected.add_done_callback(_read)  # noqa: SLF001  # aiomqtt reads it only while one waits
@@ -221,21 +222,8 @@ def _read(ended: "asyncio.Future[None]") -> None:
         ended.exception()
 
 
-class _ClosingSocket(ssl.SSLSocket):
-    """Closes when its handshake fails; paho 2.2 leaves such a socket open."""
-
-    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # the signature of ssl
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()
-            raise
-
-
-def _tls(ca_file: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=ca_file)
-    context.sslsocket_class = _ClosingSocket
-    return context
+def _shown(options: Options) -> ssl.SSLContext:
+    return tls_context(options.ca_file, options.cert_file, options.key_file)
 
 
 def _session_expiry() -> Properties:

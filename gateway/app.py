@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import shlex
 import shutil
 import signal
-import ssl
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,14 +16,11 @@ from typing import Any
 import structlog
 
 from gateway import __version__
-from gateway.addresses import Address, BrokerUrl
+from gateway.addresses import Address
 from gateway.broker import probes
-from gateway.broker.accounts import kept_entries, own_entry
-from gateway.broker.authentication import GATEWAY_USER, authenticator
-from gateway.broker.embedded import EmbeddedBroker
-from gateway.broker.keeper import Access, EmbeddedAccess, Keeper, MosquittoAccess, NoAccess
-from gateway.broker.mosquitto import PasswordFile
-from gateway.errors import UnavailableError
+from gateway.broker.keeper import Keeper
+from gateway.brokers import broker_of
+from gateway.certificates import Files, Renewal, ServerCertificate
 from gateway.first_start import first_start, rules_of
 from gateway.http.app import build
 from gateway.http.server import HttpServer
@@ -67,6 +61,7 @@ class Running:
     topics: Topics
     upstream: link.Address
     bells: Bells
+    renewal: Renewal
 
     async def synced(self, device_id: str, seconds: float = 10.0) -> bool:
         """Wait until the broker knows all that was committed about this device; ``False`` when that took too long."""
@@ -80,6 +75,7 @@ async def serve(loaded: Loaded) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with running(loaded.settings) as gateway:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.renewal.ask)
         await _announce(gateway)
         await stop.wait()
         log.info("gateway.stopping")
@@ -132,10 +128,12 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         accounts = probes.ProbeAccounts()
         stack.enter_context(probes.published(settings.data_dir, accounts))
-        upstream, access = await _broker(settings, store, accounts, stack)
-        keeper = Keeper(store, bells, access)
+        http_tls, mqtt_tls = certificates(settings)
+        renewal = Renewal(each for each in (http_tls, mqtt_tls) if each)
+        broker = await broker_of(settings, store, accounts, mqtt_tls, stack)
+        keeper = Keeper(store, bells, broker.access)
         connection = Connection(
-            upstream,
+            broker.upstream,
             auto_version=settings.mqtt_version == "auto",
             gateway_id=gateway_id,
             store=store,
@@ -143,7 +141,6 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             bells=bells,
             on_connected=metrics.connected,
         )
-        devices_go_to, tls = _advertised(settings, upstream)
         streams = Streams(Limits(settings.event_streams_per_key, settings.event_streams))
         sender = Sender(allow_private=settings.webhook_allow_private)
         await stack.enter_async_context(
@@ -153,18 +150,20 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 Sweeper(store).run(),
                 Watcher(store, bells).run(),
                 Webhooks(store, bells, sender).run(),
+                renewal.run(),
             )
         )
-        readiness = Readiness(store, connection, keeper)
+        readiness = Readiness(store, connection, keeper, renewal.certificates)
         services = Services(
             store=store,
             topics=topics,
-            broker_address=lambda: (devices_go_to.host, devices_go_to.port, tls),
+            broker_address=lambda: (broker.advertised.host, broker.advertised.port, broker.tls),
             synced=lambda device_pk, seconds: bells.synced(store, device_pk, seconds),
             readiness=readiness.report,
             scrape=Scrape(metrics, store, settings.data_dir, readiness.report).text,
             metrics=metrics,
             max_body_bytes=settings.max_body_bytes,
+            device_certificates=settings.http_client_ca_file is not None,
             rate_limit_per_minute=settings.rate_limit_per_minute,
             bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
             bells=bells,
@@ -172,86 +171,48 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             sender=sender,
         )
         http = await stack.enter_async_context(
-            HttpServer(build(services), settings.http.host, settings.http.port, stopping=streams.close)
+            HttpServer(
+                build(services), settings.http.host, settings.http.port, certificate=http_tls, stopping=streams.close
+            )
         )
-        stack.enter_context(published(settings.data_dir, Whereabouts(http.url, devices_go_to, tls)))
-        log.info("gateway.started", version=__version__, http=http.url, broker=str(devices_go_to), access=access.name)
+        inner = Address(broker.upstream.host, broker.upstream.port) if mqtt_tls else None
+        places = Whereabouts(http.url, broker.advertised, broker.tls, settings.http_cert_file, inner)
+        stack.enter_context(published(settings.data_dir, places))
+        at = str(broker.advertised)
+        log.info("gateway.started", version=__version__, http=http.url, broker=at, access=broker.access.name)
         yield Running(
             settings,
             store,
             http.url,
-            devices_go_to,
-            tls,
+            broker.advertised,
+            broker.tls,
             gateway_id,
             project_id,
             keeper=keeper,
             connection=connection,
             topics=topics,
-            upstream=upstream,
+            upstream=broker.upstream,
             bells=bells,
+            renewal=renewal,
         )
 
 
-async def _broker(
-    settings: Settings, store: Store, accounts: probes.ProbeAccounts, stack: AsyncExitStack
-) -> tuple[link.Address, Access]:
-    if isinstance(settings.broker, BrokerUrl):
-        return _external(settings, settings.broker), _external_access(settings, settings.broker, store, accounts)
-    password = secrets.token_urlsafe(32)
-    embedded = EmbeddedBroker(
-        host=settings.mqtt.host,
-        port=settings.mqtt.port,
-        authenticate=authenticator(store, password, accounts),
-        prefix=settings.topic_prefix,
-    )
-    try:
-        broker = await stack.enter_async_context(embedded)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise UnavailableError(
-            f"The embedded broker cannot listen on {settings.mqtt} ({reason}). Stop what does, choose another with "
-            "--mqtt HOST:PORT, or let the gateway use the broker that runs there: --broker mqtt://USER:PASSWORD@HOST."
-        ) from error
-    host = "127.0.0.1" if settings.mqtt.is_wildcard else settings.mqtt.host
-    upstream = link.Address(
-        host, broker.port, GATEWAY_USER, password, keepalive_seconds=settings.mqtt_keepalive_seconds
-    )
-    return upstream, EmbeddedAccess(broker, store)
+def certificates(settings: Settings) -> tuple[ServerCertificate | None, ServerCertificate | None]:
+    """What the listeners of HTTP and of the embedded broker show, if they speak TLS.
 
-
-def _external(settings: Settings, url: BrokerUrl) -> link.Address:
-    tls = ssl.create_default_context(cafile=settings.broker_ca_file) if url.tls else None
-    return link.Address(
-        url.address.host,
-        url.address.port,
-        url.username,
-        None if url.password is None else url.password.get_secret_value(),
-        tls=tls,
-        version="3.1.1" if settings.mqtt_version == "3.1.1" else "5",
-        keepalive_seconds=settings.mqtt_keepalive_seconds,
-    )
-
-
-def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts: probes.ProbeAccounts) -> Access:
-    if settings.mosquitto_password_file is None:
-        log.warning(
-            "broker.access_not_managed",
-            message="Accounts and live sessions at this broker are not the gateway's to steer: a revoked device token "
-            "is refused over HTTP, and at the broker by you. For Mosquitto set mosquitto_password_file.",
+    Raises:
+        CertificateError: a file cannot be used.
+    """
+    http = mqtt = None
+    if settings.http_cert_file and settings.http_key_file:
+        asked = settings.http_client_ca_file
+        http = ServerCertificate(
+            "http", Files(settings.http_cert_file, settings.http_key_file, asked, client_required=False)
         )
-        return NoAccess()
-    own = {name: own_entry(password, None) for name, password in accounts.passwords.items()}
-    if url.username is not None and url.password is not None:
-        known = kept_entries(settings.mosquitto_password_file).get(url.username)
-        own[url.username] = own_entry(url.password.get_secret_value(), known)
-    file = PasswordFile(settings.mosquitto_password_file, pid_file=settings.mosquitto_pid_file, fixed=own)
-    return MosquittoAccess(file, store)
-
-
-def _advertised(settings: Settings, upstream: link.Address) -> tuple[Address, bool]:
-    tls = settings.mqtt_tls_advertise
-    address = settings.mqtt_advertise or Address(upstream.host, upstream.port)
-    return address, upstream.tls is not None if tls is None else tls
+    if settings.mqtt_cert_file and settings.mqtt_key_file:
+        files = Files(settings.mqtt_cert_file, settings.mqtt_key_file, settings.mqtt_client_ca_file)
+        mqtt = ServerCertificate("mqtt", files)
+    return http, mqtt
 
 
 @asynccontextmanager

@@ -643,6 +643,14 @@ class OutboxDepth(Outbound):
     oldest_seconds: int
 
 
+class ListenerCertificate(Outbound):
+    """What a listener with TLS shows its clients: ``http`` or ``mqtt``."""
+
+    listener: str
+    expires_at: str
+    error: str | None
+
+
 class Readiness(Outbound):
     """Whether the gateway can do all of its work now, and the facts behind that."""
 
@@ -650,3 +658,4 @@ class Readiness(Outbound):
     broker: BrokerLink
     access: BrokerAccess
     outbox: OutboxDepth
+    certificates: list[ListenerCertificate]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.broker.keeper import Keeper
+from gateway.certificates import ServerCertificate
 from gateway.mqtt.connection import Connection
 from gateway.store import Store, outbox
 
@@ -12,10 +13,13 @@ from gateway.store import Store, outbox
 class Readiness:
     """Asks each part how it is."""
 
-    def __init__(self, store: Store, connection: Connection, keeper: Keeper) -> None:
+    def __init__(
+        self, store: Store, connection: Connection, keeper: Keeper, certificates: tuple[ServerCertificate, ...] = ()
+    ) -> None:
         self._store = store
         self._connection = connection
         self._keeper = keeper
+        self._certificates = certificates
 
     async def report(self) -> dict[str, Any]:
         """``ready`` and the facts behind it; ages in seconds.
@@ -26,8 +30,9 @@ class Readiness:
         depth, oldest = await self._store.read(outbox.depth)
         link = self._connection.status
         told = self._keeper.last_error is None
+        valid = not any(each.expired for each in self._certificates)
         return {
-            "ready": link.connected and link.reconciled and told,
+            "ready": link.connected and link.reconciled and told and valid,
             "broker": {
                 "connected": link.connected,
                 "reconciled": link.reconciled,
@@ -39,4 +44,5 @@ class Readiness:
                 "depth": depth,
                 "oldest_seconds": 0 if oldest is None else max(0, self._store.context.clock() - oldest) // 1000,
             },
+            "certificates": [each.report() for each in self._certificates],
         }

@@ -17,7 +17,7 @@ from gateway.addresses import Address, BrokerUrl, masked_url
 from gateway.errors import GatewayError
 from gateway.redaction import redact
 from gateway.settings_model import ConflictingSettingsError, Settings
-from gateway.settings_types import EMBEDDED, Form
+from gateway.settings_types import DIRECTORY, EMBEDDED, FILE, Form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,9 +30,11 @@ __all__ = ["Address", "BrokerUrl", "Loaded", "Settings", "SettingsError", "load"
 CONFIG_NAME: Final = "gateway.toml"
 PREFIX: Final = "GATEWAY_"
 CONFIG_VARIABLE: Final = "GATEWAY_CONFIG"
-NOT_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "GATEWAY_URL", "GATEWAY_API_KEY"})
+NOT_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "GATEWAY_URL", "GATEWAY_API_KEY", "GATEWAY_CA_FILE"})
 FIELDS: Final[Mapping[str, FieldInfo]] = Settings.model_fields
-_PATHS: Final = frozenset({"data_dir", "broker_ca_file", "mosquitto_password_file", "mosquitto_pid_file"})
+_PATHS: Final = frozenset(
+    name for name, field in FIELDS.items() if any(item in (DIRECTORY, FILE) for item in field.metadata)
+)
 
 
 class SettingsError(GatewayError):

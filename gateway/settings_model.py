@@ -36,6 +36,7 @@ BROKER: Final = "The broker"
 PRESENCE: Final = "Devices and presence"
 KEPT: Final = "What is kept"
 LIMITS: Final = "Limits and pace"
+TLS: Final = "TLS"
 MOSQUITTO: Final = "Mosquitto beside the gateway"
 RUNNING: Final = "Running"
 
@@ -67,7 +68,28 @@ class Settings(BaseModel):
     insecure_listen: YesNo = _setting(
         PLACE,
         False,  # noqa: FBT003 - the default of a yes-or-no setting
-        "Listen beyond this machine although nothing is encrypted: keys and device tokens can be read on the network.",
+        "Listen beyond this machine without TLS: keys and device tokens can then be read on the network.",
+    )
+
+    http_cert_file: File = _setting(
+        TLS, None, "PEM file with the certificate chain of the HTTP API, which makes it HTTPS; none: no TLS."
+    )
+    http_key_file: File = _setting(TLS, None, "PEM file with the key of http_cert_file, without a password.")
+    http_client_ca_file: File = _setting(
+        TLS,
+        None,
+        "PEM file of the authority that signs device certificates: devices then need one over HTTPS as well as their "
+        "token, its CN their id. API keys need none.",
+    )
+    mqtt_cert_file: File = _setting(
+        TLS, None, "PEM file with the certificate chain of the embedded broker, which makes it MQTTS; none: no TLS."
+    )
+    mqtt_key_file: File = _setting(TLS, None, "PEM file with the key of mqtt_cert_file, without a password.")
+    mqtt_client_ca_file: File = _setting(
+        TLS,
+        None,
+        "PEM file of the authority that signs device certificates: devices then need one at the embedded broker as "
+        "well as their token, its CN their id.",
     )
 
     broker: Broker = _setting(
@@ -76,6 +98,10 @@ class Settings(BaseModel):
     broker_ca_file: File = _setting(
         BROKER, None, "PEM file of the authority that signed the broker's certificate; none: the system's authorities."
     )
+    broker_cert_file: File = _setting(
+        BROKER, None, "PEM file with the certificate that the gateway shows the broker, where that asks for one."
+    )
+    broker_key_file: File = _setting(BROKER, None, "PEM file with the key of broker_cert_file, without a password.")
     mqtt_version: MqttVersion = _setting(
         BROKER, "auto", "MQTT version towards the broker; auto: 5 where the broker speaks it, else 3.1.1."
     )
@@ -163,13 +189,16 @@ class Settings(BaseModel):
 
 def _refuse_open_listeners(settings: Settings) -> None:
     """Keys and tokens must not cross a network in the clear unless somebody said so."""
-    listeners = {"http": settings.http} | ({"mqtt": settings.mqtt} if settings.embedded else {})
-    for name, address in listeners.items():
-        if not address.is_loopback and not settings.insecure_listen:
+    listeners = {"http": (settings.http, settings.http_cert_file)}
+    if settings.embedded:
+        listeners["mqtt"] = (settings.mqtt, settings.mqtt_cert_file)
+    for name, (address, certificate) in listeners.items():
+        if not address.is_loopback and certificate is None and not settings.insecure_listen:
             raise ConflictingSettingsError(
                 name,
                 "should be a loopback address such as 127.0.0.1, since other machines would reach it without TLS; "
-                "set insecure_listen (--insecure-listen) if that network may see keys and device tokens",
+                f"set {name}_cert_file and {name}_key_file (docs/tls.md), or insecure_listen (--insecure-listen) if "
+                "that network may see keys and device tokens",
             )
 
 
@@ -178,6 +207,11 @@ def _refuse_contradictions(settings: Settings) -> None:
     tls = isinstance(settings.broker, BrokerUrl) and settings.broker.tls
     contradictions = {
         "broker_ca_file": (settings.broker_ca_file and not tls, "needs a broker with an mqtts:// URL"),
+        "broker_cert_file": (settings.broker_cert_file and not tls, "needs a broker with an mqtts:// URL"),
+        "mqtt_cert_file": (
+            settings.mqtt_cert_file and not settings.embedded,
+            "is the embedded broker's: give it to yours itself",
+        ),
         "mqtt_version": (
             settings.embedded and settings.mqtt_version == "5",
             "should be auto or 3.1.1 (embedded broker)",
@@ -194,3 +228,14 @@ def _refuse_contradictions(settings: Settings) -> None:
     for name, (contradicts, message) in contradictions.items():
         if contradicts:
             raise ConflictingSettingsError(name, message)
+    _refuse_half_certificates(settings)
+
+
+def _refuse_half_certificates(settings: Settings) -> None:
+    """A certificate and its key come together, and an authority for clients needs them."""
+    for name in ("http", "mqtt", "broker"):
+        needs = {"cert_file": "key_file", "key_file": "cert_file", "client_ca_file": "cert_file"}
+        for ending, other in needs.items():
+            given, needed = getattr(settings, f"{name}_{ending}", None), getattr(settings, f"{name}_{other}")
+            if given and not needed:
+                raise ConflictingSettingsError(f"{name}_{ending}", f"needs {name}_{other} as well")

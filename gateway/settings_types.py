@@ -104,12 +104,14 @@ def _as_text(value: object) -> object:
     return str(value).lower() if isinstance(value, str | int) else value
 
 
+DIRECTORY: Final = Form("DIR")
+FILE: Final = Form("FILE|none")
 _AS_TEXT: Final = PlainSerializer(str, when_used="json-unless-none")  # a broker's password is masked by its str
 HostPort = Annotated[Address, PlainValidator(_address), _AS_TEXT, Form("HOST:PORT")]
 Reachable = Annotated[Address | None, PlainValidator(_reachable), _AS_TEXT, Form("HOST:PORT|none")]
 Broker = Annotated[BrokerUrl | Literal["embedded"], PlainValidator(_broker), _AS_TEXT, Form("embedded|URL")]
-Directory = Annotated[Path, BeforeValidator(_path), Form("DIR")]
-File = Annotated[Path | None, BeforeValidator(_maybe_path), Form("FILE|none")]
+Directory = Annotated[Path, BeforeValidator(_path), DIRECTORY]
+File = Annotated[Path | None, BeforeValidator(_maybe_path), FILE]
 TopicPrefix = Annotated[str, PlainValidator(_prefix), Form("PREFIX/")]
 GatewayId = Annotated[str | None, PlainValidator(_gateway_id), Form("ID|none")]
 Models = Annotated[tuple[str, ...], BeforeValidator(_models), Form("NAME,NAME")]

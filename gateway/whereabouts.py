@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -11,21 +12,29 @@ from gateway.addresses import Address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 FILE_NAME: Final = "gateway.url"
 
 
 @dataclass(frozen=True)
 class Whereabouts:
-    """The base URL of the HTTP API, and the broker that devices are told."""
+    """The base URL of the HTTP API, and the broker that devices are told.
+
+    ``certificate`` is the file of the one that HTTPS shows: who may read the data directory needs no authority to know
+    the gateway by it. ``inner`` is where the embedded broker takes the gateway's own clients, when others need TLS.
+    """
 
     http_url: str
     broker: Address
     tls: bool
+    certificate: Path | None = None
+    inner: Address | None = None
 
     def __str__(self) -> str:
-        return f"{self.http_url}\n{'mqtts' if self.tls else 'mqtt'}://{self.broker}\n"
+        lines = [self.http_url, f"{'mqtts' if self.tls else 'mqtt'}://{self.broker}"]
+        lines += [f"certificate {self.certificate}"] if self.certificate else []
+        lines += [f"inner {self.inner}"] if self.inner else []
+        return "\n".join(lines) + "\n"
 
 
 @contextlib.contextmanager
@@ -44,7 +53,13 @@ def published(data_dir: Path, whereabouts: Whereabouts) -> Iterator[None]:
 def read(data_dir: Path) -> Whereabouts | None:
     """What the file says; ``None`` when no gateway runs, or when it cannot be read."""
     with contextlib.suppress(OSError, ValueError):
-        http_url, broker = (data_dir / FILE_NAME).read_text(encoding="utf-8").split()
-        parts = urlsplit(broker)
-        return Whereabouts(http_url, Address.parse(parts.netloc), parts.scheme == "mqtts")
+        http_url, broker, *others = (data_dir / FILE_NAME).read_text(encoding="utf-8").splitlines()
+        parts, more = urlsplit(broker), dict(line.split(" ", 1) for line in others)
+        return Whereabouts(
+            http_url,
+            Address.parse(parts.netloc),
+            parts.scheme == "mqtts",
+            Path(more["certificate"]) if "certificate" in more else None,
+            Address.parse(more["inner"]) if "inner" in more else None,
+        )
     return None

@@ -246,7 +246,40 @@ def test_listening_beyond_loopback_needs_a_word(name: str, address: str) -> None
     (problem,) = problems({name: address})
     assert problem.startswith(f"{name}: '{address}' (from option --{name}) should be a loopback address")
     assert "--insecure-listen" in problem
+    assert f"{name}_cert_file" in problem
     load({name: address, "insecure_listen": True}, {})
+    load({name: address, f"{name}_cert_file": "c.pem", f"{name}_key_file": "k.pem"}, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"http_cert_file": "c"}, "http_cert_file: 'c' (from option --http-cert-file) needs http_key_file as well"),
+        ({"mqtt_key_file": "k"}, "mqtt_key_file: 'k' (from option --mqtt-key-file) needs mqtt_cert_file as well"),
+        (
+            {"http_client_ca_file": "a"},
+            "http_client_ca_file: 'a' (from option --http-client-ca-file) needs http_cert_file as well",
+        ),
+        (
+            {"broker_cert_file": "c", "broker_key_file": "k"},
+            "broker_cert_file: 'c' (from option --broker-cert-file) needs a broker with an mqtts:// URL",
+        ),
+        (
+            {"broker": "mqtt://b", "mqtt_cert_file": "c", "mqtt_key_file": "k"},
+            "mqtt_cert_file: 'c' (from option --mqtt-cert-file) is the embedded broker's: give it to yours itself",
+        ),
+    ],
+)
+def test_half_a_certificate_is_refused(given: dict[str, object], says: str) -> None:
+    """A certificate without its key, one that nobody would show, an authority whom nobody asks."""
+    assert problems(given) == [says]
+
+
+def test_paths_in_a_file_start_at_its_folder() -> None:
+    """All that are paths: the certificates too."""
+    file = toml('http_cert_file = "tls/c.pem"\nhttp_key_file = "/etc/k.pem"')
+    settings = load({}, {}, file).settings
+    assert (settings.http_cert_file, settings.http_key_file) == (file.parent / "tls/c.pem", Path("/etc/k.pem"))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "127.9.9.9:80", "[::1]:80", "localhost:80"])

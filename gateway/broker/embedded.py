@@ -13,6 +13,7 @@ import structlog
 from gateway.broker.embedded_admission import Authenticate, Listener
 from gateway.broker.embedded_guard import GuardedBroker
 from gateway.broker.embedded_session import Identity, Limits
+from gateway.certificates import ServerCertificate
 
 __all__ = ["Authenticate", "EmbeddedBroker", "Identity", "Limits"]
 
@@ -26,9 +27,10 @@ class EmbeddedBroker:
     """An MQTT 3.1.1 broker that runs for as long as it is entered. Its state is in memory and ends with it.
 
     `host` is where it listens (loopback by default), `port` 0 picks a free one. `authenticate` is asked at each CONNECT
-    with user name and password; anonymous clients are refused before. `prefix` stands before every topic of the
-    contract. A packet above `max_packet_bytes`, and a socket that has not said CONNECT within `connect_timeout`
-    seconds, are closed. Entering raises OSError when it cannot listen there.
+    with user name and password; anonymous clients are refused before. With a `certificate` all but the gateway itself
+    have to come by TLS. `prefix` stands before every topic of the contract. A packet above `max_packet_bytes`, and a
+    socket that has not said CONNECT within `connect_timeout` seconds, are closed. Entering raises OSError when it
+    cannot listen there.
     """
 
     def __init__(
@@ -38,11 +40,12 @@ class EmbeddedBroker:
         port: int = 0,
         authenticate: Authenticate,
         prefix: str = "",
+        certificate: ServerCertificate | None = None,
         max_packet_bytes: int = 131_072,
         connect_timeout: float = 10.0,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._listener = Listener(host, port, authenticate, max_packet_bytes, connect_timeout)
+        self._listener = Listener(host, port, authenticate, max_packet_bytes, connect_timeout, certificate)
         self._prefix = prefix
         self._limits = limits
         self._broker: GuardedBroker | None = None
@@ -71,6 +74,11 @@ class EmbeddedBroker:
     def port(self) -> int:
         """The port it listens on: the one that was picked, when 0 was asked for."""
         return self._running.port
+
+    @property
+    def inner_port(self) -> int | None:
+        """Where on loopback the gateway itself comes in without TLS; ``None`` when there is no TLS."""
+        return self._running.inner_port
 
     def sessions(self) -> dict[str, Identity]:
         """Who is connected, by session name.

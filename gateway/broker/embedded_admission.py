@@ -23,6 +23,7 @@ from gateway import ids
 from gateway.broker.access import Action, Role, is_name, may
 from gateway.broker.embedded_session import Connection, Identity
 from gateway.broker.embedded_wire import MalformedPacketError, UnsupportedProtocolError, read_connect, will_of
+from gateway.certificates import ServerCertificate
 
 Authenticate = Callable[[str, str | None, str | None], Awaitable[Identity | None]]
 """(client id, user name, password) to who that is; None refuses. It raises nothing; if it did, that would refuse."""
@@ -34,13 +35,17 @@ _LOGGED_OF_SECRETS: Final = 12
 
 @dataclass(frozen=True)
 class Listener:
-    """Where the broker listens, whom it asks about a client, and what it takes from one."""
+    """Where the broker listens, whom it asks about a client, and what it takes from one.
+
+    With a ``certificate`` it speaks TLS there, and the gateway's own clients come in by a door of their own.
+    """
 
     host: str
     port: int
     authenticate: Authenticate
     max_packet_bytes: int
     connect_seconds: float
+    certificate: ServerCertificate | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ class Admission:
             raise _RefusedError(NOT_AUTHORIZED)
         with self._knock(client_id, connection):
             identity = await self._listener.authenticate(client_id, connect.username, connect.password)
-        if identity is None or not is_name(identity.username) or not self._may_leave(identity, connect):
+        known = identity is not None and is_name(identity.username) and self._may_come_so(identity, connection)
+        if identity is None or not known or not self._may_leave(identity, connect):
             log.info("broker.connect_refused", client_id=_loggable(client_id), username=_loggable(connect.username))
             raise _RefusedError(NOT_AUTHORIZED)
         key = self._session_key(identity, client_id, is_clean=connect.clean_session_flag)
@@ -113,6 +119,15 @@ class Admission:
             log.warning("broker.sessions_full")
             raise _RefusedError(SERVER_UNAVAILABLE)
         return key
+
+    def _may_come_so(self, identity: Identity, connection: Connection) -> bool:
+        """A device needs TLS where others do, and its own certificate where devices have one."""
+        if identity.token_id is None:
+            return True
+        if connection.is_inner:
+            return False
+        certificate = self._listener.certificate
+        return certificate is None or not certificate.asks_clients or connection.peer_name == identity.username
 
     def _may_leave(self, identity: Identity, connect: ConnectPacket) -> bool:
         will = will_of(connect)

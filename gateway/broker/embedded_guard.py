@@ -4,6 +4,8 @@ docs/embedded-broker.md lists the defects of amqtt as it comes and where each on
 """
 
 import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -20,10 +22,13 @@ from gateway.broker.embedded_wire import LenientReader, MalformedPacketError, Pa
 log = structlog.get_logger()
 
 _LISTENER: Final = "default"
+_INNER: Final = "inner"
+_LOOPBACK: Final = "127.0.0.1"
 _KEEPALIVE_GRACE: Final = 1.5
 _ACCEPT_QUEUE: Final = 1_024
 _TURN: Final = 32
 _STOP_SECONDS: Final = 2.0
+_Accepted = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class GuardedBroker(RoutingBroker):
@@ -38,7 +43,15 @@ class GuardedBroker(RoutingBroker):
     @property
     def port(self) -> int:
         """The port it listens on; there once it has been started."""
-        return int(self._servers[_LISTENER].instance.sockets[0].getsockname()[1])
+        return self._port_of(_LISTENER)
+
+    @property
+    def inner_port(self) -> int | None:
+        """The port on loopback by which the gateway itself comes in; ``None`` when it takes the one of all."""
+        return self._port_of(_INNER) if _INNER in self._servers else None
+
+    def _port_of(self, listener: str) -> int:
+        return int(self._servers[listener].instance.sockets[0].getsockname()[1])
 
     def live_sessions(self) -> dict[str, Identity]:
         """Who is connected, by session name."""
@@ -79,22 +92,37 @@ class GuardedBroker(RoutingBroker):
 
     async def open(self) -> None:
         """Bind and serve. Raises OSError when it cannot listen there."""
+        certificate = self._listener.certificate
+        context = None if certificate is None else certificate.context
+        await self._bind(_LISTENER, self._accepted, self._listener.host, self._listener.port, context)
+        if context is not None:
+            await self._bind(_INNER, self._accepted_inside, _LOOPBACK, 0, None)
+        await self.start()
+
+    async def _bind(self, name: str, accepted: _Accepted, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.StreamReaderProtocol:
-            return asyncio.StreamReaderProtocol(LenientReader(loop=loop), self._accepted, loop=loop)
+            return asyncio.StreamReaderProtocol(LenientReader(loop=loop), accepted, loop=loop)
 
-        where = self._listener.host, self._listener.port
-        server = await loop.create_server(protocol, *where, backlog=_ACCEPT_QUEUE, start_serving=False)
-        self._servers[_LISTENER] = Server(_LISTENER, server)
-        await self.start()
+        patience = None if tls is None else self._listener.connect_seconds
+        server = await loop.create_server(
+            protocol, host, port, backlog=_ACCEPT_QUEUE, start_serving=False, ssl=tls, ssl_handshake_timeout=patience
+        )
+        self._servers[name] = Server(name, server)
 
     async def _start_listeners(self) -> None:
         """Called by amqtt's `start`, which would hide why it could not listen."""
-        await self._servers[_LISTENER].instance.start_serving()
+        for server in self._servers.values():
+            await server.instance.start_serving()
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(reader, writer)
+        await self._welcome(Connection(reader, writer))
+
+    async def _accepted_inside(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._welcome(Connection(reader, writer, is_inner=True))
+
+    async def _welcome(self, connection: Connection) -> None:
         task = asyncio.current_task()
         if len(self._connections) >= self._limits.connections or task is None:
             log.warning("broker.connections_full", connections=len(self._connections))

@@ -14,6 +14,7 @@ from amqtt.session import OutgoingApplicationMessage, Session
 
 from gateway.broker.access import Role
 from gateway.broker.embedded_wire import Packet, Will, read_packet
+from gateway.certificates import common_name
 
 log = structlog.get_logger()
 
@@ -57,13 +58,20 @@ class Limits:
 class Connection:
     """One socket. Once `open` is False nothing that still comes from it counts."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_inner: bool = False) -> None:
         self.open = True
+        self.is_inner = is_inner
+        """Whether it came by the gateway's own door, which has no TLS."""
         self._reader = reader
         self._writer = writer
         self._deadline: asyncio.Timeout | None = None
         if sock := writer.get_extra_info("socket"):  # so that a dead client without a keepalive is noticed at last
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    @property
+    def peer_name(self) -> str | None:
+        """The common name of the certificate that the client showed, if it did."""
+        return common_name(self._writer.get_extra_info("peercert"))
 
     @property
     def reader(self) -> asyncio.StreamReader:

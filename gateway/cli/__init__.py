@@ -18,6 +18,7 @@ from gateway.cli.events import events_group
 from gateway.cli.keys import keys_group
 from gateway.cli.projects import projects_group
 from gateway.cli.serve import serve
+from gateway.cli.tls import tls_group
 from gateway.cli.version import version
 from gateway.errors import ConflictError, GatewayError
 from gateway.redaction import redact
@@ -48,6 +49,7 @@ Examples:
   gateway backup FILE                    copy the registry, also while it serves
   gateway config                         show what is set, and by what
   gateway doctor                         look for what is wrong, and say what to do
+  gateway tls init DIR                   make certificates, for a trial
 
 \b
 Exit codes:
@@ -78,6 +80,7 @@ for command in (
     restore,
     config,
     doctor,
+    tls_group,
     demo,
     completion,
     version,

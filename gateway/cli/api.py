@@ -7,6 +7,7 @@ import functools
 import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +20,7 @@ from gateway.errors import ConflictError, GatewayError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from ssl import SSLContext
 
     from gateway.settings import Loaded, Settings
 
@@ -27,6 +29,7 @@ Json = dict[str, Any]
 
 KEY_VARIABLE: Final = "GATEWAY_API_KEY"
 URL_VARIABLE: Final = "GATEWAY_URL"
+CA_VARIABLE: Final = "GATEWAY_CA_FILE"
 PAGE: Final = 100
 _SECONDS: Final = 60.0
 _SILENCE_SECONDS: Final = 45.0
@@ -129,6 +132,7 @@ class Place:
     settings: Settings
     url: str | None
     project: str | None
+    ca_file: Path | None = None
 
     def run(self, work: Callable[[Api], Awaitable[T]], *, device_id: str | None = None) -> T:
         """Do some work there. ``device_id`` says whose project is meant where several are at hand."""
@@ -150,25 +154,27 @@ class Place:
             async with in_process(self.settings, self.project, device_id) as client:
                 yield client
             return
-        url, key = remote
+        url, key, tls = remote
         headers = {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=_SECONDS) as client:
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=_SECONDS, verify=tls) as client:
             yield client
 
-    def _remote(self) -> tuple[str, str] | None:
-        """URL and key, if HTTP is the way: with a URL always, with a key where a gateway runs."""
+    def _remote(self) -> tuple[str, str, SSLContext | bool] | None:
+        """URL, key and whom to trust, if HTTP is the way: with a URL always, with a key where a gateway runs."""
         key, url = os.environ.get(KEY_VARIABLE), self.url
         if url is not None and not key:
             raise click.UsageError(f"With --url or {URL_VARIABLE}, {KEY_VARIABLE} has to hold an API key.")
         if not key:
             return None
         found = whereabouts.read(self.settings.data_dir)
+        by_data_dir = url is None
         url = url or (found.http_url if found else None)
         if url is None:
             return None
+        pinned = found.certificate if found and by_data_dir else None
         if self.project is not None:
             raise click.UsageError("Over HTTP the API key says which project: leave --project out.")
-        return _checked(url), key
+        return _checked(url), key, _trusting(self.ca_file, pinned)
 
 
 def _checked(url: str) -> str:
@@ -178,13 +184,29 @@ def _checked(url: str) -> str:
     return url.rstrip("/")
 
 
+def _trusting(authority: Path | None, pinned: Path | None) -> SSLContext | bool:
+    """Who may answer: whom this authority signed; or whose certificate the data directory names; or the usual."""
+    if authority is None and pinned is None:
+        return True
+    from gateway.certificates import client_context  # noqa: PLC0415 - cryptography, which is not needed before
+
+    return client_context(authority, pinned=None if authority else pinned)
+
+
 def with_gateway(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: gives a command ``place``, and the options that say where that is."""
 
     @functools.wraps(function)
-    def command(*, loaded: Loaded, url: str | None, project: str | None, **given: Any) -> Any:
-        return function(place=Place(loaded.settings, url, project), **given)
+    def command(*, loaded: Loaded, url: str | None, project: str | None, ca_file: Path | None, **given: Any) -> Any:
+        return function(place=Place(loaded.settings, url, project, ca_file), **given)
 
+    click.option(
+        "--ca-file",
+        envvar=CA_VARIABLE,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"PEM file with the authority of the gateway's certificate.  [default: {CA_VARIABLE}, or the system's]",
+    )(command)
     click.option(
         "--project", metavar="ID", help="Project to work in, id or name; none: that of the device, or the only one."
     )(command)

@@ -57,7 +57,7 @@ class DeviceId(click.ParamType[str]):
         try:
             given = ctx.params
             loaded = load({"data_dir": given.get("data_dir")}, os.environ, given.get("config"))
-            place = Place(loaded.settings, given.get("url"), given.get("project"))
+            place = Place(loaded.settings, given.get("url"), given.get("project"), given.get("ca_file"))
             found = place.run(lambda api: api.get(at("devices"), limit=PAGE))["data"]
         except (GatewayError, click.ClickException):
             return []

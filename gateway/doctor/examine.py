@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +15,9 @@ from urllib.parse import urlsplit
 from gateway import whereabouts
 from gateway.addresses import BrokerUrl
 from gateway.broker import probes
-from gateway.doctor import broker, installation
+from gateway.brokers import verified_by
+from gateway.certificates import CertificateError, client_context
+from gateway.doctor import broker, installation, tls
 from gateway.doctor.broker import Looking
 from gateway.doctor.findings import Area, Finding, Level
 from gateway.mqtt.probe import Target
@@ -39,20 +40,20 @@ _LOOK_SECONDS: Final = 0.5
 async def examine(loaded: Loaded, *, fix: bool) -> AsyncIterator[Finding]:
     """Look at everything; with ``fix`` have the running gateway put right what differs at the broker."""
     settings, directory = loaded.settings, loaded.settings.data_dir
-    for found in (
-        installation.settings(loaded),
-        installation.data_directory(directory),
-        installation.registry(directory),
-        installation.clock(),
-    ):
-        for finding in found:
-            yield finding
+    for finding in _at_rest(loaded):
+        yield finding
     pid, where = holder(directory), whereabouts.read(directory)
     running = pid is not None and where is not None
     for finding in installation.limits(pid, own_broker=settings.embedded, devices=_devices(directory)):
         yield finding
     yield await _alive(pid, where)
-    target = _target(settings, where)
+    try:
+        target = _target(settings, where)
+    except CertificateError as error:
+        yield tls.TLS.error("broker's authority", error.message, "See docs/tls.md.")
+        return
+    async for finding in tls.listener(settings):
+        yield finding
     if target is None:
         yield broker.BROKER.ok("reachable", "the gateway has a broker of its own, which runs when it does")
         return
@@ -69,6 +70,16 @@ async def examine(loaded: Loaded, *, fix: bool) -> AsyncIterator[Finding]:
             "that needs a running gateway, which lets the doctor in",
             "Start the gateway; it compares the broker with the registry at each connect.",
         )
+
+
+def _at_rest(loaded: Loaded) -> Iterator[Finding]:
+    """What can be seen whether a gateway runs or not."""
+    directory = loaded.settings.data_dir
+    yield from installation.settings(loaded)
+    yield from installation.data_directory(directory)
+    yield from installation.registry(directory)
+    yield from installation.clock()
+    yield from tls.certificates(loaded.settings)
 
 
 async def _inside(settings: Settings, target: Target, *, fix: bool) -> AsyncIterator[Finding]:
@@ -131,17 +142,16 @@ def _devices(directory: Path) -> int:
 
 def _target(settings: Settings, where: Whereabouts | None) -> Target | None:
     if isinstance(settings.broker, BrokerUrl):
-        tls = ssl.create_default_context(cafile=settings.broker_ca_file) if settings.broker.tls else None
-        return Target(settings.broker.address, tls)
-    return None if where is None else Target(where.broker)
+        return Target(settings.broker.address, verified_by(settings))
+    return None if where is None else Target(where.inner or where.broker)
 
 
 async def _alive(pid: int | None, where: Whereabouts | None) -> Finding:
     if pid is None or where is None:
         return GATEWAY.warning("running", "no gateway runs on this data directory", "Start it: gateway serve.")
     try:
-        report = await asyncio.to_thread(_ready, where.http_url)
-    except (OSError, ValueError) as error:
+        report = await asyncio.to_thread(_ready, where)
+    except (OSError, ValueError, CertificateError) as error:
         return GATEWAY.error(
             "running", f"process {pid} runs, and {where.http_url}/ready does not answer ({error})", "See its log."
         )
@@ -152,15 +162,18 @@ async def _alive(pid: int | None, where: Whereabouts | None) -> Finding:
     )
     if report["ready"]:
         return GATEWAY.ok("ready", says)
-    reasons = [str(each) for each in (link["error"], access["error"]) if each]
+    told = (link["error"], access["error"], *(each["error"] for each in report["certificates"]))
+    reasons = [str(each) for each in told if each]
     return GATEWAY.error("ready", f"it is not: {says}", "The reasons below say what to do.", *reasons)
 
 
-def _ready(url: str) -> dict[str, Any]:
+def _ready(where: Whereabouts) -> dict[str, Any]:
+    url = where.http_url
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"{url} is no address of a gateway")
+    pinned = client_context(None, pinned=where.certificate) if where.certificate else None
     try:
-        with urllib.request.urlopen(f"{url}/ready", timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - checked above
+        with urllib.request.urlopen(f"{url}/ready", timeout=ANSWER_SECONDS, context=pinned) as answer:  # noqa: S310
             report: dict[str, Any] = json.load(answer)
     except urllib.error.HTTPError as error:
         report = json.load(error)

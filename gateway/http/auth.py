@@ -7,8 +7,10 @@ import re
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from gateway import lifecycle
+from gateway.certificates import common_name
 from gateway.errors import InsufficientScopeError, NotFoundError, UnauthorizedError
 from gateway.http.operation import Access, ApiKey, Caller, DeviceToken
 from gateway.http.services import Services
@@ -16,6 +18,9 @@ from gateway.model import TokenState
 from gateway.store import View, keys, tokens
 
 ME: Final = "me"
+PEER: Final = "gateway.peer_certificate"
+"""Where the server puts, into the scope of a request, the certificate that the client showed, if any."""
+
 _BEARER: Final = re.compile(r"bearer +(?P<secret>[A-Za-z0-9_]{8,128})", re.IGNORECASE)
 _KEY_PREFIXES: Final = ("sk_live_", "sk_test_", "rk_live_", "rk_test_")
 _NOTED_EVERY_MS: Final = 60_000
@@ -42,6 +47,19 @@ async def authenticate(services: Services, headers: Headers) -> Caller:
     if caller is None:
         raise UnauthorizedError(_REVOKED)
     return caller
+
+
+def require_certificate(scope: Scope, caller: Caller) -> None:
+    """Have a device show, besides its token, the certificate that is made out to its id.
+
+    Raises:
+        UnauthorizedError: it showed none, or another's.
+    """
+    if isinstance(caller, DeviceToken) and common_name(scope.get(PEER)) != caller.id:
+        raise UnauthorizedError(
+            "This gateway asks devices for a certificate besides their token, with the device's id as its CN. Connect "
+            "with that certificate."
+        )
 
 
 def credential(headers: Headers) -> str:

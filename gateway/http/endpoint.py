@@ -155,6 +155,8 @@ async def _admit(parts: Parts, scope: Scope, facts: Facts) -> None:
 
 async def _identify(parts: Parts, scope: Scope, facts: Facts) -> Caller:
     caller = facts.caller = await parts.authenticate(parts.services, Headers(scope=scope))
+    if parts.services.device_certificates:
+        auth.require_certificate(scope, caller)
     facts.quota, exceeded = parts.limiter.take(caller.id)
     if exceeded is not None:
         raise exceeded

@@ -113,6 +113,7 @@ _READY: Final[dict[str, Any]] = {
     "broker": {"connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
     "access": {"managed_by": "mosquitto", "error": None},
     "outbox": {"depth": 0, "oldest_seconds": 0},
+    "certificates": [{"listener": "http", "expires_at": "2027-10-21T08:30:00.000Z", "error": None}],
 }
 
 

@@ -16,7 +16,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway import model
 from gateway.addresses import Address
+from gateway.certificates import ServerCertificate
 from gateway.errors import UnavailableError
+from gateway.http.auth import PEER
 from gateway.http.streaming import ABORT
 
 log = structlog.get_logger()
@@ -32,9 +34,9 @@ _CUT_SECONDS: Final = 0.2
 class HttpServer:
     """Serves ``app`` on ``host``, port ``port`` (0: one that the kernel picks) for as long as its block runs.
 
-    Leaving the block lets requests that are being worked on finish, for ``grace_seconds`` at most; connections that
-    only wait for another request are closed at once. ``stopping`` is called first, for answers without an end of
-    their own.
+    With a ``certificate`` it is HTTPS. Leaving the block lets requests that are being worked on finish, for
+    ``grace_seconds`` at most; connections that only wait for another request are closed at once. ``stopping`` is called
+    first, for answers without an end of their own.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class HttpServer:
         host: str,
         port: int,
         *,
+        certificate: ServerCertificate | None = None,
         grace_seconds: float = GRACE_SECONDS,
         stopping: Callable[[], None] = lambda: None,
     ) -> None:
         self._app = app
         self._wanted = Address(host, port)
+        self._certificate = certificate
         self._grace_seconds = grace_seconds
         self._stopping = stopping
 
@@ -59,7 +63,7 @@ class HttpServer:
         """
         self._socket = _listen(self._wanted)
         self.address = Address(*self._socket.getsockname()[:2])
-        self._server = _Server(_config(self._app))
+        self._server = _Server(_config(self._app, self._certificate))
         self._task = asyncio.create_task(self._server.serve([self._socket]), name="http")
         await self._server.up.wait()
         return self
@@ -78,7 +82,8 @@ class HttpServer:
     def url(self) -> str:
         """Where it can be reached from this machine."""
         loopback = "::1" if ":" in self.address.host else "127.0.0.1"
-        return f"http://{Address(loopback, self.address.port) if self.address.is_wildcard else self.address}"
+        scheme = "http" if self._certificate is None else "https"
+        return f"{scheme}://{Address(loopback, self.address.port) if self.address.is_wildcard else self.address}"
 
 
 def _listen(address: Address) -> socket.socket:
@@ -105,8 +110,8 @@ def _cannot_listen(address: Address, error: OSError) -> UnavailableError:
     )
 
 
-def _config(app: ASGIApp) -> uvicorn.Config:
-    return uvicorn.Config(
+def _config(app: ASGIApp, certificate: ServerCertificate | None) -> uvicorn.Config:
+    config = uvicorn.Config(
         app,
         http=_Protocol,
         ws="none",
@@ -119,6 +124,9 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         backlog=_BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
     )
+    config.load()
+    config.ssl = None if certificate is None else certificate.context  # uvicorn would make one, and never renew it
+    return config
 
 
 class _Server(uvicorn.Server):
@@ -187,6 +195,7 @@ class _Protocol(HttpToolsProtocol):
         self._in_head = True
         super().on_message_begin()
         self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[PEER] = self.transport.get_extra_info("peercert")  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         """A head is complete."""

@@ -44,6 +44,8 @@ class Services:
     max_body_bytes: int = 65_536
     rate_limit_per_minute: int = 600
     bind_broker_wait_seconds: float = 5.0
+    device_certificates: bool = False
+    """Whether devices have to show a certificate besides their token."""
     bells: Bells = field(default_factory=Bells)
     streams: Streams = field(default_factory=Streams)
     stream_heartbeat_seconds: float = 15.0

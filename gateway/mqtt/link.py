@@ -306,6 +306,7 @@ def _client(address: Address, client_id: str, will: tuple[str, bytes]) -> aiomqt
         clean_start=False if version_5 else mqtt.MQTT_CLEAN_START_FIRST_ONLY,
         properties=_connect_properties() if version_5 else None,
         tls_context=address.tls,
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],  # or small packets wait for each other's TCP ACK
         keepalive=address.keepalive_seconds,
         timeout=ANSWER_SECONDS,
     )

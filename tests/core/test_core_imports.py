@@ -12,9 +12,10 @@ LAYERS = (
     "addresses settings settings_model settings_types whereabouts",
     "store",
     "commands first_start grants heartbeats inbound lifecycle outbox sweeper upkeep watcher webhooks",
-    "metrics",
+    "authority certificates metrics",
     "scrape",
     "broker http mqtt outbound readiness",
+    "brokers",
     "app demo doctor",
     "cli __main__",
 )

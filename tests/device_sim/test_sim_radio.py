@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sim_certificates import Certificates, make_certificates
 from sim_stage import QUICK, Stage, a_stage, alive, occurrences
 from sim_support import API_KEY, GUARD_SECONDS, front_door, mosquitto, seeded, stop
+from support.certificates import make_authority, server_pair
 from support.wait import eventually
 
 from device_sim import GatewayApi, MemoryFlash, Options, SeededFaults, SimulatedDevice
 from device_sim.options import MqttVersion
+from gateway.authority import Authority
 
 
 @pytest.fixture
@@ -215,24 +216,22 @@ async def _hash(passwords: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """An authority and a server certificate for 127.0.0.1."""
-    return make_certificates(tmp_path_factory.mktemp("tls"))
+    return make_authority(tmp_path_factory.mktemp("tls"))
 
 
-async def test_tls(tmp_path: Path, certificates: Certificates) -> None:
+async def test_tls(tmp_path: Path, certificates: Authority) -> None:
     """With `mqtt.tls` the device speaks TLS, and trusts the authority that it was given and no other."""
-    extra = (
-        f"allow_anonymous true\ncafile {certificates.authority}\n"
-        f"certfile {certificates.certificate}\nkeyfile {certificates.key}"
-    )
+    pair = server_pair(certificates)
+    extra = f"allow_anonymous true\ncertfile {pair.certificate}\nkeyfile {pair.key}"
     async with (
         mosquitto(tmp_path, extra=extra) as broker,
         front_door(mqtt_port=broker.port) as door,
         GatewayApi(door.url, API_KEY) as api,
     ):
         door.tls = True
-        for ca_file, fact in ((str(certificates.authority), "online"), (None, "offline")):
+        for ca_file, fact in ((str(certificates.files.certificate), "online"), (None, "offline")):
             device = SimulatedDevice(
                 serial=f"SN-{fact}",
                 flash=MemoryFlash(),

@@ -10,7 +10,7 @@ from e2e_program import Program, run, script
 from support.ports import free_port
 
 _READY = re.compile(
-    r"HTTP  (?P<url>http://\S+)\n  MQTT  mqtts?://(?P<host>[\w.]+):(?P<port>\d+) .*\n  data ", re.MULTILINE
+    r"HTTP  (?P<url>https?://\S+)\n  MQTT  mqtts?://(?P<host>[\w.]+):(?P<port>\d+) .*\n  data ", re.MULTILINE
 )
 _TRIES = 10
 

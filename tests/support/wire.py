@@ -10,6 +10,7 @@ Only as much of a client as such a test needs: nothing is acknowledged, answered
 
 import asyncio
 import contextlib
+import ssl
 import struct
 from collections import deque
 from collections.abc import AsyncIterator
@@ -168,9 +169,9 @@ class Wire:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, host: str, port: int) -> AsyncIterator[Self]:
-        """A TCP connection on which nothing has been said; closed without DISCONNECT, so a will is sent."""
-        reader, writer = await asyncio.open_connection(host, port)
+    async def open(cls, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Self]:
+        """A connection on which nothing has been said; closed without DISCONNECT, so a will is sent."""
+        reader, writer = await asyncio.open_connection(host, port, ssl=tls)
         try:
             yield cls(reader, writer)
         finally:

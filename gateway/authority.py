@@ -1,0 +1,178 @@
+"""A certificate authority of one's own, for a trial or a closed site: ``gateway tls`` (docs/tls.md).
+
+Keys are ECDSA on P-256, which everything speaks. The authority's key lies beside what it signs and has no password:
+whoever can read it can be any server and any device of the site. A site that has an authority uses that one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from gateway.errors import InvalidRequestError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+AUTHORITY_DAYS: Final = 3_650
+CERTIFICATE_DAYS: Final = 397
+"""The longest that clients on phones and in browsers accept."""
+_BACKDATED: Final = dt.timedelta(hours=1)  # a device's clock may be a little behind
+_LONGEST_NAME: Final = 64  # of a common name (X.520)
+_SECRET_MODE: Final = 0o600
+_OPEN_MODE: Final = 0o644
+_ALL_USAGES: Final = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of a certificate (PEM) and its key (PEM, readable by its owner alone)."""
+
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """Signs certificates, with the key in ``directory``: ``ca.pem`` and ``ca.key``, made when neither is there."""
+
+    def __init__(self, directory: Path) -> None:
+        """Load it, or make it.
+
+        Raises:
+            UnavailableError: its files cannot be read or written, or one of the two is missing.
+        """
+        self.directory = directory
+        self.files = Pair(directory / "ca.pem", directory / "ca.key")
+        there = [file for file in (self.files.certificate, self.files.key) if file.exists()]
+        if len(there) == 1:
+            raise UnavailableError(
+                f"{there[0]} is there without its other half. Put that back, or take this away to begin anew; then all "
+                "who trust the old authority have to be told of the new one."
+            )
+        try:
+            if not there:
+                directory.mkdir(parents=True, exist_ok=True)
+                self._make()
+            self._certificate = x509.load_pem_x509_certificate(self.files.certificate.read_bytes())
+            key = serialization.load_pem_private_key(self.files.key.read_bytes(), None)
+        except (OSError, ValueError, TypeError) as error:
+            raise UnavailableError(f"The authority in {directory} cannot be used: {error}") from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise UnavailableError(f"{self.files.key} was not made by 'gateway tls': it should be an ECDSA key.")
+        self._key = key
+
+    def server(self, name: str, hosts: Iterable[str]) -> Pair:
+        """A certificate for a server that is reached by ``hosts``, names or IP addresses; the first is its CN."""
+        wanted = list(dict.fromkeys(hosts))
+        names = x509.SubjectAlternativeName([_host(each) for each in wanted])
+        return self._signed(name, wanted[0], ExtendedKeyUsageOID.SERVER_AUTH, names)
+
+    def client(self, common_name: str) -> Pair:
+        """A certificate by which this device (its id), or the gateway itself, shows who it is."""
+        return self._signed(common_name, common_name, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+
+    def _make(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name(f"device gateway authority {x509.random_serial_number():x}"[:_LONGEST_NAME])
+        certificate = (
+            _draft(name, name, key, AUTHORITY_DAYS)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        _write(self.files, certificate, key)
+
+    def _signed(
+        self, name: str, common_name: str, purpose: x509.ObjectIdentifier, hosts: x509.SubjectAlternativeName | None
+    ) -> Pair:
+        key = ec.generate_private_key(ec.SECP256R1())
+        draft = (
+            _draft(_name(common_name), self._certificate.subject, key, CERTIFICATE_DAYS)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage("digital_signature"), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        if hosts is not None:
+            draft = draft.add_extension(hosts, critical=False)
+        pair = Pair(self.directory / f"{name}.pem", self.directory / f"{name}.key")
+        _write(pair, draft.sign(self._key, hashes.SHA256()), key)
+        return pair
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(text)
+    except ValueError:
+        raise InvalidRequestError(f"{text!r} should be a host name in ASCII, or an IP address.") from None
+
+
+def _name(common_name: str) -> x509.Name:
+    if not 0 < len(common_name) <= _LONGEST_NAME:
+        raise InvalidRequestError(
+            f"{common_name!r} should have 1 to {_LONGEST_NAME} characters to be a certificate's CN."
+        )
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _usage(*allowed: str) -> x509.KeyUsage:
+    return x509.KeyUsage(**{usage: usage in allowed for usage in _ALL_USAGES})
+
+
+def _draft(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BACKDATED)
+        .not_valid_after(now + dt.timedelta(days=days))
+    )
+
+
+def _write(pair: Pair, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    """The key first: whoever sees the new certificate finds its key."""
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    try:
+        _replace(pair.key, secret, _SECRET_MODE)
+        _replace(pair.certificate, certificate.public_bytes(pem), _OPEN_MODE)
+    except OSError as error:
+        raise UnavailableError(f"{pair.certificate.parent} cannot be written ({error.strerror}).") from error
+
+
+def _replace(file: Path, content: bytes, mode: int) -> None:
+    draft = file.with_name(f".{file.name}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as target:
+        target.write(content)
+        os.fsync(target.fileno())
+    draft.replace(file)

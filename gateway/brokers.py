@@ -1,0 +1,141 @@
+"""Which broker the gateway works with, its own or one that runs already: how it comes in, and whom it steers there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import ssl
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from gateway.addresses import Address, BrokerUrl
+from gateway.broker.accounts import kept_entries, own_entry
+from gateway.broker.authentication import GATEWAY_USER, authenticator
+from gateway.broker.embedded import EmbeddedBroker
+from gateway.broker.keeper import Access, EmbeddedAccess, MosquittoAccess, NoAccess
+from gateway.broker.mosquitto import PasswordFile
+from gateway.broker.probes import ProbeAccounts
+from gateway.certificates import ServerCertificate, client_context
+from gateway.errors import UnavailableError
+from gateway.mqtt import link
+from gateway.settings import Settings
+from gateway.store import Store
+
+log = structlog.get_logger()
+
+_LOOPBACK: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Broker:
+    """The broker that was chosen: how the gateway comes in, whom it can let in or cut, where devices find it."""
+
+    upstream: link.Address
+    access: Access
+    advertised: Address
+    tls: bool
+
+
+async def broker_of(
+    settings: Settings,
+    store: Store,
+    accounts: ProbeAccounts,
+    certificate: ServerCertificate | None,
+    stack: AsyncExitStack,
+) -> Broker:
+    """The broker of these settings; one of our own runs until ``stack`` ends, with ``certificate`` if there is one.
+
+    Raises:
+        UnavailableError: it cannot listen, or a file for TLS cannot be used.
+    """
+    if isinstance(settings.broker, BrokerUrl):
+        upstream = _external(settings, settings.broker)
+        access = _external_access(settings, settings.broker, store, accounts)
+        return _advertised(settings, upstream, access, settings.broker.address, tls=upstream.tls is not None)
+    password = secrets.token_urlsafe(32)
+    broker = await _embedded(
+        EmbeddedBroker(
+            host=settings.mqtt.host,
+            port=settings.mqtt.port,
+            authenticate=authenticator(store, password, accounts),
+            prefix=settings.topic_prefix,
+            certificate=certificate,
+        ),
+        settings,
+        stack,
+    )
+    host = _LOOPBACK if settings.mqtt.is_wildcard else settings.mqtt.host
+    inside = (host, broker.port) if broker.inner_port is None else (_LOOPBACK, broker.inner_port)
+    upstream = link.Address(*inside, GATEWAY_USER, password, keepalive_seconds=settings.mqtt_keepalive_seconds)
+    outside = Address(host, broker.port)
+    return _advertised(settings, upstream, EmbeddedAccess(broker, store), outside, tls=certificate is not None)
+
+
+async def _embedded(broker: EmbeddedBroker, settings: Settings, stack: AsyncExitStack) -> EmbeddedBroker:
+    try:
+        return await stack.enter_async_context(broker)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UnavailableError(
+            f"The embedded broker cannot listen on {settings.mqtt} ({reason}). Stop what does, choose another with "
+            "--mqtt HOST:PORT, or let the gateway use the broker that runs there: --broker mqtt://USER:PASSWORD@HOST."
+        ) from error
+
+
+def verified_by(settings: Settings) -> ssl.SSLContext | None:
+    """How a broker that is not our own is verified, and what it is shown; ``None`` without TLS.
+
+    Raises:
+        CertificateError: a file cannot be used.
+    """
+    if not isinstance(settings.broker, BrokerUrl) or not settings.broker.tls:
+        return None
+    return client_context(settings.broker_ca_file, settings.broker_cert_file, settings.broker_key_file)
+
+
+def _external(settings: Settings, url: BrokerUrl) -> link.Address:
+    if not url.tls and not Address(url.address.host, url.address.port).is_loopback:
+        log.warning(
+            "broker.link_not_encrypted",
+            message="The gateway's own password, and all that devices say, cross the network to the broker in the "
+            "clear. Use mqtts:// (docs/tls.md).",
+        )
+    return link.Address(
+        url.address.host,
+        url.address.port,
+        url.username,
+        None if url.password is None else url.password.get_secret_value(),
+        tls=verified_by(settings),
+        version="3.1.1" if settings.mqtt_version == "3.1.1" else "5",
+        keepalive_seconds=settings.mqtt_keepalive_seconds,
+    )
+
+
+def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts: ProbeAccounts) -> Access:
+    if settings.mosquitto_password_file is None:
+        log.warning(
+            "broker.access_not_managed",
+            message="Accounts and live sessions at this broker are not the gateway's to steer: a revoked device token "
+            "is refused over HTTP, and at the broker by you. For Mosquitto set mosquitto_password_file.",
+        )
+        return NoAccess()
+    own = {name: own_entry(password, None) for name, password in accounts.passwords.items()}
+    if url.username is not None and url.password is not None:
+        known = kept_entries(settings.mosquitto_password_file).get(url.username)
+        own[url.username] = own_entry(url.password.get_secret_value(), known)
+    file = PasswordFile(settings.mosquitto_password_file, pid_file=settings.mosquitto_pid_file, fixed=own)
+    return MosquittoAccess(file, store)
+
+
+def _advertised(settings: Settings, upstream: link.Address, access: Access, at: Address, *, tls: bool) -> Broker:
+    if settings.embedded and settings.mqtt.is_wildcard and settings.mqtt_advertise is None:
+        log.warning(
+            "broker.not_advertised",
+            message=f"Devices that are bound are told to connect to {at}, which is this machine for this machine "
+            "alone. Say with mqtt_advertise by which name they reach it.",
+        )
+    told = settings.mqtt_tls_advertise
+    return Broker(upstream, access, settings.mqtt_advertise or at, tls if told is None else told)

@@ -15,12 +15,13 @@ from gateway.addresses import Address, BrokerUrl
 from gateway.broker.accounts import kept_entries, own_entry
 from gateway.broker.authentication import GATEWAY_USER, authenticator
 from gateway.broker.embedded import EmbeddedBroker
-from gateway.broker.keeper import Access, EmbeddedAccess, MosquittoAccess, NoAccess
+from gateway.broker.keeper import NOT_SIGNALLED, Access, EmbeddedAccess, MosquittoAccess, NoAccess
 from gateway.broker.mosquitto import PasswordFile
 from gateway.broker.probes import ProbeAccounts
 from gateway.certificates import ServerCertificate, client_context
 from gateway.errors import UnavailableError
 from gateway.mqtt import link
+from gateway.mqtt.probe import Target
 from gateway.settings import Settings
 from gateway.store import Store
 
@@ -116,18 +117,16 @@ def _external(settings: Settings, url: BrokerUrl) -> link.Address:
 
 def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts: ProbeAccounts) -> Access:
     if settings.mosquitto_password_file is None:
-        log.warning(
-            "broker.access_not_managed",
-            message="Accounts and live sessions at this broker are not the gateway's to steer: a revoked device token "
-            "is refused over HTTP, and at the broker by you. For Mosquitto set mosquitto_password_file.",
-        )
+        log.warning("broker.access_not_managed", message=NoAccess.caution)
         return NoAccess()
     own = {name: own_entry(password, None) for name, password in accounts.passwords.items()}
     if url.username is not None and url.password is not None:
         known = kept_entries(settings.mosquitto_password_file).get(url.username)
         own[url.username] = own_entry(url.password.get_secret_value(), known)
     file = PasswordFile(settings.mosquitto_password_file, pid_file=settings.mosquitto_pid_file, fixed=own)
-    return MosquittoAccess(file, store)
+    if settings.mosquitto_pid_file is None:
+        log.warning("broker.not_signalled", message=NOT_SIGNALLED)
+    return MosquittoAccess(file, store, Target(url.address, verified_by(settings)))
 
 
 def _advertised(settings: Settings, upstream: link.Address, access: Access, at: Address, *, tls: bool) -> Broker:

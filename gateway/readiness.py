@@ -39,7 +39,10 @@ class Readiness:
                 "mqtt_version": link.version,
                 "error": link.last_error,
             },
-            "access": {"managed_by": self._keeper.access.name, "error": self._keeper.last_error},
+            "access": {
+                "managed_by": self._keeper.access.name,
+                "error": self._keeper.last_error or self._keeper.access.caution,
+            },
             "outbox": {
                 "depth": depth,
                 "oldest_seconds": 0 if oldest is None else max(0, self._store.context.clock() - oldest) // 1000,

@@ -15,13 +15,19 @@ import structlog
 from gateway.broker.accounts import kept_entries
 from gateway.broker.embedded import EmbeddedBroker
 from gateway.broker.mosquitto import PasswordFile
-from gateway.errors import GatewayError
+from gateway.broker.sentinel import Sentinel
+from gateway.errors import GatewayError, UnavailableError
+from gateway.mqtt.probe import ProbeError, Target
 from gateway.outbox import Bells
 from gateway.store import Row, Store, View, tokens
 from gateway.store import outbox as sql
 
 log = structlog.get_logger()
 
+NOT_SIGNALLED: Final = (
+    "The gateway writes mosquitto_password_file, and nobody tells Mosquitto to read it: a revoked token opens the "
+    "broker, and a new one does not, until somebody sends it SIGHUP. Set mosquitto_pid_file."
+)
 BATCH: Final = 1_000
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 10.0
@@ -31,6 +37,10 @@ class Access(Protocol):
     """What the gateway can do about who may connect."""
 
     name: str
+
+    @property
+    def caution(self) -> str | None:
+        """What it cannot do although all is well; ``None`` when it can do everything."""
 
     async def sync(self, devices: Sequence[Row]) -> None:
         """Bring the access of these devices in step with the registry; none at the start means all.
@@ -44,6 +54,7 @@ class EmbeddedAccess:
     """The embedded broker asks the registry at each CONNECT, so that only live sessions have to be looked at."""
 
     name = "embedded"
+    caution = None
 
     def __init__(self, broker: EmbeddedBroker, store: Store) -> None:
         self._broker = broker
@@ -63,32 +74,52 @@ class MosquittoAccess:
     """Mosquitto reads a password file; clients whose entry is gone or changed are cut when it does.
 
     ``file.fixed`` are the gateway's own accounts at the broker. Accounts that an operator adds to the file, or takes
-    out of it, stay as the operator left them.
+    out of it, stay as the operator left them. Without a pid file somebody else has to have the broker read it.
     """
 
     name = "mosquitto"
 
-    def __init__(self, file: PasswordFile, store: Store) -> None:
+    def __init__(self, file: PasswordFile, store: Store, target: Target) -> None:
         self._file = file
         self._own = dict(file.fixed)
         self._store = store
+        self._sentinel = None if file.pid_file is None else Sentinel(file, target)
+        self.caution = None if self._sentinel else NOT_SIGNALLED
+
+    async def write(self) -> None:
+        """Make the file say what the registry says.
+
+        Raises:
+            PasswordFileError: it cannot be written.
+        """
+        entries = await self._store.read(tokens.broker_entries)
+        own = self._own | (self._sentinel.account() if self._sentinel else {})
+        await asyncio.to_thread(self._write, entries, own)
 
     async def sync(self, devices: Sequence[Row]) -> None:  # noqa: ARG002 - the file says it for all
-        """Write the file from the registry and have the broker read it."""
-        entries = await self._store.read(tokens.broker_entries)
-        await asyncio.to_thread(self._apply, entries)
+        """Write the file from the registry, and return when the broker goes by it."""
+        await self.write()
+        if self._sentinel is None:
+            return
+        try:
+            await self._sentinel.taken_up()
+        except ProbeError as error:
+            raise UnavailableError(f"Mosquitto has not taken up the password file yet: {error}") from error
 
-    def _apply(self, entries: list[tuple[str, str]]) -> None:
-        self._file.fixed = kept_entries(self._file.path) | self._own
-        # Told even when the file is right: a try before this one may have written it and failed to tell the broker.
+    def _write(self, entries: list[tuple[str, str]], own: dict[str, str]) -> None:
+        self._file.fixed = kept_entries(self._file.path) | own
         self._file.write(entries)
-        self._file.reload()
 
 
 class NoAccess:
     """A broker whose accounts are somebody else's: the gateway can refuse over HTTP, and not cut anybody off."""
 
     name = "none"
+    caution = (
+        "Accounts and live sessions at this broker are not the gateway's to steer: what revokes a device token, and "
+        "cuts its session, is you. For Mosquitto set mosquitto_password_file; others can ask the gateway "
+        "(docs/other-brokers.md)."
+    )
 
     async def sync(self, devices: Sequence[Row]) -> None:
         """Say what somebody else has to do."""

@@ -160,6 +160,8 @@ async def _alive(pid: int | None, where: Whereabouts | None) -> Finding:
         f"process {pid} at {where.http_url}; MQTT {link['mqtt_version'] or '-'}, "
         f"access managed by {access['managed_by']}, outbox {outbox['depth']}"
     )
+    if report["ready"] and access["error"]:
+        return GATEWAY.warning("ready", says, str(access["error"]))
     if report["ready"]:
         return GATEWAY.ok("ready", says)
     told = (link["error"], access["error"], *(each["error"] for each in report["certificates"]))

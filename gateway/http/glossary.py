@@ -99,7 +99,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "webhook_id": "The id of the webhook.",
     "AckError.code": "Of the firmware's own, such as `stale_generation`.",
     "AckError.message": "For people.",
-    "BrokerAccess.error": "Why accounts are not in step at the moment; null when they are.",
+    "BrokerAccess.error": "Why accounts are not in step now, or what the gateway cannot do about them; else null.",
     "BrokerAccess.managed_by": "`embedded`, `mosquitto`, or `none`: accounts at the broker are yours to steer.",
     "BoundDevice.id": "`dev_…`; ids sort by time.",
     "BrokerLink.connected": "Whether there is a session with the broker.",

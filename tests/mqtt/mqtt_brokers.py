@@ -6,6 +6,7 @@ from typing import Self
 
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 
+from gateway.addresses import Address
 from gateway.broker.access import Role
 from gateway.broker.accounts import kept_entries, own_entry
 from gateway.broker.authentication import authenticator
@@ -13,6 +14,7 @@ from gateway.broker.embedded import EmbeddedBroker, Identity
 from gateway.broker.keeper import Access, EmbeddedAccess, MosquittoAccess
 from gateway.broker.mosquitto import PasswordFile
 from gateway.broker.probes import ProbeAccounts
+from gateway.mqtt.probe import Target
 from gateway.store import Store
 
 ADMIN_PASSWORD = "admin-password"
@@ -66,7 +68,8 @@ class External:
         """The password file, kept by the gateway."""
         file = self.mosquitto.password_file
         own = {"gateway": own_entry(GATEWAY_PASSWORD, kept_entries(file).get("gateway"))}
-        return MosquittoAccess(PasswordFile(file, pid_file=self.mosquitto.pid_file, fixed=own), store)
+        target = Target(Address(self.mosquitto.host, self.mosquitto.port))
+        return MosquittoAccess(PasswordFile(file, pid_file=self.mosquitto.pid_file, fixed=own), store, target)
 
 
 class Embedded:

@@ -1,0 +1,62 @@
+"""The sentinel: a password file counts as taken up when Mosquitto goes by it, not when it was signalled."""
+
+from pathlib import Path
+
+import pytest
+from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+
+from gateway.addresses import Address
+from gateway.broker.mosquitto import BrokerSignalError, PasswordFile, password_entry
+from gateway.broker.sentinel import TRIES, Sentinel
+from gateway.mqtt.probe import ProbeRefusedError, Target, connected
+
+
+class ForgottenSignals(PasswordFile):
+    """As Mosquitto 2.0 does with a SIGHUP that comes while it is busy with another: the first ones have no effect."""
+
+    forgotten = 0
+
+    def reload(self) -> None:
+        """Signal, unless that is to be forgotten."""
+        if self.forgotten:
+            self.forgotten -= 1
+        else:
+            super().reload()
+
+
+def _file(broker: Mosquitto, forgotten: int) -> ForgottenSignals:
+    file = ForgottenSignals(broker.password_file, pid_file=broker.pid_file, fixed={})
+    file.forgotten = forgotten
+    return file
+
+
+def _write(file: PasswordFile, sentinel: Sentinel, **more: str) -> None:
+    entries = {"gateway": GATEWAY_PASSWORD} | more
+    file.fixed = {name: password_entry(word) for name, word in entries.items()} | sentinel.account()
+    file.write(())
+
+
+@pytest.mark.parametrize("forgotten", [0, 1, 2])
+async def test_a_forgotten_signal_is_sent_again(tmp_path: Path, forgotten: int) -> None:
+    """Whoever is in the new file gets in, and whoever is not does not, as soon as it counts as taken up."""
+    async with Mosquitto(tmp_path, users={"old": "old-password"}) as broker:
+        target = Target(Address(broker.host, broker.port))
+        file = _file(broker, forgotten)
+        sentinel = Sentinel(file, target)
+        _write(file, sentinel, new="new-password")
+        await sentinel.taken_up()
+        async with connected(target, "new", "new-password"):
+            pass
+        with pytest.raises(ProbeRefusedError):
+            async with connected(target, "old", "old-password"):
+                pass
+
+
+async def test_a_signal_that_never_has_its_effect_is_an_error(tmp_path: Path) -> None:
+    """It says which file and which settings to look at."""
+    async with Mosquitto(tmp_path) as broker:
+        file = _file(broker, TRIES)
+        sentinel = Sentinel(file, Target(Address(broker.host, broker.port)))
+        _write(file, sentinel)
+        with pytest.raises(BrokerSignalError, match=str(broker.password_file)):
+            await sentinel.taken_up()

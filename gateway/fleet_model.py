@@ -84,6 +84,10 @@ class ListHeartbeats(BaseModel):
     until: Annotated[Moment | None, Field(description="Received before then; RFC 3339.")] = None
     limit: Annotated[int, Field(ge=1, le=MOST_HEARTBEATS)] = 100
     cursor: Annotated[str | None, Field(pattern=CURSOR, description="`next_cursor` of the page before.")] = None
+    every: Annotated[
+        int | None,
+        Field(ge=1, le=86_400, description="Only the newest of each so many seconds of the clock: a curve of a month."),
+    ] = None
 
 
 class DeviceStats(Outbound):

@@ -376,6 +376,14 @@ class ListDevices(BaseModel):
     model: Label | None = None
     serial_number: Label | None = None
     connection: Literal["online", "offline"] | None = None
+    condition: Annotated[
+        Literal["low_battery", "storage_full", "reset_pending"] | None,
+        Field(description="Only those that `GET /v1/devices/stats` counts as such."),
+    ] = None
+    search: Annotated[
+        Label | None,
+        Field(description="Only those with this text in id, serial number, name or end user; a-z as A-Z."),
+    ] = None
 
 
 class ListCommands(BaseModel):
@@ -610,6 +618,15 @@ class JwkSet(Outbound):
     """Every public key that has signed grants (RFC 7517)."""
 
     keys: list[Jwk]
+
+
+class KeyFacts(Outbound):
+    """An API key as its holder may know it."""
+
+    id: str
+    project_id: str
+    project_name: str
+    scopes: list[str] = Field(description="What it may do, such as `devices:read`.")
 
 
 class Health(Outbound):

@@ -212,6 +212,12 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "outbox": {"depth": 2, "oldest_seconds": 41},
     },
     "JwkSet": {"keys": [_JWK]},
+    "KeyFacts": {
+        "id": "key_01JD3M0000000000000000000B",
+        "project_id": "proj_01JD3M0000000000000000000A",
+        "project_name": "wards",
+        "scopes": ["devices:read", "devices:write"],
+    },
     **WEBHOOK_EXAMPLES,
 }
 

@@ -26,7 +26,7 @@ Requests are counted for each API key and each device token in windows of a minu
 """What the document says of the API as a whole."""
 
 TAGS: Final[Mapping[str, str]] = {
-    "gateway": "Whether the gateway is well, and what it says of itself. Open to anybody.",
+    "gateway": "Whether the gateway is well, and what it says of itself. Open to anybody, but for `/v1/key`.",
     "devices": "The registry, with an API key of a back end: who has which device, how it is, and its reset.",
     "devices' own": "What a device calls itself, with the device token that its bind answered.",
     "commands": "What devices are told to do, with an API key.",
@@ -146,6 +146,9 @@ FIELDS: Final[Mapping[str, str]] = {
     "Jwk.use": "For signatures.",
     "Jwk.x": "The public key, base64url.",
     "JwkSet.keys": "The one in use first.",
+    "KeyFacts.id": "`key_…`.",
+    "KeyFacts.project_id": "The only project that it opens.",
+    "KeyFacts.project_name": "For people.",
     "LastCommand.receipt": "Made when the command was executed, and kept since.",
     "LastCommand.status": "What became of it.",
     "MqttAccess.host": "Of the broker.",

@@ -12,6 +12,8 @@ from gateway.http.operation import READ, Answer, AnyOperation, Call, Operation
 from gateway.model import MAX_NUMBER
 from gateway.store import Row, View, health
 
+_SECOND_MS: Final = 1_000
+
 
 async def list_heartbeats(call: Call, query: fleet_model.ListHeartbeats) -> Answer:
     """``GET /v1/devices/{device_id}/heartbeats``."""
@@ -35,6 +37,7 @@ def _history(view: View, call: Call, query: fleet_model.ListHeartbeats) -> list[
         until=_instant(query.until, MAX_NUMBER),
         before=_place(query.cursor),
         limit=query.limit + 1,
+        every=None if query.every is None else query.every * _SECOND_MS,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway import grants, metrics, model
 from gateway.errors import StoreError
-from gateway.http.operation import PUBLIC, Answer, AnyOperation, Call, Operation
+from gateway.http.operation import PUBLIC, READ, Answer, AnyOperation, ApiKey, Call, Operation
 from gateway.store import View, keys, tokens
 
 TAG: Final = "gateway"
@@ -46,6 +46,15 @@ async def get_jwks(call: Call, _: model.Empty) -> Answer:
 
 def _keys(view: View) -> model.JwkSet:
     return model.JwkSet(keys=[grants.public_key(view, kid) for kid in tokens.signing_key_ids(view)])
+
+
+async def get_key(call: Call, _: model.Empty) -> Answer:
+    """``GET /v1/key``."""
+    project = await call.services.store.read(lambda view: keys.require_project(view, call.project_id))
+    scopes = call.caller.scopes if isinstance(call.caller, ApiKey) else ()
+    return Answer(
+        model.KeyFacts(id=call.actor, project_id=project["id"], project_name=project["name"], scopes=sorted(scopes))
+    )
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (
@@ -107,5 +116,16 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         takes=model.Empty,
         handler=get_jwks,
         answers={200: model.JwkSet},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/key",
+        summary="Get the API key that asks",
+        description="What it may do, and in which project: for a program that offers only what is open to it.",
+        tag=TAG,
+        access=READ,
+        takes=model.Empty,
+        handler=get_key,
+        answers={200: model.KeyFacts},
     ),
 )

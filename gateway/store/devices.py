@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway import fleet_model, model
 from gateway.clock import to_rfc3339
@@ -17,6 +18,17 @@ _COLUMNS = """
     h.recording_state, h.last_seen_by, coalesce(h.connection, 'offline') AS connection
 """
 _FROM = "FROM devices d LEFT JOIN health h ON h.device_pk = d.pk"
+_CONDITIONS: Final = {
+    "low_battery": "h.low_battery",
+    "storage_full": "h.storage_full",
+    "reset_pending": """d.pk IN (SELECT device_pk FROM commands
+        WHERE type = 'factory_reset' AND status IN ('pending', 'delivered'))""",
+}
+_SEARCH: Final = (
+    "("
+    + " OR ".join(f"d.{column} LIKE ? ESCAPE '\\'" for column in ("id", "serial_number", "name", "end_user_id"))
+    + ")"
+)
 
 
 def find(view: View, project_id: str, device_id: str) -> Row | None:
@@ -69,16 +81,25 @@ def page(view: View, project_id: str, query: model.ListDevices) -> list[Row]:
         "coalesce(h.connection, 'offline') = ?": query.connection,
     }
     given = {clause: value for clause, value in filters.items() if value is not None}
-    clauses = ["d.project_id = ?", "d.deleted_at IS NULL", *given]
+    clauses, values = ["d.project_id = ?", "d.deleted_at IS NULL", *given], [project_id, *given.values()]
     if query.status is not None:
         clauses.append("d.bound_at IS " + ("NOT NULL" if query.status == "bound" else "NULL"))
+    if query.condition is not None:
+        clauses.append(_CONDITIONS[query.condition])
+    if query.search is not None:
+        clauses.append(_SEARCH)
+        values += [_containing(query.search)] * _SEARCH.count("?")
     return view.all(
         f"SELECT {_COLUMNS} {_FROM} WHERE {' AND '.join(clauses)} ORDER BY d.pk DESC LIMIT ? OFFSET ?",
-        project_id,
-        *given.values(),
+        *values,
         query.limit + 1,
         query.offset,
     )
+
+
+def _containing(text: str) -> str:
+    """The pattern of LIKE for text that has this in it, where nothing in it stands for anything else."""
+    return "%" + re.sub(r"([%_\\])", r"\\\1", text) + "%"
 
 
 def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, device_model: str) -> int:

@@ -1,5 +1,6 @@
 """The history of heartbeats over HTTP."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -156,3 +157,23 @@ async def test_the_edges_of_time(api: Api) -> None:
     bound = await beating(api, 1)
     assert batteries(await listed(api, bound, since="0001-01-01T00:00:00Z", until="9999-12-31T23:59:59Z")) == [1]
     assert batteries(await listed(api, bound, since=to_rfc3339(0), until=to_rfc3339(1))) == []
+
+
+async def test_a_curve_takes_the_newest_of_each_so_many_seconds(api: Api) -> None:
+    """By the clock, page by page, over a gap, and within ``since`` and ``until``; no second is there twice."""
+    api.clock.ahead += 10_000 - api.clock() % 10_000
+    bound = await beating(api, *range(25))
+    api.clock.ahead += 60_000
+    body(await api.back_end.post(f"/v1/devices/{bound['id']}/heartbeat", json={"battery_percent": 99}), 200)
+    everything = (await listed(api, bound))["data"]
+    newest: dict[int, float] = {}
+    for each in everything:
+        newest.setdefault(int(datetime.fromisoformat(each["received_at"]).timestamp()) // 10, each["battery_percent"])
+    wanted = list(newest.values())
+    assert len(wanted) >= 4
+    assert batteries(await listed(api, bound, every=10)) == wanted
+    first = await listed(api, bound, every=10, limit=2)
+    rest = await listed(api, bound, every=10, cursor=first["next_cursor"])
+    assert (batteries(first) + batteries(rest), rest["has_more"]) == (wanted, False)
+    assert batteries(await listed(api, bound, every=10, until=everything[0]["received_at"])) == wanted[1:]
+    assert batteries(await listed(api, bound, every=10, since=everything[0]["received_at"])) == [99]

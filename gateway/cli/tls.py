@@ -41,7 +41,10 @@ JSON: Final = click.option("--json", "as_json", is_flag=True, help="The files as
 
 @click.group(name="tls", epilog=EPILOG)
 def tls_group() -> None:
-    """Make an authority of your own, and certificates for servers and devices."""
+    """Make certificates of your own.
+
+    An authority first, then certificates of it for servers and devices.
+    """
 
 
 @tls_group.command(epilog=EPILOG)
@@ -55,9 +58,10 @@ def tls_group() -> None:
 )
 @JSON
 def init(*, directory: Path, hosts: tuple[str, ...], as_json: bool) -> None:
-    """Have DIR hold an authority and a server's certificate.
+    """Make an authority and a server certificate.
 
-    Once more, it keeps the authority and renews the server's certificate, which a running gateway takes up by itself.
+    Both lie in DIR. Called once more, it keeps the authority and renews the server's certificate, which a running
+    gateway takes up by itself.
     """
     from gateway.authority import Authority  # noqa: PLC0415 - cryptography, which is not needed before
 
@@ -76,7 +80,10 @@ def init(*, directory: Path, hosts: tuple[str, ...], as_json: bool) -> None:
 @click.argument("device_id", metavar="DEVICE", type=_DeviceId())
 @JSON
 def device(*, directory: Path, device_id: str, as_json: bool) -> None:
-    """Make the certificate by which a device shows who it is, beside its token (mqtt_client_ca_file)."""
+    """Make the certificate of a device.
+
+    By it the device shows who it is, beside its token (settings http_client_ca_file and mqtt_client_ca_file).
+    """
     from gateway.authority import Authority  # noqa: PLC0415 - as above
 
     if not (directory / "ca.pem").exists():

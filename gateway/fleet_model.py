@@ -75,6 +75,20 @@ class BulkReset(Inbound):
     dry_run: Annotated[bool, Field(description="Say what would happen, and change nothing.")] = False
 
 
+class BulkCancel(Inbound):
+    """Body of ``POST /devices/bulk/reset/cancel``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"device_ids": ["dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB"], "dry_run": True}]}
+    )
+
+    device_ids: Annotated[
+        list[Label],
+        Field(min_length=1, max_length=MOST_DEVICES, description="One that is there twice counts once."),
+    ]
+    dry_run: Annotated[bool, Field(description="Say what would happen, and change nothing.")] = False
+
+
 class ListHeartbeats(BaseModel):
     """Query of ``GET /devices/{id}/heartbeats``."""
 
@@ -123,6 +137,23 @@ class BulkOutcomes(Outbound):
     """What became of each device, in the order in which they were named."""
 
     data: list[BulkOutcome]
+
+
+class BulkCancelOutcome(Outbound):
+    """What became of the open reset of one device."""
+
+    id: str
+    outcome: Literal["cancelled", "too_late", "none_open", "not_found", "failed", "would_cancel"] = Field(
+        description="`too_late`: the device has said that it has the reset; `would_cancel` only with `dry_run`; "
+        "`failed` when the gateway could not do it, see `error`."
+    )
+    error: BulkError | None
+
+
+class BulkCancelOutcomes(Outbound):
+    """What became of each reset, in the order in which the devices were named."""
+
+    data: list[BulkCancelOutcome]
 
 
 class HeartbeatRecord(Outbound):

@@ -33,6 +33,15 @@ def ensure_key(tx: Tx) -> str:
     return kid
 
 
+def rotate(tx: Tx) -> str:
+    """The id of a new signing key, which all new bindings use.
+
+    A device goes by the key that it was told when it was bound, so the old ones go on signing for those devices.
+    """
+    sql.retire_signing_keys(tx)
+    return ensure_key(tx)
+
+
 def public_key(view: View, kid: str) -> model.Jwk:
     """The public half of a key, as a JWK."""
     row = sql.signing_key(view, kid)

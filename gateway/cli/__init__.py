@@ -15,9 +15,11 @@ from gateway.cli.demo import demo
 from gateway.cli.devices import devices_group
 from gateway.cli.doctor import doctor
 from gateway.cli.events import events_group
+from gateway.cli.fleet import cancel_resets
 from gateway.cli.keys import keys_group
 from gateway.cli.projects import projects_group
 from gateway.cli.serve import serve
+from gateway.cli.signing_keys import signing_keys_group
 from gateway.cli.tls import tls_group
 from gateway.cli.version import version
 from gateway.errors import ConflictError, GatewayError
@@ -73,6 +75,7 @@ for command in (
     serve,
     projects_group,
     keys_group,
+    signing_keys_group,
     devices_group,
     commands_group,
     events_group,
@@ -86,6 +89,9 @@ for command in (
     version,
 ):
     cli.add_command(command)
+
+
+devices_group.add_command(cancel_resets)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

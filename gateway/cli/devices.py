@@ -98,6 +98,12 @@ def devices_group() -> None:
 )
 @click.option("--status", type=click.Choice(["bound", "unbound"]), help="Only those.")
 @click.option("--connection", type=click.Choice(["online", "offline"]), help="Only those.")
+@click.option(
+    "--condition",
+    type=click.Choice(["low_battery", "storage_full", "reset_pending"]),
+    help="Only those that stats counts as such.",
+)
+@click.option("--search", metavar="TEXT", help="Only those with this text in id, serial number, name or end user.")
 @click.option("--model", metavar="MODEL", help="Only this model.")
 @click.option("--serial-number", metavar="SERIAL", help="Only the one with this serial number.")
 @click.option("--end-user", "end_user_id", metavar="ID", help="Only those bound to this end user.")
@@ -106,7 +112,7 @@ def devices_group() -> None:
 @with_gateway
 def list_devices(place: Place, *, limit: int, as_json: bool, **filters: str | None) -> None:
     """List devices, the newest first."""
-    found, more = place.run(lambda api: _devices(api, limit, filters))
+    found, more = place.run(lambda api: devices(api, limit, filters))
     if as_json:
         output.as_json(found)
         return
@@ -115,7 +121,8 @@ def list_devices(place: Place, *, limit: int, as_json: bool, **filters: str | No
         output.note(f"There are more than {limit}: --limit 0 lists all.")
 
 
-async def _devices(api: Api, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
+async def devices(api: Api, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
+    """At most so many devices (0: all) that pass the filters, the newest first, and whether there are more."""
     found: dict[str, Json] = {}  # by id: while pages are read, new devices push known ones onto the next page
     offset, more = 0, True
     while more and (not limit or len(found) < limit):

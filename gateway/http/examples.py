@@ -149,6 +149,12 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "storage_full_count": 1,
         "pending_reset_count": 2,
     },
+    "BulkCancelOutcomes": {
+        "data": [
+            {"id": _DEVICE_ID, "outcome": "cancelled", "error": None},
+            {"id": "dev_01JD3M0000000000000000000E", "outcome": "too_late", "error": None},
+        ]
+    },
     "BulkOutcomes": {
         "data": [
             {"id": _DEVICE_ID, "outcome": "reset", "error": None},

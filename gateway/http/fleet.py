@@ -1,25 +1,30 @@
-"""Operations on many devices at once: how they are, and a reset of up to a thousand."""
+"""Operations on many devices at once: how they are, a reset of up to a thousand, and taking that back."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 import structlog
 
-from gateway import fleet_model, lifecycle, model
+from gateway import commands, fleet_model, lifecycle, model
 from gateway.errors import GatewayError, NotFoundError
 from gateway.http.devices import TAG
 from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation, ReplayError
-from gateway.model import CommandType
-from gateway.store import Tx, View, commands, outbox
+from gateway.model import CommandStatus, CommandType
+from gateway.store import Row, Tx, View, outbox
+from gateway.store import commands as sql_commands
 from gateway.store import devices as sql
 
 log = structlog.get_logger()
 
+OutcomeT = TypeVar("OutcomeT", fleet_model.BulkOutcome, fleet_model.BulkCancelOutcome)
+
 RESET: Final = CommandType.FACTORY_RESET
 ABREAST: Final = 50
-"""How many resets of one call are handed to the writer at a time, so that other requests come in between."""
+"""How many devices of one call are handed to the writer at a time, so that other requests come in between."""
 
 _UNFORESEEN: Final = "The gateway failed at this device, and left it as it was. Its log has the reason: report that."
 
@@ -31,57 +36,101 @@ async def get_device_stats(call: Call, _: model.Empty) -> Answer:
 
 async def bulk_reset(call: Call, body: fleet_model.BulkReset) -> Answer:
     """``POST /v1/devices/bulk/reset``: each device in a transaction of its own."""
-    wanted = list(dict.fromkeys(body.device_ids))
-    if body.dry_run:
-        outcomes = await call.services.store.read(lambda view: [_would(view, call, each) for each in wanted])
-    else:
-        outcomes = []
-        for start in range(0, len(wanted), ABREAST):
-            some = wanted[start : start + ABREAST]
-            outcomes += await asyncio.gather(*(_reset_one(call, each) for each in some))
-        log.info("fleet.reset", devices=len(wanted), reset=sum(each.outcome == "reset" for each in outcomes))
+    outcomes = await _each(call, body, Verb("reset", fleet_model.BulkOutcome, _would_reset, _reset))
     return await call.commit(lambda _: Answer(fleet_model.BulkOutcomes(data=outcomes)))
 
 
-def _would(view: View, call: Call, device_id: str) -> fleet_model.BulkOutcome:
+async def bulk_cancel(call: Call, body: fleet_model.BulkCancel) -> Answer:
+    """``POST /v1/devices/bulk/reset/cancel``: each device in a transaction of its own."""
+    outcomes = await _each(call, body, Verb("cancelled", fleet_model.BulkCancelOutcome, _would_cancel, _cancel))
+    return await call.commit(lambda _: Answer(fleet_model.BulkCancelOutcomes(data=outcomes)))
+
+
+@dataclass(frozen=True)
+class Verb(Generic[OutcomeT]):
+    """What is done to each device: the outcome when it is done, how that is told, what would be done, and doing it."""
+
+    name: str
+    kind: type[OutcomeT]
+    would: Callable[[View, Call, str], str]
+    do: Callable[[Tx, Call, str], str]
+
+    def told(self, device_id: str, outcome: str, error: fleet_model.BulkError | None = None) -> OutcomeT:
+        """An outcome as it is answered."""
+        return self.kind.model_validate({"id": device_id, "outcome": outcome, "error": error})
+
+    def nothing_done(self, device_id: str, error: GatewayError) -> OutcomeT:
+        """That nothing was changed, and why."""
+        outcome = "not_found" if isinstance(error, NotFoundError) else "failed"
+        return self.told(device_id, outcome, fleet_model.BulkError(code=error.code, message=error.message))
+
+
+async def _each(
+    call: Call, body: fleet_model.BulkReset | fleet_model.BulkCancel, verb: Verb[OutcomeT]
+) -> list[OutcomeT]:
+    wanted = list(dict.fromkeys(body.device_ids))
+    if body.dry_run:
+        return await call.services.store.read(lambda view: [_would(view, call, verb, each) for each in wanted])
+    outcomes: list[OutcomeT] = []
+    for start in range(0, len(wanted), ABREAST):
+        some = wanted[start : start + ABREAST]
+        outcomes += await asyncio.gather(*(_one(call, verb, each) for each in some))
+    done = sum(each.outcome == verb.name for each in outcomes)
+    log.info("fleet.done", what=verb.name, devices=len(wanted), done=done)
+    return outcomes
+
+
+def _would(view: View, call: Call, verb: Verb[OutcomeT], device_id: str) -> OutcomeT:
     try:
-        pending = _is_pending(view, call, device_id)
+        return verb.told(device_id, verb.would(view, call, device_id))
     except NotFoundError as error:
-        return _nothing_done(device_id, error)
-    return _outcome(device_id, "already_pending" if pending else "would_reset")
+        return verb.nothing_done(device_id, error)
 
 
-async def _reset_one(call: Call, device_id: str) -> fleet_model.BulkOutcome:
+async def _one(call: Call, verb: Verb[OutcomeT], device_id: str) -> OutcomeT:
     try:
-        return await call.part(device_id, fleet_model.BulkOutcome, lambda tx: _reset(tx, call, device_id))
+        return await call.part(device_id, verb.kind, lambda tx: verb.told(device_id, verb.do(tx, call, device_id)))
     except GatewayError as error:
-        return _nothing_done(device_id, error)
+        return verb.nothing_done(device_id, error)
     except ReplayError:
         raise
     except Exception:  # one device that nobody foresaw must not hold up the others
-        log.exception("fleet.device_not_reset", device_id=device_id)
-        return _nothing_done(device_id, GatewayError(_UNFORESEEN))
+        log.exception("fleet.device_left_alone", device_id=device_id)
+        return verb.nothing_done(device_id, GatewayError(_UNFORESEEN))
 
 
-def _reset(tx: Tx, call: Call, device_id: str) -> fleet_model.BulkOutcome:
-    if _is_pending(tx, call, device_id):
-        return _outcome(device_id, "already_pending")
+def _would_reset(view: View, call: Call, device_id: str) -> str:
+    return "would_reset" if _open_reset(view, call, device_id) is None else "already_pending"
+
+
+def _reset(tx: Tx, call: Call, device_id: str) -> str:
+    if _open_reset(tx, call, device_id) is not None:
+        return "already_pending"
     lifecycle.reset(tx, call.project_id, device_id, call.actor, not_before=outbox.next_turn(tx))
-    return _outcome(device_id, "reset")
+    return "reset"
 
 
-def _is_pending(view: View, call: Call, device_id: str) -> bool:
+def _would_cancel(view: View, call: Call, device_id: str) -> str:
+    command = _open_reset(view, call, device_id)
+    if command is None:
+        return "none_open"
+    return "would_cancel" if command["status"] == CommandStatus.PENDING else "too_late"
+
+
+def _cancel(tx: Tx, call: Call, device_id: str) -> str:
+    outcome = _would_cancel(tx, call, device_id)
+    if outcome != "would_cancel":
+        return outcome
+    device = lifecycle.require(tx, call.project_id, device_id)
+    command = sql_commands.open_of_type(tx, device["pk"], RESET)
+    if command is not None:
+        commands.cancel(tx, device, command["id"], call.actor)
+    return "cancelled"
+
+
+def _open_reset(view: View, call: Call, device_id: str) -> Row | None:
     device = lifecycle.require(view, call.project_id, device_id)
-    return commands.open_of_type(view, device["pk"], RESET) is not None
-
-
-def _nothing_done(device_id: str, error: GatewayError) -> fleet_model.BulkOutcome:
-    outcome = "not_found" if isinstance(error, NotFoundError) else "failed"
-    return _outcome(device_id, outcome, fleet_model.BulkError(code=error.code, message=error.message))
-
-
-def _outcome(device_id: str, outcome: str, error: fleet_model.BulkError | None = None) -> fleet_model.BulkOutcome:
-    return fleet_model.BulkOutcome.model_validate({"id": device_id, "outcome": outcome, "error": error})
+    return sql_commands.open_of_type(view, device["pk"], RESET)
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (
@@ -108,5 +157,18 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         takes=fleet_model.BulkReset,
         handler=bulk_reset,
         answers={200: fleet_model.BulkOutcomes},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/devices/bulk/reset/cancel",
+        summary="Take back the resets of many devices",
+        description="Cancels the open factory reset of each device that has not said yet that it has it, each in a "
+        "transaction of its own; `outcome` says what became of each. Such a device is not wiped; its token is revoked, "
+        "and it has to be bound again. Send it at once when a fleet was reset by mistake.",
+        tag=TAG,
+        access=WRITE,
+        takes=fleet_model.BulkCancel,
+        handler=bulk_cancel,
+        answers={200: fleet_model.BulkCancelOutcomes},
     ),
 )

@@ -149,10 +149,38 @@ def signing_key(view: View, kid: str | None = None) -> Row | None:
     return view.one("SELECT * FROM signing_keys WHERE retired_at IS NULL ORDER BY created_at DESC, kid DESC LIMIT 1")
 
 
+def signing_keys(view: View) -> list[Row]:
+    """Every signing key, the one in use first, each with ``devices``: how many obey what it signs."""
+    return view.all(
+        """SELECT k.kid, k.created_at, k.retired_at,
+                (SELECT count(DISTINCT device_pk) FROM tokens WHERE grant_kid = k.kid AND state <> 'revoked') AS devices
+            FROM signing_keys k ORDER BY k.retired_at IS NOT NULL, k.created_at DESC, k.kid DESC"""
+    )
+
+
 def signing_key_ids(view: View) -> list[str]:
-    """Every key that has signed, the one in use first."""
-    rows = view.all("SELECT kid FROM signing_keys ORDER BY retired_at IS NOT NULL, created_at DESC, kid DESC")
+    """The key in use, and each retired one that a live token relies on."""
+    rows = view.all(
+        """SELECT kid FROM signing_keys k WHERE retired_at IS NULL
+                OR EXISTS (SELECT 1 FROM tokens WHERE grant_kid = k.kid AND state <> 'revoked')
+            ORDER BY retired_at IS NOT NULL, created_at DESC, kid DESC"""
+    )
     return [row["kid"] for row in rows]
+
+
+def retire_signing_keys(tx: Tx) -> int:
+    """No new binding uses the keys that there are; how many had been in use."""
+    return tx.run("UPDATE signing_keys SET retired_at = ? WHERE retired_at IS NULL", tx.now).rowcount
+
+
+def relying_on(view: View, kid: str) -> list[Row]:
+    """Devices with a live token whose commands this key signs, with what that token opens as ``token_state``."""
+    return view.all(
+        """SELECT d.id, d.project_id, d.serial_number, d.end_user_id, max(t.state) AS token_state FROM tokens t
+            JOIN devices d ON d.pk = t.device_pk WHERE t.grant_kid = ? AND t.state <> 'revoked'
+            GROUP BY d.pk ORDER BY d.id""",
+        kid,
+    )
 
 
 def insert_signing_key(tx: Tx, kid: str, private_key: bytes) -> None:

@@ -184,6 +184,7 @@ def test_what_is_no_good_is_not_restored(cli: Cli, copy: Path, spoil: object) ->
     assert not list(cli.data_dir.glob(f"{DATABASE_NAME}.*"))
 
 
+@pytest.mark.damages_registry
 def test_a_damaged_registry_is_not_backed_up(cli: Cli, tmp_path: Path) -> None:
     """Better to hear it now than when the backup is needed; the name stays free."""
     cli("devices", "register", "BP-1")

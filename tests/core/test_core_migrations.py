@@ -21,6 +21,7 @@ LANDED = [
     "m004_pace_and_topics",
     "m005_webhooks",
     "m006_idempotency",
+    "m007_signing_key_use",
 ]
 
 
@@ -187,7 +188,7 @@ def test_a_database_of_a_newer_gateway_is_left_alone(tmp_path: Path) -> None:
     """An older gateway would not keep the rules of what it does not know; the error says what to do."""
     open_database(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as connection, connection:
-        connection.execute("UPDATE _sqlite_migrations SET name = 'm999_tomorrow' WHERE name = 'm006_idempotency'")
+        connection.execute("UPDATE _sqlite_migrations SET name = 'm999_tomorrow' WHERE name = 'm007_signing_key_use'")
     before = (tmp_path / DATABASE_NAME).read_bytes()
     with pytest.raises(StoreError, match=r"written by a newer gateway .*m999_tomorrow.*Install the newer version"):
         open_database(tmp_path)
@@ -251,6 +252,7 @@ def test_the_hot_questions_are_answered_by_an_index(tmp_path: Path) -> None:
         "SELECT * FROM deliveries WHERE webhook_id = 'w' AND status = 'pending' AND next_attempt_at <= 5",
         "DELETE FROM deliveries WHERE event_seq = 5",
         "SELECT pk FROM devices WHERE deleted_at >= 5",
+        "SELECT 1 FROM tokens WHERE grant_kid = 'k' AND state <> 'revoked'",
     ]
     with closing(open_database(tmp_path)) as connection:
         for question in asked:

@@ -63,6 +63,7 @@ async def test_a_read_only_database(tmp_path: Path) -> None:
         await bench.writer.write(project("two"))
 
 
+@pytest.mark.damages_registry
 async def test_a_damaged_database(tmp_path: Path) -> None:
     """Pages overwritten behind SQLite's back: an error of the store, not a crash, and the thread lives on."""
     with closing(open_database(tmp_path)) as connection:
@@ -85,6 +86,7 @@ async def test_a_damaged_database(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"not a database, whatever its name says. " * 100, b"SQLite format 3\0" + b"\xff" * 4096]
 )
+@pytest.mark.damages_registry
 def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
     """Refused with its path; the file is left as it was."""
     (tmp_path / DATABASE_NAME).write_bytes(content)

@@ -1,4 +1,4 @@
-"""Many devices at once over HTTP: counted, and reset."""
+"""Many devices at once over HTTP: counted, reset, and their resets taken back."""
 
 import asyncio
 from itertools import pairwise
@@ -192,7 +192,7 @@ async def test_one_that_fails_takes_nothing_of_the_others_with_it(api: Api) -> N
     assert [each["outcome"] for each in outcomes] == ["reset", "failed", "reset"]
     assert outcomes[1]["error"]["code"] == "internal_error"
     assert "Its log has the reason" in outcomes[1]["error"]["message"]
-    assert [each["device_id"] for each in logs if each["event"] == "fleet.device_not_reset"] == [broken]
+    assert [each["device_id"] for each in logs if each["event"] == "fleet.device_left_alone"] == [broken]
     states = [body(await api.back_end.get(f"/v1/devices/{each}"), 200)["status"] for each in (one, broken, two)]
     assert states == ["unbound", "bound", "unbound"]
 
@@ -224,3 +224,55 @@ async def test_the_same_request_with_a_key_is_done_once(api: Api) -> None:
     again = await api.back_end.post("/v1/devices/bulk/reset", **request)  # type: ignore[arg-type]
     assert body(first, 200) == body(again, 200)
     assert first.json()["data"][0]["outcome"] == "reset"
+
+
+# --- taking it back ---------------------------------------------------------------------------------------------------
+
+
+async def cancel(api: Api, device_ids: list[str], **more: Any) -> list[tuple[str, str]]:
+    """Device and outcome of each reset that was to be taken back."""
+    answer = await api.back_end.post("/v1/devices/bulk/reset/cancel", json={"device_ids": device_ids, **more})
+    return [(each["id"], each["outcome"]) for each in body(answer, 200)["data"]]
+
+
+async def test_resets_are_taken_back_until_they_are_delivered(api: Api) -> None:
+    """Those that wait are cancelled and their tokens dead; what a device has said that it has goes on."""
+    waiting, has_it, quiet = [await api.bound(f"BP-{number}") for number in range(3)]
+    foreign = body(
+        await api.as_(await api.another_key(project="two")).post("/v1/devices", json={"serial_number": "BP-0"}), 201
+    )["id"]
+    await reset(api, [waiting["id"], has_it["id"]])
+    device = api.as_(has_it["device_token"])
+    (command,) = body(await device.post("/v1/devices/me/heartbeat"), 200)["commands"]
+    ack = {"status": "delivered"}
+    body(await device.post(f"/v1/devices/me/commands/{command['id']}/ack", json=ack), 200)
+    asked = [waiting["id"], has_it["id"], quiet["id"], foreign, "dev_never", waiting["id"]]
+    expected = ["cancelled", "too_late", "none_open", "not_found", "not_found"]
+    assert await cancel(api, asked) == list(zip(dict.fromkeys(asked), expected, strict=True))
+    error(await api.as_(waiting["device_token"]).post("/v1/devices/me/heartbeat"), 401, "unauthorized")
+    body(await api.as_(quiet["device_token"]).post("/v1/devices/me/heartbeat"), 200)
+    assert (await stats(api))["pending_reset_count"] == 1
+    assert (await cancel(api, [waiting["id"]]))[0][1] == "none_open"
+
+
+async def test_a_dry_run_takes_nothing_back(api: Api) -> None:
+    """It says what would happen, to the byte of the registry."""
+    waiting, quiet = [(await api.bound(f"BP-{number}"))["id"] for number in range(2)]
+    await reset(api, [waiting])
+    await stats(api)
+    await api.settled()
+    before = api.dump()
+    outcomes = await cancel(api, [waiting, quiet, "dev_never"], dry_run=True)
+    assert [outcome for _, outcome in outcomes] == ["would_cancel", "none_open", "not_found"]
+    assert api.dump() == before
+
+
+async def test_what_is_taken_back_waits_for_no_turn(api: Api) -> None:
+    """Its topic is to be cleared at once, so a reset whose turn had not come never reaches the broker."""
+    devices = [(await api.bound(f"BP-{number}"))["id"] for number in range(3)]
+    await api.settled()
+    api.broker.switch(up=False)
+    await reset(api, devices)
+    assert len(await api.store.read(lambda view: outbox.turns(view, 0))) == len(devices)
+    assert {outcome for _, outcome in await cancel(api, devices)} == {"cancelled"}
+    assert await api.store.read(lambda view: outbox.turns(view, 0)) == set()

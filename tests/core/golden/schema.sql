@@ -32,4 +32,5 @@ CREATE UNIQUE INDEX heartbeats_once ON heartbeats (device_pk, sent_at) WHERE sen
 CREATE INDEX outbox_by_device ON outbox (device_pk);
 CREATE INDEX outbox_due ON outbox (kind, not_before, seq);
 CREATE INDEX tokens_by_device ON tokens (device_pk, state);
+CREATE INDEX tokens_by_signing_key ON tokens (grant_kid) WHERE state <> 'revoked';
 CREATE INDEX webhooks_by_project ON webhooks (project_id, id);

@@ -1,0 +1,130 @@
+"""``gateway signing-keys``: the keys that sign commands, in the data directory, whether or not a gateway runs on it.
+
+A device obeys the key that it was told when it was bound, for as long as that binding lasts. So a new key counts for
+new bindings, and an old one is out of use when the last device that knows it was bound anew.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from gateway import grants
+from gateway.cli import output
+from gateway.cli.keys import on_registry
+from gateway.cli.options import SettingsCommand, with_settings
+from gateway.errors import NotFoundError
+from gateway.store import Row, View, open_database, tokens
+from gateway.store.backup import require_registry
+from gateway.store.devices import moment
+
+if TYPE_CHECKING:
+    from gateway.settings import Loaded
+    from gateway.store import Tx
+
+GROUP_EPILOG: Final = """\b
+Examples:
+  gateway signing-keys list
+  gateway signing-keys rotate
+  gateway signing-keys devices KID --json | jq -r '.[].id'
+
+What to do when one leaked: docs/runbook.md.
+"""
+_COLUMNS: Final = ("KID", "STATE", "DEVICES", "CREATED", "RETIRED")
+_DEVICE_COLUMNS: Final = ("ID", "SERIAL", "END USER", "TOKEN", "PROJECT")
+
+
+@click.group(name="signing-keys", epilog=GROUP_EPILOG)
+def signing_keys_group() -> None:
+    """List and change the keys that sign commands."""
+
+
+@signing_keys_group.command(cls=SettingsCommand, name="list", epilog="\b\nExample:\n  gateway signing-keys list --json")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+@with_settings("data_dir")
+def list_signing_keys(loaded: Loaded, *, as_json: bool) -> None:
+    """List the keys that sign commands.
+
+    With how many devices obey each; never the private halves.
+    """
+    require_registry(loaded.settings.data_dir)
+    with closing(open_database(loaded.settings.data_dir)) as connection:
+        found = [_facts(row) for row in tokens.signing_keys(View(connection))]
+    if as_json:
+        output.as_json(found)
+    else:
+        output.table(_COLUMNS, (list(facts.values()) for facts in found))
+
+
+def _facts(row: Row) -> dict[str, Any]:
+    return {
+        "kid": row["kid"],
+        "state": _state(row),
+        "devices": row["devices"],
+        "created_at": moment(row["created_at"]),
+        "retired_at": moment(row["retired_at"]),
+    }
+
+
+def _state(row: Row) -> str:
+    if row["retired_at"] is None:
+        return "in use"
+    return "retired, still obeyed" if row["devices"] else "retired"
+
+
+@signing_keys_group.command(
+    cls=SettingsCommand, name="rotate", epilog="\b\nExample:\n  gateway signing-keys rotate --yes"
+)
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+@with_settings("data_dir")
+def rotate(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
+    """Sign for new bindings with a new key.
+
+    It counts for the very next bind. Devices that are bound obey the old key until they
+    are bound anew; the old key signs for them, and for nobody else.
+    """
+    output.confirm("New bindings will be told a new signing key, for good.", yes=yes)
+    before, kid = on_registry(loaded.settings.data_dir, _rotate)
+    if as_json:
+        output.as_json({"kid": kid, "retired": before})
+        return
+    output.details({"kid": kid, "retired": before})
+    if before is not None:
+        output.note(f"Who obeys the old one still: gateway signing-keys devices {before}")
+
+
+def _rotate(tx: Tx) -> tuple[str | None, str]:
+    before = tokens.signing_key(tx)
+    return None if before is None else str(before["kid"]), grants.rotate(tx)
+
+
+@signing_keys_group.command(
+    cls=SettingsCommand,
+    name="devices",
+    epilog="\b\nExample:\n  gateway signing-keys devices bMLiE09XTGJjawFhXalEUx98DsLmOo2STDHJBSv1dWM",
+)
+@click.argument("kid", metavar="KID")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+@with_settings("data_dir")
+def devices(loaded: Loaded, *, kid: str, as_json: bool) -> None:
+    """List the devices that obey a signing key.
+
+    Those whose binding was made with it, of every project.
+    """
+    require_registry(loaded.settings.data_dir)
+    with closing(open_database(loaded.settings.data_dir)) as connection:
+        found = [dict(row) for row in _relying_on(View(connection), kid)]
+    if as_json:
+        output.as_json(found)
+        return
+    fields = ("id", "serial_number", "end_user_id", "token_state", "project_id")
+    output.table(_DEVICE_COLUMNS, ([facts[field] for field in fields] for facts in found))
+
+
+def _relying_on(view: View, kid: str) -> list[Row]:
+    if tokens.signing_key(view, kid) is None:
+        raise NotFoundError(f"There is no signing key '{kid[:80]}'. 'gateway signing-keys list' shows those there are.")
+    return tokens.relying_on(view, kid)

@@ -1,0 +1,70 @@
+"""``gateway signing-keys``: a new key counts for new bindings, and an old one goes when nobody obeys it any more."""
+
+from contextlib import closing
+
+import pytest
+
+from cli.support import Cli
+from gateway.store import View, open_database, tokens
+
+
+def published(cli: Cli) -> list[str]:
+    """The ids of the keys that ``/.well-known/jwks.json`` tells."""
+    with closing(open_database(cli.data_dir)) as connection:
+        return tokens.signing_key_ids(View(connection))
+
+
+def test_a_new_key_counts_for_the_next_binding(cli: Cli) -> None:
+    """The one who is bound keeps its key and the next is told the new one; both are published."""
+    before = cli.bound("BP-1")
+    rotated = cli.json("signing-keys", "rotate", "--yes")
+    after = cli.bound("BP-2", "eu_2")
+    assert rotated == {"kid": after["grant_key"]["kid"], "retired": before["grant_key"]["kid"]}
+    assert published(cli) == [rotated["kid"], rotated["retired"]]
+    assert [(key["state"], key["devices"]) for key in cli.json("signing-keys", "list")] == [
+        ("in use", 1),
+        ("retired, still obeyed", 1),
+    ]
+
+
+def test_a_retired_key_signs_for_those_who_know_it(cli: Cli) -> None:
+    """A reset after the rotation is signed with the key that the device has, or it would refuse its own reset."""
+    device = cli.bound()
+    old = device["grant_key"]["kid"]
+    cli("signing-keys", "rotate", "--yes")
+    cli("devices", "reset", device["id"], "--yes")
+    (obeying,) = cli.json("signing-keys", "devices", old)
+    assert (obeying["id"], obeying["token_state"]) == (device["id"], "reset_only")
+
+
+def test_a_retired_key_is_not_published_when_nobody_obeys_it(cli: Cli) -> None:
+    """Bound anew, the device is told the new key, and the old one is of no use to anybody."""
+    device = cli.bound()
+    cli("signing-keys", "rotate", "--yes")
+    cli("devices", "unbind", device["id"])
+    anew = cli.json("devices", "bind", device["id"], "eu_1")
+    assert published(cli) == [anew["grant_key"]["kid"]]
+    old = device["grant_key"]["kid"]
+    assert cli.json("signing-keys", "devices", old) == []
+    assert [(row[0], row[1]) for row in cli("signing-keys", "list").rows][1] == (old, "retired")
+
+
+@pytest.mark.usefixtures("terminal")
+def test_rotation_asks(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be taken back, so a person is asked; after a no nothing was done."""
+    before = cli.json("signing-keys", "list")
+    monkeypatch.setattr("click.confirm", lambda *_, **__: False)
+    assert "Nothing was done" in cli("signing-keys", "rotate", code=1).err
+    assert cli.json("signing-keys", "list") == before
+
+
+def test_a_key_that_nobody_has(cli: Cli) -> None:
+    """The error says where to see those that there are."""
+    assert "gateway signing-keys list" in cli("signing-keys", "devices", "nonsense", code=4).err
+
+
+def test_no_private_half_is_shown(cli: Cli) -> None:
+    """Neither the list nor its JSON has the column that signs."""
+    with closing(open_database(cli.data_dir)) as connection:
+        (secret,) = connection.execute("SELECT hex(private_key) FROM signing_keys").fetchone()
+    assert secret.lower() not in (cli("signing-keys", "list").out + cli("signing-keys", "list", "--json").out).lower()

@@ -23,6 +23,8 @@ class Bells:
         self._news = asyncio.Event()
         self.comparison = asyncio.Event()
         """Set when somebody asks for a comparison with the broker; whoever makes it clears it."""
+        self.access = asyncio.Event()
+        """The same, of who may connect there."""
 
     @property
     def news(self) -> asyncio.Event:
@@ -33,6 +35,12 @@ class Bells:
         """There are new events, or somebody new to get them."""
         self._news.set()
         self._news = asyncio.Event()
+
+    def compare(self) -> None:
+        """Somebody asks that the broker be compared with the registry: what it retains, and who may connect."""
+        self.comparison.set()
+        self.access.set()
+        self._work[sql.CREDENTIAL].set()
 
     def committed(self) -> None:
         """There is work in the outbox."""

@@ -47,7 +47,7 @@ class Watcher:
         if self._seen.get("events") != before.get("events"):
             self._bells.recorded()
         if before and self._seen.get(COMPARISON) != before.get(COMPARISON):
-            self._bells.comparison.set()
+            self._bells.compare()
 
 
 def _numbers(view: View) -> dict[str, int]:

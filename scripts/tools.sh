@@ -7,6 +7,8 @@ have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
 have mosquitto || missing="$missing mosquitto"
 have mosquitto_sub || missing="$missing mosquitto-clients"
 have chromium || missing="$missing chromium"
+have sqlite3 || missing="$missing sqlite3"
+have curl || missing="$missing curl"
 have promtool || missing="$missing prometheus"
 [ -z "$missing" ] && exit 0
 

@@ -139,20 +139,20 @@ class Keeper:
     async def run(self) -> None:
         """Keep in step until cancelled; what cannot be done now is tried again, ever more slowly."""
         pause = FIRST_RETRY_SECONDS
-        everything = True
+        self._bells.access.set()
         while True:
-            self.last_error = await self._attempt(everything=everything)
+            self.last_error = await self._attempt()
             if self.last_error is None:
-                everything, pause = False, FIRST_RETRY_SECONDS
+                pause = FIRST_RETRY_SECONDS
                 await self._bells.work(sql.CREDENTIAL)
             else:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_RETRY_SECONDS)
 
-    async def _attempt(self, *, everything: bool) -> str | None:
+    async def _attempt(self) -> str | None:
         """What went wrong, if anything did."""
         try:
-            await self._work(everything=everything)
+            await self._work()
         except GatewayError as error:
             log.error("broker.access_not_synced", reason=error.message)  # noqa: TRY400 - no bug of ours
             return error.message
@@ -161,9 +161,10 @@ class Keeper:
             return repr(error)
         return None
 
-    async def _work(self, *, everything: bool) -> None:
-        if everything:
+    async def _work(self) -> None:
+        if self._bells.access.is_set():
             await self.access.sync([])
+            self._bells.access.clear()
         while rows := await self._store.read(_due):
             await self.access.sync(rows)
             await self._store.write(lambda tx, rows=rows: sql.done(tx, [row["seq"] for row in rows]))  # type: ignore[misc]

@@ -91,14 +91,20 @@ async def _inside(settings: Settings, target: Target, *, fix: bool) -> AsyncIter
     for finding in findings:
         if finding not in differs or not fix:
             yield finding
+    if fix:
+        # Who may connect is compared too, and no doctor can see from outside whether that differs.
+        _ask_for_comparison(settings.data_dir)
     if differs and fix:
-        yield await _put_right(settings, looking, differs[0])
+        yield await _put_right(looking, differs[0])
 
 
-async def _put_right(settings: Settings, looking: Looking, before: Finding) -> Finding:
-    """Ask the running gateway to compare, and look until the broker holds what it should."""
-    with closing(connect(settings.data_dir / DATABASE_NAME)) as connection:
+def _ask_for_comparison(directory: Path) -> None:
+    with closing(connect(directory / DATABASE_NAME)) as connection:
         transact(connection, Context(), ask_for_comparison)
+
+
+async def _put_right(looking: Looking, before: Finding) -> Finding:
+    """Look until the broker holds what it should, as the running gateway was asked to see to."""
     try:
         async with asyncio.timeout(PUT_RIGHT_SECONDS):
             while True:

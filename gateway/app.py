@@ -91,6 +91,7 @@ async def _announce(gateway: Running) -> None:
         f"  HTTP  {gateway.http_url}",
         f"  MQTT  {scheme}://{gateway.broker} ({kind})",
         f"  data  {gateway.settings.data_dir}",
+        f"  page  {gateway.http_url}/ (sign in with an API key)",
     ]
     if not await gateway.store.read(keys.all_keys):
         data_dir = shlex.quote(str(gateway.settings.data_dir))

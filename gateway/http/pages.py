@@ -1,12 +1,19 @@
-"""The page to try the API: three files of our own, served as they lie in the package. Nothing comes from elsewhere."""
+"""The pages for people, the fleet at ``/`` and the API to try at ``/docs``: files of our own, from the package.
+
+Nothing comes from elsewhere, and nothing is built: what lies in ``static`` is what a browser gets.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
+from pathlib import PurePath
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -16,15 +23,25 @@ from gateway.http.middleware import facts_of
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""Content security policy: nothing inline, nothing from another host, in nobody's frame."""
-FILES: Final[Mapping[str, tuple[str, str]]] = {
-    "/docs": ("docs.html", "text/html"),
-    "/docs/docs.css": ("docs.css", "text/css"),
-    "/docs/docs.js": ("docs.js", "text/javascript"),
+"""Content security policy: nothing inline, nothing foreign, in nobody's frame, and no text that becomes markup."""
+_FOLDER: Final = files("gateway.http") / "static"
+_MEDIA_TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_APART: Final = {
+    "/": "page/index.html",
+    "/docs": "docs.html",
+    "/docs/docs.css": "docs.css",
+    "/docs/docs.js": "docs.js",
 }
-"""By path: the file, and its media type."""
+FILES: Final[Mapping[str, str]] = _APART | {
+    f"/page/{each.name}": f"page/{each.name}"
+    for each in sorted((_FOLDER / "page").iterdir(), key=lambda each: each.name)
+    if each.name.endswith((".css", ".js"))
+}
+"""By path: the file."""
+_MODULES: Final = "/page/{file}"
 _ALLOW: Final = "GET, HEAD, OPTIONS"
 _HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": POLICY,
@@ -42,22 +59,31 @@ class Page:
     media_type: str
     content: bytes
 
+    @cached_property
+    def tag(self) -> str:
+        """What changes with the content, so that a browser asks whether it has, and gets it only then."""
+        return f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it."""
         if scope["path"] != self.path:  # Starlette's pattern also matches with a newline at the end
-            raise NotFoundError("There is nothing at this path. The page to try the API is /docs, to the letter.")
-        facts_of(scope).template = self.path
-        await self._answer(scope["method"])(scope, receive, send)
+            raise NotFoundError("There is nothing at this path. The page is /, and that to try the API /docs.")
+        facts_of(scope).template = _MODULES if self.path.startswith("/page/") else self.path
+        await self._answer(scope["method"], Headers(scope=scope))(scope, receive, send)
 
-    def _answer(self, method: str) -> Response:
+    def _answer(self, method: str, asked: Headers) -> Response:
         if method == "OPTIONS":
             return Response(status_code=204, headers={"Allow": _ALLOW})
         if method not in ("GET", "HEAD"):
             raise MethodNotAllowedError(_ALLOW)
-        return Response(self.content, headers=dict(_HEADERS), media_type=self.media_type)
+        headers = {**_HEADERS, "ETag": self.tag}
+        if self.tag in asked.get("If-None-Match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(self.content, headers=headers, media_type=self.media_type)
 
 
 def pages() -> list[Page]:
     """All there are, read once."""
-    folder = files("gateway.http") / "static"
-    return [Page(path, media_type, (folder / name).read_bytes()) for path, (name, media_type) in FILES.items()]
+    return [
+        Page(path, _MEDIA_TYPES[PurePath(name).suffix], (_FOLDER / name).read_bytes()) for path, name in FILES.items()
+    ]

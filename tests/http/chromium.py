@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 GUARD_SECONDS = 60.0
-_KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "/": (191, "/")}
+_KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "/": (191, "/"), "Escape": (27, "")}
 """Windows' number of a key, and the text that it makes."""
 _OPTIONS = (
     "--headless=new",
@@ -160,13 +160,16 @@ async def browser(folder: Path) -> AsyncIterator[Page]:
         async with asyncio.timeout(GUARD_SECONDS):
             url = await _address(process)
         drained = asyncio.create_task(_drain(process))
-        async with connect(url, max_size=None, proxy=None) as socket:
-            page = Page(socket)
-            heard = asyncio.create_task(page.listen())
-            await page.attach()
-            yield page
-            heard.cancel()
-        drained.cancel()
+        try:
+            async with connect(url, max_size=None, proxy=None) as socket:
+                page = Page(socket)
+                heard = asyncio.create_task(page.listen())
+                await page.attach()
+                yield page
+                heard.cancel()
+        finally:
+            drained.cancel()
+            await asyncio.gather(drained, return_exceptions=True)
     finally:
         with suppress(ProcessLookupError):
             process.kill()

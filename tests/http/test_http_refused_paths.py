@@ -104,7 +104,9 @@ async def test_a_path_that_is_not_there(caller: Caller, path: str) -> None:
         error(await caller.device.request(method, url), 404, "not_found")
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/health/", "/ready%0a", "/v2/devices", "/v10", "/../etc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["/page", "/nowhere", "/health/", "/ready%0a", "/v2/devices", "/v10", "/../etc/passwd"]
+)
 async def test_a_path_beside_the_api_that_is_not_there(caller: Caller, path: str) -> None:
     """404, with and without a credential."""
     url = httpx.URL(caller.api.url).copy_with(raw_path=path.encode())

@@ -1,0 +1,68 @@
+// What can be done to a device, and the words that say what it does.
+
+import { onceKey } from "./api.js";
+import { ask } from "./dialog.js";
+import { called, words } from "./format.js";
+
+export const RESET = "factory_reset";
+export const isOpen = (command) => command.status === "pending" || command.status === "delivered";
+/** A reset can be cancelled until the device has said that it has it. */
+export const canCancel = (command) => isOpen(command) && !(command.type === RESET && command.status === "delivered");
+
+export function askReset(api, device) {
+  return ask({
+    title: `Reset ${called(device)} to factory settings?`,
+    says: [...whoLoses(device), ...whenWiped(device),
+      "Other commands that are still open are cancelled.",
+      "Its record, history and metadata stay. The reset can be cancelled until the device says that it has it; after that it has to be bound again in any case."],
+    check: `Yes, wipe ${device.serial_number}.`,
+    action: "Reset the device",
+    run: posting(api, `devices/${device.id}/reset`),
+  });
+}
+
+function whoLoses(device) {
+  if (device.end_user_id == null) return [];
+  return [`It is unbound from ${device.end_user_id} at once. Its token is good for nothing but this reset, and then for nothing at all.`];
+}
+
+function whenWiped(device) {
+  const wipes = "The device wipes its token, its pairing and its WiFi networks";
+  if (device.end_user_id == null) {
+    return [`It is bound to nobody: unless it still holds a token, nothing can fetch the reset, which then waits.`, `${wipes} when it gets it.`];
+  }
+  if (device.connection === "online") return [`${wipes} within seconds: it is online.`];
+  return [`${wipes} when it is back. It is offline now; the reset waits for it, and never expires.`];
+}
+
+export function askUnbind(api, device) {
+  return ask({
+    title: `Unbind ${called(device)}?`,
+    says: [
+      `${device.end_user_id} loses it at once: its token is revoked, and its connection is cut.`,
+      "Commands that are still open are cancelled.",
+      "It is not wiped: pairing and WiFi networks stay on it. To wipe it, reset it instead; after this that waits until it is bound again.",
+    ],
+    action: "Unbind the device",
+    run: posting(api, `devices/${device.id}/unbind`),
+  });
+}
+
+export function askCancel(api, device, command) {
+  const reset = command.type === RESET;
+  return ask({
+    title: `Cancel “${words(command.type)}” for ${called(device)}?`,
+    says: reset
+      ? ["The device is not wiped, unless it has the reset at this very moment.",
+        "Its old token is revoked all the same: it stays unbound, and has to be bound again."]
+      : ["The device is not told to do it any more. If it has the command already, it may still do it."],
+    action: "Cancel the command",
+    run: posting(api, `devices/${device.id}/commands/${command.id}/cancel`),
+  });
+}
+
+/** Sends it under one `Idempotency-Key`: tried again after a lost answer, it is done once. */
+function posting(api, path) {
+  const once = onceKey();
+  return () => api.post(path, {}, once);
+}

@@ -1,0 +1,132 @@
+// One device: how it is, how it was, what it was told, what happened to it, and what can be done to it.
+
+import { askCancel, askReset, askUnbind, isOpen, RESET } from "./actions.js";
+import { commandItem, ResetProgress } from "./commands.js";
+import { bar, connectionMark, isFull, isLow, spaced, used } from "./devices.js";
+import { el, say } from "./dom.js";
+import { eventItem } from "./events.js";
+import { binding, Facts, identity, metadata, settings } from "./facts.js";
+import { ago, called, dbm, megabytes, NOTHING, percent, since } from "./format.js";
+import { notice, tell } from "./notice.js";
+import { Paced } from "./paced.js";
+import { Plots } from "./plots.js";
+import { toFleet } from "./routes.js";
+import { Trail } from "./trail.js";
+
+const EVERY_MS = 1_000;
+const LINKS = { wifi: "WiFi", "4g": "4G", ble: "Bluetooth, by a relay" };
+
+export class DeviceView {
+  title = "Device · Device gateway";
+  #stale = true;
+  #loaded = new Paced((signal) => this.#load(signal), EVERY_MS);
+
+  constructor({ api, mayWrite, keyId }, id) {
+    Object.assign(this, { api, id, mayWrite });
+    const cancel = (command) => this.#done(askCancel(api, this.device, command));
+    const page = (what) => (cursor) => api.get(`devices/${id}/${what}`, { limit: 20, cursor });
+    this.commands = new Trail("Commands", "It was never told anything.", page("commands"), commandItem(mayWrite, cancel));
+    this.events = new Trail("Events", "Nothing has happened to it.", page("events"), eventItem(keyId));
+    this.reset = new ResetProgress(mayWrite, cancel);
+    this.plots = new Plots(api, id);
+    this.facts = [
+      new Facts("Binding", binding), new Facts("Metadata", metadata, "None is set."), new Facts("Device", identity),
+      new Facts("Settings", settings),
+    ];
+    this.now = nowStrip();
+    this.wrong = notice();
+    this.#build();
+    this.#loaded.ask();
+  }
+
+  look(all = false) {
+    this.#stale ||= all;
+    this.#loaded.ask();
+  }
+
+  happened(event) {
+    if (event.data.device_id === this.id) this.look(true);
+  }
+
+  close() {
+    this.#loaded.stop();
+    this.plots.close();
+  }
+
+  #build() {
+    this.heading = el("h1", { tabindex: "-1" }, "Device");
+    this.connection = connectionMark();
+    this.resetButton = el("button", { type: "button", class: "bad", onclick: () => this.#done(askReset(this.api, this.device)) }, "Reset …");
+    this.unbindButton = el("button", { type: "button", onclick: () => this.#done(askUnbind(this.api, this.device)) }, "Unbind …");
+    this.actions = el("div", { class: "actions", hidden: true }, this.unbindButton, this.resetButton);
+    this.body = el("div", { class: "body", hidden: true },
+      this.reset.node, this.now.node, this.plots.node,
+      el("div", { class: "columns" }, this.commands.node, this.events.node),
+      el("div", { class: "all facts" }, this.facts.map((each) => each.node)));
+    this.node = el("div", { class: "device" },
+      el("p", { class: "back" }, el("a", { href: toFleet() }, "← All devices")),
+      el("div", { class: "title" }, this.heading, this.connection.node, this.actions),
+      this.wrong, this.body);
+  }
+
+  async #load(signal) {
+    const all = this.#stale;
+    this.#stale = false;
+    try {
+      const [device, state] = await Promise.all(["", "/state"].map((part) => this.api.get(`devices/${this.id}${part}`, {}, signal)));
+      if (all) await Promise.all([this.commands.load(), this.events.load()]);
+      if (!signal.aborted) this.#tell(device, state);
+      tell(this.wrong, null);
+    } catch (error) {
+      this.#stale ||= all;
+      if (!signal.aborted) this.#failed(error);
+    }
+  }
+
+  #failed(error) {
+    if (error.status === 404) this.body.hidden = this.actions.hidden = true;
+    tell(this.wrong, error);
+  }
+
+  #tell(device, state) {
+    this.device = device;
+    this.title = document.title = `${called(device)} · Device gateway`;
+    say(this.heading, called(device));
+    this.connection.tell(device.connection);
+    this.now.tell(device, state);
+    this.facts.forEach((each) => each.tell(device));
+    this.reset.tell(this.commands.items);
+    const pending = this.commands.items.some((each) => each.type === RESET && isOpen(each));
+    this.actions.hidden = !this.mayWrite;
+    this.resetButton.hidden = pending;
+    this.unbindButton.hidden = device.status !== "bound";
+    this.body.hidden = false;
+    this.plots.tell(device);
+  }
+
+  /** After a question was answered with yes: see what has become of it. */
+  async #done(asked) {
+    if (await asked) this.look(true);
+  }
+}
+
+/** How it is now, in a row. */
+function nowStrip() {
+  const [battery, storage] = [bar(), bar()];
+  const [signal, doing, link] = ["span", "span", "span"].map((name) => el(name, {}));
+  const seen = ago(null);
+  const cell = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
+  const node = el("section", { class: "panel", "aria-label": "Now" }, el("dl", { class: "now" },
+    cell("Battery", battery.node), cell("Storage", storage.node), cell("Signal", signal), cell("Doing", doing),
+    cell("Last heartbeat", seen), cell("Seen over", link)));
+  const tellNow = (device, state) => {
+    const part = used(device);
+    battery.tell(device.battery_percent, percent(device.battery_percent), isLow(device));
+    storage.tell(part, part == null ? megabytes(device.storage_used_mb) : `${percent(part)} of ${megabytes(device.storage_total_mb)}`, isFull(device));
+    say(signal, dbm(device.signal_strength_dbm));
+    say(doing, device.recording_state == null ? NOTHING : spaced(device.recording_state));
+    say(link, LINKS[state.last_seen_by] ?? NOTHING);
+    since(seen, device.last_heartbeat_at);
+  };
+  return { node, tell: tellNow };
+}

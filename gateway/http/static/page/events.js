@@ -1,0 +1,36 @@
+// A device's events, each in a line.
+
+import { el, say } from "./dom.js";
+import { ago, since, words } from "./format.js";
+
+const SHOWN_APART = ["device_id", "actor", "command_id", "type"];
+const OTHERS = { cli: "the command line", gateway: "the gateway" };
+
+/** `keyId`: the key of who looks. */
+export const eventItem = (keyId) => () => {
+  const [name, by, when, facts] = [el("strong", {}), el("span", { class: "quiet" }), ago(null), el("p", { class: "quiet" })];
+  const node = el("li", {}, el("p", { class: "line" }, name, by, when), facts);
+  const update = ({ type, created_at: at, data }) => {
+    node.dataset.state = type;
+    say(name, data.type ? `${words(type)}: ${words(data.type).toLowerCase()}` : words(type));
+    say(by, `by ${who(data, keyId)}`);
+    by.title = data.actor;
+    since(when, at);
+    say(facts, told(data));
+    facts.hidden = !facts.textContent;
+  };
+  return [node, update];
+};
+
+function who({ actor, device_id: device }, keyId) {
+  if (actor === device) return "the device";
+  if (actor === keyId) return "this key";
+  return OTHERS[actor] ?? `key …${String(actor).slice(-6)}`;
+}
+
+function told(data) {
+  return Object.entries(data)
+    .filter(([name, value]) => !SHOWN_APART.includes(name) && value != null)
+    .map(([name, value]) => `${words(name).toLowerCase()} ${typeof value === "string" ? value : JSON.stringify(value)}`)
+    .join(" · ");
+}

@@ -1,0 +1,131 @@
+// The fleet: its figures, what narrows the list, and the list.
+
+import { el, put, say } from "./dom.js";
+import { DeviceTable } from "./devices.js";
+import { Filters, NAMES } from "./filters.js";
+import { number } from "./format.js";
+import { Glance } from "./glance.js";
+import { notice, tell } from "./notice.js";
+import { Paced } from "./paced.js";
+import { toFleet } from "./routes.js";
+
+const PAGE = 50;
+const EVERY_MS = 3_000;
+const NONE = {
+  low_battery: "No device says that its battery is low.",
+  storage_full: "No device says that its storage is full.",
+  reset_pending: "No reset is pending: every device that was told to has wiped itself, or said why not.",
+};
+
+export class FleetView {
+  title = "Device gateway";
+  scroll = 0;
+  #query = {};
+  #loaded = new Paced(() => {}, 0);
+
+  constructor({ api }) {
+    this.api = api;
+    this.glance = new Glance();
+    this.filters = new Filters();
+    this.table = new DeviceTable();
+    this.wrong = notice();
+    this.range = el("p", { class: "range", role: "status" }, "Loading …");
+    this.empty = el("div", { class: "panel empty", hidden: true });
+    this.newer = el("a", { class: "button", hidden: true, rel: "prev" }, "Newer");
+    this.older = el("a", { class: "button", hidden: true, rel: "next" }, "Older");
+    this.scroller = el("div", { class: "scroller", hidden: true }, this.table.node);
+    this.node = el("div", { class: "fleet" },
+      el("h1", { class: "unseen", tabindex: "-1" }, "Fleet"),
+      this.glance.node, this.filters.node, this.wrong, this.range, this.empty, this.scroller,
+      el("nav", { class: "pages", "aria-label": "Pages of the list" }, this.newer, this.older));
+  }
+
+  /** Show what this query finds, now. */
+  show(query) {
+    this.#query = Object.fromEntries([...NAMES, "offset"].map((name) => [name, query[name] || null]));
+    this.filters.show(this.#query);
+    this.glance.select(this.#query);
+    this.node.classList.add("loading");
+    this.#loaded.stop();
+    this.#loaded = new Paced((signal) => this.#load(signal), EVERY_MS);
+    this.#loaded.ask();
+  }
+
+  look() {
+    this.#loaded.ask();
+  }
+
+  /** Any event may change a figure or a row. */
+  happened() {
+    this.#loaded.ask();
+  }
+
+  leave() {
+    this.scroll = scrollY;
+  }
+
+  close() {
+    this.#loaded.stop();
+  }
+
+  async #load(signal) {
+    try {
+      const [stats, list] = await Promise.all([
+        this.api.get("devices/stats", {}, signal),
+        this.api.get("devices", { ...this.#query, limit: PAGE }, signal),
+      ]);
+      this.#tell(stats, list);
+      tell(this.wrong, null);
+    } catch (error) {
+      if (!signal.aborted) tell(this.wrong, error);
+    }
+  }
+
+  #tell(stats, { data, has_more: more }) {
+    this.glance.tell(stats);
+    this.table.tell(data);
+    this.node.classList.remove("loading");
+    this.scroller.hidden = !data.length;
+    const offset = Number(this.#query.offset ?? 0);
+    say(this.range, data.length ? this.#rangeOf(stats, offset, data.length, more) : "");
+    link(this.newer, offset > 0 && { ...this.#query, offset: Math.max(0, offset - PAGE) || null });
+    link(this.older, more && { ...this.#query, offset: offset + PAGE });
+    this.empty.hidden = data.length > 0;
+    if (!data.length) put(this.empty, this.#nothing(stats, offset));
+  }
+
+  #rangeOf(stats, offset, shown, more) {
+    const counted = this.glance.select(this.#query);
+    const all = counted ? Math.max(stats[counted.name], offset + shown) : offset + shown;
+    const range = `${number(offset + 1)} to ${number(offset + shown)}`;
+    if (!counted && more) return `${range}, more follow`;
+    return all === 1 ? "1 device" : `${range} of ${number(all)} devices`;
+  }
+
+  #nothing(stats, offset) {
+    if (!stats.total_count) return welcome();
+    const words = offset ? "The list ends before this page." : NONE[this.#query.condition];
+    const alone = Object.entries(this.#query).every(([name, value]) => value == null || name === "condition" || name === "offset");
+    return [
+      el("h2", {}, (alone && words) || "No device fits these filters."),
+      el("p", {}, el("a", { href: toFleet() }, "Show all devices")),
+    ];
+  }
+}
+
+function link(node, query) {
+  node.hidden = !query;
+  if (query) node.href = toFleet(query);
+}
+
+function welcome() {
+  return [
+    el("h2", {}, "No devices yet"),
+    el("p", {}, "Register the first by its serial number, on the gateway’s machine:"),
+    el("pre", {}, "gateway devices register BP-000123 --name 'Ward 3, bed 2'"),
+    el("p", {}, "Or see one live without any hardware, with a key that may write:"),
+    el("pre", {}, `device-sim run --url ${location.origin} --key sk_live_…`),
+    el("p", { class: "quiet" }, "It appears here by itself. Back ends do the same with POST /v1/devices: ",
+      el("a", { href: "docs#register_device" }, "try the API"), "."),
+  ];
+}

@@ -1,0 +1,103 @@
+// Puts the page together: who is signed in, which view is shown, and whether it is live.
+
+import { Api, ApiError } from "./api.js";
+import { DeviceView } from "./device.js";
+import { put } from "./dom.js";
+import { FleetView } from "./fleet.js";
+import { keepTime } from "./format.js";
+import { Liveness } from "./liveness.js";
+import { route } from "./routes.js";
+import { key, setUpTheme } from "./session.js";
+import { signIn } from "./signin.js";
+import { Stream } from "./stream.js";
+
+const GONE = "The gateway does not take this key any more: it was revoked or has expired. Sign in with another one.";
+const WRITE = "devices:write";
+const LOOK_MS = 10_000; // heartbeats make no events
+
+const byId = (id) => document.getElementById(id);
+const main = byId("main");
+const liveness = new Liveness(() => session?.stream?.now());
+let session = null;
+
+function start(said = null) {
+  const kept = key.get();
+  if (kept == null) return signIn(main, said, signedIn);
+  new Api(kept, { onEnd: () => {} }).get("key").then((facts) => signedIn(kept, facts), (error) => {
+    if (error instanceof ApiError && error.status === 401) key.forget();
+    signIn(main, error.status === 401 ? GONE : error.message, signedIn);
+  });
+}
+
+async function signedIn(text, facts) {
+  key.keep(text);
+  const api = new Api(text, { onEnd: () => signOut(GONE), onWait: (seconds) => liveness.slow(seconds) });
+  session = { api, keyId: facts.id, mayWrite: facts.scopes.includes(WRITE), fleet: null, view: null, stream: null, looks: null };
+  put(byId("project"), session.mayWrite ? facts.project_name : `${facts.project_name} · read only`);
+  byId("signOut").hidden = false;
+  show();
+  await follow(session);
+}
+
+/** From the newest event on: what happened between the first look and the stream is not missed. */
+async function follow(current) {
+  const newest = await current.api.get("events", { limit: 1 }).catch(() => ({ data: [] }));
+  if (session !== current) return;
+  current.stream = new Stream(current.api, newest.data[0]?.id, {
+    onEvent: (event) => current.view?.happened(event),
+    onState: (state) => {
+      liveness.show(state);
+      if (state.name === "live") current.view?.look(true);
+    },
+  });
+  current.looks = setInterval(() => document.hidden || current.view?.look(), LOOK_MS);
+  await current.stream.run();
+}
+
+function signOut(said = null) {
+  if (session == null) return;
+  const { view, fleet, stream, looks } = session;
+  session = null;
+  stream?.stop();
+  clearInterval(looks);
+  new Set([view, fleet]).forEach((each) => each?.close());
+  key.forget();
+  liveness.hide();
+  put(byId("project"));
+  byId("signOut").hidden = true;
+  document.querySelector("dialog[open]")?.close();
+  document.title = "Device gateway";
+  signIn(main, said, signedIn);
+}
+
+/** The view of the address. That of the fleet is kept while a device is looked at, so that the way back is short. */
+function show() {
+  if (session == null) return;
+  const { device, query } = route();
+  if (session.view !== session.fleet) session.view.close();
+  if (device == null) {
+    const again = session.fleet != null && session.view !== session.fleet;
+    session.view = session.fleet ??= new FleetView(session);
+    session.view.show(query);
+    place(session.view, again ? session.fleet.scroll : null);
+  } else {
+    session.fleet?.leave();
+    session.view = new DeviceView(session, device);
+    place(session.view, 0);
+  }
+}
+
+function place(view, scroll) {
+  if (main.firstElementChild === view.node) return;
+  put(main, view.node);
+  document.title = view.title;
+  view.node.querySelector("h1")?.focus({ preventScroll: true });
+  if (scroll != null) scrollTo(0, scroll);
+}
+
+byId("signOut").addEventListener("click", () => signOut());
+addEventListener("hashchange", show);
+document.addEventListener("visibilitychange", () => document.hidden || session?.view?.look());
+setUpTheme(byId("theme"));
+keepTime();
+start();

@@ -1,0 +1,15 @@
+// A line that says what went wrong, in the view where it went wrong.
+
+import { ApiError } from "./api.js";
+import { el, say } from "./dom.js";
+
+export function notice() {
+  return el("p", { class: "error notice", role: "alert", hidden: true });
+}
+
+/** Tell of this error, or with null that all is well. What is no refusal of the gateway is a fault of the page: raised. */
+export function tell(node, error) {
+  if (error != null && !(error instanceof ApiError)) throw error;
+  node.hidden = error == null || error.status === 401; // then the sign-in says so
+  say(node, error?.message ?? "");
+}

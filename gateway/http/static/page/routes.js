@@ -1,0 +1,17 @@
+// Where one is, as the part of the address behind #: it can be kept, shared and gone back to, and no server sees it.
+
+/** `{device: id or null, query: {…}}` of an address. */
+export function route(hash = location.hash) {
+  const [path, query = ""] = hash.replace(/^#/, "").split("?");
+  const device = /^\/devices\/(dev_[A-Za-z0-9]{1,64})$/.exec(path);
+  return { device: device?.[1] ?? null, query: Object.fromEntries(new URLSearchParams(query)) };
+}
+
+/** The address of the list with these filters. */
+export function toFleet(query = {}) {
+  const given = Object.entries(query).filter(([, value]) => value != null && value !== "");
+  const text = new URLSearchParams(given).toString();
+  return text ? `#/?${text}` : "#/";
+}
+
+export const toDevice = (id) => `#/devices/${id}`;

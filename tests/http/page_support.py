@@ -1,0 +1,101 @@
+"""The page at ``/`` in a real browser, against a real gateway, with what a test does and sees there."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from chromium import Page, browser
+from http_support import Api, Json
+
+DESKTOP = (1280, 800)
+PHONE = (390, 844)
+REFUSED = "Failed to load resource"
+"""What the browser itself notes of an answer that is an error; the page says it in its own words."""
+
+
+@dataclass
+class Visitor:
+    """Somebody at the page."""
+
+    url: str
+    tab: Page
+
+    async def sign_in(self, key: str) -> None:
+        """With a key, by keyboard; until the stream is open."""
+        await self.tab.goto(f"{self.url}/")
+        await self.tab.until("document.activeElement.id === 'key'")
+        await self.tab.type(key)
+        await self.tab.press("Enter")
+        await self.live()
+
+    async def live(self) -> None:
+        """Until the page says that it is."""
+        await self.tab.until("document.getElementById('live').dataset.state === 'live'")
+
+    async def sees(self, text: str, where: str = "body") -> None:
+        """Wait until this stands in what a person sees."""
+        await self.tab.until(f"document.querySelector({json.dumps(where)})?.innerText.includes({json.dumps(text)})")
+
+    async def text(self, where: str) -> str:
+        """What stands there; only one element may fit."""
+        found: list[str] = await self.tab.run(
+            f"[...document.querySelectorAll({json.dumps(where)})].map((each) => each.innerText)"
+        )
+        assert len(found) == 1, f"{where}: {found}"
+        return found[0]
+
+    async def devices(self) -> list[str]:
+        """What the devices in the list are called, from above."""
+        names: list[str] = await self.tab.run(
+            "[...document.querySelectorAll('.devices tbody a')].map((each) => each.textContent)"
+        )
+        return names
+
+    async def lists(self, *names: str) -> None:
+        """Wait until the list has these devices and no others."""
+        wanted = json.dumps(list(names))
+        await self.tab.until(
+            f"JSON.stringify([...document.querySelectorAll('.devices tbody a')].map((each) => each.textContent))"
+            f" === JSON.stringify({wanted})"
+        )
+
+    async def press_button(self, words: str) -> None:
+        """Click what says this; there has to be one that can be seen."""
+        await self.tab.until(_button(words))
+        await self.tab.run(f"{_button(words)}.click()")
+
+    async def has_button(self, words: str) -> bool:
+        """Whether there is one that says this and can be seen."""
+        return bool(await self.tab.run(f"Boolean({_button(words)})"))
+
+    async def opens(self, device: Json) -> None:
+        """Go to a device and wait until it is there."""
+        await self.tab.run(f"location.hash = '#/devices/{device['id']}'")
+        await self.sees(device["id"], ".device .body")
+
+
+def _button(words: str) -> str:
+    return (
+        "[...document.querySelectorAll('button')].find((each) => each.checkVisibility() && !each.disabled"
+        f" && each.textContent.startsWith({json.dumps(words)}))"
+    )
+
+
+@asynccontextmanager
+async def visiting(url: str, profile: Path) -> AsyncIterator[Visitor]:
+    """A browser of its own; in the end nothing was asked of anybody else, and nothing went wrong in the page."""
+    async with browser(profile) as tab:
+        await tab.screen(*DESKTOP)
+        yield Visitor(url, tab)
+        assert [each for each in tab.complaints if not each.startswith(REFUSED)] == []
+        assert [each for each in tab.requests if not each.startswith((url, "data:"))] == []
+
+
+@asynccontextmanager
+async def signed_in(api: Api, profile: Path, key: str | None = None) -> AsyncIterator[Visitor]:
+    """The same, signed in."""
+    async with visiting(api.url, profile) as visitor:
+        await visitor.sign_in(key or api.key)
+        yield visitor

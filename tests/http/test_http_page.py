@@ -1,0 +1,322 @@
+"""The page at ``/`` in Chromium: signing in and out, the fleet, one device, and what can be done to it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from chromium import Page
+from http_support import Api, Json, body, serving
+from page_support import signed_in, visiting
+
+from gateway.store import keys
+
+SCRIPT = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
+
+
+async def beat(api: Api, bound: Json, **vitals: object) -> None:
+    """A heartbeat of a device that is bound."""
+    body(await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat", json=vitals), 200)
+
+
+async def kept(tab: Page) -> str:
+    """All that the browser keeps or shows of where it is: storages, cookies, address, history."""
+    text: str = await tab.run(
+        "JSON.stringify([{...sessionStorage}, {...localStorage}, document.cookie, location.href, history.state])"
+    )
+    return text
+
+
+# --- signing in -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_is_asked_for_and_kept_in_the_tab_alone(api: Api, tmp_path: Path) -> None:
+    """Wrong ones are refused in words; a good one survives a reload, is in no address, and is forgotten when asked."""
+    webhooks = await api.another_key("webhooks:read")
+    async with visiting(api.url, tmp_path) as visitor:
+        await visitor.tab.goto(f"{api.url}/")
+        for key, words in {
+            "not a key": "begins with sk_ or rk_",
+            "sk_live_nobody": "not good: unknown, expired or revoked",
+            webhooks: "lacks the scope devices:read",
+        }.items():
+            await visitor.tab.run("document.getElementById('key').value = ''")
+            await visitor.tab.type(key)
+            await visitor.tab.press("Enter")
+            await visitor.sees(words, "#refused")
+        assert api.key not in await kept(visitor.tab)
+
+        await visitor.sign_in(api.key)
+        assert await visitor.tab.run("sessionStorage.getItem('apiKey')") == api.key
+        assert await visitor.tab.run("localStorage.length") == 0
+        assert [each for each in visitor.tab.requests if api.key in each] == []
+        await visitor.tab.goto(f"{api.url}/")
+        await visitor.live()
+        await visitor.press_button("Sign out")
+        await visitor.sees("Sign in", "h1")
+        assert api.key not in await kept(visitor.tab)
+
+
+async def test_a_key_that_is_revoked_leads_back_to_the_sign_in(api: Api, tmp_path: Path) -> None:
+    """At the next look; it says why, and nothing of the fleet is left to be seen."""
+    await api.registered("BP-1")
+    key = await api.another_key()
+    async with signed_in(api, tmp_path, key) as visitor:
+        await visitor.lists("BP-1")
+        revoked = body(await api.as_(key).get("/v1/key"), 200)["id"]
+        await api.store.write(lambda tx: keys.revoke(tx, revoked))
+        await api.registered("BP-2")
+        await visitor.sees("revoked or has expired", "#refused")
+        assert "BP-1" not in await visitor.text("body")
+        assert key not in await kept(visitor.tab)
+
+
+@pytest.mark.parametrize("may_write", [True, False])
+async def test_who_may_only_read_is_offered_nothing_else(api: Api, tmp_path: Path, *, may_write: bool) -> None:
+    """No reset, no unbind, no cancel; and the page says that it is read only."""
+    bound = await api.bound()
+    body(await api.back_end.post(f"/v1/devices/{bound['id']}/commands", json={"type": "reboot"}), 201)
+    key = api.key if may_write else await api.another_key("devices:read")
+    async with signed_in(api, tmp_path, key) as visitor:
+        await visitor.opens(bound)
+        await visitor.sees("Reboot", ".trail")
+        offered = [await visitor.has_button(each) for each in ("Reset", "Unbind", "Cancel")]
+        assert offered == [may_write] * 3
+        assert ("read only" in await visitor.text("#project")) is not may_write
+
+
+# --- the fleet --------------------------------------------------------------------------------------------------------
+
+
+async def test_without_devices_it_says_how_to_get_one_and_shows_it_at_once(api: Api, tmp_path: Path) -> None:
+    """The command to run; then the device, by the event stream, without being asked."""
+    async with signed_in(api, tmp_path) as visitor:
+        await visitor.sees("gateway devices register", ".empty")
+        await api.registered("BP-1", name="Ward 3, bed 2")
+        await visitor.lists("Ward 3, bed 2")
+        assert await visitor.text(".range") == "1 device"
+
+
+async def test_figures_lead_to_the_devices_that_they_count(api: Api, tmp_path: Path) -> None:
+    """Each of the six; the address says which, so that it can be kept, and the way back leads back."""
+    bound = {serial: await api.bound(serial) for serial in ("low", "full", "well", "reset")}
+    await api.registered("silent")
+    for serial, vitals in {
+        "low": {"battery_percent": 4},
+        "full": {"flags": 4},
+        "well": {"battery_percent": 80},
+    }.items():
+        await beat(api, bound[serial], **vitals)
+    await api.reset(bound["reset"]["id"])
+    everything = ("silent", "reset", "well", "full", "low")
+    figures = {
+        "Devices": everything,
+        "Online": ("well", "full", "low"),
+        "Offline": ("silent", "reset"),
+        "Low battery": ("low",),
+        "Storage full": ("full",),
+        "Pending resets": ("reset",),
+    }
+    async with signed_in(api, tmp_path) as visitor:
+        await visitor.lists(*everything)
+        for label, found in figures.items():
+            tile = f"[...document.querySelectorAll('.tile')].find((each) => each.innerText.startsWith('{label}'))"
+            await visitor.tab.run(f"{tile}.click()")
+            await visitor.lists(*found)
+            shown = await visitor.text(".tile[aria-current]")
+            assert shown.split("\n")[:2] == [label, str(len(found))]
+        await visitor.tab.run("history.back()")
+        await visitor.lists("full")
+
+
+async def test_search_and_filters_narrow_the_list(api: Api, tmp_path: Path) -> None:
+    """What is typed is found wherever it stands, with what is chosen; nothing found is said, with a way out."""
+    await api.bound("BP-1", end_user_id="eu_wanda")
+    await api.registered("BP-2", name="Wanda's spare")
+    await api.registered("BP-3")
+    async with signed_in(api, tmp_path) as visitor:
+        await visitor.tab.tab_to("#search")
+        await visitor.tab.type("wanda")
+        await visitor.lists("Wanda's spare", "BP-1")
+        await visitor.tab.run(
+            "(({value}) => { const s = document.getElementById('filter_status'); s.value = value;"
+            " s.dispatchEvent(new Event('change')); })({value: 'bound'})"
+        )
+        await visitor.lists("BP-1")
+        assert await visitor.tab.run("location.hash") == "#/?search=wanda&status=bound"
+        await visitor.tab.type("%")
+        await visitor.sees("No device fits these filters", ".empty")
+        await visitor.tab.run("document.querySelector('.empty a').click()")
+        await visitor.lists("BP-3", "Wanda's spare", "BP-1")
+        assert await visitor.tab.run("document.getElementById('search').value") == ""
+
+
+async def test_a_long_list_is_paged_by_the_server(api: Api, tmp_path: Path) -> None:
+    """Fifty at a time, newest first, with how many there are; never more than a page is asked for."""
+    for number in range(120):
+        await api.registered(f"BP-{number:03}")
+    async with signed_in(api, tmp_path) as visitor:
+        await visitor.sees("1 to 50 of 120 devices", ".range")
+        await visitor.tab.run("document.querySelector('.pages [rel=next]').click()")
+        await visitor.sees("51 to 100 of 120 devices", ".range")
+        assert (await visitor.devices())[0] == "BP-069"
+        await visitor.tab.run("document.querySelector('.pages [rel=next]').click()")
+        await visitor.sees("101 to 120 of 120 devices", ".range")
+        assert len(await visitor.devices()) == 20
+        assert not await visitor.tab.run("document.querySelector('.pages [rel=next]').checkVisibility()")
+        asked = [each for each in visitor.tab.requests if "/v1/devices?" in each]
+        assert all("limit=50" in each for each in asked)
+
+
+async def test_a_gateway_that_asks_to_slow_down_is_obeyed(tmp_path: Path) -> None:
+    """429: the page says so and how long, and asks for nothing in the meantime."""
+    async with serving(tmp_path / "data", rate_limit_per_minute=6) as api:
+        api.clock.ahead = 0
+        async with signed_in(api, tmp_path / "profile") as visitor:
+            for number in range(8):
+                await visitor.tab.run(f"location.hash = '#/?search=x{number}'")
+                await visitor.tab.until("true")
+            await visitor.sees("goes on by itself in", "#slow")
+            asked = len(visitor.tab.requests)
+            await visitor.tab.run("location.hash = '#/?search=again'")
+            await visitor.tab.until("document.querySelector('.fleet.loading')")
+            assert len(visitor.tab.requests) == asked
+
+
+# --- a device ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_device_is_shown_with_all_that_is_known(api: Api, tmp_path: Path) -> None:
+    """Health, curves, binding, settings, metadata, commands, events; and what comes is there without being asked."""
+    bound = await api.bound("BP-1", end_user_id="eu_7")
+    change = {"name": "Ward 3", "metadata": {"room": "3.12"}, "settings": {"audio": {"bitrate_kbps": 64}}}
+    body(await api.back_end.patch(f"/v1/devices/{bound['id']}", json=change), 200)
+    for minutes, percent in ((3, 80), (2, 60), (1, 40)):
+        api.clock.ahead = -60_000 * minutes
+        vitals = {"battery_percent": percent, "storage_used_mb": 512, "storage_total_mb": 4096}
+        await beat(api, bound, **vitals, signal_strength_dbm=-61, connection_type=["wifi"])
+    api.clock.ahead = 0
+    async with signed_in(api, tmp_path) as visitor:
+        await visitor.opens(bound)
+        assert await visitor.text("h1") == "Ward 3"
+        assert await visitor.tab.run("document.title") == "Ward 3 · Device gateway"
+        for text in (
+            "40 %",
+            "13 % of 4 GB",
+            "\N{MINUS SIGN}61 dBm",
+            "WiFi",
+            "eu_7",
+            "3.12",
+            "Bitrate kbps",
+            "Device bound",
+        ):
+            await visitor.sees(text, ".body")
+        await visitor.tab.until(
+            "document.querySelector('.chart svg').getAttribute('aria-label').includes('lowest 40 %, highest 80 %')"
+        )
+        curves = (
+            "[...document.querySelectorAll('.chart .line')].map((each) => each.getAttribute('d').split('L').length)"
+        )
+        assert await visitor.tab.run(curves) == [3, 3, 3]
+        body(await api.back_end.post(f"/v1/devices/{bound['id']}/commands", json={"type": "reboot"}), 201)
+        await visitor.sees("Reboot", ".trail")
+        await visitor.sees("Command created: reboot", ".trail:not(:has(.chip))")
+
+
+async def test_a_reset_and_its_cancel_by_keyboard_alone(api: Api, tmp_path: Path) -> None:
+    """The dialog says what will happen, Escape leaves all as it is, and without the tick nothing can be done."""
+    bound = await api.bound("BP-1", end_user_id="eu_7")
+    async with signed_in(api, tmp_path) as visitor:
+        tab = visitor.tab
+        await visitor.lists("BP-1")
+        await tab.tab_to(".devices a")
+        await tab.press("Enter")
+        await visitor.sees(bound["id"], ".body")
+        await tab.tab_to(".actions .bad")
+        await tab.press("Enter")
+        await visitor.sees("It is unbound from eu_7 at once", "dialog")
+        await tab.press("Escape")
+        await tab.until("!document.querySelector('dialog')")
+        assert body(await api.back_end.get(f"/v1/devices/{bound['id']}"), 200)["status"] == "bound"
+
+        await tab.press("Enter")
+        await tab.until("document.activeElement.id === 'sure'")
+        assert await tab.run("document.querySelector('dialog .bad').disabled")
+        await tab.press(" ")
+        await tab.tab_to("dialog .bad")
+        await tab.press("Enter")
+        await visitor.sees("Waiting for the device", ".reset")
+        assert not await visitor.has_button("Reset")
+
+        await tab.tab_to(".reset button")
+        await tab.press("Enter")
+        await tab.tab_to("dialog .bad")
+        await tab.press("Enter")
+        await visitor.sees("It was cancelled", ".reset")
+        (command,) = body(await api.back_end.get(f"/v1/devices/{bound['id']}/commands"), 200)["data"]
+        assert (command["type"], command["status"]) == ("factory_reset", "cancelled")
+
+
+async def test_what_the_gateway_refuses_is_said_where_it_was_asked(api: Api, tmp_path: Path) -> None:
+    """A reset that the device has got in the meantime cannot be cancelled: its words stand in the dialog."""
+    bound = await api.bound("BP-1")
+    command = await api.reset(bound["id"])
+    async with signed_in(api, tmp_path) as visitor:
+        await visitor.opens(bound)
+        await visitor.press_button("Cancel the reset")
+        device = api.as_(bound["device_token"])
+        ack = {"status": "delivered"}
+        body(await device.post(f"/v1/devices/me/commands/{command['id']}/ack", json=ack), 200)
+        await visitor.press_button("Cancel the command")
+        await visitor.sees("cannot be cancelled", "dialog .error")
+        await visitor.press_button("Leave it as it is")
+        await visitor.sees("is wiping itself", ".reset")
+        assert not await visitor.has_button("Cancel")
+
+
+async def test_unbind(api: Api, tmp_path: Path) -> None:
+    """It is said that nothing is wiped; then the device is unbound, and the button is gone."""
+    bound = await api.bound("BP-1", end_user_id="eu_7")
+    async with signed_in(api, tmp_path) as visitor:
+        await visitor.opens(bound)
+        await visitor.press_button("Unbind")
+        await visitor.sees("It is not wiped", "dialog")
+        await visitor.press_button("Unbind the device")
+        await visitor.sees("Unbound", "[aria-labelledby=facts_binding]")
+        assert not await visitor.has_button("Unbind")
+
+
+async def test_a_device_that_is_not_there(api: Api, tmp_path: Path) -> None:
+    """An address of one that was never there, and one that is deleted while it is looked at."""
+    bound = await api.bound("BP-1")
+    async with signed_in(api, tmp_path) as visitor:
+        await visitor.tab.run("location.hash = '#/devices/dev_nowhere'")
+        await visitor.sees("There is no device 'dev_nowhere' in this project", ".notice")
+        await visitor.opens(bound)
+        body(await api.back_end.delete(f"/v1/devices/{bound['id']}"), 200)
+        await visitor.sees(f"There is no device '{bound['id']}' in this project", ".notice")
+        assert not await visitor.has_button("Reset")
+
+
+async def test_no_text_becomes_markup(api: Api, tmp_path: Path) -> None:
+    """Names, serial numbers, metadata, a device's own words in events and errors: shown to the letter, and inert."""
+    serial = f"BP-1{SCRIPT}"
+    bound = await api.bound(serial)
+    change = {"name": SCRIPT, "metadata": {SCRIPT: SCRIPT}}
+    body(await api.back_end.patch(f"/v1/devices/{bound['id']}", json=change), 200)
+    path = f"/v1/devices/{bound['id']}/commands"
+    command = body(await api.back_end.post(path, json={"type": "reboot"}), 201)
+    failed = {"status": "failed", "error": {"code": SCRIPT[:60], "message": SCRIPT}, "result": {SCRIPT: SCRIPT}}
+    body(await api.as_(bound["device_token"]).post(f"/v1/devices/me/commands/{command['id']}/ack", json=failed), 200)
+    async with signed_in(api, tmp_path) as visitor:
+        await visitor.lists(SCRIPT)
+        await visitor.opens(bound)
+        await visitor.sees(SCRIPT, "h1")
+        await visitor.sees(SCRIPT, ".trail")
+        await visitor.sees(SCRIPT, "[aria-labelledby=facts_metadata]")
+        await visitor.press_button("Reset")
+        await visitor.sees(serial, "dialog")
+        assert await visitor.tab.run("window.hit") is None
+        assert await visitor.tab.run("document.querySelectorAll('img, body script, [onerror]').length") == 0
+        await visitor.tab.run(f"location.hash = '#/?search=' + encodeURIComponent({json.dumps(SCRIPT)})")
+        await visitor.lists(SCRIPT)
+        assert await visitor.tab.run("window.hit") is None

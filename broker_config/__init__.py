@@ -20,6 +20,18 @@ class BrokerConfigError(ValueError):
 
 
 @dataclass(frozen=True)
+class Tls:
+    """PEM files by which the listener shows who it is: certificate chain and key, which may be one file.
+
+    With a `client_authority` every client has to show a certificate of it, besides its password.
+    """
+
+    chain: Path
+    key: Path
+    client_authority: Path | None = None
+
+
+@dataclass(frozen=True)
 class Rendered:
     """Where the files of one broker lie. The broker and the gateway both need `password_file` and `pid_file`."""
 
@@ -35,7 +47,7 @@ def template(name: str) -> str:
     return resources.files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
-def render(
+def render(  # noqa: PLR0913 - all but one by name, and each is a line of the file
     directory: Path,
     *,
     port: int,
@@ -44,6 +56,7 @@ def render(
     password_file: Path | None = None,
     pid_file: Path | None = None,
     persistence_dir: Path | None = None,
+    tls: Tls | None = None,
     user: str = "mosquitto",
 ) -> Rendered:
     """Write `mosquitto.conf` and `acl` into `directory` (made when missing) and say where everything is.
@@ -71,12 +84,22 @@ def render(
         "password_file": _checked_path("password_file", rendered.password_file),
         "pid_file": _checked_path("pid_file", rendered.pid_file),
         "persistence_dir": _checked_path("persistence_dir", rendered.persistence_dir),
+        "tls": _tls_lines(tls),
     }
     for folder in (directory, rendered.persistence_dir):
         folder.mkdir(parents=True, exist_ok=True)
     for file in (rendered.config, rendered.acl):
         file.write_text(_filled(template(file.name), values), encoding="utf-8")
     return rendered
+
+
+def _tls_lines(tls: Tls | None) -> str:
+    if tls is None:
+        return "# No TLS: passwords and tokens can be read on the way. Good for loopback only."
+    lines = [f"certfile {_checked_path('certfile', tls.chain)}", f"keyfile {_checked_path('keyfile', tls.key)}"]
+    if tls.client_authority is not None:
+        lines += [f"cafile {_checked_path('cafile', tls.client_authority)}", "require_certificate true"]
+    return "\n".join(lines)
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

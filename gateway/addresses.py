@@ -14,9 +14,7 @@ from gateway.redaction import MASK
 
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 ADDRESS_FORM: Final = "HOST:PORT, for example 127.0.0.1:8080"
-BROKER_FORM: Final = (
-    "embedded or mqtt[s]://USER:PASSWORD@HOST:PORT, for example mqtts://gateway:PASSWORD@broker.lan:8883"
-)
+BROKER_FORM: Final = "embedded, mosquitto, auto or mqtt[s]://USER:PASSWORD@HOST:PORT, for example mqtts://gateway:PASSWORD@broker.lan:8883"
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 

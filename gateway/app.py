@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -32,9 +32,11 @@ from gateway.mqtt.connection import Connection
 from gateway.outbound.sender import Sender
 from gateway.outbound.webhooks import Webhooks
 from gateway.outbox import Bells
+from gateway.outgrown import SizeWatch
 from gateway.readiness import Readiness
 from gateway.scrape import Scrape
 from gateway.settings import Loaded, Settings
+from gateway.settings_types import EMBEDDED
 from gateway.store import Context, Store, devices, keys
 from gateway.store.lock import exclusive
 from gateway.sweeper import Sweeper
@@ -43,6 +45,8 @@ from gateway.watcher import Watcher
 from gateway.whereabouts import Whereabouts, published
 
 log = structlog.get_logger()
+
+BROKER_NAMES: Final = {"embedded": "embedded broker", "mosquitto": "Mosquitto of its own", "external": "your broker"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Running:
     upstream: link.Address
     bells: Bells
     renewal: Renewal
+    broker_kind: str
 
     async def synced(self, device_id: str, seconds: float = 10.0) -> bool:
         """Wait until the broker knows all that was committed about this device; ``False`` when that took too long."""
@@ -85,7 +90,7 @@ async def serve(loaded: Loaded) -> int:
 
 async def _announce(gateway: Running) -> None:
     scheme = "mqtts" if gateway.tls else "mqtt"
-    kind = "embedded broker" if gateway.settings.embedded else "your broker"
+    kind = BROKER_NAMES[gateway.broker_kind]
     lines = [
         f"gateway {__version__} is ready",
         f"  HTTP  {gateway.http_url}",
@@ -144,8 +149,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         streams = Streams(Limits(settings.event_streams_per_key, settings.event_streams))
         sender = Sender(allow_private=settings.webhook_allow_private)
+        watch = [SizeWatch(store).run()] if broker.kind == EMBEDDED else []
         await stack.enter_async_context(
             _background(
+                *watch,
                 keeper.run(),
                 connection.run(),
                 Sweeper(store).run(),
@@ -154,7 +161,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 renewal.run(),
             )
         )
-        readiness = Readiness(store, connection, keeper, renewal.certificates)
+        readiness = Readiness(
+            store, connection, keeper, renewal.certificates, broker_kind=broker.kind, broker_trouble=broker.trouble
+        )
         services = Services(
             store=store,
             topics=topics,
@@ -176,8 +185,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 build(services), settings.http.host, settings.http.port, certificate=http_tls, stopping=streams.close
             )
         )
-        inner = Address(broker.upstream.host, broker.upstream.port) if mqtt_tls else None
-        places = Whereabouts(http.url, broker.advertised, broker.tls, settings.http_cert_file, inner)
+        inner = Address(broker.upstream.host, broker.upstream.port) if settings.own_broker else None
+        places = Whereabouts(
+            http.url, broker.advertised, broker.tls, settings.http_cert_file, inner, broker.pinned, broker.kind
+        )
         stack.enter_context(published(settings.data_dir, places))
         at = str(broker.advertised)
         log.info("gateway.started", version=__version__, http=http.url, broker=at, access=broker.access.name)
@@ -195,6 +206,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             upstream=broker.upstream,
             bells=bells,
             renewal=renewal,
+            broker_kind=broker.kind,
         )
 
 

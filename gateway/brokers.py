@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import secrets
 import ssl
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import structlog
 
 from gateway.addresses import Address, BrokerUrl
+from gateway.broker import own_mosquitto
 from gateway.broker.accounts import kept_entries, own_entry
 from gateway.broker.authentication import GATEWAY_USER, authenticator
+from gateway.broker.choice import Choice, choose
 from gateway.broker.embedded import EmbeddedBroker
 from gateway.broker.keeper import NOT_SIGNALLED, Access, EmbeddedAccess, MosquittoAccess, NoAccess
 from gateway.broker.mosquitto import PasswordFile
@@ -23,6 +27,7 @@ from gateway.errors import UnavailableError
 from gateway.mqtt import link
 from gateway.mqtt.probe import Target
 from gateway.settings import Settings
+from gateway.settings_types import AUTO, EMBEDDED, MOSQUITTO
 from gateway.store import Store
 
 log = structlog.get_logger()
@@ -32,12 +37,19 @@ _LOOPBACK: Final = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Broker:
-    """The broker that was chosen: how the gateway comes in, whom it can let in or cut, where devices find it."""
+    """The broker that was chosen: how the gateway comes in, whom it can let in or cut, where devices find it.
+
+    ``kind`` is ``embedded``, ``mosquitto`` (the gateway's own) or ``external``; ``pinned`` the certificate by which a
+    broker of our own is known on this machine; ``trouble`` what keeps it from running, as far as it is ours to know.
+    """
 
     upstream: link.Address
     access: Access
     advertised: Address
     tls: bool
+    kind: str = "external"
+    pinned: Path | None = None
+    trouble: Callable[[], str | None] = lambda: None
 
 
 async def broker_of(
@@ -56,6 +68,69 @@ async def broker_of(
         upstream = _external(settings, settings.broker)
         access = _external_access(settings, settings.broker, store, accounts)
         return _advertised(settings, upstream, access, settings.broker.address, tls=upstream.tls is not None)
+    return await _own(settings, store, accounts, certificate, stack)
+
+
+async def _own(
+    settings: Settings,
+    store: Store,
+    accounts: ProbeAccounts,
+    certificate: ServerCertificate | None,
+    stack: AsyncExitStack,
+) -> Broker:
+    """One that the gateway runs: of the kind that the settings ask for, or that can be had."""
+    choice = choose(settings)
+    try:
+        if choice.kind == MOSQUITTO:
+            broker = await _own_mosquitto(choice.program, settings, store, accounts, certificate, stack)
+            log.info("broker.chosen", broker=choice.kind, why=choice.why)
+            return broker
+    except UnavailableError as error:
+        if settings.broker == MOSQUITTO:
+            raise
+        choice = Choice(EMBEDDED, error.message)
+    log.log(30 if settings.broker == AUTO else 20, "broker.chosen", broker=choice.kind, why=choice.why)
+    return await _own_embedded(settings, store, accounts, certificate, stack)
+
+
+async def _own_mosquitto(
+    program: str,
+    settings: Settings,
+    store: Store,
+    accounts: ProbeAccounts,
+    certificate: ServerCertificate | None,
+    stack: AsyncExitStack,
+) -> Broker:
+    own, password = own_mosquitto.prepared(settings, certificate), secrets.token_urlsafe(32)
+    users = {**accounts.passwords, GATEWAY_USER: password}
+    fixed = {name: own_entry(secret, None) for name, secret in users.items()}
+    file = PasswordFile(own.files.password_file, pid_file=own.files.pid_file, fixed=fixed)
+    access = MosquittoAccess(file, store, Target(own.inside, own.tls))
+    await access.write()
+    supervisor = await own_mosquitto.run(own, program, settings, stack)
+    if certificate:
+        own_mosquitto.follow(certificate, own, file)
+    upstream = link.Address(
+        own.inside.host,
+        own.inside.port,
+        GATEWAY_USER,
+        password,
+        tls=own.tls,
+        version="3.1.1" if settings.mqtt_version == "3.1.1" else "5",
+        keepalive_seconds=settings.mqtt_keepalive_seconds,
+    )
+    broker = _advertised(settings, upstream, access, own.inside, tls=certificate is not None)
+    pinned = certificate.chain if certificate else None
+    return replace(broker, kind=MOSQUITTO, pinned=pinned, trouble=lambda: supervisor.error)
+
+
+async def _own_embedded(
+    settings: Settings,
+    store: Store,
+    accounts: ProbeAccounts,
+    certificate: ServerCertificate | None,
+    stack: AsyncExitStack,
+) -> Broker:
     password = secrets.token_urlsafe(32)
     broker = await _embedded(
         EmbeddedBroker(
@@ -72,7 +147,8 @@ async def broker_of(
     inside = (host, broker.port) if broker.inner_port is None else (_LOOPBACK, broker.inner_port)
     upstream = link.Address(*inside, GATEWAY_USER, password, keepalive_seconds=settings.mqtt_keepalive_seconds)
     outside = Address(host, broker.port)
-    return _advertised(settings, upstream, EmbeddedAccess(broker, store), outside, tls=certificate is not None)
+    chosen = _advertised(settings, upstream, EmbeddedAccess(broker, store), outside, tls=certificate is not None)
+    return replace(chosen, kind=EMBEDDED)
 
 
 async def _embedded(broker: EmbeddedBroker, settings: Settings, stack: AsyncExitStack) -> EmbeddedBroker:
@@ -130,7 +206,7 @@ def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts:
 
 
 def _advertised(settings: Settings, upstream: link.Address, access: Access, at: Address, *, tls: bool) -> Broker:
-    if settings.embedded and settings.mqtt.is_wildcard and settings.mqtt_advertise is None:
+    if settings.own_broker and settings.mqtt.is_wildcard and settings.mqtt_advertise is None:
         log.warning(
             "broker.not_advertised",
             message=f"Devices that are bound are told to connect to {at}, which is this machine for this machine "

@@ -19,7 +19,7 @@ from gateway.errors import UnavailableError
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 log = structlog.get_logger()
@@ -65,6 +65,8 @@ class ServerCertificate:
         """
         self.listener = listener
         self.last_error: str | None = None
+        self.on_taken_up: Callable[[], None] = lambda: None
+        """Called after a renewal, in a thread: for what else has to know."""
         self._files = files
         self._seen = _stamp(files)
         self.context = _server_context(files)
@@ -74,6 +76,16 @@ class ServerCertificate:
     def asks_clients(self) -> bool:
         """Whether a client shows a certificate of its own."""
         return self._files.client_authority is not None
+
+    @property
+    def chain(self) -> Path:
+        """The file of the chain."""
+        return self._files.chain
+
+    @property
+    def key(self) -> Path:
+        """The file of the key."""
+        return self._files.key
 
     def look(self) -> None:
         """Take the files up anew if they are others than before. New connections get the new certificate."""
@@ -90,6 +102,7 @@ class ServerCertificate:
             self.last_error = error.message
             return
         self._seen, self.expires_at, self.last_error = stamp, expires_at, None
+        self.on_taken_up()
         log.info("certificate.taken_up", listener=self.listener, expires_at=to_rfc3339(self.expires_at))
 
     @property

@@ -640,6 +640,7 @@ class Health(Outbound):
 class BrokerLink(Outbound):
     """How the link to the broker is."""
 
+    kind: Literal["embedded", "mosquitto", "external"]
     connected: bool
     reconciled: bool = Field(description="Retained messages on the broker are the open commands of the registry.")
     mqtt_version: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gateway.broker.keeper import Keeper
@@ -14,12 +15,21 @@ class Readiness:
     """Asks each part how it is."""
 
     def __init__(
-        self, store: Store, connection: Connection, keeper: Keeper, certificates: tuple[ServerCertificate, ...] = ()
+        self,
+        store: Store,
+        connection: Connection,
+        keeper: Keeper,
+        certificates: tuple[ServerCertificate, ...] = (),
+        *,
+        broker_kind: str = "external",
+        broker_trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._store = store
         self._connection = connection
         self._keeper = keeper
         self._certificates = certificates
+        self._broker_kind = broker_kind
+        self._broker_trouble = broker_trouble
 
     async def report(self) -> dict[str, Any]:
         """``ready`` and the facts behind it; ages in seconds.
@@ -34,10 +44,11 @@ class Readiness:
         return {
             "ready": link.connected and link.reconciled and told and valid,
             "broker": {
+                "kind": self._broker_kind,
                 "connected": link.connected,
                 "reconciled": link.reconciled,
                 "mqtt_version": link.version,
-                "error": link.last_error,
+                "error": self._broker_trouble() or link.last_error,
             },
             "access": {
                 "managed_by": self._keeper.access.name,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.addresses import Address, BrokerUrl
 from gateway.settings_types import (
+    AUTO,
     EMBEDDED,
     Broker,
     Count,
@@ -30,6 +31,7 @@ from gateway.settings_types import (
     TopicPrefix,
     YesNo,
 )
+from gateway.settings_types import MOSQUITTO as MOSQUITTO_BROKER
 
 PLACE: Final = "Where things are"
 BROKER: Final = "The broker"
@@ -63,7 +65,7 @@ class Settings(BaseModel):
     )
     http: HostPort = _setting(PLACE, Address("127.0.0.1", 8080), "Where the HTTP API listens; port 0 picks a free one.")
     mqtt: HostPort = _setting(
-        PLACE, Address("127.0.0.1", 1883), "Where the embedded broker listens; port 0 picks a free one."
+        PLACE, Address("127.0.0.1", 1883), "Where the gateway's own broker listens; port 0 picks a free one."
     )
     insecure_listen: YesNo = _setting(
         PLACE,
@@ -82,7 +84,9 @@ class Settings(BaseModel):
         "token, its CN their id. API keys need none.",
     )
     mqtt_cert_file: File = _setting(
-        TLS, None, "PEM file with the certificate chain of the embedded broker, which makes it MQTTS; none: no TLS."
+        TLS,
+        None,
+        "PEM file with the certificate chain of the gateway's own broker, which makes it MQTTS; none: no TLS.",
     )
     mqtt_key_file: File = _setting(TLS, None, "PEM file with the key of mqtt_cert_file, without a password.")
     mqtt_client_ca_file: File = _setting(
@@ -93,7 +97,10 @@ class Settings(BaseModel):
     )
 
     broker: Broker = _setting(
-        BROKER, EMBEDDED, "The MQTT broker: embedded, or the URL of one that runs already (mqtts:// for TLS)."
+        BROKER,
+        EMBEDDED,
+        "The MQTT broker: embedded; mosquitto, a Mosquitto that the gateway runs itself; auto, that where it is "
+        "installed, else embedded; or the URL of one that runs already (mqtts:// for TLS).",
     )
     broker_ca_file: File = _setting(
         BROKER, None, "PEM file of the authority that signed the broker's certificate; none: the system's authorities."
@@ -177,8 +184,13 @@ class Settings(BaseModel):
 
     @property
     def embedded(self) -> bool:
-        """Whether the gateway runs its own broker."""
+        """Whether the gateway is sure to use its embedded broker."""
         return self.broker == EMBEDDED
+
+    @property
+    def own_broker(self) -> bool:
+        """Whether the gateway runs a broker of its own, of whichever kind."""
+        return not isinstance(self.broker, BrokerUrl)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -190,7 +202,7 @@ class Settings(BaseModel):
 def _refuse_open_listeners(settings: Settings) -> None:
     """Keys and tokens must not cross a network in the clear unless somebody said so."""
     listeners = {"http": (settings.http, settings.http_cert_file)}
-    if settings.embedded:
+    if settings.own_broker:
         listeners["mqtt"] = (settings.mqtt, settings.mqtt_cert_file)
     for name, (address, certificate) in listeners.items():
         if not address.is_loopback and certificate is None and not settings.insecure_listen:
@@ -209,15 +221,19 @@ def _refuse_contradictions(settings: Settings) -> None:
         "broker_ca_file": (settings.broker_ca_file and not tls, "needs a broker with an mqtts:// URL"),
         "broker_cert_file": (settings.broker_cert_file and not tls, "needs a broker with an mqtts:// URL"),
         "mqtt_cert_file": (
-            settings.mqtt_cert_file and not settings.embedded,
-            "is the embedded broker's: give it to yours itself",
+            settings.mqtt_cert_file and not settings.own_broker,
+            "is for the gateway's own broker: give it to yours itself",
+        ),
+        "mqtt_client_ca_file": (
+            settings.mqtt_client_ca_file and settings.broker == MOSQUITTO_BROKER,
+            "needs the embedded broker: Mosquitto does not compare a certificate's CN with the device's id",
         ),
         "mqtt_version": (
-            settings.embedded and settings.mqtt_version == "5",
+            settings.broker in (EMBEDDED, AUTO) and settings.mqtt_version == "5",
             "should be auto or 3.1.1 (embedded broker)",
         ),
         "mosquitto_password_file": (
-            settings.embedded and settings.mosquitto_password_file,
+            settings.own_broker and settings.mosquitto_password_file,
             "needs broker to be the URL of that Mosquitto",
         ),
         "mosquitto_pid_file": (

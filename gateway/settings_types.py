@@ -12,6 +12,10 @@ from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 from gateway.addresses import ADDRESS_FORM, BROKER_FORM, Address, BrokerUrl
 
 EMBEDDED: Final = "embedded"
+MOSQUITTO: Final = "mosquitto"
+AUTO: Final = "auto"
+OWN_BROKERS: Final = (EMBEDDED, MOSQUITTO, AUTO)
+"""What ``broker`` can be instead of the URL of one that runs already."""
 _NONE: Final = ("", "none")
 _PREFIX: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}/){0,8}")
 _GATEWAY_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
@@ -46,7 +50,7 @@ def _reachable(value: object) -> Address | None:
 
 
 def _broker(value: object) -> BrokerUrl | str:
-    if value == EMBEDDED or isinstance(value, BrokerUrl):
+    if value in OWN_BROKERS or isinstance(value, BrokerUrl):
         return value
     return BrokerUrl.parse(_text(value, BROKER_FORM))
 
@@ -109,7 +113,12 @@ FILE: Final = Form("FILE|none")
 _AS_TEXT: Final = PlainSerializer(str, when_used="json-unless-none")  # a broker's password is masked by its str
 HostPort = Annotated[Address, PlainValidator(_address), _AS_TEXT, Form("HOST:PORT")]
 Reachable = Annotated[Address | None, PlainValidator(_reachable), _AS_TEXT, Form("HOST:PORT|none")]
-Broker = Annotated[BrokerUrl | Literal["embedded"], PlainValidator(_broker), _AS_TEXT, Form("embedded|URL")]
+Broker = Annotated[
+    BrokerUrl | Literal["embedded", "mosquitto", "auto"],
+    PlainValidator(_broker),
+    _AS_TEXT,
+    Form("embedded|mosquitto|auto|URL"),
+]
 Directory = Annotated[Path, BeforeValidator(_path), DIRECTORY]
 File = Annotated[Path | None, BeforeValidator(_maybe_path), FILE]
 TopicPrefix = Annotated[str, PlainValidator(_prefix), Form("PREFIX/")]

@@ -21,7 +21,8 @@ class Whereabouts:
     """The base URL of the HTTP API, and the broker that devices are told.
 
     ``certificate`` is the file of the one that HTTPS shows: who may read the data directory needs no authority to know
-    the gateway by it. ``inner`` is where the embedded broker takes the gateway's own clients, when others need TLS.
+    the gateway by it. ``inner`` is where a broker of its own takes the gateway's own clients, ``inner_certificate``
+    what it shows there, if anything. ``kind`` is which broker was chosen: ``embedded``, ``mosquitto``, ``external``.
     """
 
     http_url: str
@@ -29,11 +30,15 @@ class Whereabouts:
     tls: bool
     certificate: Path | None = None
     inner: Address | None = None
+    inner_certificate: Path | None = None
+    kind: str = ""
 
     def __str__(self) -> str:
         lines = [self.http_url, f"{'mqtts' if self.tls else 'mqtt'}://{self.broker}"]
         lines += [f"certificate {self.certificate}"] if self.certificate else []
         lines += [f"inner {self.inner}"] if self.inner else []
+        lines += [f"inner_certificate {self.inner_certificate}"] if self.inner_certificate else []
+        lines += [f"kind {self.kind}"] if self.kind else []
         return "\n".join(lines) + "\n"
 
 
@@ -61,5 +66,7 @@ def read(data_dir: Path) -> Whereabouts | None:
             parts.scheme == "mqtts",
             Path(more["certificate"]) if "certificate" in more else None,
             Address.parse(more["inner"]) if "inner" in more else None,
+            Path(more["inner_certificate"]) if "inner_certificate" in more else None,
+            more.get("kind", ""),
         )
     return None

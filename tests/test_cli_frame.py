@@ -203,7 +203,7 @@ def test_bash_takes_the_script() -> None:
     [
         ("gateway se", ["plain,serve"]),
         ("gateway serve --log-format ", ["plain,auto", "plain,console", "plain,json"]),
-        ("gateway serve --broker ", ["plain,embedded"]),
+        ("gateway serve --broker ", ["plain,embedded", "plain,mosquitto", "plain,auto"]),
         ("gateway serve --data-dir ", ["dir,"]),
         ("gateway serve --broker-ca-file ", ["file,"]),
         ("gateway serve --topic-p", ["plain,--topic-prefix"]),

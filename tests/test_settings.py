@@ -190,7 +190,11 @@ def test_unknown_variable_is_a_warning() -> None:
         ),
         ("models", "a,a", "should be 1 to 100 names, each once"),
         ("data_dir", "", "'' (from {}) should be a path"),
-        ("broker", "http://h:1", "'********' (from {}) should be embedded or mqtt[s]://USER:PASSWORD@HOST:PORT"),
+        (
+            "broker",
+            "http://h:1",
+            "'********' (from {}) should be embedded, mosquitto, auto or mqtt[s]://USER:PASSWORD@HOST:PORT",
+        ),
     ],
 )
 def test_wrong_value_names_itself_its_source_and_what_it_should_be(name: str, value: str, says: str) -> None:
@@ -266,7 +270,10 @@ def test_listening_beyond_loopback_needs_a_word(name: str, address: str) -> None
         ),
         (
             {"broker": "mqtt://b", "mqtt_cert_file": "c", "mqtt_key_file": "k"},
-            "mqtt_cert_file: 'c' (from option --mqtt-cert-file) is the embedded broker's: give it to yours itself",
+            (
+                "mqtt_cert_file: 'c' (from option --mqtt-cert-file) is for the gateway's own broker: give it to yours "
+                "itself"
+            ),
         ),
     ],
 )
@@ -299,6 +306,14 @@ def test_unused_listener_is_not_complained_about() -> None:
         ({"broker_ca_file": "ca.pem"}, "broker_ca_file"),
         ({"broker_ca_file": "ca.pem", "broker": "mqtt://b"}, "broker_ca_file"),
         ({"mqtt_version": "5"}, "mqtt_version"),
+        ({"mqtt_version": "5", "broker": "auto"}, "mqtt_version"),
+        ({"mosquitto_password_file": "p", "broker": "mosquitto"}, "mosquitto_password_file"),
+        (
+            {"mqtt_client_ca_file": "a", "mqtt_cert_file": "c", "mqtt_key_file": "k", "broker": "mosquitto"},
+            "mqtt_client_ca_file",
+        ),
+        ({"mqtt": "0.0.0.0:1883", "broker": "mosquitto"}, "mqtt"),
+        ({"mqtt": "0.0.0.0:1883", "broker": "auto"}, "mqtt"),
         ({"mosquitto_password_file": "p"}, "mosquitto_password_file"),
         ({"mosquitto_pid_file": "p", "broker": "mqtt://b"}, "mosquitto_pid_file"),
     ],

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -73,8 +74,8 @@ class PasswordFile:
     ``pid_file`` is the broker's; without one somebody else has to reload the broker when the file changes, and
     `reload` does nothing.
 
-    Both methods block (10,000 users take 20 ms to write, `reload` keeps its distance): call them in a thread, one at
-    a time.
+    Both methods block (10,000 users take 20 ms to write, `reload` keeps its distance): call them in a thread, `write`
+    in one at a time.
     """
 
     def __init__(self, path: Path, *, pid_file: Path | None, fixed: Mapping[str, str]) -> None:
@@ -82,6 +83,7 @@ class PasswordFile:
         self.pid_file = pid_file
         self.fixed = dict(fixed)
         self._signalled = -math.inf
+        self._signalling = threading.Lock()
 
     def write(self, entries: Iterable[tuple[str, str]]) -> bool:
         """Make the file say exactly ``fixed`` and ``entries`` (user name, ``$6$`` entry), in one atomic step.
@@ -110,9 +112,10 @@ class PasswordFile:
         """
         if self.pid_file is None:
             return
-        time.sleep(max(0.0, self._signalled + SIGNAL_SPACING_SECONDS - time.monotonic()))
-        _hang_up(_pid_in(self.pid_file), self.pid_file)
-        self._signalled = time.monotonic()
+        with self._signalling:
+            time.sleep(max(0.0, self._signalled + SIGNAL_SPACING_SECONDS - time.monotonic()))
+            _hang_up(_pid_in(self.pid_file), self.pid_file)
+            self._signalled = time.monotonic()
 
     def _content(self) -> bytes | None:
         with contextlib.suppress(FileNotFoundError):

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from gateway import whereabouts
+from gateway import outgrown, whereabouts
 from gateway.addresses import BrokerUrl
-from gateway.broker import probes
+from gateway.broker import own_mosquitto, probes
 from gateway.brokers import verified_by
 from gateway.certificates import CertificateError, client_context
 from gateway.doctor import broker, installation, tls
 from gateway.doctor.broker import Looking
 from gateway.doctor.findings import Area, Finding, Level
 from gateway.mqtt.probe import Target
-from gateway.store import DATABASE_NAME, Context, View, keys, transact
+from gateway.settings_types import EMBEDDED, MOSQUITTO
+from gateway.store import DATABASE_NAME, Context, View, figures, keys, transact
 from gateway.store.database import connect
 from gateway.store.lock import holder
 from gateway.topics import Topics
@@ -44,7 +45,7 @@ async def examine(loaded: Loaded, *, fix: bool) -> AsyncIterator[Finding]:
         yield finding
     pid, where = holder(directory), whereabouts.read(directory)
     running = pid is not None and where is not None
-    for finding in installation.limits(pid, own_broker=settings.embedded, devices=_devices(directory)):
+    for finding in _sizes(settings, pid, where):
         yield finding
     yield await _alive(pid, where)
     try:
@@ -80,6 +81,24 @@ def _at_rest(loaded: Loaded) -> Iterator[Finding]:
     yield from installation.registry(directory)
     yield from installation.clock()
     yield from tls.certificates(loaded.settings)
+
+
+def _sizes(settings: Settings, pid: int | None, where: Whereabouts | None) -> Iterator[Finding]:
+    """Is there room for the fleet?"""
+    fleet, kind = _fleet(settings.data_dir), where.kind if where else "embedded" if settings.embedded else ""
+    if pid is not None:
+        of_devices = fleet.devices if kind == EMBEDDED else 0
+        yield installation.limits(pid, "open files", installation.FILES_PER_STREAM + of_devices)
+    own = own_mosquitto.pid(settings) if kind == MOSQUITTO else None
+    if own is not None:
+        yield installation.limits(own, "open files of Mosquitto", installation.FILES_PER_STREAM + fleet.devices)
+    if kind == EMBEDDED:
+        said = outgrown.outgrown(fleet.bound)
+        yield (
+            broker.BROKER.warning("size of the fleet", said, outgrown.REMEDY)
+            if said
+            else broker.BROKER.ok("size of the fleet", f"{fleet.bound} of {outgrown.MOST_BOUND} bound devices")
+        )
 
 
 async def _inside(settings: Settings, target: Target, *, fix: bool) -> AsyncIterator[Finding]:
@@ -138,18 +157,21 @@ def _reading(directory: Path) -> Iterator[View]:
         yield View(connection)
 
 
-def _devices(directory: Path) -> int:
+def _fleet(directory: Path) -> figures.Fleet:
     try:
         with _reading(directory) as view:
-            return int(view.value("SELECT count(*) FROM devices WHERE deleted_at IS NULL"))
+            return figures.fleet(view)
     except Exception:  # noqa: BLE001 - that the registry cannot be read has been said
-        return 0
+        return figures.Fleet(0, 0, 0, 0, 0)
 
 
 def _target(settings: Settings, where: Whereabouts | None) -> Target | None:
     if isinstance(settings.broker, BrokerUrl):
         return Target(settings.broker.address, verified_by(settings))
-    return None if where is None else Target(where.inner or where.broker)
+    if where is None:
+        return None
+    pinned = client_context(None, pinned=where.inner_certificate) if where.inner_certificate else None
+    return Target(where.inner or where.broker, pinned)
 
 
 async def _alive(pid: int | None, where: Whereabouts | None) -> Finding:

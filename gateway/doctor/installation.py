@@ -238,24 +238,18 @@ def _synchronised() -> bool | None:
     return None if state < 0 else state != _TIME_ERROR
 
 
-def limits(pid: int | None, *, own_broker: bool, devices: int) -> Iterator[Finding]:
-    """May the gateway open as many files as its fleet needs?"""
-    if pid is None:
-        return
+def limits(pid: int, name: str, needed: int) -> Finding:
+    """May this process open as many files as the fleet needs?"""
     soft = _open_files(pid)
-    needed = FILES_PER_STREAM + (devices if own_broker else 0)
     if soft is None:
-        yield LIMITS.warning(
-            "open files", f"those of process {pid} cannot be read", "Run the doctor as the gateway's user."
-        )
-    elif soft < needed:
-        yield LIMITS.warning(
-            "open files",
+        return LIMITS.warning(name, f"those of process {pid} cannot be read", "Run the doctor as the gateway's user.")
+    if soft < needed:
+        return LIMITS.warning(
+            name,
             f"{soft} allowed, and {needed} may be needed",
             "Raise the limit (systemd: LimitNOFILE=65536; shell: ulimit -n 65536) and restart the gateway.",
         )
-    else:
-        yield LIMITS.ok("open files", f"{soft} allowed")
+    return LIMITS.ok(name, f"{soft} allowed")
 
 
 def _open_files(pid: int) -> int | None:

@@ -110,7 +110,7 @@ _MQTT: Final[dict[str, Any]] = {
 }
 _READY: Final[dict[str, Any]] = {
     "ready": True,
-    "broker": {"connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
+    "broker": {"kind": "external", "connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
     "access": {"managed_by": "mosquitto", "error": None},
     "outbox": {"depth": 0, "oldest_seconds": 0},
     "certificates": [{"listener": "http", "expires_at": "2027-10-21T08:30:00.000Z", "error": None}],
@@ -214,7 +214,13 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "get_readiness 503": _READY
     | {
         "ready": False,
-        "broker": {"connected": False, "reconciled": False, "mqtt_version": None, "error": "Connection refused"},
+        "broker": {
+            "kind": "external",
+            "connected": False,
+            "reconciled": False,
+            "mqtt_version": None,
+            "error": "Connection refused",
+        },
         "outbox": {"depth": 2, "oldest_seconds": 41},
     },
     "JwkSet": {"keys": [_JWK]},

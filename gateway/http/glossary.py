@@ -104,6 +104,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "BoundDevice.id": "`dev_…`; ids sort by time.",
     "BrokerLink.connected": "Whether there is a session with the broker.",
     "BrokerLink.error": "Why there is none; null when there is.",
+    "BrokerLink.kind": "`embedded`; `mosquitto`, run by the gateway itself; or `external`, run by somebody else.",
     "BrokerLink.mqtt_version": "The version that is spoken; null without a session.",
     "BulkCancelOutcome.error": "Why nothing was done; null where it was.",
     "BulkCancelOutcome.id": "The device, as it was named in the request.",

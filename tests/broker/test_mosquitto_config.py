@@ -1,6 +1,7 @@
 """The rendered files: what they may hold, and the limits they set on a real broker."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,21 @@ def test_files_can_lie_anywhere(tmp_path: Path) -> None:
     assert rendered.persistence_dir.is_dir()
 
 
+def test_a_certificate_makes_it_tls(tmp_path: Path) -> None:
+    """Chain and key are named, and an authority for clients where every client is to show a certificate."""
+    tls = broker_config.Tls(tmp_path / "c.pem", tmp_path / "c.key")
+    lines = broker_config.render(tmp_path, port=8883, tls=tls).config.read_text().splitlines()
+    assert {f"certfile {tls.chain}", f"keyfile {tls.key}"} < set(lines)
+    assert not [each for each in lines if each.startswith(("cafile", "require_certificate"))]
+    asking = replace(tls, client_authority=tmp_path / "ca.pem")
+    lines = broker_config.render(tmp_path, port=8883, tls=asking).config.read_text().splitlines()
+    assert {f"cafile {tmp_path}/ca.pem", "require_certificate true"} < set(lines)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"tls": broker_config.Tls(Path("/c\nallow_anonymous true"), Path("/k"))}, "certfile: "),
         ({"port": 0}, "port: 0 should be 1 to 65535"),
         ({"port": 65_536}, "port: 65536 should be"),
         ({"host": "0.0.0.0\nallow_anonymous true"}, "host: .* should be an address"),

@@ -11,7 +11,7 @@ LAYERS = (
     "fleet_model webhooks_model",
     "addresses settings settings_model settings_types whereabouts",
     "store",
-    "commands first_start grants heartbeats inbound lifecycle outbox sweeper upkeep watcher webhooks",
+    "commands first_start grants heartbeats inbound lifecycle outbox outgrown sweeper upkeep watcher webhooks",
     "authority certificates metrics",
     "scrape",
     "broker http mqtt outbound readiness",

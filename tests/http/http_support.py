@@ -268,7 +268,7 @@ async def serving(data_dir: Path, *, project: str = "one", **settings: Any) -> A
     clock, bells, metrics = Clock(), Bells(), Metrics()
     readiness: Json = {
         "ready": True,
-        "broker": {"connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
+        "broker": {"kind": "external", "connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
         "access": {"managed_by": "mosquitto", "error": None},
         "outbox": {"depth": 0, "oldest_seconds": 0},
         "certificates": [],

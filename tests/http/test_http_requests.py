@@ -131,7 +131,7 @@ async def test_ready_tells_the_facts(api: Api) -> None:
     """200 when all is well, 503 with the same facts when the broker is away."""
     assert body(await api.as_(None).get("/ready"), 200) == api.readiness
     api.readiness["ready"] = False
-    api.readiness["broker"] = {"connected": False, "reconciled": False, "mqtt_version": None, "error": "refused"}
+    api.readiness["broker"] |= {"connected": False, "reconciled": False, "mqtt_version": None, "error": "refused"}
     assert body(await api.as_(None).get("/ready"), 503) == api.readiness
 
 

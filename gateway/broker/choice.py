@@ -1,0 +1,70 @@
+"""Which broker of its own the gateway runs: the one that was asked for, or with ``auto`` the best that can be had."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from broker_config import local
+from gateway.errors import UnavailableError
+from gateway.settings import Settings
+from gateway.settings_types import EMBEDDED, MOSQUITTO
+
+OLDEST: Final = (2, 0)
+"""What ``broker_config`` is written for."""
+_ANSWER_SECONDS: Final = 10.0
+_VERSION: Final = re.compile(r"mosquitto version (\d+)\.(\d+)")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``program`` is the path of Mosquitto, where that was chosen; ``why`` is said to whoever started the gateway."""
+
+    kind: Literal["embedded", "mosquitto"]
+    why: str
+    program: str = ""
+
+
+def choose(settings: Settings) -> Choice:
+    """The broker of our own for these settings.
+
+    Raises:
+        UnavailableError: Mosquitto was asked for by name and cannot be had.
+    """
+    if settings.broker == EMBEDDED:
+        return Choice(EMBEDDED, "it is what 'broker' says")
+    if settings.broker != MOSQUITTO and settings.mqtt_client_ca_file:
+        return Choice(
+            EMBEDDED,
+            "mqtt_client_ca_file is set, and Mosquitto does not compare a certificate's CN with the device's id",
+        )
+    try:
+        program = usable()
+    except UnavailableError as error:
+        if settings.broker == MOSQUITTO:
+            raise
+        return Choice(EMBEDDED, error.message)
+    return Choice(MOSQUITTO, f"{program} is installed", program)
+
+
+def usable() -> str:
+    """The path of a Mosquitto that is new enough.
+
+    Raises:
+        UnavailableError: there is none; the message says what to install.
+    """
+    try:
+        program = local.binary()
+        asked = subprocess.run([program, "-h"], capture_output=True, check=False, timeout=_ANSWER_SECONDS)  # noqa: S603 - found by its name
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UnavailableError(
+            f"Mosquitto cannot be run here ({error}). Install it (Debian: apt-get install mosquitto), or use the "
+            "embedded broker: --broker embedded."
+        ) from error
+    found = _VERSION.search(asked.stdout.decode())
+    if found is None or (int(found[1]), int(found[2])) < OLDEST:
+        version = f"{found[1]}.{found[2]}" if found else "of an unknown version"
+        raise UnavailableError(f"{program} is {version}, and 2.0 or newer is needed.")
+    return program

@@ -1,0 +1,99 @@
+"""Finds the Mosquitto of a gateway that was killed, and ends it: one broker per data directory, like one gateway.
+
+Taking it over would be quicker for its clients, but it runs by the settings of an earlier start, and what it says goes
+to a pipe that nobody reads any more. SIGTERM has it save its sessions and what it retains, so that nothing is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from gateway.errors import UnavailableError
+
+log = structlog.get_logger()
+
+STOP_SECONDS: Final = 10.0
+_PROCESS_NAME: Final = "mosquitto"
+_PROC: Final = Path("/proc")
+
+
+async def end_left_over(config: Path) -> None:
+    """End every Mosquitto that was started with this configuration file. Only the gateway that holds it may call this.
+
+    Raises:
+        UnavailableError: one is there that this user may not end.
+    """
+    for pid in left_over(config):
+        log.warning("broker.left_over", pid=pid, message="A gateway was killed and left its Mosquitto. It is ended.")
+        await _end(pid, config)
+
+
+def left_over(config: Path) -> list[int]:
+    """The processes of Mosquitto that run with this configuration file."""
+    return [int(each.name) for each in _PROC.iterdir() if each.name.isdecimal() and _runs_with(each, config)]
+
+
+def _runs_with(process: Path, config: Path) -> bool:
+    with contextlib.suppress(OSError):
+        if (process / "comm").read_text(encoding="utf-8").strip() == _PROCESS_NAME:
+            return os.fsencode(config) in (process / "cmdline").read_bytes().split(b"\0")
+    return False
+
+
+async def _end(pid: int, config: Path) -> None:
+    with _held(pid) as process:
+        if process is None or pid not in left_over(config):
+            return  # it has ended, and its number may be somebody else's by now
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            _send(process, pid, number)
+            if await _has_ended(process):
+                return
+    raise UnavailableError(f"Mosquitto (process {pid}), left by a gateway that was killed, does not end.")
+
+
+@contextlib.contextmanager
+def _held(pid: int) -> Iterator[int | None]:
+    """A descriptor of this process, so that no other one can be meant; ``None`` when it is gone."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _send(process: int, pid: int, number: signal.Signals) -> None:
+    try:
+        signal.pidfd_send_signal(process, number)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise UnavailableError(
+            f"Mosquitto (process {pid}) was left by a gateway that was killed, and this user may not end it. End it "
+            f"(kill {pid}), and run the gateway as the user that it ran as before."
+        ) from error
+
+
+async def _has_ended(process: int) -> bool:
+    """Wait until the process behind this descriptor has ended; ``False`` when that takes too long."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(process, ended.set)
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await ended.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(process)
+    return True

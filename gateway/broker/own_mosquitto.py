@@ -1,0 +1,129 @@
+"""The Mosquitto that the gateway runs itself: its files in the data directory, its certificate, its supervisor.
+
+All is derived, and written anew at each start: ``mosquitto.conf`` and ``acl`` from ``broker_config``, the password file
+from the registry (accounts that an operator added to it stay), the certificate from the files that the settings name.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+import broker_config
+from broker_config import local
+from gateway.addresses import Address
+from gateway.broker.left_over import left_over
+from gateway.broker.mosquitto import BrokerSignalError, PasswordFile
+from gateway.broker.supervisor import Supervisor
+from gateway.certificates import ServerCertificate, client_context
+from gateway.errors import UnavailableError
+from gateway.settings import Settings
+
+log = structlog.get_logger()
+
+FOLDER: Final = "mosquitto"
+_TLS_NAME: Final = "tls.pem"
+_LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
+
+
+@dataclass(frozen=True)
+class OwnMosquitto:
+    """Where it listens, how the gateway verifies it, and the files that the two share."""
+
+    listening: Address
+    inside: Address
+    tls: ssl.SSLContext | None
+    files: broker_config.Rendered
+
+
+def prepared(settings: Settings, certificate: ServerCertificate | None) -> OwnMosquitto:
+    """Write its files.
+
+    Raises:
+        UnavailableError: they cannot be written, or a value does not fit into them.
+    """
+    folder = settings.data_dir.resolve() / FOLDER
+    listening = _with_port(settings.mqtt)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        together = _together(folder, certificate) if certificate else None
+        files = broker_config.render(
+            folder,
+            port=listening.port,
+            host=listening.host,
+            prefix=settings.topic_prefix,
+            tls=broker_config.Tls(together, together) if together else None,
+            user=local.own_user(),
+        )
+    except (OSError, broker_config.BrokerConfigError) as error:
+        raise UnavailableError(f"The files of Mosquitto cannot be written into {folder}: {error}") from error
+    pinned = client_context(None, pinned=certificate.chain) if certificate else None
+    return OwnMosquitto(listening, _inside(listening), pinned, files)
+
+
+async def run(own: OwnMosquitto, program: str, settings: Settings, stack: AsyncExitStack) -> Supervisor:
+    """Have it run until ``stack`` ends. Its password file must be there.
+
+    Raises:
+        UnavailableError: it does not come up.
+    """
+    if os.geteuid() == 0:
+        log.warning("broker.runs_as_root", message="The gateway runs as root, and so does its Mosquitto.")
+    supervisor = Supervisor(program, own.files.config, stop_seconds=settings.shutdown_seconds)
+    return await stack.enter_async_context(supervisor)
+
+
+def pid(settings: Settings) -> int | None:
+    """The process that runs from these files now, if one does."""
+    found = left_over(settings.data_dir.resolve() / FOLDER / "mosquitto.conf")
+    return found[0] if found else None
+
+
+def follow(certificate: ServerCertificate, own: OwnMosquitto, passwords: PasswordFile) -> None:
+    """Have Mosquitto, and the gateway's own link to it, take up each renewal of this certificate."""
+
+    def taken_up() -> None:
+        _together(own.files.config.parent, certificate)
+        if own.tls is not None:
+            own.tls.load_verify_locations(certificate.chain)
+        try:
+            passwords.reload()
+        except BrokerSignalError as error:  # it is about to start, and reads the file when it does
+            log.warning("certificate.not_signalled", message=error.message)
+
+    certificate.on_taken_up = taken_up
+
+
+def _together(folder: Path, certificate: ServerCertificate) -> Path:
+    """Chain and key in one file, which is replaced in one step.
+
+    Mosquitto reads both at each SIGHUP, also at one that is for the password file. Were they two, it could find the new
+    chain with the old key, and would refuse everybody until the next SIGHUP.
+    """
+    file, draft = folder / _TLS_NAME, folder / f".{_TLS_NAME}.new"
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
+        target.write(certificate.chain.read_bytes() + b"\n" + certificate.key.read_bytes())
+    draft.replace(file)
+    return file
+
+
+def _with_port(address: Address) -> Address:
+    """With a port that is free just now, when any will do: Mosquitto cannot pick one itself."""
+    if address.port:
+        return address
+    with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as probe:
+        probe.bind((address.host, 0))
+        return Address(address.host, probe.getsockname()[1])
+
+
+def _inside(listening: Address) -> Address:
+    """Where this machine reaches it."""
+    return Address(_LOOPBACK[6 if ":" in listening.host else 4], listening.port) if listening.is_wildcard else listening

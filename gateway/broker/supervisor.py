@@ -1,0 +1,197 @@
+"""Runs a Mosquitto as a child of the gateway: started, listened to, started again when it ends, stopped at the end.
+
+    async with Supervisor(program, config) as broker:
+        ...connect to it...
+
+What it logs becomes events of ours, ``mosquitto.says``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import resource
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from gateway.broker.left_over import end_left_over
+from gateway.errors import UnavailableError
+from gateway.mqtt.backoff import Backoff, Pauses
+
+log = structlog.get_logger()
+
+START_SECONDS: Final = 15.0
+"""How long it may take to listen: it reads what it retained and queued before."""
+LONGEST_LINE: Final = 1 << 16
+PAUSES: Final = Pauses(first_seconds=0.2, longest_seconds=30.0)
+_LINES_KEPT: Final = 20
+_TIMESTAMP: Final = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d: ")
+_UP: Final = re.compile(r"mosquitto version \S+ running")
+_CHATTER: Final = re.compile(
+    r"New connection from|New client connected|Client \S+ (disconnected|closed|already)|Saving"
+)
+
+
+class Supervisor:
+    """One Mosquitto, program and configuration file given, for as long as it is entered.
+
+    ``stop_seconds`` is what it may take to end before it is killed. Entering raises UnavailableError when it does not
+    come up the first time; later it is tried again without end, ever more slowly, and ``error`` says so.
+    """
+
+    def __init__(self, program: str, config: Path, *, stop_seconds: float = 5.0, pauses: Pauses = PAUSES) -> None:
+        self.error: str | None = None
+        self.starts = 0
+        self._command = (program, "-c", str(config))
+        self._config = config
+        self._stop_seconds = stop_seconds
+        self._backoff = Backoff(pauses)
+        self._said: deque[str] = deque(maxlen=_LINES_KEPT)
+        self._process: Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await end_left_over(self._config)
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        self._watching = asyncio.create_task(self._watch(), name="mosquitto")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._watching:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        await self._stop()
+        log.info("broker.stopped")
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; ``None`` while it does not run."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def _watch(self) -> None:
+        """Start it again whenever it has ended, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            self.error = await self._ended()
+            pause = self._backoff.pause(loop.time() - began)
+            log.error("broker.ended", reason=self.error, restart_in_seconds=round(pause, 3))
+            await asyncio.sleep(pause)
+            try:
+                await self._start()
+            except UnavailableError as error:
+                self.error = error.message
+
+    async def _ended(self) -> str:
+        """Wait until it has ended; how it did."""
+        if self._process is None:
+            return self.error or "Mosquitto could not be started."
+        code = await self._process.wait()
+        await self._read_out()
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        return f"Mosquitto {how}. {self._last_words()}"
+
+    async def _start(self) -> None:
+        """Start it, and return when it listens.
+
+        Raises:
+            UnavailableError: it ended instead, or does neither.
+        """
+        self._up.clear()
+        self._said.clear()
+        self._process = await self._spawned()
+        self._reading = asyncio.create_task(self._listen(self._process), name="mosquitto's log")
+        up, ended = asyncio.create_task(self._up.wait()), asyncio.create_task(self._process.wait())
+        done, others = await asyncio.wait((up, ended), timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for each in others:
+            each.cancel()
+        if up not in done:
+            await self._stop()
+            raise UnavailableError(f"Mosquitto does not come up with {self._config}. {self._last_words()}")
+        self.starts, self.error = self.starts + 1, None
+        log.info("broker.started", pid=self._process.pid, program=self._command[0])
+
+    async def _spawned(self) -> Process:
+        """A session of its own keeps a Ctrl-C on the terminal from it: the gateway stops it when it is its turn."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True, limit=LONGEST_LINE
+            )
+        except OSError as error:
+            self._process = None
+            raise UnavailableError(f"{self._command[0]} cannot be started ({error.strerror}).") from error
+        _raise_limit(process.pid)
+        return process
+
+    async def _listen(self, process: Process) -> None:
+        """Take its log, to the end: a broker whose log nobody reads stands still."""
+        assert process.stdout
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # longer than any of its own
+                continue
+            if not line:
+                return
+            self._say(_TIMESTAMP.sub("", line.decode("utf-8", "replace").strip()))
+
+    def _say(self, text: str) -> None:
+        self._said.append(text)
+        log.log(_level(text), "mosquitto.says", text=text)
+        if _UP.match(text):
+            self._up.set()
+
+    def _last_words(self) -> str:
+        told = [each for each in self._said if each.startswith("Error")] or list(self._said)[-3:]
+        return f"It said: {' / '.join(told)}" if told else "It said nothing."
+
+    async def _stop(self) -> None:
+        """SIGTERM, on which it saves what it retains; SIGKILL when that takes too long."""
+        if self._process and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            try:
+                async with asyncio.timeout(self._stop_seconds):
+                    await self._process.wait()
+            except TimeoutError:
+                log.error("broker.killed", message="Mosquitto did not end in time.")  # noqa: TRY400 - no bug of ours
+                self._process.kill()
+                await self._process.wait()
+        await self._read_out()
+
+    async def _read_out(self) -> None:
+        if self._reading:
+            await self._reading
+            self._reading = None
+
+
+def _level(text: str) -> int:
+    """How severe a line is: Mosquitto says it by the first word only."""
+    if text.startswith("Error"):
+        return 40
+    if text.startswith("Warning"):
+        return 30
+    return 10 if _CHATTER.match(text) else 20
+
+
+def _raise_limit(pid: int) -> None:
+    """Let it open as many files as this user may: a connection is one, and the usual limit is 1,024."""
+    with contextlib.suppress(OSError):
+        _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))

@@ -1,0 +1,63 @@
+"""Says when the fleet outgrows the embedded broker, before its devices find out (docs/embedded-broker.md)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from gateway.errors import StoreError
+from gateway.store import Store, figures
+
+log = structlog.get_logger()
+
+MOST_BOUND: Final = 500
+"""Bound devices that the embedded broker is good for: half of the connections that it takes."""
+LOOKED_AT_EVERY_SECONDS: Final = 300.0
+SAID_EVERY: Final = 288
+"""Looks after which it is said again: a day."""
+REMEDY: Final = (
+    "Move to Mosquitto while there is time: --broker mosquitto where it is installed, or 'gateway broker init' for one "
+    "beside the gateway (docs/mosquitto.md). Devices notice nothing but a reconnect."
+)
+
+
+def outgrown(bound: int, most: int = MOST_BOUND) -> str | None:
+    """What is to be said of a fleet with so many bound devices at the embedded broker."""
+    if bound <= most:
+        return None
+    return (
+        f"{bound} devices are bound, and the embedded broker is made for {most}: it keeps nothing over a restart, and "
+        "takes 1,000 connections at most."
+    )
+
+
+class SizeWatch:
+    """Looks every five minutes, and warns once a day."""
+
+    def __init__(self, store: Store, most: int = MOST_BOUND) -> None:
+        self._store = store
+        self._most = most
+        self._looks_until_said = 0
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except StoreError as error:
+                log.error("fleet.not_counted", reason=error.message)  # noqa: TRY400 - no bug of ours
+            await asyncio.sleep(LOOKED_AT_EVERY_SECONDS)
+
+    async def look(self) -> None:
+        """Count, and warn unless that was done within the last day."""
+        bound = (await self._store.read(figures.fleet)).bound
+        message = outgrown(bound, self._most)
+        if message is None:
+            self._looks_until_said = 0
+            return
+        if self._looks_until_said == 0:
+            log.warning("broker.outgrown", bound=bound, message=f"{message} {REMEDY}")
+            self._looks_until_said = SAID_EVERY
+        self._looks_until_said -= 1

@@ -1,0 +1,35 @@
+"""The fleet that outgrows the embedded broker: said in time, once a day, and not before."""
+
+from pathlib import Path
+
+from core_support import World
+from structlog.testing import capture_logs
+
+from gateway.outgrown import MOST_BOUND, SAID_EVERY, SizeWatch, outgrown
+from gateway.store import Context, Store
+
+FLEET = 3
+
+
+async def test_it_is_said_once_a_day(tmp_path: Path) -> None:
+    """With one bound device too many, at the first look and then a day later, with what to do."""
+    with World(tmp_path) as world:
+        for number in range(FLEET):
+            world.bound(f"SN-{number}")
+        world.register("SN-unbound")
+    async with Store(tmp_path, Context()) as store:
+        watch, content = SizeWatch(store, most=FLEET - 1), SizeWatch(store, most=FLEET)
+        with capture_logs() as logs:
+            for _ in range(SAID_EVERY + 1):
+                await watch.look()
+            await content.look()
+    assert [(each["event"], each["bound"]) for each in logs] == [("broker.outgrown", FLEET)] * 2
+    assert "--broker mosquitto" in logs[0]["message"]
+
+
+def test_the_documented_size() -> None:
+    """500 bound devices are fine, one more is not; the documentation says the same."""
+    assert outgrown(MOST_BOUND) is None
+    assert "501 devices are bound" in str(outgrown(MOST_BOUND + 1))
+    page = Path(__file__).parents[2] / "docs" / "embedded-broker.md"
+    assert f"more than {MOST_BOUND} bound devices" in page.read_text(encoding="utf-8")

@@ -1,0 +1,272 @@
+"""`gateway serve --broker mosquitto`: one command gives a real broker, which the gateway looks after."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from e2e_gateway import GatewayProcess
+from e2e_program import GUARD_SECONDS, clean_environment, run, script, started
+from support import wire
+from support.certificates import make_authority, server_pair, trusting
+from support.wait import eventually
+
+from device_sim import GatewayApi, MemoryFlash, Options, SimulatedDevice
+from gateway.authority import Authority
+from gateway.broker.left_over import left_over
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Own:
+    """A gateway with its own Mosquitto, somebody at its API, and the authority of its certificate, if it has one."""
+
+    gateway: GatewayProcess
+    http: httpx.AsyncClient
+    key: str
+    authority: Authority | None
+
+    @property
+    def config(self) -> Path:
+        """What its Mosquitto is started with."""
+        return (self.gateway.data / "mosquitto" / "mosquitto.conf").resolve()
+
+    @property
+    def pid(self) -> int:
+        """The process of its Mosquitto."""
+        (pid,) = left_over(self.config)
+        return pid
+
+    async def bound(self, serial: str = "SN1") -> Json:
+        """Register and bind a device; the answer to the bind."""
+        device = (await self.http.post("/v1/devices", json={"serial_number": serial})).json()
+        answer = await self.http.post(f"/v1/devices/{device['id']}/bind", json={"end_user_id": "eu_1"})
+        assert answer.status_code == httpx.codes.OK, answer.text
+        bound: Json = answer.json()
+        return bound
+
+    async def answer(self, bound: Json) -> int:
+        """What the broker says to this device."""
+        async with self.wire() as client:
+            return await client.connect(bound["id"], bound["id"], bound["device_token"])
+
+    @asynccontextmanager
+    async def wire(self) -> AsyncIterator[wire.Wire]:
+        """A connection to the broker."""
+        tls = trusting(self.authority) if self.authority else None
+        async with wire.Wire.open(self.gateway.host, self.gateway.port, tls=tls) as client:
+            yield client
+
+    async def ready(self) -> Json:
+        """What `/ready` says."""
+        report: Json = (await self.http.get("/ready")).json()
+        return report
+
+    async def settled(self) -> Json:
+        """Wait until it is ready and nothing is due."""
+
+        async def done() -> Json | None:
+            report = await self.ready()
+            return report if report["ready"] and not report["outbox"]["depth"] else None
+
+        report: Json | None = await eventually(done, "the gateway is ready", guard_seconds=GUARD_SECONDS)
+        assert report
+        return report
+
+
+@asynccontextmanager
+async def own(folder: Path, *, tls: bool = False) -> AsyncIterator[Own]:
+    """Run one."""
+    options = ["--broker", "mosquitto", "--rate-limit-per-minute", "0"]
+    authority = make_authority(folder / "tls") if tls else None
+    if authority:
+        pair = server_pair(authority)
+        options += ["--mqtt-cert-file", str(pair.certificate), "--mqtt-key-file", str(pair.key)]
+    gateway = GatewayProcess(folder / "gateway", *options)
+    config = gateway.data.resolve() / "mosquitto" / "mosquitto.conf"
+    try:
+        async with started(gateway):
+            key = await gateway.new_key()
+            headers = {"Authorization": f"Bearer {key}"}
+            async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=GUARD_SECONDS) as http:
+                site = Own(gateway, http, key, authority)
+                await site.settled()
+                yield site
+    finally:
+        for pid in left_over(config):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_a_reset_by_a_broker_of_its_own(tmp_path: Path, tls: bool) -> None:  # noqa: FBT001
+    """One command: a device is bound, lives and is reset by a real Mosquitto; SIGTERM ends both, the broker last."""
+    async with own(tmp_path, tls=tls) as site:
+        scheme = "mqtts" if tls else "mqtt"
+        assert f"MQTT  {scheme}://127.0.0.1:{site.gateway.port} (Mosquitto of its own)" in site.gateway.out
+        report = await site.settled()
+        assert report["broker"] | {"mqtt_version": "5"} == {
+            "kind": "mosquitto",
+            "connected": True,
+            "reconciled": True,
+            "mqtt_version": "5",
+            "error": None,
+        }
+        async with GatewayApi(site.gateway.url, site.key) as api:
+            ca_file = str(site.authority.files.certificate) if site.authority else None
+            device = SimulatedDevice(
+                serial="SN1", flash=MemoryFlash(), api=api, interval=0.2, options=Options(ca_file=ca_file)
+            )
+            binding = await device.provision(end_user_id="eu_1")
+            assert binding.mqtt.tls == tls
+            living = asyncio.create_task(device.run())
+            await device.wait_for_fact("heartbeat")
+            assert (await site.http.post(f"/v1/devices/{binding.device_id}/reset")).status_code == httpx.codes.OK
+            await device.wait_for("unprovisioned")
+            living.cancel()
+
+        async def executed() -> bool:
+            commands = (await site.http.get(f"/v1/devices/{binding.device_id}/commands")).json()["data"]
+            return [each["status"] for each in commands] == ["executed"]
+
+        await eventually(executed, "the reset is executed")
+        pid = site.pid
+        assert os.getsid(pid) == pid, "Ctrl-C on a terminal must reach the gateway alone"
+        assert await site.gateway.stop() == 0
+        assert left_over(site.config) == []
+    order = [json.loads(line)["event"] for line in site.gateway.err.splitlines() if line.startswith("{")]
+    assert order[-2:] == ["broker.stopped", "gateway.stopped"]
+    assert "mosquitto.says" in order
+
+
+async def test_a_broker_that_dies_comes_back(tmp_path: Path) -> None:
+    """Said, started again, told anew who may connect: a token that was revoked meanwhile opens nothing."""
+    async with own(tmp_path) as site:
+        kept, revoked = await site.bound("SN1"), await site.bound("SN2")
+        before = site.pid
+        os.kill(before, signal.SIGKILL)
+        answer = await site.http.post(f"/v1/devices/{revoked['id']}/unbind")
+        assert answer.status_code == httpx.codes.OK
+        await eventually(lambda: len(site.gateway.logged("broker.started")) == 2, "it was started again")
+        assert "was ended by SIGKILL" in site.gateway.logged("broker.ended")[0]["reason"]
+        await site.settled()
+        assert site.pid != before
+        assert await site.answer(kept) == wire.ACCEPTED
+        assert await site.answer(revoked) == wire.NOT_AUTHORISED
+
+
+async def test_what_a_killed_gateway_left_is_ended_and_nothing_is_lost(tmp_path: Path) -> None:
+    """`kill -9`: its Mosquitto goes on alone; the next start ends it, runs its own, and gets what devices said."""
+    async with own(tmp_path) as site:
+        bound = await site.bound()
+        before = site.pid
+        await site.gateway.kill()
+        assert left_over(site.config) == [before], "the broker goes on without the gateway"
+        async with site.wire() as client:
+            assert await client.connect(bound["id"], bound["id"], bound["device_token"]) == wire.ACCEPTED
+            await client.publish(f"devices/{bound['id']}/heartbeat", b'{"battery_percent": 41}')
+        await site.gateway.restart()
+        assert site.pid != before
+        assert [each["pid"] for each in site.gateway.logged("broker.left_over")] == [before]
+
+        async def stored() -> bool:
+            return bool((await site.http.get(f"/v1/devices/{bound['id']}")).json()["battery_percent"] == 41)
+
+        await eventually(stored, "what was said while the gateway was away is stored")
+        assert await site.answer(bound) == wire.ACCEPTED
+
+
+async def _serial_shown(site: Own) -> str:
+    assert site.authority
+    _, writer = await asyncio.open_connection(site.gateway.host, site.gateway.port, ssl=trusting(site.authority))
+    serial: str = writer.get_extra_info("peercert")["serialNumber"]
+    writer.transport.abort()
+    return serial
+
+
+async def test_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
+    """Mosquitto shows the new one to new clients, keeps those who are there, and the gateway still knows its broker.
+
+    A broken renewal changes nothing, also when the broker is signalled for another reason.
+    """
+    async with own(tmp_path, tls=True) as site:
+        bound, first = await site.bound(), await _serial_shown(site)
+        assert site.authority
+        chain = site.authority.directory / "server.pem"
+        async with site.wire() as client:
+            assert await client.connect(bound["id"], bound["id"], bound["device_token"]) == wire.ACCEPTED
+            chain.write_text("-----BEGIN CERTIFICATE-----\ncut off")
+            site.gateway.send(signal.SIGHUP)
+            await eventually(lambda: site.gateway.logged("certificate.not_taken_up"), "it was refused")
+            await site.bound("SN2")
+            assert await _serial_shown(site) == first
+            server_pair(site.authority)
+            site.gateway.send(signal.SIGHUP)
+            await eventually(lambda: site.gateway.logged("certificate.taken_up"), "it was taken up")
+
+            async def shown() -> bool:
+                return await _serial_shown(site) != first
+
+            await eventually(shown, "new clients are shown the new one")
+            await client.ping()
+        os.kill(site.pid, signal.SIGKILL)
+        await eventually(lambda: len(site.gateway.logged("broker.connected")) == 2, "the gateway is back")
+        assert (await site.settled())["certificates"][0]["error"] is None
+
+
+async def test_doctor_knows_it(tmp_path: Path) -> None:
+    """A healthy one is healthy to the doctor, who finds it by the data directory alone."""
+    async with own(tmp_path, tls=True) as site:
+        options = (*site.gateway.options, "--data-dir", str(site.gateway.data))
+        outcome = await run(script("gateway"), "doctor", "--json", *options)
+        findings = {f"{each['area']}: {each['name']}": each for each in json.loads(outcome.out)["findings"]}
+        assert {name for name, each in findings.items() if each["level"] == "error"} == set()
+        assert findings["limits: open files of Mosquitto"]["level"] == "ok"
+        assert findings["broker: made-up device: read"]["level"] == "ok"
+        assert findings["retained commands: comparison"]["level"] == "ok"
+
+
+def _program(folder: Path, text: str) -> dict[str, str]:
+    """An environment in which `mosquitto` is this shell script."""
+    file = folder / "bin" / "mosquitto"
+    file.parent.mkdir()
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+    return clean_environment(PATH=f"{file.parent}:{os.environ['PATH']}")
+
+
+OLD = "echo 'mosquitto version 1.6.9'"
+BROKEN = "case $1 in -h) echo 'mosquitto version 2.0.99';; *) echo 'Error: it is broken'; exit 3;; esac"
+
+
+@pytest.mark.parametrize(("program", "why"), [(OLD, "is 1.6, and 2.0 or newer is needed"), (BROKEN, "it is broken")])
+async def test_auto_takes_the_embedded_one_where_it_must(tmp_path: Path, program: str, why: str) -> None:
+    """An old Mosquitto, or one that does not start: it says which and why. Asked for by name it is an error."""
+    environment = _program(tmp_path, program)
+    gateway = GatewayProcess(tmp_path / "auto", "--broker", "auto", environment=environment)
+    async with started(gateway):
+        assert "(embedded broker)" in gateway.out
+        (chosen,) = gateway.logged("broker.chosen")
+        assert (chosen["broker"], chosen["level"]) == ("embedded", "warning")
+        assert why in chosen["why"]
+        assert "kind embedded" in (gateway.data / "gateway.url").read_text().splitlines()
+    options = ("--data-dir", str(tmp_path / "data"), "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0")
+    outcome = await run(script("gateway"), "serve", "--broker", "mosquitto", *options, environment=environment)
+    assert (outcome.code, why in outcome.err) == (1, True), outcome.err
+
+
+async def test_auto_takes_mosquitto_where_it_can(tmp_path: Path) -> None:
+    """Here it is installed, so that is what runs."""
+    gateway = GatewayProcess(tmp_path, "--broker", "auto")
+    async with started(gateway):
+        assert "(Mosquitto of its own)" in gateway.out
+        (chosen,) = gateway.logged("broker.chosen")
+        assert chosen["broker"] == "mosquitto"
+        assert await gateway.stop() == 0

@@ -28,6 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway.inbound import Message
+from gateway.mqtt.cancellation import heed_cancellation
 
 log = structlog.get_logger()
 
@@ -218,6 +219,7 @@ async def open_session(address: Address, *, client_id: str, will: tuple[str, byt
     try:
         async with client:
             try:
+                heed_cancellation()
                 yield Session(client)
             finally:
                 _hang_up(client)

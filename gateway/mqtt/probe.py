@@ -16,6 +16,7 @@ import aiomqtt
 
 from gateway.addresses import Address
 from gateway.inbound import Message
+from gateway.mqtt.cancellation import heed_cancellation
 
 ANSWER_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 4.0
@@ -116,10 +117,13 @@ async def _session(client: aiomqtt.Client) -> AsyncIterator[None]:
     try:
         await client.__aenter__()
     except aiomqtt.exceptions.MqttConnectError as error:
+        heed_cancellation()
         raise ProbeRefusedError(str(error)) from error
     except (aiomqtt.MqttError, OSError) as error:
+        heed_cancellation()
         raise ProbeError(str(error)) from error
     try:
+        heed_cancellation()
         yield
     finally:
         with suppress(aiomqtt.MqttError):

@@ -136,7 +136,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stack.enter_context(probes.published(settings.data_dir, accounts))
         http_tls, mqtt_tls = certificates(settings)
         renewal = Renewal(each for each in (http_tls, mqtt_tls) if each)
-        broker = await broker_of(settings, store, accounts, mqtt_tls, stack)
+        broker = await broker_of(settings, store, accounts, mqtt_tls, stack, http_certificate=http_tls)
         keeper = Keeper(store, bells, broker.access)
         connection = Connection(
             broker.upstream,

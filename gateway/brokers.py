@@ -16,12 +16,14 @@ import structlog
 from gateway.addresses import Address, BrokerUrl
 from gateway.broker import own_mosquitto
 from gateway.broker.accounts import kept_entries, own_entry
-from gateway.broker.authentication import GATEWAY_USER, authenticator
+from gateway.broker.authentication import authenticator
 from gateway.broker.choice import Choice, choose
 from gateway.broker.embedded import EmbeddedBroker
+from gateway.broker.http_auth.serving import asked_access, integrator_password
 from gateway.broker.keeper import NOT_SIGNALLED, Access, EmbeddedAccess, MosquittoAccess, NoAccess
 from gateway.broker.mosquitto import PasswordFile
 from gateway.broker.probes import ProbeAccounts
+from gateway.broker.standing import GATEWAY_USER, INTEGRATOR_USER, standing
 from gateway.certificates import ServerCertificate, client_context
 from gateway.errors import UnavailableError
 from gateway.mqtt import link
@@ -58,15 +60,22 @@ async def broker_of(
     accounts: ProbeAccounts,
     certificate: ServerCertificate | None,
     stack: AsyncExitStack,
+    *,
+    http_certificate: ServerCertificate | None = None,
 ) -> Broker:
     """The broker of these settings; one of our own runs until ``stack`` ends, with ``certificate`` if there is one.
+
+    One that asks the gateway finds it listening, beyond loopback with ``http_certificate``.
 
     Raises:
         UnavailableError: it cannot listen, or a file for TLS cannot be used.
     """
     if isinstance(settings.broker, BrokerUrl):
         upstream = _external(settings, settings.broker)
-        access = _external_access(settings, settings.broker, store, accounts)
+        if settings.broker_auth is None:
+            access = _external_access(settings, settings.broker, store, accounts)
+        else:
+            access = await asked_access(settings, store, accounts, http_certificate, stack)
         return _advertised(settings, upstream, access, settings.broker.address, tls=upstream.tls is not None)
     return await _own(settings, store, accounts, certificate, stack)
 
@@ -103,6 +112,8 @@ async def _own_mosquitto(
 ) -> Broker:
     own, password = own_mosquitto.prepared(settings, certificate), secrets.token_urlsafe(32)
     users = {**accounts.passwords, GATEWAY_USER: password}
+    if integrators := integrator_password(settings):
+        users[INTEGRATOR_USER] = integrators
     fixed = {name: own_entry(secret, None) for name, secret in users.items()}
     file = PasswordFile(own.files.password_file, pid_file=own.files.pid_file, fixed=fixed)
     access = MosquittoAccess(file, store, Target(own.inside, own.tls))
@@ -136,7 +147,7 @@ async def _own_embedded(
         EmbeddedBroker(
             host=settings.mqtt.host,
             port=settings.mqtt.port,
-            authenticate=authenticator(store, password, accounts),
+            authenticate=authenticator(store, standing(password, accounts, integrator=integrator_password(settings))),
             prefix=settings.topic_prefix,
             certificate=certificate,
         ),

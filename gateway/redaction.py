@@ -10,7 +10,7 @@ CUT: Final = "…"
 
 # Lengths are bounded and starts anchored, so that hostile text of any length is searched in linear time.
 _RULES: Final = (
-    (re.compile(r"(dtok_|sk_live_|sk_test_|rk_live_|rk_test_|whsec_)[A-Za-z0-9_+/=-]{4,}"), rf"\1{CUT}"),
+    (re.compile(r"(dtok_|sk_live_|sk_test_|rk_live_|rk_test_|whsec_|bsec_)[A-Za-z0-9_+/=-]{4,}"), rf"\1{CUT}"),
     (re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"), f"eyJ{CUT}"),
     (re.compile(r"\$[67]\$[^\s:]{8,}"), f"$6${CUT}"),
     (re.compile(r"(?i)\b(bearer|basic) [A-Za-z0-9._~+/=-]{4,}"), rf"\1 {CUT}"),

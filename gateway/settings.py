@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from gateway.addresses import Address, BrokerUrl, masked_url
 from gateway.errors import GatewayError
-from gateway.redaction import redact
+from gateway.redaction import MASK, redact
 from gateway.settings_model import ConflictingSettingsError, Settings
 from gateway.settings_types import DIRECTORY, FILE, OWN_BROKERS, Form
 
@@ -208,6 +208,8 @@ def _problem(error: ErrorDetails, given: Mapping[str, Given]) -> str:
 
 def _shown(name: str, value: object) -> str:
     """A wrong value as it may be printed: any part of what should have been a broker's URL may be its password."""
+    if name == "broker_api_url":
+        return repr(MASK)
     if name == "broker":
         return repr(value if value in OWN_BROKERS else masked_url(str(value)))
     return redact(repr(value if isinstance(value, str) else plain(value)))[:200]

@@ -23,6 +23,8 @@ from gateway.settings_types import (
     HostPort,
     LogFormat,
     LogLevel,
+    MaybeBrokerApi,
+    MaybeHostPort,
     MaybeYesNo,
     Models,
     MqttVersion,
@@ -40,6 +42,7 @@ KEPT: Final = "What is kept"
 LIMITS: Final = "Limits and pace"
 TLS: Final = "TLS"
 MOSQUITTO: Final = "Mosquitto beside the gateway"
+ASKING: Final = "A broker that asks the gateway"
 RUNNING: Final = "Running"
 
 
@@ -174,6 +177,30 @@ class Settings(BaseModel):
         MOSQUITTO, None, "Mosquitto's pid file, to have it read the password file again (SIGHUP)."
     )
 
+    broker_auth: MaybeHostPort = _setting(
+        ASKING,
+        None,
+        "Where a broker asks the gateway who may do what (docs/other-brokers.md); port 0 picks a free one; none: it "
+        "does not.",
+    )
+    broker_auth_secret_file: File = _setting(
+        ASKING,
+        None,
+        "File with the secret that the broker shows there; none: broker-auth-secret in the data directory, made when "
+        "missing.",
+    )
+    broker_api_url: MaybeBrokerApi = _setting(
+        ASKING,
+        None,
+        "That broker's own API, to cut live sessions: rabbitmq+http://USER:PASSWORD@HOST:PORT, emqx+… or vernemq+….",
+    )
+    integrator_password_file: File = _setting(
+        ASKING,
+        None,
+        "File with the password of the account integrator, there and at a broker of the gateway's own; none: no such "
+        "account.",
+    )
+
     log_level: LogLevel = _setting(RUNNING, "info", "Least severe events that are logged.")
     log_format: LogFormat = _setting(
         RUNNING, "auto", "Form of the log on stderr; auto: console on a terminal, else JSON."
@@ -204,21 +231,34 @@ def _refuse_open_listeners(settings: Settings) -> None:
     listeners = {"http": (settings.http, settings.http_cert_file)}
     if settings.own_broker:
         listeners["mqtt"] = (settings.mqtt, settings.mqtt_cert_file)
+    if settings.broker_auth:
+        listeners["broker_auth"] = (settings.broker_auth, settings.http_cert_file)
     for name, (address, certificate) in listeners.items():
         if not address.is_loopback and certificate is None and not settings.insecure_listen:
+            files = _certified_by(name)
             raise ConflictingSettingsError(
                 name,
                 "should be a loopback address such as 127.0.0.1, since other machines would reach it without TLS; "
-                f"set {name}_cert_file and {name}_key_file (docs/tls.md), or insecure_listen (--insecure-listen) if "
+                f"set {files}_cert_file and {files}_key_file (docs/tls.md), or insecure_listen (--insecure-listen) if "
                 "that network may see keys and device tokens",
             )
+
+
+def _certified_by(listener: str) -> str:
+    """Whose certificate a listener shows."""
+    return "http" if listener == "broker_auth" else listener
 
 
 def _refuse_contradictions(settings: Settings) -> None:
     """A setting that could not take effect is a mistake: better said now than found out later."""
     tls = isinstance(settings.broker, BrokerUrl) and settings.broker.tls
     contradictions = {
-        "broker_ca_file": (settings.broker_ca_file and not tls, "needs a broker with an mqtts:// URL"),
+        "broker_ca_file": (
+            settings.broker_ca_file
+            and not tls
+            and not (settings.broker_api_url and settings.broker_api_url.scheme == "https"),
+            "needs a broker with an mqtts:// URL",
+        ),
         "broker_cert_file": (settings.broker_cert_file and not tls, "needs a broker with an mqtts:// URL"),
         "mqtt_cert_file": (
             settings.mqtt_cert_file and not settings.own_broker,
@@ -240,11 +280,30 @@ def _refuse_contradictions(settings: Settings) -> None:
             settings.mosquitto_pid_file and not settings.mosquitto_password_file,
             "needs mosquitto_password_file as well",
         ),
+        **_asking_contradictions(settings),
     }
     for name, (contradicts, message) in contradictions.items():
         if contradicts:
             raise ConflictingSettingsError(name, message)
     _refuse_half_certificates(settings)
+
+
+def _asking_contradictions(settings: Settings) -> dict[str, tuple[object, str]]:
+    """The gateway's own account has to be known to it before the broker can ask for it."""
+    url, asked = settings.broker, settings.broker_auth
+    named = isinstance(url, BrokerUrl) and url.username and url.password
+    return {
+        "broker_auth": (
+            asked and (not named or settings.mosquitto_password_file),
+            "needs broker to be mqtt[s]://USER:PASSWORD@HOST:PORT, and no mosquitto_password_file beside it",
+        ),
+        "broker_auth_secret_file": (settings.broker_auth_secret_file and not asked, "needs broker_auth as well"),
+        "broker_api_url": (settings.broker_api_url and not asked, "needs broker_auth as well"),
+        "integrator_password_file": (
+            settings.integrator_password_file and isinstance(url, BrokerUrl) and not asked,
+            "is for a broker that asks the gateway: give yours that account itself",
+        ),
+    }
 
 
 def _refuse_half_certificates(settings: Settings) -> None:

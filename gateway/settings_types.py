@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from gateway.addresses import ADDRESS_FORM, BROKER_FORM, Address, BrokerUrl
+from gateway.broker_api import API_FORM, BrokerApi
 
 EMBEDDED: Final = "embedded"
 MOSQUITTO: Final = "mosquitto"
@@ -47,6 +48,16 @@ def _reachable(value: object) -> Address | None:
     if address.port == 0 or address.is_wildcard:
         raise ValueError("should be a HOST:PORT that devices can connect to, or none")
     return address
+
+
+def _maybe_address(value: object) -> Address | None:
+    return None if value is None or value in _NONE else _address(value)
+
+
+def _broker_api(value: object) -> BrokerApi | None:
+    if value is None or value in _NONE or isinstance(value, BrokerApi):
+        return value if isinstance(value, BrokerApi) else None
+    return BrokerApi.parse(_text(value, API_FORM))
 
 
 def _broker(value: object) -> BrokerUrl | str:
@@ -112,6 +123,7 @@ DIRECTORY: Final = Form("DIR")
 FILE: Final = Form("FILE|none")
 _AS_TEXT: Final = PlainSerializer(str, when_used="json-unless-none")  # a broker's password is masked by its str
 HostPort = Annotated[Address, PlainValidator(_address), _AS_TEXT, Form("HOST:PORT")]
+MaybeHostPort = Annotated[Address | None, PlainValidator(_maybe_address), _AS_TEXT, Form("HOST:PORT|none")]
 Reachable = Annotated[Address | None, PlainValidator(_reachable), _AS_TEXT, Form("HOST:PORT|none")]
 Broker = Annotated[
     BrokerUrl | Literal["embedded", "mosquitto", "auto"],
@@ -119,6 +131,7 @@ Broker = Annotated[
     _AS_TEXT,
     Form("embedded|mosquitto|auto|URL"),
 ]
+MaybeBrokerApi = Annotated[BrokerApi | None, PlainValidator(_broker_api), _AS_TEXT, Form("KIND+URL|none")]
 Directory = Annotated[Path, BeforeValidator(_path), DIRECTORY]
 File = Annotated[Path | None, BeforeValidator(_maybe_path), FILE]
 TopicPrefix = Annotated[str, PlainValidator(_prefix), Form("PREFIX/")]

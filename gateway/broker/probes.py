@@ -8,7 +8,6 @@ who can read that has the registry anyway.
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
 import os
 import secrets
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
-from gateway.broker.access import MADE_UP, Role
+from gateway.broker.access import MADE_UP
 
 FILE_NAME: Final = "doctor.json"
 READER: Final = "doctor"
@@ -40,13 +39,6 @@ class ProbeAccounts:
     def passwords(self) -> dict[str, str]:
         """By user name."""
         return {READER: self.reader, DEVICE: self.device}
-
-    def role(self, username: str, password: str) -> Role | None:
-        """What this user may be, if these are its name and password."""
-        known = self.passwords.get(username)
-        if known is None or not hmac.compare_digest(known.encode(), password.encode()):
-            return None
-        return Role.DOCTOR if username == READER else Role.DEVICE
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ class HttpServer:
 
     With a ``certificate`` it is HTTPS. Leaving the block lets requests that are being worked on finish, for
     ``grace_seconds`` at most; connections that only wait for another request are closed at once. ``stopping`` is called
-    first, for answers without an end of their own.
+    first, for answers without an end of their own. ``setting`` is the one that says where it listens.
     """
 
     def __init__(
@@ -48,8 +48,10 @@ class HttpServer:
         certificate: ServerCertificate | None = None,
         grace_seconds: float = GRACE_SECONDS,
         stopping: Callable[[], None] = lambda: None,
+        setting: str = "http",
     ) -> None:
         self._app = app
+        self._setting = setting
         self._wanted = Address(host, port)
         self._certificate = certificate
         self._grace_seconds = grace_seconds
@@ -61,7 +63,7 @@ class HttpServer:
         Raises:
             UnavailableError: that address cannot be listened on.
         """
-        self._socket = _listen(self._wanted)
+        self._socket = _listen(self._wanted, self._setting)
         self.address = Address(*self._socket.getsockname()[:2])
         self._server = _Server(_config(self._app, self._certificate))
         self._task = asyncio.create_task(self._server.serve([self._socket]), name="http")
@@ -86,27 +88,28 @@ class HttpServer:
         return f"{scheme}://{Address(loopback, self.address.port) if self.address.is_wildcard else self.address}"
 
 
-def _listen(address: Address) -> socket.socket:
+def _listen(address: Address, setting: str) -> socket.socket:
     try:
         family, kind, protocol, _, name = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise _cannot_listen(address, error) from error
+        raise _cannot_listen(address, setting, error) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(name)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise _cannot_listen(address, error) from error
+        raise _cannot_listen(address, setting, error) from error
     return listener
 
 
-def _cannot_listen(address: Address, error: OSError) -> UnavailableError:
+def _cannot_listen(address: Address, setting: str, error: OSError) -> UnavailableError:
     return UnavailableError(
-        f"HTTP cannot listen on {address} ({error.strerror}). Stop what does, or choose another with --http HOST:PORT."
+        f"HTTP cannot listen on {address} ({error.strerror}). Stop what does, or choose another with "
+        f"--{setting.replace('_', '-')} HOST:PORT."
     )
 
 

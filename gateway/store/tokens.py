@@ -47,6 +47,16 @@ def live(view: View, device_pk: int) -> list[Row]:
     return view.all("SELECT * FROM tokens WHERE device_pk = ? AND state <> 'revoked' ORDER BY id DESC", device_pk)
 
 
+def opens_something(view: View, device_id: str) -> bool:
+    """Whether the device has a token that is not revoked."""
+    row = view.one(
+        """SELECT 1 FROM tokens t JOIN devices d ON d.pk = t.device_pk
+            WHERE d.id = ? AND d.deleted_at IS NULL AND t.state <> 'revoked' LIMIT 1""",
+        device_id,
+    )
+    return row is not None
+
+
 def receipt_keys(view: View, device_pk: int, generation: int, *, or_newer: bool = False) -> list[bytes]:
     """Hashes of the device's tokens of this generation, revoked ones too; with ``or_newer`` also of later ones."""
     rows = view.all(

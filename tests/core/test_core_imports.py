@@ -9,7 +9,7 @@ ROOT = Path(gateway.__file__).parent
 LAYERS = (
     "clock credentials device_settings entropy errors ids log model problems redaction signatures targets topics",
     "fleet_model webhooks_model",
-    "addresses settings settings_model settings_types whereabouts",
+    "addresses broker_api settings settings_model settings_types whereabouts",
     "store",
     "commands first_start grants heartbeats inbound lifecycle outbox outgrown sweeper upkeep watcher webhooks",
     "authority certificates metrics",

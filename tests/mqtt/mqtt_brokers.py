@@ -14,6 +14,7 @@ from gateway.broker.embedded import EmbeddedBroker, Identity
 from gateway.broker.keeper import Access, EmbeddedAccess, MosquittoAccess
 from gateway.broker.mosquitto import PasswordFile
 from gateway.broker.probes import ProbeAccounts
+from gateway.broker.standing import standing
 from gateway.mqtt.probe import Target
 from gateway.store import Store
 
@@ -82,7 +83,7 @@ class Embedded:
         self.directory = directory
         self.port = 0
         self._runs = False
-        self._known = authenticator(store, GATEWAY_PASSWORD, ProbeAccounts())
+        self._known = authenticator(store, standing(GATEWAY_PASSWORD, ProbeAccounts()))
         self.broker = self._new()
 
     async def __aenter__(self) -> Self:

@@ -1,0 +1,34 @@
+"""amqtt's own HTTP plugins (``amqtt.contrib.http``), configured to POST JSON and to read JSON."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.broker.access import Action
+from gateway.broker.http_auth.answers import Answer, Dialect, as_json
+from gateway.broker.http_auth.fields import Fields
+from gateway.broker.http_auth.judge import Client, Judge
+
+_DENY: Final = as_json({"ok": False})
+_ALLOW: Final = as_json({"ok": True})
+_ACTIONS: Final = {1: Action.RECEIVE, 2: Action.PUBLISH, 4: Action.SUBSCRIBE}
+
+
+async def _user(judge: Judge, fields: Fields) -> Answer:
+    return _answer(good=await judge.lets_in(_client(fields), fields.text("password")))
+
+
+async def _acl(judge: Judge, fields: Fields) -> Answer:
+    action = _ACTIONS[fields.number("acc")]
+    return _answer(good=await judge.allows(_client(fields), action, fields.text("topic")))
+
+
+def _client(fields: Fields) -> Client:
+    return Client(fields.text("username"), fields.text("client_id"))
+
+
+def _answer(*, good: bool) -> Answer:
+    return _ALLOW if good else _DENY
+
+
+DIALECT: Final = Dialect({"user": _user, "acl": _acl}, _DENY)

@@ -1,0 +1,37 @@
+"""What a dialect is: how a broker words its questions, and how it wants them answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.broker.http_auth.fields import Fields
+from gateway.broker.http_auth.judge import Judge
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as it travels."""
+
+    content: bytes
+    status: int = 200
+    media_type: str = "application/json"
+
+
+Question = Callable[[Judge, Fields], Awaitable[Answer]]
+"""Answers one kind of question. It may raise: then the answer is the dialect's ``deny``."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The questions of a broker by what stands in the path, and how it is told no, whatever it asked."""
+
+    questions: Mapping[str, Question]
+    deny: Answer
+
+
+def as_json(value: Any, *, status: int = 200) -> Answer:
+    """An answer in JSON."""
+    return Answer(json.dumps(value).encode(), status)

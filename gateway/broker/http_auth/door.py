@@ -1,0 +1,124 @@
+"""The endpoint: who shows the shared secret is the broker and is answered in its dialect; everything else is a no.
+
+The secret stands in ``Authorization: Bearer …``, or, for brokers that can send no header of their own, as the first
+level of the path. Whatever goes wrong (a malformed question, a registry that cannot be read, a bug) is a no as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from gateway.broker.http_auth import amqtt, emqx, mosquitto_go_auth, rabbitmq, vernemq
+from gateway.broker.http_auth.answers import Answer, Dialect
+from gateway.broker.http_auth.fields import Fields, MalformedError
+from gateway.broker.http_auth.judge import Judge
+from gateway.errors import GatewayError
+
+log = structlog.get_logger()
+
+DIALECTS: Final[Mapping[str, Dialect]] = {
+    "emqx": emqx.DIALECT,
+    "rabbitmq": rabbitmq.DIALECT,
+    "vernemq": vernemq.DIALECT,
+    "mosquitto-go-auth": mosquitto_go_auth.DIALECT,
+    "amqtt": amqtt.DIALECT,
+}
+MAX_BODY_BYTES: Final = 262_144
+"""VerneMQ sends the payload along, in base64: the largest that a broker of ours takes has 128 KiB."""
+BODY_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 4.0
+"""Before the broker gives up (5 s with most), so that its answer is ours."""
+
+_NOWHERE: Final = Answer(b'{"result":"deny"}', 404)
+_BEARER: Final = "Bearer "
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a path asks."""
+
+    dialect: str
+    question: str
+    secret: str
+
+
+class Door:
+    """The endpoint, as an ASGI application."""
+
+    def __init__(self, judge: Judge, secret: str) -> None:
+        self._judge = judge
+        self._secret = secret.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one question."""
+        headers = Headers(scope=scope)
+        asked = _asked(scope["path"], headers.get("authorization", ""))
+        answer = await self._answer(asked, scope["method"], headers, receive)
+        await _send(answer, send)
+
+    async def _answer(self, asked: _Asked, method: str, headers: Headers, receive: Receive) -> Answer:
+        dialect = DIALECTS.get(asked.dialect)
+        if not hmac.compare_digest(asked.secret.encode("utf-8", "surrogatepass"), self._secret):
+            log.warning("broker_auth.wrong_secret", dialect=asked.dialect if dialect else None)
+            return _NOWHERE if dialect is None else dialect.deny
+        question = None if dialect is None else dialect.questions.get(asked.question)
+        if dialect is None or question is None or method != "POST":
+            log.warning("broker_auth.unknown_question", dialect=asked.dialect, question=asked.question, method=method)
+            return _NOWHERE if dialect is None else dialect.deny
+        try:
+            body = await _read(receive)
+            fields = Fields.parse(body, headers.get("content-type", ""), headers.get("vernemq-hook", ""))
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await question(self._judge, fields)
+        except (MalformedError, KeyError) as error:
+            log.warning(
+                "broker_auth.malformed", dialect=asked.dialect, question=asked.question, reason=str(error)[:200]
+            )
+        except (GatewayError, TimeoutError) as error:
+            log.error("broker_auth.cannot_tell", dialect=asked.dialect, reason=str(error) or "timed out")  # noqa: TRY400 - no bug of ours
+        except Exception:
+            log.exception("broker_auth.failed", dialect=asked.dialect, question=asked.question)
+        return dialect.deny
+
+
+def _asked(path: str, authorization: str) -> _Asked:
+    first, _, rest = path.removeprefix("/").partition("/")
+    if first in DIALECTS:
+        shown = authorization.removeprefix(_BEARER) if authorization.startswith(_BEARER) else ""
+        return _Asked(first, rest, shown)
+    dialect, _, question = rest.partition("/")
+    return _Asked(dialect, question, first)
+
+
+async def _read(receive: Receive) -> bytes:
+    """The whole body, if it comes in time and is not too long."""
+    body, more = bytearray(), True
+    async with asyncio.timeout(BODY_SECONDS):
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise MalformedError("the broker went away")
+            body += message.get("body", b"")
+            if len(body) > MAX_BODY_BYTES:
+                raise MalformedError(f"the body has more than {MAX_BODY_BYTES} bytes")
+            more = message.get("more_body", False)
+    return bytes(body)
+
+
+async def _send(answer: Answer, send: Send) -> None:
+    headers = {
+        "content-type": answer.media_type,
+        "content-length": str(len(answer.content)),
+        "cache-control": "no-store",
+    }
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+    await send({"type": "http.response.body", "body": answer.content})

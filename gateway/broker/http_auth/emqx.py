@@ -1,0 +1,38 @@
+"""EMQX 5: HTTP authentication and authorisation, with the bodies of ``broker_config/emqx.conf``.
+
+Anything but 200 means *ignore* to EMQX, and when everybody ignores a client it may get in: so a no is a 200 as well.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.broker.access import Action
+from gateway.broker.http_auth.answers import Answer, Dialect, as_json
+from gateway.broker.http_auth.fields import Fields
+from gateway.broker.http_auth.judge import Client, Judge
+
+_ACTIONS: Final = {"publish": Action.PUBLISH, "subscribe": Action.SUBSCRIBE}
+_DENY: Final = as_json({"result": "deny", "is_superuser": False})
+_ALLOW: Final = as_json({"result": "allow", "is_superuser": False})
+
+
+async def _authenticate(judge: Judge, fields: Fields) -> Answer:
+    return _answer(good=await judge.lets_in(_client(fields), fields.text("password")))
+
+
+async def _authorize(judge: Judge, fields: Fields) -> Answer:
+    action = _ACTIONS[fields.text("action")]
+    retain = action is Action.PUBLISH and fields.flag("retain")
+    return _answer(good=await judge.allows(_client(fields), action, fields.text("topic"), retain=retain))
+
+
+def _client(fields: Fields) -> Client:
+    return Client(fields.text("username"), fields.text("clientid"))
+
+
+def _answer(*, good: bool) -> Answer:
+    return _ALLOW if good else _DENY
+
+
+DIALECT: Final = Dialect({"authenticate": _authenticate, "authorize": _authorize}, _DENY)

@@ -1,0 +1,101 @@
+"""Answers the two questions of every dialect: may this client come in, and may it do this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from gateway import ids
+from gateway.broker.access import Action, Role, is_name, may, may_retain
+from gateway.broker.authentication import authenticator
+from gateway.broker.http_auth.admissions import Admissions
+from gateway.broker.standing import Accounts
+from gateway.store import Store, tokens
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who the broker says it is."""
+
+    username: str
+    client_id: str
+
+
+class Judge:
+    """Goes by the registry as it is committed at that moment, and by the rules of the contract, section 3.
+
+    ``own_id`` is the gateway's client id, which is nobody else's. Whoever was let in is noted in ``admissions``.
+    """
+
+    def __init__(
+        self, store: Store, accounts: Accounts, admissions: Admissions, *, own_id: str, prefix: str = ""
+    ) -> None:
+        self.prefix = prefix
+        self._store = store
+        self._accounts = accounts
+        self._admissions = admissions
+        self._authenticate = authenticator(store, accounts)
+        self._own_id = own_id
+
+    async def lets_in(self, client: Client, password: str) -> bool:
+        """Whether this is its password, and its client id one that it may have.
+
+        Raises:
+            StoreError: the registry cannot be read.
+        """
+        with self._admissions.knock(client.username):
+            identity = await self._authenticate(client.client_id, client.username, password)
+            good = identity is not None and self._may_be_called(identity.role, client)
+            if identity is not None and identity.token_id is not None and good:
+                self._admissions.let_in(client.username, identity.token_id)
+        if not good:
+            log.info("broker.connect_refused", client_id=loggable(client.client_id), username=loggable(client.username))
+        return good
+
+    async def role_of(self, client: Client) -> Role | None:
+        """Who this client is that was let in before; ``None`` when it would not be any more.
+
+        Raises:
+            StoreError: the registry cannot be read.
+        """
+        account = self._accounts.get(client.username)
+        if account is None and ids.is_id(ids.DEVICE, client.username):
+            known = await self._store.read(lambda view: tokens.opens_something(view, client.username))
+            role = Role.DEVICE if known else None
+        else:
+            role = None if account is None else account.role
+        return role if role is not None and self._may_be_called(role, client) else None
+
+    async def allows(
+        self, client: Client, action: Action, topic: str, *, retain: bool = False, prefix: str | None = None
+    ) -> bool:
+        """Whether it may do this; ``prefix`` where the broker writes it in another way than the gateway.
+
+        Raises:
+            StoreError: the registry cannot be read.
+        """
+        role = await self.role_of(client)
+        under = self.prefix if prefix is None else prefix
+        good = role is not None and may(role, client.username, action, topic, prefix=under)
+        if role is not None and retain:
+            good = good and may_retain(role, client.username, topic, prefix=under)
+        if not good:
+            log.info("broker.access_refused", username=loggable(client.username), action=action, topic=topic[:256])
+        return good
+
+    def _may_be_called(self, role: Role, client: Client) -> bool:
+        """Brokers keep sessions by client id alone, so an account must not be able to take over another one's."""
+        username, client_id = client.username, client.client_id
+        if not is_name(username) or not is_name(client_id.replace("-", "_")):
+            return False
+        if role is Role.GATEWAY:
+            return client_id in (self._own_id, username)
+        return client_id == username or (role is Role.INTEGRATOR and client_id.startswith(f"{username}-"))
+
+
+def loggable(name: str) -> str:
+    """Of a name that may be a misplaced password no more than may be told of a secret (contract, section 1)."""
+    return name if ids.is_id(ids.DEVICE, name) else name[:12]

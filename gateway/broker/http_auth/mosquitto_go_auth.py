@@ -1,0 +1,48 @@
+"""mosquitto-go-auth's HTTP backend, with parameters as JSON or as a form, judged by status or by JSON."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.broker.access import Action
+from gateway.broker.http_auth.answers import Answer, Dialect, as_json
+from gateway.broker.http_auth.fields import Fields
+from gateway.broker.http_auth.judge import Client, Judge
+
+_DENY: Final = as_json({"ok": False, "error": "not allowed"}, status=403)
+_ALLOW: Final = as_json({"ok": True, "error": ""})
+ACTIONS: Final = {
+    1: (Action.RECEIVE,),
+    2: (Action.PUBLISH,),
+    3: (Action.RECEIVE, Action.PUBLISH),
+    4: (Action.SUBSCRIBE,),
+}
+"""What Mosquitto's ``MOSQ_ACL_…`` numbers ask for."""
+
+
+async def _user(judge: Judge, fields: Fields) -> Answer:
+    return _answer(good=await judge.lets_in(_client(fields), fields.text("password")))
+
+
+async def _superuser(judge: Judge, fields: Fields) -> Answer:
+    del judge, fields
+    return _DENY  # nobody is above the rules, the gateway neither
+
+
+async def _acl(judge: Judge, fields: Fields) -> Answer:
+    client, topic = _client(fields), fields.text("topic")
+    for action in ACTIONS[fields.number("acc")]:
+        if not await judge.allows(client, action, topic):
+            return _DENY
+    return _ALLOW
+
+
+def _client(fields: Fields) -> Client:
+    return Client(fields.text("username"), fields.text("clientid"))
+
+
+def _answer(*, good: bool) -> Answer:
+    return _ALLOW if good else _DENY
+
+
+DIALECT: Final = Dialect({"user": _user, "superuser": _superuser, "acl": _acl}, _DENY)

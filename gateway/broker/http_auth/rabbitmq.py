@@ -1,0 +1,61 @@
+"""RabbitMQ's ``rabbitmq_auth_backend_http`` for its MQTT plugin: forms in, a word out.
+
+MQTT there is AMQP underneath: a topic is a routing key of the exchange ``amq.topic`` with ``.`` for ``/`` and ``*`` for
+``+``, a subscription a queue ``mqtt-subscription-<client id>qos<0 or 1>``. Nothing but these is granted, so a device's
+token opens nothing of what else that RabbitMQ carries; and since only MQTT tells a client id, nothing over AMQP.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.broker.access import Action
+from gateway.broker.http_auth.answers import Answer, Dialect
+from gateway.broker.http_auth.fields import Fields
+from gateway.broker.http_auth.judge import Client, Judge
+
+_DENY: Final = Answer(b"deny", media_type="text/plain")
+_ALLOW: Final = Answer(b"allow", media_type="text/plain")
+_VHOST: Final = "/"
+_EXCHANGE: Final = "amq.topic"
+_TOPIC_ACTIONS: Final = {"write": Action.PUBLISH, "read": Action.SUBSCRIBE}
+
+
+async def _user(judge: Judge, fields: Fields) -> Answer:
+    return _answer(good=await judge.lets_in(_client(fields, "client_id"), fields.text("password")))
+
+
+async def _vhost(judge: Judge, fields: Fields) -> Answer:
+    known = await judge.role_of(_client(fields, "client_id")) is not None
+    return _answer(good=known and fields.text("vhost") == _VHOST)
+
+
+async def _resource(judge: Judge, fields: Fields) -> Answer:
+    client = _client(fields, "client_id")
+    kind, name, permission = fields.text("resource"), fields.text("name"), fields.text("permission")
+    if fields.text("vhost") != _VHOST or await judge.role_of(client) is None:
+        return _DENY
+    if kind == "exchange":
+        return _answer(good=name == _EXCHANGE and permission in ("read", "write"))
+    own = [f"mqtt-subscription-{client.client_id}qos{qos}" for qos in (0, 1)]
+    return _answer(good=kind == "queue" and name in own)
+
+
+async def _topic(judge: Judge, fields: Fields) -> Answer:
+    client = _client(fields, "variable_map.client_id")
+    if fields.text("vhost") != _VHOST or fields.text("name") != _EXCHANGE:
+        return _DENY
+    topic = fields.text("routing_key").replace(".", "/").replace("*", "+")
+    action = _TOPIC_ACTIONS[fields.text("permission")]
+    return _answer(good=await judge.allows(client, action, topic, prefix=judge.prefix.replace(".", "/")))
+
+
+def _client(fields: Fields, client_id: str) -> Client:
+    return Client(fields.text("username"), fields.text(client_id))
+
+
+def _answer(*, good: bool) -> Answer:
+    return _ALLOW if good else _DENY
+
+
+DIALECT: Final = Dialect({"user": _user, "vhost": _vhost, "resource": _resource, "topic": _topic}, _DENY)

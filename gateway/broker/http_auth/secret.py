@@ -1,0 +1,56 @@
+"""The secret that the broker shows to the endpoint: in a file, made at the first start when there is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from gateway import credentials
+from gateway.errors import UnavailableError
+
+FILE_NAME: Final = "broker-auth-secret"
+SHORTEST: Final = 32
+_LETTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+
+
+def shared_secret(path: Path) -> str:
+    """The secret in this file, which is made, readable by its owner alone, if it is not there.
+
+    Raises:
+        UnavailableError: it cannot be read or made, or holds no secret.
+    """
+    try:
+        secret = path.read_text("utf-8").strip() if path.exists() else _made(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnavailableError(f"The secret in {path} cannot be read: {error}.") from error
+    if len(secret) < SHORTEST or not set(secret) <= _LETTERS:
+        raise UnavailableError(
+            f"{path} should hold a secret of at least {SHORTEST} letters, digits, _ or -, for example from "
+            "'openssl rand -hex 32'. Take the file away to have one made."
+        )
+    return secret
+
+
+def _made(path: Path) -> str:
+    secret = credentials.mint(credentials.BROKER_SECRET, os.urandom)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(f"{secret}\n")
+    return secret
+
+
+def password_in(path: Path) -> str:
+    """The password in a file: its first line.
+
+    Raises:
+        UnavailableError: it cannot be read, or is too short to be one.
+    """
+    try:
+        password = path.read_text("utf-8").partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnavailableError(f"The password in {path} cannot be read: {error}.") from error
+    if len(password) < SHORTEST // 2:
+        raise UnavailableError(
+            f"{path} should hold a password of at least {SHORTEST // 2} characters in its first line."
+        )
+    return password

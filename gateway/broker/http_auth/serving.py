@@ -1,0 +1,85 @@
+"""The endpoint put to work, from the settings: it listens before the gateway itself knocks at the broker."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import structlog
+
+from gateway.addresses import BrokerUrl
+from gateway.broker.asked import NOT_CUT, AskedAccess
+from gateway.broker.cutters import Cutter, cutter_of
+from gateway.broker.http_auth.admissions import Admissions
+from gateway.broker.http_auth.door import Door
+from gateway.broker.http_auth.judge import Judge
+from gateway.broker.http_auth.secret import FILE_NAME, password_in, shared_secret
+from gateway.broker.probes import ProbeAccounts
+from gateway.broker.standing import Accounts, standing
+from gateway.certificates import ServerCertificate, client_context
+from gateway.http.server import HttpServer
+from gateway.settings import Settings
+from gateway.store import Store
+
+log = structlog.get_logger()
+
+
+async def asked_access(
+    settings: Settings,
+    store: Store,
+    probes: ProbeAccounts,
+    certificate: ServerCertificate | None,
+    stack: AsyncExitStack,
+) -> AskedAccess:
+    """Listen at ``broker_auth`` until ``stack`` ends; on loopback without TLS, beyond it with ``certificate``.
+
+    Raises:
+        UnavailableError: it cannot listen there, or a file cannot be used.
+    """
+    at, admissions = settings.broker_auth, Admissions()
+    if at is None:
+        raise ValueError("broker_auth is not set")
+    secret = shared_secret(settings.broker_auth_secret_file or settings.data_dir / FILE_NAME)
+    own_id = store.context.rules.gateway_id
+    judge = Judge(store, _accounts(settings, probes), admissions, own_id=own_id, prefix=settings.topic_prefix)
+    server = HttpServer(
+        Door(judge, secret),
+        at.host,
+        at.port,
+        certificate=None if at.is_loopback else certificate,
+        setting="broker_auth",
+    )
+    await stack.enter_async_context(server)
+    log.info("broker_auth.listening", url=server.url)
+    if settings.broker_api_url is None:
+        log.warning("broker.sessions_not_cut", message=NOT_CUT)
+    return AskedAccess(store, admissions, _cutter(settings))
+
+
+def integrator_password(settings: Settings) -> str | None:
+    """The password of integrators, if they have an account.
+
+    Raises:
+        UnavailableError: its file cannot be used.
+    """
+    file = settings.integrator_password_file
+    return None if file is None else password_in(file)
+
+
+def _accounts(settings: Settings, probes: ProbeAccounts) -> Accounts:
+    url = settings.broker
+    if not isinstance(url, BrokerUrl) or url.username is None or url.password is None:
+        raise ValueError("broker has no user and password")  # the settings refuse that
+    return standing(
+        url.password.get_secret_value(),
+        probes,
+        gateway_user=url.username,
+        integrator=integrator_password(settings),
+    )
+
+
+def _cutter(settings: Settings) -> Cutter | None:
+    api = settings.broker_api_url
+    if api is None:
+        return None
+    tls = client_context(settings.broker_ca_file, None, None) if api.scheme == "https" else None
+    return cutter_of(api, tls)

@@ -1,0 +1,54 @@
+"""VerneMQ's webhooks: one endpoint for all, and a header that says which hook it is (``…_m5`` for MQTT 5).
+
+VerneMQ keeps an answer for as long as ``cache-control`` says, so every one of ours is ``no-store``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.broker.access import Action
+from gateway.broker.http_auth.answers import Answer, Dialect, as_json
+from gateway.broker.http_auth.fields import Fields
+from gateway.broker.http_auth.judge import Client, Judge
+
+_DENY: Final = as_json({"result": {"error": "not_allowed"}})
+_ALLOW: Final = as_json({"result": "ok"})
+_REFUSED_QOS: Final = 128  # what a SUBACK says of a filter that was not granted
+
+
+async def _hook(judge: Judge, fields: Fields) -> Answer:
+    return await _HOOKS[fields.hook.removesuffix("_m5")](judge, fields)
+
+
+async def _register(judge: Judge, fields: Fields) -> Answer:
+    return _answer(good=await judge.lets_in(_client(fields), fields.text("password")))
+
+
+async def _publish(judge: Judge, fields: Fields) -> Answer:
+    topic, retain = fields.text("topic"), fields.flag("retain")
+    return _answer(good=await judge.allows(_client(fields), Action.PUBLISH, topic, retain=retain))
+
+
+async def _subscribe(judge: Judge, fields: Fields) -> Answer:
+    """Each filter on its own; nothing granted is a no to all."""
+    client, told = _client(fields), []
+    for wanted in fields.each("topics"):
+        topic, qos = wanted.text("topic"), wanted.number("qos")
+        granted = await judge.allows(client, Action.SUBSCRIBE, topic)
+        told.append({"topic": topic, "qos": qos if granted else _REFUSED_QOS})
+    if all(each["qos"] == _REFUSED_QOS for each in told):
+        return _DENY
+    return as_json({"result": "ok", "topics": told})
+
+
+def _client(fields: Fields) -> Client:
+    return Client(fields.text("username"), fields.text("client_id"))
+
+
+def _answer(*, good: bool) -> Answer:
+    return _ALLOW if good else _DENY
+
+
+_HOOKS: Final = {"auth_on_register": _register, "auth_on_publish": _publish, "auth_on_subscribe": _subscribe}
+DIALECT: Final = Dialect({"hook": _hook}, _DENY)

@@ -1,0 +1,44 @@
+"""The accounts that are no devices at a broker that asks the gateway: its own, the integrators', the doctor's."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.broker.access import Role
+from gateway.broker.probes import DEVICE, READER, ProbeAccounts
+
+GATEWAY_USER: Final = "gateway"
+INTEGRATOR_USER: Final = "integrator"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What somebody who knows the password may be."""
+
+    role: Role
+    password: str = field(repr=False)
+
+    def opens_with(self, password: str) -> bool:
+        """Whether this is the password; takes as long for a wrong one."""
+        return hmac.compare_digest(password.encode("utf-8", "surrogatepass"), self.password.encode())
+
+
+Accounts = Mapping[str, Account]
+"""By user name."""
+
+
+def standing(
+    gateway_password: str, probes: ProbeAccounts, *, gateway_user: str = GATEWAY_USER, integrator: str | None = None
+) -> Accounts:
+    """Those accounts; ``integrator`` is the password of integrators, if there are any."""
+    accounts = {
+        READER: Account(Role.DOCTOR, probes.reader),
+        DEVICE: Account(Role.DEVICE, probes.device),
+        gateway_user: Account(Role.GATEWAY, gateway_password),
+    }
+    if integrator is not None:
+        accounts[INTEGRATOR_USER] = Account(Role.INTEGRATOR, integrator)
+    return accounts

@@ -1,0 +1,44 @@
+"""The endpoint where brokers ask, over a socket, in front of a registry on disk."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from gateway.broker.http_auth.admissions import Admissions
+from gateway.broker.http_auth.door import Door
+from gateway.broker.http_auth.judge import Judge
+from gateway.broker.probes import ProbeAccounts
+from gateway.broker.standing import standing
+from gateway.http.server import HttpServer
+from gateway.store import Store
+
+SECRET = "bsec_of-the-tests-0123456789abcdef"
+GATEWAY_PASSWORD = "gateway-password"
+INTEGRATOR_PASSWORD = "integrator-password"
+PROBES = ProbeAccounts(reader="doctor-password", device="doctor-device-password")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where it is, a client for it, and whom it let in."""
+
+    url: str
+    http: httpx.AsyncClient
+    admissions: Admissions
+
+    async def ask(self, path: str, *, secret: str = SECRET, **request: object) -> httpx.Response:
+        """POST a question with the secret in the path."""
+        return await self.http.post(f"/{secret}/{path}", **request)  # type: ignore[arg-type] # httpx's own keywords
+
+
+@asynccontextmanager
+async def asking(store: Store, *, gateway_id: str, prefix: str = "", port: int = 0) -> AsyncIterator[Endpoint]:
+    """Serve it for as long as the block runs."""
+    accounts, admissions = standing(GATEWAY_PASSWORD, PROBES, integrator=INTEGRATOR_PASSWORD), Admissions()
+    door = Door(Judge(store, accounts, admissions, own_id=gateway_id, prefix=prefix), SECRET)
+    async with HttpServer(door, "127.0.0.1", port) as server, httpx.AsyncClient(base_url=server.url) as http:
+        yield Endpoint(server.url, http, admissions)

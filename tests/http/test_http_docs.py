@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from chromium import Page, browser
 from http_support import Api
+from support.chromium import Page, browser
 
 from gateway.http.table import OPERATIONS
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from chromium import Page
 from http_support import Api, Json, body, serving
-from page_support import signed_in, visiting
+from support.chromium import Page
+from support.page import signed_in, visiting
 
 from gateway.store import keys
 
@@ -60,7 +60,7 @@ async def test_a_key_that_is_revoked_leads_back_to_the_sign_in(api: Api, tmp_pat
     """At the next look; it says why, and nothing of the fleet is left to be seen."""
     await api.registered("BP-1")
     key = await api.another_key()
-    async with signed_in(api, tmp_path, key) as visitor:
+    async with signed_in(api.url, key, tmp_path) as visitor:
         await visitor.lists("BP-1")
         revoked = body(await api.as_(key).get("/v1/key"), 200)["id"]
         await api.store.write(lambda tx: keys.revoke(tx, revoked))
@@ -76,7 +76,7 @@ async def test_who_may_only_read_is_offered_nothing_else(api: Api, tmp_path: Pat
     bound = await api.bound()
     body(await api.back_end.post(f"/v1/devices/{bound['id']}/commands", json={"type": "reboot"}), 201)
     key = api.key if may_write else await api.another_key("devices:read")
-    async with signed_in(api, tmp_path, key) as visitor:
+    async with signed_in(api.url, key, tmp_path) as visitor:
         await visitor.opens(bound)
         await visitor.sees("Reboot", ".trail")
         offered = [await visitor.has_button(each) for each in ("Reset", "Unbind", "Cancel")]
@@ -89,7 +89,7 @@ async def test_who_may_only_read_is_offered_nothing_else(api: Api, tmp_path: Pat
 
 async def test_without_devices_it_says_how_to_get_one_and_shows_it_at_once(api: Api, tmp_path: Path) -> None:
     """The command to run; then the device, by the event stream, without being asked."""
-    async with signed_in(api, tmp_path) as visitor:
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.sees("gateway devices register", ".empty")
         await api.registered("BP-1", name="Ward 3, bed 2")
         await visitor.lists("Ward 3, bed 2")
@@ -116,7 +116,7 @@ async def test_figures_lead_to_the_devices_that_they_count(api: Api, tmp_path: P
         "Storage full": ("full",),
         "Pending resets": ("reset",),
     }
-    async with signed_in(api, tmp_path) as visitor:
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.lists(*everything)
         for label, found in figures.items():
             tile = f"[...document.querySelectorAll('.tile')].find((each) => each.innerText.startsWith('{label}'))"
@@ -133,7 +133,7 @@ async def test_search_and_filters_narrow_the_list(api: Api, tmp_path: Path) -> N
     await api.bound("BP-1", end_user_id="eu_wanda")
     await api.registered("BP-2", name="Wanda's spare")
     await api.registered("BP-3")
-    async with signed_in(api, tmp_path) as visitor:
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.tab.tab_to("#search")
         await visitor.tab.type("wanda")
         await visitor.lists("Wanda's spare", "BP-1")
@@ -154,7 +154,7 @@ async def test_a_long_list_is_paged_by_the_server(api: Api, tmp_path: Path) -> N
     """Fifty at a time, newest first, with how many there are; never more than a page is asked for."""
     for number in range(120):
         await api.registered(f"BP-{number:03}")
-    async with signed_in(api, tmp_path) as visitor:
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.sees("1 to 50 of 120 devices", ".range")
         await visitor.tab.run("document.querySelector('.pages [rel=next]').click()")
         await visitor.sees("51 to 100 of 120 devices", ".range")
@@ -171,7 +171,7 @@ async def test_a_gateway_that_asks_to_slow_down_is_obeyed(tmp_path: Path) -> Non
     """429: the page says so and how long, and asks for nothing in the meantime."""
     async with serving(tmp_path / "data", rate_limit_per_minute=6) as api:
         api.clock.ahead = 0
-        async with signed_in(api, tmp_path / "profile") as visitor:
+        async with signed_in(api.url, api.key, tmp_path / "profile") as visitor:
             for number in range(8):
                 await visitor.tab.run(f"location.hash = '#/?search=x{number}'")
                 await visitor.tab.until("true")
@@ -195,7 +195,7 @@ async def test_a_device_is_shown_with_all_that_is_known(api: Api, tmp_path: Path
         vitals = {"battery_percent": percent, "storage_used_mb": 512, "storage_total_mb": 4096}
         await beat(api, bound, **vitals, signal_strength_dbm=-61, connection_type=["wifi"])
     api.clock.ahead = 0
-    async with signed_in(api, tmp_path) as visitor:
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.opens(bound)
         assert await visitor.text("h1") == "Ward 3"
         assert await visitor.tab.run("document.title") == "Ward 3 · Device gateway"
@@ -225,7 +225,7 @@ async def test_a_device_is_shown_with_all_that_is_known(api: Api, tmp_path: Path
 async def test_a_reset_and_its_cancel_by_keyboard_alone(api: Api, tmp_path: Path) -> None:
     """The dialog says what will happen, Escape leaves all as it is, and without the tick nothing can be done."""
     bound = await api.bound("BP-1", end_user_id="eu_7")
-    async with signed_in(api, tmp_path) as visitor:
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
         tab = visitor.tab
         await visitor.lists("BP-1")
         await tab.tab_to(".devices a")
@@ -260,7 +260,7 @@ async def test_what_the_gateway_refuses_is_said_where_it_was_asked(api: Api, tmp
     """A reset that the device has got in the meantime cannot be cancelled: its words stand in the dialog."""
     bound = await api.bound("BP-1")
     command = await api.reset(bound["id"])
-    async with signed_in(api, tmp_path) as visitor:
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.opens(bound)
         await visitor.press_button("Cancel the reset")
         device = api.as_(bound["device_token"])
@@ -276,7 +276,7 @@ async def test_what_the_gateway_refuses_is_said_where_it_was_asked(api: Api, tmp
 async def test_unbind(api: Api, tmp_path: Path) -> None:
     """It is said that nothing is wiped; then the device is unbound, and the button is gone."""
     bound = await api.bound("BP-1", end_user_id="eu_7")
-    async with signed_in(api, tmp_path) as visitor:
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.opens(bound)
         await visitor.press_button("Unbind")
         await visitor.sees("It is not wiped", "dialog")
@@ -288,7 +288,7 @@ async def test_unbind(api: Api, tmp_path: Path) -> None:
 async def test_a_device_that_is_not_there(api: Api, tmp_path: Path) -> None:
     """An address of one that was never there, and one that is deleted while it is looked at."""
     bound = await api.bound("BP-1")
-    async with signed_in(api, tmp_path) as visitor:
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.tab.run("location.hash = '#/devices/dev_nowhere'")
         await visitor.sees("There is no device 'dev_nowhere' in this project", ".notice")
         await visitor.opens(bound)
@@ -307,7 +307,7 @@ async def test_no_text_becomes_markup(api: Api, tmp_path: Path) -> None:
     command = body(await api.back_end.post(path, json={"type": "reboot"}), 201)
     failed = {"status": "failed", "error": {"code": SCRIPT[:60], "message": SCRIPT}, "result": {SCRIPT: SCRIPT}}
     body(await api.as_(bound["device_token"]).post(f"/v1/devices/me/commands/{command['id']}/ack", json=failed), 200)
-    async with signed_in(api, tmp_path) as visitor:
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.lists(SCRIPT)
         await visitor.opens(bound)
         await visitor.sees(SCRIPT, "h1")

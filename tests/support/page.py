@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from chromium import Page, browser
-from http_support import Api, Json
+from support.chromium import Json, Page, browser
 
 DESKTOP = (1280, 800)
 PHONE = (390, 844)
@@ -94,8 +93,8 @@ async def visiting(url: str, profile: Path) -> AsyncIterator[Visitor]:
 
 
 @asynccontextmanager
-async def signed_in(api: Api, profile: Path, key: str | None = None) -> AsyncIterator[Visitor]:
+async def signed_in(url: str, key: str, profile: Path) -> AsyncIterator[Visitor]:
     """The same, signed in."""
-    async with visiting(api.url, profile) as visitor:
-        await visitor.sign_in(key or api.key)
+    async with visiting(url, profile) as visitor:
+        await visitor.sign_in(key)
         yield visitor

@@ -1,0 +1,56 @@
+"""The page beside a living fleet: a gateway process, its broker, a simulated device, and somebody who watches."""
+
+from pathlib import Path
+
+from e2e_site import a_site, alive
+from support.page import signed_in
+
+
+async def test_a_reset_is_watched_from_asked_for_to_executed(tmp_path: Path) -> None:
+    """It is asked for on the page while the device is away; when the device is back, the page follows by itself."""
+    async with a_site(tmp_path / "site", "mosquitto") as site:
+        device = site.device("WATCHED-1")
+        device_id = (await device.provision(end_user_id="eu_1")).device_id
+        async with signed_in(site.gateway.url, site.key, tmp_path / "profile") as visitor:
+            await visitor.lists("WATCHED-1")
+            async with alive(device):
+                await visitor.sees("Online", ".devices tbody")
+                await visitor.opens({"id": device_id})
+                await visitor.sees("Device online", ".body")
+            await visitor.press_button("Reset")
+            await visitor.tab.run("document.getElementById('sure').click()")
+            await visitor.press_button("Reset the device")
+            await visitor.sees("Waiting for the device", ".reset")
+            assert await visitor.tab.run("document.querySelectorAll('.steps li[data-done]').length") == 1
+            async with alive(device):
+                await device.wait_for("unprovisioned")
+                await visitor.sees("has wiped itself, and signed for it", ".reset")
+            assert await visitor.tab.run("document.querySelectorAll('.steps li[data-done]').length") == 3
+            await visitor.sees("Wiped: device token, pairing, wifi networks", ".trail")
+            await visitor.sees("Reset completed", ".body")
+            await visitor.sees("Unbound", "[aria-labelledby=facts_binding]")
+            assert await visitor.has_button("Reset")
+
+
+async def test_the_connection_is_lost_and_regained(tmp_path: Path) -> None:
+    """Killed, the gateway is missed in words; started again, the page goes on by itself, and misses nothing."""
+    async with a_site(tmp_path / "site", "embedded") as site:
+        await site.api.call("POST", "/v1/devices", {"serial_number": "BP-1"})
+        async with signed_in(site.gateway.url, site.key, tmp_path / "profile") as visitor:
+            await visitor.lists("BP-1")
+            await site.gateway.kill()
+            await visitor.sees("The connection is lost.", "#lost")
+            assert await visitor.text("#liveWord") == "Not live"
+            assert await visitor.devices() == ["BP-1"], "what was known stays to be seen"
+            await visitor.sees("Next try in", "#lostWhen")
+            await site.gateway.restart()
+            await visitor.press_button("Try now")
+            await visitor.live()
+            assert await visitor.text("#liveWord") == "Live again"
+            assert not await visitor.tab.run("document.getElementById('lost').checkVisibility()")
+            await site.api.call("POST", "/v1/devices", {"serial_number": "BP-2"})
+            await visitor.lists("BP-2", "BP-1")
+            await site.gateway.stop()
+            await visitor.sees("The connection is lost.", "#lost")
+            await site.gateway.restart()
+            await visitor.live()

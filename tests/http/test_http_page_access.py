@@ -1,0 +1,114 @@
+"""The page at ``/`` for everybody: by screen reader, on a phone, in both themes, with little and with much to show."""
+
+import json
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from http_support import Api, Json, body
+from support.page import PHONE, Visitor, signed_in, visiting
+
+AXE = (files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
+SERIOUS = ("serious", "critical")
+WIDE = "W" * 120
+"""No name may be longer than this by much, and none has to have a space in it."""
+
+
+async def violations(visitor: Visitor) -> list[str]:
+    """What axe finds serious or worse in what is shown: rule and place."""
+    if not await visitor.tab.run("typeof axe === 'object'"):
+        await visitor.tab.run(f"{AXE};0")
+    found: Json = json.loads(await visitor.tab.run("axe.run(document, {}).then((found) => JSON.stringify(found))"))
+    assert len(found["passes"]) > 10
+    return [
+        f"{each['id']}: {node['html']} {node['failureSummary']}"
+        for each in found["violations"]
+        for node in each["nodes"]
+        if each["impact"] in SERIOUS
+    ]
+
+
+async def overflowing(visitor: Visitor) -> list[str]:
+    """What is wider than the screen."""
+    found: list[str] = await visitor.tab.run(
+        "document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll('body *')]"
+        ".filter((each) => each.getBoundingClientRect().right > innerWidth + 1)"
+        ".map((each) => each.outerHTML.slice(0, 120))"
+    )
+    return found
+
+
+@pytest.fixture
+async def rich(api: Api) -> Json:
+    """A device with all that there can be, names as long as they may get, and a reset that it has been told of."""
+    device = await api.registered(WIDE, name=WIDE, metadata={WIDE: WIDE})
+    path = f"/v1/devices/{device['id']}"
+    bound = body(await api.back_end.post(f"{path}/bind", json={"end_user_id": f"eu_{'9' * 64}"}), 200)
+    client = api.as_(bound["device_token"])
+    vitals = {"battery_percent": 4, "storage_used_mb": 8190, "storage_total_mb": 8192, "signal_strength_dbm": -91}
+    body(await client.post("/v1/devices/me/heartbeat", json={**vitals, "device_state": "lowBattery"}), 200)
+    command = body(await api.back_end.post(f"{path}/commands", json={"type": "reboot"}), 201)
+    failed = {"status": "failed", "error": {"code": "no_power", "message": WIDE}}
+    body(await client.post(f"/v1/devices/me/commands/{command['id']}/ack", json=failed), 200)
+    command = await api.reset(device["id"])
+    body(await client.post(f"/v1/devices/me/commands/{command['id']}/ack", json={"status": "delivered"}), 200)
+    return device
+
+
+async def views(visitor: Visitor, device: Json) -> AsyncIterator[str]:
+    """Goes through what there is to see."""
+    await visitor.sees("WWW", ".devices")
+    yield "fleet"
+    await visitor.tab.run("location.hash = '#/?search=nobody'")
+    await visitor.sees("No device fits", ".empty")
+    yield "nothing found"
+    await visitor.opens(device)
+    await visitor.tab.until("document.querySelectorAll('.chart .line').length === 3")
+    await visitor.tab.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    yield "device"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_nothing_is_too_wide_for_a_phone_or_hard_for_anybody(
+    api: Api, rich: Json, tmp_path: Path, *, dark: bool
+) -> None:
+    """Each view on a phone, and the dialog: axe finds nothing serious, contrast included, and nothing hangs over."""
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
+        await visitor.tab.screen(*PHONE, dark=dark)
+        async for view in views(visitor, rich):
+            assert (view, await violations(visitor), await overflowing(visitor)) == (view, [], [])
+        other = await api.bound("BP-2")
+        await visitor.opens(other)
+        await visitor.press_button("Reset")
+        await visitor.sees("Yes, wipe", "dialog")
+        assert (await violations(visitor), await overflowing(visitor)) == ([], [])
+
+
+async def test_the_same_on_a_desk(api: Api, rich: Json, tmp_path: Path) -> None:
+    """At 1280 pixels, and the sign-in with its refusal."""
+    async with visiting(api.url, tmp_path) as visitor:
+        await visitor.tab.goto(f"{api.url}/")
+        await visitor.tab.until("document.activeElement.id === 'key'")
+        await visitor.tab.type("no key")
+        await visitor.tab.press("Enter")
+        await visitor.sees("begins with sk_", "#refused")
+        assert (await violations(visitor), await overflowing(visitor)) == ([], [])
+        await visitor.sign_in(api.key)
+        async for view in views(visitor, rich):
+            assert (view, await violations(visitor), await overflowing(visitor)) == (view, [], [])
+
+
+async def test_the_theme_can_be_chosen_and_stays(api: Api, tmp_path: Path) -> None:
+    """System, light, dark; over a reload."""
+    ground = "getComputedStyle(document.body).backgroundColor"
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
+        light = await visitor.tab.run(ground)
+        await visitor.press_button("Theme: system")
+        await visitor.press_button("Theme: light")
+        assert await visitor.has_button("Theme: dark")
+        dark = await visitor.tab.run(ground)
+        assert dark != light
+        await visitor.tab.goto(f"{api.url}/")
+        await visitor.live()
+        assert await visitor.tab.run(ground) == dark

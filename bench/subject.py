@@ -33,7 +33,7 @@ async def main(data_dir: Path, port: int) -> None:
     gateway_id, _ = first_start(load({"data_dir": str(data_dir)}, {}).settings)
     bells = Bells()
     async with Store(data_dir, Context(rules=Rules(gateway_id=gateway_id)), on_commit=bells.committed) as store:
-        connection = _connection(port, gateway_id, store, bells)
+        connection = _connection(port, store, bells)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(connection.run(), name="connection")
             await eventually(lambda: connection.status.reconciled, "connection to the broker")
@@ -42,9 +42,9 @@ async def main(data_dir: Path, port: int) -> None:
             running.cancel()
 
 
-def _connection(port: int, gateway_id: str, store: Store, bells: Bells) -> Connection:
+def _connection(port: int, store: Store, bells: Bells) -> Connection:
     address = link.Address(HOST, port, GATEWAY_USER, os.environ[PASSWORD_VARIABLE], version="5")
-    return Connection(address, auto_version=True, gateway_id=gateway_id, store=store, topics=Topics(""), bells=bells)
+    return Connection(address, auto_version=True, store=store, topics=Topics(""), bells=bells)
 
 
 if __name__ == "__main__":

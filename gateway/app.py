@@ -29,6 +29,7 @@ from gateway.http.streams import Limits, Streams
 from gateway.metrics import Metrics
 from gateway.mqtt import link
 from gateway.mqtt.connection import Connection
+from gateway.outbound.outlets import outlets
 from gateway.outbound.sender import Sender
 from gateway.outbound.webhooks import Webhooks
 from gateway.outbox import Bells
@@ -141,11 +142,11 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         connection = Connection(
             broker.upstream,
             auto_version=settings.mqtt_version == "auto",
-            gateway_id=gateway_id,
             store=store,
             topics=topics,
             bells=bells,
             on_connected=metrics.connected,
+            outlets=outlets(settings, store, topics, bells),
         )
         streams = Streams(Limits(settings.event_streams_per_key, settings.event_streams))
         sender = Sender(allow_private=settings.webhook_allow_private)

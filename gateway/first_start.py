@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway import grants, ids
 from gateway.settings import Settings
-from gateway.store import Context, Rules, Tx, keys, open_database, transact
+from gateway.store import Context, Rules, Tx, keys, open_database, outbox, transact
 
 _SECOND_MS: Final = 1_000
 
@@ -40,4 +40,6 @@ def rules_of(settings: Settings, gateway_id: str) -> Rules:
         bulk_reset_per_second=settings.bulk_reset_per_second,
         delivery_history_days=settings.delivery_history_days,
         webhook_allow_private=settings.webhook_allow_private,
+        shown=(outbox.STATE,) if settings.publish_state else (),
+        state_refresh_ms=round(settings.state_refresh_seconds * _SECOND_MS),
     )

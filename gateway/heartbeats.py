@@ -12,11 +12,13 @@ from typing import Final
 from gateway import commands, model
 from gateway.commands import Refusal
 from gateway.model import Radio, TokenState
-from gateway.store import Row, Tx, events, measures
+from gateway.store import Row, Tx, events, measures, outbox
 from gateway.store import health as sql
 
 _SWEEP: Final = 500
 _DAY_MS: Final = 86_400_000
+_SHOWN: Final = ("battery_percent", "storage_used_mb", "storage_total_mb", "signal_strength_dbm")
+_SPREAD_MS: Final = 7_919  # a prime, so that neighbours lie far apart
 
 
 def beat(tx: Tx, device: Row, heartbeat: model.Heartbeat, radio: Radio | None) -> Refusal | None:
@@ -36,6 +38,20 @@ def _present(tx: Tx, device: Row, radio: Radio | None, *, heartbeat: bool) -> No
     if device["connection"] == "offline":
         events.record(tx, device, "device.online", device["id"], last_seen_by=radio)
     sql.seen(tx, device["pk"], radio, tx.now + tx.rules.silence_ms, heartbeat=heartbeat)
+    if device["connection"] == "offline" or (heartbeat and _due_again(tx, device)):
+        outbox.mark_shown(tx, device["pk"], outbox.STATE)
+
+
+def _due_again(tx: Tx, device: Row) -> bool:
+    """Whether this is the first heartbeat in a while: ``last_heartbeat_at`` alone is no news, but must not grow old.
+
+    A while begins at another moment for each device, so that a fleet does not tell all at once.
+    """
+    last, refresh_ms = device["last_heartbeat_at"], tx.rules.state_refresh_ms
+    if last is None or not refresh_ms:
+        return True
+    offset = device["pk"] * _SPREAD_MS % refresh_ms
+    return bool((last + offset) // refresh_ms != (tx.now + offset) // refresh_ms)
 
 
 def _store(tx: Tx, device: Row, heartbeat: model.Heartbeat, radio: Radio | None) -> None:
@@ -48,11 +64,19 @@ def _store(tx: Tx, device: Row, heartbeat: model.Heartbeat, radio: Radio | None)
     )
     low, full = known.low_battery(device["low_battery_threshold"]), known.storage_full
     sql.store_newest(tx, device["pk"], heartbeat, low_battery=low, storage_full=full)
+    if _is_news(device, heartbeat):
+        outbox.mark_shown(tx, device["pk"], outbox.STATE)
     if low and not device["low_battery"]:
         events.record(tx, device, "device.low_battery", device["id"], battery_percent=heartbeat.battery_percent)
     if full and not device["storage_full"]:
         events.record(tx, device, "device.storage_full", device["id"], storage_used_mb=heartbeat.storage_used_mb)
     _firmware(tx, device, heartbeat.firmware_version)
+
+
+def _is_news(device: Row, heartbeat: model.Heartbeat) -> bool:
+    """Whether it says something else than what the registry shows of the device."""
+    said = {name: getattr(heartbeat, name) for name in _SHOWN} | {"recording_state": heartbeat.device_state}
+    return any(value is not None and value != device[name] for name, value in said.items())
 
 
 def _firmware(tx: Tx, device: Row, version: str | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from gateway.store import Store, View
+from gateway.store import Store
 from gateway.store import outbox as sql
 
 _EVERY: Final = (sql.COMMAND, sql.CREDENTIAL)
@@ -63,12 +63,8 @@ class Bells:
             async with asyncio.timeout(seconds):
                 while True:
                     progress = self._progress
-                    if not await store.read(lambda view: _waits(view, device_pk)):
+                    if not await store.read(lambda view: sql.waits(view, device_pk)):
                         return True
                     await progress.wait()
         except TimeoutError:
             return False
-
-
-def _waits(view: View, device_pk: int) -> bool:
-    return view.one("SELECT 1 FROM outbox WHERE device_pk = ? LIMIT 1", device_pk) is not None

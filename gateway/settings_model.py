@@ -38,6 +38,7 @@ from gateway.settings_types import MOSQUITTO as MOSQUITTO_BROKER
 PLACE: Final = "Where things are"
 BROKER: Final = "The broker"
 PRESENCE: Final = "Devices and presence"
+INTEGRATORS: Final = "What integrators are told over MQTT"
 KEPT: Final = "What is kept"
 LIMITS: Final = "Limits and pace"
 TLS: Final = "TLS"
@@ -143,6 +144,24 @@ class Settings(BaseModel):
     )
     bind_broker_wait_seconds: Seconds = _setting(
         PRESENCE, 5.0, "How long a bind waits for the broker to know the new token before it answers.", ge=0, le=60
+    )
+
+    publish_state: YesNo = _setting(
+        INTEGRATORS,
+        True,  # noqa: FBT003 - the default of a yes-or-no setting
+        "Keep each device's object retained on devices/ID/state; false: take back what is there.",
+    )
+    state_refresh_seconds: Seconds = _setting(
+        INTEGRATORS,
+        300.0,
+        "How old last_heartbeat_at may get in a state that nothing else changes; 0: each heartbeat is told.",
+        ge=0,
+        le=86_400,
+    )
+    publish_events: YesNo = _setting(
+        INTEGRATORS,
+        True,  # noqa: FBT003 - the default of a yes-or-no setting
+        "Publish events as CloudEvents on devices/ID/events/TYPE.",
     )
 
     heartbeat_history_days: Count = _setting(KEPT, 30, "Age at which heartbeats are deleted.", ge=1, le=3650)

@@ -12,6 +12,7 @@ _DEVICE: Final = re.compile(
     rf"devices/(?P<device>dev_{ids.BODY})/"
     r"(?:(?P<leaf>heartbeat|status)|commands/(?P<type>[a-z_]{1,64})(?P<ack>/ack)?)"
 )
+_STATE: Final = re.compile(rf"devices/(?P<device>dev_{ids.BODY})/state")
 _GATEWAY: Final = re.compile(r"gateways/(?P<gateway>[A-Za-z0-9_-]{1,64})/status")
 
 
@@ -85,6 +86,14 @@ class Topics:
         """Where the gateway says why it refused a message."""
         return f"{self.prefix}devices/{device_id}/errors"
 
+    def state(self, device_id: str) -> str:
+        """The retained device object, for integrators."""
+        return f"{self.prefix}devices/{device_id}/state"
+
+    def event(self, device_id: str, event_type: str) -> str:
+        """Where what happened to a device is told, for integrators."""
+        return f"{self.prefix}devices/{device_id}/events/{event_type}"
+
     def gateway_status(self, gateway_id: str) -> str:
         """The gateway's own birth and last will."""
         return f"{self.prefix}gateways/{gateway_id}/status"
@@ -94,10 +103,10 @@ class Topics:
         """What the gateway listens to for as long as it runs."""
         return tuple(f"{self.prefix}devices/+/{leaf}" for leaf in ("heartbeat", "status", "commands/+/ack"))
 
-    @property
-    def audit(self) -> tuple[str, ...]:
-        """What the gateway reads while it compares the broker's retained messages with the registry."""
-        return (f"{self.prefix}devices/+/commands/+", f"{self.prefix}gateways/+/status")
+    def device_of_state(self, topic: str) -> str | None:
+        """Whose state lies there; ``None`` for any other topic."""
+        found = _STATE.fullmatch(topic.removeprefix(self.prefix)) if topic.startswith(self.prefix) else None
+        return None if found is None else found["device"]
 
     def parse(self, topic: str) -> Topic | None:
         """Take a topic apart; ``None`` for one that is not of the contract."""

@@ -6,15 +6,17 @@ import asyncio
 import dataclasses
 import json
 import math
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
 import structlog
 
 from gateway import __version__
 from gateway.clock import to_rfc3339
 from gateway.errors import StoreError
+from gateway.inbound import Message
 from gateway.mqtt.backoff import Backoff, Pauses
+from gateway.mqtt.census import Mark
 from gateway.mqtt.ingest import Ingest
 from gateway.mqtt.link import Address, LinkError, Session, VersionRefusedError, open_session
 from gateway.mqtt.publisher import Publisher
@@ -42,6 +44,31 @@ class LinkStatus:
     last_error: str | None = None
 
 
+class Outlet(Protocol):
+    """What the gateway tells others over this connection of its own accord: nothing that a device goes by."""
+
+    @property
+    def name(self) -> str:
+        """For the task."""
+
+    def heard(self, message: Message) -> bool:
+        """Whether the broker sent this because :meth:`compare` asked for it."""
+
+    async def compare(self, session: Session) -> None:
+        """Find out what the broker holds, and have put right what differs.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+
+    async def run(self, session: Session) -> None:
+        """Tell until the connection is gone.
+
+        Raises:
+            LinkError: it is gone.
+        """
+
+
 class Connection:
     """The gateway's one connection to its broker, over all its lives."""
 
@@ -50,22 +77,24 @@ class Connection:
         address: Address,
         *,
         auto_version: bool,
-        gateway_id: str,
         store: Store,
         topics: Topics,
         bells: Bells,
         on_connected: Callable[[], None] = lambda: None,
+        outlets: Iterable[Callable[[Mark], Outlet]] = (),
         pauses: Pauses = Pauses(),  # noqa: B008 - frozen
     ) -> None:
         self.status = LinkStatus()
         self._address = address
         self._auto_version = auto_version
-        self._gateway_id = gateway_id
+        gateway_id = self._gateway_id = store.context.rules.gateway_id
         self._topics = topics
         self._status_topic = topics.gateway_status(gateway_id)
         self._started_at = to_rfc3339(store.context.clock())
-        self._reconciler = Reconciler(store, topics, (self._status_topic, self._says("online")))
-        self._ingest = Ingest(store, topics, self._reconciler.heard)
+        mark = Mark.own_status(topics, gateway_id, self._says("online"))
+        self._reconciler = Reconciler(store, topics, mark)
+        self._outlets = tuple(outlet(mark) for outlet in outlets)
+        self._ingest = Ingest(store, topics, self._heard)
         self._publisher = Publisher(store, topics, bells)
         self._backoff = Backoff(pauses)
         self._bells = bells
@@ -109,9 +138,23 @@ class Connection:
             group.create_task(self._publisher.run(session), name="publisher")
             await self._reconciler.run(session)
             self.status = dataclasses.replace(self.status, reconciled=True, last_error=None)
-            while await self._bells.comparison.wait():
-                self._bells.comparison.clear()
-                await self._reconciler.run(session)
+            for outlet in self._outlets:
+                group.create_task(outlet.run(session), name=outlet.name)
+            await self._compare_for_ever(session)
+
+    async def _compare_for_ever(self, session: Session) -> None:
+        """One comparison after the other; commands first, and again when somebody asks."""
+        while True:
+            for outlet in self._outlets:
+                await outlet.compare(session)
+            await self._bells.comparison.wait()
+            self._bells.comparison.clear()
+            await self._reconciler.run(session)
+
+    def _heard(self, message: Message) -> bool:
+        """Show it to all: the gateway's own status is for whoever counts."""
+        heard = [self._reconciler.heard(message), *(outlet.heard(message) for outlet in self._outlets)]
+        return any(heard)
 
     async def _leave(self, session: Session) -> None:
         # A clean disconnect publishes no will, so the gateway says itself that it goes.

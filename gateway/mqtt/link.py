@@ -52,6 +52,10 @@ class VersionRefusedError(LinkError):
     """The broker does not speak this version of MQTT, or closed without a word, which may mean the same."""
 
 
+class SubscriptionRefusedError(LinkError):
+    """The broker does not let the gateway read there."""
+
+
 class PublishRefusedError(LinkError):
     """The broker took publishes and refused to do them (MQTT 5 only): the gateway's rights do not suffice."""
 
@@ -94,6 +98,7 @@ class Session:
         self._paho = client._client  # noqa: SLF001 - see the module's docstring
         self._gone = client._disconnected  # noqa: SLF001
         self._queue = client._queue  # noqa: SLF001
+        self._version_5 = self._paho.protocol == mqtt.MQTTv5
         self._unanswered: dict[int, asyncio.Future[ReasonCode]] = {}
         self._paho.on_publish = self._answered
 
@@ -117,14 +122,22 @@ class Session:
             if delivery.qos == _AT_LEAST_ONCE:
                 self._paho.ack(delivery.packet_id, delivery.qos)
 
-    async def publish(self, topic: str, payload: bytes, *, qos: int = _AT_LEAST_ONCE, retain: bool = False) -> None:
-        """Publish; at QoS 1 until the broker has it, at QoS 0 until it has left.
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = _AT_LEAST_ONCE,
+        retain: bool = False,
+        properties: Properties | None = None,
+    ) -> None:
+        """Publish; at QoS 1 until the broker has it, at QoS 0 until it has left. MQTT 3.1.1 has no ``properties``.
 
         Raises:
             PublishRefusedError: the broker (MQTT 5) refused it.
             LinkError: the broker did not take it in time, or the connection is gone.
         """
-        sent = self._paho.publish(topic, payload, qos, retain)
+        sent = self._paho.publish(topic, payload, qos, retain, properties if self._version_5 else None)
         if sent.rc != mqtt.MQTT_ERR_SUCCESS:
             raise LinkError(f"The broker did not take a message on {topic}: {mqtt.error_string(sent.rc)}")
         reason = await self._answer(sent.mid)
@@ -146,15 +159,28 @@ class Session:
         if answer is not None and not answer.done():
             answer.set_result(reason)
 
-    async def publish_retained(self, messages: Sequence[tuple[str, bytes]]) -> None:
+    async def publish_retained(self, messages: Sequence[tuple[str, bytes]], *, content_type: str | None = None) -> None:
         """Publish retained messages at QoS 1, all in flight together; an empty payload clears its topic.
 
         Raises:
             PublishRefusedError: the broker (MQTT 5) refused its ``topics``, and took all others.
             LinkError: not all were taken.
         """
+        await self.publish_all(messages, retain=True, content_type=content_type)
+
+    async def publish_all(
+        self, messages: Sequence[tuple[str, bytes]], *, retain: bool = False, content_type: str | None = None
+    ) -> None:
+        """Publish at QoS 1, all in flight together; MQTT 5 tells subscribers the ``content_type``.
+
+        Raises:
+            PublishRefusedError: the broker (MQTT 5) refused its ``topics``, and took all others.
+            LinkError: not all were taken.
+        """
+        properties = None if content_type is None else _content(content_type)
         outcomes = await asyncio.gather(
-            *(self.publish(topic, payload, retain=True) for topic, payload in messages), return_exceptions=True
+            *(self.publish(topic, payload, retain=retain, properties=properties) for topic, payload in messages),
+            return_exceptions=True,
         )
         failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         for error in failed:
@@ -168,7 +194,8 @@ class Session:
         """Subscribe at QoS 1.
 
         Raises:
-            LinkError: the broker refused one, or the connection is gone.
+            SubscriptionRefusedError: the broker refused one.
+            LinkError: the connection is gone.
         """
         try:
             codes = await self._client.subscribe([(name, _AT_LEAST_ONCE) for name in filters])
@@ -176,7 +203,7 @@ class Session:
             raise LinkError(f"The broker did not take the subscription: {error}") from error
         refused = [name for name, code in zip(filters, codes, strict=False) if _code(code) >= _FAILURE]
         if refused:
-            raise LinkError(
+            raise SubscriptionRefusedError(
                 f"The broker refused to subscribe the gateway to {', '.join(refused)}. Check its rights there."
             )
 
@@ -195,6 +222,13 @@ class Session:
         """Say good-bye, so that the broker drops the last will; returns when that has left."""
         if self._paho.disconnect() == mqtt.MQTT_ERR_SUCCESS:
             await asyncio.wait((self._gone,))
+
+
+def _content(content_type: str) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho's
+    properties.ContentType = content_type
+    properties.PayloadFormatIndicator = 1  # UTF-8
+    return properties
 
 
 def _code(code: Any) -> int:

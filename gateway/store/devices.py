@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway import fleet_model, model
 from gateway.clock import to_rfc3339
 from gateway.device_settings import with_defaults
+from gateway.store.outbox import DISCOVERY, STATE, mark_shown
 
 if TYPE_CHECKING:
     from gateway.store.database import Row, Tx, View
@@ -119,6 +120,7 @@ def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, 
     )
     if cursor.lastrowid is None:
         raise LookupError("SQLite gave no row number")
+    mark_shown(tx, cursor.lastrowid, STATE, DISCOVERY)
     return cursor.lastrowid
 
 
@@ -132,6 +134,7 @@ def set_binding(tx: Tx, pk: int, end_user_id: str | None) -> int:
         tx.now,
         pk,
     )
+    mark_shown(tx, pk, STATE)
     return generation
 
 
@@ -154,11 +157,26 @@ def store_properties(
         tx.now,
         pk,
     )
+    mark_shown(tx, pk, STATE, DISCOVERY)
 
 
 def set_deleted(tx: Tx, pk: int, deleted_at: int | None) -> None:
     """Delete (milliseconds since the epoch), or with ``None`` bring back; the record stays as it is."""
     tx.run("UPDATE devices SET deleted_at = ?, updated_at = ? WHERE pk = ?", deleted_at, tx.now, pk)
+    mark_shown(tx, pk, STATE, DISCOVERY)
+
+
+def living(view: View, after: int, limit: int) -> list[Row]:
+    """Devices of all projects that are not deleted, by their row numbers, from the one after ``after``."""
+    return view.all(
+        f"SELECT {_COLUMNS} {_FROM} WHERE d.pk > ? AND d.deleted_at IS NULL ORDER BY d.pk LIMIT ?",
+        *(after, limit),
+    )
+
+
+def names_after(view: View, after: int, limit: int) -> list[Row]:
+    """``pk`` and ``id`` of devices, deleted ones too, by their row numbers, from the one after ``after``."""
+    return view.all("SELECT pk, id FROM devices WHERE pk > ? ORDER BY pk LIMIT ?", after, limit)
 
 
 def deleted_since(view: View, since: int) -> list[int]:

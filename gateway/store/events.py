@@ -108,6 +108,21 @@ def tail(view: View, project_id: str, query: model.StreamEvents, after: int, lim
     return rows, rows[-1]["seq"] if len(rows) == limit else max(after, newest)
 
 
+def newest(view: View) -> int:
+    """The ``seq`` of the newest event of all; 0 when there is none."""
+    seq: int = view.value("SELECT coalesce(max(seq), 0) FROM events")
+    return seq
+
+
+def after(view: View, seq: int, limit: int) -> list[Row]:
+    """Events of all projects after this one, oldest first, each with its ``device_id``."""
+    return view.all(
+        """SELECT e.*, d.id AS device_id FROM events e JOIN devices d ON d.pk = e.device_pk
+            WHERE e.seq > ? ORDER BY e.seq LIMIT ?""",
+        *(seq, limit),
+    )
+
+
 def _matching(project_id: str, query: model.ListProjectEvents | model.StreamEvents) -> tuple[str, list[object]]:
     clauses, values = ["project_id = ?"], [project_id]
     if query.type is not None:

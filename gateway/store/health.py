@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from gateway import fleet_model, model
 from gateway.clock import from_datetime, to_rfc3339
 from gateway.store.devices import moment
+from gateway.store.outbox import DISCOVERY, STATE, mark_shown
 
 if TYPE_CHECKING:
     from gateway.model import Heartbeat, Radio
@@ -22,7 +23,8 @@ def sender(view: View, device_id: str) -> Row | None:
             coalesce(json_extract(d.settings, '$.power.low_battery_threshold_percent'), 20) AS low_battery_threshold,
             coalesce(h.connection, 'offline') AS connection, coalesce(h.low_battery, 0) AS low_battery,
             coalesce(h.storage_full, 0) AS storage_full,
-            h.battery_percent, h.flags, h.recording_state,
+            h.battery_percent, h.storage_used_mb, h.storage_total_mb, h.signal_strength_dbm, h.flags,
+            h.recording_state, h.last_heartbeat_at,
             (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1)
                 AS token_state
             FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.id = ? AND d.deleted_at IS NULL""",
@@ -77,6 +79,7 @@ def store_newest(tx: Tx, device_pk: int, heartbeat: Heartbeat, *, low_battery: b
 def store_firmware(tx: Tx, device_pk: int, version: str) -> None:
     """The device runs another firmware than the registry knew."""
     tx.run("UPDATE devices SET firmware_version = ?, updated_at = ? WHERE pk = ?", version, tx.now, device_pk)
+    mark_shown(tx, device_pk, STATE, DISCOVERY)
 
 
 def seen(tx: Tx, device_pk: int, radio: Radio | None, offline_due_at: int, *, heartbeat: bool) -> None:
@@ -113,6 +116,7 @@ def overdue(view: View, now: int, limit: int) -> list[Row]:
 def set_offline(tx: Tx, device_pk: int) -> None:
     """The device is away."""
     tx.run("UPDATE health SET connection = 'offline', offline_due_at = NULL WHERE device_pk = ?", device_pk)
+    mark_shown(tx, device_pk, STATE)
 
 
 def refuse(

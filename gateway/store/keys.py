@@ -27,6 +27,11 @@ def set_meta(tx: Tx, key: str, value: str) -> None:
     tx.run("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", key, value)
 
 
+def forget_meta(tx: Tx, key: str) -> None:
+    """Keep a fact no longer."""
+    tx.run("DELETE FROM meta WHERE key = ?", key)
+
+
 def projects(view: View) -> list[Row]:
     """Every project, the oldest first."""
     return view.all("SELECT * FROM projects ORDER BY id")

@@ -22,6 +22,11 @@ TOPIC: Final = "topic"
 STATUS: Final = "status"
 """The ``detail`` of a ``topic`` is the topic's last level."""
 
+SHOWN: Final = "shown"
+"""What integrators see of a device, retained: the ``detail`` is one of the following."""
+STATE: Final = "state"
+DISCOVERY: Final = "discovery"
+
 _SECOND_MS: Final = 1_000
 
 
@@ -33,6 +38,45 @@ def mark_command(tx: Tx, device_pk: int, command_type: str, *, not_before: int =
 def mark_topic(tx: Tx, device_pk: int, leaf: str) -> None:
     """Another retained topic of the device is out of step: ``devices/{id}/{leaf}``."""
     _mark(tx, TOPIC, device_pk, leaf)
+
+
+def mark_shown(tx: Tx, device_pk: int, *details: str) -> None:
+    """What integrators see of the device has changed: those of ``details`` that the rules say are shown.
+
+    Whoever works these off looks once a second: nobody is woken.
+    """
+    for detail in details:
+        if detail in tx.rules.shown:
+            tx.run(
+                "INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at) VALUES (?, ?, ?, ?)",
+                *(SHOWN, device_pk, detail, tx.now),
+            )
+
+
+def newest(view: View) -> int:
+    """The highest number in use: what is marked from now on has a higher one."""
+    seq: int | None = view.value("SELECT max(seq) FROM outbox")
+    return seq or 0
+
+
+def shown(view: View, detail: str, up_to: int, limit: int) -> list[Row]:
+    """``seq`` and ``device_pk`` of the oldest of these rows, up to this number."""
+    return view.all(
+        """SELECT seq, device_pk FROM outbox WHERE kind = ? AND not_before = 0 AND detail = ? AND seq <= ?
+            ORDER BY seq LIMIT ?""",
+        *(SHOWN, detail, up_to, limit),
+    )
+
+
+def drop_shown(tx: Tx, detail: str) -> None:
+    """This is shown no more."""
+    tx.run("DELETE FROM outbox WHERE kind = ? AND detail = ?", SHOWN, detail)
+
+
+def waits(view: View, device_pk: int) -> bool:
+    """Whether what the device itself goes by is out of step."""
+    found = view.one("SELECT 1 FROM outbox WHERE device_pk = ? AND kind <> ? LIMIT 1", device_pk, SHOWN)
+    return found is not None
 
 
 def mark_credential(tx: Tx, device_pk: int) -> None:
@@ -136,6 +180,9 @@ def turns(view: View, now: int) -> set[tuple[int, str]]:
 
 
 def depth(view: View) -> tuple[int, int | None]:
-    """How many rows wait, and since when (milliseconds since the epoch) the oldest could be worked off."""
-    row = view.one("SELECT count(*), min(max(created_at, not_before)) FROM outbox")
+    """How many rows wait, and since when (milliseconds since the epoch) the oldest could be worked off.
+
+    What integrators are shown does not count: it follows once a second.
+    """
+    row = view.one("SELECT count(*), min(max(created_at, not_before)) FROM outbox WHERE kind <> ?", SHOWN)
     return (0, None) if row is None else (row[0], row[1])

@@ -191,6 +191,28 @@ def m007_signing_key_use(db: Database) -> None:
     _each(db, "CREATE INDEX tokens_by_signing_key ON tokens (grant_kid) WHERE state <> 'revoked'")
 
 
+@migrations()
+def m008_integrators(db: Database) -> None:
+    """The outbox also tells of what integrators see of a device; accounts at the broker that are no devices."""
+    _each(
+        db,
+        """CREATE TABLE outbox_new (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            kind TEXT NOT NULL CHECK (kind IN ('command', 'credential', 'topic', 'shown')),
+            device_pk INTEGER NOT NULL REFERENCES devices (pk), detail TEXT NOT NULL, created_at INTEGER NOT NULL,
+            not_before INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, device_pk, detail)) STRICT""",
+        """INSERT INTO outbox_new (seq, kind, device_pk, detail, created_at, not_before)
+            SELECT seq, kind, device_pk, detail, created_at, not_before FROM outbox""",
+        "DROP TABLE outbox",
+        "ALTER TABLE outbox_new RENAME TO outbox",
+        "CREATE INDEX outbox_due ON outbox (kind, not_before, seq)",
+        "CREATE INDEX outbox_by_device ON outbox (device_pk)",
+        """CREATE TABLE broker_accounts (
+            name TEXT PRIMARY KEY, hash BLOB NOT NULL, broker_entry TEXT NOT NULL, created_at INTEGER NOT NULL,
+            revoked_at INTEGER) STRICT""",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

@@ -22,6 +22,7 @@ LANDED = [
     "m005_webhooks",
     "m006_idempotency",
     "m007_signing_key_use",
+    "m008_integrators",
 ]
 
 
@@ -126,6 +127,7 @@ _ROWS: dict[str, dict[str, object]] = {
         "answer": b"a",
         "created_at": 1,
     },
+    "broker_accounts": {"name": "integrator", "hash": b"h", "broker_entry": "$6$", "created_at": 1},
     "outbox": {"kind": "command", "device_pk": 1, "detail": "reboot", "created_at": 1},
 }
 

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,8 @@ from gateway.clock import system_clock, to_rfc3339
 from gateway.errors import GatewayError
 from gateway.first_start import first_start
 from gateway.mqtt.backoff import Pauses
-from gateway.mqtt.connection import Connection
+from gateway.mqtt.census import Mark
+from gateway.mqtt.connection import Connection, Outlet
 from gateway.mqtt.link import Address
 from gateway.outbox import Bells
 from gateway.readiness import Readiness
@@ -93,6 +94,7 @@ class Site:
         self.sweeper = Sweeper(store)
         self.address = Address("127.0.0.1", proxy.port, "gateway", broker.gateway_password, version=broker.version)
         self.pauses = QUICK
+        self.outlets: Sequence[Callable[[Mark], Outlet]] = ()
         self.auto_version = False
         self.connection = self._new_connection()
         self._tasks: list[asyncio.Task[None]] = []
@@ -109,11 +111,11 @@ class Site:
         return Connection(
             self.address,
             auto_version=self.auto_version,
-            gateway_id=self.gateway_id,
             store=self.store,
             topics=self.topics,
             bells=self.bells,
             pauses=self.pauses,
+            outlets=self.outlets,
         )
 
     async def start(self, *, settled: bool = True) -> None:
@@ -275,7 +277,7 @@ async def site(
         transact(database, made, grants.ensure_key)
     ids = first_start(Settings(data_dir=directory / "data", gateway_id="gw_test"))
     bells = Bells()
-    async with Store(directory / "data", made, on_commit=bells.committed) as store:
+    async with Store(directory / "data", made, on_commit=bells.committed, on_news=bells.recorded) as store:
         broker: Broker = Embedded(directory, store) if kind == "embedded" else External(directory, kind, settings)
         async with broker, Proxy(lambda: broker.port) as proxy:
             place = Site(broker, proxy, store, bells, ids)

@@ -1,0 +1,142 @@
+"""``devices/{id}/events/{type}``: what happens, as CloudEvents, at least once (contract, sections 3 and 5).
+
+The audit trail is the outbox: how far it was told is one number in the registry, written once a second while events go
+out. What was told since then is told again after a crash; subscribers know an event by its ``id``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from gateway import model
+from gateway.clock import to_rfc3339
+from gateway.errors import StoreError
+from gateway.inbound import Message
+from gateway.mqtt.link import PublishRefusedError, Session
+from gateway.outbox import Bells
+from gateway.store import Row, Store, Tx, View, events, keys
+from gateway.topics import Topics
+
+log = structlog.get_logger()
+
+CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
+BATCH: Final = 200
+GATHER_SECONDS: Final = 0.05
+"""What happens together is read and told together; commands, which devices wait for, go first."""
+SAVE_SECONDS: Final = 1.0
+REFUSED_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 30.0
+_CURSOR: Final = "events_told"
+
+
+class Feed:
+    """Tells events over whatever session there is, in the order of the commits."""
+
+    name = "events"
+
+    def __init__(self, store: Store, names: Topics, bells: Bells, *, enabled: bool = True) -> None:
+        self._store = store
+        self._names = names
+        self._bells = bells
+        self._enabled = enabled
+        self._source = f"/gateways/{store.context.rules.gateway_id}"
+        self._told = 0
+        self._saved = 0
+        self._saved_at = 0.0
+
+    def heard(self, message: Message) -> bool:
+        """Nothing is retained, so nothing is compared."""
+        del message
+        return False
+
+    async def compare(self, session: Session) -> None:
+        """Nothing is retained, so nothing is compared."""
+
+    async def run(self, session: Session) -> None:
+        """Tell events until the connection is gone.
+
+        Raises:
+            LinkError: it is gone; what was not taken is told over the next one.
+        """
+        await self._begin()
+        try:
+            while self._enabled:
+                await self._tell(session)
+        finally:
+            await self._save()
+
+    async def _begin(self) -> None:
+        """Go on where the last connection ended. Where events were not told, what happened then is left out."""
+        self._told = self._saved = await self._store.write(self._enabled_since)
+
+    def _enabled_since(self, tx: Tx) -> int:
+        if not self._enabled:
+            keys.forget_meta(tx, _CURSOR)
+            return 0
+        known = keys.meta(tx, _CURSOR)
+        told = events.newest(tx) if known is None else int(known)
+        keys.set_meta(tx, _CURSOR, str(told))
+        return told
+
+    async def _tell(self, session: Session) -> None:
+        news = self._bells.news
+        try:
+            while await self._tell_some(session):
+                pass
+            await self._idle(news)
+        except PublishRefusedError as error:
+            log.error("events.refused", topic=error.topics[0], refused=len(error.topics), reason=error.reason)  # noqa: TRY400 - no bug of ours
+            await asyncio.sleep(REFUSED_SECONDS)
+        except StoreError as error:
+            log.error("events.not_read", reason=error.message)  # noqa: TRY400 - no bug of ours
+            await asyncio.sleep(SAVE_SECONDS)
+
+    async def _tell_some(self, session: Session) -> bool:
+        """Tell the next batch; whether there was one."""
+        rows = await self._store.read(self._unread)
+        if rows:
+            await session.publish_all([self._message(row) for row in rows], content_type=CONTENT_TYPE)
+            self._told = rows[-1]["seq"]
+        if asyncio.get_running_loop().time() - self._saved_at > SAVE_SECONDS:
+            await self._save()
+        return bool(rows)
+
+    def _unread(self, view: View) -> list[Row]:
+        return events.after(view, self._told, BATCH)
+
+    async def _idle(self, news: asyncio.Event) -> None:
+        """Wait for news; write down how far this is when there is none for a second."""
+        for seconds in (SAVE_SECONDS, _LOOK_SECONDS):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), seconds)
+                await asyncio.sleep(GATHER_SECONDS)
+                return
+            await self._save()
+
+    async def _save(self) -> None:
+        if self._told != self._saved:
+            told = self._told
+            await self._store.write(lambda tx: keys.set_meta(tx, _CURSOR, str(told)), urgent=False)
+            self._saved, self._saved_at = told, asyncio.get_running_loop().time()
+
+    def _message(self, row: Row) -> tuple[str, bytes]:
+        event = cloud_event(row, self._source)
+        return self._names.event(row["device_id"], row["type"]), event.model_dump_json().encode()
+
+
+def cloud_event(row: Row, source: str) -> model.CloudEvent:
+    """An event with the ``device_id`` of its device, as CloudEvents 1.0 wants it (structured mode, JSON)."""
+    return model.CloudEvent(
+        id=row["id"],
+        source=source,
+        type=row["type"],
+        subject=row["device_id"],
+        time=to_rfc3339(row["created_at"]),
+        projectid=row["project_id"],
+        data=json.loads(row["data"]),
+    )

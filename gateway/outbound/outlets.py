@@ -1,0 +1,27 @@
+"""What goes out over MQTT to whoever listens, as the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gateway.mqtt.census import Mark
+from gateway.mqtt.connection import Outlet
+from gateway.outbound.feed import Feed
+from gateway.outbound.shown import Shown
+from gateway.outbound.states import StateLeaf
+from gateway.outbox import Bells
+from gateway.settings import Settings
+from gateway.store import Store
+from gateway.topics import Topics
+
+
+def outlets(settings: Settings, store: Store, names: Topics, bells: Bells) -> Sequence[Callable[[Mark], Outlet]]:
+    """Every outlet, those that are switched off too: they take back what an earlier run left on the broker."""
+
+    def states(mark: Mark) -> Outlet:
+        return Shown(store, StateLeaf(names), mark)
+
+    def events(_: Mark) -> Outlet:
+        return Feed(store, names, bells, enabled=settings.publish_events)
+
+    return (states, events)

@@ -1,0 +1,206 @@
+"""What integrators see of each device: retained topics that follow the registry (contract, section 3).
+
+Once a second the worker takes all devices that have changed since it last looked, and publishes each as it is now: so a
+device that changes often is told once a second, and an old state never follows a newer one. After each connect it
+counts what the broker holds and marks what differs, as the commands' comparison does. Nothing a device goes by waits
+for any of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, Protocol
+
+import structlog
+
+from gateway.errors import StoreError
+from gateway.mqtt.census import Census, Mark
+from gateway.mqtt.link import PublishRefusedError, Session, SubscriptionRefusedError
+from gateway.store import Row, Store, Tx, View, devices, keys, outbox
+
+log = structlog.get_logger()
+
+TICK_SECONDS: Final = 1.0
+REFUSED_SECONDS: Final = 30.0
+BATCH: Final = 200
+LONGEST_COUNT_SECONDS: Final = 30.0
+LATELY_MS: Final = 7 * 86_400_000
+CONTENT_TYPE: Final = "application/json"
+
+
+class Leaf(Protocol):
+    """One retained topic of each device."""
+
+    @property
+    def detail(self) -> str:
+        """What the outbox calls it."""
+
+    def topic(self, device_id: str) -> str:
+        """Where it lies; with ``+`` the filter of all."""
+
+    def device_of(self, topic: str, payload: bytes) -> str | None:
+        """Whose this is, if it is one of ours."""
+
+    def payload(self, device: Row) -> bytes:
+        """What a living device is shown as."""
+
+    def compared(self, payload: bytes) -> bytes:
+        """The part of it that has to agree with the registry."""
+
+
+class Shown:
+    """One leaf, kept in step while ``shown``; what an earlier run left is taken back when it is not."""
+
+    def __init__(self, store: Store, leaf: Leaf, mark: Mark, *, tick_seconds: float = TICK_SECONDS) -> None:
+        self.name = f"shown {leaf.detail}"
+        self._store = store
+        self._leaf = leaf
+        self._tick = tick_seconds
+        self._is_shown = leaf.detail in store.context.rules.shown
+        self._held: dict[str, bytes] = {}
+        self._strangers: list[str] = []
+        self._census = Census(mark, [leaf.topic("+")], self._note, LONGEST_COUNT_SECONDS)
+        self.heard = self._census.heard
+
+    async def run(self, session: Session) -> None:
+        """Publish what has changed, once a second, until the connection is gone.
+
+        Raises:
+            LinkError: it is gone; what was not taken stays in the outbox.
+        """
+        while self._is_shown:
+            pause = self._tick
+            try:
+                await self._publish_changes(session)
+            except PublishRefusedError as error:
+                log.error("shown.refused", topic=error.topics[0], refused=len(error.topics), reason=error.reason)  # noqa: TRY400 - no bug of ours
+                pause = REFUSED_SECONDS
+            except StoreError as error:
+                log.error("shown.not_read", reason=error.message)  # noqa: TRY400 - no bug of ours
+            await asyncio.sleep(pause)
+
+    async def _publish_changes(self, session: Session) -> None:
+        """All that was marked before now; what is marked meanwhile is for the next time."""
+        up_to = await self._store.read(outbox.newest)
+        while rows := await self._store.read(lambda view: self._due(view, up_to)):
+            try:
+                await session.publish_retained([message for _, message in rows], content_type=CONTENT_TYPE)
+            except PublishRefusedError as error:
+                await self._done([seq for seq, (topic, _) in rows if topic not in error.topics])
+                raise
+            await self._done([seq for seq, _ in rows])
+
+    async def _done(self, seqs: list[int]) -> None:
+        await self._store.write(lambda tx: outbox.done(tx, seqs), urgent=False)
+
+    def _due(self, view: View, up_to: int) -> list[tuple[int, tuple[str, bytes]]]:
+        rows = outbox.shown(view, self._leaf.detail, up_to, BATCH)
+        return [(row["seq"], self._message(devices.by_pk(view, row["device_pk"]))) for row in rows]
+
+    def _message(self, device: Row) -> tuple[str, bytes]:
+        payload = b"" if device["deleted_at"] is not None else self._leaf.payload(device)
+        return self._leaf.topic(device["id"]), payload
+
+    # --- comparison with the broker -----------------------------------------------------------------------------------
+
+    async def compare(self, session: Session) -> None:
+        """Clear what lies where nothing is shown any more; count what is held, and mark what differs.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+        try:
+            await self._move(session)
+            if self._is_shown:
+                await self._compare(session)
+        except (PublishRefusedError, SubscriptionRefusedError) as error:
+            log.error("shown.not_compared", leaf=self._leaf.detail, reason=str(error))  # noqa: TRY400 - no bug of ours
+
+    async def _move(self, session: Session) -> None:
+        """Where the topics lay under another name, or are shown no more, clear them; remember where they lie now."""
+        place = self._leaf.topic(_ANY) if self._is_shown else ""
+        known = await self._store.read(lambda view: keys.meta(view, self._fact)) or ""
+        if known == place:
+            return
+        cleared = await self._clear(session, known) if known else 0
+        await self._store.write(partial(self._remember, place=place))
+        log.info("shown.moved", leaf=self._leaf.detail, now=place or "nowhere", cleared=cleared)
+
+    @property
+    def _fact(self) -> str:
+        return f"shown_{self._leaf.detail}"
+
+    def _remember(self, tx: Tx, place: str) -> None:
+        keys.set_meta(tx, self._fact, place)
+        if not self._is_shown:
+            outbox.drop_shown(tx, self._leaf.detail)
+
+    async def _clear(self, session: Session, place: str) -> int:
+        after, cleared = 0, 0
+        while rows := await self._store.read(lambda view: devices.names_after(view, after, BATCH)):  # noqa: B023 - awaited here
+            await session.publish_retained([(place.replace(_ANY, row["id"]), b"") for row in rows])
+            after, cleared = rows[-1]["pk"], cleared + len(rows)
+        return cleared
+
+    async def _compare(self, session: Session) -> None:
+        self._held, self._strangers = {}, []
+        told = await self._census.take(session)
+        held = len(self._held)
+        marked = await self._mark_living(told=told) + await self._mark_gone(told=told)
+        await session.publish_retained([(topic, b"") for topic in self._strangers])
+        log.info("shown.compared", leaf=self._leaf.detail, held=held, marked=marked, strangers=self._strangers[:10])
+
+    def _note(self, topic: str, payload: bytes) -> None:
+        device_id = self._leaf.device_of(topic, payload)
+        if device_id is not None:
+            self._held[device_id] = _digest(self._leaf.compared(payload))
+
+    async def _mark_living(self, *, told: bool) -> int:
+        """Mark living devices that are shown otherwise than they are; what is not told is not known."""
+        after, marked = 0, 0
+        while rows := await self._store.read(lambda view: self._living(view, after)):  # noqa: B023 - awaited here
+            differing = [pk for pk, device_id, digest in rows if self._held.pop(device_id, None) != digest or not told]
+            marked += await self._mark(differing)
+            after = rows[-1][0]
+        return marked
+
+    def _living(self, view: View, after: int) -> list[tuple[int, str, bytes]]:
+        rows = devices.living(view, after, BATCH)
+        return [(row["pk"], row["id"], _digest(self._leaf.compared(self._leaf.payload(row)))) for row in rows]
+
+    async def _mark_gone(self, *, told: bool) -> int:
+        """Mark deleted devices that are still shown; topics of devices that nobody knows are strangers."""
+        left = list(self._held)
+        known = {row["id"]: row["pk"] for row in await self._store.read(partial(_records, device_ids=left))}
+        self._strangers = [self._leaf.topic(each) for each in left if each not in known]
+        gone = set(known.values())
+        if not told:
+            since = self._store.context.clock() - LATELY_MS
+            gone |= set(await self._store.read(lambda view: devices.deleted_since(view, since)))
+        return await self._mark(sorted(gone))
+
+    async def _mark(self, pks: Sequence[int]) -> int:
+        if pks:
+            await self._store.write(partial(_mark, pks=pks, detail=self._leaf.detail), urgent=False)
+        return len(pks)
+
+
+_ANY: Final = "{device_id}"
+
+
+def _records(view: View, device_ids: Sequence[str]) -> list[Row]:
+    found = (devices.any_by_id(view, each) for each in device_ids)
+    return [row for row in found if row is not None]
+
+
+def _mark(tx: Tx, pks: Sequence[int], detail: str) -> None:
+    for pk in pks:
+        outbox.mark_shown(tx, pk, detail)
+
+
+def _digest(payload: bytes) -> bytes:
+    """Sixteen bytes in place of a thousand: the states of a large fleet are compared at once."""
+    return hashlib.blake2b(payload, digest_size=16).digest()

@@ -1,0 +1,159 @@
+"""What counts as a change of what integrators are shown, and what it costs (contract, section 3)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from core_support import World
+
+from gateway import heartbeats
+from gateway.outbound.states import StateLeaf
+from gateway.store import Rules, devices, outbox
+from gateway.topics import Topics
+
+SHOWN = ("shown", "state")
+FIVE_MINUTES_MS = 300_000
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A registry with one project, whose devices are shown."""
+    with World(tmp_path, rules=Rules(shown=(outbox.STATE,))) as opened:
+        yield opened
+
+
+@pytest.fixture
+def device(world: World) -> str:
+    """A device that is bound and has been heard; nothing is out of step."""
+    device_id, _ = world.bound()
+    world.beat(device_id, battery_percent=80, signal_strength_dbm=-60, firmware_version="1")
+    world.settle()
+    return device_id
+
+
+def marked(world: World) -> bool:
+    """Whether the state is out of step; it is in step afterwards."""
+    found = SHOWN in world.outbox()
+    world.settle()
+    return found
+
+
+def test_what_people_do_to_a_device_is_a_change(world: World) -> None:
+    """Registered, bound, changed, reset, deleted, restored; what is no part of the device object is not."""
+    device_id = world.register()
+    assert marked(world)
+    token = world.bind(device_id).device_token
+    assert marked(world)
+    world.update(device_id, name="Ward 3")
+    assert marked(world)
+    world.create(device_id)
+    world.refresh(device_id, token)
+    assert not marked(world)
+    world.reset(device_id)
+    assert marked(world)
+    world.cancel(device_id, world.command(device_id)["id"])
+    assert not marked(world)
+    world.delete(device_id)
+    assert marked(world)
+    world.restore(device_id)
+    assert marked(world)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"battery_percent": 79},
+        {"storage_used_mb": 1},
+        {"storage_total_mb": 8192},
+        {"signal_strength_dbm": -61},
+        {"device_state": "recording"},
+        {"firmware_version": "2"},
+    ],
+)
+def test_a_heartbeat_that_says_something_new_is_a_change(world: World, device: str, said: dict[str, object]) -> None:
+    """Each field of the device object."""
+    world.beat(device, **said)
+    assert marked(world)
+    world.beat(device, **said)
+    assert not marked(world)
+
+
+def test_a_heartbeat_that_says_nothing_new_is_none(world: World, device: str) -> None:
+    """What is no part of the device object neither: nothing is written to the outbox at all."""
+    world.beat(device, battery_percent=80, signal_strength_dbm=-60, pending_recordings=3, flags=8, firmware_version="1")
+    assert world.outbox() == []
+
+
+def test_when_it_was_last_heard_is_told_now_and_then(world: World, device: str) -> None:
+    """A heartbeat a minute with nothing new in it: one in five is told, whenever its five minutes begin."""
+    told = []
+    for _ in range(20):
+        world.now += FIVE_MINUTES_MS // 5
+        world.beat(device, battery_percent=80)
+        told.append(marked(world))
+    assert sum(told) == 4
+    first = told.index(True)
+    assert [number for number, each in enumerate(told) if each] == [first, first + 5, first + 10, first + 15]
+
+
+def test_a_fleet_does_not_tell_all_at_once(tmp_path: Path) -> None:
+    """The five minutes of fifty devices that are heard together begin at many moments."""
+    with World(tmp_path, rules=Rules(shown=(outbox.STATE,))) as world:
+        fleet = [world.bound(f"SN-{number}")[0] for number in range(50)]
+        for device_id in fleet:
+            world.beat(device_id, battery_percent=80)
+        world.settle()
+        told = []
+        for _ in range(5):
+            world.now += FIVE_MINUTES_MS // 5
+            for device_id in fleet:
+                world.beat(device_id, battery_percent=80)
+            told.append(len(world.outbox()))
+            world.settle()
+    assert sum(told) == 50
+    assert max(told) < 25
+
+
+def test_presence_is_a_change(world: World, device: str) -> None:
+    """Gone after a silence, and there again."""
+    world.now += world.context.rules.silence_ms
+    world.run(heartbeats.sweep_presence)
+    assert marked(world)
+    world.beat(device)
+    assert marked(world)
+
+
+def test_a_state_is_marked_once_however_often_it_changes(world: World, device: str) -> None:
+    """The outbox holds one row a device, with a new number: whoever is at work on the old one leaves it be."""
+    for battery in range(70, 50, -1):
+        world.beat(device, battery_percent=battery)
+    rows = world.view.all("SELECT seq FROM outbox WHERE kind = 'shown'")
+    assert len(rows) == 1
+    assert outbox.newest(world.view) == rows[0]["seq"]
+
+
+def test_nothing_is_marked_where_nothing_is_shown(tmp_path: Path) -> None:
+    """Switched off it costs nothing, and a bind does not wait for it where it is on."""
+    with World(tmp_path) as world:
+        device_id = world.register()
+        world.beat(device_id, battery_percent=3)
+        assert SHOWN not in world.outbox()
+    with World(tmp_path / "on", rules=Rules(shown=(outbox.STATE,))) as world:
+        device = world.device(world.register())
+        assert SHOWN in world.outbox()
+        assert not outbox.waits(world.view, device["pk"])
+        assert outbox.depth(world.view)[0] == 0
+
+
+def test_what_is_compared_is_all_but_the_time_of_the_last_heartbeat(world: World, device: str) -> None:
+    """Also where somebody named a key so, or a device."""
+    leaf = StateLeaf(Topics())
+    world.update(device, name='"last_heartbeat_at":"x",', metadata={"last_heartbeat_at": "y", "z": 1})
+    before = leaf.payload(devices.by_pk(world.view, 1))
+    world.now += 1_000
+    world.beat(device)
+    after = leaf.payload(devices.by_pk(world.view, 1))
+    assert before != after
+    assert leaf.compared(before) == leaf.compared(after)
+    world.update(device, metadata={"last_heartbeat_at": "z"})
+    assert leaf.compared(leaf.payload(devices.by_pk(world.view, 1))) != leaf.compared(after)

@@ -1,0 +1,147 @@
+"""`devices/{id}/events/{type}` on real brokers: what happens, as CloudEvents, at least once."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mqtt_support import Site, on_every_broker, site
+from support import wire
+from support.wait import eventually
+
+from gateway.mqtt.census import Mark
+from gateway.mqtt.connection import Outlet
+from gateway.outbound.feed import Feed
+
+EVENTS = "devices/+/events/#"
+
+
+def telling(place: Site, _: Mark, *, enabled: bool = True) -> Outlet:
+    """The worker."""
+    return Feed(place.store, place.topics, place.bells, enabled=enabled)
+
+
+@asynccontextmanager
+async def told(kind: str, directory: Path) -> AsyncIterator[Site]:
+    """A site that tells events."""
+    async with site(kind, directory) as place:
+        place.outlets = [partial(telling, place)]
+        yield place
+
+
+async def trail(place: Site) -> list[str]:
+    """Ids of all events, oldest first."""
+    return [row[0] for row in await place.rows("SELECT id FROM events ORDER BY seq")]
+
+
+async def heard(witness: wire.Wire, last: str) -> list[wire.Message]:
+    """What comes up to the event of this id; each message is acknowledged."""
+    messages: list[wire.Message] = []
+    while not messages or json.loads(messages[-1].payload)["id"] != last:
+        messages.append(await witness.read_publish())
+        await witness.acknowledge(messages[-1])
+    return messages
+
+
+def ids(messages: list[wire.Message]) -> list[str]:
+    """The events they tell, each once, in the order in which they came."""
+    return list(dict.fromkeys(json.loads(message.payload)["id"] for message in messages))
+
+
+async def written(place: Site) -> bool:
+    """Whether the registry says that all events were told."""
+    known = await place.rows("SELECT value FROM meta WHERE key = 'events_told'")
+    newest = await place.rows("SELECT max(seq) FROM events")
+    return bool(known and newest and int(known[0][0]) == newest[0][0])
+
+
+@on_every_broker
+async def test_events_are_told_in_order_as_cloudevents(kind: str, tmp_path: Path) -> None:
+    """Every attribute, on a topic of the event's type; not retained."""
+    async with told(kind, tmp_path) as place, place.admin() as witness:
+        await place.start()
+        await witness.subscribe(EVENTS)
+        device = await place.bound()
+        await place.reset(device)
+        events = await trail(place)
+        messages = await heard(witness, events[-1])
+        assert ids(messages) == events
+        rows = await place.rows("SELECT * FROM events ORDER BY seq")
+        for row, message in zip(rows, messages, strict=True):
+            assert (message.topic, message.retain, message.qos) == (device.topic(f"events/{row['type']}"), False, 1)
+            body: dict[str, Any] = json.loads(message.payload)
+            assert body.pop("time").endswith("Z")
+            assert body == {
+                "specversion": "1.0",
+                "id": row["id"],
+                "source": "/gateways/gw_test",
+                "type": row["type"],
+                "subject": device.id,
+                "datacontenttype": "application/json",
+                "projectid": place.project_id,
+                "data": json.loads(row["data"]),
+            }
+
+
+@on_every_broker
+async def test_what_happened_while_the_broker_was_away_is_told_after(kind: str, tmp_path: Path) -> None:
+    """The gateway goes on after what the broker has taken."""
+    async with told(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.admin() as witness:
+            await witness.subscribe(EVENTS)
+            await place.reset(device)
+            await heard(witness, (await trail(place))[-1])
+            await eventually(partial(written, place), "the number of the newest event is written down")
+            await place.stop()
+            told_already = await trail(place)
+            await place.bound("SN-2")
+            await place.start()
+            expected = (await trail(place))[len(told_already) :]
+            assert ids(await heard(witness, expected[-1])) == expected
+
+
+async def test_a_gateway_that_dies_tells_again_rather_than_never(tmp_path: Path) -> None:
+    """The number of the last one told is written later: what it is behind comes twice, under the same id."""
+    async with told("mosquitto-5", tmp_path) as place, place.admin() as witness:
+        await place.start()
+        await witness.subscribe(EVENTS)
+        await place.bound()
+        events = await trail(place)
+        assert ids(await heard(witness, events[-1])) == events
+        await place.stop()
+        await place.store.write(lambda tx: tx.run("UPDATE meta SET value = '0' WHERE key = 'events_told'").rowcount)
+        await place.start()
+        assert ids(await heard(witness, events[-1])) == events
+
+
+async def test_how_far_it_is_gets_written_once_it_is_quiet(tmp_path: Path) -> None:
+    """One number in the registry, not a row an event."""
+    async with told("mosquitto-5", tmp_path) as place:
+        await place.start()
+        await place.bound()
+        await eventually(partial(written, place), "the number of the newest event is written down")
+
+
+async def test_what_happens_while_it_is_switched_off_is_left_out(tmp_path: Path) -> None:
+    """Nobody is flooded with a year of history when it is switched on."""
+    async with told("mosquitto-5", tmp_path) as place, place.admin() as witness:
+        await witness.subscribe(EVENTS)
+        place.outlets = [partial(telling, place, enabled=False)]
+        await place.start()
+        await place.bound()
+        await place.stop()
+        place.outlets = [partial(telling, place)]
+        left_out = await trail(place)
+        await place.start()
+
+        async def begun() -> bool:
+            return bool(await place.rows("SELECT value FROM meta WHERE key = 'events_told'"))
+
+        await eventually(begun, "it has noted where it begins")
+        await place.bound("SN-2")
+        expected = (await trail(place))[len(left_out) :]
+        assert ids(await heard(witness, expected[-1])) == expected

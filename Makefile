@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PYTEST ?= $(BIN)/pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format docs bench bench-quick lock clean
+.PHONY: help demo run test chaos check format docs bench bench-quick lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,12 @@ run: $(VENV)/.runtime ## serve with a few simulated devices alive, until Ctrl-C
 
 test: $(VENV)/.dev tools ## run every test (installs Mosquitto and Chromium by apt when root)
 	$(PYTEST)
+
+ROUNDS ?= 100
+SEED   ?= $(shell date +%s)
+
+chaos: $(VENV)/.dev tools ## kill, cut and stall real parts under load (ROUNDS=100, from SEED on)
+	CHAOS_SEED=$(SEED) CHAOS_ROUNDS=$(ROUNDS) $(PYTEST) tests/e2e/test_e2e_chaos.py
 
 check: $(VENV)/.dev ## format, lint, types, documents
 	$(BIN)/ruff format --check

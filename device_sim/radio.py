@@ -29,6 +29,7 @@ from device_sim.signals import (
     Publish,
     RefusalReceived,
 )
+from device_sim.sockets import watch_while_open
 from device_sim.tls import tls_context
 from device_sim.wire import OFFLINE, Topics
 
@@ -212,6 +213,7 @@ class MqttRadio:
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             tls_context=_shown(self._options) if endpoint.tls else None,
         )
+        watch_while_open(client)
         # Nobody may be waiting when a link goes down while it says goodbye, and asyncio complains of what nobody read.
         client._disconnected.add_done_callback(_read)  # noqa: SLF001  # aiomqtt reads it only while one waits
         return client

@@ -29,6 +29,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway.inbound import Message
 from gateway.mqtt.cancellation import heed_cancellation
+from gateway.mqtt.sockets import watch_while_open
 
 log = structlog.get_logger()
 
@@ -349,6 +350,7 @@ def _client(address: Address, client_id: str, will: tuple[str, bytes]) -> aiomqt
     paho = client._client  # noqa: SLF001 - see the module's docstring
     paho.manual_ack_set(on=True)
     paho.connect_timeout = CONNECT_SECONDS
+    watch_while_open(client)
     _notice_early_end(client)
     return client
 

@@ -46,6 +46,10 @@ class GatewayProcess(Program):
         assert found, f"the gateway did not come up; stdout:\n{self.out}\nstderr:\n{self.err}"
         self.url, self.host, self.port = found["url"], found["host"], int(found["port"])
 
+    async def spawn(self) -> None:
+        """Start the process and wait for nothing: it may be killed while it starts."""
+        await super().start()
+
     async def _ready_or_gone(self) -> None:
         try:
             await self.said("  data ")

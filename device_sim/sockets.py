@@ -1,0 +1,28 @@
+"""Watches aiomqtt's socket for being writable only as long as it is open.
+
+aiomqtt 2.5.1 asks the loop to watch a number, a moment later. When the connection was closed meanwhile that number
+belongs to nobody, which the loop complains of, or to whatever was opened next: then the loop would run hot, since that
+one can be written to, and the client behind the callback has nothing to write any more.
+"""
+
+import asyncio
+from typing import Any
+
+
+def watch_while_open(client: Any) -> None:
+    """Take over what aiomqtt does for paho's wish to write. Call it in the client's loop, before it connects."""
+    loop, paho = asyncio.get_running_loop(), client._client  # noqa: SLF001  # aiomqtt offers no way
+
+    def write() -> None:
+        try:
+            paho.loop_write()
+        except Exception as error:  # noqa: BLE001  # as aiomqtt: whatever it is, the connection is broken
+            if not client._disconnected.done():  # noqa: SLF001  # the same
+                client._disconnected.set_exception(error)  # noqa: SLF001  # the same
+
+    def watch(opened: Any) -> None:
+        if opened.fileno() >= 0 and paho.socket() is opened:
+            loop.add_writer(opened, write)
+
+    # paho connects in a thread of aiomqtt's, and asks from there too.
+    paho.on_socket_register_write = lambda _paho, _userdata, opened: loop.call_soon_threadsafe(watch, opened)

@@ -1,0 +1,215 @@
+"""After the chaos: what must hold, found out from the database, the broker, the devices' flash and the logs."""
+
+import asyncio
+import hashlib
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import httpx
+from chaos_operator import RESET, Token
+from chaos_world import AUDITOR, SETTLE_SECONDS, World
+from e2e_program import complaints
+from support import wire
+from support.wait import eventually
+
+from device_sim.device import JOURNAL
+
+_MARK = "auditor/mark"
+_LAST_WORD = "devices/dev_LASTWORD/heartbeat"
+_REFUSED = (wire.BAD_CREDENTIALS, wire.NOT_AUTHORISED)
+_OPEN = "status IN ('pending', 'delivered')"
+_ENDS = {
+    "executed": ("reset.completed",),
+    "failed": ("reset.failed",),
+    "cancelled": ("reset.superseded", "command.cancelled"),
+}
+
+
+@contextmanager
+def registry(world: World) -> Iterator[sqlite3.Connection]:
+    """The database itself, to be read."""
+    file = (world.gateway.data / "gateway.db").as_uri()
+    with closing(sqlite3.connect(f"{file}?mode=ro", uri=True)) as database:
+        database.row_factory = sqlite3.Row
+        yield database
+
+
+async def everything_is_done(world: World) -> None:
+    """What a device can still fetch it has fetched: no reset is open for a token that lies in a device's flash."""
+    await world.settled()
+    await eventually(lambda: not _can_be_fetched(world), "open resets are fetched", guard_seconds=SETTLE_SECONDS)
+    await world.settled()
+
+
+def _can_be_fetched(world: World) -> list[str]:
+    held = {(each.device_id, each.generation) for each in (device.binding for device in world.devices) if each}
+    with registry(world) as database:
+        rows = database.execute(
+            f"""SELECT c.id, d.id AS device_id, c.binding_generation FROM commands c
+                JOIN devices d ON d.pk = c.device_pk WHERE c.type = 'factory_reset' AND c.{_OPEN}"""  # noqa: S608 - our own words
+        ).fetchall()
+    return [row["id"] for row in rows if (row["device_id"], row["binding_generation"]) in held]
+
+
+async def everything_has_arrived(world: World) -> None:
+    """What the broker still held for the gateway is committed: a last message has been acknowledged behind it."""
+    async with world.broker.client(AUDITOR) as auditor:
+        await auditor.publish(_LAST_WORD, b"{}")
+    await eventually(
+        lambda: any(heard.topic == _LAST_WORD for heard in world.line.acknowledged),
+        "the gateway has taken everything",
+        guard_seconds=SETTLE_SECONDS,
+    )
+
+
+async def both_sides_agree(world: World) -> None:
+    """Retained messages on the broker = open commands in SQLite, to the last byte of the grant."""
+    with registry(world) as database:
+        rows = database.execute(
+            f"""SELECT d.id AS device_id, c.type, c.id, c.grant_token FROM commands c
+                JOIN devices d ON d.pk = c.device_pk WHERE c.{_OPEN}"""  # noqa: S608 - our own words
+        ).fetchall()
+    wanted = {f"devices/{row['device_id']}/commands/{row['type']}": (row["id"], row["grant_token"]) for row in rows}
+    async with world.broker.client(AUDITOR) as auditor:
+        await auditor.subscribe("devices/+/commands/+", _MARK)
+        await auditor.publish(_MARK, b"")
+        held = {each.topic: json.loads(each.payload) for each in await auditor.read_until(_MARK)}
+    assert {where: (each["id"], each["grant_token"]) for where, each in held.items()} == wanted
+
+
+def resets_are_kept(world: World) -> None:
+    """Each reset that was answered 200 has its command, and each command its events, whatever became of it."""
+    with registry(world) as database:
+        asked = _events(database, "reset.requested")
+    known = {command_id: status for command_id, (status, _) in _resets(world).items()}
+    told = Counter(each["command_id"] for each in asked)
+    assert told == Counter(list(known)), f"commands {known} and their events {told}"
+    for reset in world.ledger.resets:
+        found = [each["command_id"] for each in asked if (each["device_id"], each["binding_generation"]) == reset]
+        assert len(found) == 1, f"the reset of {reset} has the commands {found}"
+    _ends_are_told(world, known)
+
+
+def _ends_are_told(world: World, known: dict[str, str]) -> None:
+    with registry(world) as database:
+        for status, kinds in _ENDS.items():
+            ended = Counter(each["command_id"] for kind in kinds for each in _events(database, kind))
+            for command_id, its_status in known.items():
+                assert ended[command_id] == (status == its_status), f"{command_id} is {its_status}: {ended}"
+
+
+def _events(database: sqlite3.Connection, kind: str) -> list[dict[str, object]]:
+    rows = database.execute(
+        "SELECT e.data, d.id FROM events e JOIN devices d ON d.pk = e.device_pk WHERE e.type = ? ORDER BY e.seq",
+        (kind,),
+    )
+    return [{"device_id": row["id"], **json.loads(row["data"])} for row in rows]
+
+
+def nobody_was_wiped_twice(world: World) -> None:
+    """Each wipe was for one command, of the generation that lay in the flash, and happened once."""
+    said = _resets(world)
+    begun = [wipe for diary in world.diaries.values() for wipe in diary.begun]
+    times = Counter(command_id for command_id, _ in begun)
+    assert [command_id for command_id, count in times.items() if count > 1] == []
+    for command_id, generation in begun:
+        assert command_id in said, f"{command_id} wiped a device and is not in the registry"
+        status, meant_for = said[command_id]
+        assert meant_for == generation, f"{command_id} for generation {meant_for} wiped one of generation {generation}"
+        assert status in ("executed", "cancelled", "pending", "delivered"), f"{command_id} was done and is {status}"
+    assert [each for each, (status, _) in said.items() if status == "executed" and each not in times] == []
+    _flash_agrees(world, set(times))
+
+
+def _resets(world: World) -> dict[str, tuple[str, int]]:
+    with registry(world) as database:
+        rows = database.execute(
+            "SELECT id, status, binding_generation FROM commands WHERE type = ?", (RESET,)
+        ).fetchall()
+    return {row["id"]: (row["status"], row["binding_generation"]) for row in rows}
+
+
+def _flash_agrees(world: World, done: set[str]) -> None:
+    for device in world.devices:
+        remembered = [each for each in device.flash.kept_area.get(JOURNAL, ()) if each["type"] == RESET]
+        assert len({each["command_id"] for each in remembered}) == len(remembered)
+        assert {each["command_id"] for each in remembered if each["status"] == "executed"} <= done
+    for device in world.steady:
+        assert world.diaries[device.serial].begun == []
+        assert device.binding, f"{device.serial} was never reset and lost its binding"
+
+
+def what_was_acknowledged_is_stored(world: World) -> None:
+    """Of steady devices: every heartbeat to which the gateway gave a PUBACK.
+
+    Where the broker forgot nothing, every one to which the broker gave the device a PUBACK, too.
+    """
+    stored = _stored(world)
+    steady = {device.binding.device_id: device.serial for device in world.steady if device.binding}
+    acknowledged = {beat for heard in world.line.acknowledged if (beat := heard.heartbeat) and beat[0] in steady}
+    assert acknowledged - stored == set()
+    if not world.broker_may_forget:
+        confirmed = {(one, at) for one, serial in steady.items() for at in world.diaries[serial].confirmed}
+        assert confirmed - stored == set()
+    world.tell(f"{len(acknowledged)} heartbeats of steady devices were acknowledged, and are stored")
+
+
+def _stored(world: World) -> set[tuple[str, str]]:
+    with registry(world) as database:
+        rows = database.execute(
+            "SELECT d.id, strftime('%Y-%m-%dT%H:%M:%fZ', h.sent_at / 1000.0, 'unixepoch') FROM heartbeats h"
+            " JOIN devices d ON d.pk = h.device_pk WHERE h.sent_at IS NOT NULL"
+        )
+        return {(row[0], row[1]) for row in rows}
+
+
+def only_what_was_committed_was_published(world: World) -> None:
+    """Every command that ever went to the broker is in the registry."""
+    with registry(world) as database:
+        known = {row[0] for row in database.execute("SELECT id FROM commands")}
+    assert world.line.commands - known == set()
+
+
+async def dead_tokens_open_nothing(world: World) -> None:
+    """Each token but the newest of its device, and the newest too if it is revoked: 401, and refused by the broker."""
+    newest: dict[str, Token] = {}
+    for token in world.ledger.tokens:
+        newest[token.device_id] = max(newest.get(token.device_id, token), token, key=lambda each: each.generation)
+    with registry(world) as database:
+        live = {row[0] for row in database.execute("SELECT hash FROM tokens WHERE state <> 'revoked'")}
+    dead = []
+    for token in world.ledger.tokens:
+        alive = hashlib.sha256(token.secret.encode()).digest() in live
+        assert not alive or token is newest[token.device_id], f"an old token of {token.device_id} is alive"
+        if not alive:
+            dead.append(token)
+    async with world.direct() as client:
+        await asyncio.gather(*(_opens_nothing(world, client, token) for token in dead))
+    world.tell(f"{len(dead)} of {len(world.ledger.tokens)} tokens are dead, and open nothing")
+
+
+async def _opens_nothing(world: World, client: httpx.AsyncClient, token: Token) -> None:
+    headers = {"Authorization": f"Bearer {token.secret}"}
+    for method, path in (("POST", "heartbeat"), ("GET", "commands/pending"), ("POST", "token/refresh")):
+        answer = await client.request(method, f"/v1/devices/me/{path}", headers=headers)
+        assert answer.status_code == httpx.codes.UNAUTHORIZED, f"{method} {path}: {answer.text}"
+    assert await world.broker.connect_answer(token.device_id, token.device_id, token.secret) in _REFUSED
+
+
+def the_database_is_whole(world: World) -> None:
+    """`integrity_check`, foreign keys, one open command per device and type, and ids in the order of the commits."""
+    with registry(world) as database:
+        assert [row[0] for row in database.execute("PRAGMA integrity_check")] == ["ok"]
+        assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert database.execute("SELECT count(*) FROM outbox").fetchone()[0] == 0
+
+
+def nobody_stumbled(world: World) -> None:
+    """No answer of the gateway's own failure, and no exception in any of its logs."""
+    assert world.ledger.failures == []
+    for log in (*world.logs, world.gateway.err):
+        assert "Traceback" not in complaints(log), log
+        assert '"level": "critical"' not in log, log

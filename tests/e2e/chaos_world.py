@@ -1,0 +1,219 @@
+"""One round of chaos: real Mosquitto, real gateway process, devices with their flash on disk, and lines that can fail.
+
+    operators and apps ──http──▶ gateway ──line──▶ Mosquitto ◀──air── devices
+
+Everything that is drawn, faults and their times, whims of operators and devices, follows from the round's seed. What
+the machine then makes of it (which packet was on its way at a kill) does not.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from chaos_links import BrokerLine
+from chaos_operator import Api, Ledger, Operator
+from e2e_gateway import GatewayProcess
+from e2e_program import started
+from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+from support.proxy import MqttProxy, Proxy
+from support.wait import eventually
+
+from device_sim import DirectoryFlash, Fact, NoFaults, Options, SeededFaults, SimulatedDevice
+from device_sim.options import MqttVersion
+
+AUDITOR = "auditor"
+STEADY, TROUBLED = 3, 6
+SETTLE_SECONDS = 40.0
+
+_BEAT_SECONDS = 0.1
+_STEPS = (
+    *("write:reset_in_progress", "erase:device_token", "erase:pairing", "erase:wifi_networks", "write:last_commands"),
+    *("write:last_command", "erase:reset_in_progress", "publish:ack:delivered", "publish:ack:executed", "reboot"),
+    *("write:wifi_networks", "write:pairing", "write:device_token", "open_link", "erase:last_command"),
+)
+
+
+@dataclass
+class Diary:
+    """What became of one device, as far as an audit asks."""
+
+    begun: list[tuple[str, int]] = field(default_factory=list)
+    """Each wipe: the command, and the generation that lay in the flash."""
+    confirmed: list[str] = field(default_factory=list)
+    """`sent_at` of each heartbeat for which the broker gave a PUBACK."""
+
+
+@dataclass
+class World:
+    """The parts of a round."""
+
+    seed: int
+    folder: Path
+    gateway: GatewayProcess
+    broker: Mosquitto
+    line: BrokerLine
+    air: MqttProxy
+    http: Proxy
+    key: str
+    ledger: Ledger
+    steady: list[SimulatedDevice] = field(default_factory=list)
+    troubled: list[SimulatedDevice] = field(default_factory=list)
+    apis: dict[str, Api] = field(default_factory=dict)
+    diaries: dict[str, Diary] = field(default_factory=dict)
+    logs: list[str] = field(default_factory=list)
+    """What gateways that were killed had logged."""
+    broker_may_forget: bool = False
+    """Whether the broker was killed or lost its disk, and with it what it had confirmed to devices."""
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def devices(self) -> list[SimulatedDevice]:
+        """All of them."""
+        return self.steady + self.troubled
+
+    def rng(self, purpose: str) -> random.Random:
+        """Randomness of its own for each purpose, so that none disturbs another."""
+        return random.Random(f"{self.seed}/{purpose}")  # noqa: S311 - a fault has to come again
+
+    def tell(self, what: str) -> None:
+        """A line of the round's story; pytest shows it on failure."""
+        print(f"seed {self.seed}  {time.monotonic() - self.began:6.3f} s  {what}")  # noqa: T201
+
+    def lines(self) -> list[Proxy]:
+        """Everything that can be cut."""
+        return [self.line, self.air, self.http]
+
+    async def kill_gateway(self) -> None:
+        """`kill -9`, its log kept."""
+        await self.gateway.kill()
+        self.logs.append(self.gateway.err)
+
+    def api(self, purpose: str) -> Api:
+        """Somebody at the API, through the line that fails."""
+        return Api(f"http://127.0.0.1:{self.http.port}", self.key, self.ledger, self.rng(f"http {purpose}"))
+
+    def operator(self, device: SimulatedDevice) -> Operator:
+        """Somebody who has this device in hand."""
+        rng = self.rng(f"operator of {device.serial}")
+        return Operator(device, self.apis[device.serial], self.ledger, rng)
+
+    @asynccontextmanager
+    async def direct(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Somebody at the API, past all lines."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        async with httpx.AsyncClient(base_url=self.gateway.url, headers=headers, timeout=30.0) as client:
+            yield client
+
+    async def settled(self) -> None:
+        """Wait until the gateway says that the broker is in step and nothing is due."""
+        async with self.direct() as client:
+
+            async def in_step() -> bool:
+                answer = (await client.get("/ready")).json()
+                return bool(answer["ready"]) and answer["outbox"]["depth"] == 0
+
+            await eventually(in_step, "the gateway is ready and its outbox empty", guard_seconds=SETTLE_SECONDS)
+
+    @contextlib.contextmanager
+    def heal(self) -> Iterator[None]:
+        """At the end of the block all lines are good again."""
+        try:
+            yield
+        finally:
+            for line in self.lines():
+                line.resume()
+                line.delay_seconds, line.closed = 0.0, False
+
+
+@asynccontextmanager
+async def a_world(folder: Path, seed: int) -> AsyncIterator[World]:
+    """Start broker and gateway, make devices with an empty flash, and stop everything at the end."""
+    version: MqttVersion = "5" if seed % 2 else "3.1.1"
+    async with contextlib.AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(_mosquitto(folder))
+        line = await stack.enter_async_context(BrokerLine(lambda: broker.port))
+        air = await stack.enter_async_context(MqttProxy(lambda: broker.port))
+        gateway = GatewayProcess(folder / "gateway", *_options(broker, line, air, version))
+        http = await stack.enter_async_context(Proxy(lambda: int(gateway.url.rpartition(":")[2])))
+        await stack.enter_async_context(started(gateway))
+        key = await gateway.new_key()
+        world = World(seed, folder, gateway, broker, line, air, http, key, Ledger())
+        world.tell(f"the round begins; the gateway speaks MQTT {version}")
+        world.steady = [await _device(world, stack, f"STEADY{number}", version) for number in range(STEADY)]
+        world.troubled = [await _device(world, stack, f"TROUBLED{number}", version) for number in range(TROUBLED)]
+        yield world
+
+
+@asynccontextmanager
+async def _mosquitto(folder: Path) -> AsyncIterator[Mosquitto]:
+    async with Mosquitto(folder, users={AUDITOR: "auditor-password"}) as broker:
+        with broker.files.acl.open("a") as acl:
+            acl.write(f"\nuser {AUDITOR}\ntopic readwrite #\n")
+        await broker.apply_users()
+        yield broker
+
+
+def _options(broker: Mosquitto, line: Proxy, air: Proxy, version: str) -> list[str]:
+    return [
+        *("--broker", f"mqtt://gateway:{GATEWAY_PASSWORD}@127.0.0.1:{line.port}", "--mqtt-version", version),
+        *("--mqtt-advertise", f"127.0.0.1:{air.port}", "--rate-limit-per-minute", "0"),
+        *("--mosquitto-password-file", str(broker.password_file), "--mosquitto-pid-file", str(broker.pid_file)),
+        *("--bind-broker-wait-seconds", "0.5"),
+    ]
+
+
+async def _device(world: World, stack: contextlib.AsyncExitStack, serial: str, version: MqttVersion) -> SimulatedDevice:
+    diary = world.diaries[serial] = Diary()
+    world.apis[serial] = await stack.enter_async_context(world.api(serial))
+    rng = world.rng(serial)
+
+    def hear(fact: Fact) -> None:
+        if fact.name == "reset_begun":
+            assert device.binding, f"{serial} is wiped though it is unpaired"
+            diary.begun.append((fact.details["command_id"], device.binding.generation))
+        elif fact.name == "heartbeat":
+            diary.confirmed.append(fact.details["sent_at"])
+
+    device = SimulatedDevice(
+        serial=serial,
+        flash=DirectoryFlash(world.folder / "flash" / serial),
+        api=world.apis[serial],
+        interval=_BEAT_SECONDS,
+        rng=rng,
+        on_fact=hear,
+        options=Options(
+            faults=NoFaults() if serial.startswith("STEADY") else _faults(rng),
+            mqtt_version=version,
+            backoff_first=0.05,
+            backoff_longest=0.3,
+        ),
+    )
+    return device
+
+
+def _faults(rng: random.Random) -> SeededFaults:
+    return SeededFaults(
+        rng, power_cuts=rng.sample(_STEPS, 3), drop=0.02, duplicate=0.1, delay=(0.0, 0.05), flap=(0.5, 5.0)
+    )
+
+
+@asynccontextmanager
+async def at_work(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let these run as long as the block; one that fails is raised at the end."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome

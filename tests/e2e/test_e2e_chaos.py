@@ -1,0 +1,60 @@
+"""Chaos on real parts: gateway and broker are killed, lines cut and stalled, devices lose power, operators go on.
+
+A round is drawn from its seed, which stands in the story that a failing round prints. `make chaos ROUNDS=100` plays
+new ones, `make chaos ROUNDS=1 SEED=…` one of them again, as far as real processes allow.
+"""
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import chaos_audit as audit
+import pytest
+from chaos_faults import FORGETFUL, Mischief, drawn
+from chaos_world import World, a_world, at_work
+
+HANGS_SECONDS = 180.0
+
+
+def seeds() -> range:
+    """The same ten each time, unless others are asked for."""
+    first = int(os.environ.get("CHAOS_SEED", "1"))
+    return range(first, first + int(os.environ.get("CHAOS_ROUNDS", "10")))
+
+
+@pytest.mark.parametrize("seed", seeds())
+async def test_nothing_is_lost_and_nothing_happens_twice(tmp_path: Path, seed: int) -> None:
+    """After a few seconds of faults and ordinary work every promise of the contract's section 4 is found kept."""
+    async with asyncio.timeout(HANGS_SECONDS), a_world(tmp_path, seed) as world:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(at_work(*(device.run() for device in world.devices)))
+            await _under_load(world)
+            world.tell("the faults are over")
+            await audit.everything_is_done(world)
+        await audit.everything_has_arrived(world)
+        await world.settled()
+        await _audited(world)
+
+
+async def _under_load(world: World) -> None:
+    for device in world.steady:
+        await world.operator(device).pair()
+    operators = [world.operator(device) for device in world.troubled]
+    faults = drawn(world.rng("faults"))
+    world.broker_may_forget = any(fault.name in FORGETFUL for fault in faults)
+    with world.heal():
+        async with at_work(*(operator.run() for operator in operators)):
+            await Mischief(world).all_of(faults)
+
+
+async def _audited(world: World) -> None:
+    await audit.both_sides_agree(world)
+    audit.resets_are_kept(world)
+    audit.nobody_was_wiped_twice(world)
+    audit.what_was_acknowledged_is_stored(world)
+    audit.only_what_was_committed_was_published(world)
+    await audit.dead_tokens_open_nothing(world)
+    assert await world.gateway.stop() == 0
+    audit.the_database_is_whole(world)
+    audit.nobody_stumbled(world)

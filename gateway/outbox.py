@@ -6,19 +6,21 @@ No state lives here. The outbox is a table; these are bells.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Final
 
 from gateway.store import Store
 from gateway.store import outbox as sql
 
-_EVERY: Final = (sql.COMMAND, sql.CREDENTIAL)
+EVERY: Final = frozenset((sql.COMMAND, sql.TOPIC, sql.CREDENTIAL))
 
 
 class Bells:
     """Rung by the store after commits that marked the outbox or made news, and by workers that cleared some of it."""
 
     def __init__(self) -> None:
-        self._work = {kind: asyncio.Event() for kind in _EVERY}
+        topics = asyncio.Event()
+        self._work = {sql.COMMAND: topics, sql.TOPIC: topics, sql.CREDENTIAL: asyncio.Event()}
         self._progress = asyncio.Event()
         self._news = asyncio.Event()
         self.comparison = asyncio.Event()
@@ -42,10 +44,10 @@ class Bells:
         self.access.set()
         self._work[sql.CREDENTIAL].set()
 
-    def committed(self) -> None:
-        """There is work in the outbox."""
-        for event in self._work.values():
-            event.set()
+    def committed(self, kinds: Collection[str]) -> None:
+        """There is work of these kinds in the outbox; all retained topics are worked off by one."""
+        for kind in kinds:
+            self._work[kind].set()
 
     async def work(self, kind: str) -> None:
         """Wait until there may be work of this kind."""

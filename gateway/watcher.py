@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from gateway.errors import StoreError
-from gateway.outbox import Bells
+from gateway.outbox import EVERY, Bells
 from gateway.store import Store, Tx, View, keys
 
 log = structlog.get_logger()
@@ -43,7 +43,7 @@ class Watcher:
         """Ring for what has come since the last look."""
         before, self._seen = self._seen, await self._store.read(_numbers)
         if self._seen.get("outbox") != before.get("outbox"):
-            self._bells.committed()
+            self._bells.committed(EVERY)
         if self._seen.get("events") != before.get("events"):
             self._bells.recorded()
         if before and self._seen.get(COMPARISON) != before.get(COMPARISON):

@@ -43,7 +43,7 @@ async def authenticate(services: Services, headers: Headers) -> Caller:
     """
     secret = credential(headers)
     now = services.store.context.clock()
-    caller = await services.store.read(lambda view: _resolve(view, secret, now))
+    caller = services.store.look(lambda view: _resolve(view, secret, now))
     if caller is None:
         raise UnauthorizedError(_REVOKED)
     return caller

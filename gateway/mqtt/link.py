@@ -17,7 +17,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiomqtt
 import structlog
@@ -91,6 +91,14 @@ class Delivery:
     qos: int
 
 
+class _Sent(NamedTuple):
+    """A message on its way; ``answer`` is what the broker says to it, ``None`` when it will not say anything."""
+
+    topic: str
+    packet_id: int
+    answer: asyncio.Future[ReasonCode | None]
+
+
 class Session:
     """A live connection with a persistent session on the broker's side."""
 
@@ -100,8 +108,10 @@ class Session:
         self._gone = client._disconnected  # noqa: SLF001
         self._queue = client._queue  # noqa: SLF001
         self._version_5 = self._paho.protocol == mqtt.MQTTv5
-        self._unanswered: dict[int, asyncio.Future[ReasonCode]] = {}
+        self._unanswered: dict[int, asyncio.Future[ReasonCode | None]] = {}
         self._paho.on_publish = self._answered
+        self._gone.add_done_callback(self._nobody_answers)
+        self._outlet = _Outlet(client)
 
     async def batch(self, limit: int = BATCH) -> list[Delivery]:
         """Wait for a message; that one and those that are here already, ``limit`` at most.
@@ -138,27 +148,9 @@ class Session:
             PublishRefusedError: the broker (MQTT 5) refused it.
             LinkError: the broker did not take it in time, or the connection is gone.
         """
-        sent = self._paho.publish(topic, payload, qos, retain, properties if self._version_5 else None)
-        if sent.rc != mqtt.MQTT_ERR_SUCCESS:
-            raise LinkError(f"The broker did not take a message on {topic}: {mqtt.error_string(sent.rc)}")
-        reason = await self._answer(sent.mid)
-        if reason is None:
-            raise LinkError(f"The broker did not take a message on {topic} within {ANSWER_SECONDS:g} s, or went away.")
-        if reason.is_failure:
-            raise PublishRefusedError([topic], str(reason))
-
-    async def _answer(self, packet_id: int) -> ReasonCode | None:
-        answer = self._unanswered[packet_id] = asyncio.get_running_loop().create_future()
-        try:
-            await asyncio.wait((answer, self._gone), timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._unanswered.pop(packet_id, None)
-        return answer.result() if answer.done() else None
-
-    def _answered(self, client: Any, userdata: Any, packet_id: int, reason: Any, properties: Any) -> None:  # noqa: ARG002 - paho's
-        answer = self._unanswered.get(packet_id)
-        if answer is not None and not answer.done():
-            answer.set_result(reason)
+        sent = self._send(topic, payload, qos, retain=retain, properties=properties)
+        self._outlet.flush()
+        await self._taken([sent])
 
     async def publish_retained(self, messages: Sequence[tuple[str, bytes]], *, content_type: str | None = None) -> None:
         """Publish retained messages at QoS 1, all in flight together; an empty payload clears its topic.
@@ -178,18 +170,45 @@ class Session:
             PublishRefusedError: the broker (MQTT 5) refused its ``topics``, and took all others.
             LinkError: not all were taken.
         """
-        properties = None if content_type is None else _content(content_type)
-        outcomes = await asyncio.gather(
-            *(self.publish(topic, payload, retain=retain, properties=properties) for topic, payload in messages),
-            return_exceptions=True,
-        )
-        failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        for error in failed:
-            if not isinstance(error, PublishRefusedError):
-                raise error
-        refused = [error for error in failed if isinstance(error, PublishRefusedError)]
+        if messages:
+            kind = None if content_type is None else _content(content_type)
+            sent = [self._send(*each, _AT_LEAST_ONCE, retain=retain, properties=kind) for each in messages]
+            self._outlet.flush()
+            await self._taken(sent)
+
+    def _send(self, topic: str, payload: bytes, qos: int, *, retain: bool, properties: Properties | None) -> _Sent:
+        sent = self._paho.publish(topic, payload, qos, retain, properties if self._version_5 else None)
+        if sent.rc != mqtt.MQTT_ERR_SUCCESS or self._gone.done():
+            raise LinkError(f"The broker did not take a message on {topic}: {mqtt.error_string(sent.rc)}")
+        answer = self._unanswered[sent.mid] = asyncio.get_running_loop().create_future()
+        return _Sent(topic, sent.mid, answer)
+
+    async def _taken(self, sent: Sequence[_Sent]) -> None:
+        """Wait for the broker's answers."""
+        try:
+            await asyncio.wait([each.answer for each in sent], timeout=ANSWER_SECONDS)
+        finally:
+            for each in sent:
+                self._unanswered.pop(each.packet_id, None)
+        reasons = [(each.topic, each.answer.result() if each.answer.done() else None) for each in sent]
+        for topic, reason in reasons:
+            if reason is None:
+                raise LinkError(
+                    f"The broker did not take a message on {topic} within {ANSWER_SECONDS:g} s, or went away."
+                )
+        refused = [(topic, str(reason)) for topic, reason in reasons if reason is not None and reason.is_failure]
         if refused:
-            raise PublishRefusedError([topic for error in refused for topic in error.topics], refused[0].reason)
+            raise PublishRefusedError([topic for topic, _ in refused], refused[0][1])
+
+    def _answered(self, client: Any, userdata: Any, packet_id: int, reason: Any, properties: Any) -> None:  # noqa: ARG002 - paho's
+        answer = self._unanswered.get(packet_id)
+        if answer is not None and not answer.done():
+            answer.set_result(reason)
+
+    def _nobody_answers(self, gone: asyncio.Future[Any]) -> None:  # noqa: ARG002 - why is told elsewhere
+        for answer in self._unanswered.values():
+            if not answer.done():
+                answer.set_result(None)
 
     async def subscribe(self, filters: Sequence[str]) -> None:
         """Subscribe at QoS 1.
@@ -230,6 +249,34 @@ def _content(content_type: str) -> Properties:
     properties.ContentType = content_type
     properties.PayloadFormatIndicator = 1  # UTF-8
     return properties
+
+
+class _Outlet:
+    """Brings paho's packets onto the socket: at once, and what does not fit when the socket takes more.
+
+    aiomqtt has the loop watch the socket for every single packet, and by way of the loop's door for other threads. So a
+    packet would leave two turns of the loop later, after whatever else is done in them.
+    """
+
+    def __init__(self, client: aiomqtt.Client) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._paho = client._client  # noqa: SLF001 - see the module's docstring
+        self._gone = client._disconnected  # noqa: SLF001
+        self._paho.on_socket_register_write = self._queued
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        try:
+            self._paho.loop_write()
+        except Exception as error:  # noqa: BLE001 - as aiomqtt does: whatever it is, the connection is of no use any more
+            if not self._gone.done():
+                self._gone.set_exception(error)
+        left = self._paho.socket()
+        if left is not None and self._paho.want_write():
+            self._loop.add_writer(left, self.flush)  # aiomqtt removes it when paho has nothing more to write
+
+    def _queued(self, client: Any, userdata: Any, opened: Any) -> None:  # noqa: ARG002 - paho's
+        self._loop.call_soon(self.flush)
 
 
 def _code(code: Any) -> int:

@@ -23,7 +23,7 @@ from gateway.topics import Topics
 log = structlog.get_logger()
 
 OFFLINE: Final = b'{"status":"offline"}'
-BATCH: Final = 200
+BATCH: Final = 100
 LONGEST_WAIT_SECONDS: Final = 1.0
 """So that a step of the machine's clock is noticed."""
 
@@ -51,16 +51,16 @@ class Publisher:
         Raises:
             LinkError: it is gone, or the broker refused something; what was not taken stays in the outbox.
         """
-        if await self._store.read(sql.paced):
+        if self._store.look(sql.paced):
             await self._store.write(sql.resume_pace)
         while True:
-            while await self.drain(session):
+            while await self.drain(session) == BATCH:
                 pass
             await self._more()
 
     async def _more(self) -> None:
         """Wait for a commit that marked something, or for the next turn."""
-        turn = await self._store.read(sql.next_due)
+        turn = self._store.look(sql.next_due)
         seconds = None if turn is None else (turn - self._store.context.clock()) / 1_000
         with suppress(TimeoutError):
             async with asyncio.timeout(None if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)):
@@ -68,7 +68,7 @@ class Publisher:
 
     async def drain(self, session: Session) -> int:
         """Bring one batch in step; how many rows it had."""
-        due = await self._store.read(self._due)
+        due = self._store.look(self._due)
         if not due:
             return 0
         try:

@@ -101,8 +101,9 @@ def _continue_ids(connection: sqlite3.Connection, minted: Ids) -> None:
 class Store:
     """The registry of one running gateway: reads on a few threads, writes on one.
 
-    ``on_commit`` is called in the event loop after a commit that marked the outbox, ``on_news`` after one that wrote
-    events or changed who gets them, ``on_measures`` after each with what it did; all before results are handed out.
+    ``on_commit`` is called in the event loop after a commit that marked the outbox, with the kinds it marked,
+    ``on_news`` after one that wrote events or changed who gets them, ``on_measures`` after each with what it did; all
+    before results are handed out.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Store:
         data_dir: Path,
         context: Context,
         *,
-        on_commit: Callable[[], None] = lambda: None,
+        on_commit: Callable[[frozenset[str]], None] = lambda _: None,
         on_news: Callable[[], None] = lambda: None,
         on_measures: Callable[[list[Measure]], None] = lambda _: None,
     ) -> None:
@@ -170,3 +171,14 @@ class Store:
             raise store_error(error, "read") from error
         finally:
             rollback(connection)
+
+    def look(self, read: Callable[[View], T]) -> T:
+        """As :meth:`read`, here and now: for what an index finds in a few rows.
+
+        It takes some ten microseconds in the event loop's own thread. Handing it to another thread and its result back
+        takes ten times as long, and far longer while a third one is busy.
+
+        Raises:
+            StoreError: SQLite could not read.
+        """
+        return self._read(read)

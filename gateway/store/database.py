@@ -94,7 +94,8 @@ class Tx(View):
         self.rules = context.rules
         self.entropy = context.entropy
         self.now = context.clock()
-        self.outbox_marked = False
+        self.marked: set[str] = set()
+        """Kinds of rows that were written into the outbox."""
         self.news = False
         """Whether events were written, or who gets them was changed."""
         self.measures: list[Measure] = []

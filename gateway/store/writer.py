@@ -49,8 +49,8 @@ class _Job:
 class Writer:
     """Owns the write connection and its thread.
 
-    In the loop, after each commit: ``committed`` is called if it marked the outbox, ``recorded`` if it made news, and
-    ``measured`` with what it did.
+    In the loop, after each commit: ``committed`` is called with the kinds that it marked in the outbox, if any,
+    ``recorded`` if it made news, and ``measured`` with what it did.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Writer:
         connection: sqlite3.Connection,
         context: Context,
         *,
-        committed: Callable[[], None] = lambda: None,
+        committed: Callable[[frozenset[str]], None] = lambda _: None,
         recorded: Callable[[], None] = lambda: None,
         measured: Callable[[list[Measure]], None] = lambda _: None,
     ) -> None:
@@ -128,19 +128,25 @@ class Writer:
             rollback(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
             tx = Tx(self._connection, self._context)
-            for job in jobs:
-                self._savepoint(job, tx)
+            self._do(jobs, tx)
             self._connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - whatever it is, the callers hear of it and the thread lives on
             with contextlib.suppress(sqlite3.Error):  # what cannot be undone now is undone before the next BEGIN
                 rollback(self._connection)
-            reason = store_error(error) if isinstance(error, sqlite3.Error) else error
+            reason = store_error(error) if concerns_all(error) else error
             for job in jobs:
                 job.error = reason
             return []
         tx.measure(measures.COMMIT, "", time.perf_counter() - began)
-        rings = ((self._committed, tx.outbox_marked), (self._recorded, tx.news))
+        rings = ((partial(self._committed, frozenset(tx.marked)), tx.marked), (self._recorded, tx.news))
         return [*(bell for bell, due in rings if due), partial(self._measured, tx.measures)]
+
+    def _do(self, jobs: list[_Job], tx: Tx) -> None:
+        if len(jobs) > 1:
+            for job in jobs:
+                self._savepoint(job, tx)
+        else:  # alone it needs no savepoint: whatever undoes it undoes all
+            jobs[0].result = jobs[0].write(tx)
 
     def _savepoint(self, job: _Job, tx: Tx) -> None:
         self._connection.execute("SAVEPOINT job")

@@ -28,7 +28,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def writing(data_dir: Path, *, committed: Callable[[], None] = lambda: None) -> AsyncIterator[Bench]:
+async def writing(
+    data_dir: Path, *, committed: Callable[[frozenset[str]], None] = lambda _: None
+) -> AsyncIterator[Bench]:
     """A writer that gives a held lock 50 ms."""
     connection = open_database(data_dir)
     connection.execute("PRAGMA busy_timeout = 50")

@@ -20,17 +20,17 @@ def _register(tx: Tx, project_id: str, serial: str) -> str:
 
 
 async def test_each_commit_rings_for_what_it_did(tmp_path: Path) -> None:
-    """An event rings for its followers, a mark in the outbox for its workers; what does neither rings for nobody."""
+    """Events ring for their followers, a mark in the outbox for who works off its kind; else nobody is woken."""
     rung: list[str] = []
-    async with Store(
-        tmp_path, Context(), on_commit=lambda: rung.append("outbox"), on_news=lambda: rung.append("news")
-    ) as store:
+    async with Store(tmp_path, Context(), on_commit=rung.extend, on_news=lambda: rung.append("news")) as store:
         project_id = await store.write(lambda tx: keys.create_project(tx, "one"))
         assert rung == []
         device_id = await store.write(lambda tx: _register(tx, project_id, "SN-1"))
         assert rung == ["news"]
         await store.write(lambda tx: lifecycle.bind(tx, project_id, device_id, "eu_1", "key_1"))
-        assert rung == ["news", "outbox", "news"]
+        assert rung == ["news", "credential", "news"]
+        await store.write(lambda tx: lifecycle.reset(tx, project_id, device_id, "key_1"))
+        assert rung == ["news", "credential", "news", "command", "news"]
 
 
 async def test_what_is_undone_rings_for_nobody(tmp_path: Path) -> None:

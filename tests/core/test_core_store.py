@@ -74,17 +74,29 @@ async def test_a_read_sees_one_state(tmp_path: Path) -> None:
         assert await store.read(names) == {"one", "two"}
 
 
+async def test_a_look_sees_what_was_committed_last(tmp_path: Path) -> None:
+    """Also by another process, and after one that raised: each begins anew."""
+    async with Store(tmp_path, Context()) as store:
+        assert store.look(names) == set()
+        await store.write(project("own"))
+        with pytest.raises(LookupError):
+            store.look(_broken)
+        with closing(open_database(tmp_path)) as connection:
+            transact(connection, Context(), project("another's"))
+        assert store.look(names) == {"own", "another's"}
+
+
+def _broken(view: View) -> None:
+    names(view)
+    raise LookupError
+
+
 async def test_a_read_that_raises_spoils_no_other(tmp_path: Path) -> None:
     """The same reader thread reads on, and sees what was committed since."""
-
-    def broken(view: View) -> None:
-        names(view)
-        raise LookupError
-
     async with Store(tmp_path, Context()) as store:
         for number in range(4):
             with pytest.raises(LookupError):
-                await store.read(broken)
+                await store.read(_broken)
             await store.write(project(f"p{number}"))
             assert len(await store.read(names)) == number + 1
 
@@ -94,6 +106,8 @@ async def test_a_read_cannot_write(tmp_path: Path) -> None:
     async with Store(tmp_path, Context()) as store:
         with pytest.raises(StoreError, match="readonly"):
             await store.read(lambda view: view.connection.execute("INSERT INTO meta VALUES ('a', 'b')"))
+        with pytest.raises(StoreError, match="readonly"):
+            store.look(lambda view: view.connection.execute("INSERT INTO meta VALUES ('a', 'b')"))
         assert await store.read(lambda view: view.value("SELECT count(*) FROM meta")) == 0
 
 

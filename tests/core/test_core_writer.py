@@ -61,6 +61,23 @@ async def test_one_that_raises_takes_nothing_of_the_others_with_it(tmp_path: Pat
         assert bench.commits == 2
 
 
+async def test_one_that_is_alone_is_undone_as_a_whole(tmp_path: Path) -> None:
+    """It gets its own error as it was raised, nothing of it is left or told, and it pays for no savepoint."""
+    told: list[frozenset[str]] = []
+
+    def faulty(tx: Tx) -> None:
+        _marked_device(tx)
+        tx.run("INSERT INTO projects (id, name, created_at) VALUES ('proj_x', 'ward', 1)")
+
+    async with writing(tmp_path, committed=told.append) as bench:
+        with pytest.raises(sqlite3.IntegrityError):
+            await bench.writer.write(faulty)
+        assert (told, _committed(tmp_path)) == ([], set())
+        await bench.writer.write(project("next"))
+        assert _committed(tmp_path) == {"next"}
+        assert not [each for each in bench.statements if each.startswith("SAVEPOINT")]
+
+
 async def test_a_result_comes_after_the_commit_that_holds_it(tmp_path: Path) -> None:
     """While its group is at work nobody sees a row and nobody has a result; with the result everybody sees it."""
     async with writing(tmp_path) as bench:
@@ -129,12 +146,12 @@ async def test_stopping_finishes_what_waits(tmp_path: Path) -> None:
 
 async def test_commits_that_mark_the_outbox_are_told_before_their_results(tmp_path: Path) -> None:
     """Whoever works the outbox off is woken by those commits, and by no others."""
-    told: list[str] = []
-    async with writing(tmp_path, committed=lambda: told.append("commit")) as bench:
+    told: list[frozenset[str]] = []
+    async with writing(tmp_path, committed=told.append) as bench:
         await bench.writer.write(project("quiet"))
         assert told == []
         await bench.writer.write(_marked_device)
-        assert told == ["commit"]
+        assert told == [{outbox.CREDENTIAL}]
 
 
 def _marked_device(tx: Tx) -> None:
@@ -148,7 +165,7 @@ async def test_a_bell_that_breaks_holds_no_result_back(tmp_path: Path) -> None:
     broken: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
 
-    def bell() -> None:
+    def bell(_: frozenset[str]) -> None:
         raise LookupError("no bell")
 
     async with writing(tmp_path, committed=bell) as bench, asyncio.timeout(20):

@@ -26,7 +26,7 @@ from gateway.http.server import HttpServer
 from gateway.http.services import Services
 from gateway.http.table import OPERATIONS
 from gateway.metrics import Metrics
-from gateway.outbox import Bells
+from gateway.outbox import EVERY, Bells
 from gateway.scrape import Scrape
 from gateway.store import DATABASE_NAME, Context, Store, keys, outbox
 from gateway.topics import Topics
@@ -90,7 +90,7 @@ class Broker:
         """Take it down, or bring it back, where it works off what waited."""
         if up:
             self.up.set()
-            self.bells.committed()
+            self.bells.committed(EVERY)
         else:
             self.up.clear()
 

@@ -21,6 +21,7 @@ from support.wait import eventually
 
 from gateway import __version__, commands, lifecycle, model
 from gateway.mqtt.backoff import Pauses
+from gateway.outbox import EVERY
 from gateway.store import Tx
 
 READ_ONLY = """
@@ -92,7 +93,7 @@ async def test_a_failure_of_ours_leaves_by_the_will(kind: str, tmp_path: Path) -
             assert (await said(other, place.status_topic))["status"] == "online"
             with capture_logs() as logs:
                 await place.store.write(lambda tx: tx.run("ALTER TABLE outbox RENAME TO elsewhere"))
-                place.bells.committed()
+                place.bells.committed(EVERY)
                 assert (await said(other, place.status_topic))["status"] == "offline"
                 await eventually(lambda: _of(logs, "broker.disconnected"), "the loss was logged")
             assert place.proxy.to_broker[wire.Kind.DISCONNECT] == 0

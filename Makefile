@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PYTEST ?= $(BIN)/pytest -n auto
+SITE   := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test chaos check format docs bench bench-quick lock clean
@@ -31,14 +32,17 @@ check: $(VENV)/.dev ## format, lint, types, documents
 	$(BIN)/mypy
 	$(BIN)/python -m gateway.http.openapi | diff -u docs/openapi.json - || \
 		{ echo "docs/openapi.json is stale: run 'make docs'"; exit 1; }
+	$(SITE)
 
 format: $(VENV)/.dev ## bring code into form
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-docs: $(VENV)/.dev ## write the documents that come from code
+docs: $(VENV)/.dev ## write the documents that come from code, and the site (site/index.html)
 	$(BIN)/python -m gateway.http.openapi > docs/openapi.json
 	$(BIN)/python -m gateway.cli.manual docs/cli.md
+	$(BIN)/python -m gateway.http.manual docs/reference
+	$(SITE)
 
 bench: $(VENV)/.dev tools ## measure, as ratios against a floor in the same run
 	$(BIN)/python -m bench

@@ -1,0 +1,62 @@
+"""What each type of event says, and with which facts beside ``device_id`` and ``actor``: for the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from gateway.model import EventType
+
+
+class Meaning(NamedTuple):
+    """One sentence, and the names of the facts in ``data``."""
+
+    says: str
+    facts: tuple[str, ...] = ()
+
+
+_COMMAND: Final = ("command_id", "type")
+
+MEANINGS: Final[Mapping[EventType, Meaning]] = {
+    EventType.DEVICE_REGISTERED: Meaning("A device was registered.", ("serial_number", "model")),
+    EventType.DEVICE_UPDATED: Meaning(
+        "Something of it was changed: the new values; of `metadata` and `settings` the changed keys alone.",
+        ("name", "firmware_version", "metadata", "settings"),
+    ),
+    EventType.DEVICE_BOUND: Meaning("It was bound to an end user.", ("end_user_id", "binding_generation")),
+    EventType.DEVICE_UNBOUND: Meaning(
+        "It was unbound; `end_user_id` is whom it was bound to.", ("end_user_id", "binding_generation")
+    ),
+    EventType.DEVICE_DELETED: Meaning("It was taken out of the fleet; it was not wiped.", ("serial_number",)),
+    EventType.DEVICE_RESTORED: Meaning("It was brought back, unbound.", ("serial_number",)),
+    EventType.DEVICE_ONLINE: Meaning("It was heard after it had been offline.", ("last_seen_by",)),
+    EventType.DEVICE_OFFLINE: Meaning("It said good-bye, its last will came, or it was silent for too long."),
+    EventType.DEVICE_LOW_BATTERY: Meaning("Its battery fell below its threshold.", ("battery_percent",)),
+    EventType.DEVICE_STORAGE_FULL: Meaning("Its storage is full.", ("storage_used_mb",)),
+    EventType.RESET_REQUESTED: Meaning(
+        "Somebody asked for its factory reset; `end_user_id` is whom it was bound to.",
+        ("command_id", "end_user_id", "binding_generation"),
+    ),
+    EventType.RESET_DELIVERED: Meaning("The device said that it has the reset.", _COMMAND),
+    EventType.RESET_COMPLETED: Meaning("The device said, with its receipt, that it is wiped.", (*_COMMAND, "result")),
+    EventType.RESET_FAILED: Meaning("The device said that it cannot.", (*_COMMAND, "error")),
+    EventType.RESET_SUPERSEDED: Meaning("It was bound anew with `supersede_reset`; the reset is cancelled.", _COMMAND),
+    EventType.COMMAND_CREATED: Meaning("A command was queued.", _COMMAND),
+    EventType.COMMAND_DELIVERED: Meaning("The device said that it has the command.", _COMMAND),
+    EventType.COMMAND_EXECUTED: Meaning("The device said that it did it.", (*_COMMAND, "result")),
+    EventType.COMMAND_FAILED: Meaning("The device said that it cannot.", (*_COMMAND, "error")),
+    EventType.COMMAND_EXPIRED: Meaning("Its time was over before the device had done it.", _COMMAND),
+    EventType.COMMAND_CANCELLED: Meaning("It was cancelled, or its binding ended.", _COMMAND),
+    EventType.TOKEN_REFRESHED: Meaning("The device got another token of the same binding.", ("binding_generation",)),
+    EventType.TOKEN_REVOKED: Meaning(
+        "Its tokens open nothing any more; with `replaced` only the one that a newer one took the place of.",
+        ("binding_generation", "replaced"),
+    ),
+    EventType.ACKNOWLEDGEMENT_LATE: Meaning(
+        "The device spoke of a command that was final: `status` is the command's, `acknowledged` what it said.",
+        (*_COMMAND, "status", "acknowledged"),
+    ),
+    EventType.ACKNOWLEDGEMENT_REFUSED: Meaning(
+        "An acknowledgement was refused: a bad receipt, a wrong type, an unknown command.", ("code", "field")
+    ),
+}

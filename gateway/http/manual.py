@@ -1,0 +1,158 @@
+"""Pages of the documentation that come from the code: ``python -m gateway.http.manual docs/reference``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.event_meanings import MEANINGS
+from gateway.http.openapi import document
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Json = dict[str, Any]
+
+_ERRORS: Final = "4"
+_METHODS: Final = ("get", "post", "put", "patch", "delete")
+_HTTP: Final = """# HTTP, call by call
+
+Written from [`openapi.json`](../openapi.json) by `make docs`; a running gateway serves it with a page to try it at
+`/docs`. What goes beyond single calls is in [The HTTP API](../http.md). Every POST takes an `Idempotency-Key` header
+([how it works](../http.md#repeating-a-request)).
+"""
+_EVENTS: Final = """# Events
+
+Written from the code by `make docs`. Where events go: [the audit trail, the stream and webhooks](../http.md#events).
+Each has `id`, `type`, `created_at` and `data`; in `data` stand `device_id`, `actor` (the id of a key or of a device,
+`gateway`, or `cli` for the command line) and these facts, where they are known:
+
+| type | says | facts in `data` |
+|---|---|---|
+"""
+
+
+def http_reference() -> str:
+    """Every operation: who may call it, what it takes, what it answers."""
+    described: Json = json.loads(document())
+    by_tag: dict[str, list[str]] = defaultdict(list)
+    for path, method, operation in _operations(described):
+        by_tag[operation["tags"][0]].append(_section(described, path, method, operation))
+    about = {tag["name"]: tag["description"] for tag in described["tags"]}
+    return _HTTP + "".join(
+        f"\n## {tag[0].upper()}{tag[1:]}\n\n{about[tag]}\n{''.join(sections)}" for tag, sections in by_tag.items()
+    )
+
+
+def _operations(described: Json) -> Iterator[tuple[str, str, Json]]:
+    for path, methods in described["paths"].items():
+        for method in _METHODS:
+            if method in methods:
+                yield path, method, methods[method]
+
+
+def _section(described: Json, path: str, method: str, operation: Json) -> str:
+    lines = [f"\n### {operation['summary']}\n", f"`{method.upper()} {path}`  \nNeeds: {_access(operation)}.\n"]
+    lines.append(f"{operation['description']}\n")
+    lines += _table(("parameter", "in", "what"), _parameters(operation))
+    lines += _table(("field of the body", "type", "what"), _body(described, operation))
+    return "\n".join([*lines, f"Answers: {_answers(operation['responses'])}.\n"])
+
+
+def _access(operation: Json) -> str:
+    needed = [
+        f"{'an API key' if scheme == 'apiKey' else 'a device token'}{''.join(f' with `{scope}`' for scope in scopes)}"
+        for each in operation.get("security", [])
+        for scheme, scopes in each.items()
+    ]
+    return " or ".join(needed) or "no credential"
+
+
+def _parameters(operation: Json) -> list[tuple[str, str, str]]:
+    return [
+        (f"`{each['name']}`", each["in"], _cell(each["description"]))
+        for each in operation.get("parameters", [])
+        if each["name"] != "Idempotency-Key"
+    ]
+
+
+def _body(described: Json, operation: Json) -> list[tuple[str, str, str]]:
+    if "requestBody" not in operation:
+        return []
+    schema = _resolved(described, operation["requestBody"]["content"]["application/json"]["schema"])
+    required = schema.get("required", [])
+    return [
+        (
+            f"`{name}`{'' if name in required else ' (may be left out)'}",
+            _type(field),
+            _cell(field.get("description", "")),
+        )
+        for name, field in schema.get("properties", {}).items()
+    ]
+
+
+def _answers(responses: Json) -> str:
+    """Each status with what it carries; those of the errors, which all have one shape, together."""
+    good = [f"{status} {_carries(answer)}" for status, answer in responses.items() if status < _ERRORS]
+    bad = [status for status in responses if status >= _ERRORS]
+    return "; ".join([*good, f"errors {' '.join(sorted(bad))}"])
+
+
+def _carries(answer: Json) -> str:
+    schemas = [content.get("schema", {}) for content in answer.get("content", {}).values()]
+    names = [schema["$ref"].rsplit("/", 1)[-1] for schema in schemas if "$ref" in schema]
+    return " ".join(f"`{name}`" for name in names) or _cell(answer["description"]).rstrip(".")
+
+
+def _resolved(described: Json, schema: Json) -> Json:
+    """The schema behind a reference, also where it stands beside null."""
+    for option in schema.get("anyOf", ()):
+        if option.get("type") != "null":
+            return _resolved(described, option)
+    if "$ref" not in schema:
+        return schema
+    found: Json = described["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]]
+    return found
+
+
+def _type(field: Json) -> str:
+    if "anyOf" in field:
+        return " or ".join(_type(each) for each in field["anyOf"])
+    if "$ref" in field:
+        return f"`{field['$ref'].rsplit('/', 1)[-1]}`"
+    if "enum" in field:
+        return " ".join(f"`{each}`" for each in field["enum"])
+    kind = field.get("type", "any")
+    return " or ".join(kind) if isinstance(kind, list) else str(kind)
+
+
+def _table(headings: tuple[str, ...], rows: list[tuple[str, str, str]]) -> list[str]:
+    if not rows:
+        return []
+    lines = [headings, ("---",) * len(headings), *rows]
+    return ["\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"]
+
+
+def _cell(text: str) -> str:
+    return text.replace("\n", " ").replace("|", "\\|")
+
+
+def events_reference() -> str:
+    """Every type of event."""
+    return _EVENTS + "".join(
+        f"| `{kind}` | {_cell(meaning.says)} | {' '.join(f'`{fact}`' for fact in meaning.facts)} |\n"
+        for kind, meaning in MEANINGS.items()
+    )
+
+
+def write(folder: Path) -> None:
+    """Write the pages anew."""
+    (folder / "http.md").write_text(http_reference(), encoding="utf-8")
+    (folder / "events.md").write_text(events_reference(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,12 +1,15 @@
 """What tests, the demo and the field start brokers with: the very same files.
 
-`mosquitto.conf` and `acl` are data files of this package with `{{placeholders}}`; `render` fills them in.
+They are data files of this package with `{{placeholders}}`; `render` fills in those of Mosquitto, and
+`gateway broker init` the others.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Required, TypedDict, Unpack
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _PREFIX = re.compile(r"([A-Za-z0-9_.-]+/)*")
@@ -42,55 +45,70 @@ class Rendered:
     persistence_dir: Path
 
 
+class Options(TypedDict, total=False):
+    """What `render` and `texts` take besides a directory.
+
+    Files that are not named lie in the directory too: `passwords`, `mosquitto.pid`, `persistence/`. The password file
+    itself is the gateway's to write, before the broker starts. `prefix` is the topic prefix, empty or ending with `/`.
+    `user` is who a broker started as root becomes.
+    """
+
+    port: Required[int]
+    host: str
+    prefix: str
+    password_file: Path
+    pid_file: Path
+    persistence_dir: Path
+    tls: Tls | None
+    user: str
+
+
 def template(name: str) -> str:
-    """The text of the data file `name` (`mosquitto.conf`, `acl`) with its placeholders."""
+    """The text of a data file of this package, `mosquitto.conf` for one, with its placeholders."""
     return resources.files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
-def render(  # noqa: PLR0913 - all but one by name, and each is a line of the file
-    directory: Path,
-    *,
-    port: int,
-    host: str = "127.0.0.1",
-    prefix: str = "",
-    password_file: Path | None = None,
-    pid_file: Path | None = None,
-    persistence_dir: Path | None = None,
-    tls: Tls | None = None,
-    user: str = "mosquitto",
-) -> Rendered:
-    """Write `mosquitto.conf` and `acl` into `directory` (made when missing) and say where everything is.
+def filled(name: str, values: Mapping[str, str]) -> str:
+    """The text of a data file with its placeholders filled in. Raises KeyError for one that has no value."""
+    return _PLACEHOLDER.sub(lambda found: values[found[1]], template(name))
 
-    Files that are not named lie in `directory` too: `passwords`, `mosquitto.pid`, `persistence/` (made when missing).
-    The password file itself is the gateway's to write, before the broker starts. `prefix` is the topic prefix, empty
-    or ending with `/`. `user` is who a broker started as root becomes.
+
+def render(directory: Path, **options: Unpack[Options]) -> Rendered:
+    """Write `mosquitto.conf` and `acl` into `directory` (made when missing) and say where everything is.
 
     Raises BrokerConfigError for a value that the files cannot hold, OSError when they cannot be written.
     """
+    rendered, texts_by_name = texts(directory, **options)
+    for folder in (directory, rendered.persistence_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts_by_name.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    return rendered
+
+
+def texts(directory: Path, **options: Unpack[Options]) -> tuple[Rendered, dict[str, str]]:
+    """Where everything would be, and what `render` would write, by file name. Raises BrokerConfigError as it does."""
     directory = directory.absolute()
     rendered = Rendered(
         config=directory / "mosquitto.conf",
         acl=directory / "acl",
-        password_file=(password_file or directory / "passwords").absolute(),
-        pid_file=(pid_file or directory / "mosquitto.pid").absolute(),
-        persistence_dir=(persistence_dir or directory / "persistence").absolute(),
+        password_file=options.get("password_file", directory / "passwords").absolute(),
+        pid_file=options.get("pid_file", directory / "mosquitto.pid").absolute(),
+        persistence_dir=options.get("persistence_dir", directory / "persistence").absolute(),
     )
+    prefix = "empty, or levels of A-Z a-z 0-9 _ . - that each end with /"
     values = {
-        "port": _checked_port(port),
-        "host": _checked("host", host, _HOST, "an address or a host name"),
-        "user": _checked("user", user, _USER, "a user of this system"),
-        "prefix": _checked("prefix", prefix, _PREFIX, "empty, or levels of A-Z a-z 0-9 _ . - that each end with /"),
+        "port": _checked_port(options["port"]),
+        "host": _checked("host", options.get("host", "127.0.0.1"), _HOST, "an address or a host name"),
+        "user": _checked("user", options.get("user", "mosquitto"), _USER, "a user of this system"),
+        "prefix": _checked("prefix", options.get("prefix", ""), _PREFIX, prefix),
         "acl_file": _checked_path("acl_file", rendered.acl),
         "password_file": _checked_path("password_file", rendered.password_file),
         "pid_file": _checked_path("pid_file", rendered.pid_file),
         "persistence_dir": _checked_path("persistence_dir", rendered.persistence_dir),
-        "tls": _tls_lines(tls),
+        "tls": _tls_lines(options.get("tls")),
     }
-    for folder in (directory, rendered.persistence_dir):
-        folder.mkdir(parents=True, exist_ok=True)
-    for file in (rendered.config, rendered.acl):
-        file.write_text(_filled(template(file.name), values), encoding="utf-8")
-    return rendered
+    return rendered, {file.name: filled(file.name, values) for file in (rendered.config, rendered.acl)}
 
 
 def _tls_lines(tls: Tls | None) -> str:
@@ -100,10 +118,6 @@ def _tls_lines(tls: Tls | None) -> str:
     if tls.client_authority is not None:
         lines += [f"cafile {_checked_path('cafile', tls.client_authority)}", "require_certificate true"]
     return "\n".join(lines)
-
-
-def _filled(text: str, values: dict[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], text)
 
 
 def _checked_port(port: int) -> str:

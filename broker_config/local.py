@@ -17,14 +17,19 @@ class NoMosquittoError(FileNotFoundError):
 
 
 def binary(name: str = "mosquitto") -> str:
-    """The path of `mosquitto`, or of one of its tools; Debian keeps the broker out of most users' PATH.
-
-    Raises NoMosquittoError, saying what to install.
-    """
-    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
-    if found is None:
+    """The path of `mosquitto`, or of one of its tools. Raises NoMosquittoError, saying what to install."""
+    path = found(name)
+    if path is None:
         raise NoMosquittoError(f"{name} was not found: apt-get install mosquitto mosquitto-clients")
-    return found
+    return path
+
+
+def found(name: str = "mosquitto") -> str | None:
+    """The path of `mosquitto`, or of one of its tools; None when it is not installed.
+
+    Debian keeps the broker out of most users' PATH.
+    """
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
 
 
 def own_user() -> str:

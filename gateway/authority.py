@@ -10,9 +10,10 @@ import datetime as dt
 import ipaddress
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -50,6 +51,11 @@ class Pair:
     certificate: Path
     key: Path
 
+    @classmethod
+    def at(cls, folder: Path, name: str) -> Self:
+        """A pair of this name."""
+        return cls(folder / f"{name}.pem", folder / f"{name}.key")
+
 
 class Authority:
     """Signs certificates, with the key in ``directory``: ``ca.pem`` and ``ca.key``, made when neither is there."""
@@ -80,15 +86,27 @@ class Authority:
             raise UnavailableError(f"{self.files.key} was not made by 'gateway tls': it should be an ECDSA key.")
         self._key = key
 
-    def server(self, name: str, hosts: Iterable[str]) -> Pair:
-        """A certificate for a server that is reached by ``hosts``, names or IP addresses; the first is its CN."""
+    def server(self, name: str, hosts: Iterable[str], folder: Path | None = None) -> Pair:
+        """A certificate for a server that is reached by ``hosts``, names or IP addresses; the first is its CN.
+
+        The pair is written beside the authority, unless another ``folder`` is named.
+        """
         wanted = list(dict.fromkeys(hosts))
         names = x509.SubjectAlternativeName([_host(each) for each in wanted])
-        return self._signed(name, wanted[0], ExtendedKeyUsageOID.SERVER_AUTH, names)
+        return self._signed(Pair.at(folder or self.directory, name), wanted[0], ExtendedKeyUsageOID.SERVER_AUTH, names)
+
+    def has_signed(self, certificate: x509.Certificate) -> bool:
+        """Whether this one is of this authority."""
+        try:
+            certificate.verify_directly_issued_by(self._certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
 
     def client(self, common_name: str) -> Pair:
         """A certificate by which this device (its id), or the gateway itself, shows who it is."""
-        return self._signed(common_name, common_name, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+        pair = Pair.at(self.directory, common_name)
+        return self._signed(pair, common_name, ExtendedKeyUsageOID.CLIENT_AUTH, None)
 
     def _make(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -103,7 +121,7 @@ class Authority:
         _write(self.files, certificate, key)
 
     def _signed(
-        self, name: str, common_name: str, purpose: x509.ObjectIdentifier, hosts: x509.SubjectAlternativeName | None
+        self, pair: Pair, common_name: str, purpose: x509.ObjectIdentifier, hosts: x509.SubjectAlternativeName | None
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         draft = (
@@ -115,7 +133,6 @@ class Authority:
         )
         if hosts is not None:
             draft = draft.add_extension(hosts, critical=False)
-        pair = Pair(self.directory / f"{name}.pem", self.directory / f"{name}.key")
         _write(pair, draft.sign(self._key, hashes.SHA256()), key)
         return pair
 

@@ -10,6 +10,7 @@ have chromium || missing="$missing chromium"
 have sqlite3 || missing="$missing sqlite3"
 have curl || missing="$missing curl"
 have promtool || missing="$missing prometheus"
+have systemd-analyze || missing="$missing systemd"
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" = 0 ] && have apt-get; then

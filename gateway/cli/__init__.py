@@ -8,6 +8,7 @@ import click
 
 from gateway import __version__
 from gateway.cli.backup import backup, restore
+from gateway.cli.broker import broker_group
 from gateway.cli.commands import commands_group
 from gateway.cli.completion import completion
 from gateway.cli.config import config
@@ -52,6 +53,7 @@ Examples:
   gateway config                         show what is set, and by what
   gateway doctor                         look for what is wrong, and say what to do
   gateway tls init DIR                   make certificates, for a trial
+  gateway broker init DIR                set up a Mosquitto beside it
 
 \b
 Exit codes:
@@ -84,6 +86,7 @@ for command in (
     config,
     doctor,
     tls_group,
+    broker_group,
     demo,
     completion,
     version,

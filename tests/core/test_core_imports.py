@@ -16,7 +16,7 @@ LAYERS = (
     "scrape",
     "broker http mqtt outbound readiness",
     "brokers",
-    "app demo doctor",
+    "app demo doctor setup",
     "cli __main__",
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}

@@ -1,0 +1,127 @@
+"""``gateway broker``: a Mosquitto beside the gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from gateway.cli import output
+from gateway.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from gateway.setup.init import Outcome
+
+EPILOG: Final = """\b
+Examples:
+  gateway broker init ./site                                   a trial on this machine, as this user
+  gateway broker init /srv/device-gateway --host 0.0.0.0 --name gateway.lan
+  gateway broker init /srv/device-gateway --host 0.0.0.0 --name mqtt.example.org \\
+      --cert-file fullchain.pem --key-file privkey.pem         with a certificate from elsewhere
+
+Called once more it brings the set up to date, with the options of the last time where none are given: certificates
+that are about to end are renewed, and what you have changed is left alone. docs/mosquitto.md has the whole way.
+"""
+_SAYS: Final = {
+    "written": "new",
+    "unchanged": "as it was",
+    "updated": "brought up to date",
+    "kept": "changed by you, left alone",
+    "replaced": "changed by you, overwritten; yours is in FILE.old",
+}
+
+
+@click.group(name="broker", epilog=EPILOG)
+def broker_group() -> None:
+    """Set up a Mosquitto beside the gateway.
+
+    One that the gateway runs itself needs nothing of this: gateway serve --broker mosquitto.
+    """
+
+
+@broker_group.command(epilog=EPILOG)
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--host", metavar="ADDRESS", help="Where Mosquitto listens.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(1, 65_535), help="Its port.  [default: 8883 with TLS, 1883 without]")
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="A name or an IP address by which devices reach it; again for each, the first is what they are told.  "
+    "[default: the host name]",
+)
+@click.option("--prefix", metavar="PREFIX/", help="Put before every topic.")
+@click.option("--http", metavar="HOST:PORT", help="Where the HTTP API listens.  [default: 127.0.0.1:8080]")
+@click.option(
+    "--tls",
+    type=click.Choice(["trial", "files", "none"]),
+    help="With an authority of its own, with your files, or without.  [default: trial]",
+)
+@click.option("--cert-file", metavar="FILE", help="Your certificate, with those between it and its authority (PEM).")
+@click.option("--key-file", metavar="FILE", help="Its key, without a password (PEM).")
+@click.option("--ca-file", metavar="FILE", help="Its authority, where the system does not know that (PEM).")
+@click.option("--user", metavar="USER", help="Whom the gateway runs as.  [default: you, or as root device-gateway]")
+@click.option("--broker-user", metavar="USER", help="Whom Mosquitto runs as.  [default: you, or as root mosquitto]")
+@click.option("--insecure-listen/--no-insecure-listen", default=None, help="Let other machines in without TLS.")
+@click.option("--force", is_flag=True, help="Overwrite what you have changed, too.")
+@click.option("--json", "as_json", is_flag=True, help="What was done, as JSON.")
+def init(*, directory: Path, force: bool, as_json: bool, **given: Any) -> None:
+    """Write what a Mosquitto beside it needs.
+
+    Into DIR: configuration, who may do what, passwords, certificates, settings of the gateway that fit, units for
+    systemd and a compose file. Nothing outside of DIR is touched, and nothing is started.
+    """
+    from gateway.setup.init import initialise  # noqa: PLC0415 - cryptography, which is not needed before
+    from gateway.setup.wish import Wish  # noqa: PLC0415 - the same
+
+    try:
+        outcome = initialise(directory, Wish(**given), force=force)
+    except InvalidRequestError as error:
+        raise click.UsageError(error.message) from error
+    if as_json:
+        output.as_json(_document(outcome))
+    else:
+        _show(outcome)
+
+
+def _document(outcome: Outcome) -> dict[str, Any]:
+    made = outcome.site
+    return {
+        "directory": str(made.directory),
+        "broker": {"host": made.listen.host, "port": made.listen.port, "tls": made.tls, "names": list(made.names)},
+        "http": str(made.http),
+        "settings": str(made.directory / "gateway" / "gateway.toml"),
+        "accounts": str(outcome.accounts) if outcome.accounts.exists() else None,
+        "files": [{"path": name, "state": state} for name, state in sorted(outcome.files.items())],
+    }
+
+
+def _show(outcome: Outcome) -> None:
+    made = outcome.site
+    output.table(("FILE", "STATE"), [(name, _SAYS[state]) for name, state in sorted(outcome.files.items())])
+    changed = [name for name, state in outcome.files.items() if state == "kept"]
+    if any((made.directory / f"{name}.new").exists() for name in changed):
+        output.note("\nWhat this version would write instead of your changes lies beside them, as FILE.new.")
+    if outcome.new_accounts:
+        output.note(f"\nPasswords were made: they are in {outcome.accounts}, for you alone.")
+    output.note(_next_steps(outcome))
+
+
+def _next_steps(outcome: Outcome) -> str:
+    made = outcome.site
+    units = made.directory / "systemd"
+    by_hand = (
+        f"  mosquitto -c {made.directory}/mosquitto/mosquitto.conf\n"
+        f"  gateway serve --config {made.directory}/gateway/gateway.toml"
+    )
+    by_systemd = (
+        f"  cp {units}/*.service /etc/systemd/system/ && systemctl daemon-reload\n"
+        "  systemctl disable --now mosquitto          # the one of the distribution\n"
+        "  systemctl enable --now device-gateway-mosquitto device-gateway"
+    )
+    check = f"  gateway doctor --config {made.directory}/gateway/gateway.toml"
+    trust = f"\nDevices and integrators trust {made.directory}/ca.pem." if "ca.pem" in outcome.files else ""
+    how = f"By systemd:\n{by_systemd}" if made.privileged else f"Start them, each in a terminal:\n{by_hand}"
+    return f"\n{how}\nThen look whether all is well:\n{check}{trust}"

@@ -1,0 +1,144 @@
+"""Writes the set, or brings it up to date; nothing that somebody changed is lost."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+from gateway.broker.accounts import kept_entries, own_entry
+from gateway.broker.mosquitto import PasswordFile
+from gateway.errors import UnavailableError
+from gateway.setup import keys
+from gateway.setup.ledger import Ledger, Owner, own, replace
+from gateway.setup.texts import Places, texts
+from gateway.setup.wish import Site, Wish, site
+
+if TYPE_CHECKING:
+    from gateway.setup.ledger import State
+
+ACCOUNTS: Final = "accounts"
+GATEWAY, INTEGRATOR = "gateway", "integrator"
+_SECRET_BYTES: Final = 32
+_PASSWORD: Final = re.compile(r"^broker *= *\"mqtts?://gateway:([^@\"]+)@", re.MULTILINE)
+_HEADER: Final = (
+    "# The passwords that 'gateway broker init' made, for you. Neither Mosquitto nor the gateway reads this file:\n"
+    "# take note of the integrator's and delete it, or keep it to yourself. Devices have their tokens instead.\n"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was written for, what became of each file, and the file with the passwords."""
+
+    site: Site
+    files: dict[str, State]
+    accounts: Path
+    new_accounts: bool
+
+
+def initialise(directory: Path, wish: Wish, *, force: bool = False) -> Outcome:
+    """Write the set for this wish, and for what was wished before where it says nothing.
+
+    Raises:
+        InvalidRequestError: the wish cannot be met; nothing was written.
+        UnavailableError: a file cannot be read or written.
+    """
+    try:
+        ledger = Ledger(directory.absolute(), force=force)
+        whole = wish.over(Wish.from_json(ledger.options))
+        made = site(directory, whole)
+        return _written(made, whole, ledger)
+    except OSError as error:
+        raise UnavailableError(f"{error.filename or directory} cannot be written ({error.strerror}).") from error
+
+
+def _written(made: Site, wish: Wish, ledger: Ledger) -> Outcome:
+    _make_folders(made)
+    passwords, new = _accounts(made, ledger)
+    if made.tls != "none":
+        make = keys.of_authority if made.tls == "trial" else keys.of_files
+        ledger.states.update(make(made, *_certificates_wanted(made)))
+    for name, (content, owner) in texts(made, passwords[GATEWAY]).items():
+        ledger.put(name, content, owner)
+    _password_file(made, passwords, ledger)
+    ledger.save(wish.to_json())
+    return Outcome(made, ledger.states, made.directory / ACCOUNTS, new)
+
+
+def _certificates_wanted(made: Site) -> tuple[dict[str, Owner], dict[str, Owner]]:
+    """Who shows a certificate, and who trusts its authority."""
+    for_gateway = _owner(made, 0o640, None, made.gateway.gid)
+    shown = {"mosquitto/server.pem": _owner(made, 0o640, None, made.broker.gid)}
+    shown |= {"gateway/server.pem": for_gateway} if made.http_tls else {}
+    return shown, {"ca.pem": Owner(0o644), "gateway/broker-ca.pem": for_gateway}
+
+
+def _owner(made: Site, mode: int, uid: int | None, gid: int) -> Owner:
+    """Only root gives files away; for everybody else both processes are the same user anyway."""
+    return Owner(mode, uid if uid is not None else 0, gid) if made.privileged else Owner(mode)
+
+
+def _make_folders(made: Site) -> None:
+    places, gateway, broker = Places(made.directory), made.gateway, made.broker
+    made.directory.mkdir(parents=True, exist_ok=True)
+    folders = {
+        places.mosquitto: _owner(made, 0o750, None, broker.gid),
+        places.gateway: _owner(made, 0o750, None, gateway.gid),
+        places.passwords: _owner(made, 0o2750, gateway.uid, broker.gid),
+        places.run: _owner(made, 0o775, broker.uid, broker.gid),
+        places.persistence: _owner(made, 0o770, broker.uid, broker.gid),
+        places.data: _owner(made, 0o700, gateway.uid, gateway.gid),
+        made.directory / "systemd": Owner(0o755),
+    }
+    for folder, owner in folders.items():
+        folder.mkdir(exist_ok=True)
+        own(folder, owner)
+
+
+def _accounts(made: Site, ledger: Ledger) -> tuple[dict[str, str], bool]:
+    """The passwords of the gateway and of integrators, and whether one of them is new.
+
+    Those of an earlier time are in the file of accounts. Without that, the gateway's is in its settings, and the
+    integrator's in nobody's hands but theirs.
+    """
+    file, places = made.directory / ACCOUNTS, Places(made.directory)
+    known = _in_settings(places.gateway / "gateway.toml") | _read(file)
+    wanted = {GATEWAY, INTEGRATOR} - set(known)
+    wanted -= {INTEGRATOR} & set(kept_entries(places.password_file))
+    new = {name: secrets.token_urlsafe(_SECRET_BYTES) for name in sorted(wanted)}
+    if new:
+        lines = "".join(f"{name} {password}\n" for name, password in {**known, **new}.items())
+        ledger.note(ACCOUNTS, "updated" if file.exists() else "written")
+        replace(file, f"{_HEADER}{lines}".encode(), Owner(0o600))
+    return {**known, **new}, bool(new)
+
+
+def _read(file: Path) -> dict[str, str]:
+    if not file.exists():
+        return {}
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    return {name: password for name, _, password in (line.partition(" ") for line in lines)}
+
+
+def _in_settings(file: Path) -> dict[str, str]:
+    """The gateway's password, out of the URL of its broker."""
+    if not file.exists():
+        return {}
+    found = _PASSWORD.search(file.read_text(encoding="utf-8"))
+    return {GATEWAY: unquote(found[1])} if found else {}
+
+
+def _password_file(made: Site, passwords: dict[str, str], ledger: Ledger) -> None:
+    """Mosquitto does not start without one. Once it is there it is the gateway's."""
+    path, name = Places(made.directory).password_file, "passwords/passwords"
+    if path.exists():
+        ledger.note(name, "unchanged")
+        return
+    fixed = {user: own_entry(password, None) for user, password in passwords.items()}
+    PasswordFile(path, pid_file=None, fixed=fixed).write(())
+    own(path, _owner(made, 0o640, made.gateway.uid, made.broker.gid))
+    ledger.note(name, "written")

@@ -1,0 +1,104 @@
+"""The certificates of a site: of an authority of its own, for a trial, or copies of the operator's files.
+
+Chain and key stand in one file each, so that a renewal is one step for whoever reads them: Mosquitto refuses everybody
+while it has the new chain and the old key (docs/mosquitto.md).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+
+from gateway.authority import Authority
+from gateway.certificates import CertificateError, client_context, expiry
+from gateway.clock import system_clock
+from gateway.errors import InvalidRequestError
+from gateway.setup.ledger import Owner, own, replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway.setup.ledger import State
+    from gateway.setup.wish import Site
+
+RENEWED_BEFORE_MS: Final = 30 * 86_400_000
+_AUTHORITY: Final = "authority"
+
+
+def of_authority(site: Site, wanted: dict[str, Owner], trusted: dict[str, Owner]) -> dict[str, State]:
+    """Have a certificate of the site's own authority in each of the files ``wanted``, and its own in ``trusted``.
+
+    One that is good for the same names, and for a while yet, stays. Answers what became of each file.
+    """
+    folder = site.directory / _AUTHORITY
+    folder.mkdir(mode=0o700, exist_ok=True)
+    authority = Authority(folder)
+    pem = authority.files.certificate.read_bytes()
+    return {name: _renewed(authority, site, name, owner) for name, owner in wanted.items()} | {
+        name: _copied(site.directory / name, pem, owner) for name, owner in trusted.items()
+    }
+
+
+def of_files(site: Site, wanted: dict[str, Owner], trusted: dict[str, Owner]) -> dict[str, State]:
+    """Have the operator's certificate in each of the files ``wanted``, and its authority, if there is one, in others.
+
+    Raises:
+        CertificateError: the files cannot be used together.
+        InvalidRequestError: the certificate is not made out to a name of the site.
+    """
+    chain, key, *authority = site.files
+    client_context(authority[0] if authority else None, chain, key)
+    held = _names(chain)
+    if missing := [each for each in site.names if not {each, f"*.{each.partition('.')[2]}"} & held]:
+        raise InvalidRequestError(
+            f"{chain} is made out to {', '.join(sorted(held))}, and not to {', '.join(missing)}: devices would refuse "
+            "it. Name one of those with --name."
+        )
+    content = chain.read_bytes().rstrip() + b"\n" + key.read_bytes()
+    files = {name: (content, owner) for name, owner in wanted.items()}
+    files |= {name: (each.read_bytes(), owner) for each in authority for name, owner in trusted.items()}
+    return {name: _copied(site.directory / name, *each) for name, each in files.items()}
+
+
+def _renewed(authority: Authority, site: Site, name: str, owner: Owner) -> State:
+    file = site.directory / name
+    if file.exists() and _is_good(file, authority, site.certified):
+        own(file, owner)
+        return "unchanged"
+    state: State = "updated" if file.exists() else "written"
+    with tempfile.TemporaryDirectory(dir=authority.directory) as folder:
+        pair = authority.server("server", site.certified, Path(folder))
+        replace(file, pair.certificate.read_bytes() + pair.key.read_bytes(), owner)
+    return state
+
+
+def _is_good(file: Path, authority: Authority, names: Iterable[str]) -> bool:
+    try:
+        return (
+            expiry(file) - system_clock() > RENEWED_BEFORE_MS
+            and _names(file) == set(names)
+            and authority.has_signed(x509.load_pem_x509_certificates(file.read_bytes())[0])
+        )
+    except CertificateError:
+        return False
+
+
+def _names(chain: Path) -> set[str]:
+    first = x509.load_pem_x509_certificates(chain.read_bytes())[0]
+    try:
+        names = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))}
+
+
+def _copied(file: Path, content: bytes, owner: Owner) -> State:
+    state: State = "updated" if file.exists() else "written"
+    if file.exists() and file.read_bytes() == content:
+        own(file, owner)
+        return "unchanged"
+    replace(file, content, owner)
+    return state

@@ -1,0 +1,118 @@
+"""Knows which files are still as they were written, so that nothing that somebody changed is overwritten unsaid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from gateway.errors import UnavailableError
+
+NAME: Final = ".broker-init.json"
+State = Literal["written", "unchanged", "updated", "kept", "replaced"]
+"""New; as it was; ours, brought up to date; changed by somebody and left alone; changed, and overwritten by force."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose a file is, and who may do what with it; ``None`` where that is left as it is."""
+
+    mode: int
+    uid: int | None = None
+    gid: int | None = None
+
+
+class Ledger:
+    """What was written into ``directory`` before: a digest by file name, and the options."""
+
+    def __init__(self, directory: Path, *, force: bool) -> None:
+        """Read it.
+
+        Raises:
+            UnavailableError: it is there and cannot be read.
+        """
+        self._file = directory / NAME
+        self._directory = directory
+        self._force = force
+        self.states: dict[str, State] = {}
+        record = self._read()
+        self.options: dict[str, Any] = record.get("options", {})
+        self._digests: dict[str, str] = record.get("files", {})
+
+    def put(self, name: str, content: str, owner: Owner) -> None:
+        """Have this file say ``content``, unless somebody changed it.
+
+        Then what it should say lies beside it as ``NAME.new``, if that is news. With ``force`` it is overwritten, and
+        what was there lies beside it as ``NAME.old``.
+        """
+        file, wanted = self._directory / name, _digest(content)
+        there = _digest(file.read_text(encoding="utf-8")) if file.exists() else None
+        known, self._digests[name] = self._digests.get(name), wanted
+        if there is None:
+            self._write(name, content, owner, "written")
+        elif there == wanted:
+            own(file, owner)
+            self.states[name] = "unchanged"
+        elif there == known:
+            self._write(name, content, owner, "updated")
+        elif self._force:
+            replace(file.with_name(f"{file.name}.old"), file.read_bytes(), owner)
+            self._write(name, content, owner, "replaced")
+        else:
+            self._keep(file, name, content, owner, news=known != wanted)
+
+    def note(self, name: str, state: State) -> None:
+        """Say of a file that was not written by :meth:`put` what became of it."""
+        self.states[name] = state
+
+    def save(self, options: dict[str, Any]) -> None:
+        """Remember all this for the next time."""
+        record = json.dumps({"options": options, "files": self._digests}, indent=1, sort_keys=True)
+        replace(self._file, f"{record}\n".encode(), Owner(0o600))
+
+    def _keep(self, file: Path, name: str, content: str, owner: Owner, *, news: bool) -> None:
+        if news:
+            replace(file.with_name(f"{file.name}.new"), content.encode(), owner)
+        self.states[name] = "kept"
+
+    def _write(self, name: str, content: str, owner: Owner, state: State) -> None:
+        replace(self._directory / name, content.encode(), owner)
+        self.states[name] = state
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise UnavailableError(
+                f"{self._file}, which says what was written here before, cannot be read ({error}). Take it away: then "
+                "every file counts as changed by you."
+            ) from error
+        return record
+
+
+def replace(file: Path, content: bytes, owner: Owner) -> None:
+    """Write a file in one step; nobody sees a half of it, nor anything of it who may not."""
+    draft = file.with_name(f".{file.name}.draft")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
+        target.write(content)
+        target.flush()
+        os.fsync(target.fileno())
+    own(draft, owner)
+    draft.replace(file)
+
+
+def own(path: Path, owner: Owner) -> None:
+    """Give it to its owner. The mode comes second: a change of owner takes set-group bits away."""
+    if owner.uid is not None or owner.gid is not None:
+        os.chown(path, -1 if owner.uid is None else owner.uid, -1 if owner.gid is None else owner.gid)
+    path.chmod(owner.mode)
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()

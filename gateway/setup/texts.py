@@ -1,0 +1,188 @@
+"""What the files of a site say, from the templates of ``broker_config``."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+import broker_config
+from broker_config import local
+from gateway import __version__
+from gateway.addresses import Address
+from gateway.setup.ledger import Owner
+
+if TYPE_CHECKING:
+    from gateway.setup.wish import Site
+
+_LOWEST_FREE_PORT: Final = 1024
+_HOMES: Final = ("/home", "/root", "/run/user")
+_PUBLIC: Final = Owner(0o644)
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of a site: what each process may read, what it may write, and what is neither's."""
+
+    directory: Path
+
+    @property
+    def mosquitto(self) -> Path:
+        """For the broker to read."""
+        return self.directory / "mosquitto"
+
+    @property
+    def passwords(self) -> Path:
+        """For the gateway to write and the broker to read."""
+        return self.directory / "passwords"
+
+    @property
+    def password_file(self) -> Path:
+        """The one file in it."""
+        return self.passwords / "passwords"
+
+    @property
+    def run(self) -> Path:
+        """For the broker to write and the gateway to read: the pid file."""
+        return self.directory / "run"
+
+    @property
+    def persistence(self) -> Path:
+        """The broker's own."""
+        return self.directory / "persistence"
+
+    @property
+    def gateway(self) -> Path:
+        """For the gateway to read."""
+        return self.directory / "gateway"
+
+    @property
+    def data(self) -> Path:
+        """The gateway's own: the registry."""
+        return self.directory / "data"
+
+
+def texts(site: Site, password: str) -> dict[str, tuple[str, Owner]]:
+    """Content and owner of each file, by its path below the directory."""
+    places = Places(site.directory)
+    values = _values(site, places, password)
+    root = 0 if site.privileged else None
+    broker, gateway = (
+        Owner(0o640, root, site.broker.gid if site.privileged else None),
+        Owner(0o640, root, site.gateway.gid if site.privileged else None),
+    )
+    mosquitto = _mosquitto(site, places)
+    return {
+        "mosquitto/mosquitto.conf": (mosquitto["mosquitto.conf"], broker),
+        "mosquitto/acl": (mosquitto["acl"], broker),
+        "gateway/gateway.toml": (broker_config.filled("gateway.toml", values), gateway),
+        **{
+            f"systemd/{name}": (broker_config.filled(name, values), _PUBLIC)
+            for name in ("device-gateway.service", "device-gateway-mosquitto.service")
+        },
+        "compose.yaml": (broker_config.filled("compose.yaml", values), _PUBLIC),
+    }
+
+
+def _mosquitto(site: Site, places: Places) -> dict[str, str]:
+    pair = places.mosquitto / "server.pem"
+    _, found = broker_config.texts(
+        places.mosquitto,
+        port=site.listen.port,
+        host=site.listen.host,
+        prefix=site.prefix,
+        password_file=places.password_file,
+        pid_file=places.run / "mosquitto.pid",
+        persistence_dir=places.persistence,
+        tls=None if site.tls == "none" else broker_config.Tls(pair, pair),
+        user=site.broker.name,
+    )
+    return found
+
+
+def _values(site: Site, places: Places, password: str) -> dict[str, str]:
+    program = local.found() or "/usr/sbin/mosquitto"
+    return {
+        "directory": str(site.directory),
+        "mosquitto_dir": str(places.mosquitto),
+        "passwords_dir": str(places.passwords),
+        "password_file": str(places.password_file),
+        "run_dir": str(places.run),
+        "pid_file": str(places.run / "mosquitto.pid"),
+        "persistence_dir": str(places.persistence),
+        "gateway_dir": str(places.gateway),
+        "data_dir": str(places.data),
+        "authority_dir": f"-{site.directory / 'authority'}",
+        "accounts": str(site.directory / "accounts"),
+        "user": site.gateway.name,
+        "broker_user": site.broker.name,
+        "uid": str(site.gateway.uid),
+        "gid": str(site.gateway.gid),
+        "broker_gid": str(site.broker.gid),
+        "gateway": own_program(),
+        "mosquitto": program,
+        "version": __version__,
+        "prefix": site.prefix,
+        "protect_home": "read-only" if _in_a_home(site.directory, own_program(), program) else "true",
+        "capabilities": _capabilities(site),
+        "broker_capabilities": _broker_capabilities(site),
+        **_addresses(site, places, password),
+    }
+
+
+def _addresses(site: Site, places: Places, password: str) -> dict[str, str]:
+    scheme, host = "mqtt" if site.tls == "none" else "mqtts", site.broker_host
+    at = Address(host, site.listen.port)
+    has_authority = site.tls == "trial" or len(site.files) == 3  # noqa: PLR2004 - chain, key, authority
+    return {
+        "http": str(site.http),
+        "http_tls": _http_tls(site, places),
+        "broker_url": f"{scheme}://gateway:{quote(password, safe='')}@{at}",
+        "broker_ca": f'broker_ca_file = "{places.gateway / "broker-ca.pem"}"' if has_authority else "",
+        "advertise": str(Address(site.names[0], site.listen.port)),
+    }
+
+
+def _http_tls(site: Site, places: Places) -> str:
+    if site.http_tls:
+        pair = places.gateway / "server.pem"
+        return f'http_cert_file = "{pair}"\nhttp_key_file = "{pair}"'
+    if site.http.is_loopback:
+        return "# Only this machine reaches it. Beyond that it needs http_cert_file and http_key_file (docs/tls.md)."
+    return (
+        "# Keys and device tokens can be read on the way: somebody said that this network may see them.\n"
+        "insecure_listen = true"
+    )
+
+
+def _capabilities(site: Site) -> str:
+    """What the gateway needs to signal the broker: nothing where that runs as the same user."""
+    if site.gateway.uid == site.broker.uid:
+        return "CapabilityBoundingSet="
+    return (
+        "# To tell Mosquitto, which runs as another user, that the password file has changed (SIGHUP). It is the one\n"
+        "# thing it may do beyond its own, and the price for a registry that a broken broker cannot read.\n"
+        "AmbientCapabilities=CAP_KILL\nCapabilityBoundingSet=CAP_KILL"
+    )
+
+
+def _broker_capabilities(site: Site) -> str:
+    if site.listen.port < _LOWEST_FREE_PORT:
+        return "AmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE"
+    return "CapabilityBoundingSet="
+
+
+def own_program() -> str:
+    """How this program is called again by systemd, which knows no virtual environment."""
+    called = Path(sys.argv[0]).absolute()
+    if called.name == "__main__.py" or not called.exists():
+        found = shutil.which("gateway")
+        return found or f"{sys.executable} -m gateway"
+    return str(called)
+
+
+def _in_a_home(directory: Path, *programs: str) -> bool:
+    return any(str(each).startswith(_HOMES) for each in (directory, *programs))

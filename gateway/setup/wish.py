@@ -1,0 +1,228 @@
+"""What was asked of ``gateway broker init``: checked, complete, and remembered for the next time."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.addresses import Address
+from gateway.errors import InvalidRequestError
+from gateway.settings_types import TopicPrefix
+
+Tls = Literal["trial", "files", "none"]
+TLS_PORT: Final = 8883
+PLAIN_PORT: Final = 1883
+GATEWAY_USER: Final = "device-gateway"
+BROKER_USER: Final = "mosquitto"
+LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The options, as they were given or as they were the last time; ``None`` and empty: the default."""
+
+    host: str | None = None
+    port: int | None = None
+    names: tuple[str, ...] = ()
+    prefix: str | None = None
+    http: str | None = None
+    tls: Tls | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    ca_file: str | None = None
+    user: str | None = None
+    broker_user: str | None = None
+    insecure_listen: bool | None = None
+
+    def over(self, earlier: Wish) -> Wish:
+        """These options, and those of an earlier time where nothing is said now.
+
+        Raises:
+            InvalidRequestError: they contradict each other.
+        """
+        given = self.to_json()
+        if self.cert_file or self.key_file or self.ca_file:
+            if self.tls not in (None, "files"):
+                raise InvalidRequestError(f"A certificate was given, and tls is {self.tls}: leave one of them out.")
+            given["tls"] = "files"
+        elif self.tls in ("trial", "none"):
+            earlier = replace(earlier, cert_file=None, key_file=None, ca_file=None)
+        return replace(earlier, **given)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the record of what was written."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, ())}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """From that record; what this version does not know is left out."""
+        known = {each.name for each in fields(cls)}
+        return cls(
+            **{
+                name: value
+                for name, value in {**document, "names": tuple(document.get("names", ()))}.items()
+                if name in known
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user of this system, by name and numbers."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is to be written for: every value there, and good."""
+
+    directory: Path
+    listen: Address
+    names: tuple[str, ...]
+    prefix: str
+    http: Address
+    tls: Tls
+    files: tuple[Path, ...]
+    """With ``tls`` files: chain, key, and the authority if one was named."""
+    gateway: Account
+    broker: Account
+    insecure: bool
+    privileged: bool = field(default_factory=lambda: os.geteuid() == 0)
+
+    @property
+    def http_tls(self) -> bool:
+        """Whether the API needs a certificate: as soon as others reach it."""
+        return self.tls != "none" and not self.http.is_loopback
+
+    @property
+    def broker_host(self) -> str:
+        """By which name the gateway goes to the broker: one that its certificate has."""
+        if self.tls == "files":
+            return self.names[0]
+        return "localhost" if self.listen.is_wildcard or self.listen.host == "localhost" else self.listen.host
+
+    @property
+    def certified(self) -> tuple[str, ...]:
+        """What a certificate of our own is made out to."""
+        own = () if self.listen.is_wildcard else (self.listen.host,)
+        return tuple(dict.fromkeys((*self.names, *own, *LOCAL_NAMES)))
+
+
+def site(directory: Path, wish: Wish) -> Site:
+    """Complete and check.
+
+    Raises:
+        InvalidRequestError: something would not work, or would not be safe; the message says what to do.
+    """
+    tls: Tls = wish.tls or "trial"
+    host = wish.host or "127.0.0.1"
+    port = wish.port or (PLAIN_PORT if tls == "none" else TLS_PORT)
+    listen, http = _address("host", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), _http(wish)
+    root = os.geteuid() == 0
+    here = pwd.getpwuid(os.geteuid()).pw_name
+    made = Site(
+        directory=_directory(directory),
+        listen=listen,
+        names=_names(wish.names) or _default_names(listen),
+        prefix=_prefix(wish.prefix or ""),
+        http=http,
+        tls=tls,
+        files=_files(tls, wish),
+        gateway=_account("user", wish.user or (GATEWAY_USER if root else here)),
+        broker=_account("broker_user", wish.broker_user or (BROKER_USER if root else here)),
+        insecure=bool(wish.insecure_listen),
+    )
+    _refuse_open_listeners(made)
+    _refuse_other_users(made)
+    return made
+
+
+def _default_names(listen: Address) -> tuple[str, ...]:
+    return ("localhost",) if listen.is_loopback else (socket.gethostname(),)
+
+
+def _http(wish: Wish) -> Address:
+    return _address("http", wish.http or "127.0.0.1:8080")
+
+
+def _address(option: str, text: str) -> Address:
+    try:
+        address = Address.parse(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"{option}: {text!r} {error}") from None
+    if address.port == 0:
+        raise InvalidRequestError(f"{option}: the port should be 1 to 65535, since others have to know it.")
+    return address
+
+
+def _directory(directory: Path) -> Path:
+    """Its path stands in files of four kinds, each with characters of its own that mean something."""
+    path = directory.absolute()
+    if not all(each.isascii() and (each.isalnum() or each in "/._-") for each in str(path)):
+        raise InvalidRequestError(f"{path}: should have only letters, digits and . _ - in its path.")
+    return path
+
+
+def _prefix(text: str) -> str:
+    try:
+        return TypeAdapter[str](TopicPrefix).validate_python(text)
+    except ValidationError as error:
+        raise InvalidRequestError(f"prefix: {text!r} {error.errors()[0]['ctx']['error']}") from None
+
+
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """They get into addresses that devices are told, and into certificates."""
+    for each in names:
+        try:
+            address = Address.parse(f"[{each}]:1" if ":" in each else f"{each}:1")
+        except ValueError:
+            address = None
+        if address is None or address.is_wildcard:
+            raise InvalidRequestError(f"name: {each!r} should be a host name or an IP address by which devices come.")
+    return names
+
+
+def _files(tls: Tls, wish: Wish) -> tuple[Path, ...]:
+    if tls != "files":
+        return ()
+    if not (wish.cert_file and wish.key_file):
+        raise InvalidRequestError("tls: files needs both cert_file and key_file.")
+    if not wish.names:
+        raise InvalidRequestError("names: say by which name of that certificate the broker is reached (--name).")
+    given = (wish.cert_file, wish.key_file, wish.ca_file)
+    return tuple(Path(each).absolute() for each in given if each)
+
+
+def _account(option: str, name: str) -> Account:
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise InvalidRequestError(
+            f"{option}: there is no user {name} on this machine. Make it (useradd --system --no-create-home --shell "
+            f"/usr/sbin/nologin {name}; the package mosquitto brings the user {BROKER_USER}), or name another one."
+        ) from None
+    return Account(name, found.pw_uid, found.pw_gid)
+
+
+def _refuse_open_listeners(made: Site) -> None:
+    reached = [name for name, each in (("host", made.listen), ("http", made.http)) if not each.is_loopback]
+    if made.tls == "none" and reached and not made.insecure:
+        raise InvalidRequestError(
+            f"{' and '.join(reached)}: other machines would reach it without TLS, and keys and device tokens could be "
+            "read on the way. Leave out '--tls none', or say --insecure-listen if that network may see them."
+        )
+
+
+def _refuse_other_users(made: Site) -> None:
+    others = [each.name for each in (made.gateway, made.broker) if each.uid != os.geteuid()]
+    if others and not made.privileged:
+        raise InvalidRequestError(f"Only root can make files for {' and '.join(others)}: run this as root.")

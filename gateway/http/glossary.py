@@ -14,9 +14,9 @@ Every error has the shape of `ErrorAnswer`; its `message` says what to do. Bodie
 and query parameters are refused, except in heartbeats, which firmware may extend. An integer is written without a \
 fraction (`300`, not `300.0`). Times are RFC 3339 in UTC.
 
-`/docs` serves a page to try all of this. HEAD is answered like GET, OPTIONS with the methods of a path, another \
-method with 405 `method_not_allowed` and the header `Allow`, a path that is not here with 404 `not_found` (beneath \
-`/v1` only to callers with a credential), more than 32 KiB of path and headers with 431.
+`/` serves a page that shows the fleet, `/docs` one to try all of this. HEAD is answered like GET, OPTIONS with the \
+methods of a path, another method with 405 `method_not_allowed` and the header `Allow`, a path that is not here with \
+404 `not_found` (beneath `/v1` only to callers with a credential), more than 32 KiB of path and headers with 431.
 
 Every answer carries `X-Request-Id`: name it when you report something. Send a POST that has to be repeated safely \
 with an `Idempotency-Key`. Wait as long as `Retry-After` says after a 429 or a 503.

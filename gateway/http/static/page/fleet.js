@@ -86,6 +86,7 @@ export class FleetView {
     this.table.tell(data);
     this.node.classList.remove("loading");
     this.scroller.hidden = !data.length;
+    this.filters.node.hidden = this.range.hidden = !stats.total_count;
     const offset = Number(this.#query.offset ?? 0);
     say(this.range, data.length ? this.#rangeOf(stats, offset, data.length, more) : "");
     link(this.newer, offset > 0 && { ...this.#query, offset: Math.max(0, offset - PAGE) || null });

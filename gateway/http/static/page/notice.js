@@ -3,6 +3,9 @@
 import { ApiError } from "./api.js";
 import { el, say } from "./dom.js";
 
+/** By the sign-in, and by the word across the page. */
+const SAID_ELSEWHERE = ["unauthorized", "unreachable"];
+
 export function notice() {
   return el("p", { class: "error notice", role: "alert", hidden: true });
 }
@@ -10,6 +13,6 @@ export function notice() {
 /** Tell of this error, or with null that all is well. What is no refusal of the gateway is a fault of the page: raised. */
 export function tell(node, error) {
   if (error != null && !(error instanceof ApiError)) throw error;
-  node.hidden = error == null || error.status === 401; // then the sign-in says so
+  node.hidden = error == null || SAID_ELSEWHERE.includes(error.code);
   say(node, error?.message ?? "");
 }

@@ -1,0 +1,130 @@
+"""The pictures in the documents: ``make screenshots`` takes them anew, of a fleet that is the same each time.
+
+``python screenshots.py FOLDER [NAME…]`` takes those with these names, or all.
+"""
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from http_support import Api, Json, serving
+from page_fleet import fill, live_through, vitals
+from support.page import DESKTOP, PHONE, Visitor, signed_in
+
+MANY = 10_000
+SHOTS: dict[str, "Shot"] = {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is photographed: a browser, signed in, and what lies behind it."""
+
+    api: Api
+    visitor: Visitor
+    device: Json | None
+
+
+Pose = Callable[[Stage], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture: of how many devices, on which screen, and how to get there."""
+
+    devices: int
+    pose: Pose
+    screen: tuple[int, int] = DESKTOP
+    dark: bool = False
+
+
+def shot(name: str, devices: int, *, screen: tuple[int, int] = DESKTOP, dark: bool = False) -> Callable[[Pose], Pose]:
+    """Decorator: this is how to get to that picture."""
+
+    def keep(pose: Pose) -> Pose:
+        SHOTS[name] = Shot(devices, pose, screen, dark)
+        return pose
+
+    return keep
+
+
+@shot("fleet", MANY)
+@shot("fleet-phone-dark", 3, screen=PHONE, dark=True)
+async def the_fleet(stage: Stage) -> None:
+    """Everything, with a few resets that wait."""
+    await stage.visitor.sees("BP-010417", ".devices")
+
+
+@shot("empty", 0)
+async def no_devices(stage: Stage) -> None:
+    """What somebody sees who has just begun."""
+    await stage.visitor.sees("No devices yet", ".empty")
+
+
+@shot("device", 3)
+@shot("device-phone-dark", 3, screen=PHONE, dark=True)
+async def a_device(stage: Stage) -> None:
+    """One with a history, and a reset under way."""
+    assert stage.device
+    await stage.api.reset(stage.device["id"])
+    await stage.visitor.opens(stage.device)
+    await stage.visitor.sees("Waiting for the device", ".reset")
+    await stage.visitor.tab.until("document.querySelector('.chart .line')?.getAttribute('d').length > 500")
+
+
+@shot("reset-phone", 3, screen=PHONE)
+async def the_question(stage: Stage) -> None:
+    """What is asked before a reset."""
+    assert stage.device
+    await stage.visitor.opens(stage.device)
+    await stage.visitor.press_button("Reset")
+    await stage.visitor.sees("Yes, wipe", "dialog")
+
+
+async def take(name: str, folder: Path) -> None:
+    """One picture, of a gateway and in a browser of its own."""
+    taken = SHOTS[name]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        async with photographed(taken, Path(place)) as stage:
+            await stage.visitor.tab.screen(*taken.screen, dark=taken.dark)
+            await taken.pose(stage)
+            await stage.visitor.tab.picture(folder / f"{name}.png")
+
+
+@asynccontextmanager
+async def photographed(taken: Shot, place: Path) -> AsyncIterator[Stage]:
+    """A gateway with these devices, the last of which has lived for a week, and a browser at its page."""
+    async with serving(place / "data", project="Hospital North") as api:
+        await api.store.write(lambda tx: fill(tx, api.project_id, max(0, taken.devices - 1)))
+        device = await _with_history(api) if taken.devices else None
+        async with signed_in(api.url, api.key, place / "profile") as visitor:
+            yield Stage(api, visitor, device)
+
+
+async def _with_history(api: Api) -> Json:
+    bound = await api.bound("BP-010417", end_user_id="eu_4711")
+    await api.back_end.patch(f"/v1/devices/{bound['id']}", json={"name": "Ward 3, bed 2"})
+    await api.store.write(lambda tx: live_through(tx, bound["id"], days=7))
+    device = api.as_(bound["device_token"])
+    for command in ("start_recording", "reboot"):
+        asked = (await api.back_end.post(f"/v1/devices/{bound['id']}/commands", json={"type": command})).json()
+        for status in ("delivered", "executed"):
+            await device.post(f"/v1/devices/me/commands/{asked['id']}/ack", json={"status": status})
+    told = {**vitals(api.clock()), "device_state": "recording", "connection_type": ["wifi"]}
+    await device.post("/v1/devices/me/heartbeat", json=told)
+    return bound
+
+
+async def main() -> None:
+    """Take what is asked for."""
+    folder, *names = sys.argv[1:]
+    for name in names or SHOTS:
+        await take(name, Path(folder))
+        print(name)  # noqa: T201 - for the person who asked for it
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -10,21 +10,23 @@ from pathlib import Path
 import pytest
 from e2e_program import Outcome, Program, clean_environment, run, started
 from support.ports import free_port
+from support.snippets import ROOT, run_by
 
-PAGE = Path(__file__).parents[2] / "docs" / "tls.md"
+BLOCKS = run_by("tls", ROOT / "docs" / "tls.md")
 
 
 @pytest.fixture
 def blocks() -> list[str]:
     """Its shell blocks, in order."""
     http, mqtt = free_port(), free_port()
-    text = (
-        PAGE.read_text(encoding="utf-8")
-        .replace("gateway.lan", "localhost")
-        .replace("8443", str(http))
-        .replace("8883", str(mqtt))
-    )
-    return re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    places = {"gateway.lan": "localhost", "8443": str(http), "8883": str(mqtt)}
+    return [_replaced(block.code, places) for block in BLOCKS]
+
+
+def _replaced(code: str, places: dict[str, str]) -> str:
+    for name, here in places.items():
+        code = code.replace(name, here)
+    return code
 
 
 def _environment() -> dict[str, str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DEVICE_TOKEN: Final = "dtok_"  # noqa: S105 - a prefix, not a password
 WEBHOOK_SECRET: Final = "whsec_"  # noqa: S105 - a prefix, not a password
 BROKER_SECRET: Final = "bsec_"  # noqa: S105 - a prefix, not a password
+BROKER_PASSWORD: Final = "mqttpw_"  # noqa: S105 - a prefix, not a password
 SCOPES: Final = ("devices:read", "devices:write", "webhooks:read", "webhooks:write")
 HINT_LENGTH: Final = 12
 

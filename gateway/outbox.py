@@ -41,6 +41,10 @@ class Bells:
     def compare(self) -> None:
         """Somebody asks that the broker be compared with the registry: what it retains, and who may connect."""
         self.comparison.set()
+        self.access_changed()
+
+    def access_changed(self) -> None:
+        """Who may connect there is to be compared."""
         self.access.set()
         self._work[sql.CREDENTIAL].set()
 

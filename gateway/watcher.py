@@ -1,8 +1,8 @@
 """Notices what other processes have committed: the command line writes to the same registry (``gateway devices …``).
 
 The store rings the bells after its own commits. Those of others show in the highest numbers that outbox and events
-ever gave, and a wish for a comparison with the broker (``gateway doctor --fix``) in the facts that the gateway
-keeps about itself: three look-ups, a few times a second.
+ever gave; a wish for a comparison with the broker (``gateway doctor --fix``) and changes of accounts there show in the
+facts that the gateway keeps about itself: a few look-ups, a few times a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import structlog
 
 from gateway.errors import StoreError
 from gateway.outbox import EVERY, Bells
-from gateway.store import Store, Tx, View, keys
+from gateway.store import Store, Tx, View, accounts, keys
 
 log = structlog.get_logger()
 
@@ -48,12 +48,14 @@ class Watcher:
             self._bells.recorded()
         if before and self._seen.get(COMPARISON) != before.get(COMPARISON):
             self._bells.compare()
+        if before and self._seen.get(accounts.CHANGES) != before.get(accounts.CHANGES):
+            self._bells.access_changed()
 
 
 def _numbers(view: View) -> dict[str, int]:
     rows = view.all("SELECT name, seq FROM sqlite_sequence WHERE name IN ('outbox', 'events')")
     asked = int(keys.meta(view, COMPARISON) or 0)
-    return {COMPARISON: asked} | {row["name"]: row["seq"] for row in rows}
+    return {COMPARISON: asked, accounts.CHANGES: accounts.changes(view)} | {row["name"]: row["seq"] for row in rows}
 
 
 def ask_for_comparison(tx: Tx) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BODY = "0123456789abcdefghijABCDEFGHIJ_-"
-PREFIXES = ("dtok_", "sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_")
+PREFIXES = ("dtok_", "sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_", "mqttpw_")
 JWT = "eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJnIn0.c2lnbmF0dXJl"
 
 

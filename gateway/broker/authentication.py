@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from gateway import lifecycle
+from gateway import ids, lifecycle
 from gateway.broker.access import Role
 from gateway.broker.embedded import Authenticate, Identity
 from gateway.broker.standing import Accounts
 from gateway.store import Store, tokens
+from gateway.store import accounts as sql
 
 
 def authenticator(store: Store, accounts: Accounts) -> Authenticate:
-    """Knows devices by their tokens, and these accounts by their passwords; nobody else."""
+    """Knows devices by their tokens, these accounts and the registry's integrators by their passwords; nobody else."""
 
     async def authenticate(client_id: str, username: str | None, password: str | None) -> Identity | None:
         if not username or not password:
@@ -18,6 +19,9 @@ def authenticator(store: Store, accounts: Accounts) -> Authenticate:
         if username in accounts:
             account = accounts[username]
             return Identity(account.role, username, None) if account.opens_with(password) else None
+        if not username.startswith(ids.DEVICE):
+            known = await store.read(lambda view: sql.opened_by(view, username, password))
+            return None if known is None else Identity(Role.INTEGRATOR, username, known["created_at"])
         token = await store.read(lambda view: tokens.by_secret(view, password))
         if token is None or token["state"] == "revoked" or not username == client_id == token["device_id"]:
             return None

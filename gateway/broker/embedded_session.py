@@ -24,7 +24,10 @@ _UNREAD_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Identity:
-    """Who connected, and with which token (its row in the registry; None for accounts without one)."""
+    """Who connected, and with which token: its row in the registry, of an integrator when its password was made.
+
+    None for accounts without one.
+    """
 
     role: Role
     username: str

@@ -7,11 +7,12 @@ A revoked token opens nothing from the commit on: the broker refuses it, and a l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 import structlog
 
+from gateway.broker.access import Role
 from gateway.broker.accounts import kept_entries
 from gateway.broker.embedded import EmbeddedBroker
 from gateway.broker.mosquitto import PasswordFile
@@ -19,7 +20,7 @@ from gateway.broker.sentinel import Sentinel
 from gateway.errors import GatewayError, UnavailableError
 from gateway.mqtt.probe import ProbeError, Target
 from gateway.outbox import Bells
-from gateway.store import Row, Store, View, tokens
+from gateway.store import Row, Store, View, accounts, tokens
 from gateway.store import outbox as sql
 
 log = structlog.get_logger()
@@ -61,13 +62,29 @@ class EmbeddedAccess:
         self._store = store
 
     async def sync(self, devices: Sequence[Row]) -> None:
-        """Cut each device whose session was not opened with a token that is good now, and drop what waits for it."""
+        """Cut each device whose session was not opened with a token that is good now, and drop what waits for it.
+
+        Integrators are looked at when all are.
+        """
+        if not devices:
+            await self._cut_integrators()
         for device in devices:
             pk = device["device_pk"]
             good = await self._store.read(lambda view, pk=pk: {row["id"] for row in tokens.live(view, pk)})  # type: ignore[misc]
             session = self._broker.sessions().get(device["device_id"])
             if session is None or session.token_id not in good:
                 await self._broker.cut(device["device_id"])
+
+    async def _cut_integrators(self) -> None:
+        good = {
+            (row["name"], row["created_at"])
+            for row in await self._store.read(accounts.everyone)
+            if not row["revoked_at"]
+        }
+        for key, identity in self._broker.sessions().items():
+            made = identity.token_id
+            if identity.role is Role.INTEGRATOR and made is not None and (identity.username, made) not in good:
+                await self._broker.cut(key)
 
 
 class MosquittoAccess:
@@ -93,8 +110,9 @@ class MosquittoAccess:
             PasswordFileError: it cannot be written.
         """
         entries = await self._store.read(tokens.broker_entries)
+        ours = {row["name"]: row for row in await self._store.read(accounts.everyone)}
         own = self._own | (self._sentinel.account() if self._sentinel else {})
-        await asyncio.to_thread(self._write, entries, own)
+        await asyncio.to_thread(self._write, entries, own, ours)
 
     async def sync(self, devices: Sequence[Row]) -> None:  # noqa: ARG002 - the file says it for all
         """Write the file from the registry, and return when the broker goes by it."""
@@ -106,8 +124,10 @@ class MosquittoAccess:
         except ProbeError as error:
             raise UnavailableError(f"Mosquitto has not taken up the password file yet: {error}") from error
 
-    def _write(self, entries: list[tuple[str, str]], own: dict[str, str]) -> None:
-        self._file.fixed = kept_entries(self._file.path) | own
+    def _write(self, entries: list[tuple[str, str]], own: dict[str, str], ours: Mapping[str, Row]) -> None:
+        kept = {name: entry for name, entry in kept_entries(self._file.path).items() if name not in ours}
+        good = {name: row["broker_entry"] for name, row in ours.items() if row["revoked_at"] is None}
+        self._file.fixed = kept | good | own
         self._file.write(entries)
 
 
@@ -161,10 +181,17 @@ class Keeper:
             return repr(error)
         return None
 
+    async def _compare(self) -> None:
+        self._bells.access.clear()  # before it is looked: what changes meanwhile is looked at again
+        try:
+            await self.access.sync([])
+        except BaseException:
+            self._bells.access.set()
+            raise
+
     async def _work(self) -> None:
         if self._bells.access.is_set():
-            await self.access.sync([])
-            self._bells.access.clear()
+            await self._compare()
         while rows := await self._store.read(_due):
             await self.access.sync(rows)
             await self._store.write(lambda tx, rows=rows: sql.done(tx, [row["seq"] for row in rows]))  # type: ignore[misc]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from gateway import __version__
+from gateway.cli.accounts import accounts_group
 from gateway.cli.backup import backup, restore
 from gateway.cli.broker import broker_group
 from gateway.cli.commands import commands_group
@@ -77,6 +78,7 @@ for command in (
     serve,
     projects_group,
     keys_group,
+    accounts_group,
     signing_keys_group,
     devices_group,
     commands_group,

@@ -1,0 +1,149 @@
+"""``gateway accounts``: who may read along at the broker, in the data directory itself.
+
+A gateway that runs notices what is done here within a quarter of a second and lets in or cuts accordingly.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from gateway.cli import output
+from gateway.cli.keys import on_registry
+from gateway.cli.options import SettingsCommand, with_settings
+from gateway.first_start import first_start
+from gateway.store import Row, Tx, View, accounts, open_database
+from gateway.store.backup import require_registry
+from gateway.store.devices import moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.settings import Loaded, Settings
+
+DEFAULT: Final = "integrator"
+GROUP_EPILOG: Final = """\b
+Examples:
+  gateway accounts create
+  gateway accounts create integrator_dashboard
+  gateway accounts revoke integrator_dashboard
+"""
+CREATE_EPILOG: Final = """\b
+Examples:
+  gateway accounts create
+  PASSWORD=$(gateway accounts create integrator_dashboard --json | jq -r .password)
+
+The password is shown this once; the registry keeps only hashes of it.
+"""
+
+
+@click.group(name="accounts", epilog=GROUP_EPILOG)
+def accounts_group() -> None:
+    """Let integrators read along at the broker.
+
+    An account reads the state of every device, all events and the gateway's own status, of
+    all projects. It writes nothing. Give each program an account of its own: Mosquitto lets
+    each in once at a time.
+    """
+
+
+@accounts_group.command(cls=SettingsCommand, name="create", epilog=CREATE_EPILOG)
+@click.argument("name", default=DEFAULT)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+@with_settings("data_dir", "broker", "topic_prefix", "mosquitto_password_file")
+def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
+    """Make an account and show its password once.
+
+    NAME is 'integrator' if it is left out, or begins with 'integrator_'.
+    """
+    first_start(loaded.settings)
+    _make(loaded, name, accounts.create, as_json=as_json)
+    _note_broker(loaded.settings, name)
+
+
+@accounts_group.command(cls=SettingsCommand, name="list", epilog="\b\nExample:\n  gateway accounts list --json")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+@with_settings("data_dir")
+def list_accounts(loaded: Loaded, *, as_json: bool) -> None:
+    """List the accounts, those that were revoked too."""
+    require_registry(loaded.settings.data_dir)
+    with closing(open_database(loaded.settings.data_dir)) as connection:
+        rows = [_facts(row) for row in accounts.everyone(View(connection))]
+    if as_json:
+        output.as_json(rows)
+    else:
+        output.table(("NAME", "PASSWORD MADE", "REVOKED"), (list(each.values()) for each in rows))
+
+
+@accounts_group.command(
+    cls=SettingsCommand, name="rotate", epilog="\b\nExample:\n  gateway accounts rotate integrator_dashboard"
+)
+@click.argument("name", default=DEFAULT)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+@with_settings("data_dir")
+def rotate(loaded: Loaded, *, name: str, as_json: bool) -> None:
+    """Give an account another password.
+
+    It is shown this once. The old one is refused at once, and who is connected with it is cut.
+    """
+    _make(loaded, name, accounts.rotate, as_json=as_json)
+
+
+@accounts_group.command(
+    cls=SettingsCommand, name="revoke", epilog="\b\nExample:\n  gateway accounts revoke integrator_dashboard --yes"
+)
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+@with_settings("data_dir")
+def revoke(loaded: Loaded, *, name: str, yes: bool, as_json: bool) -> None:
+    """Refuse an account from now on; who is connected with it is cut."""
+    data_dir = loaded.settings.data_dir
+    on_registry(data_dir, lambda tx: accounts.require(tx, name))
+    output.confirm(f"The account '{name}' will be refused at once.", yes=yes)
+    facts = _facts(on_registry(data_dir, lambda tx: accounts.revoke(tx, name)))
+    if as_json:
+        output.as_json(facts)
+    else:
+        output.details(facts)
+
+
+def _make(loaded: Loaded, name: str, verb: Callable[[Tx, str], str], *, as_json: bool) -> None:
+    def write(tx: Tx) -> tuple[Row, str]:
+        password = verb(tx, name)
+        return accounts.require(tx, name), password
+
+    row, password = on_registry(loaded.settings.data_dir, write)
+    if as_json:
+        output.as_json({**_facts(row), "password": password})
+        return
+    click.echo(password)
+    output.note(f"This is the password of '{name}'. Keep it now: it is not shown again.")
+
+
+def _note_broker(settings: Settings, name: str) -> None:
+    """Say what the gateway cannot do at a broker that is not its own."""
+    if settings.embedded:
+        return
+    if settings.mosquitto_password_file is None:
+        output.note("The gateway writes no accounts at your broker: make it there, with these rights.")
+    if settings.mosquitto_password_file is None or name != DEFAULT:
+        prefix = settings.topic_prefix
+        output.note(
+            f"Mosquitto's ACL file needs, before its 'pattern' lines (then send it SIGHUP):\n\n"
+            f"user {name}\n"
+            f"topic read {prefix}devices/+/state\n"
+            f"topic read {prefix}devices/+/events/#\n"
+            f"topic read {prefix}gateways/#\n"
+            f"topic deny {prefix}devices/{name}/#\n"
+        )
+
+
+def _facts(row: Row) -> dict[str, Any]:
+    return {
+        "name": row["name"],
+        "created_at": moment(row["created_at"]),
+        "revoked_at": moment(row["revoked_at"]),
+    }

@@ -1,0 +1,117 @@
+"""SQL of accounts at the broker that are no devices: integrators, who read and write nothing (contract, section 3).
+
+A password has 200 random bits, like every secret here: one SHA-256 of it is kept, and the salted SHA-512 that
+Mosquitto's password file holds. One that is revoked is kept, so that it is also taken out of that file.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from gateway.credentials import BROKER_PASSWORD, broker_entry, hash_secret, mint, same_hash
+from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
+from gateway.store.keys import meta, set_meta
+
+if TYPE_CHECKING:
+    from gateway.store.database import Row, Tx, View
+
+CHANGES: Final = "accounts_changed"
+"""A fact that counts the changes: a gateway that runs notices by it what the command line has done."""
+_NAME: Final = re.compile(r"integrator(_[a-z0-9_]{1,40})?")
+_SALT_BYTES: Final = 12
+
+
+def create(tx: Tx, name: str) -> str:
+    """A new account; its password, which is shown this once.
+
+    Raises:
+        InvalidRequestError: not a name that integrators have.
+        ConflictError: ``resource_already_exists``.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidRequestError(
+            f"'{name}' should be integrator, or integrator_ and then a-z, 0-9 and _: by its name the broker knows what "
+            "it may do.",
+            details={"field": "name"},
+        )
+    known = find(tx, name)
+    if known is not None and known["revoked_at"] is None:
+        raise ConflictError(
+            "resource_already_exists",
+            f"There is an account '{name}' already. Give it a new password with 'gateway accounts rotate {name}'.",
+        )
+    return _give_password(tx, name)
+
+
+def rotate(tx: Tx, name: str) -> str:
+    """Another password for the account, shown this once; the old one is refused at once.
+
+    Raises:
+        NotFoundError: there is no such account, or it was revoked.
+    """
+    require(tx, name)
+    return _give_password(tx, name)
+
+
+def revoke(tx: Tx, name: str) -> Row:
+    """Refuse the account from now on.
+
+    Raises:
+        NotFoundError: there is no such account, or it was revoked.
+    """
+    require(tx, name)
+    tx.run("UPDATE broker_accounts SET revoked_at = ? WHERE name = ?", tx.now, name)
+    _changed(tx)
+    row = find(tx, name)
+    assert row is not None
+    return row
+
+
+def _give_password(tx: Tx, name: str) -> str:
+    password = mint(BROKER_PASSWORD, tx.entropy)
+    tx.run(
+        """INSERT OR REPLACE INTO broker_accounts (name, hash, broker_entry, created_at) VALUES (?, ?, ?, ?)""",
+        *(name, hash_secret(password), broker_entry(password, tx.entropy(_SALT_BYTES)), tx.now),
+    )
+    _changed(tx)
+    return password
+
+
+def _changed(tx: Tx) -> None:
+    set_meta(tx, CHANGES, str(changes(tx) + 1))
+
+
+def changes(view: View) -> int:
+    """How often accounts were changed."""
+    return int(meta(view, CHANGES) or 0)
+
+
+def require(view: View, name: str) -> Row:
+    """The account of this name, which is good.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    row = find(view, name)
+    if row is None or row["revoked_at"] is not None:
+        raise NotFoundError(f"There is no account '{name}'. 'gateway accounts list' shows those there are.")
+    return row
+
+
+def find(view: View, name: str) -> Row | None:
+    """The account of this name, revoked or not."""
+    return view.one("SELECT * FROM broker_accounts WHERE name = ?", name)
+
+
+def everyone(view: View) -> list[Row]:
+    """Every account, revoked ones too, by name."""
+    return view.all("SELECT * FROM broker_accounts ORDER BY name")
+
+
+def opened_by(view: View, name: str, password: str) -> Row | None:
+    """The account, if this is its password and it is good."""
+    row = find(view, name)
+    if row is None or row["revoked_at"] is not None or not same_hash(row["hash"], hash_secret(password)):
+        return None
+    return row

@@ -1,0 +1,170 @@
+"""Integrators at real brokers: let in with their own password, they read the fleet and write nothing."""
+
+import json
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from mqtt_brokers import External
+from mqtt_support import Site, beat, on_every_broker, site
+from support import wire
+from support.wait import eventually
+
+from gateway.mqtt.census import Mark
+from gateway.mqtt.connection import Outlet
+from gateway.outbound.feed import Feed
+from gateway.outbound.shown import Shown
+from gateway.outbound.states import StateLeaf
+from gateway.store import accounts
+from gateway.watcher import Watcher
+
+NAME = "integrator"
+REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
+
+
+def states(place: Site, mark: Mark) -> Outlet:
+    """States, at a pace for tests."""
+    return Shown(place.store, StateLeaf(place.topics), mark, tick_seconds=0.05)
+
+
+def events(place: Site, _: Mark) -> Outlet:
+    """Events."""
+    return Feed(place.store, place.topics, place.bells)
+
+
+class Accounts:
+    """The command line beside the gateway, and the gateway that looks for what it did."""
+
+    def __init__(self, place: Site) -> None:
+        self.place = place
+        self._watcher = Watcher(place.store, place.bells)
+
+    async def make(self) -> str:
+        """Make the account; its password."""
+        await self._watcher.look()
+        password = await self.place.store.write(lambda tx: accounts.create(tx, NAME))
+        await self._watcher.look()
+        return password
+
+    async def rotate(self) -> str:
+        """Another password."""
+        password = await self.place.store.write(lambda tx: accounts.rotate(tx, NAME))
+        await self._watcher.look()
+        return password
+
+    async def revoke(self) -> None:
+        """Refuse it."""
+        await self.place.store.write(lambda tx: accounts.revoke(tx, NAME))
+        await self._watcher.look()
+
+    async def answer(self, password: str) -> int:
+        """What the broker says to it."""
+        async with wire.Wire.open("127.0.0.1", self.place.broker.port) as client:
+            return await client.connect(NAME, NAME, password)
+
+    async def refuses(self, password: str) -> bool:
+        """Whether the broker does."""
+        return await self.answer(password) in REFUSED
+
+
+async def let_in(place: Site, stack: AsyncExitStack, password: str) -> wire.Wire:
+    """Connect, as soon as the broker knows the password."""
+
+    async def knock() -> wire.Wire | None:
+        client = await stack.enter_async_context(wire.Wire.open("127.0.0.1", place.broker.port))
+        return client if await client.connect(NAME, NAME, password) == wire.ACCEPTED else None
+
+    client = await eventually(knock, "the integrator was let in")
+    assert client
+    return client
+
+
+@on_every_broker
+async def test_an_integrator_reads_the_fleet_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    """State, events, the gateway's own status; no command with its grant, no heartbeat, whatever it subscribes to."""
+    async with site(kind, tmp_path, rules={"shown": ("state",)}) as place, AsyncExitStack() as stack:
+        place.outlets = [partial(states, place), partial(events, place)]
+        await place.start()
+        client = await let_in(place, stack, await Accounts(place).make())
+        for each in ("devices/+/state", "devices/+/events/#", "gateways/#", "#", "devices/+/commands/+"):
+            await client.subscribe(each)
+        device = await place.bound()
+        await place.command(device)
+        async with place.join(device) as other:
+            await other.publish(device.topic("heartbeat"), beat(42))
+            heard: dict[str, bytes] = {}
+            while json.loads(heard.get(device.topic("state"), b"{}")).get("battery_percent") != 42:
+                message = await client.read_publish()
+                await client.acknowledge(message)
+                heard[message.topic] = message.payload
+        told = {topic.removeprefix(device.topic("")) for topic in heard if topic.startswith(device.topic(""))}
+        assert {"state", "events/device.bound", "events/command.created"} <= told
+        assert {each.partition("/")[0] for each in told} == {"state", "events"}
+        assert place.status_topic in heard
+
+
+@on_every_broker
+async def test_an_integrator_writes_nothing(kind: str, tmp_path: Path) -> None:
+    """Neither a command nor a state, an event, a heartbeat, a status; retained or not, and not as its last will."""
+    async with site(kind, tmp_path) as place, AsyncExitStack() as stack, place.admin() as witness:
+        await place.start()
+        device = await place.bound()
+        client = await let_in(place, stack, await Accounts(place).make())
+        await witness.subscribe("devices/#", "gateways/#", "marks/#")
+        for leaf in ("commands/reboot", "state", "events/device.bound", "heartbeat", "status", "commands/reboot/ack"):
+            for retain in (False, True):
+                await client.send(wire.publish_packet(device.topic(leaf), b"mine", qos=0, retain=retain))
+        await client.send(wire.publish_packet(place.status_topic, b"mine", qos=0, retain=True))
+        await client.ping()
+        async with place.admin("other") as other:
+            await other.publish("marks/end", b"")
+        assert [one for one in await witness.read_until("marks/end") if one.payload == b"mine"] == []
+        assert await place.rows("SELECT * FROM refusals") == []
+
+
+@on_every_broker
+async def test_a_password_that_is_no_longer_good_is_cut(kind: str, tmp_path: Path) -> None:
+    """Rotated: cut, the old one refused, the new one good. Revoked: cut and refused. Devices do not notice."""
+    async with site(kind, tmp_path) as place, AsyncExitStack() as stack:
+        await place.start()
+        device = await place.bound()
+        accounts_there = Accounts(place)
+        async with place.join(device) as witness:
+            old = await accounts_there.make()
+            client = await let_in(place, stack, old)
+            new = await accounts_there.rotate()
+            await client.closed()
+            assert await accounts_there.refuses(old)
+            client = await let_in(place, stack, new)
+            await accounts_there.revoke()
+            await client.closed()
+            assert await accounts_there.refuses(new)
+            await witness.ping()
+        assert place.proxy.connects == 1
+        if isinstance(place.broker, External):
+            assert f"{NAME}:" not in place.broker.mosquitto.password_file.read_text()
+
+
+@on_every_broker
+async def test_an_account_made_while_no_gateway_ran_is_good(kind: str, tmp_path: Path) -> None:
+    """It is in the registry, and the broker learns of it at the start."""
+    async with site(kind, tmp_path) as place, AsyncExitStack() as stack:
+        password = await Accounts(place).make()
+        await place.start()
+        await let_in(place, stack, password)
+
+
+async def test_only_hashes_are_kept(tmp_path: Path) -> None:
+    """Neither the registry nor Mosquitto's password file holds the password."""
+    async with site("mosquitto-5", tmp_path) as place:
+        await place.start()
+        password = await Accounts(place).make()
+        await eventually(lambda: f"{NAME}:$6$" in _password_file(place), "the broker's file has the account")
+        assert password not in _password_file(place)
+        kept = [value for row in await place.rows("SELECT * FROM broker_accounts") for value in row]
+        assert all(password not in str(value) for value in kept)
+
+
+def _password_file(place: Site) -> str:
+    assert isinstance(place.broker, External)
+    return place.broker.mosquitto.password_file.read_text()

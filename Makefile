@@ -32,6 +32,8 @@ check: $(VENV)/.dev ## format, lint, types, documents
 	$(BIN)/mypy
 	$(BIN)/python -m gateway.http.openapi | diff -u docs/openapi.json - || \
 		{ echo "docs/openapi.json is stale: run 'make docs'"; exit 1; }
+	$(BIN)/python -m gateway.http.asyncapi | diff -u docs/asyncapi.json - || \
+		{ echo "docs/asyncapi.json is stale: run 'make docs'"; exit 1; }
 	$(SITE)
 
 format: $(VENV)/.dev ## bring code into form
@@ -40,6 +42,7 @@ format: $(VENV)/.dev ## bring code into form
 
 docs: $(VENV)/.dev ## write the documents that come from code, and the site (site/index.html)
 	$(BIN)/python -m gateway.http.openapi > docs/openapi.json
+	$(BIN)/python -m gateway.http.asyncapi > docs/asyncapi.json
 	$(BIN)/python -m gateway.cli.manual docs/cli.md
 	$(BIN)/python -m gateway.http.manual docs/reference
 	$(SITE)
@@ -57,7 +60,7 @@ lock: ## pin dependencies anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --annotation-style line pyproject.toml --group build -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--no-header --annotation-style line pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+		--no-header --annotation-style line pyproject.toml --group dev --extra otel -c requirements.lock -o requirements-dev.lock
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -6,7 +6,6 @@ What cannot be taken is refused: it changes nothing, is counted, kept for diagno
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway import commands, heartbeats, model, topics
 from gateway.commands import Refusal
+from gateway.mqtt_model import RefusedMessage
 from gateway.problems import invalid
 from gateway.redaction import redact
 from gateway.store import Row, Tx, devices, events, measures, outbox
@@ -184,4 +184,5 @@ def audit_refusal(
 
 def error_payload(refusal: Refusal) -> bytes:
     """A refusal as it goes out on a device's ``errors`` topic."""
-    return json.dumps({"code": refusal.code, "message": refusal.message, "field": refusal.field}).encode()
+    answer = RefusedMessage(code=refusal.code, message=refusal.message, field=refusal.field)
+    return answer.model_dump_json().encode()

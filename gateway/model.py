@@ -585,20 +585,6 @@ class Event(Outbound):
     )
 
 
-class CloudEvent(Outbound):
-    """An event as it goes out over MQTT: CloudEvents 1.0, structured mode, JSON."""
-
-    specversion: Literal["1.0"] = "1.0"
-    id: str = Field(description="The same as in the audit trail; one that comes twice has the same.")
-    source: str = Field(description="`/gateways/` and the id of the gateway.")
-    type: str
-    subject: str = Field(description="The id of the device.")
-    time: str
-    datacontenttype: Literal["application/json"] = "application/json"
-    projectid: str = Field(description="The project of the device; an extension of CloudEvents.")
-    data: dict[str, Any]
-
-
 class EventList(Outbound):
     """A page of events, newest first."""
 

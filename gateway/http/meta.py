@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway import grants, metrics, model
 from gateway.errors import StoreError
+from gateway.http import asyncapi
 from gateway.http.operation import PUBLIC, READ, Answer, AnyOperation, ApiKey, Call, Operation
 from gateway.store import View, keys, tokens
 
@@ -37,6 +38,12 @@ async def get_metrics(call: Call, _: model.Empty) -> Answer:
 async def get_openapi(call: Call, _: model.Empty) -> Answer:
     """``GET /openapi.json``."""
     return Answer(call.document)
+
+
+async def get_asyncapi(call: Call, _: model.Empty) -> Answer:
+    """``GET /asyncapi.json``."""
+    del call
+    return Answer(asyncapi.document())
 
 
 async def get_jwks(call: Call, _: model.Empty) -> Answer:
@@ -103,6 +110,17 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         access=PUBLIC,
         takes=model.Empty,
         handler=get_openapi,
+        answers={200: None},
+    ),
+    Operation(
+        method="GET",
+        path="/asyncapi.json",
+        summary="What travels over MQTT",
+        description="AsyncAPI 3.0, made from the models that read and write the messages.",
+        tag=TAG,
+        access=PUBLIC,
+        takes=model.Empty,
+        handler=get_asyncapi,
         answers={200: None},
     ),
     Operation(

@@ -12,11 +12,10 @@ from functools import cache
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
 from gateway import __version__, model
 from gateway.credentials import SCOPES
-from gateway.http import glossary, idempotency, links
+from gateway.http import glossary, idempotency, links, schemas
 from gateway.http.examples import ERRORS, EXAMPLES
 from gateway.http.operation import Access, AnyOperation
 from gateway.http.table import OPERATIONS
@@ -159,7 +158,7 @@ def _path_parameters(operation: AnyOperation) -> list[Json]:
 def _query_parameters(operation: AnyOperation) -> list[Json]:
     if operation.has_body:
         return []
-    schema = operation.takes.model_json_schema(ref_template=_REF)
+    schema = operation.takes.model_json_schema(ref_template=schemas.REF)
     return [
         {
             "name": name,
@@ -280,7 +279,7 @@ def _header_ref(name: str) -> Json:
 
 
 def _ref(kind: type[BaseModel]) -> Json:
-    return {"$ref": _REF.format(model=kind.__name__)}
+    return {"$ref": schemas.REF.format(model=kind.__name__)}
 
 
 def _schemas(operations: Sequence[AnyOperation]) -> Json:
@@ -289,21 +288,7 @@ def _schemas(operations: Sequence[AnyOperation]) -> Json:
         wanted |= {body: "serialization" for body in operation.answers.values() if body is not None}
         if operation.has_body:
             wanted[operation.takes] = "validation"
-    _, definitions = models_json_schema(list(wanted.items()), ref_template=_REF)
-    return {name: _explained(name, schema) for name, schema in sorted(definitions["$defs"].items())}
-
-
-def _explained(name: str, schema: Json) -> Json:
-    fields = {
-        field: {**glossary.dated(field, each), **glossary.explained(name, field, each)}
-        for field, each in _fields(schema)
-    }
-    return {**schema, "properties": fields} if fields else schema
-
-
-def _fields(schema: Json) -> Iterable[tuple[str, Json]]:
-    properties: dict[str, Json] = schema.get("properties", {})
-    return properties.items()
+    return schemas.of(wanted)
 
 
 _JSON: Final = "application/json"
@@ -326,8 +311,7 @@ _STREAMED: Final = {
     },
 }
 _DONE: Final = (200, 201)
-_REF: Final = "#/components/schemas/{model}"
-_ANSWERED_ALWAYS: Final = ("/health", "/openapi.json")
+_ANSWERED_ALWAYS: Final = ("/health", "/openapi.json", "/asyncapi.json")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import structlog
 
@@ -21,6 +20,7 @@ from gateway.mqtt.ingest import Ingest
 from gateway.mqtt.link import Address, LinkError, Session, VersionRefusedError, open_session
 from gateway.mqtt.publisher import Publisher
 from gateway.mqtt.reconcile import Reconciler
+from gateway.mqtt_model import GatewayStatus
 from gateway.outbox import Bells
 from gateway.store import Store
 from gateway.topics import Topics
@@ -165,9 +165,9 @@ class Connection:
         except (LinkError, TimeoutError) as error:
             log.warning("broker.no_farewell", reason=str(error) or "timed out")
 
-    def _says(self, status: str) -> bytes:
-        facts = {"status": status, "version": __version__, "started_at": self._started_at}
-        return json.dumps(facts).encode()
+    def _says(self, status: Literal["online", "offline"]) -> bytes:
+        said = GatewayStatus(status=status, version=__version__, started_at=self._started_at)
+        return said.model_dump_json().encode()
 
 
 async def _end_of(life: asyncio.Task[None]) -> BaseException:

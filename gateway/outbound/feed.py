@@ -13,11 +13,11 @@ from typing import Final
 
 import structlog
 
-from gateway import model
 from gateway.clock import to_rfc3339
 from gateway.errors import StoreError
 from gateway.inbound import Message
 from gateway.mqtt.link import PublishRefusedError, Session
+from gateway.mqtt_model import CloudEvent
 from gateway.outbox import Bells
 from gateway.store import Row, Store, Tx, View, events, keys
 from gateway.topics import Topics
@@ -113,7 +113,8 @@ class Feed:
         """Wait for news; write down how far this is when there is none for a second."""
         for seconds in (SAVE_SECONDS, _LOOK_SECONDS):
             with suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await news.wait()
                 await asyncio.sleep(GATHER_SECONDS)
                 return
             await self._save()
@@ -129,9 +130,9 @@ class Feed:
         return self._names.event(row["device_id"], row["type"]), event.model_dump_json().encode()
 
 
-def cloud_event(row: Row, source: str) -> model.CloudEvent:
+def cloud_event(row: Row, source: str) -> CloudEvent:
     """An event with the ``device_id`` of its device, as CloudEvents 1.0 wants it (structured mode, JSON)."""
-    return model.CloudEvent(
+    return CloudEvent(
         id=row["id"],
         source=source,
         type=row["type"],

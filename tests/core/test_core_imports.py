@@ -8,7 +8,7 @@ import gateway
 ROOT = Path(gateway.__file__).parent
 LAYERS = (
     "clock credentials device_settings entropy errors ids log model problems redaction signatures targets topics",
-    "event_meanings fleet_model webhooks_model",
+    "event_meanings fleet_model mqtt_model webhooks_model",
     "addresses broker_api settings settings_model settings_types whereabouts",
     "store",
     "commands first_start grants heartbeats inbound lifecycle outbox outgrown sweeper upkeep watcher webhooks",

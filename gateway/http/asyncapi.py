@@ -1,0 +1,250 @@
+"""The AsyncAPI 3.0 document: what travels over MQTT, made from the models that read and write it.
+
+``python -m gateway.http.asyncapi > docs/asyncapi.json`` writes the copy that is kept in the repository.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+
+from gateway import __version__, model, mqtt_model
+from gateway.http import schemas
+from gateway.http.examples import EXAMPLES
+from gateway.model import CommandType, EventType
+from gateway.topics import Topics
+
+Json = dict[str, Any]
+
+ABOUT: Final = """What devices, integrators and the gateway say to each other through the MQTT broker. `send` and \
+`receive` are the gateway's.
+
+A topic prefix may be configured; it stands before every address. User name and client id of a device are its id, its \
+password is its device token. Integrators have accounts of their own (`gateway accounts create`), which read \
+`devices/+/state`, `devices/+/events/#` and `gateways/#` and write nothing.
+
+Payloads are JSON in UTF-8; unknown fields of heartbeats and statuses are ignored, those of acknowledgements refused. \
+An empty payload on a retained topic clears it. docs/protocol.md tells the whole."""
+CLOUD_EVENTS: Final = "application/cloudevents+json"
+_DEVICE_ID: Final[str] = EXAMPLES["Device"]["id"]
+_PARAMETERS: Final[dict[str, Json]] = {
+    "deviceId": {"description": "The id of the device.", "examples": [_DEVICE_ID]},
+    "commandType": {"description": "What the device is told to do.", "enum": [str(each) for each in CommandType]},
+    "eventType": {"description": "The event's type.", "enum": [str(each) for each in EventType]},
+    "gatewayId": {"description": "The id of the gateway.", "examples": ["gw_01JD3M000000000000000000AB"]},
+}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message: where it lies, who sends it, how, and the model of its payload."""
+
+    name: str
+    address: str
+    action: Literal["send", "receive"]
+    payload: type[BaseModel]
+    summary: str
+    description: str
+    example: Json
+    qos: Literal[0, 1] = 1
+    retain: bool = False
+    content_type: str = "application/json"
+
+    @property
+    def parameters(self) -> list[str]:
+        """What stands in braces in its address."""
+        return [level.strip("{}") for level in self.address.split("/") if level.startswith("{")]
+
+
+_NAMES: Final = Topics()
+_ID: Final = "{deviceId}"
+MESSAGES: Final = (
+    Message(
+        "heartbeat",
+        _NAMES.heartbeat(_ID),
+        "receive",
+        model.Heartbeat,
+        "A device says how it is",
+        "Once a minute. Acknowledged to the broker when it is stored; one with the same `sent_at` is stored once.",
+        model.Heartbeat.model_json_schema()["examples"][0],
+    ),
+    Message(
+        "deviceStatus",
+        _NAMES.status(_ID),
+        "receive",
+        model.Status,
+        "A device comes or goes",
+        "Its birth, its farewell and its last will.",
+        {"status": "online"},
+        retain=True,
+    ),
+    Message(
+        "command",
+        _NAMES.command(_ID, "{commandType}"),
+        "send",
+        model.CommandPayload,
+        "The gateway tells a device what to do",
+        "Retained while the command is open; cleared by an empty payload when it is final.",
+        EXAMPLES["PendingCommands"]["data"][0],
+        retain=True,
+    ),
+    Message(
+        "acknowledgement",
+        _NAMES.ack(_ID, "{commandType}"),
+        "receive",
+        model.Ack,
+        "A device says what became of a command",
+        "`delivered`, then `executed` or `failed`. For a factory reset `executed` needs a receipt.",
+        model.Ack.model_json_schema()["examples"][0],
+    ),
+    Message(
+        "refusal",
+        _NAMES.errors(_ID),
+        "send",
+        mqtt_model.RefusedMessage,
+        "The gateway says why it did not take a message",
+        "One a second at most for each device.",
+        {
+            "code": "invalid_request",
+            "message": "battery_percent: should be at most 100.",
+            "field": "battery_percent",
+        },
+        qos=0,
+    ),
+    Message(
+        "state",
+        _NAMES.state(_ID),
+        "send",
+        model.Device,
+        "A device as the registry knows it",
+        "The answer of `GET /v1/devices/{id}`, on change, once a second at most; cleared when the device is deleted. "
+        "`last_heartbeat_at` alone is no change until it is `state_refresh_seconds` old.",
+        EXAMPLES["Device"],
+        retain=True,
+    ),
+    Message(
+        "event",
+        _NAMES.event(_ID, "{eventType}"),
+        "send",
+        mqtt_model.CloudEvent,
+        "Something happened to a device",
+        "CloudEvents 1.0, structured mode; at least once, in the order in which it happened.",
+        {
+            "specversion": "1.0",
+            "id": "evt_01JD3N0A1B2C3D4E5F6G7H8J9M",
+            "source": "/gateways/gw_01JD3M000000000000000000AB",
+            "type": "device.bound",
+            "subject": _DEVICE_ID,
+            "time": "2026-11-20T08:00:00.000Z",
+            "datacontenttype": "application/json",
+            "projectid": EXAMPLES["Device"]["project_id"],
+            "data": {
+                "device_id": _DEVICE_ID,
+                "actor": "key_01JD3M0000000000000000000B",
+                "end_user_id": "eu_42",
+                "binding_generation": 3,
+            },
+        },
+        content_type=CLOUD_EVENTS,
+    ),
+    Message(
+        "gatewayStatus",
+        _NAMES.gateway_status("{gatewayId}"),
+        "send",
+        mqtt_model.GatewayStatus,
+        "The gateway comes or goes",
+        "Its birth, its farewell and its last will.",
+        {"status": "online", "version": __version__, "started_at": "2026-11-20T08:00:00.000Z"},
+        retain=True,
+    ),
+)
+
+
+@cache
+def document() -> bytes:
+    """The document as it is served."""
+    return json.dumps(describe(), indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def describe() -> Json:
+    """The AsyncAPI document of these messages."""
+    return {
+        "asyncapi": "3.0.0",
+        "id": "urn:device-gateway:mqtt",
+        "info": {
+            "title": "Device gateway over MQTT",
+            "version": __version__,
+            "description": ABOUT,
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {"broker": _server()},
+        "channels": {each.name: _channel(each) for each in MESSAGES},
+        "operations": {f"{each.action}{each.name[0].upper()}{each.name[1:]}": _operation(each) for each in MESSAGES},
+        "components": {
+            "messages": {each.name: _message(each) for each in MESSAGES},
+            "parameters": _PARAMETERS,
+            "schemas": _schemas(),
+            "securitySchemes": {
+                "password": {
+                    "type": "userPassword",
+                    "description": "A device: its id and its device token. An integrator: its account.",
+                }
+            },
+        },
+    }
+
+
+def _server() -> Json:
+    return {
+        "host": "{host}",
+        "protocol": "mqtt",
+        "protocolVersion": "5.0",
+        "description": "The broker that the answer to a bind names; MQTT 3.1.1 is spoken as well. With TLS: mqtts.",
+        "variables": {"host": {"default": "127.0.0.1:1883", "description": "Host and port."}},
+        "security": [{"$ref": "#/components/securitySchemes/password"}],
+    }
+
+
+def _channel(message: Message) -> Json:
+    return {
+        "address": message.address,
+        "servers": [{"$ref": "#/servers/broker"}],
+        "parameters": {name: {"$ref": f"#/components/parameters/{name}"} for name in message.parameters},
+        "messages": {message.name: {"$ref": f"#/components/messages/{message.name}"}},
+    }
+
+
+def _operation(message: Message) -> Json:
+    return {
+        "action": message.action,
+        "channel": {"$ref": f"#/channels/{message.name}"},
+        "summary": f"{message.summary}.",
+        "messages": [{"$ref": f"#/channels/{message.name}/messages/{message.name}"}],
+        "bindings": {"mqtt": {"qos": message.qos, "retain": message.retain, "bindingVersion": "0.2.0"}},
+    }
+
+
+def _message(message: Message) -> Json:
+    return {
+        "name": message.name,
+        "title": message.summary,
+        "summary": f"{message.summary}.",
+        "description": message.description,
+        "contentType": message.content_type,
+        "payload": {"$ref": schemas.REF.format(model=message.payload.__name__)},
+        "examples": [{"name": message.name, "payload": message.example}],
+    }
+
+
+def _schemas() -> Json:
+    return schemas.of({each.payload: "serialization" if each.action == "send" else "validation" for each in MESSAGES})
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(document())

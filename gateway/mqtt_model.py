@@ -1,0 +1,42 @@
+"""What travels over MQTT and nowhere else: events as integrators get them, refusals, the gateway's own status."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gateway.model import EventType, Outbound
+
+
+class CloudEvent(Outbound):
+    """An event as it goes out over MQTT: CloudEvents 1.0, structured mode, JSON."""
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str = Field(description="The same as in the audit trail; one that comes twice has the same.")
+    source: str = Field(description="`/gateways/` and the id of the gateway.")
+    type: str = Field(json_schema_extra={"enum": [str(each) for each in EventType]})
+    subject: str = Field(description="The id of the device.")
+    time: str = Field(description="When it happened; RFC 3339 in UTC.")
+    datacontenttype: Literal["application/json"] = "application/json"
+    projectid: str = Field(description="The project of the device; an extension of CloudEvents.")
+    data: dict[str, Any] = Field(
+        description="`device_id`, `actor` (a key, a device, `gateway`, or `cli` for the command line) and what belongs "
+        "to the event."
+    )
+
+
+class RefusedMessage(Outbound):
+    """Why the gateway did not take a message of a device."""
+
+    code: str
+    message: str = Field(description="What is wrong, and what to do.")
+    field: str | None = Field(description="Which field of the message, where it is one.")
+
+
+class GatewayStatus(Outbound):
+    """The gateway's birth, farewell and last will."""
+
+    status: Literal["online", "offline"]
+    version: str
+    started_at: str = Field(description="When this gateway process began; RFC 3339 in UTC.")

@@ -9,6 +9,8 @@ have mosquitto_sub || missing="$missing mosquitto-clients"
 have chromium || missing="$missing chromium"
 have sqlite3 || missing="$missing sqlite3"
 have curl || missing="$missing curl"
+have node || missing="$missing nodejs"
+have npm || missing="$missing npm"
 have promtool || missing="$missing prometheus"
 have systemd-analyze || missing="$missing systemd"
 [ -z "$missing" ] && exit 0

@@ -52,7 +52,7 @@ def accounts_group() -> None:
 @accounts_group.command(cls=SettingsCommand, name="create", epilog=CREATE_EPILOG)
 @click.argument("name", default=DEFAULT)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir", "broker", "topic_prefix", "mosquitto_password_file")
+@with_settings("data_dir", "broker", "topic_prefix", "mosquitto_password_file", "broker_auth")
 def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
     """Make an account and show its password once.
 
@@ -67,7 +67,10 @@ def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 @with_settings("data_dir")
 def list_accounts(loaded: Loaded, *, as_json: bool) -> None:
-    """List the accounts, those that were revoked too."""
+    """List the accounts.
+
+    Those that were revoked too.
+    """
     require_registry(loaded.settings.data_dir)
     with closing(open_database(loaded.settings.data_dir)) as connection:
         rows = [_facts(row) for row in accounts.everyone(View(connection))]
@@ -99,7 +102,10 @@ def rotate(loaded: Loaded, *, name: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 @with_settings("data_dir")
 def revoke(loaded: Loaded, *, name: str, yes: bool, as_json: bool) -> None:
-    """Refuse an account from now on; who is connected with it is cut."""
+    """Refuse an account from now on.
+
+    Who is connected with it is cut.
+    """
     data_dir = loaded.settings.data_dir
     on_registry(data_dir, lambda tx: accounts.require(tx, name))
     output.confirm(f"The account '{name}' will be refused at once.", yes=yes)
@@ -125,11 +131,11 @@ def _make(loaded: Loaded, name: str, verb: Callable[[Tx, str], str], *, as_json:
 
 def _note_broker(settings: Settings, name: str) -> None:
     """Say what the gateway cannot do at a broker that is not its own."""
-    if settings.embedded:
+    if settings.embedded or settings.broker_auth is not None:
         return
-    if settings.mosquitto_password_file is None:
+    if settings.mosquitto_password_file is None and not settings.own_broker:
         output.note("The gateway writes no accounts at your broker: make it there, with these rights.")
-    if settings.mosquitto_password_file is None or name != DEFAULT:
+    if not settings.own_broker and (settings.mosquitto_password_file is None or name != DEFAULT):
         prefix = settings.topic_prefix
         output.note(
             f"Mosquitto's ACL file needs, before its 'pattern' lines (then send it SIGHUP):\n\n"

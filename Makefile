@@ -56,6 +56,14 @@ bench: $(VENV)/.dev tools ## measure, as ratios against a floor in the same run
 bench-quick: $(VENV)/.dev tools ## the same in under a minute
 	$(BIN)/python -m bench --quick
 
+.PHONY: soak replay
+SEEDS ?= 50000
+soak: $(VENV)/.dev ## simulate many seeds: make soak SEEDS=1000000 (docs/simulation.md)
+	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS)
+
+replay: $(VENV)/.dev ## simulate one seed again and tell its story, shrunk: make replay SEED=4711
+	PYTHONPATH=tests $(BIN)/python -m simulation --seed $(SEED)
+
 lock: ## pin dependencies anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --annotation-style line pyproject.toml --group build -o requirements.lock

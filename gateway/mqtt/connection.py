@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal, Protocol
 
 import structlog
@@ -119,7 +120,7 @@ class Connection:
 
     async def _live(self) -> None:
         will = (self._status_topic, self._says("offline"))
-        async with open_session(self._address, client_id=self._gateway_id, will=will) as session:
+        async with self.opened(self._address, will) as session:
             self._connected_at = asyncio.get_running_loop().time()
             log.info("broker.connected", host=self._address.host, port=self._address.port, mqtt=self._address.version)
             self.status = dataclasses.replace(self.status, connected=True, version=self._address.version)
@@ -129,6 +130,10 @@ class Connection:
             except asyncio.CancelledError:
                 await self._leave(session)
                 raise
+
+    def opened(self, address: Address, will: tuple[str, bytes]) -> AbstractAsyncContextManager[Session]:
+        """A session on the broker, with this last will; a simulation has another broker."""
+        return open_session(address, client_id=self._gateway_id, will=will)
 
     async def _work(self, session: Session) -> None:
         async with asyncio.TaskGroup() as group:

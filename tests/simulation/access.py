@@ -1,0 +1,107 @@
+"""The two ways in which the gateway steers who may connect, each on the virtual broker."""
+
+import asyncio
+import base64
+from collections.abc import Iterable
+from pathlib import Path
+
+from gateway.addresses import Address
+from gateway.broker.access import Role
+from gateway.broker.embedded import EmbeddedBroker
+from gateway.broker.embedded_session import Identity
+from gateway.broker.keeper import MosquittoAccess
+from gateway.broker.mosquitto import BrokerSignalError, PasswordFile, password_entry
+from gateway.broker.sentinel import Sentinel
+from gateway.broker.standing import GATEWAY_USER
+from gateway.credentials import broker_entry
+from gateway.mqtt.probe import Target
+from gateway.store import Store
+from simulation.broker import Broker
+from simulation.link import GATEWAY_PASSWORD
+from simulation.process import Process
+
+TAKEN_UP_SECONDS = 0.15
+_SALT = bytes(12)
+
+
+class VirtualEmbedded(EmbeddedBroker):
+    """What the keeper asks of the embedded broker."""
+
+    def __init__(self, broker: Broker, process: Process) -> None:  # nothing to listen on: no super call
+        self._virtual = broker
+        self._process = process
+
+    def sessions(self) -> dict[str, Identity]:
+        """Who is connected."""
+        return self._virtual.live()
+
+    async def cut(self, client_id: str) -> bool:
+        """Close the session, and drop what waits for it."""
+        self._process.seam("cut")
+        return self._virtual.cut(client_id, forget=True)
+
+
+class PasswordTable(PasswordFile):
+    """Mosquitto's password file, and what the broker has read of it; it outlives the gateway."""
+
+    def __init__(self, broker: Broker) -> None:
+        super().__init__(Path("/nowhere/passwords"), pid_file=Path("/nowhere/pid"), fixed={})
+        self._broker = broker
+        self._written: dict[str, str] = {}
+        self._in_force: dict[str, str] = {}
+        self.token_of: dict[str, int] = {}
+
+    def write(self, entries: Iterable[tuple[str, str]]) -> bool:
+        """Write the file."""
+        self._written = dict(entries)
+        return True
+
+    def take_up(self) -> None:
+        """The broker reads it, and cuts each client whose entry is gone or changed; their sessions stay."""
+        before, self._in_force = self._in_force, dict(self._written)
+        for name, entry in before.items():
+            if self._in_force.get(name) != entry:
+                self._broker.cut(name, forget=False)
+
+    async def admit(self, client_id: str, username: str, password: str) -> Identity | None:
+        """Whether the table lets them in."""
+        if username == GATEWAY_USER:
+            return Identity(Role.GATEWAY, GATEWAY_USER, None) if password == GATEWAY_PASSWORD else None
+        entry = self._in_force.get(username)
+        if entry is None or client_id != username or not _opens(entry, password):
+            return None
+        return Identity(Role.DEVICE, username, self.token_of.get(entry))
+
+
+def _opens(entry: str, password: str) -> bool:
+    return broker_entry(password, base64.b64decode(entry.split("$")[2])) == entry
+
+
+class VirtualSentinel(Sentinel):
+    """Signals the virtual broker."""
+
+    def __init__(self, table: PasswordTable, broker: Broker, process: Process) -> None:
+        self._table = table
+        self._virtual = broker
+        self._process = process
+
+    def account(self) -> dict[str, str]:
+        """The entry for the next file."""
+        return {"gateway_sentinel": password_entry("sentinel", _SALT)}
+
+    async def taken_up(self) -> None:
+        """Have the broker read the file, and return when it has."""
+        self._process.seam("signal")
+        await asyncio.sleep(TAKEN_UP_SECONDS)
+        self._process.seam("signal")
+        if not self._virtual.up:
+            raise BrokerSignalError("the broker is not there")
+        self._table.take_up()
+
+
+class VirtualMosquitto(MosquittoAccess):
+    """The gateway's own steering of Mosquitto, with the virtual file and signal."""
+
+    def __init__(self, table: PasswordTable, broker: Broker, store: Store, process: Process) -> None:
+        super().__init__(table, store, Target(Address("127.0.0.1", 1883)))
+        self._sentinel = VirtualSentinel(table, broker, process)

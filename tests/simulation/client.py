@@ -1,0 +1,108 @@
+"""An MQTT client without bytes: what the gateway's link and the devices' radios stand on in the simulation."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from simulation.broker import Broker, Packet, Peer, Will
+from simulation.network import Line
+
+
+class ClosedError(Exception):
+    """The connection is gone, or was never made; the message says why."""
+
+
+class NotAuthorisedError(ClosedError):
+    """The broker does not let this client in."""
+
+
+class Client:
+    """One connection to the broker."""
+
+    def __init__(self, broker: Broker, latency: Callable[[], float]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._broker = broker
+        self.line = Line(latency)
+        self.line.near = self._closed
+        self.gone: asyncio.Future[str] = self._loop.create_future()
+        self.inbox: deque[Packet] = deque()
+        self._arrived = asyncio.Event()
+        self._peer: Peer | None = None
+
+    async def connect(self, client_id: str, username: str, password: str, will: Will, seconds: float = 4.0) -> None:
+        """Connect with a persistent session.
+
+        Raises:
+            NotAuthorisedError: the broker refuses.
+            ClosedError: it is not there, or did not answer in time.
+        """
+        peer = self._peer = Peer(self.line, client_id, username, will, self._receive)
+        let_in = await self._ask(partial(self._broker.connect, peer, password), seconds)
+        if not let_in:
+            raise NotAuthorisedError("not authorised")
+
+    async def _ask(self, request: Callable[[Callable[[bool], None]], None], seconds: float) -> bool:
+        answer: asyncio.Future[bool] = self._loop.create_future()
+        self.line.up.send(request, partial(_settle, answer))
+        await asyncio.wait((answer, self.gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        reason = self.gone.result() if self.gone.done() else "no answer in time"
+        self.line.cut(reason)
+        raise ClosedError(reason)
+
+    @property
+    def peer(self) -> Peer:
+        """The broker's end."""
+        if self._peer is None:
+            raise ClosedError("not connected")
+        return self._peer
+
+    def send(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> "asyncio.Future[str | None]":
+        """Publish; the future gets why it was refused, or ``None``. It stays open when the connection ends before."""
+        answer: asyncio.Future[str | None] = self._loop.create_future()
+        packet = Packet(topic, payload, qos, retain)
+        self.line.up.send(self._broker.publish, self.peer, packet, partial(_settle, answer))
+        if not qos:
+            answer.set_result(None)
+        return answer
+
+    async def subscribe(self, filters: Sequence[str], seconds: float = 10.0) -> None:
+        """Subscribe; raises ClosedError."""
+        await self._ask(partial(self._broker.subscribe, self.peer, tuple(filters)), seconds)
+
+    async def unsubscribe(self, filters: Sequence[str], seconds: float = 10.0) -> None:
+        """Give subscriptions up; raises ClosedError."""
+        await self._ask(partial(self._broker.unsubscribe, self.peer, tuple(filters)), seconds)
+
+    def acknowledge(self, packet: Packet) -> None:
+        """PUBACK."""
+        self.line.up.send(self._broker.acknowledged, self.peer, packet.packet_id)
+
+    async def arrived(self) -> None:
+        """Wait until there is something in the inbox; raises ClosedError when nothing can come any more."""
+        while not self.inbox:
+            if self.gone.done():
+                raise ClosedError(self.gone.result())
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def disconnect(self) -> None:
+        """Say good-bye."""
+        self.line.up.send(self._broker.disconnect, self.peer)
+
+    def _receive(self, packet: Packet) -> None:
+        self.inbox.append(packet)
+        self._arrived.set()
+
+    def _closed(self, reason: str) -> None:
+        if not self.gone.done():
+            self.gone.set_result(reason)
+        self._arrived.set()
+
+
+def _settle(future: asyncio.Future[Any], answer: object) -> None:
+    if not future.done():
+        future.set_result(answer)

@@ -1,0 +1,182 @@
+"""The registry on a disk that may be full or busy, and in a process that may be killed around every commit.
+
+SQL, transactions, savepoints and group commits are the gateway's own, on a real SQLite database in memory. A kill rolls
+back what was not committed, which is what the next start of a real one does.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway.store import Context, Store, Tx, View
+from gateway.store.database import store_error
+from gateway.store.measures import Measure
+from gateway.store.schema import migrate
+from gateway.store.writer import Writer
+from simulation.process import Process
+
+T = TypeVar("T")
+
+LEDGER = """
+    CREATE TEMP TABLE ledger (n INTEGER PRIMARY KEY, what TEXT, device_pk INTEGER, id ANY, old ANY, new ANY, kind TEXT);
+    CREATE TEMP TRIGGER l1 AFTER INSERT ON commands BEGIN
+        INSERT INTO ledger (what, device_pk, id, new, kind)
+            VALUES ('command', new.device_pk, new.id, new.status, new.type); END;
+    CREATE TEMP TRIGGER l2 AFTER UPDATE OF status ON commands WHEN old.status <> new.status BEGIN
+        INSERT INTO ledger (what, device_pk, id, old, new)
+            VALUES ('command', new.device_pk, new.id, old.status, new.status); END;
+    CREATE TEMP TRIGGER l3 AFTER INSERT ON tokens BEGIN
+        INSERT INTO ledger (what, device_pk, id, new) VALUES ('token', new.device_pk, new.id, new.state); END;
+    CREATE TEMP TRIGGER l4 AFTER UPDATE OF state ON tokens WHEN old.state <> new.state BEGIN
+        INSERT INTO ledger (what, device_pk, id, old, new)
+            VALUES ('token', new.device_pk, new.id, old.state, new.state); END;
+    CREATE TEMP TRIGGER l5 AFTER INSERT ON devices BEGIN
+        INSERT INTO ledger (what, device_pk, id, new) VALUES ('device', new.pk, new.id, 'registered'); END;
+    CREATE TEMP TRIGGER l6 AFTER UPDATE ON devices WHEN (old.bound_at IS NULL) <> (new.bound_at IS NULL) BEGIN
+        INSERT INTO ledger (what, device_pk, id, new)
+            VALUES ('binding', new.pk, new.id, iif(new.bound_at IS NULL, 'unbound', 'bound')); END;
+    CREATE TEMP TRIGGER l7 AFTER UPDATE ON devices WHEN (old.deleted_at IS NULL) <> (new.deleted_at IS NULL) BEGIN
+        INSERT INTO ledger (what, device_pk, id, new)
+            VALUES ('deletion', new.pk, new.id, iif(new.deleted_at IS NULL, 'restored', 'deleted')); END;
+    CREATE TEMP TRIGGER l8 AFTER UPDATE OF binding_generation ON devices BEGIN
+        INSERT INTO ledger (what, device_pk, id, old, new)
+            VALUES ('generation', new.pk, new.id, old.binding_generation, new.binding_generation); END;
+    CREATE TEMP TRIGGER l9 AFTER INSERT ON health WHEN new.connection = 'online' BEGIN
+        INSERT INTO ledger (what, device_pk, new) VALUES ('presence', new.device_pk, 'online'); END;
+    CREATE TEMP TRIGGER l10 AFTER UPDATE OF connection ON health WHEN old.connection <> new.connection BEGIN
+        INSERT INTO ledger (what, device_pk, new) VALUES ('presence', new.device_pk, new.connection); END;
+    CREATE TEMP TRIGGER l11 AFTER INSERT ON events BEGIN
+        INSERT INTO ledger (what, device_pk, id, old, new) VALUES ('event', new.device_pk, new.id, new.type, new.data);
+        END;
+"""
+"""What changes, as SQLite itself sees it: the invariants are checked against this, not against the code under test."""
+
+
+@cache
+def _empty() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    return connection
+
+
+class Disk(sqlite3.Connection):
+    """The registry's file. ``full`` says whether a commit finds no room."""
+
+    full: bool = False
+    before_commit: Callable[[], None] = staticmethod(lambda: None)
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Run a statement; a commit may fail, or never be reached."""
+        if sql == "COMMIT":
+            self.before_commit()
+            if self.full:
+                raise sqlite3.OperationalError("database or disk is full")
+        return super().execute(sql, parameters)
+
+
+def new_disk(file: Path | None = None) -> Disk:
+    """An empty registry, in memory unless a ``file`` is named."""
+    disk = sqlite3.connect(file or ":memory:", isolation_level=None, factory=Disk)
+    if file is None:
+        _empty().backup(disk)
+    disk.row_factory = sqlite3.Row
+    disk.execute("PRAGMA foreign_keys = ON")
+    disk.executescript(LEDGER)
+    return disk
+
+
+def ledger_of(disk: Disk) -> list[sqlite3.Row]:
+    """What the transaction that was just committed has changed, in order."""
+    rows = disk.execute("SELECT * FROM ledger ORDER BY n").fetchall()
+    if rows:
+        disk.execute("DELETE FROM ledger")
+    return rows
+
+
+class _Writer(Writer):
+    """The gateway's own writer without its thread: the loop runs each group of writes when it is due."""
+
+    process: Process
+    after_commit: Callable[[], None]
+    disk: Disk
+    _due = False
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+    async def write(self, write: Callable[[Tx], T], *, urgent: bool = True) -> T:
+        """Queue it as the gateway does."""
+        self.process.seam("write")
+        self._soon()
+        return await super().write(write, urgent=urgent)
+
+    def _soon(self) -> None:
+        if not self._due:
+            self._due = True
+            self._loop.call_later(self.process.pause("commit"), self._turn)
+
+    def _turn(self) -> None:
+        self._due = False
+        if self.process.dead:
+            return
+        jobs = self._next_group()
+        self.disk.before_commit = partial(self.process.seam, "commit")
+        bells = self._commit(jobs)
+        if self.process.died():  # before the commit: undone
+            return
+        self.after_commit()
+        self._loop.call_later(self.process.pause("committed"), self._told, jobs, bells)
+        if self._urgent or self._ordinary:
+            self._soon()
+
+    def _told(self, jobs: Any, bells: Any) -> None:
+        if self.process.survives("committed"):
+            self._settle(jobs, bells)
+
+
+class VirtualStore(Store):
+    """The gateway's store on a :class:`Disk`, without threads."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        process: Process,
+        context: Context,
+        *,
+        after_commit: Callable[[], None],
+        on_commit: Callable[[frozenset[str]], None],
+        on_news: Callable[[], None],
+        on_measures: Callable[[list[Measure]], None] = lambda _: None,
+    ) -> None:
+        super().__init__(Path(), context, on_commit=on_commit, on_news=on_news, on_measures=on_measures)
+        self._disk = disk
+        self._process = process
+        writer = _Writer(disk, context, committed=on_commit, recorded=on_news, measured=on_measures)
+        writer.process, writer.disk, writer.after_commit = process, disk, after_commit
+        self._writer = writer
+
+    async def read(self, read: Callable[[View], T]) -> T:
+        """Read what is committed; the answer may be a little old when it comes."""
+        self._process.seam("read")
+        before, after = self._process.pause("read"), self._process.pause("read")
+        if before:
+            await asyncio.sleep(before)
+            self._process.seam("read")
+        found = self._read(read)
+        if after:
+            await asyncio.sleep(after)
+            self._process.seam("read")
+        return found
+
+    def _read(self, read: Callable[[View], T]) -> T:
+        self._process.seam("look")
+        try:
+            return read(View(self._disk))
+        except sqlite3.Error as error:
+            raise store_error(error, "read") from error

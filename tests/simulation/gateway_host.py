@@ -1,0 +1,220 @@
+"""The machine that the gateway runs on: the gateway's own parts, put together as ``gateway.app`` does, life after life.
+
+What outlives a kill is the disk, and with Mosquitto the broker and its password file; the embedded broker dies with
+the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any
+
+from starlette.applications import Starlette
+
+from gateway.broker.authentication import authenticator
+from gateway.broker.keeper import Access, EmbeddedAccess, Keeper
+from gateway.broker.probes import ProbeAccounts
+from gateway.broker.standing import GATEWAY_USER, standing
+from gateway.http.app import build
+from gateway.http.services import Services
+from gateway.ids import Ids
+from gateway.metrics import Metrics
+from gateway.mqtt.backoff import Pauses
+from gateway.mqtt.census import Mark
+from gateway.mqtt.connection import Connection, Outlet
+from gateway.mqtt.link import Address, Session
+from gateway.outbound.feed import Feed
+from gateway.outbound.shown import Shown
+from gateway.outbound.states import StateLeaf
+from gateway.outbox import Bells
+from gateway.store import Context, Rules, Store, _continue_ids
+from gateway.sweeper import Sweeper
+from gateway.topics import Topics
+from gateway.watcher import Watcher as CommandLineWatcher
+from simulation.access import PasswordTable, VirtualEmbedded, VirtualMosquitto
+from simulation.broker import Broker
+from simulation.disk import Disk, VirtualStore
+from simulation.link import GATEWAY_PASSWORD, Watcher, opened
+from simulation.network import Nature
+from simulation.process import KilledError, Process
+
+GATEWAY_ID = "gw_1"
+RULES = Rules(gateway_id=GATEWAY_ID, silence_ms=15_000, offline_grace_ms=2_000, bulk_reset_per_second=2)
+PAUSES = Pauses(first_seconds=0.2, longest_seconds=3.0, steady_seconds=5.0)
+BIND_WAITS_SECONDS = 3.0
+_ACCOUNTS = standing(GATEWAY_PASSWORD, ProbeAccounts())
+_METRICS = Metrics()
+
+
+class VirtualConnection(Connection):
+    """The gateway's own connection, on the virtual broker."""
+
+    open: Callable[..., AbstractAsyncContextManager[Session]]
+
+    def opened(self, address: Address, will: tuple[str, bytes]) -> AbstractAsyncContextManager[Session]:
+        """A session on the virtual broker."""
+        return self.open(address, client_id=GATEWAY_ID, will=will)
+
+
+class Life:
+    """One process of the gateway, from its start to its end."""
+
+    def __init__(self, host: GatewayHost, process: Process) -> None:
+        self.process = process
+        self.started = asyncio.get_running_loop().time()
+        self.bells = Bells()
+        entropy = host.rng.randbytes
+        context = Context(host.rules, clock=host.clock, entropy=entropy, ids=Ids(entropy))
+        _continue_ids(host.disk, context.ids)
+        self.store: Store = VirtualStore(
+            host.disk,
+            process,
+            context,
+            after_commit=host.after_commit,
+            on_commit=self.bells.committed,
+            on_news=self.bells.recorded,
+        )
+        self.topics = Topics()
+        self.keeper = Keeper(self.store, self.bells, host.access(self.store, process))
+        self.connection = self._connection(host)
+        self.app = self._app()
+        self.tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their start, which a set has not
+
+    def _connection(self, host: GatewayHost) -> Connection:
+        version = "5" if host.broker.version_5 else "3.1.1"
+        connection = VirtualConnection(
+            Address("broker", 1883, GATEWAY_USER, GATEWAY_PASSWORD, version=version),
+            auto_version=False,
+            store=self.store,
+            topics=self.topics,
+            bells=self.bells,
+            outlets=self._outlets() if host.rules.shown else (),
+            pauses=PAUSES,
+        )
+        connection.open = partial(opened, host.broker, self.process, host.watcher, host.latency)
+        return connection
+
+    def _outlets(self) -> tuple[Callable[[Mark], Outlet], ...]:
+        return (
+            lambda mark: Shown(self.store, StateLeaf(self.topics), mark),
+            lambda _: Feed(self.store, self.topics, self.bells),
+        )
+
+    def _app(self) -> Starlette:
+        async def nothing() -> dict[str, Any]:
+            return {}
+
+        return build(
+            Services(
+                store=self.store,
+                topics=self.topics,
+                broker_address=lambda: ("broker", 1883, False),
+                synced=lambda device_pk, seconds: self.bells.synced(self.store, device_pk, seconds),
+                readiness=nothing,
+                rate_limit_per_minute=0,
+                bind_broker_wait_seconds=BIND_WAITS_SECONDS,
+                bells=self.bells,
+                metrics=_METRICS,
+            )
+        )
+
+    def run(self, *, watching: bool) -> None:
+        """Start its parts."""
+        self.spawn(self.keeper.run())
+        self.spawn(self.connection.run())
+        self.spawn(Sweeper(self.store).run())
+        if watching:
+            self.spawn(CommandLineWatcher(self.store, self.bells).run())
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task that ends with the process."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks[task] = None
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)
+        if not task.cancelled():
+            task.exception()  # seen: who waits for it hears of it too
+
+
+class GatewayHost:
+    """Starts, stops and kills the gateway on one disk."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        broker: Broker,
+        nature: Nature,
+        *,
+        slow: float,
+        after_commit: Callable[[], None],
+        watcher: Watcher,
+    ) -> None:
+        self.disk = disk
+        self.broker = broker
+        self.rng, self.clock, self.latency, self._tell = nature.rng, nature.clock, nature.latency, nature.tell
+        self.after_commit = after_commit
+        self.watcher = watcher
+        self.embedded = False
+        self.watching = False
+        self.rules = RULES
+        self.table = PasswordTable(broker)
+        self.life: Life | None = None
+        self._slow = slow
+
+    def access(self, store: Store, process: Process) -> Access:
+        """How the broker is steered, and who it asks."""
+        if not self.embedded:
+            self.broker.admit = self.table.admit
+            return VirtualMosquitto(self.table, self.broker, store, process)
+        self.broker.admit = authenticator(store, _ACCOUNTS)
+        return EmbeddedAccess(VirtualEmbedded(self.broker, process), store)
+
+    def start(self) -> None:
+        """Start the gateway; with it the embedded broker, which remembers nothing."""
+        if self.life is not None:
+            return
+        if self.embedded:
+            self.broker.start(retained="forget", keep_sessions=False)
+        process = Process(self.rng, self._slow, self._died)
+        self.life = Life(self, process)
+        self.life.run(watching=self.watching)
+        self._tell("gateway", "starts")
+
+    def kill(self) -> None:
+        """End it at once, as ``kill -9`` does."""
+        if self.life is not None:
+            self.life.process.die("by kill -9")
+
+    def _died(self, where: str) -> None:
+        life, self.life = self.life, None
+        self._tell("gateway", f"is killed {where}")
+        if life is None:
+            return
+        for line in life.process.lines:
+            line.cut("the gateway died")
+        if self.embedded:
+            self.broker.stop()
+        for task in list(life.tasks):
+            asyncio.get_running_loop().call_soon(task.cancel)
+
+    async def stop(self) -> None:
+        """End it in order, as SIGTERM does."""
+        life = self.life
+        if life is None:
+            return
+        self._tell("gateway", "is told to stop")
+        tasks = list(life.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        if self.life is life:
+            self.kill()
+
+
+__all__ = ["GATEWAY_ID", "GatewayHost", "KilledError", "Life"]

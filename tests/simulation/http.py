@@ -1,0 +1,85 @@
+"""Calls to the gateway's own HTTP application, without a socket: the call may be lost, and so may the answer."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+from starlette.applications import Starlette
+
+from device_sim.app import GatewayApi
+from device_sim.errors import ApiError, UnreachableError
+from simulation.gateway_host import GatewayHost
+from simulation.process import KilledError
+
+TIMEOUT_SECONDS = 15.0
+_GOOD = 300
+
+
+class VirtualApi(GatewayApi):
+    """What companion apps, back ends and devices call. ``lost_answers`` is how many of the next answers get lost."""
+
+    def __init__(self, host: GatewayHost, key: str, latency: Callable[[], float]) -> None:
+        super().__init__("http://gateway", key)
+        self._host = host
+        self._latency = latency
+        self.lost_answers = 0
+
+    async def call(
+        self, method: str, path: str, body: Mapping[str, Any] | bytes | None = None, *, bearer: str | None = None
+    ) -> dict[str, Any]:
+        """Make one call; see :class:`GatewayApi`."""
+        content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        status, answer = await self.exchange(method, path, content, bearer or self._key)
+        if status < _GOOD:
+            return answer
+        raise ApiError(status, answer["error"]["code"], answer["error"]["message"])
+
+    async def exchange(
+        self, method: str, path: str, content: bytes, bearer: str, *, once: str | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Status and body of the answer; ``once`` is an Idempotency-Key.
+
+        Raises:
+            UnreachableError: no gateway took it, or no answer came; it may have been done all the same.
+        """
+        await asyncio.sleep(self._latency())
+        life = self._host.life
+        if life is None:
+            raise UnreachableError("connection refused")
+        served = life.spawn(served_by(life.app, method, path, content, bearer, once))
+        await asyncio.wait((served,), timeout=TIMEOUT_SECONDS)
+        await asyncio.sleep(self._latency())
+        if not served.done() or served.cancelled() or isinstance(served.exception(), KilledError) or life.process.dead:
+            raise UnreachableError("the connection broke before an answer came")
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise UnreachableError("the answer was lost")
+        answer: tuple[int, dict[str, Any]] = served.result()
+        return answer
+
+
+async def served_by(
+    app: Starlette, method: str, path: str, content: bytes, bearer: str, once: str | None
+) -> tuple[int, dict[str, Any]]:
+    """One request as an ASGI server hands it on."""
+    headers = [(b"authorization", f"Bearer {bearer}".encode()), (b"content-type", b"application/json")]
+    headers += [(b"content-length", str(len(content)).encode())]
+    if once is not None:
+        headers.append((b"idempotency-key", once.encode()))
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
+        "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http", "headers": headers,
+        "client": ("app", 1), "server": ("gateway", 80),
+    }  # fmt: skip
+    parts: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        parts.append(message)
+
+    await app(scope, receive, send)
+    body = b"".join(part.get("body", b"") for part in parts)
+    return parts[0]["status"], json.loads(body or b"{}")

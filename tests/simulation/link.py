@@ -1,0 +1,150 @@
+"""The gateway's session on the virtual broker: what :mod:`gateway.mqtt.link` is on a real one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from gateway.inbound import Message
+from gateway.mqtt.link import ANSWER_SECONDS, BATCH, Address, Delivery, LinkError, PublishRefusedError, Session
+from simulation.broker import Broker, Packet
+from simulation.client import Client, ClosedError
+from simulation.process import Process
+
+GATEWAY_PASSWORD = "the gateway's own"
+
+
+Answer = asyncio.Future[str | None]
+"""Why a publish was refused, or ``None`` when it was not."""
+
+
+class Watcher(Protocol):
+    """Whoever judges what the gateway sends, and what it acknowledges."""
+
+    def publishing(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """The gateway hands a message to the broker."""
+
+    def acknowledging(self, message: Message, arrived_at_commit: int) -> None:
+        """The gateway tells the broker that it has this message."""
+
+    def commit_now(self) -> int:
+        """How many commits there were."""
+
+
+class VirtualSession(Session):
+    """``batch`` hands out what is here, ``publish`` waits for the broker, and everything passes a seam."""
+
+    def __init__(self, client: Client, process: Process, watcher: Watcher) -> None:  # no link beneath: no super call
+        self._virtual = client
+        self._process = process
+        self._watcher = watcher
+        self._handed: dict[int, tuple[Packet, int]] = {}
+
+    async def batch(self, limit: int = BATCH) -> list[Delivery]:
+        """Wait for a message; that one and those that are here already."""
+        self._process.seam("batch")
+        try:
+            await self._virtual.arrived()
+        except ClosedError as error:
+            raise LinkError(f"The connection to the broker was lost: {error}") from error
+        self._process.seam("batch")
+        inbox = self._virtual.inbox
+        return [self._delivery(inbox.popleft()) for _ in range(min(limit, len(inbox)))]
+
+    def _delivery(self, packet: Packet) -> Delivery:
+        self._handed[packet.packet_id] = (packet, self._watcher.commit_now())
+        return Delivery(Message(packet.topic, packet.payload, packet.retain), packet.packet_id, packet.qos)
+
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        """PUBACK each, in the order in which they came."""
+        for delivery in deliveries:
+            self._process.seam("acknowledge")
+            packet, arrived = self._handed.pop(delivery.packet_id, (None, 0))
+            if packet is not None and packet.qos:
+                self._watcher.acknowledging(delivery.message, arrived)
+                self._virtual.acknowledge(packet)
+
+    async def publish(
+        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, properties: Any = None
+    ) -> None:
+        """Publish; at QoS 1 until the broker has it."""
+        del properties  # what MQTT 5 says beside the payload changes nothing here
+        await self._virtually_taken(topic, self._virtually_sent(topic, payload, qos, retain=retain))
+
+    async def publish_all(
+        self, messages: Sequence[tuple[str, bytes]], *, retain: bool = False, content_type: str | None = None
+    ) -> None:
+        """Publish at QoS 1, all in flight together."""
+        del content_type
+        sent = [(topic, self._virtually_sent(topic, payload, 1, retain=retain)) for topic, payload in messages]
+        refused: list[str] = []
+        reason = ""
+        for topic, answer in sent:
+            try:
+                await self._virtually_taken(topic, answer)
+            except PublishRefusedError as error:
+                refused.append(topic)
+                reason = error.reason
+        if refused:
+            raise PublishRefusedError(refused, reason)
+
+    def _virtually_sent(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> Answer:
+        self._process.seam("publish")
+        self._watcher.publishing(topic, payload, retain=retain)
+        return self._virtual.send(topic, payload, qos=qos, retain=retain)
+
+    async def _virtually_taken(self, topic: str, answer: Answer) -> None:
+        await asyncio.wait((answer, self._virtual.gone), timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        self._process.seam("published")
+        if not answer.done():
+            raise LinkError(f"The broker did not take a message on {topic} within {ANSWER_SECONDS:g} s, or went away.")
+        refused = answer.result()
+        if refused is not None:
+            raise PublishRefusedError([topic], refused)
+
+    async def subscribe(self, filters: Sequence[str]) -> None:
+        """Subscribe at QoS 1."""
+        self._process.seam("subscribe")
+        try:
+            await self._virtual.subscribe(filters)
+        except ClosedError as error:
+            raise LinkError(f"The broker did not take the subscription: {error}") from error
+
+    async def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Give subscriptions up."""
+        self._process.seam("unsubscribe")
+        try:
+            await self._virtual.unsubscribe(filters)
+        except ClosedError as error:
+            raise LinkError(f"The broker did not answer: {error}") from error
+
+    async def leave(self) -> None:
+        """Say good-bye; returns when that has left."""
+        self._process.seam("leave")
+        self._virtual.disconnect()
+        await asyncio.wait((self._virtual.gone,), timeout=ANSWER_SECONDS)
+
+
+@asynccontextmanager
+async def opened(
+    broker: Broker,
+    process: Process,
+    watcher: Watcher,
+    latency: Callable[[], float],
+    address: Address,
+    *,
+    client_id: str,
+    will: tuple[str, bytes],
+) -> AsyncIterator[Session]:
+    """A session as ``gateway.mqtt.link.open_session`` opens it; the connection breaks at the end of the block."""
+    process.seam("connect")
+    client = Client(broker, latency)
+    process.lines.append(client.line)
+    try:
+        await client.connect(client_id, address.username or "", address.password or "", will)
+        process.seam("connected")
+        yield VirtualSession(client, process, watcher)
+    except ClosedError as error:
+        raise LinkError(f"The broker cannot be reached: {error}") from error
+    finally:
+        client.line.cut("the gateway hung up")

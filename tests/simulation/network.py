@@ -1,0 +1,98 @@
+"""TCP as far as it matters here: two directions that keep their order, take their time, stall, and break."""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Nature:
+    """What a machine cannot choose: chance, the time (milliseconds since the epoch), the way to others, the story."""
+
+    rng: random.Random
+    clock: Callable[[], int]
+    latency: Callable[[], float]
+    tell: Callable[..., None]
+
+
+_APART = 1e-6
+"""Two packets of one direction never arrive at the same instant: timers that are due together have no order."""
+
+
+class Pipe:
+    """One direction. What is on its way when it closes never arrives."""
+
+    def __init__(self, latency: Callable[[], float]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._latency = latency
+        self._last = 0.0
+        self._stalled_until = 0.0
+        self.open = True
+
+    def send(self, arrive: Callable[..., None], *facts: Any) -> None:
+        """Have ``arrive(*facts)`` called at the other end."""
+        if not self.open:
+            return
+        soon = max(self._loop.time() + self._latency(), self._stalled_until)
+        self._last = max(self._last + _APART, soon)
+        self._loop.call_at(self._last, self._arrive, arrive, facts)
+
+    def _arrive(self, arrive: Callable[..., None], facts: tuple[Any, ...]) -> None:
+        if self.open:
+            arrive(*facts)
+
+    def stall(self, seconds: float) -> None:
+        """What is sent from now on arrives after these seconds at the earliest."""
+        self._stalled_until = max(self._stalled_until, self._loop.time() + seconds)
+
+
+class Line:
+    """A connection: ``near`` is told when the client's side ends, ``far`` when the server's does; each once."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, latency: Callable[[], float]) -> None:
+        self.number = next(self._numbers)
+        self.up = Pipe(latency)
+        self.down = Pipe(latency)
+        self.near: Callable[[str], None] = _nobody
+        self.far: Callable[[str], None] = _nobody
+
+    @property
+    def whole(self) -> bool:
+        """Whether packets still pass both ways."""
+        return self.up.open and self.down.open
+
+    def cut(self, reason: str, *, far_after: float = 0.0) -> None:
+        """Break it: the client knows at once, the server after ``far_after`` seconds, as after a silent loss."""
+        if not self.whole:
+            return
+        self.up.open = self.down.open = False
+        near, self.near = self.near, _nobody
+        near(reason)
+        if far_after:
+            asyncio.get_running_loop().call_later(far_after, self._far_ends, reason)
+        else:
+            self._far_ends(reason)
+
+    def _far_ends(self, reason: str) -> None:
+        far, self.far = self.far, _nobody
+        far(reason)
+
+    def stall(self, seconds: float) -> None:
+        """Hold both directions back."""
+        self.up.stall(seconds)
+        self.down.stall(seconds)
+
+
+def _nobody(reason: str) -> None:
+    """Nobody listens any more."""
+    del reason
+
+
+def latency_of(rng: random.Random, low: float, high: float) -> Callable[[], float]:
+    """Seconds that a packet is on its way: mostly near ``low``, sometimes up to ``high``."""
+    return lambda: low + (high - low) * rng.random() ** 4

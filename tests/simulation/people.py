@@ -1,0 +1,157 @@
+"""What operators and companion apps do, through the gateway's HTTP application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from device_sim.binding import Binding
+from device_sim.errors import ApiError, SimulatorError
+from gateway import lifecycle
+from gateway.errors import GatewayError
+from gateway.ids import Ids
+from gateway.store import Context, _continue_ids, transact
+from simulation.device_host import DeviceHost
+from simulation.gateway_host import RULES
+from simulation.world import World
+
+_TRY_AGAIN_SECONDS: Final = 0.4
+
+Act = Callable[..., Awaitable[None]]
+
+
+class People:
+    """Each method is a kind of step; what the gateway refuses is told and left at that."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._api = world.api
+
+    async def do(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Carry out one step."""
+        facts = dict(facts)
+        device = self._world.devices[facts.pop("device")] if "device" in facts else None
+        act: Act = getattr(self, kind)
+        try:
+            await (act(**facts) if device is None else act(device, **facts))
+        except SimulatorError as error:
+            said = error.code if isinstance(error, ApiError) else str(error)
+            self._world.tell("people", f"{kind}: refused or unheard", reason=said)
+
+    async def _post(self, device: DeviceHost, what: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        answer = await self._api.call("POST", f"/v1/devices/{device.id}/{what}", body or {})
+        self._world.tell("people", f"POST {what} of {device.serial} → 200")
+        return answer
+
+    async def register(self, device: DeviceHost) -> None:
+        """Make the device known."""
+        answer = await self._api.register(device.serial, model="bota_pin", name=None, firmware_version="1.4.2")
+        device.id = answer["id"]
+
+    async def provision(self, device: DeviceHost, *, supersede: bool = False, lost: bool = False) -> None:
+        """Bind, and bring the binding to the device; one that is paired still is reset by hand for that."""
+        if supersede:
+            self._world.ghost.withdrawn.add(self._world.pk(device))
+        binding = await self._api.bind(device.id, "eu_1", supersede_reset=supersede)
+        self._world.note_secret(binding.device_token, device)
+        self._world.tell("people", f"bind {device.serial} → 200", generation=binding.generation, lost=lost)
+        if not lost:
+            await self._hand_over(device, binding)
+
+    async def _hand_over(self, device: DeviceHost, binding: Binding) -> None:
+        if not device.on:
+            device.switch_on()
+        if device.paired:
+            self._world.tell("people", f"reset {device.serial} by hand, to pair it anew")
+            device.reset_by_hand()
+            await asyncio.sleep(0)
+        device.provision(binding)
+
+    async def unbind(self, device: DeviceHost) -> None:
+        """End the binding."""
+        await self._post(device, "unbind")
+
+    async def reset(self, device: DeviceHost, *, tries: int = 1) -> None:
+        """Ask for a reset, again with the same Idempotency-Key while nobody answers."""
+        once, since = f"{device.serial}-{self._world.loop.time()}", self._world.ghost.commits
+        for _ in range(tries):
+            try:
+                status, _ = await self._api.exchange(
+                    "POST", f"/v1/devices/{device.id}/reset", b"{}", self._world.key, once=once
+                )
+            except SimulatorError:
+                await asyncio.sleep(_TRY_AGAIN_SECONDS)
+                continue
+            self._world.tell("people", f"POST reset of {device.serial} → {status}")
+            if status == 200:
+                self._world.ghost.answered_reset(self._world.pk(device), since)
+                self._world.check()
+            return
+
+    async def bulk_reset(self, *, devices: list[int]) -> None:
+        """Ask for the reset of several."""
+        since = self._world.ghost.commits
+        wanted = [self._world.devices[each] for each in devices]
+        answer = await self._api.call("POST", "/v1/devices/bulk/reset", {"device_ids": [each.id for each in wanted]})
+        for each, outcome in zip(wanted, answer["data"], strict=True):
+            self._world.tell("people", f"bulk reset of {each.serial} → {outcome['outcome']}")
+            if outcome["outcome"] in ("reset", "already_pending"):
+                self._world.ghost.answered_reset(self._world.pk(each), since)
+        self._world.check()
+
+    async def cancel(self, device: DeviceHost) -> None:
+        """Cancel the open reset, or else whatever is open."""
+        row = self._world.open_command(device) or self._world.row(
+            """SELECT id FROM commands WHERE status IN ('pending', 'delivered')
+                AND device_pk = (SELECT pk FROM devices WHERE id = ?) LIMIT 1""",
+            device.id,
+        )
+        if row is not None:
+            self._world.ghost.withdrawn.add(self._world.pk(device))
+            await self._post(device, f"commands/{row['id']}/cancel")
+
+    async def command(self, device: DeviceHost, *, type: str, ttl: int) -> None:  # noqa: A002 - the contract's name
+        """Queue another command."""
+        await self._post(device, "commands", {"type": type, "ttl_seconds": ttl})
+
+    async def delete(self, device: DeviceHost) -> None:
+        """Take the device out of the fleet."""
+        await self._api.call("DELETE", f"/v1/devices/{device.id}")
+        self._world.tell("people", f"DELETE {device.serial} → 200")
+
+    async def restore(self, device: DeviceHost) -> None:
+        """Bring it back."""
+        await self._post(device, "restore")
+
+    async def refresh(self, device: DeviceHost, *, lost: bool = False) -> None:
+        """The device asks for another token of its binding."""
+        binding = device.binding
+        if binding is None or not device.on:
+            return
+        answer = await self._api.call("POST", "/v1/devices/me/token/refresh", {}, bearer=binding.device_token)
+        self._world.note_secret(answer["device_token"], device)
+        self._world.tell(device.serial, "has its token refreshed", lost=lost)
+        if not lost and device.binding == binding:
+            device.replace_token(answer["device_token"])
+            device.switch_off()
+            device.switch_on()
+
+    async def reset_by_hand(self, device: DeviceHost) -> None:
+        """Somebody holds the button."""
+        self._world.tell("people", f"reset {device.serial} by hand")
+        device.reset_by_hand()
+
+    async def reset_beside(self, device: DeviceHost) -> None:
+        """The command line resets a device in the same registry, beside the running gateway."""
+        world = self._world
+        entropy = world.rng(f"beside {world.loop.time()}").randbytes
+        ids = Ids(entropy)
+        _continue_ids(world.disk, ids)
+        context = Context(RULES, clock=world.clock, entropy=entropy, ids=ids)
+        world.tell("people", f"'gateway devices reset {device.serial}'")
+        world.disk.before_commit = lambda: None
+        with suppress(GatewayError):
+            transact(world.disk, context, lambda tx: lifecycle.reset(tx, world.project_id, device.id, "key_local"))
+            world.after_commit()

@@ -1,0 +1,151 @@
+"""What happens in a run, made from its seed: the surroundings, and a list of steps that can be shortened."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+ACTIVE_SECONDS: Final = 24.0
+"""Steps are spread over this much virtual time."""
+
+SEAMS: Final = (
+    "any", "any", "any", "write", "commit", "commit", "committed", "committed", "read", "publish", "published",
+    "acknowledge", "batch", "subscribe", "unsubscribe", "connected", "cut", "signal",
+)  # fmt: skip
+WIPE_STEPS: Final = (
+    "publish:ack:delivered", "write:reset_in_progress", "erase:device_token", "erase:pairing", "erase:wifi_networks",
+    "write:last_commands", "write:last_command", "erase:reset_in_progress", "publish:ack:executed", "reboot",
+    "erase:last_command", "open_link", "publish:status", "publish:heartbeat", "publish:ack:failed",
+)  # fmt: skip
+PLAIN: Final = ("reboot", "start_recording", "stop_recording", "trigger_upload")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What does not change during a run. Latencies are in seconds; ``slow`` bounds reads and commits."""
+
+    kinds: tuple[str, ...] = ("mqtt",)
+    embedded: bool = False
+    version_5: bool = True
+    wildcard_retained: bool = True
+    reorder: float = 0.0
+    duplicate: float = 0.0
+    latency: float = 0.01
+    slow: float = 0.005
+    watching: bool = False
+    shown: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happens ``at`` a virtual second; ``facts`` say how."""
+
+    at: float
+    kind: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        details = ", ".join(f"{name}={value}" for name, value in self.facts.items())
+        return f"{self.at:6.2f} s  {self.kind}({details})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run."""
+
+    seed: int
+    surroundings: Surroundings
+    steps: tuple[Step, ...]
+
+    def only(self, steps: tuple[Step, ...]) -> Plan:
+        """The same with fewer steps."""
+        return replace(self, steps=steps)
+
+
+Facts = Callable[[random.Random, int], dict[str, Any]]
+
+
+def _device(rng: random.Random, devices: int) -> dict[str, Any]:
+    return {"device": rng.randrange(devices)}
+
+
+def _down(rng: random.Random) -> float:
+    return round(rng.choice((0.1, 0.5, 2.0, 6.0)) * rng.uniform(0.5, 1.5), 2)
+
+
+def _cut(rng: random.Random, devices: int) -> dict[str, Any]:
+    who = rng.choice(["gateway", *range(devices)])
+    return {"who": who, "far_after": rng.choice((0.0, 0.0, 0.5, 4.0))}
+
+
+STEPS: Final[Mapping[str, tuple[float, Facts]]] = {
+    # what people do
+    "provision": (3.0, lambda r, n: {**_device(r, n), "supersede": r.random() < 0.5, "lost": r.random() < 0.15}),
+    "unbind": (0.6, _device),
+    "reset": (5.0, lambda r, n: {**_device(r, n), "tries": r.choice((1, 1, 2, 4))}),
+    "bulk_reset": (0.5, lambda r, n: {"devices": sorted(r.sample(range(n), r.randint(1, n)))}),
+    "cancel": (1.2, _device),
+    "command": (2.0, lambda r, n: {**_device(r, n), "type": r.choice(PLAIN), "ttl": r.choice((1, 5, 300))}),
+    "delete": (0.5, _device),
+    "restore": (0.8, _device),
+    "refresh": (0.6, lambda r, n: {**_device(r, n), "lost": r.random() < 0.3}),
+    "reset_by_hand": (0.6, _device),
+    "reset_beside": (0.4, _device),
+    # what goes wrong
+    "kill": (3.0, lambda r, n: {"seam": r.choice(SEAMS), "passes": r.randint(1, 12), "down": _down(r)}),  # noqa: ARG005
+    "stop": (0.4, lambda r, n: {"down": _down(r)}),  # noqa: ARG005
+    "broker_restart": (
+        1.0,
+        lambda r, n: {  # noqa: ARG005
+            "retained": r.choice(("keep", "forget", "old")),
+            "keep_sessions": r.random() < 0.5,
+            "down": _down(r),
+        },
+    ),
+    "cut": (1.5, _cut),
+    "stall": (0.6, lambda r, n: {"who": r.choice(["gateway", *range(n)]), "seconds": r.choice((0.5, 3.0))}),
+    "power_cut": (1.5, lambda r, n: {**_device(r, n), "before": r.choice(WIPE_STEPS), "off": _down(r)}),
+    "power_cut_after": (1.0, lambda r, n: {**_device(r, n), "actions": r.randint(1, 14), "off": _down(r)}),
+    "unplug": (0.6, lambda r, n: {**_device(r, n), "off": _down(r)}),
+    "disk_full": (0.5, lambda r, n: {"seconds": _down(r)}),  # noqa: ARG005
+    "clock": (0.4, lambda r, n: {"ms": r.choice((-3_600_000, -2_000, 2_000, 60_000, 86_400_000))}),  # noqa: ARG005
+    "refuse": (0.4, lambda r, n: {"seconds": _down(r)}),  # noqa: ARG005
+    "forge_ack": (0.4, lambda r, n: {**_device(r, n), "status": r.choice(("executed", "delivered", "failed"))}),
+    "replay": (0.8, _device),
+}
+"""How often each kind is drawn, and how its facts are."""
+
+FAULTS: Final = tuple(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill"))
+
+
+def plan_of(seed: int) -> Plan:
+    """The plan of a seed. Each draws its own mix of what may happen (swarm testing), so that rare things meet."""
+    rng = random.Random(f"plan {seed}")  # noqa: S311 - reproducible on purpose
+    surroundings = _surroundings(rng)
+    weights = {kind: weight for kind, (weight, _) in STEPS.items() if kind not in FAULTS or rng.random() < 0.5}
+    if not surroundings.watching:
+        weights.pop("reset_beside", None)
+    kinds = rng.choices(list(weights), list(weights.values()), k=rng.randint(6, 22))
+    times = sorted(round(rng.uniform(0.0, ACTIVE_SECONDS), 3) for _ in kinds)
+    if rng.random() < 0.5:  # close together, so that things meet
+        times = [round(at / 4, 3) for at in times]
+    devices = len(surroundings.kinds)
+    steps = tuple(Step(at, kind, STEPS[kind][1](rng, devices)) for at, kind in zip(times, kinds, strict=True))
+    return Plan(seed, surroundings, steps)
+
+
+def _surroundings(rng: random.Random) -> Surroundings:
+    return Surroundings(
+        kinds=tuple(rng.choices(("mqtt", "http", "ble"), (8, 2, 1), k=rng.choice((1, 1, 2)))),
+        embedded=rng.random() < 0.35,
+        version_5=rng.random() < 0.7,
+        wildcard_retained=rng.random() < 0.85,
+        reorder=rng.choice((0.0, 0.0, 0.5)),
+        duplicate=rng.choice((0.0, 0.0, 0.3)),
+        latency=rng.choice((0.005, 0.02, 0.15)),
+        slow=rng.choice((0.002, 0.02, 0.1)),
+        watching=rng.random() < 0.15,
+        shown=rng.random() < 0.15,
+    )

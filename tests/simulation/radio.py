@@ -1,0 +1,98 @@
+"""A device's MQTT connection on the virtual broker: what ``device_sim.radio`` is on a real one."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from device_sim.backoff import Backoff
+from device_sim.binding import Binding
+from device_sim.errors import RadioError
+from device_sim.radio import CONFIRM_SECONDS, REPORT_AFTER_REFUSALS, Deliver
+from device_sim.signals import CommandReceived, LinkDown, LinkRefused, LinkUp, Publish, RefusalReceived
+from device_sim.wire import OFFLINE, Topics
+from simulation.broker import Broker
+from simulation.client import Client, ClosedError, NotAuthorisedError
+
+
+class VirtualRadio:
+    """Keeps itself up, with growing pauses, until its task is cancelled."""
+
+    def __init__(
+        self,
+        binding: Binding,
+        deliver: Deliver,
+        broker: Broker,
+        rng: random.Random,
+        latency: Callable[[], float],
+    ) -> None:
+        self._binding = binding
+        self._deliver = deliver
+        self._broker = broker
+        self._latency = latency
+        self._topics = Topics(binding.device_id)
+        self._backoff = Backoff(rng, first=0.2, longest=4.0, stable=5.0)
+        self.client: Client | None = None
+
+    async def run(self) -> None:
+        """Connect, and connect again, until cancelled."""
+        while True:
+            pause = await self._one_connection()
+            await asyncio.sleep(pause)
+
+    async def _one_connection(self) -> float:
+        loop = asyncio.get_running_loop()
+        client, up_since = Client(self._broker, self._latency), loop.time()
+        try:
+            will = (self._topics.of("status"), OFFLINE)
+            await client.connect(self._binding.device_id, self._binding.device_id, self._binding.device_token, will)
+            await client.subscribe(self._topics.subscriptions())
+            self.client = client
+            self._deliver(LinkUp("wifi", "mqtt"))
+            while True:
+                await client.arrived()
+                self._receive(client)
+        except NotAuthorisedError as error:
+            return self._refused(str(error))
+        except ClosedError as error:
+            self._deliver(LinkDown(str(error)))
+            return self._backoff.after_loss(held=loop.time() - up_since)
+        finally:
+            self.client = None
+            client.line.cut("the device hung up")
+
+    def _receive(self, client: Client) -> None:
+        packet = client.inbox.popleft()
+        if packet.qos:
+            client.acknowledge(packet)
+        leaf = packet.topic.rpartition("/")[2]
+        errors = packet.topic == self._topics.of("errors")
+        self._deliver(RefusalReceived(packet.payload) if errors else CommandReceived(leaf, packet.payload))
+
+    def _refused(self, reason: str) -> float:
+        delay = self._backoff.after_refusal()
+        if self._backoff.refusals == REPORT_AFTER_REFUSALS:
+            self._deliver(LinkRefused(self._backoff.refusals, reason))
+        return delay
+
+    async def publish(self, what: Publish) -> None:
+        """Send with QoS 1 and wait for the PUBACK.
+
+        Raises:
+            RadioError: none came; the link is given up.
+        """
+        client = self.client
+        if client is None:
+            raise RadioError("the link is down")
+        answer = client.send(self._topic(what), what.payload, qos=1, retain=what.kind == "status")
+        await asyncio.wait((answer, client.gone), timeout=CONFIRM_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            client.line.cut("no PUBACK")
+            raise RadioError("no PUBACK")
+
+    def _topic(self, what: Publish) -> str:
+        return self._topics.ack(str(what.command_type)) if what.kind == "ack" else self._topics.of(what.kind)
+
+    def cut(self) -> None:
+        """Break the connection without a good-bye."""
+        if self.client is not None:
+            self.client.line.cut("the device's link broke")

@@ -1,0 +1,225 @@
+"""One run: the gateway, its broker, its devices and its people, put together under one clock from one plan."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from dataclasses import replace
+from typing import Any, cast
+
+from device_sim.signals import Publish
+from gateway import grants
+from gateway.ids import Ids
+from gateway.inbound import Message
+from gateway.store import Context, Row, Tx, View, keys, outbox, tokens, transact
+from simulation.broker import Broker
+from simulation.device_host import DeviceHost, Kind, said_in
+from simulation.disk import ledger_of, new_disk
+from simulation.gateway_host import RULES, GatewayHost
+from simulation.ghost import RESET, Ghost
+from simulation.http import VirtualApi
+from simulation.keeping import unkept
+from simulation.network import Nature, latency_of
+from simulation.plan import Plan
+
+NOON = 1_794_312_000_000
+"""2026-11-10T12:00:00Z in milliseconds since the epoch: when every run begins."""
+
+
+class World:
+    """Everything there is in a run. ``tell`` collects its story."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.loop = asyncio.get_running_loop()
+        self.ghost = Ghost()
+        self.story: list[tuple[float, str, str, dict[str, Any]]] = []
+        self.clock_ahead_ms = 0
+        self.disturbed_at = 0.0
+        self.over = asyncio.Event()
+        self.sent: dict[str, list[bytes]] = {}
+        self.secrets: dict[str, str] = {}
+        around = plan.surroundings
+        self.latency = latency_of(self.rng("latency"), 0.001, around.latency)
+        self.broker = self._broker()
+        self.disk = new_disk()
+        self.host = GatewayHost(
+            self.disk,
+            self.broker,
+            Nature(self.rng("gateway"), self.clock, self.latency, self.tell),
+            slow=around.slow,
+            after_commit=self.after_commit,
+            watcher=self,
+        )
+        self.host.embedded, self.host.watching = around.embedded, around.watching
+        self.host.rules = replace(RULES, shown=(outbox.STATE,) if around.shown else ())
+        self.project_id, self.key = self._first_start()
+        self.api = VirtualApi(self.host, self.key, self.latency)
+        self.devices = [self._device(number, cast("Kind", kind)) for number, kind in enumerate(around.kinds)]
+
+    def rng(self, stream: str) -> random.Random:
+        """A stream of chance that is this run's alone."""
+        return random.Random(f"{self.plan.seed} {stream}")  # noqa: S311 - reproducible on purpose
+
+    def clock(self) -> int:
+        """The gateway's idea of the time, in milliseconds since the epoch."""
+        return NOON + int(self.loop.time() * 1_000) + self.clock_ahead_ms
+
+    def device_clock(self) -> int:
+        """What devices think: they ask a better clock."""
+        return NOON + int(self.loop.time() * 1_000)
+
+    def _broker(self) -> Broker:
+        broker, around = Broker(self.rng("broker"), self.tell), self.plan.surroundings
+        broker.version_5 = around.version_5
+        broker.wildcard_retained = around.wildcard_retained
+        broker.reorder, broker.duplicate = around.reorder, around.duplicate
+        broker.wills_of_the_cut = around.embedded
+        return broker
+
+    def _first_start(self) -> tuple[str, str]:
+        entropy = self.rng("first start").randbytes
+        context = Context(RULES, clock=self.clock, entropy=entropy, ids=Ids(entropy))
+
+        def first(tx: Tx) -> tuple[str, str]:
+            grants.ensure_key(tx)
+            project_id = keys.create_project(tx, "ward")
+            return project_id, keys.create(tx, project_id, "back end")[1]
+
+        return transact(self.disk, context, first)
+
+    def _device(self, number: int, kind: Kind) -> DeviceHost:
+        return DeviceHost(
+            f"SN-{number}",
+            kind,
+            Nature(self.rng(f"device {number}"), self.device_clock, self.latency, self.tell),
+            broker=self.broker,
+            api=self.api,
+            observer=self,
+        )
+
+    # --- the story ----------------------------------------------------------------------------------------------------
+
+    def tell(self, who: str, what: str, **details: Any) -> None:
+        """Add a line to the story."""
+        self.story.append((self.loop.time(), who, what, details))
+
+    def disturb(self) -> None:
+        """Something is broken: promises that name seconds count from when it is mended."""
+        self.disturbed_at = self.loop.time()
+
+    def check(self) -> None:
+        """End the run if an invariant does not hold."""
+        if self.ghost.violations:
+            self.over.set()
+
+    # --- what the gateway does, as seen from outside ------------------------------------------------------------------
+
+    def after_commit(self) -> None:
+        """A transaction of the gateway was committed."""
+        rows = ledger_of(self.disk)
+        self.ghost.ids_rise = not self.host.watching  # then two processes mint them
+        self.ghost.committed(self.disk, rows, self.loop.time())
+        for row in rows:
+            if row["what"] == "event":
+                self.tell("registry", row["old"], **_shown(row["new"]))
+        self.check()
+
+    def commit_now(self) -> int:
+        """How many commits there were."""
+        return self.ghost.commits
+
+    def publishing(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """The gateway hands a message to the broker: a command must be one that is committed (invariant 3)."""
+        if "/commands/" not in topic or not retain:
+            return
+        self.tell("gateway", "publishes" if payload else "clears", topic=topic, command=_id_in(payload))
+        if payload:
+            self.sent.setdefault(topic, []).append(payload)
+            row = self.command(_id_in(payload))
+            if row is None or row["grant_token"].encode() not in payload:
+                self.ghost.violate(3, "nothing is published that was not committed", f"{topic}: {_id_in(payload)}")
+        self.check()
+
+    def acknowledging(self, message: Message, arrived_at_commit: int) -> None:
+        """The gateway tells the broker that it has a message: what it says must be committed (invariant 4)."""
+        missing = unkept(self.disk, self.ghost, message, arrived_at_commit)
+        if missing is not None:
+            self.ghost.violate(4, "what is acknowledged is committed", missing)
+        self.check()
+
+    # --- what devices do ----------------------------------------------------------------------------------------------
+
+    def says(self, device: DeviceHost, what: Publish) -> None:
+        """A device sends something."""
+        said = said_in(what)
+        if said is not None:
+            self.ghost.said[said[0]].add(said[1])
+            if what.kind == "ack":
+                self.tell(device.serial, f"says {said[1]}", command=said[0])
+
+    def begins(self, device: DeviceHost, command_id: str) -> None:
+        """A device is about to be wiped."""
+        binding = device.binding
+        self.tell(device.serial, "begins its reset", command=command_id)
+        if binding is None:
+            self.ghost.violate(2, "only a bound device is wiped", device.serial)
+            return
+        row = self.command(command_id)
+        self.ghost.begun(binding.device_id, row, command_id, binding.device_token, binding.generation)
+        self.check()
+
+    def has_done(self, device: DeviceHost, command_id: str) -> None:
+        """A device has done what a command says."""
+        self.tell(device.serial, "has done", command=command_id)
+        self.ghost.done(device.id, command_id)
+        self.check()
+
+    def note_secret(self, token: str, device: DeviceHost) -> None:
+        """A device token that was shown; the broker's table is told whose row it is."""
+        self.secrets[token] = device.id
+        row = tokens.by_secret(View(self.disk), token)
+        if row is not None:
+            self.host.table.token_of[row["broker_entry"]] = row["id"]
+
+    # --- looking into the registry ------------------------------------------------------------------------------------
+
+    def row(self, sql: str, *values: Any) -> Row | None:
+        """One row of what is committed."""
+        found: Row | None = self.disk.execute(sql, values).fetchone()
+        return found
+
+    def rows(self, sql: str, *values: Any) -> list[Row]:
+        """Rows of what is committed."""
+        return self.disk.execute(sql, values).fetchall()
+
+    def command(self, command_id: str) -> Row | None:
+        """A command with its ``device_id``."""
+        return self.row(
+            "SELECT c.*, d.id AS device_id FROM commands c JOIN devices d ON d.pk = c.device_pk WHERE c.id = ?",
+            command_id,
+        )
+
+    def open_command(self, device: DeviceHost, kind: str = RESET) -> Row | None:
+        """The open command of this type."""
+        return self.row(
+            """SELECT c.* FROM commands c JOIN devices d ON d.pk = c.device_pk
+                WHERE d.id = ? AND c.type = ? AND c.status IN ('pending', 'delivered')""",
+            device.id,
+            kind,
+        )
+
+    def pk(self, device: DeviceHost) -> int:
+        """The device's row number."""
+        row = self.row("SELECT pk FROM devices WHERE id = ?", device.id)
+        return 0 if row is None else int(row["pk"])
+
+
+def _id_in(payload: bytes) -> str:
+    return str(json.loads(payload).get("id", "")) if payload else ""
+
+
+def _shown(data: str) -> dict[str, Any]:
+    wanted = ("device_id", "command_id", "binding_generation", "code")
+    return {name: value for name, value in json.loads(data).items() if name in wanted}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.inbound import Message
-from gateway.mqtt.link import Session
+from gateway.mqtt.session import Session
 from gateway.topics import Topics
 
 QUIET_SECONDS: Final = 0.25
@@ -114,4 +114,5 @@ class _Count:
         with suppress(TimeoutError):
             while True:
                 self.more.clear()
-                await asyncio.wait_for(self.more.wait(), QUIET_SECONDS)
+                async with asyncio.timeout(QUIET_SECONDS):  # wait_for of Python 3.11 may drop a cancellation
+                    await self.more.wait()

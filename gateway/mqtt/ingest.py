@@ -18,7 +18,7 @@ from gateway.clock import Clock
 from gateway.commands import Refusal
 from gateway.errors import StoreError
 from gateway.inbound import Answer, Message, Parsed
-from gateway.mqtt.link import Delivery, Session
+from gateway.mqtt.session import Delivery, Session
 from gateway.store import Store, Tx
 
 log = structlog.get_logger()

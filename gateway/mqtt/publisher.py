@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from gateway.mqtt.link import PublishRefusedError, Session
+from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.outbox import Bells
 from gateway.store import Row, Store, View, tokens
 from gateway.store import commands as command_sql

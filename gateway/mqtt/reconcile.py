@@ -13,8 +13,8 @@ import structlog
 
 from gateway import topics
 from gateway.mqtt.census import Census, Mark
-from gateway.mqtt.link import Session
 from gateway.mqtt.publisher import payload
+from gateway.mqtt.session import Session
 from gateway.store import Store, Tx, devices, outbox
 from gateway.store import commands as command_sql
 

@@ -16,7 +16,7 @@ import structlog
 from gateway.clock import to_rfc3339
 from gateway.errors import StoreError
 from gateway.inbound import Message
-from gateway.mqtt.link import PublishRefusedError, Session
+from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.mqtt_model import CloudEvent
 from gateway.outbox import Bells
 from gateway.store import Row, Store, Tx, View, events, keys

@@ -18,7 +18,7 @@ import structlog
 
 from gateway.errors import StoreError
 from gateway.mqtt.census import Census, Mark
-from gateway.mqtt.link import PublishRefusedError, Session, SubscriptionRefusedError
+from gateway.mqtt.session import PublishRefusedError, Session, SubscriptionRefusedError
 from gateway.store import Row, Store, Tx, View, devices, keys, outbox
 
 log = structlog.get_logger()

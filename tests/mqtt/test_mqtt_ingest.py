@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from support import wire
 from support.wait import eventually
 
-from gateway.mqtt.link import WAITING_AT_QOS_0
+from gateway.mqtt.session import WAITING_AT_QOS_0
 from gateway.store import Tx
 
 POISON = """CREATE TRIGGER poison BEFORE INSERT ON heartbeats WHEN NEW.battery_percent = 13

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway.inbound import Message
-from gateway.mqtt.link import ANSWER_SECONDS, BATCH, Address, Delivery, LinkError, PublishRefusedError, Session
+from gateway.mqtt.session import ANSWER_SECONDS, BATCH, Address, Delivery, LinkError, PublishRefusedError, Session
 from simulation.broker import Broker, Packet
 from simulation.client import Client, ClosedError
 from simulation.process import Process
@@ -65,10 +65,10 @@ class VirtualSession(Session):
                 self._virtual.acknowledge(packet)
 
     async def publish(
-        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, properties: Any = None
+        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, content_type: str | None = None
     ) -> None:
         """Publish; at QoS 1 until the broker has it."""
-        del properties  # what MQTT 5 says beside the payload changes nothing here
+        del content_type  # what MQTT 5 says beside the payload changes nothing here
         await self._virtually_taken(topic, self._virtually_sent(topic, payload, qos, retain=retain))
 
     async def publish_all(

@@ -1,0 +1,78 @@
+"""What the broker has sent and nobody has taken yet, under MQTT 5; bounded.
+
+The receive maximum [MQTT 5, 4.9] should bound it, but Mosquitto 2.0 forgets that once something was acknowledged. So
+the socket is not read while too much waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import mqtt5
+import structlog
+
+from gateway.inbound import Message
+from gateway.mqtt.session import AT_LEAST_ONCE, RECEIVE_MAXIMUM, TOLD_EVERY, WAITING_AT_QOS_0, Delivery
+
+log = structlog.get_logger()
+
+WAITING: Final = 2 * RECEIVE_MAXIMUM
+"""Messages at QoS 1 that may wait before the socket is not read any more."""
+WAITING_BYTES: Final = 8_388_608
+"""Bytes of payload that may."""
+
+
+class Inbox:
+    """Messages in the order of their arrival."""
+
+    def __init__(self) -> None:
+        self._packets: deque[mqtt5.PublishPacket] = deque()
+        self._bytes = 0
+        self._at_qos_0 = 0
+        self._dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    def put(self, packet: mqtt5.PublishPacket) -> None:
+        """Take it in, or drop it when it may be dropped [MQTT 5, 4.3.1] and too many wait: nothing holds back QoS 0."""
+        if packet.packet_id is None:
+            if self._at_qos_0 >= WAITING_AT_QOS_0:
+                self._drop(packet)
+                return
+            self._at_qos_0 += 1
+        self._packets.append(packet)
+        self._bytes += len(packet.payload)
+
+    def _drop(self, packet: mqtt5.PublishPacket) -> None:
+        if self._dropped % TOLD_EVERY == 0:
+            log.warning("ingest.dropped_at_qos_0", topic=packet.topic, dropped_before=self._dropped)
+        self._dropped += 1
+
+    def take(self, limit: int) -> list[Delivery]:
+        """The oldest, ``limit`` at most."""
+        packets = [self._packets.popleft() for _ in range(min(limit, len(self._packets)))]
+        self._at_qos_0 -= sum(packet.packet_id is None for packet in packets)
+        self._bytes -= sum(len(packet.payload) for packet in packets)
+        return [
+            Delivery(Message(packet.topic, packet.payload, packet.retain), packet.packet_id or 0, _qos(packet))
+            for packet in packets
+        ]
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that nothing more should be read."""
+        return self._waits(WAITING, WAITING_BYTES)
+
+    @property
+    def roomy(self) -> bool:
+        """Whether so little waits that reading can go on."""
+        return not self._waits(WAITING // 2, WAITING_BYTES // 2)
+
+    def _waits(self, messages: int, size: int) -> bool:
+        return self._bytes > size or len(self._packets) - self._at_qos_0 > messages
+
+
+def _qos(packet: mqtt5.PublishPacket) -> int:
+    return 0 if packet.packet_id is None else AT_LEAST_ONCE

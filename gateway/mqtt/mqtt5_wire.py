@@ -1,0 +1,159 @@
+"""Bytes to packets and back, on the socket to a broker that speaks MQTT 5: no more than :mod:`mqtt5` leaves to do.
+
+Whatever breaks the protocol ends the connection: DISCONNECT with the reason, then the socket is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import mqtt5
+from mqtt5 import DisconnectReasonCode as Reason
+
+from gateway.mqtt.session import LinkError
+
+MAX_PACKET_BYTES: Final = 4_194_304
+"""The broker is told so; it leaves out larger messages [MQTT-3.1.2-25], and devices may not send them anyway."""
+_CONNACK: Final = 0x20
+_OLD_CONNACK: Final = b"\x20\x02"
+_PANIC: Final = "PanicException"
+
+
+class ProtocolError(LinkError):
+    """The broker did what MQTT forbids; ``reason`` is what it is told."""
+
+    def __init__(self, text: str, reason: Reason = Reason.PROTOCOL_ERROR) -> None:
+        self.reason = reason
+        super().__init__(f"The broker broke the protocol: {text}. If it goes on so, set mqtt_version to 3.1.1.")
+
+
+class Wire(asyncio.Protocol):
+    """One socket. Packets go to ``received``; ``gone`` holds why the connection ended, once it has."""
+
+    def __init__(self, received: Callable[[mqtt5.Packet], None]) -> None:
+        self.gone: asyncio.Future[LinkError] = asyncio.get_running_loop().create_future()
+        self.heard = False
+        """Whether anything came since somebody set this to false."""
+        self.old_version = False
+        """Whether the broker answered as one of MQTT 3.1.1 does."""
+        self._received = received
+        self._rest = b""
+        self._first = True
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is open."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take whole packets out; the rest waits for what is still to come."""
+        if self.gone.done():
+            return
+        self.heard = True
+        try:
+            self._rest = self._take(self._rest + data)
+        except ProtocolError as error:
+            self.fail(error)
+
+    def _take(self, data: bytes) -> bytes:
+        if self._first:
+            self._look_at(data)
+        view, at = memoryview(data), 0
+        while (found := _read(view[at:])) is not None:
+            at += found[1]
+            self._received(found[0])
+        if len(data) - at > MAX_PACKET_BYTES:
+            raise ProtocolError("a packet is larger than it may be", Reason.PACKET_TOO_LARGE)
+        return data[at:]
+
+    def _look_at(self, answer: bytes) -> None:
+        """Raises ProtocolError for an answer to CONNECT that is none: the codec might wait for the rest of it."""
+        self._first = False
+        self.old_version = answer.startswith(_OLD_CONNACK)  # of MQTT 5 it has three bytes at least
+        if answer[0] != _CONNACK:
+            raise ProtocolError("it answers CONNECT with something else")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed, by whomever."""
+        self._end(LinkError(f"The connection to the broker was lost: {exc or 'it was closed'}"))
+
+    def pause_writing(self) -> None:
+        """The broker does not read as fast as we write."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._writable.set()
+
+    def send(self, data: bytes) -> None:
+        """Write packets; nothing happens once the connection is gone."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the broker reads, or is gone."""
+        await self._writable.wait()
+
+    def pause(self) -> None:
+        """Read nothing more, so that the broker has to wait."""
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is we who do not read."""
+        return self._paused
+
+    def fail(self, error: LinkError) -> None:
+        """End the connection for this reason, the will included."""
+        if isinstance(error, ProtocolError):
+            self.send(mqtt5.DisconnectPacket(reason_code=error.reason).write())
+        self._end(error)
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket when everything written has left."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close the socket now."""
+        self._end(LinkError("The connection was closed."))
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _end(self, error: LinkError) -> None:
+        self._writable.set()
+        if not self.gone.done():
+            self.gone.set_result(error)
+
+
+def _read(view: memoryview) -> tuple[mqtt5.Packet, int] | None:
+    """The first packet and its length; ``None`` when it is not there as a whole.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    try:
+        return mqtt5.read(view)
+    except IndexError:
+        return None
+    except ValueError as error:
+        raise ProtocolError(str(error), Reason.MALFORMED_PACKET) from error
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:  # what the codec makes of text that is not UTF-8; no Exception, by design
+            raise
+        raise ProtocolError("a packet cannot be read", Reason.MALFORMED_PACKET) from error

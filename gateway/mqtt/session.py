@@ -1,0 +1,162 @@
+"""What the gateway asks of a connection to its broker, whichever client is behind it.
+
+There are two: :mod:`gateway.mqtt.mqtt5_link` for brokers that speak MQTT 5, :mod:`gateway.mqtt.aiomqtt_link` for those
+that speak 3.1.1. The gateway holds one connection with one persistent session (docs/design.md says why).
+"""
+
+from __future__ import annotations
+
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from gateway.inbound import Message
+
+BATCH: Final = 500
+RECEIVE_MAXIMUM: Final = 1_000
+WAITING_AT_QOS_0: Final = 5_000
+CONNECT_SECONDS: Final = 4.0
+ANSWER_SECONDS: Final = 10.0
+TOLD_EVERY: Final = 1_000
+AT_LEAST_ONCE: Final = 1
+
+
+class LinkError(Exception):
+    """The broker cannot be reached, refused us, or went away. The message says which."""
+
+
+class VersionRefusedError(LinkError):
+    """The broker does not speak this version of MQTT, or closed without a word, which may mean the same."""
+
+    @classmethod
+    def closed(cls, address: Address) -> VersionRefusedError:
+        """It closed the connection before it answered CONNECT."""
+        return cls(
+            f"The broker at {address.host}:{address.port} closed the connection without an answer (to MQTT "
+            f"{address.version}). Check that this is its MQTT port, and whether it wants TLS."
+        )
+
+
+class SubscriptionRefusedError(LinkError):
+    """The broker does not let the gateway read there."""
+
+    def __init__(self, filters: Sequence[str]) -> None:
+        super().__init__(
+            f"The broker refused to subscribe the gateway to {', '.join(filters)}. Check its rights there."
+        )
+
+
+class PublishRefusedError(LinkError):
+    """The broker took publishes and refused to do them (MQTT 5 only): the gateway's rights do not suffice."""
+
+    def __init__(self, topics: Sequence[str], reason: str) -> None:
+        self.topics = tuple(topics)
+        self.reason = reason
+        super().__init__(
+            f"The broker refused {len(topics)} publishes ({reason}), the first on {topics[0]}. Give the gateway's user "
+            "the right to write on devices/# and gateways/# there."
+        )
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the broker is and as whom the gateway comes; ``version`` is ``"5"`` or ``"3.1.1"``."""
+
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = None
+    tls: ssl.SSLContext | None = None
+    version: str = "3.1.1"
+    keepalive_seconds: int = 30
+
+
+class Delivery(NamedTuple):
+    """A message and what the broker calls it until it is acknowledged."""
+
+    message: Message
+    packet_id: int
+    qos: int
+
+
+class Session(ABC):
+    """A live connection with a persistent session on the broker's side."""
+
+    @abstractmethod
+    async def batch(self, limit: int = BATCH) -> list[Delivery]:
+        """Wait for a message; that one and those that are here already, ``limit`` at most.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+
+    @abstractmethod
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        """Tell the broker that these are committed, in the order in which they came [MQTT-4.6.0-2]."""
+
+    @abstractmethod
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = AT_LEAST_ONCE,
+        retain: bool = False,
+        content_type: str | None = None,
+    ) -> None:
+        """Publish; at QoS 1 until the broker has it, at QoS 0 until it has left.
+
+        MQTT 5 tells subscribers the ``content_type``.
+
+        Raises:
+            PublishRefusedError: the broker (MQTT 5) refused it.
+            LinkError: the broker did not take it in time, or the connection is gone.
+        """
+
+    async def publish_retained(self, messages: Sequence[tuple[str, bytes]], *, content_type: str | None = None) -> None:
+        """Publish retained messages at QoS 1, all in flight together; an empty payload clears its topic.
+
+        Raises:
+            PublishRefusedError: the broker (MQTT 5) refused its ``topics``, and took all others.
+            LinkError: not all were taken.
+        """
+        await self.publish_all(messages, retain=True, content_type=content_type)
+
+    @abstractmethod
+    async def publish_all(
+        self, messages: Sequence[tuple[str, bytes]], *, retain: bool = False, content_type: str | None = None
+    ) -> None:
+        """Publish at QoS 1, all in flight together; MQTT 5 tells subscribers the ``content_type``.
+
+        Raises:
+            PublishRefusedError: the broker (MQTT 5) refused its ``topics``, and took all others.
+            LinkError: not all were taken.
+        """
+
+    @abstractmethod
+    async def subscribe(self, filters: Sequence[str]) -> None:
+        """Subscribe at QoS 1.
+
+        Raises:
+            SubscriptionRefusedError: the broker refused one.
+            LinkError: the connection is gone.
+        """
+
+    @abstractmethod
+    async def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Give subscriptions up.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+
+    @abstractmethod
+    async def leave(self) -> None:
+        """Say good-bye, so that the broker drops the last will; returns when that has left."""
+
+
+def not_taken(topic: str) -> LinkError:
+    """The broker gave no answer to a message."""
+    return LinkError(f"The broker did not take a message on {topic} within {ANSWER_SECONDS:g} s, or went away.")

@@ -17,7 +17,7 @@ demo: $(VENV)/.runtime ## see three devices being reset, for real (under 30 s)
 run: $(VENV)/.runtime ## serve with a few simulated devices alive, until Ctrl-C
 	$(BIN)/gateway demo --keep-running
 
-test: $(VENV)/.dev tools ## run every test (installs Mosquitto and Chromium by apt when root)
+test: $(VENV)/.dev tools ## run every test (installs Mosquitto, RabbitMQ and Chromium by apt when root)
 	$(PYTEST)
 
 ROUNDS ?= 100

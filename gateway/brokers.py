@@ -19,11 +19,11 @@ from gateway.broker.accounts import kept_entries, own_entry
 from gateway.broker.authentication import authenticator
 from gateway.broker.choice import Choice, choose
 from gateway.broker.embedded import EmbeddedBroker
-from gateway.broker.http_auth.serving import asked_access, integrator_password
+from gateway.broker.http_auth.serving import asked_access
 from gateway.broker.keeper import NOT_SIGNALLED, Access, EmbeddedAccess, MosquittoAccess, NoAccess
 from gateway.broker.mosquitto import PasswordFile
 from gateway.broker.probes import ProbeAccounts
-from gateway.broker.standing import GATEWAY_USER, INTEGRATOR_USER, standing
+from gateway.broker.standing import GATEWAY_USER, standing
 from gateway.certificates import ServerCertificate, client_context
 from gateway.errors import UnavailableError
 from gateway.mqtt import link
@@ -112,8 +112,6 @@ async def _own_mosquitto(
 ) -> Broker:
     own, password = own_mosquitto.prepared(settings, certificate), secrets.token_urlsafe(32)
     users = {**accounts.passwords, GATEWAY_USER: password}
-    if integrators := integrator_password(settings):
-        users[INTEGRATOR_USER] = integrators
     fixed = {name: own_entry(secret, None) for name, secret in users.items()}
     file = PasswordFile(own.files.password_file, pid_file=own.files.pid_file, fixed=fixed)
     access = MosquittoAccess(file, store, Target(own.inside, own.tls))
@@ -147,7 +145,7 @@ async def _own_embedded(
         EmbeddedBroker(
             host=settings.mqtt.host,
             port=settings.mqtt.port,
-            authenticate=authenticator(store, standing(password, accounts, integrator=integrator_password(settings))),
+            authenticate=authenticator(store, standing(password, accounts)),
             prefix=settings.topic_prefix,
             certificate=certificate,
         ),

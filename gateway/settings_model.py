@@ -213,12 +213,6 @@ class Settings(BaseModel):
         None,
         "That broker's own API, to cut live sessions: rabbitmq+http://USER:PASSWORD@HOST:PORT, emqx+… or vernemq+….",
     )
-    integrator_password_file: File = _setting(
-        ASKING,
-        None,
-        "File with the password of the account integrator, there and at a broker of the gateway's own; none: no such "
-        "account.",
-    )
 
     log_level: LogLevel = _setting(RUNNING, "info", "Least severe events that are logged.")
     log_format: LogFormat = _setting(
@@ -318,10 +312,6 @@ def _asking_contradictions(settings: Settings) -> dict[str, tuple[object, str]]:
         ),
         "broker_auth_secret_file": (settings.broker_auth_secret_file and not asked, "needs broker_auth as well"),
         "broker_api_url": (settings.broker_api_url and not asked, "needs broker_auth as well"),
-        "integrator_password_file": (
-            settings.integrator_password_file and isinstance(url, BrokerUrl) and not asked,
-            "is for a broker that asks the gateway: give yours that account itself",
-        ),
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.broker.http_auth.secret import password_in, shared_secret
+from gateway.broker.http_auth.secret import shared_secret
 from gateway.broker_api import BrokerApi
 from gateway.errors import UnavailableError
 from gateway.settings import SettingsError, load, plain, written
@@ -37,7 +37,6 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ({**ASKING, "broker_api_url": "emqx+http://h:1"}, "broker_api_url"),
         ({**ASKING, "broker_api_url": "emqx+http://u:hush-2@h"}, "broker_api_url"),
         ({**ASKING, "broker_api_url": "emqx+http://u:hush-2@h:1/api"}, "broker_api_url"),
-        ({"integrator_password_file": "p", "broker": "mqtt://b"}, "integrator_password_file"),
     ],
 )
 def test_what_could_not_work_is_refused(options: dict[str, object], name: str) -> None:
@@ -46,7 +45,7 @@ def test_what_could_not_work_is_refused(options: dict[str, object], name: str) -
         load(options, {})
     (problem,) = caught.value.problems
     assert problem.startswith(f"{name}: ")
-    assert "needs" in problem or "should be" in problem or "give yours" in problem
+    assert "needs" in problem or "should be" in problem
     assert "hush" not in problem
 
 
@@ -86,15 +85,3 @@ def test_a_poor_secret_is_refused(content: str, tmp_path: Path) -> None:
     file.write_text(content)
     with pytest.raises(UnavailableError, match="at least 32 letters"):
         shared_secret(file)
-
-
-def test_a_password_is_the_first_line_of_its_file(tmp_path: Path) -> None:
-    """A file that is missing, or that holds next to nothing, stops the start."""
-    file = tmp_path / "integrator"
-    with pytest.raises(UnavailableError, match="cannot be read"):
-        password_in(file)
-    file.write_text("too short\n")
-    with pytest.raises(UnavailableError, match="at least 16"):
-        password_in(file)
-    file.write_text("sixteen or more characters\nand a comment\n")
-    assert password_in(file) == "sixteen or more characters"

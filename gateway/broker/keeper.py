@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
@@ -32,6 +33,8 @@ NOT_SIGNALLED: Final = (
 BATCH: Final = 1_000
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 10.0
+AGAIN_SECONDS: Final = 0.25
+"""Until what has to be looked at once more is."""
 
 
 class Access(Protocol):
@@ -43,8 +46,10 @@ class Access(Protocol):
     def caution(self) -> str | None:
         """What it cannot do although all is well; ``None`` when it can do everything."""
 
-    async def sync(self, devices: Sequence[Row]) -> None:
+    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
         """Bring the access of these devices in step with the registry; none at the start means all.
+
+        Returns those that have to be looked at once more in a moment.
 
         Raises:
             GatewayError: the broker could not be told; it is tried again.
@@ -61,7 +66,7 @@ class EmbeddedAccess:
         self._broker = broker
         self._store = store
 
-    async def sync(self, devices: Sequence[Row]) -> None:
+    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
         """Cut each device whose session was not opened with a token that is good now, and drop what waits for it.
 
         Integrators are looked at when all are.
@@ -74,6 +79,7 @@ class EmbeddedAccess:
             session = self._broker.sessions().get(device["device_id"])
             if session is None or session.token_id not in good:
                 await self._broker.cut(device["device_id"])
+        return ()
 
     async def _cut_integrators(self) -> None:
         good = {
@@ -114,15 +120,16 @@ class MosquittoAccess:
         own = self._own | (self._sentinel.account() if self._sentinel else {})
         await asyncio.to_thread(self._write, entries, own, ours)
 
-    async def sync(self, devices: Sequence[Row]) -> None:  # noqa: ARG002 - the file says it for all
+    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:  # noqa: ARG002 - the file says it for all
         """Write the file from the registry, and return when the broker goes by it."""
         await self.write()
         if self._sentinel is None:
-            return
+            return ()
         try:
             await self._sentinel.taken_up()
         except ProbeError as error:
             raise UnavailableError(f"Mosquitto has not taken up the password file yet: {error}") from error
+        return ()
 
     def _write(self, entries: list[tuple[str, str]], own: dict[str, str], ours: Mapping[str, Row]) -> None:
         kept = {name: entry for name, entry in kept_entries(self._file.path).items() if name not in ours}
@@ -141,10 +148,11 @@ class NoAccess:
         "(docs/other-brokers.md)."
     )
 
-    async def sync(self, devices: Sequence[Row]) -> None:
+    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
         """Say what somebody else has to do."""
         if devices:
             log.warning("broker.access_not_managed", devices=[row["device_id"] for row in devices][:10])
+        return ()
 
 
 class Keeper:
@@ -193,9 +201,17 @@ class Keeper:
         if self._bells.access.is_set():
             await self._compare()
         while rows := await self._store.read(_due):
-            await self.access.sync(rows)
-            await self._store.write(lambda tx, rows=rows: sql.done(tx, [row["seq"] for row in rows]))  # type: ignore[misc]
+            again = {row["seq"] for row in await self.access.sync(rows)}
+            done = [row["seq"] for row in rows if row["seq"] not in again]
+            await self._store.write(lambda tx, done=done: sql.done(tx, done))  # type: ignore[misc]
             self._bells.progressed()
+            if again:
+                await self._more_or_a_moment()
+
+    async def _more_or_a_moment(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(AGAIN_SECONDS):
+                await self._bells.work(sql.CREDENTIAL)
 
 
 def _due(view: View) -> list[Row]:

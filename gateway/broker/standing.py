@@ -1,4 +1,4 @@
-"""The accounts that are no devices at a broker that asks the gateway: its own, the integrators', the doctor's."""
+"""The accounts at a broker that asks the gateway which are there while it runs: its own, and the doctor's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from gateway.broker.access import Role
 from gateway.broker.probes import DEVICE, READER, ProbeAccounts
 
 GATEWAY_USER: Final = "gateway"
-INTEGRATOR_USER: Final = "integrator"
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,10 @@ Accounts = Mapping[str, Account]
 """By user name."""
 
 
-def standing(
-    gateway_password: str, probes: ProbeAccounts, *, gateway_user: str = GATEWAY_USER, integrator: str | None = None
-) -> Accounts:
-    """Those accounts; ``integrator`` is the password of integrators, if there are any."""
-    accounts = {
+def standing(gateway_password: str, probes: ProbeAccounts, *, gateway_user: str = GATEWAY_USER) -> Accounts:
+    """Those accounts."""
+    return {
         READER: Account(Role.DOCTOR, probes.reader),
         DEVICE: Account(Role.DEVICE, probes.device),
         gateway_user: Account(Role.GATEWAY, gateway_password),
     }
-    if integrator is not None:
-        accounts[INTEGRATOR_USER] = Account(Role.INTEGRATOR, integrator)
-    return accounts

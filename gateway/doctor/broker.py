@@ -69,10 +69,13 @@ async def inside(looking: Looking) -> AsyncIterator[Finding]:
             if not await _marked(looking, reader):
                 yield BROKER.error("rights", "what the doctor publishes does not come back", _ACCESS_REMEDY)
                 return
+            by_name = not _told_status(looking, reader)
+            if by_name:  # some brokers (RabbitMQ) hand nothing retained to a wildcard
+                await _ask_by_name(looking, reader)
             yield _own_status(looking, reader)
             async for finding in _made_up_device(looking, reader):
                 yield finding
-            yield await _compared(looking, reader)
+            yield await _compared(looking, reader, by_name=by_name)
     except ProbeRefusedError:
         yield BROKER.warning(
             "looked at from inside",
@@ -90,9 +93,25 @@ async def _marked(looking: Looking, probe: Probe) -> bool:
     return await probe.until(looking.marker, mark)
 
 
+def _told_status(looking: Looking, reader: Probe) -> list[bytes]:
+    topic = looking.names.gateway_status(looking.gateway_id)
+    return [each.payload for each in reader.heard if each.topic == topic]
+
+
+async def _ask_by_name(looking: Looking, reader: Probe) -> None:
+    """Ask for the gateway's status and for each open command by the full name of its topic."""
+    names = looking.names
+    with looking.reading() as view:
+        rows = command_sql.open_of_all(view)
+    wanted = [names.gateway_status(looking.gateway_id), *(names.command(row["device_id"], row["type"]) for row in rows)]
+    for start in range(0, len(wanted), NAMED):
+        await reader.subscribe(*wanted[start : start + NAMED])
+    await _marked(looking, reader)
+
+
 def _own_status(looking: Looking, reader: Probe) -> Finding:
     topic = looking.names.gateway_status(looking.gateway_id)
-    told = [each.payload for each in reader.heard if each.topic == topic]
+    told = _told_status(looking, reader)
     if told and b'"online"' in told[-1]:
         return BROKER.ok("gateway's rights", "its status is retained there, so it may publish")
     return BROKER.error(
@@ -169,7 +188,7 @@ async def _try_to_hear(looking: Looking, reader: Probe) -> list[str]:
     return sorted(heard)
 
 
-async def _compared(looking: Looking, reader: Probe) -> Finding:
+async def _compared(looking: Looking, reader: Probe, *, by_name: bool) -> Finding:
     """The retained commands against those that are open in the registry."""
     number, differing = 0, ["not looked at"]
     for _ in range(LOOKS):  # what changes while we look is no difference
@@ -177,7 +196,8 @@ async def _compared(looking: Looking, reader: Probe) -> Finding:
         held = {each.topic: each.payload for each in reader.heard if _is_command(looking.names, each.topic)}
         number, differing = _differing(looking, {topic: content for topic, content in held.items() if content})
         if not differing:
-            return RETAINED.ok("comparison", f"{number} open commands, and just these are retained")
+            others = "what else is, no wildcard tells at this broker" if by_name else "and just these are retained"
+            return RETAINED.ok("comparison", f"{number} open commands, {'all retained; ' * by_name}{others}")
     return RETAINED.error(
         "comparison",
         f"{len(differing)} differ from the {number} open commands",

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import aiomqtt
 
@@ -46,6 +46,7 @@ class Probe:
     _client: aiomqtt.Client
     heard: list[Message] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def subscribe(self, *filters: str) -> None:
         """Ask for these; what is refused is just not heard.
@@ -53,8 +54,8 @@ class Probe:
         Raises:
             ProbeError: the connection is gone.
         """
-        with _told():
-            await self._client.subscribe([(each, _AT_LEAST_ONCE) for each in filters], timeout=ANSWER_SECONDS)
+        wanted = [(each, _AT_LEAST_ONCE) for each in filters]
+        await self._unless_gone(self._client.subscribe(wanted, timeout=ANSWER_SECONDS))
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish until the broker has it.
@@ -62,19 +63,19 @@ class Probe:
         Raises:
             ProbeError: it closed the connection instead, as some brokers do with what is forbidden.
         """
-        with _told():
-            await self._client.publish(topic, payload, _AT_LEAST_ONCE, retain, timeout=ANSWER_SECONDS)
+        sent = self._client.publish(topic, payload, _AT_LEAST_ONCE, retain, timeout=ANSWER_SECONDS)
+        await self._unless_gone(sent)
 
     async def until(self, topic: str, payload: bytes) -> bool:
         """Wait for this message; ``False`` when it did not come."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                while not any(each.topic == topic and each.payload == payload for each in self.heard):
+                while not self._has_heard(topic, payload) and not self._gone.is_set():
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
             return False
-        return True
+        return self._has_heard(topic, payload)
 
     async def listen(self) -> None:
         """Take what comes, until the connection ends."""
@@ -82,6 +83,22 @@ class Probe:
             async for message in self._client.messages:
                 self.heard.append(Message(str(message.topic), message.payload, message.retain))
                 self._news.set()
+        self._gone.set()
+        self._news.set()
+
+    def _has_heard(self, topic: str, payload: bytes) -> bool:
+        return any(each.topic == topic and each.payload == payload for each in self.heard)
+
+    async def _unless_gone(self, asked: Coroutine[Any, Any, object]) -> None:
+        """Wait for an answer, or for the end of the connection, which aiomqtt would not notice in this place."""
+        asking, ending = asyncio.ensure_future(asked), asyncio.ensure_future(self._gone.wait())
+        await asyncio.wait((asking, ending), return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if not asking.done():
+            asking.cancel()
+            raise ProbeError("the broker closed the connection")
+        with _told():
+            asking.result()
 
 
 @asynccontextmanager

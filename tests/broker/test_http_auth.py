@@ -13,7 +13,7 @@ from support.asking import GATEWAY_PASSWORD, SECRET, Endpoint, asking
 from support.registry import GATEWAY_ID, Bound, Registry, registry
 
 from gateway.broker.http_auth.door import DIALECTS, MAX_BODY_BYTES
-from gateway.store import DATABASE_NAME
+from gateway.store import DATABASE_NAME, accounts
 
 GOLDEN = Path(__file__).parent / "golden"
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
@@ -167,6 +167,23 @@ async def test_a_token_opens_what_its_state_says(fleet: Registry, endpoint: Endp
     await fleet.unbind(again)
     device, own = again, {**own, "clientid": again.id, "username": again.id, "topic": f"devices/{again.id}/status"}
     assert await told() == ("deny", "deny")
+
+
+async def test_an_integrator_of_the_registry_reads_and_writes_nothing(fleet: Registry, endpoint: Endpoint) -> None:
+    """Made on the command line, it comes in at once; revoked, neither it nor a session of it may anything."""
+    password = await fleet.store.write(lambda tx: accounts.create(tx, "integrator_acme"))
+    who = {"clientid": "integrator_acme-1", "username": "integrator_acme"}
+
+    async def told() -> list[str]:
+        answers = [await endpoint.ask("emqx/authenticate", json={**who, "password": password})]
+        for action in ("subscribe", "publish"):
+            question = {**who, "action": action, "topic": "devices/dev_A/state"}
+            answers.append(await endpoint.ask("emqx/authorize", json=question))
+        return [answer.json()["result"] for answer in answers]
+
+    assert await told() == ["allow", "allow", "deny"]
+    await fleet.store.write(lambda tx: accounts.revoke(tx, "integrator_acme"))
+    assert await told() == ["deny", "deny", "deny"]
 
 
 async def test_no_secret_reaches_the_log(fleet: Registry, endpoint: Endpoint) -> None:

@@ -15,13 +15,15 @@ import httpx
 from e2e_gateway import GatewayProcess
 from e2e_program import GUARD_SECONDS, started
 from support import wire
+from support.asking import SECRET
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+from support.rabbitmq import RabbitMq
 from support.wait import eventually
 
 from device_sim import Faults, Flash, GatewayApi, MemoryFlash, NoFaults, Options, SimulatedDevice
 from device_sim.options import RadioKind, Transport
 
-BrokerKind = Literal["embedded", "mosquitto"]
+BrokerKind = Literal["embedded", "mosquitto", "rabbitmq"]
 BROKERS: Sequence[BrokerKind] = ("embedded", "mosquitto")
 
 AUDITOR = "auditor"
@@ -55,7 +57,7 @@ class Site:
     @property
     def broker(self) -> Mosquitto:
         """The Mosquitto of this site."""
-        assert self.mosquitto, "this site has the embedded broker"
+        assert self.mosquitto, "this site has another broker"
         return self.mosquitto
 
     def device(
@@ -213,12 +215,13 @@ def _body(answer: httpx.Response, status: int = 200) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def a_site(folder: Path, kind: BrokerKind, *options: str) -> AsyncIterator[Site]:
-    """Start broker and gateway, and stop them at the end."""
+async def a_site(folder: Path, kind: BrokerKind, *options: str, node: RabbitMq | None = None) -> AsyncIterator[Site]:
+    """Start broker and gateway, and stop them at the end; `rabbitmq` is a `node` that runs."""
     async with contextlib.AsyncExitStack() as stack:
-        broker = None if kind == "embedded" else await stack.enter_async_context(_mosquitto(folder))
+        broker = await stack.enter_async_context(_mosquitto(folder)) if kind == "mosquitto" else None
         # No rate limit: whoever waits for an event asks often.
-        gateway = GatewayProcess(folder / "gateway", *_broker_options(broker), "--rate-limit-per-minute", "0", *options)
+        beside = [*_broker_options(broker), *asking_options(folder, node)]
+        gateway = GatewayProcess(folder / "gateway", *beside, "--rate-limit-per-minute", "0", *options)
         await stack.enter_async_context(started(gateway))
         key = await gateway.new_key()
         http = await stack.enter_async_context(
@@ -247,6 +250,20 @@ def _broker_options(broker: Mosquitto | None) -> list[str]:
         *("--broker", f"mqtt://gateway:{GATEWAY_PASSWORD}@{broker.host}:{broker.port}"),
         *("--mosquitto-password-file", str(broker.password_file)),
         *("--mosquitto-pid-file", str(broker.pid_file)),
+    ]
+
+
+def asking_options(folder: Path, node: RabbitMq | None) -> list[str]:
+    """What has a gateway answer this node; nothing without one."""
+    if node is None:
+        return []
+    secret = folder / "secret"
+    secret.write_text(f"{SECRET}\n")
+    return [
+        *("--broker", f"mqtt://gateway:{GATEWAY_PASSWORD}@{node.host}:{node.port}"),
+        *("--broker-auth", f"{node.host}:{node.auth_port}"),
+        *("--broker-auth-secret-file", str(secret)),
+        *("--broker-api-url", node.api_url),
     ]
 
 

@@ -1,20 +1,28 @@
-"""The brokers that the gateway is tried on: a real Mosquitto and the embedded one, with an administrator beside."""
+"""The brokers that the gateway is tried on: Mosquitto, RabbitMQ and the embedded one, with an administrator beside."""
 
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.asking import PROBES, SECRET
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+from support.rabbitmq import RabbitMq
 
 from gateway.addresses import Address
 from gateway.broker.access import Role
 from gateway.broker.accounts import kept_entries, own_entry
+from gateway.broker.asked import AskedAccess
 from gateway.broker.authentication import authenticator
-from gateway.broker.embedded import EmbeddedBroker, Identity
+from gateway.broker.cutters import cutter_of
+from gateway.broker.embedded import EmbeddedBroker
+from gateway.broker.http_auth.admissions import Admissions
+from gateway.broker.http_auth.door import Door
+from gateway.broker.http_auth.judge import Judge
 from gateway.broker.keeper import Access, EmbeddedAccess, MosquittoAccess
 from gateway.broker.mosquitto import PasswordFile
-from gateway.broker.probes import ProbeAccounts
-from gateway.broker.standing import standing
+from gateway.broker.standing import Account, Accounts, standing
+from gateway.broker_api import BrokerApi
+from gateway.http.server import HttpServer
 from gateway.mqtt.probe import Target
 from gateway.store import Store
 
@@ -83,7 +91,7 @@ class Embedded:
         self.directory = directory
         self.port = 0
         self._runs = False
-        self._known = authenticator(store, standing(GATEWAY_PASSWORD, ProbeAccounts()))
+        self._known = authenticator(store, _accounts())
         self.broker = self._new()
 
     async def __aenter__(self) -> Self:
@@ -115,13 +123,50 @@ class Embedded:
         return EmbeddedAccess(self.broker, store)
 
     def _new(self) -> EmbeddedBroker:
-        return EmbeddedBroker(port=self.port, authenticate=self._authenticate)
-
-    async def _authenticate(self, client_id: str, username: str | None, password: str | None) -> Identity | None:
-        if username in _ADMINS:
-            return Identity(Role.GATEWAY, username, None) if password == ADMIN_PASSWORD else None
-        identity: Identity | None = await self._known(client_id, username, password)
-        return identity
+        return EmbeddedBroker(port=self.port, authenticate=self._known)
 
 
-Broker = External | Embedded
+class Asking:
+    """A RabbitMQ that asks the gateway; the node runs on when this ends."""
+
+    version = "3.1.1"
+    gateway_password = GATEWAY_PASSWORD
+
+    def __init__(self, directory: Path, store: Store, node: RabbitMq) -> None:
+        self.directory = directory
+        self.node = node
+        self.port = node.port
+        self.admissions = Admissions()
+        judge = Judge(store, _accounts(), self.admissions, own_id=store.context.rules.gateway_id)
+        self._endpoint = HttpServer(Door(judge, SECRET), node.host, node.auth_port)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self, *, empty: bool = False) -> None:
+        """Have the endpoint listen; the node itself is never empty of retained messages."""
+        assert not empty, "a node of RabbitMQ takes too long to begin anew"
+        await self._endpoint.__aenter__()
+
+    async def stop(self) -> None:
+        """The node has nobody to ask."""
+        await self._endpoint.__aexit__(None, None, None)
+
+    def access(self, store: Store) -> Access:
+        """Its live sessions, by its API."""
+        return AskedAccess(store, self.admissions, cutter_of(BrokerApi.parse(self.node.api_url), None))
+
+
+def _accounts() -> Accounts:
+    """Those of the gateway, and the administrators of the tests."""
+    admins = {name: Account(Role.GATEWAY, ADMIN_PASSWORD) for name in _ADMINS}
+    return {**standing(GATEWAY_PASSWORD, PROBES), **admins}
+
+
+Broker = External | Embedded | Asking

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from mqtt_brokers import ADMIN_PASSWORD, Broker, Embedded, External
+from mqtt_brokers import ADMIN_PASSWORD, Asking, Broker, Embedded, External
 from mqtt_proxy import Proxy
 from support import wire
+from support.rabbitmq import RabbitMq
 from support.wait import eventually
 
 from gateway import commands, grants, lifecycle, model
@@ -270,21 +271,30 @@ async def site(
     rules: Mapping[str, Any] | None = None,
     context: Context | None = None,
     settings: str = "",
+    node: RabbitMq | None = None,
 ) -> AsyncIterator[Site]:
-    """A registry, a broker of this kind, and a gateway that is not started yet."""
+    """A registry, a broker of this kind (`rabbitmq` is a `node` that runs), and a gateway that is not started yet."""
     made = context or Context(rules=Rules(gateway_id="gw_test", **(rules or {})), clock=MovedClock())
     with contextlib.closing(open_database(directory / "data")) as database:
         transact(database, made, grants.ensure_key)
     ids = first_start(Settings(data_dir=directory / "data", gateway_id="gw_test"))
     bells = Bells()
-    async with Store(directory / "data", made, on_commit=bells.committed, on_news=bells.recorded) as store:
-        broker: Broker = Embedded(directory, store) if kind == "embedded" else External(directory, kind, settings)
-        async with broker, Proxy(lambda: broker.port) as proxy:
-            place = Site(broker, proxy, store, bells, ids)
-            try:
-                yield place
-            finally:
-                await place.stop()
+    async with (
+        Store(directory / "data", made, on_commit=bells.committed, on_news=bells.recorded) as store,
+        _broker(kind, directory, store, settings, node) as broker,
+        Proxy(lambda: broker.port) as proxy,
+    ):
+        place = Site(broker, proxy, store, bells, ids)
+        try:
+            yield place
+        finally:
+            await place.stop()
+
+
+def _broker(kind: str, directory: Path, store: Store, settings: str, node: RabbitMq | None) -> Broker:
+    if kind == "embedded":
+        return Embedded(directory, store)
+    return External(directory, kind, settings) if node is None else Asking(directory, store, node)
 
 
 async def attempt(write: Any) -> Any:

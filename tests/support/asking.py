@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import httpx
 
+from gateway.broker.access import Role
 from gateway.broker.http_auth.admissions import Admissions
 from gateway.broker.http_auth.door import Door
 from gateway.broker.http_auth.judge import Judge
 from gateway.broker.probes import ProbeAccounts
-from gateway.broker.standing import standing
+from gateway.broker.standing import Account, standing
 from gateway.http.server import HttpServer
 from gateway.store import Store
 
@@ -20,6 +21,12 @@ SECRET = "bsec_of-the-tests-0123456789abcdef"
 GATEWAY_PASSWORD = "gateway-password"
 INTEGRATOR_PASSWORD = "integrator-password"
 PROBES = ProbeAccounts(reader="doctor-password", device="doctor-device-password")
+
+
+def some_accounts() -> dict[str, Account]:
+    """Those of a gateway that runs, and an integrator."""
+    integrator = Account(Role.INTEGRATOR, INTEGRATOR_PASSWORD)
+    return {**standing(GATEWAY_PASSWORD, PROBES), "integrator": integrator}
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Endpoint:
 @asynccontextmanager
 async def asking(store: Store, *, gateway_id: str, prefix: str = "", port: int = 0) -> AsyncIterator[Endpoint]:
     """Serve it for as long as the block runs."""
-    accounts, admissions = standing(GATEWAY_PASSWORD, PROBES, integrator=INTEGRATOR_PASSWORD), Admissions()
+    accounts, admissions = some_accounts(), Admissions()
     door = Door(Judge(store, accounts, admissions, own_id=gateway_id, prefix=prefix), SECRET)
     async with HttpServer(door, "127.0.0.1", port) as server, httpx.AsyncClient(base_url=server.url) as http:
         yield Endpoint(server.url, http, admissions)

@@ -1,4 +1,4 @@
-"""Which device came in with which token, so that a revocation knows whether a session is one of those to cut.
+"""Who came in with which token or password, so that a revocation knows whether a session is one of those to cut.
 
 A broker that asks keeps one session per client id, and the client id is the device's: so the token that was let in
 last is the session's. All is forgotten at a restart; then a session counts as unknown, and is cut when in doubt.
@@ -24,7 +24,10 @@ class _Admission:
 
 
 class Admissions:
-    """Who was let in. Bounded by the number of devices, since only devices with a good token are noted."""
+    """Who was let in. Bounded by the number of devices and integrators, since only good credentials are noted.
+
+    An integrator's ``token_id`` is the instant at which its password was made.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -11,7 +11,8 @@ from gateway.broker.access import Action, Role, is_name, may, may_retain
 from gateway.broker.authentication import authenticator
 from gateway.broker.http_auth.admissions import Admissions
 from gateway.broker.standing import Accounts
-from gateway.store import Store, tokens
+from gateway.store import Store, View, tokens
+from gateway.store import accounts as sql
 
 log = structlog.get_logger()
 
@@ -62,11 +63,7 @@ class Judge:
             StoreError: the registry cannot be read.
         """
         account = self._accounts.get(client.username)
-        if account is None and ids.is_id(ids.DEVICE, client.username):
-            known = await self._store.read(lambda view: tokens.opens_something(view, client.username))
-            role = Role.DEVICE if known else None
-        else:
-            role = None if account is None else account.role
+        role = await self._store.read(lambda view: _role_in(view, client.username)) if account is None else account.role
         return role if role is not None and self._may_be_called(role, client) else None
 
     async def allows(
@@ -94,6 +91,14 @@ class Judge:
         if role is Role.GATEWAY:
             return client_id in (self._own_id, username)
         return client_id == username or (role is Role.INTEGRATOR and client_id.startswith(f"{username}-"))
+
+
+def _role_in(view: View, username: str) -> Role | None:
+    """Who has this name in the registry, and is good."""
+    if ids.is_id(ids.DEVICE, username):
+        return Role.DEVICE if tokens.opens_something(view, username) else None
+    account = sql.find(view, username)
+    return None if account is None or account["revoked_at"] is not None else Role.INTEGRATOR
 
 
 def loggable(name: str) -> str:

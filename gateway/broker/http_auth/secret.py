@@ -37,20 +37,3 @@ def _made(path: Path) -> str:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(f"{secret}\n")
     return secret
-
-
-def password_in(path: Path) -> str:
-    """The password in a file: its first line.
-
-    Raises:
-        UnavailableError: it cannot be read, or is too short to be one.
-    """
-    try:
-        password = path.read_text("utf-8").partition("\n")[0].strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnavailableError(f"The password in {path} cannot be read: {error}.") from error
-    if len(password) < SHORTEST // 2:
-        raise UnavailableError(
-            f"{path} should hold a password of at least {SHORTEST // 2} characters in its first line."
-        )
-    return password

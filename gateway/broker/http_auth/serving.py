@@ -12,7 +12,7 @@ from gateway.broker.cutters import Cutter, cutter_of
 from gateway.broker.http_auth.admissions import Admissions
 from gateway.broker.http_auth.door import Door
 from gateway.broker.http_auth.judge import Judge
-from gateway.broker.http_auth.secret import FILE_NAME, password_in, shared_secret
+from gateway.broker.http_auth.secret import FILE_NAME, shared_secret
 from gateway.broker.probes import ProbeAccounts
 from gateway.broker.standing import Accounts, standing
 from gateway.certificates import ServerCertificate, client_context
@@ -55,26 +55,11 @@ async def asked_access(
     return AskedAccess(store, admissions, _cutter(settings))
 
 
-def integrator_password(settings: Settings) -> str | None:
-    """The password of integrators, if they have an account.
-
-    Raises:
-        UnavailableError: its file cannot be used.
-    """
-    file = settings.integrator_password_file
-    return None if file is None else password_in(file)
-
-
 def _accounts(settings: Settings, probes: ProbeAccounts) -> Accounts:
     url = settings.broker
     if not isinstance(url, BrokerUrl) or url.username is None or url.password is None:
         raise ValueError("broker has no user and password")  # the settings refuse that
-    return standing(
-        url.password.get_secret_value(),
-        probes,
-        gateway_user=url.username,
-        integrator=integrator_password(settings),
-    )
+    return standing(url.password.get_secret_value(), probes, gateway_user=url.username)
 
 
 def _cutter(settings: Settings) -> Cutter | None:

@@ -1,0 +1,201 @@
+"""Sessions at a broker that asks: which are cut, when once more, and what is asked of each broker's API for it."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from support.registry import Bound, Registry, registry
+
+from gateway.broker.asked import NOT_CUT, AskedAccess
+from gateway.broker.cutters import Cutter, cutter_of
+from gateway.broker.http_auth.admissions import SETTLE_SECONDS, Admissions
+from gateway.broker_api import BrokerApi
+from gateway.errors import UnavailableError
+from gateway.http.server import HttpServer
+from gateway.store import Row, accounts, outbox
+
+GOLDEN = Path(__file__).parent / "golden" / "broker_api.json"
+
+
+@dataclass
+class Scissors:
+    """A broker's API that says what it was asked to cut."""
+
+    there: set[str] = field(default_factory=set)
+    cuts: list[str] = field(default_factory=list)
+
+    async def cut(self, device_id: str) -> None:
+        """Note it."""
+        self.cuts.append(device_id)
+
+    async def connected(self) -> set[str]:
+        """Who is connected."""
+        return self.there
+
+
+class Clock:
+    """Seconds that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.now
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Registry]:
+    """A registry."""
+    async with registry(tmp_path) as opened:
+        yield opened
+
+
+async def due(fleet: Registry) -> list[Row]:
+    """What the outbox says of credentials."""
+    return await fleet.store.read(lambda view: outbox.pending(view, outbox.CREDENTIAL, 100))
+
+
+async def token_id(fleet: Registry, device: Bound) -> int:
+    """The row of its newest token."""
+    rows = await fleet.store.read(
+        lambda view: view.all("SELECT id FROM tokens WHERE device_pk = ? ORDER BY id", device.pk)
+    )
+    return int(rows[-1]["id"])
+
+
+async def test_a_session_of_a_good_token_stays_and_all_others_go(fleet: Registry) -> None:
+    """Of a reset nobody is cut, of a revocation the device is, and so is one of which nothing is known."""
+    scissors, clock = Scissors(), Clock()
+    admissions = Admissions(clock)
+    access = AskedAccess(fleet.store, admissions, scissors)
+    good, revoked, unknown = [await fleet.bound(f"SN-{number}") for number in range(3)]
+    for device in (good, revoked):
+        admissions.let_in(device.id, await token_id(fleet, device))
+    clock.now += SETTLE_SECONDS
+    await fleet.reset(good)
+    await fleet.unbind(revoked)
+    assert await access.sync(await due(fleet)) == []
+    assert sorted(scissors.cuts) == sorted([revoked.id, unknown.id])
+
+
+async def test_a_session_that_may_only_just_begin_is_cut_again(fleet: Registry) -> None:
+    """Let in a moment before the revocation, it may not be there yet to be cut: so once more, until it must be."""
+    scissors, clock = Scissors(), Clock()
+    admissions = Admissions(clock)
+    access = AskedAccess(fleet.store, admissions, scissors)
+    device = await fleet.bound("SN-1")
+    admissions.let_in(device.id, await token_id(fleet, device))
+    await fleet.unbind(device)
+    rows = await due(fleet)
+    assert [row["device_id"] for row in await access.sync(rows)] == [device.id]
+    clock.now += SETTLE_SECONDS
+    with admissions.knock(device.id):
+        assert await access.sync(rows), "it is being answered just now"
+    assert await access.sync(rows) == []
+    assert scissors.cuts == [device.id] * 3
+
+
+async def test_a_new_owner_is_not_cut_for_the_old_one(fleet: Registry) -> None:
+    """Bound anew and let in by its new token, the session is the new one: it took the old one over."""
+    scissors = Scissors()
+    admissions = Admissions()
+    access = AskedAccess(fleet.store, admissions, scissors)
+    device = await fleet.bound("SN-1")
+    await fleet.unbind(device)
+    again = await fleet.bound_again(device)
+    admissions.let_in(device.id, await token_id(fleet, again))
+    assert await access.sync(await due(fleet)) == []
+    assert scissors.cuts == []
+
+
+async def test_at_the_start_those_without_a_good_token_are_cut(fleet: Registry) -> None:
+    """Devices that are connected and are not, or no more, in the registry; accounts that are no device's stay."""
+    good, revoked = await fleet.bound("SN-1"), await fleet.bound("SN-2")
+    await fleet.unbind(revoked)
+    scissors = Scissors(there={good.id, revoked.id, "dev_FROMABACKUP", "gw_test", "integrator", "billing"})
+    await AskedAccess(fleet.store, Admissions(), scissors).sync([])
+    assert scissors.cuts == sorted([revoked.id, "dev_FROMABACKUP"])
+
+
+async def test_integrators_who_were_revoked_or_rotated_are_cut(fleet: Registry) -> None:
+    """By every client id of theirs; one whose password is still the one that let it in stays."""
+    names = ("integrator", "integrator_old", "integrator_new")
+    for name in names:
+        await fleet.store.write(lambda tx, name=name: accounts.create(tx, name))  # type: ignore[misc]
+    admissions = Admissions()
+    made = {row["name"]: row["created_at"] for row in await fleet.store.read(accounts.everyone)}
+    for name in names:
+        admissions.let_in(name, made[name])
+    await fleet.store.write(lambda tx: accounts.revoke(tx, "integrator_old"))
+    await fleet.store.write(lambda tx: tx.run("UPDATE broker_accounts SET created_at = 1 WHERE name = ?", names[2]))
+    scissors = Scissors(there={"integrator", "integrator-2", "integrator_old-7", "integrator_new"})
+    await AskedAccess(fleet.store, admissions, scissors).sync([])
+    assert scissors.cuts == ["integrator_new", "integrator_old", "integrator_old-7"]
+
+
+async def test_without_an_api_it_says_what_it_cannot_do(fleet: Registry) -> None:
+    """The outbox is worked off all the same, since there is nothing to do."""
+    access = AskedAccess(fleet.store, Admissions(), None)
+    await fleet.bound("SN-1")
+    assert access.caution == NOT_CUT
+    assert await access.sync(await due(fleet)) == ()
+
+
+class RecordedApi:
+    """Answers as the API of a broker does, by its documentation, and keeps what it was asked."""
+
+    def __init__(self, answers: dict[str, dict[str, object]]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One call."""
+        request = Request(scope)
+        path = scope["raw_path"].decode().partition("?")[0]  # as it travels: %2F is not a slash
+        line = f"{request.method} {path}" + (f"?{request.url.query}" if request.url.query else "")
+        self.asked.append(f"{line} {request.headers['authorization']}")
+        answer = self.answers.get(line, {"status": 404})
+        body = json.dumps(answer["body"]) if "body" in answer else ""
+        status = answer["status"]
+        assert isinstance(status, int)
+        await Response(body, status, media_type="application/json")(scope, receive, send)
+
+
+@asynccontextmanager
+async def api_of(kind: str, answers: dict[str, dict[str, object]]) -> AsyncIterator[tuple[RecordedApi, Cutter]]:
+    """That API over a socket, and what the gateway makes of it."""
+    recorded = RecordedApi(answers)
+    async with HttpServer(recorded, "127.0.0.1", 0) as server:
+        user = "key" if kind == "vernemq" else "key:secret"
+        yield recorded, cutter_of(BrokerApi.parse(f"{kind}+http://{user}@{server.address}"), None)
+
+
+@pytest.mark.parametrize("kind", ["rabbitmq", "emqx", "vernemq"])
+async def test_each_api_is_asked_in_its_own_way(kind: str) -> None:
+    """The golden calls, in their order, with the credentials, and what is read from the recorded answers."""
+    golden = json.loads(GOLDEN.read_text())[kind]
+    async with api_of(kind, golden["answers"]) as (recorded, cutter):
+        await cutter.cut("dev_A")
+        assert recorded.asked == [f"{line} {golden['authorization']}" for line in golden["cut"]]
+        recorded.asked.clear()
+        assert await cutter.connected() == set(golden["connected"])
+        assert recorded.asked == [f"{line} {golden['authorization']}" for line in golden["list"]]
+
+
+@pytest.mark.parametrize("kind", ["rabbitmq", "emqx", "vernemq"])
+@pytest.mark.parametrize("status", [401, 403, 500, 302])
+async def test_an_api_that_refuses_is_named_without_its_secret(kind: str, status: int) -> None:
+    """Nothing counts as cut, and the message says which setting to look at."""
+    lines = json.loads(GOLDEN.read_text())[kind]["cut"]
+    async with api_of(kind, {line: {"status": status} for line in lines}) as (_, cutter):
+        with pytest.raises(UnavailableError, match="broker_api_url") as caught:
+            await cutter.cut("dev_A")
+        assert "secret" not in caught.value.message
+    with pytest.raises(UnavailableError, match="does not answer"):
+        await cutter.connected()

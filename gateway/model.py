@@ -654,6 +654,12 @@ class BrokerAccess(Outbound):
     error: str | None
 
 
+class RegistryState(Outbound):
+    """Whether the registry can be written."""
+
+    error: str | None
+
+
 class OutboxDepth(Outbound):
     """What has yet to reach the broker."""
 
@@ -673,6 +679,7 @@ class Readiness(Outbound):
     """Whether the gateway can do all of its work now, and the facts behind that."""
 
     ready: bool
+    registry: RegistryState
     broker: BrokerLink
     access: BrokerAccess
     outbox: OutboxDepth

@@ -42,7 +42,8 @@ class Readiness:
         told = self._keeper.last_error is None
         valid = not any(each.expired for each in self._certificates)
         return {
-            "ready": link.connected and link.reconciled and told and valid,
+            "ready": link.connected and link.reconciled and told and valid and self._store.trouble is None,
+            "registry": {"error": self._store.trouble},
             "broker": {
                 "kind": self._broker_kind,
                 "connected": link.connected,

@@ -9,7 +9,7 @@ import structlog
 
 from gateway import commands, heartbeats, webhooks
 from gateway.errors import StoreError
-from gateway.store import Store, Tx, View, idempotency
+from gateway.store import Store, Tx, View, idempotency, keys
 
 log = structlog.get_logger()
 
@@ -32,7 +32,8 @@ class Sweeper:
                 if rounds % PRUNE_EVERY == 0:
                     await self.prune()
             except StoreError as error:
-                log.error("sweep.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
+                if error.message != self._store.trouble:  # that it has told itself, once
+                    log.error("sweep.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
             except Exception:  # a bug of ours, and no reason to stop the gateway
                 log.exception("sweep.failed")
             rounds += 1
@@ -40,6 +41,8 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Expire commands and take silent devices offline, until nothing is due."""
+        if self._store.trouble is not None:
+            await self._store.write(_touch, urgent=False)  # else only the next request would find out that it is over
         while await self._store.read(self._due):
             expired, offline = await self._store.write(_sweep, urgent=False)
             log.info("sweep.done", commands_expired=expired, devices_offline=offline)
@@ -59,6 +62,10 @@ class Sweeper:
             now,
         )
         return found is not None
+
+
+def _touch(tx: Tx) -> None:
+    keys.set_meta(tx, "touched_at", str(tx.now))
 
 
 def _sweep(tx: Tx) -> tuple[int, int]:

@@ -112,6 +112,7 @@ _READY: Final[dict[str, Any]] = {
     "ready": True,
     "broker": {"kind": "external", "connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
     "access": {"managed_by": "mosquitto", "error": None},
+    "registry": {"error": None},
     "outbox": {"depth": 0, "oldest_seconds": 0},
     "certificates": [{"listener": "http", "expires_at": "2027-10-21T08:30:00.000Z", "error": None}],
 }
@@ -221,6 +222,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
             "mqtt_version": None,
             "error": "Connection refused",
         },
+        "registry": {"error": None},
         "outbox": {"depth": 2, "oldest_seconds": 41},
     },
     "JwkSet": {"keys": [_JWK]},

@@ -20,13 +20,13 @@ from gateway.store.database import (
     connect,
     create_private,
     rollback,
-    store_error,
     transact,
     transaction,
 )
 from gateway.store.lock import alone
 from gateway.store.measures import Measure
 from gateway.store.schema import from_a_newer_gateway, migrate
+from gateway.store.trouble import store_error
 from gateway.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -151,6 +151,11 @@ class Store:
         """Run a write function in a transaction; see :meth:`Writer.write`."""
         return await self._writer.write(write, urgent=urgent)
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the last commit failed, if it did (the disk is full, read only, locked), or that the file is damaged."""
+        return self._writer.trouble.reason
+
     async def read(self, read: Callable[[View], T]) -> T:
         """Run a read function on a read-only connection; it sees what was committed when it began.
 
@@ -168,7 +173,7 @@ class Store:
             connection.execute("BEGIN")  # its statements see one and the same state
             return read(View(connection))
         except sqlite3.Error as error:
-            raise store_error(error, "read") from error
+            raise self._writer.trouble.met(error, "read") from error
         finally:
             rollback(connection)
 

@@ -17,6 +17,7 @@ from gateway.entropy import Entropy, system_entropy
 from gateway.errors import StoreError
 from gateway.ids import Ids
 from gateway.store.measures import Measure
+from gateway.store.trouble import store_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,11 +195,3 @@ def transact(connection: sqlite3.Connection, context: Context, write: Callable[[
 def concerns_all(error: BaseException) -> TypeGuard[sqlite3.Error]:
     """Whether SQLite itself cannot go on (full, busy, read only, damaged), which is the fault of no single write."""
     return isinstance(error, sqlite3.Error) and not isinstance(error, _FAULT_OF_ONE)
-
-
-def store_error(error: sqlite3.Error, failed: str = "written") -> StoreError:
-    """SQLite's word, with what an operator can do about it."""
-    return StoreError(
-        f"The registry could not be {failed} ({error}). Nothing was changed. Check free space and permissions of the "
-        "data directory, then send the same request again."
-    )

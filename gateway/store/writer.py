@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.errors import UnavailableError
 from gateway.store import measures
-from gateway.store.database import Context, Tx, concerns_all, rollback, store_error
+from gateway.store.database import Context, Tx, concerns_all, rollback
 from gateway.store.measures import Measure
+from gateway.store.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +73,7 @@ class Writer:
         self._wake = threading.Condition()
         self._ordinary_was_last = True
         self._stopping = False
+        self.trouble = Trouble()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
 
@@ -133,10 +135,8 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - whatever it is, the callers hear of it and the thread lives on
             with contextlib.suppress(sqlite3.Error):  # what cannot be undone now is undone before the next BEGIN
                 rollback(self._connection)
-            reason = store_error(error) if concerns_all(error) else error
-            for job in jobs:
-                job.error = reason
-            return []
+            return self._failed(jobs, error)
+        self.trouble.written()
         tx.measure(measures.COMMIT, "", time.perf_counter() - began)
         rings = ((partial(self._committed, frozenset(tx.marked)), tx.marked), (self._recorded, tx.news))
         return [*(bell for bell, due in rings if due), partial(self._measured, tx.measures)]
@@ -147,6 +147,12 @@ class Writer:
                 self._savepoint(job, tx)
         else:  # alone it needs no savepoint: whatever undoes it undoes all
             jobs[0].result = jobs[0].write(tx)
+
+    def _failed(self, jobs: list[_Job], error: BaseException) -> list[Callable[[], None]]:
+        reason = self.trouble.met(error) if concerns_all(error) else error
+        for job in jobs:
+            job.error = reason
+        return []
 
     def _savepoint(self, job: _Job, tx: Tx) -> None:
         self._connection.execute("SAVEPOINT job")

@@ -270,6 +270,7 @@ async def serving(data_dir: Path, *, project: str = "one", **settings: Any) -> A
         "ready": True,
         "broker": {"kind": "external", "connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
         "access": {"managed_by": "mosquitto", "error": None},
+        "registry": {"error": None},
         "outbox": {"depth": 0, "oldest_seconds": 0},
         "certificates": [],
     }

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.store import Context, Store, Tx, View
-from gateway.store.database import store_error
 from gateway.store.measures import Measure
 from gateway.store.schema import migrate
+from gateway.store.trouble import store_error
 from gateway.store.writer import Writer
 from simulation.process import Process
 

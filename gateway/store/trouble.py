@@ -1,0 +1,64 @@
+"""What SQLite complains of, in words for whoever can do something about it (https://www.sqlite.org/rescode.html)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from gateway.errors import StoreError
+
+log = structlog.get_logger()
+
+_AGAIN: Final = "Then send the same request again."
+_ANYTHING: Final = f"Check free space and permissions of the data directory. {_AGAIN}"
+_DAMAGED: Final = (
+    "The file is damaged: stop the gateway, keep a copy of the data directory, and put the last backup back ('gateway "
+    "restore FILE'; docs/runbook.md has the steps)."
+)
+_REMEDIES: Final[Mapping[str, str]] = {
+    "SQLITE_FULL": f"The disk is full: free some space where the data directory is. {_AGAIN}",
+    "SQLITE_READONLY": f"The data directory is read only: make it writable for the gateway's user. {_AGAIN}",
+    "SQLITE_BUSY": f"Another program keeps the registry locked: find it ('fuser gateway.db') and end it. {_AGAIN}",
+    "SQLITE_LOCKED": f"Another program keeps the registry locked: find it ('fuser gateway.db') and end it. {_AGAIN}",
+    "SQLITE_CORRUPT": _DAMAGED,
+    "SQLITE_NOTADB": _DAMAGED,
+}
+
+
+class Trouble:
+    """Whether the registry is in trouble, told in the log when it begins and when it is over.
+
+    It is over with the next commit, except for damage: that a write succeeds which touches other pages proves nothing.
+    """
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._lasts = False
+
+    def met(self, error: sqlite3.Error, failed: str = "written") -> StoreError:
+        """SQLite could not go on; what to raise for that."""
+        told = store_error(error, failed)
+        if not self._lasts and self.reason != told.message:  # once, not for everything that meets it
+            self.reason, self._lasts = told.message, remedy(error) is _DAMAGED
+            log.error("store.in_trouble", reason=told.message)
+        return told
+
+    def written(self) -> None:
+        """Something was committed."""
+        if self.reason is not None and not self._lasts:
+            log.info("store.well_again", after=self.reason)
+            self.reason = None
+
+
+def store_error(error: sqlite3.Error, failed: str = "written") -> StoreError:
+    """SQLite's word, with what an operator can do about it."""
+    return StoreError(f"The registry could not be {failed} ({error}). Nothing was changed. {remedy(error)}")
+
+
+def remedy(error: sqlite3.Error) -> str:
+    """What to do about it, by SQLite's code; of an extended one (``SQLITE_IOERR_WRITE``) the first two words count."""
+    name = getattr(error, "sqlite_errorname", "")
+    return _REMEDIES.get("_".join(name.split("_")[:2]), _ANYTHING)

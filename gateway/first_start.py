@@ -26,6 +26,10 @@ def _own_facts(tx: Tx, settings: Settings) -> tuple[str, str]:
     return gateway_id, projects[0]["id"] if projects else keys.create_project(tx, "default")
 
 
+def _shown(settings: Settings) -> dict[str, bool]:
+    return {outbox.STATE: settings.publish_state, outbox.DISCOVERY: settings.home_assistant}
+
+
 def rules_of(settings: Settings, gateway_id: str) -> Rules:
     """What these settings say about the life of a device."""
     silence_seconds = settings.heartbeat_interval_seconds * settings.offline_after_intervals
@@ -40,6 +44,6 @@ def rules_of(settings: Settings, gateway_id: str) -> Rules:
         bulk_reset_per_second=settings.bulk_reset_per_second,
         delivery_history_days=settings.delivery_history_days,
         webhook_allow_private=settings.webhook_allow_private,
-        shown=(outbox.STATE,) if settings.publish_state else (),
+        shown=tuple(detail for detail, on in _shown(settings).items() if on),
         state_refresh_ms=round(settings.state_refresh_seconds * _SECOND_MS),
     )

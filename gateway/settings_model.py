@@ -18,6 +18,7 @@ from gateway.settings_types import (
     Broker,
     Count,
     Directory,
+    DiscoveryPrefix,
     File,
     GatewayId,
     HostPort,
@@ -164,6 +165,15 @@ class Settings(BaseModel):
         "Publish events as CloudEvents on devices/ID/events/TYPE.",
     )
 
+    home_assistant: YesNo = _setting(
+        INTEGRATORS,
+        False,  # noqa: FBT003 - the default of a yes-or-no setting
+        "Announce each device to Home Assistant (docs/home-assistant.md); false: take back what is there.",
+    )
+    home_assistant_prefix: DiscoveryPrefix = _setting(
+        INTEGRATORS, "homeassistant", "Discovery prefix of that Home Assistant; begins with topic_prefix."
+    )
+
     heartbeat_history_days: Count = _setting(KEPT, 30, "Age at which heartbeats are deleted.", ge=1, le=3650)
     event_history_days: Count = _setting(KEPT, 365, "Age at which events are deleted.", ge=1, le=36_500)
     delivery_history_days: Count = _setting(KEPT, 30, "Age at which deliveries to webhooks are deleted.", ge=1, le=3650)
@@ -292,6 +302,14 @@ def _refuse_contradictions(settings: Settings) -> None:
         "mosquitto_pid_file": (
             settings.mosquitto_pid_file and not settings.mosquitto_password_file,
             "needs mosquitto_password_file as well",
+        ),
+        "home_assistant": (
+            settings.home_assistant and not settings.publish_state,
+            "needs publish_state as well: that is what Home Assistant shows",
+        ),
+        "home_assistant_prefix": (
+            settings.home_assistant and not settings.home_assistant_prefix.startswith(settings.topic_prefix),
+            f"should begin with topic_prefix ({settings.topic_prefix}): the gateway writes nowhere else",
         ),
         **_asking_contradictions(settings),
     }

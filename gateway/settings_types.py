@@ -85,6 +85,12 @@ def _prefix(value: object) -> str:
     return str(value)
 
 
+def _discovery_prefix(value: object) -> str:
+    if not _PREFIX.fullmatch(f"{_text(value, 'text')}/") or not value:
+        raise ValueError("should be levels of letters, digits, _ . - with / between them, for example homeassistant")
+    return str(value)
+
+
 def _gateway_id(value: object) -> str | None:
     if value is None or value in _NONE:
         return None
@@ -134,6 +140,7 @@ Broker = Annotated[
 MaybeBrokerApi = Annotated[BrokerApi | None, PlainValidator(_broker_api), _AS_TEXT, Form("KIND+URL|none")]
 Directory = Annotated[Path, BeforeValidator(_path), DIRECTORY]
 File = Annotated[Path | None, BeforeValidator(_maybe_path), FILE]
+DiscoveryPrefix = Annotated[str, PlainValidator(_discovery_prefix), Form("PREFIX")]
 TopicPrefix = Annotated[str, PlainValidator(_prefix), Form("PREFIX/")]
 GatewayId = Annotated[str | None, PlainValidator(_gateway_id), Form("ID|none")]
 Models = Annotated[tuple[str, ...], BeforeValidator(_models), Form("NAME,NAME")]

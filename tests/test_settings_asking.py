@@ -37,6 +37,11 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ({**ASKING, "broker_api_url": "emqx+http://h:1"}, "broker_api_url"),
         ({**ASKING, "broker_api_url": "emqx+http://u:hush-2@h"}, "broker_api_url"),
         ({**ASKING, "broker_api_url": "emqx+http://u:hush-2@h:1/api"}, "broker_api_url"),
+        ({"home_assistant": "true", "publish_state": "false"}, "home_assistant"),
+        ({"home_assistant": "true", "topic_prefix": "site/"}, "home_assistant_prefix"),
+        ({"home_assistant_prefix": ""}, "home_assistant_prefix"),
+        ({"home_assistant_prefix": "home/"}, "home_assistant_prefix"),
+        ({"home_assistant_prefix": "home/#"}, "home_assistant_prefix"),
     ],
 )
 def test_what_could_not_work_is_refused(options: dict[str, object], name: str) -> None:

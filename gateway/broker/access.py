@@ -15,6 +15,8 @@ class Role(enum.StrEnum):
     GATEWAY = "gateway"
     DEVICE = "device"
     INTEGRATOR = "integrator"
+    HOME_ASSISTANT = "home_assistant"
+    """Reads the fleet and how it is announced, and says when it is there."""
     DOCTOR = "doctor"
     """Sees which commands are retained, and what the made-up device of ``gateway doctor`` was able to send."""
 
@@ -38,20 +40,24 @@ PROBED: Final = "dev_doctor0probe"
 """The device that nobody has, whose topics the made-up device of ``gateway doctor`` tries to reach."""
 MADE_UP: Final = "doctor_device"
 """That made-up device."""
+_HERE: Final = "homeassistant/status"
 _MAY_SEND: Final[Mapping[str, tuple[str, ...]]] = {
     Role.GATEWAY: ("#",),
     Role.DEVICE: (f"devices/{_USER}/heartbeat", _STATUS, f"devices/{_USER}/commands/+/ack"),
+    Role.HOME_ASSISTANT: (_HERE,),
     Role.DOCTOR: (f"devices/{PROBED}/#", f"devices/{MADE_UP}/errors"),
 }
 _MAY_READ: Final[Mapping[str, tuple[str, ...]]] = {
     Role.GATEWAY: ("#",),
     Role.DEVICE: (f"devices/{_USER}/commands/+", f"devices/{_USER}/errors"),
     Role.INTEGRATOR: ("devices/+/state", "devices/+/events/#", "gateways/#"),
+    Role.HOME_ASSISTANT: ("devices/+/state", "gateways/#", "homeassistant/#"),
     Role.DOCTOR: ("devices/+/commands/+", f"devices/{PROBED}/#", "gateways/#"),
 }
 _MAY_RETAIN: Final[Mapping[str, tuple[str, ...]]] = {
     Role.GATEWAY: ("#",),
     Role.DEVICE: (_STATUS,),
+    Role.HOME_ASSISTANT: (_HERE,),
     Role.DOCTOR: (f"devices/{PROBED}/#",),
 }
 

@@ -10,6 +10,11 @@ from gateway.store import Store, tokens
 from gateway.store import accounts as sql
 
 
+def role_of(account: str) -> Role:
+    """What the registry's account of this name may be."""
+    return Role.HOME_ASSISTANT if account == sql.HOME_ASSISTANT else Role.INTEGRATOR
+
+
 def authenticator(store: Store, accounts: Accounts) -> Authenticate:
     """Knows devices by their tokens, these accounts and the registry's integrators by their passwords; nobody else."""
 
@@ -21,7 +26,7 @@ def authenticator(store: Store, accounts: Accounts) -> Authenticate:
             return Identity(account.role, username, None) if account.opens_with(password) else None
         if not username.startswith(ids.DEVICE):
             known = await store.read(lambda view: sql.opened_by(view, username, password))
-            return None if known is None else Identity(Role.INTEGRATOR, username, known["created_at"])
+            return None if known is None else Identity(role_of(username), username, known["created_at"])
         token = await store.read(lambda view: tokens.by_secret(view, password))
         if token is None or token["state"] == "revoked" or not username == client_id == token["device_id"]:
             return None

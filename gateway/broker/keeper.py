@@ -89,7 +89,7 @@ class EmbeddedAccess:
         }
         for key, identity in self._broker.sessions().items():
             made = identity.token_id
-            if identity.role is Role.INTEGRATOR and made is not None and (identity.username, made) not in good:
+            if identity.role is not Role.DEVICE and made is not None and (identity.username, made) not in good:
                 await self._broker.cut(key)
 
 

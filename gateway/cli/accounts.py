@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gateway.settings import Loaded, Settings
 
 DEFAULT: Final = "integrator"
+_SHIPPED: Final = (DEFAULT, accounts.HOME_ASSISTANT)
+"""What the file of rights that ships knows."""
 GROUP_EPILOG: Final = """\b
 Examples:
   gateway accounts create
@@ -56,7 +58,8 @@ def accounts_group() -> None:
 def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
     """Make an account and show its password once.
 
-    NAME is 'integrator' if it is left out, or begins with 'integrator_'.
+    NAME is 'integrator' if it is left out, begins with 'integrator_', or is 'home_assistant',
+    which reads how devices are announced as well.
     """
     first_start(loaded.settings)
     _make(loaded, name, accounts.create, as_json=as_json)
@@ -135,7 +138,7 @@ def _note_broker(settings: Settings, name: str) -> None:
         return
     if settings.mosquitto_password_file is None and not settings.own_broker:
         output.note("The gateway writes no accounts at your broker: make it there, with these rights.")
-    if not settings.own_broker and (settings.mosquitto_password_file is None or name != DEFAULT):
+    if not settings.own_broker and (settings.mosquitto_password_file is None or name not in _SHIPPED):
         prefix = settings.topic_prefix
         output.note(
             f"Mosquitto's ACL file needs, before its 'pattern' lines (then send it SIGHUP):\n\n"

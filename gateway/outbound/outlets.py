@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from gateway.mqtt.census import Mark
 from gateway.mqtt.connection import Outlet
 from gateway.outbound.feed import Feed
+from gateway.outbound.home_assistant import DiscoveryLeaf
 from gateway.outbound.shown import Shown
 from gateway.outbound.states import StateLeaf
 from gateway.outbox import Bells
@@ -21,7 +22,11 @@ def outlets(settings: Settings, store: Store, names: Topics, bells: Bells) -> Se
     def states(mark: Mark) -> Outlet:
         return Shown(store, StateLeaf(names), mark)
 
+    def announcements(mark: Mark) -> Outlet:
+        leaf = DiscoveryLeaf(names, settings.home_assistant_prefix, store.context.rules.gateway_id)
+        return Shown(store, leaf, mark)
+
     def events(_: Mark) -> Outlet:
         return Feed(store, names, bells, enabled=settings.publish_events)
 
-    return (states, events)
+    return (states, announcements, events)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 CHANGES: Final = "accounts_changed"
 """A fact that counts the changes: a gateway that runs notices by it what the command line has done."""
-_NAME: Final = re.compile(r"integrator(_[a-z0-9_]{1,40})?")
+HOME_ASSISTANT: Final = "home_assistant"
+_NAME: Final = re.compile(rf"integrator(_[a-z0-9_]{{1,40}})?|{HOME_ASSISTANT}")
 _SALT_BYTES: Final = 12
 
 
@@ -31,8 +32,8 @@ def create(tx: Tx, name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise InvalidRequestError(
-            f"'{name}' should be integrator, or integrator_ and then a-z, 0-9 and _: by its name the broker knows what "
-            "it may do.",
+            f"'{name}' should be integrator, integrator_ and then a-z, 0-9 and _, or {HOME_ASSISTANT}: by its name the "
+            "broker knows what it may do.",
             details={"field": "name"},
         )
     known = find(tx, name)
@@ -97,6 +98,12 @@ def require(view: View, name: str) -> Row:
     if row is None or row["revoked_at"] is not None:
         raise NotFoundError(f"There is no account '{name}'. 'gateway accounts list' shows those there are.")
     return row
+
+
+def is_good(view: View, name: str) -> bool:
+    """Whether there is such an account, not revoked."""
+    row = find(view, name)
+    return row is not None and row["revoked_at"] is None
 
 
 def find(view: View, name: str) -> Row | None:

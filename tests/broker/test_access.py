@@ -151,3 +151,24 @@ def _matches(topic_filter: str, topic: str) -> bool:
         return False
     expression = re.escape(topic_filter).replace(r"\+", "[^/]*").replace(r"/\#", "(/.*)?").replace(r"\#", ".*")
     return re.fullmatch(expression, topic, re.DOTALL) is not None
+
+
+HOME_ASSISTANT = (Role.HOME_ASSISTANT, "home_assistant")
+
+
+def test_home_assistant_reads_what_it_shows() -> None:
+    """States, the gateway's status, announcements; no commands, no events, nothing else."""
+    for topic in ("devices/+/state", "gateways/+/status", "homeassistant/#", "homeassistant/+/+/config"):
+        assert may(*HOME_ASSISTANT, Action.SUBSCRIBE, topic)
+    for topic in ("#", "devices/#", "devices/+/commands/+", "devices/+/events/#", "+/status", "$SYS/#"):
+        assert not may(*HOME_ASSISTANT, Action.SUBSCRIBE, topic)
+
+
+def test_home_assistant_says_only_that_it_is_there() -> None:
+    """Its birth and its last will, retained or not."""
+    for action in (Action.PUBLISH, Action.WILL):
+        assert may(*HOME_ASSISTANT, action, "homeassistant/status")
+        for topic in ("homeassistant/device/dev_A/config", "devices/dev_A/state", "devices/dev_A/commands/reboot"):
+            assert not may(*HOME_ASSISTANT, action, topic)
+    assert may_retain(*HOME_ASSISTANT, "homeassistant/status")
+    assert not may_retain(*HOME_ASSISTANT, "homeassistant/device/dev_A/config")

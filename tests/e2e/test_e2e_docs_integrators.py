@@ -13,7 +13,7 @@ from support import node
 from support.snippets import ROOT, SHOWN, Block, blocks, run_by
 from support.wait import eventually
 
-GUIDES = [ROOT / "docs" / name for name in ("integrators.md", "device-sim.md")]
+GUIDES = [ROOT / "docs" / name for name in ("integrators.md", "device-sim.md", "home-assistant.md")]
 SNIPPETS = run_by("integrators", GUIDES[0])
 SH, PYTHON, JS = "sh", "python", "js"
 REACHED: Sequence[tuple[str, BrokerKind]] = (

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from gateway import ids
 from gateway.broker.access import Action, Role, is_name, may, may_retain
-from gateway.broker.authentication import authenticator
+from gateway.broker.authentication import authenticator, role_of
 from gateway.broker.http_auth.admissions import Admissions
 from gateway.broker.standing import Accounts
 from gateway.store import Store, View, tokens
 from gateway.store import accounts as sql
 
 log = structlog.get_logger()
+
+READERS: Final = (Role.INTEGRATOR, Role.HOME_ASSISTANT)
+"""They may have several clients at once."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,13 @@ class Judge:
     """
 
     def __init__(
-        self, store: Store, accounts: Accounts, admissions: Admissions, *, own_id: str, prefix: str = ""
+        self, store: Store, standing: Accounts, admissions: Admissions, *, own_id: str, prefix: str = ""
     ) -> None:
         self.prefix = prefix
         self._store = store
-        self._accounts = accounts
+        self._accounts = standing
         self._admissions = admissions
-        self._authenticate = authenticator(store, accounts)
+        self._authenticate = authenticator(store, standing)
         self._own_id = own_id
 
     async def lets_in(self, client: Client, password: str) -> bool:
@@ -50,7 +54,7 @@ class Judge:
         with self._admissions.knock(client.username):
             identity = await self._authenticate(client.client_id, client.username, password)
             good = identity is not None and self._may_be_called(identity.role, client)
-            if identity is not None and identity.token_id is not None and good:
+            if identity is not None and identity.role is Role.DEVICE and identity.token_id is not None and good:
                 self._admissions.let_in(client.username, identity.token_id)
         if not good:
             log.info("broker.connect_refused", client_id=loggable(client.client_id), username=loggable(client.username))
@@ -90,7 +94,7 @@ class Judge:
             return False
         if role is Role.GATEWAY:
             return client_id in (self._own_id, username)
-        return client_id == username or (role is Role.INTEGRATOR and client_id.startswith(f"{username}-"))
+        return client_id == username or (role in READERS and client_id.startswith(f"{username}-"))
 
 
 def _role_in(view: View, username: str) -> Role | None:
@@ -98,7 +102,7 @@ def _role_in(view: View, username: str) -> Role | None:
     if ids.is_id(ids.DEVICE, username):
         return Role.DEVICE if tokens.opens_something(view, username) else None
     account = sql.find(view, username)
-    return None if account is None or account["revoked_at"] is not None else Role.INTEGRATOR
+    return None if account is None or account["revoked_at"] is not None else role_of(username)
 
 
 def loggable(name: str) -> str:

@@ -1,0 +1,72 @@
+"""Announcements to Home Assistant on real brokers: ours follow the registry, those of others are left alone."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+from mqtt_support import Site, on_every_broker, site
+from support.wait import eventually
+
+from gateway import lifecycle
+from gateway.mqtt.census import Mark
+from gateway.mqtt.connection import Outlet
+from gateway.outbound.home_assistant import DiscoveryLeaf
+from gateway.outbound.shown import Shown
+
+ANNOUNCED = "homeassistant/device/+/config"
+ON = {"shown": ("state", "discovery")}
+FOREIGN = {
+    "homeassistant/device/dev_elsewhere/config": b'{"state_topic": "other/devices/dev_elsewhere/state"}',
+    "homeassistant/device/lamp/config": b'{"state_topic": "devices/lamp/state"}',
+    "homeassistant/device/dev_odd/config": b"[not JSON",
+}
+
+
+def announcing(place: Site, mark: Mark, *, prefix: str = "homeassistant") -> Outlet:
+    """The worker, at a pace for tests."""
+    return Shown(place.store, DiscoveryLeaf(place.topics, prefix, place.gateway_id), mark, tick_seconds=0.05)
+
+
+async def becomes(place: Site, wanted: set[str], where: str = ANNOUNCED) -> None:
+    """Wait until these and no others are announced."""
+
+    async def same() -> bool:
+        return {topic for topic, payload in (await place.retained(where)).items() if payload} == wanted
+
+    await eventually(same, f"{wanted} are announced")
+
+
+@on_every_broker
+async def test_ours_follow_and_others_stay(kind: str, tmp_path: Path) -> None:
+    """Announced, deleted while the gateway is away, forgotten by the broker; a foreign one is neither ours to clear."""
+    async with site(kind, tmp_path, rules=ON) as place:
+        place.outlets = [partial(announcing, place)]
+        async with place.admin("other") as client:
+            for topic, payload in FOREIGN.items():
+                await client.publish(topic, payload, retain=True)
+        await place.start()
+        stays, goes = await place.bound("SN-1"), await place.bound("SN-2")
+        ours = {device.id: f"homeassistant/device/{device.id}/config" for device in (stays, goes)}
+        await becomes(place, set(FOREIGN) | set(ours.values()))
+        told = json.loads((await place.retained(ANNOUNCED))[ours[stays.id]])
+        assert told["state_topic"] == stays.topic("state")
+        await place.stop()
+        await place.store.write(lambda tx: lifecycle.delete(tx, place.project_id, goes.id, "key_test"))
+        async with place.admin("other") as client:
+            await client.publish(ours[stays.id], b"", retain=True)
+        await place.start()
+        await becomes(place, set(FOREIGN) | {ours[stays.id]})
+
+
+async def test_another_prefix_moves_them(tmp_path: Path) -> None:
+    """What lay beneath the old one is taken back."""
+    async with site("mosquitto-5", tmp_path, rules=ON) as place:
+        place.outlets = [partial(announcing, place)]
+        await place.start()
+        device = await place.bound()
+        await becomes(place, {f"homeassistant/device/{device.id}/config"})
+        await place.stop()
+        place.outlets = [partial(announcing, place, prefix="home/found")]
+        await place.start()
+        await becomes(place, {f"home/found/device/{device.id}/config"}, "home/found/device/+/config")
+        await becomes(place, set())

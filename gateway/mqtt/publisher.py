@@ -60,8 +60,11 @@ class Publisher:
 
     async def _more(self) -> None:
         """Wait for a commit that marked something, or for the next turn."""
-        turn = self._store.look(sql.next_due)
-        seconds = None if turn is None else (turn - self._store.context.clock()) / 1_000
+        turn, context = self._store.look(sql.next_due), self._store.context
+        seconds = None if turn is None else (turn - context.clock()) / 1_000
+        if seconds is not None and seconds > sql.step_ms(context.rules) / 1_000:  # the clock was set back
+            await self._store.write(sql.resume_pace)
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(None if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)):
                 await self._bells.work(sql.COMMAND)

@@ -14,7 +14,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.database import Row, Rules, Tx, View
 
 COMMAND: Final = "command"
 CREDENTIAL: Final = "credential"
@@ -105,11 +105,12 @@ def next_turn(tx: Tx) -> int:
     Any earlier one has gone out by now or is one of those, so the pace holds over calls that run at once.
     """
     latest: int | None = tx.value("SELECT max(not_before) FROM outbox WHERE kind = ?", COMMAND)
-    return max(tx.now, latest or 0) + _step(tx)
+    return max(tx.now, latest or 0) + step_ms(tx.rules)
 
 
-def _step(tx: Tx) -> int:
-    return math.ceil(_SECOND_MS / tx.rules.bulk_reset_per_second)
+def step_ms(rules: Rules) -> int:
+    """How far apart the turns of a bulk reset are; the first of those that wait is never further ahead than that."""
+    return math.ceil(_SECOND_MS / rules.bulk_reset_per_second)
 
 
 def paced(view: View) -> bool:
@@ -125,7 +126,7 @@ def resume_pace(tx: Tx) -> None:
     """
     first: int | None = tx.value("SELECT min(not_before) FROM outbox WHERE kind = ? AND not_before > 0", COMMAND)
     if first is not None:
-        later = min(max(first, tx.now), tx.now + _step(tx)) - first
+        later = min(max(first, tx.now), tx.now + step_ms(tx.rules)) - first
         tx.run("UPDATE outbox SET not_before = not_before + ? WHERE kind = ? AND not_before > 0", later, COMMAND)
 
 

@@ -106,6 +106,27 @@ async def test_turns_missed_without_a_broker_are_not_made_up_at_once(kind: str, 
 
 
 @on_every_broker
+async def test_a_clock_that_is_set_back_holds_up_nobody(kind: str, tmp_path: Path) -> None:
+    """The first waits for a step at most, not for as long as the clock went back; the others follow at their distance."""
+    async with site(kind, tmp_path, rules=SLOW) as place:
+        await place.start()
+        devices = [await place.bound(f"SN-{number}") for number in range(2)]
+        await place.settled()
+        await reset_all(place, *devices)
+        later(place, -100 * STEP_MS)
+
+        async def moved() -> bool:
+            rows = await place.rows("SELECT min(not_before) AS first FROM outbox WHERE not_before > 0")
+            return bool(rows[0]["first"] <= place.store.context.clock() + STEP_MS)
+
+        await eventually(moved, "the turns were moved to the new time")
+        later(place, STEP_MS)
+        await holds(place, devices[0])
+        later(place, STEP_MS)
+        await holds(place, *devices)
+
+
+@on_every_broker
 async def test_no_command_comes_before_its_turn(kind: str, tmp_path: Path) -> None:
     """By the real clock, at the pace of the default setting, in the order in which they were asked for."""
     async with site(kind, tmp_path) as place:

@@ -75,6 +75,7 @@ class DeviceHost:
         self.cuts: list[str] = []
         self.cut_after: int | None = None
         self.off_seconds = 1.0
+        self.wiped_for: str | None = None
         self.radio: VirtualRadio | HttpRadio | BleRelay | None = None
         self._broker, self._api, self._observer = broker, api, observer
         self._rng, self._clock, self._latency, self._tell = nature.rng, nature.clock, nature.latency, nature.tell
@@ -201,6 +202,7 @@ class DeviceHost:
 
     def _watch(self, action: WriteFlash) -> None:
         if action.name == IN_PROGRESS:
+            self.wiped_for = action.value["command_id"]
             self._observer.begins(self, action.value["command_id"])
         elif action.name == JOURNAL and action.value[-1]["status"] == "executed" and action.value[-1]["type"] != RESET:
             self._observer.has_done(self, action.value[-1]["command_id"])

@@ -126,8 +126,9 @@ class Ghost:
             self._ids_rise(ledger)
         for device_pk, rows in by_device.items():
             self._has_its_events(device_pk, rows)
+            kinds = {row["old"] for row in rows if row["what"] == "event"}
             for row in rows:
-                self._follows(row, now)
+                self._follows(row, kinds, now)
             self._laws(view, device_pk)
 
     def _ids_rise(self, ledger: list[Row]) -> None:
@@ -159,17 +160,20 @@ class Ghost:
                 detail = f"a token of device {device_pk} became {row['new']}, and no event says so"
                 self.violate(6, "every change of state has its event", detail)
 
-    def _follows(self, row: Row, now: float) -> None:
+    def _follows(self, row: Row, kinds: set[str], now: float) -> None:
         if row["what"] == "command":
-            self._command(row)
+            self._command(row, kinds)
         elif row["what"] == "token":
             self._token(row, now)
         elif row["what"] == "generation" and row["new"] != row["old"] + 1:
             self.violate(2, "the generation rises by one", f"device {row['device_pk']}: {row['old']} → {row['new']}")
 
-    def _command(self, row: Row) -> None:
+    def _command(self, row: Row, kinds: set[str]) -> None:
         if row["new"] not in _MAY_FOLLOW[row["old"]]:
             self.violate(6, "a final command stays", f"{row['id']}: {row['old']} → {row['new']}")
+        taken_back = row["id"] in self.resets and (row["old"], row["new"]) == ("delivered", "cancelled")
+        if taken_back and "reset.superseded" not in kinds:
+            self.violate(1, "a reset that was delivered is not cancelled", row["id"])
         if row["kind"] == RESET:
             could_be_fetched = bool(self.live_tokens(row["device_pk"]))
             self.resets[row["id"]] = Reset(row["id"], row["device_pk"], self.commits, could_be_fetched)

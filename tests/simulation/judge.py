@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from typing import Final
 
-from device_sim.device import State
 from gateway.mqtt.census import matches
 from gateway.store import View, tokens
 from simulation.device_host import DeviceHost
 from simulation.gateway_host import GATEWAY_ID
-from simulation.ghost import RESET
 from simulation.world import World
 
 LOOK_SECONDS: Final = 0.5
@@ -92,11 +91,20 @@ class Judge:
             if now - max(revoked, mended) > CUT_SECONDS:
                 self._world.ghost.violate(5, "a revoked token's session is cut", f"{name} is connected still")
 
+    # --- when all has come to rest ------------------------------------------------------------------------------------
+
     async def rest(self) -> None:
         """All is mended and quiet: now everything must have come to its end."""
-        for look in (self._queues, self._resets, self._words, self._doors):  # the doors last: knocking is a first use
-            await look()
-            self._world.check()
+        await self._queue_is_empty()
+        for broken in self.unfinished():
+            self._world.ghost.violate(*broken)
+        self._world.check()
+        await self._doors()  # last: knocking with a token is its first use
+        self._world.check()
+
+    def unfinished(self) -> list[tuple[int, str, str]]:
+        """What has yet to come to its end; invariant, law and detail, as if it never did."""
+        return [*self._lost_resets(), *self._open_though_fetchable(), *self._untold_wipes(), *self._bricked()]
 
     async def _doors(self) -> None:
         """Each token opens over HTTP what its state says, and at the broker."""
@@ -113,40 +121,55 @@ class Judge:
                 if beat != 401 or admitted is not None:
                     world.ghost.violate(5, "a revoked token opens nothing", f"{device_id}: heartbeat → {beat}")
 
-    async def _resets(self) -> None:
+    def _lost_resets(self) -> Iterator[tuple[int, str, str]]:
+        for command_id in self._world.ghost.accepted:
+            if self._world.command(command_id) is None:
+                yield 1, "an accepted reset is not lost", f"{command_id} is not there any more"
+
+    def _open_though_fetchable(self) -> Iterator[tuple[int, str, str]]:
         """Nothing that a device could have fetched is open any more (invariant 1)."""
         world = self._world
-        for command_id in world.ghost.accepted:
-            if world.command(command_id) is None:
-                world.ghost.violate(1, "an accepted reset is not lost", f"{command_id} is not there any more")
         for device in world.devices:
-            binding = device.binding
-            if binding is None or device.kind == "ble":
-                continue
-            token = tokens.by_secret(View(world.disk), binding.device_token)
-            if token is None or token["state"] == "revoked":
+            if device.kind == "ble" or _state(world, device) not in ("active", "reset_only"):
                 continue
             for row in world.rows(
                 "SELECT * FROM commands WHERE device_pk = ? AND status IN ('pending', 'delivered')", world.pk(device)
             ):
                 detail = f"{row['id']} ({row['type']}) is {row['status']}, and {device.serial} is there and could obey"
-                world.ghost.violate(1, "what can be fetched comes to its end", detail)
+                yield 1, "what can be fetched comes to its end", detail
 
-    async def _words(self) -> None:
+    def _untold_wipes(self) -> Iterator[tuple[int, str, str]]:
         """A device that is there again has told what became of its reset."""
+        for device in self._world.devices:
+            welcome = device.kind != "ble" and _state(self._world, device) == "active"
+            if welcome and device.last_command is not None:
+                told = device.last_command["command_id"]
+                yield 1, "a wipe is told in the end", f"{device.serial} still has to tell of {told}"
+            elif welcome and device.wiped_for is not None and not self._is_known(device.wiped_for):
+                yield 1, "a wipe is told in the end", f"{device.serial} was wiped for {device.wiped_for}, says nothing"
+
+    def _is_known(self, command_id: str) -> bool:
+        """Whether the registry knows that this was executed, be it by a late word."""
+        row = self._world.command(command_id)
+        return row is not None and (row["status"] == "executed" or '"executed"' in (row["result"] or ""))
+
+    def _bricked(self) -> Iterator[tuple[int, str, str]]:
+        """A device that holds a token of its binding can use it, until it has used a newer one."""
         world = self._world
         for device in world.devices:
-            if device.machine.state is not State.ONLINE or device.kind == "ble" or not _welcome(world, device):
+            binding = device.binding
+            row = None if binding is None else world.row("SELECT * FROM devices WHERE id = ?", device.id)
+            if binding is None or row is None or row["bound_at"] is None:
                 continue
-            if device.last_command is not None:
-                told = device.last_command["command_id"]
-                world.ghost.violate(1, "a wipe is told in the end", f"{device.serial} still has to tell of {told}")
-        for command_id in world.ghost.wiped:
-            row = world.command(command_id)
-            if row is None or row["type"] != RESET:
-                world.ghost.violate(3, "nothing is done that was not committed", command_id)
+            if binding.generation != row["binding_generation"] or _state(world, device) != "revoked":
+                continue
+            used = world.row(
+                "SELECT 1 FROM tokens WHERE device_pk = ? AND state = 'active' AND first_used_at IS NOT NULL", row["pk"]
+            )
+            if used is None:
+                yield 5, "a lost answer bricks no device", f"{device.serial}: its token is revoked, no other was used"
 
-    async def _queues(self) -> None:
+    async def _queue_is_empty(self) -> None:
         """The gateway has taken everything that the broker kept for it (invariant 4)."""
         waiting = 0
         for _ in range(20):  # a heartbeat may just be on its way
@@ -158,7 +181,8 @@ class Judge:
         self._world.ghost.violate(4, "what devices say is taken", f"{waiting} messages wait for the gateway")
 
 
-def _welcome(world: World, device: DeviceHost) -> bool:
+def _state(world: World, device: DeviceHost) -> str:
+    """What the token that the device holds opens."""
     binding = device.binding
     row = None if binding is None else tokens.by_secret(View(world.disk), binding.device_token)
-    return row is not None and row["state"] == "active"
+    return "revoked" if row is None else str(row["state"])

@@ -15,9 +15,11 @@ from gateway.ids import Ids
 from gateway.store import Context, _continue_ids, transact
 from simulation.device_host import DeviceHost
 from simulation.gateway_host import RULES
+from simulation.ghost import RESET
 from simulation.world import World
 
 _TRY_AGAIN_SECONDS: Final = 0.4
+_MENDING_SECONDS: Final = 15.0
 
 Act = Callable[..., Awaitable[None]]
 
@@ -57,8 +59,18 @@ class People:
         binding = await self._api.bind(device.id, "eu_1", supersede_reset=supersede)
         self._world.note_secret(binding.device_token, device)
         self._world.tell("people", f"bind {device.serial} → 200", generation=binding.generation, lost=lost)
+        self._old_reset_is_cleared(device)
         if not lost:
             await self._hand_over(device, binding)
+
+    def _old_reset_is_cleared(self, device: DeviceHost) -> None:
+        """Before the new token is answered (contract, section 4); a broker that lost its memory since is no witness."""
+        world = self._world
+        held = world.broker.retained.get(f"devices/{device.id}/commands/{RESET}")
+        remembers = world.loop.time() - world.broker_lost_at > _MENDING_SECONDS
+        if held is not None and remembers and world.open_command(device) is None:
+            world.ghost.violate(3, "an old reset is cleared before the new token is answered", device.serial)
+        world.check()
 
     async def _hand_over(self, device: DeviceHost, binding: Binding) -> None:
         if not device.on:

@@ -19,8 +19,10 @@ from simulation.process import KilledError
 from simulation.trouble import Trouble
 from simulation.world import World
 
-RECONNECT_SECONDS: Final = 8.0
-REST_SECONDS: Final = 30.0
+RECONNECT_SECONDS: Final = 6.0
+REST_SECONDS: Final = 6.0
+LOOK_AGAIN_SECONDS: Final = 2.0
+LONGEST_REST_LOOKS: Final = 20
 """The longest pauses of devices and gateway are over by then."""
 _UNFORESEEN: Final = 0
 
@@ -108,7 +110,7 @@ async def _script(world: World) -> None:
     await asyncio.sleep(1.0)
     watching = asyncio.create_task(judge.watch(), name="judge")
     await _steps(world, people, trouble)
-    await _mend(world)
+    await _mend(world, judge)
     await judge.rest()
     watching.cancel()
 
@@ -130,7 +132,7 @@ async def _step(world: World, people: People, trouble: Trouble, step: Step) -> N
     world.check()
 
 
-async def _mend(world: World) -> None:
+async def _mend(world: World, judge: Judge) -> None:
     """Nothing goes wrong any more; every device is switched off and on, and then all come to rest."""
     world.tell("world", "from here on nothing goes wrong")
     for device in world.devices:
@@ -143,6 +145,10 @@ async def _mend(world: World) -> None:
         device.switch_on()
     world.tell("world", "every device is switched off and on")
     await asyncio.sleep(REST_SECONDS)
+    for _ in range(LONGEST_REST_LOOKS):
+        if not judge.unfinished():
+            return
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 
 gc.freeze()

@@ -107,7 +107,7 @@ async def test_turns_missed_without_a_broker_are_not_made_up_at_once(kind: str, 
 
 @on_every_broker
 async def test_a_clock_that_is_set_back_holds_up_nobody(kind: str, tmp_path: Path) -> None:
-    """The first waits for a step at most, not for as long as the clock went back; the others follow at their distance."""
+    """The first waits for a step at most, not for as long as the clock went back; the others follow."""
     async with site(kind, tmp_path, rules=SLOW) as place:
         await place.start()
         devices = [await place.bound(f"SN-{number}") for number in range(2)]

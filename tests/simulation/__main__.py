@@ -12,6 +12,7 @@ import secrets
 import sys
 import time
 
+from simulation.catching import catch_all, table
 from simulation.many import Report, soak
 from simulation.plan import plan_of
 from simulation.run import run
@@ -26,11 +27,20 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=None, help="the first seed (random)")
     parser.add_argument("--seed", type=int, default=None, help="run this one alone and tell its story")
     parser.add_argument("--whole", action="store_true", help="with --seed: do not shrink what fails")
+    parser.add_argument("--faults", action="store_true", help="plant deliberate faults, and tell how each is caught")
     asked = parser.parse_args()
+    if asked.faults:
+        return _faults()
     if asked.seed is not None:
         return _one(asked.seed, whole=asked.whole)
     first = secrets.randbelow(1 << 40) if asked.first is None else asked.first
     return _many(first, asked.seeds)
+
+
+def _faults() -> int:
+    for line in table(catch_all()):
+        _say(line)
+    return 0
 
 
 def _one(seed: int, *, whole: bool) -> int:

@@ -88,6 +88,10 @@ class VirtualSession(Session):
         if refused:
             raise PublishRefusedError(refused, reason)
 
+    def publish_now(self, topic: str, payload: bytes) -> None:
+        """Publish, retained, without waiting: nothing of the gateway does so."""
+        self._virtually_sent(topic, payload, 1, retain=True)
+
     def _virtually_sent(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> Answer:
         self._process.seam("publish")
         self._watcher.publishing(topic, payload, retain=retain)

@@ -17,6 +17,7 @@ SEAMS: Final = (
 WIPE_STEPS: Final = (
     "publish:ack:delivered", "write:reset_in_progress", "erase:device_token", "erase:pairing", "erase:wifi_networks",
     "write:last_commands", "write:last_command", "erase:reset_in_progress", "publish:ack:executed", "reboot",
+    "publish:ack:executed", "publish:ack:executed",
     "erase:last_command", "open_link", "publish:status", "publish:heartbeat", "publish:ack:failed",
 )  # fmt: skip
 PLAIN: Final = ("reboot", "start_recording", "stop_recording", "trigger_upload")
@@ -117,6 +118,21 @@ STEPS: Final[Mapping[str, tuple[float, Facts]]] = {
 }
 """How often each kind is drawn, and how its facts are."""
 
+MOTIFS: Final[tuple[tuple[str, ...], ...]] = (
+    ("power_cut", "reset", "provision"),
+    ("power_cut", "reset", "provision", "replay"),
+    ("reset", "reset_by_hand", "provision", "replay"),
+    ("unplug", "reset", "provision", "command"),
+    ("refresh", "kill", "reset"),
+    ("refresh", "refresh", "cut"),
+    ("command", "kill", "reset", "kill", "provision"),
+    ("stall", "reset", "provision", "broker_restart"),
+    ("reset", "cancel", "provision", "replay"),
+    ("disk_full", "reset", "kill"),
+    ("delete", "restore", "provision", "replay"),
+)
+"""What is most telling close together and in this order, on one device."""
+
 FAULTS: Final = tuple(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill"))
 
 
@@ -127,13 +143,31 @@ def plan_of(seed: int) -> Plan:
     weights = {kind: weight for kind, (weight, _) in STEPS.items() if kind not in FAULTS or rng.random() < 0.5}
     if not surroundings.watching:
         weights.pop("reset_beside", None)
-    kinds = rng.choices(list(weights), list(weights.values()), k=rng.randint(6, 22))
-    times = sorted(round(rng.uniform(0.0, ACTIVE_SECONDS), 3) for _ in kinds)
-    if rng.random() < 0.5:  # close together, so that things meet
-        times = [round(at / 4, 3) for at in times]
+    kinds = rng.choices(list(weights), list(weights.values()), k=rng.randint(4, 18))
+    times = [rng.uniform(0.0, ACTIVE_SECONDS) for _ in kinds]
     devices = len(surroundings.kinds)
-    steps = tuple(Step(at, kind, STEPS[kind][1](rng, devices)) for at, kind in zip(times, kinds, strict=True))
-    return Plan(seed, surroundings, steps)
+    steps = [_step(rng, at, kind, devices) for at, kind in zip(times, kinds, strict=True)]
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        steps += _motif(rng, devices)
+    denser = rng.choice((1.0, 0.25))  # close together, so that things meet
+    steps = [replace(step, at=round(step.at * denser, 3)) for step in steps]
+    return Plan(seed, surroundings, tuple(sorted(steps, key=lambda step: step.at)))
+
+
+def _step(rng: random.Random, at: float, kind: str, devices: int) -> Step:
+    return Step(at, kind, STEPS[kind][1](rng, devices))
+
+
+def _motif(rng: random.Random, devices: int) -> list[Step]:
+    at, device, steps = rng.uniform(0.0, ACTIVE_SECONDS), rng.randrange(devices), []
+    for kind in rng.choice(MOTIFS):
+        step = _step(rng, at, kind, devices)
+        fixed = {"device": device} if "device" in step.facts else {}
+        if kind == "provision":
+            fixed |= {"supersede": rng.random() < 0.8, "lost": False}
+        steps.append(replace(step, facts={**step.facts, **fixed}))
+        at += rng.choice((0.0, 0.05, 0.5, 2.0, 5.0)) * rng.uniform(0.5, 1.5)
+    return steps
 
 
 def _surroundings(rng: random.Random) -> Surroundings:

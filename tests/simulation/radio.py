@@ -10,7 +10,7 @@ from device_sim.errors import RadioError
 from device_sim.radio import CONFIRM_SECONDS, REPORT_AFTER_REFUSALS, Deliver
 from device_sim.signals import CommandReceived, LinkDown, LinkRefused, LinkUp, Publish, RefusalReceived
 from device_sim.wire import OFFLINE, Topics
-from simulation.broker import Broker
+from simulation.broker import Broker, Packet
 from simulation.client import Client, ClosedError, NotAuthorisedError
 
 
@@ -50,7 +50,10 @@ class VirtualRadio:
             self._deliver(LinkUp("wifi", "mqtt"))
             while True:
                 await client.arrived()
-                self._receive(client)
+                packet = client.inbox.popleft()
+                if packet.qos:
+                    client.acknowledge(packet)
+                self.receive(packet)
         except NotAuthorisedError as error:
             return self._refused(str(error))
         except ClosedError as error:
@@ -60,10 +63,8 @@ class VirtualRadio:
             self.client = None
             client.line.cut("the device hung up")
 
-    def _receive(self, client: Client) -> None:
-        packet = client.inbox.popleft()
-        if packet.qos:
-            client.acknowledge(packet)
+    def receive(self, packet: Packet) -> None:
+        """Hand a message to the firmware; whether it was retained nobody asks."""
         leaf = packet.topic.rpartition("/")[2]
         errors = packet.topic == self._topics.of("errors")
         self._deliver(RefusalReceived(packet.payload) if errors else CommandReceived(leaf, packet.payload))

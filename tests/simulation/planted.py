@@ -1,0 +1,338 @@
+"""Deliberate faults: each is planted in the gateway or in the firmware, and the simulation has to catch it.
+
+The table that ``python -m simulation --faults`` prints stands in docs/simulation.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from unittest.mock import patch
+
+from device_sim import grant
+from device_sim.device import IN_PROGRESS, LAST_COMMAND, Device
+from device_sim.journal import Journal
+from device_sim.signals import Action, WriteFlash
+from gateway import commands, lifecycle
+from gateway.broker.keeper import Keeper
+from gateway.errors import StoreError
+from gateway.http import devices as http_devices
+from gateway.model import CommandStatus
+from gateway.mqtt.ingest import Ingest
+from gateway.mqtt.link import Session
+from gateway.mqtt.publisher import payload
+from gateway.mqtt.reconcile import Reconciler
+from gateway.store import Row, Tx, events, outbox, tokens
+from gateway.store import commands as command_sql
+from gateway.topics import Topics
+from simulation.access import PasswordTable, VirtualEmbedded
+from simulation.broker import Packet
+from simulation.link import VirtualSession
+from simulation.radio import VirtualRadio
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done wrong, how it is planted, and which invariants (docs/simulation.md) may catch it."""
+
+    name: str
+    plant: Callable[[], AbstractContextManager[Any]]
+    invariants: frozenset[int]
+
+
+FAULTS: Final[dict[str, Fault]] = {}
+
+
+def _fault(name: str, *invariants: int) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
+    def register(plant: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
+        FAULTS[name] = Fault(name, contextmanager(plant), frozenset(invariants))
+        return plant
+
+    return register
+
+
+# --- the outbox and the broker ----------------------------------------------------------------------------------------
+
+
+@_fault("a new command is not put into the outbox", 3)
+def _no_outbox_row() -> Iterator[None]:
+    real = outbox.mark_command
+
+    def mark(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0) -> None:
+        if command_sql.open_of_type(tx, device_pk, command_type) is None:
+            real(tx, device_pk, command_type, not_before=not_before)
+
+    with patch.object(outbox, "mark_command", mark):
+        yield
+
+
+@_fault("a final command is not put into the outbox", 3)
+def _not_cleared() -> Iterator[None]:
+    real = outbox.mark_command
+
+    def mark(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0) -> None:
+        if command_sql.open_of_type(tx, device_pk, command_type) is not None:
+            real(tx, device_pk, command_type, not_before=not_before)
+
+    with patch.object(outbox, "mark_command", mark):
+        yield
+
+
+@_fault("a row that was marked again while it was published is dropped", 3)
+def _marks_get_lost() -> Iterator[None]:
+    seen: dict[int, tuple[str, int, str]] = {}
+    due = outbox.due
+
+    def remembering(*args: Any) -> list[Row]:
+        rows = due(*args)
+        seen.update({row["seq"]: (row["kind"], row["device_pk"], row["detail"]) for row in rows})
+        return rows
+
+    def done(tx: Tx, seqs: list[int]) -> None:
+        for seq in seqs:
+            what = seen.get(seq, ("", 0, ""))
+            tx.run("DELETE FROM outbox WHERE seq = ? OR (kind = ? AND device_pk = ? AND detail = ?)", seq, *what)
+
+    with patch.object(outbox, "due", remembering), patch.object(outbox, "done", done):
+        yield
+
+
+@_fault("a command is published before it is committed", 3)
+def _published_too_early() -> Iterator[None]:
+    sessions: list[VirtualSession] = []
+    start, queue = VirtualSession.__init__, commands.queue
+
+    def remembered(self: VirtualSession, *args: Any) -> None:
+        start(self, *args)
+        sessions[:] = [self]
+
+    def queued(tx: Tx, device: Row, command_type: Any, **facts: Any) -> Row:
+        row = queue(tx, device, command_type, **facts)
+        for session in sessions:
+            session.publish_now(Topics().command(device["id"], command_type), payload(row))
+        return row
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(VirtualSession, "__init__", remembered))
+        stack.enter_context(patch.object(commands, "queue", queued))
+        stack.enter_context(patch.object(lifecycle, "queue", queued))
+        yield
+
+
+@_fault("the comparison after a connect is left out", 3)
+def _no_comparison() -> Iterator[None]:
+    async def run(self: Reconciler, session: Session) -> None:
+        del self, session
+
+    with patch.object(Reconciler, "run", run):
+        yield
+
+
+@_fault("a bind that supersedes does not wait until the old reset is cleared", 3)
+def _does_not_wait() -> Iterator[None]:
+    real = http_devices._reset_to_clear  # noqa: SLF001 - a fault has no manners
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(http_devices, "_reset_to_clear", lambda *given: (real(*given)[0], False)))
+        stack.enter_context(patch.object(outbox, "has", lambda *_: False))
+        yield
+
+
+# --- what is acknowledged ---------------------------------------------------------------------------------------------
+
+
+@_fault("messages are acknowledged to the broker before the commit", 4)
+def _acknowledged_too_early() -> Iterator[None]:
+    async def run(self: Any, session: Session) -> None:
+        while True:
+            deliveries = await session.batch()
+            session.acknowledge(deliveries)
+            await self._answer(session, await self._commit([self._parse(each) for each in deliveries]))
+
+    with patch.object(Ingest, "run", run):
+        yield
+
+
+@_fault("messages that could not be stored are acknowledged all the same", 4)
+def _not_stored() -> Iterator[None]:
+    async def once(self: Any, write: Any) -> Any:
+        try:
+            return await self._store.write(write, urgent=False)
+        except StoreError:
+            return []
+
+    with patch.object(Ingest, "_until_stored", once):
+        yield
+
+
+# --- tokens and receipts ----------------------------------------------------------------------------------------------
+
+
+@_fault("a reset revokes the token at once", 1, 6)
+def _revoked_at_once() -> Iterator[None]:
+    with patch.object(tokens, "demote", tokens.revoke):
+        yield
+
+
+@_fault("an executed reset leaves its token good", 5)
+def _token_stays() -> Iterator[None]:
+    with patch.object(commands, "revoke", lambda *_: None):
+        yield
+
+
+@_fault("live sessions of revoked tokens are not cut", 5)
+def _not_cut() -> Iterator[None]:
+    async def cut(self: Any, client_id: str) -> bool:
+        del self, client_id
+        return False
+
+    def taken_up(self: Any) -> None:
+        self._in_force = dict(self._written)
+
+    with patch.object(VirtualEmbedded, "cut", cut), patch.object(PasswordTable, "take_up", taken_up):
+        yield
+
+
+@_fault("the credentials' outbox is never worked off", 5)
+def _keeper_sleeps() -> Iterator[None]:
+    async def work(self: Any) -> None:
+        self._bells.access.clear()
+
+    with patch.object(Keeper, "_work", work):
+        yield
+
+
+@_fault("a refresh revokes the token that asks", 5)
+def _refresh_bricks() -> Iterator[None]:
+    def revoke_others(tx: Tx, token: Row) -> int:
+        return tokens.revoke(tx, token["device_pk"])
+
+    with patch.object(tokens, "revoke_others", revoke_others):
+        yield
+
+
+@_fault("an executed reset is believed without its receipt", 1)
+def _no_receipt() -> Iterator[None]:
+    with patch.object(commands, "_unproven", lambda *_: None):
+        yield
+
+
+@_fault("a reset carries the device's generation, not its token's", 5)
+def _wrong_generation() -> Iterator[None]:
+    real = commands.queue
+
+    def queue(tx: Tx, device: Row, command_type: Any, *, fetched_by: Row | None, **facts: Any) -> Row:
+        del fetched_by
+        return real(tx, device, command_type, fetched_by=None, **facts)
+
+    with patch.object(commands, "queue", queue), patch.object(lifecycle, "queue", queue):
+        yield
+
+
+# --- states and events ------------------------------------------------------------------------------------------------
+
+
+@_fault("a reset that was delivered can be cancelled", 1)
+def _cancelled_too_late() -> Iterator[None]:
+    real = commands.cancel
+
+    def cancel(tx: Tx, device: Row, command_id: str, actor: str) -> Row:
+        command = commands.require(tx, device, command_id)
+        if command["status"] == CommandStatus.DELIVERED:
+            commands.close(tx, device, command, CommandStatus.CANCELLED, actor, event="command.cancelled")
+            commands.revoke(tx, device, actor)
+        return real(tx, device, command_id, actor)
+
+    with patch.object(commands, "cancel", cancel):
+        yield
+
+
+@_fault("an unbind writes no event", 6)
+def _no_event() -> Iterator[None]:
+    real = events.record
+
+    def record(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> None:
+        if kind != "device.unbound":
+            real(tx, device, kind, actor, **facts)
+
+    with patch.object(events, "record", record):
+        yield
+
+
+@_fault("a device is taken offline in one transaction, and its event written in the next", 6)
+def _event_comes_later() -> Iterator[None]:
+    real = events.record
+    waiting: list[tuple[Row, str, str]] = []
+
+    def record(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> None:
+        late, waiting[:] = list(waiting), []
+        for each in late:
+            real(tx, *each)
+        if kind == "device.offline":
+            waiting.append((device, kind, actor))
+        else:
+            real(tx, device, kind, actor, **facts)
+
+    with patch.object(events, "record", record):
+        yield
+
+
+# --- the firmware -----------------------------------------------------------------------------------------------------
+
+
+@_fault("a device does not look at the generation", 2)
+def _no_fence() -> Iterator[None]:
+    with patch.object(grant, "_check_generation", lambda *_: None):
+        yield
+
+
+@_fault("a device forgets the ids of what it did", 2)
+def _forgets() -> Iterator[None]:
+    with patch.object(Journal, "find", lambda *_: None):
+        yield
+
+
+@_fault("a device takes retained messages for old ones", 1)
+def _goes_by_the_flag() -> Iterator[None]:
+    real = VirtualRadio.receive
+
+    def receive(self: VirtualRadio, packet: Packet) -> None:
+        if not packet.retain:
+            real(self, packet)
+
+    with patch.object(VirtualRadio, "receive", receive):
+        yield
+
+
+@_fault("a device does not check who signed a command", 1, 2, 3)
+def _no_grant() -> Iterator[None]:
+    with patch.object(grant, "check", lambda *_: None):
+        yield
+
+
+@_fault("a device keeps no word of its wipe", 1)
+def _keeps_no_word() -> Iterator[None]:
+    with _without_writes(LAST_COMMAND):
+        yield
+
+
+@_fault("a device does not write down that it begins a reset", 1)
+def _keeps_no_note() -> Iterator[None]:
+    with _without_writes(IN_PROGRESS):
+        yield
+
+
+@contextmanager
+def _without_writes(name: str) -> Iterator[None]:
+    real = Device.handle
+
+    def handle(self: Device, *given: Any) -> Sequence[Action]:
+        return [each for each in real(self, *given) if not (isinstance(each, WriteFlash) and each.name == name)]
+
+    with patch.object(Device, "handle", handle):
+        yield
+
+
+__all__ = ["FAULTS", "Fault"]

@@ -1,0 +1,46 @@
+"""The simulation bites: every deliberate fault in gateway or firmware is caught, by an invariant that it breaks."""
+
+import pytest
+
+from simulation.catching import first_failure
+from simulation.plan import plan_of
+from simulation.planted import FAULTS
+from simulation.run import Outcome, run
+from simulation.shrink import Shrinker
+from simulation.story import told
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_caught(name: str) -> None:
+    """Within a few hundred seeds, and by the invariant that it breaks."""
+    fault = FAULTS[name]
+    with fault.plant():
+        found = first_failure()
+    assert found is not None, f"'{name}' goes unnoticed"
+    seeds, outcome = found
+    print(f"caught after {seeds} seeds: {outcome.violation}")  # noqa: T201 - what pytest shows on failure
+    assert outcome.violation is not None
+    assert outcome.violation.invariant in fault.invariants
+
+
+def test_a_failure_is_shrunk_to_a_readable_story() -> None:
+    """Of a long plan only the steps stay that matter, and the story ends with the law that was broken."""
+    with FAULTS["a reset revokes the token at once"].plant():
+        failed = _failing_with_many_steps()
+        shrunk = Shrinker(failed).shrunk()
+    assert shrunk.violation is not None
+    assert failed.violation is not None
+    assert shrunk.violation.law == failed.violation.law
+    assert [step.kind for step in shrunk.plan.steps] in (["reset"], ["bulk_reset"])
+    story = told(shrunk).splitlines()
+    assert story[0].startswith(f"seed {failed.plan.seed}")
+    assert str(shrunk.violation.law) in story[-1]
+    assert len(story) < 60
+
+
+def _failing_with_many_steps() -> Outcome:
+    for seed in range(200):
+        outcome = run(plan_of(seed))
+        if outcome.violation is not None and len(outcome.plan.steps) > 12:
+            return outcome
+    raise AssertionError("no long plan failed")

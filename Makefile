@@ -6,7 +6,7 @@ PYTEST ?= $(BIN)/pytest -n auto
 SITE   := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test chaos check format docs screenshots bench bench-quick lock clean
+.PHONY: help demo run test chaos check format docs access screenshots bench bench-quick lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ docs: $(VENV)/.dev ## write the documents that come from code, and the site (sit
 
 screenshots: $(VENV)/.dev tools ## take the pictures of the page in docs/screenshots anew
 	PYTHONPATH=tests $(BIN)/python tests/http/screenshots.py docs/screenshots
+
+access: $(VENV)/.dev tools ## write docs/access.md from what the brokers do
+	WRITE_ACCESS_PAGE=1 $(BIN)/pytest -q tests/mqtt/test_mqtt_access.py
 
 bench: $(VENV)/.dev tools ## measure, as ratios against a floor in the same run
 	$(BIN)/python -m bench

@@ -27,7 +27,7 @@ from gateway.mqtt.probe import Target
 from gateway.store import Store
 
 ADMIN_PASSWORD = "admin-password"
-_ADMINS = ("admin", "other")
+_ADMINS = ("admin", "other", "third")
 _ADMIN_RULES = "".join(f"\nuser {name}\ntopic readwrite #\n" for name in _ADMINS)
 
 
@@ -39,7 +39,7 @@ class External:
     def __init__(self, directory: Path, kind: str, settings: str = "") -> None:
         self.directory = directory
         self.version = kind.removeprefix("mosquitto-")
-        users = dict.fromkeys(_ADMINS, ADMIN_PASSWORD)
+        users = {**dict.fromkeys(_ADMINS, ADMIN_PASSWORD), "doctor": PROBES.reader}
         self.mosquitto = Mosquitto(directory, users=users, settings=settings)
 
     @property

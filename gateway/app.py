@@ -28,7 +28,7 @@ from gateway.http.services import Services
 from gateway.http.streams import Limits, Streams
 from gateway.metrics import Metrics
 from gateway.mqtt import link
-from gateway.mqtt.connection import Connection
+from gateway.mqtt.connection import Connection, Notices
 from gateway.outbound.outlets import outlets
 from gateway.outbound.sender import Sender
 from gateway.outbound.webhooks import Webhooks
@@ -145,7 +145,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             store=store,
             topics=topics,
             bells=bells,
-            on_connected=metrics.connected,
+            notices=Notices(metrics.connected, metrics.acknowledged),
             outlets=outlets(settings, store, topics, bells),
         )
         streams = Streams(Limits(settings.event_streams_per_key, settings.event_streams))

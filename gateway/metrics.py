@@ -60,6 +60,12 @@ class Metrics:
             ["code"],
             registry=registry,
         )
+        self._access = Counter(
+            "gateway_access_changes",
+            "Devices whose right to connect was brought in step at the broker; closed: a live session was cut by that.",
+            ["now"],
+            registry=registry,
+        )
         self._events = Counter(
             "gateway_events", "Events written to the audit trail, by type.", ["type"], registry=registry
         )
@@ -102,10 +108,13 @@ class Metrics:
             self._deliveries.labels(outcome)
         for stage in ("delivered", "executed", "completed"):
             self._resets.labels(stage)
+        for now in ("open", "closed"):
+            self._access.labels(now)
 
     def take(self, done: Sequence[Measure]) -> None:
         """What a transaction did, once it is committed."""
         counters = {
+            measures.ACCESS: self._access,
             measures.HEARTBEAT: self._heartbeats,
             measures.REFUSAL: self._refusals,
             measures.EVENT: self._events,

@@ -21,7 +21,7 @@ from gateway.broker.sentinel import Sentinel
 from gateway.errors import GatewayError, UnavailableError
 from gateway.mqtt.probe import ProbeError, Target
 from gateway.outbox import Bells
-from gateway.store import Row, Store, View, accounts, tokens
+from gateway.store import Row, Store, Tx, View, accounts, measures, tokens
 from gateway.store import outbox as sql
 
 log = structlog.get_logger()
@@ -202,8 +202,8 @@ class Keeper:
             await self._compare()
         while rows := await self._store.read(_due):
             again = {row["seq"] for row in await self.access.sync(rows)}
-            done = [row["seq"] for row in rows if row["seq"] not in again]
-            await self._store.write(lambda tx, done=done: sql.done(tx, done))  # type: ignore[misc]
+            done = [row for row in rows if row["seq"] not in again]
+            await self._store.write(lambda tx, done=done: _done(tx, done))  # type: ignore[misc]
             self._bells.progressed()
             if again:
                 await self._more_or_a_moment()
@@ -212,6 +212,12 @@ class Keeper:
         with suppress(TimeoutError):
             async with asyncio.timeout(AGAIN_SECONDS):
                 await self._bells.work(sql.CREDENTIAL)
+
+
+def _done(tx: Tx, rows: list[Row]) -> None:
+    for row in rows:
+        tx.measure(measures.ACCESS, "open" if tokens.live(tx, row["device_pk"]) else "closed")
+    sql.done(tx, [row["seq"] for row in rows])
 
 
 def _due(view: View) -> list[Row]:

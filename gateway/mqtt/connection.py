@@ -70,6 +70,14 @@ class Outlet(Protocol):
         """
 
 
+@dataclasses.dataclass(frozen=True)
+class Notices:
+    """Who is told that a connection was made, and how many seconds a batch took until it was acknowledged."""
+
+    connected: Callable[[], None] = lambda: None
+    acknowledged: Callable[[float], None] = lambda _: None
+
+
 class Connection:
     """The gateway's one connection to its broker, over all its lives."""
 
@@ -81,7 +89,7 @@ class Connection:
         store: Store,
         topics: Topics,
         bells: Bells,
-        on_connected: Callable[[], None] = lambda: None,
+        notices: Notices = Notices(),
         outlets: Iterable[Callable[[Mark], Outlet]] = (),
         pauses: Pauses = Pauses(),  # noqa: B008 - frozen
     ) -> None:
@@ -95,11 +103,11 @@ class Connection:
         mark = Mark.own_status(topics, gateway_id, self._says("online"))
         self._reconciler = Reconciler(store, topics, mark)
         self._outlets = tuple(outlet(mark) for outlet in outlets)
-        self._ingest = Ingest(store, topics, self._heard)
+        self._ingest = Ingest(store, topics, self._heard, notices.acknowledged)
         self._publisher = Publisher(store, topics, bells)
         self._backoff = Backoff(pauses)
         self._bells = bells
-        self._on_connected = on_connected
+        self._notices = notices
         self._connected_at = math.inf
 
     async def run(self) -> None:
@@ -124,7 +132,7 @@ class Connection:
             self._connected_at = asyncio.get_running_loop().time()
             log.info("broker.connected", host=self._address.host, port=self._address.port, mqtt=self._address.version)
             self.status = dataclasses.replace(self.status, connected=True, version=self._address.version)
-            self._on_connected()
+            self._notices.connected()
             try:
                 await self._work(session)
             except asyncio.CancelledError:

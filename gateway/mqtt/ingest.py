@@ -7,6 +7,7 @@ acknowledged, so the broker keeps what is not stored, and its in-flight window h
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -30,10 +31,17 @@ LONGEST_RETRY_SECONDS: Final = 10.0
 class Ingest:
     """Takes what devices say. What no device may say is shown to ``heard``: it may be for the comparison."""
 
-    def __init__(self, store: Store, names: topics.Topics, heard: Callable[[Message], bool]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        names: topics.Topics,
+        heard: Callable[[Message], bool],
+        on_acknowledged: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self._store = store
         self._topics = names
         self._heard = heard
+        self._on_acknowledged = on_acknowledged
         self._throttle = Throttle(store.context.clock)
 
     async def run(self, session: Session) -> None:
@@ -44,8 +52,10 @@ class Ingest:
         """
         while True:
             deliveries = await session.batch()
+            began = time.perf_counter()
             answers = await self._commit([self._parse(delivery) for delivery in deliveries])
             session.acknowledge(deliveries)
+            self._on_acknowledged(time.perf_counter() - began)
             await self._answer(session, answers)
 
     def _parse(self, delivery: Delivery) -> Parsed | None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+ACCESS: Final = "access"
+"""A device whose right to connect was brought in step at the broker, by what that right is."""
 COMMIT: Final = "commit"
 """Seconds that one transaction took, from BEGIN to the end of COMMIT."""
 DELIVERY: Final = "delivery"

@@ -6,8 +6,8 @@ What cannot be taken is refused: it changes nothing, is counted, kept for diagno
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,7 @@ from gateway.problems import invalid
 from gateway.redaction import redact
 from gateway.store import Row, Tx, devices, events, measures, outbox
 from gateway.store import health as sql
+from gateway.store.health import Beat
 
 MAX_PAYLOAD_BYTES: Final = 65_536
 _AUDITED_PER_MINUTE: Final = 10
@@ -30,8 +31,7 @@ _PAYLOAD_READ: Final = 1_024
 M = TypeVar("M", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """One message as it came from the broker."""
 
     topic: str
@@ -42,8 +42,7 @@ class Message:
 Body = model.Heartbeat | model.Status | model.Ack | Refusal | None
 
 
-@dataclass(frozen=True)
-class Parsed:
+class Parsed(NamedTuple):
     """A message taken apart: from whom, on which topic, and the model, or why it was refused.
 
     ``None`` stands for the empty message that cleared a retained one, which asks for nothing.
@@ -54,8 +53,7 @@ class Parsed:
     body: Body
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What the device is told on its ``errors`` topic."""
 
     device_id: str
@@ -96,6 +94,37 @@ def _validate(kind: type[M], payload: bytes) -> M | Refusal:
     except ValidationError as error:
         problem = invalid(error, whole="The payload")
         return Refusal("invalid_request", problem.message, problem.details["field"])
+
+
+def apply_all(tx: Tx, messages: Sequence[Parsed]) -> list[Answer]:
+    """Do what a batch asks; the answers for the devices' ``errors`` topics.
+
+    Heartbeats that say nothing of commands are taken together, when their device says nothing else in this batch: the
+    order of what one device says is kept, that of different devices means nothing.
+    """
+    together, alone = _sorted(tx, messages) if len(messages) > 1 else ([], messages)
+    heartbeats.take(tx, together)
+    return [answer for parsed in alone if (answer := apply(tx, parsed)) is not None]
+
+
+def _sorted(tx: Tx, messages: Sequence[Parsed]) -> tuple[list[Beat], list[Parsed]]:
+    """What can be taken together, and what goes one by one; each in the order in which it came."""
+    said = [(getattr(parsed.topic, "device_id", ""), _plain(parsed), parsed) for parsed in messages]
+    known = sql.senders(tx, {name for name, _, _ in said} - {name for name, beat, _ in said if beat is None})
+    together, alone = [], []
+    for name, heartbeat, parsed in said:
+        device = known.get(name)
+        if heartbeat is None or device is None or device["token_state"] is None:
+            alone.append(parsed)
+        else:
+            together.append(Beat(device, heartbeat, heartbeat.radio))
+    return together, alone
+
+
+def _plain(parsed: Parsed) -> model.Heartbeat | None:
+    """The heartbeat that it is, unless that speaks of commands."""
+    body = parsed.body
+    return body if isinstance(body, model.Heartbeat) and body.last_command is None else None
 
 
 def apply(tx: Tx, parsed: Parsed) -> Answer | None:

@@ -127,7 +127,7 @@ class Metrics:
             elif name == measures.RESET:
                 self._resets.labels(label).observe(value)
             else:
-                tally[name, label] += 1
+                tally[name, label] += int(value)
         for (name, label), count in tally.items():
             counters[name].labels(label).inc(count)
 

@@ -131,6 +131,13 @@ class Flag(enum.IntFlag):
     SYNC = 32
 
 
+# As plain numbers: arithmetic with an enum costs as much as all else that is done for a heartbeat.
+_LOW_BATTERY: Final = int(Flag.LOW_BATTERY)
+_STORAGE_FULL: Final = int(Flag.STORAGE_FULL)
+_WIFI: Final = int(Flag.WIFI)
+_LTE: Final = int(Flag.LTE)
+
+
 def _utf16_units(text: str) -> str:
     units = len(text.encode("utf-16-le")) // 2
     if units > MAX_NAME_UNITS:
@@ -246,27 +253,20 @@ class Heartbeat(Inbound):
             return self.connection_type[0]
         if self.flags is None:
             return None
-        if self.flags & Flag.WIFI:
+        if self.flags & _WIFI:
             return Radio.WIFI
-        return Radio.CELLULAR if self.flags & Flag.LTE else None
+        return Radio.CELLULAR if self.flags & _LTE else None
 
-    def completed(self, **before: Any) -> Heartbeat:
-        """The same with what the device said ``before`` in each of these fields that this one leaves out.
 
-        A battery or a storage is judged by all that is known of it, or one that is told now by its percentage, now by
-        its flag would seem to recover in between.
-        """
-        return self.model_copy(update={name: value for name, value in before.items() if getattr(self, name) is None})
+def storage_full(state: str | None, flags: int) -> bool:
+    """Whether a device that says this has no room left."""
+    return state == DeviceState.STORAGE_FULL or bool(flags & _STORAGE_FULL)
 
-    @property
-    def storage_full(self) -> bool:
-        """Whether the device says that it has no room left."""
-        return self.device_state == DeviceState.STORAGE_FULL or bool((self.flags or 0) & Flag.STORAGE_FULL)
 
-    def low_battery(self, threshold_percent: float) -> bool:
-        """Whether the device says so, or its charge is at or below the threshold."""
-        said = self.device_state == DeviceState.LOW_BATTERY or bool((self.flags or 0) & Flag.LOW_BATTERY)
-        return said or (self.battery_percent is not None and self.battery_percent <= threshold_percent)
+def low_battery(state: str | None, flags: int, charge_percent: float | None, threshold_percent: float) -> bool:
+    """Whether a device says so, or its charge is at or below the threshold."""
+    said = state == DeviceState.LOW_BATTERY or bool(flags & _LOW_BATTERY)
+    return said or (charge_percent is not None and charge_percent <= threshold_percent)
 
 
 class Status(Inbound):

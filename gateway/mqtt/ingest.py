@@ -68,14 +68,14 @@ class Ingest:
         if not messages:
             return []
         try:
-            return await self._until_stored(lambda tx: apply_all(tx, messages))
+            return await self._until_stored(lambda tx: inbound.apply_all(tx, messages))
         except Exception:  # one message that nobody foresaw must not hold up the others
             log.exception("ingest.batch_failed", messages=len(messages))
             return [answer for parsed in messages for answer in await self._commit_alone(parsed)]
 
     async def _commit_alone(self, parsed: Parsed) -> list[Answer]:
         try:
-            return await self._until_stored(lambda tx: apply_all(tx, [parsed]))
+            return await self._until_stored(lambda tx: inbound.apply_all(tx, [parsed]))
         except Exception:  # ours to mend, so it is logged in full, kept, and not asked for again
             log.exception("ingest.message_failed", topic=parsed.message.topic)
             return await self._keep_broken(parsed)
@@ -87,7 +87,7 @@ class Ingest:
             Refusal("internal_error", "The gateway failed on this message and did not take it. Its log says why."),
         )
         try:
-            return await self._until_stored(lambda tx: apply_all(tx, [broken]))
+            return await self._until_stored(lambda tx: inbound.apply_all(tx, [broken]))
         except Exception:  # the log has it in full
             log.exception("ingest.message_not_kept", topic=parsed.message.topic)
             return []
@@ -108,11 +108,6 @@ class Ingest:
                 refusal = answer.refusal
                 log.info("message.refused", device_id=answer.device_id, code=refusal.code, field=refusal.field)
                 await session.publish(self._topics.errors(answer.device_id), inbound.error_payload(refusal), qos=0)
-
-
-def apply_all(tx: Tx, messages: Sequence[Parsed]) -> list[Answer]:
-    """Apply a batch in the order in which it came."""
-    return [answer for parsed in messages if (answer := inbound.apply(tx, parsed)) is not None]
 
 
 class Throttle:

@@ -2,78 +2,127 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway import fleet_model, model
 from gateway.clock import from_datetime, to_rfc3339
+from gateway.store.database import Row
 from gateway.store.devices import moment
 from gateway.store.outbox import DISCOVERY, STATE, mark_shown
 
 if TYPE_CHECKING:
-    from gateway.model import Heartbeat, Radio
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.database import Tx, View
+
+NEWEST: Final = (
+    "battery_percent",
+    "storage_used_mb",
+    "storage_total_mb",
+    "signal_strength_dbm",
+    "recording_state",
+    "device_name",
+    "pending_recordings",
+    "flags",
+)
+"""Columns of ``health`` that hold what the device said last."""
 
 _PAYLOAD_KEPT: Final = 256
+_SENT_BY: Final = f"""SELECT d.pk, d.id, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
+    coalesce(json_extract(d.settings, '$.power.low_battery_threshold_percent'), 20) AS low_battery_threshold,
+    coalesce(h.connection, 'offline') AS connection, coalesce(h.low_battery, 0) AS low_battery,
+    coalesce(h.storage_full, 0) AS storage_full, h.last_heartbeat_at, {", ".join(f"h.{name}" for name in NEWEST)},
+    (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1) AS token_state
+    FROM devices d LEFT JOIN health h ON h.device_pk = d.pk
+    WHERE d.deleted_at IS NULL AND d.id """  # noqa: S608 - our own columns
+_SENDER: Final = _SENT_BY + "= ?"
+_SENDERS: Final = _SENT_BY + "IN (SELECT value FROM json_each(?))"
+_HISTORY: Final = """INSERT OR IGNORE INTO heartbeats (device_pk, received_at, sent_at, battery_percent,
+    storage_used_mb, storage_total_mb, signal_strength_dbm, firmware_version, device_state, pending_recordings,
+    flags, radio) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_due_at, connection, last_seen_by,
+    low_battery, storage_full, {", ".join(NEWEST)}) VALUES (?, ?, ?, 'online', ?, ?, ?{", ?" * len(NEWEST)})
+    ON CONFLICT (device_pk) DO UPDATE SET last_heartbeat_at = excluded.last_heartbeat_at, connection = 'online',
+    offline_due_at = excluded.offline_due_at, last_seen_by = coalesce(excluded.last_seen_by, last_seen_by),
+    low_battery = excluded.low_battery, storage_full = excluded.storage_full,
+    {", ".join(f"{name} = excluded.{name}" for name in NEWEST)}"""  # noqa: S608 - our own columns
+
+
+class Beat(NamedTuple):
+    """A heartbeat, the device that sent it (as :func:`senders` reads it), and over which link."""
+
+    device: Row
+    heartbeat: model.Heartbeat
+    radio: model.Radio | None
+
+
+class Newest(NamedTuple):
+    """What is known of a device after its last heartbeat; ``said`` has a value for each of :data:`NEWEST`, in order."""
+
+    device_pk: int
+    radio: model.Radio | None
+    low_battery: bool
+    storage_full: bool
+    said: Iterable[Any]
 
 
 def sender(view: View, device_id: str) -> Row | None:
-    """What a heartbeat of this device is judged by: the device, its newest health, the state of its token."""
-    return view.one(
-        """SELECT d.pk, d.id, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
-            coalesce(json_extract(d.settings, '$.power.low_battery_threshold_percent'), 20) AS low_battery_threshold,
-            coalesce(h.connection, 'offline') AS connection, coalesce(h.low_battery, 0) AS low_battery,
-            coalesce(h.storage_full, 0) AS storage_full,
-            h.battery_percent, h.storage_used_mb, h.storage_total_mb, h.signal_strength_dbm, h.flags,
-            h.recording_state, h.last_heartbeat_at,
-            (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1)
-                AS token_state
-            FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.id = ? AND d.deleted_at IS NULL""",
-        device_id,
-    )
+    """What a message of this device is judged by: the device, its newest health, the state of its token."""
+    return view.one(_SENDER, device_id)
 
 
-def store_history(tx: Tx, device_pk: int, heartbeat: Heartbeat, radio: Radio | None) -> bool:
-    """Add it to the history; ``False`` when this very one (same device, same ``sent_at``) is there already."""
-    cursor = tx.run(
-        """INSERT OR IGNORE INTO heartbeats (device_pk, received_at, sent_at, battery_percent, storage_used_mb,
-            storage_total_mb, signal_strength_dbm, firmware_version, device_state, pending_recordings, flags, radio)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-        device_pk,
-        tx.now,
+def senders(view: View, device_ids: Iterable[str]) -> dict[str, Row]:
+    """The same for many, by id; those that nobody knows are left out."""
+    rows = view.all(_SENDERS, json.dumps(list(device_ids)))
+    return {row["id"]: row for row in rows}
+
+
+def store_history(tx: Tx, beats: Sequence[Beat]) -> list[bool]:
+    """Add them to the history; for each whether it was new: same device and same ``sent_at`` is the very same one."""
+    rows = [_history_row(tx.now, beat) for beat in beats]
+    tx.run("SAVEPOINT history")
+    stored = tx.connection.executemany(_HISTORY, rows).rowcount
+    if stored == len(rows):
+        new = [True] * len(rows)
+    else:  # rare: which were there already is asked for only now
+        tx.run("ROLLBACK TO history")
+        new = [tx.run(_HISTORY, *row).rowcount == 1 for row in rows]
+    tx.run("RELEASE history")
+    return new
+
+
+def _history_row(now: int, beat: Beat) -> tuple[Any, ...]:
+    heartbeat = beat.heartbeat
+    return (
+        beat.device["pk"],
+        now,
         None if heartbeat.sent_at is None else from_datetime(heartbeat.sent_at),
         heartbeat.battery_percent,
         heartbeat.storage_used_mb,
         heartbeat.storage_total_mb,
         heartbeat.signal_strength_dbm,
         heartbeat.firmware_version,
-        heartbeat.device_state,
+        _text(heartbeat.device_state),
         heartbeat.pending_recordings,
         heartbeat.flags,
-        radio,
+        _text(beat.radio),
     )
-    return cursor.rowcount == 1
 
 
-def store_newest(tx: Tx, device_pk: int, heartbeat: Heartbeat, *, low_battery: bool, storage_full: bool) -> None:
-    """Take over what the heartbeat says; what it leaves out stays as it was."""
-    tx.run(
-        """UPDATE health SET battery_percent = coalesce(?, battery_percent),
-            storage_used_mb = coalesce(?, storage_used_mb), storage_total_mb = coalesce(?, storage_total_mb),
-            signal_strength_dbm = coalesce(?, signal_strength_dbm), recording_state = coalesce(?, recording_state),
-            device_name = coalesce(?, device_name), pending_recordings = coalesce(?, pending_recordings),
-            flags = coalesce(?, flags), low_battery = ?, storage_full = ? WHERE device_pk = ?""",
-        heartbeat.battery_percent,
-        heartbeat.storage_used_mb,
-        heartbeat.storage_total_mb,
-        heartbeat.signal_strength_dbm,
-        heartbeat.device_state,
-        heartbeat.device_name,
-        heartbeat.pending_recordings,
-        heartbeat.flags,
-        low_battery,
-        storage_full,
-        device_pk,
-    )
+def _text(word: str | None) -> str | None:
+    """A member of an enum as the string that it is: sqlite3 looks for an adapter for everything else, each time."""
+    return None if word is None else str(word)
+
+
+def store_newest(tx: Tx, devices: Iterable[Newest]) -> None:
+    """They were heard: online, until they were silent for too long, with what they said last in each field."""
+    due = tx.now + tx.rules.silence_ms
+    tx.connection.executemany(_UPSERT, [_newest_row(tx.now, due, device) for device in devices])
+
+
+def _newest_row(now: int, due: int, device: Newest) -> tuple[Any, ...]:
+    said = [str(value) if isinstance(value, str) else value for value in device.said]
+    return (device.device_pk, now, due, _text(device.radio), device.low_battery, device.storage_full, *said)
 
 
 def store_firmware(tx: Tx, device_pk: int, version: str) -> None:
@@ -82,15 +131,13 @@ def store_firmware(tx: Tx, device_pk: int, version: str) -> None:
     mark_shown(tx, device_pk, STATE, DISCOVERY)
 
 
-def seen(tx: Tx, device_pk: int, radio: Radio | None, offline_due_at: int, *, heartbeat: bool) -> None:
+def seen(tx: Tx, device_pk: int, offline_due_at: int) -> None:
     """The device is there: online, until ``offline_due_at`` unless it is heard again."""
     tx.run(
-        """INSERT INTO health (device_pk, connection, last_heartbeat_at, last_seen_by, offline_due_at)
-            VALUES (?1, 'online', ?2, ?3, ?4)
-            ON CONFLICT (device_pk) DO UPDATE SET connection = 'online',
-            last_heartbeat_at = coalesce(?2, last_heartbeat_at), last_seen_by = coalesce(?3, last_seen_by),
-            offline_due_at = ?4""",
-        *(device_pk, tx.now if heartbeat else None, radio, offline_due_at),
+        """INSERT INTO health (device_pk, connection, offline_due_at) VALUES (?1, 'online', ?2)
+            ON CONFLICT (device_pk) DO UPDATE SET connection = 'online', offline_due_at = ?2""",
+        device_pk,
+        offline_due_at,
     )
 
 

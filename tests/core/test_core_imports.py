@@ -11,7 +11,7 @@ LAYERS = (
     "event_meanings fleet_model mqtt_model webhooks_model",
     "addresses broker_api settings settings_model settings_types whereabouts",
     "store",
-    "commands first_start grants heartbeats inbound lifecycle outbox outgrown sweeper upkeep watcher webhooks",
+    "commands first_start grants heartbeats inbound lifecycle newest outbox outgrown sweeper upkeep watcher webhooks",
     "authority certificates metrics",
     "scrape",
     "broker http mqtt outbound readiness",

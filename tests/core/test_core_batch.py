@@ -1,0 +1,119 @@
+"""A batch of messages does what its messages do one after the other: same content, events, measures and answers."""
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from core_support import World
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway import inbound, model
+from gateway.inbound import Answer, Message, Parsed
+from gateway.store import Rules, Tx, outbox
+from gateway.store.measures import Measure
+
+RULES = Rules(shown=(outbox.STATE, outbox.DISCOVERY))
+BATTERIES = st.none() | st.integers(15, 25) | st.just(20.0) | st.just(101)
+BODIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "battery_percent": BATTERIES,
+        "storage_used_mb": st.integers(0, 3),
+        "flags": st.sampled_from([0, 2, 4, 6, 8, 16]),
+        "device_state": st.sampled_from(["idle", "lowBattery", "storageFull", "asleep"]),
+        "firmware_version": st.sampled_from(["1.0", "1.1"]),
+        "pending_recordings": st.integers(0, 2),
+        "device_name": st.just("Ward 3"),
+        "connection_type": st.sampled_from([["wifi"], ["4g", "ble"], []]),
+        "sent_at": st.integers(0, 5).map(lambda second: f"2026-11-10T11:59:0{second}Z"),
+        "last_command": st.just({"command_id": "cmd_X", "status": "executed"}),
+    },
+)
+LEAVES = st.tuples(st.just("heartbeat"), BODIES) | st.tuples(
+    st.just("status"), st.sampled_from([{"status": "offline"}, {"status": "online"}, {}])
+)
+DEVICES = ("active", "waits", "revoked", "deleted", "unknown", "second")
+STEPS = st.lists(st.tuples(st.sampled_from(DEVICES), LEAVES, st.booleans()), min_size=2, max_size=14)
+BATCHES = st.lists(STEPS, min_size=1, max_size=3)
+
+
+class Fleet:
+    """A registry with one device in each state that matters, made alike each time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.world = World(directory, rules=RULES).__enter__()
+        self.world.connection.execute("PRAGMA synchronous = OFF")
+        self.ids = {name: self.world.bound(name)[0] for name in DEVICES if name != "unknown"}
+        self.ids["unknown"] = "dev_UNKNOWN"
+        self.world.reset(self.ids["waits"])
+        self.world.unbind(self.ids["revoked"])
+        self.world.delete(self.ids["deleted"])
+        self.measures: Counter[tuple[str, str]] = Counter()
+
+    def parsed(self, steps: list[Any]) -> list[Parsed]:
+        """The messages of a batch."""
+        names = self.world.names
+        return [
+            inbound.parse(names, Message(f"devices/{self.ids[who]}/{leaf}", json.dumps(body).encode(), retain))
+            for who, (leaf, body), retain in steps
+        ]
+
+    def take(self, batch: list[Parsed], *, together: bool) -> list[Answer]:
+        """All in one transaction; one by one in the order in which a batch goes."""
+
+        def write(tx: Tx) -> tuple[list[Answer], list[Measure]]:
+            if together:
+                return inbound.apply_all(tx, batch), tx.measures
+            answers = [inbound.apply(tx, each) for each in _regrouped(batch, self.ids)]
+            return [each for each in answers if each is not None], tx.measures
+
+        self.world.now += 1_000
+        answers, done = self.world.run(write)
+        for name, label, value in done:
+            self.measures[name, label] += int(value)
+        return answers
+
+    def content(self) -> list[str]:
+        """All rows; of the outbox what is marked, since a mark that is set again has only another number."""
+        rows = [
+            line
+            for line in self.world.dump()
+            if not any(name in line for name in ('"outbox"', "sqlite_sequence", "_sqlite_migrations"))
+        ]
+        marks = self.world.view.all("SELECT kind, device_pk, detail, not_before FROM outbox ORDER BY 1, 2, 3")
+        return [*rows, *(str(tuple(mark)) for mark in marks)]
+
+
+def _regrouped(batch: list[Parsed], ids: dict[str, str]) -> list[Parsed]:
+    """Devices that have a token and say nothing but plain heartbeats come first; each device keeps its order."""
+
+    def plain(parsed: Parsed) -> bool:
+        return isinstance(parsed.body, model.Heartbeat) and parsed.body.last_command is None
+
+    def sender(parsed: Parsed) -> str:
+        return str(getattr(parsed.topic, "device_id", ""))
+
+    first = {ids[name] for name in ("active", "second", "waits")}
+    first -= {sender(each) for each in batch if not plain(each)}
+    return sorted(batch, key=lambda each: sender(each) not in first)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+@given(batches=BATCHES)
+def test_a_batch_is_its_messages_one_by_one(batches: list[Any]) -> None:
+    """Whatever devices say, in whatever order: replays, refusals, good-byes, resets that wait, strangers."""
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        together, alone = Fleet(Path(one)), Fleet(Path(other))
+        try:
+            assert together.ids == alone.ids, "the randomness is seeded"
+            for steps in batches:
+                batch = together.parsed(steps)
+                assert together.take(batch, together=True) == alone.take(batch, together=False)
+            assert together.content() == alone.content()
+            assert together.measures == alone.measures
+        finally:
+            together.world.connection.close()
+            alone.world.connection.close()

@@ -14,9 +14,9 @@ from gateway import commands, model
 from gateway.commands import Refusal
 from gateway.model import Radio, TokenState
 from gateway.newest import Newest
-from gateway.store import Row, Tx, events, measures, outbox
+from gateway.store import Row, Tx, events, history, measures, outbox
 from gateway.store import health as sql
-from gateway.store.health import Beat
+from gateway.store.history import Beat
 
 _SWEEP: Final = 500
 _DAY_MS: Final = 86_400_000
@@ -38,7 +38,8 @@ def take(tx: Tx, beats: Sequence[Beat]) -> None:
     the newest of each device becomes its state, and what is an event becomes one. Of a device that waits for its reset
     only presence is stored.
     """
-    new = iter(_store_history(tx, beats))
+    appended = _append(tx, beats)
+    new = iter(appended.new)
     devices: dict[int, Newest] = {}
     for beat in beats:
         pk = beat.device["pk"]
@@ -46,7 +47,7 @@ def take(tx: Tx, beats: Sequence[Beat]) -> None:
         newest.present(beat.radio)
         if _is_heard(beat) and next(new):
             newest.says(beat.heartbeat)
-    sql.store_newest(tx, [newest.state() for newest in devices.values()])
+    sql.store_newest(tx, [newest.state(appended.ends.get(newest.pk)) for newest in devices.values()])
     for newest in devices.values():
         if newest.news:
             outbox.mark_shown(tx, newest.pk, outbox.STATE)
@@ -56,15 +57,15 @@ def _is_heard(beat: Beat) -> bool:
     return bool(beat.device["token_state"] != TokenState.RESET_ONLY)
 
 
-def _store_history(tx: Tx, beats: Sequence[Beat]) -> list[bool]:
-    """Of each that is stored at all whether it was new."""
-    new = sql.store_history(tx, [beat for beat in beats if _is_heard(beat)])
-    stored = sum(new)
-    counts = {"stored": stored, "replayed": len(new) - stored, "reset_only": len(beats) - len(new)}
+def _append(tx: Tx, beats: Sequence[Beat]) -> history.Appended:
+    """Add to the history whatever is stored at all."""
+    appended = history.append(tx, [beat for beat in beats if _is_heard(beat)])
+    heard, stored = len(appended.new), sum(appended.new)
+    counts = {"stored": stored, "replayed": heard - stored, "reset_only": len(beats) - heard}
     for outcome, count in counts.items():
         if count:
             tx.measure(measures.HEARTBEAT, outcome, count)
-    return new
+    return appended
 
 
 def _last_command(tx: Tx, device: Row, last: model.LastCommand | None) -> Refusal | None:
@@ -99,5 +100,5 @@ def sweep_presence(tx: Tx) -> int:
 
 def prune(tx: Tx) -> int:
     """Drop history and events that are older than the settings keep, a few thousand at a time."""
-    history = sql.prune_history(tx, tx.now - tx.rules.heartbeat_history_days * _DAY_MS, 10 * _SWEEP)
-    return history + events.prune(tx, tx.now - tx.rules.event_history_days * _DAY_MS, 10 * _SWEEP)
+    beats = history.prune(tx, tx.now - tx.rules.heartbeat_history_days * _DAY_MS, 10 * _SWEEP)
+    return beats + events.prune(tx, tx.now - tx.rules.event_history_days * _DAY_MS, 10 * _SWEEP)

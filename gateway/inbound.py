@@ -18,7 +18,7 @@ from gateway.problems import invalid
 from gateway.redaction import redact
 from gateway.store import Row, Tx, devices, events, measures, outbox
 from gateway.store import health as sql
-from gateway.store.health import Beat
+from gateway.store.history import Beat
 
 MAX_PAYLOAD_BYTES: Final = 65_536
 _AUDITED_PER_MINUTE: Final = 10

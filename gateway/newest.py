@@ -11,6 +11,7 @@ from gateway import model
 from gateway.model import Radio
 from gateway.store import Row, Tx, events
 from gateway.store import health as sql
+from gateway.store.history import End
 
 _SHOWN: Final = frozenset(
     {"battery_percent", "storage_used_mb", "storage_total_mb", "signal_strength_dbm", "recording_state"}
@@ -77,19 +78,21 @@ class Newest:
         low = model.low_battery(state, flags, self._said["battery_percent"], self._row["low_battery_threshold"])
         full = model.storage_full(state, flags)
         if low and not self._low_battery:
-            self._tell("device.low_battery", battery_percent=heartbeat.battery_percent)
+            events.record(
+                self._tx, self._row, "device.low_battery", self._row["id"], battery_percent=heartbeat.battery_percent
+            )
         if full and not self._storage_full:
-            self._tell("device.storage_full", storage_used_mb=heartbeat.storage_used_mb)
+            events.record(
+                self._tx, self._row, "device.storage_full", self._row["id"], storage_used_mb=heartbeat.storage_used_mb
+            )
         self._low_battery, self._storage_full = low, full
 
     def _runs(self, firmware: str) -> None:
         sql.store_firmware(self._tx, self.pk, firmware)
-        self._tell("device.updated", firmware_version=firmware)
+        events.record(self._tx, self._row, "device.updated", self._row["id"], firmware_version=firmware)
         self._firmware = firmware
 
-    def state(self) -> sql.Newest:
-        """What to store of it."""
-        return sql.Newest(self.pk, self._radio, self._low_battery, self._storage_full, self._said.values())
-
-    def _tell(self, kind: str, **facts: Any) -> None:
-        events.record(self._tx, self._row, kind, self._row["id"], **facts)
+    def state(self, history: End | None) -> sql.Newest:
+        """What to store of it; ``history`` is the new end of its chain, if that has grown."""
+        end = history or End(self._row["history_id"], self._row["history_day"])
+        return sql.Newest(self.pk, self._radio, self._low_battery, self._storage_full, end, self._said.values())

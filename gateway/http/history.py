@@ -10,7 +10,7 @@ from gateway.clock import from_datetime
 from gateway.http.devices import TAG, find
 from gateway.http.operation import READ, Answer, AnyOperation, Call, Operation
 from gateway.model import MAX_NUMBER
-from gateway.store import Row, View, health
+from gateway.store import Row, View, history
 
 _SECOND_MS: Final = 1_000
 
@@ -22,7 +22,7 @@ async def list_heartbeats(call: Call, query: fleet_model.ListHeartbeats) -> Answ
     more = len(rows) > len(page)
     return Answer(
         fleet_model.HeartbeatList(
-            data=[health.to_record(row) for row in page],
+            data=[history.to_record(row) for row in page],
             has_more=more,
             next_cursor=f"{page[-1]['received_at']}.{page[-1]['id']}" if more else None,
         )
@@ -30,12 +30,11 @@ async def list_heartbeats(call: Call, query: fleet_model.ListHeartbeats) -> Answ
 
 
 def _history(view: View, call: Call, query: fleet_model.ListHeartbeats) -> list[Row]:
-    return health.history(
+    return history.page(
         view,
         find(view, call)["pk"],
-        since=_instant(query.since, 0),
-        until=_instant(query.until, MAX_NUMBER),
-        before=_place(query.cursor),
+        history.Window(_instant(query.since, 0), _instant(query.until, MAX_NUMBER)),
+        after=_place(query.cursor),
         limit=query.limit + 1,
         every=None if query.every is None else query.every * _SECOND_MS,
     )
@@ -45,11 +44,8 @@ def _instant(moment: datetime | None, otherwise: int) -> int:
     return otherwise if moment is None else from_datetime(moment)
 
 
-def _place(cursor: str | None) -> tuple[int, int] | None:
-    if cursor is None:
-        return None
-    received_at, _, number = cursor.partition(".")
-    return int(received_at), int(number)
+def _place(cursor: str | None) -> int | None:
+    return None if cursor is None else int(cursor.partition(".")[2])
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from gateway import fleet_model, model
-from gateway.clock import from_datetime, to_rfc3339
+from gateway import model
 from gateway.store.database import Row
-from gateway.store.devices import moment
+from gateway.store.history import End, as_text
 from gateway.store.outbox import DISCOVERY, STATE, mark_shown
 
 if TYPE_CHECKING:
@@ -31,29 +30,21 @@ _PAYLOAD_KEPT: Final = 256
 _SENT_BY: Final = f"""SELECT d.pk, d.id, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
     coalesce(json_extract(d.settings, '$.power.low_battery_threshold_percent'), 20) AS low_battery_threshold,
     coalesce(h.connection, 'offline') AS connection, coalesce(h.low_battery, 0) AS low_battery,
-    coalesce(h.storage_full, 0) AS storage_full, h.last_heartbeat_at, {", ".join(f"h.{name}" for name in NEWEST)},
+    coalesce(h.storage_full, 0) AS storage_full, h.last_heartbeat_at, h.history_id, h.history_day,
+    {", ".join(f"h.{name}" for name in NEWEST)},
     (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1) AS token_state
     FROM devices d LEFT JOIN health h ON h.device_pk = d.pk
     WHERE d.deleted_at IS NULL AND d.id """  # noqa: S608 - our own columns
 _SENDER: Final = _SENT_BY + "= ?"
-_SENDERS: Final = _SENT_BY + "IN (SELECT value FROM json_each(?))"
-_HISTORY: Final = """INSERT OR IGNORE INTO heartbeats (device_pk, received_at, sent_at, battery_percent,
-    storage_used_mb, storage_total_mb, signal_strength_dbm, firmware_version, device_state, pending_recordings,
-    flags, radio) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_SENDERS: Final = _SENT_BY + "IN (SELECT value FROM json_each(?))"  # noqa: S608 - the same
 _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_due_at, connection, last_seen_by,
-    low_battery, storage_full, {", ".join(NEWEST)}) VALUES (?, ?, ?, 'online', ?, ?, ?{", ?" * len(NEWEST)})
+    low_battery, storage_full, history_id, history_day, {", ".join(NEWEST)})
+    VALUES (?, ?, ?, 'online', ?, ?, ?, ?, ?{", ?" * len(NEWEST)})
     ON CONFLICT (device_pk) DO UPDATE SET last_heartbeat_at = excluded.last_heartbeat_at, connection = 'online',
     offline_due_at = excluded.offline_due_at, last_seen_by = coalesce(excluded.last_seen_by, last_seen_by),
     low_battery = excluded.low_battery, storage_full = excluded.storage_full,
+    history_id = excluded.history_id, history_day = excluded.history_day,
     {", ".join(f"{name} = excluded.{name}" for name in NEWEST)}"""  # noqa: S608 - our own columns
-
-
-class Beat(NamedTuple):
-    """A heartbeat, the device that sent it (as :func:`senders` reads it), and over which link."""
-
-    device: Row
-    heartbeat: model.Heartbeat
-    radio: model.Radio | None
 
 
 class Newest(NamedTuple):
@@ -63,6 +54,7 @@ class Newest(NamedTuple):
     radio: model.Radio | None
     low_battery: bool
     storage_full: bool
+    history: End
     said: Iterable[Any]
 
 
@@ -77,43 +69,6 @@ def senders(view: View, device_ids: Iterable[str]) -> dict[str, Row]:
     return {row["id"]: row for row in rows}
 
 
-def store_history(tx: Tx, beats: Sequence[Beat]) -> list[bool]:
-    """Add them to the history; for each whether it was new: same device and same ``sent_at`` is the very same one."""
-    rows = [_history_row(tx.now, beat) for beat in beats]
-    tx.run("SAVEPOINT history")
-    stored = tx.connection.executemany(_HISTORY, rows).rowcount
-    if stored == len(rows):
-        new = [True] * len(rows)
-    else:  # rare: which were there already is asked for only now
-        tx.run("ROLLBACK TO history")
-        new = [tx.run(_HISTORY, *row).rowcount == 1 for row in rows]
-    tx.run("RELEASE history")
-    return new
-
-
-def _history_row(now: int, beat: Beat) -> tuple[Any, ...]:
-    heartbeat = beat.heartbeat
-    return (
-        beat.device["pk"],
-        now,
-        None if heartbeat.sent_at is None else from_datetime(heartbeat.sent_at),
-        heartbeat.battery_percent,
-        heartbeat.storage_used_mb,
-        heartbeat.storage_total_mb,
-        heartbeat.signal_strength_dbm,
-        heartbeat.firmware_version,
-        _text(heartbeat.device_state),
-        heartbeat.pending_recordings,
-        heartbeat.flags,
-        _text(beat.radio),
-    )
-
-
-def _text(word: str | None) -> str | None:
-    """A member of an enum as the string that it is: sqlite3 looks for an adapter for everything else, each time."""
-    return None if word is None else str(word)
-
-
 def store_newest(tx: Tx, devices: Iterable[Newest]) -> None:
     """They were heard: online, until they were silent for too long, with what they said last in each field."""
     due = tx.now + tx.rules.silence_ms
@@ -122,7 +77,8 @@ def store_newest(tx: Tx, devices: Iterable[Newest]) -> None:
 
 def _newest_row(now: int, due: int, device: Newest) -> tuple[Any, ...]:
     said = [str(value) if isinstance(value, str) else value for value in device.said]
-    return (device.device_pk, now, due, _text(device.radio), device.low_battery, device.storage_full, *said)
+    judged = (device.low_battery, device.storage_full)
+    return (device.device_pk, now, due, as_text(device.radio), *judged, *device.history, *said)
 
 
 def store_firmware(tx: Tx, device_pk: int, version: str) -> None:
@@ -175,59 +131,3 @@ def refuse(
         *(tx.now, device_id, source, code, message, field, payload[:_PAYLOAD_KEPT]),
     )
     tx.run("DELETE FROM refusals WHERE id <= ?", (cursor.lastrowid or 0) - tx.rules.refusals_kept)
-
-
-def history(
-    view: View, device_pk: int, *, since: int, until: int, before: tuple[int, int] | None, limit: int, every: int | None
-) -> list[Row]:
-    """Heartbeats received from ``since`` on and before ``until`` (milliseconds since the epoch), newest first.
-
-    Of a page after another ``before`` is the place of the last row there: when it was received, and its number. With
-    ``every`` only the newest of each so many milliseconds of the clock.
-    """
-    if every is not None:
-        before_that = model.MAX_NUMBER if before is None else before[0] - before[0] % every
-        return _thinned(view, device_pk, since, min(until, before_that), limit, every)
-    return view.all(
-        """SELECT * FROM heartbeats WHERE device_pk = ? AND received_at >= ? AND received_at < ?
-            AND (received_at, id) < (?, ?) ORDER BY received_at DESC, id DESC LIMIT ?""",
-        *(device_pk, since, until, *(before or (model.MAX_NUMBER, model.MAX_NUMBER)), limit),
-    )
-
-
-def _thinned(view: View, device_pk: int, since: int, until: int, limit: int, every: int) -> list[Row]:
-    """The newest of each ``every`` milliseconds, found by the index alone: a step for each that is answered."""
-    return view.all(
-        """WITH RECURSIVE steps (at) AS (
-                SELECT max(received_at) FROM heartbeats WHERE device_pk = ?1 AND received_at >= ?2 AND received_at < ?3
-            UNION ALL
-                SELECT (SELECT max(received_at) FROM heartbeats
-                    WHERE device_pk = ?1 AND received_at >= ?2 AND received_at < at - at % ?5)
-                FROM steps WHERE at IS NOT NULL LIMIT ?4)
-            SELECT b.* FROM steps JOIN heartbeats b ON b.id =
-                (SELECT max(id) FROM heartbeats WHERE device_pk = ?1 AND received_at = at)
-            ORDER BY b.received_at DESC""",
-        *(device_pk, since, until, limit, every),
-    )
-
-
-def to_record(row: Row) -> fleet_model.HeartbeatRecord:
-    """A row of the history as the API shows it."""
-    told = {name: row[name] for name in fleet_model.HeartbeatRecord.model_fields if name in row.keys()}  # noqa: SIM118 - a sqlite3.Row iterates over its values
-    times = {"received_at": to_rfc3339(row["received_at"]), "sent_at": moment(row["sent_at"])}
-    radio = None if row["radio"] is None else [row["radio"]]
-    return fleet_model.HeartbeatRecord.model_validate({**told, **times, "connection_type": radio})
-
-
-def prune_history(tx: Tx, before: int, limit: int) -> int:
-    """Drop those of the ``limit`` oldest heartbeats that were received before then; how many went.
-
-    Only the oldest are looked at: when nothing is due that costs as little as when something is, however long the
-    table.
-    """
-    return tx.run(
-        """DELETE FROM heartbeats WHERE id IN
-            (SELECT id FROM (SELECT id, received_at FROM heartbeats ORDER BY id LIMIT ?) WHERE received_at < ?)""",
-        limit,
-        before,
-    ).rowcount

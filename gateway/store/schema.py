@@ -213,6 +213,31 @@ def m008_integrators(db: Database) -> None:
     )
 
 
+@migrations()
+def m009_history_chain(db: Database) -> None:
+    """The history of a device is a chain of its heartbeats instead of an index over those of all."""
+    _each(
+        db,
+        "ALTER TABLE heartbeats ADD COLUMN previous INTEGER",
+        "ALTER TABLE health ADD COLUMN history_id INTEGER",
+        "ALTER TABLE health ADD COLUMN history_day INTEGER",
+        """CREATE TABLE history_days (
+            device_pk INTEGER NOT NULL, day INTEGER NOT NULL, first_id INTEGER NOT NULL,
+            PRIMARY KEY (device_pk, day)) STRICT, WITHOUT ROWID""",
+        """UPDATE heartbeats SET previous = chain.previous FROM
+            (SELECT id, lag(id) OVER (PARTITION BY device_pk ORDER BY id) AS previous FROM heartbeats) AS chain
+            WHERE chain.id = heartbeats.id""",
+        """INSERT INTO history_days (device_pk, day, first_id)
+            SELECT device_pk, received_at / 86400000, min(id) FROM heartbeats GROUP BY 1, 2""",
+        """UPDATE health SET history_id = newest.id, history_day = newest.received_at / 86400000 FROM
+            (SELECT device_pk, max(id) AS id, received_at FROM heartbeats GROUP BY device_pk) AS newest
+            WHERE newest.device_pk = health.device_pk""",
+        "DROP INDEX heartbeats_by_device",
+        "DROP INDEX heartbeats_once",
+        "CREATE UNIQUE INDEX heartbeats_once ON heartbeats (sent_at, device_pk) WHERE sent_at IS NOT NULL",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

@@ -23,6 +23,7 @@ LANDED = [
     "m006_idempotency",
     "m007_signing_key_use",
     "m008_integrators",
+    "m009_history_chain",
 ]
 
 
@@ -82,6 +83,7 @@ _ROWS: dict[str, dict[str, object]] = {
     },
     "health": {"device_pk": 1, "battery_percent": 80.5, "connection": "online"},
     "heartbeats": {"device_pk": 1, "received_at": 1, "sent_at": 1, "battery_percent": 80},
+    "history_days": {"device_pk": 1, "day": 9, "first_id": 1},
     "refusals": {"at": 1, "source": "s", "code": "c", "message": "m", "payload": "p"},
     "commands": {
         "id": "cmd_1",
@@ -246,7 +248,7 @@ def test_the_hot_questions_are_answered_by_an_index(tmp_path: Path) -> None:
         "SELECT * FROM outbox WHERE kind = 'command' AND not_before <= 5 ORDER BY not_before, seq LIMIT 10",
         "SELECT max(not_before) FROM outbox WHERE kind = 'command'",
         "SELECT 1 FROM outbox WHERE device_pk = 1 LIMIT 1",
-        "SELECT * FROM heartbeats WHERE device_pk = 1 AND (received_at, id) < (5, 5) ORDER BY received_at DESC",
+        "SELECT first_id FROM history_days WHERE device_pk = 1 AND day > 5 ORDER BY day LIMIT 1",
         "SELECT count(*) FROM devices WHERE project_id = 'p' AND deleted_at IS NULL",
         "SELECT * FROM events WHERE project_id = 'p' AND seq > 5 ORDER BY seq LIMIT 32",
         "SELECT * FROM events WHERE project_id = 'p' AND type = 't' AND seq < 5 ORDER BY seq DESC LIMIT 20",

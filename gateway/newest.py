@@ -35,7 +35,7 @@ class Newest:
         self._radio: Radio | None = None
         self._low_battery = bool(row["low_battery"])
         self._storage_full = bool(row["storage_full"])
-        self._said: dict[str, Any] = {name: row[name] for name in sql.NEWEST}
+        self._said: dict[str, Any] = dict(zip(sql.NEWEST, sql.newest(row), strict=True))
 
     def present(self, radio: Radio | None) -> None:
         """It was heard, whatever it said."""

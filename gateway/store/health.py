@@ -27,12 +27,14 @@ NEWEST: Final = (
 """Columns of ``health`` that hold what the device said last."""
 
 _PAYLOAD_KEPT: Final = 256
-_SENT_BY: Final = f"""SELECT d.pk, d.id, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
+# The most wanted columns come first, since a row looks its names up one after the other, and NEWEST last.
+_SENT_BY: Final = f"""SELECT d.pk,
+    (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1) AS token_state,
+    h.history_id, h.history_day, d.id, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
     coalesce(json_extract(d.settings, '$.power.low_battery_threshold_percent'), 20) AS low_battery_threshold,
     coalesce(h.connection, 'offline') AS connection, coalesce(h.low_battery, 0) AS low_battery,
-    coalesce(h.storage_full, 0) AS storage_full, h.last_heartbeat_at, h.history_id, h.history_day,
-    {", ".join(f"h.{name}" for name in NEWEST)},
-    (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1) AS token_state
+    coalesce(h.storage_full, 0) AS storage_full, h.last_heartbeat_at,
+    {", ".join(f"h.{name}" for name in NEWEST)}
     FROM devices d LEFT JOIN health h ON h.device_pk = d.pk
     WHERE d.deleted_at IS NULL AND d.id """  # noqa: S608 - our own columns
 _SENDER: Final = _SENT_BY + "= ?"
@@ -67,6 +69,11 @@ def senders(view: View, device_ids: Iterable[str]) -> dict[str, Row]:
     """The same for many, by id; those that nobody knows are left out."""
     rows = view.all(_SENDERS, json.dumps(list(device_ids)))
     return {row["id"]: row for row in rows}
+
+
+def newest(row: Row) -> tuple[Any, ...]:
+    """What the device said last, of a row of :func:`sender`: a value for each of :data:`NEWEST`, in order."""
+    return tuple(row[-len(NEWEST) :])
 
 
 def store_newest(tx: Tx, devices: Iterable[Newest]) -> None:

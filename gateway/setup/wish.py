@@ -108,7 +108,9 @@ class Site:
         """By which name the gateway goes to the broker: one that its certificate has."""
         if self.tls == "files":
             return self.names[0]
-        return "localhost" if self.listen.is_wildcard or self.listen.host == "localhost" else self.listen.host
+        if self.listen.is_wildcard:
+            return "::1" if ":" in self.listen.host else "127.0.0.1"
+        return self.listen.host
 
     @property
     def certified(self) -> tuple[str, ...]:

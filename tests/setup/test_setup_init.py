@@ -62,7 +62,7 @@ def test_the_set_fits_together(tmp_path: Path) -> None:
     assert "topic read plant/gateways/#" in lines(directory / "mosquitto/acl")
     assert (str(settings.mqtt_advertise), settings.topic_prefix) == ("gateway.lan:8884", "plant/")
     assert isinstance(settings.broker, BrokerUrl)
-    assert (str(settings.broker.address), settings.broker.tls) == ("localhost:8884", True)
+    assert (str(settings.broker.address), settings.broker.tls) == ("127.0.0.1:8884", True)
     client_context(settings.broker_ca_file, directory / "mosquitto/server.pem", directory / "mosquitto/server.pem")
 
 

@@ -18,7 +18,8 @@ import structlog
 from gateway import __version__
 from gateway.addresses import Address
 from gateway.broker import probes
-from gateway.broker.keeper import Keeper
+from gateway.broker.drift import DriftWatch
+from gateway.broker.keeper import Keeper, MosquittoAccess, knows_new_tokens
 from gateway.brokers import broker_of
 from gateway.certificates import Files, Renewal, ServerCertificate
 from gateway.first_start import first_start, rules_of
@@ -139,18 +140,28 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         renewal = Renewal(each for each in (http_tls, mqtt_tls) if each)
         broker = await broker_of(settings, store, accounts, mqtt_tls, stack, http_certificate=http_tls)
         keeper = Keeper(store, bells, broker.access)
+
+        def connected() -> None:
+            metrics.connected()
+            bells.access_changed()  # it may be a broker that has just started, with who knows which password file
+
+        async def synced(device_pk: int, seconds: float) -> bool:
+            return await bells.synced(store, device_pk, seconds) and knows_new_tokens(broker.access)
+
         connection = Connection(
             broker.upstream,
             auto_version=settings.mqtt_version == "auto",
             store=store,
             topics=topics,
             bells=bells,
-            notices=Notices(metrics.connected, metrics.acknowledged),
+            notices=Notices(connected, metrics.acknowledged),
             outlets=outlets(settings, store, topics, bells),
         )
         streams = Streams(Limits(settings.event_streams_per_key, settings.event_streams))
         sender = Sender(allow_private=settings.webhook_allow_private)
         watch = [SizeWatch(store).run()] if broker.kind == EMBEDDED else []
+        if isinstance(broker.access, MosquittoAccess):
+            watch.append(DriftWatch(broker.access.file, bells).run())
         await stack.enter_async_context(
             _background(
                 *watch,
@@ -169,7 +180,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             store=store,
             topics=topics,
             broker_address=lambda: (broker.advertised.host, broker.advertised.port, broker.tls),
-            synced=lambda device_pk, seconds: bells.synced(store, device_pk, seconds),
+            synced=synced,
             readiness=readiness.report,
             scrape=Scrape(metrics, store, settings.data_dir, readiness.report).text,
             metrics=metrics,

@@ -103,7 +103,7 @@ class MosquittoAccess:
     name = "mosquitto"
 
     def __init__(self, file: PasswordFile, store: Store, target: Target) -> None:
-        self._file = file
+        self.file = file
         self._own = dict(file.fixed)
         self._store = store
         self._sentinel = None if file.pid_file is None else Sentinel(file, target)
@@ -132,10 +132,10 @@ class MosquittoAccess:
         return ()
 
     def _write(self, entries: list[tuple[str, str]], own: dict[str, str], ours: Mapping[str, Row]) -> None:
-        kept = {name: entry for name, entry in kept_entries(self._file.path).items() if name not in ours}
+        kept = {name: entry for name, entry in kept_entries(self.file.path).items() if name not in ours}
         good = {name: row["broker_entry"] for name, row in ours.items() if row["revoked_at"] is None}
-        self._file.fixed = kept | good | own
-        self._file.write(entries)
+        self.file.fixed = kept | good | own
+        self.file.write(entries)
 
 
 class NoAccess:
@@ -153,6 +153,11 @@ class NoAccess:
         if devices:
             log.warning("broker.access_not_managed", devices=[row["device_id"] for row in devices][:10])
         return ()
+
+
+def knows_new_tokens(access: Access) -> bool:
+    """Whether the broker takes a new token once ``access`` is in step; else that is up to somebody else."""
+    return not isinstance(access, NoAccess) and access.caution != NOT_SIGNALLED
 
 
 class Keeper:

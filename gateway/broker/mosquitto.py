@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+Stamp = tuple[int, int, int]
+"""Number of the file on its disk, time of its last change in nanoseconds, size in bytes."""
+MISSING: Final[Stamp] = (0, 0, 0)
+
 FILE_MODE: Final = 0o640
 """The gateway writes, the broker reads by its group, nobody else sees it."""
 
@@ -82,6 +86,8 @@ class PasswordFile:
         self.path = path
         self.pid_file = pid_file
         self.fixed = dict(fixed)
+        self.written: Stamp | None = None
+        """What :meth:`stamp` said after the last :meth:`write`."""
         self._signalled = -math.inf
         self._signalling = threading.Lock()
 
@@ -94,15 +100,24 @@ class PasswordFile:
         """
         wanted = _rendered(self.fixed, entries)
         try:
-            if self._content() == wanted:
-                return False
-            self._replace(wanted)
+            changed = self._content() != wanted
+            if changed:
+                self._replace(wanted)
+            self.written = self.stamp()
         except OSError as error:
             raise PasswordFileError(
                 f"the password file {self.path} cannot be written ({error.strerror}): its directory must be writable "
                 "for the gateway's user, and that user a member of the file's group"
             ) from error
-        return True
+        return changed
+
+    def stamp(self) -> Stamp:
+        """It is another one whenever somebody has written the file; :data:`MISSING` while there is none."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return MISSING
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def reload(self) -> None:
         """Send SIGHUP to the broker, having made sure that it is one and that it listens for the signal.

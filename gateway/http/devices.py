@@ -209,8 +209,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         answers={200: model.BoundDevice},
         conflicts=("device_already_bound", "reset_pending"),
         headers={
-            SYNCED: "`false` when the broker did not know the new token yet when this was answered: the device is "
-            "bound, and its connects are refused until the broker has caught up. Absent otherwise."
+            SYNCED: "`false` when the broker did not know the new token yet when this was answered, or when nobody has "
+            "let the gateway tell it (`/ready` says so): the device is bound, and its connects are refused until the "
+            "broker has caught up. Absent otherwise."
         },
     ),
     Operation(

@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import errno
 import hashlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import AsyncIterator
@@ -229,6 +231,18 @@ async def test_broker_that_is_starting_is_not_killed_by_the_signal(tmp_path: Pat
         with pytest.raises(BrokerSignalError, match="is starting and does not take SIGHUP yet: try again"):
             password_file(tmp_path, tmp_path / "mosquitto.pid").reload()
         assert process.returncode is None
+
+
+async def test_somebody_elses_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the kernel does not let us signal it, the message says which right is missing."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    async with Mosquitto(tmp_path) as broker:
+        monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
+        with pytest.raises(BrokerSignalError, match=r"may not be signalled by this user.* CAP_KILL"):
+            password_file(tmp_path, broker.pid_file).reload()
 
 
 async def test_stopped_broker_is_said_to_be_gone(tmp_path: Path) -> None:

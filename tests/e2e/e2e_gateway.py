@@ -19,10 +19,17 @@ class GatewayProcess(Program):
     """One gateway on one data directory. It keeps its addresses when it is started again, as in the field."""
 
     def __init__(
-        self, folder: Path, *options: str, keep_ports: bool = True, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *options: str,
+        keep_ports: bool = True,
+        environment: Mapping[str, str] | None = None,
+        by: tuple[str, ...] = (),
     ) -> None:
+        """`by`: the program, with its options, that is to start it."""
         self.data = folder / "data"
         self.options = options
+        self._by = by
         self._http, self._mqtt = (_address(keep_ports=keep_ports) for _ in range(2))
         self._keep_ports = keep_ports
         super().__init__(folder, "gateway", *self._line(), environment=environment)
@@ -31,7 +38,7 @@ class GatewayProcess(Program):
 
     def _line(self) -> tuple[str, ...]:
         where = ("--data-dir", str(self.data), "--http", self._http, "--mqtt", self._mqtt)
-        return (script("gateway"), "serve", *where, *self.options)
+        return (*self._by, script("gateway"), "serve", *where, *self.options)
 
     async def start(self) -> None:
         """Start it and wait until it says that it is ready; where it is then stands in `url`, `host` and `port`."""

@@ -1,8 +1,14 @@
 """Mosquitto kept in step: what an answer promises holds at the broker when it is given, or it says that it does not."""
 
+import asyncio
+import os
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 from e2e_gateway import GatewayProcess
 from e2e_program import run, script, started
 from e2e_site import Site, a_site
@@ -10,6 +16,9 @@ from support import wire
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from support.wait import eventually
 
+from broker_config import local
+
+Trouble = Callable[[Path], AbstractAsyncContextManager[Path]]
 TIMES = 6
 
 
@@ -73,9 +82,126 @@ async def test_a_gateway_that_cannot_signal_says_so(tmp_path: Path) -> None:
 
             await eventually(ready, "the gateway is ready")
             assert "mosquitto_pid_file" in await _access_error(http)
+            headers = {"Authorization": f"Bearer {await gateway.new_key()}"}
+            device = (await http.post("/v1/devices", json={"serial_number": "SN1"}, headers=headers)).json()["id"]
+            answer = await http.post(f"/v1/devices/{device}/bind", json={"end_user_id": "eu_1"}, headers=headers)
+            assert answer.headers["x-broker-synced"] == "false", "nobody has told the broker of that token"
             outcome = await run(script("gateway"), "doctor", "--data-dir", str(gateway.data), *gateway.options)
             assert outcome.code, outcome.out
             assert "Set mosquitto_pid_file" in outcome.out
+
+
+@asynccontextmanager
+async def _somebody_elses_broker(folder: Path) -> AsyncIterator[Path]:
+    """The pid file of a process of another user that is called mosquitto, and takes SIGHUP."""
+    pid_file = folder / "other.pid"
+    trap = "printf mosquitto > /proc/self/comm; trap : HUP; echo ready; while :; do read -r line || exit; done"
+    process = await asyncio.create_subprocess_exec("bash", "-c", trap, stdin=PIPE, stdout=PIPE, user="nobody")
+    assert process.stdout
+    await process.stdout.readline()
+    pid_file.write_text(f"{process.pid}\n")
+    try:
+        yield pid_file
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def _no_pid_file(folder: Path) -> AsyncIterator[Path]:
+    yield folder / "nowhere" / "mosquitto.pid"
+
+
+@asynccontextmanager
+async def _unreadable(folder: Path) -> AsyncIterator[Path]:
+    """A directory in its place: nobody, root neither, can read that as a file."""
+    yield folder
+
+
+@asynccontextmanager
+async def _another_program(folder: Path) -> AsyncIterator[Path]:
+    (folder / "mine.pid").write_text(f"{os.getpid()}\n")
+    yield folder / "mine.pid"
+
+
+ANOTHER_USER = [(_somebody_elses_broker, "may not be signalled by this user: run the gateway as the broker's user")]
+"""Only root can make a process of somebody else; tests/broker/test_mosquitto_password_file.py has it for everybody."""
+
+
+@pytest.mark.parametrize(
+    ("trouble", "says"),
+    [
+        (_no_pid_file, "cannot be read (No such file or directory)"),
+        (_unreadable, "cannot be read (Is a directory)"),
+        (_another_program, "not mosquitto"),
+        *(ANOTHER_USER if os.geteuid() == 0 else ()),
+    ],
+)
+async def test_a_signal_that_cannot_be_sent_is_told(tmp_path: Path, trouble: Trouble, says: str) -> None:
+    """In the log at the start, in /ready, which is 503, and as an error of the doctor; and a bind says so too."""
+    async with Mosquitto(tmp_path) as broker, trouble(tmp_path) as pid_file:
+        files = ("--mosquitto-password-file", str(broker.password_file), "--mosquitto-pid-file", str(pid_file))
+        quick = ("--bind-broker-wait-seconds", "0.1")
+        gateway = _beside(tmp_path, broker, *files, *quick)
+        async with started(gateway), httpx.AsyncClient(base_url=gateway.url) as http:
+
+            async def told() -> bool:
+                return says in await _access_error(http)
+
+            await eventually(told, "/ready says why")
+            assert (await http.get("/ready")).status_code == httpx.codes.SERVICE_UNAVAILABLE
+            assert says in gateway.logged("broker.access_not_synced")[0]["reason"]
+            headers = {"Authorization": f"Bearer {await gateway.new_key()}"}
+            device = (await http.post("/v1/devices", json={"serial_number": "SN1"}, headers=headers)).json()["id"]
+            answer = await http.post(f"/v1/devices/{device}/bind", json={"end_user_id": "eu_1"}, headers=headers)
+            assert (answer.status_code, answer.headers["x-broker-synced"]) == (httpx.codes.OK, "false")
+            outcome = await run(script("gateway"), "doctor", "--data-dir", str(gateway.data), *gateway.options)
+            assert (outcome.code, says in outcome.out) == (2, True), outcome.out
+
+
+async def test_a_restarted_broker_with_an_old_password_file_is_put_right(tmp_path: Path) -> None:
+    """Somebody put a backup back: when the gateway is connected again, what that let in is cut and stays out."""
+    async with a_site(tmp_path, "mosquitto") as site:
+        device_id, token = await _bound(site, "SN1")
+        backup = site.broker.password_file.read_bytes()
+        await site.post(f"{device_id}/unbind")
+        await site.synced()
+        await site.broker.stop()
+        site.broker.password_file.write_bytes(backup)
+        await site.broker.start()
+
+        async def refused() -> bool:
+            return await site.connect_answer(device_id, token) in (wire.BAD_CREDENTIALS, wire.NOT_AUTHORISED)
+
+        await eventually(refused, "the token is refused")
+        await site.synced()
+        assert device_id not in site.broker.password_file.read_text()
+
+
+async def test_a_lost_password_file_comes_back(tmp_path: Path) -> None:
+    """Without one Mosquitto does not start and nobody connects: the gateway notices by itself."""
+    async with a_site(tmp_path, "mosquitto") as site:
+        device_id, token = await _bound(site, "SN1")
+        await site.broker.stop()
+        site.broker.password_file.unlink()
+        await eventually(site.broker.password_file.exists, "the file is there again")
+        assert site.gateway.logged("broker.password_file_changed")
+        await site.broker.start()
+        await site.synced()
+        assert await site.connect_answer(device_id, token) == wire.ACCEPTED
+
+
+async def test_an_account_of_mosquitto_passwd_is_in_force_soon(tmp_path: Path) -> None:
+    """Nobody has to reload the broker for it: the gateway sees the change, keeps it, and has the broker read it."""
+    async with a_site(tmp_path, "mosquitto") as site:
+        await run(local.binary("mosquitto_passwd"), "-b", str(site.broker.password_file), "ops", "ops-password")
+
+        async def let_in() -> bool:
+            return await site.broker.connect_answer("ops", "ops", "ops-password") == wire.ACCEPTED
+
+        await eventually(let_in, "the account is let in")
+        await site.synced()
+        assert "ops:" in site.broker.password_file.read_text()
 
 
 async def _access_error(http: httpx.AsyncClient) -> str:
@@ -83,8 +209,10 @@ async def _access_error(http: httpx.AsyncClient) -> str:
 
 
 def _beside(folder: Path, broker: Mosquitto, *options: str) -> GatewayProcess:
+    """A gateway that may signal processes of its own user only, as root too."""
     url = f"mqtt://gateway:{GATEWAY_PASSWORD}@{broker.host}:{broker.port}"
-    return GatewayProcess(folder / "gateway", "--broker", url, *options)
+    by = () if os.geteuid() else ("setpriv", "--bounding-set=-kill", "--inh-caps=-kill")
+    return GatewayProcess(folder / "gateway", "--broker", url, *options, by=by)
 
 
 def _signalling(broker: Mosquitto) -> tuple[str, str]:

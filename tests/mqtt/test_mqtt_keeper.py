@@ -1,6 +1,10 @@
 """Who may connect follows the registry: a revoked token is cut and stays out, on each broker in its own way."""
 
 import asyncio
+import base64
+import hashlib
+import hmac
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +14,8 @@ from mqtt_support import Device, Site, on_every_broker, on_mosquitto, site
 from structlog.testing import capture_logs
 from support import wire
 from support.wait import eventually
+
+from gateway import lifecycle
 
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
 
@@ -186,3 +192,45 @@ async def test_an_account_that_cannot_be_written_does_not_stop_the_gateway(kind:
         async with place.join(device):
             await place.settled()
         assert (await place.ready())["ready"]
+
+
+def _receipt(device: Device, command_id: str, status: str) -> str:
+    """As firmware makes it (contract, section 3)."""
+    message = f"{command_id}|{status}|{device.generation}".encode()
+    made = hmac.new(hashlib.sha256(device.token.encode()).digest(), message, hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(made).rstrip(b"=").decode()
+
+
+async def _told(place: Site, device: Device, *, lets_in: bool) -> None:
+    """The broker goes by what was committed: once nothing is due, in its password file and at its door."""
+    await place.settled()
+    assert (device.id in lines(place)) == lets_in
+    assert (await answer(place, device) == wire.ACCEPTED) == lets_in
+
+
+@on_mosquitto
+async def test_every_verb_reaches_the_broker(kind: str, tmp_path: Path) -> None:
+    """Bind, reset, executed, superseded, delete, restore: each has its effect on who may connect, and says when."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        await _told(place, device, lets_in=True)
+        command = await place.reset(device)
+        await _told(place, device, lets_in=True)
+        async with place.join(device) as client:
+            receipt = _receipt(device, command["id"], "executed")
+            body = {"command_id": command["id"], "status": "executed", "receipt": receipt}
+            await client.publish(device.topic("commands/factory_reset/ack"), json.dumps(body).encode())
+            await client.closed()
+        await _told(place, device, lets_in=False)
+        device = await place.bound_again(device)
+        await place.reset(device)
+        await place.store.write(lambda tx: lifecycle.supersede_reset(tx, place.project_id, device.id, "key_test"))
+        await _told(place, device, lets_in=False)
+        device = await place.bound_again(device)
+        await _told(place, device, lets_in=True)
+        await place.store.write(lambda tx: lifecycle.delete(tx, place.project_id, device.id, "key_test"))
+        await _told(place, device, lets_in=False)
+        await place.store.write(lambda tx: lifecycle.restore(tx, place.project_id, device.id, "key_test"))
+        await _told(place, device, lets_in=False)
+        await _told(place, await place.bound_again(device), lets_in=True)

@@ -1,0 +1,52 @@
+"""Notices that the password file is not what the gateway wrote: somebody edited it, put an old one back, or lost it.
+
+What follows is a comparison like at the start: devices as the registry has them, accounts of people as they are in the
+file now, and a broker that goes by it. So an account that ``mosquitto_passwd`` has just made is in force seconds later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from gateway.broker.mosquitto import PasswordFile
+from gateway.outbox import Bells
+
+log = structlog.get_logger()
+
+LOOKED_AT_EVERY_SECONDS: Final = 2.0
+
+
+class DriftWatch:
+    """Looks at the file, and asks for a comparison when it has changed and then rested for the time between two looks.
+
+    Who writes in place has it half written for a moment: nothing is made of that.
+    """
+
+    def __init__(self, file: PasswordFile, bells: Bells, *, every_seconds: float = LOOKED_AT_EVERY_SECONDS) -> None:
+        self._file = file
+        self._bells = bells
+        self._every_seconds = every_seconds
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        before = told = self._file.written
+        while True:
+            await asyncio.sleep(self._every_seconds)
+            now, written = self._file.stamp(), self._file.written
+            if now == written:
+                told = written
+            elif written is not None and now == before and now != told:
+                told = now
+                self._tell()
+            before = now
+
+    def _tell(self) -> None:
+        log.warning(
+            "broker.password_file_changed",
+            file=str(self._file.path),
+            message="Somebody else changed it, or took it away. It is compared with the registry.",
+        )
+        self._bells.access_changed()

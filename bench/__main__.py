@@ -11,7 +11,7 @@ from typing import Final
 import click
 from rich.console import Console
 
-from bench import ingest, memory, reset
+from bench import ingest, memory, reset, throughput
 from bench.figures import Figure
 from bench.machine import Usage, this_machine
 from bench.process import BenchError
@@ -26,15 +26,25 @@ _NOTES: Final = Console(stderr=True, highlight=False)
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured in a round: heartbeats from each of the 1,000 devices, and resets."""
+    """How much is measured in a round: heartbeats from each of 1,000 devices, resets one by one, and many at once."""
 
     rounds: int
     heartbeats_each: int
     resets: int
+    at_once: int
 
 
-FULL: Final = Size(rounds=3, heartbeats_each=ingest.MOST_EACH, resets=500)
-QUICK: Final = Size(rounds=2, heartbeats_each=20, resets=100)
+FULL: Final = Size(rounds=3, heartbeats_each=ingest.MOST_EACH, resets=500, at_once=2_000)
+QUICK: Final = Size(rounds=2, heartbeats_each=20, resets=100, at_once=500)
+
+
+@dataclass(frozen=True)
+class Registries:
+    """Made once: 1,000 devices, those to be reset one by one, and those many at once."""
+
+    fleet: Registry
+    few: Registry
+    many: Registry
 
 
 @dataclass
@@ -43,6 +53,7 @@ class Rounds:
 
     ingest: list[ingest.Round] = field(default_factory=list)
     reset: list[reset.Round] = field(default_factory=list)
+    throughput: list[throughput.Round] = field(default_factory=list)
     memory: list[memory.Round] = field(default_factory=list)
     others: list[float] = field(default_factory=list)
 
@@ -51,6 +62,7 @@ class Rounds:
         return (
             *ingest.figures(self.ingest, size.heartbeats_each, DEVICES),
             *reset.figures(self.reset),
+            *throughput.figures(self.throughput),
             *memory.figures(self.memory),
         )
 
@@ -96,17 +108,19 @@ async def _run(size: Size, rounds: int, directory: Path, *, quick: bool) -> Repo
         folder = Path(name)
         fleet = prepare(folder / "fleet", DEVICES)
         few = prepare(folder / "few", size.resets + reset.WARM_UP)
+        many = prepare(folder / "many", size.at_once + throughput.WARM_UP)
         for number in range(1, rounds + 1):
             _NOTES.print(f"round {number} of {rounds}", style="dim")
-            await _round(measured, size, fleet, few, folder / str(number))
+            await _round(measured, size, Registries(fleet, few, many), folder / str(number))
     return Report(machine, rounds, quick, tuple(measured.others), measured.figures(size))
 
 
-async def _round(measured: Rounds, size: Size, fleet: Registry, few: Registry, folder: Path) -> None:
+async def _round(measured: Rounds, size: Size, registries: Registries, folder: Path) -> None:
     before = Usage.now()
-    measured.ingest.append(await ingest.measure(fleet, folder / "ingest", size.heartbeats_each))
-    measured.reset.append(await reset.measure(few, folder / "reset"))
-    measured.memory.append(await memory.measure(fleet, folder / "memory"))
+    measured.ingest.append(await ingest.measure(registries.fleet, folder / "ingest", size.heartbeats_each))
+    measured.reset.append(await reset.measure(registries.few, folder / "reset"))
+    measured.throughput.append(await throughput.measure(registries.many, folder / "throughput"))
+    measured.memory.append(await memory.measure(registries.fleet, folder / "memory"))
     measured.others.append(Usage.now().others_since(before))
 
 

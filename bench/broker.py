@@ -17,6 +17,9 @@ from gateway.broker.mosquitto import PasswordFile, password_entry
 
 HOST: Final = "127.0.0.1"
 GATEWAY_USER: Final = "gateway"
+WATCHER_USER: Final = "watcher"
+"""Reads every command, as nobody may in the field."""
+
 _STARTS: Final = 10
 _POLL_SECONDS: Final = 0.01
 _WAIT_SECONDS: Final = 20.0
@@ -29,6 +32,7 @@ class Broker:
 
     port: int
     password: str
+    """Of both users."""
     files: broker_config.Rendered
     log: Path
 
@@ -103,6 +107,8 @@ def _write(directory: Path, devices: Sequence[tuple[str, str]]) -> Broker:
     files = broker_config.render(directory, port=port, host=HOST, user=local.own_user())
     with files.config.open("a") as config:
         config.write(f"\n{_TOLD}\n")
-    fixed = {GATEWAY_USER: password_entry(password)}
+    with files.acl.open("a") as rights:
+        rights.write(f"\nuser {WATCHER_USER}\ntopic read devices/+/commands/+\n")
+    fixed = {user: password_entry(password) for user in (GATEWAY_USER, WATCHER_USER)}
     PasswordFile(files.password_file, pid_file=None, fixed=fixed).write(devices)
     return Broker(port, password, files, directory / "mosquitto.log")

@@ -41,8 +41,8 @@ def queue(
     expires_at: int | None = None,
     idempotency_key: str | None = None,
     not_before: int = 0,
-) -> Row:
-    """Queue a signed command that carries the generation of the token that is to fetch it, and mark its topic.
+) -> str:
+    """Queue a signed command that carries the generation of the token that is to fetch it, and mark its topic; its id.
 
     Without a token it says the device's own generation (contract, section 1).
     """
@@ -59,7 +59,7 @@ def queue(
     command = model.CommandPayload.model_validate({**unsigned, "grant_token": grant})
     sql.insert(tx, device["pk"], command, expires_at, idempotency_key)
     outbox.mark_command(tx, device["pk"], command_type, not_before=not_before)
-    return _row(tx, command.id)
+    return command.id
 
 
 def create(tx: Tx, device: Row, body: model.CreateCommand, actor: str) -> Row:
@@ -74,7 +74,7 @@ def create(tx: Tx, device: Row, body: model.CreateCommand, actor: str) -> Row:
         return known
     _may_queue(tx, device, body.type)
     live = tokens.live(tx, device["pk"])
-    command = queue(
+    command_id = queue(
         tx,
         device,
         body.type,
@@ -83,8 +83,8 @@ def create(tx: Tx, device: Row, body: model.CreateCommand, actor: str) -> Row:
         expires_at=tx.now + body.ttl_seconds * _SECOND_MS,
         idempotency_key=body.idempotency_key,
     )
-    events.record(tx, device, "command.created", actor, command_id=command["id"], type=body.type)
-    return command
+    events.record(tx, device, "command.created", actor, command_id=command_id, type=body.type)
+    return _row(tx, command_id)
 
 
 def _same_request(tx: Tx, device: Row, body: model.CreateCommand) -> Row | None:

@@ -6,6 +6,7 @@ reach the broker in the same transaction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway import credentials, grants, ids, model
@@ -143,7 +144,11 @@ def unbind(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
 
 
 def _cancel_open(tx: Tx, device: Row, actor: str) -> None:
-    for command in command_sql.open_of_device(tx, device["pk"]):
+    _cancel(tx, device, command_sql.open_of_device(tx, device["pk"]), actor)
+
+
+def _cancel(tx: Tx, device: Row, open_commands: Sequence[Row], actor: str) -> None:
+    for command in open_commands:
         close(tx, device, command, CommandStatus.CANCELLED, actor, event="command.cancelled")
 
 
@@ -164,18 +169,19 @@ def reset(tx: Tx, project_id: str, device_id: str, actor: str, *, not_before: in
     epoch) at the earliest; a device that asks over HTTP gets it at once.
     """
     device = require(tx, project_id, device_id)
-    if command_sql.open_of_type(tx, device["pk"], RESET) is not None:
+    still_open = command_sql.open_of_device(tx, device["pk"])
+    if any(command["type"] == RESET for command in still_open):
         return device
-    _cancel_open(tx, device, actor)
+    _cancel(tx, device, still_open, actor)
     tokens.demote(tx, device["pk"])
     unbound = _unbound(tx, device, actor)
-    queued = queue(tx, unbound, RESET, fetched_by=_fetching_token(tx, device["pk"]), not_before=not_before)
+    command_id = queue(tx, unbound, RESET, fetched_by=_fetching_token(tx, device["pk"]), not_before=not_before)
     events.record(
         tx,
         unbound,
         "reset.requested",
         actor,
-        command_id=queued["id"],
+        command_id=command_id,
         end_user_id=device["end_user_id"],
         binding_generation=unbound["binding_generation"],
     )

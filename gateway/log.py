@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_OWN: Final = logging.getLogger("gateway")
 # Below warning these tell of every packet, some with the password in it.
 QUIET: Final = ("amqtt", "transitions", "mqtt", "uvicorn", "httpx", "httpcore", "asyncio")
 SECRET_KEYS: Final = frozenset({"password", "token", "device_token", "secret", "api_key", "authorization"})
@@ -50,7 +51,7 @@ def configure(level: str = "info", form: str = "auto", stream: TextIO | None = N
     structlog.configure(
         processors=[*_SHARED, structlog.processors.StackInfoRenderer(), ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: _OWN,  # structlog's own would look through the stack for a name at each line
     )
     handler = _Handler(stream)
     handler.setFormatter(_formatter(_console(colors=stream.isatty()) if console else _JSON))

@@ -69,7 +69,7 @@ class Bells:
             async with asyncio.timeout(seconds):
                 while True:
                     progress = self._progress
-                    if not await store.read(lambda view: sql.waits(view, device_pk)):
+                    if not store.look(lambda view: sql.waits(view, device_pk)):
                         return True
                     await progress.wait()
         except TimeoutError:

@@ -8,13 +8,17 @@ from typing import Final
 MASK: Final = "********"
 CUT: Final = "…"
 
+_SECRET: Final = re.compile(r"(dtok_|sk_live_|sk_test_|rk_live_|rk_test_|whsec_|bsec_|mqttpw_)[A-Za-z0-9_+/=-]{4,}")
+
+# What each pattern needs to be there at all: most text has none of it, and looking for that takes a tenth of the time.
 # Lengths are bounded and starts anchored, so that hostile text of any length is searched in linear time.
-_RULES: Final = (
-    (re.compile(r"(dtok_|sk_live_|sk_test_|rk_live_|rk_test_|whsec_|bsec_|mqttpw_)[A-Za-z0-9_+/=-]{4,}"), rf"\1{CUT}"),
-    (re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"), f"eyJ{CUT}"),
-    (re.compile(r"\$[67]\$[^\s:]{8,}"), f"$6${CUT}"),
-    (re.compile(r"(?i)\b(bearer|basic) [A-Za-z0-9._~+/=-]{4,}"), rf"\1 {CUT}"),
-    (re.compile(r"(://[^\s/:@]{0,128}):(?!PASSWORD@)\S{1,512}@"), rf"\1:{MASK}@"),  # the word in our own examples stays
+RULES: Final = (
+    *((needed, _SECRET, rf"\1{CUT}") for needed in ("dtok_", "k_live_", "k_test_", "sec_", "mqttpw_")),
+    ("eyJ", re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"), f"eyJ{CUT}"),
+    ("$", re.compile(r"\$[67]\$[^\s:]{8,}"), f"$6${CUT}"),
+    (" ", re.compile(r"(?i)\b(bearer|basic) [A-Za-z0-9._~+/=-]{4,}"), rf"\1 {CUT}"),
+    # the word in our own examples stays
+    ("://", re.compile(r"(://[^\s/:@]{0,128}):(?!PASSWORD@)\S{1,512}@"), rf"\1:{MASK}@"),
 )
 
 
@@ -23,6 +27,7 @@ def redact(text: str) -> str:
 
     Of a token its prefix stays (at most 8 characters), which tells its kind.
     """
-    for pattern, instead in _RULES:
-        text = pattern.sub(instead, text)
+    for needed, pattern, instead in RULES:
+        if needed in text:
+            text = pattern.sub(instead, text)
     return text

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import log
+from gateway import log, redaction
 from gateway.redaction import redact
 
 if TYPE_CHECKING:
@@ -206,6 +207,15 @@ def test_no_secret_survives_redaction(prefix: str, body: str, before: str, after
     """Whatever stands around it, no more than 12 characters of a secret are left."""
     secret = prefix + body
     assert secret[:13] not in redact(before + secret + after)
+
+
+@pytest.mark.parametrize("pattern", dict.fromkeys(pattern for _, pattern, _ in redaction.RULES))
+@settings(deadline=None)
+@given(data=st.data())
+def test_whatever_a_rule_cuts_is_looked_at(pattern: re.Pattern[str], data: st.DataObject) -> None:
+    """Text is only searched where it has what a rule needs: everything that its pattern matches has that."""
+    text = data.draw(st.from_regex(pattern))
+    assert any(needed in text for needed, which, _ in redaction.RULES if which is pattern)
 
 
 @pytest.mark.parametrize("unit", ["://a:", "eyJaaaaaaaa", "sk_live_", "$6$", "bearer ", "://a:b", "dtok_a"])

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from gateway.http import auth, openapi
 from gateway.http.endpoint import Authenticate, Endpoint, Parts, Unknown
@@ -15,6 +13,7 @@ from gateway.http.middleware import EveryRequest
 from gateway.http.operation import AnyOperation
 from gateway.http.pages import pages
 from gateway.http.quota import Limiter
+from gateway.http.routing import Paths
 from gateway.http.services import Services
 from gateway.http.table import OPERATIONS
 
@@ -24,24 +23,19 @@ def build(
     operations: Sequence[AnyOperation] = OPERATIONS,
     *,
     authenticate: Authenticate = auth.authenticate,
-) -> Starlette:
+) -> ASGIApp:
     """The API as an ASGI application.
 
-    Paths are matched to the letter (a slash at the end is another path), and in the order of the table. Who serves it
-    to nobody but itself, as the command line does, says by ``authenticate`` who calls.
+    Who serves it to nobody but itself, as the command line does, says by ``authenticate`` who calls.
     """
     limiter = Limiter(services.rate_limit_per_minute, services.store.context.clock)
     parts = Parts(services, limiter, openapi.document(), authenticate)
-    routes = [
-        Route(path, Endpoint(parts, path, {each.method: each for each in on_path}))
+    endpoints = [
+        (path, Endpoint(parts, path, {each.method: each for each in on_path}))
         for path, on_path in _by_path(operations).items()
     ]
-    app = Starlette(
-        routes=[*routes, *(Route(page.path, page) for page in pages()), Route("/{path:path}", Unknown(parts))],
-        middleware=[Middleware(EveryRequest, services=services, limiter=limiter)],
-    )
-    app.router.redirect_slashes = False
-    return app
+    paths = Paths([*endpoints, *((page.path, page) for page in pages())], Unknown(parts))
+    return EveryRequest(paths, services, limiter)
 
 
 def _by_path(operations: Sequence[AnyOperation]) -> dict[str, list[AnyOperation]]:

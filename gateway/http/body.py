@@ -38,6 +38,8 @@ async def read(receive: Receive, headers: Headers, limit: int) -> bytes:
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:
         raise PayloadTooLargeError(limit)
+    if length == "0" and "transfer-encoding" not in headers:  # so there is none (RFC 9112, section 6.3)
+        return b""
     try:
         async with asyncio.timeout(BODY_SECONDS):
             raw = await _read(receive, limit)

@@ -38,7 +38,7 @@ async def list_devices(call: Call, query: model.ListDevices) -> Answer:
 
 async def get_device(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/devices/{device_id}``."""
-    return Answer(sql.to_model(await call.services.store.read(lambda view: find(view, call))))
+    return Answer(sql.to_model(call.services.store.look(lambda view: find(view, call))))
 
 
 async def bind_device(call: Call, body: model.BindDevice) -> Answer:
@@ -121,7 +121,7 @@ async def reset_device(call: Call, _: model.Empty) -> Answer:
 
 async def get_state(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/devices/{device_id}/state``."""
-    row = await call.services.store.read(lambda view: find(view, call))
+    row = call.services.store.look(lambda view: find(view, call))
     facts = {name: row[name] for name in ("binding_generation", "last_seen_by")}
     fields = sql.fields(row)
     facts |= {name: fields[name] for name in model.DeviceHealth.model_fields if name in fields}

@@ -49,9 +49,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request on this path."""
-        facts, path = facts_of(scope), scope["path_params"]
-        if self._path.format_map(path) != scope["path"]:  # Starlette's pattern also matches with a newline at the end
-            await refuse_unknown(self._parts, scope)
+        facts = facts_of(scope)
         facts.template = self._path
         response = await self._respond(scope, receive, facts)
         await response(scope, receive, send)

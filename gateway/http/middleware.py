@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError
@@ -68,7 +69,7 @@ class EveryRequest:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 facts.status = message["status"]
-                _add_headers(MutableHeaders(scope=message), facts)
+                message["headers"] = [*message["headers"], *_headers(message["headers"], facts)]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=facts.request_id):
@@ -110,13 +111,16 @@ def _request_id(headers: Headers) -> str:
     return f"req_{secrets.token_hex(12)}"
 
 
-def _add_headers(headers: MutableHeaders, facts: Facts) -> None:
-    headers[REQUEST_ID] = facts.request_id
-    headers["X-RateLimit-Limit"] = str(facts.quota.limit)
-    headers["X-RateLimit-Remaining"] = str(facts.quota.remaining)
-    headers["X-RateLimit-Reset"] = str(facts.quota.reset)
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers.setdefault("Cache-Control", "no-store")
+def _headers(given: Iterable[tuple[bytes, bytes]], facts: Facts) -> Iterator[tuple[bytes, bytes]]:
+    """What is added to the headers that an answer has already."""
+    quota = facts.quota
+    yield b"x-request-id", facts.request_id.encode()
+    yield b"x-ratelimit-limit", b"%d" % quota.limit
+    yield b"x-ratelimit-remaining", b"%d" % quota.remaining
+    yield b"x-ratelimit-reset", b"%d" % quota.reset
+    yield b"x-content-type-options", b"nosniff"
+    if all(name != b"cache-control" for name, _ in given):
+        yield b"cache-control", b"no-store"
 
 
 def _log(method: str, facts: Facts) -> None:

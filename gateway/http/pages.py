@@ -17,7 +17,6 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import NotFoundError
 from gateway.http.errors import MethodNotAllowedError
 from gateway.http.middleware import facts_of
 
@@ -66,8 +65,6 @@ class Page:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it."""
-        if scope["path"] != self.path:  # Starlette's pattern also matches with a newline at the end
-            raise NotFoundError("There is nothing at this path. The page is /, and that to try the API /docs.")
         facts_of(scope).template = _MODULES if self.path.startswith("/page/") else self.path
         await self._answer(scope["method"], Headers(scope=scope))(scope, receive, send)
 

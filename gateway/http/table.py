@@ -1,4 +1,4 @@
-"""Every operation of the API, in the order in which paths are matched."""
+"""Every operation of the API, in the order of the document."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from gateway.http.operation import AnyOperation
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     *meta.OPERATIONS,
-    *fleet.OPERATIONS,  # its devices/stats before devices/{device_id}
+    *fleet.OPERATIONS,
     *devices.OPERATIONS,
     *upkeep.OPERATIONS,
     *history.OPERATIONS,
-    *reports.OPERATIONS,  # its commands/pending before commands/{command_id}
+    *reports.OPERATIONS,
     *refresh.OPERATIONS,
     *commands.OPERATIONS,
     *events.OPERATIONS,

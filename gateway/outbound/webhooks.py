@@ -47,14 +47,14 @@ class Webhooks:
             while True:
                 news = self._bells.news
                 self._lane_ended.clear()
-                seconds = await self._look(lanes)
+                seconds = self._look(lanes)
                 await _first(news, self._lane_ended, seconds=seconds)
 
-    async def _look(self, lanes: asyncio.TaskGroup) -> float:
+    def _look(self, lanes: asyncio.TaskGroup) -> float:
         """Start lanes for the webhooks that have work; seconds until the next look if nothing happens."""
         now = self._store.context.clock()
         try:
-            busy, due = await self._store.read(lambda view: (sql.with_work(view, now), sql.next_due(view, now)))
+            busy, due = self._store.look(lambda view: (sql.with_work(view, now), sql.next_due(view, now)))
         except StoreError as error:
             log.error("webhook.not_read", reason=error.message)  # noqa: TRY400 - no bug of ours
             return _TROUBLE_SECONDS

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from gateway import __version__
 from gateway.errors import StoreError
+from gateway.store.checkpoint import MOST_PAGES, Checkpointer
 from gateway.store.database import (
     DATABASE_NAME,
     Context,
@@ -127,14 +128,18 @@ class Store:
     async def __aenter__(self) -> Self:
         connection = open_database(self._data_dir)
         self._opened.append(connection)
+        connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
         _continue_ids(connection, self.context.ids)
+        self._checkpointer = Checkpointer(lambda: connect(self._data_dir / DATABASE_NAME))
         self._writer = Writer(
             connection,
             self.context,
             committed=self._on_commit,
             recorded=self._on_news,
             measured=self._on_measures,
+            changed=self._checkpointer.committed,
         )
+        self._checkpointer.start()
         self._writer.start()
         return self
 
@@ -142,6 +147,7 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self._writer.stop)
+        await asyncio.to_thread(self._checkpointer.stop)
         await asyncio.sleep(0)  # let the last results reach their callers
         self._readers.shutdown()
         for connection in reversed(self._opened):
@@ -165,10 +171,7 @@ class Store:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, read)
 
     def _read(self, read: Callable[[View], T]) -> T:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = connect(self._data_dir / DATABASE_NAME, read_only=True)
-            self._opened.append(connection)
+        connection = self._reader()
         try:
             connection.execute("BEGIN")  # its statements see one and the same state
             return read(View(connection))
@@ -178,7 +181,7 @@ class Store:
             rollback(connection)
 
     def look(self, read: Callable[[View], T]) -> T:
-        """As :meth:`read`, here and now: for what an index finds in a few rows.
+        """Read here and now, each statement what is committed when it begins: for what an index finds in a few rows.
 
         It takes some ten microseconds in the event loop's own thread. Handing it to another thread and its result back
         takes ten times as long, and far longer while a third one is busy.
@@ -186,4 +189,15 @@ class Store:
         Raises:
             StoreError: SQLite could not read.
         """
-        return self._read(read)
+        try:
+            return read(View(self._reader()))
+        except sqlite3.Error as error:
+            raise store_error(error, "read") from error
+
+    def _reader(self) -> sqlite3.Connection:
+        """This thread's own connection."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = connect(self._data_dir / DATABASE_NAME, read_only=True)
+            self._opened.append(connection)
+        return connection

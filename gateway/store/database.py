@@ -148,6 +148,7 @@ def _prepare(connection: sqlite3.Connection, *, read_only: bool) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA temp_store = MEMORY")  # what a savepoint may have to undo would go to a file from 64 KB
     if not read_only:
         connection.execute("PRAGMA journal_mode = WAL")
 

@@ -51,7 +51,8 @@ class Writer:
     """Owns the write connection and its thread.
 
     In the loop, after each commit: ``committed`` is called with the kinds that it marked in the outbox, if any,
-    ``recorded`` if it made news, and ``measured`` with what it did.
+    ``recorded`` if it made news, and ``measured`` with what it did. ``changed`` is called in the writer's thread, with
+    how many rows were changed by now.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class Writer:
         committed: Callable[[frozenset[str]], None] = lambda _: None,
         recorded: Callable[[], None] = lambda: None,
         measured: Callable[[list[Measure]], None] = lambda _: None,
+        changed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._connection = connection
         self._context = context
         self._committed = committed
         self._recorded = recorded
         self._measured = measured
+        self._changed = changed
         self._urgent: deque[_Job] = deque()
         self._ordinary: deque[_Job] = deque()
         self._wake = threading.Condition()
@@ -138,6 +141,7 @@ class Writer:
             return self._failed(jobs, error)
         self.trouble.written()
         tx.measure(measures.COMMIT, "", time.perf_counter() - began)
+        self._changed(self._connection.total_changes)
         rings = ((partial(self._committed, frozenset(tx.marked)), tx.marked), (self._recorded, tx.news))
         return [*(bell for bell, due in rings if due), partial(self._measured, tx.measures)]
 

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 from core_store_support import names, project
+from structlog.testing import capture_logs
+from support.wait import eventually
 
 from gateway.errors import StoreError
 from gateway.store import DATABASE_NAME, Context, Store, View, open_database, transact
+from gateway.store.checkpoint import MOST_PAGES, ROWS, Checkpointer
 
 
 def _modes(directory: Path) -> dict[str, int]:
@@ -156,3 +159,30 @@ def test_a_database_of_one_thread_serves_another(tmp_path: Path) -> None:
         thread.start()
         thread.join()
     assert len(found) == 1
+
+
+async def test_the_log_is_brought_into_the_database_beside_the_writer(tmp_path: Path) -> None:
+    """While the store is open, and by no commit: the writer itself would only begin at ten thousand pages."""
+    async with Store(tmp_path, Context()) as store:
+        before = (tmp_path / DATABASE_NAME).stat().st_size
+        assert await store.write(lambda tx: tx.value("PRAGMA wal_autocheckpoint")) == MOST_PAGES
+        await store.write(lambda tx: [project(f"p{number}")(tx) for number in range(ROWS)])
+        await eventually(lambda: (tmp_path / DATABASE_NAME).stat().st_size > before, "the database has grown")
+        assert len(await store.read(names)) == ROWS
+
+
+async def test_a_log_that_cannot_be_brought_in_is_told() -> None:
+    """The writer goes on: what is committed is safe in the log."""
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        connection.close()
+        return connection
+
+    with capture_logs() as logs:
+        checkpointer = Checkpointer(connect)
+        checkpointer.start()
+        checkpointer.committed(ROWS)
+        await eventually(lambda: logs, "it was told")
+        await asyncio.to_thread(checkpointer.stop)
+    assert [each["event"] for each in logs] == ["store.not_checkpointed"]

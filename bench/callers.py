@@ -1,0 +1,121 @@
+"""Many lean HTTP/1.1 connections that share a list of requests: each sends its next when it has its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from bench.broker import HOST
+from bench.process import HANGS_SECONDS, BenchError
+
+_HEAD_END: Final = b"\r\n\r\n"
+_LENGTH: Final = b"content-length:"
+_STATUS: Final = slice(9, 12)  # behind "HTTP/1.1 "
+_OK: Final = b"200"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """When (seconds of the monotonic clock) the first request began and the last was answered; seconds of each."""
+
+    began: float
+    ended: float
+    seconds: tuple[float, ...]
+
+
+class Callers:
+    """Connections that are open, and what they have to do."""
+
+    def __init__(self, connections: Sequence[_Connection]) -> None:
+        self._connections = connections
+
+    async def call(self, requests: Sequence[bytes]) -> Answered:
+        """Send them all, whoever is free the next; when the last is answered it returns.
+
+        Raises:
+            BenchError: one was refused, a connection was closed, or nothing comes any more.
+        """
+        waiting = iter(requests)
+        taken: list[float] = []
+        done = [asyncio.get_running_loop().create_future() for _ in self._connections]
+        began = time.perf_counter()
+        for connection, end in zip(self._connections, done, strict=True):
+            connection.work(waiting, taken, end)
+        try:
+            async with asyncio.timeout(HANGS_SECONDS):
+                await asyncio.gather(*done)
+        except TimeoutError:
+            raise BenchError(f"{len(taken)} of {len(requests)} requests were answered, then nothing came") from None
+        return Answered(began, time.perf_counter(), tuple(taken))
+
+
+class _Connection(asyncio.Protocol):
+    """One of them."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._end: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._end is not None and not self._end.done():
+            self._end.set_exception(exc or BenchError("the server closed a connection"))
+
+    def work(self, waiting: Iterator[bytes], taken: list[float], end: asyncio.Future[None]) -> None:
+        self._waiting, self._taken, self._end = waiting, taken, end
+        self._next()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, found, rest = self._buffer.partition(_HEAD_END)
+        if not found or len(rest) < _content_length(head):
+            return
+        self._taken.append(time.perf_counter() - self._sent)
+        self._buffer.clear()
+        if head[_STATUS] != _OK and self._end is not None:
+            self._end.set_exception(BenchError(f"a request was answered with {head[_STATUS].decode()}"))
+        else:
+            self._next()
+
+    def leave(self) -> None:
+        self._end = None
+        self._transport.close()
+
+    def _next(self) -> None:
+        request = next(self._waiting, None)
+        if request is not None:
+            self._sent = time.perf_counter()
+            self._transport.write(request)
+        elif self._end is not None:
+            self._end.set_result(None)
+
+
+def _content_length(head: bytearray) -> int:
+    lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(_LENGTH)]
+    return int(lengths[0].removeprefix(_LENGTH))
+
+
+def request(method: str, path: str, api_key: str, body: bytes = b"") -> bytes:
+    """The bytes of one."""
+    kind = "Content-Type: application/json\r\n" if body else ""
+    head = f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {api_key}\r\n{kind}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@asynccontextmanager
+async def callers(port: int, count: int) -> AsyncIterator[Callers]:
+    """Connect so many times, and hang up at the end."""
+    loop = asyncio.get_running_loop()
+    opened = [(await loop.create_connection(_Connection, HOST, port))[1] for _ in range(count)]
+    try:
+        yield Callers(opened)
+    finally:
+        for each in opened:
+            each.leave()

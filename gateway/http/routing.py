@@ -1,0 +1,65 @@
+"""Which endpoint serves a path: a tree of its segments, so that it takes as many steps as the path has segments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+_PARAMETER: Final = re.compile(r"\{(?P<name>[a-z_]+)\}")
+
+
+@dataclass
+class _Node:
+    """What may come after the segments so far."""
+
+    endpoint: ASGIApp | None = None
+    literal: dict[str, _Node] = field(default_factory=dict)
+    named: dict[str, _Node] = field(default_factory=dict)
+    """Parameters by name; any segment but an empty one may stand for one."""
+
+
+class Paths:
+    """An ASGI application that hands a request on to what serves its path, and to ``unknown`` where nothing does.
+
+    A path is matched to the letter, a slash at its end included; a segment that is written in a template goes before
+    one that a parameter stands for. Parameters are in ``scope["path_params"]``.
+    """
+
+    def __init__(self, served: Iterable[tuple[str, ASGIApp]], unknown: ASGIApp) -> None:
+        self._root = _Node()
+        self._unknown = unknown
+        for template, endpoint in served:
+            _node_of(self._root, template).endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        parameters: dict[str, str] = {}
+        endpoint = _find(self._root, scope["path"].split("/"), 0, parameters)
+        scope["path_params"] = parameters
+        await (endpoint or self._unknown)(scope, receive, send)
+
+
+def _node_of(root: _Node, template: str) -> _Node:
+    node = root
+    for segment in template.split("/"):
+        parameter = _PARAMETER.fullmatch(segment)
+        into, name = (node.literal, segment) if parameter is None else (node.named, parameter["name"])
+        node = into.setdefault(name, _Node())
+    return node
+
+
+def _find(node: _Node, segments: list[str], at: int, parameters: dict[str, str]) -> ASGIApp | None:
+    if at == len(segments):
+        return node.endpoint
+    segment = segments[at]
+    if (child := node.literal.get(segment)) and (endpoint := _find(child, segments, at + 1, parameters)):
+        return endpoint
+    for name, child in node.named.items() if segment else ():
+        if endpoint := _find(child, segments, at + 1, parameters):
+            parameters[name] = segment
+            return endpoint
+    return None

@@ -1,0 +1,72 @@
+"""Brings what was committed from the write-ahead log into the database, beside the writer and not inside its commits.
+
+SQLite would do so in the very commit that makes the log a thousand pages long: of fifty resets one would wait until
+those pages are written and synced. Here a thread of its own does it, while the writer goes on. The log starts over once
+all of it is in the database. Where it never comes to that, under a load without a pause, the writer does it after all
+when the log has :data:`MOST_PAGES`, so that is as long as it gets.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = structlog.get_logger()
+
+MOST_PAGES: Final = 10_000
+"""40 MB."""
+
+ROWS: Final = 500
+"""After so many changed rows the log has about a thousand pages, SQLite's own measure."""
+
+
+class Checkpointer:
+    """Works on a connection of its own, which ``connect`` opens in the thread and which is closed there."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._due = threading.Event()
+        self._stopping = False
+        self._seen = 0
+        self._thread = threading.Thread(target=self._run, name="store-checkpoint", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it. Blocks until it has ended."""
+        self._stopping = True
+        self._due.set()
+        self._thread.join()
+
+    def committed(self, changed: int) -> None:
+        """The writer has committed; so many rows were changed by now, since it was opened."""
+        if changed - self._seen >= ROWS:
+            self._seen = changed
+            self._due.set()
+
+    def _run(self) -> None:
+        connection = self._connect()
+        try:
+            while self._wait():
+                self._checkpoint(connection)
+        finally:
+            connection.close()
+
+    def _wait(self) -> bool:
+        self._due.wait()
+        self._due.clear()
+        return not self._stopping
+
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:  # what is committed is safe in the log, and the next time comes
+            log.warning("store.not_checkpointed", reason=str(error))

@@ -1,0 +1,55 @@
+"""What a request costs, counted: statements, commits, changes of thread. A time would say something of the machine."""
+
+from pathlib import Path
+
+import pytest
+from http_support import body, serving
+from support.statements import LOOP, READER, WRITER, Statements
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
+    """Those of the gateway that the test starts."""
+    return Statements(monkeypatch)
+
+
+async def test_a_reset_costs_one_commit_and_one_change_of_thread(tmp_path: Path, statements: Statements) -> None:
+    """The caller is looked up where the request is served; all else is one short transaction of the writer."""
+    async with serving(tmp_path) as api:
+        first, second = await api.bound("BP-1"), await api.bound("BP-2")
+        await api.reset(first["id"])
+        await api.settled()
+        api.broker.switch(up=False)
+        statements.forget()
+        body(await api.back_end.post(f"/v1/devices/{second['id']}/reset"), 200)
+        assert statements.of(LOOP) == ["SELECT api_keys"]
+        assert statements.of(READER) == []
+        assert statements.of(WRITER) == [
+            "BEGIN IMMEDIATE",
+            "SELECT devices",
+            "SELECT commands",
+            "UPDATE tokens",
+            "UPDATE devices",
+            "SELECT devices",
+            "INSERT events",
+            "SELECT tokens",
+            "SELECT signing_keys",
+            "INSERT commands",
+            "INSERT outbox",
+            "INSERT events",
+            "COMMIT",
+        ]
+
+
+async def test_a_device_is_read_without_a_change_of_thread(tmp_path: Path, statements: Statements) -> None:
+    """Two look-ups by an index, who calls and what is asked for, and nothing that a busy writer could hold up."""
+    async with serving(tmp_path) as api:
+        device = await api.bound()
+        await api.back_end.get(f"/v1/devices/{device['id']}")
+        await api.settled()
+        api.broker.switch(up=False)
+        for path in ("", "/state"):
+            statements.forget()
+            body(await api.back_end.get(f"/v1/devices/{device['id']}{path}"), 200)
+            assert statements.of(LOOP) == ["SELECT api_keys", "SELECT devices"]
+            assert statements.of(READER) == statements.of(WRITER) == []

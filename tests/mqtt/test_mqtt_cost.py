@@ -1,0 +1,33 @@
+"""What it costs to bring a command to a device, counted: statements, commits, changes of thread."""
+
+from pathlib import Path
+
+import pytest
+from mqtt_support import RESET, on_every_broker, site
+from support.statements import LOOP, READER, WRITER, Statements
+from support.wait import eventually
+
+from gateway import lifecycle
+
+
+@on_every_broker
+async def test_a_command_is_published_without_a_change_of_thread(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is due is read in the loop, as it is committed then; one more commit notes that the broker has it."""
+    statements = Statements(monkeypatch)
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        await place.settled()
+        async with place.join(device) as connected:
+            await connected.subscribe(device.topic(f"commands/{RESET}"))
+            statements.forget()
+            await place.store.write(lambda tx: lifecycle.reset(tx, place.project_id, device.id, "key_test"))
+            await connected.read_publish()
+            await eventually(lambda: "DELETE outbox" in statements.of(WRITER), "its mark was taken away")
+        await eventually(lambda: statements.of(WRITER).count("COMMIT") == 2, "that was committed")
+        assert statements.of(WRITER)[-3:] == ["BEGIN IMMEDIATE", "DELETE outbox", "COMMIT"]
+        # due commands, due topics, the open command; then, twice, when the next has its turn
+        assert statements.of(LOOP)[:3] == ["SELECT outbox", "SELECT outbox", "SELECT commands"]
+        assert "SELECT outbox" not in statements.of(READER)

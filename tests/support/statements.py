@@ -1,0 +1,48 @@
+"""What each thread asks of SQLite: a count that no machine's load changes."""
+
+import sqlite3
+import threading
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+import gateway.store
+from gateway.store.database import connect
+
+WRITER = "store-writer"
+READER = "store-reader"
+LOOP = "MainThread"
+
+
+class Statements:
+    """Every statement that the connections of a store begin from now on, by the name of the thread."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._begun: dict[str, list[str]] = defaultdict(list)
+        monkeypatch.setattr(gateway.store, "connect", self._connect)
+
+    def _connect(self, path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+        connection = connect(path, read_only=read_only)
+        connection.set_trace_callback(self._note)
+        return connection
+
+    def _note(self, sql: str) -> None:
+        name = threading.current_thread().name
+        self._begun[READER if name.startswith(READER) else name].append(" ".join(sql.split()))
+
+    def of(self, thread: str) -> list[str]:
+        """Verb and table of each that this thread has begun since it was last forgotten what came before."""
+        return [_table(statement) for statement in self._begun[thread]]
+
+    def forget(self) -> None:
+        """Count from here."""
+        self._begun.clear()
+
+
+def _table(statement: str) -> str:
+    """Verb and table of a statement, as short as it says what is done."""
+    words = statement.replace("OR REPLACE ", "").replace("*", "").split()
+    places = {"SELECT": "FROM", "INSERT": "INTO", "DELETE": "FROM"}
+    after = places.get(words[0])
+    return f"{words[0]} {words[words.index(after) + 1] if after else words[1] if len(words) > 1 else ''}".strip()

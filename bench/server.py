@@ -36,6 +36,7 @@ async def gateway(data_dir: Path, broker: Broker | None) -> AsyncIterator[Server
     """``gateway serve`` on this data directory and broker (``None``: its own), once it says that it is ready."""
     environ = {
         "GATEWAY_DATA_DIR": str(data_dir),
+        "GATEWAY_BROKER": "embedded",
         "GATEWAY_HTTP": f"{HOST}:0",
         "GATEWAY_MQTT": f"{HOST}:0",
         "GATEWAY_RATE_LIMIT_PER_MINUTE": "0",

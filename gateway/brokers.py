@@ -9,17 +9,14 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from gateway.addresses import Address, BrokerUrl
 from gateway.broker import own_mosquitto
 from gateway.broker.accounts import kept_entries, own_entry
-from gateway.broker.authentication import authenticator
 from gateway.broker.choice import Choice, choose
-from gateway.broker.embedded import EmbeddedBroker
-from gateway.broker.http_auth.serving import asked_access
 from gateway.broker.keeper import NOT_SIGNALLED, Access, EmbeddedAccess, MosquittoAccess, NoAccess
 from gateway.broker.mosquitto import PasswordFile
 from gateway.broker.probes import ProbeAccounts
@@ -31,6 +28,9 @@ from gateway.mqtt.probe import Target
 from gateway.settings import Settings
 from gateway.settings_types import AUTO, EMBEDDED, MOSQUITTO
 from gateway.store import Store
+
+if TYPE_CHECKING:
+    from gateway.broker.embedded import EmbeddedBroker
 
 log = structlog.get_logger()
 
@@ -75,6 +75,8 @@ async def broker_of(
         if settings.broker_auth is None:
             access = _external_access(settings, settings.broker, store, accounts)
         else:
+            from gateway.broker.http_auth.serving import asked_access  # noqa: PLC0415 - 2 MB that few need
+
             access = await asked_access(settings, store, accounts, http_certificate, stack)
         return _advertised(settings, upstream, access, settings.broker.address, tls=upstream.tls is not None)
     return await _own(settings, store, accounts, certificate, stack)
@@ -140,6 +142,9 @@ async def _own_embedded(
     certificate: ServerCertificate | None,
     stack: AsyncExitStack,
 ) -> Broker:
+    from gateway.broker.authentication import authenticator  # noqa: PLC0415 - amqtt, 4 MB for who runs no other broker
+    from gateway.broker.embedded import EmbeddedBroker  # noqa: PLC0415 - the same
+
     password = secrets.token_urlsafe(32)
     broker = await _embedded(
         EmbeddedBroker(

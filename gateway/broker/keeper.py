@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
 from gateway.broker.access import Role
 from gateway.broker.accounts import kept_entries
-from gateway.broker.embedded import EmbeddedBroker
 from gateway.broker.mosquitto import PasswordFile
 from gateway.broker.sentinel import Sentinel
 from gateway.errors import GatewayError, UnavailableError
@@ -23,6 +22,9 @@ from gateway.mqtt.probe import ProbeError, Target
 from gateway.outbox import Bells
 from gateway.store import Row, Store, Tx, View, accounts, measures, tokens
 from gateway.store import outbox as sql
+
+if TYPE_CHECKING:
+    from gateway.broker.embedded import EmbeddedBroker  # and with it amqtt, which only who runs it needs
 
 log = structlog.get_logger()
 

@@ -29,7 +29,7 @@ def build(
     Who serves it to nobody but itself, as the command line does, says by ``authenticate`` who calls.
     """
     limiter = Limiter(services.rate_limit_per_minute, services.store.context.clock)
-    parts = Parts(services, limiter, openapi.document(), authenticate)
+    parts = Parts(services, limiter, openapi.document, authenticate)
     endpoints = [
         (path, Endpoint(parts, path, {each.method: each for each in on_path}))
         for path, on_path in _by_path(operations).items()

@@ -33,7 +33,7 @@ class Parts:
 
     services: Services
     limiter: Limiter
-    document: bytes
+    document: Callable[[], bytes]
     authenticate: Authenticate
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from typing import Final
 
@@ -37,7 +38,7 @@ async def get_metrics(call: Call, _: model.Empty) -> Answer:
 
 async def get_openapi(call: Call, _: model.Empty) -> Answer:
     """``GET /openapi.json``."""
-    return Answer(call.document)
+    return Answer(await asyncio.to_thread(call.document))
 
 
 async def get_asyncapi(call: Call, _: model.Empty) -> Answer:

@@ -116,8 +116,8 @@ class Call:
     caller: Caller | None
     path: Mapping[str, str]
     raw: bytes
-    document: bytes
-    """The OpenAPI document."""
+    document: Callable[[], bytes]
+    """Makes the OpenAPI document, or has it."""
     once: Once | None = None
     """Set when the request carries an ``Idempotency-Key``."""
     headers: Mapping[str, str] = field(default_factory=dict)

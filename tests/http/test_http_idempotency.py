@@ -299,7 +299,7 @@ def _call(api: Api) -> Call:
 
     services = Services(api.store, Topics(), lambda: ("h", 1, False), synced=nothing, readiness=nothing)
     caller = ApiKey(api.key_id, api.project_id, frozenset(), None)
-    return Call(services, caller, {}, b"", b"", Once(api.key_id, "k", api.key, b"request"))
+    return Call(services, caller, {}, b"", bytes, Once(api.key_id, "k", api.key, b"request"))
 
 
 async def test_a_bulk_reset_that_comes_again_is_the_same(api: Api) -> None:

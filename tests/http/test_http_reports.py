@@ -238,7 +238,7 @@ async def test_a_token_that_is_revoked_while_its_request_waits(api: Api) -> None
     await api.settled()
     before = api.dump()
     path = {"device_id": "me", "command_id": "cmd_1"}
-    call = Call(api.services, caller, path, raw=b"{}", document=b"")
+    call = Call(api.services, caller, path, raw=b"{}", document=bytes)
     with pytest.raises(UnauthorizedError):
         await reports.send_heartbeat(call, Heartbeat(battery_percent=7))
     with pytest.raises(UnauthorizedError):

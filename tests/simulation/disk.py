@@ -168,13 +168,14 @@ class VirtualStore(Store):
         if before:
             await asyncio.sleep(before)
             self._process.seam("read")
-        found = self._read(read)
+        found = self.look(read)
         if after:
             await asyncio.sleep(after)
             self._process.seam("read")
         return found
 
-    def _read(self, read: Callable[[View], T]) -> T:
+    def look(self, read: Callable[[View], T]) -> T:
+        """Read what is committed, at once."""
         self._process.seam("look")
         try:
             return read(View(self._disk))

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from gateway.broker.authentication import authenticator
 from gateway.broker.keeper import Access, EmbeddedAccess, Keeper
@@ -103,7 +103,7 @@ class Life:
             lambda _: Feed(self.store, self.topics, self.bells),
         )
 
-    def _app(self) -> Starlette:
+    def _app(self) -> ASGIApp:
         async def nothing() -> dict[str, Any]:
             return {}
 

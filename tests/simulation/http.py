@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from device_sim.app import GatewayApi
 from device_sim.errors import ApiError, UnreachableError
@@ -60,7 +60,7 @@ class VirtualApi(GatewayApi):
 
 
 async def served_by(
-    app: Starlette, method: str, path: str, content: bytes, bearer: str, once: str | None
+    app: ASGIApp, method: str, path: str, content: bytes, bearer: str, once: str | None
 ) -> tuple[int, dict[str, Any]]:
     """One request as an ASGI server hands it on."""
     headers = [(b"authorization", f"Bearer {bearer}".encode()), (b"content-type", b"application/json")]

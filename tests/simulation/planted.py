@@ -108,11 +108,13 @@ def _published_too_early() -> Iterator[None]:
         start(self, *args)
         sessions[:] = [self]
 
-    def queued(tx: Tx, device: Row, command_type: Any, **facts: Any) -> Row:
-        row = queue(tx, device, command_type, **facts)
+    def queued(tx: Tx, device: Row, command_type: Any, **facts: Any) -> str:
+        command_id = queue(tx, device, command_type, **facts)
+        row = command_sql.by_id(tx, command_id)
+        assert row is not None
         for session in sessions:
             session.publish_now(Topics().command(device["id"], command_type), payload(row))
-        return row
+        return command_id
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(VirtualSession, "__init__", remembered))
@@ -223,7 +225,7 @@ def _no_receipt() -> Iterator[None]:
 def _wrong_generation() -> Iterator[None]:
     real = commands.queue
 
-    def queue(tx: Tx, device: Row, command_type: Any, *, fetched_by: Row | None, **facts: Any) -> Row:
+    def queue(tx: Tx, device: Row, command_type: Any, *, fetched_by: Row | None, **facts: Any) -> str:
         del fetched_by
         return real(tx, device, command_type, fetched_by=None, **facts)
 

@@ -23,7 +23,9 @@ from gateway.cli.projects import projects_group
 from gateway.cli.serve import serve
 from gateway.cli.signing_keys import signing_keys_group
 from gateway.cli.tls import tls_group
+from gateway.cli.top import top
 from gateway.cli.version import version
+from gateway.cli.watch import watch
 from gateway.errors import ConflictError, GatewayError
 from gateway.redaction import redact
 from gateway.settings import SettingsError
@@ -50,6 +52,7 @@ Examples:
   gateway serve                          run it, with its own broker, on this machine
   gateway keys create --name backend     make an API key
   gateway devices list                   see the devices
+  gateway top                            see the fleet, live
   gateway backup FILE                    copy the registry, also while it serves
   gateway config                         show what is set, and by what
   gateway doctor                         look for what is wrong, and say what to do
@@ -83,6 +86,8 @@ for command in (
     devices_group,
     commands_group,
     events_group,
+    top,
+    watch,
     backup,
     restore,
     config,

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Final
 
 import click
 
-from gateway.cli import following, output
+from gateway.cli import following
 from gateway.cli.api import Api, Json, Place, with_gateway
 from gateway.cli.devices import DEVICE, json_option
 from gateway.cli.following import newest
+from gateway.cli.glance import told
 from gateway.cli.options import SettingsCommand
-
-_SHOWN_APART: Final = ("device_id", "actor")
 
 
 @click.group(name="events", epilog="\b\nExample:\n  gateway events tail --follow")
@@ -48,17 +46,10 @@ async def _tail(api: Api, only: dict[str, str | None], limit: int, *, follow: bo
     for event in known[-limit:] if limit else []:
         _print(event, as_json=as_json)
     if follow:
-        async for event in following.follow(api, known[-1]["id"] if known else None, **only):
+        async for event in following.follow(api, known[-1]["id"] if known else None, only):
             _print(event, as_json=as_json)
 
 
 def _print(event: Json, *, as_json: bool) -> None:
-    click.echo(json.dumps(event) if as_json else _line(event))
+    click.echo(json.dumps(event) if as_json else told(event))
     sys.stdout.flush()  # through a pipe too each is there when it happens
-
-
-def _line(event: Json) -> str:
-    data = event["data"]
-    facts = [f"{name}={output.cell(value)}" for name, value in data.items() if name not in _SHOWN_APART]
-    words = (event["created_at"], event["type"], data.get("device_id", "-"), f"by {data.get('actor', '-')}", *facts)
-    return "  ".join(map(output.cell, words))

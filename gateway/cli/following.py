@@ -11,29 +11,43 @@ import httpx
 from gateway import ids
 from gateway.cli import output
 from gateway.cli.api import PAGE, Api, Json, at
+from gateway.errors import GatewayError, UnavailableError
 from gateway.mqtt.backoff import Backoff, Pauses
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 LOOK_SECONDS: Final = 0.25
 BEFORE_ALL: Final = f"{ids.EVENT}0"
 """Sorts before every event: whoever has seen none yet misses none."""
+_PASSING: Final = ("service_unavailable", "rate_limit_exceeded")
 _PAUSES: Final = Pauses(first_seconds=0.5, longest_seconds=10.0)
 
 
-async def follow(api: Api, last: str | None, **only: Any) -> AsyncIterator[Json]:
+def passes(error: GatewayError) -> bool:
+    """Whether the same may go well in a moment: nobody answers, the gateway is stopping, the key is too busy."""
+    return isinstance(error, UnavailableError) or error.code in _PASSING
+
+
+async def follow(
+    api: Api, last: str | None, only: Mapping[str, str | None], *, lost: Callable[[str], None] = output.note
+) -> AsyncIterator[Json]:
     """The events after ``last`` (``None``: there was none so far), the oldest first, without an end.
+
+    ``only`` narrows them as the API's own parameters do. ``lost`` is told when the stream is, and why; it is taken up
+    again by itself.
 
     Raises:
         GatewayError: the gateway refuses, for example because the API key was revoked.
     """
-    source = _streamed if api.remote else _looked_up
-    async for event in source(api, last or BEFORE_ALL, only):
+    source = _streamed(api, last or BEFORE_ALL, only, lost) if api.remote else _looked_up(api, last or BEFORE_ALL, only)
+    async for event in source:
         yield event
 
 
-async def _streamed(api: Api, last: str, only: dict[str, Any]) -> AsyncIterator[Json]:
+async def _streamed(
+    api: Api, last: str, only: Mapping[str, str | None], lost: Callable[[str], None]
+) -> AsyncIterator[Json]:
     """From the stream, which is taken up again where it was lost."""
     backoff, clock = Backoff(_PAUSES), asyncio.get_running_loop().time
     while True:
@@ -45,11 +59,15 @@ async def _streamed(api: Api, last: str, only: dict[str, Any]) -> AsyncIterator[
                     last = event["id"]
                     yield event
         except httpx.TransportError as error:
-            output.note(f"The stream was lost ({str(error) or type(error).__name__}); it is taken up again.")
+            lost(f"The stream was lost ({str(error) or type(error).__name__}); it is taken up again.")
+        except GatewayError as error:
+            if not passes(error):
+                raise
+            lost(error.message)
         await asyncio.sleep(backoff.pause(clock() - began))
 
 
-async def _looked_up(api: Api, last: str, only: dict[str, Any]) -> AsyncIterator[Json]:
+async def _looked_up(api: Api, last: str, only: Mapping[str, str | None]) -> AsyncIterator[Json]:
     while True:
         for event in await newest(api, None, last, **only):
             last = event["id"]

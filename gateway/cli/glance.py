@@ -1,0 +1,103 @@
+"""The fleet at a glance, for the terminal: what is asked for, and the words for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.cli import output
+from gateway.cli.api import Api, Json, at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FIGURES: Final[Mapping[str, str]] = {
+    "total_count": "devices",
+    "online_count": "online",
+    "offline_count": "offline",
+    "low_battery_count": "low battery",
+    "storage_full_count": "storage full",
+    "pending_reset_count": "pending resets",
+}
+"""What is counted, and what people call it."""
+ONLY: Final[Mapping[str, Mapping[str, str]]] = {
+    "all": {},
+    "online": {"connection": "online"},
+    "offline": {"connection": "offline"},
+    "low-battery": {"condition": "low_battery"},
+    "storage-full": {"condition": "storage_full"},
+    "resets": {"condition": "reset_pending"},
+}
+"""What the list may be narrowed to, as the API asks for it; in the order of the figures."""
+COLUMNS: Final = ("SERIAL", "NAME", "CONNECTION", "BATTERY", "STORAGE", "SIGNAL", "DOING", "HEARD", "BOUND TO", "ID")
+EVENTS: Final = 10
+_APART: Final = ("device_id", "actor")
+_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+@dataclass(frozen=True)
+class Glance:
+    """The fleet as it is now, with some of its devices."""
+
+    stats: Json
+    devices: list[Json]
+    more: bool
+    """Whether there are devices after these."""
+
+
+async def look(api: Api, only: str, *, offset: int, limit: int) -> Glance:
+    """How the fleet is now, with ``limit`` of the devices that fit ``only``, the newest first."""
+    stats = await api.get(at("devices", "stats"))
+    page = await api.get(at("devices"), **ONLY[only], limit=limit, offset=offset)
+    return Glance(stats, page["data"], page["has_more"])
+
+
+async def project_name(api: Api) -> str:
+    """Whose fleet it is."""
+    return str((await api.get(at("key")))["project_name"])
+
+
+def cells(device: Json, now: datetime | None = None) -> list[Any]:
+    """A device as a row of ``COLUMNS``."""
+    return [
+        device["serial_number"],
+        device["name"],
+        device["connection"],
+        percent(device["battery_percent"]),
+        percent(used_percent(device)),
+        None if device["signal_strength_dbm"] is None else f"{round(device['signal_strength_dbm'])} dBm",
+        device["recording_state"],
+        ago(device["last_heartbeat_at"], now),
+        device["end_user_id"],
+        device["id"],
+    ]
+
+
+def used_percent(device: Json) -> float | None:
+    """How much of its storage is used; ``None`` when it did not say."""
+    part, whole = device["storage_used_mb"], device["storage_total_mb"]
+    return 100 * part / whole if part is not None and whole else None
+
+
+def percent(value: float | None) -> str | None:
+    """As people read it."""
+    return None if value is None else f"{round(value)} %"
+
+
+def ago(moment: str | None, now: datetime | None = None) -> str:
+    """How long since that instant, in the largest unit that fits."""
+    if moment is None:
+        return "never"
+    seconds = max(0.0, ((now or datetime.now(UTC)) - datetime.fromisoformat(moment)).total_seconds())
+    length, unit = next((each for each in _UNITS if seconds >= each[0]), _UNITS[-1])
+    return f"{int(seconds // length)} {unit} ago"
+
+
+def told(event: Json, *, of: str | None = None) -> str:
+    """An event in a line; nothing in it can move the cursor. Among those ``of`` one device it is not named again."""
+    data = event["data"]
+    actor, device = data.get("actor", "-"), data.get("device_id", "-")
+    facts = [f"{name}={output.cell(value)}" for name, value in data.items() if name not in _APART]
+    who = (device, f"by {actor}") if of is None else (f"by {'itself' if actor == of else actor}",)
+    return "  ".join(map(output.cell, (event["created_at"], event["type"], *who, *facts)))

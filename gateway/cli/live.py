@@ -1,0 +1,112 @@
+"""``gateway top`` as a view that goes on: by the event stream, by looking now and then, and by keys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+
+from gateway.cli import following, panels, terminal
+from gateway.cli.api import PAGE, Api, Json
+from gateway.cli.glance import EVENTS, ONLY, Glance, look, project_name
+from gateway.errors import GatewayError
+
+_BY_KEY: Final = dict(zip("anobsr", ONLY, strict=True))
+_LOOK_SECONDS: Final = 10.0
+"""Heartbeats make no events, so it is looked again also when nothing happened."""
+_LEAST_SECONDS: Final = 2.0
+_DRAW_SECONDS: Final = 0.5
+_PAUSE_SECONDS: Final = 5.0
+
+
+@dataclass
+class LiveView:
+    """The view that goes on: what is shown, what is known, and when to look again."""
+
+    api: Api
+    only: str
+    offset: int = 0
+    trouble: str | None = None
+    over: bool = False
+    due: float = 0.0
+    """When it is looked again, by the loop's clock."""
+    looked: float = float("-inf")
+    events: deque[Json] = field(default_factory=lambda: deque(maxlen=EVENTS))
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    console: Console = field(default_factory=lambda: Console(highlight=False))
+
+    async def run(self) -> None:
+        """Until somebody presses q.
+
+        Raises:
+            GatewayError: the API refuses, for example because the key was revoked.
+        """
+        self.project = await project_name(self.api)
+        self.events.extend(await following.newest(self.api, EVENTS, None))
+        self.fleet = await self._look()
+        with terminal.keys(self._pressed), Live(console=self.console, screen=True, auto_refresh=False) as live:
+            async with asyncio.TaskGroup() as group:
+                follower = group.create_task(self._follow(), name="events")
+                while not self.over:
+                    await self._look_if_due()
+                    live.update(panels.drawn(self._shown(), self.console.size), refresh=True)
+                    await self._wait()
+                follower.cancel()
+
+    def _shown(self) -> panels.Shown:
+        return panels.Shown(self.project, self.fleet, self.events, self.only, self.offset, self.trouble)
+
+    def _pressed(self, key: str) -> None:
+        rows = self._rows()
+        if key in _BY_KEY:
+            self.only, self.offset = _BY_KEY[key], 0
+        elif key == " " and self.fleet.more:
+            self.offset += rows
+        elif key == "p":
+            self.offset = max(0, self.offset - rows)
+        self.over = self.over or key == "q"
+        self.looked = float("-inf")
+        self._wake()
+
+    def _rows(self) -> int:
+        return min(PAGE, panels.rows_for(self.console.size.height)[0])
+
+    def _wake(self, trouble: str | None = None) -> None:
+        self.trouble = trouble or self.trouble
+        self.due = 0.0
+        self.woken.set()
+
+    async def _follow(self) -> None:
+        async for event in following.follow(
+            self.api, self.events[-1]["id"] if self.events else None, {}, lost=self._wake
+        ):
+            self.events.append(event)
+            self._wake()
+
+    async def _look(self) -> Glance:
+        return await look(self.api, self.only, offset=self.offset, limit=self._rows())
+
+    async def _look_if_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < max(self.due, self.looked + _LEAST_SECONDS):
+            return
+        self.due, self.looked = now + _LOOK_SECONDS, now
+        try:
+            self.fleet = await self._look()
+            self.trouble = None
+        except GatewayError as error:
+            if not following.passes(error):
+                raise
+            self.trouble, self.due = error.message, now + _PAUSE_SECONDS
+
+    async def _wait(self) -> None:
+        """Until something happened, or it is time to say anew how long ago things were."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAW_SECONDS):
+                await self.woken.wait()
+        self.woken.clear()

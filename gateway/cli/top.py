@@ -1,0 +1,71 @@
+"""``gateway top``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from gateway.cli import following, output, terminal
+from gateway.cli.api import Api, Json, with_gateway
+from gateway.cli.devices import json_option
+from gateway.cli.glance import COLUMNS, EVENTS, FIGURES, ONLY, cells, look, project_name, told
+from gateway.cli.options import SettingsCommand
+
+if TYPE_CHECKING:
+    from gateway.cli.api import Place
+
+EPILOG: Final = """\b
+Examples:
+  gateway top
+  gateway top --only low-battery
+  gateway top --json | jq .stats
+
+\b
+Keys of the live view:
+  a all   n online   o offline   b low battery   s storage full   r pending resets
+  space next page   p previous page   q quit
+"""
+_LISTED: Final = 20
+
+
+@click.command(cls=SettingsCommand, name="top", epilog=EPILOG)
+@click.option("--only", type=click.Choice(list(ONLY)), default="all", show_default=True, help="List only those.")
+@click.option("--once", is_flag=True, help="Print it once as plain text, and end.")
+@json_option
+@with_gateway
+def top(place: Place, *, only: str, once: bool, as_json: bool) -> None:
+    """See the fleet at a glance, live.
+
+    How many devices are online, offline, low, full or waiting for a reset, the newest of them, and what happens.
+    Without a terminal it is printed once, as plain text; with --json as one JSON document.
+    """
+    if as_json or once or not terminal.at_terminal():
+        whole = place.run(lambda api: _whole(api, only))
+        output.as_json(whole) if as_json else _print(whole)
+    else:
+        from gateway.cli.live import LiveView  # noqa: PLC0415 - what draws, which nothing else needs
+
+        place.run(lambda api: LiveView(api, only).run())
+
+
+async def _whole(api: Api, only: str) -> Json:
+    fleet = await look(api, only, offset=0, limit=_LISTED)
+    return {
+        "project_name": await project_name(api),
+        "stats": fleet.stats,
+        "devices": fleet.devices,
+        "has_more": fleet.more,
+        "events": await following.newest(api, EVENTS, None),
+    }
+
+
+def _print(whole: Json) -> None:
+    figures = ", ".join(f"{whole['stats'][name]} {label}" for name, label in FIGURES.items())
+    click.echo(f"{output.cell(whole['project_name'])}: {figures}\n")
+    output.table(COLUMNS, map(cells, whole["devices"]))
+    click.echo()
+    for event in whole["events"]:
+        click.echo(told(event))
+    if whole["has_more"]:
+        output.note(f"There are more than {_LISTED}: 'gateway devices list --limit 0' lists all.")

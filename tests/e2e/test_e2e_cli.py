@@ -176,7 +176,10 @@ async def test_where_the_gateway_is(tmp_path: Path) -> None:
     """The file says it while the gateway runs; after a stop it is gone."""
     async with a_site(tmp_path, "embedded") as site:
         file = site.gateway.data / "gateway.url"
-        assert file.read_text().splitlines() == [site.gateway.url, f"mqtt://{site.gateway.host}:{site.gateway.port}"]
+        assert file.read_text().splitlines()[:2] == [
+            site.gateway.url,
+            f"mqtt://{site.gateway.host}:{site.gateway.port}",
+        ]
         assert await site.gateway.stop() == 0
         assert not file.exists()
 

@@ -11,6 +11,7 @@ async def test_a_reset_is_watched_from_asked_for_to_executed(tmp_path: Path) -> 
     async with a_site(tmp_path / "site", "mosquitto") as site:
         device = site.device("WATCHED-1")
         device_id = (await device.provision(end_user_id="eu_1")).device_id
+        assert f"  page  {site.gateway.url}/" in site.gateway.out
         async with signed_in(site.gateway.url, site.key, tmp_path / "profile") as visitor:
             await visitor.lists("WATCHED-1")
             async with alive(device):

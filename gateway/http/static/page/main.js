@@ -44,7 +44,7 @@ async function follow(current) {
   const newest = await current.api.get("events", { limit: 1 }).catch(() => ({ data: [] }));
   if (session !== current) return;
   current.stream = new Stream(current.api, newest.data[0]?.id, {
-    onEvent: (event) => current.view?.happened(event),
+    onEvent: (event) => document.hidden || current.view?.happened(event), // when it is seen again, all is looked at
     onState: (state) => {
       liveness.show(state);
       if (state.name === "live") current.view?.look(true);
@@ -97,7 +97,7 @@ function place(view, scroll) {
 
 byId("signOut").addEventListener("click", () => signOut());
 addEventListener("hashchange", show);
-document.addEventListener("visibilitychange", () => document.hidden || session?.view?.look());
+document.addEventListener("visibilitychange", () => document.hidden || session?.view?.look(true));
 setUpTheme(byId("theme"));
 keepTime();
 start();

@@ -23,7 +23,7 @@ let session = null;
 function start(said = null) {
   const kept = key.get();
   if (kept == null) return signIn(main, said, signedIn);
-  new Api(kept, { onEnd: () => {} }).get("key").then((facts) => signedIn(kept, facts), (error) => {
+  new Api(kept, { onWait: (seconds) => liveness.slow(seconds) }).get("key").then((facts) => signedIn(kept, facts), (error) => {
     if (error instanceof ApiError && error.status === 401) key.forget();
     signIn(main, error.status === 401 ? GONE : error.message, signedIn);
   });

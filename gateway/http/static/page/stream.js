@@ -5,6 +5,15 @@ const LONGEST_MS = 30_000;
 const SETTLED_MS = 10_000;
 const SILENCE_MS = 45_000; // the gateway says something every 15 s
 
+/** A fault of who listens is told as such, and is no end of the stream. */
+function safely(call) {
+  try {
+    call();
+  } catch (error) {
+    reportError(error);
+  }
+}
+
 export class Stream {
   #api;
   #last;
@@ -55,12 +64,12 @@ export class Stream {
   /** One connection, to its end: why it ended, or null when there will be no other. */
   async #connection() {
     this.#cut = new AbortController();
-    this.onState({ name: "connecting" });
+    safely(() => this.onState({ name: "connecting" }));
     try {
       const headers = this.#last ? { "Last-Event-ID": this.#last } : {};
       const answer = await this.#api.open("events/stream", { headers, signal: this.#cut.signal });
       if (!answer.ok) return await this.#refused(answer);
-      this.onState({ name: "live" });
+      safely(() => this.onState({ name: "live" }));
       await this.#read(answer.body.getReader());
       return "";
     } catch {
@@ -92,14 +101,14 @@ export class Stream {
     if (line == null) return; // a comment: it is still there
     const event = JSON.parse(line.slice("data: ".length));
     this.#last = event.id;
-    this.onEvent(event);
+    safely(() => this.onEvent(event));
   }
 
   /** Back off, each time twice as long, and by chance: a fleet of pages must not come back all at once. */
   async #wait(message) {
     const milliseconds = this.#pause * (0.5 + Math.random() / 2);
     this.#pause = Math.min(LONGEST_MS, Math.max(this.#pause, FIRST_MS) * 2);
-    this.onState({ name: "lost", until: Date.now() + milliseconds, message });
+    safely(() => this.onState({ name: "lost", until: Date.now() + milliseconds, message }));
     await new Promise((done) => {
       const timer = setTimeout(done, milliseconds);
       this.#hurry = () => (clearTimeout(timer), done());

@@ -29,7 +29,8 @@ Give a broker's URL in one of those: other users of the machine can read the opt
 def serve(loaded: Loaded) -> int:
     """Run the gateway.
 
-    Registry, HTTP API and MQTT in one process, with a broker of its own unless --broker names another.
+    Registry, HTTP API with a page at /, and MQTT in one process, with a broker of its own unless --broker names
+    another.
     It stops on Ctrl-C or SIGTERM.
     """
     from gateway.app import serve as run  # noqa: PLC0415 - the whole gateway, which no other command needs

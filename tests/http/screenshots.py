@@ -15,6 +15,8 @@ from http_support import Api, Json, serving
 from page_fleet import fill, live_through, vitals
 from support.page import DESKTOP, PHONE, Visitor, signed_in
 
+from gateway import log
+
 MANY = 10_000
 SHOTS: dict[str, "Shot"] = {}
 
@@ -120,6 +122,7 @@ async def _with_history(api: Api) -> Json:
 
 async def main() -> None:
     """Take what is asked for."""
+    log.configure("warning")
     folder, *names = sys.argv[1:]
     for name in names or SHOTS:
         await take(name, Path(folder))

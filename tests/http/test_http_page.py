@@ -8,6 +8,7 @@ from http_support import Api, Json, body, serving
 from support.chromium import Page
 from support.page import signed_in, visiting
 
+from gateway.http.streams import Limits, Streams
 from gateway.store import keys
 
 SCRIPT = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
@@ -180,6 +181,22 @@ async def test_a_gateway_that_asks_to_slow_down_is_obeyed(tmp_path: Path) -> Non
             await visitor.tab.run("location.hash = '#/?search=again'")
             await visitor.tab.until("document.querySelector('.fleet.loading')")
             assert len(visitor.tab.requests) == asked
+
+
+async def test_without_a_stream_it_says_why_and_shows_what_it_can(tmp_path: Path) -> None:
+    """A key that has as many streams open as it may: the gateway's own words, and the list all the same."""
+    limits = Limits(per_key=0)
+    async with (
+        serving(tmp_path / "data", streams=Streams(limits)) as api,
+        visiting(api.url, tmp_path / "at") as visitor,
+    ):
+        await api.registered("BP-1")
+        await visitor.tab.goto(f"{api.url}/")
+        await visitor.tab.until("document.activeElement.id === 'key'")
+        await visitor.tab.type(api.key)
+        await visitor.tab.press("Enter")
+        await visitor.sees("event streams open", "#lost")
+        await visitor.lists("BP-1")
 
 
 # --- a device ---------------------------------------------------------------------------------------------------------

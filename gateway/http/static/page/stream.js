@@ -18,6 +18,7 @@ export class Stream {
   #api;
   #last;
   #pause = FIRST_MS;
+  #least = 0;
   #stopped = false;
   #hurry = () => {};
   #cut = new AbortController();
@@ -79,7 +80,7 @@ export class Stream {
 
   async #refused(answer) {
     const error = await this.#api.refusal(answer);
-    this.#pause = Math.max(this.#pause, (error.retryAfter ?? 0) * 1_000);
+    this.#least = (error.retryAfter ?? 0) * 1_000;
     return error.status === 401 ? null : error.message;
   }
 
@@ -106,8 +107,9 @@ export class Stream {
 
   /** Back off, each time twice as long, and by chance: a fleet of pages must not come back all at once. */
   async #wait(message) {
-    const milliseconds = this.#pause * (0.5 + Math.random() / 2);
-    this.#pause = Math.min(LONGEST_MS, Math.max(this.#pause, FIRST_MS) * 2);
+    const milliseconds = this.#least + this.#pause * (0.5 + Math.random() / 2);
+    this.#pause = Math.min(LONGEST_MS, this.#pause * 2);
+    this.#least = 0;
     safely(() => this.onState({ name: "lost", until: Date.now() + milliseconds, message }));
     await new Promise((done) => {
       const timer = setTimeout(done, milliseconds);

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -24,6 +24,10 @@ from gateway.store import Store, Tx
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
+PART: Final = 125
+"""Messages for which an urgent write, such as a reset, waits at most: a millisecond or two."""
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 10.0
 
@@ -50,28 +54,44 @@ class Ingest:
         Raises:
             LinkError: it is gone; what was not acknowledged comes again.
         """
-        while True:
-            deliveries = await session.batch()
-            began = time.perf_counter()
-            answers = await self._commit([self._parse(delivery) for delivery in deliveries])
-            session.acknowledge(deliveries)
+        before: asyncio.Task[None] | None = None
+        try:
+            while True:
+                deliveries = await session.batch()
+                parsed = [self._parse(delivery) for delivery in deliveries]  # while the batch before is committed
+                if before is not None:
+                    await before
+                before = asyncio.create_task(self._take(session, deliveries, parsed), name="ingest batch")
+        finally:
+            if before is not None:
+                before.cancel()
+                await asyncio.gather(before, return_exceptions=True)
+
+    async def _take(self, session: Session, deliveries: Sequence[Delivery], parsed: Sequence[Parsed | None]) -> None:
+        """Commit all of a batch, and acknowledge what a commit holds before the next begins."""
+        began, begin = time.perf_counter(), 0
+        while begin < len(parsed):
+            count, answers = await self._commit(parsed[begin:])
+            session.acknowledge(deliveries[begin : begin + count])
             self._on_acknowledged(time.perf_counter() - began)
             await self._answer(session, answers)
+            begin += count
 
     def _parse(self, delivery: Delivery) -> Parsed | None:
         parsed = inbound.parse(self._topics, delivery.message)
         from_device = isinstance(parsed.topic, topics.Heartbeat | topics.Status | topics.Ack)
         return None if not from_device and self._heard(delivery.message) else parsed
 
-    async def _commit(self, batch: Sequence[Parsed | None]) -> list[Answer]:
+    async def _commit(self, batch: Sequence[Parsed | None]) -> tuple[int, list[Answer]]:
+        """How many of the first are committed now, and the answers to them."""
         messages = [parsed for parsed in batch if parsed is not None]
         if not messages:
-            return []
+            return len(batch), []
         try:
-            return await self._until_stored(lambda tx: inbound.apply_all(tx, messages))
+            return await self._until_stored(lambda tx: _apply(tx, batch))
         except Exception:  # one message that nobody foresaw must not hold up the others
             log.exception("ingest.batch_failed", messages=len(messages))
-            return [answer for parsed in messages for answer in await self._commit_alone(parsed)]
+            return len(batch), [answer for parsed in messages for answer in await self._commit_alone(parsed)]
 
     async def _commit_alone(self, parsed: Parsed) -> list[Answer]:
         try:
@@ -92,7 +112,7 @@ class Ingest:
             log.exception("ingest.message_not_kept", topic=parsed.message.topic)
             return []
 
-    async def _until_stored(self, write: Callable[[Tx], list[Answer]]) -> list[Answer]:
+    async def _until_stored(self, write: Callable[[Tx], T]) -> T:
         pause = FIRST_RETRY_SECONDS
         while True:
             try:
@@ -108,6 +128,16 @@ class Ingest:
                 refusal = answer.refusal
                 log.info("message.refused", device_id=answer.device_id, code=refusal.code, field=refusal.field)
                 await session.publish(self._topics.errors(answer.device_id), inbound.error_payload(refusal), qos=0)
+
+
+def _apply(tx: Tx, batch: Sequence[Parsed | None]) -> tuple[int, list[Answer]]:
+    """Part after part, until nothing is left or an urgent write waits: the rest is for another transaction then."""
+    count, answers = 0, list[Answer]()
+    while count < len(batch) and not (count and tx.hurried()):
+        part = batch[count : count + PART]
+        answers += inbound.apply_all(tx, [parsed for parsed in part if parsed is not None])
+        count += len(part)
+    return count, answers
 
 
 class Throttle:

@@ -100,6 +100,8 @@ class Tx(View):
         self.news = False
         """Whether events were written, or who gets them was changed."""
         self.measures: list[Measure] = []
+        self.hurried: Callable[[], bool] = lambda: False
+        """Whether an urgent write waits, so that a long one that may be cut in two should come to its end."""
 
     def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Execute one statement."""

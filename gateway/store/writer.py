@@ -133,6 +133,7 @@ class Writer:
             rollback(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
             tx = Tx(self._connection, self._context)
+            tx.hurried = lambda: bool(self._urgent)
             self._do(jobs, tx)
             self._connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - whatever it is, the callers hear of it and the thread lives on

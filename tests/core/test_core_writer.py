@@ -171,3 +171,22 @@ async def test_a_bell_that_breaks_holds_no_result_back(tmp_path: Path) -> None:
     async with writing(tmp_path, committed=bell) as bench, asyncio.timeout(20):
         await bench.writer.write(_marked_device)
     assert isinstance(broken[0]["exception"], LookupError)
+
+
+async def test_a_long_write_hears_that_an_urgent_one_waits(tmp_path: Path) -> None:
+    """It can come to an end in the middle, so that nobody waits for all of it."""
+    heard: list[bool] = []
+    async with writing(tmp_path) as bench:
+        gate = Gate()
+
+        def long(tx: Tx) -> None:
+            heard.append(tx.hurried())
+            gate(tx)
+            heard.append(tx.hurried())
+
+        batch = await queued(bench.writer, [long], urgent=False)
+        await gate.reached()
+        urgent = await queued(bench.writer, [project("urgent")])
+        gate.open()
+        await asyncio.gather(*batch, *urgent)
+    assert heard == [False, True]

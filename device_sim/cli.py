@@ -19,6 +19,8 @@ from device_sim.errors import SimulatorError
 from device_sim.flash import DirectoryFlash, Flash, MemoryFlash
 from device_sim.fleet import DEFAULT_MIX, Fleet
 from device_sim.live import Plan, live
+from device_sim.load import Order
+from device_sim.loaded import loaded
 from device_sim.options import MqttVersion, Options, RadioKind, Transport
 from device_sim.remedies import remedy
 from device_sim.runtime import SimulatedDevice
@@ -132,6 +134,69 @@ def fleet(**given: Any) -> None:
     mix = parse_mix(given["radio_mix"])
     _require_key(given, paired=False)
     _run_until_signal(_run_fleet(given, mix))
+
+
+@main.command()
+@click.option(
+    "--url",
+    envvar="GATEWAY_URL",
+    show_envvar=True,
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    help="Where the gateway listens.",
+)
+@click.option(
+    "--key",
+    envvar="GATEWAY_API_KEY",
+    show_envvar=True,
+    metavar="sk_…",
+    help="API key with devices:write; not needed once --credentials holds the devices.",
+)
+@click.option(
+    "--ca-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Authorities (PEM) to trust for TLS, over HTTP and MQTT.",
+)
+@click.option(
+    "--devices",
+    type=click.IntRange(1, 20_000),
+    default=1_000,
+    show_default=True,
+    metavar="N",
+    help="How many devices, each with a connection of its own.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0),
+    default=1_000.0,
+    show_default=True,
+    metavar="R",
+    help="Heartbeats a second, of all together; 0: as many as the broker takes.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="For how long."
+)
+@click.option(
+    "--credentials",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where to keep the devices and their tokens; those that are there are used as they are.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")  # fmt: skip
+def load(**given: Any) -> None:
+    """Send heartbeats of 250 bytes at QoS 1 at a rate, and say what the broker took.
+
+    The devices have no life beside that: they are made to cost next to nothing. Registers devices LOAD-000000 and so
+    on and binds them (anew, if they are bound), unless --credentials knows them already.
+
+    \b
+    Examples:
+      device-sim load --devices 1000 --rate 5000
+      device-sim load --devices 1000 --rate 0 --seconds 30 --credentials load.json
+    """  # noqa: D301  # the same
+    known = given["credentials"] is not None and given["credentials"].exists()
+    _require_key(given, paired=known)
+    _run_until_signal(_run_load(given))
 
 
 def parse_mix(text: str) -> dict[RadioKind, float]:
@@ -259,3 +324,16 @@ def _sum_up(devices: Fleet, view: FleetView, *, as_json: bool) -> None:
         click.echo(json.dumps({"at": now, "seed": devices.seed, "radios": rows, "failures": failures}))
     else:
         view.print_summary()
+
+
+async def _run_load(given: dict[str, Any]) -> None:
+    made = await loaded(
+        GatewayApi(given["url"], given["key"] or "", tls=tls_context(given["ca_file"])),
+        Order(given["rate"], given["seconds"]),
+        devices=given["devices"],
+        file=given["credentials"],
+        tls=tls_context(given["ca_file"]),
+    )
+    click.echo(json.dumps(made.facts()) if given["as_json"] else str(made))
+    if made.acknowledged < made.sent:
+        raise Failure(f"the broker did not answer {made.sent - made.acknowledged} heartbeats")

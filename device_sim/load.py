@@ -1,0 +1,271 @@
+"""A load of heartbeats that costs next to nothing to make, or it would measure itself.
+
+Every device has its own connection, token and topic, as the broker's access rules want it, but no life: no flash, no
+commands, no clock of its own. The n-th heartbeat is the same for all but for its topic, so it is encoded once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import ssl
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+
+from device_sim.errors import UnreachableError
+
+PAYLOAD_BYTES: Final = 250
+MOST_UNANSWERED: Final = 200
+"""Heartbeats of one device that the broker may owe an answer to: no more is sent into a broker that is behind."""
+_CONNECTING_AT_ONCE: Final = 50  # the listen backlog of a broker is 100
+_TICK_SECONDS: Final = 0.005
+_WRITES_PER_SECOND: Final = 5
+_LAST_PACKET_ID: Final = 0xFFFF
+_ANSWER_SECONDS: Final = 30.0
+_ACK_BYTES: Final = 4
+_ACCEPTED: Final = b"\x20\x02\x00\x00"
+_DISCONNECT: Final = b"\xe0\x00"
+_USERNAME_PASSWORD_CLEAN: Final = 0b1100_0010
+_BEGAN: Final = datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where the broker listens, whom to trust there, and what stands before ``devices/`` in its topics."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Order:
+    """How much: ``rate`` heartbeats a second (0: as many as the broker takes), for so many seconds."""
+
+    rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of it. ``cpu_seconds`` is what this program itself cost while it sent."""
+
+    devices: int
+    sent: int
+    acknowledged: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def per_second(self) -> float:
+        """Heartbeats that the broker took, a second."""
+        return self.acknowledged / self.seconds if self.seconds else 0.0
+
+    @property
+    def per_cpu_second(self) -> float:
+        """Heartbeats that one core would make if it did nothing else."""
+        return self.sent / self.cpu_seconds if self.cpu_seconds else math.inf
+
+    def facts(self) -> dict[str, float]:
+        """For a machine."""
+        return {**asdict(self), "per_second": self.per_second, "per_cpu_second": self.per_cpu_second}
+
+    def __str__(self) -> str:
+        """For people."""
+        return (
+            f"{self.acknowledged:,} of {self.sent:,} heartbeats taken in {self.seconds:.1f} s: {self.per_second:,.0f} "
+            f"a second from {self.devices:,} devices. One core could make {self.per_cpu_second:,.0f} a second."
+        )
+
+
+class LoadClient(asyncio.Protocol):
+    """One device: connects, sends what it is told to, counts the answers."""
+
+    def __init__(self, name: str, token: str, prefix: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.connected: asyncio.Future[None] = loop.create_future()
+        self.sent = 0
+        self._greeting = _connect(name, token)
+        self._head = _head(f"{prefix}devices/{name}/heartbeat".encode())
+        self._received = -_ACK_BYTES
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def acknowledged(self) -> int:
+        """How many the broker has answered."""
+        return max(0, self._received // _ACK_BYTES)
+
+    @property
+    def unanswered(self) -> int:
+        """How many it has not."""
+        return self.sent - self.acknowledged
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say who it is."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._greeting)
+
+    def data_received(self, data: bytes) -> None:
+        """Nothing but one CONNACK and PUBACKs comes, all of one length."""
+        if self._received < 0 and not self.connected.done():
+            if data.startswith(_ACCEPTED):
+                self.connected.set_result(None)
+            else:
+                self.connected.set_exception(UnreachableError("the broker refused a device: is its token still good?"))
+        self._received += len(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever waits for the greeting hears of it; what was sent and not answered stays unanswered."""
+        self._transport = None
+        if not self.connected.done():
+            self.connected.set_exception(UnreachableError(f"the broker closed a connection: {exc or 'without a word'}"))
+
+    @property
+    def gone(self) -> bool:
+        """Whether its connection has ended."""
+        return self._transport is None
+
+    def send(self, count: int) -> None:
+        """Hand so many heartbeats to the kernel in one go."""
+        if self._transport is not None:
+            head, first = self._head, self.sent
+            self._transport.write(b"".join([head + _tail(number) for number in range(first, first + count)]))
+            self.sent += count
+
+    def leave(self) -> None:
+        """Say good-bye."""
+        if self._transport is not None:
+            self._transport.write(_DISCONNECT)
+            self._transport.close()
+
+
+async def run(broker: Broker, devices: Sequence[tuple[str, str]], order: Order) -> Made:
+    """Connect these devices (id, token), send, and wait until the broker has answered everything it will.
+
+    Raises:
+        UnreachableError: the broker is not there, refused a device, or closed the connection of one.
+    """
+    gate = asyncio.Semaphore(_CONNECTING_AT_ONCE)
+    clients = await asyncio.gather(*(_open(broker, gate, *who) for who in devices))
+    try:
+        began, cpu = time.perf_counter(), time.process_time()
+        await _send(clients, order)
+        cpu = time.process_time() - cpu
+        await _answered(clients)
+        seconds = time.perf_counter() - began
+    finally:
+        for client in clients:
+            client.leave()
+    sent, acknowledged = (sum(each) for each in zip(*((one.sent, one.acknowledged) for one in clients), strict=True))
+    return Made(len(clients), sent, acknowledged, seconds, cpu)
+
+
+async def _open(broker: Broker, gate: asyncio.Semaphore, name: str, token: str) -> LoadClient:
+    async with gate:
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                _, client = await asyncio.get_running_loop().create_connection(
+                    lambda: LoadClient(name, token, broker.prefix), broker.host, broker.port, ssl=broker.tls
+                )
+                await client.connected
+        except OSError as error:
+            raise UnreachableError(f"no broker answers at {broker.host}:{broker.port}: {error}") from error
+    return client
+
+
+async def _send(clients: Sequence[LoadClient], order: Order) -> None:
+    loop = asyncio.get_running_loop()
+    began, turn, sent = loop.time(), 0, 0
+    burst = _burst(order.rate, len(clients))
+    while (passed := loop.time() - began) < order.seconds:
+        due = math.inf if not order.rate else int(passed * order.rate) - sent
+        for _ in clients:
+            if due < 1:
+                break
+            client, turn = clients[turn], (turn + 1) % len(clients)
+            count = int(min(burst, due, MOST_UNANSWERED - client.unanswered))
+            if count > 0:
+                client.send(count)
+                sent, due = sent + count, due - count
+        if clients[turn].gone:
+            raise UnreachableError("the broker closed the connection of a device in the middle of the load")
+        await asyncio.sleep(_TICK_SECONDS if order.rate else 0)
+
+
+def _burst(rate: float, devices: int) -> int:
+    """Heartbeats in one write: so many that no device writes often, since that is what costs."""
+    return min(MOST_UNANSWERED, math.ceil(rate / devices / _WRITES_PER_SECOND)) if rate else MOST_UNANSWERED // 2
+
+
+async def _answered(clients: Sequence[LoadClient]) -> None:
+    """Wait for the broker's last answers, or until none has come for a while."""
+    loop = asyncio.get_running_loop()
+    seen, since = -1, loop.time()
+    while any(client.unanswered and not client.gone for client in clients):
+        count = sum(client.acknowledged for client in clients)
+        if count != seen:
+            seen, since = count, loop.time()
+        elif loop.time() - since > _ANSWER_SECONDS:
+            return
+        await asyncio.sleep(_TICK_SECONDS)
+
+
+@lru_cache(maxsize=8_192)
+def _tail(number: int) -> bytes:
+    """What follows the topic: the packet id and the payload, the same for all devices."""
+    return struct.pack("!H", number % _LAST_PACKET_ID + 1) + heartbeat(number)
+
+
+def heartbeat(number: int) -> bytes:
+    """A heartbeat with every field of health, PAYLOAD_BYTES long, and a ``sent_at`` of its own for each number."""
+    facts: dict[str, object] = {
+        "battery_percent": 30 + number % 70,
+        "storage_used_mb": 512 + number % 4_096,
+        "storage_total_mb": 8_192,
+        "signal_strength_dbm": -61,
+        "firmware_version": "",
+        "device_state": "idle",
+        "pending_recordings": number % 7,
+        "flags": 8,
+        "connection_type": ["wifi"],
+        "sent_at": (_BEGAN + timedelta(milliseconds=number)).isoformat(timespec="milliseconds"),
+    }
+    facts["firmware_version"] = "1.4.2+load".ljust(PAYLOAD_BYTES - len(_compact(facts)), "0")
+    return _compact(facts)
+
+
+def _compact(facts: dict[str, object]) -> bytes:
+    return json.dumps(facts, separators=(",", ":")).encode()
+
+
+def _head(topic: bytes) -> bytes:
+    """PUBLISH at QoS 1 up to the packet id [MQTT 3.1.1, 3.3]."""
+    return b"\x32" + _length(2 + len(topic) + 2 + PAYLOAD_BYTES) + _text(topic)
+
+
+def _connect(name: str, token: str) -> bytes:
+    """CONNECT with a clean session and no keepalive; the device's id is user name and client id [MQTT 3.1.1, 3.1]."""
+    head = _text(b"MQTT") + struct.pack("!BBH", 4, _USERNAME_PASSWORD_CLEAN, 0)
+    body = head + _text(name.encode()) * 2 + _text(token.encode())
+    return b"\x10" + _length(len(body)) + body
+
+
+def _length(length: int) -> bytes:
+    encoded = bytearray()
+    while True:
+        length, digit = divmod(length, 128)
+        encoded.append(digit | (0x80 if length else 0))
+        if not length:
+            return bytes(encoded)
+
+
+def _text(raw: bytes) -> bytes:
+    return struct.pack("!H", len(raw)) + raw

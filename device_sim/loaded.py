@@ -1,0 +1,91 @@
+"""The devices of a load: registered and bound at a gateway, and kept in a file for the next time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+from pathlib import Path
+from typing import Final
+
+from device_sim.app import GatewayApi
+from device_sim.binding import Binding, Endpoint
+from device_sim.errors import ApiError, SimulatorError
+from device_sim.load import Broker, Made, Order, run
+
+_AT_ONCE: Final = 8
+_PAUSE_SECONDS: Final = 2.0
+_TOO_MANY: Final = 429
+
+
+class CredentialsError(SimulatorError):
+    """The file with the devices of a load cannot be used."""
+
+
+async def loaded(api: GatewayApi, order: Order, *, devices: int, file: Path | None, tls: ssl.SSLContext) -> Made:
+    """Have so many devices make this load; with ``file`` those in it, or else they are written there.
+
+    Raises:
+        SimulatorError: the gateway or the broker is not there, or the file cannot be used.
+    """
+    endpoint, known = await _devices(api, devices, file)
+    broker = Broker(endpoint.host, endpoint.port, tls if endpoint.tls else None, endpoint.topic_prefix)
+    return await run(broker, known, order)
+
+
+async def _devices(api: GatewayApi, count: int, file: Path | None) -> tuple[Endpoint, list[tuple[str, str]]]:
+    if file is not None and await asyncio.to_thread(file.exists):
+        endpoint, known = recall(file)
+        if len(known) < count:
+            raise CredentialsError(
+                f"{file} holds {len(known)} devices. Ask for no more, or remove it: all are bound anew."
+            )
+        return endpoint, known[:count]
+    async with api:
+        endpoint, known = await provision(api, count, "eu_load")
+    if file is not None:
+        remember(file, endpoint, known)
+    return endpoint, known
+
+
+async def provision(api: GatewayApi, count: int, end_user: str) -> tuple[Endpoint, list[tuple[str, str]]]:
+    """Devices ``LOAD-000000`` and so on, bound anew: where the broker is, and id and token of each."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+    bindings = await asyncio.gather(*(_bound(api, gate, f"LOAD-{number:06}", end_user) for number in range(count)))
+    return bindings[0].mqtt, [(each.device_id, each.device_token) for each in bindings]
+
+
+async def _bound(api: GatewayApi, gate: asyncio.Semaphore, serial: str, end_user: str) -> Binding:
+    async with gate:
+        while True:
+            try:
+                device = await api.register(serial, model="bota_pin", name=None, firmware_version="1.4.2")
+                if device["status"] == "bound":
+                    await api.call("POST", f"/v1/devices/{device['id']}/unbind", {})
+                return await api.bind(device["id"], end_user)
+            except ApiError as error:
+                if error.status != _TOO_MANY:
+                    raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def remember(file: Path, endpoint: Endpoint, devices: list[tuple[str, str]]) -> None:
+    """Write them down, readable by their owner alone: the tokens are secrets."""
+    with os.fdopen(os.open(file, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as out:
+        json.dump({"mqtt": endpoint.__dict__, "devices": devices}, out)
+
+
+def recall(file: Path) -> tuple[Endpoint, list[tuple[str, str]]]:
+    """Read what :func:`remember` wrote.
+
+    Raises:
+        CredentialsError: it is not such a file.
+    """
+    try:
+        kept = json.loads(file.read_text())
+        return Endpoint(**kept["mqtt"]), [(str(name), str(token)) for name, token in kept["devices"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CredentialsError(
+            f"{file} holds no devices of a load: {error}. Remove it, to have them bound anew."
+        ) from error

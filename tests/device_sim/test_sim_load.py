@@ -1,0 +1,88 @@
+"""The load: every heartbeat that was sent arrives, each its own, and what cannot be done is said."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiomqtt
+import pytest
+from sim_stage import a_stage
+from sim_support import API_KEY
+from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+from support.ports import free_port
+
+from device_sim import GatewayApi
+from device_sim.binding import Endpoint
+from device_sim.errors import UnreachableError
+from device_sim.load import PAYLOAD_BYTES, Broker, Order, run
+from device_sim.loaded import CredentialsError, loaded, recall, remember
+from device_sim.tls import tls_context
+
+WHO = [(f"dev_{number}", "token") for number in range(20)]
+
+
+@pytest.mark.parametrize("rate", [0, 4_000])
+async def test_what_is_sent_arrives(tmp_path: Path, rate: float) -> None:
+    """On a real broker, paced or not: as many as were acknowledged, of the right size, no two alike of one device."""
+    async with Mosquitto(tmp_path, users=dict(WHO)) as mosquitto, _gateway(mosquitto) as ear:
+        made = await run(Broker(mosquitto.host, mosquitto.port), WHO, Order(rate, 0.25))
+        print(made)  # noqa: T201 - for the curious
+        assert made.sent == made.acknowledged > 0
+        assert made.devices == len(WHO)
+        heard: set[tuple[str, str]] = set()
+        async with asyncio.timeout(60):
+            while len(heard) < made.sent:
+                message = await anext(aiter(ear.messages))
+                assert isinstance(message.payload, bytes)
+                assert len(message.payload) == PAYLOAD_BYTES
+                heard.add((str(message.topic), json.loads(message.payload)["sent_at"]))
+    if rate:
+        assert made.sent <= rate * 0.25 + len(WHO)
+
+
+@contextlib.asynccontextmanager
+async def _gateway(mosquitto: Mosquitto) -> AsyncIterator[aiomqtt.Client]:
+    async with aiomqtt.Client(
+        mosquitto.host, mosquitto.port, identifier="gateway", username="gateway", password=GATEWAY_PASSWORD
+    ) as client:
+        await client.subscribe("devices/+/heartbeat", qos=1)
+        yield client
+
+
+async def test_a_token_that_is_no_good(tmp_path: Path) -> None:
+    """The broker turns the device away: said so."""
+    async with Mosquitto(tmp_path, users=dict(WHO)) as mosquitto:
+        with pytest.raises(UnreachableError, match="is its token still good"):
+            await run(Broker(mosquitto.host, mosquitto.port), [("dev_0", "guessed")], Order(1, 0.1))
+
+
+async def test_nobody_listens() -> None:
+    """No broker at that port: said so."""
+    with pytest.raises(UnreachableError, match="no broker answers"):
+        await run(Broker("127.0.0.1", free_port()), WHO[:1], Order(1, 0.1))
+
+
+async def test_devices_are_bound_once_and_kept(tmp_path: Path) -> None:
+    """In a file of its owner's alone; the next load needs no gateway, and can use no more than lie there."""
+    file = tmp_path / "load.json"
+    async with a_stage(tmp_path) as stage:
+        tls = tls_context(None)
+        made = await loaded(stage.api, Order(50, 0.1), devices=1, file=file, tls=tls)
+        assert made.devices == 1
+        assert file.stat().st_mode & 0o777 == 0o600
+        nobody = GatewayApi("http://127.0.0.1:1", API_KEY)
+        assert (await loaded(nobody, Order(50, 0.1), devices=1, file=file, tls=tls)).devices == 1
+        with pytest.raises(CredentialsError, match="holds 1 devices"):
+            await loaded(nobody, Order(50, 0.1), devices=2, file=file, tls=tls)
+
+
+def test_a_file_of_something_else(tmp_path: Path) -> None:
+    """What is kept comes back; anything else is named, with a way out."""
+    file = tmp_path / "load.json"
+    remember(file, Endpoint("127.0.0.1", 1883, topic_prefix="x/"), WHO)
+    assert recall(file) == (Endpoint("127.0.0.1", 1883, topic_prefix="x/"), WHO)
+    file.write_text("[]")
+    with pytest.raises(CredentialsError, match="Remove it"):
+        recall(file)

@@ -32,6 +32,7 @@ START_SECONDS: Final = 15.0
 LONGEST_LINE: Final = 1 << 16
 PAUSES: Final = Pauses(first_seconds=0.2, longest_seconds=30.0)
 _LINES_KEPT: Final = 20
+_IN_USE: Final = "Address already in use"
 _TIMESTAMP: Final = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d: ")
 _UP: Final = re.compile(r"mosquitto version \S+ running")
 _CHATTER: Final = re.compile(
@@ -123,7 +124,7 @@ class Supervisor:
             each.cancel()
         if up not in done:
             await self._stop()
-            raise UnavailableError(f"Mosquitto does not come up with {self._config}. {self._last_words()}")
+            raise UnavailableError(self._no_start())
         self.starts, self.error = self.starts + 1, None
         log.info("broker.started", pid=self._process.pid, program=self._command[0])
 
@@ -156,6 +157,11 @@ class Supervisor:
         log.log(_level(text), "mosquitto.says", text=text)
         if _UP.match(text):
             self._up.set()
+
+    def _no_start(self) -> str:
+        if any(_IN_USE in each for each in self._said):
+            return f"Mosquitto cannot listen ({_IN_USE}). Stop what does, or choose another address: --mqtt HOST:PORT."
+        return f"Mosquitto does not come up with {self._config}. {self._last_words()}"
 
     def _last_words(self) -> str:
         told = [each for each in self._said if each.startswith("Error")] or list(self._said)[-3:]

@@ -16,6 +16,7 @@ from e2e_gateway import GatewayProcess
 from e2e_program import GUARD_SECONDS, clean_environment, run, script, started
 from support import wire
 from support.certificates import make_authority, server_pair, trusting
+from support.mosquitto import Mosquitto
 from support.wait import eventually
 
 from device_sim import GatewayApi, MemoryFlash, Options, SimulatedDevice
@@ -270,3 +271,12 @@ async def test_auto_takes_mosquitto_where_it_can(tmp_path: Path) -> None:
         (chosen,) = gateway.logged("broker.chosen")
         assert chosen["broker"] == "mosquitto"
         assert await gateway.stop() == 0
+
+
+async def test_an_address_that_is_taken(tmp_path: Path) -> None:
+    """It is said in a line, with what to do; the program ends with 1."""
+    async with Mosquitto(tmp_path) as other:
+        where = ("--data-dir", str(tmp_path / "data"), "--http", "127.0.0.1:0", "--mqtt", f"{other.host}:{other.port}")
+        outcome = await run(script("gateway"), "serve", "--broker", "mosquitto", *where)
+    assert outcome.code == 1
+    assert "Mosquitto cannot listen (Address already in use). Stop what does, or choose another" in outcome.err

@@ -316,3 +316,11 @@ def test_the_record_holds_no_secret(tmp_path: Path) -> None:
     record = json.loads((directory / ".broker-init.json").read_text())
     assert record["options"] == {"port": 8884, "user": ME, "broker_user": ME}
     assert all(len(each) == 64 for each in record["files"].values())
+
+
+def test_the_documentation_knows_every_path(tmp_path: Path) -> None:
+    """What lies in the folder, hidden record aside, stands in the table of docs/mosquitto.md."""
+    directory = init(tmp_path / "site").site.directory
+    page = (Path(__file__).parents[2] / "docs" / "mosquitto.md").read_text(encoding="utf-8")
+    there = {each.name + ("/" if each.is_dir() else "") for each in directory.iterdir() if each.name[0] != "."}
+    assert not [each for each in there if f"`{each}`" not in page]

@@ -91,7 +91,7 @@ class EmbeddedBroker:
     async def cut(self, client_id: str) -> bool:
         """Close that session and every socket of it at once; returns whether it was connected.
 
-        Its will is published. Its subscriptions and the messages queued for it are dropped, also when it was not
+        Its will is not published. Its subscriptions and the messages queued for it are dropped, also when it was not
         connected, so that nothing reaches it any more unless it is let in anew.
         """
         was_live = self._running.cut(client_id)

@@ -60,13 +60,14 @@ class GuardedBroker(RoutingBroker):
     def cut(self, key: str) -> bool:
         """End the session of that name and every socket that speaks for it; returns whether it was connected.
 
+        Its will is not published: who is cut has no more say.
         A CONNECT that is just being authenticated is ended too: what it is about to be told may be out of date.
         """
         self._admission.abort(key)
         session, _ = self._sessions.get(key, (None, None))
         if session is None:
             return False
-        was_live = self._supersede(session)
+        was_live = self._supersede(session, with_will=False)
         self.forget(session)
         return was_live
 
@@ -202,13 +203,13 @@ class GuardedBroker(RoutingBroker):
         if connection.open:
             await handle(self, connection, session, packet)
 
-    def _supersede(self, session: ClientSession) -> bool:
+    def _supersede(self, session: ClientSession, *, with_will: bool = True) -> bool:
         """Close the connection that a session has, if any, without waiting for the client [MQTT-3.1.4-2]."""
         connection = session.connection
         if connection is None:
             return False
         connection.abort()
-        self._end(session, with_will=True)
+        self._end(session, with_will=with_will)
         return True
 
     def _end(self, session: ClientSession, *, with_will: bool) -> None:

@@ -38,7 +38,7 @@ class Identity:
 class Limits:
     """What the embedded broker holds at most, so that no client can fill the memory of the gateway."""
 
-    connections: int = 1_000
+    connections: int = 1_200
     """Sockets, those that have not said who they are among them; more are closed at once."""
     sessions: int = 10_000
     """Clients whose state is kept, connected or not."""

@@ -1,9 +1,10 @@
 """That the guards are needed: the same defects looked for in the embedded broker, and in plain amqtt, which shows them.
 
 Both ask the same authenticator and the same access rules; plain amqtt through plugins, as it is meant to be used, that
-decide without awaiting. Not shown here of plain amqtt, since it shows by nothing ever happening: a keepalive that is
-not enforced, a CONNECT that never comes, one of MQTT 5 that is never answered, a shutdown that hangs. A QoS 1 message
-that it drops after five seconds is shown by what it does as well: dropping it when the connection ends.
+decide without awaiting. What plain amqtt shows by nothing ever happening (a keepalive that is not enforced, a CONNECT
+that never comes, one of MQTT 5 that is never answered) is compared with an embedded broker beside it that has acted
+meanwhile on a client which came later. Not shown: a shutdown that hangs. A QoS 1 message that it drops after five
+seconds is shown by what it does as well: dropping it when the connection ends.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from support.wire import (
     connect_packet,
     parse_publish,
     publish_packet,
+    text,
 )
 from test_embedded import PASSWORD, ROLES, Place, authenticate, joined, listening, payloads_until_last_word
 
@@ -34,7 +36,11 @@ from gateway.broker.embedded import EmbeddedBroker
 HEARTBEAT = "devices/dev_A/heartbeat"
 REBOOT = "devices/dev_A/commands/reboot"
 ROUND_TRIPS = 50
+PATIENCE = 0.2
+"""Seconds that the embedded broker gives a CONNECT here."""
 DISCONNECT = Packet(Kind.DISCONNECT, 0, b"")
+MQTT_5_CONNECT = Packet(Kind.CONNECT, 0, bytes.fromhex("00044d51545405c2003c00") + 3 * text("dev_A"))
+"""User name, password, clean start, 60 s, no properties [MQTT5 3.1]; plain amqtt never gets to judge the password."""
 
 Defect = Callable[[Place], Awaitable[bool]]
 
@@ -175,6 +181,60 @@ async def forgets_what_was_in_flight_when_the_connection_ends(broker: Place) -> 
         return HEARTBEAT not in await _heard(gateway)
 
 
+async def gives_a_persistent_session_that_is_taken_over_nothing(broker: Place) -> bool:
+    """The new connection is not sent what is published on the session's own subscription."""
+    async with joined(broker, "gateway") as gateway, joined(broker, "dev_A", clean=False) as old:
+        await old.subscribe(REBOOT)
+        async with joined(broker, "dev_A", clean=False) as new:
+            await gateway.publish(REBOOT, b"x")
+            return REBOOT not in await _heard(new)
+
+
+async def lets_a_silent_client_stay(broker: Place) -> bool:
+    """One that promised a word every second and is silent lives longer than one at the embedded broker."""
+    async with joined(broker, "dev_A", keepalive=1) as silent:
+        async with (
+            EmbeddedBroker(authenticate=authenticate) as reference,
+            joined(reference, "dev_A", keepalive=1) as later,
+        ):
+            await later.closed()
+        return await _answers(silent)
+
+
+async def lets_a_socket_without_a_connect_stay(broker: Place) -> bool:
+    """A socket on which nothing was said is served when the embedded broker has given up on a later one."""
+    async with Wire.open(broker.host, broker.port) as mute:
+        async with (
+            EmbeddedBroker(authenticate=authenticate, connect_timeout=PATIENCE) as reference,
+            Wire.open(reference.host, reference.port) as later,
+        ):
+            await later.closed()
+        try:
+            return await mute.connect("dev_A", "dev_A", PASSWORD) == ACCEPTED
+        except ConnectionError:
+            return False
+
+
+async def leaves_mqtt_5_without_an_answer(broker: Place) -> bool:
+    """Others come, ask and are answered, and a CONNECT of MQTT 5 is neither answered nor refused."""
+    async with Wire.open(broker.host, broker.port) as modern:
+        await modern.send(MQTT_5_CONNECT)
+        reading = asyncio.create_task(modern.closed())
+        async with joined(broker, "dev_B") as other:
+            await _heard(other)
+        hangs = not reading.done()
+        reading.cancel()
+        return hangs
+
+
+async def _answers(client: Wire) -> bool:
+    try:
+        await client.ping()
+    except (ConnectionClosedError, ConnectionError):
+        return False
+    return True
+
+
 DEFECTS: list[Defect] = [
     leaks_retained_messages_at_connect,
     publishes_wills_on_foreign_topics,
@@ -186,6 +246,10 @@ DEFECTS: list[Defect] = [
     takes_packets_of_any_size,
     drops_everything_after_a_dollar_topic,
     forgets_what_was_in_flight_when_the_connection_ends,
+    gives_a_persistent_session_that_is_taken_over_nothing,
+    lets_a_silent_client_stay,
+    lets_a_socket_without_a_connect_stay,
+    leaves_mqtt_5_without_an_answer,
 ]
 every_defect = pytest.mark.parametrize("shows", DEFECTS, ids=lambda defect: defect.__name__)
 
@@ -193,7 +257,7 @@ every_defect = pytest.mark.parametrize("shows", DEFECTS, ids=lambda defect: defe
 @every_defect
 async def test_the_embedded_broker_does_not(shows: Defect) -> None:
     """The guard holds, by the very observation that shows the defect in plain amqtt."""
-    async with EmbeddedBroker(authenticate=authenticate) as broker:
+    async with EmbeddedBroker(authenticate=authenticate, connect_timeout=PATIENCE) as broker:
         assert not await shows(broker)
 
 

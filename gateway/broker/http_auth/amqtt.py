@@ -1,4 +1,4 @@
-"""amqtt's own HTTP plugins (``amqtt.contrib.http``), configured to POST JSON and to read JSON."""
+"""amqtt's own HTTP plugins (``amqtt.contrib.http``): JSON out and in, by GET unless told otherwise."""
 
 from __future__ import annotations
 

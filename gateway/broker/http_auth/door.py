@@ -1,7 +1,9 @@
 """The endpoint: who shows the shared secret is the broker and is answered in its dialect; everything else is a no.
 
-The secret stands in ``Authorization: Bearer …``, or, for brokers that can send no header of their own, as the first
-level of the path. Whatever goes wrong (a malformed question, a registry that cannot be read, a bug) is a no as well.
+A question is its path and its body, whatever the method (amqtt sends a body with GET); a query is never read, since
+URLs get into logs. The secret stands in ``Authorization: Bearer …``, or, for brokers that can send no header of their
+own, as the first level of the path. Whatever goes wrong (a malformed question, a registry that cannot be read, a bug)
+is a no as well.
 """
 
 from __future__ import annotations
@@ -61,17 +63,17 @@ class Door:
         """Answer one question."""
         headers = Headers(scope=scope)
         asked = _asked(scope["path"], headers.get("authorization", ""))
-        answer = await self._answer(asked, scope["method"], headers, receive)
+        answer = await self._answer(asked, headers, receive)
         await _send(answer, send)
 
-    async def _answer(self, asked: _Asked, method: str, headers: Headers, receive: Receive) -> Answer:
+    async def _answer(self, asked: _Asked, headers: Headers, receive: Receive) -> Answer:
         dialect = DIALECTS.get(asked.dialect)
         if not hmac.compare_digest(asked.secret.encode("utf-8", "surrogatepass"), self._secret):
             log.warning("broker_auth.wrong_secret", dialect=asked.dialect if dialect else None)
             return _NOWHERE if dialect is None else dialect.deny
         question = None if dialect is None else dialect.questions.get(asked.question)
-        if dialect is None or question is None or method != "POST":
-            log.warning("broker_auth.unknown_question", dialect=asked.dialect, question=asked.question, method=method)
+        if dialect is None or question is None:
+            log.warning("broker_auth.unknown_question", dialect=asked.dialect, question=asked.question)
             return _NOWHERE if dialect is None else dialect.deny
         try:
             body = await _read(receive)

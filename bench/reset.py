@@ -18,6 +18,7 @@ from bench import wire
 from bench.broker import HOST, Broker
 from bench.caller import Caller, caller
 from bench.figures import Figure, Pair, percentile
+from bench.listener import Listener
 from bench.process import HANGS_SECONDS, BenchError
 from bench.registry import Registry
 from bench.server import OK, Server, bare_stack, gateway_stack
@@ -38,50 +39,29 @@ class Round:
     floor: tuple[float, ...]
 
 
-class Device(asyncio.Protocol):
-    """A device that listens for its reset."""
+class Device(Listener):
+    """A device that waits for its reset: ``told`` is the instant at which it had it."""
 
     def __init__(self, name: str, token: str) -> None:
-        loop = asyncio.get_running_loop()
-        self.name = name
-        self.listens: asyncio.Future[None] = loop.create_future()
-        self.told: asyncio.Future[float] = loop.create_future()
-        self._token = token
-        self._buffer = bytearray()
+        super().__init__(name, token)
+        self.told: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connect and subscribe in one go."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        topic = f"devices/{self.name}/commands/factory_reset"
-        transport.write(wire.connect(self.name, self._token) + wire.subscribe(topic))
-
-    def data_received(self, data: bytes) -> None:
+    def take(self, kind: int, body: bytes, now: float) -> None:
         """Note the instant at which the last byte of the command is here."""
-        now = time.perf_counter()
-        self._buffer += data
-        while packet := wire.take_packet(self._buffer):
-            self._take(*packet, now)
+        if kind == wire.PUBLISH:
+            self.transport.write(wire.puback(body))
+            if not self.told.done():
+                self.told.set_result(now)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever waits is told."""
-        for waiting in (self.listens, self.told):
-            if not waiting.done():
-                waiting.set_exception(exc or ConnectionError(f"the broker closed the connection of {self.name}"))
+        super().connection_lost(exc)
+        self.tell(self.told, exc)
 
     def leave(self) -> None:
         """Say good-bye."""
         self.told.cancel()
-        self._transport.write(wire.DISCONNECT)
-        self._transport.close()
-
-    def _take(self, kind: int, body: bytes, now: float) -> None:
-        if kind == wire.SUBACK:
-            self.listens.set_result(None)
-        elif kind == wire.PUBLISH:
-            self._transport.write(wire.puback(body))
-            if not self.told.done():
-                self.told.set_result(now)
+        super().leave()
 
 
 async def measure(registry: Registry, folder: Path) -> Round:

@@ -18,10 +18,10 @@ from typing import Final
 
 import click
 
-from bench import wire
 from bench.broker import HOST
 from bench.caller import Caller, caller
 from bench.figures import percentile
+from bench.listener import Listener
 from bench.process import HANGS_SECONDS, BenchError
 from bench.registry import Registry, prepare
 from bench.server import OK, Server, gateway, gateway_stack
@@ -35,51 +35,31 @@ _PINGREQ: Final = b"\xc0\x00"
 _PINGRESP: Final = 13
 
 
-class Member(asyncio.Protocol):
-    """A connected device that listens for its reset, and notes when the broker closes its connection."""
+class Member(Listener):
+    """A connected device; ``closed`` is the instant at which the broker has closed its connection."""
 
     def __init__(self, name: str, token: str) -> None:
-        loop = asyncio.get_running_loop()
-        self.name = name
-        self.listens: asyncio.Future[None] = loop.create_future()
-        self.closed: asyncio.Future[float] = loop.create_future()
+        super().__init__(name, token)
+        self.closed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._answered = asyncio.Event()
-        self._token = token
-        self._buffer = bytearray()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connect and subscribe in one go."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        topic = f"devices/{self.name}/commands/factory_reset"
-        transport.write(wire.connect(self.name, self._token) + wire.subscribe(topic))
-
-    def data_received(self, data: bytes) -> None:
-        """Note what is waited for."""
-        self._buffer += data
-        while packet := wire.take_packet(self._buffer):
-            if packet[0] == wire.SUBACK:
-                self.listens.set_result(None)
-            elif packet[0] == _PINGRESP:
-                self._answered.set()
+    def take(self, kind: int, body: bytes, now: float) -> None:
+        """Note the answer to a ping."""
+        del body, now
+        if kind == _PINGRESP:
+            self._answered.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the instant."""
+        super().connection_lost(exc)
         if not self.closed.done():
             self.closed.set_result(time.perf_counter())
-        if not self.listens.done():
-            self.listens.set_exception(exc or ConnectionError(f"the broker refused {self.name}"))
-
-    def leave(self) -> None:
-        """Say good-bye."""
-        self._transport.write(wire.DISCONNECT)
-        self._transport.close()
 
     async def ping(self) -> float:
         """Seconds until the broker has answered a sign of life."""
         began = time.perf_counter()
         self._answered.clear()
-        self._transport.write(_PINGREQ)
+        self.transport.write(_PINGREQ)
         async with asyncio.timeout(HANGS_SECONDS):
             await self._answered.wait()
         return time.perf_counter() - began

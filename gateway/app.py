@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shlex
 import shutil
 import signal
@@ -83,6 +84,8 @@ async def serve(loaded: Loaded) -> int:
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with running(loaded.settings) as gateway:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.renewal.ask)
+        gc.collect()
+        gc.freeze()  # what is there by now stays: a full collection that walks it all holds every client up
         await _announce(gateway)
         await stop.wait()
         log.info("gateway.stopping")

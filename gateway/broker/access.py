@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from gateway import ids
+
 
 class Role(enum.StrEnum):
     """What kind of account has connected."""
@@ -33,6 +35,7 @@ class Action(enum.StrEnum):
 _SENDING: Final = frozenset({Action.PUBLISH, Action.WILL})
 _NAME: Final = re.compile(r"[A-Za-z0-9_]{1,128}")
 _MAX_TOPIC_BYTES: Final = 65_535
+_LOGGED_OF_SECRETS: Final = 12
 
 _USER: Final = "%u"
 _STATUS: Final = f"devices/{_USER}/status"
@@ -85,6 +88,11 @@ def may_retain(role: str, username: str, topic: str, *, prefix: str = "") -> boo
 def is_name(username: str) -> bool:
     """Whether a user name can stand in a topic: a `+`, `#` or `/` in one would open the topics of others."""
     return _NAME.fullmatch(username) is not None
+
+
+def loggable(username: str) -> str:
+    """Of a name that may be a misplaced password no more than may be told of a secret (contract, section 1)."""
+    return username if ids.is_id(ids.DEVICE, username) else username[:_LOGGED_OF_SECRETS]
 
 
 def _granted(rights: Mapping[str, tuple[str, ...]], role: str, username: str, topic: str, prefix: str) -> bool:

@@ -7,7 +7,6 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
 
 import structlog
 from amqtt.mqtt.connack import (
@@ -19,8 +18,7 @@ from amqtt.mqtt.connack import (
 )
 from amqtt.mqtt.connect import ConnectPacket
 
-from gateway import ids
-from gateway.broker.access import Action, Role, is_name, may
+from gateway.broker.access import Action, Role, is_name, loggable, may
 from gateway.broker.embedded_session import Connection, Identity
 from gateway.broker.embedded_wire import MalformedPacketError, UnsupportedProtocolError, read_connect, will_of
 from gateway.certificates import ServerCertificate
@@ -29,8 +27,6 @@ Authenticate = Callable[[str, str | None, str | None], Awaitable[Identity | None
 """(client id, user name, password) to who that is; None refuses. It raises nothing; if it did, that would refuse."""
 
 log = structlog.get_logger()
-
-_LOGGED_OF_SECRETS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ class Admission:
             identity = await self._listener.authenticate(client_id, connect.username, connect.password)
         known = identity is not None and is_name(identity.username) and self._may_come_so(identity, connection)
         if identity is None or not known or not self._may_leave(identity, connect):
-            log.info("broker.connect_refused", client_id=_loggable(client_id), username=_loggable(connect.username))
+            log.info("broker.connect_refused", client_id=loggable(client_id), username=loggable(connect.username))
             raise _RefusedError(NOT_AUTHORIZED)
         key = self._session_key(identity, client_id, is_clean=connect.clean_session_flag)
         return Admitted(connect, identity, key) if connection.open else None
@@ -142,8 +138,3 @@ class Admission:
             self._knocking[client_id].discard(connection)
             if not self._knocking[client_id]:
                 del self._knocking[client_id]
-
-
-def _loggable(name: str) -> str:
-    """Of a name that may be a misplaced password no more than may be told of a secret (contract, section 1)."""
-    return name if ids.is_id(ids.DEVICE, name) else name[:_LOGGED_OF_SECRETS]

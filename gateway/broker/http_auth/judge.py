@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from gateway import ids
-from gateway.broker.access import Action, Role, is_name, may, may_retain
+from gateway.broker.access import Action, Role, is_name, loggable, may, may_retain
 from gateway.broker.authentication import authenticator, role_of
 from gateway.broker.http_auth.admissions import Admissions
 from gateway.broker.standing import Accounts
@@ -103,8 +103,3 @@ def _role_in(view: View, username: str) -> Role | None:
         return Role.DEVICE if tokens.opens_something(view, username) else None
     account = sql.find(view, username)
     return None if account is None or account["revoked_at"] is not None else role_of(username)
-
-
-def loggable(name: str) -> str:
-    """Of a name that may be a misplaced password no more than may be told of a secret (contract, section 1)."""
-    return name if ids.is_id(ids.DEVICE, name) else name[:12]

@@ -12,6 +12,7 @@ from support.rabbitmq import RabbitMq
 from support.wait import eventually
 from test_mqtt_keeper import REFUSED, answer
 
+from gateway.store import accounts
 from gateway.store import commands as command_sql
 
 
@@ -166,3 +167,41 @@ async def test_what_the_broker_should_have_lost_is_cleared_unseen(place: Site) -
     await place.stop()
     await place.start()
     assert await held(place, topic) is None
+
+
+@pytest.mark.parametrize("asked", ["publish", "subscribe"])
+async def test_what_is_refused_ends_the_connection(place: Site, asked: str) -> None:
+    """RabbitMQ has no other answer; the same device may come back at once."""
+    device, other = await bound(place), await bound(place, "SN-2")
+    async with place.join(device) as client:
+        packet = {
+            "publish": wire.publish_packet(other.topic("heartbeat"), b"x"),
+            "subscribe": wire.subscribe_packet(other.topic("commands/reboot")),
+        }[asked]
+        await client.send(packet)
+        print(await client.closed())  # noqa: T201 - shown when it fails
+    async with place.join(device) as client:
+        await client.ping()
+
+
+async def test_a_connected_device_is_refused_while_the_gateway_is_away(place: Site) -> None:
+    """It stays connected, and what it publishes cannot be judged: RabbitMQ ends the connection, nothing is lost."""
+    device = await bound(place)
+    async with place.join(device) as client:
+        await client.ping()
+        await place.broker.stop()
+        await client.ping()
+        await client.send(wire.publish_packet(device.topic("heartbeat"), beat(80)))
+        assert wire.Kind.PUBACK not in [packet.kind for packet in await client.closed()]
+    await place.broker.start()
+    assert await place.beats() == []
+
+
+async def test_a_dot_is_a_level(place: Site) -> None:
+    """An integrator hears `device.bound` as two levels, by the filter that it has everywhere."""
+    password = await place.store.write(lambda tx: accounts.create(tx, "integrator"))
+    async with wire.Wire.open("127.0.0.1", place.broker.port) as integrator, place.admin() as admin:
+        assert await integrator.connect("integrator", "integrator", password) == wire.ACCEPTED
+        await integrator.subscribe("devices/+/events/#")
+        await admin.publish("devices/dev_A/events/device.bound", b"x")
+        assert (await integrator.read_publish()).topic == "devices/dev_A/events/device/bound"

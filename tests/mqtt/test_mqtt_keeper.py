@@ -7,7 +7,9 @@ import hmac
 import json
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mqtt_brokers import External
 from mqtt_support import Device, Site, on_every_broker, on_mosquitto, site
@@ -150,6 +152,12 @@ async def test_accounts_of_the_operator_stay(kind: str, tmp_path: Path) -> None:
         assert place.proxy.connects == 1
 
 
+async def _ready_with(place: Site, depth: int) -> dict[str, Any] | None:
+    """What /ready says, once so much waits in the outbox."""
+    ready = await place.ready()
+    return ready if ready["outbox"]["depth"] == depth else None
+
+
 @on_mosquitto
 async def test_a_missing_pid_file_is_said_and_healed(kind: str, tmp_path: Path) -> None:
     """The gateway cannot tell the broker: not ready, with the remedy; once the file is there the token is cut."""
@@ -165,9 +173,9 @@ async def test_a_missing_pid_file_is_said_and_healed(kind: str, tmp_path: Path) 
                 await place.unbind(device)
                 error = await eventually(lambda: place.keeper.last_error or "", "the error is shown")
             assert str(pid_file) in error
-            ready = await place.ready()
+            ready = await eventually(partial(_ready_with, place, 1), "the device's status is published")
+            assert ready
             assert (ready["ready"], ready["access"]) == (False, {"managed_by": "mosquitto", "error": error})
-            assert ready["outbox"]["depth"] == 1
             assert {each["log_level"] for each in logs if each["event"] == "broker.access_not_synced"} == {"error"}
             await client.ping()
             pid_file.with_suffix(".away").rename(pid_file)

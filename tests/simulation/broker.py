@@ -79,6 +79,7 @@ class Broker:
         self._rng = rng
         self._tell = tell
         self._snapshots: deque[dict[str, bytes]] = deque(maxlen=SNAPSHOTS)
+        self._knocking: dict[str, list[Peer]] = {}
         self._admitting: set[asyncio.Task[None]] = set()
 
     # --- clients ------------------------------------------------------------------------------------------------------
@@ -93,10 +94,14 @@ class Broker:
         task.add_done_callback(self._admitting.discard)
 
     async def _admit(self, admit: Admit, peer: Peer, password: str, answer: Callable[[bool], None]) -> None:
+        knocking = self._knocking.setdefault(peer.client_id, [])
+        knocking.append(peer)
         try:
             identity = await admit(peer.client_id, peer.username, password)
         except Exception:  # noqa: BLE001 - who cannot be asked lets nobody in
             identity = None
+        finally:
+            knocking.remove(peer)
         if not self.up or not peer.line.whole:
             peer.line.cut("the broker went away")
         elif identity is None:
@@ -138,6 +143,8 @@ class Broker:
             self._end(session.peer, will=self.wills_of_the_cut, reason="cut by the broker")
         if forget:
             self.sessions.pop(client_id, None)
+        for peer in list(self._knocking.get(client_id, ())):  # what it is about to be told may be out of date
+            peer.line.cut("cut while it knocked")
         return was_live
 
     def live(self) -> dict[str, Identity]:

@@ -75,7 +75,7 @@ class Broker:
         self.retained: dict[str, bytes] = {}
         self.admit: Admit | None = None
         self.refusing: Callable[[str], bool] = lambda topic: False  # noqa: ARG005 - the form is the point
-        self.on_retained: Callable[[str, bytes], None] = lambda topic, payload: None  # noqa: ARG005 - the same
+        self.on_message: Callable[[str, bytes], None] = lambda topic, payload: None  # noqa: ARG005 - the same
         self._rng = rng
         self._tell = tell
         self._snapshots: deque[dict[str, bytes]] = deque(maxlen=SNAPSHOTS)
@@ -173,6 +173,7 @@ class Broker:
     def _route(self, sender: Identity, topic: str, payload: bytes, *, retain: bool, qos: int = 1) -> None:
         if retain:
             self._retain(sender, topic, payload)
+        self.on_message(topic, payload)
         packet = Packet(topic, payload, qos, retain=False)
         for session in self.sessions.values():
             if any(matches(each, topic) for each in session.filters):
@@ -186,7 +187,6 @@ class Broker:
             self.retained[topic] = payload
         else:
             self.retained.pop(topic, None)
-        self.on_retained(topic, payload)
 
     def _enqueue(self, session: Session, packet: Packet) -> None:
         if packet.qos == 0 and session.peer is None:

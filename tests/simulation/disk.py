@@ -66,6 +66,7 @@ class Disk(sqlite3.Connection):
     """The registry's file. ``full`` says whether a commit finds no room."""
 
     full: bool = False
+    unreadable: bool = False
     before_commit: Callable[[], None] = staticmethod(lambda: None)
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
@@ -178,6 +179,8 @@ class VirtualStore(Store):
         """Read what is committed, at once."""
         self._process.seam("look")
         try:
+            if self._disk.unreadable:
+                raise sqlite3.OperationalError("disk I/O error")
             return read(View(self._disk))
         except sqlite3.Error as error:
             raise store_error(error, "read") from error

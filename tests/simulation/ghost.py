@@ -94,6 +94,7 @@ class Ghost:
     """Sees each commit by its ledger, and is told what devices and operators really did."""
 
     violations: list[Violation] = field(default_factory=list)
+    bystanders: set[int] = field(default_factory=set)
     commits: int = 0
     ids_rise: bool = True
     resets: dict[str, Reset] = field(default_factory=dict)
@@ -125,6 +126,8 @@ class Ghost:
         if self.ids_rise:
             self._ids_rise(ledger)
         for device_pk, rows in by_device.items():
+            if device_pk in self.bystanders:
+                self.violate(5, "no row of another project is changed", f"{[tuple(row) for row in rows]}")
             self._has_its_events(device_pk, rows)
             kinds = {row["old"] for row in rows if row["what"] == "event"}
             for row in rows:

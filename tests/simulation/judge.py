@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
+from device_sim.device import State
 from gateway.mqtt.census import matches
 from gateway.store import View, tokens
 from simulation.device_host import DeviceHost
 from simulation.gateway_host import GATEWAY_ID
+from simulation.witness import Broken
 from simulation.world import World
 
 LOOK_SECONDS: Final = 0.5
@@ -66,7 +68,13 @@ class Judge:
         """For how long the gateway has been connected and nothing was wrong; seconds."""
         world = self._world
         life = world.host.life
-        if life is None or not life.connection.status.connected or world.disk.full or not world.broker.up:
+        if (
+            life is None
+            or not life.connection.status.connected
+            or world.disk.full
+            or world.disk.unreadable
+            or not world.broker.up
+        ):
             world.disturb()
         return world.loop.time() - world.disturbed_at
 
@@ -85,7 +93,7 @@ class Judge:
         now, ghost = self._world.loop.time(), self._world.ghost
         for name, identity in self._world.broker.live().items():
             revoked = None if identity.token_id is None else ghost.revoked_at.get(identity.token_id)
-            if revoked is None or self._world.disk.full:
+            if revoked is None or self._world.disk.full or self._world.disk.unreadable:
                 continue
             mended = self._world.disturbed_at + MENDING_SECONDS if self._world.disturbed_at else 0.0
             if now - max(revoked, mended) > CUT_SECONDS:
@@ -93,18 +101,26 @@ class Judge:
 
     # --- when all has come to rest ------------------------------------------------------------------------------------
 
-    async def rest(self) -> None:
+    async def rest(self, unfinished: list[Broken]) -> None:
         """All is mended and quiet: now everything must have come to its end."""
         await self._queue_is_empty()
-        for broken in self.unfinished():
+        for broken in unfinished:
             self._world.ghost.violate(*broken)
         self._world.check()
         await self._doors()  # last: knocking with a token is its first use
         self._world.check()
 
-    def unfinished(self) -> list[tuple[int, str, str]]:
+    def unfinished(self) -> list[Broken]:
         """What has yet to come to its end; invariant, law and detail, as if it never did."""
-        return [*self._lost_resets(), *self._open_though_fetchable(), *self._untold_wipes(), *self._bricked()]
+        shown = self._world.integrator.misses() if self._world.host.rules.shown else ()
+        return [
+            *shown,
+            *self._wrong_presence(),
+            *self._lost_resets(),
+            *self._open_though_fetchable(),
+            *self._untold_wipes(),
+            *self._bricked(),
+        ]
 
     async def _doors(self) -> None:
         """Each token opens over HTTP what its state says, and at the broker."""
@@ -121,12 +137,12 @@ class Judge:
                 if beat != 401 or admitted is not None:
                     world.ghost.violate(5, "a revoked token opens nothing", f"{device_id}: heartbeat → {beat}")
 
-    def _lost_resets(self) -> Iterator[tuple[int, str, str]]:
+    def _lost_resets(self) -> Iterator[Broken]:
         for command_id in self._world.ghost.accepted:
             if self._world.command(command_id) is None:
                 yield 1, "an accepted reset is not lost", f"{command_id} is not there any more"
 
-    def _open_though_fetchable(self) -> Iterator[tuple[int, str, str]]:
+    def _open_though_fetchable(self) -> Iterator[Broken]:
         """Nothing that a device could have fetched is open any more (invariant 1)."""
         world = self._world
         for device in world.devices:
@@ -138,7 +154,7 @@ class Judge:
                 detail = f"{row['id']} ({row['type']}) is {row['status']}, and {device.serial} is there and could obey"
                 yield 1, "what can be fetched comes to its end", detail
 
-    def _untold_wipes(self) -> Iterator[tuple[int, str, str]]:
+    def _untold_wipes(self) -> Iterator[Broken]:
         """A device that is there again has told what became of its reset."""
         for device in self._world.devices:
             welcome = device.kind != "ble" and _state(self._world, device) == "active"
@@ -148,12 +164,19 @@ class Judge:
             elif welcome and device.wiped_for is not None and not self._is_known(device.wiped_for):
                 yield 1, "a wipe is told in the end", f"{device.serial} was wiped for {device.wiped_for}, says nothing"
 
+    def _wrong_presence(self) -> Iterator[Broken]:
+        for device in self._world.devices:
+            row = self._world.row("SELECT connection FROM health WHERE device_pk = ?", self._world.pk(device))
+            heard = device.machine.state is State.ONLINE and _state(self._world, device) == "active"
+            if heard and (row is None or row["connection"] != "online"):
+                yield 6, "who is heard is online", f"{device.serial} is offline, they say"
+
     def _is_known(self, command_id: str) -> bool:
         """Whether the registry knows that this was executed, be it by a late word."""
         row = self._world.command(command_id)
         return row is not None and (row["status"] == "executed" or '"executed"' in (row["result"] or ""))
 
-    def _bricked(self) -> Iterator[tuple[int, str, str]]:
+    def _bricked(self) -> Iterator[Broken]:
         """A device that holds a token of its binding can use it, until it has used a newer one."""
         world = self._world
         for device in world.devices:

@@ -9,17 +9,20 @@ from typing import Any, Final
 
 from device_sim.binding import Binding
 from device_sim.errors import ApiError, SimulatorError
-from gateway import lifecycle
+from gateway import grants, lifecycle
 from gateway.errors import GatewayError
 from gateway.ids import Ids
 from gateway.store import Context, _continue_ids, transact
 from simulation.device_host import DeviceHost
 from simulation.gateway_host import RULES
 from simulation.ghost import RESET
+from simulation.process import KilledError
 from simulation.world import World
 
 _TRY_AGAIN_SECONDS: Final = 0.4
 _MENDING_SECONDS: Final = 15.0
+_REFUSED: Final = 400
+_BODIES: Final = {"/bind": b'{"end_user_id":"eu_1","supersede_reset":true}', "/commands": b'{"type":"reboot"}'}
 
 Act = Callable[..., Awaitable[None]]
 
@@ -112,6 +115,34 @@ class People:
             if outcome["outcome"] in ("reset", "already_pending"):
                 self._world.ghost.answered_reset(self._world.pk(each), since)
         self._world.check()
+
+    async def bulk_cancel(self, *, devices: list[int]) -> None:
+        """Take back the resets of several, as far as they are not delivered."""
+        wanted = [self._world.devices[each] for each in devices]
+        self._world.ghost.withdrawn.update(self._world.pk(each) for each in wanted)
+        body = {"device_ids": [each.id for each in wanted]}
+        answer = await self._api.call("POST", "/v1/devices/bulk/reset/cancel", body)
+        for each, outcome in zip(wanted, answer["data"], strict=True):
+            self._world.tell("people", f"bulk cancel of {each.serial} → {outcome['outcome']}")
+
+    async def trespass(self, device: DeviceHost, *, verb: str) -> None:
+        """Reach for a device of another project, with the key of this one and with a device's token."""
+        binding = device.binding
+        for secret in (self._world.key, *([] if binding is None else [binding.device_token])):
+            method, _, what = verb.partition(" ")
+            path = f"/v1/devices/{self._world.bystander}{what}"
+            status, _ = await self._api.exchange(method, path, _BODIES.get(what, b"{}"), secret)
+            if status < _REFUSED:
+                self._world.ghost.violate(5, "nobody reaches into another project", f"{verb} → {status}")
+        self._world.check()
+
+    async def rotate_signing_key(self) -> None:
+        """New bindings get another key; the old ones go on with theirs."""
+        life = self._world.host.life
+        if life is not None:
+            self._world.tell("people", "'gateway signing-keys rotate'")
+            with suppress(GatewayError, KilledError):
+                await life.store.write(grants.rotate)
 
     async def cancel(self, device: DeviceHost) -> None:
         """Cancel the open reset, or else whatever is open."""

@@ -20,6 +20,10 @@ WIPE_STEPS: Final = (
     "publish:ack:executed", "publish:ack:executed",
     "erase:last_command", "open_link", "publish:status", "publish:heartbeat", "publish:ack:failed",
 )  # fmt: skip
+TRESPASSES: Final = (
+    "POST /reset", "POST /bind", "POST /unbind", "DELETE ", "PATCH ", "GET ", "POST /heartbeat", "POST /commands",
+    "GET /events", "POST /token/refresh", "GET /commands/pending",
+)  # fmt: skip
 PLAIN: Final = ("reboot", "start_recording", "stop_recording", "trigger_upload")
 
 
@@ -94,6 +98,9 @@ STEPS: Final[Mapping[str, tuple[float, Facts]]] = {
     "refresh": (0.6, lambda r, n: {**_device(r, n), "lost": r.random() < 0.3}),
     "reset_by_hand": (0.6, _device),
     "reset_beside": (0.4, _device),
+    "bulk_cancel": (0.3, lambda r, n: {"devices": sorted(r.sample(range(n), r.randint(1, n)))}),
+    "trespass": (0.3, lambda r, n: {**_device(r, n), "verb": r.choice(TRESPASSES)}),
+    "rotate_signing_key": (0.2, lambda r, n: {}),  # noqa: ARG005
     # what goes wrong
     "kill": (3.0, lambda r, n: {"seam": r.choice(SEAMS), "passes": r.randint(1, 12), "down": _down(r)}),  # noqa: ARG005
     "stop": (0.4, lambda r, n: {"down": _down(r)}),  # noqa: ARG005
@@ -111,6 +118,7 @@ STEPS: Final[Mapping[str, tuple[float, Facts]]] = {
     "power_cut_after": (1.0, lambda r, n: {**_device(r, n), "actions": r.randint(1, 14), "off": _down(r)}),
     "unplug": (0.6, lambda r, n: {**_device(r, n), "off": _down(r)}),
     "disk_full": (0.5, lambda r, n: {"seconds": _down(r)}),  # noqa: ARG005
+    "disk_unreadable": (0.3, lambda r, n: {"seconds": r.choice((0.05, 0.5, 3.0))}),  # noqa: ARG005
     "clock": (0.4, lambda r, n: {"ms": r.choice((-3_600_000, -2_000, 2_000, 60_000, 86_400_000))}),  # noqa: ARG005
     "refuse": (0.4, lambda r, n: {"seconds": _down(r)}),  # noqa: ARG005
     "forge_ack": (0.4, lambda r, n: {**_device(r, n), "status": r.choice(("executed", "delivered", "failed"))}),

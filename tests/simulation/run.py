@@ -17,6 +17,7 @@ from simulation.people import People
 from simulation.plan import FAULTS, Plan, Step
 from simulation.process import KilledError
 from simulation.trouble import Trouble
+from simulation.witness import Broken
 from simulation.world import World
 
 RECONNECT_SECONDS: Final = 6.0
@@ -110,8 +111,7 @@ async def _script(world: World) -> None:
     await asyncio.sleep(1.0)
     watching = asyncio.create_task(judge.watch(), name="judge")
     await _steps(world, people, trouble)
-    await _mend(world, judge)
-    await judge.rest()
+    await judge.rest(await _mend(world, judge))
     watching.cancel()
 
 
@@ -132,8 +132,8 @@ async def _step(world: World, people: People, trouble: Trouble, step: Step) -> N
     world.check()
 
 
-async def _mend(world: World, judge: Judge) -> None:
-    """Nothing goes wrong any more; every device is switched off and on, and then all come to rest."""
+async def _mend(world: World, judge: Judge) -> list[Broken]:
+    """Nothing goes wrong any more; every device is switched off and on. What has not come to its end by then."""
     world.tell("world", "from here on nothing goes wrong")
     for device in world.devices:
         device.cuts.clear()
@@ -147,8 +147,9 @@ async def _mend(world: World, judge: Judge) -> None:
     await asyncio.sleep(REST_SECONDS)
     for _ in range(LONGEST_REST_LOOKS):
         if not judge.unfinished():
-            return
+            return []
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
+    return judge.unfinished()
 
 
 gc.freeze()

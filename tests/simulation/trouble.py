@@ -113,6 +113,14 @@ class Trouble:
         self._world.disk.full = False
         self._world.tell("disk", "has room again")
 
+    async def disk_unreadable(self, *, seconds: float) -> None:
+        """No read succeeds for a while, as with a disk that fails."""
+        self._world.tell("disk", "cannot be read", seconds=seconds)
+        self._world.disk.unreadable = True
+        await asyncio.sleep(seconds)
+        self._world.disk.unreadable = False
+        self._world.tell("disk", "can be read again")
+
     async def clock(self, *, ms: int) -> None:
         """The gateway's clock is set."""
         self._world.clock_ahead_ms += ms

@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import Any, cast
 
 from device_sim.signals import Publish
-from gateway import grants
+from gateway import grants, lifecycle
 from gateway.ids import Ids
 from gateway.inbound import Message
+from gateway.model import RegisterDevice
 from gateway.store import Context, Row, Tx, View, keys, outbox, tokens, transact
 from simulation.broker import Broker
 from simulation.device_host import DeviceHost, Kind, said_in
@@ -23,6 +24,7 @@ from simulation.http import VirtualApi
 from simulation.keeping import unkept
 from simulation.network import Nature, latency_of
 from simulation.plan import Plan
+from simulation.witness import Integrator
 
 NOON = 1_794_312_000_000
 """2026-11-10T12:00:00Z in milliseconds since the epoch: when every run begins."""
@@ -56,7 +58,9 @@ class World:
         )
         self.host.embedded, self.host.watching = around.embedded, around.watching
         self.host.rules = replace(RULES, shown=(outbox.STATE,) if around.shown else ())
-        self.project_id, self.key = self._first_start()
+        self.project_id, self.key, self.bystander = self._first_start()
+        self.integrator = Integrator(self.broker, self.disk)
+        self.broker.on_message = self.integrator.hears
         self.api = VirtualApi(self.host, self.key, self.latency)
         self.devices = [self._device(number, cast("Kind", kind)) for number, kind in enumerate(around.kinds)]
 
@@ -80,16 +84,22 @@ class World:
         broker.wills_of_the_cut = around.embedded
         return broker
 
-    def _first_start(self) -> tuple[str, str]:
+    def _first_start(self) -> tuple[str, str, str]:
+        """Project and key of the people here, and the id of a device that is of another project and none of theirs."""
         entropy = self.rng("first start").randbytes
         context = Context(RULES, clock=self.clock, entropy=entropy, ids=Ids(entropy))
 
-        def first(tx: Tx) -> tuple[str, str]:
+        def first(tx: Tx) -> tuple[str, str, str]:
             grants.ensure_key(tx)
-            project_id = keys.create_project(tx, "ward")
-            return project_id, keys.create(tx, project_id, "back end")[1]
+            project_id, others = keys.create_project(tx, "ward"), keys.create_project(tx, "another ward")
+            device, _ = lifecycle.register(tx, others, RegisterDevice(serial_number="SN-0"), "key_others")
+            lifecycle.bind(tx, others, device["id"], "eu_others", "key_others")
+            self.ghost.bystanders.add(device["pk"])
+            return project_id, keys.create(tx, project_id, "back end")[1], device["id"]
 
-        return transact(self.disk, context, first)
+        made = transact(self.disk, context, first)
+        ledger_of(self.disk)  # what was there before the run is no part of it
+        return made
 
     def _device(self, number: int, kind: Kind) -> DeviceHost:
         return DeviceHost(
@@ -155,11 +165,22 @@ class World:
 
     def says(self, device: DeviceHost, what: Publish) -> None:
         """A device sends something."""
+        self._honest_are_obeyed(device, what)
         said = said_in(what)
         if said is not None:
             self.ghost.said[said[0]].add(said[1])
             if what.kind == "ack":
                 self.tell(device.serial, f"says {said[1]}", command=said[0])
+
+    def _honest_are_obeyed(self, device: DeviceHost, what: Publish) -> None:
+        """What the gateway signed for this binding is not taken for a forgery."""
+        binding = device.binding
+        if what.status != "failed" or binding is None:
+            return
+        row, code = self.command(str(what.command_id)), json.loads(what.payload)["error"]["code"]
+        if row is not None and code == "grant_invalid" and row["binding_generation"] == binding.generation:
+            self.ghost.violate(1, "what the gateway signs is obeyed", f"{device.serial} refuses {what.command_id}")
+            self.check()
 
     def begins(self, device: DeviceHost, command_id: str) -> None:
         """A device is about to be wiped."""

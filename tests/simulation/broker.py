@@ -5,6 +5,7 @@ It keeps what a real one keeps and loses what a real one may lose. Who may do wh
 """
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -66,6 +67,7 @@ class Broker:
 
     def __init__(self, rng: random.Random, tell: Callable[..., None]) -> None:
         self.up = True
+        self.restarted_at = -math.inf
         self.version_5 = True
         self.wildcard_retained = True
         self.wills_of_the_cut = True
@@ -272,4 +274,5 @@ class Broker:
             self.retained = dict(self._rng.choice(self._snapshots))
         if not keep_sessions:
             self.sessions.clear()
+        self.restarted_at = asyncio.get_running_loop().time()
         self.up = True

@@ -76,6 +76,7 @@ class DeviceHost:
         self.cut_after: int | None = None
         self.off_seconds = 1.0
         self.wiped_for: str | None = None
+        self.wiped_at = 0.0
         self.radio: VirtualRadio | HttpRadio | BleRelay | None = None
         self._broker, self._api, self._observer = broker, api, observer
         self._rng, self._clock, self._latency, self._tell = nature.rng, nature.clock, nature.latency, nature.tell
@@ -202,7 +203,7 @@ class DeviceHost:
 
     def _watch(self, action: WriteFlash) -> None:
         if action.name == IN_PROGRESS:
-            self.wiped_for = action.value["command_id"]
+            self.wiped_for, self.wiped_at = action.value["command_id"], asyncio.get_running_loop().time()
             self._observer.begins(self, action.value["command_id"])
         elif action.name == JOURNAL and action.value[-1]["status"] == "executed" and action.value[-1]["type"] != RESET:
             self._observer.has_done(self, action.value[-1]["command_id"])

@@ -155,13 +155,16 @@ class Judge:
                 yield 1, "what can be fetched comes to its end", detail
 
     def _untold_wipes(self) -> Iterator[Broken]:
-        """A device that is there again has told what became of its reset."""
+        """A device that is there again has told what became of its reset.
+
+        A broker that lost its memory meanwhile may have lost the word, after it had confirmed it.
+        """
         for device in self._world.devices:
             welcome = device.kind != "ble" and _state(self._world, device) == "active"
             if welcome and device.last_command is not None:
                 told = device.last_command["command_id"]
                 yield 1, "a wipe is told in the end", f"{device.serial} still has to tell of {told}"
-            elif welcome and device.wiped_for is not None and not self._is_known(device.wiped_for):
+            elif welcome and self._is_untold(device):
                 yield 1, "a wipe is told in the end", f"{device.serial} was wiped for {device.wiped_for}, says nothing"
 
     def _wrong_presence(self) -> Iterator[Broken]:
@@ -171,10 +174,12 @@ class Judge:
             if heard and (row is None or row["connection"] != "online"):
                 yield 6, "who is heard is online", f"{device.serial} is offline, they say"
 
-    def _is_known(self, command_id: str) -> bool:
-        """Whether the registry knows that this was executed, be it by a late word."""
-        row = self._world.command(command_id)
-        return row is not None and (row["status"] == "executed" or '"executed"' in (row["result"] or ""))
+    def _is_untold(self, device: DeviceHost) -> bool:
+        """Whether the registry does not know of its last wipe, not even by a late word."""
+        if device.wiped_for is None or device.wiped_at < self._world.broker.restarted_at:
+            return False
+        row = self._world.command(device.wiped_for)
+        return row is None or not (row["status"] == "executed" or '"executed"' in (row["result"] or ""))
 
     def _bricked(self) -> Iterator[Broken]:
         """A device that holds a token of its binding can use it, until it has used a newer one."""

@@ -70,7 +70,7 @@ class People:
         """Before the new token is answered (contract, section 4); a broker that lost its memory since is no witness."""
         world = self._world
         held = world.broker.retained.get(f"devices/{device.id}/commands/{RESET}")
-        remembers = world.loop.time() - world.broker_lost_at > _MENDING_SECONDS
+        remembers = world.loop.time() - world.broker.restarted_at > _MENDING_SECONDS
         if held is not None and remembers and world.open_command(device) is None:
             world.ghost.violate(3, "an old reset is cleared before the new token is answered", device.serial)
         world.check()

@@ -63,7 +63,6 @@ class Trouble:
         await asyncio.sleep(down)
         self._world.broker.start(retained=retained, keep_sessions=keep_sessions)
         self._world.host.table.take_up()
-        self._world.broker_lost_at = self._world.loop.time()
         self._world.tell("broker", "is back")
 
     async def cut(self, *, who: str | int, far_after: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import random
 from dataclasses import replace
 from typing import Any, cast
@@ -40,7 +39,6 @@ class World:
         self.story: list[tuple[float, str, str, dict[str, Any]]] = []
         self.clock_ahead_ms = 0
         self.disturbed_at = 0.0
-        self.broker_lost_at = -math.inf
         self.over = asyncio.Event()
         self.sent: dict[str, list[bytes]] = {}
         self.secrets: dict[str, str] = {}

@@ -3,9 +3,10 @@
 import json
 import math
 import random
+from typing import Any
 
-from gateway import ids, lifecycle
-from gateway.store import Tx
+from gateway import heartbeats, ids, lifecycle, model
+from gateway.store import Tx, health
 
 SEED = 20
 MINUTE_MS = 60_000
@@ -71,23 +72,20 @@ def _health(tx: Tx, pk: int, rng: random.Random, *, online: bool) -> None:
 
 
 def live_through(tx: Tx, device_id: str, days: float, every_ms: int = 5 * MINUTE_MS) -> None:
-    """Heartbeats of a device over the last days: charged at night, emptied by day, and away for some hours once."""
-    pk = tx.value("SELECT pk FROM devices WHERE id = ?", device_id)
-    first = tx.now - round(days * DAY_MS)
-    away = range(tx.now - DAY_MS // 2, tx.now - DAY_MS // 3)
-    for at in (each for each in range(first, tx.now, every_ms) if each not in away):
-        told = vitals(at)
-        tx.run(
-            """INSERT INTO heartbeats (device_pk, received_at, sent_at, battery_percent, storage_used_mb,
-                storage_total_mb, signal_strength_dbm, firmware_version, radio)
-                VALUES (?, ?, ?, ?, ?, ?, ?, '1.4.2', 'wifi')""",
-            *(pk, at, at, *told.values()),
-        )
-    tx.run("UPDATE devices SET created_at = ? WHERE pk = ?", first, pk)
-    tx.run("UPDATE devices SET metadata = ? WHERE pk = ?", json.dumps({"room": "3.12", "asset": "MED-00417"}), pk)
+    """Heartbeats of a bound device over the last days: charged at night, emptied by day, away for some hours once."""
+    now, first = tx.now, tx.now - round(days * DAY_MS)
+    away = range(now - DAY_MS // 2, now - DAY_MS // 3)
+    for at in (each for each in range(first, now, every_ms) if each not in away):
+        tx.now = at
+        device = health.sender(tx, device_id)
+        assert device
+        heartbeats.beat(tx, device, model.Heartbeat(**vitals(at)), model.Radio.WIFI)
+    tx.now = now
+    metadata = json.dumps({"room": "3.12", "asset": "MED-00417"})
+    tx.run("UPDATE devices SET created_at = ?, metadata = ? WHERE id = ?", first, metadata, device_id)
 
 
-def vitals(at: int) -> dict[str, int]:
+def vitals(at: int) -> dict[str, Any]:
     """What such a device says of itself at this instant (milliseconds since the epoch)."""
     day, noise = (at % DAY_MS) / DAY_MS, math.sin(at / MINUTE_MS) * math.sin(at / MINUTE_MS / 7)
     return {

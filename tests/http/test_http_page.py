@@ -1,10 +1,12 @@
 """The page at ``/`` in Chromium: signing in and out, the fleet, one device, and what can be done to it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from http_support import Api, Json, body, serving
+from page_fleet import fill, live_through
 from support.chromium import Page
 from support.page import signed_in, visiting
 
@@ -153,13 +155,13 @@ async def test_search_and_filters_narrow_the_list(api: Api, tmp_path: Path) -> N
 
 async def test_a_long_list_is_paged_by_the_server(api: Api, tmp_path: Path) -> None:
     """Fifty at a time, newest first, with how many there are; never more than a page is asked for."""
-    for number in range(120):
-        await api.registered(f"BP-{number:03}")
+    await api.store.write(lambda tx: fill(tx, api.project_id, 120))
+    second = body(await api.back_end.get("/v1/devices", params={"limit": 50, "offset": 50}), 200)["data"]
     async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.sees("1 to 50 of 120 devices", ".range")
         await visitor.tab.run("document.querySelector('.pages [rel=next]').click()")
         await visitor.sees("51 to 100 of 120 devices", ".range")
-        assert (await visitor.devices())[0] == "BP-069"
+        assert await visitor.devices() == [each["name"] or each["serial_number"] for each in second]
         await visitor.tab.run("document.querySelector('.pages [rel=next]').click()")
         await visitor.sees("101 to 120 of 120 devices", ".range")
         assert len(await visitor.devices()) == 20
@@ -207,11 +209,9 @@ async def test_a_device_is_shown_with_all_that_is_known(api: Api, tmp_path: Path
     bound = await api.bound("BP-1", end_user_id="eu_7")
     change = {"name": "Ward 3", "metadata": {"room": "3.12"}, "settings": {"audio": {"bitrate_kbps": 64}}}
     body(await api.back_end.patch(f"/v1/devices/{bound['id']}", json=change), 200)
-    for minutes, percent in ((3, 80), (2, 60), (1, 40)):
-        api.clock.ahead = -60_000 * minutes
-        vitals = {"battery_percent": percent, "storage_used_mb": 512, "storage_total_mb": 4096}
-        await beat(api, bound, **vitals, signal_strength_dbm=-61, connection_type=["wifi"])
-    api.clock.ahead = 0
+    await api.store.write(lambda tx: live_through(tx, bound["id"], days=1))
+    vitals = {"battery_percent": 40, "storage_used_mb": 512, "storage_total_mb": 4096, "connection_type": ["wifi"]}
+    await beat(api, bound, **vitals, signal_strength_dbm=-61)
     async with signed_in(api.url, api.key, tmp_path) as visitor:
         await visitor.opens(bound)
         assert await visitor.text("h1") == "Ward 3"
@@ -227,13 +227,14 @@ async def test_a_device_is_shown_with_all_that_is_known(api: Api, tmp_path: Path
             "Device bound",
         ):
             await visitor.sees(text, ".body")
-        await visitor.tab.until(
-            "document.querySelector('.chart svg').getAttribute('aria-label').includes('lowest 40 %, highest 80 %')"
-        )
-        curves = (
-            "[...document.querySelectorAll('.chart .line')].map((each) => each.getAttribute('d').split('L').length)"
-        )
-        assert await visitor.tab.run(curves) == [3, 3, 3]
+        await visitor.tab.until("document.querySelectorAll('.chart .line').length === 3")
+        for curve in await visitor.tab.run(
+            "[...document.querySelectorAll('.chart .line')].map((each) => each.getAttribute('d'))"
+        ):
+            assert 200 < curve.count("L") < 300
+            assert curve.count("M") == 2, "broken where the device was away for hours"
+        summary = await visitor.tab.run("document.querySelector('.chart svg').getAttribute('aria-label')")
+        assert re.search(r"^Battery from .*: lowest \d+ %, highest 9\d %, at the end 40 %\.$", summary)
         body(await api.back_end.post(f"/v1/devices/{bound['id']}/commands", json={"type": "reboot"}), 201)
         await visitor.sees("Reboot", ".trail")
         await visitor.sees("Command created: reboot", ".trail:not(:has(.chip))")

@@ -23,6 +23,7 @@ from gateway.broker.drift import DriftWatch
 from gateway.broker.keeper import Keeper, MosquittoAccess, knows_new_tokens
 from gateway.brokers import broker_of
 from gateway.certificates import Files, Renewal, ServerCertificate
+from gateway.errors import UnavailableError
 from gateway.first_start import first_start, rules_of
 from gateway.http.app import build
 from gateway.http.server import HttpServer
@@ -44,6 +45,7 @@ from gateway.store import Context, Store, devices, keys
 from gateway.store.lock import exclusive
 from gateway.sweeper import Sweeper
 from gateway.topics import Topics
+from gateway.tracing import NO_TRACER, Tracer
 from gateway.watcher import Watcher
 from gateway.whereabouts import Whereabouts, published
 
@@ -127,6 +129,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         stack.enter_context(exclusive(settings.data_dir))
         gateway_id, project_id = first_start(settings)
+        tracer = tracer_of(settings, gateway_id)
+        stack.callback(tracer.stop)
         bells, topics, metrics = Bells(), Topics(settings.topic_prefix), Metrics()
         store = await stack.enter_async_context(
             Store(
@@ -135,6 +139,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 on_commit=bells.committed,
                 on_news=bells.recorded,
                 on_measures=metrics.take,
+                tracer=tracer,
             )
         )
         accounts = probes.ProbeAccounts()
@@ -223,6 +228,23 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             renewal=renewal,
             broker_kind=broker.kind,
         )
+
+
+def tracer_of(settings: Settings, gateway_id: str) -> Tracer:
+    """Who is told of traces.
+
+    Raises:
+        UnavailableError: what it takes is not installed.
+    """
+    if settings.otlp_endpoint is None:
+        return NO_TRACER
+    try:
+        from gateway.otel import OtelTracer  # noqa: PLC0415 - an optional dependency, and not a light one
+    except ImportError as error:
+        raise UnavailableError(
+            f"otlp_endpoint needs packages that are not installed ({error.name}): pip install 'device-gateway[otel]'."
+        ) from error
+    return OtelTracer(settings.otlp_endpoint, gateway_id)
 
 
 def certificates(settings: Settings) -> tuple[ServerCertificate | None, ServerCertificate | None]:

@@ -6,6 +6,7 @@ At most one command of a type is open per device. A status says what the device 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from gateway.errors import ConflictError, NotFoundError
 from gateway.model import CommandStatus, CommandType
 from gateway.store import Row, Tx, devices, events, measures, outbox, tokens
 from gateway.store import commands as sql
+from gateway.tracing import Kind, Traced, same_trace
 
 RESET: Final = CommandType.FACTORY_RESET
 _SECOND_MS: Final = 1000
@@ -221,6 +223,7 @@ def acknowledge(tx: Tx, device: Row, command_type: str | None, ack: model.Ack) -
     refusal = _wrong_type(command, command_type) or _unproven(tx, device, command, ack)
     if refusal is not None:
         return refusal
+    _trace(tx, device, command, ack)
     if CommandStatus(command["status"]).final:
         _late(tx, device, command, ack)
     elif ack.status == "delivered":
@@ -230,6 +233,22 @@ def acknowledge(tx: Tx, device: Row, command_type: str | None, ack: model.Ack) -
     else:
         _failed(tx, device, command, ack)
     return _row(tx, ack.command_id)
+
+
+def _trace(tx: Tx, device: Row, command: Row, ack: model.Ack) -> None:
+    """The acknowledgement belongs to the trace of the command: below the device's own part of that, if it tells one."""
+    known = command["traceparent"]
+    if known is not None:
+        facts = {
+            "messaging__system": "mqtt",
+            "gateway__device_id": device["id"],
+            "gateway__command_id": command["id"],
+            "gateway__status": ack.status,
+        }
+        parent = tx.traceparent if tx.traceparent is not None and same_trace(tx.traceparent, known) else known
+        tx.traced.append(
+            Traced(f"process commands/{command['type']}/ack", parent, time.time_ns(), Kind.CONSUMER, facts)
+        )
 
 
 def _wrong_type(command: Row, command_type: str | None) -> Refusal | None:

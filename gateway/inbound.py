@@ -37,6 +37,8 @@ class Message(NamedTuple):
     topic: str
     payload: bytes
     retain: bool = False
+    traceparent: str | None = None
+    """Where in a trace its sender is, if that says so (MQTT 5)."""
 
 
 Body = model.Heartbeat | model.Status | model.Ack | Refusal | None
@@ -129,6 +131,7 @@ def _plain(parsed: Parsed) -> model.Heartbeat | None:
 
 def apply(tx: Tx, parsed: Parsed) -> Answer | None:
     """Do what the message asks, or refuse it; the answer for the device's ``errors`` topic, if it gets one."""
+    tx.traceparent = parsed.message.traceparent
     device = None if parsed.topic is None else _sender(tx, parsed.topic)
     if parsed.body is None or (device is None and _left_behind(tx, parsed.topic)):
         return None

@@ -25,6 +25,7 @@ from gateway.settings_types import (
     LogFormat,
     LogLevel,
     MaybeBrokerApi,
+    MaybeCollector,
     MaybeHostPort,
     MaybeYesNo,
     Models,
@@ -224,6 +225,11 @@ class Settings(BaseModel):
         "That broker's own API, to cut live sessions: rabbitmq+http://USER:PASSWORD@HOST:PORT, emqx+… or vernemq+….",
     )
 
+    otlp_endpoint: MaybeCollector = _setting(
+        RUNNING,
+        None,
+        "Where traces go, by OTLP over HTTP: the URL of a collector, such as http://127.0.0.1:4318; none: nowhere.",
+    )
     log_level: LogLevel = _setting(RUNNING, "info", "Least severe events that are logged.")
     log_format: LogFormat = _setting(
         RUNNING, "auto", "Form of the log on stderr; auto: console on a terminal, else JSON."

@@ -18,6 +18,7 @@ AUTO: Final = "auto"
 OWN_BROKERS: Final = (EMBEDDED, MOSQUITTO, AUTO)
 """What ``broker`` can be instead of the URL of one that runs already."""
 _NONE: Final = ("", "none")
+_COLLECTOR: Final = re.compile(r"https?://[A-Za-z0-9_.:\[\]-]{1,253}(/[\w./-]*)?")
 _PREFIX: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}/){0,8}")
 _GATEWAY_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 _MODEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -85,6 +86,16 @@ def _prefix(value: object) -> str:
     return str(value)
 
 
+def _collector(value: object) -> str | None:
+    if value is None or value in _NONE:
+        return None
+    if not _COLLECTOR.fullmatch(_text(value, "text")):
+        raise ValueError(
+            "should be an http:// or https:// URL without user and password, such as http://127.0.0.1:4318"
+        )
+    return str(value)
+
+
 def _discovery_prefix(value: object) -> str:
     if not _PREFIX.fullmatch(f"{_text(value, 'text')}/") or not value:
         raise ValueError("should be levels of letters, digits, _ . - with / between them, for example homeassistant")
@@ -138,6 +149,7 @@ Broker = Annotated[
     Form("embedded|mosquitto|auto|URL"),
 ]
 MaybeBrokerApi = Annotated[BrokerApi | None, PlainValidator(_broker_api), _AS_TEXT, Form("KIND+URL|none")]
+MaybeCollector = Annotated[str | None, PlainValidator(_collector), Form("URL|none")]
 Directory = Annotated[Path, BeforeValidator(_path), DIRECTORY]
 File = Annotated[Path | None, BeforeValidator(_maybe_path), FILE]
 DiscoveryPrefix = Annotated[str, PlainValidator(_discovery_prefix), Form("PREFIX")]

@@ -13,6 +13,7 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway import tracing
 from gateway.errors import GatewayError
 from gateway.http import auth, errors
 from gateway.http.body import ClientGoneError
@@ -64,7 +65,9 @@ class EveryRequest:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        facts = scope[FACTS] = Facts(_request_id(Headers(scope=scope)), self._limiter.untouched())
+        headers = Headers(scope=scope)
+        facts = scope[FACTS] = Facts(_request_id(headers), self._limiter.untouched())
+        parent = tracing.well_formed(headers.get(tracing.HEADER))
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -72,10 +75,14 @@ class EveryRequest:
                 message["headers"] = [*message["headers"], *_headers(message["headers"], facts)]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=facts.request_id):
+        with (
+            structlog.contextvars.bound_contextvars(request_id=facts.request_id),
+            self._services.store.tracer.begin("HTTP", parent, tracing.Kind.SERVER) as span,
+        ):
             try:
                 await self._serve(scope, receive, send_with_headers, facts)
             finally:
+                _tell(span, scope["method"], facts)
                 _log(scope["method"], facts)
                 self._services.metrics.request(scope["method"], facts.template, facts.status, facts.seconds)
             await self._note_use(facts)
@@ -121,6 +128,17 @@ def _headers(given: Iterable[tuple[bytes, bytes]], facts: Facts) -> Iterator[tup
     yield b"x-content-type-options", b"nosniff"
     if all(name != b"cache-control" for name, _ in given):
         yield b"cache-control", b"no-store"
+
+
+def _tell(span: tracing.Span, method: str, facts: Facts) -> None:
+    span.called(f"{method} {facts.template}")
+    span.note(
+        http__request__method=method,
+        http__route=facts.template,
+        http__response__status_code=facts.status,
+        gateway__request_id=facts.request_id,
+        error__type=facts.error,
+    )
 
 
 def _log(method: str, facts: Facts) -> None:

@@ -104,6 +104,7 @@ class AiomqttSession(Session):
         *,
         retain: bool = False,
         content_type: str | None = None,  # noqa: ARG002 - the same
+        traces: Sequence[str | None] = (),  # noqa: ARG002 - the same
     ) -> None:
         """All in flight together."""
         if messages:

@@ -14,9 +14,11 @@ import structlog
 
 from gateway.inbound import Message
 from gateway.mqtt.session import AT_LEAST_ONCE, RECEIVE_MAXIMUM, TOLD_EVERY, WAITING_AT_QOS_0, Delivery
+from gateway.tracing import HEADER, well_formed
 
 log = structlog.get_logger()
 
+_ACK: Final = "/ack"
 WAITING: Final = 2 * RECEIVE_MAXIMUM
 """Messages at QoS 1 that may wait before the socket is not read any more."""
 WAITING_BYTES: Final = 8_388_608
@@ -56,7 +58,11 @@ class Inbox:
         self._at_qos_0 -= sum(packet.packet_id is None for packet in packets)
         self._bytes -= sum(len(packet.payload) for packet in packets)
         return [
-            Delivery(Message(packet.topic, packet.payload, packet.retain), packet.packet_id or 0, _qos(packet))
+            Delivery(
+                Message(packet.topic, packet.payload, packet.retain, _trace(packet)),
+                packet.packet_id or 0,
+                _qos(packet),
+            )
             for packet in packets
         ]
 
@@ -72,6 +78,13 @@ class Inbox:
 
     def _waits(self, messages: int, size: int) -> bool:
         return self._bytes > size or len(self._packets) - self._at_qos_0 > messages
+
+
+def _trace(packet: mqtt5.PublishPacket) -> str | None:
+    """Where in a trace the device is; only acknowledgements are asked for it, for the sake of heartbeats."""
+    if not packet.topic.endswith(_ACK):
+        return None
+    return well_formed(dict(packet.user_properties).get(HEADER))
 
 
 def _qos(packet: mqtt5.PublishPacket) -> int:

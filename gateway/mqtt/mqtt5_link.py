@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 import mqtt5
@@ -34,6 +35,7 @@ from gateway.mqtt.session import (
     VersionRefusedError,
     not_taken,
 )
+from gateway.tracing import HEADER
 
 NEVER: Final = 0xFFFF_FFFF  # a session that expires can crash Mosquitto 2.0 (docs/mosquitto.md)
 _REFUSED: Final = 0x80
@@ -162,19 +164,29 @@ class Mqtt5Session(Session):
             await self.wire.drain()
 
     async def publish_all(
-        self, messages: Sequence[tuple[str, bytes]], *, retain: bool = False, content_type: str | None = None
+        self,
+        messages: Sequence[tuple[str, bytes]],
+        *,
+        retain: bool = False,
+        content_type: str | None = None,
+        traces: Sequence[str | None] = (),
     ) -> None:
         """As many in flight together as the broker allows."""
         if messages:
-            await self._taken([await self._send(*each, retain=retain, content_type=content_type) for each in messages])
+            told = zip_longest(messages, traces)
+            sent = [await self._send(*each, retain=retain, content_type=content_type, trace=at) for each, at in told]
+            await self._taken(sent)
 
-    async def _send(self, topic: str, payload: bytes, *, retain: bool, content_type: str | None) -> _Sent:
+    async def _send(
+        self, topic: str, payload: bytes, *, retain: bool, content_type: str | None, trace: str | None = None
+    ) -> _Sent:
         while self._in_flight >= self._quota and not self.wire.gone.done():  # [MQTT-3.3.4-7]
             self._room.clear()
             await self._room.wait()
         self._in_flight += 1
         packet_id, answer = self._asked()
-        self.wire.send(_publish(topic, payload, packet_id, retain=retain, content_type=content_type).write())
+        packet = _publish(topic, payload, packet_id, retain=retain, content_type=content_type, trace=trace)
+        self.wire.send(packet.write())
         return _Sent(topic, answer)
 
     async def _taken(self, sent: Sequence[_Sent]) -> None:
@@ -252,7 +264,13 @@ class Mqtt5Session(Session):
 
 
 def _publish(
-    topic: str, payload: bytes, packet_id: int | None = None, *, retain: bool, content_type: str | None
+    topic: str,
+    payload: bytes,
+    packet_id: int | None = None,
+    *,
+    retain: bool,
+    content_type: str | None,
+    trace: str | None = None,
 ) -> mqtt5.PublishPacket:
     """At QoS 1, or without a packet id at QoS 0."""
     return mqtt5.PublishPacket(
@@ -263,6 +281,7 @@ def _publish(
         retain=retain,
         content_type=content_type,
         payload_format_indicator=int(content_type is not None),
+        user_properties=None if trace is None else [(HEADER, trace)],
     )
 
 

@@ -8,7 +8,7 @@ the last state of a topic is the last that is published. Rows that wait for thei
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final, NamedTuple
 
 import structlog
@@ -19,6 +19,7 @@ from gateway.store import Row, Store, View, tokens
 from gateway.store import commands as command_sql
 from gateway.store import outbox as sql
 from gateway.topics import Topics
+from gateway.tracing import NOTHING, Kind, Span
 
 log = structlog.get_logger()
 
@@ -35,6 +36,8 @@ class _Due(NamedTuple):
     kind: str
     topic: str
     payload: bytes | None
+    trace: str | None = None
+    """Where the trace of the command goes on, if it has one."""
 
 
 class Publisher:
@@ -75,12 +78,32 @@ class Publisher:
         if not due:
             return 0
         try:
-            await session.publish_retained([(row.topic, row.payload) for row in due if row.payload is not None])
+            await self._publish(session, [row for row in due if row.payload is not None])
         except PublishRefusedError as error:
             await self._done([row for row in due if row.topic not in error.topics])
             raise
         await self._done(due)
         return len(due)
+
+    async def _publish(self, session: Session, rows: list[_Due]) -> None:
+        messages = [(row.topic, row.payload or b"") for row in rows]
+        if not any(row.trace for row in rows):
+            await session.publish_retained(messages)
+            return
+        with ExitStack() as stack:
+            spans = [stack.enter_context(self._span(row)) for row in rows]
+            await session.publish_retained(messages, traces=[span.traceparent for span in spans])
+
+    def _span(self, row: _Due) -> Span:
+        if row.trace is None:
+            return NOTHING
+        return self._store.tracer.begin(
+            f"publish commands/{row.topic.rpartition('/')[2]}",
+            row.trace,
+            Kind.PRODUCER,
+            messaging__system="mqtt",
+            messaging__destination__name=row.topic,
+        )
 
     async def _done(self, rows: list[_Due]) -> None:
         await self._store.write(lambda tx: sql.done(tx, [row.seq for row in rows]))
@@ -96,7 +119,10 @@ class Publisher:
 
     def _command(self, view: View, row: Row) -> _Due:
         topic = self._topics.command(row["device_id"], row["detail"])
-        return _Due(row["seq"], row["kind"], topic, retained(view, row["device_pk"], row["detail"]))
+        command = command_sql.open_of_type(view, row["device_pk"], row["detail"])
+        if command is None:
+            return _Due(row["seq"], row["kind"], topic, b"")
+        return _Due(row["seq"], row["kind"], topic, payload(command), command["traceparent"])
 
     def _topic(self, view: View, row: Row) -> _Due:
         topic = self._topics.status(row["device_id"])
@@ -112,12 +138,6 @@ def status(view: View, row: Row) -> bytes | None:
     if row["deleted_at"] is not None:
         return b""
     return None if tokens.live(view, row["device_pk"]) else OFFLINE
-
-
-def retained(view: View, device_pk: int, command_type: str) -> bytes:
-    """What the broker is to hold on a command topic: the open command, or nothing."""
-    command = command_sql.open_of_type(view, device_pk, command_type)
-    return b"" if command is None else payload(command)
 
 
 def payload(command: Row) -> bytes:

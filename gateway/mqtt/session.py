@@ -115,20 +115,34 @@ class Session(ABC):
             LinkError: the broker did not take it in time, or the connection is gone.
         """
 
-    async def publish_retained(self, messages: Sequence[tuple[str, bytes]], *, content_type: str | None = None) -> None:
+    async def publish_retained(
+        self,
+        messages: Sequence[tuple[str, bytes]],
+        *,
+        content_type: str | None = None,
+        traces: Sequence[str | None] = (),
+    ) -> None:
         """Publish retained messages at QoS 1, all in flight together; an empty payload clears its topic.
 
         Raises:
             PublishRefusedError: the broker (MQTT 5) refused its ``topics``, and took all others.
             LinkError: not all were taken.
         """
-        await self.publish_all(messages, retain=True, content_type=content_type)
+        await self.publish_all(messages, retain=True, content_type=content_type, traces=traces)
 
     @abstractmethod
     async def publish_all(
-        self, messages: Sequence[tuple[str, bytes]], *, retain: bool = False, content_type: str | None = None
+        self,
+        messages: Sequence[tuple[str, bytes]],
+        *,
+        retain: bool = False,
+        content_type: str | None = None,
+        traces: Sequence[str | None] = (),
     ) -> None:
         """Publish at QoS 1, all in flight together; MQTT 5 tells subscribers the ``content_type``.
+
+        It also tells them where in a trace each message is, as the user property ``traceparent``: ``traces`` is empty,
+        or has one for each.
 
         Raises:
             PublishRefusedError: the broker (MQTT 5) refused its ``topics``, and took all others.

@@ -29,6 +29,7 @@ from gateway.store.measures import Measure
 from gateway.store.schema import from_a_newer_gateway, migrate
 from gateway.store.trouble import store_error
 from gateway.store.writer import Writer
+from gateway.tracing import NO_TRACER, Traced, Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +105,7 @@ class Store:
 
     ``on_commit`` is called in the event loop after a commit that marked the outbox, with the kinds it marked,
     ``on_news`` after one that wrote events or changed who gets them, ``on_measures`` after each with what it did; all
-    before results are handed out.
+    before results are handed out. ``tracer`` is told of writes that belong to a trace.
     """
 
     def __init__(
@@ -115,12 +116,14 @@ class Store:
         on_commit: Callable[[frozenset[str]], None] = lambda _: None,
         on_news: Callable[[], None] = lambda: None,
         on_measures: Callable[[list[Measure]], None] = lambda _: None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self.context = context
         self._data_dir = data_dir
         self._on_commit = on_commit
         self._on_news = on_news
         self._on_measures = on_measures
+        self.tracer = tracer
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
@@ -138,6 +141,7 @@ class Store:
             recorded=self._on_news,
             measured=self._on_measures,
             changed=self._checkpointer.committed,
+            traced=self._tell_traces,
         )
         self._checkpointer.start()
         self._writer.start()
@@ -155,7 +159,12 @@ class Store:
 
     async def write(self, write: Callable[[Tx], T], *, urgent: bool = True) -> T:
         """Run a write function in a transaction; see :meth:`Writer.write`."""
-        return await self._writer.write(write, urgent=urgent)
+        with self.tracer.inside("registry.write"):
+            return await self._writer.write(write, urgent=urgent)
+
+    def _tell_traces(self, traced: list[Traced]) -> None:
+        for each in traced:
+            self.tracer.begin(each.name, each.parent, each.kind, began=each.began, **each.facts).end()
 
     @property
     def trouble(self) -> str | None:

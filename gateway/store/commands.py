@@ -84,7 +84,7 @@ def insert(
     """A new command, pending."""
     tx.run(
         """INSERT INTO commands (id, device_pk, type, status, params, binding_generation, grant_token, created_at,
-            expires_at, idempotency_key) VALUES (?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?)""",
+            expires_at, idempotency_key, traceparent) VALUES (?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?)""",
         command.id,
         device_pk,
         command.type,
@@ -94,6 +94,7 @@ def insert(
         tx.now,
         expires_at,
         idempotency_key,
+        tx.traceparent,
     )
 
 

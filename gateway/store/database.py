@@ -18,6 +18,7 @@ from gateway.errors import StoreError
 from gateway.ids import Ids
 from gateway.store.measures import Measure
 from gateway.store.trouble import store_error
+from gateway.tracing import Traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,6 +103,9 @@ class Tx(View):
         self.measures: list[Measure] = []
         self.hurried: Callable[[], bool] = lambda: False
         """Whether an urgent write waits, so that a long one that may be cut in two should come to its end."""
+        self.traceparent: str | None = None
+        """Where in a trace whoever asked for this is (W3C Trace Context)."""
+        self.traced: list[Traced] = []
 
     def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Execute one statement."""

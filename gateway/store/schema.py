@@ -238,6 +238,12 @@ def m009_history_chain(db: Database) -> None:
     )
 
 
+@migrations()
+def m010_traces(db: Database) -> None:
+    """Where the trace of a command goes on, until it is acknowledged."""
+    _each(db, "ALTER TABLE commands ADD COLUMN traceparent TEXT")
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

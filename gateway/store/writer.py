@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from gateway import tracing
 from gateway.errors import UnavailableError
 from gateway.store import measures
 from gateway.store.database import Context, Tx, concerns_all, rollback
 from gateway.store.measures import Measure
 from gateway.store.trouble import Trouble
+from gateway.tracing import Traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,7 @@ GROUP: Final = 64
 class _Job:
     write: Callable[[Tx], Any]
     future: asyncio.Future[Any]
+    traceparent: str | None = None
     result: Any = None
     error: BaseException | None = None
 
@@ -51,8 +54,8 @@ class Writer:
     """Owns the write connection and its thread.
 
     In the loop, after each commit: ``committed`` is called with the kinds that it marked in the outbox, if any,
-    ``recorded`` if it made news, and ``measured`` with what it did. ``changed`` is called in the writer's thread, with
-    how many rows were changed by now.
+    ``recorded`` if it made news, ``traced`` with what belongs to traces, if anything does, and ``measured`` with what
+    it did. ``changed`` is called in the writer's thread, with how many rows were changed by now.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Writer:
         recorded: Callable[[], None] = lambda: None,
         measured: Callable[[list[Measure]], None] = lambda _: None,
         changed: Callable[[int], None] = lambda _: None,
+        traced: Callable[[list[Traced]], None] = lambda _: None,
     ) -> None:
         self._connection = connection
         self._context = context
@@ -71,6 +75,7 @@ class Writer:
         self._recorded = recorded
         self._measured = measured
         self._changed = changed
+        self._traced = traced
         self._urgent: deque[_Job] = deque()
         self._ordinary: deque[_Job] = deque()
         self._wake = threading.Condition()
@@ -102,7 +107,7 @@ class Writer:
         with self._wake:
             if self._stopping:
                 raise UnavailableError("The gateway is stopping. Send the same request again when it is back.")
-            (self._urgent if urgent else self._ordinary).append(_Job(write, future))
+            (self._urgent if urgent else self._ordinary).append(_Job(write, future, tracing.here()))
             self._wake.notify()
         return await future
 
@@ -143,7 +148,11 @@ class Writer:
         self.trouble.written()
         tx.measure(measures.COMMIT, "", time.perf_counter() - began)
         self._changed(self._connection.total_changes)
-        rings = ((partial(self._committed, frozenset(tx.marked)), tx.marked), (self._recorded, tx.news))
+        rings = (
+            (partial(self._committed, frozenset(tx.marked)), tx.marked),
+            (self._recorded, tx.news),
+            (partial(self._traced, tx.traced), tx.traced),
+        )
         return [*(bell for bell, due in rings if due), partial(self._measured, tx.measures)]
 
     def _do(self, jobs: list[_Job], tx: Tx) -> None:
@@ -151,6 +160,7 @@ class Writer:
             for job in jobs:
                 self._savepoint(job, tx)
         else:  # alone it needs no savepoint: whatever undoes it undoes all
+            tx.traceparent = jobs[0].traceparent
             jobs[0].result = jobs[0].write(tx)
 
     def _failed(self, jobs: list[_Job], error: BaseException) -> list[Callable[[], None]]:
@@ -161,14 +171,15 @@ class Writer:
 
     def _savepoint(self, job: _Job, tx: Tx) -> None:
         self._connection.execute("SAVEPOINT job")
-        measured = len(tx.measures)
+        measured, traced = len(tx.measures), len(tx.traced)
+        tx.traceparent = job.traceparent
         try:
             job.result = job.write(tx)
         except Exception as error:
             if concerns_all(error):
                 raise
             self._connection.execute("ROLLBACK TO job")
-            del tx.measures[measured:]
+            del tx.measures[measured:], tx.traced[traced:]
             job.error = error  # this job's caller alone hears of it
         self._connection.execute("RELEASE job")
 

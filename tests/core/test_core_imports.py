@@ -8,11 +8,12 @@ import gateway
 ROOT = Path(gateway.__file__).parent
 LAYERS = (
     "clock credentials device_settings entropy errors ids log model problems redaction signatures targets topics",
+    "tracing",
     "event_meanings fleet_model mqtt_model webhooks_model",
     "addresses broker_api settings settings_model settings_types whereabouts",
     "store",
     "commands first_start grants heartbeats inbound lifecycle newest outbox outgrown sweeper upkeep watcher webhooks",
-    "authority certificates metrics",
+    "authority certificates metrics otel",
     "scrape",
     "broker http mqtt outbound readiness",
     "brokers",

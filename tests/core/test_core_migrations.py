@@ -24,6 +24,7 @@ LANDED = [
     "m007_signing_key_use",
     "m008_integrators",
     "m009_history_chain",
+    "m010_traces",
 ]
 
 

@@ -72,10 +72,15 @@ class VirtualSession(Session):
         await self._virtually_taken(topic, self._virtually_sent(topic, payload, qos, retain=retain))
 
     async def publish_all(
-        self, messages: Sequence[tuple[str, bytes]], *, retain: bool = False, content_type: str | None = None
+        self,
+        messages: Sequence[tuple[str, bytes]],
+        *,
+        retain: bool = False,
+        content_type: str | None = None,
+        traces: Sequence[str | None] = (),
     ) -> None:
         """Publish at QoS 1, all in flight together."""
-        del content_type
+        del content_type, traces
         sent = [(topic, self._virtually_sent(topic, payload, 1, retain=retain)) for topic, payload in messages]
         refused: list[str] = []
         reason = ""

@@ -73,6 +73,17 @@ def filled(name: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda found: values[found[1]], template(name))
 
 
+def reading(name: str, prefix: str = "") -> str:
+    """The lines of an `acl` that let another integrator of this name read the fleet; their place in it is free."""
+    return (
+        f"user {name}\n"
+        f"topic read {prefix}devices/+/state\n"
+        f"topic read {prefix}devices/+/events/#\n"
+        f"topic read {prefix}gateways/#\n"
+        f"topic deny {prefix}devices/{name}/#\n"
+    )
+
+
 def render(directory: Path, **options: Unpack[Options]) -> Rendered:
     """Write `mosquitto.conf` and `acl` into `directory` (made when missing) and say where everything is.
 

@@ -116,7 +116,8 @@ async def _own_mosquitto(
     users = {**accounts.passwords, GATEWAY_USER: password}
     fixed = {name: own_entry(secret, None) for name, secret in users.items()}
     file = PasswordFile(own.files.password_file, pid_file=own.files.pid_file, fixed=fixed)
-    access = MosquittoAccess(file, store, Target(own.inside, own.tls))
+    rights = own_mosquitto.rights(own, settings.topic_prefix)
+    access = MosquittoAccess(file, store, Target(own.inside, own.tls), rights)
     await access.write()
     supervisor = await own_mosquitto.run(own, program, settings, stack)
     if certificate:

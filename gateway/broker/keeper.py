@@ -7,7 +7,7 @@ A revoked token opens nothing from the commit on: the broker refuses it, and a l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -100,12 +100,20 @@ class MosquittoAccess:
 
     ``file.fixed`` are the gateway's own accounts at the broker. Accounts that an operator adds to the file, or takes
     out of it, stay as the operator left them. Without a pid file somebody else has to have the broker read it.
+    ``rights`` lets integrators with names of their own read, where the gateway keeps the broker's rights as well.
     """
 
     name = "mosquitto"
 
-    def __init__(self, file: PasswordFile, store: Store, target: Target) -> None:
+    def __init__(
+        self,
+        file: PasswordFile,
+        store: Store,
+        target: Target,
+        rights: Callable[[Sequence[str]], None] = lambda _: None,
+    ) -> None:
         self.file = file
+        self._rights = rights
         self._own = dict(file.fixed)
         self._store = store
         self._sentinel = None if file.pid_file is None else Sentinel(file, target)
@@ -136,6 +144,7 @@ class MosquittoAccess:
     def _write(self, entries: list[tuple[str, str]], own: dict[str, str], ours: Mapping[str, Row]) -> None:
         kept = {name: entry for name, entry in kept_entries(self.file.path).items() if name not in ours}
         good = {name: row["broker_entry"] for name, row in ours.items() if row["revoked_at"] is None}
+        self._rights([name for name in good if name not in accounts.KNOWN])
         self.file.fixed = kept | good | own
         self.file.write(entries)
 

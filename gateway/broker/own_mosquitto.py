@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,20 @@ def prepared(settings: Settings, certificate: ServerCertificate | None) -> OwnMo
         raise UnavailableError(f"The files of Mosquitto cannot be written into {folder}: {error}") from error
     pinned = client_context(None, pinned=certificate.chain) if certificate else None
     return OwnMosquitto(listening, _inside(listening), pinned, files)
+
+
+def rights(own: OwnMosquitto, prefix: str) -> Callable[[Sequence[str]], None]:
+    """Writes its ``acl`` anew, with these integrators besides those that are in it as it ships."""
+    shipped = own.files.acl.read_text(encoding="utf-8")
+
+    def write(names: Sequence[str]) -> None:
+        wanted = "\n".join([shipped, *(broker_config.reading(name, prefix) for name in names)])
+        if own.files.acl.read_text(encoding="utf-8") != wanted:
+            draft = own.files.acl.with_name(".acl.new")
+            draft.write_text(wanted, encoding="utf-8")
+            draft.replace(own.files.acl)
+
+    return write
 
 
 async def run(own: OwnMosquitto, program: str, settings: Settings, stack: AsyncExitStack) -> Supervisor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from broker_config import reading
 from gateway.cli import output
 from gateway.cli.keys import on_registry
 from gateway.cli.options import SettingsCommand, with_settings
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 
     from gateway.settings import Loaded, Settings
 
-DEFAULT: Final = "integrator"
-_SHIPPED: Final = (DEFAULT, accounts.HOME_ASSISTANT)
-"""What the file of rights that ships knows."""
+DEFAULT: Final = accounts.INTEGRATOR
 GROUP_EPILOG: Final = """\b
 Examples:
   gateway accounts create
@@ -138,16 +137,8 @@ def _note_broker(settings: Settings, name: str) -> None:
         return
     if settings.mosquitto_password_file is None and not settings.own_broker:
         output.note("The gateway writes no accounts at your broker: make it there, with these rights.")
-    if not settings.own_broker and (settings.mosquitto_password_file is None or name not in _SHIPPED):
-        prefix = settings.topic_prefix
-        output.note(
-            f"Mosquitto's ACL file needs, before its 'pattern' lines (then send it SIGHUP):\n\n"
-            f"user {name}\n"
-            f"topic read {prefix}devices/+/state\n"
-            f"topic read {prefix}devices/+/events/#\n"
-            f"topic read {prefix}gateways/#\n"
-            f"topic deny {prefix}devices/{name}/#\n"
-        )
+    if not settings.own_broker and (settings.mosquitto_password_file is None or name not in accounts.KNOWN):
+        output.note(f"Add this to Mosquitto's ACL file, then send it SIGHUP:\n\n{reading(name, settings.topic_prefix)}")
 
 
 def _facts(row: Row) -> dict[str, Any]:

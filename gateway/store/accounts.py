@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 CHANGES: Final = "accounts_changed"
 """A fact that counts the changes: a gateway that runs notices by it what the command line has done."""
+INTEGRATOR: Final = "integrator"
 HOME_ASSISTANT: Final = "home_assistant"
+KNOWN: Final = (INTEGRATOR, HOME_ASSISTANT)
+"""What Mosquitto's file of rights knows as it ships."""
 _NAME: Final = re.compile(rf"integrator(_[a-z0-9_]{{1,40}})?|{HOME_ASSISTANT}")
 _SALT_BYTES: Final = 12
 

@@ -5,8 +5,9 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +281,26 @@ async def test_an_address_that_is_taken(tmp_path: Path) -> None:
         outcome = await run(script("gateway"), "serve", "--broker", "mosquitto", *where)
     assert outcome.code == 1
     assert "Mosquitto cannot listen (Address already in use). Stop what does, or choose another" in outcome.err
+
+
+async def test_each_integrator_has_an_account_of_its_own(tmp_path: Path) -> None:
+    """Made by one command while it serves: two programs read the fleet at once, and nothing but what they may."""
+    async with own(tmp_path) as site, AsyncExitStack() as stack:
+        bound = await site.bound()
+        state = f"devices/{bound['id']}/state"
+        for name in ("integrator_wall", "integrator_door"):
+            data = str(site.gateway.data)
+            made = await run(script("gateway"), "accounts", "create", name, "--broker", "mosquitto", "--data-dir", data)
+            assert (made.code, made.err.count("ACL")) == (0, 0), made.err
+            client = await eventually(partial(_let_in, site, stack, name, made.out.strip()), f"{name} is let in")
+            assert client
+            await client.subscribe("devices/+/commands/+", "devices/+/state", "gateways/+/status")
+            heard: set[str] = set()
+            while state not in heard:
+                heard.add((await client.read_publish()).topic)
+            assert {topic.partition("/")[0] for topic in heard} <= {"devices", "gateways"}
+
+
+async def _let_in(site: Own, stack: AsyncExitStack, name: str, password: str) -> wire.Wire | None:
+    client = await stack.enter_async_context(site.wire())
+    return client if await client.connect(name, name, password) == wire.ACCEPTED else None

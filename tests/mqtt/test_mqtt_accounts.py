@@ -172,3 +172,25 @@ def _shows(state: bytes, battery: int) -> bool:
 def _password_file(place: Site) -> str:
     assert isinstance(place.broker, External)
     return place.broker.mosquitto.password_file.read_text()
+
+
+@on_every_broker
+async def test_a_device_never_reads_what_integrators_do(kind: str, tmp_path: Path) -> None:
+    """Neither about itself nor about another, whether its token is active or good for its reset alone."""
+    async with site(kind, tmp_path, rules={"shown": ("state",)}) as place:
+        place.outlets = [partial(states, place), partial(events, place)]
+        await place.start()
+        device, other = await place.bound(), await place.bound("SN-2")
+        async with place.join(device) as client, place.admin() as witness:
+            await witness.subscribe(other.topic("state"), device.topic("events/#"))
+            for each in ("state", "events/#", "events/+"):
+                await client.subscribe(device.topic(each), other.topic(each))
+            await client.subscribe(device.topic("commands/factory_reset"))
+            await place.unbind(other)
+            await place.reset(device)
+            while "reset.requested" not in (await witness.read_publish()).topic:
+                pass
+            while (heard := await client.read_publish()).topic != device.topic("commands/factory_reset"):
+                raise AssertionError(f"{heard.topic} reached a device")
+            await client.ping()
+            assert not client.inbox

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
+from mqtt_brokers import ADMIN_PASSWORD
 from mqtt_support import Site, on_every_broker, site
 from support import wire
 from support.wait import eventually
@@ -14,6 +16,8 @@ from support.wait import eventually
 from gateway.mqtt.census import Mark
 from gateway.mqtt.connection import Outlet
 from gateway.outbound.feed import Feed
+from gateway.outbound.shown import Shown
+from gateway.outbound.states import StateLeaf
 
 EVENTS = "devices/+/events/#"
 
@@ -21,6 +25,11 @@ EVENTS = "devices/+/events/#"
 def telling(place: Site, _: Mark, *, enabled: bool = True) -> Outlet:
     """The worker."""
     return Feed(place.store, place.topics, place.bells, enabled=enabled)
+
+
+def showing(place: Site, mark: Mark) -> Outlet:
+    """States beside it."""
+    return Shown(place.store, StateLeaf(place.topics), mark, tick_seconds=0.05)
 
 
 @asynccontextmanager
@@ -145,3 +154,32 @@ async def test_what_happens_while_it_is_switched_off_is_left_out(tmp_path: Path)
         await place.bound("SN-2")
         expected = (await trail(place))[len(left_out) :]
         assert ids(await heard(witness, expected[-1])) == expected
+
+
+async def test_under_mqtt_5_subscribers_are_told_what_it_is(tmp_path: Path) -> None:
+    """The content types of CloudEvents and of JSON, and that the payload is text."""
+    async with told("mosquitto-5", tmp_path) as place:
+        place.outlets = [*place.outlets, partial(showing, place)]
+        object.__setattr__(place.store.context.rules, "shown", ("state",))
+        await place.start()
+        client = aiomqtt.Client(
+            "127.0.0.1",
+            place.broker.port,
+            username="admin",
+            password=ADMIN_PASSWORD,
+            identifier="admin",
+            protocol=aiomqtt.ProtocolVersion.V5,
+        )
+        found: dict[str, Any] = {}
+        async with client:
+            await client.subscribe([(EVENTS, 1), ("devices/+/state", 1)])
+            await place.bound()
+            async for message in client.messages:
+                found[message.topic.value.split("/")[2]] = message.properties
+                if len(found) == 2:
+                    break
+        assert {leaf: each.ContentType for leaf, each in found.items()} == {
+            "state": "application/json",
+            "events": "application/cloudevents+json; charset=utf-8",
+        }
+        assert {each.PayloadFormatIndicator for each in found.values()} == {1}

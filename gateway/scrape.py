@@ -13,7 +13,7 @@ from gateway.store import DATABASE_NAME, Store, View, figures
 
 FLEET_SECONDS: Final = 15
 """How old the counts of the fleet may be: they look at every device."""
-_KINDS: Final = ("command", "credential", "topic")
+_KINDS: Final = ("command", "credential", "topic", "shown")
 
 
 class _Registry(NamedTuple):

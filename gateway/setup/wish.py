@@ -20,6 +20,7 @@ TLS_PORT: Final = 8883
 PLAIN_PORT: Final = 1883
 GATEWAY_USER: Final = "device-gateway"
 BROKER_USER: Final = "mosquitto"
+_FILES: Final = ("cert_file", "key_file", "ca_file")
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -47,6 +48,9 @@ class Wish:
             InvalidRequestError: they contradict each other.
         """
         given = self.to_json()
+        given |= {
+            name: str(Path(given[name]).absolute()) for name in _FILES if name in given
+        }  # the next time it may be run elsewhere
         if self.cert_file or self.key_file or self.ca_file:
             if self.tls not in (None, "files"):
                 raise InvalidRequestError(f"A certificate was given, and tls is {self.tls}: leave one of them out.")

@@ -185,6 +185,15 @@ def test_files_of_the_operator(tmp_path: Path) -> None:
     }
 
 
+def test_relative_paths_are_those_of_the_first_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer that calls it again runs in another folder."""
+    make_authority(tmp_path / "ca").server("own", ["mqtt.example.org"])
+    monkeypatch.chdir(tmp_path / "ca")
+    init(tmp_path / "site", names=("mqtt.example.org",), cert_file="own.pem", key_file="own.key")
+    monkeypatch.chdir("/")
+    assert set(initialise(tmp_path / "site", Wish()).files.values()) == {"unchanged"}
+
+
 def test_a_certificate_of_the_systems_authorities(tmp_path: Path) -> None:
     """Without an authority to name, none is named; a wildcard covers its names."""
     pair = make_authority(tmp_path / "ca").server("own", ["*.example.org"])

@@ -59,6 +59,13 @@ bench: $(VENV)/.dev tools ## measure, as ratios against a floor in the same run
 bench-quick: $(VENV)/.dev tools ## the same in under a minute
 	$(BIN)/python -m bench --quick
 
+.PHONY: bench-peers bench-growth
+bench-peers: $(VENV)/.dev tools ## ingest beside what people write for it
+	$(BIN)/python -m bench.peers
+
+bench-growth: $(VENV)/.dev tools ## ingest beside a large registry; make bench-growth SIZE="--devices 1000000 --history 50000000"
+	$(BIN)/python -m bench.growth $(SIZE)
+
 .PHONY: soak replay
 SEEDS ?= 50000
 soak: $(VENV)/.dev ## simulate many seeds: make soak SEEDS=1000000 (docs/simulation.md)

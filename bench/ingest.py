@@ -56,8 +56,8 @@ async def measure(registry: Registry, folder: Path, each: int) -> Round:
     Raises:
         BenchError: something did not work, or a message was lost.
     """
-    floor = await _floor(registry, folder / "floor", each)
-    return Round(await _gateway(registry, folder / "gateway", each), floor)
+    beside = await floor(registry, folder / "floor", each)
+    return Round(await _gateway(registry, folder / "gateway", each), beside)
 
 
 def figures(rounds: list[Round], each: int, devices: int) -> list[Figure]:
@@ -77,31 +77,32 @@ async def _gateway(registry: Registry, folder: Path, each: int) -> Taken:
     total = each * len(registry.devices)
     async with (
         mosquitto(folder, registry.broker_entries) as broker,
-        _subject(data_dir, broker) as subject,
-        _load(registry, broker, each) as load,
+        subject_on(data_dir, broker) as subject,
+        loading(registry, broker, each) as load,
     ):
         before = subject.cpu_seconds()
         await load.tell("go")
         async with asyncio.TaskGroup() as group:
-            stored = group.create_task(_stored(data_dir, subject, total))
-            sent = group.create_task(_sent(load))
+            held = group.create_task(stored(data_dir, subject, total))
+            sent = group.create_task(sent_by(load))
         cpu_seconds = subject.cpu_seconds() - before
     _check_count(data_dir, total)
-    return _taken(total, sent.result(), stored.result(), cpu_seconds)
+    return _taken(total, sent.result(), held.result(), cpu_seconds)
 
 
-async def _floor(registry: Registry, folder: Path, each: int) -> Taken:
+async def floor(registry: Registry, folder: Path, each: int) -> Taken:
+    """One round of the floor."""
     total = each * len(registry.devices)
     async with (
         mosquitto(folder, registry.broker_entries) as broker,
         _subscriber(broker, total) as subscriber,
-        _load(registry, broker, each) as load,
+        loading(registry, broker, each) as load,
     ):
         await broker.subscribed(FILTER)
         await load.tell("go")
         async with asyncio.TaskGroup() as group:
             ended = group.create_task(_end_of(subscriber))
-            sent = group.create_task(_sent(load))
+            sent = group.create_task(sent_by(load))
     return _taken(total, sent.result(), ended.result())
 
 
@@ -109,7 +110,8 @@ def _taken(total: int, sent: Sent, ended: float, cpu_seconds: float = 0.0) -> Ta
     return Taken(total / (ended - sent.began), total / (sent.ended - sent.began), cpu_seconds)
 
 
-async def _sent(load: Program) -> Sent:
+async def sent_by(load: Program) -> Sent:
+    """What the load says when the broker has taken all."""
     return Sent(**json.loads(await load.line()))
 
 
@@ -119,15 +121,17 @@ async def _end_of(subscriber: Program) -> float:
 
 
 @asynccontextmanager
-async def _load(registry: Registry, broker: Broker, each: int) -> AsyncIterator[Program]:
+async def loading(registry: Registry, broker: Broker, each: int, first: int = 0) -> AsyncIterator[Program]:
+    """The devices of the load, connected; they send when they are told to."""
     async with program(sys.executable, "-m", "bench.load") as load:
-        await load.tell(json.dumps(asdict(Order(HOST, broker.port, registry.devices, each))))
+        await load.tell(json.dumps(asdict(Order(HOST, broker.port, registry.devices, each, first))))
         await load.line("ready")
         yield load
 
 
 @asynccontextmanager
-async def _subject(data_dir: Path, broker: Broker) -> AsyncIterator[Program]:
+async def subject_on(data_dir: Path, broker: Broker) -> AsyncIterator[Program]:
+    """The gateway's ingest, connected and ready."""
     command = (sys.executable, "-m", "bench.subject", str(data_dir), str(broker.port))
     async with program(*command, environ={PASSWORD_VARIABLE: broker.password}) as subject:
         await subject.line("ready")
@@ -142,14 +146,14 @@ async def _subscriber(broker: Broker, total: int) -> AsyncIterator[Program]:
         yield subscriber
 
 
-async def _stored(data_dir: Path, subject: Program, total: int) -> float:
+async def stored(data_dir: Path, subject: Program, total: int) -> float:
     """When (monotonic clock) the last one was committed; rows are only added, so the highest id tells."""
     with closing(_open(data_dir)) as registry:
         deadline = time.monotonic() + HANGS_SECONDS
-        while (stored := _highest(registry)) < total:
+        while (so_far := _highest(registry)) < total:
             subject.check()
             if time.monotonic() > deadline:
-                raise BenchError(f"{stored} of {total} heartbeats were stored within {HANGS_SECONDS:g} s")
+                raise BenchError(f"{so_far} of {total} heartbeats were stored within {HANGS_SECONDS:g} s")
             await asyncio.sleep(_POLL_SECONDS)
     return time.monotonic()
 

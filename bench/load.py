@@ -35,6 +35,8 @@ class Order:
     port: int
     devices: Sequence[tuple[str, str]]
     each: int
+    first: int = 0
+    """The number of the first: a registry that has seen it before stores it no second time."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,12 @@ class Sent:
 class Device(asyncio.Protocol):
     """One device: connects, sends all it has in one go, counts the acknowledgements."""
 
-    def __init__(self, name: str, token: str, each: int) -> None:
+    def __init__(self, name: str, token: str, each: int, first: int) -> None:
         loop = asyncio.get_running_loop()
         self.connected: asyncio.Future[None] = loop.create_future()
         self.done: asyncio.Future[None] = loop.create_future()
         self._greeting = wire.connect(name, token)
-        self._burst = burst(name, each)
+        self._burst = burst(name, each, first)
         self._awaited = wire.ACK_BYTES * (1 + each)
         self._received = 0
 
@@ -87,10 +89,10 @@ class Device(asyncio.Protocol):
         self._transport.close()
 
 
-def burst(name: str, each: int) -> bytes:
+def burst(name: str, each: int, first: int = 0) -> bytes:
     """The heartbeats of one device; each of its own minute, since the same one twice would be stored once."""
     topic = f"devices/{name}/heartbeat"
-    return b"".join(wire.publish(topic, heartbeat(number), number + 1) for number in range(each))
+    return b"".join(wire.publish(topic, heartbeat(first + number), number + 1) for number in range(each))
 
 
 def heartbeat(number: int) -> bytes:
@@ -137,7 +139,9 @@ async def main() -> None:
 async def _connect(order: Order, gate: asyncio.Semaphore, name: str, token: str) -> Device:
     async with gate:
         loop = asyncio.get_running_loop()
-        _, device = await loop.create_connection(lambda: Device(name, token, order.each), order.host, order.port)
+        _, device = await loop.create_connection(
+            lambda: Device(name, token, order.each, order.first), order.host, order.port
+        )
         await device.connected
     return device
 

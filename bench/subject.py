@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.broker import GATEWAY_USER, HOST, eventually
-from gateway import log
+from gateway import collector, log
 from gateway.first_start import first_start
 from gateway.mqtt import link
 from gateway.mqtt.connection import Connection
@@ -37,6 +37,7 @@ async def main(data_dir: Path, port: int) -> None:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(connection.run(), name="connection")
             await eventually(lambda: connection.status.reconciled, "connection to the broker")
+            collector.calm()
             print("ready", flush=True)  # noqa: T201 - the benchmark reads it
             await stop.wait()
             running.cancel()

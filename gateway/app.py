@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import shlex
 import shutil
 import signal
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway import __version__
+from gateway import __version__, collector
 from gateway.addresses import Address
 from gateway.broker import probes
 from gateway.broker.drift import DriftWatch
@@ -86,8 +85,7 @@ async def serve(loaded: Loaded) -> int:
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with running(loaded.settings) as gateway:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.renewal.ask)
-        gc.collect()
-        gc.freeze()  # what is there by now stays: a full collection that walks it all holds every client up
+        collector.calm()
         await _announce(gateway)
         await stop.wait()
         log.info("gateway.stopping")

@@ -45,7 +45,7 @@ def take(tx: Tx, beats: Sequence[Beat]) -> None:
         pk = beat.device["pk"]
         newest = devices.get(pk) or devices.setdefault(pk, Newest(tx, beat.device))
         newest.present(beat.radio)
-        if _is_heard(beat) and next(new):
+        if beat.device["token_state"] != TokenState.RESET_ONLY and next(new):
             newest.says(beat.heartbeat)
     sql.store_newest(tx, [newest.state(appended.ends.get(newest.pk)) for newest in devices.values()])
     for newest in devices.values():
@@ -53,13 +53,9 @@ def take(tx: Tx, beats: Sequence[Beat]) -> None:
             outbox.mark_shown(tx, newest.pk, outbox.STATE)
 
 
-def _is_heard(beat: Beat) -> bool:
-    return bool(beat.device["token_state"] != TokenState.RESET_ONLY)
-
-
 def _append(tx: Tx, beats: Sequence[Beat]) -> history.Appended:
     """Add to the history whatever is stored at all."""
-    appended = history.append(tx, [beat for beat in beats if _is_heard(beat)])
+    appended = history.append(tx, [beat for beat in beats if beat.device["token_state"] != TokenState.RESET_ONLY])
     heard, stored = len(appended.new), sum(appended.new)
     counts = {"stored": stored, "replayed": heard - stored, "reset_only": len(beats) - heard}
     for outcome, count in counts.items():

@@ -26,15 +26,14 @@ class Newest:
     def __init__(self, tx: Tx, row: Row) -> None:
         self._tx = tx
         self._row = row
-        self._online = row["connection"] == "online"
-        self._last_heartbeat_at: int | None = row["last_heartbeat_at"]
-        self._firmware: str | None = row["firmware_version"]
+        self._last_heartbeat_at: int | None
+        connection, self._last_heartbeat_at, self._firmware, low, full, self._threshold = sql.judged(row)
+        self._online = connection == "online"
         self.pk: int = row["pk"]
         self.news = False
         """Whether integrators are to be shown the device again."""
         self._radio: Radio | None = None
-        self._low_battery = bool(row["low_battery"])
-        self._storage_full = bool(row["storage_full"])
+        self._low_battery, self._storage_full = bool(low), bool(full)
         self._said: dict[str, Any] = dict(zip(sql.NEWEST, sql.newest(row), strict=True))
 
     def present(self, radio: Radio | None) -> None:
@@ -75,7 +74,7 @@ class Newest:
         Or one that is told now by its percentage, now by its flag would seem to recover in between.
         """
         state, flags = self._said["recording_state"], self._said["flags"] or 0
-        low = model.low_battery(state, flags, self._said["battery_percent"], self._row["low_battery_threshold"])
+        low = model.low_battery(state, flags, self._said["battery_percent"], self._threshold)
         full = model.storage_full(state, flags)
         if low and not self._low_battery:
             events.record(

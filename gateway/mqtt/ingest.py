@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-PART: Final = 125
+PART: Final = 250
 """Messages for which an urgent write, such as a reset, waits at most: a millisecond or two."""
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 10.0

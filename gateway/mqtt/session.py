@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from gateway.inbound import Message
 
-BATCH: Final = 500
+BATCH: Final = 1_000
 RECEIVE_MAXIMUM: Final = 1_000
 WAITING_AT_QOS_0: Final = 5_000
 CONNECT_SECONDS: Final = 4.0

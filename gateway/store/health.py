@@ -30,13 +30,13 @@ _PAYLOAD_KEPT: Final = 256
 # The most wanted columns come first, since a row looks its names up one after the other, and NEWEST last.
 _SENT_BY: Final = f"""SELECT d.pk,
     (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1) AS token_state,
-    h.history_id, h.history_day, d.id, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
+    h.history_id, h.history_day, coalesce(h.connection, 'offline') AS connection, h.last_heartbeat_at,
+    d.firmware_version, coalesce(h.low_battery, 0) AS low_battery, coalesce(h.storage_full, 0) AS storage_full,
     coalesce(json_extract(d.settings, '$.power.low_battery_threshold_percent'), 20) AS low_battery_threshold,
-    coalesce(h.connection, 'offline') AS connection, coalesce(h.low_battery, 0) AS low_battery,
-    coalesce(h.storage_full, 0) AS storage_full, h.last_heartbeat_at,
-    {", ".join(f"h.{name}" for name in NEWEST)}
+    d.id, d.project_id, d.binding_generation, d.bound_at, {", ".join(f"h.{name}" for name in NEWEST)}
     FROM devices d LEFT JOIN health h ON h.device_pk = d.pk
     WHERE d.deleted_at IS NULL AND d.id """  # noqa: S608 - our own columns
+_JUDGED: Final = slice(4, 10)
 _SENDER: Final = _SENT_BY + "= ?"
 _SENDERS: Final = _SENT_BY + "IN (SELECT value FROM json_each(?))"  # noqa: S608 - the same
 _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_due_at, connection, last_seen_by,
@@ -69,6 +69,11 @@ def senders(view: View, device_ids: Iterable[str]) -> dict[str, Row]:
     """The same for many, by id; those that nobody knows are left out."""
     rows = view.all(_SENDERS, json.dumps(list(device_ids)))
     return {row["id"]: row for row in rows}
+
+
+def judged(row: Row) -> tuple[Any, ...]:
+    """Of a row of :func:`sender`, at once: ``connection`` to ``low_battery_threshold``, in the order of its columns."""
+    return tuple(row[_JUDGED])
 
 
 def newest(row: Row) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ LAYERS = (
     "scrape",
     "broker http mqtt outbound readiness",
     "brokers",
-    "app demo doctor setup",
+    "app collector demo doctor setup",
     "cli __main__",
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}

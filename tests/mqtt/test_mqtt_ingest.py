@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from support import wire
 from support.wait import eventually
 
+from gateway.mqtt.ingest import PART
 from gateway.mqtt.session import WAITING_AT_QOS_0
 from gateway.store import Tx
 
@@ -212,3 +213,29 @@ async def all_stored(place: Site, count: int) -> bool:
     """Whether that many heartbeats are there."""
     rows = await place.rows("SELECT count(*) FROM heartbeats")
     return bool(rows[0][0] == count)
+
+
+@pytest.mark.parametrize("kind", ["mosquitto-5"])
+async def test_a_reset_in_the_middle_of_a_batch(kind: str, tmp_path: Path) -> None:
+    """What is done by then is committed and acknowledged, the reset comes next, and the rest of the batch after it."""
+    count = 3 * PART
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device, other = await place.bound(), await place.bound("SN-2")
+        async with place.join(device) as client:
+            release = threading.Event()
+            busy = asyncio.create_task(place.store.write(lambda _: release.wait()))
+            acknowledged = place.proxy.to_broker[wire.Kind.PUBACK]
+            seen = place.proxy.to_gateway[wire.Kind.PUBLISH]
+            await client.send(
+                *(wire.publish_packet(device.topic("heartbeat"), b"{}", packet_id=n + 1) for n in range(count))
+            )
+            await arrived(place, seen + count)
+            resets = [asyncio.create_task(place.reset(other))]
+            release.set()
+            await busy
+            await asyncio.gather(*resets)
+            await eventually(lambda: all_stored(place, count), "all were stored")
+            await eventually(
+                lambda: place.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + count, "all were acknowledged"
+            )

@@ -14,7 +14,7 @@ def calm() -> None:
     """Look less often, and never again at what is there now; call it when everything has started.
 
     A batch of heartbeats makes thousands of small objects that die with it. By its defaults Python would look through
-    them, and now and then through all that there is, many times a second: a sixth of what a heartbeat costs. And what is
+    them, and now and then through all that there is, many times a second: a sixth of what a heartbeat costs. What is
     there at the start stays: a collection that walks all of it holds every client up.
     """
     gc.collect()

@@ -10,7 +10,7 @@ from simulation.planted import FAULTS, Fault
 from simulation.run import Outcome, run
 from simulation.shrink import Shrinker
 
-MOST_SEEDS = 600
+MOST_SEEDS = 1_000
 
 
 @dataclass(frozen=True)

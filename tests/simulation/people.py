@@ -16,7 +16,6 @@ from gateway.store import Context, _continue_ids, transact
 from simulation.device_host import DeviceHost
 from simulation.gateway_host import RULES
 from simulation.ghost import RESET
-from simulation.process import KilledError
 from simulation.world import World
 
 _TRY_AGAIN_SECONDS: Final = 0.4
@@ -141,8 +140,7 @@ class People:
         life = self._world.host.life
         if life is not None:
             self._world.tell("people", "'gateway signing-keys rotate'")
-            with suppress(GatewayError, KilledError):
-                await life.store.write(grants.rotate)
+            await asyncio.wait((life.spawn(life.store.write(grants.rotate)),))  # ends with the gateway, too
 
     async def cancel(self, device: DeviceHost) -> None:
         """Cancel the open reset, or else whatever is open."""

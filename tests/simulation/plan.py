@@ -128,6 +128,7 @@ STEPS: Final[Mapping[str, tuple[float, Facts]]] = {
 
 MOTIFS: Final[tuple[tuple[str, ...], ...]] = (
     ("power_cut", "reset", "provision"),
+    ("power_cut", "reset", "provision"),
     ("power_cut", "reset", "provision", "replay"),
     ("reset", "reset_by_hand", "provision", "replay"),
     ("unplug", "reset", "provision", "command"),
@@ -140,6 +141,10 @@ MOTIFS: Final[tuple[tuple[str, ...], ...]] = (
     ("delete", "restore", "provision", "replay"),
 )
 """What is most telling close together and in this order, on one device."""
+
+_UNHURRIED: Final = 0.6
+_LATE: Final = 0.5
+"""How often a motif cuts the power where a wipe is done and not told yet."""
 
 FAULTS: Final = tuple(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill"))
 
@@ -169,10 +174,14 @@ def _step(rng: random.Random, at: float, kind: str, devices: int) -> Step:
 def _motif(rng: random.Random, devices: int) -> list[Step]:
     at, device, steps = rng.uniform(0.0, ACTIVE_SECONDS), rng.randrange(devices), []
     for kind in rng.choice(MOTIFS):
+        if kind == "provision" and rng.random() < _UNHURRIED:  # when the device has done what came before
+            at += 3.0
         step = _step(rng, at, kind, devices)
-        fixed = {"device": device} if "device" in step.facts else {}
+        fixed: dict[str, Any] = {"device": device} if "device" in step.facts else {}
         if kind == "provision":
             fixed |= {"supersede": rng.random() < 0.8, "lost": False}
+        if kind == "power_cut" and rng.random() < _LATE:
+            fixed |= {"before": "publish:ack:executed"}
         steps.append(replace(step, facts={**step.facts, **fixed}))
         at += rng.choice((0.0, 0.05, 0.5, 2.0, 5.0)) * rng.uniform(0.5, 1.5)
     return steps

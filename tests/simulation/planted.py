@@ -20,10 +20,10 @@ from gateway.broker.keeper import Keeper
 from gateway.errors import StoreError
 from gateway.http import devices as http_devices
 from gateway.model import CommandStatus
-from gateway.mqtt.ingest import Ingest
-from gateway.mqtt.link import Session
+from gateway.mqtt import ingest
 from gateway.mqtt.publisher import payload
 from gateway.mqtt.reconcile import Reconciler
+from gateway.mqtt.session import Delivery, Session
 from gateway.store import Row, Tx, events, outbox, tokens
 from gateway.store import commands as command_sql
 from gateway.topics import Topics
@@ -147,25 +147,26 @@ def _does_not_wait() -> Iterator[None]:
 
 @_fault("messages are acknowledged to the broker before the commit", 4)
 def _acknowledged_too_early() -> Iterator[None]:
-    async def run(self: Any, session: Session) -> None:
-        while True:
-            deliveries = await session.batch()
-            session.acknowledge(deliveries)
-            await self._answer(session, await self._commit([self._parse(each) for each in deliveries]))
+    real = VirtualSession.batch
 
-    with patch.object(Ingest, "run", run):
+    async def batch(self: VirtualSession, *given: int) -> list[Delivery]:
+        deliveries = await real(self, *given)
+        self.acknowledge(deliveries)
+        return deliveries
+
+    with patch.object(VirtualSession, "batch", batch):
         yield
 
 
 @_fault("messages that could not be stored are acknowledged all the same", 4)
 def _not_stored() -> Iterator[None]:
-    async def once(self: Any, write: Any) -> Any:
+    async def commit(self: Any, batch: Any) -> Any:
         try:
-            return await self._store.write(write, urgent=False)
+            return await self._store.write(lambda tx: ingest._apply(tx, batch), urgent=False)  # noqa: SLF001 - no manners
         except StoreError:
-            return []
+            return len(batch), []
 
-    with patch.object(Ingest, "_until_stored", once):
+    with patch.object(ingest.Ingest, "_commit", commit):
         yield
 
 

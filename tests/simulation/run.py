@@ -22,6 +22,7 @@ from simulation.world import World
 
 RECONNECT_SECONDS: Final = 6.0
 REST_SECONDS: Final = 6.0
+LONGEST_RUN_SECONDS: Final = 600.0
 LOOK_AGAIN_SECONDS: Final = 2.0
 LONGEST_REST_LOOKS: Final = 20
 """The longest pauses of devices and gateway are over by then."""
@@ -55,7 +56,11 @@ async def _run(plan: Plan) -> Outcome:
     _listen(world)
     script = asyncio.create_task(_script(world), name="script")
     over = asyncio.create_task(world.over.wait(), name="over")
-    await asyncio.wait((script, over), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((script, over), timeout=LONGEST_RUN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    if not (script.done() or over.done()):
+        world.ghost.violate(
+            _UNFORESEEN, "a run comes to its end", f"not within {LONGEST_RUN_SECONDS:g} virtual seconds"
+        )
     if script.done() and not script.cancelled() and script.exception() is not None:
         raise script.exception() or AssertionError
     violations = world.ghost.violations

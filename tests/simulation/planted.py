@@ -270,7 +270,7 @@ def _event_comes_later() -> Iterator[None]:
     waiting: list[tuple[Row, str, str]] = []
 
     def record(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> None:
-        late, waiting[:] = list(waiting), []
+        late, waiting[:] = [] if kind == "device.registered" else list(waiting), []  # another run begins with that
         for each in late:
             real(tx, *each)
         if kind == "device.offline":

@@ -26,6 +26,12 @@ SEED   ?= $(shell date +%s)
 chaos: $(VENV)/.dev tools ## kill, cut and stall real parts under load (ROUNDS=100, from SEED on)
 	CHAOS_SEED=$(SEED) CHAOS_ROUNDS=$(ROUNDS) $(PYTEST) tests/e2e/test_e2e_chaos.py
 
+INPUTS ?= 1000000
+
+.PHONY: fuzz
+fuzz: $(VENV)/.dev ## throw inputs at whatever parses bytes from outside (INPUTS=1000000, SEED=…)
+	FUZZ_SEED=$(SEED) FUZZ_INPUTS=$(INPUTS) $(PYTEST) tests/*/test_*_fuzz.py -o faulthandler_timeout=7200
+
 check: $(VENV)/.dev ## format, lint, types, documents
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check

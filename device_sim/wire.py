@@ -75,6 +75,7 @@ def parse_command(payload: bytes) -> Command:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected a string, got {type(value).__name__}")
+    value.encode()  # JSON can spell half of a surrogate pair, which is no text that could be sent on
     return value
 
 

@@ -18,7 +18,7 @@ RULES: Final = (
     ("$", re.compile(r"\$[67]\$[^\s:]{8,}"), f"$6${CUT}"),
     (" ", re.compile(r"(?i)\b(bearer|basic) [A-Za-z0-9._~+/=-]{4,}"), rf"\1 {CUT}"),
     # the word in our own examples stays
-    ("://", re.compile(r"(://[^\s/:@]{0,128}):(?!PASSWORD@)\S{1,512}@"), rf"\1:{MASK}@"),
+    (":/", re.compile(r"(:/{1,2}[^\s/:@]{0,128}):(?!PASSWORD@)\S{1,512}@"), rf"\1:{MASK}@"),
 )
 
 

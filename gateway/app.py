@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import shlex
 import shutil
 import signal
@@ -80,6 +81,7 @@ class Running:
 
 async def serve(loaded: Loaded) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
+    _open_as_many_files_as_allowed()
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
@@ -91,6 +93,12 @@ async def serve(loaded: Loaded) -> int:
         log.info("gateway.stopping")
     log.info("gateway.stopped")
     return 0
+
+
+def _open_as_many_files_as_allowed() -> None:
+    """Each connection is one; the usual soft limit of 1,024 is for programs that use select(2)."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _announce(gateway: Running) -> None:
@@ -200,7 +208,12 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
         http = await stack.enter_async_context(
             HttpServer(
-                build(services), settings.http.host, settings.http.port, certificate=http_tls, stopping=streams.close
+                build(services),
+                settings.http.host,
+                settings.http.port,
+                certificate=http_tls,
+                most_connections=settings.http_connections,
+                stopping=streams.close,
             )
         )
         inner = Address(broker.upstream.host, broker.upstream.port) if settings.own_broker else None

@@ -42,6 +42,7 @@ def rules_of(settings: Settings, gateway_id: str) -> Rules:
         event_history_days=settings.event_history_days,
         refusals_kept=settings.refusals_kept,
         bulk_reset_per_second=settings.bulk_reset_per_second,
+        device_messages_per_second=settings.device_messages_per_second,
         delivery_history_days=settings.delivery_history_days,
         webhook_allow_private=settings.webhook_allow_private,
         shown=tuple(detail for detail, on in _shown(settings).items() if on),

@@ -10,7 +10,9 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import structlog
@@ -38,18 +40,26 @@ _SHARED: Final[tuple[Processor, ...]] = (
 )
 
 
-def configure(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
+def configure(
+    level: str = "info", form: str = "auto", stream: TextIO | None = None, *, lines_per_second: int = 0
+) -> None:
     """Sets up logging for this process.
 
     Args:
         level: the least severe level that is logged: debug, info, warning or error.
         form: ``console``, ``json``, or ``auto``: console when the stream is a terminal.
         stream: where to; stderr by default.
+        lines_per_second: of one kind, see :class:`Sparing`; 0 for all.
     """
     stream = stream or sys.stderr
     console = form == "console" or (form == "auto" and stream.isatty())
     structlog.configure(
-        processors=[*_SHARED, structlog.processors.StackInfoRenderer(), ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            *([Sparing(lines_per_second)] if lines_per_second else []),
+            *_SHARED,
+            structlog.processors.StackInfoRenderer(),
+            ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=lambda *_: _OWN,  # structlog's own would look through the stack for a name at each line
     )
@@ -58,6 +68,35 @@ def configure(level: str = "info", form: str = "auto", stream: TextIO | None = N
     _take_over_standard_logging(handler, LEVELS[level])
     sys.excepthook = _crashed
     threading.excepthook = _thread_crashed
+
+
+class Sparing:
+    """Processor: lets through so many lines of one kind (event and level) in a second.
+
+    So that a flood of one thing neither fills the disk nor hides the others. The next that gets through tells how many
+    did not.
+    """
+
+    def __init__(self, per_second: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._now = now
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._left_out: Counter[tuple[str, str]] = Counter()
+        self._second = 0
+
+    def __call__(self, _logger: object, method: str, event: EventDict) -> EventDict:
+        """Pass it on, or drop it. Kinds are our own constants, so there is a bounded number of them."""
+        second = int(self._now())
+        if second != self._second:
+            self._second = second
+            self._counts.clear()
+        kind = (str(event.get("event")), method)
+        self._counts[kind] += 1
+        if self._counts[kind] > self._per_second:
+            self._left_out[kind] += 1
+            raise structlog.DropEvent
+        left_out = self._left_out.pop(kind, 0)
+        return {**event, "left_out_before": left_out} if left_out else event
 
 
 def redact_event(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -199,6 +199,22 @@ class Settings(BaseModel):
     bulk_reset_per_second: Count = _setting(
         LIMITS, 50, "Pace at which the commands of a bulk reset are published.", ge=1, le=1000
     )
+    device_messages_per_second: Count = _setting(
+        LIMITS,
+        50,
+        "Heartbeats a second of one device, and as many of its statuses, that are taken in the long run; 0: no limit. "
+        "What it does not use it may use later, up to 200 seconds' worth.",
+        ge=0,
+        le=1_000_000,
+    )
+    http_connections: Count = _setting(
+        LIMITS,
+        2_000,
+        "HTTP connections that may be open at once. One more takes the place of the one that has been waiting longest "
+        "without a request.",
+        ge=10,
+        le=1_000_000,
+    )
 
     mosquitto_password_file: File = _setting(
         MOSQUITTO, None, "Mosquitto's password file, which the gateway then writes; none: it leaves Mosquitto alone."
@@ -233,6 +249,14 @@ class Settings(BaseModel):
     log_level: LogLevel = _setting(RUNNING, "info", "Least severe events that are logged.")
     log_format: LogFormat = _setting(
         RUNNING, "auto", "Form of the log on stderr; auto: console on a terminal, else JSON."
+    )
+    log_lines_per_second: Count = _setting(
+        RUNNING,
+        200,
+        "Lines of one kind (one `event`) that are logged in a second; 0: all of them. The next says how many were left "
+        "out.",
+        ge=0,
+        le=1_000_000,
     )
     shutdown_seconds: Seconds = _setting(
         RUNNING, 5.0, "Time that a stop may take before what still runs is cut off.", ge=0.1, le=300

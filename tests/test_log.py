@@ -277,3 +277,22 @@ def test_terminal_is_not_steered_by_what_is_logged() -> None:
     shown = terminal(r"structlog.get_logger().warning('a.b', text='x\x1b[2J\nfake\x9b1m')")
     assert r"x\x1b[2J\x0afake\x9b1m" in shown
     assert "\x1b[2J" not in shown
+
+
+def test_of_one_kind_so_many_lines_a_second() -> None:
+    """The rest is counted and told with the next; other kinds, and other levels, have their own."""
+    now = [100.0]
+    sparing = log.Sparing(2, lambda: now[0])
+
+    def passes(event: str, level: str = "info") -> dict[str, object] | None:
+        try:
+            return dict(sparing(None, level, {"event": event}))
+        except structlog.DropEvent:
+            return None
+
+    assert [passes("http.request") is not None for _ in range(5)] == [True, True, False, False, False]
+    assert passes("http.request", "warning")
+    assert passes("other")
+    now[0] += 1
+    assert passes("http.request") == {"event": "http.request", "left_out_before": 3}
+    assert passes("http.request") == {"event": "http.request"}

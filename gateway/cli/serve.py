@@ -35,5 +35,9 @@ def serve(loaded: Loaded) -> int:
     """
     from gateway.app import serve as run  # noqa: PLC0415 - the whole gateway, which no other command needs
 
-    log.configure(loaded.settings.log_level, loaded.settings.log_format)
+    log.configure(
+        loaded.settings.log_level,
+        loaded.settings.log_format,
+        lines_per_second=loaded.settings.log_lines_per_second,
+    )
     return asyncio.run(run(loaded))

@@ -19,6 +19,7 @@ from gateway.addresses import Address
 from gateway.certificates import ServerCertificate
 from gateway.errors import UnavailableError
 from gateway.http.auth import PEER
+from gateway.http.room import Room
 from gateway.http.streaming import ABORT
 
 log = structlog.get_logger()
@@ -27,6 +28,7 @@ GRACE_SECONDS: Final = 2.0
 IDLE_SECONDS: Final = 30
 HEAD_SECONDS: Final = 60.0
 MAX_HEAD_BYTES: Final = 32_768
+MOST_CONNECTIONS: Final = 2_000
 _BACKLOG: Final = 1024
 _CUT_SECONDS: Final = 0.2
 
@@ -36,7 +38,8 @@ class HttpServer:
 
     With a ``certificate`` it is HTTPS. Leaving the block lets requests that are being worked on finish, for
     ``grace_seconds`` at most; connections that only wait for another request are closed at once. ``stopping`` is called
-    first, for answers without an end of their own. ``setting`` is the one that says where it listens.
+    first, for answers without an end of their own. ``setting`` is the one that says where it listens. Of more than
+    ``most_connections`` the one goes that has been waiting longest without a request.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class HttpServer:
         *,
         certificate: ServerCertificate | None = None,
         grace_seconds: float = GRACE_SECONDS,
+        most_connections: int = MOST_CONNECTIONS,
         stopping: Callable[[], None] = lambda: None,
         setting: str = "http",
     ) -> None:
@@ -55,6 +59,7 @@ class HttpServer:
         self._wanted = Address(host, port)
         self._certificate = certificate
         self._grace_seconds = grace_seconds
+        self._most_connections = most_connections
         self._stopping = stopping
 
     async def __aenter__(self) -> Self:
@@ -65,7 +70,7 @@ class HttpServer:
         """
         self._socket = _listen(self._wanted, self._setting)
         self.address = Address(*self._socket.getsockname()[:2])
-        self._server = _Server(_config(self._app, self._certificate))
+        self._server = _Server(_config(self._app, self._certificate, self._most_connections))
         self._task = asyncio.create_task(self._server.serve([self._socket]), name="http")
         await self._server.up.wait()
         return self
@@ -113,8 +118,8 @@ def _cannot_listen(address: Address, setting: str, error: OSError) -> Unavailabl
     )
 
 
-def _config(app: ASGIApp, certificate: ServerCertificate | None) -> uvicorn.Config:
-    config = uvicorn.Config(
+def _config(app: ASGIApp, certificate: ServerCertificate | None, most_connections: int) -> uvicorn.Config:
+    config = _Config(
         app,
         http=_Protocol,
         ws="none",
@@ -127,9 +132,14 @@ def _config(app: ASGIApp, certificate: ServerCertificate | None) -> uvicorn.Conf
         backlog=_BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
     )
+    config.room = Room(most_connections)
     config.load()
     config.ssl = None if certificate is None else certificate.context  # uvicorn would make one, and never renew it
     return config
+
+
+class _Config(uvicorn.Config):
+    room: Room
 
 
 class _Server(uvicorn.Server):
@@ -179,12 +189,20 @@ class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there; its first request has to come."""
         super().connection_made(transport)
+        self._room: Room = self.config.room  # type: ignore[attr-defined]  # `_config` made it
         self._expect_head()
+        if not self._room.enter(self):
+            self._refuse(_FULL)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._unset_deadline()
+        self._room.leave(self)
         super().connection_lost(exc)
+
+    def give_way(self) -> None:
+        """Close a connection that only waits, for one that has come."""
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: of a head, of a body, or of both."""
@@ -226,20 +244,27 @@ class _Protocol(HttpToolsProtocol):
     def _expect_head(self) -> None:
         self._unset_deadline()
         self._deadline = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+        self._room.waits(self)
 
     def _unset_deadline(self) -> None:
+        self._room.works(self)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
 
-def _refusal(status: str, message: str) -> bytes:
-    body = model.ErrorAnswer(error=model.ErrorBody(code="invalid_request", message=message, details={}))
+def _refusal(status: str, message: str, code: str = "invalid_request") -> bytes:
+    body = model.ErrorAnswer(error=model.ErrorBody(code=code, message=message, details={}))
     content = body.model_dump_json().encode()
     head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
     return head.encode() + b"connection: close\r\n\r\n" + content
 
 
+_FULL: Final = _refusal(
+    "503 Service Unavailable",
+    "The gateway has as many connections as it takes, and all are at work. Send the request again in a moment.",
+    "service_unavailable",
+)
 _NOT_HTTP: Final = _refusal("400 Bad Request", "This cannot be read as an HTTP/1.1 request. Check the client.")
 _HEAD_TOO_LARGE: Final = _refusal(
     "431 Request Header Fields Too Large",

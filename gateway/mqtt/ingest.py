@@ -19,6 +19,7 @@ from gateway.clock import Clock
 from gateway.commands import Refusal
 from gateway.errors import StoreError
 from gateway.inbound import Answer, Message, Parsed
+from gateway.mqtt.budget import Budget
 from gateway.mqtt.session import Delivery, Session
 from gateway.store import Store, Tx
 
@@ -30,6 +31,8 @@ PART: Final = 250
 """Messages for which an urgent write, such as a reset, waits at most: a millisecond or two."""
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 10.0
+_BUDGETED: Final = ("/heartbeat", "/status")
+"""Acknowledgements are not: each is the end of something that somebody waits for."""
 
 
 class Ingest:
@@ -47,6 +50,8 @@ class Ingest:
         self._heard = heard
         self._on_acknowledged = on_acknowledged
         self._throttle = Throttle(store.context.clock)
+        self._budget = Budget(store.context.rules.device_messages_per_second, store.context.clock)
+        self._over_budget = Throttle(store.context.clock)
 
     async def run(self, session: Session) -> None:
         """Take messages until the connection is gone.
@@ -78,9 +83,25 @@ class Ingest:
             begin += count
 
     def _parse(self, delivery: Delivery) -> Parsed | None:
+        topic = delivery.message.topic
+        if topic.endswith(_BUDGETED) and not self._budget.admits(topic):
+            # Kept and answered once a second: for each it would cost as much as to take it.
+            return self._too_much(delivery.message) if self._over_budget.admits(topic) else None
         parsed = inbound.parse(self._topics, delivery.message)
         from_device = isinstance(parsed.topic, topics.Heartbeat | topics.Status | topics.Ack)
         return None if not from_device and self._heard(delivery.message) else parsed
+
+    def _too_much(self, message: Message) -> Parsed:
+        most = self._store.context.rules.device_messages_per_second
+        log.warning("ingest.over_budget", topic=message.topic, per_second=most)
+        return Parsed(
+            message,
+            self._topics.parse(message.topic),
+            Refusal(
+                "too_many_messages",
+                f"More than {most} messages a second for a long time. What is over that is not taken: send fewer.",
+            ),
+        )
 
     async def _commit(self, batch: Sequence[Parsed | None]) -> tuple[int, list[Answer]]:
         """How many of the first are committed now, and the answers to them."""

@@ -53,6 +53,7 @@ class Rules:
     delivery_history_days: int = 30
     webhook_allow_private: bool = False
     bulk_reset_per_second: int = 50
+    device_messages_per_second: int = 50
     shown: tuple[str, ...] = ()
     """Which retained topics integrators are shown of each device (``outbox.STATE``, ``outbox.DISCOVERY``)."""
     state_refresh_ms: int = 300_000

@@ -28,7 +28,12 @@ chaos: $(VENV)/.dev tools ## kill, cut and stall real parts under load (ROUNDS=1
 
 INPUTS ?= 1000000
 
-.PHONY: fuzz
+DEVICES ?= 10000
+
+.PHONY: fuzz stampede
+stampede: $(VENV)/.dev tools ## a broker comes back, and DEVICES=10000 of them at once
+	STAMPEDE_DEVICES=$(DEVICES) $(PYTEST) -n 0 -s tests/e2e/test_e2e_stampede.py
+
 fuzz: $(VENV)/.dev ## throw inputs at whatever parses bytes from outside (INPUTS=1000000, SEED=…)
 	FUZZ_SEED=$(SEED) FUZZ_INPUTS=$(INPUTS) $(PYTEST) tests/*/test_*_fuzz.py -o faulthandler_timeout=7200
 

@@ -60,7 +60,7 @@ class GatewayApi:
         answer = await self.call("POST", f"/v1/devices/{device_id}/bind", body)
         try:
             return Binding.from_answer(answer)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise AnswerError(f"the bind answer of {self.url} lacks or spoils a field: {error}") from error
 
     async def relay_heartbeat(self, device_id: str, payload: bytes) -> None:

@@ -14,12 +14,13 @@ from gateway import commands, model
 from gateway.commands import Refusal
 from gateway.model import Radio, TokenState
 from gateway.newest import Newest
-from gateway.store import Row, Tx, events, history, measures, outbox
+from gateway.store import Row, Rules, Tx, events, history, measures, outbox
 from gateway.store import health as sql
 from gateway.store.history import Beat
 
 _SWEEP: Final = 500
 _DAY_MS: Final = 86_400_000
+_CLOCKS_DIFFER_MS: Final = 60_000
 
 
 def beat(tx: Tx, device: Row, heartbeat: model.Heartbeat, radio: Radio | None) -> Refusal | None:
@@ -85,8 +86,18 @@ def farewell(tx: Tx, device: Row) -> None:
     sql.leaving(tx, device["pk"], tx.now + tx.rules.offline_grace_ms)
 
 
+def latest_due(rules: Rules, now: int) -> int:
+    """No device is waited for longer than until then, unless the clock was set back after it was heard."""
+    return now + rules.silence_ms + _CLOCKS_DIFFER_MS
+
+
 def sweep_presence(tx: Tx) -> int:
-    """Devices that were not heard again in time are offline; how many there were, a few hundred at a time."""
+    """Devices that were not heard again in time are offline; how many there were, a few hundred at a time.
+
+    After the clock was set back, silence counts from now: else a device that is gone would stay online for as long as
+    the clock went back.
+    """
+    sql.wait_no_longer(tx, latest_due(tx.rules, tx.now), tx.now + tx.rules.silence_ms)
     rows = sql.overdue(tx, tx.now, _SWEEP)
     for device in rows:
         sql.set_offline(tx, device["pk"])

@@ -56,9 +56,11 @@ class Sweeper:
         now = self._store.context.clock()
         found = view.one(
             """SELECT 1 WHERE EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at <= ?)
+                OR EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at > ?)
                 OR EXISTS (SELECT 1 FROM commands WHERE status IN ('pending', 'delivered')
                     AND expires_at IS NOT NULL AND expires_at <= ?)""",
             now,
+            heartbeats.latest_due(self._store.context.rules, now),
             now,
         )
         return found is not None

@@ -118,6 +118,11 @@ def leaving(tx: Tx, device_pk: int, offline_due_at: int) -> None:
     )
 
 
+def wait_no_longer(tx: Tx, latest: int, until: int) -> None:
+    """Devices that are waited for beyond ``latest`` are waited for ``until`` then."""
+    tx.run("UPDATE health SET offline_due_at = ? WHERE connection = 'online' AND offline_due_at > ?", until, latest)
+
+
 def overdue(view: View, now: int, limit: int) -> list[Row]:
     """Devices whose time to be heard again is over."""
     return view.all(

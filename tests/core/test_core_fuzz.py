@@ -298,6 +298,7 @@ def _parsed(raw: bytes) -> fleet_model.UpdateDevice:
 # --- the gateway's own settings ---------------------------------------------------------------------------------------
 
 _PASSWORD = "FuzzedPassword"
+_SHOWN_URL = re.compile(rf":/{{1,2}}[^\s/:@]*:{_PASSWORD}@")
 _VALUES = st.one_of(
     *(TEXTS.map(json.dumps), st.integers(-5, 70_000).map(str), st.booleans().map(lambda yes: str(yes).lower())),
     st.lists(TEXTS, max_size=2).map(json.dumps),
@@ -338,5 +339,5 @@ def test_toml_settings(tmp_path: Path) -> None:
 
 def _names_what_is_wrong(message: str) -> None:
     assert "gateway.toml" in message or "default" in message, message
-    assert _PASSWORD not in message, message
+    assert not _SHOWN_URL.search(message), message
     assert leaks(message) == []

@@ -141,7 +141,7 @@ _ANSWERS = objects({name: st.just(value) for name, value in ANSWER.items()} | {"
 )
 BINDS = Target("binds", 0.03, encoded(_ANSWERS))
 GOOD = _granted(CLAIMS, PAYLOAD, OWN)
-NOT_A_BIND = (KeyError, TypeError, ValueError, AttributeError)
+NOT_A_BIND = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 """What `Binding.from_answer` is known to raise; the companion app turns them into an error of its own."""
 
 

@@ -192,3 +192,46 @@ async def test_old_history_goes_in_short_transactions(tmp_path: Path) -> None:
         later(place, 3 * DAY_MS)
         await place.sweeper.prune()
         assert await place.events(device) == []
+
+
+@on_every_broker
+async def test_a_clock_that_is_set_back_keeps_nobody_online(kind: str, tmp_path: Path) -> None:
+    """An hour back: heartbeats, resets and orders of events go on, and silence is counted from then."""
+    async with site(kind, tmp_path, rules=RULES) as place:
+        await place.start()
+        device, silent = await place.bound(), await place.bound("SN-2")
+        for each in (device, silent):
+            async with place.join(each) as client:
+                await client.publish(each.topic("heartbeat"), beat(80))
+                await online(place, each)
+        later(place, -3_600_000)
+        async with place.join(device) as client:
+            await client.publish(device.topic("heartbeat"), beat(70))
+            await eventually(lambda: _stored(place, 3), "the heartbeat is stored")
+            command = await place.reset(device)
+            await client.subscribe(device.topic("commands/factory_reset"))
+            assert command["id"].encode() in (await client.read_publish()).payload
+        await waited_for_no_longer(place, silent)
+        later(place, SILENCE_MS + 1_000)
+
+        async def is_offline() -> bool:
+            return await connection(place, silent) == "offline"
+
+        await eventually(is_offline, "the silent device was offline")
+        assert (await place.events(silent))[-1] == "device.offline"
+        rows = await place.rows("SELECT id FROM events ORDER BY seq")
+        assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+
+
+async def _stored(place: Site, count: int) -> bool:
+    return len(await place.beats()) == count
+
+
+async def waited_for_no_longer(place: Site, device: Device) -> None:
+    """Wait until its silence is counted from no later than now."""
+
+    async def is_due_in_time() -> bool:
+        due = await place.rows("SELECT offline_due_at FROM health WHERE device_pk = ?", device.pk)
+        return bool(due[0][0] <= place.store.context.clock() + SILENCE_MS)
+
+    await eventually(is_due_in_time, "the silence was counted from now")

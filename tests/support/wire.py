@@ -250,6 +250,10 @@ class Wire:
         await self.send(Packet(Kind.PINGREQ, 0, b""))
         await self._expect(Kind.PINGRESP)
 
+    async def stirred(self) -> bool:
+        """Wait, without end, until the server says something (true) or closes the connection (false)."""
+        return bool(await self._reader.read(1))
+
     async def disconnect(self) -> None:
         """DISCONNECT: a clean end, without the will [MQTT-3.14.4-3]; returns when the server has closed."""
         await self.send(Packet(Kind.DISCONNECT, 0, b""))

@@ -10,7 +10,7 @@ from support.wait import eventually
 
 LARGE = b'{"battery_percent": 1, "filler": "' + b"x" * 66_000 + b'"}'
 
-GOLDEN = b'{"code": "invalid_request", "message": "flags: should be less than or equal to 255.", "field": "flags"}'
+GOLDEN = b'{"code":"invalid_request","message":"flags: should be less than or equal to 255.","field":"flags"}'
 
 BAD = {
     "not JSON": (b"battery is low", "invalid_request", None),

@@ -31,7 +31,7 @@ from gateway.store import DATABASE_NAME, Context, Tx, open_database, transact
 DEVICES = int(os.environ.get("STAMPEDE_DEVICES", "2000"))
 RESETS = 20
 SEED = 1
-JITTER_SECONDS = 2.0
+JITTER_SECONDS = max(2.0, DEVICES / 1_000)
 PATIENCE_SECONDS = 300.0
 NOON = 1_794_312_000_000
 

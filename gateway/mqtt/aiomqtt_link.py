@@ -2,7 +2,8 @@
 
 aiomqtt acknowledges a message to the broker when it queues it. The gateway may only do so after its commit, so paho's
 manual acknowledgement is switched on, which aiomqtt does not offer (its private ``_client``). Messages wait in
-aiomqtt's queue; the broker's in-flight window bounds it, since nothing is acknowledged before it is taken out.
+aiomqtt's queue. The broker's in-flight window should bound it, since nothing is acknowledged before it is taken out.
+Mosquitto 2.0 keeps to that window only until something was acknowledged; then what it may queue is the bound.
 
 Two more things are done here rather than by aiomqtt: a publish that waits for the broker's answer hears at once when
 the connection is gone; and a connection ends at once, however the broker is. aiomqtt would wait ten

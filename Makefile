@@ -65,10 +65,10 @@ access: $(VENV)/.dev tools ## write docs/access.md from what the brokers do
 	WRITE_ACCESS_PAGE=1 $(BIN)/pytest -q tests/mqtt/test_mqtt_access.py
 
 bench: $(VENV)/.dev tools ## measure, as ratios against a floor in the same run
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench --report docs/benchmarks
 
 bench-quick: $(VENV)/.dev tools ## the same in under a minute
-	$(BIN)/python -m bench --quick
+	$(BIN)/python -m bench --quick $(if $(JSON),--json)
 
 .PHONY: bench-peers bench-growth
 bench-peers: $(VENV)/.dev tools ## ingest beside what people write for it

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 from rich.console import Console
 
-from bench import ingest, memory, reset, throughput
+from bench import fleet, ingest, memory, reads, reset, throughput
 from bench.figures import Figure
 from bench.machine import Usage, this_machine
 from bench.process import BenchError
 from bench.registry import Registry, prepare
-from bench.report import Report, as_json, show
+from bench.report import Report, as_json, show, write
 from broker_config.local import NoMosquittoError
 
 DEVICES: Final = 1_000
@@ -35,43 +37,72 @@ class Size:
 
 
 FULL: Final = Size(rounds=3, heartbeats_each=ingest.MOST_EACH, resets=500, at_once=2_000)
-QUICK: Final = Size(rounds=2, heartbeats_each=20, resets=100, at_once=500)
+QUICK: Final = Size(rounds=2, heartbeats_each=20, resets=80, at_once=500)
 
 
 @dataclass(frozen=True)
-class Registries:
-    """Made once: 1,000 devices, those to be reset one by one, and those many at once."""
+class Site:
+    """What a measurement of one round has: how much to measure, where, and registries that are made once."""
 
-    fleet: Registry
-    few: Registry
-    many: Registry
+    size: Size
+    folder: Path
+    registry: Callable[[int], Registry]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Something that is measured in each round, and what becomes of its rounds in the table."""
+
+    take: Callable[[Site], Awaitable[Any]]
+    figures: Callable[[list[Any], Size], Sequence[Figure]]
+    quick: bool = True
+
+
+MEASUREMENTS: Final = {
+    "ingest": Measurement(
+        lambda site: ingest.measure(site.registry(DEVICES), site.folder, site.size.heartbeats_each),
+        lambda rounds, size: ingest.figures(rounds, size.heartbeats_each, DEVICES),
+    ),
+    "reset": Measurement(
+        lambda site: reset.measure(site.registry(site.size.resets + reset.WARM_UP), site.folder),
+        lambda rounds, _: reset.figures(rounds),
+    ),
+    "throughput": Measurement(
+        lambda site: throughput.measure(site.registry(site.size.at_once + throughput.WARM_UP), site.folder),
+        lambda rounds, _: throughput.figures(rounds),
+    ),
+    "reads": Measurement(
+        lambda site: reads.measure(site.registry(DEVICES), site.folder, site.size.heartbeats_each),
+        lambda rounds, _: reads.figures(rounds),
+    ),
+    "memory": Measurement(
+        lambda site: memory.measure(site.registry(DEVICES), site.folder),
+        lambda rounds, _: memory.figures(rounds),
+    ),
+    "fleet": Measurement(
+        lambda site: fleet.measure(site.registry(fleet.DEVICES), site.folder),
+        lambda rounds, _: fleet.figures(rounds),
+        quick=False,
+    ),
+}
 
 
 @dataclass
 class Rounds:
-    """What has been measured so far."""
+    """What has been measured so far, by name."""
 
-    ingest: list[ingest.Round] = field(default_factory=list)
-    reset: list[reset.Round] = field(default_factory=list)
-    throughput: list[throughput.Round] = field(default_factory=list)
-    memory: list[memory.Round] = field(default_factory=list)
+    of: dict[str, list[Any]]
     others: list[float] = field(default_factory=list)
-
-    def figures(self, size: Size) -> tuple[Figure, ...]:
-        """Every line of the table."""
-        return (
-            *ingest.figures(self.ingest, size.heartbeats_each, DEVICES),
-            *reset.figures(self.reset),
-            *throughput.figures(self.throughput),
-            *memory.figures(self.memory),
-        )
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--rounds", type=click.IntRange(min=1), help=f"How often.  [default: {FULL.rounds}; {QUICK.rounds} with --quick]"
 )
-@click.option("--quick", is_flag=True, help="Fewer messages and rounds: under 60 s, good for ratios only.")
+@click.option("--quick", is_flag=True, help="Fewer messages and rounds, no fleet: under 60 s, good for ratios only.")
+@click.option(
+    "--only", multiple=True, type=click.Choice(list(MEASUREMENTS)), help="Measure this alone; can be repeated."
+)
 @click.option(
     "--dir",
     "directory",
@@ -80,11 +111,26 @@ class Rounds:
     help="Where to keep the databases meanwhile; a disk, since memory is always quick.  [default: for temporary files]",
 )
 @click.option("--json", "as_document", is_flag=True, help="Print JSON, for a machine.")
-def main(*, rounds: int | None, quick: bool, as_document: bool, directory: Path) -> None:
+@click.option(
+    "--report",
+    "report_to",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="Write a report with plots into this folder as well.",
+)
+def main(
+    *,
+    rounds: int | None,
+    quick: bool,
+    only: tuple[str, ...],
+    as_document: bool,
+    directory: Path,
+    report_to: Path | None,
+) -> None:
     """Measure the gateway on this machine, each figure beside a floor from the same round."""
     size = QUICK if quick else FULL
+    names = only or tuple(name for name, each in MEASUREMENTS.items() if each.quick or not quick)
     try:
-        report = asyncio.run(_run(size, rounds or size.rounds, directory, quick=quick))
+        report = asyncio.run(_run(size, rounds or size.rounds, directory, names, quick=quick))
     except ExceptionGroup as group:
         expected, unexpected = group.split(_EXPECTED)
         if expected is None or unexpected is not None:
@@ -96,31 +142,31 @@ def main(*, rounds: int | None, quick: bool, as_document: bool, directory: Path)
         click.echo(as_json(report))
     else:
         show(report, Console())
+    if report_to is not None:
+        write(report, report_to)
 
 
 def _first(error: BaseException) -> str:
     return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else str(error)
 
 
-async def _run(size: Size, rounds: int, directory: Path, *, quick: bool) -> Report:
-    machine, measured = await this_machine(directory), Rounds()
+async def _run(size: Size, rounds: int, directory: Path, names: Sequence[str], *, quick: bool) -> Report:
+    machine, measured = await this_machine(directory), Rounds({name: [] for name in names})
     with tempfile.TemporaryDirectory(prefix="gateway-bench-", dir=directory) as name:
         folder = Path(name)
-        fleet = prepare(folder / "fleet", DEVICES)
-        few = prepare(folder / "few", size.resets + reset.WARM_UP)
-        many = prepare(folder / "many", size.at_once + throughput.WARM_UP)
+        registry = cache(lambda devices: prepare(folder / f"registry-{devices}", devices))
         for number in range(1, rounds + 1):
-            _NOTES.print(f"round {number} of {rounds}", style="dim")
-            await _round(measured, size, Registries(fleet, few, many), folder / str(number))
-    return Report(machine, rounds, quick, tuple(measured.others), measured.figures(size))
+            await _round(measured, Site(size, folder / str(number), registry), f"round {number} of {rounds}")
+    figures = tuple(figure for name, taken in measured.of.items() for figure in MEASUREMENTS[name].figures(taken, size))
+    spreads = {"reset": reset.sides(measured.of["reset"])} if "reset" in measured.of else {}
+    return Report(machine, rounds, quick, tuple(measured.others), figures, spreads)
 
 
-async def _round(measured: Rounds, size: Size, registries: Registries, folder: Path) -> None:
+async def _round(measured: Rounds, site: Site, title: str) -> None:
     before = Usage.now()
-    measured.ingest.append(await ingest.measure(registries.fleet, folder / "ingest", size.heartbeats_each))
-    measured.reset.append(await reset.measure(registries.few, folder / "reset"))
-    measured.throughput.append(await throughput.measure(registries.many, folder / "throughput"))
-    measured.memory.append(await memory.measure(registries.fleet, folder / "memory"))
+    for name, taken in measured.of.items():
+        _NOTES.print(f"{title}: {name}", style="dim")
+        taken.append(await MEASUREMENTS[name].take(Site(site.size, site.folder / name, site.registry)))
     measured.others.append(Usage.now().others_since(before))
 
 

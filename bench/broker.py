@@ -64,6 +64,36 @@ async def mosquitto(directory: Path, devices: Sequence[tuple[str, str]]) -> Asyn
         await stop(process)
 
 
+class Restartable:
+    """A broker that can be stopped and started again, on the same port and files."""
+
+    def __init__(self, broker: Broker, process: asyncio.subprocess.Process) -> None:
+        self.broker = broker
+        self._process = process
+
+    async def stop(self) -> None:
+        """As an operator does, with SIGTERM."""
+        await stop(self._process)
+
+    async def start(self) -> None:
+        """Start it again, and return when it listens."""
+        self._process = await _run(self.broker)
+
+
+@asynccontextmanager
+async def restartable(directory: Path, devices: Sequence[tuple[str, str]]) -> AsyncIterator[Restartable]:
+    """As :func:`mosquitto`, for who wants to restart it.
+
+    Raises:
+        BenchError: it did not come up.
+    """
+    running = Restartable(*await _start(directory, devices))
+    try:
+        yield running
+    finally:
+        await running.stop()
+
+
 async def eventually(condition: Callable[[], bool], what: str) -> None:
     """Look again and again until the condition holds.
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,29 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What is to be reached, by the ratio to the floor or by the gateway's figure itself."""
+
+    bound: float
+    least: bool
+    of: Literal["ratio", "gateway"] = "ratio"
+
+    def __str__(self) -> str:
+        """With a sign; of a ratio without a unit."""
+        return f"{'≥' if self.least else '≤'} {self.bound:g}"
+
+
+def at_least(bound: float, of: Literal["ratio", "gateway"] = "ratio") -> Target:
+    """More is better."""
+    return Target(bound, least=True, of=of)
+
+
+def at_most(bound: float, of: Literal["ratio", "gateway"] = "ratio") -> Target:
+    """Less is better."""
+    return Target(bound, least=False, of=of)
+
+
+@dataclass(frozen=True)
 class Figure:
     """One line of the table: the same thing measured in every round."""
 
@@ -29,6 +53,7 @@ class Figure:
     unit: str
     floor_is: str
     rounds: tuple[Pair, ...]
+    target: Target | None = None
 
     @property
     def gateway(self) -> float:
@@ -44,6 +69,19 @@ class Figure:
     def ratio(self) -> float | None:
         """The median of the rounds' ratios: both sides of each were measured within seconds of each other."""
         return _median([pair.ratio for pair in self.rounds])
+
+    @property
+    def share(self) -> tuple[float, float, float] | None:
+        """How much of what is allowed is used, of all rounds the least, the median and the most; up to 1 is good."""
+        if self.target is None:
+            return None
+        values = [pair.ratio if self.target.of == "ratio" else pair.gateway for pair in self.rounds]
+        used = sorted(self._used(self.target, value) for value in values if value)
+        return (used[0], median(used), used[-1]) if used else None
+
+    @staticmethod
+    def _used(target: Target, value: float) -> float:
+        return target.bound / value if target.least else value / target.bound
 
 
 def _median(values: Sequence[float | None]) -> float | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.figures import Figure, Pair
+from bench.figures import Figure, Pair, at_most
 from bench.registry import Registry
 from bench.server import Server, bare_stack, gateway, gateway_stack
 
@@ -46,8 +46,8 @@ def figures(rounds: list[Round]) -> list[Figure]:
     beside = tuple(Pair(one.beside_mosquitto, one.floor) for one in rounds)
     embedded = tuple(Pair(one.embedded, one.floor) for one in rounds)
     return [
-        Figure("memory at rest, beside Mosquitto", "MB", _FLOOR, beside),
-        Figure("memory at rest, embedded broker", "MB", _FLOOR, embedded),
+        Figure("memory at rest, beside Mosquitto", "MB", _FLOOR, beside, at_most(80, of="gateway")),
+        Figure("memory at rest, embedded broker", "MB", _FLOOR, embedded, at_most(80, of="gateway")),
     ]
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from bench import wire
 from bench.broker import HOST, Broker
 from bench.caller import Caller, caller
-from bench.figures import Figure, Pair, percentile
+from bench.figures import Figure, Pair, at_most, percentile
 from bench.listener import Listener
 from bench.process import HANGS_SECONDS, BenchError
 from bench.registry import Registry
@@ -89,9 +89,18 @@ def figures(rounds: list[Round]) -> list[Figure]:
             "ms",
             "bare handler",
             tuple(Pair(percentile(one.gateway, percent), percentile(one.floor, percent)) for one in rounds),
+            at_most(2),
         )
         for percent in _PERCENTILES
     ]
+
+
+def sides(rounds: list[Round]) -> dict[str, list[float]]:
+    """The milliseconds of all rounds, for a plot."""
+    return {
+        "gateway": [taken for one in rounds for taken in one.gateway],
+        "bare handler": [taken for one in rounds for taken in one.floor],
+    }
 
 
 @asynccontextmanager

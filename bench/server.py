@@ -32,8 +32,13 @@ class Server:
 
 
 @asynccontextmanager
-async def gateway(data_dir: Path, broker: Broker | None) -> AsyncIterator[Server]:
-    """``gateway serve`` on this data directory and broker (``None``: its own), once it says that it is ready."""
+async def gateway(
+    data_dir: Path, broker: Broker | None, more: Mapping[str, str] | None = None
+) -> AsyncIterator[Server]:
+    """``gateway serve`` on this data directory and broker (``None``: embedded), once it says that it is ready.
+
+    ``more`` settings come by the environment.
+    """
     environ = {
         "GATEWAY_DATA_DIR": str(data_dir),
         "GATEWAY_BROKER": "embedded",
@@ -41,6 +46,7 @@ async def gateway(data_dir: Path, broker: Broker | None) -> AsyncIterator[Server
         "GATEWAY_MQTT": f"{HOST}:0",
         "GATEWAY_RATE_LIMIT_PER_MINUTE": "0",
         **({} if broker is None else _beside(broker)),
+        **(more or {}),
     }
     async with program(
         sys.executable, "-m", "gateway", "serve", environ=environ, log=data_dir / "bench.log"

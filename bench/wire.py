@@ -7,6 +7,7 @@ from typing import Final
 
 CONNACK: Final = 2
 PUBLISH: Final = 3
+PUBACK: Final = 4
 SUBACK: Final = 9
 ACK_BYTES: Final = 4
 """Length of a CONNACK, and of a PUBACK."""
@@ -26,6 +27,17 @@ def connect(user: str, password: str) -> bytes:
 def publish(topic: str, payload: bytes, packet_id: int) -> bytes:
     """PUBLISH at QoS 1, not retained."""
     return _packet(0x32, _text(topic.encode()) + struct.pack("!H", packet_id) + payload)
+
+
+def publish_retained(topic: str, payload: bytes) -> bytes:
+    """PUBLISH at QoS 0, retained."""
+    return _packet(0x31, _text(topic.encode()) + payload)
+
+
+def payload(publish_body: bytes) -> bytes:
+    """What a PUBLISH at QoS 1 brings."""
+    (topic_length,) = struct.unpack_from("!H", publish_body)
+    return publish_body[4 + topic_length :]
 
 
 def subscribe(topic: str) -> bytes:

@@ -51,6 +51,10 @@ from gateway.whereabouts import Whereabouts, published
 
 log = structlog.get_logger()
 
+SWITCH_SECONDS: Final = 0.000_5
+"""How long one thread may keep others from running: at Python's 5 ms a request would wait for a busy writer that long
+at each of its statements, since SQLite's library gives the interpreter away while it works."""
+
 BROKER_NAMES: Final = {"embedded": "embedded broker", "mosquitto": "Mosquitto of its own", "external": "your broker"}
 
 
@@ -82,6 +86,7 @@ class Running:
 async def serve(loaded: Loaded) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
     _open_as_many_files_as_allowed()
+    sys.setswitchinterval(SWITCH_SECONDS)
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)

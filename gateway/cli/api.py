@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 import click
-import httpx
 
 from gateway import whereabouts
+from gateway.cli.lazy import lazily
 from gateway.cli.options import with_settings
 from gateway.errors import ConflictError, GatewayError, UnavailableError
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from ssl import SSLContext
 
+    import httpx
+
     from gateway.settings import Loaded, Settings
+else:
+    httpx = lazily("httpx")
 
 T = TypeVar("T")
 Json = dict[str, Any]

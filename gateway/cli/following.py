@@ -6,16 +6,19 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
-
 from gateway import ids
 from gateway.cli import output
 from gateway.cli.api import PAGE, Api, Json, at
+from gateway.cli.lazy import lazily
 from gateway.errors import GatewayError, UnavailableError
 from gateway.mqtt.backoff import Backoff, Pauses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+
+    import httpx
+else:
+    httpx = lazily("httpx")
 
 LOOK_SECONDS: Final = 0.25
 BEFORE_ALL: Final = f"{ids.EVENT}0"

@@ -1,0 +1,191 @@
+"""A fleet of 19,900 connected devices: at rest, over a restart of the broker, and reset by the ten thousand.
+
+The devices are one process (:mod:`bench.crowd`). There is no floor: the figures are shares of a core and seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from bench.broker import HOST, Restartable, restartable
+from bench.callers import callers, request
+from bench.crowd import Count, Order
+from bench.figures import Figure, Pair, at_most
+from bench.process import HANGS_SECONDS, BenchError, Program, program
+from bench.registry import Registry
+from bench.server import Server, gateway
+from gateway.store import DATABASE_NAME
+
+DEVICES: Final = 19_900
+"""A hundred less than the open files that a process may have where this was written."""
+RESET: Final = 10_000
+PER_SECOND: Final = 1_000
+"""The pace of the bulk reset (``bulk_reset_per_second``); at its default, 50, ten thousand would take three minutes."""
+JITTER_SECONDS: Final = 5.0
+
+_MEANWHILE: Final = 100
+_AT_A_TIME: Final = 1_000
+_REST_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 0.25
+_SEED: Final = 1
+
+
+@dataclass(frozen=True)
+class Round:
+    """``core`` is a share of one core, all else seconds."""
+
+    core: float
+    all_back: float
+    reset_after_return: float
+    fleet_reset: float
+    fleet_answered: float
+
+
+async def measure(registry: Registry, folder: Path) -> Round:
+    """One round: connect, rest, restart the broker, reset the fleet.
+
+    Raises:
+        BenchError: something did not work, or a heartbeat was lost.
+    """
+    pace = {"GATEWAY_BULK_RESET_PER_SECOND": str(PER_SECOND)}
+    async with (
+        restartable(folder, registry.broker_entries) as mosquitto,
+        gateway(registry.copy(folder / "data"), mosquitto.broker, pace) as server,
+        _crowd(registry, mosquitto, folder / "crowd.json") as crowd,
+    ):
+        await crowd.told()
+        await crowd.tell("beat")
+        core = await _core_at_rest(server.process)
+        meanwhile = [name for name, _ in registry.devices[-_MEANWHILE:]]
+        all_back, after_return = await _restart(mosquitto, server, crowd, registry, meanwhile)
+        await _nothing_lost(crowd, folder / "data", set(meanwhile))
+        answered, told = await _reset_fleet(server, crowd, registry)
+    return Round(core, all_back, after_return, told, answered)
+
+
+def figures(rounds: list[Round]) -> list[Figure]:
+    """The lines of the table."""
+
+    def line(name: str, unit: str, most: float | None, values: Sequence[float]) -> Figure:
+        target = None if most is None else at_most(most, of="gateway")
+        return Figure(name, unit, "", tuple(Pair(value) for value in values), target)
+
+    return [
+        line(f"{DEVICES:,} devices, a heartbeat a minute: of a core", "%", 5, [one.core * 100 for one in rounds]),
+        line("broker restarted: until all devices are back", "s", 10, [one.all_back for one in rounds]),
+        line("a reset asked meanwhile, after its device's return", "s", 5, [one.reset_after_return for one in rounds]),
+        line(f"{RESET:,} devices reset: until answered", "s", None, [one.fleet_answered for one in rounds]),
+        line("the last of them has it, after the last answer", "s", 10, [one.fleet_reset for one in rounds]),
+    ]
+
+
+class Crowd:
+    """The process of the devices."""
+
+    def __init__(self, process: Program, report: Path, devices: int) -> None:
+        self._process = process
+        self._report = report
+        self._devices = devices
+
+    async def tell(self, line: str) -> None:
+        """Have it do something."""
+        await self._process.tell(line)
+
+    async def told(self) -> Count:
+        """What has happened to the devices so far."""
+        await self._process.tell("tell")
+        await self._process.line("told")
+        return Count(**json.loads(self._report.read_text()))
+
+    async def all_back(self) -> Count:
+        """Wait until every device is connected and has subscribed."""
+        return await self._until(lambda count: count.connected == self._devices, "devices came back")
+
+    async def all_told(self, names: set[str]) -> Count:
+        """Wait until all of these have their reset."""
+        return await self._until(lambda count: names <= count.told.keys(), "resets came")
+
+    async def all_acknowledged(self) -> Count:
+        """Wait until the broker has every heartbeat."""
+        return await self._until(lambda count: count.acknowledged == sum(count.sent.values()), "heartbeats were taken")
+
+    async def _until(self, enough: Callable[[Count], bool], what: str) -> Count:
+        deadline = time.monotonic() + HANGS_SECONDS
+        while not enough(count := await self.told()):
+            if time.monotonic() > deadline:
+                raise BenchError(f"not all {what} within {HANGS_SECONDS:g} s")
+            await asyncio.sleep(_LOOK_SECONDS)
+        return count
+
+
+@asynccontextmanager
+async def _crowd(registry: Registry, mosquitto: Restartable, report: Path) -> AsyncIterator[Crowd]:
+    order = Order(HOST, mosquitto.broker.port, registry.devices, JITTER_SECONDS, _SEED, str(report))
+    async with program(sys.executable, "-m", "bench.crowd") as process:
+        await process.tell(json.dumps(asdict(order)))
+        await process.line("connected")
+        yield Crowd(process, report, len(registry.devices))
+
+
+async def _core_at_rest(process: Program) -> float:
+    await asyncio.sleep(_REST_SECONDS / 3)  # until what the connecting made is done
+    used, began = process.cpu_seconds(), time.monotonic()
+    await asyncio.sleep(_REST_SECONDS)
+    return (process.cpu_seconds() - used) / (time.monotonic() - began)
+
+
+async def _restart(
+    mosquitto: Restartable, server: Server, crowd: Crowd, registry: Registry, names: list[str]
+) -> tuple[float, float]:
+    """Seconds until all were back, and the longest that one of ``names`` waited for its reset after its return."""
+    await mosquitto.stop()
+    async with callers(server.port, 1) as http:
+        await http.call([request("POST", f"/v1/devices/{name}/reset", registry.api_key) for name in names])
+    began = time.monotonic()
+    await mosquitto.start()
+    back = await crowd.all_back()
+    count = await crowd.all_told(set(names))
+    waited = max(count.told[name] - back.back[name] for name in names)
+    return max(back.back.values()) - began, max(0.0, waited)
+
+
+async def _nothing_lost(crowd: Crowd, data_dir: Path, reset: set[str]) -> None:
+    """Every heartbeat of a device that may still send some is stored, once."""
+    await crowd.tell("quiet")
+    sent = {name: count for name, count in (await crowd.all_acknowledged()).sent.items() if name not in reset}
+    deadline = time.monotonic() + HANGS_SECONDS
+    while (stored := _stored(data_dir)) and any(stored.get(name) != count for name, count in sent.items()):
+        if time.monotonic() > deadline:
+            missing = sum(count - stored.get(name, 0) for name, count in sent.items())
+            raise BenchError(f"{missing} heartbeats that the broker has acknowledged are not stored")
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _stored(data_dir: Path) -> dict[str, int]:
+    with closing(sqlite3.connect(f"{(data_dir / DATABASE_NAME).as_uri()}?mode=ro", uri=True)) as registry:
+        query = "SELECT d.id, count(*) FROM heartbeats h JOIN devices d ON d.pk = h.device_pk GROUP BY d.pk"
+        return dict(registry.execute(query).fetchall())
+
+
+async def _reset_fleet(server: Server, crowd: Crowd, registry: Registry) -> tuple[float, float]:
+    """Seconds until the last answer, and from there until the last device had its reset."""
+    names = [name for name, _ in registry.devices[:RESET]]
+    calls = [
+        request("POST", "/v1/devices/bulk/reset", registry.api_key, json.dumps({"device_ids": some}).encode())
+        for some in (names[start : start + _AT_A_TIME] for start in range(0, RESET, _AT_A_TIME))
+    ]
+    began = time.monotonic()
+    async with callers(server.port, 1) as http:
+        await http.call(calls)
+    answered = time.monotonic()
+    count = await crowd.all_told(set(names))
+    return answered - began, max(0.0, max(count.told[name] for name in names) - answered)

@@ -178,6 +178,9 @@ class Judge:
         """Whether the registry does not know of its last wipe, not even by a late word."""
         if device.wiped_for is None or device.wiped_at < self._world.broker.restarted_at:
             return False
+        refused = self._world.row("SELECT 1 FROM refusals WHERE device_id = ? AND code = 'token_revoked'", device.id)
+        if refused is not None:  # the word was in a heartbeat that came after its token was revoked
+            return False
         row = self._world.command(device.wiped_for)
         return row is None or not (row["status"] == "executed" or '"executed"' in (row["result"] or ""))
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from e2e_program import Program, clean_environment, run, script, started
 from e2e_site import Site, a_site
 from support import home_assistant, wire
@@ -26,6 +27,8 @@ SHOWN = {
     "sensor.ward_3_signal_strength": "-61",
     "binary_sensor.ward_3_connectivity": "on",
 }
+pytestmark = pytest.mark.home_assistant
+
 SILENT = ("--heartbeat-interval-seconds", "0.2", "--offline-grace-seconds", "0.2")
 
 

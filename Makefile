@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PYTEST ?= $(BIN)/pytest -n auto
+# Tests mostly wait for brokers and processes: two workers a core.
+PYTEST ?= $(BIN)/pytest -n $$(( 2 * $$(nproc) ))
 SITE   := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 .DEFAULT_GOAL := help

@@ -238,7 +238,7 @@ def heartbeat(number: int) -> bytes:
         "connection_type": ["wifi"],
         "sent_at": (_BEGAN + timedelta(milliseconds=number)).isoformat(timespec="milliseconds"),
     }
-    facts["firmware_version"] = "1.4.2+load".ljust(PAYLOAD_BYTES - len(_compact(facts)), "0")
+    facts["firmware_version"] = "1.4.2".ljust(PAYLOAD_BYTES - len(_compact(facts)), "0")
     return _compact(facts)
 
 

@@ -17,6 +17,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from device_sim.backoff import Backoff
 from device_sim.binding import Binding
+from device_sim.cancellation import heed_cancellation
 from device_sim.errors import RadioError
 from device_sim.options import Options
 from device_sim.signals import (
@@ -86,6 +87,7 @@ class MqttRadio:
         """Connect, and connect again with growing pauses, until cancelled."""
         while True:
             delay = await self._one_connection()
+            heed_cancellation()
             await asyncio.sleep(delay)
 
     async def publish(self, what: Publish) -> None:
@@ -159,6 +161,7 @@ class MqttRadio:
 
     async def _session(self, client: aiomqtt.Client) -> None:
         answers = await client.subscribe([(topic, QOS) for topic in self._topics.subscriptions()])
+        heed_cancellation()
         if any(_code(each) >= FIRST_FAILURE_CODE for each in answers):
             raise aiomqtt.MqttError("the broker refused a subscription to one of this device's own topics")
         self._client, self._lost = client, asyncio.Event()

@@ -16,11 +16,16 @@ from support.ports import free_port
 from device_sim import GatewayApi
 from device_sim.binding import Endpoint
 from device_sim.errors import UnreachableError
-from device_sim.load import PAYLOAD_BYTES, Broker, Order, run
+from device_sim.load import PAYLOAD_BYTES, Broker, Order, heartbeat, run
 from device_sim.loaded import CredentialsError, loaded, recall, remember
 from device_sim.tls import tls_context
 
 WHO = [(f"dev_{number}", "token") for number in range(20)]
+
+
+def test_every_heartbeat_is_of_one_size() -> None:
+    """The length stands in front of the topic, which is encoded once: another length would be a broken packet."""
+    assert {len(heartbeat(number)) for number in (*range(6_000), 65_534, 65_535, 1_000_000)} == {PAYLOAD_BYTES}
 
 
 @pytest.mark.parametrize("rate", [0, 4_000])

@@ -149,6 +149,7 @@ async def test_a_data_directory_that_can_not_be_one(tmp_path: Path) -> None:
     is_a_clear_refusal(outcome, str(tmp_path / "file" / "data"), "--data-dir")
 
 
+@pytest.mark.damages_registry
 async def test_a_registry_that_is_none(tmp_path: Path) -> None:
     """A file that is no database is left alone and named."""
     data = tmp_path / "data"
@@ -159,6 +160,7 @@ async def test_a_registry_that_is_none(tmp_path: Path) -> None:
     assert (data / "gateway.db").read_bytes().startswith(b"this is not SQLite")
 
 
+@pytest.mark.damages_registry
 async def test_a_registry_that_is_damaged(tmp_path: Path) -> None:
     """Pages overwritten in the middle: an error and no traceback, however far the start gets."""
     gateway = GatewayProcess(tmp_path, keep_ports=False)

@@ -1,5 +1,6 @@
 """What bad input gets over MQTT: a refusal that is counted, kept and answered; never a stopped gateway."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -111,7 +112,8 @@ async def test_a_mebibyte_costs_the_device_its_connection_and_nobody_else(kind: 
         await place.start()
         device, other = await place.bound(), await place.bound("SN-2")
         async with place.join(device) as client, place.join(other) as neighbour:
-            await client.send(wire.publish_packet(device.topic("heartbeat"), b"x" * (1 << 20)))
+            with contextlib.suppress(ConnectionError):  # it may be cut off before it has said all
+                await client.send(wire.publish_packet(device.topic("heartbeat"), b"x" * (1 << 20)))
             await client.closed()
             await good_one_is_stored(place, other, neighbour)
         async with place.join(device) as client:

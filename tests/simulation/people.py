@@ -14,7 +14,6 @@ from gateway.errors import GatewayError
 from gateway.ids import Ids
 from gateway.store import Context, _continue_ids, transact
 from simulation.device_host import DeviceHost
-from simulation.gateway_host import RULES
 from simulation.ghost import RESET
 from simulation.world import World
 
@@ -61,13 +60,19 @@ class People:
         binding = await self._api.bind(device.id, "eu_1", supersede_reset=supersede)
         self._world.note_secret(binding.device_token, device)
         self._world.tell("people", f"bind {device.serial} → 200", generation=binding.generation, lost=lost)
-        self._old_reset_is_cleared(device)
+        self._old_reset_is_cleared(device, binding)
         if not lost:
             await self._hand_over(device, binding)
 
-    def _old_reset_is_cleared(self, device: DeviceHost) -> None:
-        """Before the new token is answered (contract, section 4); a broker that lost its memory since is no witness."""
+    def _old_reset_is_cleared(self, device: DeviceHost, binding: Binding) -> None:
+        """Before the new token is answered (contract, section 4); a broker that lost its memory since is no witness.
+
+        Where somebody else has ended that binding before it was answered, the token opens nothing.
+        """
         world = self._world
+        row = world.row("SELECT binding_generation FROM devices WHERE id = ?", device.id)
+        if row is None or row["binding_generation"] != binding.generation:
+            return
         held = world.broker.retained.get(f"devices/{device.id}/commands/{RESET}")
         remembers = world.loop.time() - world.broker.restarted_at > _MENDING_SECONDS
         if held is not None and remembers and world.open_command(device) is None:
@@ -190,7 +195,7 @@ class People:
         entropy = world.rng(f"beside {world.loop.time()}").randbytes
         ids = Ids(entropy)
         _continue_ids(world.disk, ids)
-        context = Context(RULES, clock=world.clock, entropy=entropy, ids=ids)
+        context = Context(world.host.rules, clock=world.clock, entropy=entropy, ids=ids)
         world.tell("people", f"'gateway devices reset {device.serial}'")
         world.disk.before_commit = lambda: None
         with suppress(GatewayError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import ssl
@@ -100,7 +101,8 @@ async def _own(
         if settings.broker == MOSQUITTO:
             raise
         choice = Choice(EMBEDDED, error.message)
-    log.log(30 if settings.broker == AUTO else 20, "broker.chosen", broker=choice.kind, why=choice.why)
+    level = logging.WARNING if settings.broker == AUTO else logging.INFO
+    log.log(level, "broker.chosen", broker=choice.kind, why=choice.why)
     return await _own_embedded(settings, store, accounts, certificate, stack)
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from cryptography import x509
 
 from gateway.clock import system_clock, to_rfc3339
 from gateway.errors import UnavailableError
@@ -173,6 +172,8 @@ def expiry(chain: Path) -> int:
     Raises:
         CertificateError: it holds none.
     """
+    from cryptography import x509  # noqa: PLC0415 - 1.5 MB, which a gateway without TLS has no use for
+
     try:
         first = x509.load_pem_x509_certificates(chain.read_bytes())[0]
     except (OSError, ValueError) as error:

@@ -12,7 +12,6 @@ import json
 from functools import lru_cache
 from typing import Any
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import model
@@ -65,7 +64,14 @@ def sign(tx: Tx, *, kid: str, device: Row, command: dict[str, Any], expires_at: 
     }
     if expires_at is not None:
         claims["exp"] = -(-expires_at // _SECOND_MS)  # rounded up, so that the grant never ends before the command
-    return jwt.encode(claims, _private(row["private_key"]), algorithm="EdDSA", headers={"kid": kid})
+    return _signed(claims, kid, _private(row["private_key"]))
+
+
+def _signed(claims: dict[str, Any], kid: str, key: Ed25519PrivateKey) -> str:
+    """A JWT in its compact form (RFC 7515, 7.1; EdDSA: RFC 8037, 3.1)."""
+    parts = [{"alg": "EdDSA", "kid": kid, "typ": "JWT"}, claims]
+    text = ".".join(_base64url(json.dumps(part, separators=(",", ":")).encode()) for part in parts)
+    return f"{text}.{_base64url(key.sign(text.encode()))}"
 
 
 @lru_cache(maxsize=8)

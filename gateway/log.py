@@ -15,10 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-import structlog
-from structlog.stdlib import ProcessorFormatter
-
+from gateway.imports import without
 from gateway.redaction import CUT, redact
+
+with without("rich"):  # structlog would load it to draw tracebacks, which are plain here: 5 MB of every gateway
+    import structlog
+    from structlog.stdlib import ProcessorFormatter
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -7,25 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from gateway import __version__
-from gateway.cli.accounts import accounts_group
-from gateway.cli.backup import backup, restore
-from gateway.cli.broker import broker_group
-from gateway.cli.commands import commands_group
-from gateway.cli.completion import completion
-from gateway.cli.config import config
-from gateway.cli.demo import demo
-from gateway.cli.devices import devices_group
-from gateway.cli.doctor import doctor
-from gateway.cli.events import events_group
-from gateway.cli.fleet import cancel_resets
-from gateway.cli.keys import keys_group
-from gateway.cli.projects import projects_group
-from gateway.cli.serve import serve
-from gateway.cli.signing_keys import signing_keys_group
-from gateway.cli.tls import tls_group
-from gateway.cli.top import top
-from gateway.cli.version import version
-from gateway.cli.watch import watch
+from gateway.cli.lazy import Commands
 from gateway.errors import ConflictError, GatewayError
 from gateway.redaction import redact
 from gateway.settings import SettingsError
@@ -71,37 +53,35 @@ Exit codes:
 """
 
 
-@click.group(name="gateway", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+COMMANDS: Final = Commands(
+    {
+        "serve": "gateway.cli.serve:serve",
+        "projects": "gateway.cli.projects:projects_group",
+        "keys": "gateway.cli.keys:keys_group",
+        "accounts": "gateway.cli.accounts:accounts_group",
+        "signing-keys": "gateway.cli.signing_keys:signing_keys_group",
+        "devices": "gateway.cli.devices:devices_group",
+        "commands": "gateway.cli.commands:commands_group",
+        "events": "gateway.cli.events:events_group",
+        "top": "gateway.cli.top:top",
+        "watch": "gateway.cli.watch:watch",
+        "backup": "gateway.cli.backup:backup",
+        "restore": "gateway.cli.backup:restore",
+        "config": "gateway.cli.config:config",
+        "doctor": "gateway.cli.doctor:doctor",
+        "tls": "gateway.cli.tls:tls_group",
+        "broker": "gateway.cli.broker:broker_group",
+        "demo": "gateway.cli.demo:demo",
+        "completion": "gateway.cli.completion:completion",
+        "version": "gateway.cli.version:version",
+    }
+)
+
+
+@click.group(name="gateway", epilog=EPILOG, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gateway", message="%(prog)s %(version)s")
 def cli() -> None:
     """Keeps the registry of your wearables and resets them over MQTT, without ever losing a reset."""
-
-
-for command in (
-    serve,
-    projects_group,
-    keys_group,
-    accounts_group,
-    signing_keys_group,
-    devices_group,
-    commands_group,
-    events_group,
-    top,
-    watch,
-    backup,
-    restore,
-    config,
-    doctor,
-    tls_group,
-    broker_group,
-    demo,
-    completion,
-    version,
-):
-    cli.add_command(command)
-
-
-devices_group.add_command(cancel_resets)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 from gateway import model
 from gateway.cli import output
 from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
+from gateway.cli.lazy import Commands
 from gateway.cli.options import SettingsCommand
 from gateway.errors import GatewayError
 from gateway.settings import load
@@ -86,7 +87,11 @@ def device_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("device_id", metavar="DEVICE", type=DEVICE)(function)
 
 
-@click.group(name="devices", epilog=GROUP_EPILOG)
+@click.group(
+    name="devices",
+    epilog=GROUP_EPILOG,
+    commands=Commands({"cancel-resets": "gateway.cli.fleet:cancel_resets"}),
+)
 def devices_group() -> None:
     """Register, bind, reset and delete devices."""
 

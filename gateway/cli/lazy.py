@@ -1,13 +1,47 @@
-"""Modules that are loaded when something of them is first asked for.
+"""What is loaded when it is first asked for: the file of a command, and modules.
 
-``gateway serve`` knows all commands and runs none of the others: their HTTP client would take 3 MB of it for good.
+``gateway serve`` knows all commands and runs none of the others: they would take several MB of it for good.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import sys
+from collections.abc import Iterator, Mapping, MutableMapping
 from types import ModuleType
+
+import click
+
+
+class Commands(MutableMapping[str, click.Command]):
+    """Commands by name, each given as ``module:name`` and imported when it is taken out for the first time."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._held: dict[str, click.Command | str] = dict(places)
+
+    def __getitem__(self, name: str) -> click.Command:
+        """The command of this name."""
+        held = self._held[name]
+        command: click.Command = pkgutil.resolve_name(held) if isinstance(held, str) else held
+        self._held[name] = command
+        return command
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        """Add one that is there already."""
+        self._held[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        """Forget one."""
+        del self._held[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, in the order in which they were given."""
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._held)
 
 
 def lazily(name: str) -> ModuleType:

@@ -6,40 +6,62 @@ A migration that has landed is never edited; what changes later is a new one. Wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sqlite_utils import Database
-from sqlite_utils.migrations import Migrations
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
-migrations = Migrations("gateway")
+    from sqlite_utils import Database
 
-
-def migrate(connection: sqlite3.Connection) -> list[str]:
-    """Apply what is missing, in order; the names of the applied."""
-    database = Database(connection)
-    missing = [step.name for step in migrations.pending(database)]
-    if missing:
-        migrations.apply(database)
-    return missing
+_SET: Final = "gateway"
+_STEPS: Final[list[Callable[[Database], None]]] = []
 
 
-def from_a_newer_gateway(connection: sqlite3.Connection) -> str | None:
-    """The last step that was applied to this database and that this program does not know, if there is one."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
-        return None
-    rows = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'gateway'")
-    return max({row[0] for row in rows} - set(steps()), default=None)
+def step(function: Callable[[Database], None]) -> Callable[[Database], None]:
+    """Decorator: the next migration, which has the name of the function."""
+    _STEPS.append(function)
+    return function
 
 
 def steps() -> list[str]:
     """The names of all steps, in order."""
-    return [step.name for step in migrations.pending(Database(memory=True))]
+    return [each.__name__ for each in _STEPS]
 
 
-@migrations()
+def migrate(connection: sqlite3.Connection) -> list[str]:
+    """Apply what is missing, in order; the names of the applied."""
+    applied = _applied(connection)
+    missing = [name for name in steps() if name not in applied]
+    if missing:
+        apply(connection)
+    return missing
+
+
+def apply(connection: sqlite3.Connection, stop_before: str | None = None) -> None:
+    """Apply what is missing, up to a step or all of it, each step in a transaction that also records it."""
+    from sqlite_utils import Database  # noqa: PLC0415 - 2 MB, which only the first start of a version needs
+    from sqlite_utils.migrations import Migrations  # noqa: PLC0415 - the same
+
+    migrations = Migrations(_SET)
+    for each in _STEPS:
+        migrations()(each)
+    migrations.apply(Database(connection), stop_before=stop_before)
+
+
+def from_a_newer_gateway(connection: sqlite3.Connection) -> str | None:
+    """The last step that was applied to this database and that this program does not know, if there is one."""
+    return max(_applied(connection) - set(steps()), default=None)
+
+
+def _applied(connection: sqlite3.Connection) -> set[str]:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
+        return set()
+    rows = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ?", (_SET,))
+    return {row[0] for row in rows}
+
+
+@step
 def m001_registry(db: Database) -> None:
     """Projects, keys, devices and the tokens of their bindings."""
     _each(
@@ -70,7 +92,7 @@ def m001_registry(db: Database) -> None:
     )
 
 
-@migrations()
+@step
 def m002_health(db: Database) -> None:
     """The newest state of a device, its history, and what was refused."""
     _each(
@@ -95,7 +117,7 @@ def m002_health(db: Database) -> None:
     )
 
 
-@migrations()
+@step
 def m003_commands(db: Database) -> None:
     """Commands, the audit trail, and what has yet to reach the broker."""
     _each(
@@ -126,7 +148,7 @@ def m003_commands(db: Database) -> None:
     )
 
 
-@migrations()
+@step
 def m004_pace_and_topics(db: Database) -> None:
     """The outbox also tells of other retained topics, and of what waits for its turn; living devices by project."""
     _each(
@@ -147,7 +169,7 @@ def m004_pace_and_topics(db: Database) -> None:
     )
 
 
-@migrations()
+@step
 def m005_webhooks(db: Database) -> None:
     """Who gets events by HTTP, each delivery that was picked up, and the audit trail by type."""
     _each(
@@ -169,7 +191,7 @@ def m005_webhooks(db: Database) -> None:
     )
 
 
-@migrations()
+@step
 def m006_idempotency(db: Database) -> None:
     """Answers kept under an ``Idempotency-Key``; the secret that a rotated key had before."""
     _each(
@@ -185,13 +207,13 @@ def m006_idempotency(db: Database) -> None:
     )
 
 
-@migrations()
+@step
 def m007_signing_key_use(db: Database) -> None:
     """Which bindings rely on a signing key, asked by everybody who reads the public keys."""
     _each(db, "CREATE INDEX tokens_by_signing_key ON tokens (grant_kid) WHERE state <> 'revoked'")
 
 
-@migrations()
+@step
 def m008_integrators(db: Database) -> None:
     """The outbox also tells of what integrators see of a device; accounts at the broker that are no devices."""
     _each(
@@ -213,7 +235,7 @@ def m008_integrators(db: Database) -> None:
     )
 
 
-@migrations()
+@step
 def m009_history_chain(db: Database) -> None:
     """The history of a device is a chain of its heartbeats instead of an index over those of all."""
     _each(
@@ -238,7 +260,7 @@ def m009_history_chain(db: Database) -> None:
     )
 
 
-@migrations()
+@step
 def m010_traces(db: Database) -> None:
     """Where the trace of a command goes on, until it is acknowledged."""
     _each(db, "ALTER TABLE commands ADD COLUMN traceparent TEXT")

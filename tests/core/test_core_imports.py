@@ -7,7 +7,10 @@ import gateway
 
 ROOT = Path(gateway.__file__).parent
 LAYERS = (
-    "clock credentials device_settings entropy errors ids log model problems redaction signatures targets topics",
+    (
+        "clock credentials device_settings entropy errors ids imports log model "
+        "problems redaction signatures targets topics"
+    ),
     "tracing",
     "event_meanings fleet_model mqtt_model webhooks_model",
     "addresses broker_api settings settings_model settings_types whereabouts",

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 from core_support import GOLDEN, World
-from sqlite_utils import Database
 
 from gateway.errors import StoreError
 from gateway.store import DATABASE_NAME, View, open_database
 from gateway.store.database import connect
-from gateway.store.schema import migrate, migrations
+from gateway.store.schema import apply, migrate, steps
 
-STEPS = [step.name for step in migrations.pending(Database(memory=True))]
+STEPS = steps()
 LANDED = [
     "m001_registry",
     "m002_health",
@@ -160,7 +159,7 @@ def test_each_step_is_applied_once(tmp_path: Path) -> None:
 def test_an_older_database_is_brought_up_with_its_data(tmp_path: Path, present: int) -> None:
     """From each earlier step, with a row in each of its tables: the same schema, and the rows are there."""
     with closing(connect(tmp_path / DATABASE_NAME)) as connection:
-        migrations.apply(Database(connection), stop_before=STEPS[present])
+        apply(connection, stop_before=STEPS[present])
         before = _some_data(connection)
     with closing(open_database(tmp_path)) as connection:
         assert _schema(connection) == (GOLDEN / "schema.sql").read_text(encoding="utf-8")
@@ -179,7 +178,7 @@ def test_every_table_is_covered_by_the_data_of_these_tests(tmp_path: Path) -> No
 def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """It is undone whole, the ones before it stay, and the next start goes on from there."""
     with closing(connect(tmp_path / DATABASE_NAME)) as connection:
-        migrations.apply(Database(connection), stop_before=STEPS[2])
+        apply(connection, stop_before=STEPS[2])
         connection.execute("CREATE TABLE outbox (in_the_way)")
         with pytest.raises(sqlite3.OperationalError, match="already exists"):
             migrate(connection)

@@ -1,0 +1,23 @@
+"""Which optional parts of other packages are left unloaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def without(package: str) -> Iterator[None]:
+    """Have imports inside the block find this package missing, as ``None`` in ``sys.modules`` tells them to.
+
+    (https://docs.python.org/3/reference/import.html#the-module-cache) One that is loaded already stays as it is.
+    """
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]

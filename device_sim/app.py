@@ -9,8 +9,8 @@ from typing import Any, Self
 import httpx
 
 from device_sim.binding import Binding
-from device_sim.errors import AnswerError, ApiError, UnreachableError
-from device_sim.tls import tls_context
+from device_sim.errors import AnswerError, ApiError, UnreachableError, UntrustedError
+from device_sim.tls import tls_context, tls_trouble
 
 TIMEOUT_SECONDS = 15.0
 
@@ -85,13 +85,24 @@ class GatewayApi:
         try:
             answer = await self._connected().request(method, self.url + path, content=content, headers=headers)
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise UnreachableError(f"no gateway answers at {self.url}: {error}") from error
+            raise _unreached(self.url, error) from error
         return _read(answer, self.url)
 
     def _connected(self) -> httpx.AsyncClient:
         if self._client is None:
             self._client = httpx.AsyncClient(timeout=TIMEOUT_SECONDS, verify=self._tls or tls_context(None))
         return self._client
+
+
+def _unreached(url: str, error: Exception) -> UnreachableError:
+    trouble = tls_trouble(error)
+    if trouble is None:
+        return UnreachableError(f"no gateway answers at {url} ({error})")
+    if isinstance(trouble, ssl.SSLCertVerificationError):
+        return UntrustedError(
+            f"the certificate of {url} is not trusted ({trouble.verify_message.rstrip('.')})", trouble.verify_code
+        )
+    return UntrustedError(f"no TLS with {url} ({trouble.reason or trouble})", 0)
 
 
 def _read(answer: httpx.Response, url: str) -> dict[str, Any]:

@@ -14,15 +14,16 @@ import click
 
 from device_sim.app import GatewayApi
 from device_sim.binding import Binding
+from device_sim.complaints import Failure, Program, failure
 from device_sim.device import SERIAL
 from device_sim.errors import SimulatorError
 from device_sim.flash import DirectoryFlash, Flash, MemoryFlash
 from device_sim.fleet import DEFAULT_MIX, Fleet
+from device_sim.hints import repeated
 from device_sim.live import Plan, live
 from device_sim.load import Order
 from device_sim.loaded import loaded
 from device_sim.options import MqttVersion, Options, RadioKind, Transport
-from device_sim.remedies import remedy
 from device_sim.runtime import SimulatedDevice
 from device_sim.show import FleetView, print_json, print_line
 from device_sim.tls import tls_context
@@ -33,16 +34,6 @@ EPILOG = """\b
 Exit codes: 0 done, 1 failure (the message says what to do), 2 wrong usage.
 Shell completion: eval "$(_DEVICE_SIM_COMPLETE=bash_source device-sim)" (or zsh_source, fish_source).
 """
-
-
-class Failure(click.ClickException):
-    """An expected error: one line, and what to do about it."""
-
-    exit_code = 1
-
-    def show(self, file: Any = None) -> None:
-        """Print to standard error, as every error of this program."""
-        click.echo(f"error: {self.message}", err=True, file=file)
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:
@@ -66,7 +57,7 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="device-gateway", prog_name="device-sim")
 def main() -> None:
     """Simulated wearables with real connections, for a device gateway.
@@ -232,7 +223,7 @@ def _require_key(given: dict[str, Any], *, paired: bool) -> None:
     if given["key"] or paired:
         return
     raise click.UsageError(
-        "an API key is needed: --key sk_… or GATEWAY_API_KEY; `gateway keys create --name simulator` makes one"
+        "An API key is needed: --key sk_… or GATEWAY_API_KEY; `gateway keys create --name simulator` makes one."
     )
 
 
@@ -246,18 +237,13 @@ def _run_until_signal(work: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.run(_stoppable(work))
     except* SimulatorError as errors:
-        raise _failure(_first(errors)) from None
+        raise failure(_first(errors)) from None
 
 
 def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _failure(error: BaseException) -> Failure:
-    advice = remedy(error) if isinstance(error, SimulatorError) else ""
-    return Failure(f"{error}\n  → {advice}" if advice else str(error))
 
 
 async def _stoppable(work: Coroutine[Any, Any, None]) -> None:
@@ -284,13 +270,17 @@ async def _run_one(given: dict[str, Any], serial: str, flash: Flash, seed: int) 
             options=_options(given),
         )
         plan = Plan(given["end_user"], given["supersede_reset"], given["reprovision"], given["until_reset"])
-        await live(device, plan, lambda: _say_unpaired(given, serial))
+        context = click.get_current_context()
+        await live(device, plan, lambda: _say_unpaired(context, serial))
 
 
-def _say_unpaired(given: dict[str, Any], serial: str) -> None:
-    where = f" --flash {given['flash_dir']}" if given["flash_dir"] else ""
-    again = f"device-sim run --url {given['url']} --serial {serial} --radio {given['radio']}{where}"
-    click.echo(f"{serial} stays unpaired. Provision it anew: {again} (or use --reprovision). Ctrl-C ends.", err=True)
+def _say_unpaired(context: click.Context, serial: str) -> None:
+    again = repeated(context, {"--serial": serial})
+    click.echo(
+        f"{serial} stays unpaired. To provision it anew, end this with Ctrl-C and run (or begin with --reprovision): "
+        f"{again}",
+        err=True,
+    )
 
 
 async def _run_fleet(given: dict[str, Any], mix: dict[RadioKind, float]) -> None:
@@ -311,9 +301,7 @@ async def _run_fleet(given: dict[str, Any], mix: dict[RadioKind, float]) -> None
             _sum_up(devices, view, as_json=given["as_json"])
     if devices.failures:
         serial, error = min(devices.failures.items(), key=lambda each: each[0])
-        raise Failure(
-            f"{len(devices.failures)} of {given['count']} devices failed; {serial}: {_failure(error).message}"
-        )
+        raise Failure(f"{len(devices.failures)} of {given['count']} devices failed. {serial}: {failure(error).message}")
 
 
 def _sum_up(devices: Fleet, view: FleetView, *, as_json: bool) -> None:
@@ -336,4 +324,4 @@ async def _run_load(given: dict[str, Any]) -> None:
     )
     click.echo(json.dumps(made.facts()) if given["as_json"] else str(made))
     if made.acknowledged < made.sent:
-        raise Failure(f"the broker did not answer {made.sent - made.acknowledged} heartbeats")
+        raise Failure(f"The broker did not answer {made.sent - made.acknowledged} heartbeats.")

@@ -19,6 +19,14 @@ class UnreachableError(SimulatorError):
     """No gateway answers at that URL."""
 
 
+class UntrustedError(UnreachableError):
+    """Whoever answers at that URL cannot be verified by TLS; `code` is OpenSSL's, 0 where it is not a certificate."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class AnswerError(SimulatorError):
     """Something answers at that URL, and it isn't the contract."""
 

@@ -20,6 +20,7 @@ from device_sim.binding import Binding
 from device_sim.cancellation import heed_cancellation
 from device_sim.errors import RadioError
 from device_sim.options import Options
+from device_sim.remedies import trust_of_broker
 from device_sim.signals import (
     CommandReceived,
     Connection,
@@ -31,7 +32,7 @@ from device_sim.signals import (
     RefusalReceived,
 )
 from device_sim.sockets import watch_while_open
-from device_sim.tls import tls_context
+from device_sim.tls import tls_context, tls_trouble
 from device_sim.wire import OFFLINE, Topics
 
 Deliver = Callable[[Input], None]
@@ -144,7 +145,7 @@ class MqttRadio:
         except aiomqtt.MqttError as error:
             if _refused(error):
                 return self._refused(str(error))
-            reason = str(error)
+            reason = _reason(error)
         self._deliver(LinkDown(reason))
         return self._backoff.after_loss(held=0.0 if up_since is None else time.monotonic() - up_since)
 
@@ -225,6 +226,14 @@ class MqttRadio:
 def _read(ended: "asyncio.Future[None]") -> None:
     if not ended.cancelled():
         ended.exception()
+
+
+def _reason(error: aiomqtt.MqttError) -> str:
+    trouble = tls_trouble(error)
+    if not isinstance(trouble, ssl.SSLCertVerificationError):
+        return str(error)
+    said = trouble.verify_message.rstrip(".")
+    return f"the broker's certificate is not trusted ({said}): {trust_of_broker(trouble.verify_code)}"
 
 
 def _shown(options: Options) -> ssl.SSLContext:

@@ -1,8 +1,11 @@
 """What to do about what went wrong, said beside the error on the command line."""
 
-from device_sim.errors import AnswerError, ApiError, SimulatorError, UnreachableError
+from device_sim.errors import AnswerError, ApiError, SimulatorError, UnreachableError, UntrustedError
 
 UNAUTHORIZED = 401
+NO_CERTIFICATE = 0
+EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
+OTHER_NAMES = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 BY_CODE = {
     "unauthorized": "check the key (--key or GATEWAY_API_KEY); `gateway keys create --name simulator` makes one",
     "insufficient_scope": "the key needs devices:write; `gateway keys create --name simulator` makes one that has it",
@@ -22,6 +25,8 @@ BY_CODE = {
 def remedy(error: SimulatorError) -> str:
     """Return a sentence that says what to do next; empty when the error says it all."""
     match error:
+        case UntrustedError(code=code):
+            return _trust(code)
         case UnreachableError():
             return "start one with `gateway serve`, or name the right one with --url or GATEWAY_URL"
         case AnswerError():
@@ -31,3 +36,22 @@ def remedy(error: SimulatorError) -> str:
         case ApiError(code=code):
             return BY_CODE.get(code, "")
     return ""
+
+
+def trust_of_broker(code: int) -> str:
+    """Return what to do about a certificate of the broker that OpenSSL refused with this code."""
+    if code in OTHER_NAMES:
+        return "the gateway's mqtt_advertise should be a name that it is made out to"
+    if code == EXPIRED:
+        return "have it renewed"
+    return "name its authority with --ca-file"
+
+
+def _trust(code: int) -> str:
+    if code == NO_CERTIFICATE:
+        return "check --url or GATEWAY_URL; what answers there may speak plain http://"
+    if code in OTHER_NAMES:
+        return "name the gateway in --url or GATEWAY_URL as its certificate does, or have that renewed for this name"
+    if code == EXPIRED:
+        return "have it renewed, and check the clock of this machine"
+    return "name the PEM file of the authority that signed it with --ca-file"

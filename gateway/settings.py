@@ -6,6 +6,7 @@ A value that is wrong names itself, where it came from and what it should be. No
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from gateway.addresses import Address, BrokerUrl, masked_url
 from gateway.errors import GatewayError
 from gateway.redaction import MASK, redact
 from gateway.settings_model import ConflictingSettingsError, Settings
-from gateway.settings_types import DIRECTORY, FILE, OWN_BROKERS, Form
+from gateway.settings_types import DIRECTORY, FILE, Form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,6 +33,7 @@ PREFIX: Final = "GATEWAY_"
 CONFIG_VARIABLE: Final = "GATEWAY_CONFIG"
 NOT_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "GATEWAY_URL", "GATEWAY_API_KEY", "GATEWAY_CA_FILE"})
 FIELDS: Final[Mapping[str, FieldInfo]] = Settings.model_fields
+_WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PATHS: Final = frozenset(
     name for name, field in FIELDS.items() if any(item in (DIRECTORY, FILE) for item in field.metadata)
 )
@@ -207,11 +209,14 @@ def _problem(error: ErrorDetails, given: Mapping[str, Given]) -> str:
 
 
 def _shown(name: str, value: object) -> str:
-    """A wrong value as it may be printed: any part of what should have been a broker's URL may be its password."""
+    """A wrong value as it may be printed: any part of what should have been a broker's URL may be its password.
+
+    A plain word is no part of a URL: it is a broker that there is not, or one misspelt.
+    """
     if name == "broker_api_url":
         return repr(MASK)
-    if name == "broker":
-        return repr(value if value in OWN_BROKERS else masked_url(str(value)))
+    if name == "broker" and not _WORD.fullmatch(str(value)):
+        return repr(masked_url(str(value)))
     return redact(repr(value if isinstance(value, str) else plain(value)))[:200]
 
 

@@ -195,6 +195,11 @@ def test_unknown_variable_is_a_warning() -> None:
             "http://h:1",
             "'********' (from {}) should be embedded, mosquitto, auto or mqtt[s]://USER:PASSWORD@HOST:PORT",
         ),
+        (
+            "broker",
+            "foo",
+            "'foo' (from {}) should be embedded, mosquitto, auto or mqtt[s]://USER:PASSWORD@HOST:PORT",
+        ),
     ],
 )
 def test_wrong_value_names_itself_its_source_and_what_it_should_be(name: str, value: str, says: str) -> None:

@@ -106,12 +106,16 @@ def rotate(loaded: Loaded, *, name: str, as_json: bool) -> None:
 def revoke(loaded: Loaded, *, name: str, yes: bool, as_json: bool) -> None:
     """Refuse an account from now on.
 
-    Who is connected with it is cut.
+    Who is connected with it is cut. One that is revoked already stays as it is.
     """
     data_dir = loaded.settings.data_dir
-    on_registry(data_dir, lambda tx: accounts.require(tx, name))
-    output.confirm(f"The account '{name}' will be refused at once.", yes=yes)
-    facts = _facts(on_registry(data_dir, lambda tx: accounts.revoke(tx, name)))
+    before = on_registry(data_dir, lambda tx: accounts.find(tx, name) or accounts.require(tx, name))
+    if before["revoked_at"] is not None:
+        output.note(f"'{name}' is revoked already, since {moment(before['revoked_at'])}.")
+        facts = _facts(before)
+    else:
+        output.confirm(f"The account '{name}' will be refused at once.", yes=yes)
+        facts = _facts(on_registry(data_dir, lambda tx: accounts.revoke(tx, name)))
     if as_json:
         output.as_json(facts)
     else:

@@ -16,6 +16,7 @@ import click
 from gateway import whereabouts
 from gateway.cli.lazy import lazily
 from gateway.cli.options import with_settings
+from gateway.cli.unreached import CA_VARIABLE, KEY_VARIABLE, URL_VARIABLE, unreached
 from gateway.errors import ConflictError, GatewayError, UnavailableError
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ else:
 T = TypeVar("T")
 Json = dict[str, Any]
 
-KEY_VARIABLE: Final = "GATEWAY_API_KEY"
-URL_VARIABLE: Final = "GATEWAY_URL"
-CA_VARIABLE: Final = "GATEWAY_CA_FILE"
 PAGE: Final = 100
 _SECONDS: Final = 60.0
 _SILENCE_SECONDS: Final = 45.0
@@ -51,8 +49,9 @@ class RefusedError(GatewayError):
 class Api:
     """Calls of the API; what it refuses is raised."""
 
-    def __init__(self, client: httpx.AsyncClient, *, remote: bool) -> None:
+    def __init__(self, client: httpx.AsyncClient, *, remote: bool, authority: Path | None = None) -> None:
         self._client = client
+        self._authority = authority
         self.remote = remote
         """Whether a gateway answers; else it is the API inside this process."""
 
@@ -66,11 +65,7 @@ class Api:
         try:
             response = await self._client.request(method, path, **options)
         except httpx.HTTPError as error:
-            raise UnavailableError(
-                f"No gateway answers at {self._client.base_url} ({str(error) or type(error).__name__}). Check that one "
-                f"runs there, and {URL_VARIABLE} or --url; without {KEY_VARIABLE} and a URL, commands work on the "
-                "data directory itself."
-            ) from error
+            raise unreached(str(self._client.base_url), error, self._authority) from error
         if response.is_success:
             return response
         raise _refusal(response)
@@ -138,24 +133,24 @@ class Place:
     project: str | None
     ca_file: Path | None = None
 
-    def run(self, work: Callable[[Api], Awaitable[T]], *, device_id: str | None = None) -> T:
-        """Do some work there. ``device_id`` says whose project is meant where several are at hand."""
+    def run(self, work: Callable[[Api], Awaitable[T]], *, device: str | None = None) -> T:
+        """Do some work there. ``device``, an id or a serial number, says which project where several are at hand."""
         from gateway import log  # noqa: PLC0415 - structlog, which is not needed before
 
         log.configure("warning")
-        return asyncio.run(self._run(work, device_id))
+        return asyncio.run(self._run(work, device))
 
-    async def _run(self, work: Callable[[Api], Awaitable[T]], device_id: str | None) -> T:
-        async with self._open(device_id) as client:
-            return await work(Api(client, remote=self._remote() is not None))
+    async def _run(self, work: Callable[[Api], Awaitable[T]], device: str | None) -> T:
+        async with self._open(device) as client:
+            return await work(Api(client, remote=self._remote() is not None, authority=self.ca_file))
 
     @asynccontextmanager
-    async def _open(self, device_id: str | None) -> AsyncIterator[httpx.AsyncClient]:
+    async def _open(self, device: str | None) -> AsyncIterator[httpx.AsyncClient]:
         remote = self._remote()
         if remote is None:
             from gateway.cli.local import in_process  # noqa: PLC0415 - the whole API, which HTTP does not need here
 
-            async with in_process(self.settings, self.project, device_id) as client:
+            async with in_process(self.settings, self.project, device) as client:
                 yield client
             return
         url, key, tls = remote
@@ -192,9 +187,17 @@ def _trusting(authority: Path | None, pinned: Path | None) -> SSLContext | bool:
     """Who may answer: whom this authority signed; or whose certificate the data directory names; or the usual."""
     if authority is None and pinned is None:
         return True
-    from gateway.certificates import client_context  # noqa: PLC0415 - cryptography, which is not needed before
+    from gateway.certificates import CertificateError, client_context  # noqa: PLC0415 - cryptography, not needed before
 
-    return client_context(authority, pinned=None if authority else pinned)
+    try:
+        return client_context(authority, pinned=None if authority else pinned)
+    except CertificateError as error:
+        if authority is None:
+            raise
+        raise click.UsageError(
+            f"--ca-file or {CA_VARIABLE} should name a PEM file with the authority of the gateway's certificate, and "
+            f"{authority} is none that can be read."
+        ) from error
 
 
 def with_gateway(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from gateway.cli.options import SettingsCommand, with_settings
 from gateway.errors import AlreadyRunningError
 from gateway.store import DATABASE_NAME
 from gateway.store import backup as registry
+from gateway.wording import count
 
 if TYPE_CHECKING:
     from gateway.settings import Loaded
@@ -28,8 +30,9 @@ RESTORE_EPILOG: Final = """\b
 Example:
   gateway restore /backup/gateway.db
 
-Stop the gateway first. The old registry is kept beside the new one. What was bound or reset after the backup was made
-is unknown then: such devices have to be bound again.
+Stop the gateway first. The old registry is kept beside the new one. Done by root, the new one belongs to the owner of
+the data directory. What was bound or reset after the backup was made is unknown then: such devices have to be bound
+again.
 """
 
 
@@ -60,8 +63,10 @@ def restore(loaded: Loaded, *, file: Path, yes: bool, as_json: bool) -> None:
     """
     data_dir = loaded.settings.data_dir
     found = registry.contents(file)
-    facts = f"{found.devices} devices, last event {found.last_event_at or 'never'}, gateway {found.gateway_id}"
+    devices = count(found.devices, "device")
+    facts = f"{devices}, last event {found.last_event_at or 'never'}, gateway {found.gateway_id}"
     output.confirm(f"The registry {data_dir / DATABASE_NAME} will be replaced by {file} ({facts}).", yes=yes)
+    new_directory = not data_dir.exists()
     try:
         aside = registry.restore(data_dir, file)
     except AlreadyRunningError as error:
@@ -73,3 +78,7 @@ def restore(loaded: Loaded, *, file: Path, yes: bool, as_json: bool) -> None:
         output.as_json({**asdict(found), "old_registry": None if aside is None else str(aside)})
     else:
         output.details({**asdict(found), "old registry": None if aside is None else str(aside)})
+    if new_directory and os.geteuid() == 0:
+        output.note(
+            f"{data_dir} was made, and belongs to root. Give it to the gateway's user: chown -R USER {data_dir}"
+        )

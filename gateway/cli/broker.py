@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from gateway.cli import output
+from gateway.cli.hints import repeated
 from gateway.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -79,11 +80,17 @@ def init(*, directory: Path, force: bool, as_json: bool, **given: Any) -> None:
     try:
         outcome = initialise(directory, Wish(**given), force=force)
     except InvalidRequestError as error:
-        raise click.UsageError(error.message) from error
+        raise click.UsageError(error.message + _without_users(error)) from error
     if as_json:
         output.as_json(_document(outcome))
     else:
         _show(outcome)
+
+
+def _without_users(error: InvalidRequestError) -> str:
+    """The command that does without the users that are missing, where that is what is wrong."""
+    instead = error.details.get("instead")
+    return f"\nOr, for a trial, as a user that there is: {repeated(instead)}" if instead else ""
 
 
 def _document(outcome: Outcome) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from gateway.cli import output
 from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
-from gateway.cli.devices import device_argument, json_option
+from gateway.cli.devices import json_option
 from gateway.cli.options import SettingsCommand
+from gateway.cli.which import EXPLAINED, device_argument, on_device
 from gateway.model import CommandStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 _COLUMNS: Final = {
     "ID": "id",
@@ -22,9 +26,15 @@ _COLUMNS: Final = {
     "EXPIRES": "expires_at",
     "ERROR": "error",
 }
+GROUP_EPILOG: Final = f"""\b
+Example:
+  gateway commands list dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB
+
+{EXPLAINED}
+"""
 
 
-@click.group(name="commands", epilog="\b\nExample:\n  gateway commands list dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB")
+@click.group(name="commands", epilog=GROUP_EPILOG)
 def commands_group() -> None:
     """See and cancel what devices were told."""
 
@@ -37,9 +47,9 @@ def commands_group() -> None:
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="At most so many; 0: all.")
 @json_option
 @with_gateway
-def list_commands(place: Place, *, device_id: str, status: str | None, limit: int, as_json: bool) -> None:
+def list_commands(place: Place, *, device: str, status: str | None, limit: int, as_json: bool) -> None:
     """List a device's commands, newest first."""
-    found, more = place.run(lambda api: _commands(api, device_id, status, limit), device_id=device_id)
+    found, more = on_device(place, device, lambda api, device_id: _commands(api, device_id, status, limit))
     if as_json:
         output.as_json(found)
         return
@@ -70,12 +80,10 @@ def _value(command: Json, field: str) -> Any:
 @click.argument("command_id", metavar="COMMAND")
 @json_option
 @with_gateway
-def show(place: Place, *, device_id: str, command_id: str, as_json: bool) -> None:
+def show(place: Place, *, device: str, command_id: str, as_json: bool) -> None:
     """Show a command and how far it is."""
-    _print(
-        place.run(lambda api: api.get(at("devices", device_id, "commands", command_id)), device_id=device_id),
-        as_json=as_json,
-    )
+    shown = on_device(place, device, lambda api, device_id: api.get(at("devices", device_id, "commands", command_id)))
+    _print(shown, as_json=as_json)
 
 
 @commands_group.command(
@@ -85,13 +93,16 @@ def show(place: Place, *, device_id: str, command_id: str, as_json: bool) -> Non
 @click.argument("command_id", metavar="COMMAND")
 @json_option
 @with_gateway
-def cancel(place: Place, *, device_id: str, command_id: str, as_json: bool) -> None:
+def cancel(place: Place, *, device: str, command_id: str, as_json: bool) -> None:
     """Cancel a command that is still open.
 
     A factory reset can be cancelled until the device has said that it has it.
     """
-    path = at("devices", device_id, "commands", command_id, "cancel")
-    _print(place.run(lambda api: api.post(path), device_id=device_id), as_json=as_json)
+
+    def work(api: Api, device_id: str) -> Awaitable[Json]:
+        return api.post(at("devices", device_id, "commands", command_id, "cancel"))
+
+    _print(on_device(place, device, work), as_json=as_json)
 
 
 def _print(command: Json, *, as_json: bool) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from click.shell_completion import CompletionItem
 
 from gateway import model
 from gateway.cli import output
 from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
+from gateway.cli.hints import again
 from gateway.cli.lazy import Commands
 from gateway.cli.options import SettingsCommand
-from gateway.errors import GatewayError
-from gateway.settings import load
+from gateway.cli.which import EXPLAINED, device_argument, on_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 _COLUMNS: Final = {
     "ID": "id",
@@ -34,10 +32,13 @@ _NOT_SYNCED: Final = (
     "The broker does not know the new token yet: no gateway runs here, or it is behind. Until it does, connects are "
     "refused."
 )
-GROUP_EPILOG: Final = """\b
+GROUP_EPILOG: Final = f"""\b
 Examples:
   gateway devices list --status bound
   gateway devices reset dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB
+  gateway devices show BP-000123
+
+{EXPLAINED}
 
 \b
 Where it works, in this order:
@@ -45,31 +46,6 @@ Where it works, in this order:
   GATEWAY_API_KEY        over HTTP, at the gateway that runs on the data directory
   neither                on the data directory itself, whether a gateway runs there or not
 """
-
-
-class DeviceId(click.ParamType[str]):
-    """The id of a device; shells complete it."""
-
-    name = "device"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The newest devices, with serial number and name beside them where the shell shows that."""
-        del param
-        try:
-            given = ctx.params
-            loaded = load({"data_dir": given.get("data_dir")}, os.environ, given.get("config"))
-            place = Place(loaded.settings, given.get("url"), given.get("project"), given.get("ca_file"))
-            found = place.run(lambda api: api.get(at("devices"), limit=PAGE))["data"]
-        except (GatewayError, click.ClickException):
-            return []
-        return [
-            CompletionItem(each["id"], help=" ".join(filter(None, (each["serial_number"], each["name"]))))
-            for each in found
-            if each["id"].startswith(incomplete)
-        ]
-
-
-DEVICE: Final = DeviceId()
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,11 +56,6 @@ def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def yes_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: ``--yes``."""
     return click.option("--yes", is_flag=True, help="Do it without asking.")(function)
-
-
-def device_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: the device that is meant."""
-    return click.argument("device_id", metavar="DEVICE", type=DEVICE)(function)
 
 
 @click.group(
@@ -142,9 +113,13 @@ async def devices(api: Api, limit: int, filters: dict[str, str | None]) -> tuple
 @device_argument
 @json_option
 @with_gateway
-def show(place: Place, *, device_id: str, as_json: bool) -> None:
+def show(place: Place, *, device: str, as_json: bool) -> None:
     """Show all that is known of a device."""
-    _print(place.run(lambda api: api.get(at("devices", device_id)), device_id=device_id), as_json=as_json)
+    _print(_shown(place, device), as_json=as_json)
+
+
+def _shown(place: Place, device: str) -> Json:
+    return on_device(place, device, lambda api, device_id: api.get(at("devices", device_id)))
 
 
 def _print(device: Json, *, as_json: bool) -> None:
@@ -184,10 +159,12 @@ def register(place: Place, *, serial_number: str, model: str | None, name: str |
 @click.option("--supersede-reset", is_flag=True, help="Cancel an open reset, if the device was reset by hand.")
 @json_option
 @with_gateway
-def bind(place: Place, *, device_id: str, end_user_id: str, supersede_reset: bool, as_json: bool) -> None:
+def bind(place: Place, *, device: str, end_user_id: str, supersede_reset: bool, as_json: bool) -> None:
     """Bind a device and show its token once."""
     body = {"end_user_id": end_user_id, "supersede_reset": supersede_reset}
-    answer = place.run(lambda api: api.send("POST", at("devices", device_id, "bind"), json=body), device_id=device_id)
+    answer = on_device(
+        place, device, lambda api, device_id: api.send("POST", at("devices", device_id, "bind"), json=body)
+    )
     bound: Json = answer.json()
     if as_json:
         output.as_json(bound)
@@ -207,12 +184,13 @@ def _mqtt(access: Json) -> str:
 @device_argument
 @json_option
 @with_gateway
-def unbind(place: Place, *, device_id: str, as_json: bool) -> None:
+def unbind(place: Place, *, device: str, as_json: bool) -> None:
     """Unbind a device without wiping it.
 
     Its token is revoked.
     """
-    _print(place.run(lambda api: api.post(at("devices", device_id, "unbind")), device_id=device_id), as_json=as_json)
+    unbound = on_device(place, device, lambda api, device_id: api.post(at("devices", device_id, "unbind")))
+    _print(unbound, as_json=as_json)
 
 
 @devices_group.command(
@@ -222,20 +200,37 @@ def unbind(place: Place, *, device_id: str, as_json: bool) -> None:
 @yes_option
 @json_option
 @with_gateway
-def reset(place: Place, *, device_id: str, yes: bool, as_json: bool) -> None:
+def reset(place: Place, *, device: str, yes: bool, as_json: bool) -> None:
     """Reset a device to factory settings.
 
-    It is unbound at once, and wipes itself when it gets the command, however late that is.
+    It is unbound at once, and wipes itself when it gets the command, however late that is. One without a token, such
+    as one that was unbound before, cannot get it: that is said.
     """
-    _ask(place, device_id, yes=yes, what="will be unbound and wiped")
-    device, command = place.run(lambda api: _reset(api, device_id), device_id=device_id)
+    meant = _ask(place, device, yes=yes, what="will be unbound and wiped")
+    facts, command = on_device(place, meant, _reset)
     if as_json:
-        output.as_json({**device, "command": command})
-        return
-    output.details(
-        {**_summary(device), "command": command and command["id"], "command status": command and command["status"]}
+        output.as_json({**facts, "command": command})
+    else:
+        told = {"command": command and command["id"], "command status": command and command["status"]}
+        output.details({**_summary(facts), **told})
+    if command and not _may_be_fetched(facts, command):
+        _warn_unfetched(facts["id"], command["id"])
+    elif not as_json:
+        output.note(f"How far it is: {again('commands', 'list', facts['id'])}")
+
+
+def _may_be_fetched(device: Json, command: Json) -> bool:
+    """Whether some token opens the way to it: without any, the command says the device's own generation (section 1)."""
+    return bool(command["binding_generation"] != device["binding_generation"])
+
+
+def _warn_unfetched(device_id: str, command_id: str) -> None:
+    output.note(
+        "warning: no token of this device is good any more, so nothing can fetch this reset, and the device is not "
+        "wiped by it. If the device was reset by hand, bind it anew, which cancels this one:\n"
+        f"  {again('devices', 'bind', device_id, 'END_USER', '--supersede-reset')}\n"
+        f"or take it back: {again('commands', 'cancel', device_id, command_id)}"
     )
-    output.note(f"How far it is: gateway commands list {device_id}")
 
 
 async def _reset(api: Api, device_id: str) -> tuple[Json, Json | None]:
@@ -250,15 +245,15 @@ async def _reset(api: Api, device_id: str) -> tuple[Json, Json | None]:
 @yes_option
 @json_option
 @with_gateway
-def delete(place: Place, *, device_id: str, yes: bool, as_json: bool) -> None:
+def delete(place: Place, *, device: str, yes: bool, as_json: bool) -> None:
     """Delete a device without wiping it.
 
     It is unbound and its token revoked; the record is kept and can be restored.
     """
-    _ask(place, device_id, yes=yes, what="will be unbound, not wiped, and be gone from every list")
-    device = place.run(lambda api: api.delete(at("devices", device_id)), device_id=device_id)
-    _print(device if as_json else {**_summary(device), "deleted_at": device["deleted_at"]}, as_json=as_json)
-    output.note(f"To bring it back: gateway devices restore {device_id}")
+    meant = _ask(place, device, yes=yes, what="will be unbound, not wiped, and be gone from every list")
+    facts = on_device(place, meant, lambda api, device_id: api.delete(at("devices", device_id)))
+    _print(facts if as_json else {**_summary(facts), "deleted_at": facts["deleted_at"]}, as_json=as_json)
+    output.note(f"To bring it back: {again('devices', 'restore', facts['id'])}")
 
 
 @devices_group.command(
@@ -267,21 +262,26 @@ def delete(place: Place, *, device_id: str, yes: bool, as_json: bool) -> None:
 @device_argument
 @json_option
 @with_gateway
-def restore(place: Place, *, device_id: str, as_json: bool) -> None:
+def restore(place: Place, *, device: str, as_json: bool) -> None:
     """Bring a deleted device back, unbound."""
-    _print(place.run(lambda api: api.post(at("devices", device_id, "restore")), device_id=device_id), as_json=as_json)
+
+    def work(api: Api, device_id: str) -> Awaitable[Json]:
+        return api.post(at("devices", device_id, "restore"))
+
+    _print(on_device(place, device, work, deleted=True), as_json=as_json)
 
 
 def _summary(device: Json) -> Json:
     return {field: device[field] for field in ("id", "serial_number", "name", "status", "binding_generation")}
 
 
-def _ask(place: Place, device_id: str, *, yes: bool, what: str) -> None:
-    """Show who is meant before it is done; an id alone is soon mistaken for another."""
+def _ask(place: Place, wanted: str, *, yes: bool, what: str) -> str:
+    """Show who is meant before it is done; an id alone is soon mistaken for another. The one that was agreed to."""
     if yes:
-        return
-    device = place.run(lambda api: api.get(at("devices", device_id)), device_id=device_id)
+        return wanted
+    device = _shown(place, wanted)
     whose = f"bound to {device['end_user_id']}" if device["end_user_id"] else "unbound"
     name = f" '{output.cell(device['name'])}'" if device["name"] else ""
     serial = output.cell(device["serial_number"])
     output.confirm(f"{device['id']}{name} (serial {serial}, {whose}, {device['connection']}) {what}.", yes=yes)
+    return str(device["id"])

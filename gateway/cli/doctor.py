@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +10,7 @@ import click
 
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
+from gateway.wording import count
 
 if TYPE_CHECKING:
     from gateway.doctor.findings import Finding
@@ -67,9 +67,9 @@ def _document(finding: Finding) -> dict[str, Any]:
 
 
 def _show(findings: list[Finding]) -> None:
-    for area, found in itertools.groupby(findings, key=lambda each: each.area):
+    for area in dict.fromkeys(each.area for each in findings):
         click.secho(area, bold=True)
-        for finding in found:
+        for finding in (each for each in findings if each.area == area):
             sign, colour = _SIGNS[finding.level]
             click.echo(f"  {click.style(sign.ljust(7), fg=colour)}  {finding.name}: {output.cell(finding.says)}")
             for detail in finding.details:
@@ -77,4 +77,4 @@ def _show(findings: list[Finding]) -> None:
             if finding.remedy:
                 click.echo(f"           → {finding.remedy}")
     bad = [sum(each.level == level for each in findings) for level in (1, 2)]
-    click.echo(f"\n{len(findings)} checks, {bad[0]} warnings, {bad[1]} errors")
+    click.echo(f"\n{count(len(findings), 'check')}, {count(bad[0], 'warning')}, {count(bad[1], 'error')}")

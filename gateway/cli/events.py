@@ -9,10 +9,11 @@ import click
 
 from gateway.cli import following
 from gateway.cli.api import Api, Json, Place, with_gateway
-from gateway.cli.devices import DEVICE, json_option
+from gateway.cli.devices import json_option
 from gateway.cli.following import newest
 from gateway.cli.glance import told
 from gateway.cli.options import SettingsCommand
+from gateway.cli.which import DEVICE, device_id
 
 
 @click.group(name="events", epilog="\b\nExample:\n  gateway events tail --follow")
@@ -26,19 +27,23 @@ def events_group() -> None:
     epilog="\b\nExamples:\n  gateway events tail --limit 100\n  gateway events tail --follow --device dev_01JD3M5Q",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@click.option("--device", "device_id", metavar="DEVICE", type=DEVICE, help="Only of this device.")
+@click.option("--device", metavar="DEVICE", type=DEVICE, help="Only of this device, by id or serial number.")
 @click.option("--type", "kind", metavar="TYPE", help="Only of this type, such as reset.completed.")
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Begin with so many.")
 @json_option
 @with_gateway
-def tail(place: Place, *, follow: bool, device_id: str | None, kind: str | None, limit: int, as_json: bool) -> None:
+def tail(place: Place, *, follow: bool, device: str | None, kind: str | None, limit: int, as_json: bool) -> None:
     """Print the newest events, and what comes.
 
     The oldest of them first. With --follow over HTTP they come from the event stream,
     which is taken up again where it was lost. With --json each is a JSON document on a line of its own.
     """
-    only = {"device_id": device_id, "type": kind}
-    place.run(lambda api: _tail(api, only, limit, follow=follow, as_json=as_json), device_id=device_id)
+
+    async def work(api: Api) -> None:
+        of_device = None if device is None else await device_id(api, device, deleted=True)
+        await _tail(api, {"device_id": of_device, "type": kind}, limit, follow=follow, as_json=as_json)
+
+    place.run(work, device=device)
 
 
 async def _tail(api: Api, only: dict[str, str | None], limit: int, *, follow: bool, as_json: bool) -> None:

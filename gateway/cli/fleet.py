@@ -9,48 +9,51 @@ import click
 
 from gateway.cli import output
 from gateway.cli.api import Api, Json, Place, at, with_gateway
-from gateway.cli.devices import DEVICE, devices, json_option, yes_option
+from gateway.cli.devices import devices, json_option, yes_option
 from gateway.cli.options import SettingsCommand
+from gateway.cli.which import DEVICE, EXPLAINED, device_id
 from gateway.fleet_model import MOST_DEVICES
+from gateway.wording import count
 
-EPILOG: Final = """\b
+EPILOG: Final = f"""\b
 Examples:
   gateway devices cancel-resets --all --dry-run
   gateway devices cancel-resets dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AC
 
 A device that has said that it has its reset cannot be held back any more ("too_late"). One that is held back is not
-wiped; its token is revoked, and it has to be bound again.
+wiped; its token is revoked, and it has to be bound again. {EXPLAINED}
 """
 _ALL: Final[dict[str, str | None]] = {"condition": "reset_pending"}
 
 
 @click.command(cls=SettingsCommand, name="cancel-resets", epilog=EPILOG)
-@click.argument("device_ids", metavar="[DEVICE]...", nargs=-1, type=DEVICE)
+@click.argument("named", metavar="[DEVICE]...", nargs=-1, type=DEVICE)
 @click.option("--all", "every", is_flag=True, help="All devices of the project with an open reset.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen, and change nothing.")
 @yes_option
 @json_option
 @with_gateway
 def cancel_resets(
-    place: Place, *, device_ids: tuple[str, ...], every: bool, dry_run: bool, yes: bool, as_json: bool
+    place: Place, *, named: tuple[str, ...], every: bool, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
     """Take back the open resets of many devices.
 
     Until a device has said that it has its reset, it can be held back. Devices that were
     told already, and are away, are held back too: what waits at the broker is cleared.
     """
-    if every == bool(device_ids):
+    if every == bool(named):
         raise click.UsageError("Name the devices, or say --all.")
     if not dry_run:
-        whose = "every device with an open reset" if every else f"{len(device_ids)} device(s)"
+        whose = "every device with an open reset" if every else count(len(named), "device")
         output.confirm(f"The resets of {whose} will be cancelled, and their tokens revoked.", yes=yes)
-    first = device_ids[0] if device_ids else None
-    outcomes = place.run(lambda api: _cancel(api, device_ids, dry_run=dry_run), device_id=first)
+    outcomes = place.run(lambda api: _cancel(api, named, dry_run=dry_run), device=named[0] if named else None)
     _print(outcomes, as_json=as_json)
 
 
-async def _cancel(api: Api, device_ids: tuple[str, ...], *, dry_run: bool) -> list[Json]:
-    wanted = list(device_ids) or [device["id"] for device in (await devices(api, 0, _ALL))[0]]
+async def _cancel(api: Api, named: tuple[str, ...], *, dry_run: bool) -> list[Json]:
+    wanted = [await device_id(api, each) for each in named]
+    if not named:
+        wanted = [device["id"] for device in (await devices(api, 0, _ALL))[0]]
     outcomes: list[Json] = []
     for start in range(0, len(wanted), MOST_DEVICES):
         body = {"device_ids": wanted[start : start + MOST_DEVICES], "dry_run": dry_run}

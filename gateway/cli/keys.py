@@ -175,9 +175,16 @@ def rotate(loaded: Loaded, *, key: str, overlap: int, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 @with_settings("data_dir")
 def revoke(loaded: Loaded, *, key: str, yes: bool, as_json: bool) -> None:
-    """Refuse an API key from now on, for good."""
+    """Refuse an API key from now on, for good.
+
+    One that is revoked already stays as it is.
+    """
     data_dir = loaded.settings.data_dir
     row = on_registry(data_dir, lambda tx: keys.require(tx, key))
+    if row["revoked_at"] is not None:
+        output.note(f"{row['id']} ('{row['name']}') is revoked already, since {moment(row['revoked_at'])}.")
+        _show(row, as_json=as_json)
+        return
     used = f"last used {moment(row['last_used_at'])}" if row["last_used_at"] else "never used"
     output.confirm(f"{row['id']} ('{row['name']}', {used}) will be refused at once and for good.", yes=yes)
     _show(on_registry(data_dir, lambda tx: keys.revoke(tx, row["id"])), as_json=as_json)

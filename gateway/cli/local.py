@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import httpx
 
-from gateway import whereabouts
+from gateway import ids, whereabouts
 from gateway.addresses import Address, BrokerUrl
 from gateway.credentials import SCOPES
 from gateway.errors import NotFoundError
@@ -23,7 +23,7 @@ from gateway.http.app import build
 from gateway.http.operation import ApiKey
 from gateway.http.services import Services
 from gateway.outbox import Bells
-from gateway.store import Context, Store, View, devices, keys
+from gateway.store import Context, Row, Store, View, devices, keys
 from gateway.store.backup import require_registry
 from gateway.store.database import connect
 from gateway.topics import Topics
@@ -41,9 +41,7 @@ _LOOK_SECONDS: Final = 0.05
 
 
 @asynccontextmanager
-async def in_process(
-    settings: Settings, project: str | None, device_id: str | None
-) -> AsyncIterator[httpx.AsyncClient]:
+async def in_process(settings: Settings, project: str | None, device: str | None) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API on this data directory.
 
     Raises:
@@ -53,7 +51,7 @@ async def in_process(
     with closing(connect(require_registry(settings.data_dir), read_only=True)) as connection:
         gateway_id = keys.meta(View(connection), "gateway_id") or ACTOR
     async with Store(settings.data_dir, Context(rules=rules_of(settings, gateway_id))) as store:
-        project_id = await store.read(lambda view: _project(view, project, device_id))
+        project_id = await store.read(lambda view: _project(view, project, device))
         bells = Bells()
         worker = asyncio.create_task(_ring(bells))
         try:
@@ -65,19 +63,29 @@ async def in_process(
             worker.cancel()
 
 
-def _project(view: View, wanted: str | None, device_id: str | None) -> str:
+def _project(view: View, wanted: str | None, device: str | None) -> str:
     if wanted is not None:
         return str(keys.require_project(view, wanted)["id"])
     projects = keys.projects(view)
-    device = None if device_id is None else devices.any_by_id(view, device_id)
-    if device is not None:
-        return str(device["project_id"])
-    if len(projects) > 1 and device_id is None:
-        known = ", ".join(f"{row['id']} ({row['name']})" for row in projects)
-        raise click.UsageError(f"There are several projects: name one with --project. They are {known}.")
     if not projects:
         raise NotFoundError("There is no project yet. Make one: gateway projects create NAME")
+    if device is None:
+        return _the_one(projects, "There are several projects")
+    having = [row for row in projects if _has(view, row["id"], device)]
+    return _the_one(having or projects[:1], f"Several projects have a device '{device[:80]}'")
+
+
+def _the_one(projects: list[Row], otherwise: str) -> str:
+    if len(projects) > 1:
+        known = ", ".join(f"{row['id']} ({row['name']})" for row in projects)
+        raise click.UsageError(f"{otherwise}: name one with --project. They are {known}.")
     return str(projects[0]["id"])
+
+
+def _has(view: View, project_id: str, device: str) -> bool:
+    by_id = ids.is_id(ids.DEVICE, device)
+    row = (devices.any_of_project if by_id else devices.by_serial)(view, project_id, device)
+    return row is not None
 
 
 def _as_cli(project_id: str) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.cli import output
+from gateway.cli.hints import again
 from gateway.cli.keys import name_of, on_registry
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.store import Row, Tx, View, keys, open_database
@@ -46,7 +47,7 @@ def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
         output.as_json(facts)
     else:
         click.echo(facts["id"])
-        output.note(f"Make a key for it: gateway keys create --name NAME --project {facts['id']}")
+        output.note(f"Make a key for it: {again('keys', 'create', '--name', 'NAME', '--project', facts['id'])}")
 
 
 @projects_group.command(cls=SettingsCommand, name="list", epilog="\b\nExample:\n  gateway projects list --json")

@@ -13,6 +13,7 @@ import click
 
 from gateway import grants
 from gateway.cli import output
+from gateway.cli.hints import again
 from gateway.cli.keys import on_registry
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.errors import NotFoundError
@@ -93,7 +94,7 @@ def rotate(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
         return
     output.details({"kid": kid, "retired": before})
     if before is not None:
-        output.note(f"Who obeys the old one still: gateway signing-keys devices {before}")
+        output.note(f"Who obeys the old one still: {again('signing-keys', 'devices', before)}")
 
 
 def _rotate(tx: Tx) -> tuple[str | None, str]:

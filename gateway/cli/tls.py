@@ -31,7 +31,12 @@ class _DeviceId(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not ids.is_id(ids.DEVICE, value):
-            self.fail(f"{value!r} should be a device's id, such as dev_01M841CNWQZHQNKKY3SWJGTV4W", param, ctx)
+            self.fail(
+                f"{value!r} should be a device's id, such as dev_01M841CNWQZHQNKKY3SWJGTV4W: "
+                "'gateway devices list --serial-number SERIAL' shows it",
+                param,
+                ctx,
+            )
         return value
 
 

@@ -11,12 +11,15 @@ import click
 
 from gateway.cli import following, output
 from gateway.cli.api import Api, Json, at, with_gateway
-from gateway.cli.devices import device_argument, json_option
+from gateway.cli.devices import json_option
 from gateway.cli.glance import ago, percent, told, used_percent
 from gateway.cli.options import SettingsCommand
+from gateway.cli.which import EXPLAINED, device_argument, on_device
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from gateway.cli.api import Place
 
 HEARTBEAT: Final = "heartbeat"
@@ -28,21 +31,25 @@ _MOST: Final = 100
     cls=SettingsCommand,
     name="watch",
     epilog="\b\nExamples:\n  gateway watch dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB\n"
-    "  gateway watch dev_01JD3M5Q --no-heartbeats --json | jq .type",
+    f"  gateway watch BP-000123 --no-heartbeats --json | jq .type\n\n{EXPLAINED}",
 )
 @device_argument
 @click.option("--limit", type=click.IntRange(0), default=5, show_default=True, help="Begin with so many events.")
 @click.option("--heartbeats/--no-heartbeats", default=True, show_default=True, help="Show its heartbeats too.")
 @json_option
 @with_gateway
-def watch(place: Place, *, device_id: str, limit: int, heartbeats: bool, as_json: bool) -> None:
+def watch(place: Place, *, device: str, limit: int, heartbeats: bool, as_json: bool) -> None:
     """Follow one device as it lives.
 
     Until Ctrl-C. Its events come from the event stream, its heartbeats from its history.
     With --json each is a JSON document on a line of its own; a heartbeat looks like an
     event of the type "heartbeat".
     """
-    place.run(lambda api: _watch(api, device_id, limit, heartbeats=heartbeats, as_json=as_json), device_id=device_id)
+
+    def work(api: Api, device_id: str) -> Awaitable[None]:
+        return _watch(api, device_id, limit, heartbeats=heartbeats, as_json=as_json)
+
+    on_device(place, device, work)
 
 
 async def _watch(api: Api, device_id: str, limit: int, *, heartbeats: bool, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from gateway.settings import FIELDS, written
 from gateway.store import DATABASE_NAME, View, figures
 from gateway.store.database import connect
 from gateway.store.schema import steps
+from gateway.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +139,7 @@ def _inside(view: View, file: Path) -> Iterator[Finding]:
     yield _wal(file.with_name(f"{file.name}-wal"))
     fleet = figures.fleet(view)
     yield REGISTRY.ok(
-        "contents", f"{fleet.devices} devices, {fleet.bound} bound, {fleet.online} online; {_bytes(size)}"
+        "contents", f"{count(fleet.devices, 'device')}, {fleet.bound} bound, {fleet.online} online; {_bytes(size)}"
     )
     yield from _waiting(view)
     yield from _future(view)
@@ -171,7 +172,7 @@ def _schema(view: View) -> Finding:
         )
     if missing:
         return REGISTRY.warning(
-            "schema", f"{len(missing)} steps are missing, the first {missing[0]}", "The next start applies them."
+            "schema", f"{count(len(missing), 'step')} missing, the first {missing[0]}", "The next start applies them."
         )
     return REGISTRY.ok("schema", f"{applied[-1]}, of this version")
 

@@ -12,6 +12,7 @@ from gateway.addresses import BrokerUrl
 from gateway.brokers import verified_by
 from gateway.clock import system_clock, to_rfc3339
 from gateway.doctor.findings import Area, Finding
+from gateway.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -58,7 +59,7 @@ def _valid_until(name: str, expires_at: int) -> Finding:
     if days < 0:
         return TLS.error(name, f"it expired at {when}: no client takes it any more", _RENEW)
     if days < SOON_DAYS:
-        return TLS.warning(name, f"it expires at {when}, in {days} days", _RENEW)
+        return TLS.warning(name, f"it expires at {when}, in {count(days, 'day')}", _RENEW)
     return TLS.ok(name, f"valid until {when}")
 
 

@@ -21,6 +21,8 @@ PLAIN_PORT: Final = 1883
 GATEWAY_USER: Final = "device-gateway"
 BROKER_USER: Final = "mosquitto"
 _FILES: Final = ("cert_file", "key_file", "ca_file")
+_APT: Final = "apt-get install mosquitto"
+_USERADD: Final = "useradd --system --no-create-home --shell /usr/sbin/nologin"
 LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -53,7 +55,7 @@ class Wish:
         }  # the next time it may be run elsewhere
         if self.cert_file or self.key_file or self.ca_file:
             if self.tls not in (None, "files"):
-                raise InvalidRequestError(f"A certificate was given, and tls is {self.tls}: leave one of them out.")
+                raise InvalidRequestError(f"A certificate was given, and --tls is {self.tls}: leave one of them out.")
             given["tls"] = "files"
         elif self.tls in ("trial", "none"):
             earlier = replace(earlier, cert_file=None, key_file=None, ca_file=None)
@@ -132,9 +134,8 @@ def site(directory: Path, wish: Wish) -> Site:
     tls: Tls = wish.tls or "trial"
     host = wish.host or "127.0.0.1"
     port = wish.port or (PLAIN_PORT if tls == "none" else TLS_PORT)
-    listen, http = _address("host", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), _http(wish)
-    root = os.geteuid() == 0
-    here = pwd.getpwuid(os.geteuid()).pw_name
+    listen, http = _address("--host", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), _http(wish)
+    accounts = _accounts(wish)
     made = Site(
         directory=_directory(directory),
         listen=listen,
@@ -143,8 +144,8 @@ def site(directory: Path, wish: Wish) -> Site:
         http=http,
         tls=tls,
         files=_files(tls, wish),
-        gateway=_account("user", wish.user or (GATEWAY_USER if root else here)),
-        broker=_account("broker_user", wish.broker_user or (BROKER_USER if root else here)),
+        gateway=accounts[0],
+        broker=accounts[1],
         insecure=bool(wish.insecure_listen),
     )
     _refuse_open_listeners(made)
@@ -157,7 +158,7 @@ def _default_names(listen: Address) -> tuple[str, ...]:
 
 
 def _http(wish: Wish) -> Address:
-    return _address("http", wish.http or "127.0.0.1:8080")
+    return _address("--http", wish.http or "127.0.0.1:8080")
 
 
 def _address(option: str, text: str) -> Address:
@@ -182,7 +183,7 @@ def _prefix(text: str) -> str:
     try:
         return TypeAdapter[str](TopicPrefix).validate_python(text)
     except ValidationError as error:
-        raise InvalidRequestError(f"prefix: {text!r} {error.errors()[0]['ctx']['error']}") from None
+        raise InvalidRequestError(f"--prefix: {text!r} {error.errors()[0]['ctx']['error']}") from None
 
 
 def _names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -193,7 +194,7 @@ def _names(names: tuple[str, ...]) -> tuple[str, ...]:
         except ValueError:
             address = None
         if address is None or address.is_wildcard:
-            raise InvalidRequestError(f"name: {each!r} should be a host name or an IP address by which devices come.")
+            raise InvalidRequestError(f"--name: {each!r} should be a host name or an IP address by which devices come.")
     return names
 
 
@@ -201,26 +202,51 @@ def _files(tls: Tls, wish: Wish) -> tuple[Path, ...]:
     if tls != "files":
         return ()
     if not (wish.cert_file and wish.key_file):
-        raise InvalidRequestError("tls: files needs both cert_file and key_file.")
+        raise InvalidRequestError("--tls files needs both --cert-file and --key-file.")
     if not wish.names:
-        raise InvalidRequestError("names: say by which name of that certificate the broker is reached (--name).")
+        raise InvalidRequestError("--name: say by which name of that certificate the broker is reached.")
     given = (wish.cert_file, wish.key_file, wish.ca_file)
     return tuple(Path(each).absolute() for each in given if each)
 
 
-def _account(option: str, name: str) -> Account:
+def _accounts(wish: Wish) -> tuple[Account, Account]:
+    """Whom the gateway and the broker run as."""
+    root, here = os.geteuid() == 0, pwd.getpwuid(os.geteuid()).pw_name
+    names = {
+        "--user": wish.user or (GATEWAY_USER if root else here),
+        "--broker-user": wish.broker_user or (BROKER_USER if root else here),
+    }
+    missing = {option: name for option, name in names.items() if not _exists(name)}
+    if missing:
+        raise _no_such_users(missing)
+    gateway, broker = (pwd.getpwnam(name) for name in names.values())
+    return (
+        Account(gateway.pw_name, gateway.pw_uid, gateway.pw_gid),
+        Account(broker.pw_name, broker.pw_uid, broker.pw_gid),
+    )
+
+
+def _exists(user: str) -> bool:
     try:
-        found = pwd.getpwnam(name)
+        pwd.getpwnam(user)
     except KeyError:
-        raise InvalidRequestError(
-            f"{option}: there is no user {name} on this machine. Make it (useradd --system --no-create-home --shell "
-            f"/usr/sbin/nologin {name}; the package mosquitto brings the user {BROKER_USER}), or name another one."
-        ) from None
-    return Account(name, found.pw_uid, found.pw_gid)
+        return False
+    return True
+
+
+def _no_such_users(missing: dict[str, str]) -> InvalidRequestError:
+    """A line for each user that is not there; ``details`` name whom one could take instead, for a trial."""
+    lines = [
+        f"{option}: there is no user {name} on this machine. Make it, or name another with {option}. To make it: "
+        f"{_APT if name == BROKER_USER else f'{_USERADD} {name}'}"
+        for option, name in missing.items()
+    ]
+    here = pwd.getpwuid(os.geteuid()).pw_name
+    return InvalidRequestError("\n".join(lines), details={"instead": dict.fromkeys(missing, here)})
 
 
 def _refuse_open_listeners(made: Site) -> None:
-    reached = [name for name, each in (("host", made.listen), ("http", made.http)) if not each.is_loopback]
+    reached = [name for name, each in (("--host", made.listen), ("--http", made.http)) if not each.is_loopback]
     if made.tls == "none" and reached and not made.insecure:
         raise InvalidRequestError(
             f"{' and '.join(reached)}: other machines would reach it without TLS, and keys and device tokens could be "

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.clock import to_rfc3339
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
 from gateway.store.database import DATABASE_NAME, View, connect, create_private
-from gateway.store.lock import alone, exclusive
+from gateway.store.lock import LOCK_NAME, alone, exclusive
 from gateway.store.schema import from_a_newer_gateway
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ def _sync(path: Path) -> None:
 def restore(data_dir: Path, source: Path) -> Path | None:
     """Put a copy in the place of the registry; where the old registry lies now, if there was one.
 
-    At no instant is there a directory without a registry: a gateway that starts would make a new one.
+    At no instant is there a directory without a registry: a gateway that starts would make a new one. What root puts
+    there belongs to whom the directory does, so that the service's user can open it.
 
     Raises:
         AlreadyRunningError: a gateway runs on the data directory.
@@ -181,10 +182,19 @@ def restore(data_dir: Path, source: Path) -> Path | None:
             raise ConflictError("same_file", f"{source} is the registry itself. Name the backup to restore.")
         with _draft(source, file) as draft:
             contents(draft)
+            _give_away(data_dir, draft, data_dir / LOCK_NAME)
             aside = _set_aside(file) if file.exists() else None
             draft.replace(file)
             _sync(data_dir)
     return aside
+
+
+def _give_away(data_dir: Path, *files: Path) -> None:
+    """What root has made belongs to the owner of the directory; anybody else gives nothing away."""
+    if os.geteuid() == 0:
+        owner = data_dir.stat()
+        for file in files:
+            os.chown(file, owner.st_uid, owner.st_gid)
 
 
 def _set_aside(file: Path) -> Path:

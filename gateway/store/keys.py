@@ -88,13 +88,14 @@ def create(
 
 
 def require(view: View, wanted: str) -> Row:
-    """The key with this id, or the only one with this name that is not revoked.
+    """The key with this id, or the only one with this name that is not revoked, else the newest that was.
 
     Raises:
         NotFoundError: there is none.
         ConflictError: several have this name.
     """
-    rows = view.all(f"{_WITH_PROJECT} WHERE k.id = ?1 OR (k.name = ?1 AND k.revoked_at IS NULL)", wanted)
+    named = view.all(f"{_WITH_PROJECT} WHERE k.id = ?1 OR k.name = ?1 ORDER BY k.id", wanted)
+    rows = [row for row in named if row["id"] == wanted or row["revoked_at"] is None] or named[-1:]
     if not rows:
         raise NotFoundError(f"There is no API key '{wanted}'. 'gateway keys list' shows those there are.")
     if len(rows) > 1:

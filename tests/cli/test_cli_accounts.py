@@ -40,7 +40,8 @@ def test_revoke_and_make_anew(cli: Cli) -> None:
     assert cli.json("accounts", "revoke", "integrator", "--yes")["revoked_at"] is not None
     assert not opens(cli, "integrator", password)
     assert "no account" in cli("accounts", "rotate", code=4).err
-    assert "no account" in cli("accounts", "revoke", "integrator", "--yes", code=4).err
+    assert "revoked already" in cli("accounts", "revoke", "integrator").err
+    assert "no account" in cli("accounts", "revoke", "integrator_x", "--yes", code=4).err
     assert [each["revoked_at"] is None for each in cli.json("accounts", "list")] == [False]
     again = cli("accounts", "create").out.strip()
     assert opens(cli, "integrator", again)

@@ -1,5 +1,6 @@
 """``gateway backup`` and ``restore``: a copy of one instant, checked, and nothing lost on the way back."""
 
+import os
 import shutil
 import sqlite3
 import stat
@@ -11,7 +12,7 @@ import pytest
 
 from cli.support import Cli
 from gateway.store import DATABASE_NAME, open_database
-from gateway.store.lock import exclusive
+from gateway.store.lock import LOCK_NAME, exclusive
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_restore_brings_the_copy_back(cli: Cli, copy: Path) -> None:
 def test_a_restore_asks(cli: Cli, copy: Path) -> None:
     """It says what is in the copy, and does nothing without a yes."""
     said = cli("restore", str(copy), code=2)
-    assert "1 devices" in said.err
+    assert "(1 device," in said.err
     assert "--yes" in said.err
     assert serials(cli) == ["BP-1", "BP-2"]
 
@@ -192,3 +193,22 @@ def test_a_damaged_registry_is_not_backed_up(cli: Cli, tmp_path: Path) -> None:
     target = tmp_path / "copy.db"
     cli("backup", str(target), code=1)
     assert not target.exists()
+
+
+def test_root_restores_for_the_gateways_user(cli: Cli, copy: Path) -> None:
+    """What a restore makes belongs to whom the data directory does: its gateway has to open it."""
+    owner = 1 if os.geteuid() == 0 else os.geteuid()
+    if os.geteuid() == 0:
+        for each in (cli.data_dir, *cli.data_dir.iterdir()):
+            os.chown(each, owner, owner)
+    (cli.data_dir / LOCK_NAME).unlink(missing_ok=True)
+    assert "chown" not in cli("restore", str(copy), "--yes").err
+    assert {each.name: each.stat().st_uid for each in cli.data_dir.iterdir() if each.stat().st_uid != owner} == {}
+    assert {DATABASE_NAME, LOCK_NAME} <= {each.name for each in cli.data_dir.iterdir()}
+
+
+def test_root_is_told_whose_a_new_directory_is(cli: Cli, copy: Path) -> None:
+    """On a new machine there is no owner to follow; who is not root has made it for itself."""
+    shutil.rmtree(cli.data_dir)
+    told = f"chown -R USER {cli.data_dir}" in cli("restore", str(copy), "--yes").err
+    assert told == (os.geteuid() == 0)

@@ -1,12 +1,14 @@
 """``gateway devices``, ``commands`` and ``events`` on a data directory, where no gateway runs."""
 
 import json
+import shlex
 from contextlib import closing
 
 import pytest
 
 from cli.support import Cli
-from gateway.cli.devices import DEVICE
+from gateway.cli import main
+from gateway.cli.which import DEVICE
 from gateway.store import View, open_database
 
 
@@ -148,10 +150,12 @@ def test_events_tail(cli: Cli) -> None:
 
 
 def test_ids_are_completed(cli: Cli) -> None:
-    """From the registry, with serial number and name beside them; without one there is nothing to complete."""
+    """From the registry, with what else it is called beside them; without one there is nothing to complete."""
     device = cli.json("devices", "register", "BP-1", "--name", "Ward 3")
     found = DEVICE.shell_complete(_Context(cli), _Context.PARAM, "dev_")  # type: ignore[arg-type]
     assert [(item.value, item.help) for item in found] == [(device["id"], "BP-1 Ward 3")]
+    found = DEVICE.shell_complete(_Context(cli), _Context.PARAM, "BP")  # type: ignore[arg-type]
+    assert [(item.value, item.help) for item in found] == [("BP-1", f"{device['id']} Ward 3")]
     assert DEVICE.shell_complete(_Context(cli), _Context.PARAM, "cmd_") == []  # type: ignore[arg-type]
     assert DEVICE.shell_complete(_Context(None), _Context.PARAM, "") == []  # type: ignore[arg-type]
 
@@ -181,3 +185,74 @@ def test_url_without_key(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.json("devices", "list") == []
     assert "http://127.0.0.1:8080" in cli("devices", "list", "--url", "127.0.0.1:1", code=2).err
     assert "No gateway answers" in cli("devices", "list", "--url", "http://127.0.0.1:1", code=1).err
+
+
+def test_a_serial_number_is_as_good_as_an_id(cli: Cli) -> None:
+    """Wherever a command takes a device; what is done is done to that one."""
+    bound, other = cli.bound("BP-1"), cli.bound("BP-2")
+    assert cli.json("devices", "show", "BP-1")["id"] == bound["id"]
+    assert cli.json("devices", "unbind", "BP-1")["id"] == bound["id"]
+    assert cli.json("devices", "bind", "BP-1", "eu_2")["id"] == bound["id"]
+    reset = cli.json("devices", "reset", "BP-1", "--yes")
+    assert reset["id"] == bound["id"]
+    command = cli.json("commands", "list", "BP-1")[0]["id"]
+    assert cli.json("commands", "show", "BP-1", command)["device_id"] == bound["id"]
+    assert cli.json("devices", "cancel-resets", "BP-1", other["id"], "--dry-run")[0]["id"] == bound["id"]
+    assert cli.json("commands", "cancel", "BP-1", command)["status"] == "cancelled"
+    tail = cli("events", "tail", "--device", "BP-2", "--json").out.splitlines()
+    assert {json.loads(line)["data"]["device_id"] for line in tail} == {other["id"]}
+    assert cli.json("devices", "show", other["id"])["status"] == "bound"
+
+
+def test_a_deleted_device_by_its_serial_number(cli: Cli) -> None:
+    """It is brought back by it, and its events are found by it; nothing else is done to it."""
+    bound = cli.bound("BP-1")
+    cli("devices", "delete", "BP-1", "--yes")
+    cli("devices", "show", "BP-1", code=4)
+    assert len(cli("events", "tail", "--device", "BP-1").out.splitlines()) == 5
+    assert cli.json("devices", "restore", "BP-1")["id"] == bound["id"]
+
+
+def test_a_serial_number_that_nobody_has(cli: Cli) -> None:
+    """The error names both ways to look for it, and works as printed: on this data directory."""
+    error = cli("devices", "show", "BP-9", code=4).err
+    assert "neither by id nor by serial number" in error
+    assert f"gateway devices list --search TEXT --data-dir {cli.data_dir}" in error
+    cli("devices", "cancel-resets", "BP-9", "--yes", code=4)
+
+
+def test_a_serial_number_of_two_projects(cli: Cli) -> None:
+    """Says in which; with one of them named it is that one's, and one that a single project has is found."""
+    cli("projects", "create", "north")
+    here, there = (cli.json("devices", "register", "BP-1", "--project", each) for each in ("default", "north"))
+    error = cli("devices", "show", "BP-1", code=2).err
+    assert all(each in error for each in ("BP-1", "--project", here["project_id"], there["project_id"]))
+    assert cli.json("devices", "show", "BP-1", "--project", "north")["id"] == there["id"]
+    alone = cli.json("devices", "register", "BP-2", "--project", "north")
+    assert cli.json("devices", "show", "BP-2")["id"] == alone["id"]
+
+
+def test_a_reset_that_nothing_can_fetch_is_told(cli: Cli) -> None:
+    """Without a token there is no way to it (section 4); with one, the hint says how to follow it. Both as printed."""
+    cli("devices", "register", "BP-1")
+    warned = cli("devices", "reset", "BP-1", "--yes")
+    assert "nothing can fetch this reset" in warned.err
+    assert "nothing can fetch" in cli("devices", "reset", "BP-1", "--yes", "--json").err
+    device = cli.json("devices", "show", "BP-1")["id"]
+    assert f"gateway devices bind {device} END_USER --supersede-reset --data-dir {cli.data_dir}" in warned.err
+    cli.bound("BP-2")
+    followed = cli("devices", "reset", "BP-2", "--yes").err
+    assert "nothing can fetch" not in followed
+    assert f"gateway commands list {cli.json('devices', 'show', 'BP-2')['id']} --data-dir {cli.data_dir}" in followed
+
+
+def test_hints_work_as_printed(cli: Cli) -> None:
+    """The command that brings a device back is run as it stands."""
+    cli("devices", "register", "BP-1")
+    hint = cli("devices", "delete", "BP-1", "--yes").err.strip().removeprefix("To bring it back: gateway ")
+    assert main(shlex.split(hint)) == 0
+    assert cli.json("devices", "show", "BP-1")["deleted_at"] is None
+    north = cli("projects", "create", "it's north")
+    hint = north.err.strip().removeprefix("Make a key for it: gateway ")
+    assert main(shlex.split(hint)) == 0
+    assert "it's north" in [each["project"] for each in cli.json("keys", "list")]

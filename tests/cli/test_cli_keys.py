@@ -85,7 +85,10 @@ def test_revoke(cli: Cli) -> None:
     assert not opens(cli, second["key"])
     revoked_at = cli.json("keys", "revoke", first["id"], "--yes")["revoked_at"]
     assert revoked_at == cli.json("keys", "list")[0]["revoked_at"]
+    again = cli("keys", "revoke", "k")  # by its name as well, and nobody is asked
+    assert f"revoked already, since {revoked_at}" in again.err
     assert "revoked for good" in cli("keys", "rotate", first["id"], code=5).err
+    assert "revoked for good" in cli("keys", "rotate", "k", code=5).err
     assert "revoked for good" in cli("keys", "expire", first["id"], "--never", code=5).err
 
 

@@ -9,7 +9,7 @@ ROOT = Path(gateway.__file__).parent
 LAYERS = (
     (
         "clock credentials device_settings entropy errors ids imports log model "
-        "problems redaction signatures targets topics"
+        "problems redaction signatures targets topics wording"
     ),
     "tracing",
     "event_meanings fleet_model mqtt_model webhooks_model",

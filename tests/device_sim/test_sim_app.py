@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 from sim_stage import a_stage
 from sim_support import API_KEY, GUARD_SECONDS
+from support.certificates import expired, make_authority, server_pair
+from support.tls_door import tls_door
 
 from device_sim import AnswerError, ApiError, DirectoryFlash, GatewayApi, ProvisioningError, UnreachableError
 from device_sim.binding import Binding, Endpoint
+from device_sim.errors import UntrustedError
+from device_sim.remedies import remedy
+from device_sim.tls import tls_context
+from gateway.authority import Pair
 
 
 @asynccontextmanager
@@ -134,3 +140,23 @@ def test_bind_answer() -> None:
     flash = {"device_token": binding.device_token, "pairing": binding.pairing()}
     assert Binding.from_flash(flash) == binding
     assert Binding.from_flash({"pairing": binding.pairing()}) is None
+
+
+async def test_certificates_that_are_not_trusted(tmp_path: Path) -> None:
+    """The remedy is on this side: the option that names the authority, the name in the URL, or that it is no TLS."""
+    authority, pem = make_authority(tmp_path / "tls"), str(tmp_path / "tls" / "ca.pem")
+    assert "--ca-file" in await remedy_at(server_pair(authority), None)
+    assert "as its certificate does" in await remedy_at(authority.server("other", ["gateway.example"]), pem)
+    pair = server_pair(authority, "old")
+    expired(authority, pair)
+    assert "have it renewed" in await remedy_at(pair, pem)
+    assert "plain http://" in await remedy_at(None, None)
+
+
+async def remedy_at(pair: Pair | None, ca_file: str | None) -> str:
+    """What is advised where this certificate is shown."""
+    with tls_door(pair) as port:
+        async with GatewayApi(f"https://127.0.0.1:{port}", API_KEY, tls=tls_context(ca_file)) as api:
+            with pytest.raises(UntrustedError) as caught:
+                await api.register("SN1", model="bota_pin", name=None, firmware_version="1")
+    return remedy(caught.value)

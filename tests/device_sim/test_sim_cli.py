@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -128,7 +129,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["run"], "an API key is needed"),
+        (["run"], "An API key is needed"),
         (["run", "--key", "k", "--radio", "lora"], "'lora' is not one of"),
         (["run", "--key", "k", "--interval", "0"], "0.0 is not in the range"),
         (["fleet", "--key", "k", "--radio-mix", "wifi"], "should be RADIO=WEIGHT"),
@@ -143,6 +144,14 @@ def test_usage(arguments: list[str], says: str) -> None:
     result = CliRunner(env={"GATEWAY_API_KEY": ""}).invoke(main, arguments)
     assert result.exit_code == 2
     assert says in result.output
+    assert result.output.startswith("error: ")
+    assert result.output.splitlines()[-1].startswith("try: ")
+
+
+def test_without_a_command() -> None:
+    """The help, as wrong usage."""
+    result = CliRunner().invoke(main, [])
+    assert (result.exit_code, "Commands:" in result.output) == (2, True)
 
 
 def test_mix() -> None:
@@ -157,7 +166,7 @@ async def test_no_gateway() -> None:
     """Nobody at the URL: the message says how to start one."""
     async with device_sim("run", "--url", "http://127.0.0.1:9", "--key", "k") as program:
         assert await program.finished() == 1
-    assert program.output.startswith("error: no gateway answers at http://127.0.0.1:9")
+    assert program.output.startswith("error: No gateway answers at http://127.0.0.1:9")
     assert "gateway serve" in program.output
     assert "Traceback" not in program.output
 
@@ -251,7 +260,11 @@ async def test_stays_unpaired(stage: Stage, tmp_path: Path) -> None:
         await reset(stage, {"device_id": words[words.index("as") + 1].rstrip(","), "generation": 1})
         line = await program.line("stays unpaired")
         assert await program.end() == 0
-    assert "device-sim run --url" in line
+    hint = shlex.split(line.partition("--reprovision): ")[2])
+    assert hint[:2] == ["device-sim", "run"]
+    assert hint[hint.index("--key") + 1] == "sk_test_…"
+    assert hint[hint.index("--interval") + 1] == "0.1"
+    assert hint[-2:] == ["--serial", "SN1"]
     assert "--reprovision" in line
     assert str(tmp_path / "flash") in line
     assert API_KEY not in program.output
@@ -313,5 +326,5 @@ async def test_fleet_that_fails(stage: Stage) -> None:
     stage.door.refuse_bind = (409, "device_already_bound")
     async with device_sim("fleet", "--url", stage.door.url, "--key", API_KEY, "--count", "2") as program:
         assert await program.finished() == 1
-    assert "2 of 2 devices failed; SIM-0-00000" in program.output
+    assert "2 of 2 devices failed. SIM-0-00000" in program.output
     assert "another --serial or --seed" in program.output

@@ -242,6 +242,8 @@ async def test_tls(tmp_path: Path, certificates: Authority) -> None:
             async with alive(device):
                 await device.wait_for_fact(fact)
             assert ("online" in device.counts) == (ca_file is not None)
+            told = [str(each.get("reason")) for each in occurrences(device, "offline")]
+            assert ca_file or "name its authority with --ca-file" in told[0]
 
 
 @pytest.mark.parametrize("seed", range(4))

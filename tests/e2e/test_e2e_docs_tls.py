@@ -19,7 +19,7 @@ BLOCKS = run_by("tls", ROOT / "docs" / "tls.md")
 def blocks() -> list[str]:
     """Its shell blocks, in order."""
     http, mqtt = free_port(), free_port()
-    places = {"gateway.lan": "localhost", "8443": str(http), "8883": str(mqtt)}
+    places = {"8443": str(http), "8883": str(mqtt)}
     return [_replaced(block.code, places) for block in BLOCKS]
 
 

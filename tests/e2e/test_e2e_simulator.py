@@ -16,10 +16,10 @@ def simulator(site: Site, folder: Path, *options: str) -> Program:
 
 
 def is_a_helpful_failure(outcome: Outcome, *words: str, code: int = 1) -> None:
-    """An `error:` line and an arrow to what can be done; no traceback."""
+    """Lines that begin with `error: ` and say what can be done; no traceback."""
     assert outcome.code == code, outcome
     assert "Traceback" not in outcome.err
-    assert "error: " in outcome.err.lower()
+    assert outcome.err.startswith("error: ")
     for word in words:
         assert word in outcome.err, f"{word!r} is missing in: {outcome.err}"
 

@@ -44,6 +44,7 @@ def expired(authority: Authority, pair: Pair) -> None:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=2))
         .not_valid_after(now - dt.timedelta(minutes=1))
+        .add_extension(own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value, critical=False)
         .sign(key, hashes.SHA256())  # type: ignore[arg-type] # an ECDSA key
     )
     pair.certificate.write_bytes(old.public_bytes(serialization.Encoding.PEM))

@@ -1,0 +1,66 @@
+"""What goes wrong on the command line, said as `gateway` says it: a line each on stderr, and an exit code."""
+
+import functools
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from device_sim.errors import SimulatorError
+from device_sim.remedies import remedy
+
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+_ENDS = (".", "!", "?", "…")
+
+
+class Failure(click.ClickException):
+    """An expected error: what went wrong, and what to do about it."""
+
+    exit_code = FAILURE
+
+
+class Program(click.Group):
+    """The commands; whatever one of them has to complain of comes out here."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002  # the signature of click
+        **extra: Any,
+    ) -> Any:
+        """Run a command and, unless the caller wants what it returns, exit."""
+        run = functools.partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
+        try:
+            outcome: Any = run()
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(USAGE)
+        except click.ClickException as error:
+            _complain(error)
+        except click.Abort:
+            sys.exit(INTERRUPTED)
+        sys.exit(outcome if isinstance(outcome, int) else 0)
+
+
+def _complain(error: click.ClickException) -> NoReturn:
+    for line in error.format_message().splitlines():
+        click.echo(f"error: {line}", err=True)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(f"try: {error.ctx.command_path} --help", err=True)
+    sys.exit(error.exit_code)
+
+
+def failure(error: BaseException) -> Failure:
+    """The error as sentences: what it is, then what to do."""
+    advice = remedy(error) if isinstance(error, SimulatorError) else ""
+    return Failure(" ".join(sentence(each) for each in (str(error), advice) if each))
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith(_ENDS) else ".")

@@ -1,0 +1,29 @@
+"""Commands that a hint tells a person to run next: they work as printed, but for a key, which is not."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+
+import click
+from click.core import ParameterSource
+
+_ONCE = ("supersede_reset", "until_reset", "serial")
+_KEY_CHARACTERS = 8  # sk_live_, which tells the kind of key; the rest is secret
+
+
+def repeated(context: click.Context, instead: Mapping[str, str]) -> str:
+    """This command as it was given, with other values of these options; the environment says the rest."""
+    given = [word for each in context.command.params for word in _written(context, each)]
+    changed = [word for option in instead.items() for word in option]
+    return " ".join((context.command_path, *given, shlex.join(changed)))
+
+
+def _written(context: click.Context, option: click.Parameter) -> Iterator[str]:
+    name = option.name or ""
+    if name in _ONCE or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        return
+    yield option.opts[0]
+    value = str(context.params[name])
+    if name == "key":
+        yield f"{value[:_KEY_CHARACTERS]}…"
+    elif not (isinstance(option, click.Option) and option.is_flag):
+        yield shlex.quote(value)

@@ -1,0 +1,61 @@
+"""Why nobody answers over HTTP, and what to do: a certificate that is not trusted is told from a closed port."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from gateway.cli.lazy import lazily
+from gateway.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx
+else:
+    httpx = lazily("httpx")
+
+KEY_VARIABLE: Final = "GATEWAY_API_KEY"
+URL_VARIABLE: Final = "GATEWAY_URL"
+CA_VARIABLE: Final = "GATEWAY_CA_FILE"
+_EXPIRED: Final = 10  # X509_V_ERR_CERT_HAS_EXPIRED
+_OTHER_NAMES: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+
+
+def unreached(url: str, error: httpx.HTTPError, authority: Path | None) -> UnavailableError:
+    """What to say of it; ``authority`` is the file of ``--ca-file``, if that was given."""
+    trouble = _tls_trouble(error)
+    if isinstance(trouble, ssl.SSLCertVerificationError):
+        return UnavailableError(_not_trusted(url, trouble, authority))
+    if trouble is not None:
+        return UnavailableError(
+            f"No TLS with {url} ({trouble.reason or trouble}). Check --url or {URL_VARIABLE}: what answers there may "
+            "speak plain http://, and may ask for a client certificate if it is a proxy."
+        )
+    return UnavailableError(
+        f"No gateway answers at {url} ({str(error) or type(error).__name__}). Check that one runs there, and "
+        f"{URL_VARIABLE} or --url; without {KEY_VARIABLE} and a URL, commands work on the data directory itself."
+    )
+
+
+def _not_trusted(url: str, error: ssl.SSLCertVerificationError, authority: Path | None) -> str:
+    said = f"The certificate of {url} is not trusted ({error.verify_message.rstrip('.')})."
+    if error.verify_code in _OTHER_NAMES:
+        return (
+            f"{said} Name the gateway in --url or {URL_VARIABLE} as its certificate does, or renew that for this name."
+        )
+    if error.verify_code == _EXPIRED:
+        return f"{said} Have it renewed, and check the clock of this machine."
+    if authority is None:
+        return f"{said} Name the PEM file of the authority that signed it with --ca-file or {CA_VARIABLE}."
+    return (
+        f"{said} The authority in {authority} did not sign it: name the one that did with --ca-file or {CA_VARIABLE}."
+    )
+
+
+def _tls_trouble(error: BaseException) -> ssl.SSLError | None:
+    """The error of the TLS layer that is behind this one."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    return cause

@@ -1,0 +1,95 @@
+"""Which device is meant, by its id or by its serial number."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from gateway import ids
+from gateway.cli.api import PAGE, Api, Place, at
+from gateway.cli.hints import again
+from gateway.errors import GatewayError, NotFoundError
+from gateway.settings import load
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+EXPLAINED: Final = "DEVICE is the id of a device or its serial number. What has the form of an id is taken for one."
+
+
+class Device(click.ParamType[str]):
+    """The id of a device, or its serial number; shells complete both."""
+
+    name = "device"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The newest devices, with serial number and name beside them where the shell shows that."""
+        del param
+        try:
+            given = ctx.params
+            loaded = load({"data_dir": given.get("data_dir")}, os.environ, given.get("config"))
+            place = Place(loaded.settings, given.get("url"), given.get("project"), given.get("ca_file"))
+            found = place.run(lambda api: api.get(at("devices"), limit=PAGE))["data"]
+        except (GatewayError, click.ClickException):
+            return []
+        return [
+            CompletionItem(each["id"], help=" ".join(filter(None, (each["serial_number"], each["name"]))))
+            for each in found
+            if each["id"].startswith(incomplete)
+        ] + [
+            CompletionItem(each["serial_number"], help=" ".join(filter(None, (each["id"], each["name"]))))
+            for each in found
+            if incomplete and each["serial_number"].startswith(incomplete)
+        ]
+
+
+DEVICE: Final = Device()
+
+
+def device_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: the device that is meant, by its id or its serial number."""
+    return click.argument("device", metavar="DEVICE", type=DEVICE)(function)
+
+
+def on_device(place: Place, wanted: str, work: Callable[[Api, str], Awaitable[T]], *, deleted: bool = False) -> T:
+    """Do some work in the project of a device; it gets the device's id."""
+
+    async def found(api: Api) -> T:
+        return await work(api, await device_id(api, wanted, deleted=deleted))
+
+    return place.run(found, device=wanted)
+
+
+async def device_id(api: Api, wanted: str, *, deleted: bool = False) -> str:
+    """The id of the device with this id or serial number; with ``deleted``, of one that was deleted too.
+
+    Raises:
+        NotFoundError: nothing has this serial number. (That nothing has an id is said where that is used.)
+    """
+    if ids.is_id(ids.DEVICE, wanted):
+        return wanted
+    listed = (await api.get(at("devices"), serial_number=wanted))["data"]
+    found = listed[0]["id"] if listed else await _deleted(api, wanted) if deleted else None
+    if found is None:
+        raise NotFoundError(
+            f"There is no device '{wanted[:80]}' in this project, neither by id nor by serial number. Look for it "
+            f"('{again('devices', 'list', '--search', 'TEXT')}'), among the deleted ones too "
+            f"('{again('events', 'tail', '--type', 'device.deleted')}')."
+        )
+    return str(found)
+
+
+async def _deleted(api: Api, serial_number: str) -> str | None:
+    """By the audit trail, since no list has it any more; what is older than that is found by its id alone."""
+    cursor, more = None, True
+    while more:
+        page = await api.get(at("events"), type="device.deleted", limit=PAGE, cursor=cursor)
+        for event in page["data"]:
+            if event["data"].get("serial_number") == serial_number:
+                return str(event["data"]["device_id"])
+        cursor, more = page["next_cursor"], page["has_more"]
+    return None

@@ -1,0 +1,73 @@
+"""A gateway whose certificate is not trusted: the command line says what to do about it on this side."""
+
+from pathlib import Path
+
+import pytest
+from support.certificates import expired, make_authority, server_pair
+from support.tls_door import tls_door
+
+from cli.support import Cli
+from gateway.authority import Authority, Pair
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """One that no system knows."""
+    return make_authority(tmp_path / "tls")
+
+
+def said(cli: Cli, pair: Pair | None, *options: str, host: str = "127.0.0.1", code: int = 1) -> str:
+    """What the command line says of a gateway with this certificate."""
+    with tls_door(pair) as port:
+        return cli("devices", "list", "--url", f"https://{host}:{port}", *options, code=code).err
+
+
+@pytest.fixture(autouse=True)
+def _key(empty: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    del empty
+    monkeypatch.setenv("GATEWAY_API_KEY", "sk_live_000000000000")
+
+
+def test_an_authority_that_nobody_knows(empty: Cli, authority: Authority) -> None:
+    """The option and the variable that name it; nothing of the settings that ``serve`` has."""
+    error = said(empty, server_pair(authority))
+    assert "is not trusted" in error
+    assert "--ca-file or GATEWAY_CA_FILE" in error
+    assert "cert_file" not in error
+
+
+def test_another_authority(empty: Cli, authority: Authority, tmp_path: Path) -> None:
+    """The file that was given is named: it is the wrong one."""
+    other = make_authority(tmp_path / "other").files.certificate
+    assert f"The authority in {other} did not sign it" in said(empty, server_pair(authority), "--ca-file", str(other))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_another_name(empty: Cli, authority: Authority, host: str) -> None:
+    """An address or a name that the certificate does not have."""
+    pair = authority.server("other", ["gateway.example"])
+    error = said(empty, pair, "--ca-file", str(authority.files.certificate), host=host)
+    assert "Name the gateway in --url or GATEWAY_URL as its certificate does" in error
+
+
+def test_an_expired_certificate(empty: Cli, authority: Authority) -> None:
+    """It is not the reader's authority that is wrong."""
+    pair = server_pair(authority)
+    expired(authority, pair)
+    assert "Have it renewed" in said(empty, pair, "--ca-file", str(authority.files.certificate))
+
+
+def test_no_tls_at_all(empty: Cli) -> None:
+    """The URL says https, and what answers does not speak it."""
+    assert "plain http://" in said(empty, None)
+
+
+@pytest.mark.parametrize("content", [None, "no PEM"])
+def test_a_file_that_is_no_authority(empty: Cli, tmp_path: Path, content: str | None) -> None:
+    """Not there, or something else: wrong usage of this very option."""
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    error = said(empty, None, "--ca-file", str(file), code=2)
+    assert "--ca-file or GATEWAY_CA_FILE should name a PEM file" in error
+    assert str(file) in error

@@ -206,6 +206,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             max_body_bytes=settings.max_body_bytes,
             device_certificates=settings.http_client_ca_file is not None,
             rate_limit_per_minute=settings.rate_limit_per_minute,
+            refused_credentials_per_minute=settings.refused_credentials_per_minute,
             bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
             bells=bells,
             streams=streams,

@@ -186,6 +186,14 @@ class Settings(BaseModel):
     rate_limit_per_minute: Count = _setting(
         LIMITS, 600, "HTTP requests per key and minute; 0: any.", ge=0, le=1_000_000
     )
+    refused_credentials_per_minute: Count = _setting(
+        LIMITS,
+        300,
+        "HTTP requests per address and minute that are told that their credential is missing or wrong; more get a 429. "
+        "Behind a proxy all have its address; 0: any.",
+        ge=0,
+        le=1_000_000,
+    )
     event_streams_per_key: Count = _setting(
         LIMITS, 10, "Event streams that one key may have open at a time.", ge=0, le=10_000
     )

@@ -15,6 +15,7 @@ from gateway.http.pages import pages
 from gateway.http.quota import Limiter
 from gateway.http.routing import Paths
 from gateway.http.services import Services
+from gateway.http.strangers import Strangers
 from gateway.http.table import OPERATIONS
 
 
@@ -28,8 +29,10 @@ def build(
 
     Who serves it to nobody but itself, as the command line does, says by ``authenticate`` who calls.
     """
-    limiter = Limiter(services.rate_limit_per_minute, services.store.context.clock)
-    parts = Parts(services, limiter, openapi.document, authenticate)
+    clock = services.store.context.clock
+    limiter = Limiter(services.rate_limit_per_minute, clock)
+    strangers = Strangers(services.refused_credentials_per_minute, clock)
+    parts = Parts(services, limiter, strangers, openapi.document, authenticate)
     endpoints = [
         (path, Endpoint(parts, path, {each.method: each for each in on_path}))
         for path, on_path in _by_path(operations).items()

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.errors import GatewayError, NotFoundError
+from gateway.errors import GatewayError, NotFoundError, UnauthorizedError
 from gateway.http import auth, body, idempotency
 from gateway.http.errors import MethodNotAllowedError
 from gateway.http.idempotency import Once
@@ -19,6 +19,7 @@ from gateway.http.middleware import Facts, facts_of
 from gateway.http.operation import Answer, AnyOperation, Call, Caller, DeviceToken, ReplayError, Stream
 from gateway.http.quota import Limiter
 from gateway.http.services import Services
+from gateway.http.strangers import Strangers
 from gateway.http.streaming import Streaming
 from gateway.model import Empty, TokenState
 
@@ -33,6 +34,7 @@ class Parts:
 
     services: Services
     limiter: Limiter
+    strangers: Strangers
     document: Callable[[], bytes]
     authenticate: Authenticate
 
@@ -152,14 +154,27 @@ async def _admit(parts: Parts, scope: Scope, facts: Facts) -> None:
 
 
 async def _identify(parts: Parts, scope: Scope, facts: Facts) -> Caller:
-    caller = facts.caller = await parts.authenticate(parts.services, Headers(scope=scope))
-    if parts.services.device_certificates:
-        auth.require_certificate(scope, caller)
+    try:
+        caller = facts.caller = await parts.authenticate(parts.services, Headers(scope=scope))
+        if parts.services.device_certificates:
+            auth.require_certificate(scope, caller)
+    except UnauthorizedError:
+        _count_refusal(parts, scope, facts)
+        raise
     facts.quota, exceeded = parts.limiter.take(caller.id)
     if exceeded is not None:
         raise exceeded
     await auth.note_first_use(parts.services, caller)
     return caller
+
+
+def _count_refusal(parts: Parts, scope: Scope, facts: Facts) -> None:
+    """Refuse for a while, and leave no line in the log, where too many were refused that come from there."""
+    too_many = parts.strangers.refused(scope)
+    if too_many is not None:
+        facts.quota, error = too_many
+        facts.worth_a_line = False
+        raise error
 
 
 def _response(answer: Answer, media_type: str) -> Response:

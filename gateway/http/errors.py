@@ -67,6 +67,19 @@ class RateLimitExceededError(GatewayError):
         self.seconds = seconds
 
 
+class TooManyRefusalsError(RateLimitExceededError):
+    """The address has shown more credentials that are none than are looked into with patience."""
+
+    def __init__(self, limit: int, seconds: int) -> None:
+        GatewayError.__init__(
+            self,
+            f"More than {limit} requests from this address came without a good credential within a minute. Check the "
+            f"key or token, and wait {seconds} s. With a good one requests are served meanwhile.",
+            details={"retry_after_seconds": seconds},
+        )
+        self.seconds = seconds
+
+
 class TooManyStreamsError(RateLimitExceededError):
     """The caller has as many event streams open as it may have."""
 

@@ -22,7 +22,9 @@ Every answer carries `X-Request-Id`: name it when you report something. Send a P
 with an `Idempotency-Key`. Wait as long as `Retry-After` says after a 429 or a 503.
 
 Requests are counted for each API key and each device token in windows of a minute. Where no limit is set (setting \
-`rate_limit_per_minute` 0), the headers say 2147483647."""
+`rate_limit_per_minute` 0), the headers say 2147483647. Requests without a good credential are counted for each \
+address (setting `refused_credentials_per_minute`): 401 becomes 429 when there are too many. Those with a good one \
+from the same address are served all the same."""
 """What the document says of the API as a whole."""
 
 TAGS: Final[Mapping[str, str]] = {

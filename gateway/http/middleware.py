@@ -41,6 +41,8 @@ class Facts:
     caller: Caller | None = None
     status: int = _CLIENT_GONE
     error: str | None = None
+    worth_a_line: bool = True
+    """Whether the log tells of it; metrics count it anyway."""
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -83,7 +85,8 @@ class EveryRequest:
                 await self._serve(scope, receive, send_with_headers, facts)
             finally:
                 _tell(span, scope["method"], facts)
-                _log(scope["method"], facts)
+                if facts.worth_a_line:
+                    _log(scope["method"], facts)
                 self._services.metrics.request(scope["method"], facts.template, facts.status, facts.seconds)
             await self._note_use(facts)
 

@@ -43,6 +43,8 @@ class Services:
     readiness: ReadinessReport
     max_body_bytes: int = 65_536
     rate_limit_per_minute: int = 600
+    refused_credentials_per_minute: int = 0
+    """Per address; 0: no limit."""
     bind_broker_wait_seconds: float = 5.0
     device_certificates: bool = False
     """Whether devices have to show a certificate besides their token."""

@@ -221,7 +221,15 @@ async def a_site(folder: Path, kind: BrokerKind, *options: str, node: RabbitMq |
         broker = await stack.enter_async_context(_mosquitto(folder)) if kind == "mosquitto" else None
         # No rate limit: whoever waits for an event asks often.
         beside = [*_broker_options(broker), *asking_options(folder, node)]
-        gateway = GatewayProcess(folder / "gateway", *beside, "--rate-limit-per-minute", "0", *options)
+        gateway = GatewayProcess(
+            folder / "gateway",
+            *beside,
+            "--rate-limit-per-minute",
+            "0",
+            "--refused-credentials-per-minute",
+            "0",
+            *options,
+        )
         await stack.enter_async_context(started(gateway))
         key = await gateway.new_key()
         http = await stack.enter_async_context(

@@ -88,6 +88,19 @@ async def test_one_key_at_its_limit(tmp_path: Path) -> None:
         assert served.status_code == httpx.codes.OK
 
 
+async def test_guesses_from_one_address(tmp_path: Path) -> None:
+    """They hear when to come again, and the log of them is short; a good key at the same address is served."""
+    async with a_site(tmp_path, "embedded", "--refused-credentials-per-minute", "30") as site:
+        guess = {"Authorization": "Bearer sk_live_0000000000000000000000000000000000"}
+        answers = await asyncio.gather(*(site.http.get("/v1/devices", headers=guess) for _ in range(100)))
+        limited = [answer for answer in answers if answer.status_code == httpx.codes.TOO_MANY_REQUESTS]
+        assert len(limited) >= 100 - 2 * 30  # the minute may have ended between
+        assert all(int(answer.headers["Retry-After"]) > 0 for answer in limited)
+        assert (await site.http.get("/v1/devices")).status_code == httpx.codes.OK
+        assert len(site.gateway.logged("http.request")) <= 2 * 30 + 10
+        assert site.gateway.logged("http.credentials_refused")[0]["address"] == "127.0.0.1"
+
+
 def is_closed(reader: asyncio.StreamReader) -> bool:
     """Whether the server has closed: by a reset, where it had not read all of what was sent."""
     return reader.at_eof() or reader.exception() is not None

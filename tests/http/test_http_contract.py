@@ -45,7 +45,12 @@ async def gateway(folder: Path) -> AsyncIterator[Running]:
     """
     anywhere = Address("127.0.0.1", 0)
     settings = Settings(
-        data_dir=folder, http=anywhere, mqtt=anywhere, rate_limit_per_minute=0, webhook_allow_private=True
+        data_dir=folder,
+        http=anywhere,
+        mqtt=anywhere,
+        rate_limit_per_minute=0,
+        refused_credentials_per_minute=0,
+        webhook_allow_private=True,
     )
     async with running(settings) as site:
         yield site

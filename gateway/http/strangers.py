@@ -1,0 +1,77 @@
+"""How often an address may be told that its credential is none: so often in each minute of the clock.
+
+Only refusals count, and only they are cut short after that: a good credential opens what it opens, whoever else knocks
+from the same address (a site behind one NAT address). What keeps a guesser out are the 190 random bits of a credential;
+this keeps one, or a flood of junk, from filling the log.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
+
+import structlog
+from starlette.types import Scope
+
+from gateway.clock import Clock
+from gateway.http.errors import RateLimitExceededError, TooManyRefusalsError
+from gateway.http.quota import WINDOW_SECONDS, Quota
+
+log = structlog.get_logger()
+
+MOST_ADDRESSES: Final = 10_000
+_SECOND_MS: Final = 1_000
+_NETWORK_BITS: Final = 64
+"""Of an IPv6 address: the rest belongs to one subscriber, who has all of it to call from."""
+
+
+class Strangers:
+    """Counts refusals per address; 0 is no limit. Of more than ``most_addresses`` those not seen for longest go first.
+
+    Less than the limit of callers has to do (``gateway.http.quota``): this is the way that a flood takes.
+    """
+
+    def __init__(self, per_minute: int, clock: Clock, *, most_addresses: int = MOST_ADDRESSES) -> None:
+        self._limit = per_minute
+        self._clock = clock
+        self._most = most_addresses
+        self._minute = 0
+        self._counts: OrderedDict[str, int] = OrderedDict()
+
+    def refused(self, scope: Scope) -> tuple[Quota, RateLimitExceededError] | None:
+        """Note that whoever sends this request was refused; what is left, and the error, when it was too often."""
+        if not self._limit:
+            return None
+        now = self._clock() // _SECOND_MS
+        address, minute = address_of(scope), now // WINDOW_SECONDS
+        count = self._count(address, minute)
+        if count == self._limit:
+            log.warning("http.credentials_refused", address=address, in_one_minute=count)
+        if count <= self._limit:
+            return None
+        reset = (minute + 1) * WINDOW_SECONDS
+        return Quota(self._limit, 0, reset), TooManyRefusalsError(self._limit, reset - now)
+
+    def _count(self, address: str, minute: int) -> int:
+        if minute != self._minute:
+            self._minute = minute
+            self._counts.clear()
+        count = self._counts[address] = self._counts.get(address, 0) + 1
+        self._counts.move_to_end(address)
+        if len(self._counts) > self._most:
+            self._counts.popitem(last=False)
+        return count
+
+
+def address_of(scope: Scope) -> str:
+    """Where a request comes from: the other end of its connection, of an IPv6 address the network."""
+    client = scope.get("client")
+    try:
+        address = ip_address(client[0].partition("%")[0] if client else "")
+    except ValueError:
+        return "unknown"
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    mapped = address.ipv4_mapped
+    return str(mapped or ip_network((address, _NETWORK_BITS), strict=False))

@@ -1,0 +1,143 @@
+"""Who shows no good credential is told so a number of times a minute, by address; whoever shows one is served."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+from http_support import Api, body, error, serving
+from starlette.types import Scope
+
+from gateway.clock import system_clock
+from gateway.http.strangers import Strangers, address_of
+
+WRONG = "sk_live_0000000000000000000000000000000000"
+LIMIT = 3
+MINUTE_MS = 60_000
+
+
+class Hand:
+    """A clock that stands until it is turned (milliseconds)."""
+
+    now = 1_700_000_040_000  # a full minute
+
+    def __call__(self) -> int:
+        """Milliseconds since the epoch."""
+        return self.now
+
+
+@asynccontextmanager
+async def limited(folder: Path, refused_credentials_per_minute: int = LIMIT) -> AsyncIterator[Api]:
+    """An API whose clock says that a minute has just begun: none ends in the middle of a test."""
+    async with serving(folder, refused_credentials_per_minute=refused_credentials_per_minute) as api:
+        api.clock.ahead = -system_clock() % MINUTE_MS
+        yield api
+
+
+def from_(address: str | None) -> Scope:
+    """A request of this address."""
+    return {"type": "http", "client": None if address is None else (address, 4711)}
+
+
+def refusals(strangers: Strangers, address: str, times: int) -> list[bool]:
+    """Which of so many refusals in a row were one too many."""
+    return [strangers.refused(from_(address)) is not None for _ in range(times)]
+
+
+def test_each_address_has_its_own_count() -> None:
+    """So many are told, then none; another address has not been counted."""
+    strangers = Strangers(LIMIT, Hand())
+    assert refusals(strangers, "192.0.2.1", 5) == [False] * LIMIT + [True, True]
+    assert refusals(strangers, "192.0.2.2", 1) == [False]
+
+
+def test_the_next_minute_begins_anew() -> None:
+    """``Retry-After`` says when that is; a clock that is set back locks nobody out."""
+    hand = Hand()
+    strangers = Strangers(1, hand)
+    hand.now += 59_000
+    strangers.refused(from_("192.0.2.1"))
+    refused = strangers.refused(from_("192.0.2.1"))
+    assert refused is not None
+    assert (refused[0].reset, refused[1].seconds) == (1_700_000_100, 1)
+    hand.now += 1_000
+    assert refusals(strangers, "192.0.2.1", 2) == [False, True]
+    hand.now -= 3_600_000
+    assert refusals(strangers, "192.0.2.1", 1) == [False]
+
+
+def test_only_so_many_addresses_are_remembered() -> None:
+    """Whoever calls from ever new ones fills no memory: the one not seen for longest is forgotten."""
+    strangers = Strangers(1, Hand(), most_addresses=3)
+    for last in range(1, 5):
+        refusals(strangers, f"192.0.2.{last}", 1)
+    assert refusals(strangers, "192.0.2.4", 1) == [True]
+    assert refusals(strangers, "192.0.2.1", 1) == [False]
+
+
+@pytest.mark.parametrize(
+    ("address", "counted_as"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("testserver", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_whom_an_address_stands_for(address: str | None, counted_as: str) -> None:
+    """Of IPv6 a whole network is one subscriber's; what is no address is one stranger like any other."""
+    assert address_of(from_(address)) == counted_as
+
+
+def test_no_limit() -> None:
+    """0 never says so."""
+    assert not any(refusals(Strangers(0, Hand()), "192.0.2.1", 1_000))
+
+
+async def test_strangers_wait_and_others_do_not(tmp_path: Path) -> None:
+    """401 until the limit, then 429 that says when, whatever was wrong; the good key at the same address is served."""
+    async with limited(tmp_path) as api:
+        wrong, nobody = api.as_(WRONG), api.as_(None)
+        error(await wrong.get("/v1/devices"), 401, "unauthorized")
+        error(await nobody.get("/v1/devices"), 401, "unauthorized")
+        error(await wrong.get("/v1/nowhere"), 401, "unauthorized")
+        for client, path in ((wrong, "/v1/devices"), (nobody, "/v1/devices"), (wrong, "/v1/nowhere")):
+            refused = await client.get(path)
+            details = error(refused, 429, "rate_limit_exceeded")["details"]
+            seconds = int(refused.headers["retry-after"])
+            assert 0 < seconds <= 60
+            assert details == {"retry_after_seconds": seconds}
+            assert (refused.headers["x-ratelimit-limit"], refused.headers["x-ratelimit-remaining"]) == ("3", "0")
+            assert "www-authenticate" not in refused.headers
+        bound = await api.bound()
+        body(await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat", json={}), 200)
+        body(await nobody.get("/health"), 200)
+        api.clock.ahead += MINUTE_MS
+        error(await wrong.get("/v1/devices"), 401, "unauthorized")
+
+
+async def test_calls_with_a_good_credential_count_for_nothing(tmp_path: Path) -> None:
+    """However many there are, and refused for another reason."""
+    async with limited(tmp_path, 1) as api:
+        reader = api.as_(await api.another_key("devices:read"))
+        for _ in range(5):
+            error(await reader.post("/v1/devices", json={"serial_number": "BP-1"}), 403, "insufficient_scope")
+            body(await api.back_end.get("/v1/devices"), 200)
+        error(await api.as_(WRONG).get("/v1/devices"), 401, "unauthorized")
+
+
+async def test_the_log_tells_it_once(tmp_path: Path) -> None:
+    """Which address it was, when it comes to the limit; of what is refused after that there is no line."""
+    async with limited(tmp_path) as api:
+        with structlog.testing.capture_logs() as lines:
+            statuses = [(await api.as_(WRONG).get("/v1/devices")).status_code for _ in range(10)]
+        told = [line for line in lines if line["event"] == "http.credentials_refused"]
+        requests = [line["status"] for line in lines if line["event"] == "http.request"]
+    assert [(line["address"], line["in_one_minute"]) for line in told] == [("127.0.0.1", LIMIT)]
+    assert statuses == [401] * LIMIT + [429] * (10 - LIMIT)
+    assert requests == [401] * LIMIT

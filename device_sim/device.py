@@ -13,6 +13,7 @@ from typing import Any
 from device_sim import grant, wire
 from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
 from device_sim.journal import Journal, Outcome
+from device_sim.last_word import LastWord
 from device_sim.signals import (
     AckStatus,
     Action,
@@ -40,7 +41,7 @@ from device_sim.signals import (
 from device_sim.vitals import Vitals
 
 SERIAL, FIRMWARE, APN = "serial_number", "firmware_version", "cellular_apn"
-JOURNAL, IN_PROGRESS, LAST_COMMAND = "last_commands", "reset_in_progress", "last_command"
+JOURNAL, IN_PROGRESS = "last_commands", "reset_in_progress"
 RESET = "factory_reset"
 RESET_RESULT = {"wiped": list(WIPED_BY_A_RESET), "kept": [SERIAL, APN, "last_command_id"]}
 
@@ -67,7 +68,7 @@ class Device:
         self._vitals = Vitals(rng)
         self._journal = Journal()
         self._kept: Mapping[str, Any] = {}
-        self._last_command: dict[str, str] | None = None
+        self._last_word = LastWord({})
         self._networks: list[Mapping[str, str]] = []
         self._accepted_reset: wire.Command | None = None
         self._link: LinkUp | None = None
@@ -95,14 +96,15 @@ class Device:
             case WifiGiven():
                 return self._wifi_given(event)
             case RefusalReceived():
-                return [Tell("message_refused", {"answer": event.payload.decode(errors="replace")})]
+                told = Tell("message_refused", {"answer": event.payload.decode(errors="replace")})
+                return [told, *self._last_word.refused(event.payload)]
 
     # --- power and provisioning ---------------------------------------------------------------------------------------
 
     def _power_on(self, flash: PowerOn) -> list[Action]:
         self._kept = flash.kept
         self._journal = Journal(flash.kept.get(JOURNAL, ()))
-        self._last_command = flash.kept.get(LAST_COMMAND)
+        self._last_word = LastWord(flash.kept)
         self._networks = list(flash.wiped.get(WIFI, ()))
         self._link = self._accepted_reset = None
         self.binding = Binding.from_flash(flash.wiped)
@@ -166,6 +168,7 @@ class Device:
         if self.binding is None or self.state is State.RESETTING:
             return []
         self.state, self._link = State.ONLINE, event
+        self._last_word.connected()
         birth: list[Action] = [Publish("status", wire.ONLINE)] if event.transport == "mqtt" else []
         details = {"connection": event.connection, "transport": event.transport}
         return [Tell("online", details), *birth, *self._heartbeat(now)]
@@ -183,14 +186,14 @@ class Device:
         self._vitals.pass_time(max(0, now - before))
         # Equal times would look like a replay of one heartbeat (section 3), so each is later than the last.
         self._last_heartbeat_at = now if self._last_heartbeat_at is None else max(now, before + 1)
+        word = self._last_word.in_next_heartbeat(self._link.transport)
         body = {
             **self._vitals.report(self._link.connection),
             "firmware_version": self._kept.get(FIRMWARE),
             "sent_at": wire.rfc3339(self._last_heartbeat_at),
-            "last_command": self._last_command,
+            "last_command": word,
         }
-        reported = self._last_command["command_id"] if self._last_command else None
-        return [Publish("heartbeat", wire.encode(body), command_id=reported)]
+        return [Publish("heartbeat", wire.encode(body), command_id=word["command_id"] if word else None)]
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
@@ -268,16 +271,15 @@ class Device:
     def _published(self, what: Publish) -> list[Action]:
         if what.kind == "ack" and what.status == "delivered":
             return self._begin_reset(what)
-        if self._last_command is None or what.command_id != self._last_command["command_id"]:
+        if not self._last_word.is_about(what.command_id):
             return []
-        self._last_command = None
-        forget = EraseFlash(Area.KEPT, LAST_COMMAND)
-        return [forget, *self._end_reset()]
+        taken = [] if self._link is None else self._last_word.taken(self._link.transport)
+        return [*taken, *self._end_reset()]
 
     def _publish_failed(self, event: PublishFailed) -> list[Action]:
         what = event.what
-        reported = self._last_command["command_id"] if self._last_command else None
-        if what.kind == "ack" and self.state is State.RESETTING and what.command_id == reported:
+        about_it = self._last_word.is_about(what.command_id)
+        if what.kind == "ack" and self.state is State.RESETTING and about_it:
             return [Tell("acknowledgement_lost", {"command_id": what.command_id}), *self._end_reset()]
         if self._accepted_reset is None or what.command_id != self._accepted_reset.id:
             return []
@@ -296,16 +298,11 @@ class Device:
         return [begun, *self._wipe(outcome), outcome.acknowledge()]
 
     def _wipe(self, outcome: Outcome) -> list[Action]:
-        """Wipe, and put the word about it where a heartbeat finds it until somebody took it; doing it again is safe."""
-        self._last_command = {
-            "command_id": outcome.command_id,
-            "status": outcome.status,
-            "receipt": outcome.receipt,
-        }
+        """Wipe, and put the word about it where heartbeats find it; doing it again is safe."""
         return [
             *(EraseFlash(Area.WIPED, each) for each in WIPED_BY_A_RESET),
             self._keep(outcome),
-            WriteFlash(Area.KEPT, LAST_COMMAND, self._last_command),
+            self._last_word.keep(outcome),
             EraseFlash(Area.KEPT, IN_PROGRESS),
         ]
 

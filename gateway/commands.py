@@ -213,7 +213,8 @@ def acknowledge(tx: Tx, device: Row, command_type: str | None, ack: model.Ack) -
     """Take a device's word on one of its commands, if it is the device's word (contract, sections 3 and 4).
 
     ``command_type`` is the one that the topic names, ``None`` where the path names the command itself. A command
-    that is final stays as it is; the late word is audited.
+    that is final stays as it is; the late word is audited. What was heard already changes nothing and makes no noise:
+    firmware goes on telling of its wipe, since only the gateway's own answer proves that it was heard.
     """
     command = sql.find(tx, device["pk"], ack.command_id)
     if command is None:
@@ -223,6 +224,8 @@ def acknowledge(tx: Tx, device: Row, command_type: str | None, ack: model.Ack) -
     refusal = _wrong_type(command, command_type) or _unproven(tx, device, command, ack)
     if refusal is not None:
         return refusal
+    if _is_known(command, ack.status):
+        return command
     _trace(tx, device, command, ack)
     if CommandStatus(command["status"]).final:
         _late(tx, device, command, ack)
@@ -233,6 +236,14 @@ def acknowledge(tx: Tx, device: Row, command_type: str | None, ack: model.Ack) -
     else:
         _failed(tx, device, command, ack)
     return _row(tx, ack.command_id)
+
+
+def _is_known(command: Row, said: str) -> bool:
+    """Whether this tells no more of the command than what the device has said before."""
+    status = CommandStatus(command["status"])
+    if not status.final:
+        return said == status
+    return not _is_news(said, status, json.loads(command["result"] or "{}").get(_LATE))
 
 
 def _trace(tx: Tx, device: Row, command: Row, ack: model.Ack) -> None:
@@ -285,8 +296,6 @@ def _unproven(tx: Tx, device: Row, command: Row, ack: model.Ack) -> Refusal | No
 
 
 def _delivered(tx: Tx, device: Row, command: Row) -> None:
-    if command["status"] == CommandStatus.DELIVERED:
-        return
     sql.set_delivered(tx, command["id"])
     if command["type"] == RESET:
         _took(tx, "delivered", since=command["created_at"])
@@ -324,8 +333,6 @@ def _failed(tx: Tx, device: Row, command: Row, ack: model.Ack) -> None:
 
 def _late(tx: Tx, device: Row, command: Row, ack: model.Ack) -> None:
     result = json.loads(command["result"] or "{}")
-    if not _is_news(ack.status, command["status"], result.get(_LATE)):
-        return
     word = ack.model_dump(exclude_none=True, exclude={"receipt", "command_id"})
     sql.set_result(tx, command["id"], {**result, _LATE: word})
     events.record(

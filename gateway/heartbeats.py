@@ -8,6 +8,7 @@ ends in ``offline`` once, and a flapping one makes no storm of events.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from gateway import commands, model
@@ -70,7 +71,7 @@ def _last_command(tx: Tx, device: Row, last: model.LastCommand | None) -> Refusa
         return None
     ack = model.Ack(command_id=last.command_id, status=last.status, receipt=last.receipt)
     outcome = commands.acknowledge(tx, device, None, ack)
-    return outcome if isinstance(outcome, Refusal) else None
+    return replace(outcome, field=f"last_command.{outcome.field}") if isinstance(outcome, Refusal) else None
 
 
 def birth(tx: Tx, device: Row) -> None:

@@ -127,8 +127,28 @@ def test_a_lost_acknowledgement_is_told_after_the_next_binding(world: World) -> 
     assert told.result == {"late_acknowledgement": {"status": "executed"}}
     assert world.events(seen) == ["device.online", "acknowledgement.late"]
     assert world.token_states(device_id) == ["revoked", "active"]
-    world.beat(device_id, last_command=last)
+    for _ in range(3):
+        assert world.beat(device_id, last_command=last) is None
     assert world.events(seen) == ["device.online", "acknowledgement.late"]
+
+
+def test_a_word_that_was_heard_is_silent(world: World) -> None:
+    """Firmware goes on telling of its wipe: the command stays to the byte, nothing is refused, audited or published."""
+    device_id, token = world.bound()
+    command = world.reset(device_id)
+    world.ack(command, "executed", token)
+    world.settle()
+    world.bind(device_id)
+    last = {"command_id": command["id"], "status": "executed", "receipt": receipt(token, command["id"], "executed", 1)}
+    world.beat(device_id, last_command=last)
+    world.settle()
+    seen, kept = len(world.events()), tuple(world.again(command))
+    for _ in range(5):
+        assert world.beat(device_id, last_command=last) is None
+    assert world.events(seen) == []
+    assert tuple(world.again(command)) == kept
+    assert world.outbox() == []
+    assert world.refusals() == []
 
 
 def test_superseding_cancels_revokes_and_clears(world: World) -> None:

@@ -36,7 +36,7 @@ _BEAT_SECONDS = 0.1
 _STEPS = (
     *("write:reset_in_progress", "erase:device_token", "erase:pairing", "erase:wifi_networks", "write:last_commands"),
     *("write:last_command", "erase:reset_in_progress", "publish:ack:delivered", "publish:ack:executed", "reboot"),
-    *("write:wifi_networks", "write:pairing", "write:device_token", "open_link", "erase:last_command"),
+    *("write:wifi_networks", "write:pairing", "write:device_token", "open_link"),
 )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
-from device_sim.device import IN_PROGRESS, JOURNAL, LAST_COMMAND, RESET, Device, State
+from device_sim.device import IN_PROGRESS, JOURNAL, RESET, Device, State
 from device_sim.errors import PowerCutError, RadioError
 from device_sim.facts import step
 from device_sim.flash import MemoryFlash, manufacture, power_on
@@ -76,7 +76,6 @@ class DeviceHost:
         self.cut_after: int | None = None
         self.off_seconds = 1.0
         self.wiped_for: str | None = None
-        self.wiped_at = 0.0
         self.radio: VirtualRadio | HttpRadio | BleRelay | None = None
         self._broker, self._api, self._observer = broker, api, observer
         self._rng, self._clock, self._latency, self._tell = nature.rng, nature.clock, nature.latency, nature.tell
@@ -94,12 +93,6 @@ class DeviceHost:
     def paired(self) -> bool:
         """Whether it is to be reset before it can be bound anew."""
         return self.machine.state is not State.UNPROVISIONED
-
-    @property
-    def last_command(self) -> dict[str, Any] | None:
-        """What it still has to tell of a wipe."""
-        found: dict[str, Any] | None = self.flash.kept_area.get(LAST_COMMAND)
-        return found
 
     # --- power --------------------------------------------------------------------------------------------------------
 
@@ -203,7 +196,7 @@ class DeviceHost:
 
     def _watch(self, action: WriteFlash) -> None:
         if action.name == IN_PROGRESS:
-            self.wiped_for, self.wiped_at = action.value["command_id"], asyncio.get_running_loop().time()
+            self.wiped_for = action.value["command_id"]
             self._observer.begins(self, action.value["command_id"])
         elif action.name == JOURNAL and action.value[-1]["status"] == "executed" and action.value[-1]["type"] != RESET:
             self._observer.has_done(self, action.value[-1]["command_id"])

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
+
+from simulation.scenes import hard_to_tell
+from simulation.step import Step
 
 ACTIVE_SECONDS: Final = 24.0
 """Steps are spread over this much virtual time."""
@@ -41,19 +44,6 @@ class Surroundings:
     slow: float = 0.005
     watching: bool = False
     shown: bool = False
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing that happens ``at`` a virtual second; ``facts`` say how."""
-
-    at: float
-    kind: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        details = ", ".join(f"{name}={value}" for name, value in self.facts.items())
-        return f"{self.at:6.2f} s  {self.kind}({details})"
 
 
 @dataclass(frozen=True)
@@ -146,6 +136,9 @@ _UNHURRIED: Final = 0.6
 _LATE: Final = 0.5
 """How often a motif cuts the power where a wipe is done and not told yet."""
 
+SCENE_EVERY: Final = 10
+"""One seed in so many is a scene of ``scenes`` instead: what must meet by the second, and by chance would hardly."""
+
 FAULTS: Final = tuple(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill"))
 
 
@@ -153,6 +146,8 @@ def plan_of(seed: int) -> Plan:
     """The plan of a seed. Each draws its own mix of what may happen (swarm testing), so that rare things meet."""
     rng = random.Random(f"plan {seed}")  # noqa: S311 - reproducible on purpose
     surroundings = _surroundings(rng)
+    if seed % SCENE_EVERY == 0:
+        return Plan(seed, replace(surroundings, kinds=("mqtt",)), hard_to_tell(rng))
     weights = {kind: weight for kind, (weight, _) in STEPS.items() if kind not in FAULTS or rng.random() < 0.5}
     if not surroundings.watching:
         weights.pop("reset_beside", None)

@@ -12,8 +12,9 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from device_sim import grant
-from device_sim.device import IN_PROGRESS, LAST_COMMAND, Device
+from device_sim.device import IN_PROGRESS, Device
 from device_sim.journal import Journal
+from device_sim.last_word import LAST_COMMAND, LastWord
 from device_sim.signals import Action, WriteFlash
 from gateway import commands, lifecycle
 from gateway.broker.keeper import Keeper
@@ -318,6 +319,12 @@ def _no_grant() -> Iterator[None]:
 @_fault("a device keeps no word of its wipe", 1)
 def _keeps_no_word() -> Iterator[None]:
     with _without_writes(LAST_COMMAND):
+        yield
+
+
+@_fault("a device takes a PUBACK for the gateway's word", 1)
+def _believes_the_broker() -> Iterator[None]:
+    with patch.object(LastWord, "taken", lambda self, _: self.refused(b'{"field": "last_command."}')):
         yield
 
 

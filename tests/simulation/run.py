@@ -14,8 +14,9 @@ from simulation.ghost import Violation
 from simulation.judge import Judge
 from simulation.loop import VirtualLoop
 from simulation.people import People
-from simulation.plan import FAULTS, Plan, Step
+from simulation.plan import FAULTS, Plan
 from simulation.process import KilledError
+from simulation.step import Step
 from simulation.trouble import Trouble
 from simulation.witness import Broken
 from simulation.world import World

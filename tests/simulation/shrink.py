@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from simulation.ghost import Violation
-from simulation.plan import Plan, Step, Surroundings
+from simulation.plan import Plan, Surroundings
 from simulation.run import Outcome, run
+from simulation.step import Step
 
 MOST_RUNS = 400
 

@@ -1,0 +1,146 @@
+"""The word about the last wipe: how long a device goes on with it, and what ends that."""
+
+import json
+
+import pytest
+from sim_bench import HOME, Bench, link_up, online
+from sim_support import COMMAND_ID, TOKEN, Signer, a_binding, seeded
+
+from device_sim import wire
+from device_sim.device import Device
+from device_sim.flash import power_on
+from device_sim.signals import Area, CommandReceived, HeartbeatDue, LinkDown, LinkUp, Provisioned, RefusalReceived
+
+SIGNER = Signer()
+RESET = CommandReceived("factory_reset", SIGNER.command())
+WORD = {"command_id": COMMAND_ID, "status": "executed", "receipt": wire.receipt(TOKEN, COMMAND_ID, "executed", 3)}
+
+
+def wiped_and_bound() -> Bench:
+    """A device that was wiped, said so over MQTT, and is bound anew; it has not connected yet."""
+    bench = online(SIGNER)
+    bench.give(RESET)
+    bind(bench, 5)
+    bench.sent.clear()
+    return bench
+
+
+def bind(bench: Bench, generation: int) -> None:
+    """Bind it anew at this generation."""
+    bench.give(Provisioned(a_binding(SIGNER, generation=generation, token=f"dtok_{generation}"), (HOME,)))
+
+
+def said(bench: Bench) -> list[bool]:
+    """Of each heartbeat since the last look whether it told of the wipe."""
+    words = [json.loads(each).get("last_command") for each in bench.payloads("heartbeat")]
+    bench.sent.clear()
+    assert all(word in (None, WORD) for word in words)
+    return [word is not None for word in words]
+
+
+def test_said_ever_more_rarely_within_a_connection() -> None:
+    """Over MQTT in the heartbeats number 1, 2, 4, 8 and 16 of a connection, whatever PUBACKs say."""
+    bench = wiped_and_bound()
+    link_up(bench)
+    for _ in range(17):
+        bench.give(HeartbeatDue())
+    assert [number for number, told in enumerate(said(bench), start=1) if told] == [1, 2, 4, 8, 16]
+
+
+def test_said_in_each_connection() -> None:
+    """A broker that is restarted may have lost what it confirmed, so each connection begins with the word."""
+    bench = wiped_and_bound()
+    for _ in range(3):
+        link_up(bench)
+        bench.give(HeartbeatDue())
+        bench.give(HeartbeatDue())
+        bench.give(LinkDown("the broker died"))
+        assert said(bench) == [True, True, False]
+
+
+def test_said_after_a_power_cut_and_under_another_binding() -> None:
+    """It lies where no power cut, no reset by hand and no token that was revoked reaches it."""
+    bench = wiped_and_bound()
+    link_up(bench)
+    assert said(bench) == [True]
+    bench.device = Device(seeded())
+    bench.give(power_on(bench.flash))
+    link_up(bench)
+    assert said(bench) == [True]
+    for name in tuple(bench.flash.wiped_area):
+        bench.flash.erase(Area.WIPED, name)
+    bench.device = Device(seeded())
+    bench.give(power_on(bench.flash))
+    bind(bench, 7)
+    link_up(bench)
+    assert said(bench) == [True]
+
+
+def test_flash_is_spared() -> None:
+    """Nothing is written while it is said over MQTT."""
+    bench = wiped_and_bound()
+    bench.steps.clear()
+    link_up(bench)
+    for _ in range(8):
+        bench.give(HeartbeatDue())
+    assert not [each for each in bench.steps if each.startswith(("write:", "erase:"))]
+
+
+@pytest.mark.parametrize("transport", ["http", "ble"])
+def test_an_answer_over_http_ends_it(transport: str) -> None:
+    """That is the gateway's own word, also where a companion app brings it; until then each heartbeat says it."""
+    bench = wiped_and_bound()
+    bench.confirms = False
+    bench.give(LinkUp("4g" if transport == "http" else "ble", "http" if transport == "http" else "ble"))
+    for _ in range(4):
+        bench.give(HeartbeatDue())
+    assert said(bench) == [True] * 5
+    bench.confirms = True
+    bench.give(HeartbeatDue())
+    bench.give(HeartbeatDue())
+    assert said(bench) == [True, False]
+    assert "last_command" not in bench.flash.kept_area
+
+
+def test_a_refusal_of_the_word_ends_it() -> None:
+    """A gateway that never heard of the command, since the device was sold, is told no more."""
+    bench = wiped_and_bound()
+    link_up(bench)
+    bench.give(RefusalReceived(b'{"code":"unknown_command","message":"x","field":"last_command.command_id"}'))
+    bench.give(HeartbeatDue())
+    assert said(bench) == [True, False]
+    assert "last_command" not in bench.flash.kept_area
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"code":"token_revoked","message":"x","field":null}',
+        b'{"code":"unknown_command","message":"x","field":"command_id"}',
+        b'{"code":"invalid_request","message":"x"}',
+        b"null",
+        b"[]",
+        b"\xff",
+        b"[" * 10_000,
+    ],
+)
+def test_another_answer_ends_nothing(answer: bytes) -> None:
+    """A heartbeat whose token was revoked was not heard at all; what is no answer is none."""
+    bench = wiped_and_bound()
+    link_up(bench)
+    bench.give(RefusalReceived(answer))
+    bench.give(HeartbeatDue())
+    assert said(bench) == [True, True]
+
+
+def test_a_newer_wipe_replaces_it() -> None:
+    """The last one is told of; what became of those before is in the journal, for who asks by sending them again."""
+    bench = wiped_and_bound()
+    link_up(bench)
+    newer = SIGNER.command(command_id="cmd_newer", generation=5)
+    bench.give(CommandReceived("factory_reset", newer))
+    bind(bench, 7)
+    bench.sent.clear()
+    link_up(bench)
+    [heartbeat] = bench.payloads("heartbeat")
+    assert json.loads(heartbeat)["last_command"]["command_id"] == "cmd_newer"

@@ -1,0 +1,56 @@
+"""Scenes that are written down up to their timing: what has to meet by the second, and by chance would hardly."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Final
+
+from simulation.step import Step
+
+_DEVICE: Final = {"device": 0}
+_BIND: Final[dict[str, Any]] = {**_DEVICE, "supersede": True, "lost": False}
+_SEAMS: Final = ("acknowledge", "batch", "commit", "write", "any")
+
+
+def hard_to_tell(rng: random.Random) -> tuple[Step, ...]:
+    """A wipe whose acknowledgement is lost, a new binding, and trouble just when a heartbeat tells of the wipe."""
+    bound = 1.0 + rng.uniform(3.0, 5.0)
+    trouble = rng.choice((_gateway_dies, _site_dies, _unbound_unheard))
+    return (
+        Step(0.5, "power_cut", {**_DEVICE, "before": "publish:ack:executed", "off": 0.3}),
+        Step(1.0, "reset", {**_DEVICE, "tries": 1}),
+        Step(bound, "provision", _BIND),
+        *trouble(rng, bound),
+    )
+
+
+def _gateway_dies(rng: random.Random, at: float) -> list[Step]:
+    """Again and again, and the embedded broker with it."""
+    steps = []
+    for _ in range(rng.randint(1, 4)):
+        at += rng.uniform(0.0, 3.0)
+        down = rng.choice((0.1, 0.5, 3.0))
+        steps.append(Step(at, "kill", {"seam": rng.choice(_SEAMS), "passes": rng.randint(1, 6), "down": down}))
+    return steps
+
+
+def _site_dies(rng: random.Random, at: float) -> list[Step]:
+    """The gateway is away while its broker loses what it had confirmed, and is back later than that."""
+    away, at = rng.uniform(3.0, 9.0), at + rng.uniform(0.2, 1.0)
+    forgetful = {"retained": "keep", "keep_sessions": False}
+    deaths = [
+        Step(at + rng.uniform(0.3, away), "broker_restart", {**forgetful, "down": rng.uniform(0.1, 3.0)})
+        for _ in range(rng.randint(1, 2))
+    ]
+    return sorted([Step(at, "stop", {"down": away}), *deaths], key=lambda step: step.at)
+
+
+def _unbound_unheard(rng: random.Random, at: float) -> list[Step]:
+    """It is unbound before the gateway hears what it tells."""
+    at += rng.uniform(0.0, 0.5)
+    return [
+        Step(at, "stall", {"who": "gateway", "seconds": rng.choice((0.5, 3.0))}),
+        Step(at + rng.uniform(0.1, 2.0), "unbind", _DEVICE),
+        Step(at + 4.0, "reset_by_hand", _DEVICE),
+        Step(at + 5.0, "provision", _BIND),
+    ]

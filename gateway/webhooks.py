@@ -150,7 +150,7 @@ def settle(tx: Tx, delivery: Row, outcome: Outcome) -> None:
     tries = delivery["attempts"] + 1
     more = not outcome.delivered and tries < len(TRIES_AT)
     # The distance to the next try counts from this one: after a standstill they do not all come at once.
-    pause = (TRIES_AT[tries] - TRIES_AT[tries - 1]) * _SECOND_MS if more else 0
+    pause = _pause_ms(tries) if more else 0
     tx.measure(measures.DELIVERY, "delivered" if outcome.delivered else "to_be_retried" if more else "failed")
     deliveries.settle(
         tx,
@@ -160,6 +160,20 @@ def settle(tx: Tx, delivery: Row, outcome: Outcome) -> None:
         error=outcome.error,
         next_attempt_at=tx.now + pause if more else None,
     )
+
+
+def _pause_ms(tries: int) -> int:
+    """How long after this many tries the next one is."""
+    return (TRIES_AT[tries] - TRIES_AT[tries - 1]) * _SECOND_MS if tries else 0
+
+
+def count_anew(tx: Tx) -> None:
+    """Let each delivery wait no longer than its pause from now on.
+
+    After the clock was set back: else it would wait for as long as the clock went back on top.
+    """
+    for tries in range(len(TRIES_AT)):
+        deliveries.wait_no_longer(tx, tries, tx.now + _pause_ms(tries))
 
 
 def prune(tx: Tx) -> int:

@@ -40,6 +40,7 @@ class Webhooks:
         self._slots = asyncio.Semaphore(most_at_once)
         self._lanes: set[str] = set()
         self._lane_ended = asyncio.Event()
+        self._latest: int | None = None
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -47,8 +48,20 @@ class Webhooks:
             while True:
                 news = self._bells.news
                 self._lane_ended.clear()
+                await self._mind_the_clock()
                 seconds = self._look(lanes)
                 await _first(news, self._lane_ended, seconds=seconds)
+
+    async def _mind_the_clock(self) -> None:
+        """Count pauses anew when the clock was set back since the last look, or who knows, before the start."""
+        now = self._store.context.clock()
+        if self._latest is None or now < self._latest:
+            try:
+                await self._store.write(webhooks.count_anew, urgent=False)
+            except StoreError as error:
+                log.error("webhook.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
+                return  # the next look tries it again
+        self._latest = now
 
     def _look(self, lanes: asyncio.TaskGroup) -> float:
         """Start lanes for the webhooks that have work; seconds until the next look if nothing happens."""

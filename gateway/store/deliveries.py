@@ -110,6 +110,16 @@ def settle(
     )
 
 
+def wait_no_longer(tx: Tx, attempts: int, until: int) -> None:
+    """What was tried so often, is to be tried again and would wait beyond ``until`` waits until then."""
+    tx.run(
+        """UPDATE deliveries SET next_attempt_at = ?1
+            WHERE status = 'pending' AND attempts = ?2 AND next_attempt_at > ?1""",
+        until,
+        attempts,
+    )
+
+
 def replay(tx: Tx, delivery_id: str) -> None:
     """Send it again, at once and with all its tries."""
     tx.news = True

@@ -123,6 +123,43 @@ async def test_a_failure_is_tried_again_by_the_schedule(api: Api) -> None:
         assert third.is_signed_with(webhook["secret"])
 
 
+async def test_a_clock_that_is_set_back_holds_up_no_try(api: Api) -> None:
+    """The pause counts from then: a try that was a minute away is that still, not an hour and a minute."""
+    async with receiving(BUSY, BUSY) as receiver, delivering(api, Sender(clock=api.clock)):
+        webhook = await hooked(api, receiver.url)
+        await api.registered()
+        await became(api, webhook, "pending")
+        later(api, -3_600)
+        await eventually(lambda: _due_within(api, webhook, 60), "the pause counts from now")
+        later(api, 61)
+        await became(api, webhook, "pending", attempts=2)
+
+
+async def test_a_clock_that_was_set_back_while_nobody_looked(api: Api) -> None:
+    """A worker that starts counts the pauses anew; those that are longer stay longer."""
+    async with receiving(BUSY, BUSY) as receiver:
+        async with delivering(api, Sender(clock=api.clock)):
+            webhook = await hooked(api, receiver.url)
+            await api.registered()
+            await became(api, webhook, "pending")
+            later(api, 61)
+            await became(api, webhook, "pending", attempts=2)
+        later(api, -86_400)
+        async with delivering(api, Sender(clock=api.clock)):
+            [due] = await eventually(lambda: _due_within(api, webhook, 240), "the pause counts from now")
+            assert due > 60  # the second pause is longer than the first
+            later(api, 241)
+            await became(api, webhook, "delivered", attempts=3)
+
+
+async def _due_within(api: Api, webhook: Json, seconds: float) -> list[float]:
+    """In how many seconds the next tries are, if none is further away than that."""
+    now = datetime.fromtimestamp(api.clock() / 1_000, tz=UTC)
+    pending = await deliveries(api, webhook, status="pending")
+    waits = [(datetime.fromisoformat(each["next_attempt_at"]) - now).total_seconds() for each in pending]
+    return waits if all(wait <= seconds for wait in waits) else []
+
+
 def _seconds_to_next(delivery: Json) -> float:
     tried, following = (datetime.fromisoformat(delivery[name]) for name in ("last_attempt_at", "next_attempt_at"))
     return (following - tried).total_seconds()

@@ -203,10 +203,12 @@ def close(
 
 def revoke(tx: Tx, device: Row, actor: str) -> None:
     """The device's tokens open nothing from now on; live sessions are to be cut."""
-    if tokens.revoke(tx, device["pk"]):
+    live = tokens.live(tx, device["pk"])  # all of one binding: a bind begins with this
+    if live:
+        tokens.revoke(tx, device["pk"])
         outbox.mark_credential(tx, device["pk"])
         outbox.mark_topic(tx, device["pk"], outbox.STATUS)
-        events.record(tx, device, "token.revoked", actor, binding_generation=device["binding_generation"])
+        events.record(tx, device, "token.revoked", actor, binding_generation=live[0]["generation"])
 
 
 def acknowledge(tx: Tx, device: Row, command_type: str | None, ack: model.Ack) -> Row | Refusal:

@@ -49,7 +49,8 @@ MEANINGS: Final[Mapping[EventType, Meaning]] = {
     EventType.COMMAND_CANCELLED: Meaning("It was cancelled, or its binding ended.", _COMMAND),
     EventType.TOKEN_REFRESHED: Meaning("The device got another token of the same binding.", ("binding_generation",)),
     EventType.TOKEN_REVOKED: Meaning(
-        "Its tokens open nothing any more; with `replaced` only the one that a newer one took the place of.",
+        "Its tokens, of this generation, open nothing any more; with `replaced` only those that a newer one took the "
+        "place of.",
         ("binding_generation", "replaced"),
     ),
     EventType.ACKNOWLEDGEMENT_LATE: Meaning(

@@ -242,7 +242,8 @@ def refresh(tx: Tx, project_id: str, device_id: str, token_id: int) -> Refreshed
     device = require(tx, project_id, device_id)
     use(tx, token_id)
     asking = tokens.by_row(tx, token_id)
-    _replace(tx, device, tokens.revoke_others(tx, asking))
+    if tokens.revoke_others(tx, asking):
+        _replaced(tx, device, asking["generation"])
     token = credentials.mint_device_token(tx.entropy)
     tokens.insert(tx, device["pk"], asking["generation"], token, asking["grant_kid"])
     tokens.forget(tx, asking)
@@ -255,15 +256,14 @@ def use(tx: Tx, token_id: int) -> None:
     """A device token is used: if for the first time, the ones it was to replace are revoked."""
     if tokens.touch(tx, token_id):
         token = tokens.by_row(tx, token_id)
-        _replace(tx, sql.by_pk(tx, token["device_pk"]), tokens.revoke_older(tx, token))
+        if tokens.revoke_older(tx, token):
+            _replaced(tx, sql.by_pk(tx, token["device_pk"]), token["generation"])
 
 
-def _replace(tx: Tx, device: Row, revoked: int) -> None:
-    if revoked:
-        outbox.mark_credential(tx, device["pk"])
-        events.record(
-            tx, device, "token.revoked", device["id"], binding_generation=device["binding_generation"], replaced=True
-        )
+def _replaced(tx: Tx, device: Row, generation: int) -> None:
+    """The tokens of this binding that a newer one took the place of are revoked."""
+    outbox.mark_credential(tx, device["pk"])
+    events.record(tx, device, "token.revoked", device["id"], binding_generation=generation, replaced=True)
 
 
 def _fetching_token(view: View, device_pk: int) -> Row | None:

@@ -1,7 +1,11 @@
-"""The test vectors that firmware authors are given, recomputed with the standard library and PyJWT alone."""
+"""What firmware authors are given: vectors and samples that fit together, and every error code that there is.
+
+The vectors are recomputed with the standard library and PyJWT alone.
+"""
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import hmac
@@ -13,16 +17,38 @@ from typing import Any
 import jwt
 import pytest
 
+import gateway
+from device_sim import grant
+from gateway import model
+from gateway.device_settings import with_defaults
+from gateway.http import idempotency
+from gateway.http.errors import STATUS
+from gateway.http.table import OPERATIONS
+from gateway.topics import Topics
+
 DOCUMENT = Path(__file__).parent.parent / "docs" / "protocol.md"
 
 
 @pytest.fixture(name="vectors")
 def vectors_fixture() -> dict[str, Any]:
     """The vectors as they stand in the document."""
-    found = re.search(r"```json vectors\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    return document("vectors")
+
+
+def document(name: str) -> dict[str, Any]:
+    """The JSON document of this name on the page."""
+    found = re.search(rf"```json {name}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert found is not None
-    vectors: dict[str, Any] = json.loads(found[1])
-    return vectors
+    read: dict[str, Any] = json.loads(found[1])
+    return read
+
+
+def codes(heading: str) -> set[str]:
+    """The codes in the table beneath the paragraph that begins with these words."""
+    section = DOCUMENT.read_text().partition(f"**{heading}**")[2]
+    rows = [line for line in section.partition("\n\n")[2].split("\n\n")[0].splitlines() if line.startswith("| ")]
+    column = rows[0].strip("| ").split(" | ").index("code")
+    return {code for row in rows[1:] for code in re.findall(r"`(\w+)`", row.strip("|").split("|")[column])}
 
 
 def test_receipts(vectors: dict[str, Any]) -> None:
@@ -43,3 +69,63 @@ def test_grant(vectors: dict[str, Any]) -> None:
     assert claims["cmd"] == "factory_reset"
     assert claims["gen"] == vectors["binding_generation"]
     assert "exp" not in claims
+
+
+def test_the_sample_of_a_bind_answer(vectors: dict[str, Any]) -> None:
+    """It has every field of the answer and no other, and topics and keys as a gateway makes them."""
+    sample = document("sample-bind")
+    assert model.BoundDevice.model_validate(sample).model_dump(mode="json") == sample
+    assert sample["settings"] == with_defaults({})
+    assert (sample["device_token"], sample["grant_key"]) == (vectors["device_token"], vectors["grant_key"])
+    device_id, topics, names = sample["id"], sample["mqtt"]["topics"], Topics()
+    assert (sample["mqtt"]["username"], sample["mqtt"]["client_id"]) == (device_id, device_id)
+    assert topics["commands"] == {each: names.command(device_id, each) for each in model.CommandType}
+    assert (topics["heartbeat"], topics["status"]) == (names.heartbeat(device_id), names.status(device_id))
+    assert topics["errors"] == names.errors(device_id)
+
+
+def test_the_sample_of_a_command(vectors: dict[str, Any]) -> None:
+    """It is what the gateway publishes, field by field; the key in the sample of the bind proves it."""
+    sample, bound = document("sample-command"), document("sample-bind")
+    assert list(model.CommandPayload.model_validate(sample).model_dump(mode="json").items()) == list(sample.items())
+    claims = jwt.decode(
+        sample["grant_token"], jwt.PyJWK(bound["grant_key"]), algorithms=["EdDSA"], audience=bound["id"]
+    )
+    said = (claims["jti"], claims["cmd"], claims["gen"])
+    assert said == (sample["id"], sample["type"], sample["binding_generation"])
+    assert sample["binding_generation"] == bound["binding_generation"]
+    assert sample["id"] == vectors["command_id"]
+
+
+def test_the_sample_of_an_acknowledgement(vectors: dict[str, Any]) -> None:
+    """It is one that the gateway takes, for that command, with the receipt of the vectors."""
+    sample = document("sample-acknowledgement")
+    ack = model.Ack.model_validate_json(json.dumps(sample))
+    assert (ack.command_id, ack.receipt) == (document("sample-command")["id"], vectors["receipts"]["executed"])
+
+
+def test_every_code_of_a_device_is_listed() -> None:
+    """Those that a simulated device answers with are those that the page gives a meaning."""
+    said = {value for name, value in vars(grant).items() if name.isupper() and isinstance(value, str)}
+    assert codes("What a device says") == said
+
+
+def test_every_code_of_a_refused_message_is_listed() -> None:
+    """Each code with which the gateway's code refuses a message is on the page, and no other."""
+    calls = [
+        node
+        for source in Path(gateway.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal"
+    ]
+    said = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    assert len(calls) == len([call for call in calls if isinstance(call.args[0], ast.Constant)])
+    assert codes("What the gateway says") == said
+
+
+def test_every_code_over_http_is_listed() -> None:
+    """Each status with its codes: those of the table of statuses, and the conflicts that the operations tell of."""
+    conflicts = {code for operation in OPERATIONS for code in operation.conflicts}
+    assert codes("What HTTP says") == {*STATUS, *conflicts, idempotency.MISMATCH}
+    page = DOCUMENT.read_text()
+    assert not [code for code, status in STATUS.items() if f"| {status} | `{code}`" not in page]

@@ -76,6 +76,8 @@ def test_an_executed_reset_ends_everything(world: World) -> None:
     assert world.token_states(device_id) == ["revoked"]
     assert world.outbox() == [("command", "factory_reset"), ("credential", ""), ("topic", "status")]
     assert world.events(seen) == ["reset.completed", "token.revoked"]
+    of_the_device = world.device(device_id)["binding_generation"]
+    assert (world.facts()["binding_generation"], of_the_device) == (1, 2)  # the token's: it was that of the bind
 
 
 def test_a_reset_that_is_executed_without_having_been_delivered(world: World) -> None:

@@ -49,6 +49,7 @@ def test_the_old_token_is_good_until_the_new_one_is_used(world: World) -> None:
     assert good(world, old, new) == ["revoked", "active"]
     assert world.outbox() == [("credential", "")]
     assert world.events(3) == ["token.revoked"]
+    assert world.facts() == {"device_id": device_id, "actor": device_id, "binding_generation": 1, "replaced": True}
     world.settle()
     world.use(new)
     assert (world.outbox(), world.events(4)) == ([], [])

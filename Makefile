@@ -92,6 +92,8 @@ lock: ## pin dependencies anew (needs uv)
 		--no-header --annotation-style line pyproject.toml --group build -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --annotation-style line pyproject.toml --group dev --extra otel -c requirements.lock -o requirements-dev.lock
+	uv pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --no-annotate bench/faststream.in -o bench/faststream.txt
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from bench import fleet, ingest, memory, reads, reset, throughput
+from bench import fleet, ingest, loading, memory, reads, reset, throughput
 from bench.figures import Figure
 from bench.machine import Usage, this_machine
 from bench.process import BenchError
@@ -78,6 +78,11 @@ MEASUREMENTS: Final = {
     "memory": Measurement(
         lambda site: memory.measure(site.registry(DEVICES), site.folder),
         lambda rounds, _: memory.figures(rounds),
+    ),
+    "load": Measurement(
+        lambda site: loading.measure(site.registry(DEVICES), site.folder),
+        lambda rounds, _: loading.figures(rounds),
+        quick=False,
     ),
     "fleet": Measurement(
         lambda site: fleet.measure(site.registry(fleet.DEVICES), site.folder),

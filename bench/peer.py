@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import closing, suppress
 from typing import Final
 
 import aiomqtt
@@ -28,7 +28,8 @@ _BATCH: Final = 500
 _IDLE_SECONDS: Final = 0.02
 
 
-def _open(path: str) -> sqlite3.Connection:
+def open_database(path: str) -> sqlite3.Connection:
+    """A new registry of a peer: the newest state of each device, and a row per heartbeat."""
     database = sqlite3.connect(path, isolation_level=None)
     for statement in (
         "PRAGMA journal_mode = WAL",
@@ -40,8 +41,8 @@ def _open(path: str) -> sqlite3.Connection:
     return database
 
 
-def _store(database: sqlite3.Connection, messages: Iterable[tuple[str, bytes]]) -> None:
-    """One transaction."""
+def store(database: sqlite3.Connection, messages: Iterable[tuple[str, bytes]]) -> None:
+    """Validate these (topic, payload) and store them in one transaction."""
     database.execute("BEGIN IMMEDIATE")
     for topic, payload in messages:
         beat, device = Heartbeat.model_validate_json(payload), topic.split("/")[1]
@@ -60,7 +61,7 @@ async def aiomqtt_loop(database: sqlite3.Connection, port: int, password: str) -
         print("ready", flush=True)  # noqa: T201 - the benchmark reads it
         async for message in client.messages:
             assert isinstance(message.payload, bytes)
-            _store(database, [(str(message.topic), message.payload)])
+            store(database, [(str(message.topic), message.payload)])
 
 
 async def batcher(database: sqlite3.Connection, port: int, password: str) -> None:
@@ -73,7 +74,7 @@ async def batcher(database: sqlite3.Connection, port: int, password: str) -> Non
     print("ready", flush=True)  # noqa: T201 - the same
     try:
         while lines := await _lines(process.stdout):
-            _store(
+            store(
                 database, [(topic.decode(), payload) for topic, _, payload in (each.partition(b" ") for each in lines)]
             )
     finally:
@@ -92,12 +93,20 @@ async def _lines(stream: asyncio.StreamReader) -> list[bytes]:
     return [line.rstrip(b"\n") for line in lines if line]
 
 
-PEERS: Final[dict[str, Callable[[sqlite3.Connection, int, str], object]]] = {
+PEERS: Final[dict[str, Callable[[sqlite3.Connection, int, str], Coroutine[None, None, None]]]] = {
     "aiomqtt-loop": aiomqtt_loop,
     "mosquitto_sub-batcher": batcher,
 }
 
+
+async def main(name: str, database: str, port: int) -> None:
+    """Run one until SIGTERM, and end what it has started."""
+    running = asyncio.current_task()
+    assert running
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    with closing(open_database(database)) as opened, suppress(asyncio.CancelledError):
+        await PEERS[name](opened, port, os.environ[PASSWORD_VARIABLE])
+
+
 if __name__ == "__main__":
-    Path(sys.argv[2]).parent.mkdir(parents=True, exist_ok=True)
-    with closing(_open(sys.argv[2])) as opened:
-        asyncio.run(PEERS[sys.argv[1]](opened, int(sys.argv[3]), os.environ[PASSWORD_VARIABLE]))  # type: ignore[arg-type]
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -1,87 +1,140 @@
-"""The gateway's ingest beside what people write for the same purpose, in turns: ``python -m bench.peers``."""
+"""The gateway's ingest beside what people write for the same purpose, in turns: ``python -m bench.peers``.
+
+A peer that cannot be installed is left out, and the last lines say so.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 import click
 
-from bench import ingest
-from bench.broker import Broker, mosquitto
+from bench import ingest, scratch
+from bench.broker import GATEWAY_USER, mosquitto
 from bench.machine import Usage, this_machine
-from bench.peer import PEERS
-from bench.process import program
+from bench.process import Program, program
 from bench.registry import Registry, prepare
 from bench.subject import PASSWORD_VARIABLE
 from gateway.store import DATABASE_NAME
 
 DEVICES: Final = 1_000
+FLOOR: Final = "mosquitto_sub to nothing"
+US: Final = "the gateway"
 _PER: Final = 100_000
 
 
-async def _peer(name: str, registry: Registry, folder: Path, each: int) -> tuple[float, float]:
-    """Heartbeats a second, and processor seconds for 100,000, of one peer in one round."""
-    total = each * len(registry.devices)
+@dataclass(frozen=True)
+class Taken:
+    """Heartbeats stored a second, and processor seconds for 100,000 of them, where that is known."""
+
+    rate: float
+    cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A program that stores heartbeats: DATABASE and PORT are put behind its command."""
+
+    command: tuple[str, ...]
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+def _python(*module: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", *module)
+
+
+def _faststream() -> Peer:
+    return Peer(_python("bench.peer_faststream"), {"PYTHONPATH": str(scratch.faststream())})
+
+
+def _node_red() -> Peer:
+    return Peer(("node", str(scratch.node_red() / "run.mjs")), {"BENCH_BROKER_USER": GATEWAY_USER})
+
+
+PEERS: Final[dict[str, Callable[[], Peer]]] = {
+    "mosquitto_sub into a batcher": lambda: Peer(_python("bench.peer", "mosquitto_sub-batcher")),
+    "Node-RED, a tuned flow": _node_red,
+    "FastStream": _faststream,
+    "the loop of aiomqtt's docs": lambda: Peer(_python("bench.peer", "aiomqtt-loop")),
+}
+
+
+def _installed() -> tuple[dict[str, Peer], list[str]]:
+    """The peers that there are, and why the others are not."""
+    peers: dict[str, Peer] = {}
+    missing: list[str] = []
+    for name, find in PEERS.items():
+        try:
+            peers[name] = find()
+        except scratch.MissingError as error:
+            missing.append(f"{name}: {error}")
+    return peers, missing
+
+
+async def _measured(peer: Peer, registry: Registry, folder: Path, each: int) -> Taken:
+    """One peer in one round."""
+    data_dir, total = folder / "data", each * len(registry.devices)
+    data_dir.mkdir(parents=True)
     async with mosquitto(folder, registry.broker_entries) as broker:
-        return await _taken(name, registry, broker, folder / "data", each, total)
+        command = (*peer.command, str(data_dir / DATABASE_NAME), str(broker.port))
+        environ = {**peer.environ, PASSWORD_VARIABLE: broker.password}
+        async with (
+            program(*command, environ=environ) as subject,
+            ingest.loading(registry, broker, each) as load,
+        ):
+            await subject.line("ready")
+            await broker.subscribed(ingest.FILTER)
+            return await _taken(subject, load, data_dir, total)
 
 
-async def _taken(
-    name: str, registry: Registry, broker: Broker, data_dir: Path, each: int, total: int
-) -> tuple[float, float]:
-    command = (sys.executable, "-m", "bench.peer", name, str(data_dir / DATABASE_NAME), str(broker.port))
-    async with (
-        program(*command, environ={PASSWORD_VARIABLE: broker.password}) as subject,
-        ingest.loading(registry, broker, each) as load,
-    ):
-        await subject.line("ready")
-        await broker.subscribed(ingest.FILTER)
-        before = subject.cpu_seconds()
-        await load.tell("go")
-        async with asyncio.TaskGroup() as group:
-            held = group.create_task(ingest.stored(data_dir, subject, total))
-            sent = group.create_task(ingest.sent_by(load))
-        cpu = subject.cpu_seconds() - before
-    return total / (held.result() - sent.result().began), cpu / total * _PER
+async def _taken(subject: Program, load: Program, data_dir: Path, total: int) -> Taken:
+    before = subject.cpu_seconds()
+    await load.tell("go")
+    async with asyncio.TaskGroup() as group:
+        held = group.create_task(ingest.stored(data_dir, subject, total))
+        sent = group.create_task(ingest.sent_by(load))
+    return Taken(total / (held.result() - sent.result().began), (subject.cpu_seconds() - before) / total * _PER)
 
 
-def _missing() -> list[str]:
-    return [
-        *(["FastStream (not installed)"] if importlib.util.find_spec("faststream") is None else ["FastStream"]),
-        *(["Node-RED (no node on this machine)"] if shutil.which("node") is None else ["Node-RED"]),
-    ]
+async def _round(peers: Mapping[str, Peer], registry: Registry, folder: Path, each: int) -> dict[str, Taken]:
+    """The floor, the gateway, and each peer, one after the other."""
+    ours = await ingest.measure(registry, folder / "gateway", each)
+    cpu = ours.gateway.cpu_seconds / (each * len(registry.devices)) * _PER
+    round_ = {FLOOR: Taken(ours.floor.messages_per_second), US: Taken(ours.gateway.messages_per_second, cpu)}
+    for number, (name, peer) in enumerate(peers.items()):
+        round_[name] = await _measured(peer, registry, folder / str(number), each)
+    return round_
 
 
 async def _run(rounds: int, each: int) -> None:
-    rates: dict[str, list[float]] = {}
-    cpus: dict[str, list[float]] = {}
+    peers, missing = await asyncio.to_thread(_installed)
     click.echo(str(await this_machine(Path(tempfile.gettempdir()))))
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as name:
         folder, before = Path(name), Usage.now()
         registry = prepare(folder / "fleet", DEVICES)
-        for number in range(rounds):
-            ours = await ingest.measure(registry, folder / f"{number}-gateway", each)
-            rates.setdefault("mosquitto_sub to nothing", []).append(ours.floor.messages_per_second)
-            rates.setdefault("gateway", []).append(ours.gateway.messages_per_second)
-            cpus.setdefault("gateway", []).append(ours.gateway.cpu_seconds / (each * DEVICES) * _PER)
-            for peer in PEERS:
-                rate, cpu = await _peer(peer, registry, folder / f"{number}-{peer}", each)
-                rates.setdefault(peer, []).append(rate)
-                cpus.setdefault(peer, []).append(cpu)
+        taken = [await _round(peers, registry, folder / str(number), each) for number in range(rounds)]
         others = Usage.now().others_since(before)
-    for who, measured in rates.items():
-        ratios = [rate / ours for rate, ours in zip(measured, rates["gateway"], strict=True)]
-        cost = f"{median(cpus[who]):6.2f} s CPU/100,000" if who in cpus else ""
-        click.echo(f"{who:26} {median(measured):10,.0f}/s  {median(ratios):5.2f} of the gateway  {cost}")
+    for who in taken[0]:
+        click.echo(_line(who, [(each[who], each[US]) for each in taken]))
     click.echo(f"Medians of {rounds} rounds. Other programs used {others:.0%} of the cores.")
-    click.echo(f"Not measured here: {', '.join(_missing())}.")
+    for each_missing in missing:
+        click.echo(f"Not measured here: {each_missing}")
+
+
+def _line(who: str, taken: Sequence[tuple[Taken, Taken]]) -> str:
+    """``taken``: its own figures and the gateway's, round by round."""
+    rate = median(one.rate for one, _ in taken)
+    ratio = median(one.rate / ours.rate for one, ours in taken)
+    cpu = [one.cpu_seconds for one, _ in taken if one.cpu_seconds is not None]
+    cost = f"  {median(cpu):6.2f} s of CPU per {_PER:,}" if cpu else ""
+    return f"{who:28} {rate:8,.0f}/s  {ratio:5.2f} of the gateway{cost}"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

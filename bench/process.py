@@ -72,9 +72,9 @@ class Program:
             raise BenchError(f"{self._name} ended with {self._process.returncode}")
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has used so far, all its threads together."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])) / _TICKS_PER_SECOND
+        """Processor time that it has used so far, all its threads together, and with it those that it runs itself."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return sum(_cpu_seconds(pid) for pid in (self.pid, *map(int, children)))
 
     def resident_megabytes(self) -> float:
         """Memory that it holds now (RSS, shared pages counted in full), in units of 1,000,000 bytes."""
@@ -105,6 +105,11 @@ async def program(
         raise BenchError(f"{error}{_last_words(log)}") from error
     finally:
         await stop(process)
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])) / _TICKS_PER_SECOND
 
 
 def _last_words(log: Path | None) -> str:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from gateway import __version__
+from gateway.model import EventType
 from gateway.store import measures
 from gateway.store.measures import Measure
 
@@ -110,6 +111,8 @@ class Metrics:
             self._resets.labels(stage)
         for now in ("open", "closed"):
             self._access.labels(now)
+        for kind in EventType:
+            self._events.labels(kind)
 
     def take(self, done: Sequence[Measure]) -> None:
         """What a transaction did, once it is committed."""

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from gateway import model
-from gateway.cli import output
+from gateway.cli import output, resets
 from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
 from gateway.cli.hints import again
 from gateway.cli.lazy import Commands
@@ -114,8 +113,18 @@ async def devices(api: Api, limit: int, filters: dict[str, str | None]) -> tuple
 @json_option
 @with_gateway
 def show(place: Place, *, device: str, as_json: bool) -> None:
-    """Show all that is known of a device."""
-    _print(_shown(place, device), as_json=as_json)
+    """Show all that is known of a device.
+
+    One that said that its reset failed is told of.
+    """
+    facts, reset = on_device(place, device, _with_reset)
+    _print(facts, as_json=as_json)
+    resets.warn_failed(facts, reset)
+
+
+async def _with_reset(api: Api, device_id: str) -> tuple[Json, Json | None]:
+    device = await api.get(at("devices", device_id))
+    return device, await resets.newest(api, device_id)
 
 
 def _shown(place: Place, device: str) -> Json:
@@ -213,31 +222,15 @@ def reset(place: Place, *, device: str, yes: bool, as_json: bool) -> None:
     else:
         told = {"command": command and command["id"], "command status": command and command["status"]}
         output.details({**_summary(facts), **told})
-    if command and not _may_be_fetched(facts, command):
-        _warn_unfetched(facts["id"], command["id"])
+    if command and not resets.may_be_fetched(facts, command):
+        resets.warn_unfetched(facts["id"], command["id"])
     elif not as_json:
         output.note(f"How far it is: {again('commands', 'list', facts['id'])}")
 
 
-def _may_be_fetched(device: Json, command: Json) -> bool:
-    """Whether some token opens the way to it: without any, the command says the device's own generation (section 1)."""
-    return bool(command["binding_generation"] != device["binding_generation"])
-
-
-def _warn_unfetched(device_id: str, command_id: str) -> None:
-    output.note(
-        "warning: no token of this device is good any more, so nothing can fetch this reset, and the device is not "
-        "wiped by it. If the device was reset by hand, bind it anew, which cancels this one:\n"
-        f"  {again('devices', 'bind', device_id, 'END_USER', '--supersede-reset')}\n"
-        f"or take it back: {again('commands', 'cancel', device_id, command_id)}"
-    )
-
-
 async def _reset(api: Api, device_id: str) -> tuple[Json, Json | None]:
     device = await api.post(at("devices", device_id, "reset"))
-    newest = await api.get(at("devices", device_id, "commands"), limit=PAGE)
-    resets = [each for each in newest["data"] if each["type"] == model.CommandType.FACTORY_RESET]
-    return device, next(iter(resets), None)
+    return device, await resets.newest(api, device_id)
 
 
 @devices_group.command(cls=SettingsCommand, name="delete", epilog="\b\nExample:\n  gateway devices delete dev_01JD3M5Q")

@@ -246,6 +246,22 @@ def test_a_reset_that_nothing_can_fetch_is_told(cli: Cli) -> None:
     assert f"gateway commands list {cli.json('devices', 'show', 'BP-2')['id']} --data-dir {cli.data_dir}" in followed
 
 
+def test_a_reset_that_failed_is_told(cli: Cli) -> None:
+    """The device was not wiped and nothing tells it to be, until the reset is asked for again or it is bound anew."""
+    device = cli.bound()["id"]
+    command = cli.json("devices", "reset", device, "--yes")["command"]["id"]
+    assert cli("devices", "show", device).err == ""
+    error = json.dumps({"code": "grant_invalid", "message": "The signature\x1b[2J is bad."})
+    with closing(open_database(cli.data_dir)) as connection:  # as when the device says so
+        connection.execute("UPDATE commands SET status = 'failed', error = ? WHERE id = ?", (error, command))
+    told = cli("devices", "show", device).err
+    assert "grant_invalid: The signature\\x1b[2J is bad." in told
+    assert f"gateway devices reset {device} --data-dir {cli.data_dir}" in told
+    assert "was not wiped" in cli("devices", "show", device, "--json").err
+    cli("devices", "reset", device, "--yes")
+    assert cli("devices", "show", device).err == ""
+
+
 def test_hints_work_as_printed(cli: Cli) -> None:
     """The command that brings a device back is run as it stands."""
     cli("devices", "register", "BP-1")

@@ -69,6 +69,19 @@ class GatewayProcess(Program):
         assert not self.runs, "stop or kill it first"
         await self.start()
 
+    def write_settings(self) -> Path:
+        """Put its options into a settings file, by which it goes from its next start on; the file."""
+        given = iter(self.options)
+        lines = [
+            f"{name[2:].replace('-', '_')} = {json.dumps(_value(text))}"
+            for name, text in zip(given, given, strict=True)
+        ]
+        file = self.data / "gateway.toml"
+        file.write_text("\n".join(lines) + "\n")
+        self.options = ()
+        self._command = self._line()
+        return file
+
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The events of this name that it has logged since its start."""
         lines = [json.loads(line) for line in self.err.splitlines() if line.startswith("{") and line.endswith("}")]
@@ -82,6 +95,10 @@ class GatewayProcess(Program):
         assert outcome.code == 0, outcome.err
         key: str = json.loads(outcome.out)["key"]
         return key
+
+
+def _value(text: str) -> str | int:
+    return int(text) if text.isdigit() else text
 
 
 def _address(*, keep_ports: bool) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 from e2e_program import Outcome, clean_environment, run, script
-from e2e_site import BrokerKind, Site, a_site, alive
+from e2e_site import BrokerKind, Site, a_site, alive, topic
+from support.mosquitto import GATEWAY_PASSWORD
 from support.receiver import receiving
 from support.snippets import ROOT, Block, run_by
 from support.wait import eventually
@@ -228,6 +229,29 @@ async def test_an_api_key_leaked(tmp_path: Path) -> None:
         told = await morning.follow("An API key leaked", 1)
         assert f'"actor": "{stolen["id"]}"' in told.out
         assert device["id"] in told.out.splitlines()[-1]
+
+
+async def test_the_gateways_password_leaked(tmp_path: Path) -> None:
+    """The old one opens nothing; a device whose reset was made to fail is found, and wiped after all."""
+    async with a_morning(tmp_path) as morning:
+        site = morning.site
+        device = site.device("SN1")
+        device_id = (await device.provision(end_user_id="eu_1")).device_id
+        command = await site.reset(device_id)
+        spoilt = {"command_id": command["id"], "status": "failed", "error": {"code": "grant_invalid", "message": "x"}}
+        await site.publish(f"{topic(device_id)}/ack", json.dumps(spoilt).encode())
+        await site.becomes(device_id, "failed")
+        morning.variables |= {"DEVICE": device_id, "GATEWAY_CONFIG": str(site.gateway.write_settings())}
+        outcome = await morning.follow("The gateway's password at the broker leaked")
+        assert outcome.code < BROKEN, outcome.out
+        assert await site.connect_answer("gateway", GATEWAY_PASSWORD) != 0
+        told = await morning.follow("The gateway's password at the broker leaked", 1)
+        assert device_id in told.out
+        assert "grant_invalid" in told.out
+        told = await morning.follow("The gateway's password at the broker leaked", 2)
+        assert "was not wiped" in told.err
+        async with alive(device):
+            await site.becomes(device_id, "executed")
 
 
 async def test_a_signing_key_leaked(tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+"""What a person is told of a device's reset: whether it can be fetched at all, and when the last one failed."""
+
+from __future__ import annotations
+
+from gateway import model
+from gateway.cli import output
+from gateway.cli.api import PAGE, Api, Json, at
+from gateway.cli.hints import again
+
+
+async def newest(api: Api, device_id: str) -> Json | None:
+    """The newest reset of a device, as far as the first page of its commands tells."""
+    commands = await api.get(at("devices", device_id, "commands"), limit=PAGE)
+    return next((each for each in commands["data"] if each["type"] == model.CommandType.FACTORY_RESET), None)
+
+
+def may_be_fetched(device: Json, command: Json) -> bool:
+    """Whether some token opens the way to it: without any, the command says the device's own generation (section 1)."""
+    return bool(command["binding_generation"] != device["binding_generation"])
+
+
+def warn_unfetched(device_id: str, command_id: str) -> None:
+    """Nothing can fetch this reset."""
+    output.note(
+        "warning: no token of this device is good any more, so nothing can fetch this reset, and the device is not "
+        "wiped by it. If the device was reset by hand, bind it anew, which cancels this one:\n"
+        f"  {again('devices', 'bind', device_id, 'END_USER', '--supersede-reset')}\n"
+        f"or take it back: {again('commands', 'cancel', device_id, command_id)}"
+    )
+
+
+def warn_failed(device: Json, command: Json | None) -> None:
+    """The last reset failed and the device was not bound since: it still waits for one (contract, section 4)."""
+    if device["status"] != "unbound" or command is None or command["status"] != model.CommandStatus.FAILED:
+        return
+    error = command["error"] or {}
+    output.note(
+        f"warning: the device said that its last reset failed ({output.cell(error.get('code'))}: "
+        f"{output.cell(error.get('message'))}), so it was not wiped, and nothing tells it to be. Its token opens its "
+        f"reset alone. Ask for the reset again: {again('devices', 'reset', device['id'])}"
+    )

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from gateway.addresses import Address, BrokerUrl, masked_url
 from gateway.errors import GatewayError
 from gateway.redaction import MASK, redact
-from gateway.settings_model import ConflictingSettingsError, Settings
+from gateway.settings_agreement import ConflictingSettingsError
+from gateway.settings_model import Settings
 from gateway.settings_types import DIRECTORY, FILE, Form
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ LAYERS = (
     ),
     "tracing",
     "event_meanings fleet_model mqtt_model webhooks_model",
-    "addresses broker_api settings settings_model settings_types whereabouts",
+    "addresses broker_api settings settings_agreement settings_model settings_types whereabouts",
     "store",
     "commands first_start grants heartbeats inbound lifecycle newest outbox outgrown sweeper upkeep watcher webhooks",
     "authority certificates metrics otel",

@@ -147,7 +147,18 @@ async def test_events_are_followed(site: Site, tmp_path: Path, *, over_http: boo
     """What happens later is printed as it comes, a JSON document a line, each once; Ctrl-C ends it with 130."""
     where = ["--url", site.gateway.url] if over_http else ["--data-dir", str(site.gateway.data)]
     environment = clean_environment(GATEWAY_API_KEY=site.key) if over_http else clean_environment()
-    command = (script("gateway"), "events", "tail", "--follow", "--limit", "1", "--json", *where)
+    command = (
+        script("gateway"),
+        "events",
+        "tail",
+        "--follow",
+        "--limit",
+        "1",
+        "--json",
+        "--type",
+        "device.registered",
+        *where,
+    )
     serials = [f"TAIL-{over_http}-{number}" for number in range(3)]
     first = await registered(site, serials[0])
     async with started(Program(tmp_path, "tail", *command, environment=environment)) as tail:

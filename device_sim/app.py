@@ -96,6 +96,8 @@ class GatewayApi:
 
 def _unreached(url: str, error: Exception) -> UnreachableError:
     trouble = tls_trouble(error)
+    if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) and url.startswith("http://"):
+        return UnreachableError(f"what is at {url} hangs up: if it speaks TLS, the URL has to begin with https://")
     if trouble is None:
         return UnreachableError(f"no gateway answers at {url} ({error})")
     if isinstance(trouble, ssl.SSLCertVerificationError):

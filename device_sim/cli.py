@@ -4,18 +4,18 @@ import asyncio
 import json
 import random
 import signal
-from collections.abc import Callable, Coroutine
-from dataclasses import asdict, fields
+from collections.abc import Coroutine
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import click
 
 from device_sim.app import GatewayApi
+from device_sim.arguments import RADIOS, common, options_of, parse_mix, require_key, serial_of
 from device_sim.binding import Binding
 from device_sim.complaints import Failure, Program, failure
-from device_sim.device import SERIAL
 from device_sim.errors import SimulatorError
 from device_sim.flash import DirectoryFlash, Flash, MemoryFlash
 from device_sim.fleet import DEFAULT_MIX, Fleet
@@ -23,38 +23,16 @@ from device_sim.hints import repeated
 from device_sim.live import Plan, live
 from device_sim.load import Order
 from device_sim.loaded import loaded
-from device_sim.options import MqttVersion, Options, RadioKind, Transport
+from device_sim.options import RadioKind
 from device_sim.runtime import SimulatedDevice
 from device_sim.show import FleetView, print_json, print_line
 from device_sim.tls import tls_context
 
 SECONDS_OF_A_SEED = 1_000_000
-RADIOS = get_args(RadioKind)
 EPILOG = """\b
 Exit codes: 0 done, 1 failure (the message says what to do), 2 wrong usage.
 Shell completion: eval "$(_DEVICE_SIM_COMPLETE=bash_source device-sim)" (or zsh_source, fish_source).
 """
-
-
-def _common(command: Callable[..., None]) -> Callable[..., None]:
-    options = [
-        click.option("--url", envvar="GATEWAY_URL", show_envvar=True, default="http://127.0.0.1:8080",
-                     show_default=True, help="Where the gateway listens."),
-        click.option("--key", envvar="GATEWAY_API_KEY", show_envvar=True, metavar="sk_…",
-                     help="API key with devices:write; the companion app's."),
-        click.option("--interval", type=click.FloatRange(min=0.05), default=60.0, show_default=True,
-                     metavar="SECONDS", help="Pause between heartbeats."),
-        click.option("--transport", type=click.Choice(get_args(Transport)), default="mqtt", show_default=True,
-                     help="What WiFi and the modem carry."),
-        click.option("--mqtt-version", type=click.Choice(get_args(MqttVersion)), default="3.1.1", show_default=True,
-                     help="MQTT version that the device speaks."),
-        click.option("--ca-file", type=click.Path(exists=True, dir_okay=False),
-                     help="Authorities (PEM) to trust for TLS, over HTTP and MQTT."),
-        click.option("--model", default="bota_pin", show_default=True, help="Model to register as."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.group(cls=Program, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,7 +48,7 @@ def main() -> None:
 
 
 @main.command()
-@_common
+@common
 @click.option("--serial", help="Serial number; the one in the flash if there is one, else made from the seed.")
 @click.option("--radio", type=click.Choice(RADIOS), default="wifi", show_default=True, help="What it was built with.")
 @click.option("--flash", "flash_dir", type=click.Path(path_type=Path, file_okay=False),
@@ -99,13 +77,13 @@ def run(**given: Any) -> None:
     """  # noqa: D301  # the same
     seed = random.randrange(SECONDS_OF_A_SEED) if given["seed"] is None else given["seed"]  # noqa: S311  # no secret
     flash: Flash = DirectoryFlash(given["flash_dir"]) if given["flash_dir"] else MemoryFlash()
-    serial = _serial(given["serial"], flash, seed)
-    _require_key(given, paired=Binding.from_flash(flash.wiped_area) is not None and given["radio"] != "ble")
+    serial = serial_of(given["serial"], flash, seed)
+    require_key(given, paired=Binding.from_flash(flash.wiped_area) is not None and given["radio"] != "ble")
     _run_until_signal(_run_one(given, serial, flash, seed))
 
 
 @main.command()
-@_common
+@common
 @click.option("--count", type=click.IntRange(min=1), default=10, show_default=True, help="How many devices.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Serial numbers, radios and batteries follow from it.")  # fmt: skip
@@ -123,7 +101,7 @@ def fleet(**given: Any) -> None:
       device-sim fleet --count 50 --seed 7 --interval 10 --duration 60
     """  # noqa: D301  # the same
     mix = parse_mix(given["radio_mix"])
-    _require_key(given, paired=False)
+    require_key(given, paired=False)
     _run_until_signal(_run_fleet(given, mix))
 
 
@@ -186,50 +164,8 @@ def load(**given: Any) -> None:
       device-sim load --devices 1000 --rate 0 --seconds 30 --credentials load.json
     """  # noqa: D301  # the same
     known = given["credentials"] is not None and given["credentials"].exists()
-    _require_key(given, paired=known)
+    require_key(given, paired=known)
     _run_until_signal(_run_load(given))
-
-
-def parse_mix(text: str) -> dict[RadioKind, float]:
-    """Read `wifi=6,ble=1`.
-
-    Raises:
-        click.BadParameter: it is not that.
-    """
-    mix: dict[RadioKind, float] = {}
-    for part in text.split(","):
-        radio, _, weight = part.strip().partition("=")
-        if radio not in RADIOS or not weight.replace(".", "", 1).isdigit():
-            raise click.BadParameter(
-                f"{part!r} should be RADIO=WEIGHT with RADIO one of {', '.join(RADIOS)}, for example wifi=6,ble=1",
-                param_hint="--radio-mix",
-            )
-        mix[cast("RadioKind", radio)] = float(weight)
-    if sum(mix.values()) <= 0:
-        raise click.BadParameter("at least one weight should be above 0", param_hint="--radio-mix")
-    return mix
-
-
-def _serial(asked: str | None, flash: Flash, seed: int) -> str:
-    stored = flash.kept_area.get(SERIAL)
-    if asked is not None and stored is not None and asked != stored:
-        raise click.BadParameter(
-            f"the flash belongs to {stored}; leave --serial out or name that", param_hint="--serial"
-        )
-    return asked or stored or f"SIM-{seed:06d}"
-
-
-def _require_key(given: dict[str, Any], *, paired: bool) -> None:
-    if given["key"] or paired:
-        return
-    raise click.UsageError(
-        "An API key is needed: --key sk_… or GATEWAY_API_KEY; `gateway keys create --name simulator` makes one."
-    )
-
-
-def _options(given: dict[str, Any]) -> Options:
-    names = {each.name for each in fields(Options)}
-    return Options(**{name: value for name, value in given.items() if name in names})
 
 
 def _run_until_signal(work: Coroutine[Any, Any, None]) -> None:
@@ -267,7 +203,7 @@ async def _run_one(given: dict[str, Any], serial: str, flash: Flash, seed: int) 
             interval=given["interval"],
             rng=random.Random(seed),  # noqa: S311  # a simulation has to be repeatable
             on_fact=print_json if given["as_json"] else print_line,
-            options=_options(given),
+            options=options_of(given),
         )
         plan = Plan(given["end_user"], given["supersede_reset"], given["reprovision"], given["until_reset"])
         context = click.get_current_context()
@@ -292,7 +228,7 @@ async def _run_fleet(given: dict[str, Any], mix: dict[RadioKind, float]) -> None
             radio_mix=mix,
             interval=given["interval"],
             flash_root=given["flash_dir"],
-            options=_options(given),
+            options=options_of(given),
         )
         view = FleetView(devices, quiet=given["as_json"])
         try:

@@ -32,6 +32,10 @@ def unreached(url: str, error: httpx.HTTPError, authority: Path | None) -> Unava
             f"No TLS with {url} ({trouble.reason or trouble}). Check --url or {URL_VARIABLE}: what answers there may "
             "speak plain http://, and may ask for a client certificate if it is a proxy."
         )
+    if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) and url.startswith("http://"):
+        return UnavailableError(
+            f"What is at {url} hangs up. If it speaks TLS, --url or {URL_VARIABLE} has to begin with https://."
+        )
     return UnavailableError(
         f"No gateway answers at {url} ({str(error) or type(error).__name__}). Check that one runs there, and "
         f"{URL_VARIABLE} or --url; without {KEY_VARIABLE} and a URL, commands work on the data directory itself."

@@ -62,6 +62,12 @@ def test_no_tls_at_all(empty: Cli) -> None:
     assert "plain http://" in said(empty, None)
 
 
+def test_tls_that_was_not_asked_for(empty: Cli, authority: Authority) -> None:
+    """The URL says http, and what answers speaks TLS alone."""
+    with tls_door(server_pair(authority)) as port:
+        assert "begin with https://" in empty("devices", "list", "--url", f"http://127.0.0.1:{port}", code=1).err
+
+
 @pytest.mark.parametrize("content", [None, "no PEM"])
 def test_a_file_that_is_no_authority(empty: Cli, tmp_path: Path, content: str | None) -> None:
     """Not there, or something else: wrong usage of this very option."""

@@ -112,7 +112,7 @@ async def test_unreachable(url: str) -> None:
 async def test_hangs_up() -> None:
     """A connection that is closed without an answer is no answer."""
     async with answering(b"") as url, GatewayApi(url, API_KEY) as api:
-        with pytest.raises(UnreachableError):
+        with pytest.raises(UnreachableError, match="begin with https://"):
             await api.bind("dev_1", "eu_1")
 
 

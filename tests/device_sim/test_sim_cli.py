@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from sim_stage import Stage, a_stage
 from sim_support import API_KEY, GUARD_SECONDS
 
-from device_sim.cli import main, parse_mix
+from device_sim.arguments import parse_mix
+from device_sim.cli import main
 from device_sim.errors import AnswerError, ApiError, SimulatorError, UnreachableError
 from device_sim.remedies import BY_CODE, remedy
 

@@ -1,0 +1,88 @@
+"""What the commands of `device-sim` are given, checked."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, cast, get_args
+
+import click
+
+from device_sim.device import SERIAL
+from device_sim.flash import Flash
+from device_sim.options import MqttVersion, Options, RadioKind, Transport
+
+RADIOS = get_args(RadioKind)
+
+
+def common(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: what every command that provisions devices takes."""
+    options = [
+        click.option("--url", envvar="GATEWAY_URL", show_envvar=True, default="http://127.0.0.1:8080",
+                     show_default=True, help="Where the gateway listens."),
+        click.option("--key", envvar="GATEWAY_API_KEY", show_envvar=True, metavar="sk_…",
+                     help="API key with devices:write; the companion app's."),
+        click.option("--interval", type=click.FloatRange(min=0.05), default=60.0, show_default=True,
+                     metavar="SECONDS", help="Pause between heartbeats."),
+        click.option("--transport", type=click.Choice(get_args(Transport)), default="mqtt", show_default=True,
+                     help="What WiFi and the modem carry."),
+        click.option("--mqtt-version", type=click.Choice(get_args(MqttVersion)), default="3.1.1", show_default=True,
+                     help="MQTT version that the device speaks."),
+        click.option("--ca-file", type=click.Path(exists=True, dir_okay=False),
+                     help="Authorities (PEM) to trust for TLS, over HTTP and MQTT."),
+        click.option("--model", default="bota_pin", show_default=True, help="Model to register as."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def parse_mix(text: str) -> dict[RadioKind, float]:
+    """Read `wifi=6,ble=1`.
+
+    Raises:
+        click.BadParameter: it is not that.
+    """
+    mix: dict[RadioKind, float] = {}
+    for part in text.split(","):
+        radio, _, weight = part.strip().partition("=")
+        if radio not in RADIOS or not weight.replace(".", "", 1).isdigit():
+            raise click.BadParameter(
+                f"{part!r} should be RADIO=WEIGHT with RADIO one of {', '.join(RADIOS)}, for example wifi=6,ble=1",
+                param_hint="--radio-mix",
+            )
+        mix[cast("RadioKind", radio)] = float(weight)
+    if sum(mix.values()) <= 0:
+        raise click.BadParameter("at least one weight should be above 0", param_hint="--radio-mix")
+    return mix
+
+
+def serial_of(asked: str | None, flash: Flash, seed: int) -> str:
+    """Return the serial number that was asked for, the one in the flash, or one made from the seed.
+
+    Raises:
+        click.BadParameter: the flash belongs to another.
+    """
+    stored = flash.kept_area.get(SERIAL)
+    if asked is not None and stored is not None and asked != stored:
+        raise click.BadParameter(
+            f"the flash belongs to {stored}; leave --serial out or name that", param_hint="--serial"
+        )
+    return asked or stored or f"SIM-{seed:06d}"
+
+
+def require_key(given: dict[str, Any], *, paired: bool) -> None:
+    """Have a key wherever something is to be provisioned.
+
+    Raises:
+        click.UsageError: there is none.
+    """
+    if given["key"] or paired:
+        return
+    raise click.UsageError(
+        "An API key is needed: --key sk_… or GATEWAY_API_KEY; `gateway keys create --name simulator` makes one."
+    )
+
+
+def options_of(given: dict[str, Any]) -> Options:
+    """Return those of the given options that a device goes by."""
+    names = {each.name for each in fields(Options)}
+    return Options(**{name: value for name, value in given.items() if name in names})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -28,12 +28,13 @@ _NOTES: Final = Console(stderr=True, highlight=False)
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured in a round: heartbeats from each of 1,000 devices, resets one by one, and many at once."""
+    """How much is measured in a round: heartbeats of each of 1,000 devices, resets one by one and at once, a fleet."""
 
     rounds: int
     heartbeats_each: int
     resets: int
     at_once: int
+    fleet: int = fleet.DEVICES
 
 
 FULL: Final = Size(rounds=3, heartbeats_each=ingest.MOST_EACH, resets=500, at_once=2_000)
@@ -85,8 +86,8 @@ MEASUREMENTS: Final = {
         quick=False,
     ),
     "fleet": Measurement(
-        lambda site: fleet.measure(site.registry(fleet.DEVICES), site.folder),
-        lambda rounds, _: fleet.figures(rounds),
+        lambda site: fleet.measure(site.registry(site.size.fleet), site.folder),
+        lambda rounds, size: fleet.figures(rounds, size.fleet),
         quick=False,
     ),
 }
@@ -109,6 +110,14 @@ class Rounds:
     "--only", multiple=True, type=click.Choice(list(MEASUREMENTS)), help="Measure this alone; can be repeated."
 )
 @click.option(
+    "--devices",
+    "fleet_of",
+    type=click.IntRange(min=fleet.LEAST),
+    default=fleet.DEVICES,
+    show_default=True,
+    help="Of the fleet; each is an open file.",
+)
+@click.option(
     "--dir",
     "directory",
     type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
@@ -127,12 +136,13 @@ def main(
     rounds: int | None,
     quick: bool,
     only: tuple[str, ...],
+    fleet_of: int,
     as_document: bool,
     directory: Path,
     report_to: Path | None,
 ) -> None:
     """Measure the gateway on this machine, each figure beside a floor from the same round."""
-    size = QUICK if quick else FULL
+    size = replace(QUICK if quick else FULL, fleet=fleet_of)
     names = only or tuple(name for name, each in MEASUREMENTS.items() if each.quick or not quick)
     try:
         report = asyncio.run(_run(size, rounds or size.rounds, directory, names, quick=quick))

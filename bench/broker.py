@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import broker_config
-from bench.process import BenchError, stop
+from bench.process import BenchError, cpu_seconds_of, stop
 from broker_config import local
 from gateway.broker.mosquitto import PasswordFile, password_entry
 
@@ -70,6 +70,10 @@ class Restartable:
     def __init__(self, broker: Broker, process: asyncio.subprocess.Process) -> None:
         self.broker = broker
         self._process = process
+
+    def cpu_seconds(self) -> float:
+        """Processor time that it has used since it was last started."""
+        return cpu_seconds_of(self._process.pid)
 
     async def stop(self) -> None:
         """As an operator does, with SIGTERM."""

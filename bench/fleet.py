@@ -18,7 +18,7 @@ from typing import Final
 
 from bench.broker import HOST, Restartable, restartable
 from bench.callers import callers, request
-from bench.crowd import Count, Order
+from bench.crowd import Count, Order, Totals
 from bench.figures import Figure, Pair, at_most
 from bench.process import HANGS_SECONDS, BenchError, Program, program
 from bench.registry import Registry
@@ -27,7 +27,10 @@ from gateway.store import DATABASE_NAME
 
 DEVICES: Final = 19_900
 """A hundred less than the open files that a process may have where this was written."""
+LEAST: Final = 200
+"""Fewer than this are no fleet: a hundred are reset while the broker is away, half of all later."""
 RESET: Final = 10_000
+"""Of a smaller fleet half."""
 PER_SECOND: Final = 1_000
 """The pace of the bulk reset (``bulk_reset_per_second``); at its default, 50, ten thousand would take three minutes."""
 JITTER_SECONDS: Final = 5.0
@@ -40,6 +43,15 @@ _SEED: Final = 1
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Processor seconds of the three."""
+
+    broker: float
+    gateway: float
+    devices: float
+
+
+@dataclass(frozen=True)
 class Round:
     """``core`` is a share of one core, all else seconds."""
 
@@ -48,6 +60,8 @@ class Round:
     reset_after_return: float
     fleet_reset: float
     fleet_answered: float
+    spent: Spent
+    """While the devices came back."""
 
 
 async def measure(registry: Registry, folder: Path) -> Round:
@@ -62,17 +76,16 @@ async def measure(registry: Registry, folder: Path) -> Round:
         gateway(registry.copy(folder / "data"), mosquitto.broker, pace) as server,
         _crowd(registry, mosquitto, folder / "crowd.json") as crowd,
     ):
-        await crowd.told()
         await crowd.tell("beat")
         core = await _core_at_rest(server.process)
         meanwhile = [name for name, _ in registry.devices[-_MEANWHILE:]]
-        all_back, after_return = await _restart(mosquitto, server, crowd, registry, meanwhile)
+        all_back, after_return, spent = await _restart(mosquitto, server, crowd, registry, meanwhile)
         await _nothing_lost(crowd, folder / "data", set(meanwhile))
         answered, told = await _reset_fleet(server, crowd, registry)
-    return Round(core, all_back, after_return, told, answered)
+    return Round(core, all_back, after_return, told, answered, spent)
 
 
-def figures(rounds: list[Round]) -> list[Figure]:
+def figures(rounds: list[Round], devices: int) -> list[Figure]:
     """The lines of the table."""
 
     def line(name: str, unit: str, most: float | None, values: Sequence[float]) -> Figure:
@@ -80,51 +93,65 @@ def figures(rounds: list[Round]) -> list[Figure]:
         return Figure(name, unit, "", tuple(Pair(value) for value in values), target)
 
     return [
-        line(f"{DEVICES:,} devices, a heartbeat a minute: of a core", "%", 5, [one.core * 100 for one in rounds]),
+        line(f"{devices:,} devices, a heartbeat a minute: of a core", "%", 5, [one.core * 100 for one in rounds]),
         line("broker restarted: until all devices are back", "s", 10, [one.all_back for one in rounds]),
+        line("meanwhile, processor: the broker", "s", None, [one.spent.broker for one in rounds]),
+        line("the gateway", "s", None, [one.spent.gateway for one in rounds]),
+        line("the devices", "s", None, [one.spent.devices for one in rounds]),
         line("a reset asked meanwhile, after its device's return", "s", 5, [one.reset_after_return for one in rounds]),
-        line(f"{RESET:,} devices reset: until answered", "s", None, [one.fleet_answered for one in rounds]),
+        line(f"{_many(devices):,} devices reset: until answered", "s", None, [one.fleet_answered for one in rounds]),
         line("the last of them has it, after the last answer", "s", 10, [one.fleet_reset for one in rounds]),
     ]
+
+
+def _many(devices: int) -> int:
+    return min(RESET, devices // 2)
 
 
 class Crowd:
     """The process of the devices."""
 
     def __init__(self, process: Program, report: Path, devices: int) -> None:
-        self._process = process
+        self.process = process
         self._report = report
         self._devices = devices
+        self._reset: set[str] = set()
 
     async def tell(self, line: str) -> None:
         """Have it do something."""
-        await self._process.tell(line)
+        await self.process.tell(line)
 
     async def told(self) -> Count:
-        """What has happened to the devices so far."""
-        await self._process.tell("tell")
-        await self._process.line("told")
+        """What has happened to each of the devices so far."""
+        await self.tell("tell")
+        await self.process.line("told")
         return Count(**json.loads(self._report.read_text()))
 
-    async def all_back(self) -> Count:
+    async def all_back(self) -> None:
         """Wait until every device is connected and has subscribed."""
-        return await self._until(lambda count: count.connected == self._devices, "devices came back")
+        await self._until(lambda totals: totals.connected == self._devices, "devices came back")
 
     async def all_told(self, names: set[str]) -> Count:
-        """Wait until all of these have their reset."""
-        return await self._until(lambda count: names <= count.told.keys(), "resets came")
+        """Wait until all of these have their reset, and those that were asked for before."""
+        self._reset |= names
+        await self._until(lambda totals: totals.told >= len(self._reset), "resets came")
+        return await self.told()
 
     async def all_acknowledged(self) -> Count:
         """Wait until the broker has every heartbeat."""
-        return await self._until(lambda count: count.acknowledged == sum(count.sent.values()), "heartbeats were taken")
+        await self._until(lambda totals: totals.acknowledged == totals.sent, "heartbeats were taken")
+        return await self.told()
 
-    async def _until(self, enough: Callable[[Count], bool], what: str) -> Count:
+    async def _until(self, enough: Callable[[Totals], bool], what: str) -> None:
         deadline = time.monotonic() + HANGS_SECONDS
-        while not enough(count := await self.told()):
+        while not enough(await self._totals()):
             if time.monotonic() > deadline:
                 raise BenchError(f"not all {what} within {HANGS_SECONDS:g} s")
             await asyncio.sleep(_LOOK_SECONDS)
-        return count
+
+    async def _totals(self) -> Totals:
+        await self.tell("totals")
+        return Totals(**json.loads(await self.process.line()))
 
 
 @asynccontextmanager
@@ -145,17 +172,21 @@ async def _core_at_rest(process: Program) -> float:
 
 async def _restart(
     mosquitto: Restartable, server: Server, crowd: Crowd, registry: Registry, names: list[str]
-) -> tuple[float, float]:
+) -> tuple[float, float, Spent]:
     """Seconds until all were back, and the longest that one of ``names`` waited for its reset after its return."""
     await mosquitto.stop()
     async with callers(server.port, 1) as http:
         await http.call([request("POST", f"/v1/devices/{name}/reset", registry.api_key) for name in names])
-    began = time.monotonic()
+    began, gateway, devices = time.monotonic(), server.process.cpu_seconds(), crowd.process.cpu_seconds()
     await mosquitto.start()
-    back = await crowd.all_back()
-    count = await crowd.all_told(set(names))
-    waited = max(count.told[name] - back.back[name] for name in names)
-    return max(back.back.values()) - began, max(0.0, waited)
+    await crowd.all_back()
+    spent = Spent(
+        mosquitto.cpu_seconds(), server.process.cpu_seconds() - gateway, crowd.process.cpu_seconds() - devices
+    )
+    back = (await crowd.told()).back
+    told = (await crowd.all_told(set(names))).told
+    waited = max(told[name] - back[name] for name in names)
+    return max(back.values()) - began, max(0.0, waited), spent
 
 
 async def _nothing_lost(crowd: Crowd, data_dir: Path, reset: set[str]) -> None:
@@ -178,10 +209,10 @@ def _stored(data_dir: Path) -> dict[str, int]:
 
 async def _reset_fleet(server: Server, crowd: Crowd, registry: Registry) -> tuple[float, float]:
     """Seconds until the last answer, and from there until the last device had its reset."""
-    names = [name for name, _ in registry.devices[:RESET]]
+    names = [name for name, _ in registry.devices[: _many(len(registry.devices))]]
     calls = [
         request("POST", "/v1/devices/bulk/reset", registry.api_key, json.dumps({"device_ids": some}).encode())
-        for some in (names[start : start + _AT_A_TIME] for start in range(0, RESET, _AT_A_TIME))
+        for some in (names[start : start + _AT_A_TIME] for start in range(0, len(names), _AT_A_TIME))
     ]
     began = time.monotonic()
     async with callers(server.port, 1) as http:

@@ -74,7 +74,7 @@ class Program:
     def cpu_seconds(self) -> float:
         """Processor time that it has used so far, all its threads together, and with it those that it runs itself."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sum(_cpu_seconds(pid) for pid in (self.pid, *map(int, children)))
+        return sum(cpu_seconds_of(pid) for pid in (self.pid, *map(int, children)))
 
     def resident_megabytes(self) -> float:
         """Memory that it holds now (RSS, shared pages counted in full), in units of 1,000,000 bytes."""
@@ -107,7 +107,8 @@ async def program(
         await stop(process)
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds_of(pid: int) -> float:
+    """Processor time that a process has used so far, all its threads together."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])) / _TICKS_PER_SECOND
 

@@ -12,6 +12,8 @@ SUBACK: Final = 9
 ACK_BYTES: Final = 4
 """Length of a CONNACK, and of a PUBACK."""
 
+CONNECTED: Final = b"\x20\x02\x00\x00"
+"""CONNACK: accepted, no session."""
 DISCONNECT: Final = b"\xe0\x00"
 _USERNAME_PASSWORD_CLEAN: Final = 0b1100_0010
 _KEEPALIVE_SECONDS: Final = 600

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from gateway import commands, model
+from gateway import commands, model, newest
 from gateway.commands import Refusal
-from gateway.model import Radio, TokenState
-from gateway.newest import Newest
+from gateway.model import TokenState
 from gateway.store import Row, Rules, Tx, events, history, measures, outbox
 from gateway.store import health as sql
 from gateway.store.history import Beat
@@ -24,46 +23,57 @@ _DAY_MS: Final = 86_400_000
 _CLOCKS_DIFFER_MS: Final = 60_000
 
 
-def beat(tx: Tx, device: Row, heartbeat: model.Heartbeat, radio: Radio | None) -> Refusal | None:
+def beat(tx: Tx, device: Row, heartbeat: model.Heartbeat, radio: str | None) -> Refusal | None:
     """Take one heartbeat; the refusal of its ``last_command``, if that was refused.
 
     The heartbeat itself is taken all the same.
     """
-    take(tx, [Beat(device, heartbeat, radio)])
+    heard = Heard(tx)
+    heard.take([Beat(sql.Sender(device), heartbeat, radio)])
+    heard.settle()
     return _last_command(tx, device, heartbeat.last_command)
 
 
-def take(tx: Tx, beats: Sequence[Beat]) -> None:
-    """Take heartbeats in the order in which they came, all but what they say of commands.
+class Heard:
+    """Takes heartbeats, all but what they say of commands, for one transaction.
 
     It does for many what it does for each of them in turn, with a few statements for all: each goes into the history,
-    the newest of each device becomes its state, and what is an event becomes one. Of a device that waits for its reset
-    only presence is stored.
+    what is an event becomes one, and the newest of each device becomes its state when :meth:`settle` is called. Of a
+    device that waits for its reset only presence is stored.
     """
-    appended = _append(tx, beats)
-    new = iter(appended.new)
-    devices: dict[int, Newest] = {}
-    for beat in beats:
-        pk = beat.device["pk"]
-        newest = devices.get(pk) or devices.setdefault(pk, Newest(tx, beat.device))
-        newest.present(beat.radio)
-        if beat.device["token_state"] != TokenState.RESET_ONLY and next(new):
-            newest.says(beat.heartbeat)
-    sql.store_newest(tx, [newest.state(appended.ends.get(newest.pk)) for newest in devices.values()])
-    for newest in devices.values():
-        if newest.news:
-            outbox.mark_shown(tx, newest.pk, outbox.STATE)
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self._devices: dict[int, sql.Sender] = {}
+
+    def take(self, beats: Sequence[Beat]) -> None:
+        """Take some, in the order in which they came."""
+        told = [beat for beat in beats if beat.device.token_state != TokenState.RESET_ONLY]
+        stored = history.append(self._tx, told)
+        _count(self._tx, len(beats), len(told), len(stored))
+        now = self._tx.now
+        for device, _, radio in beats:
+            if device.last_heartbeat_at != now or not device.online:  # once in a transaction
+                newest.present(self._tx, device, radio)
+            device.radio = radio or device.radio
+            self._devices[device.pk] = device
+        for device, heartbeat, _ in stored:
+            newest.says(self._tx, device, heartbeat)
+
+    def settle(self) -> None:
+        """Write the newest of each device; before anybody else reads it, and at the end."""
+        sql.store_newest(self._tx, self._devices.values())
+        outbox.mark_all_shown(self._tx, [device.pk for device in self._devices.values() if device.news], outbox.STATE)
+        for device in self._devices.values():
+            device.news = False
+        self._devices.clear()
 
 
-def _append(tx: Tx, beats: Sequence[Beat]) -> history.Appended:
-    """Add to the history whatever is stored at all."""
-    appended = history.append(tx, [beat for beat in beats if beat.device["token_state"] != TokenState.RESET_ONLY])
-    heard, stored = len(appended.new), sum(appended.new)
-    counts = {"stored": stored, "replayed": heard - stored, "reset_only": len(beats) - heard}
+def _count(tx: Tx, heard: int, told: int, stored: int) -> None:
+    counts = {"stored": stored, "replayed": told - stored, "reset_only": heard - told}
     for outcome, count in counts.items():
         if count:
             tx.measure(measures.HEARTBEAT, outcome, count)
-    return appended
 
 
 def _last_command(tx: Tx, device: Row, last: model.LastCommand | None) -> Refusal | None:

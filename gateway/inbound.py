@@ -6,10 +6,10 @@ What cannot be taken is refused: it changes nothing, is counted, kept for diagno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gateway import commands, heartbeats, model, topics
 from gateway.commands import Refusal
@@ -21,6 +21,8 @@ from gateway.store import health as sql
 from gateway.store.history import Beat
 
 MAX_PAYLOAD_BYTES: Final = 65_536
+PART: Final = 250
+"""Messages for which an urgent write, such as a reset, waits at most: a millisecond or two."""
 _AUDITED_PER_MINUTE: Final = 10
 _MINUTE_MS: Final = 60_000
 _DAY_MS: Final = 86_400_000
@@ -29,6 +31,7 @@ _SOURCE_SHOWN: Final = 256
 _PAYLOAD_READ: Final = 1_024
 
 M = TypeVar("M", bound=BaseModel)
+_read_heartbeat: Final = TypeAdapter(model.Heartbeat).validator.validate_json
 
 
 class Message(NamedTuple):
@@ -65,7 +68,17 @@ class Answer(NamedTuple):
 def parse(names: topics.Topics, message: Message) -> Parsed:
     """Take a message apart. Never raises: what is wrong with it becomes a refusal."""
     topic = names.parse(message.topic)
+    if isinstance(topic, topics.Heartbeat) and not message.retain and len(message.payload) <= MAX_PAYLOAD_BYTES:
+        return Parsed(message, topic, _heartbeat(message.payload))
     return Parsed(message, topic, _body(topic, message))
+
+
+def _heartbeat(payload: bytes) -> model.Heartbeat | Refusal:
+    try:
+        heartbeat: model.Heartbeat = _read_heartbeat(payload)
+    except ValidationError as error:
+        return _invalid(error)
+    return heartbeat
 
 
 def _body(topic: topics.Topic | None, message: Message) -> Body:
@@ -77,7 +90,7 @@ def _body(topic: topics.Topic | None, message: Message) -> Body:
         case topics.Heartbeat():
             if message.retain:
                 return Refusal("retained_heartbeat", "A heartbeat should not be retained: publish it with retain off.")
-            return _validate(model.Heartbeat, message.payload)
+            return _heartbeat(message.payload)
         case topics.Status():
             return _validate(model.Status, message.payload) if message.payload else None
         case topics.Ack():
@@ -94,39 +107,62 @@ def _validate(kind: type[M], payload: bytes) -> M | Refusal:
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:
-        problem = invalid(error, whole="The payload")
-        return Refusal("invalid_request", problem.message, problem.details["field"])
+        return _invalid(error)
+
+
+def _invalid(error: ValidationError) -> Refusal:
+    problem = invalid(error, whole="The payload")
+    return Refusal("invalid_request", problem.message, problem.details["field"])
 
 
 def apply_all(tx: Tx, messages: Sequence[Parsed]) -> list[Answer]:
-    """Do what a batch asks; the answers for the devices' ``errors`` topics.
+    """Do what a batch asks; the answers for the devices' ``errors`` topics."""
+    return apply_some(tx, messages, lambda: False)[1]
 
-    Heartbeats that say nothing of commands are taken together, when their device says nothing else in this batch: the
+
+def apply_some(tx: Tx, batch: Sequence[Parsed | None], hurried: Callable[[], bool]) -> tuple[int, list[Answer]]:
+    """Do what a batch asks, part after part until it is ``hurried``; how many of the first it took, and the answers.
+
+    Heartbeats that say nothing of commands are taken together, when their device says nothing else in this part: the
     order of what one device says is kept, that of different devices means nothing.
     """
-    together, alone = _sorted(tx, messages) if len(messages) > 1 else ([], messages)
-    heartbeats.take(tx, together)
-    return [answer for parsed in alone if (answer := apply(tx, parsed)) is not None]
+    count, answers, heard = 0, list[Answer](), heartbeats.Heard(tx)
+    tx.kept.open(tx.connection)
+    while count < len(batch) and not (count and hurried()):
+        part = batch[count : count + PART]
+        together, alone = _sorted(tx, [parsed for parsed in part if parsed is not None])
+        heard.take(together)
+        if alone:
+            heard.settle()
+            answers += [answer for parsed in alone if (answer := apply(tx, parsed)) is not None]
+            tx.kept.forget()  # whatever these have changed
+        count += len(part)
+    heard.settle()
+    tx.kept.close(tx.connection)
+    return count, answers
 
 
 def _sorted(tx: Tx, messages: Sequence[Parsed]) -> tuple[list[Beat], list[Parsed]]:
     """What can be taken together, and what goes one by one; each in the order in which it came."""
-    said = [(getattr(parsed.topic, "device_id", ""), _plain(parsed), parsed) for parsed in messages]
-    known = sql.senders(tx, {name for name, _, _ in said} - {name for name, beat, _ in said if beat is None})
+    names = [_plainly_from(parsed) for parsed in messages]
+    others = {getattr(parsed.topic, "device_id", "") for name, parsed in zip(names, messages, strict=True) if not name}
+    known = sql.senders(tx, {name for name in names if name and name not in others})
     together, alone = [], []
-    for name, heartbeat, parsed in said:
-        device = known.get(name)
-        if heartbeat is None or device is None or device["token_state"] is None:
+    for name, parsed in zip(names, messages, strict=True):
+        device = known.get(name) if name and name not in others else None
+        if device is None or device.token_state is None or not isinstance(parsed.body, model.Heartbeat):
             alone.append(parsed)
         else:
-            together.append(Beat(device, heartbeat, heartbeat.radio))
+            together.append(Beat(device, parsed.body, parsed.body.radio))
     return together, alone
 
 
-def _plain(parsed: Parsed) -> model.Heartbeat | None:
-    """The heartbeat that it is, unless that speaks of commands."""
-    body = parsed.body
-    return body if isinstance(body, model.Heartbeat) and body.last_command is None else None
+def _plainly_from(parsed: Parsed) -> str | None:
+    """Whose heartbeat it is; ``None`` for one that speaks of commands, and for everything else."""
+    topic, body = parsed.topic, parsed.body
+    if isinstance(topic, topics.Heartbeat) and isinstance(body, model.Heartbeat) and body.last_command is None:
+        return topic.device_id
+    return None
 
 
 def apply(tx: Tx, parsed: Parsed) -> Answer | None:

@@ -6,6 +6,7 @@ wait would be to let all wait. So what is over the budget is answered for at onc
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Final
 
 from gateway.clock import Clock
@@ -18,24 +19,38 @@ _SECOND_MS: Final = 1_000
 
 
 class Budget:
-    """``per_second`` messages on each topic, 0 for no limit; remembers a bounded number of topics."""
+    """``per_second`` messages on each topic, 0 for no limit; remembers a bounded number of topics.
+
+    Of each topic it knows the instant up to which what came is paid for, at most now and at least
+    ``SAVED_SECONDS`` ago (the generic cell rate algorithm, ITU-T I.371): one number to look up and one to write.
+    """
 
     def __init__(self, per_second: int, clock: Clock, *, remembered: int = _REMEMBERED) -> None:
-        self._per_ms = per_second / _SECOND_MS
-        self._most = float(per_second * SAVED_SECONDS)
+        self._each_ms = _SECOND_MS / per_second if per_second else 0.0
         self._clock = clock
         self._remembered = remembered
-        self._left: dict[str, tuple[float, int]] = {}
+        self._paid: dict[str, float] = {}
+        self._now = clock()
 
     def admits(self, topic: str) -> bool:
         """Whether one more may come on this topic now; if so, it is counted."""
-        if not self._per_ms:
-            return True
         now = self._clock()
-        left, at = self._left.pop(topic, (self._most, now))
-        left = min(self._most, left + max(0, now - at) * self._per_ms)
-        admitted = left >= 1
-        self._left[topic] = (left - admitted, now)
-        if len(self._left) > self._remembered:
-            del self._left[next(iter(self._left))]  # not heard for longest
-        return admitted
+        if now < self._now:
+            self._set_back(self._now - now)
+        self._now = now
+        paid = max(self._paid.get(topic, 0.0), now - SAVED_SECONDS * _SECOND_MS) + self._each_ms
+        if paid > now:
+            return False
+        self._paid[topic] = paid
+        if len(self._paid) > self._remembered:
+            self._forget()
+        return True
+
+    def _set_back(self, milliseconds: int) -> None:
+        """A clock that is set back costs nobody anything."""
+        self._paid = {topic: paid - milliseconds for topic, paid in self._paid.items()}
+
+    def _forget(self) -> None:
+        """Those that have used least of their budget, half of all: they start anew with little more than they have."""
+        used_most = sorted(self._paid.items(), key=itemgetter(1), reverse=True)
+        self._paid = dict(used_most[: self._remembered // 2])

@@ -54,17 +54,11 @@ class Inbox:
 
     def take(self, limit: int) -> list[Delivery]:
         """The oldest, ``limit`` at most."""
-        packets = [self._packets.popleft() for _ in range(min(limit, len(self._packets)))]
-        self._at_qos_0 -= sum(packet.packet_id is None for packet in packets)
-        self._bytes -= sum(len(packet.payload) for packet in packets)
-        return [
-            Delivery(
-                Message(packet.topic, packet.payload, packet.retain, _trace(packet)),
-                packet.packet_id or 0,
-                _qos(packet),
-            )
-            for packet in packets
-        ]
+        pop = self._packets.popleft
+        deliveries = [_delivery(pop()) for _ in range(min(limit, len(self._packets)))]
+        self._at_qos_0 -= sum([not delivery.qos for delivery in deliveries])
+        self._bytes -= sum([len(delivery.message.payload) for delivery in deliveries])
+        return deliveries
 
     @property
     def full(self) -> bool:
@@ -80,12 +74,13 @@ class Inbox:
         return self._bytes > size or len(self._packets) - self._at_qos_0 > messages
 
 
+def _delivery(packet: mqtt5.PublishPacket) -> Delivery:
+    topic, packet_id = packet.topic, packet.packet_id
+    trace = _trace(packet) if topic.endswith(_ACK) else None
+    message = Message(topic, packet.payload, packet.retain, trace)
+    return Delivery(message, 0, 0) if packet_id is None else Delivery(message, packet_id, AT_LEAST_ONCE)
+
+
 def _trace(packet: mqtt5.PublishPacket) -> str | None:
     """Where in a trace the device is; only acknowledgements are asked for it, for the sake of heartbeats."""
-    if not packet.topic.endswith(_ACK):
-        return None
     return well_formed(dict(packet.user_properties).get(HEADER))
-
-
-def _qos(packet: mqtt5.PublishPacket) -> int:
-    return 0 if packet.packet_id is None else AT_LEAST_ONCE

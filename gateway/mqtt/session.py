@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from gateway.inbound import Message
 
-BATCH: Final = 1_000
-RECEIVE_MAXIMUM: Final = 1_000
+BATCH: Final = 4_000
+RECEIVE_MAXIMUM: Final = 4_000
 WAITING_AT_QOS_0: Final = 5_000
 CONNECT_SECONDS: Final = 4.0
 ANSWER_SECONDS: Final = 10.0

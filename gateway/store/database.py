@@ -16,6 +16,7 @@ from gateway.clock import Clock, system_clock
 from gateway.entropy import Entropy, system_entropy
 from gateway.errors import StoreError
 from gateway.ids import Ids
+from gateway.store.kept import Kept
 from gateway.store.measures import Measure
 from gateway.store.trouble import store_error
 from gateway.tracing import Traced
@@ -109,6 +110,8 @@ class Tx(View):
         self.traceparent: str | None = None
         """Where in a trace whoever asked for this is (W3C Trace Context)."""
         self.traced: list[Traced] = []
+        self.kept = Kept()
+        """What is remembered from one transaction to the next, by whoever writes more than one."""
 
     def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Execute one statement."""

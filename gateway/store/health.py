@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from gateway import model
-from gateway.store.database import Row
-from gateway.store.history import End, as_text
 from gateway.store.outbox import DISCOVERY, STATE, mark_shown
 
 if TYPE_CHECKING:
-    from gateway.store.database import Tx, View
+    from gateway.store.database import Row, Tx, View
 
 NEWEST: Final = (
     "battery_percent",
@@ -27,16 +24,14 @@ NEWEST: Final = (
 """Columns of ``health`` that hold what the device said last."""
 
 _PAYLOAD_KEPT: Final = 256
-# The most wanted columns come first, since a row looks its names up one after the other, and NEWEST last.
-_SENT_BY: Final = f"""SELECT d.pk,
+_SENT_BY: Final = f"""SELECT d.id, d.pk, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
     (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1) AS token_state,
     h.history_id, h.history_day, coalesce(h.connection, 'offline') AS connection, h.last_heartbeat_at,
-    d.firmware_version, coalesce(h.low_battery, 0) AS low_battery, coalesce(h.storage_full, 0) AS storage_full,
+    coalesce(h.low_battery, 0) AS low_battery, coalesce(h.storage_full, 0) AS storage_full,
     coalesce(json_extract(d.settings, '$.power.low_battery_threshold_percent'), 20) AS low_battery_threshold,
-    d.id, d.project_id, d.binding_generation, d.bound_at, {", ".join(f"h.{name}" for name in NEWEST)}
+    {", ".join(f"h.{name}" for name in NEWEST)}
     FROM devices d LEFT JOIN health h ON h.device_pk = d.pk
     WHERE d.deleted_at IS NULL AND d.id """  # noqa: S608 - our own columns
-_JUDGED: Final = slice(4, 10)
 _SENDER: Final = _SENT_BY + "= ?"
 _SENDERS: Final = _SENT_BY + "IN (SELECT value FROM json_each(?))"  # noqa: S608 - the same
 _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_due_at, connection, last_seen_by,
@@ -49,15 +44,26 @@ _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_d
     {", ".join(f"{name} = excluded.{name}" for name in NEWEST)}"""  # noqa: S608 - our own columns
 
 
-class Newest(NamedTuple):
-    """What is known of a device after its last heartbeat; ``said`` has a value for each of :data:`NEWEST`, in order."""
+class Sender:
+    """A device that says something: what that is judged by, and what was known of it last."""
 
-    device_pk: int
-    radio: model.Radio | None
-    low_battery: bool
-    storage_full: bool
-    history: End
-    said: Iterable[Any]
+    __slots__ = (
+        "firmware", "history_day", "history_id", "id", "last_heartbeat_at", "low_battery", "news", "online", "pk",
+        "radio", "row", "said", "storage_full", "threshold", "token_state",
+    )  # fmt: skip
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        (self.id, self.pk, _, _, _, self.firmware, self.token_state, self.history_id, self.history_day, connection,
+         self.last_heartbeat_at, low, full, self.threshold, *said) = row  # fmt: skip
+        self.online = connection == "online"
+        self.low_battery, self.storage_full = bool(low), bool(full)
+        self.said: tuple[Any, ...] = tuple(said)
+        """A value for each of :data:`NEWEST`, in order."""
+        self.radio: str | None = None
+        """Over which link it was heard, since this was read."""
+        self.news = False
+        """Whether integrators are to be shown the device again."""
 
 
 def sender(view: View, device_id: str) -> Row | None:
@@ -65,32 +71,25 @@ def sender(view: View, device_id: str) -> Row | None:
     return view.one(_SENDER, device_id)
 
 
-def senders(view: View, device_ids: Iterable[str]) -> dict[str, Row]:
-    """The same for many, by id; those that nobody knows are left out."""
-    rows = view.all(_SENDERS, json.dumps(list(device_ids)))
-    return {row["id"]: row for row in rows}
+def senders(tx: Tx, device_ids: Iterable[str]) -> dict[str, Sender]:
+    """The same for many, by id, those whom nobody knows left out; others that ``tx.kept`` remembers are there too."""
+    kept = tx.kept
+    unknown = [device_id for device_id in device_ids if device_id not in kept.senders]
+    if unknown:
+        kept.learn(map(Sender, tx.all(_SENDERS, json.dumps(unknown))))
+    return kept.senders
 
 
-def judged(row: Row) -> tuple[Any, ...]:
-    """Of a row of :func:`sender`, at once: ``connection`` to ``low_battery_threshold``, in the order of its columns."""
-    return tuple(row[_JUDGED])
-
-
-def newest(row: Row) -> tuple[Any, ...]:
-    """What the device said last, of a row of :func:`sender`: a value for each of :data:`NEWEST`, in order."""
-    return tuple(row[-len(NEWEST) :])
-
-
-def store_newest(tx: Tx, devices: Iterable[Newest]) -> None:
+def store_newest(tx: Tx, heard: Iterable[Sender]) -> None:
     """They were heard: online, until they were silent for too long, with what they said last in each field."""
-    due = tx.now + tx.rules.silence_ms
-    tx.connection.executemany(_UPSERT, [_newest_row(tx.now, due, device) for device in devices])
+    now, due = tx.now, tx.now + tx.rules.silence_ms
+    rows = [_newest_row(now, due, each) for each in heard]
+    tx.connection.executemany(_UPSERT, rows)
 
 
-def _newest_row(now: int, due: int, device: Newest) -> tuple[Any, ...]:
-    said = [str(value) if isinstance(value, str) else value for value in device.said]
-    judged = (device.low_battery, device.storage_full)
-    return (device.device_pk, now, due, as_text(device.radio), *judged, *device.history, *said)
+def _newest_row(now: int, due: int, of: Sender) -> tuple[Any, ...]:
+    judged = (of.low_battery, of.storage_full)
+    return (of.pk, now, due, of.radio, *judged, of.history_id, of.history_day, *of.said)
 
 
 def store_firmware(tx: Tx, device_pk: int, version: str) -> None:

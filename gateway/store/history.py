@@ -8,7 +8,8 @@ each such page into the log. So a row here touches the end of the table, and the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway import fleet_model, model
 from gateway.clock import from_datetime, to_rfc3339
@@ -18,11 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gateway.store.database import Row, Tx, View
+    from gateway.store.health import Sender
 
 _DAY_MS: Final = 86_400_000
 _INSERT: Final = """INSERT OR IGNORE INTO heartbeats (id, previous, device_pk, received_at, sent_at, battery_percent,
     storage_used_mb, storage_total_mb, signal_strength_dbm, firmware_version, device_state, pending_recordings,
     flags, radio) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_said: Final = itemgetter(
+    "battery_percent",
+    "storage_used_mb",
+    "storage_total_mb",
+    "signal_strength_dbm",
+    "firmware_version",
+    "device_state",
+    "pending_recordings",
+    "flags",
+)
 _WALK: Final = """WITH RECURSIVE walk AS (
         SELECT * FROM heartbeats WHERE id = ?1 AND device_pk = ?2 AND received_at >= ?3
     UNION ALL
@@ -32,97 +44,61 @@ _WALK: Final = """WITH RECURSIVE walk AS (
 
 
 class Beat(NamedTuple):
-    """A heartbeat, the device that sent it (as :func:`gateway.store.health.senders` reads it), and over which link."""
+    """A heartbeat, the device that sent it, and over which link (a :class:`gateway.model.Radio`)."""
 
-    device: Row
+    device: Sender
     heartbeat: model.Heartbeat
-    radio: model.Radio | None
+    radio: str | None
 
 
-class End(NamedTuple):
-    """The newest heartbeat of a device's chain, and the day (since the epoch, UTC) on which it came."""
+def append(tx: Tx, beats: Sequence[Beat]) -> Sequence[Beat]:
+    """Add heartbeats in this order, each at the end of its device's chain; those that were new.
 
-    id: int | None
-    day: int | None
-
-
-class Appended(NamedTuple):
-    """For each heartbeat whether it was new, and the end of each chain that has grown, by device."""
-
-    new: list[bool]
-    ends: dict[int, End]
-
-
-def append(tx: Tx, beats: Sequence[Beat]) -> Appended:
-    """Add heartbeats in this order; one with a device and ``sent_at`` that are there already is the very same one."""
+    One with a device and ``sent_at`` that are there already is the very same one.
+    """
     tx.run("SAVEPOINT history")
-    new = [True] * len(beats)
-    ends = _insert(tx, beats)
-    if ends is None:  # rare, so only now it is asked which were there already
+    if not _insert(tx, beats):  # rare, so only now it is asked which were there already
         tx.run("ROLLBACK TO history")
-        new = _unknown(tx, beats)
-        ends = _insert(tx, [beat for beat, is_new in zip(beats, new, strict=True) if is_new])
+        beats = _unknown(tx, beats)
+        _insert(tx, beats)
     tx.run("RELEASE history")
-    return Appended(new, ends or {})
+    return beats
 
 
-def _insert(tx: Tx, beats: Sequence[Beat]) -> dict[int, End] | None:
-    """The ends of the chains; ``None`` when some were there already."""
-    chains: dict[int, End] = {}
-    days: list[tuple[int, int, int]] = []
-    today, first = tx.now // _DAY_MS, (tx.value("SELECT max(id) FROM heartbeats") or 0) + 1
-    rows = []
-    for number, beat in enumerate(beats, first):
-        device = beat.device
-        pk = device["pk"]
-        end = chains.get(pk) or End(device["history_id"], device["history_day"])
-        if end.day != today:
-            days.append((pk, today, number))
-        chains[pk] = End(number, today)
-        rows.append((number, end.id, pk, tx.now, *_said(beat)))
+def _insert(tx: Tx, beats: Sequence[Beat]) -> bool:
+    """Whether all were new; else the chains are as they were, and what was inserted has to be undone."""
+    before = [(beat.device, beat.device.history_id, beat.device.history_day) for beat in beats]
+    now, today = tx.now, tx.now // _DAY_MS
+    rows, days = [], []
+    for number, (device, heartbeat, radio) in enumerate(beats, (tx.value("SELECT max(id) FROM heartbeats") or 0) + 1):
+        said = heartbeat.__dict__
+        sent_at = said["sent_at"]
+        if device.history_day != today:
+            days.append((device.pk, today, number))
+            device.history_day = today
+        sent = None if sent_at is None else from_datetime(sent_at)
+        rows.append((number, device.history_id, device.pk, now, sent, *_said(said), radio))
+        device.history_id = number
     if tx.connection.executemany(_INSERT, rows).rowcount != len(rows):
-        return None
+        for device, end, day in reversed(before):
+            device.history_id, device.history_day = end, day
+        return False
     tx.connection.executemany("INSERT OR IGNORE INTO history_days (device_pk, day, first_id) VALUES (?, ?, ?)", days)
-    return chains
+    return True
 
 
-def _said(beat: Beat) -> tuple[Any, ...]:
-    heartbeat = beat.heartbeat
-    return (
-        _sent_at(heartbeat),
-        heartbeat.battery_percent,
-        heartbeat.storage_used_mb,
-        heartbeat.storage_total_mb,
-        heartbeat.signal_strength_dbm,
-        heartbeat.firmware_version,
-        as_text(heartbeat.device_state),
-        heartbeat.pending_recordings,
-        heartbeat.flags,
-        as_text(beat.radio),
-    )
-
-
-def _sent_at(heartbeat: model.Heartbeat) -> int | None:
-    return None if heartbeat.sent_at is None else from_datetime(heartbeat.sent_at)
-
-
-def as_text(word: str | None) -> str | None:
-    """A member of an enum as the string that it is: sqlite3 looks for an adapter for everything else, each time."""
-    return None if word is None else str(word)
-
-
-def _unknown(tx: Tx, beats: Iterable[Beat]) -> list[bool]:
-    """For each whether it is neither stored nor among those before it."""
+def _unknown(tx: Tx, beats: Iterable[Beat]) -> list[Beat]:
+    """Those that are neither stored nor among those before them."""
     seen: set[tuple[int, int]] = set()
     new = []
     for beat in beats:
-        sent_at = _sent_at(beat.heartbeat)
-        this = (-1 if sent_at is None else sent_at, beat.device["pk"])
-        known = sent_at is not None and (
-            this in seen or tx.one("SELECT 1 FROM heartbeats WHERE sent_at = ? AND device_pk = ?", *this) is not None
-        )
-        seen.add(this)
-        new.append(not known)
+        sent_at = beat.heartbeat.sent_at
+        if sent_at is not None:
+            this = (from_datetime(sent_at), beat.device.pk)
+            if this in seen or tx.one("SELECT 1 FROM heartbeats WHERE sent_at = ? AND device_pk = ?", *this):
+                continue
+            seen.add(this)
+        new.append(beat)
     return new
 
 

@@ -14,6 +14,8 @@ import math
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway.store.database import Row, Rules, Tx, View
 
 COMMAND: Final = "command"
@@ -46,11 +48,16 @@ def mark_shown(tx: Tx, device_pk: int, *details: str) -> None:
     Whoever works these off looks once a second: nobody is woken.
     """
     for detail in details:
-        if detail in tx.rules.shown:
-            tx.run(
-                "INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at) VALUES (?, ?, ?, ?)",
-                *(SHOWN, device_pk, detail, tx.now),
-            )
+        mark_all_shown(tx, [device_pk], detail)
+
+
+def mark_all_shown(tx: Tx, device_pks: Iterable[int], detail: str) -> None:
+    """The same of many devices."""
+    if detail in tx.rules.shown:
+        tx.connection.executemany(
+            "INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at) VALUES (?, ?, ?, ?)",
+            [(SHOWN, device_pk, detail, tx.now) for device_pk in device_pks],
+        )
 
 
 def newest(view: View) -> int:

@@ -21,6 +21,7 @@ from gateway import tracing
 from gateway.errors import UnavailableError
 from gateway.store import measures
 from gateway.store.database import Context, Tx, concerns_all, rollback
+from gateway.store.kept import Kept
 from gateway.store.measures import Measure
 from gateway.store.trouble import Trouble
 from gateway.tracing import Traced
@@ -76,6 +77,7 @@ class Writer:
         self._measured = measured
         self._changed = changed
         self._traced = traced
+        self._kept = Kept()
         self._urgent: deque[_Job] = deque()
         self._ordinary: deque[_Job] = deque()
         self._wake = threading.Condition()
@@ -139,6 +141,7 @@ class Writer:
             self._connection.execute("BEGIN IMMEDIATE")
             tx = Tx(self._connection, self._context)
             tx.hurried = lambda: bool(self._urgent)
+            tx.kept = self._kept
             self._do(jobs, tx)
             self._connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - whatever it is, the callers hear of it and the thread lives on
@@ -164,6 +167,7 @@ class Writer:
             jobs[0].result = jobs[0].write(tx)
 
     def _failed(self, jobs: list[_Job], error: BaseException) -> list[Callable[[], None]]:
+        self._kept.forget()
         reason = self.trouble.met(error) if concerns_all(error) else error
         for job in jobs:
             job.error = reason
@@ -179,6 +183,7 @@ class Writer:
             if concerns_all(error):
                 raise
             self._connection.execute("ROLLBACK TO job")
+            self._kept.forget()
             del tx.measures[measured:], tx.traced[traced:]
             job.error = error  # this job's caller alone hears of it
         self._connection.execute("RELEASE job")

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from gateway import inbound, model
 from gateway.inbound import Answer, Message, Parsed
-from gateway.store import Rules, Tx, outbox
+from gateway.store import Context, Rules, Tx, open_database, outbox
+from gateway.store.kept import Kept
 from gateway.store.measures import Measure
 
 RULES = Rules(shown=(outbox.STATE, outbox.DISCOVERY))
@@ -37,7 +39,8 @@ LEAVES = st.tuples(st.just("heartbeat"), BODIES) | st.tuples(
 )
 DEVICES = ("active", "waits", "revoked", "deleted", "unknown", "second")
 STEPS = st.lists(st.tuples(st.sampled_from(DEVICES), LEAVES, st.booleans()), min_size=2, max_size=14)
-BATCHES = st.lists(STEPS, min_size=1, max_size=3)
+BETWEEN = ("nothing", "unbind", "threshold", "other process", "undone")
+BATCHES = st.lists(st.tuples(st.sampled_from(BETWEEN), STEPS), min_size=1, max_size=5)
 
 
 class Fleet:
@@ -52,6 +55,8 @@ class Fleet:
         self.world.unbind(self.ids["revoked"])
         self.world.delete(self.ids["deleted"])
         self.measures: Counter[tuple[str, str]] = Counter()
+        self.kept = Kept()
+        self.with_token = {self.ids[name] for name in ("active", "second", "waits")}
 
     def parsed(self, steps: list[Any]) -> list[Parsed]:
         """The messages of a batch."""
@@ -66,8 +71,9 @@ class Fleet:
 
         def write(tx: Tx) -> tuple[list[Answer], list[Measure]]:
             if together:
+                tx.kept = self.kept
                 return inbound.apply_all(tx, batch), tx.measures
-            answers = [inbound.apply(tx, each) for each in _regrouped(batch, self.ids)]
+            answers = [inbound.apply(tx, each) for each in _regrouped(batch, self.with_token)]
             return [each for each in answers if each is not None], tx.measures
 
         self.world.now += 1_000
@@ -75,6 +81,29 @@ class Fleet:
         for name, label, value in done:
             self.measures[name, label] += int(value)
         return answers
+
+    def meanwhile(self, what: str, batch: list[Parsed]) -> None:
+        """What happens before a batch: to the device that says most, by this process or by another, or undone."""
+        match what:
+            case "unbind":
+                self.world.unbind(self.ids["active"])
+                self.with_token.discard(self.ids["active"])
+            case "threshold":
+                self.world.update(self.ids["active"], settings={"power": {"low_battery_threshold_percent": 24}})
+            case "other process":
+                with closing(open_database(self.world.data_dir)) as other:
+                    other.execute("UPDATE health SET connection = 'offline', battery_percent = 1")
+            case "undone":
+                self._undone(batch)
+
+    def _undone(self, batch: list[Parsed]) -> None:
+        """The batch itself, but it cannot be committed: as the writer does, what it remembers is dropped."""
+        self.world.connection.execute("BEGIN IMMEDIATE")
+        tx = Tx(self.world.connection, Context(RULES, clock=lambda: self.world.now))
+        tx.kept = self.kept
+        inbound.apply_all(tx, batch)
+        self.world.connection.execute("ROLLBACK")
+        self.kept.forget()
 
     def content(self) -> list[str]:
         """All rows; of the outbox what is marked, since a mark that is set again has only another number."""
@@ -87,7 +116,7 @@ class Fleet:
         return [*rows, *(str(tuple(mark)) for mark in marks)]
 
 
-def _regrouped(batch: list[Parsed], ids: dict[str, str]) -> list[Parsed]:
+def _regrouped(batch: list[Parsed], with_token: set[str]) -> list[Parsed]:
     """Devices that have a token and say nothing but plain heartbeats come first; each device keeps its order."""
 
     def plain(parsed: Parsed) -> bool:
@@ -96,21 +125,25 @@ def _regrouped(batch: list[Parsed], ids: dict[str, str]) -> list[Parsed]:
     def sender(parsed: Parsed) -> str:
         return str(getattr(parsed.topic, "device_id", ""))
 
-    first = {ids[name] for name in ("active", "second", "waits")}
-    first -= {sender(each) for each in batch if not plain(each)}
+    first = with_token - {sender(each) for each in batch if not plain(each)}
     return sorted(batch, key=lambda each: sender(each) not in first)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 @given(batches=BATCHES)
 def test_a_batch_is_its_messages_one_by_one(batches: list[Any]) -> None:
-    """Whatever devices say, in whatever order: replays, refusals, good-byes, resets that wait, strangers."""
+    """Whatever devices say, in whatever order: replays, refusals, good-byes, resets that wait, strangers.
+
+    And whatever happens between two batches to what is remembered from one to the next.
+    """
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         together, alone = Fleet(Path(one)), Fleet(Path(other))
         try:
             assert together.ids == alone.ids, "the randomness is seeded"
-            for steps in batches:
+            for meanwhile, steps in batches:
                 batch = together.parsed(steps)
+                for fleet in (together, alone):
+                    fleet.meanwhile(meanwhile, batch)
                 assert together.take(batch, together=True) == alone.take(batch, together=False)
             assert together.content() == alone.content()
             assert together.measures == alone.measures

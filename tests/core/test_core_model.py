@@ -145,9 +145,9 @@ def test_a_time_is_rfc_3339_with_a_zone(sent_at: object) -> None:
 
 def test_the_radio_comes_from_the_list_or_from_the_flags() -> None:
     """``connection_type`` first, then bit 3 (WiFi) and bit 4 (LTE)."""
-    assert model.Heartbeat(connection_type=[model.Radio.BLE], flags=8).radio is model.Radio.BLE
-    assert model.Heartbeat(flags=8).radio is model.Radio.WIFI
-    assert model.Heartbeat(flags=16).radio is model.Radio.CELLULAR
+    assert model.Heartbeat(connection_type=[model.Radio.BLE], flags=8).radio == model.Radio.BLE
+    assert model.Heartbeat(flags=8).radio == model.Radio.WIFI
+    assert model.Heartbeat(flags=16).radio == model.Radio.CELLULAR
     assert model.Heartbeat(flags=0).radio is None
     assert model.Heartbeat(connection_type=[]).radio is None
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from support import wire
 from support.wait import eventually
 
-from gateway.mqtt.ingest import PART
+from gateway.inbound import PART
 from gateway.mqtt.session import WAITING_AT_QOS_0
 from gateway.store import Tx
 

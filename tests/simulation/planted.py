@@ -16,7 +16,7 @@ from device_sim.device import IN_PROGRESS, Device
 from device_sim.journal import Journal
 from device_sim.last_word import LAST_COMMAND, LastWord
 from device_sim.signals import Action, WriteFlash
-from gateway import commands, lifecycle
+from gateway import commands, inbound, lifecycle
 from gateway.broker.keeper import Keeper
 from gateway.errors import StoreError
 from gateway.http import devices as http_devices
@@ -27,6 +27,7 @@ from gateway.mqtt.reconcile import Reconciler
 from gateway.mqtt.session import Delivery, Session
 from gateway.store import Row, Tx, events, outbox, tokens
 from gateway.store import commands as command_sql
+from gateway.store.kept import Kept
 from gateway.topics import Topics
 from simulation.access import PasswordTable, VirtualEmbedded
 from simulation.broker import Packet
@@ -163,7 +164,8 @@ def _acknowledged_too_early() -> Iterator[None]:
 def _not_stored() -> Iterator[None]:
     async def commit(self: Any, batch: Any) -> Any:
         try:
-            return await self._store.write(lambda tx: ingest._apply(tx, batch), urgent=False)  # noqa: SLF001 - no manners
+            store = self._store
+            return await store.write(lambda tx: inbound.apply_some(tx, batch, tx.hurried), urgent=False)
         except StoreError:
             return len(batch), []
 
@@ -172,6 +174,12 @@ def _not_stored() -> Iterator[None]:
 
 
 # --- tokens and receipts ----------------------------------------------------------------------------------------------
+
+
+@_fault("what is remembered of a device outlives its change", 1, 5, 6)
+def _never_forgets() -> Iterator[None]:
+    with patch.object(Kept, "forget", lambda _: None), patch.object(Kept, "open", lambda *_: None):
+        yield
 
 
 @_fault("a reset revokes the token at once", 1, 6)

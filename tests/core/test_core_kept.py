@@ -1,0 +1,156 @@
+"""What the writer remembers of devices between heartbeats is never older than what the registry holds."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support.registry import Bound, Registry, registry
+
+from gateway import inbound
+from gateway.errors import StoreError
+from gateway.store import Tx, View, events, health, open_database
+from gateway.store.kept import MOST, Kept
+from gateway.topics import Topics
+
+BATCH = 2
+"""A single message is taken without what is remembered."""
+
+
+def _beats(device: Bound, *percents: int) -> list[inbound.Parsed]:
+    topic = Topics().heartbeat(device.id)
+    payloads = [json.dumps({"battery_percent": percent}).encode() for percent in percents]
+    return [inbound.parse(Topics(), inbound.Message(topic, payload)) for payload in payloads]
+
+
+async def _say(registered: Registry, device: Bound, *percents: int) -> list[inbound.Answer]:
+    batch = _beats(device, *percents)
+    return await registered.store.write(lambda tx: inbound.apply_all(tx, batch), urgent=False)
+
+
+async def _selects(registered: Registry, work: Callable[[Tx], object]) -> int:
+    """How often that looks up devices."""
+    seen: list[str] = []
+
+    def watched(tx: Tx) -> None:
+        tx.connection.set_trace_callback(seen.append)
+        try:
+            work(tx)
+        finally:
+            tx.connection.set_trace_callback(None)
+
+    await registered.store.write(watched)
+    return sum("FROM devices d LEFT JOIN health" in statement for statement in seen)
+
+
+async def test_a_device_is_looked_up_once(tmp_path: Path) -> None:
+    """As long as nothing but heartbeats is written."""
+    async with registry(tmp_path) as registered:
+        device = await registered.bound("SN-1")
+        batch = _beats(device, 80, 79)
+        assert await _selects(registered, lambda tx: inbound.apply_all(tx, batch)) == 1
+        assert await _selects(registered, lambda tx: inbound.apply_all(tx, batch)) == 0
+
+
+async def test_a_token_that_was_revoked_meanwhile_opens_nothing(tmp_path: Path) -> None:
+    """Though its device is remembered as one that has a token."""
+    async with registry(tmp_path) as registered:
+        device = await registered.bound("SN-1")
+        assert await _say(registered, device, 80, 79) == []
+        await registered.unbind(device)
+        assert {answer.refusal.code for answer in await _say(registered, device, 60, 59)} == {"token_revoked"}
+        row = await registered.store.read(lambda view: health.sender(view, device.id))
+        assert row is not None
+        assert row["battery_percent"] == 79
+
+
+async def test_what_another_process_wrote_counts(tmp_path: Path) -> None:
+    """Such as the command line's, which unbinds a device beside the running gateway."""
+    async with registry(tmp_path) as registered:
+        device = await registered.bound("SN-1")
+        await _say(registered, device, 80, 79)
+        with closing(open_database(tmp_path / "data")) as other:
+            other.execute("UPDATE tokens SET state = 'revoked', revoked_at = 1")
+        assert {answer.refusal.code for answer in await _say(registered, device, 60, 59)} == {"token_revoked"}
+
+
+async def test_a_batch_that_was_undone_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Neither a place in the history, nor an event that counts as told."""
+    async with registry(tmp_path) as registered:
+        device = await registered.bound("SN-1")
+        await _say(registered, device, 80, 79)
+        batch = _beats(device, 10, 9)
+
+        def fails(tx: Tx) -> None:
+            inbound.apply_all(tx, batch)
+            raise RuntimeError("after the batch")
+
+        with pytest.raises(RuntimeError):
+            await registered.store.write(fails, urgent=False)
+        assert await registered.store.read(lambda view: _low(view, device)) == 0
+        await _say(registered, device, 10, 9)
+        assert await registered.store.read(lambda view: _low(view, device)) == 1
+        chain = await registered.store.read(lambda view: view.all("SELECT id, previous FROM heartbeats ORDER BY id"))
+        assert [tuple(row) for row in chain] == [(1, None), (2, 1), (3, 2), (4, 3)]
+
+
+async def test_one_of_several_writes_that_was_undone_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Writes share a transaction; one that fails is undone alone."""
+    async with registry(tmp_path) as registered:
+        device = await registered.bound("SN-1")
+        await _say(registered, device, 80, 79)
+        batch = _beats(device, 10, 9)
+
+        def fails(tx: Tx) -> None:
+            inbound.apply_all(tx, batch)
+            raise RuntimeError("after the batch")
+
+        outcomes = await asyncio.gather(
+            *(registered.store.write(fails) for _ in range(BATCH)),
+            registered.store.write(lambda tx: inbound.apply_all(tx, batch)),
+            return_exceptions=True,
+        )
+        assert [type(outcome) for outcome in outcomes] == [RuntimeError, RuntimeError, list]
+        assert await registered.store.read(lambda view: _low(view, device)) == 1
+        rows = await registered.store.read(lambda view: view.all("SELECT id, previous FROM heartbeats ORDER BY id"))
+        assert [tuple(row) for row in rows] == [(1, None), (2, 1), (3, 2), (4, 3)]
+
+
+async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A commit that fails undoes all: the same batch again is taken as if for the first time."""
+    async with registry(tmp_path) as registered:
+        device = await registered.bound("SN-1")
+        await _say(registered, device, 80, 79)
+        pages = await registered.store.write(lambda tx: tx.value("PRAGMA page_count"))
+        await registered.store.write(lambda tx: tx.value(f"PRAGMA max_page_count = {pages}"))
+        wide = _beats(device, *range(10, 60)) * 40
+        with pytest.raises(StoreError):
+            await registered.store.write(lambda tx: inbound.apply_all(tx, wide), urgent=False)
+        await registered.store.write(lambda tx: tx.value("PRAGMA max_page_count = 1000000"))
+        await _say(registered, device, 78, 77)
+        rows = await registered.store.read(lambda view: view.all("SELECT id, previous FROM heartbeats ORDER BY id"))
+        assert [tuple(row) for row in rows] == [(1, None), (2, 1), (3, 2), (4, 3)]
+
+
+async def test_memory_is_bounded(tmp_path: Path) -> None:
+    """When more devices are remembered than may be, all are forgotten."""
+    async with registry(tmp_path) as registered:
+        device = await registered.bound("SN-1")
+
+        def fill(tx: Tx) -> int:
+            row = health.sender(tx, device.id)
+            assert row is not None
+            kept = Kept()
+            kept.open(tx.connection)
+            kept.senders.update((f"dev_{number}", health.Sender(row)) for number in range(MOST + 1))
+            kept.close(tx.connection)
+            kept.open(tx.connection)
+            return len(kept.senders)
+
+        assert await registered.store.write(fill) == 0
+
+
+def _low(view: View, device: Bound) -> int:
+    return sum(row["type"] == "device.low_battery" for row in events.of_device(view, device.pk))

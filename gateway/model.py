@@ -21,7 +21,9 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     StringConstraints,
+    TypeAdapter,
     WithJsonSchema,
 )
 from pydantic_core import CoreSchema, core_schema
@@ -196,6 +198,9 @@ class _InJson:
         bounded = core_schema.custom_error_schema(bound, "out_of_range", custom_error_message=_OUT_OF_RANGE)
         return core_schema.json_or_python_schema(core_schema.chain_schema([told, bounded]), handler(source))
 
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "string", "format": "date-time"}
+
 
 class _Words:
     """Members of an enum as the plain strings that they are: SQLite and comparisons are several times as fast."""
@@ -205,6 +210,9 @@ class _Words:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.literal_schema([str(word) for word in self._words])
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(TypeAdapter(self._words).core_schema)
 
 
 Text = Annotated[str, StringConstraints(pattern=NO_NUL)]

@@ -51,14 +51,17 @@ class Heard:
         told = [beat for beat in beats if beat.device.token_state != TokenState.RESET_ONLY]
         stored = history.append(self._tx, told)
         _count(self._tx, len(beats), len(told), len(stored))
-        now = self._tx.now
-        for device, _, radio in beats:
+        now, rest = self._tx.now, iter(stored)
+        to_say = next(rest, None)
+        for beat in beats:
+            device, heartbeat, radio = beat
             if device.last_heartbeat_at != now or not device.online:  # once in a transaction
                 newest.present(self._tx, device, radio)
             device.radio = radio or device.radio
             self._devices[device.pk] = device
-        for device, heartbeat, _ in stored:
-            newest.says(self._tx, device, heartbeat)
+            if beat is to_say:
+                newest.says(self._tx, device, heartbeat)
+                to_say = next(rest, None)
 
     def settle(self) -> None:
         """Write the newest of each device; before anybody else reads it, and at the end."""

@@ -12,7 +12,7 @@ from support import wire
 from support.wait import eventually
 
 from gateway.inbound import PART
-from gateway.mqtt.session import WAITING_AT_QOS_0
+from gateway.mqtt.session import BATCH, WAITING_AT_QOS_0
 from gateway.store import Tx
 
 POISON = """CREATE TRIGGER poison BEFORE INSERT ON heartbeats WHEN NEW.battery_percent = 13
@@ -160,7 +160,7 @@ async def test_a_message_that_nobody_foresaw_holds_up_no_other(kind: str, tmp_pa
 @on_mosquitto
 async def test_a_flood_at_qos_0_is_bounded(kind: str, tmp_path: Path) -> None:
     """Nothing holds back QoS 0, so beyond a few thousand it is dropped, as it may be; QoS 1 is not."""
-    count = 6_500
+    count = 3 * BATCH + WAITING_AT_QOS_0
     async with site(kind, tmp_path) as place:
         await place.start()
         device = await place.bound()

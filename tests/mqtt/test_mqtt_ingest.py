@@ -163,8 +163,8 @@ async def test_a_flood_at_qos_0_is_bounded(kind: str, tmp_path: Path) -> None:
     count = 3 * BATCH + WAITING_AT_QOS_0
     async with site(kind, tmp_path) as place:
         await place.start()
-        device = await place.bound()
-        async with place.join(device) as client:
+        device, other = await place.bound(), await place.bound("SN-2")
+        async with place.join(device) as client, place.join(other) as second:
             release = threading.Event()
             with capture_logs() as logs:
                 busy = asyncio.create_task(place.store.write(lambda _: release.wait()))
@@ -172,8 +172,8 @@ async def test_a_flood_at_qos_0_is_bounded(kind: str, tmp_path: Path) -> None:
                     await client.send(
                         *(wire.publish_packet(device.topic("heartbeat"), b"{}", qos=0) for _ in range(count))
                     )
-                    await client.publish(device.topic("heartbeat"), beat(42))
                     await eventually(lambda: dropped(logs), "some were dropped")
+                    await second.publish(other.topic("heartbeat"), beat(42))
                 finally:
                     release.set()
                 await busy

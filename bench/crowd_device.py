@@ -6,6 +6,7 @@ import errno
 import select
 import socket
 import time
+from contextlib import suppress
 from functools import cache
 from typing import Final
 
@@ -67,7 +68,8 @@ class Device:
             self._unacknowledged = wire.publish(self._beat_topic, _heartbeat(self.sent), _PACKET_ID)
             self.sent += 1
             if self.back is not None:
-                self._send(self._unacknowledged)
+                with suppress(OSError):  # the broker has just gone, as epoll is about to tell
+                    self._send(self._unacknowledged)
 
     def _hear(self) -> None:
         assert self._socket

@@ -69,8 +69,12 @@ def _made(name: str, pins: Path, install: Callable[[Path], None]) -> Path:
 
 
 def _run(*command: str, folder: Path | None = None) -> None:
-    done = subprocess.run(  # noqa: S603 - the commands above
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS
-    )
+    name = " ".join((Path(command[0]).name, *command[1:3]))
+    try:
+        done = subprocess.run(  # noqa: S603 - the commands above
+            command, cwd=folder, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MissingError(f"'{name}' took longer than {_INSTALL_SECONDS:g} s") from error
     if done.returncode:
-        raise MissingError(f"'{' '.join(command[:3])}' failed: {(done.stdout + done.stderr).strip()[-_LAST_WORDS:]}")
+        raise MissingError(f"'{name}' failed: {(done.stdout + done.stderr).strip()[-_LAST_WORDS:]}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp
 
-from gateway.http import auth, openapi
+from gateway.http import auth
 from gateway.http.endpoint import Authenticate, Endpoint, Parts, Unknown
 from gateway.http.middleware import EveryRequest
 from gateway.http.operation import AnyOperation
@@ -32,13 +32,19 @@ def build(
     clock = services.store.context.clock
     limiter = Limiter(services.rate_limit_per_minute, clock)
     strangers = Strangers(services.refused_credentials_per_minute, clock)
-    parts = Parts(services, limiter, strangers, openapi.document, authenticate)
+    parts = Parts(services, limiter, strangers, _document, authenticate)
     endpoints = [
         (path, Endpoint(parts, path, {each.method: each for each in on_path}))
         for path, on_path in _by_path(operations).items()
     ]
     paths = Paths([*endpoints, *((page.path, page) for page in pages())], Unknown(parts))
     return EveryRequest(paths, services, limiter)
+
+
+def _document() -> bytes:
+    from gateway.http import openapi  # noqa: PLC0415 - all that it explains, which is seldom read
+
+    return openapi.document()
 
 
 def _by_path(operations: Sequence[AnyOperation]) -> dict[str, list[AnyOperation]]:

@@ -1,40 +1,18 @@
-"""One POST to a webhook: connect only where that is allowed, sign, send, and look at the answer (contract, section 5).
-
-Redirects are not followed, no proxy is used, each delivery has a connection of its own.
-"""
+"""Events for webhooks: where to, and how signed (contract, section 5). :mod:`gateway.outbound.posting` sends them."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import socket
 import ssl
-import threading
-from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
-import httpcore
-
-from gateway import __version__, signatures
+from gateway import signatures
 from gateway.clock import Clock, system_clock
 from gateway.model import Event
-from gateway.redaction import redact
-from gateway.targets import Ip, Target, check_url, literal, may_connect
+from gateway.targets import check_url
 from gateway.webhooks import Outcome
 
 SECONDS: Final = 30.0
-BODY_BYTES: Final = 16_384
-_BODY_SECONDS: Final = 2.0
-_BODY_SHOWN: Final = 1_024
-_ERROR_SHOWN: Final = 256
-_MOST_ADDRESSES: Final = 4
 _SECOND_MS: Final = 1_000
-_USER_AGENT: Final = f"device-gateway/{__version__}"
-
-
-class _RefusedError(Exception):
-    """The gateway does not connect there."""
 
 
 class Sender:
@@ -55,155 +33,15 @@ class Sender:
 
     async def send(self, url: str, key: bytes, event: Event) -> Outcome:
         """Send an event once. Never raises for what the receiver or the network does: the outcome says it."""
+        from gateway.outbound import posting  # noqa: PLC0415 - an HTTP client, for those who have webhooks
+
         try:
             target = check_url(url, allow_private=self._allow_private)  # the setting may have changed since
         except ValueError as error:
             return Outcome(error=f"The URL {error}.")
         body = event.model_dump_json().encode()
         headers = signatures.headers(key, event.id, self._clock() // _SECOND_MS, body)
-        answer = _Answer()
-        try:
-            async with asyncio.timeout(self._seconds):
-                await self._post(target, headers, body, answer)
-        except TimeoutError:
-            return answer.outcome(f"There was no answer within {self._seconds:g} s.")
-        except (_RefusedError, httpcore.ConnectError) as error:
-            return answer.outcome(f"Could not connect: {_reason(error)}.")
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
-            return answer.outcome(f"The connection broke: {_reason(error)}.")
-        return answer.outcome(None)
-
-    def _context(self) -> ssl.SSLContext:
-        """The system's authorities and those of certifi; made once, when the first https:// is asked for."""
-        self._tls = self._tls or httpcore.default_ssl_context()
-        return self._tls
-
-    async def _post(self, target: Target, headers: dict[str, str], body: bytes, answer: _Answer) -> None:
-        backend = _Backend(target, allow_private=self._allow_private)
-        async with (
-            httpcore.AsyncConnectionPool(
-                ssl_context=self._context() if target.scheme == "https" else None,
-                max_keepalive_connections=0,
-                network_backend=backend,
-            ) as pool,
-            pool.stream("POST", _url(target), headers=_head(target, headers), content=body) as response,
-        ):
-            answer.status = response.status
-            await answer.read(response.aiter_stream())
-
-
-class _Answer:
-    """What came back, as far as it came."""
-
-    def __init__(self) -> None:
-        self.status: int | None = None
-        self._body = bytearray()
-
-    async def read(self, parts: AsyncIterator[bytes]) -> None:
-        """Read the beginning of the body. By then the answer is known, so a body that does not come changes nothing."""
-        with contextlib.suppress(TimeoutError, httpcore.NetworkError, httpcore.ProtocolError):
-            async with asyncio.timeout(_BODY_SECONDS):
-                async for part in parts:
-                    self._body += part[: BODY_BYTES - len(self._body)]
-                    if len(self._body) >= BODY_BYTES:
-                        return
-
-    def outcome(self, problem: str | None) -> Outcome:
-        """The outcome, by the status if one came: what went wrong afterwards does not matter then."""
-        if self.status is None:
-            return Outcome(error=problem)
-        return Outcome(self.status, redact(self._body.decode("utf-8", "replace"))[:_BODY_SHOWN], _refused(self.status))
-
-
-def _refused(status: int) -> str | None:
-    match status // 100:
-        case 2:
-            return None
-        case 3:
-            return f"The receiver redirects ({status}), which is not followed. Give the webhook the URL it leads to."
-    return f"The receiver answered {status}."
-
-
-def _reason(error: BaseException) -> str:
-    """What the operating system said, where it did: the libraries between say less."""
-    text, cause = str(error), error
-    while (deeper := cause.__cause__ or cause.__context__) is not None:
-        cause = deeper
-    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.errno:
-        text = os.strerror(cause.errno)
-    return redact(text.strip(". ") or "the other side closed the connection")[:_ERROR_SHOWN]
-
-
-def _url(target: Target) -> httpcore.URL:
-    return httpcore.URL(
-        scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path.encode()
-    )
-
-
-def _head(target: Target, headers: dict[str, str]) -> list[tuple[str, str]]:
-    own = {"Host": target.host_header, "User-Agent": _USER_AGENT, "Content-Type": "application/json", "Accept": "*/*"}
-    return [*own.items(), *headers.items()]
-
-
-class _Backend(httpcore.AnyIOBackend):
-    """Connects to the very addresses that were judged: a name is resolved once, so it can't mean another then."""
-
-    def __init__(self, target: Target, *, allow_private: bool) -> None:
-        self._target = target
-        self._allow_private = allow_private
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Connect to one of the addresses of the target that are allowed."""
-        problem: Exception = _RefusedError(
-            "the name leads to a private network only, where the gateway sends nothing unless the setting "
-            "webhook_allow_private is on"
-        )
-        for ip in await self._allowed(host, port):
-            try:
-                return await super().connect_tcp(str(ip), port, timeout, local_address, socket_options)
-            except httpcore.ConnectError as error:
-                problem = error
-        raise problem
-
-    async def _allowed(self, host: str, port: int) -> Sequence[Ip]:
-        given = literal(host)
-        found = [given] if given is not None else await _resolve(host, port)
-        allowed = [ip for ip in found if may_connect(self._target, ip, allow_private=self._allow_private)]
-        return allowed[:_MOST_ADDRESSES]
-
-
-async def _resolve(host: str, port: int) -> list[Ip]:
-    """The addresses of a name; the look-up has a thread that nobody waits for when it hangs, not even at the end."""
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[Ip]] = loop.create_future()
-
-    def settle(addresses: list[Ip]) -> None:
-        if not found.done():
-            found.set_result(addresses)
-
-    def look_up() -> None:
-        addresses = _addresses(host, port)
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, addresses)
-
-    threading.Thread(target=look_up, name="webhook-dns", daemon=True).start()
-    addresses = await found
-    if not addresses:
-        raise _RefusedError(f"the name {host} cannot be resolved")
-    return addresses
-
-
-def _addresses(host: str, port: int) -> list[Ip]:
-    try:
-        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return []
-    addresses = (literal(str(answer[4][0])) for answer in answers)
-    return [ip for ip in dict.fromkeys(addresses) if ip is not None]
+        if target.scheme == "https":
+            self._tls = self._tls or posting.default_tls()
+        way = posting.Way(self._seconds, self._tls, allow_private=self._allow_private)
+        return await posting.post(target, headers, body, way)

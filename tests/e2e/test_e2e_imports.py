@@ -12,7 +12,7 @@ from e2e_program import started
 TELLS = (sys.executable, "-v")
 _LOADED = re.compile(r"^import '([\w.]+)' #", re.MULTILINE)
 FOR_PEOPLE = {"rich", "pygments", "attr"}
-FOR_OTHERS = {"httpx", "jwt", "tabulate"}
+FOR_OTHERS = {"httpx", "httpcore", "jwt", "tabulate", "gateway.http.openapi", "gateway.http.asyncapi"}
 FOR_AN_UPDATE = {"sqlite_utils", "dateutil", "pluggy"}
 COMMANDS = {f"gateway.cli.{name}" for name in ("devices", "keys", "top", "watch", "demo", "doctor", "output", "api")}
 
@@ -25,7 +25,7 @@ async def loaded(gateway: GatewayProcess) -> set[str]:
 
 
 async def test_serving_loads_nothing_that_only_commands_use(tmp_path: Path) -> None:
-    """No tables and colours, no HTTP client, no file of another command; sqlite_utils only for an update."""
+    """No tables, no HTTP client, no texts of the API, no other command; sqlite_utils only for an update."""
     first = await loaded(GatewayProcess(tmp_path, by=TELLS))
     assert FOR_AN_UPDATE & first, "a new registry is made by it"
     second = await loaded(GatewayProcess(tmp_path, by=TELLS))

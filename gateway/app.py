@@ -173,7 +173,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             store=store,
             topics=topics,
             bells=bells,
-            notices=Notices(connected, metrics.acknowledged),
+            notices=Notices(connected, metrics.acknowledged, metrics.refused),
             outlets=outlets(settings, store, topics, bells),
         )
         streams = Streams(Limits(settings.event_streams_per_key, settings.event_streams))

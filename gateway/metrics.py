@@ -143,6 +143,10 @@ class Metrics:
         """The gateway has connected to its broker."""
         self._connections.inc()
 
+    def refused(self, code: str) -> None:
+        """A message was refused that no transaction tells of: it is over the budget, and not kept."""
+        self._refusals.labels(code).inc()
+
     def acknowledged(self, seconds: float) -> None:
         """A batch was stored and acknowledged, so long after it was taken from the socket."""
         self._lag.observe(seconds)

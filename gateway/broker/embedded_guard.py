@@ -4,6 +4,7 @@ docs/embedded-broker.md lists the defects of amqtt as it comes and where each on
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -182,13 +183,16 @@ class GuardedBroker(RoutingBroker):
             session = None
         if session:
             return session, True
-        return ClientSession(admitted.key, admitted.identity, self._limits), False
+        return ClientSession(admitted.key, admitted.identity, self._limits, self._pressure), False
 
     async def _serve(self, connection: Connection, session: ClientSession, keep_alive: int) -> bool:
         """Handle packets one after the other; returns True at a DISCONNECT. Raises TimeoutError [MQTT-3.1.2-24]."""
         silence = keep_alive * _KEEPALIVE_GRACE or None
         count = 0
         while connection.open:
+            if self._pressure.is_high(session.client_id):
+                await self._hold(connection, session)
+                continue
             async with asyncio.timeout(silence):
                 packet = await connection.read(self._listener.max_packet_bytes)
             if packet.kind == DISCONNECT:
@@ -198,6 +202,12 @@ class GuardedBroker(RoutingBroker):
             if count % _TURN == 0:
                 await asyncio.sleep(0)  # a client with a full buffer must not keep the others waiting
         return False
+
+    async def _hold(self, connection: Connection, session: ClientSession) -> None:
+        """Leave a client unread until the gateway has taken what it sent, or the connection is aborted."""
+        with contextlib.suppress(TimeoutError):
+            async with connection.patience(None):
+                await self._pressure.falls(session.client_id)
 
     async def _turn(self, connection: Connection, session: ClientSession, packet: Packet) -> None:
         if connection.open:

@@ -7,6 +7,7 @@ import structlog
 from amqtt.broker import Broker, RetainedApplicationMessage
 
 from gateway.broker.access import Action, Role, may, may_retain
+from gateway.broker.embedded_pressure import Pressure
 from gateway.broker.embedded_session import ClientSession, Limits
 from gateway.broker.embedded_wire import Will
 
@@ -30,13 +31,14 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         self._prefix = prefix
         self._limits = limits
         self._wildcards: dict[str, str] = {}
+        self._pressure = Pressure(limits.unheard)
 
-    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> None:
+    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool, sender: str | None = None) -> None:
         """Hand a message to everyone who subscribed to it and may receive it."""
         if retain:
             self._retain(topic, payload, qos)
         for session, granted in self._readers(topic):
-            session.deliver(topic, payload, min(qos, granted), retain=False)
+            session.deliver(topic, payload, min(qos, granted), retain=False, sender=sender)
 
     def publish_from(self, session: ClientSession, topic: str, payload: bytes, qos: int, *, retain: bool) -> None:
         """The same for a client: dropped unless it may publish there, and kept only where it may retain.
@@ -46,7 +48,8 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         if not self.allows(session, Action.PUBLISH, topic):
             self._tell_denied(session, topic)
             return
-        self.publish(topic, payload, qos, retain=retain and self._may_retain(session, topic))
+        sender = None if session.identity.role is Role.GATEWAY else session.client_id  # who would be held by itself
+        self.publish(topic, payload, qos, retain=retain and self._may_retain(session, topic), sender=sender)
 
     def publish_will(self, session: ClientSession, will: Will) -> None:
         """A client died: say what it left to say."""
@@ -93,6 +96,7 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         for topic_filter in list(session.filters):
             self.unsubscribe(session, topic_filter)
         self._sessions.pop(session.client_id, None)
+        session.drop_all()
 
     def _tell_denied(self, session: ClientSession, topic: str) -> None:
         if not session.was_denied:  # once a connection: what a client repeats must not fill the log

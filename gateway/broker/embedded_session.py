@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from amqtt.mqtt.publish import PublishPacket
 from amqtt.session import OutgoingApplicationMessage, Session
 
 from gateway.broker.access import Role
+from gateway.broker.embedded_pressure import Pressure
 from gateway.broker.embedded_wire import Packet, Will, read_packet
 from gateway.certificates import common_name
 
@@ -56,6 +57,8 @@ class Limits:
     """QoS 1 messages sent to one client and not acknowledged yet."""
     inflight_gateway: int = 1_000
     """The same for the gateway, which acknowledges after its commit: the size of its batches."""
+    unheard: int = 1_000
+    """QoS 1 messages of one client that wait for the gateway; one that has sent more is not read meanwhile."""
 
 
 class Connection:
@@ -98,7 +101,7 @@ class Connection:
         return self._writer.transport.get_write_buffer_size() > _UNREAD_BYTES
 
     @contextlib.asynccontextmanager
-    async def patience(self, seconds: float) -> AsyncIterator[None]:
+    async def patience(self, seconds: float | None) -> AsyncIterator[None]:
         """Raise TimeoutError out of what is done inside when it takes longer, or when the connection is aborted."""
         try:
             async with asyncio.timeout(seconds) as self._deadline:
@@ -123,28 +126,40 @@ class Connection:
         self._writer.transport.abort()
 
 
+class Waiting(OutgoingApplicationMessage):  # type: ignore[misc]  # amqtt ships no types
+    """A QoS 1 message on its way to a client; ``sender`` is who waits for the gateway to take it, if anybody."""
+
+    __slots__ = ("sender",)
+
+    def __init__(self, topic: str, payload: bytes, qos: int, *, retain: bool, sender: str | None) -> None:
+        super().__init__(None, topic, qos, payload, retain)
+        self.sender = sender
+
+
 class Backlog:
     """QoS 1 messages that wait for a client, first in first out, within limits: the oldest gives way."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._messages: deque[OutgoingApplicationMessage] = deque()
+        self._messages: deque[Waiting] = deque()
         self._bytes = 0
         self._max_bytes = max_bytes
 
     def __len__(self) -> int:
         return len(self._messages)
 
-    def append(self, message: OutgoingApplicationMessage, max_messages: int | None) -> int:
-        """Put one in; returns how many were dropped for it."""
+    def __iter__(self) -> Iterator[Waiting]:
+        return iter(self._messages)
+
+    def append(self, message: Waiting, max_messages: int | None) -> list[Waiting]:
+        """Put one in; returns those that were dropped for it."""
         self._messages.append(message)
         self._bytes += len(message.data)
-        dropped = 0
+        dropped = []
         while self._bytes > self._max_bytes or (max_messages is not None and len(self._messages) > max_messages):
-            self.popleft()
-            dropped += 1
+            dropped.append(self.popleft())
         return dropped
 
-    def popleft(self) -> OutgoingApplicationMessage:
+    def popleft(self) -> Waiting:
         """Take the oldest out."""
         message = self._messages.popleft()
         self._bytes -= len(message.data)
@@ -158,7 +173,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
     is acknowledged, is sent again when the client is back [MQTT-4.4.0-1], and those behind it wait in the backlog.
     """
 
-    def __init__(self, client_id: str, identity: Identity, limits: Limits) -> None:
+    def __init__(self, client_id: str, identity: Identity, limits: Limits, pressure: Pressure) -> None:
         super().__init__()
         is_gateway = identity.role is Role.GATEWAY
         self.client_id = client_id
@@ -172,19 +187,26 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
         self._queued = limits.queued_gateway if is_gateway else limits.queued
         self._window = limits.inflight_gateway if is_gateway else limits.inflight
         self._overflowed = False
+        self._pressure = pressure if is_gateway else None
 
-    def deliver(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> None:
+    def deliver(self, topic: str, payload: bytes, qos: int, *, retain: bool, sender: str | None = None) -> None:
         """Send a message now, or as soon as the client can take it; at QoS 0 now or never."""
         if qos:
-            self._queue(OutgoingApplicationMessage(None, topic, qos, payload, retain))
+            self._queue(Waiting(topic, payload, qos, retain=retain, sender=sender if self._pressure else None))
             self._pump()
         elif self.connection and not self.connection.is_deaf():
             self.connection.send(PublishPacket.build(topic, payload, None, dup_flag=False, qos=0, retain=retain))
 
     def acknowledged(self, packet_id: int) -> None:
         """The client has this message; an id that is not in flight means nothing."""
-        self.inflight_out.pop(packet_id, None)
+        message = self.inflight_out.pop(packet_id, None)
+        if message:
+            self._relieve([message])
         self._pump()
+
+    def drop_all(self) -> None:
+        """Nothing of what waits for the client will reach it."""
+        self._relieve([*self.inflight_out.values(), *self._backlog])
 
     def resume(self) -> None:
         """The client is back: what it never acknowledged goes out again, then what has come since."""
@@ -193,11 +215,19 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
                 self.connection.send(message.build_publish_packet(dup=True))
         self._pump()
 
-    def _queue(self, message: OutgoingApplicationMessage) -> None:
+    def _queue(self, message: Waiting) -> None:
+        if self._pressure and message.sender:
+            self._pressure.put(message.sender)
         dropped = self._backlog.append(message, None if self.connection else self._queued)
         if dropped and not self._overflowed:
             log.warning("broker.queue_full", client_id=self.client_id, queued=len(self._backlog))
         self._overflowed = bool(dropped)
+        self._relieve(dropped)
+
+    def _relieve(self, messages: Iterable[Waiting]) -> None:
+        for message in messages:
+            if self._pressure and message.sender:
+                self._pressure.taken(message.sender)
 
     def _pump(self) -> None:
         while self.connection and len(self._backlog) and len(self.inflight_out) < self._window:

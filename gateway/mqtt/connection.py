@@ -72,10 +72,11 @@ class Outlet(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Notices:
-    """Who is told that a connection was made, and how many seconds a batch took until it was acknowledged."""
+    """Who is told that a connection was made, how many seconds a batch took, and the code of a refusal not kept."""
 
     connected: Callable[[], None] = lambda: None
     acknowledged: Callable[[float], None] = lambda _: None
+    refused: Callable[[str], None] = lambda _: None
 
 
 class Connection:
@@ -103,7 +104,7 @@ class Connection:
         mark = Mark.own_status(topics, gateway_id, self._says("online"))
         self._reconciler = Reconciler(store, topics, mark)
         self._outlets = tuple(outlet(mark) for outlet in outlets)
-        self._ingest = Ingest(store, topics, self._heard, notices.acknowledged)
+        self._ingest = Ingest(store, topics, self._heard, notices.acknowledged, notices.refused)
         self._publisher = Publisher(store, topics, bells)
         self._backoff = Backoff(pauses)
         self._bells = bells

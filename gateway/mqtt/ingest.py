@@ -36,6 +36,7 @@ GATHERING_SECONDS: Final = 0.1
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 10.0
 _FROM_DEVICES: Final = (topics.Heartbeat, topics.Status, topics.Ack)
+_TOO_MANY: Final = "too_many_messages"
 _BUDGETED: Final = ("/heartbeat", "/status")
 """Acknowledgements are not: each is the end of something that somebody waits for."""
 
@@ -49,6 +50,7 @@ class Ingest:
         names: topics.Topics,
         heard: Callable[[Message], bool],
         on_acknowledged: Callable[[float], None] = lambda _: None,
+        on_refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._topics = names
@@ -57,6 +59,7 @@ class Ingest:
         self._throttle = Throttle(store.context.clock)
         self._budget = Budget(store.context.rules.device_messages_per_second, store.context.clock)
         self._over_budget = Throttle(store.context.clock)
+        self._on_refused = on_refused
 
     async def run(self, session: Session) -> None:
         """Take messages until the connection is gone.
@@ -100,8 +103,11 @@ class Ingest:
     def _parse(self, delivery: Delivery) -> Parsed | None:
         topic = delivery.message.topic
         if topic.endswith(_BUDGETED) and not self._budget.admits(topic):
-            # Kept and answered once a second: for each it would cost as much as to take it.
-            return self._too_much(delivery.message) if self._over_budget.admits(topic) else None
+            # Kept and answered once a second: for each it would cost as much as to take it. Counted they are all.
+            if self._over_budget.admits(topic):
+                return self._too_much(delivery.message)
+            self._on_refused(_TOO_MANY)
+            return None
         parsed = inbound.parse(self._topics, delivery.message)
         from_device = isinstance(parsed.topic, _FROM_DEVICES)
         return None if not from_device and self._heard(delivery.message) else parsed
@@ -113,7 +119,7 @@ class Ingest:
             message,
             self._topics.parse(message.topic),
             Refusal(
-                "too_many_messages",
+                _TOO_MANY,
                 f"More than {most} messages a second for a long time. What is over that is not taken: send fewer.",
             ),
         )

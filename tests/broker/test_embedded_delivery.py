@@ -114,9 +114,13 @@ async def test_an_unacknowledged_message_comes_again_after_the_reconnect(broker:
         assert (third.payload, third.duplicate) == (b"three", False)
 
 
-async def test_a_gateway_that_acknowledges_late_loses_nothing(broker: EmbeddedBroker) -> None:
+async def test_a_gateway_that_acknowledges_late_loses_nothing() -> None:
     """3,000 heartbeats while it acknowledges none: 1,000 in flight, the rest as it acknowledges, each once."""
-    async with listening(broker) as gateway, joined(broker, "dev_A") as device:
+    async with (
+        EmbeddedBroker(authenticate=authenticate, limits=Limits(unheard=3_000)) as broker,
+        listening(broker) as gateway,
+        joined(broker, "dev_A") as device,
+    ):
         await device.send(*heartbeats(3_000))
         for _ in range(3_000):
             await device.read_packet()

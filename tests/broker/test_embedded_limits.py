@@ -1,6 +1,7 @@
 """The embedded broker on the wire: what ends a connection, and how much it takes from anybody."""
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import AsyncIterator
 
@@ -160,6 +161,80 @@ async def test_sessions_beyond_the_limit_are_refused() -> None:
             assert await client.connect("dev_B", "dev_B", PASSWORD) == SERVER_UNAVAILABLE
         async with joined(broker, "dev_A", clean=False) as device:
             assert device.session_present
+
+
+def numbered(count: int) -> list[Packet]:
+    """So many heartbeats of dev_A at QoS 1."""
+    return [publish_packet("devices/dev_A/heartbeat", b"%d" % n, packet_id=n + 1) for n in range(count)]
+
+
+async def test_a_client_that_runs_wild_is_held_and_nobody_else() -> None:
+    """Of 500 heartbeats no more than its share is taken until the gateway has those; another one's is not behind all.
+
+    What is held is with its sender: nothing of it is lost, and all comes in its order.
+    """
+    limits = Limits(unheard=50)
+    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, listening(broker) as gateway:
+        async with joined(broker, "dev_A") as wild, joined(broker, "dev_B") as other:
+            await wild.send(*numbered(500))
+            for _ in range(51):
+                assert (await wild.read_packet()).kind == Kind.PUBACK
+            await other.publish("devices/dev_B/heartbeat", b"other", qos=1)
+            assert not await says_more(wild, other)
+            got = [message async for message in acknowledged(gateway, 501)]
+        assert got.index(b"other") <= 51
+        assert [one for one in got if one != b"other"] == [b"%d" % n for n in range(500)]
+
+
+async def says_more(client: Wire, beside: Wire) -> bool:
+    """Whether an answer to the client comes before somebody else had two."""
+    waiting = asyncio.create_task(client.stirred())
+    await beside.ping()
+    await beside.ping()
+    try:
+        return waiting.done()
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def acknowledged(gateway: Wire, count: int) -> AsyncIterator[bytes]:
+    """Take so many messages as a gateway does."""
+    for _ in range(count):
+        message = await gateway.read_publish()
+        await gateway.acknowledge(message)
+        yield message.payload
+
+
+async def test_a_held_client_can_be_cut_and_comes_back_held() -> None:
+    """Its socket is closed at once, not when the gateway has taken what it sent, and a new connection is no way out."""
+    limits = Limits(unheard=10)
+    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, listening(broker) as gateway:
+        async with joined(broker, "dev_A") as wild:
+            await wild.send(*numbered(50))
+            for _ in range(11):
+                await wild.read_packet()
+            assert await broker.cut("dev_A")
+            with contextlib.suppress(ConnectionResetError):
+                assert await wild.closed() == []
+        async with joined(broker, "dev_A") as again:
+            await again.send(publish_packet("devices/dev_A/heartbeat", b"again"))
+            assert not await says_more(again, gateway)
+            assert [message async for message in acknowledged(gateway, 12)][-1] == b"again"
+            assert (await again.read_packet()).kind == Kind.PUBACK
+
+
+async def test_a_gateway_that_is_forgotten_holds_nobody() -> None:
+    """What waited for it will not reach it, so nobody is held for that."""
+    limits = Limits(unheard=10)
+    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "dev_A") as wild:
+        async with listening(broker) as gateway:
+            await wild.send(*numbered(50))
+            for _ in range(11):
+                await wild.read_packet()
+            await gateway.disconnect()  # a clean session ends with it
+        for _ in range(39):
+            assert (await wild.read_packet()).kind == Kind.PUBACK
 
 
 async def _gets_in(broker: EmbeddedBroker, username: str) -> bool:

@@ -1,0 +1,90 @@
+"""A device that has run wild: heartbeats at a rate of its own, whatever anybody answers."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from support import wire
+from support.wait import eventually
+
+PER_SECOND: Final = 12_000
+"""A fifth more than the ten thousand that are asked for, so that a late tick is no excuse."""
+
+_TICK_SECONDS: Final = 0.02
+_AT_ONCE: Final = int(PER_SECOND * _TICK_SECONDS)
+_PUBACK_BYTES: Final = 4
+_READ_BYTES: Final = 65_536
+_LARGEST_ID: Final = 65_535
+
+
+class WildDevice:
+    """Publishes at QoS 1 and by the clock: what comes late is made up for, and no PUBACK is waited for.
+
+    ``offered`` counts what it has given to its network, ``taken`` the broker's PUBACKs: where the broker does not read
+    as fast, TCP holds back the rest on the device's side.
+    """
+
+    def __init__(self, device_id: str) -> None:
+        self._device_id = device_id
+        self._topic = f"devices/{device_id}/heartbeat"
+        self._numbers = itertools.count()
+        self.offered = self.taken = 0
+        self.seconds = 0.0
+
+    @asynccontextmanager
+    async def floods(self, host: str, port: int, token: str) -> AsyncIterator[None]:
+        """Flood for as long as the block; then the connection is dropped with whatever is on its way."""
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(wire.connect_packet(self._device_id, self._device_id, token).encode())
+        assert (await reader.readexactly(4))[3] == wire.ACCEPTED
+        parts = [asyncio.create_task(self._listen(reader)), asyncio.create_task(self._speak(writer))]
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def offers(self, more: int) -> None:
+        """Wait until it has offered so many messages more."""
+        wanted = self.offered + more
+        await eventually(lambda: self.offered >= wanted, f"{more} more messages are offered")
+
+    async def _speak(self, writer: asyncio.StreamWriter) -> None:
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self.seconds = time.monotonic() - began
+            while self.offered < self.seconds * PER_SECOND:
+                writer.write(b"".join(self._packets()))
+                self.offered += _AT_ONCE
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        heard = 0
+        while answers := await reader.read(_READ_BYTES):
+            heard += len(answers)
+            self.taken = heard // _PUBACK_BYTES
+
+    def _packets(self) -> Iterator[bytes]:
+        """None of them was sent before."""
+        for number in itertools.islice(self._numbers, _AT_ONCE):
+            yield wire.publish_packet(self._topic, _beat(number), packet_id=number % _LARGEST_ID + 1).encode()
+
+    def __str__(self) -> str:
+        """The rates, for whoever reads the output of a test."""
+        offered, taken = self.offered / self.seconds, self.taken / self.seconds
+        return f"{offered:,.0f} messages/s offered, {taken:,.0f}/s taken by the broker, for {self.seconds:.1f} s"
+
+
+def _beat(number: int) -> bytes:
+    hour, minute, second = number // 3_600 % 24, number // 60 % 60, number % 60
+    sent_at = f"2026-11-{number // 86_400 + 1:02}T{hour:02}:{minute:02}:{second:02}Z"
+    return json.dumps({"battery_percent": 50, "sent_at": sent_at}).encode()

@@ -19,6 +19,7 @@ from gateway.first_start import first_start
 from gateway.mqtt import link
 from gateway.mqtt.connection import Connection
 from gateway.outbox import Bells
+from gateway.precedence import Precedence
 from gateway.settings import load
 from gateway.store import Context, Rules, Store
 from gateway.topics import Topics
@@ -26,13 +27,14 @@ from gateway.topics import Topics
 PASSWORD_VARIABLE: Final = "BENCH_BROKER_PASSWORD"  # noqa: S105 - the name of a variable
 
 
-async def main(data_dir: Path, port: int) -> None:
+async def main(data_dir: Path, port: int, precedence: Precedence) -> None:
     """Run the parts as the composition root puts them together."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     gateway_id, _ = first_start(load({"data_dir": str(data_dir)}, {}).settings)
     bells = Bells()
-    async with Store(data_dir, Context(rules=Rules(gateway_id=gateway_id)), on_commit=bells.committed) as store:
+    context = Context(rules=Rules(gateway_id=gateway_id))
+    async with Store(data_dir, context, on_commit=bells.committed, precedence=precedence) as store:
         connection = _connection(port, store, bells)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(connection.run(), name="connection")
@@ -50,4 +52,6 @@ def _connection(port: int, store: Store, bells: Bells) -> Connection:
 
 if __name__ == "__main__":
     log.configure("warning", "json")
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+    first = Precedence()
+    with asyncio.Runner(loop_factory=first.new_loop) as runner:
+        runner.run(main(Path(sys.argv[1]), int(sys.argv[2]), first))

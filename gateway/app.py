@@ -37,6 +37,7 @@ from gateway.outbound.sender import Sender
 from gateway.outbound.webhooks import Webhooks
 from gateway.outbox import Bells
 from gateway.outgrown import SizeWatch
+from gateway.precedence import Precedence
 from gateway.readiness import Readiness
 from gateway.scrape import Scrape
 from gateway.settings import Loaded, Settings
@@ -83,14 +84,14 @@ class Running:
         return device is not None and await self.bells.synced(self.store, device["pk"], seconds)
 
 
-async def serve(loaded: Loaded) -> int:
-    """Run until SIGTERM or SIGINT; the exit code."""
+async def serve(loaded: Loaded, precedence: Precedence) -> int:
+    """Run until SIGTERM or SIGINT, in the loop of ``precedence``; the exit code."""
     _open_as_many_files_as_allowed()
     sys.setswitchinterval(SWITCH_SECONDS)
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    async with running(loaded.settings) as gateway:
+    async with running(loaded.settings, precedence) as gateway:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.renewal.ask)
         collector.calm()
         await _announce(gateway)
@@ -131,8 +132,10 @@ def _as_called() -> str:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
+async def running(settings: Settings, precedence: Precedence | None = None) -> AsyncIterator[Running]:
     """Start every part, hand over the gateway, and stop every part in the opposite order.
+
+    ``precedence`` is the one whose loop this runs in, if it is one of those.
 
     Raises:
         GatewayError: it cannot start; the message says what to do.
@@ -151,6 +154,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 on_news=bells.recorded,
                 on_measures=metrics.take,
                 tracer=tracer,
+                precedence=precedence,
             )
         )
         accounts = probes.ProbeAccounts()

@@ -21,7 +21,7 @@ from gateway.store import health as sql
 from gateway.store.history import Beat
 
 MAX_PAYLOAD_BYTES: Final = 65_536
-PART: Final = 250
+PART: Final = 100
 """Messages for which an urgent write, such as a reset, waits at most: a millisecond or two."""
 _AUDITED_PER_MINUTE: Final = 10
 _MINUTE_MS: Final = 60_000
@@ -137,6 +137,7 @@ def apply_some(tx: Tx, batch: Sequence[Parsed | None], hurried: Callable[[], boo
             answers += [answer for parsed in alone if (answer := apply(tx, parsed)) is not None]
             tx.kept.forget()  # whatever these have changed
         count += len(part)
+        tx.breathe()
     heard.settle()
     tx.kept.close(tx.connection)
     return count, answers

@@ -34,10 +34,13 @@ def serve(loaded: Loaded) -> int:
     It stops on Ctrl-C or SIGTERM.
     """
     from gateway.app import serve as run  # noqa: PLC0415 - the whole gateway, which no other command needs
+    from gateway.precedence import Precedence  # noqa: PLC0415 - the same
 
     log.configure(
         loaded.settings.log_level,
         loaded.settings.log_format,
         lines_per_second=loaded.settings.log_lines_per_second,
     )
-    return asyncio.run(run(loaded))
+    precedence = Precedence()
+    with asyncio.Runner(loop_factory=precedence.new_loop) as runner:
+        return runner.run(run(loaded, precedence))

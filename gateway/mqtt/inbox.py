@@ -29,13 +29,13 @@ class Inbox:
     """Messages in the order of their arrival."""
 
     def __init__(self) -> None:
-        self._packets: deque[mqtt5.PublishPacket] = deque()
+        self._deliveries: deque[Delivery] = deque()
         self._bytes = 0
         self._at_qos_0 = 0
         self._dropped = 0
 
     def __len__(self) -> int:
-        return len(self._packets)
+        return len(self._deliveries)
 
     def put(self, packet: mqtt5.PublishPacket) -> None:
         """Take it in, or drop it when it may be dropped [MQTT 5, 4.3.1] and too many wait: nothing holds back QoS 0."""
@@ -44,8 +44,9 @@ class Inbox:
                 self._drop(packet)
                 return
             self._at_qos_0 += 1
-        self._packets.append(packet)
-        self._bytes += len(packet.payload)
+        delivery = _delivery(packet)
+        self._deliveries.append(delivery)
+        self._bytes += len(delivery.message.payload)
 
     def _drop(self, packet: mqtt5.PublishPacket) -> None:
         if self._dropped % TOLD_EVERY == 0:
@@ -54,8 +55,7 @@ class Inbox:
 
     def take(self, limit: int) -> list[Delivery]:
         """The oldest, ``limit`` at most."""
-        pop = self._packets.popleft
-        deliveries = [_delivery(pop()) for _ in range(min(limit, len(self._packets)))]
+        deliveries = [self._deliveries.popleft() for _ in range(min(limit, len(self._deliveries)))]
         self._at_qos_0 -= sum([not delivery.qos for delivery in deliveries])
         self._bytes -= sum([len(delivery.message.payload) for delivery in deliveries])
         return deliveries
@@ -71,7 +71,7 @@ class Inbox:
         return not self._waits(WAITING // 2, WAITING_BYTES // 2)
 
     def _waits(self, messages: int, size: int) -> bool:
-        return self._bytes > size or len(self._packets) - self._at_qos_0 > messages
+        return self._bytes > size or len(self._deliveries) - self._at_qos_0 > messages
 
 
 def _delivery(packet: mqtt5.PublishPacket) -> Delivery:

@@ -16,6 +16,7 @@ from gateway.mqtt.session import LinkError
 
 MAX_PACKET_BYTES: Final = 4_194_304
 """The broker is told so; it leaves out larger messages [MQTT-3.1.2-25], and devices may not send them anyway."""
+READ_BYTES: Final = 65_536
 _CONNACK: Final = 0x20
 _OLD_CONNACK: Final = b"\x20\x02"
 _PANIC: Final = "PanicException"
@@ -29,8 +30,12 @@ class ProtocolError(LinkError):
         super().__init__(f"The broker broke the protocol: {text}. If it goes on so, set mqtt_version to 3.1.1.")
 
 
-class Wire(asyncio.Protocol):
-    """One socket. Packets go to ``received``; ``gone`` holds why the connection ended, once it has."""
+class Wire(asyncio.BufferedProtocol):
+    """One socket. Packets go to ``received``; ``gone`` holds why the connection ended, once it has.
+
+    It reads into one buffer that it keeps, a piece at a time, so that whoever else has something to do in the loop gets
+    a turn between two pieces.
+    """
 
     def __init__(self, received: Callable[[mqtt5.Packet], None]) -> None:
         self.gone: asyncio.Future[LinkError] = asyncio.get_running_loop().create_future()
@@ -39,7 +44,8 @@ class Wire(asyncio.Protocol):
         self.old_version = False
         """Whether the broker answered as one of MQTT 3.1.1 does."""
         self._received = received
-        self._rest = b""
+        self._buffer = bytearray(READ_BYTES)
+        self._filled = 0
         self._first = True
         self._writable = asyncio.Event()
         self._writable.set()
@@ -51,26 +57,34 @@ class Wire(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's
+        """Where to put what comes: behind what waits for its rest."""
+        if self._filled == len(self._buffer):  # one packet fills it
+            self._buffer.extend(bytes(len(self._buffer)))
+        return memoryview(self._buffer)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take whole packets out; the rest waits for what is still to come."""
         if self.gone.done():
             return
         self.heard = True
         try:
-            self._rest = self._take(self._rest + data)
+            self._take(self._filled + nbytes)
         except ProtocolError as error:
             self.fail(error)
 
-    def _take(self, data: bytes) -> bytes:
+    def _take(self, filled: int) -> None:
+        """Take packets out of that much of the buffer, and move what is left to its beginning."""
+        view, at = memoryview(self._buffer)[:filled], 0
         if self._first:
-            self._look_at(data)
-        view, at = memoryview(data), 0
+            self._look_at(bytes(view[: len(_OLD_CONNACK)]))
         while (found := _read(view[at:])) is not None:
             at += found[1]
             self._received(found[0])
-        if len(data) - at > MAX_PACKET_BYTES:
+        self._filled = filled - at
+        if self._filled > MAX_PACKET_BYTES:
             raise ProtocolError("a packet is larger than it may be", Reason.PACKET_TOO_LARGE)
-        return data[at:]
+        view[: self._filled] = bytes(view[at:])
 
     def _look_at(self, answer: bytes) -> None:
         """Raises ProtocolError for an answer to CONNECT that is none: the codec might wait for the rest of it."""

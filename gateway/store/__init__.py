@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from gateway import __version__
 from gateway.errors import StoreError
+from gateway.precedence import Precedence
 from gateway.store.checkpoint import MOST_PAGES, Checkpointer
 from gateway.store.database import (
     DATABASE_NAME,
@@ -105,7 +106,8 @@ class Store:
 
     ``on_commit`` is called in the event loop after a commit that marked the outbox, with the kinds it marked,
     ``on_news`` after one that wrote events or changed who gets them, ``on_measures`` after each with what it did; all
-    before results are handed out. ``tracer`` is told of writes that belong to a trace.
+    before results are handed out. ``tracer`` is told of writes that belong to a trace. ``precedence`` says when work in
+    bulk has to wait for the loop.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Store:
         on_news: Callable[[], None] = lambda: None,
         on_measures: Callable[[list[Measure]], None] = lambda _: None,
         tracer: Tracer = NO_TRACER,
+        precedence: Precedence | None = None,
     ) -> None:
         self.context = context
         self._data_dir = data_dir
@@ -124,6 +127,7 @@ class Store:
         self._on_news = on_news
         self._on_measures = on_measures
         self.tracer = tracer
+        self._precedence = precedence
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
@@ -142,6 +146,7 @@ class Store:
             measured=self._on_measures,
             changed=self._checkpointer.committed,
             traced=self._tell_traces,
+            precedence=self._precedence,
         )
         self._checkpointer.start()
         self._writer.start()

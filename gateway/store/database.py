@@ -107,6 +107,8 @@ class Tx(View):
         self.measures: list[Measure] = []
         self.hurried: Callable[[], bool] = lambda: False
         """Whether an urgent write waits, so that a long one that may be cut in two should come to its end."""
+        self.breathe: Callable[[], None] = lambda: None
+        """Give way to calls that somebody waits for; a long write does so now and then."""
         self.traceparent: str | None = None
         """Where in a trace whoever asked for this is (W3C Trace Context)."""
         self.traced: list[Traced] = []

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway import tracing
 from gateway.errors import UnavailableError
+from gateway.precedence import Precedence
 from gateway.store import measures
 from gateway.store.database import Context, Tx, concerns_all, rollback
 from gateway.store.kept import Kept
@@ -56,7 +57,8 @@ class Writer:
 
     In the loop, after each commit: ``committed`` is called with the kinds that it marked in the outbox, if any,
     ``recorded`` if it made news, ``traced`` with what belongs to traces, if anything does, and ``measured`` with what
-    it did. ``changed`` is called in the writer's thread, with how many rows were changed by now.
+    it did. ``changed`` is called in the writer's thread, with how many rows were changed by now. Work in bulk gives way
+    to the loop, as ``precedence`` says.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Writer:
         measured: Callable[[list[Measure]], None] = lambda _: None,
         changed: Callable[[int], None] = lambda _: None,
         traced: Callable[[list[Traced]], None] = lambda _: None,
+        precedence: Precedence | None = None,
     ) -> None:
         self._connection = connection
         self._context = context
@@ -78,6 +81,7 @@ class Writer:
         self._changed = changed
         self._traced = traced
         self._kept = Kept()
+        self._precedence = precedence or Precedence()
         self._urgent: deque[_Job] = deque()
         self._ordinary: deque[_Job] = deque()
         self._wake = threading.Condition()
@@ -124,6 +128,10 @@ class Writer:
                 self._wake.wait()
             return self._next_group()
 
+    def _give_way(self) -> None:
+        if not self._urgent:  # whoever waits for that is best served by an end to this
+            self._precedence.give_way()
+
     def _next_group(self) -> list[_Job]:
         # An ordinary write may be a large batch: it gets a transaction of its own. Where both wait they take turns,
         # so an urgent one waits for one batch at most and a stream of urgent ones starves nobody.
@@ -142,6 +150,7 @@ class Writer:
             tx = Tx(self._connection, self._context)
             tx.hurried = lambda: bool(self._urgent)
             tx.kept = self._kept
+            tx.breathe = self._give_way
             self._do(jobs, tx)
             self._connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - whatever it is, the callers hear of it and the thread lives on

@@ -8,7 +8,7 @@ import gateway
 ROOT = Path(gateway.__file__).parent
 LAYERS = (
     (
-        "clock credentials device_settings entropy errors ids imports log model "
+        "clock credentials device_settings entropy errors ids imports log model precedence "
         "problems redaction signatures targets topics wording"
     ),
     "tracing",

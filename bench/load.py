@@ -90,10 +90,14 @@ class Device(asyncio.Protocol):
 
     async def answers(self) -> None:
         """Wait until all acknowledgements lie in the socket."""
-        waiting, needed = array("i", [0]), self._awaited
-        while waiting[0] < needed:
+        while self._lying_there() < self._awaited:  # noqa: ASYNC110 - nobody tells: that is the point
             await asyncio.sleep(_LOOK_SECONDS)
-            fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, waiting)
+
+    def _lying_there(self) -> int:
+        """Bytes that have come and were not read."""
+        waiting = array("i", [0])
+        fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, waiting)
+        return waiting[0]
 
     def leave(self) -> None:
         """Say good-bye."""

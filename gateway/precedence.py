@@ -28,6 +28,11 @@ class Precedence:
         """An event loop of asyncio's own kind that goes first."""
         return asyncio.SelectorEventLoop(_Selector(self._waits))
 
+    @property
+    def busy(self) -> bool:
+        """Whether the loop has something to do now."""
+        return not self._waits.is_set()
+
     def give_way(self) -> None:
         """Block this thread while the loop is busy, for ``LONGEST_SECONDS`` at most."""
         self._waits.wait(LONGEST_SECONDS)

@@ -119,7 +119,7 @@ class Ingest:
             message,
             self._topics.parse(message.topic),
             Refusal(
-                _TOO_MANY,
+                "too_many_messages",
                 f"More than {most} messages a second for a long time. What is over that is not taken: send fewer.",
             ),
         )

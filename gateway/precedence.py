@@ -10,45 +10,43 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-import threading
+import time
 from typing import Final
 
 LONGEST_SECONDS: Final = 0.002
 """How long bulk work waits at a time; between two such waits it works for about as long."""
+_LOOK_SECONDS: Final = 0.000_2
 
 
 class Precedence:
-    """Whether the loop waits for something to do, told by the loop of :meth:`new_loop`; without one it always does."""
+    """Whether the loop is busy, told by the loop of :meth:`new_loop`; without one it never is."""
 
     def __init__(self) -> None:
-        self._waits = threading.Event()
-        self._waits.set()
+        self.busy = False
+        """Plain, not an event: the loop says it at each turn, and seldom is there anybody who waits for it."""
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """An event loop of asyncio's own kind that goes first."""
-        return asyncio.SelectorEventLoop(_Selector(self._waits))
-
-    @property
-    def busy(self) -> bool:
-        """Whether the loop has something to do now."""
-        return not self._waits.is_set()
+        return asyncio.SelectorEventLoop(_Selector(self))
 
     def give_way(self) -> None:
         """Block this thread while the loop is busy, for ``LONGEST_SECONDS`` at most."""
-        self._waits.wait(LONGEST_SECONDS)
+        until = time.monotonic() + LONGEST_SECONDS
+        while self.busy and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
 
 
 class _Selector(selectors.DefaultSelector):
     """Tells when the loop waits."""
 
-    def __init__(self, waits: threading.Event) -> None:
+    def __init__(self, precedence: Precedence) -> None:
         super().__init__()
-        self._waits = waits
+        self._precedence = precedence
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait until something is ready."""
-        self._waits.set()
+        self._precedence.busy = False
         try:
             return super().select(timeout)
         finally:
-            self._waits.clear()
+            self._precedence.busy = True

@@ -29,10 +29,10 @@ T = TypeVar("T")
 
 SLICE: Final = 100
 """Messages that are taken apart in one go: a third of a millisecond or so."""
-FEW: Final = 32
+FEW: Final = 250
 """A batch of fewer heartbeats costs mostly its commit."""
-GATHERING_SECONDS: Final = 0.1
-"""How long after such a batch the next may gather: a fleet that trickles in shares ten commits a second."""
+GATHERING_SECONDS: Final = 0.2
+"""How long after such a batch the next may gather: a fleet that trickles in shares five commits a second."""
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 10.0
 _FROM_DEVICES: Final = (topics.Heartbeat, topics.Status, topics.Ack)
@@ -75,8 +75,10 @@ class Ingest:
                 if before is not None:
                     await before
                 before = asyncio.create_task(self._take(session, deliveries, parsed), name="ingest batch")
-                if _may_gather(deliveries):
-                    await asyncio.sleep(GATHERING_SECONDS)
+                if not all(each.message.topic.endswith(_BUDGETED) for each in deliveries):
+                    session.attend()  # after an acknowledgement the next is often on its way
+                elif len(deliveries) < FEW:
+                    await session.rest(GATHERING_SECONDS)
         finally:
             if before is not None:
                 before.cancel()
@@ -170,11 +172,6 @@ class Ingest:
                 refusal = answer.refusal
                 log.info("message.refused", device_id=answer.device_id, code=refusal.code, field=refusal.field)
                 await session.publish(self._topics.errors(answer.device_id), inbound.error_payload(refusal), qos=0)
-
-
-def _may_gather(deliveries: Sequence[Delivery]) -> bool:
-    """Whether nobody waits for what came: after an acknowledgement the next is often on its way."""
-    return len(deliveries) < FEW and all(each.message.topic.endswith(_BUDGETED) for each in deliveries)
 
 
 class Throttle:

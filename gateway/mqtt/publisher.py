@@ -87,6 +87,8 @@ class Publisher:
 
     async def _publish(self, session: Session, rows: list[_Due]) -> None:
         messages = [(row.topic, row.payload or b"") for row in rows]
+        if messages:
+            session.attend()
         if not any(row.trace for row in rows):
             await session.publish_retained(messages)
             return

@@ -6,6 +6,7 @@ that speak 3.1.1. The gateway holds one connection with one persistent session (
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -91,6 +92,17 @@ class Session(ABC):
         Raises:
             LinkError: the connection is gone.
         """
+
+    async def rest(self, seconds: float) -> None:
+        """Let messages gather for so long.
+
+        They may be left with the broker, unless it was asked something, or :meth:`attend` was said lately: then
+        whatever comes is taken at once.
+        """
+        await asyncio.sleep(seconds)
+
+    def attend(self) -> None:  # noqa: B027 - whoever never leaves anything with the broker has nothing to do
+        """Devices may answer soon, so do not rest for a while."""
 
     @abstractmethod
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:

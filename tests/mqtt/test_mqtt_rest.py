@@ -1,0 +1,74 @@
+"""Heartbeats that trickle in are left with the broker for a moment; nothing that somebody waits for is."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import mqtt5
+import pytest
+from scripted_broker import ScriptedBroker, joined, message
+from support.wait import eventually
+
+from gateway.mqtt.mqtt5_link import Mqtt5Session
+from gateway.mqtt.session import LinkError
+
+LONG = 300.0
+"""Seconds: no test waits for the end of it."""
+
+
+async def _asks(session: Mqtt5Session, broker: ScriptedBroker) -> None:
+    asking = asyncio.create_task(session.publish("devices/dev_A/commands/reboot", b"{}"))
+    sent = await broker.until(mqtt5.PublishPacket)
+    assert isinstance(sent, mqtt5.PublishPacket)
+    assert sent.packet_id
+    broker.say(mqtt5.PubAckPacket(sent.packet_id).write())
+    await asking
+
+
+async def _attends(session: Mqtt5Session, broker: ScriptedBroker) -> None:
+    del broker
+    session.attend()
+
+
+@pytest.mark.parametrize("what", [_asks, _attends])
+async def test_a_rest_ends_when_something_is_expected(what: Callable[..., Any]) -> None:
+    """The socket is read again as soon as the broker was asked something, or a device may answer."""
+    async with ScriptedBroker() as broker, joined(broker) as session:
+        assert isinstance(session, Mqtt5Session)
+        resting = asyncio.create_task(session.rest(LONG))
+        await eventually(lambda: session.wire.paused, "it leaves the socket alone")
+        broker.say(message(1, b"one"))
+        await what(session, broker)
+        await resting
+        assert [each.message.payload for each in await session.batch()] == [b"one"]
+
+
+async def test_there_is_no_rest_while_something_is_expected() -> None:
+    """Neither after a command, nor while an answer of the broker is outstanding: what comes is read at once."""
+    async with ScriptedBroker() as broker, joined(broker) as session:
+        assert isinstance(session, Mqtt5Session)
+        asking = asyncio.create_task(session.publish("devices/dev_A/commands/reboot", b"{}"))
+        sent = await broker.until(mqtt5.PublishPacket)
+        assert isinstance(sent, mqtt5.PublishPacket)
+        assert sent.packet_id
+        resting = asyncio.create_task(session.rest(LONG))
+        broker.say(mqtt5.PubAckPacket(sent.packet_id).write())
+        await asking
+        resting.cancel()
+        session.attend()
+        resting = asyncio.create_task(session.rest(LONG))
+        broker.say(message(1, b"one"))
+        assert [each.message.payload for each in await session.batch()] == [b"one"]
+        resting.cancel()
+
+
+async def test_a_connection_that_ends_ends_the_rest() -> None:
+    """Also when it is closed from here."""
+    async with ScriptedBroker() as broker, joined(broker) as session:
+        assert isinstance(session, Mqtt5Session)
+        resting = asyncio.create_task(session.rest(LONG))
+        await eventually(lambda: session.wire.paused, "it leaves the socket alone")
+        session.wire.abort()
+        await resting
+        with pytest.raises(LinkError):
+            await session.batch()

@@ -38,6 +38,7 @@ JITTER_SECONDS: Final = 5.0
 _MEANWHILE: Final = 100
 _AT_A_TIME: Final = 1_000
 _REST_SECONDS: Final = 30.0
+_MINUTE_SECONDS: Final = 70.0
 _LOOK_SECONDS: Final = 0.25
 _SEED: Final = 1
 
@@ -164,7 +165,7 @@ async def _crowd(registry: Registry, mosquitto: Restartable, report: Path) -> As
 
 
 async def _core_at_rest(process: Program) -> float:
-    await asyncio.sleep(_REST_SECONDS / 3)  # until what the connecting made is done
+    await asyncio.sleep(_MINUTE_SECONDS)  # the first heartbeat of each is news of its firmware, and it came online
     used, began = process.cpu_seconds(), time.monotonic()
     await asyncio.sleep(_REST_SECONDS)
     return (process.cpu_seconds() - used) / (time.monotonic() - began)

@@ -56,6 +56,8 @@ class Parsed(NamedTuple):
     message: Message
     topic: topics.Topic | None
     body: Body
+    plain: str = ""
+    """Whose heartbeat it is, if it is one that says nothing of commands: many of those can be taken together."""
 
 
 class Answer(NamedTuple):
@@ -69,7 +71,9 @@ def parse(names: topics.Topics, message: Message) -> Parsed:
     """Take a message apart. Never raises: what is wrong with it becomes a refusal."""
     topic = names.parse(message.topic)
     if isinstance(topic, topics.Heartbeat) and not message.retain and len(message.payload) <= MAX_PAYLOAD_BYTES:
-        return Parsed(message, topic, _heartbeat(message.payload))
+        body = _heartbeat(message.payload)
+        plain = isinstance(body, model.Heartbeat) and body.last_command is None
+        return Parsed(message, topic, body, topic.device_id if plain else "")
     return Parsed(message, topic, _body(topic, message))
 
 
@@ -145,25 +149,19 @@ def apply_some(tx: Tx, batch: Sequence[Parsed | None], hurried: Callable[[], boo
 
 def _sorted(tx: Tx, messages: Sequence[Parsed]) -> tuple[list[Beat], list[Parsed]]:
     """What can be taken together, and what goes one by one; each in the order in which it came."""
-    names = [_plainly_from(parsed) for parsed in messages]
-    others = {getattr(parsed.topic, "device_id", "") for name, parsed in zip(names, messages, strict=True) if not name}
-    known = sql.senders(tx, {name for name in names if name and name not in others})
+    names = {parsed.plain for parsed in messages}
+    if "" in names:
+        names -= {getattr(parsed.topic, "device_id", "") for parsed in messages if not parsed.plain} | {""}
+    known = sql.senders(tx, names)
     together, alone = [], []
-    for name, parsed in zip(names, messages, strict=True):
-        device = known.get(name) if name and name not in others else None
-        if device is None or device.token_state is None or not isinstance(parsed.body, model.Heartbeat):
+    for parsed in messages:
+        _, _, body, name = parsed
+        device = known.get(name) if name in names else None
+        if device is None or device.token_state is None or not isinstance(body, model.Heartbeat):
             alone.append(parsed)
         else:
-            together.append(Beat(device, parsed.body, parsed.body.radio))
+            together.append(Beat(device, body, body.radio))
     return together, alone
-
-
-def _plainly_from(parsed: Parsed) -> str | None:
-    """Whose heartbeat it is; ``None`` for one that speaks of commands, and for everything else."""
-    topic, body = parsed.topic, parsed.body
-    if isinstance(topic, topics.Heartbeat) and isinstance(body, model.Heartbeat) and body.last_command is None:
-        return topic.device_id
-    return None
 
 
 def apply(tx: Tx, parsed: Parsed) -> Answer | None:

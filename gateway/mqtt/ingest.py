@@ -29,10 +29,12 @@ T = TypeVar("T")
 
 SLICE: Final = 100
 """Messages that are taken apart in one go: a third of a millisecond or so."""
-FEW: Final = 250
+FEW: Final = 100
 """A batch of fewer heartbeats costs mostly its commit."""
+FIRST_GATHERING_SECONDS: Final = 0.025
 GATHERING_SECONDS: Final = 0.2
-"""How long after such a batch the next may gather: a fleet that trickles in shares five commits a second."""
+"""How long after such a batch the next may gather: a fleet that trickles in shares five commits a second. It begins
+with less, since it may be the beginning of a great many."""
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 10.0
 _FROM_DEVICES: Final = (topics.Heartbeat, topics.Status, topics.Ack)
@@ -68,6 +70,7 @@ class Ingest:
             LinkError: it is gone; what was not acknowledged comes again.
         """
         before: asyncio.Task[None] | None = None
+        pause = FIRST_GATHERING_SECONDS
         try:
             while True:
                 deliveries = await session.batch()
@@ -78,7 +81,10 @@ class Ingest:
                 if not all(each.message.topic.endswith(_BUDGETED) for each in deliveries):
                     session.attend()  # after an acknowledgement the next is often on its way
                 elif len(deliveries) < FEW:
-                    await session.rest(GATHERING_SECONDS)
+                    await session.rest(pause)
+                    pause = min(2 * pause, GATHERING_SECONDS)
+                else:
+                    pause = FIRST_GATHERING_SECONDS
         finally:
             if before is not None:
                 before.cancel()

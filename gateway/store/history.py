@@ -35,6 +35,8 @@ _said: Final = itemgetter(
     "pending_recordings",
     "flags",
 )
+_PREVIOUS: Final = 1
+"""Where in a row to insert the end of the chain before it stands."""
 _WALK: Final = """WITH RECURSIVE walk AS (
         SELECT * FROM heartbeats WHERE id = ?1 AND device_pk = ?2 AND received_at >= ?3
     UNION ALL
@@ -67,21 +69,23 @@ def append(tx: Tx, beats: Sequence[Beat]) -> Sequence[Beat]:
 
 def _insert(tx: Tx, beats: Sequence[Beat]) -> bool:
     """Whether all were new; else the chains are as they were, and what was inserted has to be undone."""
-    before = [(beat.device, beat.device.history_id, beat.device.history_day) for beat in beats]
     now, today = tx.now, tx.now // _DAY_MS
-    rows, days = [], []
+    rows, days, first_today = [], [], []
     for number, (device, heartbeat, radio) in enumerate(beats, (tx.value("SELECT max(id) FROM heartbeats") or 0) + 1):
         said = heartbeat.__dict__
         sent_at = said["sent_at"]
         if device.history_day != today:
             days.append((device.pk, today, number))
+            first_today.append((device, device.history_day))
             device.history_day = today
         sent = None if sent_at is None else from_datetime(sent_at)
         rows.append((number, device.history_id, device.pk, now, sent, *_said(said), radio))
         device.history_id = number
     if tx.connection.executemany(_INSERT, rows).rowcount != len(rows):
-        for device, end, day in reversed(before):
-            device.history_id, device.history_day = end, day
+        for beat, row in zip(reversed(beats), reversed(rows), strict=True):
+            beat.device.history_id = row[_PREVIOUS]
+        for device, day in first_today:
+            device.history_day = day
         return False
     tx.connection.executemany("INSERT OR IGNORE INTO history_days (device_pk, day, first_id) VALUES (?, ?, ?)", days)
     return True

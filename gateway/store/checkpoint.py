@@ -25,6 +25,9 @@ MOST_PAGES: Final = 10_000
 ROWS: Final = 500
 """After so many changed rows the log has about a thousand pages, SQLite's own measure."""
 
+PAUSE_SECONDS: Final = 0.25
+"""Between two: under a stream of heartbeats the same pages are written again and again, and copied once is enough."""
+
 
 class Checkpointer:
     """Works on a connection of its own, which ``connect`` opens in the thread and which is closed there."""
@@ -32,7 +35,7 @@ class Checkpointer:
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
         self._due = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._seen = 0
         self._thread = threading.Thread(target=self._run, name="store-checkpoint", daemon=True)
 
@@ -42,7 +45,7 @@ class Checkpointer:
 
     def stop(self) -> None:
         """End it. Blocks until it has ended."""
-        self._stopping = True
+        self._stopping.set()
         self._due.set()
         self._thread.join()
 
@@ -57,13 +60,14 @@ class Checkpointer:
         try:
             while self._wait():
                 self._checkpoint(connection)
+                self._stopping.wait(PAUSE_SECONDS)
         finally:
             connection.close()
 
     def _wait(self) -> bool:
         self._due.wait()
         self._due.clear()
-        return not self._stopping
+        return not self._stopping.is_set()
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         try:

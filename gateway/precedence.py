@@ -15,6 +15,8 @@ from typing import Final
 
 LONGEST_SECONDS: Final = 0.002
 """How long bulk work waits at a time; between two such waits it works for about as long."""
+_BREATH_SECONDS: Final = 0.000_05
+"""A loop that has something to do cannot say so while another thread holds the interpreter."""
 _LOOK_SECONDS: Final = 0.000_2
 
 
@@ -22,18 +24,22 @@ class Precedence:
     """Whether the loop is busy, told by the loop of :meth:`new_loop`; without one it never is."""
 
     def __init__(self) -> None:
+        self._told = False
         self.busy = False
         """Plain, not an event: the loop says it at each turn, and seldom is there anybody who waits for it."""
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """An event loop of asyncio's own kind that goes first."""
+        self._told = True
         return asyncio.SelectorEventLoop(_Selector(self))
 
     def give_way(self) -> None:
-        """Block this thread while the loop is busy, for ``LONGEST_SECONDS`` at most."""
-        until = time.monotonic() + LONGEST_SECONDS
-        while self.busy and time.monotonic() < until:
-            time.sleep(_LOOK_SECONDS)
+        """Block this thread for a moment, and then while the loop is busy, for ``LONGEST_SECONDS`` at most."""
+        if self._told:
+            until = time.monotonic() + LONGEST_SECONDS
+            time.sleep(_BREATH_SECONDS)
+            while self.busy and time.monotonic() < until:
+                time.sleep(_LOOK_SECONDS)
 
 
 class _Selector(selectors.DefaultSelector):

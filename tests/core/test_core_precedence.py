@@ -67,4 +67,4 @@ def test_a_batch_breathes_after_each_part(tmp_path: Path) -> None:
             inbound.apply_all(tx, batch)
 
         world.run(write)
-        assert stored == [PART, 2 * PART, 2 * PART + 1]
+        assert stored == [PART, 2 * PART, 2 * PART + 1, 2 * PART + 1], "the last before the newest states are written"

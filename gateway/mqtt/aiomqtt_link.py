@@ -25,6 +25,7 @@ from paho.mqtt import client as mqtt
 
 from gateway.inbound import Message
 from gateway.mqtt.cancellation import heed_cancellation
+from gateway.mqtt.gathering import Gathering
 from gateway.mqtt.session import (
     ANSWER_SECONDS,
     AT_LEAST_ONCE,
@@ -68,6 +69,7 @@ class AiomqttSession(Session):
         self._paho.on_publish = self._answered
         self._gone.add_done_callback(self._nobody_answers)
         self._outlet = _Outlet(client)
+        self._gathering = Gathering()
 
     async def batch(self, limit: int = BATCH) -> list[Delivery]:
         """What has come; see :class:`Session`."""
@@ -78,6 +80,14 @@ class AiomqttSession(Session):
         # aiomqtt's iterator starts a task per message.
         rest = [self._queue.get_nowait() for _ in range(min(limit - 1, self._queue.qsize()))]
         return [_delivery(message) for message in (first, *rest)]
+
+    async def rest(self, seconds: float) -> None:
+        """Messages gather in the queue."""
+        await self._gathering.last(seconds)
+
+    def attend(self) -> None:
+        """Take soon what comes."""
+        self._gathering.attend()
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         """In the order in which they came."""

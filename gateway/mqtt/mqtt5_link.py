@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from itertools import chain, repeat, zip_longest
 from typing import Any, Final, NamedTuple
 
 import mqtt5
 from mqtt5 import DisconnectReasonCode as Reason
 
+from gateway.mqtt.gathering import Gathering
 from gateway.mqtt.inbox import Inbox
 from gateway.mqtt.mqtt5_wire import MAX_PACKET_BYTES, ProtocolError, Wire
 from gateway.mqtt.session import (
@@ -44,8 +45,6 @@ _PUBACK: Final = 0x4002
 """The first two bytes of a PUBACK that brings its packet id and no more: success [MQTT 5, 3.4.2.1]."""
 _LAST_PACKET_ID: Final = 0xFFFF
 _PINGS_PER_KEEPALIVE: Final = 2
-ATTENTIVE_SECONDS: Final = 2.0
-"""After a command went out or was acknowledged: its device may say the next word."""
 
 
 class _Sent(NamedTuple):
@@ -70,9 +69,7 @@ class Mqtt5Session(Session):
         self._in_flight = 0
         self._room = asyncio.Event()
         self._ping: asyncio.TimerHandle | None = None
-        self._asking = asyncio.Event()
-        """Set when the broker was asked something, or may say something that somebody waits for."""
-        self._attentive_until = 0.0
+        self._gathering = Gathering()
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
@@ -114,20 +111,17 @@ class Mqtt5Session(Session):
 
     async def rest(self, seconds: float) -> None:
         """Leave the socket alone, so that one turn of the loop takes what else would take one for each message."""
-        if self._unanswered or asyncio.get_running_loop().time() < self._attentive_until:
-            await super().rest(seconds)
-            return
-        self._asking.clear()
-        self.wire.pause()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._asking.wait()
-        self.wire.resume()
+        if not (self._unanswered or self._gathering.is_brief):
+            self.wire.pause()
+        try:
+            await self._gathering.last(seconds)
+        finally:  # whoever cancels this may have something to say yet, such as a farewell, and waits for the answer
+            if not self._inbox.full:
+                self.wire.resume()
 
     def attend(self) -> None:
         """Read at once what comes."""
-        self._attentive_until = asyncio.get_running_loop().time() + ATTENTIVE_SECONDS
-        self._asking.set()
+        self._gathering.attend()
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         """In the order in which they came, in one write."""
@@ -258,7 +252,7 @@ class Mqtt5Session(Session):
     def _asked(self) -> tuple[int, asyncio.Future[Any]]:
         """A packet id that is free, and where the answer to it will be; ``None`` will be there when none can come."""
         answer = asyncio.get_running_loop().create_future()
-        self._asking.set()
+        self._gathering.end()
         if self.wire.gone.done():
             answer.set_result(None)
         while (packet_id := self._next_id()) in self._unanswered:
@@ -282,7 +276,7 @@ class Mqtt5Session(Session):
     def _ended(self, gone: asyncio.Future[LinkError]) -> None:  # noqa: ARG002 - the loop's
         self._news.set()
         self._room.set()
-        self._asking.set()
+        self._gathering.end()
         for answer in self._unanswered.values():
             if not answer.done():
                 answer.set_result(None)

@@ -94,15 +94,14 @@ class Session(ABC):
         """
 
     async def rest(self, seconds: float) -> None:
-        """Let messages gather for so long.
+        """Let messages gather for so long, or for a moment while :meth:`attend` counts.
 
-        They may be left with the broker, unless it was asked something, or :meth:`attend` was said lately: then
-        whatever comes is taken at once.
+        They may be left with the broker, unless it was asked something.
         """
         await asyncio.sleep(seconds)
 
-    def attend(self) -> None:  # noqa: B027 - whoever never leaves anything with the broker has nothing to do
-        """Devices may answer soon, so do not rest for a while."""
+    def attend(self) -> None:  # noqa: B027 - of one that is simulated nobody waits for an answer
+        """Devices may answer soon: end a rest, and keep those that follow short for a while."""
 
     @abstractmethod
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:

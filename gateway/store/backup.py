@@ -190,11 +190,14 @@ def restore(data_dir: Path, source: Path) -> Path | None:
 
 
 def _give_away(data_dir: Path, *files: Path) -> None:
-    """What root has made belongs to the owner of the directory; anybody else gives nothing away."""
+    """What root has made belongs to the owner of the directory, who may have put a link there meanwhile.
+
+    Anybody else gives nothing away.
+    """
     if os.geteuid() == 0:
         owner = data_dir.stat()
         for file in files:
-            os.chown(file, owner.st_uid, owner.st_gid)
+            os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _set_aside(file: Path) -> Path:

@@ -50,8 +50,11 @@ class Checkpointer:
         self._thread.join()
 
     def committed(self, changed: int) -> None:
-        """The writer has committed; so many rows were changed by now, since it was opened."""
-        if changed - self._seen >= ROWS:
+        """The writer has committed; so many rows were changed by now, since it was opened.
+
+        SQLite counts in 32 bits: after two thousand million rows it goes on below zero.
+        """
+        if abs(changed - self._seen) >= ROWS:
             self._seen = changed
             self._due.set()
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_NAME: Final = "gateway.lock"
+_MADE_OR_FOUND: Final = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+"""Not by way of a link: it is written to, and root may do so where another user could have put one to any file."""
 
 
 @contextmanager
@@ -26,7 +28,7 @@ def exclusive(data_dir: Path) -> Iterator[None]:
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(data_dir / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(data_dir / LOCK_NAME, _MADE_OR_FOUND, 0o600)
     except OSError as error:
         raise StoreError(
             f"The data directory {data_dir} cannot be used ({error.strerror}). Make it writable for this user, or name "

@@ -186,3 +186,21 @@ async def test_a_log_that_cannot_be_brought_in_is_told() -> None:
         await eventually(lambda: logs, "it was told")
         await asyncio.to_thread(checkpointer.stop)
     assert [each["event"] for each in logs] == ["store.not_checkpointed"]
+
+
+async def test_the_count_of_changed_rows_may_start_over() -> None:
+    """SQLite's has 32 bits: a gateway that runs for months has the log brought in as before."""
+    run: list[str] = []
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        connection.set_trace_callback(run.append)
+        return connection
+
+    checkpointer = Checkpointer(connect)
+    checkpointer.start()
+    checkpointer.committed(2**31 - 1)
+    await eventually(lambda: len(run) == 1, "the log was brought in")
+    checkpointer.committed(ROWS - 2**31)
+    await eventually(lambda: len(run) == 2, "it was again")
+    await asyncio.to_thread(checkpointer.stop)

@@ -2,15 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import mqtt5
 import pytest
+from mqtt_support import Site, site
 from scripted_broker import ScriptedBroker, joined, message
 from support.wait import eventually
 
+from gateway.mqtt.link import open_session
 from gateway.mqtt.mqtt5_link import Mqtt5Session
-from gateway.mqtt.session import LinkError
+from gateway.mqtt.session import LinkError, Session
 
 LONG = 300.0
 """Seconds: no test waits for the end of it."""
@@ -23,6 +27,10 @@ async def _asks(session: Mqtt5Session, broker: ScriptedBroker) -> None:
     assert sent.packet_id
     broker.say(mqtt5.PubAckPacket(sent.packet_id).write())
     await asking
+
+
+def _joined(place: Site) -> AbstractAsyncContextManager[Session]:
+    return open_session(place.address, client_id=place.gateway_id, will=(place.status_topic, b"gone"))
 
 
 async def _attends(session: Mqtt5Session, broker: ScriptedBroker) -> None:
@@ -60,6 +68,35 @@ async def test_there_is_no_rest_while_something_is_expected() -> None:
         broker.say(message(1, b"one"))
         assert [each.message.payload for each in await session.batch()] == [b"one"]
         resting.cancel()
+
+
+async def test_a_device_that_may_answer_is_not_kept_waiting() -> None:
+    """What has been read is taken soon, too: a rest that would be long is short after a command."""
+    async with ScriptedBroker() as broker, joined(broker) as session:
+        session.attend()
+        await session.rest(LONG)
+
+
+@pytest.mark.parametrize("kind", ["mosquitto-3.1.1", "embedded"])
+async def test_neither_is_it_under_3_1_1(kind: str, tmp_path: Path) -> None:
+    """A rest that has begun ends, and the next is short."""
+    async with site(kind, tmp_path) as place, _joined(place) as session:
+        resting = asyncio.create_task(session.rest(LONG))
+        await asyncio.sleep(0)
+        session.attend()
+        await resting
+        await session.rest(LONG)
+
+
+async def test_a_gateway_that_stops_in_a_rest_hears_that_its_farewell_was_taken() -> None:
+    """The rest is cancelled, and the socket read again."""
+    async with ScriptedBroker() as broker, joined(broker) as session:
+        assert isinstance(session, Mqtt5Session)
+        resting = asyncio.create_task(session.rest(LONG))
+        await eventually(lambda: session.wire.paused, "it leaves the socket alone")
+        resting.cancel()
+        await asyncio.wait((resting,))
+        await _asks(session, broker)
 
 
 async def test_a_connection_that_ends_ends_the_rest() -> None:

@@ -12,7 +12,7 @@ from gateway.errors import AlreadyRunningError, StoreError
 from gateway.first_start import first_start
 from gateway.settings import Settings
 from gateway.store import View, keys, open_database, tokens
-from gateway.store.lock import exclusive
+from gateway.store.lock import LOCK_NAME, exclusive
 
 HOLDER = """
 import sys, pathlib
@@ -61,6 +61,17 @@ def test_a_lock_that_was_let_go_is_free(tmp_path: Path) -> None:
         raise KeyError
     with exclusive(tmp_path):
         pass
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    """Whoever owns the directory could have root write into any file by it."""
+    other = tmp_path / "other"
+    other.write_text("precious")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / LOCK_NAME).symlink_to(other)
+    with pytest.raises(StoreError, match="cannot be used"), exclusive(tmp_path / "data"):
+        pass
+    assert other.read_text() == "precious"
 
 
 def test_a_data_directory_that_cannot_be_made(tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+"""For how long heartbeats gather before they are taken together, and what cuts that short."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+ATTENTIVE_SECONDS: Final = 2.0
+"""After a command went out or was acknowledged: its device may say the next word."""
+BRIEFLY_SECONDS: Final = 0.02
+"""How long heartbeats gather meanwhile, and with them an acknowledgement that comes after the first of them."""
+
+
+class Gathering:
+    """One pause after the other, in one task; each ends early when something is expected that somebody waits for."""
+
+    def __init__(self) -> None:
+        self._over = asyncio.Event()
+        self._attentive_until = 0.0
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether the next one will be."""
+        return asyncio.get_running_loop().time() < self._attentive_until
+
+    async def last(self, seconds: float) -> None:
+        """Pause for so long, or briefly."""
+        self._over.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BRIEFLY_SECONDS if self.is_brief else seconds):
+                await self._over.wait()
+
+    def attend(self) -> None:
+        """A device may say something soon: end this pause, and be brief for a while."""
+        self._attentive_until = asyncio.get_running_loop().time() + ATTENTIVE_SECONDS
+        self._over.set()
+
+    def end(self) -> None:
+        """End this pause."""
+        self._over.set()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from core_support import World
 
-from gateway import inbound
+from gateway import heartbeats, inbound, model
 from gateway.inbound import PART, Message
 from gateway.precedence import Precedence
-from gateway.store import Tx
+from gateway.store import Tx, health
 
 
 def test_the_loop_says_when_it_is_busy() -> None:
@@ -67,4 +67,35 @@ def test_a_batch_breathes_after_each_part(tmp_path: Path) -> None:
             inbound.apply_all(tx, batch)
 
         world.run(write)
-        assert stored == [PART, 2 * PART, 2 * PART + 1, 2 * PART + 1], "the last before the newest states are written"
+        assert stored == [PART, 2 * PART, 2 * PART + 1]
+
+
+def test_a_single_heartbeat_does_not_breathe(tmp_path: Path) -> None:
+    """One over HTTP is what somebody waits for, and it shares its transaction with others."""
+    with World(tmp_path) as world:
+        device_id, _ = world.bound()
+        breaths: list[None] = []
+
+        def write(tx: Tx) -> None:
+            tx.breathe = lambda: breaths.append(None)
+            device = health.sender(tx, device_id)
+            assert device is not None
+            heartbeats.beat(tx, device, model.Heartbeat(), None)
+
+        world.run(write)
+        assert breaths == []
+
+
+def test_the_newest_states_of_many_are_written_in_parts(tmp_path: Path) -> None:
+    """It breathes between two of them."""
+    with World(tmp_path) as world:
+        topics = [world.names.heartbeat(world.bound(f"SN-{number}")[0]) for number in range(PART + 1)]
+        batch = [inbound.parse(world.names, Message(topic, b"{}")) for topic in topics]
+        written: list[int] = []
+
+        def write(tx: Tx) -> None:
+            tx.breathe = lambda: written.append(tx.value("SELECT count(*) FROM health WHERE history_id IS NOT NULL"))
+            inbound.apply_all(tx, batch)
+
+        world.run(write)
+        assert written == [0, 0, heartbeats.PART]

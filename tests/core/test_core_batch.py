@@ -6,18 +6,22 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from core_support import World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway import inbound, model
+from gateway import heartbeats, inbound, model
 from gateway.inbound import Answer, Message, Parsed
 from gateway.store import Context, Rules, Tx, open_database, outbox
 from gateway.store.kept import Kept
 from gateway.store.measures import Measure
 
-RULES = Rules(shown=(outbox.STATE, outbox.DISCOVERY))
+RULES = Rules(heartbeat_history_days=2, shown=(outbox.STATE, outbox.DISCOVERY))
+PART = 3
+"""Messages in a part of a batch, so that a batch has several."""
+DAY_MS = 86_400_000
 BATTERIES = st.none() | st.integers(15, 25) | st.just(20.0) | st.just(101)
 BODIES = st.fixed_dictionaries(
     {},
@@ -39,7 +43,7 @@ LEAVES = st.tuples(st.just("heartbeat"), BODIES) | st.tuples(
 )
 DEVICES = ("active", "waits", "revoked", "deleted", "unknown", "second")
 STEPS = st.lists(st.tuples(st.sampled_from(DEVICES), LEAVES, st.booleans()), min_size=2, max_size=14)
-BETWEEN = ("nothing", "unbind", "threshold", "other process", "undone")
+BETWEEN = ("nothing", "unbind", "threshold", "other process", "undone", "day", "set back", "prune", "sweep")
 BATCHES = st.lists(st.tuples(st.sampled_from(BETWEEN), STEPS), min_size=1, max_size=5)
 
 
@@ -72,7 +76,7 @@ class Fleet:
         def write(tx: Tx) -> tuple[list[Answer], list[Measure]]:
             if together:
                 tx.kept = self.kept
-                return inbound.apply_all(tx, batch), tx.measures
+                return _cut_short(tx, batch), tx.measures
             answers = [inbound.apply(tx, each) for each in _regrouped(batch, self.with_token)]
             return [each for each in answers if each is not None], tx.measures
 
@@ -95,6 +99,15 @@ class Fleet:
                     other.execute("UPDATE health SET connection = 'offline', battery_percent = 1")
             case "undone":
                 self._undone(batch)
+            case "day":
+                self.world.now += DAY_MS
+            case "set back":
+                self.world.now -= DAY_MS
+            case "prune":
+                self.world.run(heartbeats.prune)
+            case "sweep":
+                self.world.now += RULES.silence_ms
+                self.world.run(heartbeats.sweep_presence)
 
     def _undone(self, batch: list[Parsed]) -> None:
         """The batch itself, but it cannot be committed: as the writer does, what it remembers is dropped."""
@@ -116,8 +129,18 @@ class Fleet:
         return [*rows, *(str(tuple(mark)) for mark in marks)]
 
 
+def _cut_short(tx: Tx, batch: list[Parsed]) -> list[Answer]:
+    """Every other batch is given up after each of its parts, as if something urgent waited, and taken up again."""
+    answers: list[Answer] = []
+    hurried = len(batch) % 2 == 0
+    while batch:
+        count, more = inbound.apply_some(tx, batch, lambda: hurried)
+        batch, answers = batch[count:], answers + more
+    return answers
+
+
 def _regrouped(batch: list[Parsed], with_token: set[str]) -> list[Parsed]:
-    """Devices that have a token and say nothing but plain heartbeats come first; each device keeps its order."""
+    """In each part devices that have a token and say nothing but plain heartbeats come first; each keeps its order."""
 
     def plain(parsed: Parsed) -> bool:
         return isinstance(parsed.body, model.Heartbeat) and parsed.body.last_command is None
@@ -125,8 +148,12 @@ def _regrouped(batch: list[Parsed], with_token: set[str]) -> list[Parsed]:
     def sender(parsed: Parsed) -> str:
         return str(getattr(parsed.topic, "device_id", ""))
 
-    first = with_token - {sender(each) for each in batch if not plain(each)}
-    return sorted(batch, key=lambda each: sender(each) not in first)
+    def sorted_part(part: list[Parsed]) -> list[Parsed]:
+        first = with_token - {sender(each) for each in part if not plain(each)}
+        return sorted(part, key=lambda each: sender(each) not in first)
+
+    parts = (batch[begin : begin + PART] for begin in range(0, len(batch), PART))
+    return [each for part in parts for each in sorted_part(part)]
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -136,7 +163,11 @@ def test_a_batch_is_its_messages_one_by_one(batches: list[Any]) -> None:
 
     And whatever happens between two batches to what is remembered from one to the next.
     """
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+    with (
+        tempfile.TemporaryDirectory() as one,
+        tempfile.TemporaryDirectory() as other,
+        mock.patch.object(inbound, "PART", PART),
+    ):
         together, alone = Fleet(Path(one)), Fleet(Path(other))
         try:
             assert together.ids == alone.ids, "the randomness is seeded"

@@ -62,7 +62,8 @@ def append(tx: Tx, beats: Sequence[Beat]) -> Sequence[Beat]:
     if not _insert(tx, beats):  # rare, so only now it is asked which were there already
         tx.run("ROLLBACK TO history")
         beats = _unknown(tx, beats)
-        _insert(tx, beats)
+        if not _insert(tx, beats):
+            raise RuntimeError("a heartbeat that is new was not stored")  # rather nothing than a chain with a gap
     tx.run("RELEASE history")
     return beats
 

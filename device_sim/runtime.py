@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter, deque
+from collections.abc import Callable
 
 from device_sim import facts
 from device_sim.app import GatewayApi
@@ -138,10 +139,11 @@ class SimulatedDevice:
         """Let the companion app add a WiFi network over BLE; the device then comes up over MQTT."""
         self._arrivals.put_nowait(Arrival(None, WifiGiven(ssid, psk)))
 
-    async def cut_power(self) -> None:
-        """Cut the power, however far it got, and switch it on again."""
+    async def cut_power(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Cut the power, however far it got, do something ``meanwhile``, and switch it on again."""
         async with self._one_at_a_time:
             await self._lose_power("now")
+            meanwhile()
             await self._process(power_on(self.flash))
 
     async def wait_for(self, state: State | str) -> None:

@@ -13,6 +13,7 @@ seconds for a broker that hangs, and say good-bye in order, without the last wil
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -45,6 +46,8 @@ from gateway.mqtt.sockets import watch_while_open
 
 log = structlog.get_logger()
 
+# aiomqtt takes the broker's answer to a call that was cancelled meanwhile, as at a stop, for an error.
+logging.getLogger("mqtt").addFilter(lambda record: not str(record.msg).startswith("Unexpected message ID"))
 _REFUSED: Final = 0x80
 _UNSUPPORTED_VERSION: Final = (1, 132)  # CONNACK return code, and what paho makes of it
 

@@ -183,6 +183,9 @@ class Operator:
 
 async def by_hand(device: SimulatedDevice) -> None:
     """The reset button, held down while the device is switched on: what it was paired with is gone."""
-    for name in WIPED_BY_A_RESET:
-        device.flash.erase(Area.WIPED, name)
-    await device.cut_power()
+
+    def wipe() -> None:
+        for name in WIPED_BY_A_RESET:
+            device.flash.erase(Area.WIPED, name)
+
+    await device.cut_power(wipe)

@@ -1,9 +1,12 @@
 """A cancellation that meets an answer is heeded, on every Python that we run on."""
 
 import asyncio
+import logging
 
+import aiomqtt
 import pytest
 
+from gateway.mqtt.aiomqtt_link import open_session
 from gateway.mqtt.cancellation import heed_cancellation
 
 
@@ -30,3 +33,14 @@ async def test_what_was_dealt_with_is_over() -> None:
         async with asyncio.timeout(0):
             await asyncio.Event().wait()
     heed_cancellation()
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """As when the gateway stops while it gives up a subscription: aiomqtt would log the UNSUBACK with a stack trace."""
+    assert open_session.__module__ == "gateway.mqtt.aiomqtt_link", "with the link comes its filter"
+    client = aiomqtt.Client("127.0.0.1")
+    paho = client._client  # noqa: SLF001 - the broker's answer is given to it here
+    client._on_unsubscribe(paho, None, 24, [])  # noqa: SLF001
+    assert not caplog.records
+    logging.getLogger("mqtt").error("something else")
+    assert [record.message for record in caplog.records] == ["something else"]

@@ -127,7 +127,7 @@ class Ingest:
             message,
             self._topics.parse(message.topic),
             Refusal(
-                "too_many_messages",
+                _TOO_MANY,
                 f"More than {most} messages a second for a long time. What is over that is not taken: send fewer.",
             ),
         )

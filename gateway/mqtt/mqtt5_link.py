@@ -1,315 +1,26 @@
-"""The connection to a broker that speaks MQTT 5, made for one thing: a great many messages, each acknowledged late.
-
-It is as thin as can be over the codec :mod:`mqtt5`: no task, no callback and no lock for a message. Messages wait
-in :class:`gateway.mqtt.inbox.Inbox` until the ingest takes them.
-
-The codec's enums say in its stub that they are integers; they are not: they can be compared for equality, and turned
-into one.
-"""
+"""How the connection to a broker that speaks MQTT 5 is made; what it is used for: :mod:`gateway.mqtt.mqtt5_session`."""
 
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import chain, repeat, zip_longest
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import mqtt5
-from mqtt5 import DisconnectReasonCode as Reason
 
-from gateway.mqtt.gathering import Gathering
-from gateway.mqtt.inbox import Inbox
-from gateway.mqtt.mqtt5_wire import MAX_PACKET_BYTES, ProtocolError, Wire
+from gateway.mqtt.mqtt5_session import Mqtt5Session, words
+from gateway.mqtt.mqtt5_wire import MAX_PACKET_BYTES, ProtocolError
 from gateway.mqtt.session import (
-    ANSWER_SECONDS,
-    AT_LEAST_ONCE,
-    BATCH,
     CONNECT_SECONDS,
     RECEIVE_MAXIMUM,
     Address,
-    Delivery,
     LinkError,
-    PublishRefusedError,
     Session,
-    SubscriptionRefusedError,
     VersionRefusedError,
-    not_taken,
 )
-from gateway.tracing import HEADER
 
 NEVER: Final = 0xFFFF_FFFF  # a session that expires can crash Mosquitto 2.0 (docs/mosquitto.md)
-_REFUSED: Final = 0x80
-_PUBACK: Final = 0x4002
-"""The first two bytes of a PUBACK that brings its packet id and no more: success [MQTT 5, 3.4.2.1]."""
-_LAST_PACKET_ID: Final = 0xFFFF
-_PINGS_PER_KEEPALIVE: Final = 2
-
-
-class _Sent(NamedTuple):
-    """A message on its way, and where the broker's answer to it will be."""
-
-    topic: str
-    answer: asyncio.Future[Any]
-
-
-class Mqtt5Session(Session):
-    """A session over one :class:`Wire`. ``greeted`` holds the broker's CONNACK once it has come."""
-
-    def __init__(self) -> None:
-        self.wire = Wire(self._received)
-        self.wire.gone.add_done_callback(self._ended)
-        self.greeted: asyncio.Future[mqtt5.ConnAckPacket] = asyncio.get_running_loop().create_future()
-        self._inbox = Inbox()
-        self._news = asyncio.Event()
-        self._unanswered: dict[int, asyncio.Future[Any]] = {}
-        self._last_id = 0
-        self._quota = _LAST_PACKET_ID
-        self._in_flight = 0
-        self._room = asyncio.Event()
-        self._ping: asyncio.TimerHandle | None = None
-        self._gathering = Gathering()
-
-    # --- what comes in ------------------------------------------------------------------------------------------------
-
-    def _received(self, packet: mqtt5.Packet) -> None:
-        if type(packet) is mqtt5.PublishPacket:
-            self._message(packet)
-        elif isinstance(packet, mqtt5.PubAckPacket | mqtt5.SubAckPacket | mqtt5.UnsubAckPacket):
-            self._answered(packet)
-        elif isinstance(packet, mqtt5.ConnAckPacket):
-            if self.greeted.done():
-                raise ProtocolError("a second CONNACK")
-            self.greeted.set_result(packet)
-        elif isinstance(packet, mqtt5.DisconnectPacket):
-            self.wire.fail(LinkError(f"The broker ended the connection: {_words(packet)}"))
-        elif not isinstance(packet, mqtt5.PingRespPacket):
-            raise ProtocolError(f"{type(packet).__name__} from a server")
-
-    def _message(self, packet: mqtt5.PublishPacket) -> None:
-        if packet.qos == mqtt5.QoS.EXACTLY_ONCE:
-            raise ProtocolError("a message at QoS 2", Reason.QOS_NOT_SUPPORTED)
-        if packet.topic_alias is not None:
-            raise ProtocolError("a topic alias", Reason.TOPIC_ALIAS_INVALID)
-        self._inbox.put(packet)
-        if self._inbox.full:
-            self.wire.pause()
-        self._news.set()
-
-    async def batch(self, limit: int = BATCH) -> list[Delivery]:
-        """What has come; see :class:`Session`."""
-        while not self._inbox and not self.wire.gone.done():
-            self._news.clear()
-            await self._news.wait()
-        if self.wire.gone.done():
-            raise self.wire.gone.result()
-        deliveries = self._inbox.take(limit)
-        if self.wire.paused and self._inbox.roomy:
-            self.wire.resume()
-        return deliveries
-
-    async def rest(self, seconds: float) -> None:
-        """Leave the socket alone, so that one turn of the loop takes what else would take one for each message."""
-        if not (self._unanswered or self._gathering.is_brief):
-            self.wire.pause()
-        try:
-            await self._gathering.last(seconds)
-        finally:  # whoever cancels this may have something to say yet, such as a farewell, and waits for the answer
-            if not self._inbox.full:
-                self.wire.resume()
-
-    def attend(self) -> None:
-        """Read at once what comes."""
-        self._gathering.attend()
-
-    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        """In the order in which they came, in one write."""
-        ids = [delivery.packet_id for delivery in deliveries if delivery.qos]
-        self.wire.send(struct.pack(f"!{2 * len(ids)}H", *chain.from_iterable(zip(repeat(_PUBACK), ids))))
-
-    # --- what goes out ------------------------------------------------------------------------------------------------
-
-    async def greet(self, packet: mqtt5.ConnectPacket) -> mqtt5.ConnAckPacket:
-        """Send CONNECT; the broker's answer, good or bad.
-
-        Raises:
-            LinkError: there was none.
-        """
-        self.wire.send(packet.write())
-        await asyncio.wait((self.greeted, self.wire.gone), timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        if self.greeted.done():
-            return self.greeted.result()
-        raise self.wire.gone.result() if self.wire.gone.done() else LinkError("The broker did not answer CONNECT.")
-
-    def begin(self, answer: mqtt5.ConnAckPacket, keepalive_seconds: int) -> None:
-        """Go by what the broker allows [MQTT 5, 3.2.2.3]."""
-        if not answer.retain_available or answer.max_qos == mqtt5.QoS.AT_MOST_ONCE:
-            raise LinkError("The broker offers no retained messages, or no QoS 1: the gateway cannot work with it.")
-        self._quota = answer.receive_max
-        told = answer.server_keep_alive
-        self._keep_alive((keepalive_seconds if told is None else told) / _PINGS_PER_KEEPALIVE)
-
-    def _keep_alive(self, seconds: float) -> None:
-        if seconds:
-            self.wire.heard = True
-            self._ping = asyncio.get_running_loop().call_later(seconds, self._tick, seconds)
-
-    def _tick(self, seconds: float) -> None:
-        if self.wire.gone.done():
-            return
-        if not self.wire.heard and not self.wire.paused:
-            self.wire.fail(LinkError(f"The broker has said nothing for {seconds:g} s, not even to a ping."))
-            self.wire.abort()
-            return
-        self.wire.heard = False
-        self.wire.send(mqtt5.PingReqPacket().write())
-        self._ping = asyncio.get_running_loop().call_later(seconds, self._tick, seconds)
-
-    async def publish(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        qos: int = AT_LEAST_ONCE,
-        retain: bool = False,
-        content_type: str | None = None,
-    ) -> None:
-        """Publish; see :class:`Session`."""
-        if qos:
-            await self._taken([await self._send(topic, payload, retain=retain, content_type=content_type)])
-        else:
-            self.wire.send(_publish(topic, payload, retain=retain, content_type=content_type).write())
-            await self.wire.drain()
-
-    async def publish_all(
-        self,
-        messages: Sequence[tuple[str, bytes]],
-        *,
-        retain: bool = False,
-        content_type: str | None = None,
-        traces: Sequence[str | None] = (),
-    ) -> None:
-        """As many in flight together as the broker allows."""
-        if messages:
-            told = zip_longest(messages, traces)
-            sent = [await self._send(*each, retain=retain, content_type=content_type, trace=at) for each, at in told]
-            await self._taken(sent)
-
-    async def _send(
-        self, topic: str, payload: bytes, *, retain: bool, content_type: str | None, trace: str | None = None
-    ) -> _Sent:
-        while self._in_flight >= self._quota and not self.wire.gone.done():  # [MQTT-3.3.4-7]
-            self._room.clear()
-            await self._room.wait()
-        self._in_flight += 1
-        packet_id, answer = self._asked()
-        packet = _publish(topic, payload, packet_id, retain=retain, content_type=content_type, trace=trace)
-        self.wire.send(packet.write())
-        return _Sent(topic, answer)
-
-    async def _taken(self, sent: Sequence[_Sent]) -> None:
-        """Wait for the broker's answers."""
-        await asyncio.wait([each.answer for each in sent], timeout=ANSWER_SECONDS)
-        answers = [(each.topic, each.answer.result() if each.answer.done() else None) for each in sent]
-        for topic, answer in answers:
-            if answer is None:
-                raise not_taken(topic)
-        refused = [(topic, _words(said)) for topic, said in answers if said and int(said.reason_code) >= _REFUSED]
-        if refused:
-            raise PublishRefusedError([topic for topic, _ in refused], refused[0][1])
-
-    async def subscribe(self, filters: Sequence[str]) -> None:
-        """Subscribe at QoS 1; what is retained comes marked as such, what is said from now on does not."""
-        qos = mqtt5.QoS.AT_LEAST_ONCE
-        wanted = [mqtt5.TopicFilter(name, max_qos=qos, retain_as_published=False) for name in filters]
-        packet_id, answer = self._asked()
-        codes = await self._answer(answer, mqtt5.SubscribePacket(packet_id, wanted), "a subscription")
-        refused = [name for name, code in zip(filters, codes, strict=False) if int(code) >= _REFUSED]
-        if refused:
-            raise SubscriptionRefusedError(refused)
-
-    async def unsubscribe(self, filters: Sequence[str]) -> None:
-        """Give subscriptions up."""
-        packet_id, answer = self._asked()
-        await self._answer(answer, mqtt5.UnsubscribePacket(packet_id, list(filters)), "the end of a subscription")
-
-    async def _answer(
-        self, answer: asyncio.Future[Any], packet: mqtt5.SubscribePacket | mqtt5.UnsubscribePacket, what: str
-    ) -> Any:
-        self.wire.send(packet.write())
-        await asyncio.wait((answer,), timeout=ANSWER_SECONDS)
-        if not answer.done() or answer.result() is None:
-            raise LinkError(f"The broker did not take {what} within {ANSWER_SECONDS:g} s, or went away.")
-        return answer.result().reason_codes
-
-    async def leave(self) -> None:
-        """Say good-bye; returns when that has left."""
-        self.wire.send(mqtt5.DisconnectPacket().write())
-        self.wire.close()
-        await asyncio.wait((self.wire.gone,))
-
-    def _asked(self) -> tuple[int, asyncio.Future[Any]]:
-        """A packet id that is free, and where the answer to it will be; ``None`` will be there when none can come."""
-        answer = asyncio.get_running_loop().create_future()
-        self._gathering.end()
-        if self.wire.gone.done():
-            answer.set_result(None)
-        while (packet_id := self._next_id()) in self._unanswered:
-            pass
-        self._unanswered[packet_id] = answer
-        return packet_id, answer
-
-    def _next_id(self) -> int:
-        self._last_id = self._last_id % _LAST_PACKET_ID + 1
-        return self._last_id
-
-    def _answered(self, packet: mqtt5.PubAckPacket | mqtt5.SubAckPacket | mqtt5.UnsubAckPacket) -> None:
-        """Only now is its packet id free, also when nobody waits for the answer any more."""
-        answer = self._unanswered.pop(packet.packet_id, None)
-        if answer is not None and isinstance(packet, mqtt5.PubAckPacket):
-            self._in_flight -= 1
-            self._room.set()
-        if answer is not None and not answer.done():
-            answer.set_result(packet)
-
-    def _ended(self, gone: asyncio.Future[LinkError]) -> None:  # noqa: ARG002 - the loop's
-        self._news.set()
-        self._room.set()
-        self._gathering.end()
-        for answer in self._unanswered.values():
-            if not answer.done():
-                answer.set_result(None)
-        if self._ping is not None:
-            self._ping.cancel()
-
-
-def _publish(
-    topic: str,
-    payload: bytes,
-    packet_id: int | None = None,
-    *,
-    retain: bool,
-    content_type: str | None,
-    trace: str | None = None,
-) -> mqtt5.PublishPacket:
-    """At QoS 1, or without a packet id at QoS 0."""
-    return mqtt5.PublishPacket(
-        topic,
-        payload,
-        qos=mqtt5.QoS.AT_MOST_ONCE if packet_id is None else mqtt5.QoS.AT_LEAST_ONCE,
-        packet_id=packet_id,
-        retain=retain,
-        content_type=content_type,
-        payload_format_indicator=int(content_type is not None),
-        user_properties=None if trace is None else [(HEADER, trace)],
-    )
-
-
-def _words(packet: mqtt5.DisconnectPacket | mqtt5.PubAckPacket | mqtt5.ConnAckPacket) -> str:
-    """What the broker says of it: the name of the reason code, and its own words."""
-    name = packet.reason_code.name.replace("_", " ").capitalize()
-    return f"{name}: {packet.reason_str}" if packet.reason_str else name
 
 
 @asynccontextmanager
@@ -346,7 +57,7 @@ async def _greeting(session: Mqtt5Session, address: Address, hello: mqtt5.Connec
     if answer.reason_code == mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION:
         raise _of_old(answer.reason_code.name)
     if answer.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
-        raise LinkError(f"The broker refused the gateway: {_words(answer)}. Check the user and password of 'broker'.")
+        raise LinkError(f"The broker refused the gateway: {words(answer)}. Check the user and password of 'broker'.")
     return answer
 
 

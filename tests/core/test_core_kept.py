@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,12 +84,8 @@ async def test_a_batch_that_was_undone_leaves_nothing_behind(tmp_path: Path) -> 
         await _say(registered, device, 80, 79)
         batch = _beats(device, 10, 9)
 
-        def fails(tx: Tx) -> None:
-            inbound.apply_all(tx, batch)
-            raise RuntimeError("after the batch")
-
         with pytest.raises(RuntimeError):
-            await registered.store.write(fails, urgent=False)
+            await registered.store.write(partial(_fails, batch), urgent=False)
         assert await registered.store.read(lambda view: _low(view, device)) == 0
         await _say(registered, device, 10, 9)
         assert await registered.store.read(lambda view: _low(view, device)) == 1
@@ -103,12 +100,8 @@ async def test_one_of_several_writes_that_was_undone_leaves_nothing_behind(tmp_p
         await _say(registered, device, 80, 79)
         batch = _beats(device, 10, 9)
 
-        def fails(tx: Tx) -> None:
-            inbound.apply_all(tx, batch)
-            raise RuntimeError("after the batch")
-
         outcomes = await asyncio.gather(
-            *(registered.store.write(fails) for _ in range(BATCH)),
+            *(registered.store.write(partial(_fails, batch)) for _ in range(BATCH)),
             registered.store.write(lambda tx: inbound.apply_all(tx, batch)),
             return_exceptions=True,
         )
@@ -154,3 +147,8 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
 
 def _low(view: View, device: Bound) -> int:
     return sum(row["type"] == "device.low_battery" for row in events.of_device(view, device.pk))
+
+
+def _fails(batch: list[inbound.Parsed], tx: Tx) -> None:
+    inbound.apply_all(tx, batch)
+    raise RuntimeError("after the batch")

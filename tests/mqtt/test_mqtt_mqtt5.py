@@ -9,9 +9,9 @@ from mqtt5 import DisconnectReasonCode as Reason
 from scripted_broker import WELCOME, ScriptedBroker, joined, message
 from support.wait import eventually
 
-from gateway.mqtt import mqtt5_link
+from gateway.mqtt import mqtt5_session
 from gateway.mqtt.inbox import WAITING
-from gateway.mqtt.mqtt5_link import Mqtt5Session
+from gateway.mqtt.mqtt5_session import Mqtt5Session
 from gateway.mqtt.session import LinkError, PublishRefusedError, VersionRefusedError
 
 NOT_UTF_8 = b"\x30\x06\x00\x02\xff\xfe\x00x"
@@ -156,7 +156,7 @@ async def test_answers_to_connect(answer: bytes, error: type[LinkError], words: 
 
 async def test_a_silent_broker_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own keepalive goes before ours [MQTT-3.2.2-21]; a ping that nobody answers ends the connection."""
-    monkeypatch.setattr(mqtt5_link, "_PINGS_PER_KEEPALIVE", 20)
+    monkeypatch.setattr(mqtt5_session, "_PINGS_PER_KEEPALIVE", 20)
     async with ScriptedBroker(mqtt5.ConnAckPacket(server_keep_alive=1).write()) as broker, joined(broker) as session:
         for _ in range(3):
             assert isinstance(await broker.until(mqtt5.PingReqPacket), mqtt5.PingReqPacket)

@@ -13,7 +13,7 @@ from scripted_broker import ScriptedBroker, joined, message
 from support.wait import eventually
 
 from gateway.mqtt.link import open_session
-from gateway.mqtt.mqtt5_link import Mqtt5Session
+from gateway.mqtt.mqtt5_session import Mqtt5Session
 from gateway.mqtt.session import LinkError, Session
 
 LONG = 300.0

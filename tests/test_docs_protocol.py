@@ -112,15 +112,26 @@ def test_every_code_of_a_device_is_listed() -> None:
 
 def test_every_code_of_a_refused_message_is_listed() -> None:
     """Each code with which the gateway's code refuses a message is on the page, and no other."""
-    calls = [
-        node
-        for source in Path(gateway.__file__).parent.rglob("*.py")
-        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal"
-    ]
-    said = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
-    assert len(calls) == len([call for call in calls if isinstance(call.args[0], ast.Constant)])
+    sources = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(gateway.__file__).parent.rglob("*.py")]
+    said = {code for source in sources for code in refused_with(source)}
     assert codes("What the gateway says") == said
+
+
+def refused_with(source: ast.Module) -> list[str]:
+    """The code of each refusal that this module makes: written there, or a constant of the module."""
+    constants = {
+        node.target.id: node.value
+        for node in source.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    found = []
+    for node in ast.walk(source):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal":
+            code = node.args[0]
+            written = constants[code.id] if isinstance(code, ast.Name) else code
+            assert isinstance(written, ast.Constant), f"line {node.lineno}: not a plain code"
+            found.append(str(written.value))
+    return found
 
 
 def test_every_code_over_http_is_listed() -> None:

@@ -1,7 +1,8 @@
 """Reading a device over HTTP while the gateway takes all the heartbeats that the broker hands it.
 
 The floor is the same gateway with nothing else to do, just before and just after. A client of one connection reads one
-device after the other, a few milliseconds apart, in all three phases.
+device after the other, a few milliseconds apart, in all three phases. Then, beside the
+same gateway under the same load, it reads from a server that does nothing but answer: as long any program waits there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,7 @@ class Round:
 
     busy: tuple[float, ...]
     at_rest: tuple[float, ...]
+    bystander: tuple[float, ...]
     stored_per_second: float
 
 
@@ -53,16 +55,31 @@ async def measure(registry: Registry, folder: Path, each: int) -> Round:
         assert server.broker, "it runs beside Mosquitto"
         reader = _Reader(http, [name for name, _ in registry.devices])
         before = await reader.read(lambda taken: len(taken) >= AT_REST)
-        async with program(sys.executable, "-m", "bench.load") as load:
-            await load.tell(json.dumps(asdict(Order(HOST, server.broker.port, registry.devices, each))))
-            await load.line("ready")
+        order = Order(HOST, server.broker.port, registry.devices, each)
+        busy, seconds = await _under_load(reader, order, folder)
+        after = await reader.read(lambda taken: len(taken) >= AT_REST)
+        bystander = await _bystander(reader.names, replace(order, first=each), folder)
+    return Round(tuple(busy), (*before, *after), tuple(bystander), each * len(registry.devices) / seconds)
+
+
+async def _bystander(names: list[str], order: Order, folder: Path) -> list[float]:
+    async with (
+        program(sys.executable, "-m", "bench.bystander") as process,
+        caller(int(await process.line("HTTP")), "") as http,
+    ):
+        times, _ = await _under_load(_Reader(http, names), order, folder)
+    return times
+
+
+async def _under_load(reader: _Reader, order: Order, folder: Path) -> tuple[list[float], float]:
+    """Read until so many heartbeats more are stored; what each read took, and for how many seconds that went on."""
+    async with program(sys.executable, "-m", "bench.load") as load:
+        await load.tell(json.dumps(asdict(order)))
+        await load.line("ready")
+        with closing(_Heartbeats(folder / "data", order.each * len(order.devices))) as heartbeats:
             await load.tell("go")
             began = time.monotonic()
-            with closing(_Heartbeats(folder / "data", each * len(registry.devices))) as heartbeats:
-                busy = await reader.read(heartbeats.all_stored)
-            seconds = time.monotonic() - began
-        after = await reader.read(lambda taken: len(taken) >= AT_REST)
-    return Round(tuple(busy), (*before, *after), heartbeats.wanted / seconds)
+            return await reader.read(heartbeats.all_stored), time.monotonic() - began
 
 
 def figures(rounds: list[Round]) -> list[Figure]:
@@ -76,23 +93,36 @@ def figures(rounds: list[Round]) -> list[Figure]:
             at_most(3) if percent == max(_PERCENTILES) else None,
         )
         for percent in _PERCENTILES
+    ] + [
+        Figure(
+            f"reading a device under full ingest, p{max(_PERCENTILES)}, beside a bystander",
+            "ms",
+            "a server that does nothing else, under the same ingest",
+            tuple(
+                Pair(*(percentile(times, max(_PERCENTILES)) for times in (one.busy, one.bystander))) for one in rounds
+            ),
+        )
     ]
 
 
 class _Heartbeats:
-    """How many of those that are ``wanted`` the registry has."""
+    """Whether the registry has so many ``more`` than when this began."""
 
-    def __init__(self, data_dir: Path, wanted: int) -> None:
-        self.wanted = wanted
+    def __init__(self, data_dir: Path, more: int) -> None:
         self._registry = sqlite3.connect(f"{(data_dir / DATABASE_NAME).as_uri()}?mode=ro", uri=True)
+        self._wanted = self._stored() + more
         self._deadline = time.monotonic() + HANGS_SECONDS
 
     def all_stored(self, _: object) -> bool:
         """Whether it has all; raises BenchError when that takes so long that something hangs."""
+        stored = self._stored()
+        if stored < self._wanted and time.monotonic() > self._deadline:
+            raise BenchError(f"{stored} of {self._wanted} heartbeats were stored within {HANGS_SECONDS:g} s")
+        return stored >= self._wanted
+
+    def _stored(self) -> int:
         stored: int = self._registry.execute("SELECT coalesce(max(id), 0) FROM heartbeats").fetchone()[0]
-        if stored < self.wanted and time.monotonic() > self._deadline:
-            raise BenchError(f"{stored} of {self.wanted} heartbeats were stored within {HANGS_SECONDS:g} s")
-        return stored >= self.wanted
+        return stored
 
     def close(self) -> None:
         """Close the registry."""
@@ -104,7 +134,7 @@ class _Reader:
 
     def __init__(self, http: Caller, names: list[str]) -> None:
         self._http = http
-        self._names = names
+        self.names = names
         self._next = 0
 
     async def read(self, enough: Callable[[list[float]], bool]) -> list[float]:
@@ -112,7 +142,7 @@ class _Reader:
         taken: list[float] = []
         while not enough(taken):
             await asyncio.sleep(_PAUSE_SECONDS)
-            name = self._names[self._next % len(self._names)]
+            name = self.names[self._next % len(self.names)]
             self._next += 1
             began = time.perf_counter()
             status = await self._http.call("GET", f"/v1/devices/{name}")

@@ -21,7 +21,9 @@ from gateway.store import health as sql
 from gateway.store.history import Beat
 
 MAX_PAYLOAD_BYTES: Final = 65_536
-PART: Final = 100
+PART: Final = 20
+"""Messages between two looks at whether somebody waits for the loop: a fifth of a millisecond or so."""
+LEAST: Final = 100
 """Messages for which an urgent write, such as a reset, waits at most: a millisecond or two."""
 _AUDITED_PER_MINUTE: Final = 10
 _MINUTE_MS: Final = 60_000
@@ -31,6 +33,7 @@ _SOURCE_SHOWN: Final = 256
 _PAYLOAD_READ: Final = 1_024
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 _read_heartbeat: Final = TypeAdapter(model.Heartbeat).validator.validate_json
 
 
@@ -121,27 +124,30 @@ def _invalid(error: ValidationError) -> Refusal:
 
 def apply_all(tx: Tx, messages: Sequence[Parsed]) -> list[Answer]:
     """Do what a batch asks; the answers for the devices' ``errors`` topics."""
-    return apply_some(tx, messages, lambda: False)[1]
+    return apply_some(tx, messages, lambda: False, lambda parsed: parsed)[1]
 
 
-def apply_some(tx: Tx, batch: Sequence[Parsed | None], hurried: Callable[[], bool]) -> tuple[int, list[Answer]]:
+def apply_some(
+    tx: Tx, batch: Sequence[T], hurried: Callable[[], bool], taken_apart: Callable[[T], Parsed | None]
+) -> tuple[int, list[Answer]]:
     """Do what a batch asks, part after part until it is ``hurried``; how many of the first it took, and the answers.
 
+    A part is ``taken_apart`` when its turn comes, here in the writer's thread: the event loop has others to serve.
     Heartbeats that say nothing of commands are taken together, when their device says nothing else in this part: the
     order of what one device says is kept, that of different devices means nothing.
     """
     count, answers, heard = 0, list[Answer](), heartbeats.Heard(tx)
     tx.kept.open(tx.connection)
-    while count < len(batch) and not (count and hurried()):
+    while count < len(batch) and not (count >= LEAST and hurried()):
+        tx.breathe()
         part = batch[count : count + PART]
-        together, alone = _sorted(tx, [parsed for parsed in part if parsed is not None])
+        together, alone = _sorted(tx, [parsed for each in part if (parsed := taken_apart(each)) is not None])
         heard.take(together)
         if alone:
             heard.settle()
             answers += [answer for parsed in alone if (answer := apply(tx, parsed)) is not None]
             tx.kept.forget()  # whatever these have changed
         count += len(part)
-        tx.breathe()
     heard.settle()
     tx.kept.close(tx.connection)
     return count, answers

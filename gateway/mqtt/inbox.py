@@ -6,7 +6,6 @@ the socket is not read while too much waits.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 import mqtt5
@@ -29,7 +28,7 @@ class Inbox:
     """Messages in the order of their arrival."""
 
     def __init__(self) -> None:
-        self._deliveries: deque[Delivery] = deque()
+        self._deliveries: list[Delivery] = []
         self._bytes = 0
         self._at_qos_0 = 0
         self._dropped = 0
@@ -55,8 +54,9 @@ class Inbox:
 
     def take(self, limit: int) -> list[Delivery]:
         """The oldest, ``limit`` at most."""
-        deliveries = [self._deliveries.popleft() for _ in range(min(limit, len(self._deliveries)))]
-        self._at_qos_0 -= sum([not delivery.qos for delivery in deliveries])
+        deliveries = self._deliveries[:limit]
+        del self._deliveries[:limit]
+        self._at_qos_0 -= [delivery.qos for delivery in deliveries].count(0)
         self._bytes -= sum([len(delivery.message.payload) for delivery in deliveries])
         return deliveries
 

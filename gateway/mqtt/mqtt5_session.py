@@ -10,9 +10,10 @@ into one.
 from __future__ import annotations
 
 import asyncio
-import struct
+import sys
+from array import array
 from collections.abc import Iterable, Sequence
-from itertools import chain, repeat, zip_longest
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 import mqtt5
@@ -39,6 +40,8 @@ _PUBACK: Final = 0x4002
 """The first two bytes of a PUBACK that brings its packet id and no more: success [MQTT 5, 3.4.2.1]."""
 _LAST_PACKET_ID: Final = 0xFFFF
 _PINGS_PER_KEEPALIVE: Final = 2
+_AT_ONCE: Final = 50
+"""Messages that are made in one go: a third of a millisecond or so."""
 
 
 class _Sent(NamedTuple):
@@ -120,7 +123,11 @@ class Mqtt5Session(Session):
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         """In the order in which they came, in one write."""
         ids = [delivery.packet_id for delivery in deliveries if delivery.qos]
-        self.wire.send(struct.pack(f"!{2 * len(ids)}H", *chain.from_iterable(zip(repeat(_PUBACK), ids))))
+        packets = array("H", [_PUBACK]) * (2 * len(ids))
+        packets[1::2] = array("H", ids)
+        if sys.byteorder == "little":  # MQTT is big-endian [MQTT 5, 1.5.2]
+            packets.byteswap()
+        self.wire.send(packets.tobytes())
 
     # --- what goes out ------------------------------------------------------------------------------------------------
 
@@ -187,7 +194,11 @@ class Mqtt5Session(Session):
         """As many in flight together as the broker allows."""
         if messages:
             told = zip_longest(messages, traces)
-            sent = [await self._send(*each, retain=retain, content_type=content_type, trace=at) for each, at in told]
+            sent = []
+            for (topic, payload), at in told:
+                sent.append(await self._send(topic, payload, retain=retain, content_type=content_type, trace=at))
+                if len(sent) % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
             await self._taken(sent)
 
     async def _send(

@@ -13,6 +13,7 @@ import mqtt5
 from mqtt5 import DisconnectReasonCode as Reason
 
 from gateway.mqtt.session import LinkError
+from gateway.precedence import Loop
 
 MAX_PACKET_BYTES: Final = 4_194_304
 """The broker is told so; it leaves out larger messages [MQTT-3.1.2-25], and devices may not send them anyway."""
@@ -34,7 +35,7 @@ class Wire(asyncio.BufferedProtocol):
     """One socket. Packets go to ``received``; ``gone`` holds why the connection ended, once it has.
 
     It reads into one buffer that it keeps, a piece at a time, so that whoever else has something to do in the loop gets
-    a turn between two pieces.
+    a turn between two pieces; a loop that knows what goes last is told that this does.
     """
 
     def __init__(self, received: Callable[[mqtt5.Packet], None]) -> None:
@@ -56,6 +57,10 @@ class Wire(asyncio.BufferedProtocol):
         """The socket is open."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, Loop):
+            self._descriptor = transport.get_extra_info("socket").fileno()
+            loop.put_last(self._descriptor)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's
         """Where to put what comes: behind what waits for its rest."""
@@ -94,7 +99,10 @@ class Wire(asyncio.BufferedProtocol):
             raise ProtocolError("it answers CONNECT with something else")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is closed, by whomever."""
+        """The socket is about to be closed, by whomever."""
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, Loop):
+            loop.forget(self._descriptor)
         self._end(LinkError(f"The connection to the broker was lost: {exc or 'it was closed'}"))
 
     def pause_writing(self) -> None:

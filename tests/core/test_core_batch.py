@@ -134,7 +134,7 @@ def _cut_short(tx: Tx, batch: list[Parsed]) -> list[Answer]:
     answers: list[Answer] = []
     hurried = len(batch) % 2 == 0
     while batch:
-        count, more = inbound.apply_some(tx, batch, lambda: hurried)
+        count, more = inbound.apply_some(tx, batch, lambda: hurried, lambda parsed: parsed)
         batch, answers = batch[count:], answers + more
     return answers
 
@@ -167,6 +167,7 @@ def test_a_batch_is_its_messages_one_by_one(batches: list[Any]) -> None:
         tempfile.TemporaryDirectory() as one,
         tempfile.TemporaryDirectory() as other,
         mock.patch.object(inbound, "PART", PART),
+        mock.patch.object(inbound, "LEAST", PART),
     ):
         together, alone = Fleet(Path(one)), Fleet(Path(other))
         try:

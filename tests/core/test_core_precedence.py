@@ -1,34 +1,69 @@
 """Work in bulk lets the event loop go first, and is not held up by it for ever."""
 
 import asyncio
+import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from core_support import World
 
 from gateway import heartbeats, inbound, model
 from gateway.inbound import PART, Message
-from gateway.precedence import Precedence
+from gateway.precedence import Loop, Precedence
 from gateway.store import Tx, health
+
+TRIES = 1_000
+GIVEN_UP_SECONDS = 20
 
 
 def test_the_loop_says_when_it_is_busy() -> None:
-    """It is while a callback runs, and no longer when it waits for something."""
+    """It is while a callback runs, and no longer when it waits for something, though it has worked before."""
     precedence = Precedence()
 
-    async def work() -> tuple[bool, bool]:
-        waited = await asyncio.to_thread(_waits, precedence)
-        return precedence.busy, waited
+    async def work() -> tuple[bool, ...]:
+        waited = [await asyncio.to_thread(_sees_it_rest, precedence) for _ in range(2)]
+        return (precedence.busy, *waited)
 
     with asyncio.Runner(loop_factory=precedence.new_loop) as runner:
-        assert runner.run(work()) == (True, True)
+        assert runner.run(work()) == (True, True, True)
 
 
-def _waits(precedence: Precedence) -> bool:
+def _sees_it_rest(precedence: Precedence) -> bool:
     """Give way until the loop has nothing to do; it hands this thread over first, so it may be busy still."""
-    while precedence.busy:
+    for _ in range(TRIES):
+        if not precedence.busy:
+            return True
         precedence.give_way()
-    return True
+    return False
+
+
+def test_whoever_gives_way_goes_on_when_the_loop_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not only when the longest time is over."""
+    monkeypatch.setattr("gateway.precedence.LONGEST_SECONDS", 100 * GIVEN_UP_SECONDS)
+    precedence = Precedence()
+
+    async def work() -> bool:
+        went_on = threading.Event()
+
+        def bulk() -> None:
+            met = 0
+            while met < 20:
+                met += precedence.busy
+                precedence.give_way()
+            went_on.set()
+
+        threading.Thread(target=bulk, daemon=True).start()
+        given_up = asyncio.get_running_loop().time() + GIVEN_UP_SECONDS
+        while not went_on.is_set() and asyncio.get_running_loop().time() < given_up:
+            await asyncio.to_thread(lambda: None)  # wakes it
+            went_on.wait(1e-3)  # at work, and this thread lets others run
+            await asyncio.sleep(1e-4)  # at rest
+        return went_on.is_set()
+
+    with asyncio.Runner(loop_factory=precedence.new_loop) as runner:
+        assert runner.run(work())
 
 
 def test_a_loop_that_is_busy_for_long_holds_nobody_up_for_ever() -> None:
@@ -43,7 +78,7 @@ def test_a_loop_that_is_busy_for_long_holds_nobody_up_for_ever() -> None:
             went_on.set()
 
         threading.Thread(target=bulk).start()
-        return went_on.wait(20)  # this blocks the loop
+        return went_on.wait(GIVEN_UP_SECONDS)  # this blocks the loop
 
     with asyncio.Runner(loop_factory=precedence.new_loop) as runner:
         assert runner.run(work())
@@ -54,8 +89,115 @@ def test_without_such_a_loop_nobody_waits() -> None:
     assert not Precedence().busy
 
 
-def test_a_batch_breathes_after_each_part(tmp_path: Path) -> None:
-    """So a request waits for one part of it."""
+class Site:
+    """A loop that does not run unless a test runs it, and what comes on two of its sockets."""
+
+    def __init__(self) -> None:
+        self.precedence = Precedence()
+        loop = self.precedence.new_loop()
+        assert isinstance(loop, Loop)
+        self.loop = loop
+        self.bulk, self.far_bulk = socket.socketpair()
+        self.call, self.far_call = socket.socketpair()
+        self.seen: list[str] = []
+        self.loop.add_reader(self.bulk, self._read, self.bulk, "bulk")
+        self.loop.add_reader(self.call, self._read, self.call, "call")
+
+    def _read(self, end: socket.socket, name: str) -> None:
+        end.recv(1)
+        self.seen.append(name)
+        self.loop.call_soon(self.seen.append, f"after {name}")
+
+    def busy(self) -> bool:
+        """Whether other threads give way to the loop."""
+        return self.precedence.busy
+
+    def run_until_seen(self, count: int) -> None:
+        """Run the loop, which has something to do in each turn, until so much was read."""
+
+        def turn() -> None:
+            if len(self.seen) < count:
+                self.loop.call_soon(turn)
+            else:
+                self.loop.stop()
+
+        self.loop.call_soon(turn)
+        self.loop.run_forever()
+
+    def close(self) -> None:
+        """Close all of it."""
+        self.loop.close()
+        for end in (self.bulk, self.far_bulk, self.call, self.far_call):
+            end.close()
+
+
+@pytest.fixture(name="site")
+def site_fixture() -> Iterator[Site]:
+    """Both sockets are watched, and nothing has come yet."""
+    site = Site()
+    yield site
+    site.close()
+
+
+def test_what_the_loop_has_not_seen_yet_makes_it_busy(site: Site) -> None:
+    """Somebody waits for that already; what comes in bulk nobody waits for."""
+    assert not site.busy()
+    site.far_bulk.send(b"x")
+    assert site.busy()
+    site.loop.put_last(site.bulk.fileno())
+    assert not site.busy()
+    site.far_call.send(b"x")
+    assert site.busy()
+
+
+def test_what_is_put_last_stays_so_while_it_is_not_read(site: Site) -> None:
+    """The connection to the broker stops reading now and then."""
+    site.loop.put_last(site.bulk.fileno())
+    site.loop.remove_reader(site.bulk)
+    site.loop.add_reader(site.bulk, lambda: None)
+    site.far_bulk.send(b"x")
+    assert not site.busy()
+
+
+def test_what_is_forgotten_is_a_socket_like_any_other(site: Site) -> None:
+    """The next socket may get the number of one that was closed."""
+    site.loop.put_last(site.bulk.fileno())
+    site.loop.remove_reader(site.bulk)
+    site.loop.forget(site.bulk.fileno())
+    site.loop.add_reader(site.bulk, lambda: None)
+    site.far_bulk.send(b"x")
+    assert site.busy()
+
+
+def test_a_socket_that_waits_to_be_written_makes_the_loop_busy(site: Site) -> None:
+    """An answer that did not fit goes on when there is room again; one that did is no work any more."""
+    site.loop.add_writer(site.call, lambda: None)
+    assert site.busy()
+    site.loop.remove_writer(site.call)
+    assert not site.busy()
+
+
+def test_what_somebody_waits_for_comes_before_what_comes_in_bulk(site: Site) -> None:
+    """Whichever was there first, and also what that leads to in the next turn of the loop."""
+    site.loop.put_last(site.bulk.fileno())
+    site.far_bulk.send(b"x")
+    site.far_call.send(b"x")
+
+    site.run_until_seen(3)
+    assert site.seen[:3] == ["call", "after call", "bulk"]
+
+
+def test_what_comes_in_bulk_waits_in_vain_for_no_loop(site: Site) -> None:
+    """It comes in the end though the loop has something to do in each turn."""
+    site.loop.put_last(site.bulk.fileno())
+    site.far_bulk.send(b"x")
+
+    site.run_until_seen(1)
+    assert site.seen[0] == "bulk"
+
+
+def test_a_batch_breathes_before_each_part(tmp_path: Path) -> None:
+    """So a request waits for one part of it, and for none of one that begins while it is worked on."""
     with World(tmp_path) as world:
         device_id, _ = world.bound()
         topic = world.names.heartbeat(device_id)
@@ -67,7 +209,7 @@ def test_a_batch_breathes_after_each_part(tmp_path: Path) -> None:
             inbound.apply_all(tx, batch)
 
         world.run(write)
-        assert stored == [PART, 2 * PART, 2 * PART + 1]
+        assert stored == [0, PART, 2 * PART]
 
 
 def test_a_single_heartbeat_does_not_breathe(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from support import wire
 from support.wait import eventually
 
-from gateway.inbound import PART
+from gateway.inbound import LEAST
 from gateway.mqtt.session import BATCH, WAITING_AT_QOS_0
 from gateway.store import Tx
 
@@ -218,7 +218,7 @@ async def all_stored(place: Site, count: int) -> bool:
 @pytest.mark.parametrize("kind", ["mosquitto-5"])
 async def test_a_reset_in_the_middle_of_a_batch(kind: str, tmp_path: Path) -> None:
     """What is done by then is committed and acknowledged, the reset comes next, and the rest of the batch after it."""
-    count = 3 * PART
+    count = 3 * LEAST
     async with site(kind, tmp_path) as place:
         await place.start()
         device, other = await place.bound(), await place.bound("SN-2")

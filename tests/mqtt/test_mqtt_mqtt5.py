@@ -13,6 +13,7 @@ from gateway.mqtt import mqtt5_session
 from gateway.mqtt.inbox import WAITING
 from gateway.mqtt.mqtt5_session import Mqtt5Session
 from gateway.mqtt.session import LinkError, PublishRefusedError, VersionRefusedError
+from gateway.precedence import Loop, Precedence
 
 NOT_UTF_8 = b"\x30\x06\x00\x02\xff\xfe\x00x"
 HOSTILE = {
@@ -177,3 +178,42 @@ async def test_whoever_waits_can_be_cancelled() -> None:
             await waiting
         broker.say(mqtt5.PubAckPacket(sent.packet_id).write(), message(4))
         assert [each.packet_id for each in await session.batch()] == [4]
+
+
+class Told(Loop):
+    """A loop that remembers which sockets it was told of."""
+
+    def __init__(self, selector: Any) -> None:
+        super().__init__(selector)
+        self.told: list[tuple[str, int]] = []
+
+    def put_last(self, descriptor: int) -> None:
+        """One more goes last."""
+        super().put_last(descriptor)
+        self.told.append(("last", descriptor))
+
+    def forget(self, descriptor: int) -> None:
+        """One less does."""
+        super().forget(descriptor)
+        self.told.append(("forget", descriptor))
+
+
+async def _one_message() -> tuple[list[tuple[str, int]], bytes]:
+    async with ScriptedBroker() as broker:
+        async with joined(broker) as session:
+            broker.say(message(1, b"x"))
+            deliveries = await session.batch()
+        assert await broker.until(type(None)) is None
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Told)
+    return loop.told, deliveries[0].message.payload
+
+
+def test_the_loop_reads_the_broker_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as the connection is there: its number may be that of somebody's request next."""
+    monkeypatch.setattr("gateway.precedence.Loop", Told)
+    with asyncio.Runner(loop_factory=Precedence().new_loop) as runner:
+        told, payload = runner.run(_one_message())
+    assert [what for what, _ in told] == ["last", "forget"]
+    assert len({descriptor for _, descriptor in told}) == 1
+    assert payload == b"x"

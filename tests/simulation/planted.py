@@ -165,7 +165,9 @@ def _not_stored() -> Iterator[None]:
     async def commit(self: Any, batch: Any) -> Any:
         try:
             store = self._store
-            return await store.write(lambda tx: inbound.apply_some(tx, batch, tx.hurried), urgent=False)
+            return await store.write(
+                lambda tx: inbound.apply_some(tx, batch, tx.hurried, self._taken_apart), urgent=False
+            )
         except StoreError:
             return len(batch), []
 

@@ -78,8 +78,8 @@ class Ingest:
         try:
             while True:
                 deliveries = await session.batch()
-                waiting = await self._admit_all(deliveries)  # while the batch before is committed
-                count, awaited = len(waiting), any(map(_is_awaited, waiting))
+                count = len(deliveries)
+                waiting, awaited = await self._admit_all(deliveries)  # while the batch before is committed
                 if before is not None:
                     await before
                 before = asyncio.create_task(self._take(session, deliveries, waiting), name="ingest batch")
@@ -104,13 +104,19 @@ class Ingest:
             self._on_acknowledged(time.perf_counter() - began)
             await self._answer(session, answers)
 
-    async def _admit_all(self, deliveries: Sequence[Delivery]) -> list[Waiting]:
-        """Some at a time, so that whoever else has something to do in this loop gets a turn in between."""
+    async def _admit_all(self, deliveries: Sequence[Delivery]) -> tuple[list[Waiting], bool]:
+        """All of them as they are to be stored, and whether any is what somebody may wait for.
+
+        Some at a time, so that whoever else has something to do in this loop gets a turn in between.
+        """
         waiting: list[Waiting] = []
+        awaited = False
         for begin in range(0, len(deliveries), SLICE):
-            waiting += map(self._admit, deliveries[begin : begin + SLICE])
+            some = deliveries[begin : begin + SLICE]
+            waiting += map(self._admit, some)
+            awaited = awaited or not all(map(_is_budgeted, some))
             await asyncio.sleep(0)
-        return waiting
+        return waiting, awaited
 
     def _admit(self, delivery: Delivery) -> Waiting:
         message = delivery.message
@@ -195,8 +201,8 @@ class Ingest:
                 await session.publish(self._topics.errors(answer.device_id), inbound.error_payload(refusal), qos=0)
 
 
-def _is_awaited(waiting: Waiting) -> bool:
-    return type(waiting) is Parsed and not waiting.message.topic.endswith(_BUDGETED)
+def _is_budgeted(delivery: Delivery) -> bool:
+    return delivery.message.topic.endswith(_BUDGETED)
 
 
 async def _acknowledge(session: Session, deliveries: list[Delivery], waiting: list[Waiting], count: int) -> None:

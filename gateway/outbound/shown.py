@@ -25,11 +25,16 @@ log = structlog.get_logger()
 
 TICK_SECONDS: Final = 1.0
 REFUSED_SECONDS: Final = 30.0
-BATCH: Final = 50
+BATCH: Final = 200
+PIECE: Final = 50
 """Devices that are read in one go, without a turn for others: half a millisecond or so."""
 LONGEST_COUNT_SECONDS: Final = 30.0
 LATELY_MS: Final = 7 * 86_400_000
 CONTENT_TYPE: Final = "application/json"
+
+
+_Due = tuple[int, tuple[str, bytes]]
+"""A row of the outbox by its number, and what is to be shown for it: topic and payload."""
 
 
 class Leaf(Protocol):
@@ -86,7 +91,7 @@ class Shown:
     async def _publish_changes(self, session: Session) -> None:
         """All that was marked before now; what is marked meanwhile is for the next time."""
         up_to = await self._store.read(outbox.newest)
-        while rows := await self._store.read(lambda view: self._due(view, up_to)):
+        while rows := await self._due(up_to):
             try:
                 await session.publish_retained([message for _, message in rows], content_type=CONTENT_TYPE)
             except PublishRefusedError as error:
@@ -97,8 +102,18 @@ class Shown:
     async def _done(self, seqs: list[int]) -> None:
         await self._store.write(lambda tx: outbox.done(tx, seqs), urgent=False)
 
-    def _due(self, view: View, up_to: int) -> list[tuple[int, tuple[str, bytes]]]:
-        rows = outbox.shown(view, self._leaf.detail, up_to, BATCH)
+    async def _due(self, up_to: int) -> list[_Due]:
+        """The next batch; it is dropped from the outbox in one transaction."""
+        due: list[_Due] = []
+        while len(due) < BATCH:
+            after = due[-1][0] if due else 0
+            due += (some := await self._store.read(partial(self._some_due, after=after, up_to=up_to)))
+            if len(some) < PIECE:
+                break
+        return due
+
+    def _some_due(self, view: View, after: int, up_to: int) -> list[_Due]:
+        rows = outbox.shown(view, self._leaf.detail, after, up_to, PIECE)
         return [(row["seq"], self._message(devices.by_pk(view, row["device_pk"]))) for row in rows]
 
     def _message(self, device: Row) -> tuple[str, bytes]:
@@ -169,7 +184,7 @@ class Shown:
         return marked
 
     def _living(self, view: View, after: int) -> list[tuple[int, str, bytes]]:
-        rows = devices.living(view, after, BATCH)
+        rows = devices.living(view, after, PIECE)
         return [(row["pk"], row["id"], _digest(self._leaf.compared(self._leaf.payload(row)))) for row in rows]
 
     async def _mark_gone(self, *, told: bool) -> int:

@@ -66,12 +66,12 @@ def newest(view: View) -> int:
     return seq or 0
 
 
-def shown(view: View, detail: str, up_to: int, limit: int) -> list[Row]:
-    """``seq`` and ``device_pk`` of the oldest of these rows, up to this number."""
+def shown(view: View, detail: str, after: int, up_to: int, limit: int) -> list[Row]:
+    """``seq`` and ``device_pk`` of the oldest of these rows, after the one number and up to the other."""
     return view.all(
-        """SELECT seq, device_pk FROM outbox WHERE kind = ? AND not_before = 0 AND detail = ? AND seq <= ?
+        """SELECT seq, device_pk FROM outbox WHERE kind = ? AND not_before = 0 AND detail = ? AND seq > ? AND seq <= ?
             ORDER BY seq LIMIT ?""",
-        *(SHOWN, detail, up_to, limit),
+        *(SHOWN, detail, after, up_to, limit),
     )
 
 

@@ -165,7 +165,11 @@ class Writer:
             (self._recorded, tx.news),
             (partial(self._traced, tx.traced), tx.traced),
         )
-        return [*(bell for bell, due in rings if due), partial(self._measured, tx.measures)]
+        return [*(bell for bell, due in rings if due), partial(self._count, tx.measures)]
+
+    def _count(self, done: list[Measure]) -> None:
+        """Behind those whom the other bells woke: the publisher has a command to bring to its device."""
+        self._loop.call_soon(self._measured, done)
 
     def _do(self, jobs: list[_Job], tx: Tx) -> None:
         if len(jobs) > 1:

@@ -1,8 +1,8 @@
 """Reading a device over HTTP while the gateway takes all the heartbeats that the broker hands it.
 
 The floor is the same gateway with nothing else to do, just before and just after. A client of one connection reads one
-device after the other, a few milliseconds apart, in all three phases. Then, beside the
-same gateway under the same load, it reads from a server that does nothing but answer: as long any program waits there.
+device after the other, a few milliseconds apart, in all three phases. Then, beside the same gateway under the same
+load, it reads from a server that does nothing but answer: as long any program waits there.
 """
 
 from __future__ import annotations

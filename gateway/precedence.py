@@ -4,7 +4,7 @@ Python runs one thread at a time, and lets one go on for a while before another 
 the kernel adds a few milliseconds of its own. A request needs a dozen turns. So whoever works in bulk in another thread
 looks now and then whether the loop has, or should have, something to do that somebody waits for, and lets it do that
 first; and the loop itself does such things before it reads what comes in bulk. All for a bounded time: however busy the
-loop is, heartbeats are stored at a part of their rate.
+loop is, work in bulk has half of the time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from typing import Any, Final, TypeAlias
 
 LONGEST_SECONDS: Final = 0.002
-"""How long work in bulk waits at a time."""
+"""How long work in bulk waits at a time; where that was in vain, it goes on for as long before it waits again."""
 Ready: TypeAlias = list[tuple[selectors.SelectorKey, int]]
 
 
@@ -25,6 +25,7 @@ class Precedence:
 
     def __init__(self) -> None:
         self._selector: _Selector | None = None
+        self._works_until = 0.0
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """An event loop of asyncio's own kind that goes first."""
@@ -41,8 +42,10 @@ class Precedence:
 
     def give_way(self) -> None:
         """Block this thread while the loop is busy, for ``LONGEST_SECONDS`` at most."""
-        if self._selector is not None and self._selector.busy:
-            self._selector.wait_for_rest()
+        if self._selector is None or not self._selector.busy or time.monotonic() < self._works_until:
+            return
+        if not self._selector.wait_for_rest():
+            self._works_until = time.monotonic() + LONGEST_SECONDS
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -79,16 +82,16 @@ class _Selector(selectors.DefaultSelector):
         """Whether the loop has something to do besides what goes last."""
         return self._at_work or bool(self._first.select(0))
 
-    def wait_for_rest(self) -> None:
-        """Block this thread, one at a time, until the loop has done what it has to do, or for ``LONGEST_SECONDS``.
+    def wait_for_rest(self) -> bool:
+        """Block this thread, one at a time, until the loop rests, or for ``LONGEST_SECONDS``; whether it does.
 
         Without a look in between: each would take the loop's processor away, and who knows who gets it next.
         """
         self._at_rest.clear()
         self._awaited = True
-        if self.busy:
-            self._at_rest.wait(LONGEST_SECONDS)
+        rests = not self.busy or self._at_rest.wait(LONGEST_SECONDS)
         self._awaited = False
+        return rests
 
     def put_last(self, fd: int) -> None:
         """What comes on this descriptor goes last from now on."""

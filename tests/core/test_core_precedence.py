@@ -84,6 +84,27 @@ def test_a_loop_that_is_busy_for_long_holds_nobody_up_for_ever() -> None:
         assert runner.run(work())
 
 
+def test_work_in_bulk_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waited in vain goes on for as long before it waits again: a hundred more waits would take far longer."""
+    monkeypatch.setattr("gateway.precedence.LONGEST_SECONDS", GIVEN_UP_SECONDS / 20)
+    precedence = Precedence()
+
+    async def work() -> bool:
+        went_on = threading.Event()
+
+        def bulk() -> None:
+            for _ in range(100):
+                precedence.give_way()
+            went_on.set()
+
+        await asyncio.to_thread(lambda: None)  # wakes it
+        threading.Thread(target=bulk, daemon=True).start()
+        return went_on.wait(GIVEN_UP_SECONDS)  # this blocks the loop
+
+    with asyncio.Runner(loop_factory=precedence.new_loop) as runner:
+        assert runner.run(work())
+
+
 def test_without_such_a_loop_nobody_waits() -> None:
     """As on the command line, which works on the registry in a loop of asyncio's own."""
     assert not Precedence().busy

@@ -85,20 +85,26 @@ async def integrating(folder: Path, kind: BrokerKind) -> AsyncIterator[Integrato
         yield Integrator(site, folder, made.out.strip())
 
 
+async def reading(integrator: Integrator, stack: contextlib.AsyncExitStack, language: str, device_id: str) -> Program:
+    """Start the program of a language again until the broker admits its new account and it shows the device."""
+
+    async def reads() -> Program | None:
+        program = await stack.enter_async_context(integrator.running(language))
+        await eventually(lambda: device_id in program.out or not program.runs, "it reads, or was refused")
+        return program if device_id in program.out else None
+
+    program = await eventually(reads, "the broker lets it in and it shows the device")
+    assert program
+    return program
+
+
 @pytest.mark.parametrize(("language", "kind"), REACHED)
 async def test_the_guides_programs_read_along(language: str, kind: BrokerKind, tmp_path: Path) -> None:
     """Each shows the device that is there, what changes, what happens, and that the device is deleted."""
     async with integrating(tmp_path, kind) as integrator, contextlib.AsyncExitStack() as stack:
         site = integrator.site
         device_id = (await site.http.post("/v1/devices", json={"serial_number": "SN-1"})).json()["id"]
-
-        async def reads() -> Program | None:
-            program = await stack.enter_async_context(integrator.running(language))
-            await eventually(lambda: device_id in program.out or not program.runs, "it reads, or was refused")
-            return program if device_id in program.out else None
-
-        program = await eventually(reads, "the broker lets it in and it shows the device")
-        assert program
+        program = await reading(integrator, stack, language, device_id)
         await site.post(f"{device_id}/bind", {"end_user_id": "eu_7"})
         await program.said("device.bound")
         await site.http.delete(f"/v1/devices/{device_id}")
@@ -107,6 +113,23 @@ async def test_the_guides_programs_read_along(language: str, kind: BrokerKind, t
         if language != SH:
             assert f"device {device_id} unbound offline" in program.out
             assert program.out.count("event device.bound") == 1
+
+
+@pytest.mark.parametrize("kind", ["embedded", "mosquitto"])
+async def test_the_programs_run_one_after_the_other(kind: BrokerKind, tmp_path: Path) -> None:
+    """In the order of the guide, with its one account: each gets what the session before it subscribed to."""
+    async with integrating(tmp_path, kind) as integrator:
+        site = integrator.site
+        device_id = (await site.http.post("/v1/devices", json={"serial_number": "SN-1"})).json()["id"]
+        for number, language in enumerate((SH, PYTHON, JS, PYTHON)):
+            # Each stays until it has read an event, which comes after all that was retained for it.
+            async with contextlib.AsyncExitStack() as stack:
+                program = await reading(integrator, stack, language, device_id)
+                await program.said("online" if language == SH else "gateway online")
+                name = f"Watch {number}"
+                await site.http.patch(f"/v1/devices/{device_id}", json={"name": name})
+                await program.said("device.updated")
+                assert program.runs, program.err
 
 
 async def test_the_example_for_ones_own_pytest_passes(tmp_path: Path) -> None:

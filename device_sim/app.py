@@ -1,5 +1,6 @@
 """The companion app: registers and binds a device over HTTP, and relays what a device says to it over BLE."""
 
+import asyncio
 import json
 import ssl
 from collections.abc import Mapping
@@ -13,6 +14,9 @@ from device_sim.errors import AnswerError, ApiError, UnreachableError, Untrusted
 from device_sim.tls import tls_context, tls_trouble
 
 TIMEOUT_SECONDS = 15.0
+TOO_MANY_REQUESTS = 429
+WAITS_AT_MOST = 20
+"""How often one call of the companion app waits for the rate limit before it gives up."""
 
 
 class GatewayApi:
@@ -50,14 +54,15 @@ class GatewayApi:
     async def register(self, serial: str, *, model: str, name: str | None, firmware_version: str) -> dict[str, Any]:
         """Register a device by its serial number; the known one comes back when it is known."""
         body = {"serial_number": serial, "model": model, "name": name, "firmware_version": firmware_version}
-        return await self.call("POST", "/v1/devices", {key: each for key, each in body.items() if each is not None})
+        known = {key: each for key, each in body.items() if each is not None}
+        return await self.call_when_allowed("POST", "/v1/devices", known)
 
     async def bind(self, device_id: str, end_user_id: str, *, supersede_reset: bool = False) -> Binding:
         """Bind a device to an end user; its token is in the answer, once."""
         body: dict[str, Any] = {"end_user_id": end_user_id}
         if supersede_reset:
             body["supersede_reset"] = True
-        answer = await self.call("POST", f"/v1/devices/{device_id}/bind", body)
+        answer = await self.call_when_allowed("POST", f"/v1/devices/{device_id}/bind", body)
         try:
             return Binding.from_answer(answer)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -75,6 +80,23 @@ class GatewayApi:
     async def own_ack(self, token: str, command_id: str, payload: bytes) -> None:
         """Acknowledge a command over HTTP as the device."""
         await self.call("POST", f"/v1/devices/me/commands/{command_id}/ack", payload, bearer=token)
+
+    async def call_when_allowed(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Make one call with the API key; after a 429 wait as long as `Retry-After` says, and call again.
+
+        A 429 changed nothing at the gateway, so the call may be repeated.
+
+        Raises:
+            ApiError: also 429, when it came without `Retry-After` or more than `WAITS_AT_MOST` times.
+        """
+        for _ in range(WAITS_AT_MOST):
+            try:
+                return await self.call(method, path, body)
+            except ApiError as error:
+                if error.status != TOO_MANY_REQUESTS or error.retry_after is None:
+                    raise
+                await asyncio.sleep(error.retry_after)
+        return await self.call(method, path, body)
 
     async def call(
         self, method: str, path: str, body: Mapping[str, Any] | bytes | None = None, *, bearer: str | None = None
@@ -119,4 +141,10 @@ def _read(answer: httpx.Response, url: str) -> dict[str, Any]:
     said = body.get("error")
     reason = said if isinstance(said, dict) else {}
     message = str(reason.get("message", "the gateway gave no reason"))
-    raise ApiError(answer.status_code, str(reason.get("code", "unknown")), message)
+    code = str(reason.get("code", "unknown"))
+    raise ApiError(answer.status_code, code, message, retry_after=_seconds(answer.headers.get("Retry-After", "")))
+
+
+def _seconds(header: str) -> float | None:
+    """Return the seconds of a `Retry-After`; None for a date, which this gateway never sends, or for no header."""
+    return float(header) if header.isascii() and header.isdigit() else None

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import signal
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from device_sim.show import FleetView, print_json, print_line
 from device_sim.tls import tls_context
 
 SECONDS_OF_A_SEED = 1_000_000
+REASONS_SHOWN = 5
 EPILOG = """\b
 Exit codes: 0 done, 1 failure (the message says what to do), 2 wrong usage.
 Shell completion: eval "$(_DEVICE_SIM_COMPLETE=bash_source device-sim)" (or zsh_source, fish_source).
@@ -95,6 +97,9 @@ def run(**given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON, without a progress bar.")
 def fleet(**given: Any) -> None:
     """Provision many devices, let them live, and sum up.
+
+    Provisioning waits for the gateway's rate limit. If a device could not be provisioned the exit code is 1, after
+    Ctrl-C as well, and each reason is said.
 
     \b
     Example:
@@ -235,9 +240,21 @@ async def _run_fleet(given: dict[str, Any], mix: dict[RadioKind, float]) -> None
             await view.live(given["duration"])
         finally:
             _sum_up(devices, view, as_json=given["as_json"])
-    if devices.failures:
-        serial, error = min(devices.failures.items(), key=lambda each: each[0])
-        raise Failure(f"{len(devices.failures)} of {given['count']} devices failed. {serial}: {failure(error).message}")
+            # Here and not after: a fleet that is short of devices fails when it is stopped by Ctrl-C, too.
+            _require_all(devices)
+
+
+def _require_all(fleet: Fleet) -> None:
+    """Raise Failure, naming each reason with its number of devices, unless all devices were provisioned."""
+    complaints = [f"{len(fleet.failures)} of {len(fleet.devices)} devices failed."] if fleet.failures else []
+    reasons = Counter(failure(error).message for error in fleet.failures.values())
+    for reason, count in reasons.most_common(REASONS_SHOWN):
+        first = min(serial for serial, error in fleet.failures.items() if failure(error).message == reason)
+        complaints.append(f"{first}: {reason}" if count == 1 else f"{first} and {count - 1} more: {reason}")
+    if fleet.unprovisioned:
+        complaints.append(f"Stopped before {fleet.unprovisioned} of {len(fleet.devices)} devices were provisioned.")
+    if complaints:
+        raise Failure("\n".join(complaints))
 
 
 def _sum_up(devices: Fleet, view: FleetView, *, as_json: bool) -> None:

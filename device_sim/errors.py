@@ -6,13 +6,17 @@ class SimulatorError(Exception):
 
 
 class ApiError(SimulatorError):
-    """The gateway answered with an error; `status` is HTTP's, `code` and `message` are the contract's."""
+    """The gateway answered with an error; `status` is HTTP's, `code` and `message` are the contract's.
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    `retry_after` is the header's number of seconds, or None where the answer has none.
+    """
+
+    def __init__(self, status: int, code: str, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(f"{message} ({status} {code})")
         self.status = status
         self.code = code
         self.message = message
+        self.retry_after = retry_after
 
 
 class UnreachableError(SimulatorError):

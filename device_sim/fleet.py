@@ -56,6 +56,7 @@ class Fleet:
     ) -> None:
         self.seed = seed
         self.failures: dict[str, SimulatorError] = {}
+        self.ready = 0
         self._acknowledged: Counter[tuple[str, str]] = Counter()
         self._flash_root = flash_root
         self._on_fact = on_fact
@@ -75,8 +76,16 @@ class Fleet:
             for serial, radio in zip(self._serials(count), radios, strict=True)
         ]
 
+    @property
+    def unprovisioned(self) -> int:
+        """How many devices neither hold a binding nor failed: provisioning ended before their turn."""
+        return len(self.devices) - self.ready - len(self.failures)
+
     async def provision(self, *, on_done: Callable[[], None] | None = None) -> None:
-        """Bind each device that isn't, eight at a time; those that can't be are in `failures`, by serial number."""
+        """Bind each device that isn't, eight at a time; those that can't be are in `failures`, by serial number.
+
+        `on_done` is called after each device, bound or failed; `ready` and `failures` tell which.
+        """
         free = asyncio.Semaphore(PROVISIONED_AT_ONCE)
         async with asyncio.TaskGroup() as tasks:
             for number, device in enumerate(self.devices):
@@ -101,6 +110,7 @@ class Fleet:
             try:
                 if device.binding is None:
                     await device.provision(end_user_id=end_user_id)
+                self.ready += 1
             except SimulatorError as error:
                 self.failures[device.serial] = error
         if on_done is not None:

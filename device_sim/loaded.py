@@ -11,12 +11,10 @@ from typing import Final
 
 from device_sim.app import GatewayApi
 from device_sim.binding import Binding, Endpoint
-from device_sim.errors import ApiError, SimulatorError
+from device_sim.errors import SimulatorError
 from device_sim.load import Broker, Made, Order, run
 
 _AT_ONCE: Final = 8
-_PAUSE_SECONDS: Final = 2.0
-_TOO_MANY: Final = 429
 
 
 class CredentialsError(SimulatorError):
@@ -58,16 +56,10 @@ async def provision(api: GatewayApi, count: int, end_user: str) -> tuple[Endpoin
 
 async def _bound(api: GatewayApi, gate: asyncio.Semaphore, serial: str, end_user: str) -> Binding:
     async with gate:
-        while True:
-            try:
-                device = await api.register(serial, model="bota_pin", name=None, firmware_version="1.4.2")
-                if device["status"] == "bound":
-                    await api.call("POST", f"/v1/devices/{device['id']}/unbind", {})
-                return await api.bind(device["id"], end_user)
-            except ApiError as error:
-                if error.status != _TOO_MANY:
-                    raise
-            await asyncio.sleep(_PAUSE_SECONDS)
+        device = await api.register(serial, model="bota_pin", name=None, firmware_version="1.4.2")
+        if device["status"] == "bound":
+            await api.call_when_allowed("POST", f"/v1/devices/{device['id']}/unbind", {})
+        return await api.bind(device["id"], end_user)
 
 
 def remember(file: Path, endpoint: Endpoint, devices: list[tuple[str, str]]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from device_sim.facts import Fact
@@ -40,13 +40,19 @@ class FleetView:
         """Provision, then let the fleet live for `duration` seconds, or until cancelled."""
         with self._progress() as progress:
             bound = progress.add_task("provisioning", total=len(self._fleet.devices))
-            await self._fleet.provision(on_done=lambda: progress.advance(bound))
+            await self._fleet.provision(on_done=lambda: self._show_provisioning(progress, bound))
             if len(self._fleet.failures) == len(self._fleet.devices):
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(duration), asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._watch(progress, duration))
                     await self._fleet.run()
+
+    def _show_provisioning(self, progress: Progress, task: TaskID) -> None:
+        """Count what is bound alone, and name what failed beside it."""
+        failed = len(self._fleet.failures)
+        description = f"provisioning, {failed} failed" if failed else "provisioning"
+        progress.update(task, completed=self._fleet.ready, description=description)
 
     def print_summary(self) -> None:
         """The table at the end: a column per radio, which fits a narrow terminal."""

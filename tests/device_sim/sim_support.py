@@ -180,6 +180,7 @@ class FrontDoor:
     prefix: str = ""
     signer: Signer = field(default_factory=Signer)
     refuse_bind: tuple[int, str] | None = None
+    limit_binds: int = 0
     bound: dict[str, int] = field(default_factory=dict)
     relayed: list[dict[str, Any]] = field(default_factory=list)
     own: list[dict[str, Any]] = field(default_factory=list)
@@ -257,6 +258,11 @@ async def _register(_: FrontDoor, request: Request) -> Response:
 
 
 async def _bind(door: FrontDoor, request: Request) -> Response:
+    if door.limit_binds > 0:
+        door.limit_binds -= 1
+        limited = _error(429, "rate_limit_exceeded")
+        limited.headers["Retry-After"] = "1"
+        return limited
     if door.refuse_bind is not None:
         return _error(*door.refuse_bind)
     device_id, body = request.path_params["id"], await request.json()

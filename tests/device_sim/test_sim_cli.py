@@ -322,10 +322,21 @@ async def test_fleet_as_json(stage: Stage) -> None:
     assert [(row["radio"], row["devices"]) for row in summary["radios"]] == [("wifi", 5)]
 
 
+async def test_fleet_that_is_limited(stage: Stage) -> None:
+    """A refusal by the rate limit is no failure: the fleet waits as long as `Retry-After` says, and all are bound."""
+    stage.door.limit_binds = 3
+    options = ("--count", "5", "--duration", "0.5", "--radio-mix", "wifi=1", "--json")
+    async with device_sim("fleet", "--url", stage.door.url, "--key", API_KEY, *options) as program:
+        assert await program.finished() == 0
+    assert stage.door.limit_binds == 0
+    assert len(stage.door.bound) == 5
+    assert json.loads(program.output)["failures"] == {}
+
+
 async def test_fleet_that_fails(stage: Stage) -> None:
     """If devices can't be provisioned, the exit code is 1 and the first reason is told with its remedy."""
     stage.door.refuse_bind = (409, "device_already_bound")
     async with device_sim("fleet", "--url", stage.door.url, "--key", API_KEY, "--count", "2") as program:
         assert await program.finished() == 1
-    assert "2 of 2 devices failed. SIM-0-00000" in program.output
+    assert "error: 2 of 2 devices failed.\nerror: SIM-0-00000 and 1 more: " in program.output
     assert "another --serial or --seed" in program.output

@@ -1,12 +1,15 @@
 """`device-sim` as a process against `gateway serve`."""
 
 import json
+import re
+import signal
 from pathlib import Path
 
 import pytest
 from e2e_program import Outcome, Program, clean_environment, complaints, run, script, started
 from e2e_site import BROKERS, BrokerKind, Site, a_site
 from support.ports import free_port
+from support.wait import eventually
 
 
 def simulator(site: Site, folder: Path, *options: str) -> Program:
@@ -83,6 +86,42 @@ async def test_a_fleet_lives_and_is_summed_up(tmp_path: Path, kind: BrokerKind) 
         assert all(device["last_heartbeat_at"] for device in listed)
         again = await run(*fleet, environment=environment)
         is_a_helpful_failure(again, "20 of 20 devices failed", "--seed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_fleet_that_is_short_of_devices_says_so_when_it_is_stopped(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """One of three could not be bound: the others live, and the signal ends it with the reason and exit code 1."""
+    async with a_site(tmp_path, "embedded") as site:
+        taken = (await site.http.post("/v1/devices", json={"serial_number": "SIM-5-00001"})).json()["id"]
+        await site.post(f"{taken}/bind", {"end_user_id": "eu_before"})
+        options = ("fleet", "--count", "3", "--seed", "5", "--radio-mix", "wifi=1", "--interval", "0.2")
+        fleet = simulator(site, tmp_path, *options)
+
+        async def two_online() -> bool:
+            return bool((await site.http.get("/v1/devices/stats")).json()["online_count"] == 2)
+
+        async with started(fleet):
+            await eventually(two_online, "the two others are online")
+            assert await fleet.stop(number) == 1
+        assert "error: 1 of 3 devices failed.\nerror: SIM-5-00001: " in fleet.err
+        assert "Unbind it first" in fleet.err
+        assert "Traceback" not in fleet.err
+
+
+async def test_a_fleet_stopped_while_it_is_provisioned_says_so(tmp_path: Path) -> None:
+    """Ctrl-C before all devices were bound is no success: the exit code is 1 and the message has the number."""
+    async with a_site(tmp_path, "embedded", "--rate-limit-per-minute", "20") as site:
+        fleet = simulator(site, tmp_path, "fleet", "--count", "40", "--radio-mix", "wifi=1")
+
+        async def limited() -> bool:
+            return any(each["status"] == 429 for each in site.gateway.logged("http.request"))
+
+        async with started(fleet):
+            await eventually(limited, "the fleet waits for the rate limit")
+            assert await fleet.stop(signal.SIGINT) == 1
+        assert re.search(r"error: Stopped before \d+ of 40 devices were provisioned\.", fleet.err)
 
 
 async def test_a_wrong_key(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import structlog
 from gateway.broker.access import Role
 from gateway.broker.accounts import kept_entries
 from gateway.broker.mosquitto import PasswordFile
+from gateway.broker.sentinel import NAME as SENTINEL
 from gateway.broker.sentinel import Sentinel
 from gateway.errors import GatewayError, UnavailableError
 from gateway.mqtt.probe import ProbeError, Target
@@ -33,8 +34,14 @@ NOT_SIGNALLED: Final = (
     "broker, and a new one does not, until somebody sends it SIGHUP. Set mosquitto_pid_file."
 )
 BATCH: Final = 1_000
-FIRST_RETRY_SECONDS: Final = 0.2
-LONGEST_RETRY_SECONDS: Final = 10.0
+FIRST_RETRY_SECONDS: Final = 0.1
+LONGEST_RETRY_SECONDS: Final = 0.5
+"""Pauses between tries while the broker does not follow; short, since a revoked session may live for 1 s (contract,
+section 1). A credential that changes meanwhile, and a new connection to the broker, end a pause after SPACING_SECONDS.
+"""
+SPACING_SECONDS: Final = 0.05
+LOGGED_EVERY_SECONDS: Final = 60.0
+"""How often the same failure is logged while it lasts."""
 AGAIN_SECONDS: Final = 0.25
 """Until what has to be looked at once more is."""
 
@@ -117,6 +124,7 @@ class MosquittoAccess:
         self._own = dict(file.fixed)
         self._store = store
         self._sentinel = None if file.pid_file is None else Sentinel(file, target)
+        self._waiting: tuple[list[tuple[str, str]], dict[str, str]] | None = None
         self.caution = None if self._sentinel else NOT_SIGNALLED
 
     async def write(self) -> None:
@@ -127,8 +135,7 @@ class MosquittoAccess:
         """
         entries = await self._store.read(tokens.broker_entries)
         ours = {row["name"]: row for row in await self._store.read(accounts.everyone)}
-        own = self._own | (self._sentinel.account() if self._sentinel else {})
-        await asyncio.to_thread(self._write, entries, own, ours)
+        await asyncio.to_thread(self._write, entries, ours)
 
     async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:  # noqa: ARG002 - the file says it for all
         """Write the file from the registry, and return when the broker goes by it."""
@@ -139,13 +146,17 @@ class MosquittoAccess:
             await self._sentinel.taken_up()
         except ProbeError as error:
             raise UnavailableError(f"Mosquitto has not taken up the password file yet: {error}") from error
+        self._waiting = None
         return ()
 
-    def _write(self, entries: list[tuple[str, str]], own: dict[str, str], ours: Mapping[str, Row]) -> None:
+    def _write(self, entries: list[tuple[str, str]], ours: Mapping[str, Row]) -> None:
         kept = {name: entry for name, entry in kept_entries(self.file.path).items() if name not in ours}
         good = {name: row["broker_entry"] for name, row in ours.items() if row["revoked_at"] is None}
         self._rights([name for name in good if name not in accounts.KNOWN])
-        self.file.fixed = kept | good | own
+        fixed = {name: entry for name, entry in (kept | good | self._own).items() if name != SENTINEL}
+        # The sentinel's entry stays while the broker has yet to read this very file: no try writes it again.
+        again, self._waiting = self._waiting == (entries, fixed), (entries, fixed)
+        self.file.fixed = fixed | (self._sentinel.account(again=again) if self._sentinel else {})
         self.file.write(entries)
 
 
@@ -179,9 +190,10 @@ class Keeper:
         self.last_error: str | None = "The broker has not been told yet who may connect."
         self._store = store
         self._bells = bells
+        self._logged: tuple[str, float] | None = None
 
     async def run(self) -> None:
-        """Keep in step until cancelled; what cannot be done now is tried again, ever more slowly."""
+        """Keep in step until cancelled; what cannot be done now is tried again, also when there is more to do."""
         pause = FIRST_RETRY_SECONDS
         self._bells.access.set()
         while True:
@@ -190,7 +202,8 @@ class Keeper:
                 pause = FIRST_RETRY_SECONDS
                 await self._bells.work(sql.CREDENTIAL)
             else:
-                await asyncio.sleep(pause)
+                await asyncio.sleep(SPACING_SECONDS)
+                await self._more_within(pause)
                 pause = min(2 * pause, LONGEST_RETRY_SECONDS)
 
     async def _attempt(self) -> str | None:
@@ -198,12 +211,20 @@ class Keeper:
         try:
             await self._work()
         except GatewayError as error:
-            log.error("broker.access_not_synced", reason=error.message)  # noqa: TRY400 - no bug of ours
+            self._log_failure(error.message)
             return error.message
         except Exception as error:  # a bug of ours, and no reason to give up on revoking tokens
             log.exception("broker.access_not_synced")
             return repr(error)
+        self._logged = None
         return None
+
+    def _log_failure(self, reason: str) -> None:
+        """Log a new reason at once, and the same one again only after LOGGED_EVERY_SECONDS."""
+        now = asyncio.get_running_loop().time()
+        if self._logged is None or self._logged[0] != reason or now - self._logged[1] >= LOGGED_EVERY_SECONDS:
+            self._logged = reason, now
+            log.error("broker.access_not_synced", reason=reason)
 
     async def _compare(self) -> None:
         self._bells.access.clear()  # before it is looked: what changes meanwhile is looked at again
@@ -222,11 +243,12 @@ class Keeper:
             await self._store.write(lambda tx, done=done: _done(tx, done))  # type: ignore[misc]
             self._bells.progressed()
             if again:
-                await self._more_or_a_moment()
+                await self._more_within(AGAIN_SECONDS)
 
-    async def _more_or_a_moment(self) -> None:
+    async def _more_within(self, seconds: float) -> None:
+        """Wait until there may be more work, for so many seconds at most."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(AGAIN_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._bells.work(sql.CREDENTIAL)
 
 

@@ -30,11 +30,14 @@ class Sentinel:
         self._file = file
         self._target = target
         self._password = ""
+        self._entry = ""
 
-    def account(self) -> dict[str, str]:
-        """The entry for the next file, by user name."""
-        self._password = secrets.token_urlsafe(_SECRET_BYTES)
-        return {NAME: password_entry(self._password)}
+    def account(self, *, again: bool = False) -> dict[str, str]:
+        """The entry for the next file, by user name; with ``again`` the last one, for a file that says the same."""
+        if not (again and self._entry):
+            self._password = secrets.token_urlsafe(_SECRET_BYTES)
+            self._entry = password_entry(self._password)
+        return {NAME: self._entry}
 
     async def taken_up(self) -> None:
         """Have the broker read the file, and return when it has.

@@ -34,7 +34,7 @@ from gateway.errors import GatewayError
 from gateway.first_start import first_start
 from gateway.mqtt.backoff import Pauses
 from gateway.mqtt.census import Mark
-from gateway.mqtt.connection import Connection, Outlet
+from gateway.mqtt.connection import Connection, Notices, Outlet
 from gateway.mqtt.link import Address
 from gateway.outbox import Bells
 from gateway.readiness import Readiness
@@ -115,6 +115,7 @@ class Site:
             store=self.store,
             topics=self.topics,
             bells=self.bells,
+            notices=Notices(self.bells.access_changed),
             pauses=self.pauses,
             outlets=self.outlets,
         )

@@ -85,7 +85,7 @@ class VirtualSentinel(Sentinel):
         self._virtual = broker
         self._process = process
 
-    def account(self) -> dict[str, str]:
+    def account(self, *, again: bool = False) -> dict[str, str]:  # noqa: ARG002 - the real one's
         """The entry for the next file."""
         return {"gateway_sentinel": password_entry("sentinel", _SALT)}
 

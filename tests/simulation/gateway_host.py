@@ -24,7 +24,7 @@ from gateway.ids import Ids
 from gateway.metrics import Metrics
 from gateway.mqtt.backoff import Pauses
 from gateway.mqtt.census import Mark
-from gateway.mqtt.connection import Connection, Outlet
+from gateway.mqtt.connection import Connection, Notices, Outlet
 from gateway.mqtt.link import Address, Session
 from gateway.outbound.feed import Feed
 from gateway.outbound.shown import Shown
@@ -91,6 +91,7 @@ class Life:
             store=self.store,
             topics=self.topics,
             bells=self.bells,
+            notices=Notices(self.bells.access_changed),
             outlets=self._outlets() if host.rules.shown else (),
             pauses=PAUSES,
         )

@@ -20,8 +20,6 @@ STEADY_SECONDS: Final = 5.0
 """Contract, sections 3 and 4: put right within 5 s of the reconnect."""
 CUT_SECONDS: Final = 1.0
 """Contract, section 1: a live session of a revoked token is closed within 1 s."""
-MENDING_SECONDS: Final = 12.0
-"""After trouble the keeper may pause for up to 10 s between tries."""
 _COMMANDS: Final = "devices/+/commands/+"
 _NO_TURN: Final = 0
 
@@ -95,8 +93,7 @@ class Judge:
             revoked = None if identity.token_id is None else ghost.revoked_at.get(identity.token_id)
             if revoked is None or self._world.disk.full or self._world.disk.unreadable:
                 continue
-            mended = self._world.disturbed_at + MENDING_SECONDS if self._world.disturbed_at else 0.0
-            if now - max(revoked, mended) > CUT_SECONDS:
+            if now - max(revoked, self._world.disturbed_at) > CUT_SECONDS:
                 self._world.ghost.violate(5, "a revoked token's session is cut", f"{name} is connected still")
 
     # --- when all has come to rest ------------------------------------------------------------------------------------

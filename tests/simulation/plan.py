@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from simulation.scenes import hard_to_tell
+from simulation.scenes import hard_to_tell, revoked_after_an_outage
 from simulation.step import Step
 
 ACTIVE_SECONDS: Final = 24.0
@@ -138,6 +138,8 @@ _LATE: Final = 0.5
 
 SCENE_EVERY: Final = 10
 """One seed in so many is a scene of ``scenes`` instead: what must meet by the second, and by chance would hardly."""
+OUTAGE_EVERY: Final = 50
+"""Of those scenes one in five is an outage of a broker that is not embedded."""
 
 FAULTS: Final = tuple(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill"))
 
@@ -146,6 +148,9 @@ def plan_of(seed: int) -> Plan:
     """The plan of a seed. Each draws its own mix of what may happen (swarm testing), so that rare things meet."""
     rng = random.Random(f"plan {seed}")  # noqa: S311 - reproducible on purpose
     surroundings = _surroundings(rng)
+    if seed % OUTAGE_EVERY == 0:
+        there = replace(surroundings, kinds=("mqtt", "mqtt"), embedded=False)
+        return Plan(seed, there, revoked_after_an_outage(rng))
     if seed % SCENE_EVERY == 0:
         return Plan(seed, replace(surroundings, kinds=("mqtt",)), hard_to_tell(rng))
     weights = {kind: weight for kind, (weight, _) in STEPS.items() if kind not in FAULTS or rng.random() < 0.5}

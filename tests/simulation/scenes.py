@@ -54,3 +54,14 @@ def _unbound_unheard(rng: random.Random, at: float) -> list[Step]:
         Step(at + 4.0, "reset_by_hand", _DEVICE),
         Step(at + 5.0, "provision", _BIND),
     ]
+
+
+def revoked_after_an_outage(rng: random.Random) -> tuple[Step, ...]:
+    """One device is unbound while the broker is away, so that the gateway tries in vain; another once it is back."""
+    away = rng.uniform(3.0, 9.0)
+    back = 0.5 + away
+    return (
+        Step(0.5, "broker_restart", {"retained": "keep", "keep_sessions": True, "down": away}),
+        Step(0.6 + rng.uniform(0.0, 2.0), "unbind", _DEVICE),
+        Step(back + rng.uniform(0.2, 6.0), "unbind", {"device": 1}),
+    )

@@ -1,0 +1,118 @@
+"""A revoked session is cut within 1 s (contract, section 1) right after each kind of trouble, on the real parts.
+
+The number of tries is small here; `CUT_TRIES=100` measures more of them.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+from mqtt_support import Device, Site, on_mosquitto, site
+from support.measured import MEASURED, Measured
+from support.small_disk import full, may_mount, small_disk
+from support.wait import eventually
+from test_mqtt_keeper import REFUSED, answer
+
+from gateway.broker.keeper import Access
+from gateway.store import Row
+
+TRIES = int(os.environ.get("CUT_TRIES", "3"))
+CUT_SECONDS = 1.0
+FAILED_TRIES = 5
+"""After so many the gateway pauses as long as it ever does."""
+DISK_KIB = 16_384
+
+
+class CountedAccess:
+    """The real access, and how often the gateway turned to it."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self.syncs = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._access, name)
+
+    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
+        """Pass it on."""
+        self.syncs += 1
+        return await self._access.sync(devices)
+
+
+def counted(place: Site) -> CountedAccess:
+    """Count from now on how often the gateway tries."""
+    access = CountedAccess(place.keeper.access)
+    place.keeper.access = access  # type: ignore[assignment]
+    return access
+
+
+async def tried_in_vain(place: Site, access: CountedAccess) -> None:
+    """Wait until the gateway has failed often enough for its longest pause."""
+    before = access.syncs
+
+    def failed() -> bool:
+        return access.syncs >= before + FAILED_TRIES and place.keeper.last_error is not None
+
+    await eventually(failed, "the gateway tried in vain")
+
+
+async def seconds_until_cut(place: Site, device: Device, mend: Callable[[], Awaitable[None]]) -> float:
+    """Have trouble end with `mend`, connect as the device and revoke it: how long its session lives after that."""
+    await mend()
+    async with place.join(device) as client:
+        await place.unbind(device)
+        began = asyncio.get_running_loop().time()
+        await client.closed()
+        lived = asyncio.get_running_loop().time() - began
+    assert await answer(place, device) in REFUSED
+    return lived
+
+
+def judge(measured: Measured, trouble: str, lived: list[float]) -> None:
+    """Tell the figures, and hold the contract."""
+    worst = ", ".join(f"{each * 1_000:.0f}" for each in sorted(lived)[-3:])
+    cut = sum(each <= CUT_SECONDS for each in lived)
+    measured(MEASURED, f"after {trouble}: {cut} of {len(lived)} cut within {CUT_SECONDS:g} s, longest {worst} ms")
+    assert cut == len(lived)
+
+
+@on_mosquitto
+async def test_after_the_broker_was_away(kind: str, tmp_path: Path, record_property: Measured) -> None:
+    """A token is revoked while Mosquitto is down, and another one as soon as it is back."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        access, lived = counted(place), []
+        for number in range(TRIES):
+            during, after = await place.bound(f"SN-{number}-during"), await place.bound(f"SN-{number}-after")
+            await place.settled()
+            await place.broker.stop()
+            await place.unbind(during)
+            await tried_in_vain(place, access)
+            lived.append(await seconds_until_cut(place, after, place.broker.start))
+            assert await answer(place, during) in REFUSED
+            await place.settled()
+        judge(record_property, "the broker was away", lived)
+
+
+@pytest.mark.skipif(not may_mount(), reason="mounts a small file system, which takes root")
+async def test_after_the_disk_was_full(tmp_path: Path, record_property: Measured) -> None:
+    """The password file could not be written for a while, nor anything be committed."""
+    with small_disk(tmp_path / "disk", DISK_KIB) as disk:
+        async with site("mosquitto-5", disk) as place:
+            await place.start()
+            access, lived = counted(place), []
+            for number in range(TRIES):
+                device = await place.bound(f"SN-{number}")
+                await place.settled()
+                with full(disk):
+                    place.bells.access_changed()
+                    await tried_in_vain(place, access)
+
+                async def mended() -> None:
+                    """There is room again."""
+
+                lived.append(await seconds_until_cut(place, device, mended))
+                await place.settled()
+            judge(record_property, "the disk was full", lived)

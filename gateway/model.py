@@ -420,8 +420,28 @@ class ListDevices(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    limit: Annotated[int, Field(ge=1, le=100)] = 25
-    offset: Annotated[int, Field(ge=0, le=MAX_NUMBER)] = 0
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 25
+    cursor: Annotated[
+        Annotated[Text, StringConstraints(min_length=1, max_length=2_048)] | None,
+        Field(
+            description="`next_cursor` of the page before, with the same `sort` and `order`; the first page is asked "
+            "for without."
+        ),
+    ] = None
+    offset: Annotated[
+        int, Field(ge=0, le=MAX_NUMBER, description="How many to leave out from the beginning. Not with `cursor`.")
+    ] = 0
+    sort: Annotated[
+        Literal["created_at", "updated_at", "serial_number", "name"],
+        Field(
+            description="What the list is sorted by. Names: ASCII letters large or small, devices without one first."
+        ),
+    ] = "created_at"
+    order: Annotated[
+        Literal["asc", "desc"] | None,
+        Field(description="Without it times come newest first, serial numbers and names in ascending order."),
+    ] = None
+    total: Annotated[bool, Field(description="Whether to count all that pass the filters, in `total`.")] = False
     status: Literal["bound", "unbound"] | None = None
     end_user_id: Label | None = None
     model: Label | None = None
@@ -604,10 +624,21 @@ class BoundDevice(Device):
 
 
 class DeviceList(Outbound):
-    """A page of devices, newest first."""
+    """A page of devices."""
 
-    data: list[Device]
+    data: list[Device] = Field(description="The page, in the order that was asked for.")
     has_more: bool
+    next_cursor: str | None
+    total: int | None = Field(
+        default=None,
+        description="How many devices pass the filters; only where `total=true` asks for it. Of a project with more "
+        "than 100,000 devices the newest 100,000 are counted.",
+    )
+    total_is_exact: bool | None = Field(
+        default=None,
+        description="Whether `total` counts all devices of the project; false when it has more than 100,000, so that "
+        "there may be more than `total`. Only with a total.",
+    )
 
 
 class CommandList(Outbound):

@@ -9,14 +9,16 @@ from typing import Final
 from gateway import lifecycle, model
 from gateway.errors import InvalidRequestError
 from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation
-from gateway.http.paging import fitting
+from gateway.http.paging import MAX_ANSWER_BYTES, fitting
 from gateway.model import CommandType
-from gateway.store import Row, Tx, View, commands, events, outbox
+from gateway.store import Row, Tx, View, commands, device_list, events, outbox
 from gateway.store import devices as sql
 from gateway.topics import Topics
 
 TAG: Final = "devices"
 SYNCED: Final = "X-Broker-Synced"
+MAX_PAGE_BYTES: Final = 2 * MAX_ANSWER_BYTES
+"""Of a page of devices: a thousand ordinary ones, or a hundred of the largest."""
 
 
 async def register_device(call: Call, body: model.RegisterDevice) -> Answer:
@@ -30,10 +32,30 @@ async def register_device(call: Call, body: model.RegisterDevice) -> Answer:
 
 
 async def list_devices(call: Call, query: model.ListDevices) -> Answer:
-    """``GET /v1/devices``."""
-    rows = await call.services.store.read(lambda view: sql.page(view, call.project_id, query))
-    page = rows[: query.limit]
-    return Answer(model.DeviceList(data=[sql.to_model(row) for row in page], has_more=len(rows) > len(page)))
+    """``GET /v1/devices``: the page is read and written out in a reader's thread."""
+    if query.cursor is not None and query.offset:
+        raise InvalidRequestError(
+            "offset: cannot be combined with 'cursor', which says where the page begins. Leave one of them out.",
+            details={"field": "offset"},
+        )
+    try:
+        return Answer(await call.services.store.read(lambda view: _page(view, call.project_id, query)))
+    except device_list.CursorError as error:
+        raise bad_cursor() from error
+
+
+def _page(view: View, project_id: str, query: model.ListDevices) -> bytes:
+    rows = device_list.page(view, project_id, query)
+    shown, more = fitting(rows, query.limit, sql.to_model, MAX_PAGE_BYTES)
+    total = device_list.total(view, project_id, query) if query.total else None
+    answer = model.DeviceList(
+        data=shown,
+        has_more=more,
+        next_cursor=device_list.cursor(query, rows[len(shown) - 1]) if more else None,
+        total=None if total is None else total.count,
+        total_is_exact=None if total is None else total.exact,
+    )
+    return answer.model_dump_json(exclude=set() if query.total else {"total", "total_is_exact"}).encode()
 
 
 async def get_device(call: Call, _: model.Empty) -> Answer:
@@ -176,7 +198,11 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         method="GET",
         path="/v1/devices",
         summary="List devices",
-        description="The devices of the project that are not deleted, newest first.",
+        description="The devices of the project that are not deleted, newest first unless `sort` and `order` say "
+        "otherwise. The page after this one starts at `next_cursor`; a cursor that was made under another `sort` or "
+        "`order` is refused. A page of more than 100 devices ends before `limit` when it would exceed 2 MiB. "
+        "`created_at` pages miss nothing that was there at the first; a device that is changed meanwhile can come "
+        "twice or be missed under `updated_at` and `name`.",
         tag=TAG,
         access=READ,
         takes=model.ListDevices,

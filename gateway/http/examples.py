@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from gateway.device_settings import with_defaults
@@ -124,13 +125,18 @@ def _error(code: str, message: str, details: dict[str, Any] | None = None) -> di
 
 _MISSING: Final = "is missing. It is required."
 
-EXAMPLES: Final[dict[str, dict[str, Any]]] = {
+EXAMPLES: Final[dict[str, Any]] = {
+    "get_metrics": "# HELP gateway_heartbeats_total Heartbeats, by outcome.\n"
+    '# TYPE gateway_heartbeats_total counter\ngateway_heartbeats_total{outcome="stored"} 4711.0\n',
+    "get_openapi": {"openapi": "3.1.0", "info": {"title": "Device gateway"}},
+    "get_asyncapi": {"asyncapi": "3.0.0", "info": {"title": "Device gateway"}},
+    "stream_events": f"id: {_EVENT['id']}\nevent: {_EVENT['type']}\ndata: {json.dumps(_EVENT)}\n\n",
     "Device": _DEVICE,
     "register_device 200": _DEVICE,
     "register_device 201": _NEW | {"binding_generation": 0, "connection": "offline"},
     "unbind_device": _UNBOUND,
     "reset_device": _UNBOUND,
-    "DeviceList": {"data": [_DEVICE], "has_more": False},
+    "DeviceList": {"data": [_DEVICE], "has_more": False, "next_cursor": None},
     "BoundDevice": _DEVICE | {"device_token": "<device token>", "mqtt": _MQTT, "grant_key": _JWK},
     "update_device": _DEVICE
     | {

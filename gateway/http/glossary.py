@@ -79,7 +79,6 @@ FIELDS: Final[Mapping[str, str]] = {
     "mqtt": "Where the broker is, and what the device may publish and subscribe to.",
     "name": "For people; at most 128 UTF-16 units.",
     "next_cursor": "Where the next page begins (`cursor`); null at the last.",
-    "offset": "How many to leave out from the beginning.",
     "params": "Arguments of the command, by its type: any JSON object up to 16 KiB.",
     "pending_recordings": "Recordings that wait to be uploaded.",
     "project_id": "The project that it belongs to.",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.event_meanings import MEANINGS
+from gateway.http.examples import ERRORS
 from gateway.http.openapi import document
 
 if TYPE_CHECKING:
@@ -17,13 +19,22 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _ERRORS: Final = "4"
+_JSON: Final = "application/json"
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 _HTTP: Final = """# HTTP, call by call
 
 Written from [`openapi.json`](../openapi.json) by `make docs`; a running gateway serves it with a page to try it at
 `/docs`. What goes beyond single calls is in [The HTTP API](../http.md). Every POST takes an `Idempotency-Key` header
 ([how it works](../http.md#repeating-a-request)).
+
+Each call has a sample. In the requests `GATEWAY` is the address of the gateway, such as `http://127.0.0.1:8080`, `KEY`
+an API key and `DEVICE_TOKEN` the token of a device. An error has this shape, with a code and a message of its case:
+
+```json
+{example}
+```
 """
+_SAMPLE_WIDTH: Final = 100
 _EVENTS: Final = """# Events
 
 Written from the code by `make docs`. Where events go: [the audit trail, the stream and webhooks](../http.md#events).
@@ -42,7 +53,8 @@ def http_reference() -> str:
     for path, method, operation in _operations(described):
         by_tag[operation["tags"][0]].append(_section(described, path, method, operation))
     about = {tag["name"]: tag["description"] for tag in described["tags"]}
-    return _HTTP + "".join(
+    head = _HTTP.replace("{example}", _json({"error": ERRORS["invalid_request"]}))
+    return head + "".join(
         f"\n## {tag[0].upper()}{tag[1:]}\n\n{about[tag]}\n{''.join(sections)}" for tag, sections in by_tag.items()
     )
 
@@ -59,7 +71,58 @@ def _section(described: Json, path: str, method: str, operation: Json) -> str:
     lines.append(f"{operation['description']}\n")
     lines += _table(("parameter", "in", "what"), _parameters(operation))
     lines += _table(("field of the body", "type", "what"), _body(described, operation))
-    return "\n".join([*lines, f"Answers: {_answers(operation['responses'])}.\n"])
+    lines += [f"Answers: {_answers(operation['responses'])}.\n", *_samples(path, method, operation)]
+    return "\n".join(lines)
+
+
+def _samples(path: str, method: str, operation: Json) -> list[str]:
+    """The request as a shell sends it, and what is answered when all is well."""
+    lines = [f"```sh\n{_request(path, method, operation)}\n```\n"]
+    for status, answer in operation["responses"].items():
+        for media_type, content in answer.get("content", {}).items() if status < _ERRORS else ():
+            if "example" in content:
+                text, language = content["example"], "text"
+                if media_type == _JSON:
+                    text, language = _json(text), "json"
+                lines.append(f"{status}:\n\n```{language}\n{text.rstrip()}\n```\n")
+    return lines
+
+
+def _request(path: str, method: str, operation: Json) -> str:
+    parameters = operation.get("parameters", [])
+    for each in parameters:
+        if each["in"] == "path":
+            path = path.replace(f"{{{each['name']}}}", each["example"])
+    query = "&".join(
+        f"{each['name']}={each['example']}" for each in parameters if each["in"] == "query" and "example" in each
+    )
+    words = [
+        "curl",
+        *([] if method == "get" else ["-X", method.upper()]),
+        f'"$GATEWAY{path}{"?" if query else ""}{query}"',
+    ]
+    schemes = [scheme for each in operation.get("security", []) for scheme in each]
+    if schemes:
+        secret = "$KEY" if "apiKey" in schemes else "$DEVICE_TOKEN"
+        words.append(f'\\\n  -H "Authorization: Bearer {secret}"')
+    body = operation.get("requestBody", {}).get("content", {}).get(_JSON, {}).get("example")
+    if body:
+        words.append(
+            f"\\\n  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
+        )
+    return " ".join(words)
+
+
+def _json(value: Any, indent: int = 0) -> str:
+    """JSON as people read it: what fits stands in one line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict | list) or len(line) + indent <= _SAMPLE_WIDTH:
+        return line
+    inner, outer = " " * (indent + 2), " " * indent
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(f"{inner}{_json(each, indent + 2)}" for each in value) + f"\n{outer}]"
+    fields = (f"{inner}{json.dumps(name)}: {_json(each, indent + 2)}" for name, each in value.items())
+    return "{\n" + ",\n".join(fields) + f"\n{outer}}}"
 
 
 def _access(operation: Json) -> str:

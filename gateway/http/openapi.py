@@ -244,9 +244,10 @@ def _answer(operation: AnyOperation, status: int, body: type[BaseModel] | None) 
     headers = {**operation.headers, **({idempotency.REPLAYED: _REPLAYED} if operation.once else {})}
     own = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
     json_ = operation.media_type == _JSON
-    content: Json = {"schema": ({"type": "object"} if json_ else _STREAMED) if body is None else _ref(body)}
-    if body is not None:
-        content["example"] = _example(operation, status, body)
+    content: Json = {"schema": {"type": "object" if json_ else "string"} if body is None else _ref(body)}
+    example = _example(operation, status, body)
+    if example is not None:
+        content["example"] = example
     return {
         "description": _FOUND[status],
         "headers": {**{name: _header_ref(name) for name in _EVERYWHERE}, **own},
@@ -255,9 +256,9 @@ def _answer(operation: AnyOperation, status: int, body: type[BaseModel] | None) 
     }
 
 
-def _example(operation: AnyOperation, status: int, body: type[BaseModel]) -> Json:
-    names = (f"{operation.id} {status}", operation.id, body.__name__)
-    return next(EXAMPLES[name] for name in names if name in EXAMPLES)
+def _example(operation: AnyOperation, status: int, body: type[BaseModel] | None) -> Any:
+    names = (f"{operation.id} {status}", operation.id, "" if body is None else body.__name__)
+    return next((EXAMPLES[name] for name in names if name in EXAMPLES), None)
 
 
 def _error(status: int, description: str, code: str | None = None) -> Json:
@@ -292,24 +293,6 @@ def _schemas(operations: Sequence[AnyOperation]) -> Json:
 
 
 _JSON: Final = "application/json"
-_STREAMED: Final = {
-    "type": "object",
-    "description": "One message of the stream, field by field; comments keep the connection alive.",
-    "properties": {
-        "id": {
-            "type": "string",
-            "description": "The id of the event: `Last-Event-ID` when the stream is opened again.",
-        },
-        "event": {"type": "string", "description": "The type of the event."},
-        "data": {
-            "type": "string",
-            "description": "The event as JSON, in one line.",
-            "contentMediaType": "application/json",
-            "contentSchema": {"$ref": "#/components/schemas/Event"},
-        },
-        "retry": {"type": "integer", "description": "Milliseconds to wait before the stream is opened again."},
-    },
-}
 _DONE: Final = (200, 201)
 _ANSWERED_ALWAYS: Final = ("/health", "/openapi.json", "/asyncapi.json")
 

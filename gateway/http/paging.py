@@ -12,19 +12,21 @@ from gateway.store import Row
 M = TypeVar("M", bound=BaseModel)
 
 MAX_ANSWER_BYTES: Final = 1_048_576
-"""An answer's body is never longer (contract, section 2)."""
-_FRAME_BYTES: Final = 1_024
+"""An answer's body is never longer, except a page of devices."""
+_FRAME_BYTES: Final = 4_096
 """For what stands around the rows: brackets, ``has_more``, ``next_cursor``."""
 
 
-def fitting(rows: Sequence[Row], limit: int, to_model: Callable[[Row], M]) -> tuple[list[M], bool]:
+def fitting(
+    rows: Sequence[Row], limit: int, to_model: Callable[[Row], M], most_bytes: int = MAX_ANSWER_BYTES
+) -> tuple[list[M], bool]:
     """What a page shows of ``rows``, and whether there is more than that.
 
     Rows of which there is one more than ``limit`` tell that there is another page. A page that would be too long
     ends earlier; the next begins where it ended, since it goes by a cursor.
     """
     shown: list[M] = []
-    room = MAX_ANSWER_BYTES - _FRAME_BYTES
+    room = most_bytes - _FRAME_BYTES
     for row in rows[:limit]:
         model = to_model(row)
         room -= len(model.model_dump_json().encode()) + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway import fleet_model, model
@@ -14,28 +13,17 @@ from gateway.store.outbox import DISCOVERY, STATE, mark_shown
 if TYPE_CHECKING:
     from gateway.store.database import Row, Tx, View
 
-_COLUMNS = """
+COLUMNS: Final = """
     d.*, h.battery_percent, h.storage_used_mb, h.storage_total_mb, h.signal_strength_dbm, h.last_heartbeat_at,
     h.recording_state, h.last_seen_by, coalesce(h.connection, 'offline') AS connection
 """
-_FROM = "FROM devices d LEFT JOIN health h ON h.device_pk = d.pk"
-_CONDITIONS: Final = {
-    "low_battery": "h.low_battery",
-    "storage_full": "h.storage_full",
-    "reset_pending": """d.pk IN (SELECT device_pk FROM commands
-        WHERE type = 'factory_reset' AND status IN ('pending', 'delivered'))""",
-}
-_SEARCH: Final = (
-    "("
-    + " OR ".join(f"d.{column} LIKE ? ESCAPE '\\'" for column in ("id", "serial_number", "name", "end_user_id"))
-    + ")"
-)
+FROM: Final = "FROM devices d LEFT JOIN health h ON h.device_pk = d.pk"
 
 
 def find(view: View, project_id: str, device_id: str) -> Row | None:
     """A device of this project that is not deleted."""
     return view.one(
-        f"SELECT {_COLUMNS} {_FROM} WHERE d.id = ? AND d.project_id = ? AND d.deleted_at IS NULL",
+        f"SELECT {COLUMNS} {FROM} WHERE d.id = ? AND d.project_id = ? AND d.deleted_at IS NULL",
         device_id,
         project_id,
     )
@@ -43,7 +31,7 @@ def find(view: View, project_id: str, device_id: str) -> Row | None:
 
 def by_pk(view: View, pk: int) -> Row:
     """A device by its row number."""
-    row = view.one(f"SELECT {_COLUMNS} {_FROM} WHERE d.pk = ?", pk)
+    row = view.one(f"SELECT {COLUMNS} {FROM} WHERE d.pk = ?", pk)
     if row is None:
         raise LookupError(f"no device with pk {pk}")
     return row
@@ -51,56 +39,26 @@ def by_pk(view: View, pk: int) -> Row:
 
 def by_id(view: View, device_id: str) -> Row | None:
     """A device of any project that is not deleted: for the broker's side, where the credential is the device's own."""
-    return view.one(f"SELECT {_COLUMNS} {_FROM} WHERE d.id = ? AND d.deleted_at IS NULL", device_id)
+    return view.one(f"SELECT {COLUMNS} {FROM} WHERE d.id = ? AND d.deleted_at IS NULL", device_id)
 
 
 def any_by_id(view: View, device_id: str) -> Row | None:
     """A device of any project, deleted or not."""
-    return view.one(f"SELECT {_COLUMNS} {_FROM} WHERE d.id = ?", device_id)
+    return view.one(f"SELECT {COLUMNS} {FROM} WHERE d.id = ?", device_id)
 
 
 def any_of_project(view: View, project_id: str, device_id: str) -> Row | None:
     """A device of this project, deleted or not."""
-    return view.one(f"SELECT {_COLUMNS} {_FROM} WHERE d.id = ? AND d.project_id = ?", device_id, project_id)
+    return view.one(f"SELECT {COLUMNS} {FROM} WHERE d.id = ? AND d.project_id = ?", device_id, project_id)
 
 
 def by_serial(view: View, project_id: str, serial_number: str) -> Row | None:
     """A device of this project by its serial number, deleted or not."""
     return view.one(
-        f"SELECT {_COLUMNS} {_FROM} WHERE d.project_id = ? AND d.serial_number = ?",
+        f"SELECT {COLUMNS} {FROM} WHERE d.project_id = ? AND d.serial_number = ?",
         project_id,
         serial_number,
     )
-
-
-def page(view: View, project_id: str, query: model.ListDevices) -> list[Row]:
-    """One row more than ``query.limit`` when there are more, newest first."""
-    filters = {
-        "d.end_user_id = ?": query.end_user_id,
-        "d.model = ?": query.model,
-        "d.serial_number = ?": query.serial_number,
-        "coalesce(h.connection, 'offline') = ?": query.connection,
-    }
-    given = {clause: value for clause, value in filters.items() if value is not None}
-    clauses, values = ["d.project_id = ?", "d.deleted_at IS NULL", *given], [project_id, *given.values()]
-    if query.status is not None:
-        clauses.append("d.bound_at IS " + ("NOT NULL" if query.status == "bound" else "NULL"))
-    if query.condition is not None:
-        clauses.append(_CONDITIONS[query.condition])
-    if query.search is not None:
-        clauses.append(_SEARCH)
-        values += [_containing(query.search)] * _SEARCH.count("?")
-    return view.all(
-        f"SELECT {_COLUMNS} {_FROM} WHERE {' AND '.join(clauses)} ORDER BY d.pk DESC LIMIT ? OFFSET ?",
-        *values,
-        query.limit + 1,
-        query.offset,
-    )
-
-
-def _containing(text: str) -> str:
-    """The pattern of LIKE for text that has this in it, where nothing in it stands for anything else."""
-    return "%" + re.sub(r"([%_\\])", r"\\\1", text) + "%"
 
 
 def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, device_model: str) -> int:
@@ -169,7 +127,7 @@ def set_deleted(tx: Tx, pk: int, deleted_at: int | None) -> None:
 def living(view: View, after: int, limit: int) -> list[Row]:
     """Devices of all projects that are not deleted, by their row numbers, from the one after ``after``."""
     return view.all(
-        f"SELECT {_COLUMNS} {_FROM} WHERE d.pk > ? AND d.deleted_at IS NULL ORDER BY d.pk LIMIT ?",
+        f"SELECT {COLUMNS} {FROM} WHERE d.pk > ? AND d.deleted_at IS NULL ORDER BY d.pk LIMIT ?",
         *(after, limit),
     )
 

@@ -266,6 +266,16 @@ def m010_traces(db: Database) -> None:
     _each(db, "ALTER TABLE commands ADD COLUMN traceparent TEXT")
 
 
+@step
+def m011_device_orders(db: Database) -> None:
+    """Indexes for the orders of the list of devices; the one by serial number is that of its constraint."""
+    _each(
+        db,
+        "CREATE INDEX devices_by_updated ON devices (project_id, updated_at) WHERE deleted_at IS NULL",
+        """CREATE INDEX devices_by_name ON devices (project_id, lower(coalesce(name, ''))) WHERE deleted_at IS NULL""",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

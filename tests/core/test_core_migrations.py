@@ -24,6 +24,7 @@ LANDED = [
     "m008_integrators",
     "m009_history_chain",
     "m010_traces",
+    "m011_device_orders",
 ]
 
 

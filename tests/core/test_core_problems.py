@@ -113,13 +113,13 @@ def test_what_is_no_json() -> None:
 def test_a_parameter_of_the_query() -> None:
     """Text that is no number."""
     with pytest.raises(ValidationError) as caught:
-        model.ListDevices.model_validate({"limit": "many", "offset": "1.5", "status": "", "sort": "name"})
+        model.ListDevices.model_validate({"limit": "many", "offset": "1.5", "status": "", "sorted": "name"})
     details = invalid(caught.value, whole="The query").details["problems"]
     assert {each["field"]: each["message"] for each in details} == {
         "limit": "should be a whole number.",
         "offset": "should be a whole number.",
         "status": "should be 'bound' or 'unbound'.",
-        "sort": "unknown field. Remove it, or check its spelling.",
+        "sorted": "unknown field. Remove it, or check its spelling.",
     }
 
 

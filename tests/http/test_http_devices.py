@@ -123,17 +123,18 @@ async def test_lists_the_newest_first_in_pages(api: Api) -> None:
     pages = [body(await api.back_end.get("/v1/devices", params={"limit": 2, "offset": n}), 200) for n in (0, 2, 4)]
     assert [device["serial_number"] for page in pages for device in page["data"]] == serials[::-1]
     assert [page["has_more"] for page in pages] == [True, True, False]
-    assert body(await api.back_end.get("/v1/devices", params={"offset": 9}), 200) == {"data": [], "has_more": False}
+    beyond = {"data": [], "has_more": False, "next_cursor": None}
+    assert body(await api.back_end.get("/v1/devices", params={"offset": 9}), 200) == beyond
 
 
 async def test_lists_25_unless_told_otherwise(api: Api) -> None:
-    """The default of ``limit`` is 25, the largest 100."""
+    """The default of ``limit`` is 25, the largest 1,000."""
     for number in range(26):
         await api.registered(f"BP-{number}")
     page = body(await api.back_end.get("/v1/devices"), 200)
     assert (len(page["data"]), page["has_more"]) == (25, True)
     assert len(body(await api.back_end.get("/v1/devices", params={"limit": 100}), 200)["data"]) == 26
-    error(await api.back_end.get("/v1/devices", params={"limit": 101}), 400, "invalid_request")
+    error(await api.back_end.get("/v1/devices", params={"limit": 1_001}), 400, "invalid_request")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,19 @@
 """The pages of the documentation that come from the code: up to date, and complete."""
 
+import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from gateway.event_meanings import MEANINGS
 from gateway.http.manual import events_reference, http_reference
+from gateway.http.operation import AnyOperation
 from gateway.http.table import OPERATIONS
 from gateway.model import EventType
 
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 FOLDER = Path(__file__).parent.parent.parent / "docs" / "reference"
 
 
@@ -24,6 +29,38 @@ def test_every_operation_has_its_section() -> None:
     page = http_reference()
     for operation in OPERATIONS:
         assert f"`{operation.method} {operation.path}`" in page
+
+
+def test_every_operation_has_samples_that_a_shell_takes() -> None:
+    """The request in words of a shell, with the method, path and body of the operation, and what is answered."""
+    sections = http_reference().split("\n### ")[1:]
+    assert len(sections) == len(OPERATIONS)
+    for section, operation in zip(sections, by_tag(), strict=True):
+        assert f"`{operation.method} {operation.path}`" in section
+        command, *answers = re.findall(r"^```\w+\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+        words = shlex.split(command.replace("\\\n", ""))
+        assert words[0] == "curl"
+        assert ("-X" in words, operation.method in words) == ((operation.method != "GET",) * 2)
+        pattern = re.sub(r"\\{\w+\\}", "[^/?{}]+", re.escape(operation.path))
+        assert [word for word in words if re.fullmatch(rf"\$GATEWAY{pattern}", word)], words
+        if "-d" in words:
+            operation.takes.model_validate_json(words[words.index("-d") + 1])
+        for status, answer in zip([each for each in operation.answers if each < 400], answers, strict=True):
+            kind = operation.answers[status]
+            assert answer.strip()
+            if kind is not None:
+                assert set(json.loads(answer)) <= set(kind.model_fields)
+
+
+def by_tag() -> list[AnyOperation]:
+    """The operations in the order of the page."""
+    tags = list(dict.fromkeys(each.tag for each in OPERATIONS))
+    order = {name: number for number, name in enumerate(_paths())}
+    return sorted(OPERATIONS, key=lambda each: (tags.index(each.tag), order[each.path], METHODS.index(each.method)))
+
+
+def _paths() -> list[str]:
+    return list(dict.fromkeys(each.path for each in OPERATIONS))
 
 
 def test_every_type_of_event_is_explained() -> None:

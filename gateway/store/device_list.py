@@ -1,0 +1,141 @@
+"""Pages of a project's devices: filters, orders, cursors, and how many there are in all."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.store.devices import COLUMNS, FROM
+
+if TYPE_CHECKING:
+    from gateway.model import ListDevices
+    from gateway.store.database import Row, View
+
+MOST_COUNTED: Final = 100_000
+"""A total looks at so many devices at most, the newest of the project."""
+
+_NAME: Final = "lower(coalesce(d.name, ''))"
+_LIVING: Final = "FROM devices d WHERE d.project_id = ? AND d.deleted_at IS NULL ORDER BY d.pk DESC"
+_FILTERED: Final = "d.id, d.serial_number, d.name, d.end_user_id, d.model, d.bound_at"
+_ORDERS: Final = {"created_at": "d.pk", "updated_at": "d.updated_at", "serial_number": "d.serial_number", "name": _NAME}
+"""What a list may be sorted by. Each has an index, in which devices with equal values lie in the order of ``pk``."""
+_NEWEST_FIRST: Final = ("created_at", "updated_at")
+_CONDITIONS: Final = {
+    "low_battery": "h.low_battery",
+    "storage_full": "h.storage_full",
+    "reset_pending": """d.pk IN (SELECT device_pk FROM commands
+        WHERE type = 'factory_reset' AND status IN ('pending', 'delivered'))""",
+}
+_SEARCH: Final = (
+    "("
+    + " OR ".join(f"d.{column} LIKE ? ESCAPE '\\'" for column in ("id", "serial_number", "name", "end_user_id"))
+    + ")"
+)
+
+
+class CursorError(Exception):
+    """The cursor does not belong to this list."""
+
+
+@dataclass(frozen=True)
+class Total:
+    """How many devices pass the filters; not exact when the project has more than are counted."""
+
+    count: int
+    exact: bool
+
+
+def page(view: View, project_id: str, query: ListDevices) -> list[Row]:
+    """Return one row more than ``query.limit`` when there are more; ``sort_key`` is what each row is sorted by.
+
+    Raises:
+        CursorError: the cursor is not one of this list, or was made under another order.
+    """
+    key, direction = _ORDERS[query.sort], "DESC" if _descending(query) else "ASC"
+    filters, filtered = _filters(query)
+    clauses, values = ["d.project_id = ?", "d.deleted_at IS NULL", *filters], [project_id, *filtered]
+    if query.cursor is not None:
+        beyond = "<" if _descending(query) else ">"
+        position, pk = _position(view, project_id, query)
+        if key != "d.pk":  # a bound of its own: SQLite does not take it from a comparison of rows with an expression
+            clauses.append(f"{key} {beyond}= ? AND ({key} {beyond} ? OR d.pk {beyond} ?)")
+            values += [position, position, pk]
+        else:
+            clauses.append(f"d.pk {beyond} ?")
+            values.append(pk)
+    order = f"d.pk {direction}" if key == "d.pk" else f"{key} {direction}, d.pk {direction}"
+    return view.all(
+        f"SELECT {COLUMNS}, {key} AS sort_key {FROM} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ? OFFSET ?",
+        *(*values, query.limit + 1, query.offset),
+    )
+
+
+def total(view: View, project_id: str, query: ListDevices) -> Total:
+    """Count the devices that pass the filters, among the newest :data:`MOST_COUNTED` of the project."""
+    filters, values = _filters(query)
+    passed: int = view.value(
+        f"""SELECT count(*) FROM (SELECT d.pk, {_FILTERED} {_LIVING} LIMIT ?) d
+            LEFT JOIN health h ON h.device_pk = d.pk WHERE {" AND ".join(filters)}"""  # noqa: S608 - our own clauses
+        if filters
+        else f"SELECT count(*) FROM (SELECT d.pk {_LIVING} LIMIT ?)",  # noqa: S608 - the same
+        *(project_id, MOST_COUNTED, *values),
+    )
+    beyond = view.one(f"SELECT d.pk {_LIVING} LIMIT 1 OFFSET ?", project_id, MOST_COUNTED)
+    return Total(passed, beyond is None)
+
+
+def cursor(query: ListDevices, row: Row) -> str:
+    """Return where the page after this row begins; the order is part of it."""
+    position = None if query.sort == "created_at" else row["sort_key"]
+    text = json.dumps([query.sort, _descending(query), position, row["id"]], ensure_ascii=False)
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _position(view: View, project_id: str, query: ListDevices) -> tuple[Any, int]:
+    """Return value and row number of the last device of the page before."""
+    text = query.cursor or ""
+    try:
+        sort, descending, position, device_id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise CursorError from error
+    kinds = {"created_at": type(None), "updated_at": int}
+    expected = (query.sort, _descending(query), kinds.get(query.sort, str), str)
+    if (sort, descending, type(position), type(device_id)) != expected:
+        raise CursorError
+    row = view.one("SELECT pk FROM devices WHERE id = ? AND project_id = ?", device_id, project_id)
+    if row is None:
+        raise CursorError
+    return position, row["pk"]
+
+
+def _descending(query: ListDevices) -> bool:
+    return query.sort in _NEWEST_FIRST if query.order is None else query.order == "desc"
+
+
+def _filters(query: ListDevices) -> tuple[list[str], list[Any]]:
+    """Return the conditions that a device has to meet, and their values."""
+    given = {
+        "d.end_user_id = ?": query.end_user_id,
+        "d.model = ?": query.model,
+        "d.serial_number = ?": query.serial_number,
+        "coalesce(h.connection, 'offline') = ?": query.connection,
+    }
+    clauses = [clause for clause, value in given.items() if value is not None]
+    values: list[Any] = [value for value in given.values() if value is not None]
+    if query.status is not None:
+        clauses.append("d.bound_at IS " + ("NOT NULL" if query.status == "bound" else "NULL"))
+    if query.condition is not None:
+        clauses.append(_CONDITIONS[query.condition])
+    if query.search is not None:
+        clauses.append(_SEARCH)
+        values += [_containing(query.search)] * _SEARCH.count("?")
+    return clauses, values
+
+
+def _containing(text: str) -> str:
+    """Return the pattern of LIKE for text that contains this, with its wildcards taken literally."""
+    return "%" + re.sub(r"([%_\\])", r"\\\1", text) + "%"

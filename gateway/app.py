@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import resource
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -49,6 +47,7 @@ from gateway.topics import Topics
 from gateway.tracing import NO_TRACER, Tracer
 from gateway.watcher import Watcher
 from gateway.whereabouts import Whereabouts, published
+from gateway.wording import as_called
 
 log = structlog.get_logger()
 
@@ -119,16 +118,8 @@ async def _announce(gateway: Running) -> None:
     ]
     if not await gateway.store.read(keys.all_keys):
         data_dir = shlex.quote(str(gateway.settings.data_dir))
-        lines.append(f"Make an API key: {_as_called()} keys create --name NAME --data-dir {data_dir}")
+        lines.append(f"Make an API key: {as_called()} keys create --name NAME --data-dir {data_dir}")
     print("\n".join(lines), flush=True)  # noqa: T201 - for the person who started it
-
-
-def _as_called() -> str:
-    """This program as it can be typed again: in a virtual environment it is not on everybody's PATH."""
-    called, found = Path(sys.argv[0]), shutil.which("gateway")
-    if called.name == "__main__.py":
-        return f"{shlex.quote(sys.executable)} -m gateway"
-    return "gateway" if found and called.exists() and called.samefile(found) else shlex.quote(sys.argv[0])
 
 
 @asynccontextmanager

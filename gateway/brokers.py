@@ -195,7 +195,7 @@ def _external(settings: Settings, url: BrokerUrl) -> link.Address:
         log.warning(
             "broker.link_not_encrypted",
             message="The gateway's own password, and all that devices say, cross the network to the broker in the "
-            "clear. Use mqtts:// (docs/tls.md).",
+            "clear. Use mqtts:// ('gateway docs tls').",
         )
     return link.Address(
         url.address.host,

@@ -19,7 +19,7 @@ SAID_EVERY: Final = 288
 """Looks after which it is said again: a day."""
 REMEDY: Final = (
     "Move to Mosquitto while there is time: --broker mosquitto where it is installed, or 'gateway broker init' for one "
-    "beside the gateway (docs/mosquitto.md). Devices notice nothing but a reconnect."
+    "beside the gateway ('gateway docs mosquitto'). Devices notice nothing but a reconnect."
 )
 
 

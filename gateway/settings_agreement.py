@@ -42,8 +42,8 @@ def _refuse_open_listeners(settings: Settings) -> None:
             raise ConflictingSettingsError(
                 name,
                 "should be a loopback address such as 127.0.0.1, since other machines would reach it without TLS; "
-                f"set {files}_cert_file and {files}_key_file (docs/tls.md), or insecure_listen (--insecure-listen) if "
-                "that network may see keys and device tokens",
+                f"set {files}_cert_file and {files}_key_file ('gateway docs tls'), or insecure_listen "
+                "(--insecure-listen) if that network may see keys and device tokens",
             )
 
 

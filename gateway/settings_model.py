@@ -160,7 +160,7 @@ class Settings(BaseModel):
     home_assistant: YesNo = _setting(
         INTEGRATORS,
         False,  # noqa: FBT003 - the default of a yes-or-no setting
-        "Announce each device to Home Assistant (docs/home-assistant.md); false: take back what is there.",
+        "Announce each device to Home Assistant ('gateway docs home-assistant'); false: take back what is there.",
     )
     home_assistant_prefix: DiscoveryPrefix = _setting(
         INTEGRATORS, "homeassistant", "Discovery prefix of that Home Assistant; begins with topic_prefix."
@@ -225,8 +225,8 @@ class Settings(BaseModel):
     broker_auth: MaybeHostPort = _setting(
         ASKING,
         None,
-        "Where a broker asks the gateway who may do what (docs/other-brokers.md); port 0 picks a free one; none: it "
-        "does not.",
+        "Where a broker asks the gateway who may do what ('gateway docs other-brokers'); port 0 picks a free one; "
+        "none: it does not.",
     )
     broker_auth_secret_file: File = _setting(
         ASKING,

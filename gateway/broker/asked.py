@@ -19,7 +19,7 @@ log = structlog.get_logger()
 NOT_CUT: Final = (
     "The broker asks the gateway who may come in, and the gateway cannot tell it to close a session that is there "
     "already: a revoked token opens nothing anew, and may be heard and served until its device reconnects. Set "
-    "broker_api_url where the broker has an API for that (docs/other-brokers.md)."
+    "broker_api_url where the broker has an API for that ('gateway docs other-brokers')."
 )
 _AT_ONCE: Final = 16
 

@@ -167,7 +167,7 @@ class NoAccess:
     caution = (
         "Accounts and live sessions at this broker are not the gateway's to steer: what revokes a device token, and "
         "cuts its session, is you. For Mosquitto set mosquitto_password_file; others can ask the gateway "
-        "(docs/other-brokers.md)."
+        "('gateway docs other-brokers')."
     )
 
     async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:

@@ -40,6 +40,7 @@ Examples:
   gateway doctor                         look for what is wrong, and say what to do
   gateway tls init DIR                   make certificates, for a trial
   gateway broker init DIR                set up a Mosquitto beside it
+  gateway docs                           read the documentation
 
 \b
 Exit codes:
@@ -72,6 +73,7 @@ COMMANDS: Final = Commands(
         "tls": "gateway.cli.tls:tls_group",
         "broker": "gateway.cli.broker:broker_group",
         "demo": "gateway.cli.demo:demo",
+        "docs": "gateway.cli.docs:docs",
         "completion": "gateway.cli.completion:completion",
         "version": "gateway.cli.version:version",
     }

@@ -22,7 +22,7 @@ Examples:
       --cert-file fullchain.pem --key-file privkey.pem         with a certificate from elsewhere
 
 Called once more it brings the set up to date, with the options of the last time where none are given: certificates
-that are about to end are renewed, and what you have changed is left alone. docs/mosquitto.md has the whole way.
+that are about to end are renewed, and what you have changed is left alone. 'gateway docs mosquitto' has the whole way.
 """
 _SAYS: Final = {
     "written": "new",

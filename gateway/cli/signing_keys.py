@@ -31,7 +31,7 @@ Examples:
   gateway signing-keys rotate
   gateway signing-keys devices KID --json | jq -r '.[].id'
 
-What to do when one leaked: docs/runbook.md.
+What to do when one leaked: 'gateway docs runbook'.
 """
 _COLUMNS: Final = ("KID", "STATE", "DEVICES", "CREATED", "RETIRED")
 _DEVICE_COLUMNS: Final = ("ID", "SERIAL", "END USER", "TOKEN", "PROJECT")

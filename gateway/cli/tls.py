@@ -22,7 +22,7 @@ Examples:
   gateway tls init ./tls --host gateway.lan --host 192.168.1.20
   gateway tls device ./tls dev_01M841CNWQZHQNKKY3SWJGTV4W
 
-A site that has an authority of its own uses that one: any PEM files will do. docs/tls.md has the whole way.
+A site that has an authority of its own uses that one: any PEM files will do. 'gateway docs tls' has the whole way.
 """
 
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
+
+from gateway.wording import as_called
+
+_NEXT: Final = (
+    ("demo --keep-running", "a gateway with three devices alive, its page, a key and a curl line"),
+    ("serve", "a gateway of your own, with its broker, on this machine"),
+    ("docs start", "the same by hand, in two minutes"),
+    ("docs firmware", "what a device has to do; 'docs' alone lists all pages"),
+)
 
 
 @dataclass
@@ -60,6 +69,14 @@ class Timeline:
         self._print(
             f"\n[bold {colour}]{good} of {len(self.checks)} observations as they have to be[/] in {seconds:.1f} s"
         )
+        if self.passed:
+            self._print_next_steps()
+
+    def _print_next_steps(self) -> None:
+        program = escape(as_called())
+        self._print("\n[bold]What next[/bold]")
+        for command, purpose in _NEXT:
+            self._print(f"  {program} {command:<20} [dim]{purpose}[/dim]")
 
     def _clock(self) -> str:
         return f"[dim]{time.monotonic() - self._began:6.2f}s[/dim]"

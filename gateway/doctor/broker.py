@@ -80,7 +80,7 @@ async def inside(looking: Looking) -> AsyncIterator[Finding]:
         yield BROKER.warning(
             "looked at from inside",
             "the broker does not let the doctor in: its accounts are not the gateway's to make",
-            "For Mosquitto set mosquitto_password_file; for another broker see docs/other-brokers.md.",
+            "For Mosquitto set mosquitto_password_file; for another broker see 'gateway docs other-brokers'.",
         )
     except ProbeError as error:
         yield BROKER.error("looked at from inside", str(error), "Look at the broker's log.")

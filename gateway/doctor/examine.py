@@ -51,7 +51,7 @@ async def examine(loaded: Loaded, *, fix: bool) -> AsyncIterator[Finding]:
     try:
         target = _target(settings, where)
     except CertificateError as error:
-        yield tls.TLS.error("broker's authority", error.message, "See docs/tls.md.")
+        yield tls.TLS.error("broker's authority", error.message, "See 'gateway docs tls'.")
         return
     async for finding in tls.listener(settings):
         yield finding

@@ -38,7 +38,7 @@ def certificates(settings: Settings) -> Iterator[Finding]:
         yield TLS.warning(
             "insecure_listen",
             "listeners may be reached by other machines without TLS: who hears that network has keys and tokens",
-            "Give http_cert_file and mqtt_cert_file, and leave insecure_listen out (docs/tls.md).",
+            "Give http_cert_file and mqtt_cert_file, and leave insecure_listen out ('gateway docs tls').",
         )
 
 
@@ -47,7 +47,7 @@ def _of_files(name: str, chain: Path, key: Path) -> Iterator[Finding]:
         pem.client_context(None, chain, key)
         yield _valid_until(name, pem.expiry(chain))
     except pem.CertificateError as error:
-        yield TLS.error(name, error.message, "See docs/tls.md.")
+        yield TLS.error(name, error.message, "See 'gateway docs tls'.")
         return
     if key.stat().st_mode & _OTHERS_READ:
         yield TLS.error(f"{name}'s key", f"everybody on this machine may read {key}", f"chmod o-rwx {key}")
@@ -73,7 +73,7 @@ async def listener(settings: Settings) -> AsyncIterator[Finding]:
             yield TLS.warning(
                 "link to the broker",
                 f"what goes to {address} can be read on the network, the gateway's password first",
-                "Use mqtts:// (docs/tls.md).",
+                "Use mqtts:// ('gateway docs tls').",
             )
         return
     try:

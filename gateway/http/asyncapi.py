@@ -29,7 +29,7 @@ password is its device token. Integrators have accounts of their own (`gateway a
 `devices/+/state`, `devices/+/events/#` and `gateways/#` and write nothing.
 
 Payloads are JSON in UTF-8; unknown fields of heartbeats and statuses are ignored, those of acknowledgements refused. \
-An empty payload on a retained topic clears it. docs/protocol.md tells the whole."""
+An empty payload on a retained topic clears it. The whole contract: 'gateway docs protocol'."""
 CLOUD_EVENTS: Final = "application/cloudevents+json"
 _DEVICE_ID: Final[str] = EXAMPLES["Device"]["id"]
 _PARAMETERS: Final[dict[str, Json]] = {

@@ -94,8 +94,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         method="GET",
         path="/metrics",
         summary="The gateway in figures",
-        description="For Prometheus, in its text format. No device, project or key is ever named; docs/metrics.md says "
-        "what each figure means.",
+        description="For Prometheus, in its text format. No device, project or key is ever named; "
+        "'gateway docs metrics' says what each figure means.",
         tag=TAG,
         access=PUBLIC,
         takes=model.Empty,

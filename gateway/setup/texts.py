@@ -151,7 +151,10 @@ def _http_tls(site: Site, places: Places) -> str:
         pair = places.gateway / "server.pem"
         return f'http_cert_file = "{pair}"\nhttp_key_file = "{pair}"'
     if site.http.is_loopback:
-        return "# Only this machine reaches it. Beyond that it needs http_cert_file and http_key_file (docs/tls.md)."
+        return (
+            "# Only this machine reaches it. Beyond that it needs http_cert_file and http_key_file "
+            "('gateway docs tls')."
+        )
     return (
         "# Keys and device tokens can be read on the way: somebody said that this network may see them.\n"
         "insecure_listen = true"

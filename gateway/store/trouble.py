@@ -16,7 +16,7 @@ _AGAIN: Final = "Then send the same request again."
 _ANYTHING: Final = f"Check free space and permissions of the data directory. {_AGAIN}"
 _DAMAGED: Final = (
     "The file is damaged: stop the gateway, keep a copy of the data directory, and put the last backup back ('gateway "
-    "restore FILE'; docs/runbook.md has the steps)."
+    "restore FILE'; 'gateway docs runbook' has the steps)."
 )
 _REMEDIES: Final[Mapping[str, str]] = {
     "SQLITE_FULL": f"The disk is full: free some space where the data directory is. {_AGAIN}",

@@ -67,6 +67,7 @@ async def test_the_demo_for_a_person(tmp_path: Path) -> None:
     assert "✗" not in outcome.out
     ticks = outcome.out.count("✓")
     assert re.search(rf"^{ticks} of {ticks} observations as they have to be in \d+\.\d s$", outcome.out, re.MULTILINE)
+    assert f"{script('gateway')} demo --keep-running" in outcome.out
     assert names_in(tmp_path) == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.broker.keeper import Keeper
 from gateway.certificates import ServerCertificate
 from gateway.mqtt.connection import Connection
-from gateway.store import Store, outbox
+from gateway.store import Purpose, Store, outbox
 
 
 class Readiness:
@@ -37,7 +37,7 @@ class Readiness:
         Raises:
             StoreError: the registry cannot be read.
         """
-        depth, oldest = await self._store.read(outbox.depth)
+        depth, oldest = await self._store.read(outbox.depth, Purpose.HEALTH)
         link = self._connection.status
         told = self._keeper.last_error is None
         valid = not any(each.expired for each in self._certificates)

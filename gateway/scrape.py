@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.metrics import Gauges, Metrics
 from gateway.model import CommandType
-from gateway.store import DATABASE_NAME, Store, View, figures
+from gateway.store import DATABASE_NAME, Purpose, Store, View, figures
 
 FLEET_SECONDS: Final = 15
 """How old the counts of the fleet may be: they look at every device."""
@@ -32,6 +33,7 @@ class Scrape:
         self._store = store
         self._data_dir = data_dir
         self._readiness = readiness
+        self._counting = asyncio.Lock()
         self._fleet: tuple[int, figures.Fleet] | None = None
 
     async def text(self) -> bytes:
@@ -41,16 +43,17 @@ class Scrape:
             StoreError: the registry cannot be read.
         """
         gauges, now = Gauges(), self._store.context.clock()
-        _registry(gauges, await self._store.read(_read), now)
+        _registry(gauges, await self._store.read(_read, Purpose.HEALTH), now)
         _fleet(gauges, await self._counted(now))
         _broker(gauges, await self._readiness())
         _disk(gauges, self._data_dir)
         return self._metrics.text(gauges)
 
     async def _counted(self, now: int) -> figures.Fleet:
-        if self._fleet is None or not 0 <= now - self._fleet[0] < FLEET_SECONDS * 1_000:
-            self._fleet = (now, await self._store.read(figures.fleet))
-        return self._fleet[1]
+        async with self._counting:  # however many ask at once, one counts
+            if self._fleet is None or not 0 <= now - self._fleet[0] < FLEET_SECONDS * 1_000:
+                self._fleet = (now, await self._store.read(figures.fleet, Purpose.HEALTH))
+            return self._fleet[1]
 
 
 def _read(view: View) -> _Registry:

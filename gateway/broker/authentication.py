@@ -6,7 +6,7 @@ from gateway import ids, lifecycle
 from gateway.broker.access import Role
 from gateway.broker.embedded import Authenticate, Identity
 from gateway.broker.standing import Accounts
-from gateway.store import Store, tokens
+from gateway.store import Purpose, Store, tokens
 from gateway.store import accounts as sql
 
 
@@ -25,9 +25,9 @@ def authenticator(store: Store, accounts: Accounts) -> Authenticate:
             account = accounts[username]
             return Identity(account.role, username, None) if account.opens_with(password) else None
         if not username.startswith(ids.DEVICE):
-            known = await store.read(lambda view: sql.opened_by(view, username, password))
+            known = await store.read(lambda view: sql.opened_by(view, username, password), Purpose.AUTHENTICATION)
             return None if known is None else Identity(role_of(username), username, known["created_at"])
-        token = await store.read(lambda view: tokens.by_secret(view, password))
+        token = await store.read(lambda view: tokens.by_secret(view, password), Purpose.AUTHENTICATION)
         if token is None or token["state"] == "revoked" or not username == client_id == token["device_id"]:
             return None
         if token["first_used_at"] is None:

@@ -29,14 +29,14 @@ async def list_commands(call: Call, query: model.ListCommands) -> Answer:
     """``GET /v1/devices/{device_id}/commands``."""
     if query.cursor is not None and not ids.is_id(ids.COMMAND, query.cursor):
         raise bad_cursor()
-    rows = await call.services.store.read(lambda view: sql.page(view, find(view, call)["pk"], query))
+    rows = await call.read(lambda view: sql.page(view, find(view, call)["pk"], query))
     page, more = fitting(rows, query.limit, lambda row: sql.to_model(row, call.device_id))
     return Answer(model.CommandList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 async def get_command(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/devices/{device_id}/commands/{command_id}``."""
-    return Answer(sql.to_model(await call.services.store.read(lambda view: _require(view, call)), call.device_id))
+    return Answer(sql.to_model(await call.read(lambda view: _require(view, call)), call.device_id))
 
 
 def _require(view: View, call: Call) -> Row:

@@ -39,7 +39,8 @@ async def list_devices(call: Call, query: model.ListDevices) -> Answer:
             details={"field": "offset"},
         )
     try:
-        return Answer(await call.services.store.read(lambda view: _page(view, call.project_id, query)))
+        read = call.scan if device_list.looks_at_many(query) else call.read
+        return Answer(await read(lambda view: _page(view, call.project_id, query)))
     except device_list.CursorError as error:
         raise bad_cursor() from error
 
@@ -72,7 +73,7 @@ async def bind_device(call: Call, body: model.BindDevice) -> Answer:
     until = asyncio.get_running_loop().time() + call.services.bind_broker_wait_seconds
     if body.supersede_reset:
         await call.part("supersede", model.Empty, lambda tx: _supersede(tx, call))
-    device_pk, to_clear = await call.services.store.read(lambda view: _reset_to_clear(view, call))
+    device_pk, to_clear = await call.read(lambda view: _reset_to_clear(view, call))
     if to_clear:
         await wait_until_synced(call, device_pk, until)
     answer = await call.commit(
@@ -152,7 +153,7 @@ async def get_state(call: Call, _: model.Empty) -> Answer:
 
 async def list_device_events(call: Call, query: model.ListEvents) -> Answer:
     """``GET /v1/devices/{device_id}/events``."""
-    rows = await call.services.store.read(lambda view: _events(view, call, query))
+    rows = await call.read(lambda view: _events(view, call, query))
     page, more = fitting(rows, query.limit, events.to_model)
     return Answer(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 

@@ -111,13 +111,12 @@ def _once(operation: AnyOperation, caller: Caller | None, scope: Scope, raw: byt
 
 async def _only_once(operation: AnyOperation, call: Call, takes: BaseModel, once: Once) -> Answer | Stream:
     """Do it, unless it was done before; whoever comes second gets the answer of the first."""
-    store = call.services.store
     try:
-        await store.read(call.replay)
+        await call.read(call.replay)
         try:
             answer = await operation.handler(call, takes)
         except GatewayError:
-            await store.read(call.replay)  # of two at the same time one may find what the other has done in its way
+            await call.read(call.replay)  # of two at the same time one may find what the other has done in its way
             raise
         return answer if once.kept or isinstance(answer, Stream) else await call.commit(lambda _: answer)
     except ReplayError as replay:

@@ -12,6 +12,7 @@ from gateway.errors import ConflictError, GatewayError
 from gateway.redaction import redact
 
 RETRY_SECONDS: Final = 5
+SCAN_RETRY_SECONDS: Final = 1
 
 STATUS: Final[Mapping[str, int]] = {
     "invalid_request": 400,
@@ -91,6 +92,19 @@ class TooManyStreamsError(RateLimitExceededError):
             details={"limit": limit},
         )
         self.seconds = RETRY_SECONDS
+
+
+class TooManyScansError(RateLimitExceededError):
+    """The caller has as many searches open as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        GatewayError.__init__(
+            self,
+            f"This credential has {limit} searches or counts of devices open, which is the limit. Wait for one to be "
+            "answered, then send the same request again.",
+            details={"limit": limit, "retry_after_seconds": SCAN_RETRY_SECONDS},
+        )
+        self.seconds = SCAN_RETRY_SECONDS
 
 
 def status_of(error: GatewayError) -> int:

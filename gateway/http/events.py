@@ -23,7 +23,7 @@ _RETRY_MS: Final = 2_000
 
 async def list_events(call: Call, query: model.ListProjectEvents) -> Answer:
     """``GET /v1/events``."""
-    rows = await call.services.store.read(lambda view: _page(view, call.project_id, query))
+    rows = await call.read(lambda view: _page(view, call.project_id, query))
     page, more = fitting(rows, query.limit, events.to_model)
     return Answer(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
@@ -37,7 +37,7 @@ def _page(view: View, project_id: str, query: model.ListProjectEvents) -> list[R
 async def stream_events(call: Call, query: model.StreamEvents) -> Stream:
     """``GET /v1/events/stream``."""
     last = _last_event_id(call, query)
-    after = await call.services.store.read(lambda view: events.resume_after(view, call.project_id, last))
+    after = await call.read(lambda view: events.resume_after(view, call.project_id, last))
     return Stream(_follow(call, query, after), MEDIA_TYPE, {"X-Accel-Buffering": "no"})  # nginx would hold them back
 
 
@@ -62,7 +62,7 @@ async def _follow(call: Call, query: model.StreamEvents, after: int) -> AsyncGen
     while True:
         news = services.bells.news
         tail = partial(events.tail, project_id=call.project_id, query=query, after=after, limit=_BATCH)
-        rows, after = await services.store.read(tail)
+        rows, after = await call.read(tail)
         for row in rows:
             yield _message(row)
             quiet_until = clock() + services.stream_heartbeat_seconds

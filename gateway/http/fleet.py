@@ -31,7 +31,7 @@ _UNFORESEEN: Final = "The gateway failed at this device, and left it as it was. 
 
 async def get_device_stats(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/devices/stats``."""
-    return Answer(await call.services.store.read(lambda view: sql.count(view, call.project_id)))
+    return Answer(await call.scan(lambda view: sql.count(view, call.project_id)))
 
 
 async def bulk_reset(call: Call, body: fleet_model.BulkReset) -> Answer:
@@ -70,7 +70,7 @@ async def _each(
 ) -> list[OutcomeT]:
     wanted = list(dict.fromkeys(body.device_ids))
     if body.dry_run:
-        return await call.services.store.read(lambda view: [_would(view, call, verb, each) for each in wanted])
+        return await call.read(lambda view: [_would(view, call, verb, each) for each in wanted])
     outcomes: list[OutcomeT] = []
     for start in range(0, len(wanted), ABREAST):
         some = wanted[start : start + ABREAST]

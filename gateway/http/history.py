@@ -17,7 +17,7 @@ _SECOND_MS: Final = 1_000
 
 async def list_heartbeats(call: Call, query: fleet_model.ListHeartbeats) -> Answer:
     """``GET /v1/devices/{device_id}/heartbeats``."""
-    rows = await call.services.store.read(lambda view: _history(view, call, query))
+    rows = await call.read(lambda view: _history(view, call, query))
     page = rows[: query.limit]
     more = len(rows) > len(page)
     return Answer(

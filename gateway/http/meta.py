@@ -9,7 +9,7 @@ from typing import Final
 from gateway import grants, metrics, model
 from gateway.errors import StoreError
 from gateway.http.operation import PUBLIC, READ, Answer, AnyOperation, ApiKey, Call, Operation
-from gateway.store import View, keys, tokens
+from gateway.store import Purpose, View, keys, tokens
 
 TAG: Final = "gateway"
 _UNAVAILABLE: Final = 503
@@ -18,7 +18,7 @@ _UNAVAILABLE: Final = 503
 async def get_health(call: Call, _: model.Empty) -> Answer:
     """``GET /health``."""
     try:
-        await call.services.store.read(keys.projects)
+        await call.services.store.read(keys.projects, Purpose.HEALTH)
     except (StoreError, sqlite3.Error):
         return Answer(model.Health(status="unhealthy", database="disconnected"), status=_UNAVAILABLE)
     return Answer(model.Health(status="healthy", database="connected"))
@@ -50,7 +50,9 @@ async def get_asyncapi(call: Call, _: model.Empty) -> Answer:
 
 async def get_jwks(call: Call, _: model.Empty) -> Answer:
     """``GET /.well-known/jwks.json``."""
-    return Answer(await call.services.store.read(_keys), headers={"Cache-Control": "public, max-age=300"})
+    return Answer(
+        await call.services.store.read(_keys, Purpose.HEALTH), headers={"Cache-Control": "public, max-age=300"}
+    )
 
 
 def _keys(view: View) -> model.JwkSet:
@@ -59,7 +61,7 @@ def _keys(view: View) -> model.JwkSet:
 
 async def get_key(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/key``."""
-    project = await call.services.store.read(lambda view: keys.require_project(view, call.project_id))
+    project = await call.read(lambda view: keys.require_project(view, call.project_id))
     scopes = call.caller.scopes if isinstance(call.caller, ApiKey) else ()
     return Answer(
         model.KeyFacts(id=call.actor, project_id=project["id"], project_name=project["name"], scopes=sorted(scopes))

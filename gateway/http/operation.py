@@ -12,13 +12,15 @@ from gateway.errors import GatewayError
 from gateway.http.idempotency import REPLAYED, Once
 from gateway.http.services import Services
 from gateway.model import TokenState
-from gateway.store import Tx, View
+from gateway.store import Deadline, Purpose, Tx, View
 
 T = TypeVar("T", bound=BaseModel)
 R = TypeVar("R")
 M = TypeVar("M", bound=BaseModel)
 
 _DONE: Final = 200
+READ_SECONDS: Final = 10.0
+"""How long a read of a request may take, if an index finds what it looks for."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,26 @@ class Call:
     once: Once | None = None
     """Set when the request carries an ``Idempotency-Key``."""
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def read(self, read: Callable[[View], R]) -> R:
+        """Read something that an index finds.
+
+        Raises:
+            DeadlineError: it took too long.
+            StoreError: SQLite could not read.
+        """
+        return await self.services.store.read(read, Purpose.REQUESTS, deadline=Deadline(READ_SECONDS))
+
+    async def scan(self, read: Callable[[View], R]) -> R:
+        """Read something that may look at many rows: one such read of a caller at a time, so that others get theirs.
+
+        Raises:
+            TooManyScansError: the caller has as many of them open as it may have.
+            DeadlineError: it took too long.
+            StoreError: SQLite could not read.
+        """
+        async with self.services.scans.turn(self.known.id) as deadline:
+            return await self.services.store.read(read, Purpose.SCANS, deadline=deadline)
 
     async def commit(self, write: Callable[[Tx], Answer | GatewayError]) -> Answer:
         """Do it and make the answer, in one transaction, so that a request with an ``Idempotency-Key`` is done once.

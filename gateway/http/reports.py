@@ -58,7 +58,7 @@ def _to_fetch(view: View, device: Row, state: TokenState, now: int) -> list[mode
 async def list_pending_commands(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/devices/{device_id}/commands/pending``."""
     now = call.services.store.context.clock()
-    rows = await call.services.store.read(lambda view: _to_fetch(view, find(view, call), TokenState.ACTIVE, now))
+    rows = await call.read(lambda view: _to_fetch(view, find(view, call), TokenState.ACTIVE, now))
     return Answer(model.PendingCommands(data=rows))
 
 

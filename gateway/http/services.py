@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.errors import NotFoundError
+from gateway.http.scan_limit import ScanLimiter
 from gateway.http.streams import Streams
 from gateway.metrics import Metrics
 from gateway.outbound.sender import Sender
@@ -50,6 +51,7 @@ class Services:
     """Whether devices have to show a certificate besides their token."""
     bells: Bells = field(default_factory=Bells)
     streams: Streams = field(default_factory=Streams)
+    scans: ScanLimiter = field(default_factory=ScanLimiter)
     stream_heartbeat_seconds: float = 15.0
     sender: Sender = field(default_factory=Sender)
     metrics: Metrics = field(default_factory=Metrics)

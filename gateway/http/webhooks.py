@@ -34,14 +34,14 @@ async def list_webhooks(call: Call, query: webhooks_model.ListWebhooks) -> Answe
     """``GET /v1/webhooks``."""
     if query.cursor is not None and not ids.is_id(ids.WEBHOOK, query.cursor):
         raise bad_cursor()
-    rows = await call.services.store.read(lambda view: sql.page(view, call.project_id, query))
+    rows = await call.read(lambda view: sql.page(view, call.project_id, query))
     page, more = fitting(rows, query.limit, sql.to_model)
     return Answer(webhooks_model.WebhookList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 async def get_webhook(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/webhooks/{webhook_id}``."""
-    return Answer(sql.to_model(await call.services.store.read(lambda view: _find(view, call))))
+    return Answer(sql.to_model(await call.read(lambda view: _find(view, call))))
 
 
 def _find(view: View, call: Call) -> Row:
@@ -64,7 +64,7 @@ async def delete_webhook(call: Call, _: model.Empty) -> Answer:
 
 async def send_test_event(call: Call, _: model.Empty) -> Answer:
     """``POST /v1/webhooks/{webhook_id}/test``: sends while the caller waits; nothing of it is written down."""
-    webhook = await call.services.store.read(lambda view: _find(view, call))
+    webhook = await call.read(lambda view: _find(view, call))
     event, started = _test_event(call, webhook), time.perf_counter()
     outcome = await call.services.sender.send(webhook["url"], webhook["secret"], event)
     return Answer(
@@ -92,7 +92,7 @@ def _test_event(call: Call, webhook: Row) -> model.Event:
 
 async def list_deliveries(call: Call, query: webhooks_model.ListDeliveries) -> Answer:
     """``GET /v1/webhooks/{webhook_id}/deliveries``."""
-    rows = await call.services.store.read(lambda view: _deliveries(view, call, query))
+    rows = await call.read(lambda view: _deliveries(view, call, query))
     page, more = fitting(rows, query.limit, deliveries.to_model)
     return Answer(webhooks_model.DeliveryList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from gateway import __version__
 from gateway.errors import StoreError
@@ -27,6 +27,7 @@ from gateway.store.database import (
 )
 from gateway.store.lock import alone
 from gateway.store.measures import Measure
+from gateway.store.readers import Deadline, DeadlineError, Purpose, Readers, interrupted, unwatch
 from gateway.store.schema import from_a_newer_gateway, migrate
 from gateway.store.trouble import store_error
 from gateway.store.writer import Writer
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DATABASE_NAME",
     "Context",
+    "Deadline",
+    "Purpose",
     "Row",
     "Rules",
     "Store",
@@ -53,8 +56,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-_READERS: Final = 2
 
 
 def open_database(data_dir: Path) -> sqlite3.Connection:
@@ -130,7 +131,7 @@ class Store:
         self._precedence = precedence
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
+        self._readers = Readers()
 
     async def __aenter__(self) -> Self:
         connection = open_database(self._data_dir)
@@ -158,7 +159,7 @@ class Store:
         await asyncio.to_thread(self._writer.stop)
         await asyncio.to_thread(self._checkpointer.stop)
         await asyncio.sleep(0)  # let the last results reach their callers
-        self._readers.shutdown()
+        self._readers.stop()
         for connection in reversed(self._opened):
             connection.close()
 
@@ -176,22 +177,41 @@ class Store:
         """Why the last commit failed, if it did (the disk is full, read only, locked), or that the file is damaged."""
         return self._writer.trouble.reason
 
-    async def read(self, read: Callable[[View], T]) -> T:
+    async def read(
+        self, read: Callable[[View], T], purpose: Purpose = Purpose.STEERING, *, deadline: Deadline | None = None
+    ) -> T:
         """Run a read function on a read-only connection; it sees what was committed when it began.
 
         Raises:
+            DeadlineError: it was not done before the deadline.
             StoreError: SQLite could not read.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, read)
+        run = self._readers.run(purpose, partial(self._read, read, deadline))
+        if deadline is None:
+            return await run
+        try:
+            async with asyncio.timeout(deadline.left):
+                return await run
+        except TimeoutError as error:  # no thread was free, or SQLite has yet to notice
+            raise DeadlineError(deadline.seconds) from error
+        except asyncio.CancelledError:
+            deadline.end()  # else the thread would go on for nobody
+            raise
 
-    def _read(self, read: Callable[[View], T]) -> T:
+    def _read(self, read: Callable[[View], T], deadline: Deadline | None) -> T:
         connection = self._reader()
+        if deadline is not None:
+            deadline.require()
+            deadline.watch(connection)
         try:
             connection.execute("BEGIN")  # its statements see one and the same state
             return read(View(connection))
         except sqlite3.Error as error:
+            if deadline is not None and interrupted(error):
+                raise DeadlineError(deadline.seconds) from error
             raise self._writer.trouble.met(error, "read") from error
         finally:
+            unwatch(connection)
             rollback(connection)
 
     def look(self, read: Callable[[View], T]) -> T:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MOST_COUNTED: Final = 100_000
 """A total looks at so many devices at most, the newest of the project."""
 
+SKIPPED: Final = 1_000
+"""An ``offset`` up to this costs no more than a page of the largest ``limit``."""
+
 _NAME: Final = "lower(coalesce(d.name, ''))"
 _LIVING: Final = "FROM devices d WHERE d.project_id = ? AND d.deleted_at IS NULL ORDER BY d.pk DESC"
 _FILTERED: Final = "d.id, d.serial_number, d.name, d.end_user_id, d.model, d.bound_at"
@@ -72,6 +75,12 @@ def page(view: View, project_id: str, query: ListDevices) -> list[Row]:
         f"SELECT {COLUMNS}, {key} AS sort_key {FROM} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ? OFFSET ?",
         *(*values, query.limit + 1, query.offset),
     )
+
+
+def looks_at_many(query: ListDevices) -> bool:
+    """Whether this may have to look at many devices more than it shows."""
+    filters = (query.end_user_id, query.model, query.status, query.connection, query.condition, query.search)
+    return query.total or query.offset > SKIPPED or any(value is not None for value in filters)
 
 
 def total(view: View, project_id: str, query: ListDevices) -> Total:

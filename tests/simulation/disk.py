@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gateway.store import Context, Store, Tx, View
+from gateway.store import Context, Deadline, Purpose, Store, Tx, View
 from gateway.store.measures import Measure
 from gateway.store.schema import migrate
 from gateway.store.trouble import store_error
@@ -162,7 +162,13 @@ class VirtualStore(Store):
         writer.process, writer.disk, writer.after_commit = process, disk, after_commit
         self._writer = writer
 
-    async def read(self, read: Callable[[View], T]) -> T:
+    async def read(
+        self,
+        read: Callable[[View], T],
+        purpose: Purpose = Purpose.STEERING,  # noqa: ARG002 - there are no threads here
+        *,
+        deadline: Deadline | None = None,  # noqa: ARG002 - and no long reads
+    ) -> T:
         """Read what is committed; the answer may be a little old when it comes."""
         self._process.seam("read")
         before, after = self._process.pause("read"), self._process.pause("read")

@@ -12,7 +12,7 @@ from gateway.broker.access import Action, Role, is_name, loggable, may, may_reta
 from gateway.broker.authentication import authenticator, role_of
 from gateway.broker.http_auth.admissions import Admissions
 from gateway.broker.standing import Accounts
-from gateway.store import Store, View, tokens
+from gateway.store import Purpose, Store, View, tokens
 from gateway.store import accounts as sql
 
 log = structlog.get_logger()
@@ -67,7 +67,10 @@ class Judge:
             StoreError: the registry cannot be read.
         """
         account = self._accounts.get(client.username)
-        role = await self._store.read(lambda view: _role_in(view, client.username)) if account is None else account.role
+        if account is None:
+            role = await self._store.read(lambda view: _role_in(view, client.username), Purpose.AUTHENTICATION)
+        else:
+            role = account.role
         return role if role is not None and self._may_be_called(role, client) else None
 
     async def allows(

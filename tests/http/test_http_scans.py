@@ -1,0 +1,131 @@
+"""Searches and counts of one caller: bounded in number and time, and nobody else waits for them."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from http_support import Api, body, error, serving
+from support.wait import eventually
+
+from gateway.http.scan_limit import MAX_OPEN, ScanLimiter
+from gateway.store import Purpose, Tx, View
+from gateway.store.readers import THREADS
+
+GUARD_SECONDS = 30.0
+MANY = 20_000
+SEARCH = {"search": "a" * 63 + "b"}
+
+
+@pytest.fixture(autouse=True)
+async def _guard() -> AsyncIterator[None]:
+    """Whatever is waited for here must happen."""
+    async with asyncio.timeout(GUARD_SECONDS):
+        yield
+
+
+@asynccontextmanager
+async def held(api: Api, threads: int = THREADS[Purpose.SCANS]) -> AsyncIterator[None]:
+    """So many threads for scans are busy until the block ends."""
+    gate, reached = threading.Event(), threading.Semaphore(0)
+
+    def wait(_: View) -> None:
+        reached.release()
+        assert gate.wait(GUARD_SECONDS), "nobody opened the gate"
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(threads):
+            group.create_task(api.store.read(wait, Purpose.SCANS))
+            assert await asyncio.to_thread(reached.acquire, timeout=GUARD_SECONDS)
+        try:
+            yield
+        finally:
+            gate.set()
+
+
+def hostile_devices(tx: Tx, project_id: str) -> None:
+    """As many devices whose names cost a comparison the most."""
+    row = ("m", "a" * 128, 1, 1)
+    tx.connection.executemany(
+        """INSERT INTO devices (id, project_id, serial_number, model, name, created_at, updated_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        ((f"dev_{number}", project_id, f"SN-{number}", *row) for number in range(MANY)),
+    )
+
+
+async def several(ask: Callable[[], Any], number: int) -> list[httpx.Response]:
+    """Ask so many times at once."""
+    return list(await asyncio.gather(*(ask() for _ in range(number))))
+
+
+async def test_one_caller_has_a_bounded_number_open(api: Api) -> None:
+    """The next is a 429 that says when to come again; meanwhile all else is answered, and afterwards all of it."""
+    await api.registered("BP-1")
+    key = api.as_(await api.another_key("devices:read"))
+    count = partial(key.get, "/v1/devices/stats")
+    search = partial(key.get, "/v1/devices", params={"search": "BP"})
+    async with held(api):
+        waiting = [asyncio.create_task(ask()) for ask in [search, count] * (MAX_OPEN // 2)]
+        await eventually(lambda: api.services.scans.open_of(newest_key(api)) == MAX_OPEN, "as many wait as may")
+        for refused in await several(search, 4):
+            told = error(refused, 429, "rate_limit_exceeded")
+            assert told["details"] == {"limit": MAX_OPEN, "retry_after_seconds": 1}
+            assert refused.headers["retry-after"] == "1"
+        body(await key.get("/health"), 200)
+        body(await key.get("/v1/events"), 200)
+        assert not any(task.done() for task in waiting)
+    for answer in await asyncio.gather(*waiting):
+        body(answer, 200)
+    assert {answer.status_code for answer in await several(search, MAX_OPEN)} == {200}
+
+
+def newest_key(api: Api) -> str:
+    """The id of the key that was made last."""
+    newest = api.store.look(lambda view: view.value("SELECT max(id) FROM api_keys"))
+    return str(newest)
+
+
+async def test_another_caller_does_not_wait_behind_the_queue_of_one(api: Api) -> None:
+    """One credential has one thread at a time."""
+    await api.registered("BP-1")
+    one, other = [api.as_(await api.another_key("devices:read")) for _ in range(2)]
+    async with held(api, THREADS[Purpose.SCANS] - 1):
+        waiting = [asyncio.create_task(one.get("/v1/devices", params={"search": "BP"})) for _ in range(MAX_OPEN)]
+        body(await other.get("/v1/devices", params={"search": "BP"}), 200)
+    for answer in await asyncio.gather(*waiting):
+        body(answer, 200)
+
+
+async def test_a_search_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    """503 with the remedy, and its thread serves the next; a search that waits for too long is given up, too."""
+    async with serving(tmp_path, scans=ScanLimiter(seconds=0.05)) as api:
+        await api.store.write(lambda tx: hostile_devices(tx, api.project_id))
+        for _ in range(THREADS[Purpose.SCANS] + 1):
+            answer = await api.back_end.get("/v1/devices", params=SEARCH)
+            told = error(answer, 503, "service_unavailable")
+            assert "longer than 0.05 s" in told["message"]
+            assert told["details"] == {"deadline_seconds": 0.05}
+            assert answer.headers["retry-after"]
+        async with held(api):
+            error(await api.back_end.get("/v1/devices/stats"), 503, "service_unavailable")
+        body(await api.back_end.get("/v1/devices", params={"search": "SN-1"}), 200)
+        assert api.store.trouble is None
+
+
+async def test_twelve_hostile_searches_hold_up_nothing_else(tmp_path: Path) -> None:
+    """While one key searches as hard as it can, health, devices and their commands are answered."""
+    async with serving(tmp_path, rate_limit_per_minute=0) as api:
+        await api.store.write(lambda tx: hostile_devices(tx, api.project_id))
+        device = await api.bound("BP-1")
+        key = api.as_(await api.another_key("devices:read"))
+        searches = [asyncio.create_task(key.get("/v1/devices", params=SEARCH)) for _ in range(12)]
+        await asyncio.wait(searches, return_when=asyncio.FIRST_COMPLETED)
+        body(await api.back_end.get("/health"), 200)
+        body(await api.back_end.get(f"/v1/devices/{device['id']}/commands"), 200)
+        assert not all(task.done() for task in searches)
+        assert {answer.status_code for answer in await asyncio.gather(*searches)} <= {200, 429, 503}

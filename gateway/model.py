@@ -505,6 +505,17 @@ class Outbound(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class RecordingState(Outbound):
+    """What a device said of its work: in each field the newest that it said."""
+
+    device_state: DeviceState | None
+    pending_recordings: int | None
+    flags: int | None
+    connection_type: list[Radio] = Field(
+        description="The links it uses, the one in use first; empty until the device lists them."
+    )
+
+
 class Device(Outbound):
     """A device as the API shows it. Times are RFC 3339 in UTC."""
 
@@ -522,7 +533,8 @@ class Device(Outbound):
     storage_total_mb: int | float | None
     signal_strength_dbm: int | float | None
     last_heartbeat_at: str | None
-    recording_state: DeviceState | None
+    recording_state: RecordingState | None
+    device_name: str | None
     connection: Literal["online", "offline"]
     metadata: dict[str, Any] | None
     settings: dict[str, Any]
@@ -541,7 +553,7 @@ class DeviceHealth(Outbound):
     storage_used_mb: int | float | None
     storage_total_mb: int | float | None
     signal_strength_dbm: int | float | None
-    recording_state: DeviceState | None
+    recording_state: RecordingState | None
     last_heartbeat_at: str | None
     last_seen_by: Radio | None
     connection: Literal["online", "offline"]

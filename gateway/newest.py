@@ -10,8 +10,6 @@ from gateway.store import Tx, events
 from gateway.store import health as sql
 from gateway.store.health import Sender
 
-_SHOWN: Final = 5
-"""So many of the first of ``NEWEST`` are shown to integrators."""
 _SPREAD_MS: Final = 7_919  # a prime, so that neighbours lie far apart
 _said: Final = itemgetter(*("device_state" if name == "recording_state" else name for name in sql.NEWEST))
 
@@ -42,8 +40,10 @@ def says(tx: Tx, device: Sender, heartbeat: model.Heartbeat) -> None:
     if None in said:
         said = tuple([old if new is None else new for new, old in zip(said, before, strict=True)])
     if said != before:
-        device.news = device.news or said[:_SHOWN] != before[:_SHOWN]
-        device.said = said
+        device.news, device.said = True, said
+    links = heartbeat.connection_type
+    if links is not None and (joined := ",".join(links)) != device.links:
+        device.news, device.links = True, joined
     _judge(tx, device, heartbeat)
     firmware = heartbeat.firmware_version
     if firmware is not None and firmware != device.firmware:

@@ -67,7 +67,7 @@ def cells(device: Json, now: datetime | None = None) -> list[Any]:
         percent(device["battery_percent"]),
         percent(used_percent(device)),
         None if device["signal_strength_dbm"] is None else f"{round(device['signal_strength_dbm'])} dBm",
-        device["recording_state"],
+        (device["recording_state"] or {}).get("device_state"),
         ago(device["last_heartbeat_at"], now),
         device["end_user_id"],
         device["id"],

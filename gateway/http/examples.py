@@ -10,6 +10,12 @@ from gateway.http.webhook_examples import WEBHOOK_EXAMPLES
 
 _DEVICE_ID: Final = "dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB"
 _COMMAND_ID: Final = "cmd_01JD3N0A1B2C3D4E5F6G7H8J9K"
+_RECORDING_STATE: Final[dict[str, Any]] = {
+    "device_state": "idle",
+    "pending_recordings": 2,
+    "flags": 8,
+    "connection_type": ["wifi"],
+}
 _DEVICE: Final[dict[str, Any]] = {
     "id": _DEVICE_ID,
     "project_id": "proj_01JD3M0000000000000000000A",
@@ -25,7 +31,8 @@ _DEVICE: Final[dict[str, Any]] = {
     "storage_total_mb": 8192,
     "signal_strength_dbm": -61,
     "last_heartbeat_at": "2026-11-20T08:15:00.000Z",
-    "recording_state": "idle",
+    "recording_state": _RECORDING_STATE,
+    "device_name": "BotaPin-0123",
     "connection": "online",
     "metadata": None,
     "settings": with_defaults({}),
@@ -43,6 +50,7 @@ _NEW: Final = _UNBOUND | dict.fromkeys(
         "signal_strength_dbm",
         "last_heartbeat_at",
         "recording_state",
+        "device_name",
     )
 )
 _PAYLOAD: Final[dict[str, Any]] = {
@@ -203,7 +211,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         "storage_used_mb": 512,
         "storage_total_mb": 8192,
         "signal_strength_dbm": -61,
-        "recording_state": "idle",
+        "recording_state": _RECORDING_STATE,
         "last_heartbeat_at": "2026-11-20T08:15:00.000Z",
         "last_seen_by": "wifi",
         "connection": "online",

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 COLUMNS: Final = """
     d.*, h.battery_percent, h.storage_used_mb, h.storage_total_mb, h.signal_strength_dbm, h.last_heartbeat_at,
-    h.recording_state, h.last_seen_by, coalesce(h.connection, 'offline') AS connection
+    h.recording_state, h.pending_recordings, h.flags, h.connection_type, h.device_name, h.last_seen_by,
+    coalesce(h.connection, 'offline') AS connection
 """
+_WORK: Final = ("recording_state", "pending_recordings", "flags", "connection_type")
 FROM: Final = "FROM devices d LEFT JOIN health h ON h.device_pk = d.pk"
 
 
@@ -188,7 +190,8 @@ def fields(row: Row) -> dict[str, Any]:
         "storage_total_mb": row["storage_total_mb"],
         "signal_strength_dbm": row["signal_strength_dbm"],
         "last_heartbeat_at": moment(row["last_heartbeat_at"]),
-        "recording_state": None if row["recording_state"] is None else model.DeviceState(row["recording_state"]),
+        "recording_state": _recording_state(row),
+        "device_name": row["device_name"],
         "connection": row["connection"],
         "metadata": None if row["metadata"] is None else json.loads(row["metadata"]),
         "settings": with_defaults(json.loads(row["settings"])),
@@ -197,6 +200,19 @@ def fields(row: Row) -> dict[str, Any]:
         "bound_at": moment(row["bound_at"]),
         "deleted_at": moment(row["deleted_at"]),
     }
+
+
+def _recording_state(row: Row) -> model.RecordingState | None:
+    """What the device last said of its work, or None until it said any of it."""
+    state, pending, flags, links = (row[name] for name in _WORK)
+    if state is None and pending is None and flags is None and links is None:
+        return None
+    return model.RecordingState.model_construct(
+        device_state=None if state is None else model.DeviceState(state),
+        pending_recordings=pending,
+        flags=flags,
+        connection_type=[model.Radio(link) for link in (links or "").split(",") if link],
+    )
 
 
 def moment(milliseconds: int | None) -> str | None:

@@ -26,7 +26,8 @@ NEWEST: Final = (
 _PAYLOAD_KEPT: Final = 256
 _SENT_BY: Final = f"""SELECT d.id, d.pk, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
     (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1) AS token_state,
-    h.history_id, h.history_day, coalesce(h.connection, 'offline') AS connection, h.last_heartbeat_at,
+    h.history_id, h.history_day, h.connection_type,
+    coalesce(h.connection, 'offline') AS connection, h.last_heartbeat_at,
     coalesce(h.low_battery, 0) AS low_battery, coalesce(h.storage_full, 0) AS storage_full,
     coalesce(json_extract(d.settings, '$.power.low_battery_threshold_percent'), 20) AS low_battery_threshold,
     {", ".join(f"h.{name}" for name in NEWEST)}
@@ -35,12 +36,12 @@ _SENT_BY: Final = f"""SELECT d.id, d.pk, d.project_id, d.binding_generation, d.b
 _SENDER: Final = _SENT_BY + "= ?"
 _SENDERS: Final = _SENT_BY + "IN (SELECT value FROM json_each(?))"  # noqa: S608 - the same
 _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_due_at, connection, last_seen_by,
-    low_battery, storage_full, history_id, history_day, {", ".join(NEWEST)})
-    VALUES (?, ?, ?, 'online', ?, ?, ?, ?, ?{", ?" * len(NEWEST)})
+    low_battery, storage_full, history_id, history_day, connection_type, {", ".join(NEWEST)})
+    VALUES (?, ?, ?, 'online', ?, ?, ?, ?, ?, ?{", ?" * len(NEWEST)})
     ON CONFLICT (device_pk) DO UPDATE SET last_heartbeat_at = excluded.last_heartbeat_at, connection = 'online',
     offline_due_at = excluded.offline_due_at, last_seen_by = coalesce(excluded.last_seen_by, last_seen_by),
     low_battery = excluded.low_battery, storage_full = excluded.storage_full,
-    history_id = excluded.history_id, history_day = excluded.history_day,
+    history_id = excluded.history_id, history_day = excluded.history_day, connection_type = excluded.connection_type,
     {", ".join(f"{name} = excluded.{name}" for name in NEWEST)}"""  # noqa: S608 - our own columns
 
 
@@ -48,18 +49,20 @@ class Sender:
     """A device that says something: what that is judged by, and what was known of it last."""
 
     __slots__ = (
-        "firmware", "history_day", "history_id", "id", "last_heartbeat_at", "low_battery", "news", "online", "pk",
-        "radio", "row", "said", "storage_full", "threshold", "token_state",
+        "firmware", "history_day", "history_id", "id", "last_heartbeat_at", "links", "low_battery", "news", "online",
+        "pk", "radio", "row", "said", "storage_full", "threshold", "token_state",
     )  # fmt: skip
 
     def __init__(self, row: Row) -> None:
         self.row = row
-        (self.id, self.pk, _, _, _, self.firmware, self.token_state, self.history_id, self.history_day, connection,
-         self.last_heartbeat_at, low, full, self.threshold, *said) = row  # fmt: skip
+        (self.id, self.pk, _, _, _, self.firmware, self.token_state, self.history_id, self.history_day, links,
+         connection, self.last_heartbeat_at, low, full, self.threshold, *said) = row  # fmt: skip
         self.online = connection == "online"
         self.low_battery, self.storage_full = bool(low), bool(full)
         self.said: tuple[Any, ...] = tuple(said)
         """A value for each of :data:`NEWEST`, in order."""
+        self.links: str | None = links
+        """``connection_type`` as the device said it last, its members joined by commas."""
         self.radio: str | None = None
         """Over which link it was heard, since this was read."""
         self.news = False
@@ -89,7 +92,7 @@ def store_newest(tx: Tx, heard: Iterable[Sender]) -> None:
 
 def _newest_row(now: int, due: int, of: Sender) -> tuple[Any, ...]:
     judged = (of.low_battery, of.storage_full)
-    return (of.pk, now, due, of.radio, *judged, of.history_id, of.history_day, *of.said)
+    return (of.pk, now, due, of.radio, *judged, of.history_id, of.history_day, of.links, *of.said)
 
 
 def store_firmware(tx: Tx, device_pk: int, version: str) -> None:

@@ -276,6 +276,12 @@ def m011_device_orders(db: Database) -> None:
     )
 
 
+@step
+def m012_links_in_use(db: Database) -> None:
+    """The links that a device said it uses, as it lists them."""
+    _each(db, "ALTER TABLE health ADD COLUMN connection_type TEXT")
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

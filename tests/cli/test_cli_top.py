@@ -61,7 +61,7 @@ def test_it_fits_the_terminal(size: tuple[int, int], devices: int, trouble: str 
         "storage_used_mb": 8_192,
         "storage_total_mb": 8_192,
         "signal_strength_dbm": -61.5,
-        "recording_state": "recording",
+        "recording_state": {"device_state": HOSTILE, "pending_recordings": 1, "flags": 0, "connection_type": ["wifi"]},
         "last_heartbeat_at": "2026-11-25T08:00:00.000Z",
         "end_user_id": "eu_1",
     }

@@ -25,6 +25,7 @@ LANDED = [
     "m009_history_chain",
     "m010_traces",
     "m011_device_orders",
+    "m012_links_in_use",
 ]
 
 

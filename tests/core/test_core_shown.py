@@ -67,6 +67,11 @@ def test_what_people_do_to_a_device_is_a_change(world: World) -> None:
         {"storage_total_mb": 8192},
         {"signal_strength_dbm": -61},
         {"device_state": "recording"},
+        {"pending_recordings": 3},
+        {"flags": 8},
+        {"connection_type": ["wifi"]},
+        {"connection_type": []},
+        {"device_name": "mine"},
         {"firmware_version": "2"},
     ],
 )
@@ -80,7 +85,14 @@ def test_a_heartbeat_that_says_something_new_is_a_change(world: World, device: s
 
 def test_a_heartbeat_that_says_nothing_new_is_none(world: World, device: str) -> None:
     """What is no part of the device object neither: nothing is written to the outbox at all."""
-    world.beat(device, battery_percent=80, signal_strength_dbm=-60, pending_recordings=3, flags=8, firmware_version="1")
+    world.beat(
+        device,
+        battery_percent=80,
+        signal_strength_dbm=-60,
+        firmware_version="1",
+        sent_at="2026-11-10T11:59:58.5Z",
+        more={"x": 1},
+    )
     assert world.outbox() == []
 
 

@@ -21,7 +21,9 @@ HEARTBEAT = {
     "signal_strength_dbm": -61,
     "firmware_version": "1.5.0",
     "device_state": "recording",
-    "connection_type": ["4g"],
+    "connection_type": ["4g", "wifi"],
+    "pending_recordings": 3,
+    "flags": 17,
     "sent_at": "2026-11-20T08:15:00Z",
     "a_field_of_newer_firmware": {"is": "ignored"},
 }
@@ -57,12 +59,46 @@ async def test_a_heartbeat_is_stored(api: Api, *, me: bool) -> None:
         "storage_used_mb": 512,
         "storage_total_mb": 8192.5,
         "signal_strength_dbm": -61,
-        "recording_state": "recording",
+        "recording_state": {
+            "device_state": "recording",
+            "pending_recordings": 3,
+            "flags": 17,
+            "connection_type": ["4g", "wifi"],
+        },
         "last_seen_by": "4g",
         "connection": "online",
     }
     shown = body(await api.back_end.get(f"/v1/devices/{bound['id']}"), 200)
     assert (shown["firmware_version"], shown["battery_percent"], shown["connection"]) == ("1.5.0", 81, "online")
+
+
+async def test_what_the_device_says_of_its_work_is_an_object(api: Api) -> None:
+    """Null until it says any of it, then each field as it was said last; its name stays beside ``name``."""
+    bound = await api.bound()
+    assert (bound["recording_state"], bound["device_name"]) == (None, None)
+    device = api.as_(bound["device_token"])
+    said: list[tuple[Json, Json | None]] = [
+        ({"battery_percent": 50, "device_name": "Pin of Éva"}, None),
+        ({"flags": 0}, {"flags": 0}),
+        ({"connection_type": []}, {"flags": 0}),
+        ({"device_state": "idle", "connection_type": ["ble"]},
+         {"flags": 0, "device_state": "idle", "connection_type": ["ble"]}),
+        ({"pending_recordings": 0, "connection_type": ["wifi", "ble"]},
+         {"flags": 0, "device_state": "idle", "pending_recordings": 0, "connection_type": ["wifi", "ble"]}),
+        ({"battery_percent": 49},
+         {"flags": 0, "device_state": "idle", "pending_recordings": 0, "connection_type": ["wifi", "ble"]}),
+    ]  # fmt: skip
+    nothing: Json = {"device_state": None, "pending_recordings": None, "flags": None, "connection_type": []}
+    for beat, expected in said:
+        body(await device.post("/v1/devices/me/heartbeat", json=beat), 200)
+        shown = body(await api.back_end.get(f"/v1/devices/{bound['id']}"), 200)
+        state = body(await api.back_end.get(f"/v1/devices/{bound['id']}/state"), 200)
+        assert (
+            shown["recording_state"] == state["recording_state"] == (None if expected is None else nothing | expected)
+        )
+        assert (shown["device_name"], shown["name"]) == ("Pin of Éva", None)
+    again = body(await api.back_end.post(f"/v1/devices/{bound['id']}/unbind"), 200)
+    assert again["recording_state"]["connection_type"] == ["wifi", "ble"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}"])

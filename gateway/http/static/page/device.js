@@ -124,7 +124,7 @@ function nowStrip() {
     battery.tell(device.battery_percent, percent(device.battery_percent), isLow(device));
     storage.tell(part, part == null ? megabytes(device.storage_used_mb) : `${percent(part)} of ${megabytes(device.storage_total_mb)}`, isFull(device));
     say(signal, dbm(device.signal_strength_dbm));
-    say(doing, device.recording_state == null ? NOTHING : spaced(device.recording_state));
+    say(doing, device.recording_state?.device_state == null ? NOTHING : spaced(device.recording_state.device_state));
     say(link, LINKS[state.last_seen_by] ?? NOTHING);
     since(seen, device.last_heartbeat_at);
   };

@@ -42,7 +42,7 @@ function row() {
     battery.tell(device.battery_percent, percent(device.battery_percent), isLow(device));
     storage.tell(used(device), used(device) == null ? megabytes(device.storage_used_mb) : percent(used(device)), isFull(device));
     say(signal, dbm(device.signal_strength_dbm));
-    say(doing, device.recording_state == null ? NOTHING : spaced(device.recording_state));
+    say(doing, device.recording_state?.device_state == null ? NOTHING : spaced(device.recording_state.device_state));
     say(owner, device.end_user_id ?? "Unbound");
     owner.classList.toggle("quiet", device.end_user_id == null);
     since(seen, device.last_heartbeat_at);
@@ -85,10 +85,10 @@ export function used({ storage_used_mb: part, storage_total_mb: all }) {
 
 export function isLow(device) {
   const least = device.settings.power.low_battery_threshold_percent;
-  return device.recording_state === "lowBattery" || (device.battery_percent != null && device.battery_percent <= least);
+  return device.recording_state?.device_state === "lowBattery" || (device.battery_percent != null && device.battery_percent <= least);
 }
 
-export const isFull = (device) => device.recording_state === "storageFull" || (used(device) ?? 0) >= 99.5;
+export const isFull = (device) => device.recording_state?.device_state === "storageFull" || (used(device) ?? 0) >= 99.5;
 
 /** "storageFull" as "storage full". */
 export const spaced = (name) => name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);

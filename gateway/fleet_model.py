@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from gateway.device_settings import CHANGE_SCHEMA
-from gateway.model import DeviceState, Inbound, Instant, Label, Metadata, Name, Outbound, Radio, Version
+from gateway.model import DeviceState, Inbound, Instant, Label, Metadata, Name, Outbound, Radio, VisibleVersion
 
 MOST_DEVICES: Final = 1_000
 MOST_HEARTBEATS: Final = 1_000
@@ -46,9 +46,9 @@ class UpdateDevice(Inbound):
     model_config = ConfigDict(json_schema_extra=_partial)
 
     name: Annotated[Name | None, Field(description="At most 128 UTF-16 units; null clears it.")] = None
-    firmware_version: Annotated[Version | None, Field(description="Until the device says another; null clears it.")] = (
-        None
-    )
+    firmware_version: Annotated[
+        VisibleVersion | None, Field(description="Until the device says another; null clears it.")
+    ] = None
     metadata: Annotated[
         Metadata | None,
         Field(

@@ -30,6 +30,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from gateway import ids
 from gateway.problems import NO_NUL
+from gateway.visible_text import visible, visible_not_blank
 
 MAX_NUMBER: Final = 2**53 - 1
 MAX_NAME_UNITS: Final = 128
@@ -217,8 +218,11 @@ class _Words:
 
 Text = Annotated[str, StringConstraints(pattern=NO_NUL)]
 Label = Annotated[Text, StringConstraints(min_length=1, max_length=128)]
-Name = Annotated[Text, AfterValidator(_utf16_units)]
+Name = Annotated[Text, AfterValidator(visible), AfterValidator(_utf16_units)]
+SerialNumber = Annotated[Label, AfterValidator(visible_not_blank)]
 Version = Annotated[Text, StringConstraints(max_length=32)]
+VisibleVersion = Annotated[Version, AfterValidator(visible)]
+"""A version that a person sets; that of a heartbeat is checked for a NUL alone, since every heartbeat would pay."""
 DeviceId = Annotated[str, StringConstraints(pattern=f"^{ids.DEVICE}{ids.BODY}$")]
 EventId = Annotated[str, StringConstraints(pattern=f"^{ids.EVENT}{ids.BODY}$")]
 EndUserId = Annotated[str, StringConstraints(pattern=f"^{ids.END_USER}{ids.BODY}$")]
@@ -384,10 +388,10 @@ class RegisterDevice(Inbound):
         json_schema_extra={"examples": [{"serial_number": "BP-000123", "model": "bota_pin", "name": "Ward 3, bed 2"}]}
     )
 
-    serial_number: Label
+    serial_number: SerialNumber
     model: Label | None = Field(default=None, description="One of the configured models; the first is the default.")
     name: Name | None = None
-    firmware_version: Version | None = None
+    firmware_version: VisibleVersion | None = None
     metadata: Metadata | None = None
 
 

@@ -20,6 +20,7 @@ from gateway.store import Context, Row, View, keys, open_database, transact
 from gateway.store.backup import require_registry
 from gateway.store.database import DATABASE_NAME
 from gateway.store.devices import moment
+from gateway.visible_text import visible_not_blank
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,9 +54,14 @@ def name_of(what: str) -> Callable[[click.Context, click.Parameter, str], str]:
     """A callback that takes a name people can read."""
 
     def check(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
-        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-            raise click.BadParameter(f"should say in 1 to {LONGEST_NAME} printable characters what the {what} is for")
-        return name.strip()
+        wanted = f"should say in 1 to {LONGEST_NAME} printable characters what the {what} is for"
+        try:
+            kept = visible_not_blank(name)
+        except ValueError as error:
+            raise click.BadParameter(f"{wanted}. It {error}.") from error
+        if len(kept) > LONGEST_NAME:
+            raise click.BadParameter(f"{wanted}. It has {len(kept)}.")
+        return kept
 
     return check
 
@@ -106,7 +112,7 @@ def _show_secret(row: Row, secret: str, *, as_json: bool) -> None:
         output.as_json({**_facts(row), "key": secret})
         return
     click.echo(secret)
-    output.note(f"This is {row['id']}, named '{row['name']}'. Keep the key now: it is not shown again.")
+    output.note(f"This is {row['id']}, named '{output.cell(row['name'])}'. Keep the key now: it is not shown again.")
 
 
 def on_registry(data_dir: Path, write: Callable[[Tx], T]) -> T:
@@ -182,11 +188,13 @@ def revoke(loaded: Loaded, *, key: str, yes: bool, as_json: bool) -> None:
     data_dir = loaded.settings.data_dir
     row = on_registry(data_dir, lambda tx: keys.require(tx, key))
     if row["revoked_at"] is not None:
-        output.note(f"{row['id']} ('{row['name']}') is revoked already, since {moment(row['revoked_at'])}.")
+        output.note(
+            f"{row['id']} ('{output.cell(row['name'])}') is revoked already, since {moment(row['revoked_at'])}."
+        )
         _show(row, as_json=as_json)
         return
     used = f"last used {moment(row['last_used_at'])}" if row["last_used_at"] else "never used"
-    output.confirm(f"{row['id']} ('{row['name']}', {used}) will be refused at once and for good.", yes=yes)
+    output.confirm(f"{row['id']} ('{output.cell(row['name'])}', {used}) will be refused at once and for good.", yes=yes)
     _show(on_registry(data_dir, lambda tx: keys.revoke(tx, row["id"])), as_json=as_json)
 
 

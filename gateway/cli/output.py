@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.cells import cell_len
 
+from gateway.visible_text import escaped, isolated
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _NONE: Final = "-"
 
 
 def cell(value: Any) -> str:
-    """A value as it stands in a table: nothing that came from a device may move the cursor or start a line."""
+    """A value as it stands in a table: nothing in it moves the cursor, starts a line or turns its neighbours around."""
     if value is None or value == "":
         return _NONE
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.translate(_CONTROLS)
+    return isolated(escaped(text))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

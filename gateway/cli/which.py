@@ -13,6 +13,7 @@ from gateway.cli.api import PAGE, Api, Place, at
 from gateway.cli.hints import again
 from gateway.errors import GatewayError, NotFoundError
 from gateway.settings import load
+from gateway.visible_text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,14 +38,18 @@ class Device(click.ParamType[str]):
         except (GatewayError, click.ClickException):
             return []
         return [
-            CompletionItem(each["id"], help=" ".join(filter(None, (each["serial_number"], each["name"]))))
+            CompletionItem(each["id"], help=_help(each["serial_number"], each["name"]))
             for each in found
             if each["id"].startswith(incomplete)
         ] + [
-            CompletionItem(each["serial_number"], help=" ".join(filter(None, (each["id"], each["name"]))))
+            CompletionItem(each["serial_number"], help=_help(each["id"], each["name"]))
             for each in found
             if incomplete and each["serial_number"].startswith(incomplete)
         ]
+
+
+def _help(*words: str | None) -> str:
+    return escaped(" ".join(filter(None, words)))
 
 
 DEVICE: Final = Device()

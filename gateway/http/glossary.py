@@ -77,7 +77,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "metadata": "Any JSON object of your own, up to 8 KiB; null until it is set.",
     "model": "One of the models that this gateway is configured for.",
     "mqtt": "Where the broker is, and what the device may publish and subscribe to.",
-    "name": "For people; at most 128 UTF-16 units.",
+    "name": "For people; at most 128 UTF-16 units. Blanks around it are trimmed; control, bidirectional and invisible "
+    "characters are refused.",
     "next_cursor": "Where the next page begins (`cursor`); null at the last.",
     "params": "Arguments of the command, by its type: any JSON object up to 16 KiB.",
     "pending_recordings": "Recordings that wait to be uploaded.",
@@ -86,7 +87,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "recording_state": "What the device last said of its work; null until it said any of it.",
     "response_status": "The HTTP status that the receiver answered; null when there was no answer.",
     "result": "What the device tells of it, as it tells it; null before.",
-    "serial_number": "As it is printed on the device. There is one of each in a project.",
+    "serial_number": "As it is printed on the device. There is one of each in a project. Characters as in `name`.",
     "settings": "Everything that can be set on the device, defaults included.",
     "signal_strength_dbm": "In dBm.",
     "status": "`bound` to an end user, or `unbound`.",

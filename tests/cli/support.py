@@ -1,6 +1,7 @@
 """The command line inside the test's process, on a data directory of its own."""
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.cli import main
+from gateway.store import open_database
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,9 @@ class Cli:
         device = self.json("devices", "register", serial)
         bound: dict[str, Any] = self.json("devices", "bind", device["id"], end_user_id)
         return bound
+
+    def rename(self, device_id: str, name: str) -> None:
+        """Give a device a name that the API would refuse, as one from before the rule for names."""
+        with closing(open_database(self.data_dir)) as connection:
+            connection.execute("UPDATE devices SET name = ? WHERE id = ?", (name, device_id))
+            connection.commit()

@@ -113,7 +113,8 @@ def test_filters(cli: Cli) -> None:
 def test_tables_are_for_people_and_pipes(cli: Cli) -> None:
     """Each row one line, each id whole, whatever a device is called; nothing in it moves the cursor."""
     device = cli.json("devices", "register", "BP-1", "--name", "x" * 120)
-    evil = cli.json("devices", "register", "BP-2", "--name", "a\x1b[2Jb\nc")
+    evil = cli.json("devices", "register", "BP-2")
+    cli.rename(evil["id"], "a\x1b[2Jb\nc")
     listed = cli("devices", "list")
     assert len(listed.out.splitlines()) == 3
     assert [row[0] for row in listed.rows] == [evil["id"], device["id"]]
@@ -272,3 +273,14 @@ def test_hints_work_as_printed(cli: Cli) -> None:
     hint = north.err.strip().removeprefix("Make a key for it: gateway ")
     assert main(shlex.split(hint)) == 0
     assert "it's north" in [each["project"] for each in cli.json("keys", "list")]
+
+
+def test_a_name_cannot_turn_the_line_around(cli: Cli) -> None:
+    """A name from before the rule is escaped in tables and questions; text from right to left is isolated."""
+    device = cli.json("devices", "register", "BP-1", "--name", "חדר 2")
+    assert "\u2068חדר 2\u2069" in cli("devices", "list").out
+    cli.rename(device["id"], "Bed\u202e\u200b\x1b 1")
+    for command in ("list",), ("show", device["id"]), ("reset", device["id"]):
+        said = cli("devices", *command, code=2 if "reset" in command else 0)
+        assert "Bed\\u202e\\u200b\\x1b 1" in said.out + said.err
+        assert not {"\u202e", "\u200b", "\x1b"} & set(said.out + said.err)

@@ -141,6 +141,13 @@ def test_names_are_for_people(cli: Cli, command: tuple[str, ...], name: str) -> 
     assert "printable" in cli(*command, name, code=2).err
 
 
+@pytest.mark.parametrize("command", [("keys", "create", "--name"), ("projects", "create")])
+def test_a_name_turns_nothing_around(cli: Cli, command: tuple[str, ...]) -> None:
+    """A bidirectional control is named; text of every script is taken, with blanks around it trimmed."""
+    assert "U+202E RIGHT-TO-LEFT OVERRIDE" in cli(*command, "back\u202eend", code=2).err
+    assert cli.json(*command, "  لوحة\u3000سرير ")["name"] == "لوحة\u3000سرير"
+
+
 def test_projects(cli: Cli) -> None:
     """Each name once; a key is made for one by its id or its name."""
     project = cli.json("projects", "create", "Clinic North")

@@ -16,7 +16,7 @@ COUNTS = dict.fromkeys(FIGURES, 1234567)
 def test_printed_once_where_no_terminal_is(cli: Cli) -> None:
     """How many there are and in what state, the devices, and what happened: to the letter, an id is never cut."""
     device = cli.bound("BP-1")
-    cli("devices", "register", "BP-2", "--name", "a\x1b[2Jb")
+    cli.rename(cli.json("devices", "register", "BP-2")["id"], "a\x1b[2Jb")
     said = cli("top").out.splitlines()
     assert said[0] == ("default: 2 devices, 0 online, 2 offline, 0 low battery, 0 storage full, 0 pending resets")
     assert said[2].split()[:3] == ["SERIAL", "NAME", "CONNECTION"]

@@ -314,7 +314,8 @@ def _cannot_be_said(details: dict[str, Any]) -> bool:
     """JSON Schema takes 1.0 for an integer; here JSON types are taken at their word."""
     problems = {each["field"]: each["message"] for each in details.get("problems", [])}
     integers = {name for name, message in problems.items() if message == "should be a valid integer."}
-    return not {*problems, details.get("field")} - integers - SAID_IN_WORDS - {None}
+    unseen = {name for name, message in problems.items() if "can be seen" in message or "cannot be seen" in message}
+    return not {*problems, details.get("field")} - integers - unseen - SAID_IN_WORDS - {None}
 
 
 @atexit.register

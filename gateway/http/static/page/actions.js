@@ -3,6 +3,7 @@
 import { onceKey } from "./api.js";
 import { ask } from "./dialog.js";
 import { called, words } from "./format.js";
+import { named } from "./names.js";
 
 export const RESET = "factory_reset";
 export const isOpen = (command) => command.status === "pending" || command.status === "delivered";
@@ -11,11 +12,12 @@ export const canCancel = (command) => isOpen(command) && !(command.type === RESE
 
 export function askReset(api, device) {
   return ask({
-    title: `Reset ${called(device)} to factory settings?`,
+    title: ["Reset ", named(called(device)), " to factory settings?"],
     says: [...whoLoses(device), ...whenWiped(device),
-      "Other commands that are still open are cancelled.",
-      "Its record, history and metadata stay. The reset can be cancelled until the device says that it has it; after that it has to be bound again in any case."],
-    check: `Yes, wipe ${device.serial_number}.`,
+      "Other commands that are still open are cancelled. Its record, history and metadata stay.",
+      "Cancelling the reset later does not undo this. Until the device says that it has the reset, a cancel only spares it the wipe: "
+      + "it stays unbound, its token is revoked, and it has to be bound again."],
+    check: ["Yes, wipe ", named(device.serial_number), "."],
     action: "Reset the device",
     run: posting(api, `devices/${device.id}/reset`),
   });
@@ -23,7 +25,7 @@ export function askReset(api, device) {
 
 function whoLoses(device) {
   if (device.end_user_id == null) return [];
-  return [`It is unbound from ${device.end_user_id} at once. Its token is good for nothing but this reset, and then for nothing at all.`];
+  return [["It is unbound from ", named(device.end_user_id), " at once. Its token is good for nothing but this reset, and then for nothing at all."]];
 }
 
 function whenWiped(device) {
@@ -37,9 +39,9 @@ function whenWiped(device) {
 
 export function askUnbind(api, device) {
   return ask({
-    title: `Unbind ${called(device)}?`,
+    title: ["Unbind ", named(called(device)), "?"],
     says: [
-      `${device.end_user_id} loses it at once: its token is revoked, and its connection is cut.`,
+      [named(device.end_user_id), " loses it at once: its token is revoked, and its connection is cut."],
       "Commands that are still open are cancelled.",
       "It is not wiped: pairing and WiFi networks stay on it. To wipe it, reset it instead; after this that waits until it is bound again.",
     ],
@@ -51,10 +53,10 @@ export function askUnbind(api, device) {
 export function askCancel(api, device, command) {
   const reset = command.type === RESET;
   return ask({
-    title: `Cancel “${words(command.type)}” for ${called(device)}?`,
+    title: [`Cancel “${words(command.type)}” for `, named(called(device)), "?"],
     says: reset
       ? ["The device is not wiped, unless it has the reset at this very moment.",
-        "Its old token is revoked all the same: it stays unbound, and has to be bound again."]
+        "This brings nothing back: the device stays unbound, its old token is revoked, and it has to be bound again."]
       : ["The device is not told to do it any more. If it has the command already, it may still do it."],
     action: "Cancel the command",
     run: posting(api, `devices/${device.id}/commands/${command.id}/cancel`),

@@ -3,6 +3,7 @@
 import { el, put, say, set } from "./dom.js";
 import { canCancel, isOpen, RESET } from "./actions.js";
 import { ago, clock, duration, full, since, words } from "./format.js";
+import { isolated, visible } from "./names.js";
 
 const FRESH_MS = 10 * 60_000;
 const WAITS = {
@@ -17,7 +18,8 @@ const WAITS = {
 export function commandItem(mayWrite, cancel) {
   return () => {
     const [name, status, when] = [el("strong", {}), el("span", { class: "chip" }), ago(null)];
-    const [steps, fate] = [el("p", { class: "quiet" }), el("p", {})];
+    const [steps, said] = [el("p", { class: "quiet" }), el("bdi", {})];
+    const fate = el("p", {}, said);
     let current = null;
     const button = el("button", { type: "button", hidden: true, onclick: () => cancel(current) }, "Cancel …");
     const node = el("li", {}, el("p", { class: "line" }, name, status, when, button), steps, fate);
@@ -28,7 +30,7 @@ export function commandItem(mayWrite, cancel) {
       say(status, command.status);
       since(when, command.created_at);
       say(steps, taken(command));
-      say(fate, end(command));
+      say(said, visible(end(command)));
       fate.hidden = !fate.textContent;
       button.hidden = !(mayWrite && canCancel(command));
     };
@@ -78,7 +80,7 @@ export class ResetProgress {
     this.command = command;
     this.node.dataset.state = command.status;
     [command.created_at, command.delivered_at, command.executed_at].forEach((moment, index) => this.steps[index].tell(moment));
-    say(this.words, command.error ? `${WAITS.failed} It says: ${command.error.code}.` : WAITS[command.status] ?? "");
+    say(this.words, command.error ? `${WAITS.failed} It says: ${isolated(command.error.code)}.` : WAITS[command.status] ?? "");
     this.cancel.hidden = !(this.mayWrite && canCancel(command));
   }
 }

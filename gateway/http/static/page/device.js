@@ -7,6 +7,7 @@ import { el, say } from "./dom.js";
 import { eventItem } from "./events.js";
 import { binding, Facts, identity, metadata, settings } from "./facts.js";
 import { ago, called, dbm, megabytes, NOTHING, percent, since } from "./format.js";
+import { isolated, visible } from "./names.js";
 import { notice, tell } from "./notice.js";
 import { Paced } from "./paced.js";
 import { Plots } from "./plots.js";
@@ -54,7 +55,7 @@ export class DeviceView {
   }
 
   #build() {
-    this.heading = el("h1", { tabindex: "-1" }, "Device");
+    this.heading = el("bdi", {}, "Device");
     this.connection = connectionMark();
     this.resetButton = el("button", { type: "button", class: "bad", onclick: () => this.#done(askReset(this.api, this.device)) }, "Reset …");
     this.unbindButton = el("button", { type: "button", onclick: () => this.#done(askUnbind(this.api, this.device)) }, "Unbind …");
@@ -65,7 +66,7 @@ export class DeviceView {
       el("div", { class: "all facts" }, this.facts.map((each) => each.node)));
     this.node = el("div", { class: "device" },
       el("p", { class: "back" }, el("a", { href: toFleet() }, "← All devices")),
-      el("div", { class: "title" }, this.heading, this.connection.node, this.actions),
+      el("div", { class: "title" }, el("h1", { tabindex: "-1" }, this.heading), this.connection.node, this.actions),
       this.wrong, this.body);
   }
 
@@ -90,8 +91,8 @@ export class DeviceView {
 
   #tell(device, state) {
     this.device = device;
-    this.title = document.title = `${called(device)} · Device gateway`;
-    say(this.heading, called(device));
+    this.title = document.title = `${isolated(called(device))} · Device gateway`;
+    say(this.heading, visible(called(device)));
     this.connection.tell(device.connection);
     this.now.tell(device, state);
     this.facts.forEach((each) => each.tell(device));

@@ -2,6 +2,7 @@
 
 import { el, keyed, say } from "./dom.js";
 import { NOTHING, ago, called, dbm, megabytes, percent, since, words } from "./format.js";
+import { visible } from "./names.js";
 import { toDevice } from "./routes.js";
 
 const HEADINGS = ["Device", "Connection", "Battery", "Storage", "Signal", "Doing", "Bound to", "Last heartbeat"];
@@ -21,14 +22,14 @@ export class DeviceTable {
 }
 
 function row() {
-  const link = el("a", {});
-  const serial = el("small", {});
+  const [title, serial, model, bound] = ["bdi", "bdi", "bdi", "bdi"].map((tag) => el(tag, {}));
+  const [link, dot] = [el("a", {}, title), el("span", {}, " · ")];
   const connection = connectionMark();
   const [battery, storage] = [bar(), bar()];
-  const [signal, doing, owner] = [el("td", { class: "figure" }), el("td", {}), el("td", {})];
+  const [signal, doing, owner] = [el("td", { class: "figure" }), el("td", {}), el("td", {}, bound)];
   const seen = ago(null);
   const node = el("tr", {},
-    el("th", { scope: "row" }, link, serial),
+    el("th", { scope: "row" }, link, el("small", {}, serial, dot, model)),
     el("td", {}, connection.node),
     el("td", {}, battery.node),
     el("td", {}, storage.node),
@@ -36,14 +37,21 @@ function row() {
     el("td", {}, seen));
   const update = (device) => {
     link.href = toDevice(device.id);
-    say(link, called(device));
-    say(serial, device.name ? `${device.serial_number} · ${device.model}` : device.model);
+    say(title, visible(called(device)));
+    say(serial, visible(device.name ? device.serial_number : ""));
+    dot.hidden = !device.name;
+    say(model, device.model);
     connection.tell(device.connection);
     battery.tell(device.battery_percent, percent(device.battery_percent), isLow(device));
     storage.tell(used(device), used(device) == null ? megabytes(device.storage_used_mb) : percent(used(device)), isFull(device));
     say(signal, dbm(device.signal_strength_dbm));
+<<<<<<< HEAD
     say(doing, device.recording_state?.device_state == null ? NOTHING : spaced(device.recording_state.device_state));
     say(owner, device.end_user_id ?? "Unbound");
+=======
+    say(doing, device.recording_state == null ? NOTHING : spaced(device.recording_state));
+    say(bound, device.end_user_id ?? "Unbound");
+>>>>>>> 1d8389c (names: refuse invisible and bidirectional characters)
     owner.classList.toggle("quiet", device.end_user_id == null);
     since(seen, device.last_heartbeat_at);
   };

@@ -2,6 +2,7 @@
 
 import { ApiError } from "./api.js";
 import { el, put } from "./dom.js";
+import { named } from "./names.js";
 
 /**
  * `says`: sentences of what will happen. `check`: words to be ticked before it can be done, if any. `run` does it; what
@@ -46,7 +47,7 @@ async function tried({ go, refused, action }, run) {
     return true;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    put(refused, error.message);
+    put(refused, named(error.message));
     return false;
   } finally {
     go.disabled = false;

@@ -42,6 +42,13 @@ export function say(node, text) {
   return node;
 }
 
+/** Say this in text and elements, unless the same is said already. */
+export function sayAll(node, ...children) {
+  const said = el("span", {}, children);
+  if (node.textContent !== said.textContent) node.replaceChildren(...said.childNodes);
+  return node;
+}
+
 /**
  * Have a child for each item, in their order. `make(item)` gives `[node, update]`; a node is kept and updated as long as
  * its key is among the items, so that focus and selection survive whatever changes around it.

@@ -1,7 +1,8 @@
 // A device's events, each in a line.
 
-import { el, say } from "./dom.js";
+import { el, say, sayAll } from "./dom.js";
 import { ago, since, words } from "./format.js";
+import { named, visible } from "./names.js";
 
 const SHOWN_APART = ["device_id", "actor", "command_id", "type"];
 const OTHERS = { cli: "the command line", gateway: "the gateway" };
@@ -14,9 +15,9 @@ export const eventItem = (keyId) => () => {
     node.dataset.state = type;
     say(name, data.type ? `${words(type)}: ${words(data.type).toLowerCase()}` : words(type));
     say(by, `by ${who(data, keyId)}`);
-    by.title = data.actor;
+    by.title = visible(data.actor);
     since(when, at);
-    say(facts, told(data));
+    sayAll(facts, told(data));
     facts.hidden = !facts.textContent;
   };
   return [node, update];
@@ -31,6 +32,5 @@ function who({ actor, device_id: device }, keyId) {
 function told(data) {
   return Object.entries(data)
     .filter(([name, value]) => !SHOWN_APART.includes(name) && value != null)
-    .map(([name, value]) => `${words(name).toLowerCase()} ${typeof value === "string" ? value : JSON.stringify(value)}`)
-    .join(" · ");
+    .map(([name, value], index) => [index ? " · " : "", `${words(name).toLowerCase()} `, named(typeof value === "string" ? value : JSON.stringify(value))]);
 }

@@ -2,6 +2,7 @@
 
 import { el, put } from "./dom.js";
 import { NOTHING, full, words } from "./format.js";
+import { named } from "./names.js";
 
 /** A panel of names and values, told anew with `tell(device)`. */
 export class Facts {
@@ -20,7 +21,7 @@ export class Facts {
     if (text === this.#told) return; // what is selected stays selected
     this.#told = text;
     put(this.body, facts.length
-      ? el("dl", {}, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))))
+      ? el("dl", {}, facts.map(([name, value]) => el("div", {}, el("dt", {}, named(name)), el("dd", {}, named(value)))))
       : el("p", { class: "quiet" }, this.nothing));
   }
 }

@@ -6,6 +6,7 @@ import { put } from "./dom.js";
 import { FleetView } from "./fleet.js";
 import { keepTime } from "./format.js";
 import { Liveness } from "./liveness.js";
+import { named } from "./names.js";
 import { route } from "./routes.js";
 import { key, setUpTheme } from "./session.js";
 import { signIn } from "./signin.js";
@@ -33,7 +34,7 @@ async function signedIn(text, facts) {
   key.keep(text);
   const api = new Api(text, { onEnd: () => signOut(GONE), onWait: (seconds) => liveness.slow(seconds) });
   session = { api, keyId: facts.id, mayWrite: facts.scopes.includes(WRITE), fleet: null, view: null, stream: null, looks: null };
-  put(byId("project"), session.mayWrite ? facts.project_name : `${facts.project_name} · read only`);
+  put(byId("project"), named(facts.project_name), session.mayWrite ? "" : " · read only");
   byId("signOut").hidden = false;
   show();
   await follow(session);

@@ -2,6 +2,7 @@
 
 import { ApiError } from "./api.js";
 import { el, say } from "./dom.js";
+import { visible } from "./names.js";
 
 /** By the sign-in, and by the word across the page. */
 const SAID_ELSEWHERE = ["unauthorized", "unreachable"];
@@ -14,5 +15,5 @@ export function notice() {
 export function tell(node, error) {
   if (error != null && !(error instanceof ApiError)) throw error;
   node.hidden = error == null || SAID_ELSEWHERE.includes(error.code);
-  say(node, error?.message ?? "");
+  say(node, visible(error?.message ?? ""));
 }

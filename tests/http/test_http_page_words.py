@@ -1,0 +1,72 @@
+"""What the page says of a device: names that turn nothing around, and promises that hold."""
+
+import json
+from pathlib import Path
+
+from http_support import Api, body
+from support.page import Visitor, signed_in
+
+HEBREW = "חדר 2"
+OLD = "Bed\u202e 1"
+"""A name from before the rule."""
+
+
+async def loose(visitor: Visitor, text: str) -> list[str]:
+    """Where this text stands without an element that isolates its direction."""
+    found: list[str] = await visitor.tab.run(
+        "(() => { const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];"
+        f"while (walk.nextNode()) if (walk.currentNode.data.includes({json.dumps(text)}))"
+        " found.push(walk.currentNode.parentElement); const all = found.length;"
+        " return all ? found.filter((each) => !each.closest('bdi')).map((each) => each.outerHTML) : ['nowhere']; })()"
+    )
+    return found
+
+
+async def test_a_name_has_a_direction_of_its_own_everywhere(api: Api, tmp_path: Path) -> None:
+    """In the list, the heading, the facts, the events and each dialog; in the title by Unicode's isolates."""
+    device = await api.registered(f"{HEBREW} 7", name=HEBREW, metadata={HEBREW: HEBREW}, firmware_version=HEBREW)
+    path = f"/v1/devices/{device['id']}"
+    bound = body(await api.back_end.post(f"{path}/bind", json={"end_user_id": "eu_1"}), 200)
+    command = body(await api.back_end.post(f"{path}/commands", json={"type": "reboot"}), 201)
+    failed = {"status": "failed", "error": {"code": HEBREW, "message": HEBREW}}
+    token = api.as_(bound["device_token"])
+    body(await token.post(f"/v1/devices/me/commands/{command['id']}/ack", json=failed), 200)
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
+        await visitor.lists(HEBREW)
+        assert await loose(visitor, HEBREW) == []
+        await visitor.opens(device)
+        await visitor.sees(HEBREW, ".trail [data-state=failed]")
+        assert await visitor.tab.run("document.title") == f"\u2068{HEBREW}\u2069 · Device gateway"
+        for button in ("Reset", "Unbind"):
+            await visitor.press_button(button)
+            await visitor.sees(HEBREW, "dialog")
+            assert await loose(visitor, HEBREW) == []
+            await visitor.tab.press("Escape")
+            await visitor.tab.until("!document.querySelector('dialog')")
+
+
+async def test_an_old_name_is_shown_with_what_cannot_be_seen(api: Api, tmp_path: Path) -> None:
+    """A registry may have names from before the rule: the character is written out, here as in the terminal."""
+    device = await api.registered("BP-1")
+    await api.store.write(lambda tx: tx.run("UPDATE devices SET name = ?, serial_number = ?", OLD, OLD))
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
+        await visitor.lists("Bed\\u202e 1")
+        await visitor.opens(device)
+        await visitor.press_button("Reset")
+        await visitor.sees("Yes, wipe Bed\\u202e 1.", "dialog")
+        assert "\u202e" not in await visitor.tab.run("document.title + document.body.innerText")
+
+
+async def test_a_cancel_is_promised_to_restore_nothing(api: Api, tmp_path: Path) -> None:
+    """The question before a reset and the one before its cancel say what a cancel leaves: unbound, token revoked."""
+    bound = await api.bound("BP-1")
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
+        await visitor.opens(bound)
+        await visitor.press_button("Reset")
+        await visitor.sees("Cancelling the reset later does not undo this", "dialog")
+        await visitor.sees("it stays unbound, its token is revoked, and it has to be bound again", "dialog")
+        await visitor.tab.press("Escape")
+        await visitor.tab.until("!document.querySelector('dialog')")
+        await api.reset(bound["id"])
+        await visitor.press_button("Cancel the reset")
+        await visitor.sees("This brings nothing back: the device stays unbound, its old token is revoked", "dialog")

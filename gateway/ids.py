@@ -20,16 +20,24 @@ GATEWAY: Final = "gw_"
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _RANDOM_BITS: Final = 80
+_STEP_BITS: Final = 64
+"""Of the step from an id to the next of the same millisecond: 65,536 such steps fit into one."""
 _ULID_LENGTH: Final = 26
 BODY: Final = r"[A-Za-z0-9]{1,64}"
 
 
 class Ids:
-    """Mints ids that rise strictly, also within a millisecond and when the clock steps back (ULID, monotonic)."""
+    """Mints ids that rise strictly, also within a millisecond and when the clock steps back (ULID, monotonic).
+
+    Where the clock gives no higher number, the next id is the last one plus a random step: two processes that go on
+    from the same id do not meet.
+    """
 
     def __init__(self, entropy: Entropy) -> None:
         self._entropy = entropy
         self._last = 0
+        self.followed: object = None
+        """What was known of the registry when these ids last followed those in it."""
 
     def after(self, body: str) -> None:
         """Mint only ids that sort after this one (26 characters, without its prefix), whatever the clock says."""
@@ -37,8 +45,10 @@ class Ids:
 
     def new(self, prefix: str, now: int) -> str:
         """A new id at ``now`` (milliseconds since the epoch)."""
-        fresh = (now << _RANDOM_BITS) | int.from_bytes(self._entropy(_RANDOM_BITS // 8))
-        self._last = fresh if fresh >> _RANDOM_BITS > self._last >> _RANDOM_BITS else self._last + 1
+        random = int.from_bytes(self._entropy(_RANDOM_BITS // 8))
+        fresh = now << _RANDOM_BITS | random
+        step = (random >> _RANDOM_BITS - _STEP_BITS) + 1
+        self._last = fresh if fresh >> _RANDOM_BITS > self._last >> _RANDOM_BITS else self._last + step
         return prefix + _encode(self._last)
 
 

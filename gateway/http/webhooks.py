@@ -83,7 +83,7 @@ def _test_event(call: Call, webhook: Row) -> model.Event:
     context = call.services.store.context
     now = context.clock()
     return model.Event(
-        id=context.ids.new(ids.EVENT, now),
+        id=ids.Ids(context.entropy).new(ids.EVENT, now),  # those of the registry are the writer's alone
         type=TEST,
         created_at=to_rfc3339(now),
         data={"webhook_id": webhook["id"], "actor": call.actor},

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from gateway.ids import Ids
-
 __all__ = [
     "DATABASE_NAME",
     "Context",
@@ -95,13 +93,6 @@ def _too_new(step: str) -> StoreError:
     )
 
 
-def _continue_ids(connection: sqlite3.Connection, minted: Ids) -> None:
-    """Go on after the ids that are there: lists are read in their order, also when the clock was set back meanwhile."""
-    for table in ("devices", "commands", "events", "webhooks", "deliveries"):
-        newest = View(connection).value(f"SELECT max(id) FROM {table}")  # noqa: S608 - our own tables
-        minted.after((newest or "").partition("_")[2])
-
-
 class Store:
     """The registry of one running gateway: reads on a few threads, writes on one.
 
@@ -137,7 +128,6 @@ class Store:
         connection = open_database(self._data_dir)
         self._opened.append(connection)
         connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
-        _continue_ids(connection, self.context.ids)
         self._checkpointer = Checkpointer(lambda: connect(self._data_dir / DATABASE_NAME))
         self._writer = Writer(
             connection,

@@ -40,6 +40,13 @@ _FAULT_OF_ONE: Final = (
 )
 
 
+_MINTED: Final = ("projects", "api_keys", "devices", "commands", "events", "webhooks", "deliveries")
+"""The tables whose ids are minted."""
+_TAKEN: Final = frozenset(f"UNIQUE constraint failed: {table}.id" for table in _MINTED)
+ID_TRIES: Final = 4
+"""How often a write is tried that met an id which is taken; with 64 random bits in each the second does."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """What the settings say about the life of a device; durations in milliseconds, history in days."""
@@ -114,6 +121,7 @@ class Tx(View):
         self.traced: list[Traced] = []
         self.kept = Kept()
         """What is remembered from one transaction to the next, by whoever writes more than one."""
+        self._follows = False
 
     def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Execute one statement."""
@@ -124,8 +132,31 @@ class Tx(View):
         self.measures.append(Measure(name, label, value))
 
     def new_id(self, prefix: str) -> str:
-        """A new id of this instant."""
+        """A new id of this instant, which sorts after all that were committed before."""
+        if not self._follows:
+            follow(self, self.context.ids)
+            self._follows = True
         return self.context.ids.new(prefix, self.now)
+
+
+def follow(view: View, minted: Ids) -> None:
+    """Mint only ids that sort after those in the registry, also when the clock was set back meanwhile.
+
+    Lists are read in the order of ids. For use inside a transaction: another process may have minted some since the
+    last one, which ``PRAGMA data_version`` tells.
+    """
+    state = (view.connection, view.value("PRAGMA data_version"))
+    if minted.followed == state:
+        return
+    for table in _MINTED:
+        newest = view.value(f"SELECT max(id) FROM {table}")  # noqa: S608 - our own tables
+        minted.after((newest or "").partition("_")[2])
+    minted.followed = state
+
+
+def id_was_taken(error: BaseException) -> bool:
+    """Whether a new id is that of another row already: two processes minted it, and the next one will do."""
+    return isinstance(error, sqlite3.IntegrityError) and str(error) in _TAKEN
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -203,7 +234,14 @@ def rollback(connection: sqlite3.Connection) -> None:
 
 
 def transact(connection: sqlite3.Connection, context: Context, write: Callable[[Tx], T]) -> T:
-    """Run one write function in a transaction of its own."""
+    """Run one write function in a transaction of its own; again where an id that it minted was taken."""
+    for _ in range(ID_TRIES - 1):
+        try:
+            with transaction(connection, context) as tx:
+                return write(tx)
+        except sqlite3.IntegrityError as error:
+            if not id_was_taken(error):
+                raise
     with transaction(connection, context) as tx:
         return write(tx)
 

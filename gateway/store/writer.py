@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import structlog
+
 from gateway import tracing
 from gateway.errors import UnavailableError
 from gateway.precedence import Precedence
 from gateway.store import measures
-from gateway.store.database import Context, Tx, concerns_all, rollback
+from gateway.store.database import ID_TRIES, Context, Tx, concerns_all, id_was_taken, rollback
 from gateway.store.kept import Kept
 from gateway.store.measures import Measure
 from gateway.store.trouble import Trouble
@@ -29,6 +31,8 @@ from gateway.tracing import Traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -176,8 +180,30 @@ class Writer:
             for job in jobs:
                 self._savepoint(job, tx)
         else:  # alone it needs no savepoint: whatever undoes it undoes all
-            tx.traceparent = jobs[0].traceparent
-            jobs[0].result = jobs[0].write(tx)
+            jobs[0].result = self._run_job(jobs[0], tx, self._begin_again)
+
+    def _begin_again(self) -> None:
+        self._connection.execute("ROLLBACK")
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def _back_to_savepoint(self) -> None:
+        self._connection.execute("ROLLBACK TO job")
+
+    def _run_job(self, job: _Job, tx: Tx, undo: Callable[[], None]) -> Any:
+        """Run this write; where an id that it minted was taken, undo it and run it again with new ids."""
+        tx.traceparent = job.traceparent
+        measured, traced = len(tx.measures), len(tx.traced)
+        for _ in range(ID_TRIES - 1):
+            try:
+                return job.write(tx)
+            except sqlite3.IntegrityError as error:
+                if not id_was_taken(error):
+                    raise
+                log.warning("store.id_was_taken", reason=str(error))
+            undo()
+            self._kept.forget()
+            del tx.measures[measured:], tx.traced[traced:]
+        return job.write(tx)
 
     def _failed(self, jobs: list[_Job], error: BaseException) -> list[Callable[[], None]]:
         self._kept.forget()
@@ -189,13 +215,12 @@ class Writer:
     def _savepoint(self, job: _Job, tx: Tx) -> None:
         self._connection.execute("SAVEPOINT job")
         measured, traced = len(tx.measures), len(tx.traced)
-        tx.traceparent = job.traceparent
         try:
-            job.result = job.write(tx)
+            job.result = self._run_job(job, tx, self._back_to_savepoint)
         except Exception as error:
             if concerns_all(error):
                 raise
-            self._connection.execute("ROLLBACK TO job")
+            self._back_to_savepoint()
             self._kept.forget()
             del tx.measures[measured:], tx.traced[traced:]
             job.error = error  # this job's caller alone hears of it

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gateway import ids
 from gateway.store import Context, Tx, View, open_database
+from gateway.store.measures import Measure
 from gateway.store.writer import Writer
 
 
@@ -29,12 +30,16 @@ class Bench:
 
 @asynccontextmanager
 async def writing(
-    data_dir: Path, *, committed: Callable[[frozenset[str]], None] = lambda _: None
+    data_dir: Path,
+    *,
+    context: Context | None = None,
+    committed: Callable[[frozenset[str]], None] = lambda _: None,
+    measured: Callable[[list[Measure]], None] = lambda _: None,
 ) -> AsyncIterator[Bench]:
     """A writer that gives a held lock 50 ms."""
     connection = open_database(data_dir)
     connection.execute("PRAGMA busy_timeout = 50")
-    writer = Writer(connection, Context(), committed=committed)
+    writer = Writer(connection, context or Context(), committed=committed, measured=measured)
     bench = Bench(writer, connection)
     connection.set_trace_callback(bench.statements.append)
     writer.start()

@@ -40,6 +40,19 @@ def test_ids_rise_whatever_the_clock_does(moments: list[int]) -> None:
     assert minted == sorted(set(minted))
 
 
+def test_two_minters_that_go_on_from_the_same_id_never_meet() -> None:
+    """The command line beside a running gateway, with a clock that is behind: both go on from the newest id."""
+    newest = ids.Ids(seeded(3)).new("evt_", NOON).removeprefix("evt_")
+    gateway, beside = ids.Ids(seeded(4)), ids.Ids(seeded(5))
+    minted = []
+    for mint in (gateway, beside):
+        mint.after(newest)
+        minted += [mint.new("evt_", NOON - 3_600_000) for _ in range(5_000)]
+    assert len(set(minted)) == len(minted)
+    assert min(minted) > "evt_" + newest
+    assert max(minted)[:14] <= ids.Ids(seeded(1)).new("evt_", NOON + 1)[:14], "5,000 ids take a millisecond at most"
+
+
 def test_ids_rise_when_the_random_part_is_used_up() -> None:
     """The last id of a millisecond is followed by one of the next."""
     mint = ids.Ids(lambda count: b"\xff" * count)

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 from core_store_support import Gate, names, project, queued, writing
+from support.taken import TakenIds
+from support.wait import eventually
 
 from gateway import model
 from gateway.errors import UnavailableError
-from gateway.store import DATABASE_NAME, Tx, View, devices, outbox
+from gateway.store import DATABASE_NAME, Context, Tx, View, devices, open_database, outbox, transact
 from gateway.store.database import connect
+from gateway.store.measures import Measure
 
 
 def _committed(data_dir: Path) -> set[str]:
@@ -190,3 +193,50 @@ async def test_a_long_write_hears_that_an_urgent_one_waits(tmp_path: Path) -> No
         gate.open()
         await asyncio.gather(*batch, *urgent)
     assert heard == [False, True]
+
+
+@pytest.mark.parametrize("company", [0, 2])
+async def test_a_write_that_met_a_taken_id_is_run_again(tmp_path: Path, company: int) -> None:
+    """Alone or in a group: undone and run again with a new id; nothing of the first run stays."""
+    ids = TakenIds()
+
+    def write(tx: Tx) -> str:
+        tx.measure("runs", "")
+        tx.run("INSERT INTO meta (key, value) VALUES ('run', 'once')")
+        return project("mine")(tx)
+
+    measured: list[Measure] = []
+    async with writing(tmp_path, context=Context(ids=ids), measured=measured.extend) as bench:
+        first = await bench.writer.write(project("theirs"))
+        ids.taken = [first, first]
+        gate = Gate()
+        held = await queued(bench.writer, [gate])
+        await gate.reached()
+        others = [project(f"beside {number}") for number in range(company)]
+        wanted, *rest = await queued(bench.writer, [write, *others])
+        gate.open()
+        await asyncio.gather(*held, wanted, *rest)
+        assert await wanted != first
+        await bench.writer.write(lambda _: None)
+        await eventually(lambda: "runs" in [each.name for each in measured], "what was measured is told")
+    assert _committed(tmp_path) == {"theirs", "mine", *(f"beside {number}" for number in range(company))}
+    assert [each.name for each in measured].count("runs") == 1
+
+
+async def test_an_id_that_is_taken_for_ever_is_an_error(tmp_path: Path) -> None:
+    """A write that names the id itself is tried a few times, and then its caller hears of it; so without a writer."""
+    async with writing(tmp_path) as bench:
+        await bench.writer.write(lambda tx: tx.run("INSERT INTO projects VALUES ('proj_1', 'one', 1)"))
+        with pytest.raises(sqlite3.IntegrityError, match=r"projects\.id"):
+            await bench.writer.write(lambda tx: tx.run("INSERT INTO projects VALUES ('proj_1', 'two', 1)"))
+    assert _committed(tmp_path) == {"one"}
+
+
+def test_a_single_transaction_mints_again_too(tmp_path: Path) -> None:
+    """The commands that write without a store, such as ``keys create``."""
+    ids = TakenIds()
+    with closing(open_database(tmp_path)) as connection:
+        first = transact(connection, Context(ids=ids), project("theirs"))
+        ids.taken = [first]
+        assert transact(connection, Context(ids=ids), project("mine")) != first
+    assert _committed(tmp_path) == {"theirs", "mine"}

@@ -1,19 +1,22 @@
 """From the broker into the registry: committed, then acknowledged; nothing lost, one bad message holds up no other."""
 
 import asyncio
+import json
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mqtt_support import Site, beat, on_every_broker, on_mosquitto, site
+from mqtt_support import MovedClock, Site, beat, on_every_broker, on_mosquitto, site
 from structlog.testing import capture_logs
 from support import wire
+from support.taken import TakenIds
 from support.wait import eventually
 
+from device_sim.wire import receipt
 from gateway.inbound import LEAST
 from gateway.mqtt.session import BATCH, WAITING_AT_QOS_0
-from gateway.store import Tx
+from gateway.store import Context, Rules, Tx
 
 POISON = """CREATE TRIGGER poison BEFORE INSERT ON heartbeats WHEN NEW.battery_percent = 13
     BEGIN SELECT RAISE(ABORT, 'nobody foresaw this'); END"""
@@ -239,3 +242,34 @@ async def test_a_reset_in_the_middle_of_a_batch(kind: str, tmp_path: Path) -> No
             await eventually(
                 lambda: place.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + count, "all were acknowledged"
             )
+
+
+@on_every_broker
+async def test_an_executed_reset_survives_an_id_that_is_taken(kind: str, tmp_path: Path) -> None:
+    """Another process minted the ids of its events first: the acknowledgement is taken all the same, and once."""
+    ids = TakenIds()
+    context = Context(Rules(gateway_id="gw_test"), clock=MovedClock(), ids=ids)
+    async with site(kind, tmp_path, context=context) as place:
+        await place.start()
+        device = await place.bound()
+        command = await place.reset(device)
+        await place.settled()
+        events = await place.rows("SELECT id FROM events ORDER BY seq")
+        async with place.join(device) as client:
+            word = {
+                "command_id": command["id"],
+                "status": "executed",
+                "result": {"wiped": ["device_token", "pairing", "wifi_networks"], "kept": ["serial_number"]},
+                "receipt": receipt(device.token, command["id"], "executed", device.generation),
+            }
+            ids.taken = [event["id"] for event in events[:2]]
+            await client.publish(device.topic("commands/factory_reset/ack"), json.dumps(word).encode())
+
+            async def final() -> str | None:
+                rows = await place.rows("SELECT status FROM commands WHERE final_at IS NOT NULL")
+                return rows[0]["status"] if rows else None
+
+            assert await eventually(final, "the reset is final") == "executed"
+        assert ids.taken == []
+        assert (await place.events(device, "reset.completed")) == ["reset.completed"]
+        assert await place.rows("SELECT * FROM refusals") == []

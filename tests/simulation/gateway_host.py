@@ -30,7 +30,7 @@ from gateway.outbound.feed import Feed
 from gateway.outbound.shown import Shown
 from gateway.outbound.states import StateLeaf
 from gateway.outbox import Bells
-from gateway.store import Context, Rules, Store, _continue_ids
+from gateway.store import Context, Rules, Store
 from gateway.sweeper import Sweeper
 from gateway.topics import Topics
 from gateway.watcher import Watcher as CommandLineWatcher
@@ -68,7 +68,6 @@ class Life:
         self.bells = Bells()
         entropy = host.rng.randbytes
         context = Context(host.rules, clock=host.clock, entropy=entropy, ids=Ids(entropy))
-        _continue_ids(host.disk, context.ids)
         self.store: Store = VirtualStore(
             host.disk,
             process,

@@ -12,7 +12,7 @@ from device_sim.errors import ApiError, SimulatorError
 from gateway import grants, lifecycle
 from gateway.errors import GatewayError
 from gateway.ids import Ids
-from gateway.store import Context, _continue_ids, transact
+from gateway.store import Context, transact
 from simulation.device_host import DeviceHost
 from simulation.ghost import RESET
 from simulation.world import World
@@ -194,7 +194,6 @@ class People:
         world = self._world
         entropy = world.rng(f"beside {world.loop.time()}").randbytes
         ids = Ids(entropy)
-        _continue_ids(world.disk, ids)
         context = Context(world.host.rules, clock=world.clock, entropy=entropy, ids=ids)
         world.tell("people", f"'gateway devices reset {device.serial}'")
         world.disk.before_commit = lambda: None

@@ -45,13 +45,8 @@ function row() {
     battery.tell(device.battery_percent, percent(device.battery_percent), isLow(device));
     storage.tell(used(device), used(device) == null ? megabytes(device.storage_used_mb) : percent(used(device)), isFull(device));
     say(signal, dbm(device.signal_strength_dbm));
-<<<<<<< HEAD
     say(doing, device.recording_state?.device_state == null ? NOTHING : spaced(device.recording_state.device_state));
-    say(owner, device.end_user_id ?? "Unbound");
-=======
-    say(doing, device.recording_state == null ? NOTHING : spaced(device.recording_state));
     say(bound, device.end_user_id ?? "Unbound");
->>>>>>> 1d8389c (names: refuse invisible and bidirectional characters)
     owner.classList.toggle("quiet", device.end_user_id == null);
     since(seen, device.last_heartbeat_at);
   };

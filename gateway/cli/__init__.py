@@ -70,6 +70,7 @@ COMMANDS: Final = Commands(
         "restore": "gateway.cli.backup:restore",
         "config": "gateway.cli.config:config",
         "doctor": "gateway.cli.doctor:doctor",
+        "health": "gateway.cli.health:health",
         "tls": "gateway.cli.tls:tls_group",
         "broker": "gateway.cli.broker:broker_group",
         "demo": "gateway.cli.demo:demo",

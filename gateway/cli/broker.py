@@ -71,8 +71,8 @@ def broker_group() -> None:
 def init(*, directory: Path, force: bool, as_json: bool, **given: Any) -> None:
     """Write what a Mosquitto beside it needs.
 
-    Into DIR: configuration, who may do what, passwords, certificates, settings of the gateway that fit, units for
-    systemd and a compose file. Nothing outside of DIR is touched, and nothing is started.
+    Into DIR: configuration, who may do what, passwords, certificates, settings of the gateway that fit, and units
+    for systemd. Nothing outside of DIR is touched, and nothing is started.
     """
     from gateway.setup.init import initialise  # noqa: PLC0415 - cryptography, which is not needed before
     from gateway.setup.wish import Wish  # noqa: PLC0415 - the same

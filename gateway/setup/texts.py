@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import broker_config
 from broker_config import local
-from gateway import __version__
 from gateway.addresses import Address
 from gateway.setup.ledger import Owner
 
@@ -83,7 +82,6 @@ def texts(site: Site, password: str) -> dict[str, tuple[str, Owner]]:
             f"systemd/{name}": (broker_config.filled(name, values), _PUBLIC)
             for name in ("device-gateway.service", "device-gateway-mosquitto.service")
         },
-        "compose.yaml": (broker_config.filled("compose.yaml", values), _PUBLIC),
     }
 
 
@@ -119,12 +117,8 @@ def _values(site: Site, places: Places, password: str) -> dict[str, str]:
         "accounts": str(site.directory / "accounts"),
         "user": site.gateway.name,
         "broker_user": site.broker.name,
-        "uid": str(site.gateway.uid),
-        "gid": str(site.gateway.gid),
-        "broker_gid": str(site.broker.gid),
         "gateway": own_program(),
         "mosquitto": program,
-        "version": __version__,
         "prefix": site.prefix,
         "protect_home": "read-only" if _in_a_home(site.directory, own_program(), program) else "true",
         "capabilities": _capabilities(site),

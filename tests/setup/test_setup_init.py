@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from support.certificates import expired, make_authority
 
 from gateway.addresses import BrokerUrl
@@ -289,34 +288,6 @@ def test_who_may_what(tmp_path: Path) -> None:
     assert (passwords.stat().st_gid, stat.S_IMODE(passwords.stat().st_mode)) == (owner.pw_gid, 0o2750)
     assert ((passwords / "passwords").stat().st_gid, key.stat().st_gid) == (owner.pw_gid, owner.pw_gid)
     assert stat.S_IMODE((directory / "data").stat().st_mode) == 0o700
-
-
-def test_the_compose_file(tmp_path: Path) -> None:
-    """It is YAML; each container gets the folders that its settings name, read-only where it does not write."""
-    directory = init(tmp_path / "site").site.directory
-    services = yaml.safe_load((directory / "compose.yaml").read_text())["services"]
-    mounted = {
-        name: {each.split(":")[0]: each.endswith(":ro") for each in of["volumes"]} for name, of in services.items()
-    }
-    assert mounted == {
-        "mosquitto": {
-            f"{directory}/mosquitto": True,
-            f"{directory}/passwords": True,
-            f"{directory}/run": False,
-            f"{directory}/persistence": False,
-        },
-        "gateway": {
-            f"{directory}/gateway": True,
-            f"{directory}/passwords": False,
-            f"{directory}/run": True,
-            f"{directory}/data": False,
-        },
-    }
-    settings = load({}, {}, directory / SETTINGS).settings
-    named = (settings.mosquitto_password_file, settings.mosquitto_pid_file, settings.broker_ca_file, settings.data_dir)
-    assert all(any(each and each.is_relative_to(folder) for folder in mounted["gateway"]) for each in named)
-    assert services["gateway"]["pid"] == "service:mosquitto"
-    assert services["gateway"]["user"] == services["mosquitto"]["user"]
 
 
 def test_the_record_holds_no_secret(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ Stored is what differs from the defaults, answered is everything.
 from __future__ import annotations
 
 import json
+import zoneinfo
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
@@ -14,9 +16,20 @@ from gateway.problems import invalid
 
 
 def _idle_timeout(seconds: int) -> int:
-    if seconds != 0 and not 10 <= seconds <= 2540:  # noqa: PLR2004 - the contract's bounds, said in the message
-        raise ValueError("should be 0 (never) or 10 to 2540 seconds")
+    if seconds not in (0, -1) and not 10 <= seconds <= 2540:  # noqa: PLR2004 - the contract's bounds, said in the message
+        raise ValueError("should be 0 or -1 (never) or 10 to 2540 seconds")
     return seconds
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones())
+
+
+def _time_zone(name: str) -> str:
+    if name not in _time_zones():
+        raise ValueError("should be a name of the IANA time zone database, such as Europe/Berlin or UTC")
+    return name
 
 
 def _distinct(networks: list[str]) -> list[str]:
@@ -28,10 +41,20 @@ def _distinct(networks: list[str]) -> list[str]:
 IdleTimeout = Annotated[
     int,
     AfterValidator(_idle_timeout),
-    WithJsonSchema({"anyOf": [{"const": 0}, {"type": "integer", "minimum": 10, "maximum": 2540}]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "enum": [0, -1]}, {"type": "integer", "minimum": 10, "maximum": 2540}]}
+    ),
 ]
 Network = Literal["wifi", "ble", "cellular"]
 ClockTime = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+TimeZone = Annotated[
+    str,
+    StringConstraints(max_length=64),
+    AfterValidator(_time_zone),
+    Field(description="A name of the IANA time zone database, such as `Europe/Berlin`."),
+]
 
 
 class _Group(BaseModel):
@@ -46,7 +69,7 @@ class EnabledConnections(_Group):
 
 
 class PowerManagement(_Group):
-    """When idle radios are switched off; seconds, 0 = never."""
+    """When idle radios are switched off; seconds, 0 or -1 = never."""
 
     wifi_idle_timeout_seconds: IdleTimeout = 180
     cellular_idle_timeout_seconds: IdleTimeout = 180
@@ -63,10 +86,12 @@ class Connection(_Group):
 
 
 class OffPeakHours(_Group):
-    """When uploads may run, by the device's local time; ``HH:MM``."""
+    """When uploads may run, ``HH:MM``; by the device's local time where no time zone is given."""
 
+    enabled: bool = True
     start: ClockTime
     end: ClockTime
+    timezone: TimeZone | None = None
 
 
 class Upload(_Group):
@@ -104,12 +129,17 @@ class DeviceSettings(_Group):
     power: Power = Power()
 
 
+_HOURS: Final[dict[str, Any]] = {"enabled": True, "start": None, "end": None, "timezone": None}
+"""Off-peak hours in the order of their fields. Those stored by older versions lack ``enabled`` and ``timezone``."""
 _DEFAULTS: Final[dict[str, Any]] = DeviceSettings().model_dump(mode="json")
 
 
 def with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
     """The settings in force: what is stored over the defaults."""
-    return merge(_DEFAULTS, stored)
+    merged = merge(_DEFAULTS, stored)
+    if merged["upload"]["off_peak_hours"] is not None:
+        merged["upload"]["off_peak_hours"] = _HOURS | merged["upload"]["off_peak_hours"]
+    return merged
 
 
 def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

@@ -467,6 +467,7 @@ class ListCommands(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     status: CommandStatus | None = None
+    type: CommandType | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     cursor: Label | None = None
 

@@ -56,6 +56,11 @@ async def cancel_command(call: Call, _: model.Empty) -> Answer:
     return await call.commit(cancel)
 
 
+async def delete_command(call: Call, body: model.Empty) -> Answer:
+    """``DELETE /v1/devices/{device_id}/commands/{command_id}``: the same as cancel."""
+    return await cancel_command(call, body)
+
+
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     Operation(
         method="POST",
@@ -104,6 +109,19 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         access=WRITE,
         takes=model.Empty,
         handler=cancel_command,
+        answers={200: model.Command},
+        conflicts=("command_final", "reset_pending"),
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/devices/{device_id}/commands/{command_id}",
+        summary="Cancel a command, as a DELETE",
+        description="The same as `POST …/cancel`, by the same rules: the command becomes `cancelled` and is kept. What "
+        "is final stays as it is, with a 409.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.Empty,
+        handler=delete_command,
         answers={200: model.Command},
         conflicts=("command_final", "reset_pending"),
     ),

@@ -220,6 +220,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "Command": _COMMAND,
     "create_command": _RECORDING,
     "cancel_command": _RECORDING | {"status": "cancelled"},
+    "delete_command": _RECORDING | {"status": "cancelled"},
     "CommandList": {"data": [_COMMAND], "has_more": False, "next_cursor": None},
     "HeartbeatAnswer": {"status": "ok", "commands": [_PAYLOAD]},
     "PendingCommands": {"data": [_PAYLOAD | {"type": "start_recording", "expires_at": "2026-11-20T08:18:00.000Z"}]},

@@ -37,7 +37,7 @@ NEXT: Final[Mapping[str, Mapping[str, Parameters]]] = {
     "restore_device": _all(_DEVICE, "bind_device"),
     "send_heartbeat": _all(_SAME_DEVICE, "get_state", "list_heartbeats"),
     "list_pending_commands": _all({**_SAME_DEVICE, "command_id": _FIRST}, "acknowledge_command"),
-    "create_command": _all(_COMMAND, "get_command", "acknowledge_command", "cancel_command"),
+    "create_command": _all(_COMMAND, "get_command", "acknowledge_command", "cancel_command", "delete_command"),
     "list_commands": _all({**_SAME_DEVICE, "command_id": _FIRST}, "get_command", "cancel_command"),
     "create_webhook": _all(
         _WEBHOOK, "get_webhook", "update_webhook", "send_test_event", "list_deliveries", "delete_webhook"

@@ -69,10 +69,11 @@ def expired(view: View, now: int) -> list[Row]:
 def page(view: View, device_pk: int, query: model.ListCommands) -> list[Row]:
     """One row more than ``query.limit`` when there are more, newest first."""
     return view.all(
-        """SELECT * FROM commands WHERE device_pk = ? AND status = coalesce(?, status) AND id < coalesce(?, '~')
-            ORDER BY id DESC LIMIT ?""",
+        """SELECT * FROM commands WHERE device_pk = ? AND status = coalesce(?, status)
+            AND type = coalesce(?, type) AND id < coalesce(?, '~') ORDER BY id DESC LIMIT ?""",
         device_pk,
         query.status,
+        query.type,
         query.cursor,
         query.limit + 1,
     )

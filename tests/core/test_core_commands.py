@@ -174,4 +174,8 @@ def test_a_page_of_commands(world: World) -> None:
     assert page(limit=2) == newest_first[:3]
     assert page(limit=2, cursor=newest_first[1]) == newest_first[2:5]
     assert page(status=model.CommandStatus.PENDING) == []
+    other = world.create(device_id, "trigger_upload")["id"]
+    assert page(type=model.CommandType.TRIGGER_UPLOAD) == [other]
+    assert page(type=model.CommandType.REBOOT, limit=2) == newest_first[:3]
+    assert page(type=model.CommandType.REBOOT, status=model.CommandStatus.PENDING) == []
     assert RESET not in page()

@@ -215,7 +215,7 @@ SETTINGS = objects(
                 "upload_network_preference": st.lists(st.sampled_from(["wifi", "ble", "cellular"]), max_size=4),
                 "power_management": objects(
                     {
-                        "wifi_idle_timeout_seconds": st.sampled_from([0, 9, 10, 2540, 2541]),
+                        "wifi_idle_timeout_seconds": st.sampled_from([-2, -1, 0, 9, 10, 2540, 2541]),
                         "cellular_idle_timeout_seconds": st.integers(0, 3_000),
                     }
                 ),
@@ -226,7 +226,15 @@ SETTINGS = objects(
                 "streaming_enabled": st.booleans(),
                 "streaming_chunk_kb": st.integers(60, 1_030),
                 "daily_data_limit_mb": st.integers(-1, 10**7),
-                "off_peak_hours": st.none() | objects({"start": st.just("22:00"), "end": st.just("06:00")}),
+                "off_peak_hours": st.none()
+                | objects(
+                    {
+                        "start": st.just("22:00"),
+                        "end": st.just("06:00"),
+                        "enabled": st.booleans(),
+                        "timezone": st.sampled_from(["UTC", "Europe/Berlin", "utc", "../UTC", "\0", None]),
+                    }
+                ),
             }
         ),
         "audio": objects(

@@ -160,11 +160,46 @@ def test_settings_are_merged_deeply_and_kept_as_far_as_they_differ(world: World)
     assert stored(world, device_id) == {"audio": {"codec": "wav"}, "power": {"auto_sleep_minutes": 5}}
     world.update(device_id, settings={"upload": {"off_peak_hours": {"start": "22:00", "end": "06:00"}}})
     world.update(device_id, settings={"upload": {"off_peak_hours": {"end": "05:30"}}})
-    assert stored(world, device_id)["upload"] == {"off_peak_hours": {"start": "22:00", "end": "05:30"}}
+    assert stored(world, device_id)["upload"] == {
+        "off_peak_hours": {"enabled": True, "start": "22:00", "end": "05:30", "timezone": None}
+    }
     assert world.facts()["settings"] == {"upload": {"off_peak_hours": {"end": "05:30"}}}
     world.update(device_id, settings={"upload": {"off_peak_hours": None}})
     assert "upload" not in stored(world, device_id)
     assert world.facts()["settings"] == {"upload": {"off_peak_hours": None}}
+
+
+def test_off_peak_hours_can_be_switched_off_and_have_a_zone(world: World) -> None:
+    """Both may be left out; hours that were stored before there were such fields read as if they had been given."""
+    device_id = world.register()
+    hours: dict[str, Any] = {"enabled": False, "start": "22:00", "end": "06:00", "timezone": "Europe/Berlin"}
+    world.update(device_id, settings={"upload": {"off_peak_hours": hours}})
+    assert shown_hours(world, device_id) == hours
+    world.update(device_id, settings={"upload": {"off_peak_hours": {"enabled": True, "timezone": None}}})
+    assert shown_hours(world, device_id) == hours | {"enabled": True, "timezone": None}
+    old = '{"upload":{"off_peak_hours":{"start":"22:00","end":"06:00"}}}'
+    world.run(lambda tx: tx.run("UPDATE devices SET settings = ? WHERE id = ?", old, device_id))
+    assert shown_hours(world, device_id) == hours | {"enabled": True, "timezone": None}
+    before = world.device(device_id)["updated_at"]
+    world.now += 1
+    world.update(device_id, settings={"upload": {"off_peak_hours": {"enabled": False}}})
+    assert shown_hours(world, device_id) == hours | {"timezone": None}
+    assert world.device(device_id)["updated_at"] > before
+
+
+def shown_hours(world: World, device_id: str) -> Any:
+    """Off-peak hours as the API shows them."""
+    return devices.to_model(world.device(device_id)).settings["upload"]["off_peak_hours"]
+
+
+@pytest.mark.parametrize("seconds", [-1, 0, 10, 2540])
+def test_idle_timeouts_take_minus_one_for_never_too(world: World, seconds: int) -> None:
+    """As some clients send it; it is shown as it was given."""
+    device_id = world.register()
+    change = {"power_management": {"wifi_idle_timeout_seconds": seconds, "cellular_idle_timeout_seconds": seconds}}
+    world.update(device_id, settings={"connection": change})
+    shown = devices.to_model(world.device(device_id)).settings["connection"]
+    assert {"power_management": shown["power_management"]} == change
 
 
 @pytest.mark.parametrize(
@@ -187,7 +222,20 @@ def test_settings_are_merged_deeply_and_kept_as_far_as_they_differ(world: World)
         (
             {"connection": {"power_management": {"wifi_idle_timeout_seconds": 5}}},
             "settings.connection.power_management.wifi_idle_timeout_seconds",
-            "0 (never) or 10 to 2540 seconds",
+            "0 or -1 (never) or 10 to 2540 seconds",
+        ),
+        (
+            {"connection": {"power_management": {"cellular_idle_timeout_seconds": -2}}},
+            "settings.connection.power_management.cellular_idle_timeout_seconds",
+            "0 or -1 (never) or 10 to 2540 seconds",
+        ),
+        *(
+            (
+                {"upload": {"off_peak_hours": {"start": "22:00", "end": "06:00", "timezone": zone}}},
+                "settings.upload.off_peak_hours.timezone",
+                "IANA time zone database, such as Europe/Berlin",
+            )
+            for zone in ("Europe/Nowhere", "europe/berlin", "", "../Europe/Berlin", "/etc/passwd", "Europe", "+02:00")
         ),
         (
             {"connection": {"upload_network_preference": ["wifi", "wifi"]}},
@@ -223,7 +271,7 @@ def test_the_low_battery_threshold_follows_the_settings(world: World) -> None:
     assert world.events()[-1] == "device.low_battery"
 
 
-IDLE = st.one_of(st.just(0), st.integers(10, 2540))
+IDLE = st.one_of(st.just(0), st.just(-1), st.integers(10, 2540))
 CLOCK = st.builds("{:02d}:{:02d}".format, st.integers(0, 23), st.integers(0, 59))
 LEAVES: dict[tuple[str, ...], st.SearchStrategy[Any]] = {
     ("connection", "enabled_connections", "wifi"): st.booleans(),
@@ -234,7 +282,15 @@ LEAVES: dict[tuple[str, ...], st.SearchStrategy[Any]] = {
     ("upload", "streaming_enabled"): st.booleans(),
     ("upload", "streaming_chunk_kb"): st.integers(64, 1024),
     ("upload", "daily_data_limit_mb"): st.integers(0, 1_000_000),
-    ("upload", "off_peak_hours"): st.none() | st.fixed_dictionaries({"start": CLOCK, "end": CLOCK}),
+    ("upload", "off_peak_hours"): st.none()
+    | st.fixed_dictionaries(
+        {
+            "enabled": st.booleans(),
+            "start": CLOCK,
+            "end": CLOCK,
+            "timezone": st.sampled_from([None, "UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires"]),
+        }
+    ),
     ("audio", "codec"): st.sampled_from(["opus", "aac", "wav"]),
     ("audio", "sample_rate_khz"): st.sampled_from([16, 24, 48]),
     ("audio", "bitrate_kbps"): st.integers(8, 320),

@@ -2,7 +2,9 @@
 
 import re
 
+import httpx
 import jwt
+import pytest
 from http_support import Api, body, error
 
 from gateway.commands import expire
@@ -91,31 +93,40 @@ async def test_lists_commands_in_pages(api: Api) -> None:
     assert body(await api.back_end.get(path, params={"status": "executed"}), 200)["data"] == []
 
 
-async def test_cancel_an_open_command(api: Api) -> None:
+async def cancel(api: Api, verb: str, path: str) -> httpx.Response:
+    """Cancel a command by one of the two calls that do."""
+    return await (api.back_end.delete(path) if verb == "DELETE" else api.back_end.post(f"{path}/cancel"))
+
+
+@pytest.mark.parametrize("verb", ["POST", "DELETE"])
+async def test_cancel_an_open_command(api: Api, verb: str) -> None:
     """It becomes ``cancelled`` and stays so; what has expired cannot be cancelled any more."""
     bound = await api.bound()
     path = f"/v1/devices/{bound['id']}/commands"
     command = body(await api.back_end.post(path, json={"type": "reboot"}), 201)
-    cancelled = body(await api.back_end.post(f"{path}/{command['id']}/cancel"), 200)
+    cancelled = body(await cancel(api, verb, f"{path}/{command['id']}"), 200)
     assert cancelled == {**command, "status": "cancelled"}
+    assert body(await cancel(api, verb, f"{path}/{command['id']}"), 200) == cancelled
     assert body(await api.back_end.post(f"{path}/{command['id']}/cancel", json={}), 200) == cancelled
 
     short = body(await api.back_end.post(path, json={"type": "reboot", "ttl_seconds": 1}), 201)
     api.clock.ahead += 2_000
     await api.store.write(expire)
-    error(await api.back_end.post(f"{path}/{short['id']}/cancel"), 409, "command_final")
+    error(await cancel(api, verb, f"{path}/{short['id']}"), 409, "command_final")
+    error(await cancel(api, verb, f"{path}/cmd_01JD3M0000000000000000000A"), 404, "not_found")
 
 
-async def test_a_reset_can_be_cancelled_until_it_is_delivered(api: Api) -> None:
+@pytest.mark.parametrize("verb", ["POST", "DELETE"])
+async def test_a_reset_can_be_cancelled_until_it_is_delivered(api: Api, verb: str) -> None:
     """Before: cancelled, and the token opens nothing. After: 409 ``reset_pending``."""
     bound = await api.bound("BP-1")
     command = await api.reset(bound["id"])
-    body(await api.back_end.post(f"/v1/devices/{bound['id']}/commands/{command['id']}/cancel"), 200)
+    body(await cancel(api, verb, f"/v1/devices/{bound['id']}/commands/{command['id']}"), 200)
     error(await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat"), 401, "unauthorized")
 
     other = await api.bound("BP-2")
     command = await api.reset(other["id"])
     device = api.as_(other["device_token"])
     body(await device.post(f"/v1/devices/me/commands/{command['id']}/ack", json={"status": "delivered"}), 200)
-    answer = await api.back_end.post(f"/v1/devices/{other['id']}/commands/{command['id']}/cancel")
+    answer = await cancel(api, verb, f"/v1/devices/{other['id']}/commands/{command['id']}")
     assert error(answer, 409, "reset_pending")["details"]["command_id"] == command["id"]

@@ -25,7 +25,8 @@ async def test_a_change_answers_the_whole_device(api: Api) -> None:
     )
     assert list(after) == list(device)
     settings = {**device["settings"], "upload": {**device["settings"]["upload"]}}
-    settings["upload"]["off_peak_hours"] = {"start": "22:00", "end": "06:00"}
+    hours = {"enabled": True, "start": "22:00", "end": "06:00", "timezone": None}
+    settings["upload"]["off_peak_hours"] = hours
     assert after["updated_at"] > device["updated_at"]
     assert after == device | {
         "name": "Bett ② 🛏",
@@ -43,7 +44,7 @@ async def test_a_change_answers_the_whole_device(api: Api) -> None:
         "name": "Bett ② 🛏",
         "firmware_version": "2.0",
         "metadata": {"old": None, "room": {"floor": 1}},
-        "settings": {"upload": {"off_peak_hours": {"start": "22:00", "end": "06:00"}}},
+        "settings": {"upload": {"off_peak_hours": hours}},
     }
 
 

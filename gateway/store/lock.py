@@ -1,21 +1,30 @@
-"""One gateway per data directory: a file lock that ends with its process, however that ends."""
+"""One gateway per data directory: a lock that ends with its process, however that ends.
+
+The lock is on the directory itself. A file in it can be removed by hand while its lock is held: the next process makes
+a new one and finds that free.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import AlreadyRunningError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 LOCK_NAME: Final = "gateway.lock"
+"""Holds the process id. It is locked as well: gateways before 0.2 know only this lock."""
+OPENING_NAME: Final = "registry.lock"
+UNKNOWN_PROCESS: Final = 0
 _MADE_OR_FOUND: Final = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 """Not by way of a link: it is written to, and root may do so where another user could have put one to any file."""
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_LOCKS: Final = Path("/proc/locks")
 
 
 @contextmanager
@@ -26,63 +35,101 @@ def exclusive(data_dir: Path) -> Iterator[None]:
         AlreadyRunningError: another gateway holds it.
         StoreError: the directory cannot be used.
     """
+    opened: list[int] = []
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(data_dir / LOCK_NAME, _MADE_OR_FOUND, 0o600)
-    except OSError as error:
-        raise StoreError(
-            f"The data directory {data_dir} cannot be used ({error.strerror}). Make it writable for this user, or name "
-            "another one with --data-dir."
-        ) from error
-    try:
-        _lock(descriptor, data_dir)
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            opened += [os.open(data_dir, _DIRECTORY), _private(data_dir / LOCK_NAME)]
+        except OSError as error:
+            raise StoreError(
+                f"The data directory {data_dir} cannot be used ({error.strerror}). Make it writable for this user, or "
+                "name another one with --data-dir."
+            ) from error
+        for descriptor in opened:
+            _lock(descriptor, data_dir)
+        os.ftruncate(opened[-1], 0)
+        os.pwrite(opened[-1], f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
-        os.close(descriptor)
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def holder(data_dir: Path) -> int | None:
-    """The process of the gateway that runs on this data directory; ``None`` when none does."""
-    try:
-        descriptor = os.open(data_dir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        written = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        return int(written) if written.isdecimal() else None
-    finally:
-        os.close(descriptor)
+    """The process of the gateway that runs on this data directory; ``None`` when none does.
+
+    ``UNKNOWN_PROCESS`` when one does, and neither its file nor the kernel tells which.
+    """
+    for path in (data_dir, data_dir / LOCK_NAME):
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _process(data_dir)
+            finally:
+                os.close(descriptor)
     return None
+
+
+def _process(data_dir: Path) -> int:
+    """The process that holds the directory, by its file, or else by the kernel's list of locks (proc_locks(5))."""
+    with suppress(OSError):
+        written = (data_dir / LOCK_NAME).read_text("ascii", "replace").strip()
+        if written.isdecimal():
+            return int(written)
+    with suppress(OSError):
+        inode = data_dir.stat().st_ino
+        for line in _LOCKS.read_text("ascii").splitlines():
+            _, kind, _, access, process, place, *_ = line.split()
+            if (kind, access) == ("FLOCK", "WRITE") and place.rpartition(":")[2] == str(inode):
+                return int(process)
+    return UNKNOWN_PROCESS
 
 
 @contextmanager
 def alone(data_dir: Path) -> Iterator[None]:
     """Keep others from opening the database for as long as the block runs, wait for those who are at it.
 
-    Two processes that both make a new database, or migrate an old one, would meet each other's half-done work. The
-    lock is on the directory itself, and apart from that of :func:`exclusive`, which a running gateway keeps.
+    Two processes that both make a new database, or one that opens what another replaces, would meet each other's
+    half-done work. The lock is apart from that of :func:`exclusive`, which a running gateway keeps.
 
     Raises:
         OSError: the directory cannot be used.
     """
-    descriptor = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    path = data_dir / OPENING_NAME
+    while True:
+        descriptor = _private(path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_still(path, descriptor):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether this is the file of that name: one that was removed while its lock was waited for keeps nobody out."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    return False
+
+
+def _private(path: Path) -> int:
+    """A descriptor of this file, made if need be. What root makes belongs to the owner of the directory."""
+    descriptor = os.open(path, _MADE_OR_FOUND, 0o600)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
 
 
 def _lock(descriptor: int, data_dir: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         raise AlreadyRunningError(
-            f"A gateway (process {holder}) runs on the data directory {data_dir} already. Stop that one, or start "
-            "this one with another --data-dir."
+            f"A gateway (process {_process(data_dir) or 'unknown'}) runs on the data directory {data_dir} already. "
+            "Stop that one, or start this one with another --data-dir."
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -18,6 +18,7 @@ from support.wait import eventually
 from gateway.errors import StoreError
 from gateway.store import DATABASE_NAME, Context, Store, View, open_database, transact
 from gateway.store.checkpoint import MOST_PAGES, ROWS, Checkpointer
+from gateway.store.lock import OPENING_NAME
 
 
 def _modes(directory: Path) -> dict[str, int]:
@@ -34,7 +35,8 @@ async def test_only_the_owner_may_look(tmp_path: Path) -> None:
             modes = _modes(tmp_path / "data")
     finally:
         os.umask(before)
-    assert modes == {f"{DATABASE_NAME}{suffix}": 0o600 for suffix in ("", "-wal", "-shm")}
+    files = (*(f"{DATABASE_NAME}{suffix}" for suffix in ("", "-wal", "-shm")), OPENING_NAME)
+    assert modes == dict.fromkeys(files, 0o600)
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
@@ -52,7 +54,7 @@ async def test_what_is_written_is_there_after_a_restart(tmp_path: Path) -> None:
     """Closed and opened again; the WAL is gone then."""
     async with Store(tmp_path, Context()) as store:
         await store.write(project("ward"))
-    assert set(_modes(tmp_path)) == {DATABASE_NAME}
+    assert set(_modes(tmp_path)) == {DATABASE_NAME, OPENING_NAME}
     async with Store(tmp_path, Context()) as store:
         assert await store.read(names) == {"ward"}
 

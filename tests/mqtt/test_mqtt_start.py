@@ -1,5 +1,8 @@
 """One gateway a data directory, and what it is called from its first start on."""
 
+import asyncio
+import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -7,12 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.wait import eventually
 
 from gateway.errors import AlreadyRunningError, StoreError
 from gateway.first_start import first_start
 from gateway.settings import Settings
-from gateway.store import View, keys, open_database, tokens
-from gateway.store.lock import LOCK_NAME, exclusive
+from gateway.store import View, keys, lock, open_database, tokens
+from gateway.store.lock import LOCK_NAME, OPENING_NAME, exclusive
 
 HOLDER = """
 import sys, pathlib
@@ -21,6 +25,11 @@ with exclusive(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
+
+OLD = """import fcntl
+descriptor = open(pathlib.Path(sys.argv[1]) / "gateway.lock", "w+")
+fcntl.flock(descriptor, fcntl.LOCK_EX)
+if descriptor.write("4711\\n") and not descriptor.flush():"""
 
 
 def holder(data_dir: Path) -> subprocess.Popen[bytes]:
@@ -43,6 +52,66 @@ def test_a_second_gateway_is_refused_and_told_by_whom(tmp_path: Path) -> None:
         assert "--data-dir" in refused.value.message
         assert other.poll() is None
         other.communicate()
+
+
+@pytest.mark.parametrize("removed", [(LOCK_NAME,), (LOCK_NAME, OPENING_NAME)])
+def test_a_lock_file_that_was_removed_lets_no_second_gateway_in(removed: tuple[str, ...], tmp_path: Path) -> None:
+    """The lock is on the directory: a file in it can be removed by hand. The message still names the process."""
+    with holder(tmp_path) as other:
+        for name in removed:
+            (tmp_path / name).unlink(missing_ok=True)
+        second = subprocess.run(
+            [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+        assert b"held" not in second.stdout
+        with pytest.raises(AlreadyRunningError, match=f"process {other.pid}"), exclusive(tmp_path):
+            pass
+        assert lock.holder(tmp_path) == other.pid
+        other.communicate()
+    assert lock.holder(tmp_path) is None
+
+
+def test_a_gateway_from_before_this_lock_is_seen(tmp_path: Path) -> None:
+    """It holds the file alone."""
+    script = HOLDER.replace("from gateway.store.lock import exclusive\nwith exclusive(pathlib.Path(sys.argv[1])):", OLD)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(AlreadyRunningError, match="process 4711"), exclusive(tmp_path):
+            pass
+        assert lock.holder(tmp_path) == 4711
+        other.communicate()
+
+
+async def test_who_opens_the_registry_holds_the_file_of_that_name(tmp_path: Path) -> None:
+    """A file that was removed while its lock was waited for keeps nobody out: the wait begins again on the new one."""
+    path = tmp_path / OPENING_NAME
+    inodes: list[int] = []
+
+    def wait_and_look() -> None:
+        with lock.alone(tmp_path):
+            inodes.append(path.stat().st_ino)
+
+    with path.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        before = os.fstat(held.fileno()).st_ino
+        waiting = asyncio.create_task(asyncio.to_thread(wait_and_look))
+        await eventually(lambda: _opened(path) == 2, "the other has opened the file, too")
+        path.unlink()
+        fcntl.flock(held, fcntl.LOCK_UN)
+        await waiting
+        assert inodes != [before]
+
+
+def _opened(path: Path) -> int:
+    """How many descriptors of this process are of that file."""
+    found = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += descriptor.readlink() == path
+    return found
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])

@@ -111,6 +111,7 @@ class DeviceStats(Outbound):
     total_count: int
     online_count: int
     offline_count: int
+    never_seen_count: int
     low_battery_count: int = Field(description="By their last heartbeat, as are those whose storage is full.")
     storage_full_count: int
     pending_reset_count: int = Field(description="A factory reset is open: not executed yet, failed or cancelled.")

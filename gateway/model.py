@@ -451,6 +451,13 @@ class ListDevices(BaseModel):
     model: Label | None = None
     serial_number: Label | None = None
     connection: Literal["online", "offline"] | None = None
+    seen: Annotated[
+        bool | None,
+        Field(
+            description="Whether the device was ever heard. `connection=offline&seen=true` finds what `offline_count` "
+            "of `GET /v1/devices/stats` counts, `seen=false` what `never_seen_count` counts."
+        ),
+    ] = None
     condition: Annotated[
         Literal["low_battery", "storage_full", "reset_pending"] | None,
         Field(description="Only those that `GET /v1/devices/stats` counts as such."),
@@ -679,8 +686,8 @@ class Event(Outbound):
     type: str
     created_at: str
     data: dict[str, Any] = Field(
-        description="`device_id`, `actor` (a key, a device, `gateway`, or `cli` for the command line) and what "
-        "belongs to it."
+        description="`device_id`, `actor` (a key, a device, `gateway`, or `cli` for the command line), `actor_name` "
+        "(the name of the key, where one acted) and what belongs to the event."
     )
 
 

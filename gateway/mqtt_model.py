@@ -21,8 +21,8 @@ class CloudEvent(Outbound):
     datacontenttype: Literal["application/json"] = "application/json"
     projectid: str = Field(description="The project of the device; an extension of CloudEvents.")
     data: dict[str, Any] = Field(
-        description="`device_id`, `actor` (a key, a device, `gateway`, or `cli` for the command line) and what belongs "
-        "to the event."
+        description="`device_id`, `actor` (a key, a device, `gateway`, or `cli` for the command line), `actor_name` "
+        "(the name of the key, where one acted) and what belongs to the event."
     )
 
 

@@ -86,6 +86,7 @@ def _fleet(gauges: Gauges, fleet: figures.Fleet) -> None:
     gauges.set("devices", told.format("Devices, deleted ones aside"), fleet.devices)
     gauges.set("devices_bound", told.format("Devices that are bound"), fleet.bound)
     gauges.set("devices_online", told.format("Devices that are online"), fleet.online)
+    gauges.set("devices_never_seen", told.format("Devices that were never heard"), fleet.never_seen)
     gauges.set("devices_low_battery", told.format("Devices whose battery is low"), fleet.low_battery)
     gauges.set("devices_storage_full", told.format("Devices whose storage is full"), fleet.storage_full)
 

@@ -73,6 +73,7 @@ def devices_group() -> None:
 )
 @click.option("--status", type=click.Choice(["bound", "unbound"]), help="Only those.")
 @click.option("--connection", type=click.Choice(["online", "offline"]), help="Only those.")
+@click.option("--seen/--never-seen", default=None, help="Only those that were ever heard, or that never were.")
 @click.option(
     "--condition",
     type=click.Choice(["low_battery", "storage_full", "reset_pending"]),
@@ -85,9 +86,10 @@ def devices_group() -> None:
 @click.option("--limit", type=click.IntRange(0), default=100, show_default=True, help="At most so many; 0: all.")
 @json_option
 @with_gateway
-def list_devices(place: Place, *, limit: int, as_json: bool, **filters: str | None) -> None:
+def list_devices(place: Place, *, limit: int, as_json: bool, seen: bool | None, **filters: str | None) -> None:
     """List devices, the newest first."""
-    found, more = place.run(lambda api: devices(api, limit, filters))
+    wanted = {**filters, "seen": None if seen is None else str(seen).lower()}
+    found, more = place.run(lambda api: devices(api, limit, wanted))
     if as_json:
         output.as_json(found)
         return

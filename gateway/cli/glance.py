@@ -16,6 +16,7 @@ FIGURES: Final[Mapping[str, str]] = {
     "total_count": "devices",
     "online_count": "online",
     "offline_count": "offline",
+    "never_seen_count": "never seen",
     "low_battery_count": "low battery",
     "storage_full_count": "storage full",
     "pending_reset_count": "pending resets",
@@ -24,7 +25,8 @@ FIGURES: Final[Mapping[str, str]] = {
 ONLY: Final[Mapping[str, Mapping[str, str]]] = {
     "all": {},
     "online": {"connection": "online"},
-    "offline": {"connection": "offline"},
+    "offline": {"connection": "offline", "seen": "true"},
+    "never-seen": {"seen": "false"},
     "low-battery": {"condition": "low_battery"},
     "storage-full": {"condition": "storage_full"},
     "resets": {"condition": "reset_pending"},
@@ -32,7 +34,7 @@ ONLY: Final[Mapping[str, Mapping[str, str]]] = {
 """What the list may be narrowed to, as the API asks for it; in the order of the figures."""
 COLUMNS: Final = ("SERIAL", "NAME", "CONNECTION", "BATTERY", "STORAGE", "SIGNAL", "DOING", "HEARD", "BOUND TO", "ID")
 EVENTS: Final = 10
-_APART: Final = ("device_id", "actor")
+_APART: Final = ("device_id", "actor", "actor_name")
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -97,7 +99,15 @@ def ago(moment: str | None, now: datetime | None = None) -> str:
 def told(event: Json, *, of: str | None = None) -> str:
     """An event in a line; nothing in it can move the cursor. Among those ``of`` one device it is not named again."""
     data = event["data"]
-    actor, device = data.get("actor", "-"), data.get("device_id", "-")
+    device = data.get("device_id", "-")
     facts = [f"{name}={output.cell(value)}" for name, value in data.items() if name not in _APART]
-    who = (device, f"by {actor}") if of is None else (f"by {'itself' if actor == of else actor}",)
-    return "  ".join(map(output.cell, (event["created_at"], event["type"], *who, *facts)))
+    who = (f"by {_actor(data, of)}",)
+    return "  ".join(map(output.cell, (event["created_at"], event["type"], *(() if of else (device,)), *who, *facts)))
+
+
+def _actor(data: Json, of: str | None) -> str:
+    """Who did it: a key by its name and its id."""
+    actor = str(data.get("actor", "-"))
+    if actor == of:
+        return "itself"
+    return f"{data['actor_name']} ({actor})" if data.get("actor_name") else actor

@@ -16,7 +16,7 @@ from gateway.cli.api import PAGE, Api, Json
 from gateway.cli.glance import EVENTS, ONLY, Glance, look, project_name
 from gateway.errors import GatewayError
 
-_BY_KEY: Final = dict(zip("anobsr", ONLY, strict=True))
+_BY_KEY: Final = dict(zip("anovbsr", ONLY, strict=True))
 _LOOK_SECONDS: Final = 10.0
 """Heartbeats make no events, so it is looked again also when nothing happened."""
 _LEAST_SECONDS: Final = 2.0

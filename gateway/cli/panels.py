@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from gateway.cli.api import Json
     from gateway.cli.glance import Glance
 
-KEYS: Final = "a all  n online  o offline  b low battery  s storage full  r resets  space next  p previous  q quit"
-SHORT_KEYS: Final = "list: a n o b s r   page: space p   quit: q   more: gateway top --help"
-_SHORT: Final = {"low battery": "low", "storage full": "full", "pending resets": "resets"}
+KEYS: Final = (
+    "a all  n online  o offline  v never seen  b low battery  s storage full  r resets  space next  p previous  q quit"
+)
+SHORT_KEYS: Final = "list: a n o v b s r   page: space p   quit: q   more: gateway top --help"
+_SHORT: Final = {"never seen": "new", "low battery": "low", "storage full": "full", "pending resets": "resets"}
 _WIDE: Final = 104
 """From this width on all is called by its whole name."""
 _TONES: Final = {

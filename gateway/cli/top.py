@@ -23,7 +23,7 @@ Examples:
 
 \b
 Keys of the live view:
-  a all   n online   o offline   b low battery   s storage full   r pending resets
+  a all   n online   o offline   v never seen   b low battery   s storage full   r pending resets
   space next page   p previous page   q quit
 """
 _LISTED: Final = 20

@@ -146,6 +146,7 @@ MESSAGES: Final = (
             "data": {
                 "device_id": _DEVICE_ID,
                 "actor": "key_01JD3M0000000000000000000B",
+                "actor_name": "backend",
                 "end_user_id": "eu_42",
                 "binding_generation": 3,
             },

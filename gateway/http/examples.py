@@ -88,6 +88,7 @@ _EVENT: Final[dict[str, Any]] = {
     "data": {
         "device_id": _DEVICE_ID,
         "actor": "key_01JD3M0000000000000000000B",
+        "actor_name": "backend",
         "command_id": _COMMAND_ID,
         "end_user_id": "eu_42",
         "binding_generation": 4,
@@ -159,7 +160,8 @@ EXAMPLES: Final[dict[str, Any]] = {
         "project_id": "proj_01JD3M0000000000000000000A",
         "total_count": 120,
         "online_count": 97,
-        "offline_count": 23,
+        "offline_count": 20,
+        "never_seen_count": 3,
         "low_battery_count": 4,
         "storage_full_count": 1,
         "pending_reset_count": 2,

@@ -79,7 +79,15 @@ def page(view: View, project_id: str, query: ListDevices) -> list[Row]:
 
 def looks_at_many(query: ListDevices) -> bool:
     """Whether this may have to look at many devices more than it shows."""
-    filters = (query.end_user_id, query.model, query.status, query.connection, query.condition, query.search)
+    filters = (
+        query.end_user_id,
+        query.model,
+        query.status,
+        query.connection,
+        query.condition,
+        query.search,
+        query.seen,
+    )
     return query.total or query.offset > SKIPPED or any(value is not None for value in filters)
 
 
@@ -137,6 +145,8 @@ def _filters(query: ListDevices) -> tuple[list[str], list[Any]]:
     values: list[Any] = [value for value in given.values() if value is not None]
     if query.status is not None:
         clauses.append("d.bound_at IS " + ("NOT NULL" if query.status == "bound" else "NULL"))
+    if query.seen is not None:
+        clauses.append("h.device_pk IS " + ("NOT NULL" if query.seen else "NULL"))
     if query.condition is not None:
         clauses.append(_CONDITIONS[query.condition])
     if query.search is not None:

@@ -148,6 +148,7 @@ def count(view: View, project_id: str) -> fleet_model.DeviceStats:
     """How many devices of the project there are, and in what state; deleted ones do not count."""
     row = view.one(
         """SELECT count(*) AS total, coalesce(sum(h.connection = 'online'), 0) AS online,
+            count(*) - count(h.device_pk) AS never_seen,
             coalesce(sum(h.low_battery), 0) AS low_battery, coalesce(sum(h.storage_full), 0) AS storage_full,
             (SELECT count(*) FROM commands c JOIN devices o ON o.pk = c.device_pk
                 WHERE c.type = 'factory_reset' AND c.status IN ('pending', 'delivered')
@@ -161,7 +162,8 @@ def count(view: View, project_id: str) -> fleet_model.DeviceStats:
         project_id=project_id,
         total_count=row["total"],
         online_count=row["online"],
-        offline_count=row["total"] - row["online"],
+        offline_count=row["total"] - row["online"] - row["never_seen"],
+        never_seen_count=row["never_seen"],
         low_battery_count=row["low_battery"],
         storage_full_count=row["storage_full"],
         pending_reset_count=row["pending_reset"],

@@ -28,8 +28,16 @@ def record(tx: Tx, device: Row, kind: str, actor: Actor, **facts: Any) -> None:
         device["pk"],
         kind,
         tx.now,
-        json.dumps({"device_id": device["id"], "actor": actor, **_blotted(facts)}, ensure_ascii=False),
+        json.dumps({"device_id": device["id"], **_actor(tx, actor), **_blotted(facts)}, ensure_ascii=False),
     )
+
+
+def _actor(tx: Tx, actor: Actor) -> dict[str, Any]:
+    """Return who acted, with the name that a key has now: it is kept when the key is long gone."""
+    if not actor.startswith(ids.KEY):
+        return {"actor": actor}
+    name: str | None = tx.value("SELECT name FROM api_keys WHERE id = ?", actor)
+    return {"actor": actor} if name is None else {"actor": actor, "actor_name": _blotted(name)}
 
 
 def _blotted(fact: Any) -> Any:

@@ -23,6 +23,7 @@ class Fleet(NamedTuple):
     devices: int
     bound: int
     online: int
+    never_seen: int
     low_battery: int
     storage_full: int
 
@@ -42,10 +43,10 @@ def fleet(view: View) -> Fleet:
     """The fleet at a glance. It looks at every device: not for every second."""
     row = view.one(
         """SELECT count(*), coalesce(sum(d.bound_at IS NOT NULL), 0), coalesce(sum(h.connection = 'online'), 0),
-            coalesce(sum(h.low_battery), 0), coalesce(sum(h.storage_full), 0)
+            count(*) - count(h.device_pk), coalesce(sum(h.low_battery), 0), coalesce(sum(h.storage_full), 0)
             FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.deleted_at IS NULL"""
     )
-    return Fleet(0, 0, 0, 0, 0) if row is None else Fleet(*row)
+    return Fleet(0, 0, 0, 0, 0, 0) if row is None else Fleet(*row)
 
 
 def outbox(view: View) -> list[tuple[str, int, int]]:

@@ -7,9 +7,11 @@ from contextlib import closing
 import pytest
 
 from cli.support import Cli
+from gateway import lifecycle
 from gateway.cli import main
 from gateway.cli.which import DEVICE
-from gateway.store import View, open_database
+from gateway.model import RegisterDevice
+from gateway.store import Context, View, open_database, transact
 
 
 def test_the_life_of_a_device(cli: Cli) -> None:
@@ -284,3 +286,13 @@ def test_a_name_cannot_turn_the_line_around(cli: Cli) -> None:
         said = cli("devices", *command, code=2 if "reset" in command else 0)
         assert "Bed\\u202e\\u200b\\x1b 1" in said.out + said.err
         assert not {"\u202e", "\u200b", "\x1b"} & set(said.out + said.err)
+
+
+def test_the_audit_trail_names_keys(cli: Cli) -> None:
+    """By the name that ``keys create`` asked for, with the id beside it, in the tail and in ``top``."""
+    key = cli.json("keys", "list")[0]
+    body = RegisterDevice(serial_number="BP-1")
+    with closing(open_database(cli.data_dir)) as connection:
+        transact(connection, Context(), lambda tx: lifecycle.register(tx, key["project_id"], body, key["id"]))
+    for command in ("events", "tail"), ("top",):
+        assert f"by backend ({key['id']})" in cli(*command).out

@@ -151,6 +151,9 @@ async def test_lists_25_unless_told_otherwise(api: Api) -> None:
         ({"connection": "online"}, ["BP-1"]),
         ({"connection": "offline"}, ["BP-2"]),
         ({"status": "bound", "connection": "offline"}, []),
+        ({"seen": "true"}, ["BP-1"]),
+        ({"seen": "false"}, ["BP-2"]),
+        ({"seen": "true", "connection": "offline"}, []),
     ],
 )
 async def test_filters_devices(api: Api, parameters: dict[str, str], serials: list[str]) -> None:
@@ -285,6 +288,7 @@ async def test_the_events_of_a_device_tell_its_life(api: Api) -> None:
     assert newest["data"] == {
         "device_id": bound["id"],
         "actor": api.key_id,
+        "actor_name": "back end",
         "command_id": command["id"],
         "end_user_id": "eu_1",
         "binding_generation": 2,

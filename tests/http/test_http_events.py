@@ -92,3 +92,16 @@ async def test_a_device_token_does_not_open_it(api: Api) -> None:
     device = api.as_((await api.bound())["device_token"])
     for path in (PATH, f"{PATH}/stream"):
         error(await device.get(path), 403, "insufficient_scope")
+
+
+async def test_a_key_is_told_by_its_name(api: Api) -> None:
+    """Beside its id, with the name that it had then; what a device or the gateway did has no name."""
+    bound = await api.bound()
+    await api.store.write(lambda tx: tx.run("UPDATE api_keys SET name = 'renamed'"))
+    body(await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat"), 200)
+    body(await api.back_end.post(f"/v1/devices/{bound['id']}/unbind"), 200)
+    events = {each["type"]: each["data"] for each in (await listed(api))["data"]}
+    assert [events[kind]["actor"] for kind in ("device.bound", "device.unbound")] == [api.key_id] * 2
+    assert events["device.bound"]["actor_name"] == "back end"
+    assert events["device.unbound"]["actor_name"] == "renamed"
+    assert "actor_name" not in events["device.online"]

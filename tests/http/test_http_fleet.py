@@ -9,12 +9,14 @@ from http_support import Api, Json, body, error, serving
 from structlog.testing import capture_logs
 from support.wait import eventually
 
-from gateway.store import outbox
+from gateway import lifecycle
+from gateway.store import health, outbox
 
 NOTHING = {
     "total_count": 0,
     "online_count": 0,
     "offline_count": 0,
+    "never_seen_count": 0,
     "low_battery_count": 0,
     "storage_full_count": 0,
     "pending_reset_count": 0,
@@ -45,6 +47,9 @@ async def test_stats_count_each_device_in_each_of_its_states(api: Api) -> None:
     """Bound, unbound, online, low, full and waiting for a reset; deleted ones no more."""
     tokens = {serial: await api.bound(serial) for serial in ("low", "full", "both", "reset", "gone")}
     await api.registered("silent")
+    away = await api.bound("away")
+    body(await api.as_(away["device_token"]).post("/v1/devices/me/heartbeat"), 200)
+    await api.store.write(lambda tx: health.set_offline(tx, lifecycle.require(tx, api.project_id, away["id"])["pk"]))
     beats = {
         "low": {"battery_percent": 5},
         "full": {"flags": 4},
@@ -57,9 +62,10 @@ async def test_stats_count_each_device_in_each_of_its_states(api: Api) -> None:
     body(await api.back_end.delete(f"/v1/devices/{tokens['gone']['id']}"), 200)
     assert await stats(api) == {
         "project_id": api.project_id,
-        "total_count": 5,
+        "total_count": 6,
         "online_count": 3,
-        "offline_count": 2,
+        "offline_count": 1,
+        "never_seen_count": 2,
         "low_battery_count": 2,
         "storage_full_count": 2,
         "pending_reset_count": 1,

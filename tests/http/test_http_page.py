@@ -10,8 +10,9 @@ from page_fleet import fill, live_through
 from support.chromium import Page
 from support.page import signed_in, visiting
 
+from gateway import lifecycle
 from gateway.http.streams import Limits, Streams
-from gateway.store import keys
+from gateway.store import health, keys
 
 SCRIPT = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
 
@@ -100,21 +101,26 @@ async def test_without_devices_it_says_how_to_get_one_and_shows_it_at_once(api: 
 
 
 async def test_figures_lead_to_the_devices_that_they_count(api: Api, tmp_path: Path) -> None:
-    """Each of the six; the address says which, so that it can be kept, and the way back leads back."""
-    bound = {serial: await api.bound(serial) for serial in ("low", "full", "well", "reset")}
+    """Each of the seven; the address says which, so that it can be kept, and the way back leads back."""
+    bound = {serial: await api.bound(serial) for serial in ("low", "full", "well", "reset", "away")}
     await api.registered("silent")
     for serial, vitals in {
         "low": {"battery_percent": 4},
         "full": {"flags": 4},
         "well": {"battery_percent": 80},
+        "away": {},
     }.items():
         await beat(api, bound[serial], **vitals)
     await api.reset(bound["reset"]["id"])
-    everything = ("silent", "reset", "well", "full", "low")
+    await api.store.write(
+        lambda tx: health.set_offline(tx, lifecycle.require(tx, api.project_id, bound["away"]["id"])["pk"])
+    )
+    everything = ("silent", "away", "reset", "well", "full", "low")
     figures = {
         "Devices": everything,
         "Online": ("well", "full", "low"),
-        "Offline": ("silent", "reset"),
+        "Offline": ("away",),
+        "Never seen": ("silent", "reset"),
         "Low battery": ("low",),
         "Storage full": ("full",),
         "Pending resets": ("reset",),

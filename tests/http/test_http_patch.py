@@ -41,6 +41,7 @@ async def test_a_change_answers_the_whole_device(api: Api) -> None:
     assert event["data"] == {
         "device_id": device["id"],
         "actor": api.key_id,
+        "actor_name": "back end",
         "name": "Bett ② 🛏",
         "firmware_version": "2.0",
         "metadata": {"old": None, "room": {"floor": 1}},

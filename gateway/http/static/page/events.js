@@ -4,7 +4,7 @@ import { el, say, sayAll } from "./dom.js";
 import { ago, since, words } from "./format.js";
 import { named, visible } from "./names.js";
 
-const SHOWN_APART = ["device_id", "actor", "command_id", "type"];
+const SHOWN_APART = ["device_id", "actor", "actor_name", "command_id", "type"];
 const OTHERS = { cli: "the command line", gateway: "the gateway" };
 
 /** `keyId`: the key of who looks. */
@@ -14,7 +14,7 @@ export const eventItem = (keyId) => () => {
   const update = ({ type, created_at: at, data }) => {
     node.dataset.state = type;
     say(name, data.type ? `${words(type)}: ${words(data.type).toLowerCase()}` : words(type));
-    say(by, `by ${who(data, keyId)}`);
+    sayAll(by, "by ", who(data, keyId));
     by.title = visible(data.actor);
     since(when, at);
     sayAll(facts, told(data));
@@ -23,8 +23,9 @@ export const eventItem = (keyId) => () => {
   return [node, update];
 };
 
-function who({ actor, device_id: device }, keyId) {
+function who({ actor, actor_name: name, device_id: device }, keyId) {
   if (actor === device) return "the device";
+  if (name != null) return [named(name), actor === keyId ? " (this key)" : ""];
   if (actor === keyId) return "this key";
   return OTHERS[actor] ?? `key …${String(actor).slice(-6)}`;
 }

@@ -5,11 +5,13 @@ import { toFleet } from "./routes.js";
 
 const TYPING_MS = 250;
 const CHOICES = {
-  connection: ["Connection", { online: "Online", offline: "Offline" }],
+  connection: ["Connection", { online: "Online", offline: "Offline", never: "Never seen" }],
   status: ["Binding", { bound: "Bound", unbound: "Unbound" }],
   condition: ["Condition", { low_battery: "Low battery", storage_full: "Storage full", reset_pending: "Reset pending" }],
 };
-export const NAMES = ["search", ...Object.keys(CHOICES)];
+export const NAMES = ["search", "seen", ...Object.keys(CHOICES)];
+/** What is asked for at each choice of the connection: who was never heard is not called offline. */
+const CONNECTIONS = { online: { connection: "online" }, offline: { connection: "offline", seen: "true" }, never: { seen: "false" } };
 
 export class Filters {
   #timer = null;
@@ -29,7 +31,7 @@ export class Filters {
 
   show(query) {
     if (this.search.value.trim() !== (query.search ?? "")) this.search.value = query.search ?? "";
-    for (const { name, input } of this.selects) input.value = query[name] ?? "";
+    for (const { name, input } of this.selects) input.value = (name === "connection" ? connectionOf(query) : query[name]) ?? "";
     this.clear.hidden = !NAMES.some((name) => query[name]);
   }
 
@@ -47,10 +49,12 @@ export class Filters {
   /** To another address; typing makes no steps to go back by. */
   #go() {
     const query = { search: this.search.value.trim() };
-    for (const { name, input } of this.selects) query[name] = input.value;
+    for (const { name, input } of this.selects) Object.assign(query, name === "connection" ? CONNECTIONS[input.value] : { [name]: input.value });
     if (toFleet(query) !== location.hash) location.replace(toFleet(query));
   }
 }
+
+const connectionOf = ({ connection, seen }) => (seen === "false" ? "never" : connection);
 
 function select(name, label, values, changed) {
   const input = el("select", { id: `filter_${name}`, onchange: changed },

@@ -14,6 +14,7 @@ const EVERY_MS = 3_000;
 const NONE = {
   low_battery: "No device says that its battery is low.",
   storage_full: "No device says that its storage is full.",
+  never_seen: "Every device that is registered was heard at least once.",
   reset_pending: "No reset is pending: every device that was told to has wiped itself, or said why not.",
 };
 
@@ -105,8 +106,9 @@ export class FleetView {
 
   #nothing(stats, offset) {
     if (!stats.total_count) return welcome();
-    const words = offset ? "The list ends before this page." : NONE[this.#query.condition];
-    const alone = Object.entries(this.#query).every(([name, value]) => value == null || name === "condition" || name === "offset");
+    const key = this.#query.seen === "false" ? "never_seen" : this.#query.condition;
+    const words = offset ? "The list ends before this page." : NONE[key];
+    const alone = Object.entries(this.#query).every(([name, value]) => value == null || ["condition", "seen", "offset"].includes(name));
     return [
       el("h2", {}, (alone && words) || "No device fits these filters."),
       el("p", {}, el("a", { href: toFleet() }, "Show all devices")),

@@ -7,7 +7,8 @@ import { toFleet } from "./routes.js";
 const FIGURES = [
   ["total_count", "Devices", {}, ""],
   ["online_count", "Online", { connection: "online" }, "good"],
-  ["offline_count", "Offline", { connection: "offline" }, "off"],
+  ["offline_count", "Offline", { connection: "offline", seen: "true" }, "off"],
+  ["never_seen_count", "Never seen", { seen: "false" }, "off"],
   ["low_battery_count", "Low battery", { condition: "low_battery" }, "warn"],
   ["storage_full_count", "Storage full", { condition: "storage_full" }, "warn"],
   ["pending_reset_count", "Pending resets", { condition: "reset_pending" }, "waits"],

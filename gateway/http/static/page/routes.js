@@ -7,9 +7,9 @@ export function route(hash = location.hash) {
   return { device: device?.[1] ?? null, query: Object.fromEntries(new URLSearchParams(query)) };
 }
 
-/** The address of the list with these filters. */
+/** The address of the list with these filters, in one order, so that two can be compared. */
 export function toFleet(query = {}) {
-  const given = Object.entries(query).filter(([, value]) => value != null && value !== "");
+  const given = Object.entries(query).filter(([, value]) => value != null && value !== "").sort();
   const text = new URLSearchParams(given).toString();
   return text ? `#/?${text}` : "#/";
 }

@@ -35,6 +35,7 @@ from gateway.outbound.sender import Sender
 from gateway.outbound.webhooks import Webhooks
 from gateway.outbox import Bells
 from gateway.outgrown import SizeWatch
+from gateway.position_notes import PositionNotes
 from gateway.precedence import Precedence
 from gateway.readiness import Readiness
 from gateway.scrape import Scrape
@@ -183,6 +184,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
                 connection.run(),
                 Sweeper(store).run(),
                 Watcher(store, bells).run(),
+                PositionNotes(store, bells, settings.data_dir).run(),
                 Webhooks(store, bells, sender).run(),
                 renewal.run(),
             )

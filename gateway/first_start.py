@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from gateway import grants, ids
+from gateway import epoch, grants, ids
 from gateway.settings import Settings
-from gateway.store import Context, Rules, Tx, keys, open_database, outbox, transact
+from gateway.store import Context, Rules, Tx, View, keys, open_database, outbox, transact
+from gateway.store.lock import holder
+from gateway.store.position_file import note_position, read_position
+
+if TYPE_CHECKING:
+    from gateway.store.epochs import Position
 
 _SECOND_MS: Final = 1_000
 
 
 def first_start(settings: Settings) -> tuple[str, str]:
-    """Make what is missing; the ids of the gateway and of its first project."""
+    """Make what is missing; the ids of the gateway and of its first project.
+
+    A registry that was put back by hand begins a new epoch, unless another process serves it now.
+    """
     with closing(open_database(settings.data_dir)) as connection:
-        return transact(connection, Context(), lambda tx: _own_facts(tx, settings))
+        if holder(settings.data_dir) not in (None, os.getpid()):
+            return transact(connection, Context(), lambda tx: _own_facts(tx, settings))
+        noted = read_position(settings.data_dir)
+        facts = transact(connection, Context(), lambda tx: _settled(tx, settings, noted))
+        note_position(settings.data_dir, View(connection))
+    return facts
+
+
+def _settled(tx: Tx, settings: Settings, noted: Position | None) -> tuple[str, str]:
+    epoch.settle(tx, noted)
+    return _own_facts(tx, settings)
 
 
 def _own_facts(tx: Tx, settings: Settings) -> tuple[str, str]:

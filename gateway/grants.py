@@ -12,6 +12,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import model
@@ -67,6 +68,24 @@ def sign(tx: Tx, *, kid: str, device: Row, command: dict[str, Any], expires_at: 
     return _signed(claims, kid, _private(row["private_key"]))
 
 
+def verified(view: View, grant: str) -> dict[str, Any] | None:
+    """The claims of a grant that one of this registry's keys has signed; ``None`` for any other.
+
+    Raises:
+        ValueError: it is no JWT.
+    """
+    head, body, signature = grant.split(".")
+    row = sql.signing_key(view, str(json.loads(_unbase64url(head))["kid"]))
+    if row is None:
+        return None
+    try:
+        _private(row["private_key"]).public_key().verify(_unbase64url(signature), f"{head}.{body}".encode())
+    except InvalidSignature:
+        return None
+    claims: dict[str, Any] = json.loads(_unbase64url(body))
+    return claims
+
+
 def _signed(claims: dict[str, Any], kid: str, key: Ed25519PrivateKey) -> str:
     """A JWT in its compact form (RFC 7515, 7.1; EdDSA: RFC 8037, 3.1)."""
     parts = [{"alg": "EdDSA", "kid": kid, "typ": "JWT"}, claims]
@@ -87,6 +106,10 @@ def _thumbprint(x: str) -> str:
     """RFC 7638, with the members that RFC 8037 requires."""
     members = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": x}, separators=(",", ":"), sort_keys=True)
     return _base64url(hashlib.sha256(members.encode()).digest())
+
+
+def _unbase64url(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _base64url(raw: bytes) -> str:

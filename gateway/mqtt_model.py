@@ -40,3 +40,6 @@ class GatewayStatus(Outbound):
     status: Literal["online", "offline"]
     version: str
     started_at: str = Field(description="When this gateway process began; RFC 3339 in UTC.")
+    registry_id: str | None = Field(description="Which registry it serves; a backup has the same.")
+    epoch_id: str | None = Field(description="The registry's epoch: another one after each restore.")
+    event_seq: int | None = Field(description="How many events were written when this was said.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from gateway import restoring
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.errors import AlreadyRunningError
@@ -32,7 +33,8 @@ Example:
 
 Stop the gateway first. The old registry is kept beside the new one. Done by root, the new one belongs to the owner of
 the data directory. What was bound or reset after the backup was made is unknown then: such devices have to be bound
-again.
+again. A restore begins a new epoch: new bindings get a new signing key and higher generations, so that no command from
+before the restore is obeyed under them. Devices that the backup knows as bound go on as they are.
 """
 
 
@@ -68,16 +70,23 @@ def restore(loaded: Loaded, *, file: Path, yes: bool, as_json: bool) -> None:
     output.confirm(f"The registry {data_dir / DATABASE_NAME} will be replaced by {file} ({facts}).", yes=yes)
     new_directory = not data_dir.exists()
     try:
-        aside = registry.restore(data_dir, file)
+        restored = restoring.restore(data_dir, file)
     except AlreadyRunningError as error:
         raise AlreadyRunningError(
             f"A gateway runs on the data directory {data_dir}. Stop it, restore, and start it again. Nothing was "
             "changed."
         ) from error
+    aside = restored.old_registry
+    facts_after = {
+        **asdict(found),
+        "old_registry": None if aside is None else str(aside),
+        "generation": restored.epoch.base,
+        "signing_key": restored.epoch.kid,
+    }
     if as_json:
-        output.as_json({**asdict(found), "old_registry": None if aside is None else str(aside)})
+        output.as_json(facts_after)
     else:
-        output.details({**asdict(found), "old registry": None if aside is None else str(aside)})
+        output.details({name.replace("_", " "): value for name, value in facts_after.items()})
     if new_directory and os.geteuid() == 0:
         output.note(
             f"{data_dir} was made, and belongs to root. Give it to the gateway's user: chown -R USER {data_dir}"

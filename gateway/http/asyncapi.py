@@ -160,7 +160,14 @@ MESSAGES: Final = (
         mqtt_model.GatewayStatus,
         "The gateway comes or goes",
         "Its birth, its farewell and its last will.",
-        {"status": "online", "version": __version__, "started_at": "2026-11-20T08:00:00.000Z"},
+        {
+            "status": "online",
+            "version": __version__,
+            "started_at": "2026-11-20T08:00:00.000Z",
+            "registry_id": "5f0c5ee1b6a94f0f8d1f6c3f6f2d9a41",
+            "epoch_id": "c1f4b7a2908e4d6db5a3e2f10987cd64",
+            "event_seq": 1042,
+        },
         retain=True,
     ),
 )

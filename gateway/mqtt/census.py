@@ -27,12 +27,17 @@ class Mark:
 
     topic_filter: str
     topic: str
-    payload: bytes
+    says: Callable[[], bytes]
+
+    @property
+    def payload(self) -> bytes:
+        """What lies there, as it is to be said now."""
+        return self.says()
 
     @classmethod
-    def own_status(cls, names: Topics, gateway_id: str, payload: bytes) -> Mark:
+    def own_status(cls, names: Topics, gateway_id: str, says: Callable[[], bytes]) -> Mark:
         """The birth of this gateway."""
-        return cls(names.gateway_status("+"), names.gateway_status(gateway_id), payload)
+        return cls(names.gateway_status("+"), names.gateway_status(gateway_id), says)
 
 
 class Census:

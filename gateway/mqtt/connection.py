@@ -18,6 +18,7 @@ from gateway.inbound import Message
 from gateway.mqtt.backoff import Backoff, Pauses
 from gateway.mqtt.census import Mark
 from gateway.mqtt.ingest import Ingest
+from gateway.mqtt.lineage import Lineage
 from gateway.mqtt.link import Address, LinkError, Session, VersionRefusedError, open_session
 from gateway.mqtt.publisher import Publisher
 from gateway.mqtt.reconcile import Reconciler
@@ -101,7 +102,8 @@ class Connection:
         self._topics = topics
         self._status_topic = topics.gateway_status(gateway_id)
         self._started_at = to_rfc3339(store.context.clock())
-        mark = Mark.own_status(topics, gateway_id, self._says("online"))
+        self._lineage = Lineage(store, bells, self._status_topic)
+        mark = Mark.own_status(topics, gateway_id, lambda: self._says("online"))
         self._reconciler = Reconciler(store, topics, mark)
         self._outlets = tuple(outlet(mark) for outlet in outlets)
         self._ingest = Ingest(store, topics, self._heard, notices.acknowledged, notices.refused)
@@ -147,10 +149,12 @@ class Connection:
     async def _work(self, session: Session) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ingest.run(session), name="ingest")
+            await self._lineage.read(session)
             await session.publish(self._status_topic, self._says("online"), retain=True)
             await session.subscribe(self._topics.inbound)
             group.create_task(self._publisher.run(session), name="publisher")
             await self._reconciler.run(session)
+            await self._lineage.judge(self._reconciler.held)
             self.status = dataclasses.replace(self.status, reconciled=True, last_error=None)
             for outlet in self._outlets:
                 group.create_task(outlet.run(session), name=outlet.name)
@@ -167,7 +171,11 @@ class Connection:
 
     def _heard(self, message: Message) -> bool:
         """Show it to all: the gateway's own status is for whoever counts."""
-        heard = [self._reconciler.heard(message), *(outlet.heard(message) for outlet in self._outlets)]
+        heard = [
+            self._lineage.heard(message),
+            self._reconciler.heard(message),
+            *(outlet.heard(message) for outlet in self._outlets),
+        ]
         return any(heard)
 
     async def _leave(self, session: Session) -> None:
@@ -176,11 +184,19 @@ class Connection:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await session.publish(self._status_topic, self._says("offline"), retain=True)
                 await session.leave()
-        except (LinkError, TimeoutError) as error:
+        except (LinkError, StoreError, TimeoutError) as error:
             log.warning("broker.no_farewell", reason=str(error) or "timed out")
 
     def _says(self, status: Literal["online", "offline"]) -> bytes:
-        said = GatewayStatus(status=status, version=__version__, started_at=self._started_at)
+        here = self._lineage.position()
+        said = GatewayStatus(
+            status=status,
+            version=__version__,
+            started_at=self._started_at,
+            registry_id=here.registry_id if here else None,
+            epoch_id=here.epoch_id if here else None,
+            event_seq=here.event_seq if here else None,
+        )
         return said.model_dump_json().encode()
 
 

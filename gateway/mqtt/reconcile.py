@@ -29,8 +29,9 @@ class Reconciler:
     def __init__(self, store: Store, names: topics.Topics, mark: Mark) -> None:
         self._store = store
         self._topics = names
-        self._held: dict[str, bytes] = {}
-        self._census = Census(mark, [names.command("+", "+")], self._held.__setitem__)
+        self.held: dict[str, bytes] = {}
+        """What the broker held on command topics at the last comparison, by topic."""
+        self._census = Census(mark, [names.command("+", "+")], self.held.__setitem__)
         self.heard = self._census.heard
 
     async def run(self, session: Session) -> None:
@@ -39,9 +40,9 @@ class Reconciler:
         Raises:
             LinkError: the connection is gone; the next one compares again.
         """
-        self._held.clear()
+        self.held.clear()
         told = await self._census.take(session)
-        names, held, count = self._topics, dict(self._held), len(self._held)
+        names, held, count = self._topics, dict(self.held), len(self.held)
         strangers, marked = await self._store.write(lambda tx: compare(tx, names, held, trustworthy=told))
         await session.publish_retained([(topic, b"") for topic in strangers])
         log.info("broker.reconciled", held=count, marked=marked, strangers=strangers[:10], wildcard_retained=told)

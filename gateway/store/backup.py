@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.clock import to_rfc3339
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
-from gateway.store.database import DATABASE_NAME, View, connect, create_private
+from gateway.store.database import DATABASE_NAME, Context, Tx, View, connect, create_private, transact
 from gateway.store.lock import LOCK_NAME, alone, exclusive
-from gateway.store.schema import from_a_newer_gateway
+from gateway.store.position_file import POSITION_NAME, note_position
+from gateway.store.schema import from_a_newer_gateway, migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _SIDES: Final = ("-wal", "-shm", "-journal")
 _CHECKED: Final = "integrity_check(10)"
@@ -164,10 +165,11 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def restore(data_dir: Path, source: Path) -> Path | None:
+def restore(data_dir: Path, source: Path, prepare: Callable[[Tx], None]) -> Path | None:
     """Put a copy in the place of the registry; where the old registry lies now, if there was one.
 
-    At no instant is there a directory without a registry: a gateway that starts would make a new one. What root puts
+    ``prepare`` changes the copy, in one transaction, before it is the registry; the old registry is there still. At no
+    instant is there a directory without a registry: a gateway that starts would make a new one. What root puts
     there belongs to whom the directory does, so that the service's user can open it.
 
     Raises:
@@ -182,11 +184,33 @@ def restore(data_dir: Path, source: Path) -> Path | None:
             raise ConflictError("same_file", f"{source} is the registry itself. Name the backup to restore.")
         with _draft(source, file) as draft:
             contents(draft)
+            _prepare(draft, prepare)
             _give_away(data_dir, draft, data_dir / LOCK_NAME)
             aside = _set_aside(file) if file.exists() else None
             draft.replace(file)
             _sync(data_dir)
+            _note(data_dir, file)
     return aside
+
+
+def _prepare(draft: Path, prepare: Callable[[Tx], None]) -> None:
+    """Bring the tables up to date, so that what changes the copy knows them, and leave one plain file."""
+    try:
+        with closing(connect(draft)) as connection:
+            migrate(connection)
+            transact(connection, Context(), prepare)
+            connection.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        raise StoreError(f"The copy {draft} cannot be changed ({error}). Check the room on its disk.") from error
+    _sync(draft)
+
+
+def _note(data_dir: Path, file: Path) -> None:
+    """The file beside the registry is of this one from now on; interrupted before, the next start sees another one."""
+    with closing(connect(file, read_only=True)) as connection:
+        note_position(data_dir, View(connection))
+    if (data_dir / POSITION_NAME).exists():
+        _give_away(data_dir, data_dir / POSITION_NAME)
 
 
 def _give_away(data_dir: Path, *files: Path) -> None:

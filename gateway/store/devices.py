@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway import fleet_model, model
 from gateway.clock import to_rfc3339
 from gateway.device_settings import with_defaults
+from gateway.store.keys import EPOCH_BASE, meta
 from gateway.store.outbox import DISCOVERY, STATE, mark_shown
 
 if TYPE_CHECKING:
@@ -64,10 +65,10 @@ def by_serial(view: View, project_id: str, serial_number: str) -> Row | None:
 
 
 def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, device_model: str) -> int:
-    """A new device, unbound; its row number."""
+    """A new device, unbound, with the generation that the epoch began with; its row number."""
     cursor = tx.run(
-        """INSERT INTO devices (id, project_id, serial_number, model, name, firmware_version, metadata, created_at,
-            updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        """INSERT INTO devices (id, project_id, serial_number, model, name, firmware_version, metadata,
+            binding_generation, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         device_id,
         project_id,
         body.serial_number,
@@ -75,6 +76,7 @@ def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, 
         body.name,
         body.firmware_version,
         None if body.metadata is None else json.dumps(body.metadata, ensure_ascii=False),
+        int(meta(tx, EPOCH_BASE) or 0),
         tx.now,
         tx.now,
     )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from gateway.store.database import Row, Tx, View
 
 _WITH_PROJECT: Final = "SELECT k.*, p.name AS project FROM api_keys k JOIN projects p ON p.id = k.project_id"
+EPOCH_BASE: Final = "epoch_base"
+"""A fact: the generation with which devices began when the registry's epoch did."""
 _PREFIX_LENGTH: Final = len("sk_live_")
 
 

@@ -15,7 +15,10 @@ LAYERS = (
     "event_meanings fleet_model mqtt_model webhooks_model",
     "addresses broker_api settings settings_agreement settings_model settings_types whereabouts",
     "store",
-    "commands first_start grants heartbeats inbound lifecycle newest outbox outgrown sweeper upkeep watcher webhooks",
+    (
+        "commands epoch first_start grants heartbeats inbound lifecycle newest outbox outgrown position_notes "
+        "restoring sweeper upkeep watcher webhooks"
+    ),
     "authority certificates metrics otel",
     "scrape",
     "broker http mqtt outbound readiness",

@@ -129,6 +129,27 @@ def _damage(registry: Path) -> None:
         file.write(b"\xff" * size)
 
 
+async def test_the_registry_was_copied_back(mornings: Mornings) -> None:
+    """The gateway finds it, begins a new epoch and says so; the runbook's commands show who is bound."""
+    async with mornings() as morning:
+        site = morning.site
+        before = await _bound(site, "SN1")
+        await _backup(morning)
+        await _bound(site, "SN2")
+        await site.gateway.stop()
+        for side in ("-wal", "-shm"):
+            (site.gateway.data / f"gateway.db{side}").unlink(missing_ok=True)
+        shutil.copyfile(morning.folder / "backup" / "gateway.db", site.gateway.data / "gateway.db")
+        with morning.recovery("a device is bound in the new epoch"):
+            await site.gateway.restart()
+            await site.synced()
+            assert len(site.gateway.logged("registry.put_back")) == 1
+            outcome = await morning.follow("The registry was copied back by hand")
+            assert before["id"] in outcome.out
+            assert (await _bound(site, "SN2"))["binding_generation"] > 1 << 20
+        await site.broker_agrees()
+
+
 async def test_the_machine_is_lost(mornings: Mornings) -> None:
     """From a backup on an empty data directory: the same id and keys, so the same devices obey."""
     async with mornings() as morning:

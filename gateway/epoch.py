@@ -1,0 +1,167 @@
+"""A new epoch of the registry: no binding made in it obeys what was issued before it (contract, section 1).
+
+Two fences, each of which is enough. The signing key is retired: a device that binds in the new epoch is told a key
+that nothing from before is signed with. And every generation is raised to a number that was never issued. A device
+that is still bound keeps its token, its generation and its key, so its open reset reaches it.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from gateway import grants
+from gateway.store import commands, epochs
+from gateway.store.epochs import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from gateway.store import Tx, View
+
+log = structlog.get_logger()
+
+GENERATIONS_BEGIN_MS: Final = 1_735_689_600_000
+"""2025-01-01T00:00:00Z. Seconds since then are the clock's part of a generation: 31 bits hold them until 2093."""
+STEP: Final = 1 << 20
+"""An epoch begins at least this far above what is known: 1,048,576 rises of one device would have to be unknown."""
+HIGHEST_BY_CLOCK: Final = (1 << 31) - (1 << 26)
+"""A clock that says more than this is wrong (2091): it is left out, so that generations stay below 2^31."""
+_ID_BYTES: Final = 16
+
+RESTORED: Final = "a backup was restored"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A new epoch: the generation of all devices, how many there are, and the signing key of bindings made in it."""
+
+    epoch_id: str
+    base: int
+    devices: int
+    kid: str
+
+
+def begin(tx: Tx, reason: str, *, known: int = 0) -> Epoch:
+    """Begin a new epoch; ``known`` is the highest generation that is known to have been issued outside this registry.
+
+    The new generation is above all that is known, above the seconds of the clock, and partly random: so it differs
+    from that of another restore of the same backup, also when nothing of that is known and the clock was set back.
+    """
+    epoch_id = tx.entropy(_ID_BYTES).hex()
+    base = _next_base(tx, known)
+    kid = grants.rotate(tx)
+    devices = epochs.raise_generations(tx, base)
+    epochs.identify(tx, registry_id(tx))
+    epochs.set_epoch(tx, epoch_id, base, reason)
+    return Epoch(epoch_id, base, devices, kid)
+
+
+def _next_base(tx: Tx, known: int) -> int:
+    by_clock = (tx.now - GENERATIONS_BEGIN_MS) // 1_000
+    floor = max(epochs.highest_generation(tx), known, by_clock if by_clock < HIGHEST_BY_CLOCK else 0)
+    return floor + STEP + int.from_bytes(tx.entropy(8)) % STEP
+
+
+def registry_id(tx: Tx) -> str:
+    """Return the id of this registry, made when it has none."""
+    return epochs.registry_id(tx) or tx.entropy(_ID_BYTES).hex()
+
+
+def known_by(position: Position | None) -> int:
+    """Return the highest generation that a registry at this position can have issued."""
+    return 0 if position is None else position.base + position.event_seq
+
+
+def put_back(view: View, noted: Position | None) -> str | None:
+    """Return why this registry is not the one that was here last, or None when it is.
+
+    ``noted`` is what the file beside it says. A registry of an older version, which has no id yet, had no such file.
+    """
+    here = epochs.position(view)
+    if here is None:
+        return None if noted is None else "it is a copy from before an upgrade"
+    if noted is None:
+        return "the file that says how far it was is missing or damaged, so it may be an old copy"
+    if (here.registry_id, here.epoch_id) != (noted.registry_id, noted.epoch_id):
+        return "it is a copy from another epoch, or another registry"
+    return _left_behind(view, here, noted)
+
+
+def _left_behind(view: View, here: Position, noted: Position) -> str | None:
+    """Return how the audit trail differs from the one that the file tells of, or None when it goes on from there."""
+    if here.event_seq < noted.event_seq:
+        return f"it ends at event {here.event_seq}, and the registry that was here reached {noted.event_seq}"
+    known = epochs.event_id(view, noted.event_seq)
+    if None in (known, noted.event_id) or known == noted.event_id:  # it may have been pruned
+        return None
+    return f"its event {noted.event_seq} is {known}, and was {noted.event_id} in the registry that was here"
+
+
+def lost_history(view: View, last_status: Position | None, held: Iterable[bytes]) -> tuple[str, int] | None:
+    """Return how the broker shows that this registry was put back, and the highest generation known by that.
+
+    ``last_status`` is what the broker kept of the last gateway of this id, ``held`` the retained commands. A retained
+    command that this gateway signed in this epoch was committed before it was published, so the registry knows it.
+    """
+    reason = _behind_the_broker(view, last_status)
+    known = known_by(last_status)
+    for claims in _unknown_commands(view, held):
+        reason = reason or f"the broker holds {claims['jti']}, which this gateway signed and the registry does not know"
+        known = max(known, claims["gen"])
+    return None if reason is None else (reason, known)
+
+
+def _behind_the_broker(view: View, last_status: Position | None) -> str | None:
+    here = epochs.position(view)
+    if here is None or last_status is None or last_status.registry_id != here.registry_id:
+        return None
+    if last_status.epoch_id in epochs.past(view) or not epochs.is_announced(view):
+        return None
+    if last_status.epoch_id != here.epoch_id:
+        return "the broker was served in another epoch of it since"
+    if last_status.event_seq > here.event_seq:
+        return f"it ends at event {here.event_seq}, and the broker was told of event {last_status.event_seq}"
+    return None
+
+
+def _unknown_commands(view: View, held: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    began_at = epochs.began_at(view)
+    for payload in held:
+        with suppress(ValueError, TypeError, LookupError):
+            said = json.loads(payload)
+            if commands.by_id(view, said["id"]) is None:
+                claims = grants.verified(view, said["grant_token"])
+                if claims is not None and claims["iat"] * 1_000 >= began_at:
+                    yield claims
+
+
+def settle(tx: Tx, noted: Position | None) -> Epoch | None:
+    """Give a new registry its id; begin a new epoch for one that was put back by hand, and return that epoch."""
+    reason = put_back(tx, noted)
+    if reason is None:
+        if epochs.position(tx) is None:
+            epochs.identify(tx, registry_id(tx))
+            epochs.set_first_epoch(tx, tx.entropy(_ID_BYTES).hex())
+        return None
+    return begin_after_loss(tx, reason, known_by(noted))
+
+
+def begin_after_loss(tx: Tx, reason: str, known: int) -> Epoch:
+    """Begin a new epoch for a registry that was put back by hand, and say so."""
+    began = begin(tx, f"the registry was put back by hand: {reason}", known=known)
+    log.error(
+        "registry.put_back",
+        reason=reason,
+        generation=began.base,
+        devices=began.devices,
+        kid=began.kid,
+        message="The registry file is not the one that this gateway wrote last. A new epoch begins: devices that are "
+        "bound go on, new bindings get a new signing key and higher generations, and nothing that was sent before "
+        "is obeyed under them. What happened after the copy was made is not in it (docs/runbook.md).",
+    )
+    return began

@@ -1,0 +1,112 @@
+"""Whether the registry is the one that served this broker last, as far as the broker can tell.
+
+A machine that was put back as a whole (a snapshot) has its old registry and the old file beside it. The broker is
+elsewhere, and kept what the gateway said last: how far the registry was. It is read before the birth replaces it, once
+in the life of a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from gateway import epoch
+from gateway.store import epochs
+from gateway.store.epochs import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.inbound import Message
+    from gateway.mqtt.session import Session
+    from gateway.outbox import Bells
+    from gateway.store import Store, Tx
+
+log = structlog.get_logger()
+
+QUIET_SECONDS: Final = 0.25
+"""A retained message comes with the answer to the subscription, or soon after it."""
+
+
+class Lineage:
+    """Reads the gateway's own retained status, and begins a new epoch where the broker knows more than the registry.
+
+    It does so once: two gateways that serve copies of one registry would go on for ever.
+    """
+
+    def __init__(self, store: Store, bells: Bells, status_topic: str) -> None:
+        self._store = store
+        self._bells = bells
+        self._topic = status_topic
+        self._came = asyncio.Event()
+        self._asking = False
+        self._judged = False
+        self._last: Position | None = None
+
+    def position(self) -> Position | None:
+        """Return how far the registry is now.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        return self._store.look(epochs.position)
+
+    def heard(self, message: Message) -> bool:
+        """Return whether this is what :meth:`read` asked for."""
+        if not (self._asking and message.retain and message.topic == self._topic):
+            return False
+        self._last = _position_in(message.payload)
+        self._came.set()
+        return True
+
+    async def read(self, session: Session) -> None:
+        """Take in what the broker kept of the last gateway of this id, if it keeps anything.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+        if self._judged:
+            return
+        self._came.clear()
+        self._asking = True
+        try:
+            await session.subscribe([self._topic])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(QUIET_SECONDS):
+                    await self._came.wait()
+            await session.unsubscribe([self._topic])
+        finally:
+            self._asking = False
+
+    async def judge(self, held: Mapping[str, bytes]) -> None:
+        """Begin a new epoch if the broker shows that the registry was put back; ``held`` are the retained commands.
+
+        Raises:
+            StoreError: it cannot be read or written.
+        """
+        if self._judged:
+            return
+        payloads, last = list(held.values()), self._last
+        found = await self._store.read(lambda view: epoch.lost_history(view, last, payloads))
+        if found is not None or not self._store.look(epochs.is_announced):
+            await self._store.write(lambda tx: _settled(tx, found))
+            self._bells.recorded()  # so that the file beside the registry is written, too
+        self._judged = True
+
+
+def _settled(tx: Tx, found: tuple[str, int] | None) -> None:
+    if found is not None:
+        epoch.begin_after_loss(tx, *found)
+    epochs.announce(tx)
+
+
+def _position_in(payload: bytes) -> Position | None:
+    with suppress(ValueError, TypeError, LookupError):
+        said: dict[str, Any] = json.loads(payload)
+        if isinstance(said["event_seq"], int):
+            return Position(said["registry_id"], said["epoch_id"], 0, said["event_seq"], None)
+    return None

@@ -70,3 +70,55 @@ async def test_a_cancel_is_promised_to_restore_nothing(api: Api, tmp_path: Path)
         await api.reset(bound["id"])
         await visitor.press_button("Cancel the reset")
         await visitor.sees("This brings nothing back: the device stays unbound, its old token is revoked", "dialog")
+
+
+async def test_without_the_broker_presence_is_not_known(api: Api, tmp_path: Path) -> None:
+    """The header, a banner, the figures, the list, the device and the questions follow ``/ready``; all comes back."""
+    bound = await api.bound("BP-1")
+    body(await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat"), 200)
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
+        await visitor.lists("BP-1")
+        await visitor.sees("Online", ".devices")
+        api.readiness["ready"] = api.readiness["broker"]["connected"] = False
+        api.readiness["broker"]["error"] = "connection refused"
+        await visitor.sees("Broker away", "#live")
+        await visitor.sees("Which devices are online is not known", "#unready")
+        await visitor.sees("connection refused", "#unready")
+        await visitor.sees("Unknown", ".devices")
+        await visitor.sees("1 at last", ".glance li:nth-child(2)")
+        assert (await visitor.text(".glance li:nth-child(2)")).split("\n")[1] == "?"
+        await visitor.opens(bound)
+        await visitor.sees("Unknown", ".title")
+        await visitor.press_button("Reset")
+        await visitor.sees("when the broker is back", "dialog")
+        assert "within seconds" not in await visitor.text("dialog")
+        await visitor.tab.press("Escape")
+        await visitor.tab.until("!document.querySelector('dialog')")
+        await visitor.press_button("Unbind")
+        await visitor.sees("its connection is cut when the broker can be reached again", "dialog")
+        await visitor.tab.press("Escape")
+        await visitor.tab.until("!document.querySelector('dialog')")
+        await api.reset(bound["id"])
+        await visitor.sees("Waiting for the broker, which is away", ".reset")
+        api.readiness["ready"] = api.readiness["broker"]["connected"] = True
+        await visitor.sees("Waiting for the device", ".reset")
+        await visitor.sees("Live", "#live")
+        await visitor.sees("Online", ".title")
+        await visitor.tab.until("document.getElementById('unready').hidden")
+
+
+async def test_a_device_behind_bluetooth_gets_no_reset_there(api: Api, tmp_path: Path) -> None:
+    """A relay's heartbeat shows presence and delivers nothing: online or not, WiFi or cellular is waited for."""
+    bound = await api.bound("BP-1")
+    beat = {"connection_type": ["ble"]}
+    body(await api.back_end.post(f"/v1/devices/{bound['id']}/heartbeat", json=beat), 200)
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
+        await visitor.opens(bound)
+        await visitor.sees("Online", ".title")
+        await visitor.press_button("Reset")
+        await visitor.sees("The reset waits for WiFi or cellular", "dialog")
+        assert "within seconds" not in await visitor.text("dialog")
+        await visitor.tab.press("Escape")
+        await visitor.tab.until("!document.querySelector('dialog')")
+        await api.reset(bound["id"])
+        await visitor.sees("Waiting for WiFi or cellular", ".reset")

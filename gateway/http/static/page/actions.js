@@ -10,6 +10,10 @@ export const isOpen = (command) => command.status === "pending" || command.statu
 /** A reset can be cancelled until the device has said that it has it. */
 export const canCancel = (command) => isOpen(command) && !(command.type === RESET && command.status === "delivered");
 
+/** Whether a device was seen over Bluetooth last: a relay brings its heartbeats, and takes nothing to it. */
+export const isOutOfReach = (device) => device.lastSeenBy === "ble";
+export const BLUETOOTH_ONLY = "It was last seen over Bluetooth, by a relay, which brings no reset to it. The reset waits for WiFi or cellular, and never expires.";
+
 export function askReset(api, device) {
   return ask({
     title: ["Reset ", named(called(device)), " to factory settings?"],
@@ -33,6 +37,10 @@ function whenWiped(device) {
   if (device.end_user_id == null) {
     return [`It is bound to nobody: unless it still holds a token, nothing can fetch the reset, which then waits.`, `${wipes} when it gets it.`];
   }
+  if (isOutOfReach(device)) return [`${wipes} when it is back on WiFi or cellular. ${BLUETOOTH_ONLY}`];
+  if (!device.hasBroker) {
+    return [`${wipes} when the broker is back: the gateway cannot reach it now, so whether the device is online is not known. The reset is kept, and never expires.`];
+  }
   if (device.connection === "online") return [`${wipes} within seconds: it is online.`];
   return [`${wipes} when it is back. It is offline now; the reset waits for it, and never expires.`];
 }
@@ -41,7 +49,7 @@ export function askUnbind(api, device) {
   return ask({
     title: ["Unbind ", named(called(device)), "?"],
     says: [
-      [named(device.end_user_id), " loses it at once: its token is revoked, and its connection is cut."],
+      [named(device.end_user_id), " loses it at once: its token is revoked, and its connection is cut", device.hasBroker ? "." : " when the broker can be reached again."],
       "Commands that are still open are cancelled.",
       "It is not wiped: pairing and WiFi networks stay on it. To wipe it, reset it instead; after this that waits until it is bound again.",
     ],

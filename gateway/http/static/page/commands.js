@@ -1,7 +1,7 @@
 // A device's commands as a timeline, and its reset as the three steps that it takes.
 
 import { el, put, say, set } from "./dom.js";
-import { canCancel, isOpen, RESET } from "./actions.js";
+import { BLUETOOTH_ONLY, canCancel, isOpen, isOutOfReach, RESET } from "./actions.js";
 import { ago, clock, duration, full, since, words } from "./format.js";
 import { isolated, visible } from "./names.js";
 
@@ -72,7 +72,8 @@ export class ResetProgress {
       el("ol", { class: "steps" }, this.steps.map((each) => each.node)), this.words, this.cancel);
   }
 
-  tell(commands) {
+  /** `device`: with `lastSeenBy` and `hasBroker`. */
+  tell(commands, device) {
     const command = commands.find((each) => each.type === RESET);
     const shown = command != null && (isOpen(command) || Date.now() - newest(command) < FRESH_MS);
     this.node.hidden = !shown;
@@ -80,9 +81,15 @@ export class ResetProgress {
     this.command = command;
     this.node.dataset.state = command.status;
     [command.created_at, command.delivered_at, command.executed_at].forEach((moment, index) => this.steps[index].tell(moment));
-    say(this.words, command.error ? `${WAITS.failed} It says: ${isolated(command.error.code)}.` : WAITS[command.status] ?? "");
+    say(this.words, command.error ? `${WAITS.failed} It says: ${isolated(command.error.code)}.` : waits(command, device));
     this.cancel.hidden = !(this.mayWrite && canCancel(command));
   }
+}
+
+function waits({ status }, device) {
+  if (status !== "pending") return WAITS[status] ?? "";
+  if (isOutOfReach(device)) return `Waiting for WiFi or cellular. ${BLUETOOTH_ONLY}`;
+  return device.hasBroker ? WAITS.pending : "Waiting for the broker, which is away. The device gets the reset when the broker is back; this never expires.";
 }
 
 const newest = (command) => Date.parse(command.executed_at ?? command.delivered_at ?? command.created_at);

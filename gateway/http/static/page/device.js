@@ -2,7 +2,7 @@
 
 import { askCancel, askReset, askUnbind, isOpen, RESET } from "./actions.js";
 import { commandItem, ResetProgress } from "./commands.js";
-import { bar, connectionMark, isFull, isLow, spaced, used } from "./devices.js";
+import { bar, connectionMark, isFull, isLow, presence, spaced, used } from "./devices.js";
 import { el, say } from "./dom.js";
 import { eventItem } from "./events.js";
 import { binding, Facts, identity, metadata, settings } from "./facts.js";
@@ -22,8 +22,8 @@ export class DeviceView {
   #stale = true;
   #loaded = new Paced((signal) => this.#load(signal), EVERY_MS);
 
-  constructor({ api, mayWrite, keyId }, id) {
-    Object.assign(this, { api, id, mayWrite });
+  constructor({ api, mayWrite, keyId, readiness }, id) {
+    Object.assign(this, { api, id, mayWrite, readiness });
     const cancel = (command) => this.#done(askCancel(api, this.device, command));
     const page = (what) => (cursor) => api.get(`devices/${id}/${what}`, { limit: 20, cursor });
     this.commands = new Trail("Commands", "It was never told anything.", page("commands"), commandItem(mayWrite, cancel));
@@ -57,8 +57,8 @@ export class DeviceView {
   #build() {
     this.heading = el("bdi", {}, "Device");
     this.connection = connectionMark();
-    this.resetButton = el("button", { type: "button", class: "bad", onclick: () => this.#done(askReset(this.api, this.device)) }, "Reset …");
-    this.unbindButton = el("button", { type: "button", onclick: () => this.#done(askUnbind(this.api, this.device)) }, "Unbind …");
+    this.resetButton = el("button", { type: "button", class: "bad", onclick: () => this.#done(askReset(this.api, this.#known())) }, "Reset …");
+    this.unbindButton = el("button", { type: "button", onclick: () => this.#done(askUnbind(this.api, this.#known())) }, "Unbind …");
     this.actions = el("div", { class: "actions", hidden: true }, this.unbindButton, this.resetButton);
     this.body = el("div", { class: "body", hidden: true },
       this.reset.node, this.now.node, this.plots.node,
@@ -90,19 +90,24 @@ export class DeviceView {
   }
 
   #tell(device, state) {
-    this.device = device;
+    Object.assign(this, { device, state });
     this.title = document.title = `${isolated(called(device))} · Device gateway`;
     say(this.heading, visible(called(device)));
-    this.connection.tell(device.connection);
+    this.connection.tell(presence(device, this.readiness.hasBroker));
     this.now.tell(device, state);
     this.facts.forEach((each) => each.tell(device));
-    this.reset.tell(this.commands.items);
+    this.reset.tell(this.commands.items, this.#known());
     const pending = this.commands.items.some((each) => each.type === RESET && isOpen(each));
     this.actions.hidden = !this.mayWrite;
     this.resetButton.hidden = pending;
     this.unbindButton.hidden = device.status !== "bound";
     this.body.hidden = false;
     this.plots.tell(device);
+  }
+
+  /** The device with what a promise about it depends on. */
+  #known() {
+    return { ...this.device, lastSeenBy: this.state.last_seen_by, hasBroker: this.readiness.hasBroker };
   }
 
   /** After a question was answered with yes: see what has become of it. */

@@ -16,8 +16,9 @@ export class DeviceTable {
       this.body);
   }
 
-  tell(devices) {
-    keyed(this.body, devices, (device) => device.id, row);
+  /** `isKnown`: whether their presence is. */
+  tell(devices, isKnown) {
+    keyed(this.body, devices.map((device) => ({ ...device, presence: presence(device, isKnown) })), (device) => device.id, row);
   }
 }
 
@@ -41,7 +42,7 @@ function row() {
     say(serial, visible(device.name ? device.serial_number : ""));
     dot.hidden = !device.name;
     say(model, device.model);
-    connection.tell(device.connection);
+    connection.tell(device.presence);
     battery.tell(device.battery_percent, percent(device.battery_percent), isLow(device));
     storage.tell(used(device), used(device) == null ? megabytes(device.storage_used_mb) : percent(used(device)), isFull(device));
     say(signal, dbm(device.signal_strength_dbm));
@@ -52,6 +53,9 @@ function row() {
   };
   return [node, update];
 }
+
+/** Its connection as far as it is known: without the broker nobody hears of a device that goes or comes. */
+export const presence = (device, isKnown) => (isKnown ? device.connection : "unknown");
 
 /** A dot and a word. */
 export function connectionMark() {

@@ -24,8 +24,8 @@ export class FleetView {
   #query = {};
   #loaded = new Paced(() => {}, 0);
 
-  constructor({ api }) {
-    this.api = api;
+  constructor({ api, readiness }) {
+    Object.assign(this, { api, readiness });
     this.glance = new Glance();
     this.filters = new Filters();
     this.table = new DeviceTable();
@@ -83,8 +83,8 @@ export class FleetView {
   }
 
   #tell(stats, { data, has_more: more }) {
-    this.glance.tell(stats);
-    this.table.tell(data);
+    this.glance.tell(stats, this.readiness.hasBroker);
+    this.table.tell(data, this.readiness.hasBroker);
     this.node.classList.remove("loading");
     this.scroller.hidden = !data.length;
     this.filters.node.hidden = this.range.hidden = !stats.total_count;

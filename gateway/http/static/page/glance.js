@@ -14,6 +14,8 @@ const FIGURES = [
   ["pending_reset_count", "Pending resets", { condition: "reset_pending" }, "waits"],
 ];
 
+const PRESENCE = ["online_count", "offline_count"];
+
 export class Glance {
   constructor() {
     this.tiles = FIGURES.map(([name, label, filter, tone]) => tile(name, label, filter, tone));
@@ -21,11 +23,14 @@ export class Glance {
       el("ul", {}, this.tiles.map((each) => el("li", {}, each.link))));
   }
 
-  tell(stats) {
+  /** `isKnown`: whether presence is; else the last counts stand small. */
+  tell(stats, isKnown) {
     this.stats = stats;
     for (const each of this.tiles) {
-      say(each.count, number(stats[each.name]));
-      say(each.share, share(each.name, stats));
+      const isUnknown = !isKnown && PRESENCE.includes(each.name);
+      say(each.count, isUnknown ? "?" : number(stats[each.name]));
+      say(each.share, isUnknown ? `${number(stats[each.name])} at last` : share(each.name, stats));
+      each.link.classList.toggle("unknown", isUnknown);
       each.link.classList.toggle("some", stats[each.name] > 0);
     }
   }

@@ -10,6 +10,8 @@ export class Liveness {
   #name = null;
   #timer = null;
   #lastLive = null;
+  #text = "";
+  #brokerIsAway = false;
 
   constructor(tryNow) {
     byId("tryNow").addEventListener("click", tryNow);
@@ -22,6 +24,16 @@ export class Liveness {
     else if (state.name === "lost") this.#lost(state);
     else if (this.#name == null) this.#word("connecting", "Connecting");
     else if (this.#name === "lost") this.#wait("Trying now …");
+  }
+
+  /** Whether the gateway has its broker: without it nothing that is shown of presence is live. */
+  broker(isThere) {
+    this.#brokerIsAway = !isThere;
+    this.#say();
+  }
+
+  #say() {
+    say(byId("liveWord"), this.#name === "live" && this.#brokerIsAway ? "Broker away" : this.#text);
   }
 
   /** The gateway asks to slow down for so many seconds; 0: that is over. */
@@ -63,7 +75,8 @@ export class Liveness {
   #word(name, text) {
     this.#name = name;
     byId("live").dataset.state = name;
-    say(byId("liveWord"), text);
+    this.#text = text;
+    this.#say();
   }
 
   #stop() {

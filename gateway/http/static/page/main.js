@@ -7,6 +7,7 @@ import { FleetView } from "./fleet.js";
 import { keepTime } from "./format.js";
 import { Liveness } from "./liveness.js";
 import { named } from "./names.js";
+import { Readiness } from "./readiness.js";
 import { route } from "./routes.js";
 import { key, setUpTheme } from "./session.js";
 import { signIn } from "./signin.js";
@@ -15,6 +16,7 @@ import { Stream } from "./stream.js";
 const GONE = "The gateway does not take this key any more: it was revoked or has expired. Sign in with another one.";
 const WRITE = "devices:write";
 const LOOK_MS = 10_000; // heartbeats make no events
+const READY_MS = 5_000;
 
 const byId = (id) => document.getElementById(id);
 const main = byId("main");
@@ -33,7 +35,12 @@ function start(said = null) {
 async function signedIn(text, facts) {
   key.keep(text);
   const api = new Api(text, { onEnd: () => signOut(GONE), onWait: (seconds) => liveness.slow(seconds) });
-  session = { api, keyId: facts.id, mayWrite: facts.scopes.includes(WRITE), fleet: null, view: null, stream: null, looks: null };
+  session = { api, keyId: facts.id, mayWrite: facts.scopes.includes(WRITE), fleet: null, view: null, stream: null, looks: [] };
+  session.readiness = new Readiness(() => {
+    liveness.broker(session.readiness.hasBroker);
+    session.view?.look();
+  });
+  session.readiness.look();
   put(byId("project"), named(facts.project_name), session.mayWrite ? "" : " · read only");
   byId("signOut").hidden = false;
   show();
@@ -48,19 +55,26 @@ async function follow(current) {
     onEvent: (event) => document.hidden || current.view?.happened(event), // when it is seen again, all is looked at
     onState: (state) => {
       liveness.show(state);
-      if (state.name === "live") current.view?.look(true);
+      if (state.name !== "live") return;
+      current.view?.look(true);
+      current.readiness.look();
     },
   });
-  current.looks = setInterval(() => document.hidden || current.view?.look(), LOOK_MS);
+  current.looks = [
+    setInterval(() => document.hidden || current.view?.look(), LOOK_MS),
+    setInterval(() => document.hidden || current.readiness.look(), READY_MS),
+  ];
   await current.stream.run();
 }
 
 function signOut(said = null) {
   if (session == null) return;
-  const { view, fleet, stream, looks } = session;
+  const { view, fleet, stream, looks, readiness } = session;
   session = null;
   stream?.stop();
-  clearInterval(looks);
+  looks.forEach(clearInterval);
+  readiness.close();
+  liveness.broker(true);
   new Set([view, fleet]).forEach((each) => each?.close());
   key.forget();
   liveness.hide();
@@ -98,7 +112,11 @@ function place(view, scroll) {
 
 byId("signOut").addEventListener("click", () => signOut());
 addEventListener("hashchange", show);
-document.addEventListener("visibilitychange", () => document.hidden || session?.view?.look(true));
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  session?.view?.look(true);
+  session?.readiness.look();
+});
 setUpTheme(byId("theme"));
 keepTime();
 start();

@@ -1,0 +1,75 @@
+// Follows `/ready`: whether the gateway has its broker, without which nothing that is shown of presence is known.
+
+import { put } from "./dom.js";
+import { named } from "./names.js";
+import { Paced } from "./paced.js";
+
+const URL_READY = new URL("ready", document.baseURI);
+const LEAST_MS = 2_000;
+const byId = (id) => document.getElementById(id);
+
+export class Readiness {
+  #facts = null;
+  #looked = new Paced((signal) => this.#look(signal), LEAST_MS);
+
+  /** `onChange()`: presence is known again, or not any more. */
+  constructor(onChange) {
+    this.onChange = onChange;
+  }
+
+  /** Whether a device that counts as online is there; true until the gateway says otherwise. */
+  get hasBroker() {
+    return this.#facts?.broker?.connected ?? true;
+  }
+
+  look() {
+    this.#looked.ask();
+  }
+
+  close() {
+    this.#looked.stop();
+    this.#facts = null;
+    this.#show();
+  }
+
+  /** 503 has the same facts. An answer that is none, or no answer, is told by the stream. */
+  async #look(signal) {
+    const answer = await fetch(URL_READY, { cache: "no-store", credentials: "omit", signal }).catch(() => null);
+    const facts = await answer?.json().catch(() => null);
+    if (signal.aborted || typeof facts?.ready !== "boolean") return;
+    const before = this.hasBroker;
+    this.#facts = facts;
+    this.#show();
+    if (before !== this.hasBroker) this.onChange();
+  }
+
+  #show() {
+    const wrong = this.#facts != null && !this.#facts.ready && words(this.#facts);
+    const text = JSON.stringify(wrong);
+    if (byId("unready").dataset.text === text) return; // a screen reader reads it once
+    byId("unready").dataset.text = text;
+    byId("unready").hidden = !wrong;
+    byId("live").dataset.ready = wrong ? "no" : "yes";
+    if (wrong) put(byId("unready"), wrong.map(([strong, rest, error]) => [
+      sentence(strong, rest), error ? sentence(null, "It says: ", named(error)) : null,
+    ]));
+  }
+}
+
+function sentence(strong, ...rest) {
+  const node = document.createElement("p");
+  if (strong) node.append(Object.assign(document.createElement("strong"), { textContent: strong }), " ");
+  node.append(...rest);
+  return node;
+}
+
+/** What is wrong, each as `[what, what that means, the gateway's own words]`. */
+function words({ broker, registry, access }) {
+  if (registry?.error) return [["The registry cannot be written.", "Nothing can be changed now.", registry.error]];
+  if (!broker.connected) {
+    return [["The broker is away.", "Which devices are online is not known. What is asked for here is kept, and reaches devices when the broker is back.", broker.error]];
+  }
+  if (!broker.reconciled) return [["The broker is back.", "What it holds is being compared with the registry.", null]];
+  if (access?.error) return [["The broker does not know who may connect.", "New tokens and revocations wait.", access.error]];
+  return [["The gateway is not ready.", "Its log and “gateway doctor” say why.", null]];
+}

@@ -93,7 +93,7 @@ def _same_request(tx: Tx, device: Row, body: model.CreateCommand) -> Row | None:
     known = None if body.idempotency_key is None else sql.by_idempotency_key(tx, device["pk"], body.idempotency_key)
     if known is None:
         return None
-    before = (known["type"], json.loads(known["params"]), known["expires_at"] - known["created_at"])
+    before = (known["type"], json.loads(known["params"]), known["ttl_ms"])
     if before != (body.type, body.params or {}, body.ttl_seconds * _SECOND_MS):
         raise ConflictError(
             "idempotency_mismatch",
@@ -167,7 +167,14 @@ def cancel(tx: Tx, device: Row, command_id: str, actor: str) -> Row:
 
 
 def expire(tx: Tx) -> int:
-    """Close every open command whose time is over; how many there were."""
+    """Close every open command whose time is over; how many there were.
+
+    After the clock was set back the time of each counts from now: else a command that was queued while the clock was a
+    year ahead would stay open for a year. Its device gets it again with the time that counts.
+    """
+    for command in sql.dated_ahead(tx, tx.now + sql.CLOCKS_DIFFER_MS):
+        sql.expire_at(tx, command["id"], tx.now + command["ttl_ms"])
+        outbox.mark_command(tx, command["device_pk"], command["type"])
     rows = sql.expired(tx, tx.now)
     for command in rows:
         device = devices.by_pk(tx, command["device_pk"])

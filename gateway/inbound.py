@@ -251,7 +251,7 @@ def audit_refusal(
     tx: Tx, device: Row, refusal: Refusal, *, most: int = _AUDITED_PER_MINUTE, window_ms: int = _MINUTE_MS
 ) -> None:
     """Write a refused acknowledgement into the audit trail, ``most`` in ``window_ms`` (milliseconds) per device."""
-    if events.recent(tx, device["pk"], _REFUSED, tx.now - window_ms) < most:
+    if events.recent(tx, device["pk"], _REFUSED, tx.now - window_ms, tx.now) < most:
         events.record(tx, device, _REFUSED, device["id"], code=refusal.code, field=refusal.field)
 
 

@@ -10,6 +10,7 @@ import structlog
 from gateway import commands, heartbeats, webhooks
 from gateway.errors import StoreError
 from gateway.store import Store, Tx, View, idempotency, keys
+from gateway.store.commands import CLOCKS_DIFFER_MS
 
 log = structlog.get_logger()
 
@@ -58,10 +59,10 @@ class Sweeper:
             """SELECT 1 WHERE EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at <= ?)
                 OR EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at > ?)
                 OR EXISTS (SELECT 1 FROM commands WHERE status IN ('pending', 'delivered')
-                    AND expires_at IS NOT NULL AND expires_at <= ?)""",
-            now,
-            heartbeats.latest_due(self._store.context.rules, now),
-            now,
+                    AND expires_at IS NOT NULL AND expires_at <= ?)
+                OR EXISTS (SELECT 1 FROM commands WHERE status IN ('pending', 'delivered')
+                    AND expires_at IS NOT NULL AND expires_at - ttl_ms > ?)""",
+            *(now, heartbeats.latest_due(self._store.context.rules, now), now, now + CLOCKS_DIFFER_MS),
         )
         return found is not None
 

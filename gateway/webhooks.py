@@ -8,6 +8,7 @@ from typing import Final
 
 from gateway import signatures
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
+from gateway.model import MAX_NUMBER
 from gateway.store import Row, Tx, View, deliveries, measures
 from gateway.store import webhooks as sql
 from gateway.targets import check_url
@@ -87,8 +88,8 @@ def update(tx: Tx, project_id: str, webhook_id: str, body: UpdateWebhook) -> Row
     if "url" in changes:
         _require_url(tx, body.url)
     sql.update(tx, webhook_id, changes)
-    if changes.get("enabled") and not webhook["enabled"]:
-        sql.skip_to_now(tx, webhook_id)
+    if changes.get("enabled", bool(webhook["enabled"])) != bool(webhook["enabled"]):
+        (sql.end_gap if changes["enabled"] else sql.begin_gap)(tx, webhook_id)
     return require(tx, project_id, webhook_id)
 
 
@@ -134,9 +135,14 @@ def pick_up(tx: Tx, webhook_id: str) -> bool:
     The cursor moves in the same transaction, so each event is picked up once, whenever the process dies.
     """
     webhook = deliveries.webhook(tx, webhook_id)
-    events = [] if webhook is None else deliveries.unread(tx, webhook, _PICKED_AT_ONCE)
-    if webhook is None or not events:
+    if webhook is None:
         return False
+    gap = sql.next_gap(tx, webhook_id)
+    events = deliveries.unread(tx, webhook, MAX_NUMBER if gap is None else gap["after_seq"], _PICKED_AT_ONCE)
+    if not events:
+        if gap is not None:
+            sql.pass_gap(tx, webhook_id, gap)
+        return gap is not None
     wanted = set(json.loads(webhook["events"]))
     for event in events:
         if EVERY in wanted or event["type"] in wanted:
@@ -154,7 +160,7 @@ def settle(tx: Tx, delivery: Row, outcome: Outcome) -> None:
     tx.measure(measures.DELIVERY, "delivered" if outcome.delivered else "to_be_retried" if more else "failed")
     deliveries.settle(
         tx,
-        delivery["id"],
+        delivery,
         status="delivered" if outcome.delivered else "pending" if more else "failed",
         response_status=outcome.response_status,
         error=outcome.error,

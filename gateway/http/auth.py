@@ -169,6 +169,6 @@ async def note_use(services: Services, caller: Caller) -> None:
     if isinstance(caller, DeviceToken):
         return
     now = services.store.context.clock()
-    if caller.last_used_at is None or caller.last_used_at <= now - _NOTED_EVERY_MS:
+    if caller.last_used_at is None or not now - _NOTED_EVERY_MS < caller.last_used_at <= now:
         before = now - _NOTED_EVERY_MS + 1
         await services.store.write(lambda tx: keys.touch(tx, caller.id, before), urgent=False)

@@ -155,7 +155,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         path="/v1/webhooks/{webhook_id}",
         summary="Change a webhook",
         description="What is left out stays. While `enabled` is false nothing is sent; what happens then is left out, "
-        "and what waited for another try goes on when it is switched on again.",
+        "and what happened before, or waited for another try, goes on when it is switched on again.",
         tag=TAG,
         access=WRITE,
         takes=webhooks_model.UpdateWebhook,

@@ -32,7 +32,6 @@ GATHER_SECONDS: Final = 0.05
 SAVE_SECONDS: Final = 1.0
 REFUSED_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 30.0
-_CURSOR: Final = "events_told"
 
 
 class Feed:
@@ -77,11 +76,11 @@ class Feed:
 
     def _enabled_since(self, tx: Tx) -> int:
         if not self._enabled:
-            keys.forget_meta(tx, _CURSOR)
+            keys.forget_meta(tx, events.FEED_CURSOR)
             return 0
-        known = keys.meta(tx, _CURSOR)
+        known = keys.meta(tx, events.FEED_CURSOR)
         told = events.newest(tx) if known is None else int(known)
-        keys.set_meta(tx, _CURSOR, str(told))
+        keys.set_meta(tx, events.FEED_CURSOR, str(told))
         return told
 
     async def _tell(self, session: Session) -> None:
@@ -124,7 +123,7 @@ class Feed:
     async def _save(self) -> None:
         if self._told != self._saved:
             told = self._told
-            await self._store.write(lambda tx: keys.set_meta(tx, _CURSOR, str(told)), urgent=False)
+            await self._store.write(lambda tx: keys.set_meta(tx, events.FEED_CURSOR, str(told)), urgent=False)
             self._saved, self._saved_at = told, asyncio.get_running_loop().time()
 
     def _message(self, row: Row) -> tuple[str, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway import model
 from gateway.clock import to_rfc3339
@@ -11,6 +11,9 @@ from gateway.store.devices import moment
 
 if TYPE_CHECKING:
     from gateway.store.database import Row, Tx, View
+
+CLOCKS_DIFFER_MS: Final = 1_000
+"""A clock that goes back by less than this was not set back."""
 
 _OPEN = "status IN ('pending', 'delivered')"
 
@@ -66,6 +69,19 @@ def expired(view: View, now: int) -> list[Row]:
     return view.all(f"SELECT * FROM commands WHERE {_OPEN} AND expires_at IS NOT NULL AND expires_at <= ?", now)  # noqa: S608 - a constant
 
 
+def dated_ahead(view: View, now: int) -> list[Row]:
+    """Open commands that would stay open for longer than their ``ttl_ms``: the clock was set back."""
+    return view.all(
+        f"SELECT * FROM commands WHERE {_OPEN} AND expires_at IS NOT NULL AND expires_at - ttl_ms > ?",  # noqa: S608 - a constant
+        now,
+    )
+
+
+def expire_at(tx: Tx, command_id: str, expires_at: int) -> None:
+    """Let it expire then."""
+    tx.run("UPDATE commands SET expires_at = ? WHERE id = ?", expires_at, command_id)
+
+
 def page(view: View, device_pk: int, query: model.ListCommands) -> list[Row]:
     """One row more than ``query.limit`` when there are more, newest first."""
     return view.all(
@@ -85,7 +101,7 @@ def insert(
     """A new command, pending."""
     tx.run(
         """INSERT INTO commands (id, device_pk, type, status, params, binding_generation, grant_token, created_at,
-            expires_at, idempotency_key, traceparent) VALUES (?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?)""",
+            expires_at, ttl_ms, idempotency_key, traceparent) VALUES (?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?)""",
         command.id,
         device_pk,
         command.type,
@@ -94,6 +110,7 @@ def insert(
         command.grant_token,
         tx.now,
         expires_at,
+        None if expires_at is None else expires_at - tx.now,
         idempotency_key,
         tx.traceparent,
     )

@@ -6,7 +6,7 @@ the worker picks an event up. A delivery ends with its event and with its webhoo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway import ids
 from gateway.clock import to_rfc3339
@@ -26,6 +26,8 @@ def with_work(view: View, now: int) -> list[str]:
         """SELECT w.id FROM webhooks w WHERE w.enabled AND (
             EXISTS (SELECT 1 FROM events e WHERE e.project_id = w.project_id AND e.seq > w.cursor)
             OR EXISTS (SELECT 1 FROM deliveries d
+                WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.attempts = 0)
+            OR EXISTS (SELECT 1 FROM deliveries d
                 WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.next_attempt_at <= ?))""",
         now,
     )
@@ -33,10 +35,10 @@ def with_work(view: View, now: int) -> list[str]:
 
 
 def next_due(view: View, now: int) -> int | None:
-    """When the next delivery that is not due yet will be (milliseconds since the epoch)."""
+    """When the next delivery that is to be tried again will be due (milliseconds since the epoch)."""
     due: int | None = view.value(
         """SELECT min((SELECT min(d.next_attempt_at) FROM deliveries d
-                WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.next_attempt_at > ?))
+                WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.attempts > 0 AND d.next_attempt_at > ?))
             FROM webhooks w WHERE w.enabled""",
         now,
     )
@@ -44,23 +46,34 @@ def next_due(view: View, now: int) -> int | None:
 
 
 def due(view: View, webhook_id: str, now: int) -> Row | None:
-    """The delivery that has been due the longest, with its event, and ``url`` and ``secret`` of its webhook."""
+    """Return the next delivery to send, with its event, and ``url`` and ``secret`` of its webhook.
+
+    Those that were never tried are due whatever the clock says, in the order of their events. One that is to be tried
+    again goes before them when it has been due for longer.
+    """
+    first = _next(view, "d.attempts = 0", "d.event_seq", webhook_id)
+    again = _next(view, "d.attempts > 0 AND d.next_attempt_at <= ?", "d.next_attempt_at, d.event_seq", webhook_id, now)
+    if first is None or again is None:
+        return first or again
+    return again if again["next_attempt_at"] <= first["next_attempt_at"] else first
+
+
+def _next(view: View, condition: str, order: str, *values: Any) -> Row | None:
     return view.one(
         f"""SELECT {_COLUMNS}, e.created_at AS event_created_at, e.data, w.url, w.secret
             {_FROM} JOIN webhooks w ON w.id = d.webhook_id
-            WHERE d.webhook_id = ? AND w.enabled AND d.status = 'pending' AND d.next_attempt_at <= ?
-            ORDER BY d.next_attempt_at, d.rowid LIMIT 1""",
-        webhook_id,
-        now,
+            WHERE d.webhook_id = ? AND w.enabled AND d.status = 'pending' AND {condition} ORDER BY {order} LIMIT 1""",
+        *values,
     )
 
 
-def unread(view: View, webhook: Row, limit: int) -> list[Row]:
+def unread(view: View, webhook: Row, up_to: int, limit: int) -> list[Row]:
     """``seq`` and ``type`` of the project's next events after the webhook's cursor, oldest first."""
     return view.all(
-        "SELECT seq, type FROM events WHERE project_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+        "SELECT seq, type FROM events WHERE project_id = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
         webhook["project_id"],
         webhook["cursor"],
+        up_to,
         limit,
     )
 
@@ -90,23 +103,22 @@ def set_cursor(tx: Tx, webhook_id: str, seq: int) -> None:
 
 def settle(
     tx: Tx,
-    delivery_id: str,
+    delivery: Row,
     *,
     status: str,
     response_status: int | None,
     error: str | None,
     next_attempt_at: int | None,
 ) -> None:
-    """Write down how a try ended."""
+    """Write down how a try ended. When a replay was asked for meanwhile, that one is yet to come and stays due."""
     tx.run(
-        """UPDATE deliveries SET status = ?, attempts = attempts + 1, response_status = ?, error = ?,
-            next_attempt_at = ?, last_attempt_at = ? WHERE id = ?""",
-        status,
-        response_status,
-        error,
-        next_attempt_at,
-        tx.now,
-        delivery_id,
+        """UPDATE deliveries SET response_status = ?, error = ?, last_attempt_at = ? WHERE id = ?""",
+        *(response_status, error, tx.now, delivery["id"]),
+    )
+    tx.run(
+        """UPDATE deliveries SET status = ?, attempts = attempts + 1, next_attempt_at = ?
+            WHERE id = ? AND replays = ?""",
+        *(status, next_attempt_at, delivery["id"], delivery["replays"]),
     )
 
 
@@ -124,7 +136,9 @@ def replay(tx: Tx, delivery_id: str) -> None:
     """Send it again, at once and with all its tries."""
     tx.news = True
     tx.run(
-        "UPDATE deliveries SET status = 'pending', attempts = 0, next_attempt_at = ? WHERE id = ?", tx.now, delivery_id
+        """UPDATE deliveries SET status = 'pending', attempts = 0, next_attempt_at = ?, replays = replays + 1
+            WHERE id = ?""",
+        *(tx.now, delivery_id),
     )
 
 
@@ -168,11 +182,10 @@ def to_model(row: Row) -> Delivery:
 
 
 def prune(tx: Tx, before: int, limit: int) -> int:
-    """Drop those of the ``limit`` oldest deliveries that are older than ``before``; how many went."""
+    """Drop up to ``limit`` deliveries that ended before then; how many went. What is to be tried again stays."""
     return tx.run(
-        """DELETE FROM deliveries WHERE rowid IN
-            (SELECT rowid FROM (SELECT rowid, created_at FROM deliveries ORDER BY rowid LIMIT ?)
-                WHERE created_at < ?)""",
-        limit,
+        """DELETE FROM deliveries WHERE id IN
+            (SELECT id FROM deliveries WHERE status <> 'pending' AND last_attempt_at < ? LIMIT ?)""",
         before,
+        limit,
     ).rowcount

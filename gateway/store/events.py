@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway import ids, model
 from gateway.clock import to_rfc3339
@@ -12,6 +12,9 @@ from gateway.store import measures
 
 if TYPE_CHECKING:
     from gateway.store.database import Row, Tx, View
+
+FEED_CURSOR: Final = "events_told"
+"""The fact that says up to which ``seq`` events were published over MQTT; it is not there where none are."""
 
 Actor = str
 """Who did it: the id of a key or a device, or ``gateway``."""
@@ -149,23 +152,32 @@ def to_model(row: Row) -> model.Event:
     )
 
 
-def recent(view: View, device_pk: int, kind: str, since: int) -> int:
-    """How many of the device's newest hundred events are of this kind and younger than ``since``."""
+def recent(view: View, device_pk: int, kind: str, since: int, until: int) -> int:
+    """How many of the device's newest hundred events are of this kind, younger than ``since`` and not after ``until``.
+
+    What a wrong clock dated ahead does not count: else it would for as long as the clock was set back.
+    """
     count: int = view.value(
         """SELECT count(*) FROM (SELECT type, created_at FROM events WHERE device_pk = ? ORDER BY seq DESC LIMIT 100)
-            WHERE type = ? AND created_at > ?""",
-        device_pk,
-        kind,
-        since,
+            WHERE type = ? AND created_at > ? AND created_at <= ?""",
+        *(device_pk, kind, since, until),
     )
     return count
 
 
 def prune(tx: Tx, before: int, limit: int) -> int:
-    """Drop those of the ``limit`` oldest events that are older than ``before``; how many went."""
+    """Drop up to ``limit`` events that are older than ``before``; how many went.
+
+    What is still to be told stays: events that a webhook has not picked up, those of deliveries that are pending, and
+    those that were not published over MQTT.
+    """
     return tx.run(
-        """DELETE FROM events WHERE seq IN
-            (SELECT seq FROM (SELECT seq, created_at FROM events ORDER BY seq LIMIT ?) WHERE created_at < ?)""",
-        limit,
-        before,
+        """DELETE FROM events WHERE seq IN (SELECT e.seq FROM events e WHERE e.created_at < ?1
+            AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_seq = e.seq AND d.status = 'pending')
+            AND NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.project_id = e.project_id AND w.cursor < e.seq
+                AND NOT EXISTS (SELECT 1 FROM webhook_gaps g WHERE g.webhook_id = w.id
+                    AND g.after_seq < e.seq AND e.seq <= coalesce(g.up_to, e.seq)))
+            AND e.seq <= coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?3), e.seq)
+            ORDER BY e.created_at LIMIT ?2)""",
+        *(before, limit, FEED_CURSOR),
     ).rowcount

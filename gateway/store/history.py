@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.store.health import Sender
 
 _DAY_MS: Final = 86_400_000
+_SAMPLES: Final = 256
 _INSERT: Final = """INSERT OR IGNORE INTO heartbeats (id, previous, device_pk, received_at, sent_at, battery_percent,
     storage_used_mb, storage_total_mb, signal_strength_dbm, firmware_version, device_state, pending_recordings,
     flags, radio) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -175,16 +176,52 @@ def to_record(row: Row) -> fleet_model.HeartbeatRecord:
 
 
 def prune(tx: Tx, before: int, limit: int) -> int:
-    """Drop those of the ``limit`` oldest heartbeats that were received before then; how many went.
+    """Drop heartbeats that were received before then, ``limit`` at most; how many went.
 
-    Only the oldest are looked at: when nothing is due that costs as little as when something is, however long the
-    table.
+    Rows lie in the order in which they came, so that the oldest are at the beginning: whether anything is due costs a
+    look there and :data:`_SAMPLES` more, however long the table. An index by time would be written at each heartbeat.
+    The samples find what is due behind rows that a wrong clock dated ahead, as soon as it is a longer part of the table
+    than lies between two of them.
     """
-    due = "SELECT id FROM (SELECT id, received_at FROM heartbeats ORDER BY id LIMIT ?) WHERE received_at < ?"
+    start = _first_due(tx, before)
+    if start is None:
+        return 0
+    some = "SELECT id, received_at FROM heartbeats WHERE id >= ? ORDER BY id LIMIT ?"
+    due = f"SELECT id FROM ({some}) WHERE received_at < ?"  # noqa: S608 - ours
     tx.run(
         f"""DELETE FROM history_days WHERE (device_pk, day, first_id) IN
             (SELECT device_pk, received_at / {_DAY_MS}, id FROM heartbeats WHERE id IN ({due}))""",  # noqa: S608 - ours
-        limit,
-        before,
+        *(start, limit, before),
     )
-    return tx.run(f"DELETE FROM heartbeats WHERE id IN ({due})", limit, before).rowcount  # noqa: S608 - the same
+    return tx.run(f"DELETE FROM heartbeats WHERE id IN ({due})", start, limit, before).rowcount  # noqa: S608 - the same
+
+
+def _first_due(view: View, before: int) -> int | None:
+    """Return the id where a run of heartbeats from before then begins, or None when no sample is in such a run."""
+    row = view.one("SELECT min(id) AS first, max(id) AS last FROM heartbeats")
+    if row is None or row["first"] is None:
+        return None
+    not_due, last = row["first"] - 1, row["last"]
+    step = max(1, (last - row["first"]) // _SAMPLES)
+    for sample in range(row["first"], last + 1, step):
+        if _is_due(view, sample, before):
+            return _search(view, not_due, sample, before)
+        not_due = sample
+    return None
+
+
+def _search(view: View, not_due: int, due: int, before: int) -> int:
+    """Halve the distance between the two until they are neighbours; the one that is due."""
+    while due - not_due > 1:
+        middle = (not_due + due) // 2
+        if _is_due(view, middle, before):
+            due = middle
+        else:
+            not_due = middle
+    return due
+
+
+def _is_due(view: View, heartbeat_id: int, before: int) -> bool:
+    """Whether the first row from this id on was received before then."""
+    at: int | None = view.value("SELECT received_at FROM heartbeats WHERE id >= ? ORDER BY id LIMIT 1", heartbeat_id)
+    return at is not None and at < before

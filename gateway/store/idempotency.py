@@ -43,12 +43,15 @@ def keep(tx: Tx, caller: str, key_hash: bytes, request_hash: bytes, status: int,
 
 
 def prune(tx: Tx, limit: int = 5_000, most: int = MOST) -> int:
-    """Drop those of the ``limit`` oldest that are older than 24 h or more than ``most``; how many went."""
-    return tx.run(
+    """Drop up to ``limit`` that are older than 24 h, and as many that are more than ``most``; how many went."""
+    old = tx.run(
         """DELETE FROM idempotency WHERE seq IN
-            (SELECT seq FROM (SELECT seq, created_at FROM idempotency ORDER BY seq LIMIT ?)
-                WHERE created_at <= ? OR seq <= (SELECT max(seq) FROM idempotency) - ?)""",
-        limit,
-        tx.now - KEPT_MS,
-        most,
+            (SELECT seq FROM idempotency WHERE created_at <= ? ORDER BY created_at LIMIT ?)""",
+        *(tx.now - KEPT_MS, limit),
     ).rowcount
+    too_many = tx.run(
+        """DELETE FROM idempotency WHERE seq IN (SELECT seq FROM idempotency
+            WHERE seq <= (SELECT max(seq) FROM idempotency) - ? ORDER BY seq LIMIT ?)""",
+        *(most, limit),
+    ).rowcount
+    return old + too_many

@@ -183,10 +183,15 @@ def all_keys(view: View) -> list[Row]:
 
 
 def by_secret(view: View, secret: str, now: int) -> Row | None:
-    """The key with this secret, or with this one before its rotation, unless it is revoked or has expired."""
+    """The key with this secret, or with this one before its rotation, unless it is revoked or has expired.
+
+    The overlap of a rotation ends, too, when the clock is further before the rotation than the overlap is long: it was
+    set back, and the secret before would open things for as long as that.
+    """
     given = hash_secret(secret)
     row = view.one(
-        """SELECT * FROM api_keys WHERE (hash = ?1 OR (previous_hash = ?1 AND previous_expires_at > ?2))
+        """SELECT * FROM api_keys WHERE (hash = ?1 OR (previous_hash = ?1
+            AND ?2 BETWEEN 2 * rotated_at - previous_expires_at AND previous_expires_at - 1))
             AND revoked_at IS NULL AND coalesce(expires_at, ?2) >= ?2""",
         given,
         now,
@@ -198,7 +203,12 @@ def by_secret(view: View, secret: str, now: int) -> Row | None:
 
 
 def touch(tx: Tx, key_id: str, before: int) -> None:
-    """Note that the key is in use, unless that was noted at or after ``before`` (milliseconds since the epoch)."""
+    """Note that the key is in use, unless that was noted at or after ``before`` (milliseconds since the epoch).
+
+    What a wrong clock noted ahead of the time is put right.
+    """
     tx.run(
-        "UPDATE api_keys SET last_used_at = ? WHERE id = ? AND coalesce(last_used_at, 0) < ?", tx.now, key_id, before
+        """UPDATE api_keys SET last_used_at = ?1
+            WHERE id = ?2 AND (coalesce(last_used_at, 0) < ?3 OR last_used_at > ?1)""",
+        *(tx.now, key_id, before),
     )

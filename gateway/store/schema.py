@@ -282,6 +282,36 @@ def m012_links_in_use(db: Database) -> None:
     _each(db, "ALTER TABLE health ADD COLUMN connection_type TEXT")
 
 
+@step
+def m013_webhook_gaps(db: Database) -> None:
+    """What each webhook leaves out; replays of a delivery; what is pruned, by its age."""
+    _each(
+        db,
+        """CREATE TABLE webhook_gaps (
+            webhook_id TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE, after_seq INTEGER NOT NULL,
+            up_to INTEGER, PRIMARY KEY (webhook_id, after_seq)) STRICT, WITHOUT ROWID""",
+        "INSERT INTO webhook_gaps (webhook_id, after_seq) SELECT id, cursor FROM webhooks WHERE NOT enabled",
+        "ALTER TABLE deliveries ADD COLUMN replays INTEGER NOT NULL DEFAULT 0",
+        """CREATE INDEX deliveries_untried ON deliveries (webhook_id, event_seq)
+            WHERE status = 'pending' AND attempts = 0""",
+        "CREATE INDEX deliveries_ended ON deliveries (last_attempt_at) WHERE status <> 'pending'",
+        "CREATE INDEX events_by_age ON events (created_at)",
+        "CREATE INDEX idempotency_by_age ON idempotency (created_at)",
+    )
+
+
+@step
+def m014_command_ttl(db: Database) -> None:
+    """How long a command may be open, so that a clock that was set back keeps none open for longer."""
+    _each(
+        db,
+        "ALTER TABLE commands ADD COLUMN ttl_ms INTEGER",
+        "UPDATE commands SET ttl_ms = expires_at - created_at WHERE expires_at IS NOT NULL",
+        """CREATE INDEX commands_dated ON commands (expires_at - ttl_ms)
+            WHERE status IN ('pending', 'delivered') AND expires_at IS NOT NULL""",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

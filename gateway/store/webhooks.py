@@ -49,20 +49,49 @@ def insert(tx: Tx, project_id: str, body: CreateWebhook, key: bytes) -> str:
         key,
         tx.now,
     )
+    if not body.enabled:
+        begin_gap(tx, webhook_id)
     return webhook_id
 
 
 def update(tx: Tx, webhook_id: str, changes: dict[str, Any]) -> None:
-    """Change these fields. One that is switched on begins with what happens from now on."""
+    """Change these fields."""
     tx.news = True
     for name, value in changes.items():
         stored = json.dumps(value) if name == "events" else value
         tx.run(f"UPDATE webhooks SET {_COLUMNS[name]} = ? WHERE id = ?", stored, webhook_id)  # noqa: S608 - constants
 
 
-def skip_to_now(tx: Tx, webhook_id: str) -> None:
-    """Leave out what happened while it was switched off."""
-    tx.run("UPDATE webhooks SET cursor = (SELECT coalesce(max(seq), 0) FROM events) WHERE id = ?", webhook_id)
+def begin_gap(tx: Tx, webhook_id: str) -> None:
+    """Leave out what happens from now on, until :func:`end_gap`; what happened before is still to be picked up."""
+    tx.run(
+        """INSERT INTO webhook_gaps (webhook_id, after_seq)
+            SELECT id, max(cursor, (SELECT coalesce(max(seq), 0) FROM events)) FROM webhooks WHERE id = ?""",
+        webhook_id,
+    )
+
+
+def end_gap(tx: Tx, webhook_id: str) -> None:
+    """Leave out nothing that happens from now on."""
+    tx.run(
+        """UPDATE webhook_gaps SET up_to = max(after_seq, (SELECT coalesce(max(seq), 0) FROM events))
+            WHERE webhook_id = ? AND up_to IS NULL""",
+        webhook_id,
+    )
+    tx.run("DELETE FROM webhook_gaps WHERE webhook_id = ? AND up_to = after_seq", webhook_id)
+
+
+def next_gap(view: View, webhook_id: str) -> Row | None:
+    """Return ``after_seq`` and ``up_to`` of the first gap that was not passed yet."""
+    return view.one(
+        "SELECT after_seq, up_to FROM webhook_gaps WHERE webhook_id = ? ORDER BY after_seq LIMIT 1", webhook_id
+    )
+
+
+def pass_gap(tx: Tx, webhook_id: str, gap: Row) -> None:
+    """Go on behind this gap."""
+    tx.run("UPDATE webhooks SET cursor = max(cursor, ?) WHERE id = ?", gap["up_to"], webhook_id)
+    tx.run("DELETE FROM webhook_gaps WHERE webhook_id = ? AND after_seq = ?", webhook_id, gap["after_seq"])
 
 
 def delete(tx: Tx, webhook_id: str) -> None:

@@ -26,6 +26,8 @@ LANDED = [
     "m010_traces",
     "m011_device_orders",
     "m012_links_in_use",
+    "m013_webhook_gaps",
+    "m014_command_ttl",
 ]
 
 
@@ -115,6 +117,7 @@ _ROWS: dict[str, dict[str, object]] = {
         "cursor": 0,
         "created_at": 1,
     },
+    "webhook_gaps": {"webhook_id": "wh_1", "after_seq": 1, "up_to": 2},
     "deliveries": {
         "id": "dlv_1",
         "webhook_id": "wh_1",
@@ -257,6 +260,14 @@ def test_the_hot_questions_are_answered_by_an_index(tmp_path: Path) -> None:
         "SELECT seq FROM events WHERE id <= 'evt_1' AND +project_id = 'p' ORDER BY id DESC LIMIT 1",
         "SELECT * FROM deliveries WHERE webhook_id = 'w' AND status = 'pending' AND next_attempt_at <= 5",
         "DELETE FROM deliveries WHERE event_seq = 5",
+        "SELECT * FROM deliveries WHERE webhook_id = 'w' AND status = 'pending' AND attempts = 0 ORDER BY event_seq",
+        "SELECT id FROM deliveries WHERE status <> 'pending' AND last_attempt_at < 5 LIMIT 10",
+        "SELECT seq FROM events WHERE created_at < 5 ORDER BY created_at LIMIT 10",
+        "SELECT seq FROM idempotency WHERE created_at <= 5 ORDER BY created_at LIMIT 10",
+        (
+            "SELECT 1 FROM commands WHERE status IN ('pending', 'delivered') AND expires_at IS NOT NULL "
+            "AND expires_at - ttl_ms > 5"
+        ),
         "SELECT pk FROM devices WHERE deleted_at >= 5",
         "SELECT 1 FROM tokens WHERE grant_kid = 'k' AND state <> 'revoked'",
     ]

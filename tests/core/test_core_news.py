@@ -68,7 +68,7 @@ async def test_what_changes_who_gets_events_rings(tmp_path: Path) -> None:
         change = UpdateWebhook.model_validate({"enabled": True})
         assert await rings(lambda tx: webhooks.update(tx, project_id, webhook["id"], change))
         assert await rings(lambda tx: webhooks.replay(tx, project_id, webhook["id"], delivery_id))
-        assert not await rings(lambda tx: sql.skip_to_now(tx, webhook["id"]))
+        assert not await rings(lambda tx: sql.end_gap(tx, webhook["id"]))
 
 
 async def test_a_bell_that_is_taken_before_the_look_misses_nothing() -> None:

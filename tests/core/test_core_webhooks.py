@@ -1,5 +1,6 @@
 """Webhooks and deliveries in the registry: what is picked up, tried again, left out and dropped."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,87 @@ def test_switched_off_nothing_is_sent_and_what_happens_is_left_out(world: World)
     assert sent(world, webhook_id) == ["device.registered", "token.revoked", "device.unbound"]
 
 
+def test_switched_off_what_happened_before_is_kept(world: World) -> None:
+    """However often it is switched: all that happened while it was on comes once and in order, and nothing else."""
+    webhook_id = created(world)
+    wanted = []
+    for number in range(3):
+        wanted += [f"on-{number}-{each}" for each in range(150)]
+        for serial in wanted[-150:]:
+            world.register(serial)
+        update(world, webhook_id, enabled=False)
+        world.register(f"off-{number}")
+        assert due(world, webhook_id) is None
+        update(world, webhook_id, enabled=False)
+        update(world, webhook_id, enabled=True)
+    assert told(world, webhook_id) == wanted
+    assert world.view.value("SELECT count(*) FROM webhook_gaps") == 0
+
+
+def told(world: World, webhook_id: str) -> list[str]:
+    """Deliver everything; the serial numbers in the events, in their order."""
+    serials = []
+    while (delivery := due(world, webhook_id)) is not None:
+        serials.append(json.loads(delivery["data"])["serial_number"])
+        world.run(webhooks.settle, delivery, GOOD)
+    return serials
+
+
+def test_made_switched_off_it_begins_when_it_is_switched_on(world: World) -> None:
+    """What happened before that is left out."""
+    webhook_id = created(world, enabled=False)
+    world.register("before")
+    assert told(world, webhook_id) == []
+    update(world, webhook_id, enabled=True)
+    world.register("after")
+    assert told(world, webhook_id) == ["after"]
+
+
+def test_events_that_wait_for_a_webhook_are_not_pruned(world: World) -> None:
+    """Neither those that were not picked up, nor those of a delivery that is pending, however old; then they go."""
+    webhook_id = created(world)
+    world.register("SN-1")
+    assert sent(world, webhook_id, BAD) == ["device.registered"]
+    world.register("SN-2")
+    update(world, webhook_id, enabled=False)
+    world.register("SN-3")  # nobody waits for this one
+    world.now += 400 * DAY
+    assert world.run(events.prune, world.now - 365 * DAY, 100) == 1
+    assert world.run(webhooks.prune) == 0
+    update(world, webhook_id, enabled=True)
+    assert told(world, webhook_id) == ["SN-1", "SN-2"]
+    world.now += 31 * DAY
+    assert world.run(webhooks.prune) == 2
+    assert world.run(events.prune, world.now - 365 * DAY, 100) == 2
+
+
+def test_a_replay_during_a_try_is_not_lost(world: World) -> None:
+    """Whatever comes of the try: it is told, and the event is sent again with all its tries."""
+    webhook_id = created(world)
+    world.register()
+    for outcome in (GOOD, BAD):
+        delivery = due(world, webhook_id)
+        assert delivery is not None
+        world.run(webhooks.replay, world.project_id, webhook_id, delivery["id"])
+        world.run(webhooks.settle, delivery, outcome)
+        row = only(world)
+        assert (row["status"], row["attempts"], row["next_attempt_at"]) == ("pending", 0, world.now)
+        assert (row["response_status"], row["last_attempt_at"]) == (outcome.response_status, world.now)
+    assert sent(world, webhook_id) == ["device.registered"]
+    assert only(world)["status"] == "delivered"
+
+
+def test_first_tries_come_in_order_whatever_the_clock_does(world: World) -> None:
+    """Also when it is set back between two of them, before anybody has noticed."""
+    webhook_id = created(world)
+    wanted = [f"SN-{number}" for number in range(6)]
+    for serial in wanted:
+        world.register(serial)
+        world.run(webhooks.pick_up, webhook_id)
+        world.now -= 3_600_000
+    assert told(world, webhook_id) == wanted
+
+
 def test_enabling_what_is_enabled_loses_nothing(world: World) -> None:
     """Only a webhook that was off begins anew."""
     webhook_id = created(world)
@@ -189,7 +271,7 @@ def test_a_word_on_a_delivery_that_is_gone_changes_nothing(world: World) -> None
 
 
 def test_deliveries_go_with_their_time_and_with_their_events(world: World) -> None:
-    """After the days of the setting, and with an event that is dropped, whatever state they are in."""
+    """After the days of the setting, and with an event that is dropped; not while they are to be tried again."""
     webhook_id = created(world)
     world.register("SN-1")
     assert sent(world, webhook_id) == ["device.registered"]
@@ -199,7 +281,9 @@ def test_deliveries_go_with_their_time_and_with_their_events(world: World) -> No
     world.now += 11 * DAY
     assert (world.run(webhooks.prune), world.run(webhooks.prune)) == (1, 0)
     assert only(world)["status"] == "pending"
-    assert world.run(events.prune, world.now, 100) == 2
+    assert world.run(events.prune, world.now, 100) == 1
+    assert sent(world, webhook_id) == ["device.registered"]
+    assert world.run(events.prune, world.now, 100) == 1
     assert world.view.value("SELECT count(*) FROM deliveries") == 0
     world.register("SN-3")
     assert sent(world, webhook_id) == ["device.registered"]

@@ -303,6 +303,40 @@ async def test_switched_off_nothing_is_sent(api: Api) -> None:
         assert [each.event["data"]["serial_number"] for each in came] == ["BP-1", "BP-3"]
 
 
+async def test_nothing_that_happened_while_it_was_on_is_lost(api: Api) -> None:
+    """250 events wait for a receiver that does not answer when the webhook is switched off, and on again."""
+    async with receiving() as receiver, delivering(api):
+        receiver.open.clear()
+        webhook = await hooked(api, receiver.url)
+        path = f"/v1/webhooks/{webhook['id']}"
+        wanted = [f"BP-{number}" for number in range(250)]
+        for serial in wanted:
+            await api.registered(serial)
+        await receiver.got(1)
+        body(await api.back_end.patch(path, json={"enabled": False}), 200)
+        await api.registered("meanwhile")
+        body(await api.back_end.patch(path, json={"enabled": True}), 200)
+        receiver.open.set()
+        came = [each.event["data"]["serial_number"] for each in await receiver.got(len(wanted))]
+        assert came == wanted
+
+
+async def test_a_replay_asked_for_during_a_try(api: Api) -> None:
+    """It is sent once more when the try is over, although that succeeded."""
+    async with receiving() as receiver, delivering(api):
+        receiver.open.clear()
+        webhook = await hooked(api, receiver.url)
+        await api.registered()
+        await receiver.got(1)
+        [delivery] = await deliveries(api, webhook)
+        path = f"/v1/webhooks/{webhook['id']}/deliveries/{delivery['id']}/replay"
+        body(await api.back_end.post(path), 200)
+        receiver.open.set()
+        first, second = await receiver.got(2)
+        assert first.headers["webhook-id"] == second.headers["webhook-id"]
+        await became(api, webhook, "delivered")
+
+
 async def test_a_webhook_that_is_deleted_while_it_is_tried(api: Api) -> None:
     """That try is the last, and the worker goes on."""
     async with receiving(BUSY) as receiver, receiving() as other, delivering(api):

@@ -81,6 +81,14 @@ class GatewayApi:
         """Acknowledge a command over HTTP as the device."""
         await self.call("POST", f"/v1/devices/me/commands/{command_id}/ack", payload, bearer=token)
 
+    async def refresh_token(self, token: str) -> str:
+        """Ask as the device for another token of its binding."""
+        answer = await self.call("POST", "/v1/devices/me/token/refresh", {}, bearer=token)
+        try:
+            return str(answer["device_token"])
+        except KeyError as error:
+            raise AnswerError(f"the answer of {self.url} to a token refresh lacks {error}") from error
+
     async def call_when_allowed(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Make one call with the API key; after a 429 wait as long as `Retry-After` says, and call again.
 

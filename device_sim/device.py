@@ -33,8 +33,11 @@ from device_sim.signals import (
     Published,
     PublishFailed,
     Reboot,
+    RefreshFailed,
+    RefreshToken,
     RefusalReceived,
     Tell,
+    TokenRefreshed,
     WifiGiven,
     WriteFlash,
 )
@@ -73,6 +76,7 @@ class Device:
         self._accepted_reset: wire.Command | None = None
         self._link: LinkUp | None = None
         self._last_heartbeat_at: int | None = None
+        self._is_refused = False
 
     def handle(self, event: Input, now: int) -> list[Action]:  # noqa: C901, PLR0911  # a table: one line per input
         """Take one input; nothing but `PowerOn` reaches a device that is rebooting."""
@@ -98,6 +102,11 @@ class Device:
             case RefusalReceived():
                 told = Tell("message_refused", {"answer": event.payload.decode(errors="replace")})
                 return [told, *self._last_word.refused(event.payload)]
+            case TokenRefreshed():
+                return self._token_refreshed(event)
+            case RefreshFailed():
+                self._is_refused = self._is_refused and not event.revoked
+                return [Tell("token_not_refreshed", {"reason": event.reason})]
 
     # --- power and provisioning ---------------------------------------------------------------------------------------
 
@@ -107,6 +116,7 @@ class Device:
         self._last_word = LastWord(flash.kept)
         self._networks = list(flash.wiped.get(WIFI, ()))
         self._link = self._accepted_reset = None
+        self._is_refused = False
         self.binding = Binding.from_flash(flash.wiped)
         progress = flash.kept.get(IN_PROGRESS)
         if progress is not None:
@@ -162,12 +172,14 @@ class Device:
             case LinkDown():
                 return self._link_down(event)
             case LinkRefused():
-                return [Tell("refused", {"refusals": event.refusals, "reason": event.reason})]
+                told = Tell("refused", {"refusals": event.refusals, "reason": event.reason})
+                self._is_refused = event.transport == "mqtt" and self.state is State.PROVISIONED
+                return [told, *self._ask_for_token()]
 
     def _link_up(self, event: LinkUp, now: int) -> list[Action]:
         if self.binding is None or self.state is State.RESETTING:
             return []
-        self.state, self._link = State.ONLINE, event
+        self.state, self._link, self._is_refused = State.ONLINE, event, False
         self._last_word.connected()
         birth: list[Action] = [Publish("status", wire.ONLINE)] if event.transport == "mqtt" else []
         details = {"connection": event.connection, "transport": event.transport}
@@ -181,7 +193,7 @@ class Device:
 
     def _heartbeat(self, now: int) -> list[Action]:
         if self.state is not State.ONLINE or self._link is None:
-            return []
+            return self._ask_for_token()
         before = now if self._last_heartbeat_at is None else self._last_heartbeat_at
         self._vitals.pass_time(max(0, now - before))
         # Equal times would look like a replay of one heartbeat (section 3), so each is later than the last.
@@ -194,6 +206,25 @@ class Device:
             "last_command": word,
         }
         return [Publish("heartbeat", wire.encode(body), command_id=word["command_id"] if word else None)]
+
+    # --- a token that the broker refuses (contract, section 2) --------------------------------------------------------
+
+    def _ask_for_token(self) -> list[Action]:
+        """Ask over HTTP, with each heartbeat that is due until there is an answer.
+
+        A broker that holds one password per device may hold that of a refresh whose answer was lost.
+        """
+        return [RefreshToken(self.binding)] if self._is_refused and self.binding is not None else []
+
+    def _token_refreshed(self, event: TokenRefreshed) -> list[Action]:
+        if self.binding is None or self.state is not State.PROVISIONED:
+            return []
+        self.binding, self._is_refused = replace(self.binding, device_token=event.device_token), False
+        return [
+            WriteFlash(Area.WIPED, TOKEN, event.device_token),
+            Tell("token_refreshed", {"generation": self.binding.generation}),
+            OpenLink(self._connection(), self.binding),
+        ]
 
     # --- commands -----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from device_sim.binding import PAIRING, TOKEN, WIFI
 from device_sim.device import IN_PROGRESS
-from device_sim.signals import Action, Area, EraseFlash, OpenLink, Publish, Reboot, Tell, WriteFlash
+from device_sim.signals import Action, Area, EraseFlash, OpenLink, Publish, Reboot, RefreshToken, Tell, WriteFlash
 from device_sim.wire import rfc3339
 
 SENTENCES: Mapping[str, str] = {
@@ -19,6 +19,8 @@ SENTENCES: Mapping[str, str] = {
     "online": "online over {connection} ({transport})",
     "offline": "offline: {reason}",
     "refused": "the token was refused {refusals} times: {reason}",
+    "token_refreshed": "got another token of generation {generation} over HTTP",
+    "token_not_refreshed": "got no other token over HTTP: {reason}",
     "status": "status {status} published, retained",
     "heartbeat": "heartbeat: battery {battery_percent} %, {device_state}",
     "not_sent": "{kind} not sent: {reason}",
@@ -72,7 +74,7 @@ class _Lenient(dict[str, Any]):
 OnFact = Callable[[Fact], None]
 
 
-def step(action: Action) -> str:
+def step(action: Action) -> str:  # noqa: PLR0911  # a table: one line per action
     """Name an action, so that a power cut can be asked for before it: `erase:device_token`, `publish:ack:executed`."""
     match action:
         case Tell():
@@ -85,6 +87,8 @@ def step(action: Action) -> str:
             return f"erase:{action.name}"
         case OpenLink():
             return "open_link"
+        case RefreshToken():
+            return "refresh_token"
         case Reboot():
             return "reboot"
 

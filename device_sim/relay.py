@@ -7,7 +7,16 @@ from device_sim.app import GatewayApi
 from device_sim.binding import Binding
 from device_sim.errors import ApiError, RadioError, SimulatorError
 from device_sim.radio import REPORT_AFTER_REFUSALS, Deliver
-from device_sim.signals import CommandReceived, Connection, LinkRefused, LinkUp, Publish
+from device_sim.signals import (
+    CommandReceived,
+    Connection,
+    LinkRefused,
+    LinkUp,
+    Publish,
+    RefreshFailed,
+    RefreshToken,
+    TokenRefreshed,
+)
 
 UNAUTHORIZED = 401
 
@@ -36,6 +45,15 @@ class BleRelay:
 
     def cut(self) -> None:
         """Nothing to break: each relayed heartbeat is a call of its own."""
+
+
+async def refreshed(api: GatewayApi, wanted: RefreshToken) -> TokenRefreshed | RefreshFailed:
+    """Ask for another token of a binding, and say what came of it."""
+    try:
+        return TokenRefreshed(await api.refresh_token(wanted.binding.device_token))
+    except SimulatorError as error:
+        revoked = isinstance(error, ApiError) and error.status == UNAUTHORIZED
+        return RefreshFailed(str(error), revoked=revoked)
 
 
 class HttpRadio:
@@ -78,4 +96,4 @@ class HttpRadio:
             return
         self._refusals += 1
         if self._refusals == REPORT_AFTER_REFUSALS:
-            self._deliver(LinkRefused(self._refusals, str(error)))
+            self._deliver(LinkRefused(self._refusals, str(error), "http"))

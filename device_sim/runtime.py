@@ -17,6 +17,7 @@ from device_sim.facts import Fact, OnFact
 from device_sim.flash import Flash, manufacture, power_on
 from device_sim.links import Arrival, Link
 from device_sim.options import CELLULAR_APN, Options, RadioKind
+from device_sim.relay import refreshed
 from device_sim.signals import (
     Action,
     EraseFlash,
@@ -28,6 +29,7 @@ from device_sim.signals import (
     Published,
     PublishFailed,
     Reboot,
+    RefreshToken,
     Tell,
     WifiGiven,
     WriteFlash,
@@ -221,6 +223,8 @@ class SimulatedDevice:
                 self._tell_flash(action)
             case OpenLink():
                 await self._open(action)
+            case RefreshToken():
+                return await refreshed(self._api, action)
             case Reboot():
                 return await self._reboot()
         return None

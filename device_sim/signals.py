@@ -67,6 +67,7 @@ class LinkRefused:
 
     refusals: int
     reason: str
+    transport: Transport = "mqtt"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,21 @@ class RefusalReceived:
     """The gateway answered on `errors` that it refused a message of this device."""
 
     payload: bytes
+
+
+@dataclass(frozen=True)
+class TokenRefreshed:
+    """The gateway answered `RefreshToken` with another token of the same binding."""
+
+    device_token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RefreshFailed:
+    """It did not; with `revoked` the token opens nothing any more, and asking again is of no use."""
+
+    reason: str
+    revoked: bool
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------
@@ -140,11 +156,18 @@ class OpenLink:
 
 
 @dataclass(frozen=True)
+class RefreshToken:
+    """Ask over HTTP for another token of this binding, and answer with `TokenRefreshed` or `RefreshFailed`."""
+
+    binding: Binding = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Reboot:
     """Close the link, forget everything but the flash, and start with `PowerOn`."""
 
 
-Action: TypeAlias = Tell | Publish | WriteFlash | EraseFlash | OpenLink | Reboot
+Action: TypeAlias = Tell | Publish | WriteFlash | EraseFlash | OpenLink | RefreshToken | Reboot
 
 
 @dataclass(frozen=True)
@@ -172,6 +195,8 @@ Input: TypeAlias = (
     | HeartbeatDue
     | CommandReceived
     | RefusalReceived
+    | TokenRefreshed
+    | RefreshFailed
     | Published
     | PublishFailed
 )

@@ -50,6 +50,16 @@ class ConflictError(GatewayError):
         self.code = code
 
 
+class TooSoonError(GatewayError):
+    """The same was done a moment ago; it may be asked for again in ``seconds``."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message, details={"retry_after_seconds": seconds})
+        self.seconds = seconds
+
+
 class UnavailableError(GatewayError):
     """Something that is needed for this is away; the same request may succeed later."""
 

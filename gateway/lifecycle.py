@@ -6,18 +6,21 @@ reach the broker in the same transaction.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from gateway import credentials, grants, ids, model
 from gateway.commands import close, queue, revoke
-from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
+from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, TooSoonError, UnavailableError
 from gateway.model import CommandStatus, CommandType, TokenState
 from gateway.store import Row, Tx, View, events, health, outbox, tokens
 from gateway.store import commands as command_sql
 from gateway.store import devices as sql
 
 RESET = CommandType.FACTORY_RESET
+_SECOND_MS: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -234,22 +237,42 @@ def restore(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
 
 
 def refresh(tx: Tx, project_id: str, device_id: str, token_id: int) -> Refreshed:
-    """Mint another token of the binding for the device that asks with the token of this row.
+    """Mint another token of the binding, and of the same state, for the device that asks with the token of this row.
 
     The asking one stays good until the new one is first used, so an answer that is lost costs nothing. Any other
     is revoked: of a device that asks again and again two are good at most.
+
+    Raises:
+        TooSoonError: the newest token was minted by a refresh less than a minute ago, whether it was used or not.
     """
     device = require(tx, project_id, device_id)
     use(tx, token_id)
     asking = tokens.by_row(tx, token_id)
+    _may_refresh(tx, asking)
     if tokens.revoke_others(tx, asking):
         _replaced(tx, device, asking["generation"])
     token = credentials.mint_device_token(tx.entropy)
-    tokens.insert(tx, device["pk"], asking["generation"], token, asking["grant_kid"])
+    tokens.insert(tx, device["pk"], asking["generation"], token, asking["grant_kid"], state=asking["state"])
     tokens.forget(tx, asking)
     outbox.mark_credential(tx, device["pk"])
     events.record(tx, device, "token.refreshed", device["id"], binding_generation=asking["generation"])
     return Refreshed(token.secret, asking["generation"])
+
+
+def _may_refresh(tx: Tx, asking: Row) -> None:
+    """Each refresh cuts a session at a broker that holds one password per device, so they keep their distance.
+
+    A token that is dated ahead of the clock was minted before the clock was set back: it keeps nobody waiting.
+    """
+    refreshed_at = tokens.last_refreshed_at(tx, asking)
+    wait_ms = 0 if refreshed_at is None else refreshed_at + tx.rules.token_refresh_ms - tx.now
+    if 0 < wait_ms <= tx.rules.token_refresh_ms:
+        seconds = math.ceil(wait_ms / _SECOND_MS)
+        raise TooSoonError(
+            f"This device got a new token less than a minute ago. If that answer was lost, ask again in {seconds} s "
+            "with the same token, or at once with the Idempotency-Key of the lost request.",
+            seconds,
+        )
 
 
 def use(tx: Tx, token_id: int) -> None:

@@ -31,7 +31,7 @@ _REVOKED: Final = (
 )
 _RESET_ONLY: Final = (
     "The device is to be reset: this token opens nothing but POST /v1/devices/me/heartbeat, which hands over the "
-    "factory reset, and the acknowledgement of that."
+    "factory reset, the acknowledgement of that, and POST /v1/devices/me/token/refresh."
 )
 
 

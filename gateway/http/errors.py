@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from gateway import model
-from gateway.errors import ConflictError, GatewayError
+from gateway.errors import ConflictError, GatewayError, TooSoonError
 from gateway.redaction import redact
 
 RETRY_SECONDS: Final = 5
@@ -135,7 +135,7 @@ def _headers(error: GatewayError) -> dict[str, str]:
     match error:
         case MethodNotAllowedError():
             return {"Allow": error.allow}
-        case RateLimitExceededError():
+        case RateLimitExceededError() | TooSoonError():
             return {"Retry-After": str(error.seconds)}
     if error.code == "unauthorized":
         return {"WWW-Authenticate": "Bearer"}

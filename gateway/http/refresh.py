@@ -11,7 +11,6 @@ from gateway.http import auth
 from gateway.http.devices import SYNCED, find, wait_until_synced
 from gateway.http.operation import Access, Answer, AnyOperation, Call, Operation
 from gateway.http.reports import TAG
-from gateway.model import TokenState
 from gateway.store import Tx
 
 
@@ -25,8 +24,7 @@ async def refresh_token(call: Call, _: model.Empty) -> Answer:
 
 
 def _refresh(tx: Tx, call: Call) -> Answer:
-    if auth.state_now(tx, call.token) is not TokenState.ACTIVE:
-        raise auth.refuse_reset_only()
+    auth.state_now(tx, call.token)
     refreshed = lifecycle.refresh(tx, call.project_id, call.device_id, call.token.token_id)
     return Answer(
         fleet_model.RefreshedToken(device_token=refreshed.device_token, binding_generation=refreshed.binding_generation)
@@ -38,13 +36,14 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         method="POST",
         path="/v1/devices/{device_id}/token/refresh",
         summary="Get a new device token",
-        description="Another token of the same binding and generation, shown this once. The one that asks stays good "
-        "until the new one is first used, over HTTP or to connect to the broker, and is revoked then; so after a lost "
-        "answer the device asks again. Two are good at most: a second call revokes a new token that was never used. "
-        "With Mosquitto's password file the broker takes the new one alone, at once, and the old one stays good over "
-        "HTTP; a first use is seen over HTTP only there.",
+        description="Another token of the same binding and generation, shown this once; a `reset_only` token gets "
+        "another `reset_only` one. The one that asks stays good until the new one is first used, and is revoked then. "
+        "So after a lost answer the device asks again with it: at once with the same `Idempotency-Key`, else when "
+        "`Retry-After` says, since within a minute of the last refresh the answer is 429. Two are good at most: a "
+        "second call revokes a new token that was never used. With Mosquitto's password file the broker takes the new "
+        "one alone, at once, and the old one stays good over HTTP only.",
         tag=TAG,
-        access=Access(device=True),
+        access=Access(device=True, reset_only=True),
         takes=model.Empty,
         handler=refresh_token,
         answers={200: fleet_model.RefreshedToken},

@@ -65,6 +65,8 @@ class Rules:
     shown: tuple[str, ...] = ()
     """Which retained topics integrators are shown of each device (``outbox.STATE``, ``outbox.DISCOVERY``)."""
     state_refresh_ms: int = 300_000
+    token_refresh_ms: int = 60_000
+    """How long a device waits from one token refresh to the next (contract, section 2)."""
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 _KEPT_PER_BINDING: Final = 8
 
 
-def insert(tx: Tx, device_pk: int, generation: int, token: DeviceToken, kid: str) -> None:
-    """A new active token of this binding."""
+def insert(tx: Tx, device_pk: int, generation: int, token: DeviceToken, kid: str, *, state: str = "active") -> None:
+    """A new token of this binding."""
     tx.run(
         """INSERT INTO tokens (device_pk, generation, hash, broker_entry, state, grant_kid, created_at)
-            VALUES (?, ?, ?, ?, 'active', ?, ?)""",
+            VALUES (?, ?, ?, ?, ?, ?, ?)""",
         device_pk,
         generation,
         token.hash,
         token.broker_entry,
+        state,
         kid,
         tx.now,
     )
@@ -126,11 +127,24 @@ def revoke_others(tx: Tx, token: Row) -> int:
     ).rowcount
 
 
-def forget(tx: Tx, token: Row) -> None:
-    """Of the tokens of this binding keep the newest few: a device may refresh for years.
+def last_refreshed_at(view: View, token: Row) -> int | None:
+    """When the newest token of this binding was minted by a refresh; ``None`` if the bind minted it.
 
-    An older one has long been replaced, and no receipt can be made with it: a device that waits for its reset gets no
-    new one.
+    At least two tokens of a binding are kept, so that one which replaced another is known as such.
+    """
+    rows = view.all(
+        "SELECT created_at FROM tokens WHERE device_pk = ? AND generation = ? ORDER BY id DESC LIMIT 2",
+        token["device_pk"],
+        token["generation"],
+    )
+    return rows[0]["created_at"] if len(rows) > 1 else None
+
+
+def forget(tx: Tx, token: Row) -> None:
+    """Keep the newest few tokens of this binding: a device may refresh for years.
+
+    An older one was replaced several refreshes ago, and a device has one minute at least from one to the next: no
+    receipt made with it is under way any more.
     """
     tx.run(
         """DELETE FROM tokens WHERE device_pk = ?1 AND generation = ?2 AND state = 'revoked' AND id NOT IN

@@ -202,17 +202,19 @@ class Life(RuleBasedStateMachine):
         if first:
             assert [row["id"] for row in tokens.live(self.world.view, device_pk)][-1] == self.world.token(secret)["id"]
 
-    @precondition(lambda self: self._good("active"))
+    @precondition(lambda self: self._good())
     @rule(data=st.data())
     def refresh(self, data: st.DataObject) -> None:
-        """Ask for another token with any that is active: that one and the new one are good then, of one generation."""
-        secret = data.draw(st.sampled_from(self._good("active")))
+        """Ask for another token with any that is good: that one and the new one are good then, alike."""
+        secret = data.draw(st.sampled_from(self._good()))
         device_id = self.world.token(secret)["device_id"]
         new = self.world.refresh(device_id, secret)
         self.secrets[device_id].append(new)
         assert {row["id"] for row in tokens.live(self.world.view, self.world.token(new)["device_pk"])} == {
             self.world.token(each)["id"] for each in (secret, new)
         }
+        one, other = self.world.token(secret), self.world.token(new)
+        assert (one["state"], one["generation"]) == (other["state"], other["generation"])
 
     @precondition(lambda self: self.secrets)
     @rule(data=st.data(), battery=st.integers(0, 100))

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core_support import World
+from core_support import MINUTE_MS, World
 
 from gateway import lifecycle
+from gateway.errors import TooSoonError
 from gateway.store import tokens
 
 
@@ -91,6 +92,48 @@ def test_a_reset_demotes_both_tokens(world: World) -> None:
         world.ack(command, "executed", both[which])
         assert world.again(command)["status"] == "executed"
         assert good(world, *both) == ["revoked", "revoked"]
+
+
+def test_a_token_that_waits_for_a_reset_gets_another_like_it(world: World) -> None:
+    """Of the same generation, good for the reset alone; either receipt is good, and the first use ends the old one."""
+    device_id, old = world.bound()
+    world.refresh(device_id, old)
+    command = world.reset(device_id)
+    new = world.refresh(device_id, old)
+    assert good(world, old, new) == ["reset_only", "reset_only"]
+    assert world.token(new)["generation"] == command["binding_generation"] == 1
+    assert tokens.broker_entries(world.view) == [(device_id, world.token(new)["broker_entry"])]
+    world.use(new)
+    assert good(world, old, new) == ["revoked", "reset_only"]
+    world.ack(command, "executed", new)
+    assert world.again(command)["status"] == "executed"
+    assert good(world, old, new) == ["revoked", "revoked"]
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_refresh_is_refused_within_a_minute_of_the_last(world: World, used: bool) -> None:  # noqa: FBT001
+    """Whether the new token was used or not, and to the second; the first one after a bind is not."""
+    device_id, old = world.bound()
+    new = world.refresh(device_id, old)
+    if used:
+        world.use(new)
+    asking = world.token(new if used else old)["id"]
+    for passed, wait in ((0, 60), (1, 60), (30_000, 30), (MINUTE_MS - 1, 1)):
+        world.now = world.token(new)["created_at"] + passed
+        with pytest.raises(TooSoonError) as refused:
+            world.run(lifecycle.refresh, world.project_id, device_id, asking)
+        assert (refused.value.seconds, refused.value.details) == (wait, {"retry_after_seconds": wait})
+    assert good(world, old, new) == ["revoked" if used else "active", "active"]
+    world.now = world.token(new)["created_at"] + MINUTE_MS
+    world.run(lifecycle.refresh, world.project_id, device_id, asking)
+
+
+def test_a_clock_that_was_set_back_keeps_no_device_waiting(world: World) -> None:
+    """A token that is dated ahead was not minted within the last minute."""
+    device_id, old = world.bound()
+    world.refresh(device_id, old)
+    world.now -= 3_600_000
+    world.run(lifecycle.refresh, world.project_id, device_id, world.token(old)["id"])
 
 
 @pytest.mark.parametrize("end", [World.unbind, World.delete])

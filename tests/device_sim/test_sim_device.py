@@ -22,7 +22,9 @@ from device_sim.signals import (
     Publish,
     Published,
     PublishFailed,
+    RefreshFailed,
     RefusalReceived,
+    TokenRefreshed,
     WifiGiven,
 )
 
@@ -211,6 +213,43 @@ def test_refusals_are_told() -> None:
     bench.give(RefusalReceived(b'{"code":"invalid_request"}'))
     assert bench.told == ["refused", "message_refused"]
     assert bench.device.state is State.ONLINE
+
+
+def test_a_refused_token_is_exchanged_over_http() -> None:
+    """With each heartbeat that is due it asks for another; that one goes to the flash before it connects with it."""
+    bench = away(SIGNER)
+    bench.give(LinkRefused(3, "not authorised"))
+    bench.give(RefreshFailed("429", revoked=False))
+    bench.give(HeartbeatDue())
+    assert bench.steps == [*("tell:refused", "refresh_token", "tell:token_not_refreshed", "refresh_token")]
+    bench.steps.clear()
+    bench.give(TokenRefreshed("dtok_another"))
+    assert bench.steps == ["write:device_token", "tell:token_refreshed", "open_link"]
+    assert bench.flash.wiped_area["device_token"] == "dtok_another"
+    assert bench.device.binding is not None
+    assert bench.device.binding.device_token == "dtok_another"
+    bench.steps.clear()
+    bench.give(HeartbeatDue())
+    assert bench.steps == []
+
+
+def test_a_revoked_token_is_asked_for_once() -> None:
+    """Nor is another one taken that comes later than the end of the binding."""
+    bench = away(SIGNER)
+    bench.give(LinkRefused(3, "not authorised"))
+    bench.give(RefreshFailed("401", revoked=True))
+    bench.steps.clear()
+    bench.give(HeartbeatDue())
+    bench.give(LinkRefused(3, "unauthorized", "http"))
+    assert bench.steps == ["tell:refused"]
+
+
+def away(signer: Signer) -> Bench:
+    """A bench whose device is provisioned, and its link down."""
+    bench = online(signer)
+    bench.give(LinkDown("the broker closed the connection"))
+    bench.steps.clear()
+    return bench
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

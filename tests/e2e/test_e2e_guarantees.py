@@ -247,14 +247,14 @@ async def test_a_retained_command_is_found_by_its_device_alone(site: Site, seria
 
 
 async def test_an_old_token_that_is_reset_only_reaches_nothing_but_its_reset(site: Site, serial: str) -> None:
-    """Telemetry over MQTT is not stored any more; HTTP says 401 to all but heartbeat and acknowledgement."""
+    """Telemetry over MQTT is not stored any more; HTTP says 401 to all but heartbeat, acknowledgement and refresh."""
     device, device_id, _ = await reset_while_away(site, serial)
     token = token_of(device)
     await site.synced()
     async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
         assert await raw.connect(device_id, device_id, token) == wire.ACCEPTED
         await raw.publish(f"devices/{device_id}/heartbeat", b'{"battery_percent": 42}')
-    for method, path in (("GET", "commands/pending"), ("POST", "token/refresh"), ("GET", "state")):
+    for method, path in (("GET", "commands/pending"), ("GET", "state")):
         answer = await site.as_device(token, method, path)
         assert answer.status_code in (401, 404, 405), f"{method} {path}: {answer.status_code}"
     assert (await site.as_device(token, "GET", "commands/pending")).status_code == 401

@@ -10,7 +10,8 @@ BEAT = "/v1/devices/me/heartbeat"
 
 
 async def refreshed(api: Api, token: str) -> str:
-    """The token that the device with this one gets."""
+    """The token that the device with this one gets, a minute after it got one last."""
+    api.clock.ahead += 60_000
     new: str = body(await api.as_(token).post(PATH), 200)["device_token"]
     return new
 
@@ -67,16 +68,38 @@ async def test_a_request_that_is_refused_is_a_use_all_the_same(api: Api) -> None
     assert not await opens(api, old)
 
 
-async def test_a_token_that_waits_for_a_reset_is_not_refreshed(api: Api) -> None:
-    """401 that says what is left; the reset is fetched with either token."""
+async def test_a_token_that_waits_for_a_reset_gets_another_for_the_reset_alone(api: Api) -> None:
+    """The answer to the first refresh was lost; the reset is fetched with the newest token, and nothing else is."""
     bound = await api.bound()
     old = bound["device_token"]
-    new = await refreshed(api, old)
+    lost = await refreshed(api, old)
     await api.reset(bound["id"])
-    answer = error(await api.as_(old).post(PATH), 401, "unauthorized")
-    assert "to be reset" in answer["message"]
+    new = await refreshed(api, old)
+    assert not await opens(api, lost)
     assert body(await api.as_(old).post(BEAT), 200)["commands"]
     assert body(await api.as_(new).post(BEAT), 200)["commands"]
+    assert not await opens(api, old)
+    answer = error(await api.as_(new).get("/v1/devices/me/commands/pending"), 401, "unauthorized")
+    assert "to be reset" in answer["message"]
+    assert "token/refresh" in answer["message"]
+
+
+async def test_a_refresh_within_a_minute_waits(api: Api) -> None:
+    """429 with ``Retry-After``, at no cost; with the Idempotency-Key of a lost answer that answer comes again."""
+    old = (await api.bound())["device_token"]
+    once = {"Idempotency-Key": "refresh-1"}
+    lost = body(await api.as_(old).post(PATH, headers=once), 200)["device_token"]
+    answer = await api.as_(old).post(PATH)
+    told = error(answer, 429, "rate_limit_exceeded")
+    assert 1 <= int(answer.headers["retry-after"]) == told["details"]["retry_after_seconds"] <= 60
+    assert "Idempotency-Key" in told["message"]
+    assert body(await api.as_(old).post(PATH, headers=once), 200)["device_token"] == lost
+    assert await opens(api, old)
+    api.clock.ahead += 60_000
+    new = body(await api.as_(old).post(PATH), 200)["device_token"]
+    assert new != lost
+    assert not await opens(api, lost)
+    assert await opens(api, new)
 
 
 async def test_a_revoked_token_is_not_refreshed(api: Api) -> None:

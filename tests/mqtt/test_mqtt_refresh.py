@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mqtt_support import Device, Site, on_mosquitto, site
+from mqtt_support import Device, MovedClock, Site, on_mosquitto, site
 from support import wire
 from support.wait import eventually
 
@@ -14,7 +14,10 @@ REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
 
 
 async def refreshed(place: Site, device: Device) -> Device:
-    """The device with the token that it gets for its own."""
+    """The device with the token that it gets for its own, a minute after it got one last."""
+    clock = place.store.context.clock
+    assert isinstance(clock, MovedClock)
+    clock.ahead_ms += 60_000
     row = await place.store.read(lambda view: tokens.by_secret(view, device.token))
     assert row
     new = await place.store.write(lambda tx: lifecycle.refresh(tx, place.project_id, device.id, row["id"]))

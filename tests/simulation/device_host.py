@@ -12,21 +12,22 @@ from device_sim.device import IN_PROGRESS, JOURNAL, RESET, Device, State
 from device_sim.errors import PowerCutError, RadioError
 from device_sim.facts import step
 from device_sim.flash import MemoryFlash, manufacture, power_on
-from device_sim.relay import BleRelay, HttpRadio
+from device_sim.relay import BleRelay, HttpRadio, refreshed
 from device_sim.signals import (
     Action,
     Area,
     EraseFlash,
     HeartbeatDue,
     Input,
-    LinkRefused,
     OpenLink,
     Provisioned,
     Publish,
     Published,
     PublishFailed,
     Reboot,
+    RefreshToken,
     Tell,
+    TokenRefreshed,
     WriteFlash,
 )
 from simulation.broker import Broker
@@ -48,6 +49,9 @@ class Observer(Protocol):
 
     def begins(self, device: DeviceHost, command_id: str) -> None:
         """The device writes "reset in progress" and is about to be wiped."""
+
+    def gets_token(self, device: DeviceHost, token: str) -> None:
+        """The device was answered another token of its binding."""
 
     def has_done(self, device: DeviceHost, command_id: str) -> None:
         """The device has the effect of a command behind it and writes that down."""
@@ -188,6 +192,8 @@ class DeviceHost:
                     self._tell(self.serial, "wipes its token")
             case OpenLink():
                 self._open(action)
+            case RefreshToken():
+                return await self._refresh(action)
             case Reboot():
                 self._drop_link()
                 await asyncio.sleep(_BOOT_SECONDS)
@@ -219,8 +225,6 @@ class DeviceHost:
 
         def deliver(event: Input) -> None:
             self.hear(event, link)
-            if isinstance(event, LinkRefused) and self.kind == "mqtt" and link is self._link:
-                self._fall_back(wanted.binding)
 
         if self.kind == "mqtt":
             self.radio = VirtualRadio(wanted.binding, deliver, self._broker, self._rng, self._latency)
@@ -230,12 +234,11 @@ class DeviceHost:
             self.radio = BleRelay(wanted.binding, deliver, self._api)
         link = self._link = asyncio.get_running_loop().create_task(self.radio.run())
 
-    def _fall_back(self, binding: Binding) -> None:
-        """Ask over HTTP: beside a password file the broker knows the newest token alone (contract, section 2)."""
-        self._drop_link()
-        link: asyncio.Task[None] | None = None
-        self.radio = HttpRadio(binding, "wifi", lambda event: self.hear(event, link), self._api)
-        link = self._link = asyncio.get_running_loop().create_task(self.radio.run())
+    async def _refresh(self, wanted: RefreshToken) -> Input:
+        answer = await refreshed(self._api, wanted)
+        if isinstance(answer, TokenRefreshed):
+            self._observer.gets_token(self, answer.device_token)
+        return answer
 
     def _drop_link(self) -> None:
         link, self._link, self.radio = self._link, None, None

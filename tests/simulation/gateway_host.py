@@ -42,7 +42,9 @@ from simulation.network import Nature
 from simulation.process import KilledError, Process
 
 GATEWAY_ID = "gw_1"
-RULES = Rules(gateway_id=GATEWAY_ID, silence_ms=15_000, offline_grace_ms=2_000, bulk_reset_per_second=2)
+RULES = Rules(
+    gateway_id=GATEWAY_ID, silence_ms=15_000, offline_grace_ms=2_000, bulk_reset_per_second=2, token_refresh_ms=4_000
+)
 PAUSES = Pauses(first_seconds=0.2, longest_seconds=3.0, steady_seconds=5.0)
 BIND_WAITS_SECONDS = 3.0
 _ACCOUNTS = standing(GATEWAY_PASSWORD, ProbeAccounts())

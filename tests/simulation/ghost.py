@@ -41,7 +41,7 @@ _SUBJECT_OF = {
 }
 _TOKEN_TOLD_BY = {
     "active": {"device.bound", "token.refreshed"},
-    "reset_only": {"reset.requested"},
+    "reset_only": {"reset.requested", "token.refreshed"},
     "revoked": {"token.revoked"},
 }
 _MAY_FOLLOW: dict[str | None, set[str]] = {
@@ -51,7 +51,7 @@ _MAY_FOLLOW: dict[str | None, set[str]] = {
     **{status: set() for status in FINAL},
 }
 _TOKEN_MAY_FOLLOW: dict[str | None, set[str]] = {
-    None: {"active"},
+    None: {"active", "reset_only"},
     "active": {"reset_only", "revoked"},
     "reset_only": {"revoked"},
     "revoked": set(),

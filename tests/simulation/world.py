@@ -197,6 +197,11 @@ class World:
         self.ghost.done(device.id, command_id)
         self.check()
 
+    def gets_token(self, device: DeviceHost, token: str) -> None:
+        """A device that its broker refuses was answered another token."""
+        self.tell(device.serial, "has its token refreshed", lost=False)
+        self.note_secret(token, device)
+
     def note_secret(self, token: str, device: DeviceHost) -> None:
         """A device token that was shown; the broker's table is told whose row it is."""
         self.secrets[token] = device.id

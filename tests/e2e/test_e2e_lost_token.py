@@ -1,0 +1,62 @@
+"""The answer to a token refresh is lost: the device asks again over HTTP, and gets its reset (contract, section 2)."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from e2e_site import BROKERS, BrokerKind, Site, a_site, alive, token_of
+from test_e2e_losses import a_device_away, comes_back_and_is_wiped
+
+from device_sim import SimulatedDevice
+from gateway.store import DATABASE_NAME
+
+
+async def lose_a_refresh(site: Site, device: SimulatedDevice) -> None:
+    """A new token is minted that the device never gets to know."""
+    answer = await site.as_device(token_of(device), "POST", "token/refresh")
+    assert answer.status_code == httpx.codes.OK, answer.text
+
+
+def let_a_minute_pass(site: Site) -> None:
+    """As far as tokens are concerned."""
+    with closing(sqlite3.connect(site.gateway.data / DATABASE_NAME)) as database, database:
+        database.execute("UPDATE tokens SET created_at = created_at - 60000")
+
+
+@pytest.mark.parametrize("kind", BROKERS)
+async def test_a_reset_is_fetched_although_the_new_token_was_lost(kind: BrokerKind, tmp_path: Path) -> None:
+    """Mosquitto knows the new token alone and refuses the old one: the firmware asks for another, and is wiped."""
+    async with a_site(tmp_path, kind) as site:
+        device, device_id = await a_device_away(site)
+        await lose_a_refresh(site, device)
+        await site.reset(device_id)
+        let_a_minute_pass(site)
+        await comes_back_and_is_wiped(site, device, device_id)
+
+
+async def test_a_device_waits_until_it_may_ask_again(tmp_path: Path) -> None:
+    """429 meanwhile; it asks with each heartbeat that is due, and is back with the token that it gets."""
+    async with a_site(tmp_path, "mosquitto") as site:
+        device, _ = await a_device_away(site)
+        await lose_a_refresh(site, device)
+        before = device.counts["online"]
+        async with alive(device):
+            told = await device.wait_for_fact("token_not_refreshed")
+            assert "429" in str(told.details["reason"])
+            let_a_minute_pass(site)
+            await device.wait_for_fact("online", count=before + 1)
+        assert device.counts["token_refreshed"] == 1
+
+
+async def test_a_revoked_device_asks_once(tmp_path: Path) -> None:
+    """401 is the last word: it tries the broker on, slowly, and asks no more for a token."""
+    async with a_site(tmp_path, "mosquitto") as site:
+        device, device_id = await a_device_away(site)
+        await site.post(f"{device_id}/unbind")
+        async with alive(device):
+            told = await device.wait_for_fact("token_not_refreshed")
+            assert "401" in str(told.details["reason"])
+            await device.wait_for_fact("refused")
+        assert device.counts["token_not_refreshed"] == 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from simulation.scenes import hard_to_tell, revoked_after_an_outage
+from simulation.scenes import hard_to_tell, reset_after_a_lost_refresh, revoked_after_an_outage
 from simulation.step import Step
 
 ACTIVE_SECONDS: Final = 24.0
@@ -140,6 +140,8 @@ SCENE_EVERY: Final = 10
 """One seed in so many is a scene of ``scenes`` instead: what must meet by the second, and by chance would hardly."""
 OUTAGE_EVERY: Final = 50
 """Of those scenes one in five is an outage of a broker that is not embedded."""
+LOST_REFRESH: Final = 35
+"""As often a token refresh whose answer is lost, and a reset after it."""
 
 FAULTS: Final = tuple(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill"))
 
@@ -151,6 +153,8 @@ def plan_of(seed: int) -> Plan:
     if seed % OUTAGE_EVERY == 0:
         there = replace(surroundings, kinds=("mqtt", "mqtt"), embedded=False)
         return Plan(seed, there, revoked_after_an_outage(rng))
+    if seed % OUTAGE_EVERY == LOST_REFRESH:
+        return Plan(seed, replace(surroundings, kinds=("mqtt",), embedded=False), reset_after_a_lost_refresh(rng))
     if seed % SCENE_EVERY == 0:
         return Plan(seed, replace(surroundings, kinds=("mqtt",)), hard_to_tell(rng))
     weights = {kind: weight for kind, (weight, _) in STEPS.items() if kind not in FAULTS or rng.random() < 0.5}

@@ -18,7 +18,7 @@ from device_sim.last_word import LAST_COMMAND, LastWord
 from device_sim.signals import Action, WriteFlash
 from gateway import commands, inbound, lifecycle
 from gateway.broker.keeper import Keeper
-from gateway.errors import StoreError
+from gateway.errors import StoreError, UnauthorizedError
 from gateway.http import devices as http_devices
 from gateway.model import CommandStatus
 from gateway.mqtt import ingest
@@ -209,7 +209,7 @@ def _not_cut() -> Iterator[None]:
         yield
 
 
-@_fault("the credentials' outbox is never worked off", 5)
+@_fault("the credentials' outbox is never worked off", 1, 5)
 def _keeper_sleeps() -> Iterator[None]:
     async def work(self: Any) -> None:
         self._bells.access.clear()
@@ -224,6 +224,17 @@ def _refresh_bricks() -> Iterator[None]:
         return tokens.revoke(tx, token["device_pk"])
 
     with patch.object(tokens, "revoke_others", revoke_others):
+        yield
+
+
+@_fault("a token that waits for its reset is not refreshed", 1)
+def _no_refresh_before_a_reset() -> Iterator[None]:
+    def may_refresh(tx: Tx, asking: Row) -> None:
+        del tx
+        if asking["state"] == "reset_only":
+            raise UnauthorizedError("not this one")
+
+    with patch.object(lifecycle, "_may_refresh", may_refresh):
         yield
 
 

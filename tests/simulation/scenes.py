@@ -9,6 +9,7 @@ from simulation.step import Step
 
 _DEVICE: Final = {"device": 0}
 _BIND: Final[dict[str, Any]] = {**_DEVICE, "supersede": True, "lost": False}
+_TROUBLED: Final = 0.5
 _SEAMS: Final = ("acknowledge", "batch", "commit", "write", "any")
 
 
@@ -65,3 +66,16 @@ def revoked_after_an_outage(rng: random.Random) -> tuple[Step, ...]:
         Step(0.6 + rng.uniform(0.0, 2.0), "unbind", _DEVICE),
         Step(back + rng.uniform(0.2, 6.0), "unbind", {"device": 1}),
     )
+
+
+def reset_after_a_lost_refresh(rng: random.Random) -> tuple[Step, ...]:
+    """The broker knows a token that the device never got, and the device is to be reset, now and then after trouble."""
+    reset = 0.6 + rng.uniform(0.0, 3.0)
+    steps = [
+        Step(0.5, "refresh", {**_DEVICE, "lost": True}),
+        Step(reset, "reset", {**_DEVICE, "tries": 1}),
+    ]
+    if rng.random() < _TROUBLED:
+        seam = {"seam": rng.choice(_SEAMS), "passes": rng.randint(1, 6), "down": rng.choice((0.1, 0.5, 3.0))}
+        steps.append(Step(reset + rng.uniform(0.0, 3.0), "kill", seam))
+    return tuple(steps)

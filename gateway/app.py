@@ -16,6 +16,7 @@ import structlog
 
 from gateway import __version__, collector
 from gateway.addresses import Address
+from gateway.backlog import BacklogRequests
 from gateway.broker import probes
 from gateway.broker.drift import DriftWatch
 from gateway.broker.keeper import Keeper, MosquittoAccess, knows_new_tokens
@@ -185,6 +186,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
                 Sweeper(store).run(),
                 Watcher(store, bells).run(),
                 PositionNotes(store, bells, settings.data_dir).run(),
+                BacklogRequests(store, bells, connection.barrier.passed).run(),
                 Webhooks(store, bells, sender).run(),
                 renewal.run(),
             )
@@ -205,6 +207,8 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
             rate_limit_per_minute=settings.rate_limit_per_minute,
             refused_credentials_per_minute=settings.refused_credentials_per_minute,
             bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
+            taken_in=connection.barrier.passed,
+            cancel_broker_wait_seconds=settings.cancel_broker_wait_seconds,
             bells=bells,
             streams=streams,
             sender=sender,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from gateway import credentials, grants, ids, model
 from gateway.clock import to_rfc3339
-from gateway.errors import ConflictError, NotFoundError
+from gateway.errors import BacklogError, ConflictError, NotFoundError
 from gateway.model import CommandStatus, CommandType
 from gateway.store import Row, Tx, devices, events, measures, outbox, tokens
 from gateway.store import commands as sql
@@ -137,13 +137,15 @@ def require(tx: Tx, device: Row, command_id: str) -> Row:
     return row
 
 
-def cancel(tx: Tx, device: Row, command_id: str, actor: str) -> Row:
+def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> Row:
     """A command that is still open becomes ``cancelled``; a reset only until the device has said ``delivered``.
 
-    A cancelled reset leaves the device without any token: it has to be bound again.
+    A cancelled reset leaves the device without any token: it has to be bound again. What the device has said of a
+    command that was sent may still wait at the broker; ``taken_in`` says that the gateway has read all of that.
 
     Raises:
         ConflictError: ``reset_pending`` (delivered already) or ``command_final``.
+        BacklogError: the command was sent, and not ``taken_in``.
     """
     command = require(tx, device, command_id)
     status = CommandStatus(command["status"])
@@ -159,6 +161,13 @@ def cancel(tx: Tx, device: Row, command_id: str, actor: str) -> Row:
             "The device has the reset already and is wiping itself, so it cannot be cancelled. Wait until it is "
             "executed, then bind the device again.",
             details={"command_id": command_id, "delivered_at": devices.moment(command["delivered_at"])},
+        )
+    if command["sent_at"] is not None and not taken_in:
+        raise BacklogError(
+            "The device may have obeyed this command already: what it said of it may wait at the broker, and the "
+            "gateway has not read all of that yet. Nothing was cancelled. Send the same request again; if that does "
+            "not help, look at GET /ready: the gateway has to be connected to the broker.",
+            details={"command_id": command_id},
         )
     close(tx, device, command, CommandStatus.CANCELLED, actor, event="command.cancelled")
     if command["type"] == RESET:

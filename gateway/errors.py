@@ -66,6 +66,10 @@ class UnavailableError(GatewayError):
     code = "service_unavailable"
 
 
+class BacklogError(UnavailableError):
+    """The broker may keep a word of the device that decides this, and the gateway has not taken it in yet."""
+
+
 class StoreError(UnavailableError):
     """SQLite could not commit: disk full, read only or damaged. Nothing was half done."""
 

@@ -184,7 +184,7 @@ def apply(tx: Tx, parsed: Parsed) -> Answer | None:
 
 
 def _sender(tx: Tx, topic: topics.Topic) -> Row | None:
-    return None if isinstance(topic, topics.GatewayStatus) else sql.sender(tx, topic.device_id)
+    return None if isinstance(topic, topics.GatewayStatus | topics.Marks) else sql.sender(tx, topic.device_id)
 
 
 def _left_behind(tx: Tx, topic: topics.Topic | None) -> bool:

@@ -27,6 +27,8 @@ class Bells:
         """Set when somebody asks for a comparison with the broker; whoever makes it clears it."""
         self.access = asyncio.Event()
         """The same, of who may connect there."""
+        self.backlog = asyncio.Event()
+        """Set when another process asks that what the broker keeps is taken in first."""
 
     @property
     def news(self) -> asyncio.Event:

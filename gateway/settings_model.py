@@ -139,6 +139,15 @@ class Settings(BaseModel):
         PRESENCE, 5.0, "How long a bind waits for the broker to know the new token before it answers.", ge=0, le=60
     )
 
+    cancel_broker_wait_seconds: Seconds = _setting(
+        PRESENCE,
+        5.0,
+        "How long the cancel of a published command waits until what the broker holds is taken in, before it answers "
+        "503.",
+        ge=0,
+        le=60,
+    )
+
     publish_state: YesNo = _setting(
         INTEGRATORS,
         True,  # noqa: FBT003 - the default of a yes-or-no setting

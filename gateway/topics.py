@@ -17,6 +17,7 @@ _DEVICE: Final = re.compile(
     r"(?:(?P<leaf>heartbeat|status)|commands/(?P<type>[a-z_]{1,64})(?P<ack>/ack)?)"
 )
 _STATE: Final = re.compile(rf"devices/(?P<device>dev_{ids.BODY})/state")
+_MARKS: Final = "gateways/marks"
 _GATEWAY: Final = re.compile(r"gateways/(?P<gateway>[A-Za-z0-9_-]{1,64})/status")
 
 
@@ -57,7 +58,12 @@ class GatewayStatus:
     gateway_id: str
 
 
-Topic = Heartbeat | Status | Ack | Command | GatewayStatus
+@dataclass(frozen=True)
+class Marks:
+    """``gateways/marks``: what the gateway sends itself through the broker."""
+
+
+Topic = Heartbeat | Status | Ack | Command | GatewayStatus | Marks
 
 
 class Topics:
@@ -105,9 +111,15 @@ class Topics:
         return f"{self.prefix}gateways/{gateway_id}/status"
 
     @property
+    def marks(self) -> str:
+        """Where the gateway sends itself marks through the broker."""
+        return f"{self.prefix}{_MARKS}"
+
+    @property
     def inbound(self) -> tuple[str, ...]:
         """What the gateway listens to for as long as it runs."""
-        return tuple(f"{self.prefix}devices/+/{leaf}" for leaf in ("heartbeat", "status", "commands/+/ack"))
+        from_devices = (f"{self.prefix}devices/+/{leaf}" for leaf in ("heartbeat", "status", "commands/+/ack"))
+        return (*from_devices, self.marks)
 
     def device_of_state(self, topic: str) -> str | None:
         """Whose state lies there; ``None`` for any other topic."""
@@ -122,6 +134,8 @@ class Topics:
             return _device_topic(found)
         if found := _GATEWAY.fullmatch(rest):
             return GatewayStatus(found["gateway"])
+        if rest == _MARKS:
+            return Marks()
         return None
 
 

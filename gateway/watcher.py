@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from gateway import backlog
 from gateway.errors import StoreError
 from gateway.outbox import EVERY, Bells
 from gateway.store import Store, Tx, View, accounts, keys
@@ -50,12 +51,18 @@ class Watcher:
             self._bells.compare()
         if before and self._seen.get(accounts.CHANGES) != before.get(accounts.CHANGES):
             self._bells.access_changed()
+        if before and self._seen.get(backlog.ASKED) != before.get(backlog.ASKED):
+            self._bells.backlog.set()
 
 
 def _numbers(view: View) -> dict[str, int]:
     rows = view.all("SELECT name, seq FROM sqlite_sequence WHERE name IN ('outbox', 'events')")
-    asked = int(keys.meta(view, COMPARISON) or 0)
-    return {COMPARISON: asked, accounts.CHANGES: accounts.changes(view)} | {row["name"]: row["seq"] for row in rows}
+    facts = {
+        COMPARISON: int(keys.meta(view, COMPARISON) or 0),
+        accounts.CHANGES: accounts.changes(view),
+        backlog.ASKED: backlog.asked(view),
+    }
+    return facts | {row["name"]: row["seq"] for row in rows}
 
 
 def ask_for_comparison(tx: Tx) -> None:

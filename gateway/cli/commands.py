@@ -96,7 +96,9 @@ def show(place: Place, *, device: str, command_id: str, as_json: bool) -> None:
 def cancel(place: Place, *, device: str, command_id: str, as_json: bool) -> None:
     """Cancel a command that is still open.
 
-    A factory reset can be cancelled until the device has said that it has it.
+    A factory reset can be cancelled until the device has said that it has it. What was
+    published is cancelled only once the gateway has read what the broker holds: with the
+    broker away, or the gateway stopped, nothing is cancelled.
     """
 
     def work(api: Api, device_id: str) -> Awaitable[Json]:

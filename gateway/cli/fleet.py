@@ -40,6 +40,8 @@ def cancel_resets(
 
     Until a device has said that it has its reset, it can be held back. Devices that were
     told already, and are away, are held back too: what waits at the broker is cleared.
+    The gateway first reads what the broker holds: with the broker away, or the gateway
+    stopped, only resets that were never published are cancelled, and the rest fail.
     """
     if every == bool(named):
         raise click.UsageError("Name the devices, or say --all.")

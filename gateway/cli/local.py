@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import httpx
 
-from gateway import ids, whereabouts
+from gateway import backlog, ids, whereabouts
 from gateway.addresses import Address, BrokerUrl
 from gateway.credentials import SCOPES
 from gateway.errors import NotFoundError
@@ -106,6 +106,9 @@ def _services(settings: Settings, store: Store, bells: Bells) -> Services:
     async def synced(device_pk: int, seconds: float) -> bool:
         return found is not None and await bells.synced(store, device_pk, seconds)
 
+    async def taken_in(seconds: float) -> bool:
+        return found is not None and await backlog.ask(store, seconds)
+
     return Services(
         store=store,
         topics=Topics(settings.topic_prefix),
@@ -115,6 +118,8 @@ def _services(settings: Settings, store: Store, bells: Bells) -> Services:
         rate_limit_per_minute=0,
         max_body_bytes=settings.max_body_bytes,
         bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
+        taken_in=taken_in,
+        cancel_broker_wait_seconds=settings.cancel_broker_wait_seconds,
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from gateway import commands, ids, model
-from gateway.errors import NotFoundError
+from gateway.errors import BacklogError, NotFoundError
 from gateway.http.devices import bad_cursor, find
 from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation
 from gateway.http.paging import fitting
@@ -49,11 +50,16 @@ def _require(view: View, call: Call) -> Row:
 async def cancel_command(call: Call, _: model.Empty) -> Answer:
     """``POST /v1/devices/{device_id}/commands/{command_id}/cancel``."""
 
-    def cancel(tx: Tx) -> Answer:
-        command = commands.cancel(tx, find(tx, call), call.path["command_id"], call.actor)
+    def cancel(tx: Tx, *, taken_in: bool) -> Answer:
+        command = commands.cancel(tx, find(tx, call), call.path["command_id"], call.actor, taken_in=taken_in)
         return Answer(sql.to_model(command, call.device_id))
 
-    return await call.commit(cancel)
+    try:
+        return await call.commit(partial(cancel, taken_in=False))
+    except BacklogError:
+        if not await call.services.taken_in(call.services.cancel_broker_wait_seconds):
+            raise
+    return await call.commit(partial(cancel, taken_in=True))
 
 
 async def delete_command(call: Call, body: model.Empty) -> Answer:
@@ -104,7 +110,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         summary="Cancel a command",
         description="A command that is open becomes `cancelled`; cancelled again it stays so. A factory reset can be "
         "cancelled until the device has said `delivered`; its token is revoked then, and the device has to be bound "
-        "again.",
+        "again. What was published may have been obeyed already: then the gateway first takes in what the broker holds "
+        "from before the request, for `cancel_broker_wait_seconds` (5) at most. 503 when that takes longer or the "
+        "broker is away: nothing was cancelled.",
         tag=TAG,
         access=WRITE,
         takes=model.Empty,

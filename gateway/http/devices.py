@@ -72,6 +72,9 @@ async def bind_device(call: Call, body: model.BindDevice) -> Answer:
     """
     until = asyncio.get_running_loop().time() + call.services.bind_broker_wait_seconds
     if body.supersede_reset:
+        if await call.services.store.read(lambda view: _reset_was_sent(view, call)):
+            # The device may have said already what became of it. If the broker is away, the bind ends in a 503 below.
+            await call.services.taken_in(max(0.0, until - asyncio.get_running_loop().time()))
         await call.part("supersede", model.Empty, lambda tx: _supersede(tx, call))
     device_pk, to_clear = await call.read(lambda view: _reset_to_clear(view, call))
     if to_clear:
@@ -83,6 +86,11 @@ async def bind_device(call: Call, body: model.BindDevice) -> Answer:
     )
     synced = await wait_until_synced(call, device_pk, until)
     return answer if synced else replace(answer, headers={SYNCED: "false"})
+
+
+def _reset_was_sent(view: View, call: Call) -> bool:
+    command = commands.open_of_type(view, find(view, call)["pk"], CommandType.FACTORY_RESET)
+    return command is not None and command["sent_at"] is not None
 
 
 def _supersede(tx: Tx, call: Call) -> model.Empty:
@@ -228,7 +236,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="Mints the device's token, which is shown this once: bring it to the device together with `mqtt` "
         "and `grant_key`. While a factory reset is open the answer is 409 `reset_pending`, unless `supersede_reset` "
         "is true: then that reset is cancelled, its token revoked and its message cleared from the broker before the "
-        "new token is answered; 503 when the broker cannot be reached for that, and nothing was bound.",
+        "new token is answered, unless the device has said meanwhile that it executed it; 503 when the broker cannot "
+        "be reached for that, and nothing was bound.",
         tag=TAG,
         access=WRITE,
         takes=model.BindDevice,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 import structlog
@@ -42,8 +43,25 @@ async def bulk_reset(call: Call, body: fleet_model.BulkReset) -> Answer:
 
 async def bulk_cancel(call: Call, body: fleet_model.BulkCancel) -> Answer:
     """``POST /v1/devices/bulk/reset/cancel``: each device in a transaction of its own."""
-    outcomes = await _each(call, body, Verb("cancelled", fleet_model.BulkCancelOutcome, _would_cancel, _cancel))
+    taken_in = not body.dry_run and await _taken_in(call, body.device_ids)
+    cancel = partial(_cancel, taken_in=taken_in)
+    outcomes = await _each(call, body, Verb("cancelled", fleet_model.BulkCancelOutcome, _would_cancel, cancel))
     return await call.commit(lambda _: Answer(fleet_model.BulkCancelOutcomes(data=outcomes)))
+
+
+async def _taken_in(call: Call, device_ids: Sequence[str]) -> bool:
+    """Whether all is known that these devices said of resets that were sent; waits for that if there is any."""
+    if not await call.services.store.read(lambda view: any(_was_sent(view, call, each) for each in device_ids)):
+        return False  # then nothing is asked of it
+    return await call.services.taken_in(call.services.cancel_broker_wait_seconds)
+
+
+def _was_sent(view: View, call: Call, device_id: str) -> bool:
+    try:
+        command = _open_reset(view, call, device_id)
+    except NotFoundError:
+        return False
+    return command is not None and command["sent_at"] is not None
 
 
 @dataclass(frozen=True)
@@ -117,14 +135,14 @@ def _would_cancel(view: View, call: Call, device_id: str) -> str:
     return "would_cancel" if command["status"] == CommandStatus.PENDING else "too_late"
 
 
-def _cancel(tx: Tx, call: Call, device_id: str) -> str:
+def _cancel(tx: Tx, call: Call, device_id: str, *, taken_in: bool) -> str:
     outcome = _would_cancel(tx, call, device_id)
     if outcome != "would_cancel":
         return outcome
     device = lifecycle.require(tx, call.project_id, device_id)
     command = sql_commands.open_of_type(tx, device["pk"], RESET)
     if command is not None:
-        commands.cancel(tx, device, command["id"], call.actor)
+        commands.cancel(tx, device, command["id"], call.actor, taken_in=taken_in)
     return "cancelled"
 
 
@@ -164,7 +182,10 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         summary="Take back the resets of many devices",
         description="Cancels the open factory reset of each device that has not said yet that it has it, each in a "
         "transaction of its own; `outcome` says what became of each. Such a device is not wiped; its token is revoked, "
-        "and it has to be bound again. Send it at once when a fleet was reset by mistake.",
+        "and it has to be bound again. Send it at once when a fleet was reset by mistake. The gateway first takes in "
+        "what the broker holds from before the request. Where that takes longer than `cancel_broker_wait_seconds` (5), "
+        "or the broker is away, a reset that was published already is left open: its `outcome` is `failed` with "
+        "`service_unavailable`. Send the request again then.",
         tag=TAG,
         access=WRITE,
         takes=fleet_model.BulkCancel,

@@ -39,7 +39,9 @@ def _beat(tx: Tx, call: Call, heartbeat: model.Heartbeat) -> model.HeartbeatAnsw
         inbound.keep_refusal(tx, device["id"], f"POST {OPERATIONS[0].path}", refusal, call.raw)
     if state is None:
         return model.HeartbeatAnswer()
-    return model.HeartbeatAnswer(commands=_to_fetch(tx, device, state, tx.now) or None)
+    to_fetch = _to_fetch(tx, device, state, tx.now)
+    sql.set_sent(tx, [command.id for command in to_fetch])
+    return model.HeartbeatAnswer(commands=to_fetch or None)
 
 
 def _sender(tx: Tx, call: Call) -> Row:

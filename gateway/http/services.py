@@ -21,12 +21,21 @@ BrokerAddress = Callable[[], tuple[str, int, bool]]
 Synced = Callable[[int, float], Awaitable[bool]]
 """Given a device's row number and seconds: wait until the broker knows all of it; ``False`` when that took longer."""
 
+TakenIn = Callable[[float], Awaitable[bool]]
+"""Given seconds: wait until all is committed that the broker took before; ``False`` when that took longer."""
+
 ReadinessReport = Callable[[], Awaitable[dict[str, Any]]]
 """The facts of :class:`gateway.model.Readiness`."""
 
 
 MetricsText = Callable[[], Awaitable[bytes]]
 """Every metric, in Prometheus' text format."""
+
+
+async def _never_taken_in(seconds: float) -> bool:
+    """Without a connection to the broker nobody knows what waits there."""
+    del seconds
+    return False
 
 
 async def _nothing_to_scrape() -> bytes:
@@ -47,6 +56,8 @@ class Services:
     refused_credentials_per_minute: int = 0
     """Per address; 0: no limit."""
     bind_broker_wait_seconds: float = 5.0
+    taken_in: TakenIn = _never_taken_in
+    cancel_broker_wait_seconds: float = 5.0
     device_certificates: bool = False
     """Whether devices have to show a certificate besides their token."""
     bells: Bells = field(default_factory=Bells)

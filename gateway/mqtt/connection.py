@@ -16,6 +16,7 @@ from gateway.clock import to_rfc3339
 from gateway.errors import StoreError
 from gateway.inbound import Message
 from gateway.mqtt.backoff import Backoff, Pauses
+from gateway.mqtt.barrier import Barrier
 from gateway.mqtt.census import Mark
 from gateway.mqtt.ingest import Ingest
 from gateway.mqtt.lineage import Lineage
@@ -106,7 +107,8 @@ class Connection:
         mark = Mark.own_status(topics, gateway_id, lambda: self._says("online"))
         self._reconciler = Reconciler(store, topics, mark)
         self._outlets = tuple(outlet(mark) for outlet in outlets)
-        self._ingest = Ingest(store, topics, self._heard, notices.acknowledged, notices.refused)
+        self.barrier = Barrier(topics.marks, store.context.entropy)
+        self._ingest = Ingest(store, topics, self._heard, notices.acknowledged, notices.refused, self.barrier.received)
         self._publisher = Publisher(store, topics, bells)
         self._backoff = Backoff(pauses)
         self._bells = bells
@@ -153,12 +155,13 @@ class Connection:
             await session.publish(self._status_topic, self._says("online"), retain=True)
             await session.subscribe(self._topics.inbound)
             group.create_task(self._publisher.run(session), name="publisher")
-            await self._reconciler.run(session)
-            await self._lineage.judge(self._reconciler.held)
-            self.status = dataclasses.replace(self.status, reconciled=True, last_error=None)
-            for outlet in self._outlets:
-                group.create_task(outlet.run(session), name=outlet.name)
-            await self._compare_for_ever(session)
+            with self.barrier.attached(session):
+                await self._reconciler.run(session)
+                await self._lineage.judge(self._reconciler.held)
+                self.status = dataclasses.replace(self.status, reconciled=True, last_error=None)
+                for outlet in self._outlets:
+                    group.create_task(outlet.run(session), name=outlet.name)
+                await self._compare_for_ever(session)
 
     async def _compare_for_ever(self, session: Session) -> None:
         """One comparison after the other; commands first, and again when somebody asks."""

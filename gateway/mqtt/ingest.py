@@ -57,6 +57,7 @@ class Ingest:
         heard: Callable[[Message], bool],
         on_acknowledged: Callable[[float], None] = lambda _: None,
         on_refused: Callable[[str], None] = lambda _: None,
+        on_mark: Callable[[bytes], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._topics = names
@@ -66,6 +67,9 @@ class Ingest:
         self._budget = Budget(store.context.rules.device_messages_per_second, store.context.clock)
         self._over_budget = Throttle(store.context.clock)
         self._on_refused = on_refused
+        self._on_mark = on_mark
+        self._marks: list[bytes] = []
+        """Of the batch that is being looked at."""
 
     async def run(self, session: Session) -> None:
         """Take messages until the connection is gone.
@@ -80,9 +84,10 @@ class Ingest:
                 deliveries = await session.batch()
                 count = len(deliveries)
                 waiting, awaited = await self._admit_all(deliveries)  # while the batch before is committed
+                marks, self._marks = self._marks, []
                 if before is not None:
                     await before
-                before = asyncio.create_task(self._take(session, deliveries, waiting), name="ingest batch")
+                before = asyncio.create_task(self._take(session, deliveries, waiting, marks), name="ingest batch")
                 if awaited:
                     session.attend()  # after an acknowledgement the next is often on its way
                 elif count < FEW:
@@ -95,7 +100,9 @@ class Ingest:
                 before.cancel()
                 await asyncio.gather(before, return_exceptions=True)
 
-    async def _take(self, session: Session, deliveries: list[Delivery], waiting: list[Waiting]) -> None:
+    async def _take(
+        self, session: Session, deliveries: list[Delivery], waiting: list[Waiting], marks: Sequence[bytes]
+    ) -> None:
         """Commit all of a batch, and acknowledge what a commit holds before the next begins."""
         began = time.perf_counter()
         while waiting:
@@ -103,6 +110,8 @@ class Ingest:
             await _acknowledge(session, deliveries, waiting, count)
             self._on_acknowledged(time.perf_counter() - began)
             await self._answer(session, answers)
+        for mark in marks:  # all that came before it is committed
+            self._on_mark(mark)
 
     async def _admit_all(self, deliveries: Sequence[Delivery]) -> tuple[list[Waiting], bool]:
         """All of them as they are to be stored, and whether any is what somebody may wait for.
@@ -129,6 +138,9 @@ class Ingest:
         if message.topic.endswith(_HEARTBEAT):
             return message
         parsed = inbound.parse(self._topics, message)
+        if isinstance(parsed.topic, topics.Marks):
+            self._marks.append(message.payload)
+            return None
         from_device = isinstance(parsed.topic, _FROM_DEVICES)
         return None if not from_device and self._heard(message) else parsed
 

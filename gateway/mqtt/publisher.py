@@ -15,7 +15,7 @@ import structlog
 
 from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.outbox import Bells
-from gateway.store import Row, Store, View, tokens
+from gateway.store import Row, Store, Tx, View, tokens
 from gateway.store import commands as command_sql
 from gateway.store import outbox as sql
 from gateway.topics import Topics
@@ -38,6 +38,8 @@ class _Due(NamedTuple):
     payload: bytes | None
     trace: str | None = None
     """Where the trace of the command goes on, if it has one."""
+    first_of: str | None = None
+    """The command that leaves for the first time by this."""
 
 
 class Publisher:
@@ -77,6 +79,8 @@ class Publisher:
         due = self._store.look(self._due)
         if not due:
             return 0
+        if any(row.first_of for row in due):
+            due = await self._store.write(self._mark_sent)
         try:
             await self._publish(session, [row for row in due if row.payload is not None])
         except PublishRefusedError as error:
@@ -115,6 +119,12 @@ class Publisher:
                 event = f"{row.kind}.published" if row.payload else f"{row.kind}.cleared"
                 log.info(event, topic=row.topic, bytes=len(row.payload))
 
+    def _mark_sent(self, tx: Tx) -> list[_Due]:
+        """Note which commands leave now, before they do: a cancel goes by that. Read again, so all of them are open."""
+        due = self._due(tx)
+        command_sql.set_sent(tx, [row.first_of for row in due if row.first_of])
+        return due
+
     def _due(self, view: View) -> list[_Due]:
         rows = sql.due(view, self._store.context.clock(), BATCH)
         return [self._command(view, row) if row["kind"] == sql.COMMAND else self._topic(view, row) for row in rows]
@@ -124,7 +134,8 @@ class Publisher:
         command = command_sql.open_of_type(view, row["device_pk"], row["detail"])
         if command is None:
             return _Due(row["seq"], row["kind"], topic, b"")
-        return _Due(row["seq"], row["kind"], topic, payload(command), command["traceparent"])
+        first_of = command["id"] if command["sent_at"] is None else None
+        return _Due(row["seq"], row["kind"], topic, payload(command), command["traceparent"], first_of)
 
     def _topic(self, view: View, row: Row) -> _Due:
         topic = self._topics.status(row["device_id"])

@@ -10,6 +10,8 @@ from gateway.clock import to_rfc3339
 from gateway.store.devices import moment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway.store.database import Row, Tx, View
 
 CLOCKS_DIFFER_MS: Final = 1_000
@@ -113,6 +115,13 @@ def insert(
         None if expires_at is None else expires_at - tx.now,
         idempotency_key,
         tx.traceparent,
+    )
+
+
+def set_sent(tx: Tx, command_ids: Iterable[str]) -> None:
+    """These are about to leave for their devices, if they have not before."""
+    tx.connection.executemany(
+        "UPDATE commands SET sent_at = ? WHERE id = ? AND sent_at IS NULL", [(tx.now, each) for each in command_ids]
     )
 
 

@@ -312,6 +312,16 @@ def m014_command_ttl(db: Database) -> None:
     )
 
 
+@step
+def m015_commands_sent(db: Database) -> None:
+    """When a command may first have reached its device; of those that are open that is not known any more."""
+    _each(
+        db,
+        "ALTER TABLE commands ADD COLUMN sent_at INTEGER",
+        "UPDATE commands SET sent_at = created_at WHERE status IN ('pending', 'delivered')",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

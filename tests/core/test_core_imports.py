@@ -16,7 +16,7 @@ LAYERS = (
     "addresses broker_api settings settings_agreement settings_model settings_types whereabouts",
     "store",
     (
-        "commands epoch first_start grants heartbeats inbound lifecycle newest outbox outgrown position_notes "
+        "backlog commands epoch first_start grants heartbeats inbound lifecycle newest outbox outgrown position_notes "
         "restoring sweeper upkeep watcher webhooks"
     ),
     "authority certificates metrics otel",

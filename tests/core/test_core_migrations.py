@@ -28,6 +28,7 @@ LANDED = [
     "m012_links_in_use",
     "m013_webhook_gaps",
     "m014_command_ttl",
+    "m015_commands_sent",
 ]
 
 

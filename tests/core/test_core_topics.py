@@ -43,6 +43,8 @@ def test_hostile_topics_are_none_of_ours(text: str) -> None:
 
 
 def _every_name(names: topics.Topics, parsed: topics.Topic) -> list[str]:
+    if isinstance(parsed, topics.Marks):
+        return [names.marks]
     if isinstance(parsed, topics.GatewayStatus):
         return [names.gateway_status(parsed.gateway_id)]
     kind = getattr(parsed, "type", "")
@@ -69,4 +71,5 @@ def test_another_prefix_is_another_world() -> None:
 def test_what_the_gateway_listens_to() -> None:
     """The three kinds of section 3 that devices write."""
     names = topics.Topics("p/")
-    assert names.inbound == ("p/devices/+/heartbeat", "p/devices/+/status", "p/devices/+/commands/+/ack")
+    from_devices = ("p/devices/+/heartbeat", "p/devices/+/status", "p/devices/+/commands/+/ack")
+    assert names.inbound == (*from_devices, "p/gateways/marks")

@@ -180,9 +180,11 @@ class Site:
         )
 
     async def cancel(self, device: Device, command: Row) -> None:
-        """Cancel a command."""
+        """Cancel a command, of which the device has said nothing that waits at the broker."""
         await self.store.write(
-            lambda tx: commands.cancel(tx, lifecycle.require(tx, self.project_id, device.id), command["id"], "key_test")
+            lambda tx: commands.cancel(
+                tx, lifecycle.require(tx, self.project_id, device.id), command["id"], "key_test", taken_in=True
+            )
         )
 
     async def unbind(self, device: Device) -> None:

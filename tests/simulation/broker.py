@@ -5,6 +5,7 @@ It keeps what a real one keeps and loses what a real one may lose. Who may do wh
 """
 
 import asyncio
+import json
 import math
 import random
 from collections import deque
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from gateway.broker import access
 from gateway.broker.embedded_session import Identity
 from gateway.mqtt.census import matches
+from gateway.topics import Topics
 from simulation.network import Line
 
 Will = tuple[str, bytes]
@@ -78,6 +80,8 @@ class Broker:
         self.admit: Admit | None = None
         self.refusing: Callable[[str], bool] = lambda topic: False  # noqa: ARG005 - the form is the point
         self.on_message: Callable[[str, bytes], None] = lambda topic, payload: None  # noqa: ARG005 - the same
+        self.words: set[tuple[str, str]] = set()
+        """Command and status of each acknowledgement that was taken from a device and kept for the gateway."""
         self._rng = rng
         self._tell = tell
         self._snapshots: deque[dict[str, bytes]] = deque(maxlen=SNAPSHOTS)
@@ -177,9 +181,18 @@ class Broker:
             self._retain(sender, topic, payload)
         self.on_message(topic, payload)
         packet = Packet(topic, payload, qos, retain=False)
+        self._note_word(sender, packet)
         for session in self.sessions.values():
             if any(matches(each, topic) for each in session.filters):
                 self._enqueue(session, packet)
+
+    def _note_word(self, sender: Identity, packet: Packet) -> None:
+        """An acknowledgement that the broker keeps for the gateway, which alone subscribes to those."""
+        if sender.role != access.Role.DEVICE or not packet.topic.endswith("/ack") or not packet.qos:
+            return
+        if any(matches(each, packet.topic) for session in self.sessions.values() for each in session.filters):
+            word = json.loads(packet.payload)
+            self.words.add((word["command_id"], word["status"]))
 
     def _retain(self, sender: Identity, topic: str, payload: bytes) -> None:
         if not access.may_retain(sender.role, sender.username, topic):
@@ -201,6 +214,9 @@ class Broker:
     def _insert(self, queue: deque[Packet], packet: Packet) -> None:
         """At the end; with reordering anywhere behind the last of the same topic [MQTT-4.6.0-6]."""
         place = len(queue)
+        if packet.topic == Topics().marks:  # every broker keeps one queue for a session: a mark overtakes nothing
+            queue.append(packet)
+            return
         while self.reorder and place and queue[place - 1].topic != packet.topic and self._rng.random() < self.reorder:
             place -= 1
         queue.insert(place, packet)
@@ -274,5 +290,6 @@ class Broker:
             self.retained = dict(self._rng.choice(self._snapshots))
         if not keep_sessions:
             self.sessions.clear()
+            self.words.clear()
         self.restarted_at = asyncio.get_running_loop().time()
         self.up = True

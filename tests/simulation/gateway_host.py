@@ -118,6 +118,8 @@ class Life:
                 readiness=nothing,
                 rate_limit_per_minute=0,
                 bind_broker_wait_seconds=BIND_WAITS_SECONDS,
+                taken_in=self.connection.barrier.passed,
+                cancel_broker_wait_seconds=BIND_WAITS_SECONDS,
                 bells=self.bells,
                 metrics=_METRICS,
             )

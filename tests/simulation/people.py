@@ -124,10 +124,27 @@ class People:
         """Take back the resets of several, as far as they are not delivered."""
         wanted = [self._world.devices[each] for each in devices]
         self._world.ghost.withdrawn.update(self._world.pk(each) for each in wanted)
+        opened = [self._world.open_command(each) for each in wanted]
+        said = [None if row is None else self._said_of(row["id"]) for row in opened]
         body = {"device_ids": [each.id for each in wanted]}
         answer = await self._api.call("POST", "/v1/devices/bulk/reset/cancel", body)
         for each, outcome in zip(wanted, answer["data"], strict=True):
             self._world.tell("people", f"bulk cancel of {each.serial} → {outcome['outcome']}")
+        for each, outcome, word in zip(wanted, answer["data"], said, strict=True):
+            if outcome["outcome"] == "cancelled":
+                self._not_cancelled_over(word, each)
+
+    def _said_of(self, command_id: str) -> str | None:
+        """What the device has said of this command, if the broker took it from the device for the gateway."""
+        words = self._world.broker.words
+        return next((said for said in ("executed", "delivered") if (command_id, said) in words), None)
+
+    def _not_cancelled_over(self, said: str | None, device: DeviceHost) -> None:
+        """What the broker held before the request counts (contract, section 2)."""
+        if said is not None:
+            detail = f"{device.serial} had said {said} before the cancel was asked for"
+            self._world.ghost.violate(1, "a reset is not cancelled over an unread word", detail)
+            self._world.check()
 
     async def trespass(self, device: DeviceHost, *, verb: str) -> None:
         """Reach for a device of another project, with the key of this one and with a device's token."""
@@ -156,7 +173,10 @@ class People:
         )
         if row is not None:
             self._world.ghost.withdrawn.add(self._world.pk(device))
-            await self._post(device, f"commands/{row['id']}/cancel")
+            said = self._said_of(row["id"])
+            answer = await self._post(device, f"commands/{row['id']}/cancel")
+            if answer["type"] == RESET and answer["status"] == "cancelled":
+                self._not_cancelled_over(said, device)
 
     async def command(self, device: DeviceHost, *, type: str, ttl: int) -> None:  # noqa: A002 - the contract's name
         """Queue another command."""

@@ -263,12 +263,24 @@ def _wrong_generation() -> Iterator[None]:
 def _cancelled_too_late() -> Iterator[None]:
     real = commands.cancel
 
-    def cancel(tx: Tx, device: Row, command_id: str, actor: str) -> Row:
+    def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> Row:
         command = commands.require(tx, device, command_id)
         if command["status"] == CommandStatus.DELIVERED:
             commands.close(tx, device, command, CommandStatus.CANCELLED, actor, event="command.cancelled")
             commands.revoke(tx, device, actor)
-        return real(tx, device, command_id, actor)
+        return real(tx, device, command_id, actor, taken_in=taken_in)
+
+    with patch.object(commands, "cancel", cancel):
+        yield
+
+
+@_fault("a cancel does not read first what the broker holds", 1)
+def _backlog_unread() -> Iterator[None]:
+    real = commands.cancel
+
+    def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> Row:
+        del taken_in
+        return real(tx, device, command_id, actor, taken_in=True)
 
     with patch.object(commands, "cancel", cancel):
         yield

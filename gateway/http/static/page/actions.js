@@ -63,7 +63,8 @@ export function askCancel(api, device, command) {
   return ask({
     title: [`Cancel “${words(command.type)}” for `, named(called(device)), "?"],
     says: reset
-      ? ["The device is not wiped, unless it has the reset at this very moment.",
+      ? ["The gateway first reads what the broker holds: if the device has said that it has the reset, nothing is cancelled.",
+        "The device is not wiped, unless it gets the reset at this very moment.",
         "This brings nothing back: the device stays unbound, its old token is revoked, and it has to be bound again."]
       : ["The device is not told to do it any more. If it has the command already, it may still do it."],
     action: "Cancel the command",

@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 
 from device_sim.binding import Binding
-from device_sim.errors import AnswerError, ApiError, UnreachableError, UntrustedError
-from device_sim.tls import tls_context, tls_trouble
+from device_sim.errors import AnswerError, ApiError, UnreachableError, UntrustedError, caused_by
+from device_sim.tls import tls_context
 
 TIMEOUT_SECONDS = 15.0
 TOO_MANY_REQUESTS = 429
@@ -125,9 +127,12 @@ class GatewayApi:
 
 
 def _unreached(url: str, error: Exception) -> UnreachableError:
-    trouble = tls_trouble(error)
+    trouble = caused_by(error, ssl.SSLError)
     if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) and url.startswith("http://"):
         return UnreachableError(f"what is at {url} hangs up: if it speaks TLS, the URL has to begin with https://")
+    if (unknown := caused_by(error, socket.gaierror)) is not None:
+        host = urlsplit(url).hostname
+        return UnreachableError(f"the host name {host} cannot be resolved ({unknown.strerror})")
     if trouble is None:
         return UnreachableError(f"no gateway answers at {url} ({error})")
     if isinstance(trouble, ssl.SSLCertVerificationError):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, cast, get_args
+from urllib.parse import urlsplit
 
 import click
 
@@ -13,11 +14,27 @@ from device_sim.options import MqttVersion, Options, RadioKind, Transport
 RADIOS = get_args(RadioKind)
 
 
+def checked_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
+    """Return the URL of a gateway without a slash at its end.
+
+    Raises:
+        click.BadParameter: it is no URL of HTTP, or has a path.
+    """
+    del context, parameter  # click's signature
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise click.BadParameter(f"{url!r} should be like http://127.0.0.1:8080", param_hint="--url")
+    if parts.path not in ("", "/"):
+        origin = f"{parts.scheme}://{parts.netloc}"
+        raise click.BadParameter(f"it should have no path: {origin} instead of {url}", param_hint="--url")
+    return url.rstrip("/")
+
+
 def common(command: Callable[..., None]) -> Callable[..., None]:
     """Decorator: what every command that provisions devices takes."""
     options = [
         click.option("--url", envvar="GATEWAY_URL", show_envvar=True, default="http://127.0.0.1:8080",
-                     show_default=True, help="Where the gateway listens."),
+                     show_default=True, callback=checked_url, help="Where the gateway listens."),
         click.option("--key", envvar="GATEWAY_API_KEY", show_envvar=True, metavar="sk_…",
                      help="API key with devices:write; the companion app's."),
         click.option("--interval", type=click.FloatRange(min=0.05), default=60.0, show_default=True,
@@ -77,6 +94,10 @@ def require_key(given: dict[str, Any], *, paired: bool) -> None:
     """
     if given["key"] or paired:
         return
+    if given["key"] == "":
+        raise click.UsageError(
+            "The API key is empty: give one with --key sk_… or GATEWAY_API_KEY, or unset that variable."
+        )
     raise click.UsageError(
         "An API key is needed: --key sk_… or GATEWAY_API_KEY; `gateway keys create --name simulator` makes one."
     )

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from device_sim.app import GatewayApi
-from device_sim.arguments import RADIOS, common, options_of, parse_mix, require_key, serial_of
+from device_sim.arguments import RADIOS, checked_url, common, options_of, parse_mix, require_key, serial_of
 from device_sim.binding import Binding
 from device_sim.complaints import Failure, Program, failure
 from device_sim.errors import SimulatorError
@@ -117,6 +117,7 @@ def fleet(**given: Any) -> None:
     show_envvar=True,
     default="http://127.0.0.1:8080",
     show_default=True,
+    callback=checked_url,
     help="Where the gateway listens.",
 )
 @click.option(

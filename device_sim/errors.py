@@ -1,5 +1,17 @@
 """What can go wrong between a simulated device, its companion app and a gateway; each message says what to do."""
 
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
+
+
+def caused_by(error: BaseException, kind: type[E]) -> E | None:
+    """Return the error of this kind that is behind `error`, or None."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, kind):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
 
 class SimulatorError(Exception):
     """Base of everything this package raises on purpose."""

@@ -18,7 +18,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from device_sim.backoff import Backoff
 from device_sim.binding import Binding
 from device_sim.cancellation import heed_cancellation
-from device_sim.errors import RadioError
+from device_sim.errors import RadioError, caused_by
 from device_sim.options import Options
 from device_sim.remedies import trust_of_broker
 from device_sim.signals import (
@@ -32,7 +32,7 @@ from device_sim.signals import (
     RefusalReceived,
 )
 from device_sim.sockets import watch_while_open
-from device_sim.tls import tls_context, tls_trouble
+from device_sim.tls import tls_context
 from device_sim.wire import OFFLINE, Topics
 
 Deliver = Callable[[Input], None]
@@ -229,7 +229,7 @@ def _read(ended: "asyncio.Future[None]") -> None:
 
 
 def _reason(error: aiomqtt.MqttError) -> str:
-    trouble = tls_trouble(error)
+    trouble = caused_by(error, ssl.SSLError)
     if not isinstance(trouble, ssl.SSLCertVerificationError):
         return str(error)
     said = trouble.verify_message.rstrip(".")

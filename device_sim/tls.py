@@ -20,14 +20,6 @@ class _ClosingSocket(ssl.SSLSocket):
             raise
 
 
-def tls_trouble(error: BaseException) -> ssl.SSLError | None:
-    """The error of the TLS layer that is behind this one, if there is one."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
-    return cause
-
-
 def tls_context(ca_file: str | None, cert_file: str | None = None, key_file: str | None = None) -> ssl.SSLContext:
     """Verify by `ca_file`, or else by the system's authorities; show the certificate in `cert_file`, if there is one.
 

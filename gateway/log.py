@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from gateway.imports import without
 from gateway.redaction import CUT, redact
+from gateway.wording import wants_colour
 
 with without("rich"):  # structlog would load it to draw tracebacks, which are plain here: 5 MB of every gateway
     import structlog
@@ -66,7 +67,7 @@ def configure(
         logger_factory=lambda *_: _OWN,  # structlog's own would look through the stack for a name at each line
     )
     handler = _Handler(stream)
-    handler.setFormatter(_formatter(_console(colors=stream.isatty()) if console else _JSON))
+    handler.setFormatter(_formatter(_console(colors=stream.isatty() and wants_colour()) if console else _JSON))
     _take_over_standard_logging(handler, LEVELS[level])
     sys.excepthook = _crashed
     threading.excepthook = _thread_crashed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from gateway import ids
@@ -35,14 +36,17 @@ _PATTERNS: Final[Mapping[str, str]] = {
 _PREFIXES: Final = ("Value error, ", "Input ", "String ", "List ")
 
 
-def invalid(error: ValidationError, *, whole: str, within: str | None = None) -> InvalidRequestError:
+def invalid(
+    error: ValidationError, *, whole: str, within: str | None = None, known: Iterable[str] = ()
+) -> InvalidRequestError:
     """The refusal that names each wrong field, dotted.
 
-    ``whole`` is what to call what came in where no field of it is to blame; ``within`` is the field that holds it all.
+    ``whole`` is what to call what came in where no field of it is to blame; ``within`` is the field that holds it all;
+    ``known`` are the names that an unknown one may have been meant as.
     """
     details = error.errors(include_url=False, include_context=False, include_input=False)
     # Of a number the union of integer and float complains twice: the last word is the one that names both.
-    problems = {_field(each, within): _sentence(each) for each in details[:_MOST_PROBLEMS]}
+    problems = {_field(each, within): _sentence(each, known) for each in details[:_MOST_PROBLEMS]}
     field, sentence = next(iter(problems.items()))
     return InvalidRequestError(
         f"{field or whole}: {sentence}",
@@ -58,10 +62,13 @@ def _field(problem: ErrorDetails, within: str | None) -> str | None:
     return redact(".".join(part for part in (within, *path) if part))[:_FIELD_LENGTH] or None
 
 
-def _sentence(problem: ErrorDetails) -> str:
-    known = _SENTENCES.get(problem["type"])
-    if known is not None:
-        return known
+def _sentence(problem: ErrorDetails, known: Iterable[str]) -> str:
+    sentence = _SENTENCES.get(problem["type"])
+    if problem["type"] == _NAMED_BY_SENDER and len(problem["loc"]) == 1:
+        near = difflib.get_close_matches(str(problem["loc"][0])[:_FIELD_LENGTH], list(known), n=1)
+        return f"unknown field. Did you mean '{near[0]}'?" if near else _SENTENCES[_NAMED_BY_SENDER]
+    if sentence is not None:
+        return sentence
     pattern = problem["msg"].removeprefix(_PATTERN).strip("'")
     if pattern in _PATTERNS:
         return _PATTERNS[pattern]

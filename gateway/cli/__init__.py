@@ -11,6 +11,7 @@ from gateway.cli.lazy import Commands
 from gateway.errors import ConflictError, GatewayError
 from gateway.redaction import redact
 from gateway.settings import SettingsError
+from gateway.wording import wants_colour
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +52,7 @@ Exit codes:
   4  there is no such thing
   5  the state of things forbids it
   6  the API key does not open it
+  7  the doctor found something that does not work
 """
 
 
@@ -103,7 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(arguments: Sequence[str] | None) -> int:
     """Runs a command; what click has to say is said in the same form as everything else."""
     try:
-        outcome = cli.main(arguments, prog_name="gateway", standalone_mode=False)
+        # None: click's own rule, which is to colour a terminal.
+        colour = None if wants_colour() else False
+        outcome = cli.main(arguments, prog_name="gateway", standalone_mode=False, color=colour)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return USAGE

@@ -162,7 +162,10 @@ class Place:
         """URL, key and whom to trust, if HTTP is the way: with a URL always, with a key where a gateway runs."""
         key, url = os.environ.get(KEY_VARIABLE), self.url
         if url is not None and not key:
-            raise click.UsageError(f"With --url or {URL_VARIABLE}, {KEY_VARIABLE} has to hold an API key.")
+            state = "is empty" if key == "" else "is not set"
+            raise click.UsageError(
+                f"With --url or {URL_VARIABLE}, {KEY_VARIABLE} has to hold an API key, and it {state}."
+            )
         if not key:
             return None
         found = whereabouts.read(self.settings.data_dir)
@@ -180,6 +183,9 @@ def _checked(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
         raise click.UsageError(f"--url or {URL_VARIABLE} should be like http://127.0.0.1:8080")
+    if parts.path not in ("", "/"):
+        origin = f"{parts.scheme}://{parts.netloc}"
+        raise click.UsageError(f"--url or {URL_VARIABLE} should have no path: {origin} instead of {url}")
     return url.rstrip("/")
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from gateway.settings import Loaded
 
 _SIGNS: Final = (("ok", "green"), ("warning", "yellow"), ("ERROR", "red"))
+_EXIT_CODES: Final = (0, 1, 7)
+"""By level. Not 2, which says that the command line or a setting was wrong and nothing was looked at."""
 EPILOG = """\b
 Examples:
   gateway doctor
@@ -27,7 +29,7 @@ Examples:
 Exit codes:
   0  all is well
   1  something works, and will not always
-  2  something does not work
+  7  something does not work
 """
 
 
@@ -53,7 +55,7 @@ def doctor(loaded: Loaded, *, fix: bool, as_json: bool) -> int:
         )
     else:
         _show(findings)
-    return int(worst(findings))
+    return _EXIT_CODES[worst(findings)]
 
 
 async def _all(loaded: Loaded, *, fix: bool) -> list[Finding]:

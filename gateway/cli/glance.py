@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli import output
 from gateway.cli.api import Api, Json, at
+from gateway.wording import relative_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,6 @@ ONLY: Final[Mapping[str, Mapping[str, str]]] = {
 COLUMNS: Final = ("SERIAL", "NAME", "CONNECTION", "BATTERY", "STORAGE", "SIGNAL", "DOING", "HEARD", "BOUND TO", "ID")
 EVENTS: Final = 10
 _APART: Final = ("device_id", "actor", "actor_name")
-_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,7 @@ def percent(value: float | None) -> str | None:
 
 def ago(moment: str | None, now: datetime | None = None) -> str:
     """How long since that instant, in the largest unit that fits."""
-    if moment is None:
-        return "never"
-    seconds = max(0.0, ((now or datetime.now(UTC)) - datetime.fromisoformat(moment)).total_seconds())
-    length, unit = next((each for each in _UNITS if seconds >= each[0]), _UNITS[-1])
-    return f"{int(seconds // length)} {unit} ago"
+    return "never" if moment is None else relative_time(moment, now)
 
 
 def told(event: Json, *, of: str | None = None) -> str:

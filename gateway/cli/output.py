@@ -1,11 +1,14 @@
 """What commands print: tables and details for people, JSON for machines; and the question before what destroys.
 
-Columns are as wide as what stands in them, on a terminal and through a pipe: no id is ever cut or folded.
+Columns are as wide as what stands in them: no id is ever cut or folded. On a terminal that is too narrow for a table
+each row becomes a block with a line per column, and instants are told relative to now.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,11 +16,14 @@ import click
 from rich.cells import cell_len
 
 from gateway.visible_text import escaped, isolated
+from gateway.wording import relative_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _NONE: Final = "-"
+_GAP: Final = 2
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
 def cell(value: Any) -> str:
@@ -29,19 +35,42 @@ def cell(value: Any) -> str:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A heading and a line per row."""
-    lines = [list(headings), *([cell(each) for each in row] for row in rows)]
+    """A heading and a line per row; a block per row where the terminal is narrower than that."""
+    on_terminal = sys.stdout.isatty()
+    shown = _cell_for_people if on_terminal else cell
+    lines = [list(headings), *([shown(each) for each in row] for row in rows)]
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    if on_terminal and sum(widths) + _GAP * (len(widths) - 1) > shutil.get_terminal_size().columns:
+        _blocks(lines)
+        return
     for number, line in enumerate(lines):
         padded = [text + " " * (width - cell_len(text)) for text, width in zip(line, widths, strict=True)]
         click.secho("  ".join(padded).rstrip(), bold=number == 0)
+
+
+def _blocks(lines: Sequence[Sequence[str]]) -> None:
+    headings, *rows = lines
+    width = max(map(cell_len, headings))
+    for number, row in enumerate(rows):
+        if number:
+            click.echo()
+        for name, text in zip(headings, row, strict=True):
+            click.echo(f"{click.style(name.ljust(width), bold=True)}  {text}")
+
+
+def _cell_for_people(value: Any) -> str:
+    is_instant = isinstance(value, str) and _INSTANT.fullmatch(value)
+    return relative_time(value) if is_instant else cell(value)
 
 
 def details(facts: Mapping[str, Any]) -> None:
     """A line per fact."""
     width = max(map(len, facts))
     for name, value in facts.items():
-        click.echo(f"{click.style(name.ljust(width), bold=True)}  {cell(value)}")
+        text = cell(value)
+        if sys.stdout.isatty() and isinstance(value, str) and _INSTANT.fullmatch(value):
+            text = f"{text} ({relative_time(value)})"
+        click.echo(f"{click.style(name.ljust(width), bold=True)}  {text}")
 
 
 def as_json(document: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import urlsplit
 
 from gateway.cli.lazy import lazily
 from gateway.errors import UnavailableError
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 else:
     httpx = lazily("httpx")
 
+E = TypeVar("E", bound=BaseException)
+
 KEY_VARIABLE: Final = "GATEWAY_API_KEY"
 URL_VARIABLE: Final = "GATEWAY_URL"
 CA_VARIABLE: Final = "GATEWAY_CA_FILE"
@@ -24,7 +28,7 @@ _OTHER_NAMES: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_AD
 
 def unreached(url: str, error: httpx.HTTPError, authority: Path | None) -> UnavailableError:
     """What to say of it; ``authority`` is the file of ``--ca-file``, if that was given."""
-    trouble = _tls_trouble(error)
+    trouble = _cause(error, ssl.SSLError)
     if isinstance(trouble, ssl.SSLCertVerificationError):
         return UnavailableError(_not_trusted(url, trouble, authority))
     if trouble is not None:
@@ -35,6 +39,11 @@ def unreached(url: str, error: httpx.HTTPError, authority: Path | None) -> Unava
     if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) and url.startswith("http://"):
         return UnavailableError(
             f"What is at {url} hangs up. If it speaks TLS, --url or {URL_VARIABLE} has to begin with https://."
+        )
+    if (unknown := _cause(error, socket.gaierror)) is not None:
+        return UnavailableError(
+            f"The host name {urlsplit(url).hostname} cannot be resolved ({unknown.strerror}). Check --url or "
+            f"{URL_VARIABLE}, and the name server of this machine."
         )
     return UnavailableError(
         f"No gateway answers at {url} ({str(error) or type(error).__name__}). Check that one runs there, and "
@@ -57,9 +66,9 @@ def _not_trusted(url: str, error: ssl.SSLCertVerificationError, authority: Path 
     )
 
 
-def _tls_trouble(error: BaseException) -> ssl.SSLError | None:
-    """The error of the TLS layer that is behind this one."""
+def _cause(error: BaseException, kind: type[E]) -> E | None:
+    """Return the error of this kind that is behind this one, or None."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
+    while cause is not None and not isinstance(cause, kind):
         cause = cause.__cause__ or cause.__context__
     return cause

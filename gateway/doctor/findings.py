@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 class Level(enum.IntEnum):
-    """How bad it is; the worst is the exit status."""
+    """How bad it is; the worst decides the exit code."""
 
     OK = 0
     WARNING = 1

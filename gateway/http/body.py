@@ -85,7 +85,7 @@ def parse(kind: type[T], raw: bytes) -> T:
     try:
         return kind.model_validate_json(raw or b"{}")
     except ValidationError as error:
-        raise invalid(error, whole="The body") from error
+        raise invalid(error, whole="The body", known=kind.model_fields) from error
 
 
 def parse_query(kind: type[T], scope: Scope) -> T:
@@ -97,7 +97,7 @@ def parse_query(kind: type[T], scope: Scope) -> T:
     try:
         return kind.model_validate(_parameters(scope["query_string"]))
     except ValidationError as error:
-        raise invalid(error, whole="The query") from error
+        raise invalid(error, whole="The query", known=kind.model_fields) from error
 
 
 def _parameters(query: bytes) -> dict[str, str]:

@@ -77,3 +77,25 @@ def test_a_file_that_is_no_authority(empty: Cli, tmp_path: Path, content: str | 
     error = said(empty, None, "--ca-file", str(file), code=2)
     assert "--ca-file or GATEWAY_CA_FILE should name a PEM file" in error
     assert str(file) in error
+
+
+def test_a_name_that_does_not_resolve(empty: Cli) -> None:
+    """The host is named, and what to look at."""
+    error = empty("devices", "list", "--url", "http://no-such-host.invalid:8080", code=1).err
+    assert "The host name no-such-host.invalid cannot be resolved" in error
+
+
+def test_a_url_with_a_path(empty: Cli) -> None:
+    """The API's paths are the client's business: the message has the URL that works."""
+    error = empty("devices", "list", "--url", "http://127.0.0.1:8080/v1", code=2).err
+    assert "should have no path: http://127.0.0.1:8080 instead of http://127.0.0.1:8080/v1" in error
+
+
+@pytest.mark.parametrize(("key", "state"), [("", "is empty"), (None, "is not set")])
+def test_no_key(key: str | None, state: str, empty: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is set to nothing is told from one that is not set."""
+    monkeypatch.delenv("GATEWAY_API_KEY")
+    if key is not None:
+        monkeypatch.setenv("GATEWAY_API_KEY", key)
+    error = empty("devices", "list", "--url", "http://127.0.0.1:8080", code=2).err
+    assert f"GATEWAY_API_KEY has to hold an API key, and it {state}." in error

@@ -163,3 +163,21 @@ def test_a_device_hears_the_name_of_an_unknown_field() -> None:
     payload = b'{"command_id": "cmd_1", "status": "failed", "error": {"code": "x", "int": 1}}'
     body = parse(names, Message(names.ack("dev_1", "reboot"), payload)).body
     assert getattr(body, "field", "") == "error.int"
+
+
+def test_a_field_that_was_misspelt_is_told_what_was_meant() -> None:
+    """The nearest known name, where one is near; a field inside of another has no list of names to compare with."""
+
+    class Query(BaseModel, extra="forbid"):
+        limit: int = 1
+        serial_number: str = ""
+
+    for sent, said in (
+        ("serial_numbr", "unknown field. Did you mean 'serial_number'?"),
+        ("colour", "unknown field. Remove it, or check its spelling."),
+        ("x" * 60_000, "unknown field. Remove it, or check its spelling."),
+    ):
+        with pytest.raises(ValidationError) as caught:
+            Query.model_validate({sent: 1})
+        refusal = invalid(caught.value, whole="The query", known=Query.model_fields)
+        assert refusal.details["problems"][0]["message"] == said

@@ -131,6 +131,9 @@ def test_version() -> None:
     ("arguments", "says"),
     [
         (["run"], "An API key is needed"),
+        (["run", "--key", ""], "The API key is empty"),
+        (["run", "--key", "k", "--url", "http://127.0.0.1:8080/v1"], "no path: http://127.0.0.1:8080 instead of"),
+        (["load", "--key", "k", "--url", "gateway.lan"], "should be like http://127.0.0.1:8080"),
         (["run", "--key", "k", "--radio", "lora"], "'lora' is not one of"),
         (["run", "--key", "k", "--interval", "0"], "0.0 is not in the range"),
         (["fleet", "--key", "k", "--radio-mix", "wifi"], "should be RADIO=WEIGHT"),

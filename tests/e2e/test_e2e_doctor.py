@@ -88,7 +88,7 @@ async def test_what_the_broker_retains_otherwise_is_named_and_put_right(tmp_path
         meddled = await site.retained()
         code, findings = await _examined(site)
         told = findings["retained commands: comparison"]
-        assert (code, told["level"]) == (2, "error")
+        assert (code, told["level"]) == (7, "error")
         assert [detail.split(" ")[0] for detail in told["details"]] == ["missing:", "differs:", "not"]
         assert all(where in " ".join(told["details"]) for where in wrong)
         assert await site.retained() == meddled
@@ -105,7 +105,7 @@ async def test_a_broker_that_lets_devices_too_far(tmp_path: Path) -> None:
         acl.write_text(f"{acl.read_text()}\npattern readwrite devices/+/commands/+\npattern read devices/#\n")
         await _reloaded(site, await _registered(site, "SN1"))
         code, findings = await _examined(site)
-        assert code == 2
+        assert code == 7
         published, read = (findings[f"broker: made-up device: {what}"] for what in ("publish", "read"))
         assert topic("dev_doctor0probe") in published["details"]
         assert "devices/dev_doctor0probe/marker" in read["details"]
@@ -133,7 +133,7 @@ async def test_a_broker_that_is_away(tmp_path: Path) -> None:
     async with a_site(tmp_path, "mosquitto") as site:
         await site.broker.stop()
         code, findings = await _examined(site)
-        assert code == 2
+        assert code == 7
         assert "cannot be reached" in findings["broker: reachable"]["says"]
         assert findings["registry: integrity"]["level"] == "ok"
         await site.broker.start()
@@ -149,7 +149,7 @@ async def test_without_a_gateway(tmp_path: Path) -> None:
         data = site.gateway.data
         data.chmod(0o755)
         code, findings = await _examined(site)
-        assert (code, findings["data directory: permissions"]["level"]) == (2, "error")
+        assert (code, findings["data directory: permissions"]["level"]) == (7, "error")
         assert findings["data directory: permissions"]["remedy"].startswith(f"chmod go-rwx {data}")
 
 
@@ -166,7 +166,7 @@ async def test_a_damaged_registry(tmp_path: Path) -> None:
         raw.seek((page - 1) * size)
         raw.write(b"\xff" * size)
     code, findings = await _examined(site)
-    assert code == 2
+    assert code == 7
     assert "registry: integrity" in _bad(findings) or "registry: readable" in _bad(findings)
     file.write_bytes(b"no database" * 100)
     assert "registry: readable" in _bad((await _examined(site))[1])
@@ -178,7 +178,7 @@ async def test_for_people(tmp_path: Path) -> None:
     """The same as text: an area per paragraph, a remedy below what is wrong, the count at the end."""
     nowhere = tmp_path / "nowhere"
     outcome = await run(script("gateway"), "doctor", "--data-dir", str(nowhere))
-    assert outcome.code == 2
+    assert outcome.code == 7
     assert f"ERROR    directory: {nowhere} is not there" in outcome.out
     assert "→ Name the right one with --data-dir" in outcome.out
     assert outcome.out.rstrip().endswith("errors")

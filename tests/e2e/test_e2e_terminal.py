@@ -1,6 +1,7 @@
 """``gateway top`` and ``gateway watch`` beside a living fleet, at a real terminal and through a pipe."""
 
 import json
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -120,3 +121,55 @@ async def test_watch_for_people(site: Site, tmp_path: Path) -> None:
         assert "device.online  by itself" in "\n".join(lines)
     unknown = await run(*command[:2], "dev_nowhere", environment=over_http(site))
     assert unknown.code == 4
+
+
+@pytest.mark.parametrize(("name", "value", "term"), [("NO_COLOR", "1", "xterm"), ("IGNORED", "", "dumb")])
+async def test_nothing_is_coloured_where_nobody_wants_it(
+    name: str, value: str, term: str, site: Site, tmp_path: Path
+) -> None:
+    """With NO_COLOR, and on a dumb terminal: the log of `serve` and the tables are plain."""
+    settings = clean_environment(GATEWAY_HTTP="127.0.0.1:0", GATEWAY_MQTT="127.0.0.1:0", **{name: value})
+    serve = (script("gateway"), "serve", "--data-dir", str(tmp_path / "data"))
+    async with at_terminal(*serve, environment=settings, term=term) as terminal:
+        await terminal.shows("broker.connected")
+        assert "\x1b" not in terminal.seen
+    listed = (script("gateway"), "devices", "list")
+    async with at_terminal(*listed, environment={**over_http(site), name: value}, term=term) as terminal:
+        assert await terminal.ended() == 0
+        assert "SERIAL" in terminal.seen
+        assert "\x1b" not in terminal.seen
+
+
+async def test_a_table_is_coloured_otherwise(site: Site) -> None:
+    """The heading is bold: what the test above looks for is there without its conditions."""
+    async with at_terminal(script("gateway"), "devices", "list", environment=over_http(site)) as terminal:
+        assert await terminal.ended() == 0
+        assert "\x1b[1m" in terminal.seen
+
+
+async def test_a_narrow_terminal_cuts_no_id(site: Site) -> None:
+    """A device per block, a line per column; every id stands whole on its line. Wide: a line per device."""
+    made = await site.api.call("POST", "/v1/devices", {"serial_number": "NARROW-1"})
+    command = (script("gateway"), "devices", "list", "--search", "NARROW-1")
+    async with at_terminal(*command, environment={**over_http(site), "NO_COLOR": "1"}, columns=50) as terminal:
+        assert await terminal.ended() == 0
+        lines = terminal.seen.splitlines()
+        assert max(map(len, lines)) <= 50
+        assert [line for line in lines if line.startswith("ID") and line.endswith(made["id"])]
+    async with at_terminal(*command, environment={**over_http(site), "NO_COLOR": "1"}, columns=200) as terminal:
+        assert await terminal.ended() == 0
+        heading, row = terminal.seen.splitlines()
+        assert heading.startswith("ID")
+        assert row.startswith(made["id"])
+
+
+async def test_instants_are_relative_on_a_terminal_alone(site: Site) -> None:
+    """People read how long ago; a pipe gets the instant itself."""
+    await site.api.call("POST", "/v1/devices", {"serial_number": "WHEN-1"})
+    environment = {**over_http(site), "NO_COLOR": "1"}
+    shown = (script("gateway"), "devices", "show", "WHEN-1")
+    async with at_terminal(*shown, environment=environment) as terminal:
+        assert await terminal.ended() == 0
+        assert re.search(r"created_at +\d{4}-\S+Z \(\d+ (s|min) ago\)", terminal.seen), terminal.seen
+    piped = await run(*shown, environment=environment)
+    assert re.search(r"created_at +\d{4}-\S+Z$", piped.out, re.MULTILINE)

@@ -58,7 +58,7 @@ class Terminal:
 
 @asynccontextmanager
 async def at_terminal(
-    *command: str, environment: Mapping[str, str], columns: int = 120, lines: int = 30
+    *command: str, environment: Mapping[str, str], columns: int = 120, lines: int = 30, term: str = "xterm"
 ) -> AsyncIterator[Terminal]:
     """Start it at a terminal of this size; it is killed when it is still there in the end."""
     ours, theirs = pty.openpty()
@@ -68,7 +68,7 @@ async def at_terminal(
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env={**environment, "TERM": "xterm", "COLUMNS": str(columns), "LINES": str(lines)},
+        env={**environment, "TERM": term, "COLUMNS": str(columns), "LINES": str(lines)},
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )

@@ -104,8 +104,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "`data` the event as JSON, the same as in the list. It begins with what happens from now on, or after the "
         "event that the header `Last-Event-ID` (or `last_event_id`) names, so that nothing is missed between two "
         "connections; an event comes once per connection, in the order of the commits. The answer has no end: a "
-        "comment comes every 15 s, and it ends when the gateway stops, the key is revoked or the client does not "
-        "read. A key may have 10 streams open (setting `event_streams_per_key`); one more is a 429.",
+        "comment comes every 15 s. It ends when the gateway stops, within a second when the key is revoked or expires, "
+        "and when the client does not read. A key may have 10 streams open (setting `event_streams_per_key`); one more "
+        "is a 429.",
         tag=TAG,
         access=READ,
         takes=model.StreamEvents,

@@ -79,14 +79,18 @@ class Streaming:
             log.warning("http.stream_failed", key_id=self._key_id, reason=error.message)
 
     async def _revoked(self) -> None:
+        known: str | None = None
         while True:
             await asyncio.sleep(self._limits.recheck_seconds)
             try:
                 await self._still_good()
+                known = None
             except UnauthorizedError:
                 return
             except GatewayError as error:  # it could not be found out; the next look will tell
-                log.warning("http.stream_not_checked", key_id=self._key_id, reason=error.message)
+                if known != error.message:
+                    log.warning("http.stream_not_checked", key_id=self._key_id, reason=error.message)
+                known = error.message
 
 
 async def _finish(send: Send) -> None:

@@ -162,7 +162,8 @@ async def _own_embedded(
     )
     host = _LOOPBACK if settings.mqtt.is_wildcard else settings.mqtt.host
     inside = (host, broker.port) if broker.inner_port is None else (_LOOPBACK, broker.inner_port)
-    upstream = link.Address(*inside, GATEWAY_USER, password, keepalive_seconds=settings.mqtt_keepalive_seconds)
+    keepalive = settings.mqtt_keepalive_seconds
+    upstream = link.Address(*inside, GATEWAY_USER, password, keepalive_seconds=keepalive, devices_wait=True)
     outside = Address(host, broker.port)
     chosen = _advertised(settings, upstream, EmbeddedAccess(broker, store), outside, tls=certificate is not None)
     return replace(chosen, kind=EMBEDDED)

@@ -3,17 +3,19 @@
 amqtt replaces the session of a client id first and asks for the password afterwards.
 """
 
+import asyncio
 import contextlib
+import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from amqtt.mqtt.connack import (
     IDENTIFIER_REJECTED,
     NOT_AUTHORIZED,
     SERVER_UNAVAILABLE,
-    UNACCEPTABLE_PROTOCOL_VERSION,
     ConnackPacket,
 )
 from amqtt.mqtt.connect import ConnectPacket
@@ -27,6 +29,8 @@ Authenticate = Callable[[str, str | None, str | None], Awaitable[Identity | None
 """(client id, user name, password) to who that is; None refuses. It raises nothing; if it did, that would refuse."""
 
 log = structlog.get_logger()
+
+_TOLD_EVERY_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Admission:
         self._prefix = prefix
         self._has_room_for = has_room_for
         self._knocking: dict[str, set[Connection]] = {}
+        self._refused_versions = 0
+        self._silent_until = -math.inf
 
     def abort(self, client_id: str) -> None:
         """Close the connections that are being authenticated under that client id."""
@@ -80,8 +86,9 @@ class Admission:
         try:
             async with connection.patience(self._listener.connect_seconds):
                 return await self._authenticated(connection, await read_connect(connection.reader))
-        except UnsupportedProtocolError:
-            connection.send(ConnackPacket.build(0, UNACCEPTABLE_PROTOCOL_VERSION))
+        except UnsupportedProtocolError as error:
+            self._tell_version(error)
+            connection.send_bytes(error.answer)
         except _RefusedError as refused:
             connection.send(ConnackPacket.build(0, refused.code))
         except MalformedPacketError as error:
@@ -89,6 +96,21 @@ class Admission:
         except (TimeoutError, EOFError, OSError):
             log.debug("broker.connect_missing")
         return None
+
+    def _tell_version(self, refused: UnsupportedProtocolError) -> None:
+        """Once a minute: a device that speaks another version comes again and again."""
+        now = asyncio.get_running_loop().time()
+        self._refused_versions += 1
+        if now < self._silent_until:
+            return
+        log.warning(
+            "broker.version_refused",
+            mqtt=refused.version,
+            refused_since_last_told=self._refused_versions,
+            message="The embedded broker speaks MQTT 3.1.1 alone. Have the client connect with that, or use Mosquitto "
+            "for MQTT 5 (docs/mosquitto.md).",
+        )
+        self._refused_versions, self._silent_until = 0, now + _TOLD_EVERY_SECONDS
 
     async def _authenticated(self, connection: Connection, connect: ConnectPacket) -> Admitted | None:
         client_id = connect.client_id or ""

@@ -61,16 +61,20 @@ class GuardedBroker(RoutingBroker):
     def cut(self, key: str) -> bool:
         """End the session of that name and every socket that speaks for it; returns whether it was connected.
 
-        Its will is not published: who is cut has no more say.
+        Its will is not published: who is cut has no more say. What it said before it still hears of, if the gateway
+        commits it within half a second; nothing that comes meanwhile is heeded.
         A CONNECT that is just being authenticated is ended too: what it is about to be told may be out of date.
         """
         self._admission.abort(key)
         session, _ = self._sessions.get(key, (None, None))
         if session is None:
             return False
-        was_live = self._supersede(session, with_will=False)
+        connection = session.connection
+        if connection is not None:
+            self._end(session, with_will=False)
+            connection.part()
         self.forget(session)
-        return was_live
+        return connection is not None
 
     async def stop(self) -> None:
         """Close the listener and all connections, without wills, and let amqtt wind up; bounded in time."""
@@ -134,8 +138,10 @@ class GuardedBroker(RoutingBroker):
         try:
             await self._live(connection)
         finally:
-            del self._connections[connection]
-            await connection.close()
+            try:
+                await connection.close()
+            finally:
+                del self._connections[connection]
 
     async def _live(self, connection: Connection) -> None:
         admitted = await self._admission.admit(connection)
@@ -213,13 +219,13 @@ class GuardedBroker(RoutingBroker):
         if connection.open:
             await handle(self, connection, session, packet)
 
-    def _supersede(self, session: ClientSession, *, with_will: bool = True) -> bool:
+    def _supersede(self, session: ClientSession) -> bool:
         """Close the connection that a session has, if any, without waiting for the client [MQTT-3.1.4-2]."""
         connection = session.connection
         if connection is None:
             return False
         connection.abort()
-        self._end(session, with_will=with_will)
+        self._end(session, with_will=True)
         return True
 
     def _end(self, session: ClientSession, *, with_will: bool) -> None:
@@ -228,6 +234,7 @@ class GuardedBroker(RoutingBroker):
         if connection is None:
             return
         session.transitions.disconnect()
+        session.incoming.difference_update(connection.debts.unconfirmed())
         will, session.will = session.will, None
         if session.clean_session:
             self.forget(session)

@@ -3,20 +3,20 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from amqtt.mqtt.packet import PINGREQ, PUBACK, PUBLISH, PUBREL, SUBSCRIBE, UNSUBSCRIBE
+from amqtt.mqtt import packet as kinds
 from amqtt.mqtt.pingresp import PingRespPacket
-from amqtt.mqtt.puback import PubackPacket
 from amqtt.mqtt.pubcomp import PubcompPacket
-from amqtt.mqtt.pubrec import PubrecPacket
 from amqtt.mqtt.suback import SubackPacket
 from amqtt.mqtt.unsuback import UnsubackPacket
 
+from gateway.broker.embedded_receipts import PUBACK, PUBREC
 from gateway.broker.embedded_routing import REFUSED, RoutingBroker
 from gateway.broker.embedded_session import ClientSession, Connection
 from gateway.broker.embedded_wire import MalformedPacketError, Packet, decode
 
 _QOS_1: Final = 1
 _QOS_2: Final = 2
+_ANSWERS: Final = {_QOS_1: PUBACK, _QOS_2: PUBREC}
 
 
 async def handle(broker: RoutingBroker, connection: Connection, session: ClientSession, packet: Packet) -> None:
@@ -26,17 +26,23 @@ async def handle(broker: RoutingBroker, connection: Connection, session: ClientS
 
 
 async def _publish(broker: RoutingBroker, connection: Connection, session: ClientSession, packet: Any) -> None:
-    """A message that may not be published is acknowledged and dropped [MQTT-3.3.5-2]."""
-    if not packet.topic_name or "\0" in packet.topic_name:
+    """What the gateway reads is answered when it has committed it, all else at once.
+
+    A message that may not be published is acknowledged and dropped [MQTT-3.3.5-2].
+    """
+    topic, qos, packet_id = packet.topic_name, packet.qos, packet.packet_id
+    if not topic or "\0" in topic:
         raise MalformedPacketError("a topic that is empty or holds NUL [MQTT-4.7.3-1]")
-    is_repeated = packet.qos == _QOS_2 and packet.packet_id in session.incoming
-    if not is_repeated:
-        broker.publish_from(session, packet.topic_name, packet.data, packet.qos, retain=packet.retain_flag)
-    if packet.qos == _QOS_1:
-        connection.send(PubackPacket.build(packet.packet_id))
-    elif packet.qos == _QOS_2:
-        session.incoming.add(packet.packet_id)
-        connection.send(PubrecPacket.build(packet.packet_id))
+    readers = await broker.readers_of(session, connection, topic)
+    if not connection.open:
+        return
+    receipt = connection.debts.owe(_ANSWERS[qos], packet_id) if qos else None
+    if qos != _QOS_2 or packet_id not in session.incoming:
+        retain = packet.retain_flag
+        broker.publish_from(session, topic, packet.data, qos, retain=retain, receipt=receipt, readers=readers)
+    if qos == _QOS_2:
+        session.incoming.add(packet_id)
+    connection.debts.pay()
 
 
 async def _release(_: RoutingBroker, connection: Connection, session: ClientSession, packet: Any) -> None:
@@ -74,10 +80,10 @@ async def _ping(_: RoutingBroker, connection: Connection, __: ClientSession, ___
 
 Handler = Callable[[RoutingBroker, Connection, ClientSession, Any], Awaitable[None]]
 _HANDLERS: Final[dict[int, Handler]] = {
-    PUBLISH: _publish,
-    PUBREL: _release,
-    PUBACK: _acknowledge,
-    SUBSCRIBE: _subscribe,
-    UNSUBSCRIBE: _unsubscribe,
-    PINGREQ: _ping,
+    kinds.PUBLISH: _publish,
+    kinds.PUBREL: _release,
+    kinds.PUBACK: _acknowledge,
+    kinds.SUBSCRIBE: _subscribe,
+    kinds.UNSUBSCRIBE: _unsubscribe,
+    kinds.PINGREQ: _ping,
 }

@@ -1,5 +1,7 @@
 """Which message goes to whom: amqtt's tables, walked without awaiting and with every decision taken on the way."""
 
+import asyncio
+import contextlib
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -8,7 +10,8 @@ from amqtt.broker import Broker, RetainedApplicationMessage
 
 from gateway.broker.access import Action, Role, may, may_retain
 from gateway.broker.embedded_pressure import Pressure
-from gateway.broker.embedded_session import ClientSession, Limits
+from gateway.broker.embedded_receipts import Receipt
+from gateway.broker.embedded_session import ClientSession, Connection, Limits
 from gateway.broker.embedded_wire import Will
 
 log = structlog.get_logger()
@@ -17,13 +20,17 @@ REFUSED: Final = 0x80
 _HIGHEST_QOS: Final = 1
 _LOGGED_TOPIC: Final = 200
 
+Readers = list[tuple[ClientSession, int]]
+"""Those who get a message, each with the QoS that it was granted."""
+
 
 class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
     """amqtt's broker with its own way from a publisher to the subscribers.
 
     amqtt puts messages into queues that are dropped when the publisher leaves. Here a message is with all its readers
-    (sent, or in their backlog) before `publish` returns, so before its PUBACK. amqtt's plugins are not loaded: calling
-    them awaits, and whoever subscribes meanwhile breaks the delivery.
+    (sent, or in their backlog) before `publish` returns. Its PUBACK waits for more where the gateway is one of them:
+    for the gateway's own, which follows its commit. amqtt's plugins are not loaded: calling them awaits, and whoever
+    subscribes meanwhile breaks the delivery.
     """
 
     def __init__(self, prefix: str, limits: Limits) -> None:
@@ -32,28 +39,58 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         self._limits = limits
         self._wildcards: dict[str, str] = {}
         self._pressure = Pressure(limits.unheard)
+        self._gateway_subscribes = asyncio.Event()
 
-    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool, sender: str | None = None) -> None:
-        """Hand a message to everyone who subscribed to it and may receive it."""
-        if retain:
-            self._retain(topic, payload, qos)
-        for session, granted in self._readers(topic):
-            session.deliver(topic, payload, min(qos, granted), retain=False, sender=sender)
+    def publish_from(
+        self,
+        session: ClientSession,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        *,
+        retain: bool,
+        receipt: Receipt | None = None,
+        readers: Readers | None = None,
+    ) -> None:
+        """Hand a client's message to all who subscribed to it and may receive it; dropped if it may not say it.
 
-    def publish_from(self, session: ClientSession, topic: str, payload: bytes, qos: int, *, retain: bool) -> None:
-        """The same for a client: dropped unless it may publish there, and kept only where it may retain.
-
-        The flag is dropped rather than the message, so that a heartbeat that was sent retained still counts.
+        Where it may not retain the message is not kept. The gateway sees that it was asked for, as MQTT 5 would show
+        it under "retain as published", and refuses a heartbeat that was sent so.
         """
         if not self.allows(session, Action.PUBLISH, topic):
             self._tell_denied(session, topic)
             return
-        sender = None if session.identity.role is Role.GATEWAY else session.client_id  # who would be held by itself
-        self.publish(topic, payload, qos, retain=retain and self._may_retain(session, topic), sender=sender)
+        is_kept = retain and self._may_retain(session, topic)
+        if is_kept:
+            self._retain(topic, payload, qos)
+        own = session.is_gateway  # it would be held by itself, or wait for itself
+        sender, receipt = (None, None) if own else (session.client_id, receipt)
+        is_shown = retain and not is_kept and session.identity.role is Role.DEVICE
+        for reader, granted in self._readers(topic) if readers is None else readers:
+            reader.deliver(
+                topic, payload, min(qos, granted), retain=is_shown and reader.is_gateway, sender=sender, receipt=receipt
+            )
 
     def publish_will(self, session: ClientSession, will: Will) -> None:
         """A client died: say what it left to say."""
         self.publish_from(session, will.topic, will.payload, will.qos, retain=will.retain)
+
+    async def readers_of(self, session: ClientSession, connection: Connection, topic: str) -> Readers | None:
+        """Who reads what a device is about to say: not before the gateway does. ``None`` for another client.
+
+        After a start the gateway subscribes a moment later than devices come back, and what it does not get would be
+        lost. When the connection is aborted meanwhile, nobody reads it.
+        """
+        if session.identity.role is not Role.DEVICE or not self.allows(session, Action.PUBLISH, topic):
+            return None
+        readers = self._readers(topic)
+        with contextlib.suppress(TimeoutError):
+            while not _has_gateway(readers):
+                self._gateway_subscribes.clear()
+                async with connection.patience(None):
+                    await self._gateway_subscribes.wait()
+                readers = self._readers(topic)
+        return readers
 
     def allows(self, session: ClientSession, action: Action, topic: str) -> bool:
         """Whether the client may take this action."""
@@ -70,6 +107,8 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
             log.info("broker.subscribe_denied", client_id=session.client_id, topic_filter=topic_filter[:_LOGGED_TOPIC])
             return code
         session.filters.add(topic_filter)
+        if session.is_gateway:
+            self._gateway_subscribes.set()
         if _is_wildcard(topic_filter):
             self._wildcards[topic_filter] = _head(topic_filter)
         return code
@@ -111,14 +150,14 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         else:
             log.error("broker.retained_full", topic=topic, retained=len(self._retained_messages))
 
-    def _readers(self, topic: str) -> Iterator[tuple[ClientSession, int]]:
+    def _readers(self, topic: str) -> Readers:
         """Each reader once, with the best QoS of its matching subscriptions [MQTT-3.3.5-1]."""
         best: dict[str, tuple[ClientSession, int]] = {}
         for topic_filter in self._filters_matching(topic):
             for session, qos in self._subscriptions.get(topic_filter, ()):
                 known = best.get(session.client_id)
                 best[session.client_id] = (session, max(qos, known[1] if known else qos))
-        return (one for one in best.values() if self.allows(one[0], Action.RECEIVE, topic))
+        return [one for one in best.values() if self.allows(one[0], Action.RECEIVE, topic)]
 
     def _filters_matching(self, topic: str) -> Iterator[str]:
         """The topic itself and the wildcards that match it: their heads first, as amqtt's full match is slow."""
@@ -138,6 +177,10 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
     async def _topic_filtering(self, session: ClientSession, topic: str, action: str) -> bool:
         """Asked by amqtt's `add_subscription`; it would ask its plugins here, each in a task of its own."""
         return self.allows(session, Action(action), topic)
+
+
+def _has_gateway(readers: Readers) -> bool:
+    return any(reader.is_gateway for reader, _ in readers)
 
 
 def _is_wildcard(topic_filter: str) -> bool:

@@ -14,12 +14,15 @@ from amqtt.session import OutgoingApplicationMessage, Session
 
 from gateway.broker.access import Role
 from gateway.broker.embedded_pressure import Pressure
+from gateway.broker.embedded_receipts import Debts, Receipt
 from gateway.broker.embedded_wire import Packet, Will, read_packet
 from gateway.certificates import common_name
 
 log = structlog.get_logger()
 
 _LINGER_SECONDS: Final = 1.0
+_DUE_SECONDS: Final = 0.5
+"""How long an end waits for the gateway to commit what the client said, so that it hears of it."""
 _UNREAD_BYTES: Final = 1 << 20
 
 
@@ -68,9 +71,11 @@ class Connection:
         self.open = True
         self.is_inner = is_inner
         """Whether it came by the gateway's own door, which has no TLS."""
+        self.debts = Debts(self._write, self.abort)
         self._reader = reader
         self._writer = writer
         self._deadline: asyncio.Timeout | None = None
+        self._is_over = asyncio.Event()
         if sock := writer.get_extra_info("socket"):  # so that a dead client without a keepalive is noticed at last
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
@@ -93,8 +98,16 @@ class Connection:
 
     def send(self, packet: Any) -> None:
         """Send a packet of amqtt's; never waits."""
-        if self.open and not self._writer.is_closing():
-            self._writer.write(packet.to_bytes())
+        self.send_bytes(packet.to_bytes())
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send a packet that amqtt does not know."""
+        if self.open:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(data)
 
     def is_deaf(self) -> bool:
         """Whether so much waits in its socket that a QoS 0 message is better dropped."""
@@ -112,28 +125,58 @@ class Connection:
     def abort(self) -> None:
         """Close it now, whatever is on its way in or out."""
         self.open = False
+        self._is_over.set()
         self._writer.transport.abort()
         if self._deadline:
             self._deadline.reschedule(0)
 
-    async def close(self) -> None:
-        """Close it after what was sent has left, waiting a second for that at most."""
+    def part(self) -> None:
+        """Heed nothing more that comes; abort it as soon as the gateway has taken, or not, what came before."""
         self.open = False
+        if not self.debts:
+            self.abort()
+            return
+        timer = asyncio.get_running_loop().call_later(_DUE_SECONDS, self.abort)
+
+        def paid() -> None:
+            timer.cancel()
+            self.abort()
+
+        self.debts.on_paid = paid
+
+    async def close(self) -> None:
+        """Close it after what is owed and what was sent has left, waiting a moment for either at most."""
+        self.open = False
+        await self._paid()
         self._writer.close()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_LINGER_SECONDS):
                 await self._writer.wait_closed()
         self._writer.transport.abort()
 
+    async def _paid(self) -> None:
+        if not self.debts or self._writer.is_closing():
+            return
+        self.debts.on_paid = self._is_over.set
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DUE_SECONDS):
+                await self._is_over.wait()
+
 
 class Waiting(OutgoingApplicationMessage):  # type: ignore[misc]  # amqtt ships no types
-    """A QoS 1 message on its way to a client; ``sender`` is who waits for the gateway to take it, if anybody."""
+    """A QoS 1 message on its way to a client.
 
-    __slots__ = ("sender",)
+    On its way to the gateway it knows who sent it, and which ``receipt`` its sender gets when the gateway has it.
+    """
 
-    def __init__(self, topic: str, payload: bytes, qos: int, *, retain: bool, sender: str | None) -> None:
+    __slots__ = ("receipt", "sender")
+
+    def __init__(
+        self, topic: str, payload: bytes, qos: int, *, retain: bool, sender: str | None, receipt: Receipt | None
+    ) -> None:
         super().__init__(None, topic, qos, payload, retain)
         self.sender = sender
+        self.receipt = receipt
 
 
 class Backlog:
@@ -189,10 +232,29 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
         self._overflowed = False
         self._pressure = pressure if is_gateway else None
 
-    def deliver(self, topic: str, payload: bytes, qos: int, *, retain: bool, sender: str | None = None) -> None:
-        """Send a message now, or as soon as the client can take it; at QoS 0 now or never."""
+    @property
+    def is_gateway(self) -> bool:
+        """Whether it is the gateway's own."""
+        return self._pressure is not None
+
+    def deliver(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        *,
+        retain: bool,
+        sender: str | None = None,
+        receipt: Receipt | None = None,
+    ) -> None:
+        """Send a message now, or as soon as the client can take it; at QoS 0 now or never.
+
+        ``sender`` and ``receipt`` are of interest where this is the gateway.
+        """
         if qos:
-            self._queue(Waiting(topic, payload, qos, retain=retain, sender=sender if self._pressure else None))
+            if self._pressure is None:
+                sender = receipt = None
+            self._queue(Waiting(topic, payload, qos, retain=retain, sender=sender, receipt=receipt))
             self._pump()
         elif self.connection and not self.connection.is_deaf():
             self.connection.send(PublishPacket.build(topic, payload, None, dup_flag=False, qos=0, retain=retain))
@@ -202,11 +264,13 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
         message = self.inflight_out.pop(packet_id, None)
         if message:
             self._relieve([message])
+            if message.receipt:
+                message.receipt.taken()
         self._pump()
 
     def drop_all(self) -> None:
         """Nothing of what waits for the client will reach it."""
-        self._relieve([*self.inflight_out.values(), *self._backlog])
+        self._lose([*self.inflight_out.values(), *self._backlog])
 
     def resume(self) -> None:
         """The client is back: what it never acknowledged goes out again, then what has come since."""
@@ -218,11 +282,20 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
     def _queue(self, message: Waiting) -> None:
         if self._pressure and message.sender:
             self._pressure.put(message.sender)
+        if message.receipt:
+            message.receipt.awaits()
         dropped = self._backlog.append(message, None if self.connection else self._queued)
         if dropped and not self._overflowed:
             log.warning("broker.queue_full", client_id=self.client_id, queued=len(self._backlog))
         self._overflowed = bool(dropped)
-        self._relieve(dropped)
+        self._lose(dropped)
+
+    def _lose(self, messages: list[Waiting]) -> None:
+        """Who sent one of these and waits for its answer is cut off, so that it comes back and says it again."""
+        self._relieve(messages)
+        for message in messages:
+            if message.receipt:
+                message.receipt.dropped()
 
     def _relieve(self, messages: Iterable[Waiting]) -> None:
         for message in messages:

@@ -30,6 +30,7 @@ MAX_CONNECT_BYTES: Final = 16_384
 
 _MQTT_3_1_1: Final = b"\x00\x04MQTT\x04"
 _OTHER_MQTT: Final = (b"\x00\x04MQTT", b"\x00\x06MQIsdp")
+_MQTT_5: Final = 5
 _FLAGS: Final = {SUBSCRIBE: 2, UNSUBSCRIBE: 2, PUBREL: 2, PUBACK: 0, PINGREQ: 0, DISCONNECT: 0}
 _CONTINUES: Final = 0x80
 _MAX_LENGTH_BYTES: Final = 4
@@ -41,7 +42,21 @@ class MalformedPacketError(Exception):
 
 
 class UnsupportedProtocolError(Exception):
-    """A CONNECT of another MQTT version than 3.1.1 [MQTT-3.1.2-2]."""
+    """A CONNECT of another MQTT version than 3.1.1 [MQTT-3.1.2-2]; ``level`` is its protocol level."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(f"protocol level {level}")
+        self.level = level
+
+    @property
+    def version(self) -> str:
+        """As people call it."""
+        return {3: "3.1", 5: "5"}.get(self.level, f"level {self.level}")
+
+    @property
+    def answer(self) -> bytes:
+        """The CONNACK that says so: as MQTT 5 has it to a client that speaks that, or later [MQTT 5, 3.2.2.2]."""
+        return b"\x20\x03\x00\x84\x00" if self.level >= _MQTT_5 else b"\x20\x02\x00\x01"
 
 
 class LenientReader(asyncio.StreamReader):
@@ -103,8 +118,9 @@ async def read_connect(reader: asyncio.StreamReader) -> ConnectPacket:
         raise MalformedPacketError("the first packet is not a CONNECT [MQTT-3.1.0-1]")
     packet = await _read_rest(reader, first, MAX_CONNECT_BYTES)
     if not packet.body.startswith(_MQTT_3_1_1):
-        if packet.body.startswith(_OTHER_MQTT):
-            raise UnsupportedProtocolError
+        for name in _OTHER_MQTT:
+            if packet.body.startswith(name) and len(packet.body) > len(name):
+                raise UnsupportedProtocolError(packet.body[len(name)])
         raise MalformedPacketError("not MQTT [MQTT-3.1.2-1]")
     return await _decode_connect(packet)
 

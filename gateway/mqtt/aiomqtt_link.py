@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -26,7 +27,7 @@ from paho.mqtt import client as mqtt
 
 from gateway.inbound import Message
 from gateway.mqtt.cancellation import heed_cancellation
-from gateway.mqtt.gathering import Gathering
+from gateway.mqtt.gathering import WAITED_FOR_SECONDS, Gathering
 from gateway.mqtt.session import (
     ANSWER_SECONDS,
     AT_LEAST_ONCE,
@@ -63,7 +64,7 @@ class _Sent(NamedTuple):
 class AiomqttSession(Session):
     """A session over aiomqtt."""
 
-    def __init__(self, client: aiomqtt.Client) -> None:
+    def __init__(self, client: aiomqtt.Client, *, devices_wait: bool = False) -> None:
         self._client = client
         self._paho = client._client  # noqa: SLF001 - see the module's docstring
         self._gone = client._disconnected  # noqa: SLF001
@@ -72,7 +73,7 @@ class AiomqttSession(Session):
         self._paho.on_publish = self._answered
         self._gone.add_done_callback(self._nobody_answers)
         self._outlet = _Outlet(client)
-        self._gathering = Gathering()
+        self._gathering = Gathering(WAITED_FOR_SECONDS if devices_wait else math.inf)
 
     async def batch(self, limit: int = BATCH) -> list[Delivery]:
         """What has come; see :class:`Session`."""
@@ -221,7 +222,7 @@ async def open_session(address: Address, *, client_id: str, will: tuple[str, byt
         async with client:
             try:
                 heed_cancellation()
-                yield AiomqttSession(client)
+                yield AiomqttSession(client, devices_wait=address.devices_wait)
             finally:
                 _hang_up(client)
     except MqttConnectError as error:

@@ -63,7 +63,10 @@ class PublishRefusedError(LinkError):
 
 @dataclass(frozen=True)
 class Address:
-    """Where the broker is and as whom the gateway comes; ``version`` is ``"5"`` or ``"3.1.1"``."""
+    """Where the broker is and as whom the gateway comes; ``version`` is ``"5"`` or ``"3.1.1"``.
+
+    ``devices_wait``: a device has its PUBACK only when the gateway has acknowledged to the broker (the embedded one).
+    """
 
     host: str
     port: int
@@ -72,6 +75,7 @@ class Address:
     tls: ssl.SSLContext | None = None
     version: str = "3.1.1"
     keepalive_seconds: int = 30
+    devices_wait: bool = False
 
 
 class Delivery(NamedTuple):
@@ -94,7 +98,7 @@ class Session(ABC):
         """
 
     async def rest(self, seconds: float) -> None:
-        """Let messages gather for so long, or for a moment while :meth:`attend` counts.
+        """Let messages gather for so long, or for a moment while :meth:`attend` counts or devices wait for answers.
 
         They may be left with the broker, unless it was asked something.
         """

@@ -7,19 +7,24 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+import aiomqtt
 import pytest
 import structlog
 from support.wait import eventually
 from support.wire import (
     ACCEPTED,
+    GUARD_SECONDS,
     IDENTIFIER_REJECTED,
     NOT_AUTHORISED,
     SUBSCRIPTION_REFUSED,
+    ConnectionClosedError,
     Kind,
+    Message,
     Packet,
     Will,
     Wire,
     connect_packet,
+    parse_publish,
 )
 
 from gateway.broker.access import Role
@@ -28,6 +33,7 @@ from gateway.broker.embedded import EmbeddedBroker, Identity
 PASSWORD = "dtok_right"
 UNACCEPTABLE_PROTOCOL_VERSION = 1
 SERVER_UNAVAILABLE = 3
+TAKEN = "devices/+/heartbeat", "devices/+/status", "devices/+/commands/+/ack", "last/word"
 ROLES = {"gateway": Role.GATEWAY, "integrator": Role.INTEGRATOR}
 
 
@@ -59,11 +65,55 @@ async def joined(broker: Place, username: str, **connect: Any) -> AsyncIterator[
         yield client
 
 
+class Taker(Wire):
+    """A gateway that acknowledges each message as it comes, so that its sender has its PUBACK."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(reader, writer)
+        self._packets: asyncio.Queue[Packet | None] = asyncio.Queue()
+
+    async def take(self) -> None:
+        """Read until the connection ends."""
+        with contextlib.suppress(ConnectionClosedError):
+            while True:
+                packet = await self.next_packet()
+                if packet.kind == Kind.PUBLISH and (message := parse_publish(packet)).qos:
+                    await super().acknowledge(message)
+                self._packets.put_nowait(packet)
+        self._packets.put_nowait(None)
+
+    async def read_packet(self) -> Packet:
+        """The next one of those that were taken."""
+        async with asyncio.timeout(GUARD_SECONDS):
+            packet = await self._packets.get()
+        if packet is None:
+            self._packets.put_nowait(None)
+            raise ConnectionClosedError
+        return packet
+
+    async def acknowledge(self, message: Message) -> None:
+        """It is already."""
+
+
 @contextlib.asynccontextmanager
 async def listening(broker: Place, *filters: str, **connect: Any) -> AsyncIterator[Wire]:
-    """The gateway, connected and subscribed (to the devices' own words, unless told otherwise)."""
+    """The gateway, connected and subscribed (to the devices' own words, unless told otherwise), which takes them."""
+    async with Taker.open(broker.host, broker.port) as gateway:
+        taking = asyncio.create_task(gateway.take())
+        try:
+            assert await gateway.connect("gateway", "gateway", PASSWORD, **connect) == ACCEPTED
+            codes = await gateway.subscribe(*(filters or TAKEN))
+            assert SUBSCRIPTION_REFUSED not in codes
+            yield gateway
+        finally:
+            taking.cancel()
+
+
+@contextlib.asynccontextmanager
+async def hesitant(broker: Place, *filters: str, **connect: Any) -> AsyncIterator[Wire]:
+    """The same, but it acknowledges only what the test says."""
     async with joined(broker, "gateway", **connect) as gateway:
-        codes = await gateway.subscribe(*(filters or ("devices/+/heartbeat", "devices/+/status", "last/word")))
+        codes = await gateway.subscribe(*(filters or TAKEN))
         assert SUBSCRIPTION_REFUSED not in codes
         yield gateway
 
@@ -153,12 +203,34 @@ async def test_a_persistent_session_needs_a_name(broker: EmbeddedBroker) -> None
         assert await client.connect("", "integrator", PASSWORD, clean=False) == IDENTIFIER_REJECTED
 
 
-async def test_mqtt_5_is_told_which_version_is_spoken(broker: EmbeddedBroker) -> None:
-    """CONNACK 0x01 and the end, so that a client falls back at once; plain amqtt says nothing and waits."""
-    for level in (3, 5):
-        async with Wire.open(broker.host, broker.port) as client:
-            await client.send(connect_packet("dev_A", "dev_A", PASSWORD, level=level))
-            assert await client.closed() == [Packet(Kind.CONNACK, 0, bytes([0, UNACCEPTABLE_PROTOCOL_VERSION]))]
+@pytest.mark.parametrize(
+    ("level", "answer"),
+    [(3, bytes([0, UNACCEPTABLE_PROTOCOL_VERSION])), (5, b"\x00\x84\x00"), (6, b"\x00\x84\x00")],
+)
+async def test_another_version_is_told_which_is_spoken(broker: EmbeddedBroker, level: int, answer: bytes) -> None:
+    """CONNACK 0x84 as MQTT 5 has it [MQTT 5, 3.2.2.2], or 0x01, and the end; logged once, whoever knocks how often."""
+    with structlog.testing.capture_logs() as events:
+        for _ in range(3):
+            async with Wire.open(broker.host, broker.port) as client:
+                await client.send(connect_packet("dev_A", "dev_A", PASSWORD, level=level))
+                assert await client.closed() == [Packet(Kind.CONNACK, 0, answer)]
+    told = [event for event in events if event["event"] == "broker.version_refused"]
+    assert len(told) == 1
+    assert told[0]["mqtt"] == {3: "3.1", 5: "5", 6: "level 6"}[level]
+
+
+async def test_a_client_of_mqtt_5_understands_the_refusal(broker: EmbeddedBroker) -> None:
+    """Aiomqtt (paho) is told the reason instead of waiting, so that its user knows what to set."""
+    with pytest.raises(aiomqtt.MqttError, match="Unsupported protocol version"):
+        async with aiomqtt.Client(
+            broker.host,
+            broker.port,
+            username="dev_A",
+            password=PASSWORD,
+            identifier="dev_A",
+            protocol=aiomqtt.ProtocolVersion.V5,
+        ):
+            pass
 
 
 async def test_a_will_on_a_foreign_topic_is_refused_at_connect(broker: EmbeddedBroker) -> None:

@@ -28,7 +28,7 @@ from support.wire import (
     publish_packet,
     text,
 )
-from test_embedded import PASSWORD, ROLES, Place, authenticate, joined, listening, payloads_until_last_word
+from test_embedded import PASSWORD, ROLES, Place, authenticate, hesitant, joined, listening, payloads_until_last_word
 
 from gateway.broker.access import Role, may
 from gateway.broker.embedded import EmbeddedBroker
@@ -108,8 +108,9 @@ async def publishes_wills_on_foreign_topics(broker: Place) -> bool:
 
 async def retains_what_a_device_may_only_publish(broker: Place) -> bool:
     """A heartbeat that was sent retained stays on the broker."""
-    async with joined(broker, "dev_A") as device:
+    async with listening(broker), joined(broker, "dev_A") as device:
         await device.publish(HEARTBEAT, b"x", retain=True)
+        await device.ping()
     async with listening(broker) as gateway:
         return HEARTBEAT in await _heard(gateway)
 
@@ -174,8 +175,8 @@ async def drops_everything_after_a_dollar_topic(broker: Place) -> bool:
 
 async def forgets_what_was_in_flight_when_the_connection_ends(broker: Place) -> bool:
     """A gateway that was killed before it acknowledged does not get the message again."""
-    async with joined(broker, "dev_A") as device, listening(broker, "devices/+/heartbeat", clean=False) as gateway:
-        await device.publish(HEARTBEAT, b"x")
+    async with joined(broker, "dev_A") as device, hesitant(broker, "devices/+/heartbeat", clean=False) as gateway:
+        await device.send(publish_packet(HEARTBEAT, b"x"))
         await gateway.read_publish()
     async with joined(broker, "gateway", clean=False) as gateway:
         return HEARTBEAT not in await _heard(gateway)

@@ -35,6 +35,8 @@ class WildDevice:
         self._numbers = itertools.count()
         self.offered = self.taken = 0
         self.seconds = 0.0
+        self.over = asyncio.Event()
+        """Set when the other side has closed: no PUBACK comes any more."""
 
     @asynccontextmanager
     async def floods(self, host: str, port: int, token: str) -> AsyncIterator[None]:
@@ -69,9 +71,11 @@ class WildDevice:
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         heard = 0
-        while answers := await reader.read(_READ_BYTES):
-            heard += len(answers)
-            self.taken = heard // _PUBACK_BYTES
+        with contextlib.suppress(ConnectionError):
+            while answers := await reader.read(_READ_BYTES):
+                heard += len(answers)
+                self.taken = heard // _PUBACK_BYTES
+        self.over.set()
 
     def _packets(self) -> Iterator[bytes]:
         """None of them was sent before."""

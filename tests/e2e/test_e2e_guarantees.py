@@ -3,9 +3,7 @@
 The tests share one gateway per broker; each has a device of its own.
 """
 
-import base64
 import hashlib
-import hmac
 import json
 import random
 from collections.abc import AsyncIterator
@@ -15,6 +13,7 @@ import pytest
 import pytest_asyncio
 from e2e_site import BROKERS, RESET, Site, a_site, alive, details, token_of, topic
 from support import wire
+from support.receipts import receipt_of
 from support.wait import eventually
 
 from device_sim import ApiError, MemoryFlash, SeededFaults, SimulatedDevice
@@ -43,20 +42,13 @@ async def reset_while_away(site: Site, serial: str) -> tuple[SimulatedDevice, st
     return device, binding.device_id, await site.reset(binding.device_id)
 
 
-def receipt(token: str, command: dict[str, Any], status: str) -> str:
-    """The device's signature under an acknowledgement, written down anew from the contract's section 3."""
-    word = f"{command['id']}|{status}|{command['binding_generation']}".encode()
-    digest = hmac.digest(hashlib.sha256(token.encode()).digest(), word, "sha256")
-    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
-
-
 async def acknowledge(site: Site, token: str, command: dict[str, Any], status: str, **more: Any) -> dict[str, Any]:
     """Acknowledge over HTTP as the device does; the answer."""
     answer = await site.as_device(
         token,
         "POST",
         f"commands/{command['id']}/ack",
-        {"command_id": command["id"], "status": status, "receipt": receipt(token, command, status), **more},
+        {"command_id": command["id"], "status": status, "receipt": receipt_of(token, command, status), **more},
     )
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()

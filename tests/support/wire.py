@@ -186,10 +186,14 @@ class Wire:
 
     async def read_packet(self) -> Packet:
         """The next packet. Raises ConnectionClosedError at the end of the stream."""
+        async with asyncio.timeout(GUARD_SECONDS):
+            return await self.next_packet()
+
+    async def next_packet(self) -> Packet:
+        """The same, however long it takes."""
         try:
-            async with asyncio.timeout(GUARD_SECONDS):
-                first = (await self._reader.readexactly(1))[0]
-                return Packet(first >> 4, first & 0xF, await self._reader.readexactly(await self._read_length()))
+            first = (await self._reader.readexactly(1))[0]
+            return Packet(first >> 4, first & 0xF, await self._reader.readexactly(await self._read_length()))
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise ConnectionClosedError from error
 

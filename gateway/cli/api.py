@@ -96,6 +96,14 @@ class Api:
         """Have something done."""
         return _document(await self.send("POST", path, json=body or {}))
 
+    async def readiness(self) -> Json | None:
+        """Return what ``/ready`` says, ready or not; None when no gateway answers."""
+        try:
+            facts = _document(await self._client.get("/ready"))
+        except (httpx.HTTPError, UnavailableError):
+            return None
+        return facts if "broker" in facts else None
+
     async def delete(self, path: str) -> Json:
         """Delete it."""
         return _document(await self.send("DELETE", path))
@@ -176,7 +184,7 @@ class Place:
         pinned = found.certificate if found and by_data_dir else None
         if self.project is not None:
             raise click.UsageError("Over HTTP the API key says which project: leave --project out.")
-        return _checked(url), key, _trusting(self.ca_file, pinned)
+        return _checked(url), key, trusting(self.ca_file, pinned)
 
 
 def _checked(url: str) -> str:
@@ -189,7 +197,7 @@ def _checked(url: str) -> str:
     return url.rstrip("/")
 
 
-def _trusting(authority: Path | None, pinned: Path | None) -> SSLContext | bool:
+def trusting(authority: Path | None, pinned: Path | None) -> SSLContext | bool:
     """Who may answer: whom this authority signed; or whose certificate the data directory names; or the usual."""
     if authority is None and pinned is None:
         return True

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from gateway.cli import output, resets
+from gateway.cli import output, presence, resets
 from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
 from gateway.cli.hints import again
 from gateway.cli.lazy import Commands
@@ -89,13 +89,19 @@ def devices_group() -> None:
 def list_devices(place: Place, *, limit: int, as_json: bool, seen: bool | None, **filters: str | None) -> None:
     """List devices, the newest first."""
     wanted = {**filters, "seen": None if seen is None else str(seen).lower()}
-    found, more = place.run(lambda api: devices(api, limit, wanted))
+    (found, more), why = place.run(lambda api: _listed(api, limit, wanted))
     if as_json:
         output.as_json(found)
         return
-    output.table(list(_COLUMNS), ([device[field] for field in _COLUMNS.values()] for device in found))
+    shown = (presence.as_known(device, why) for device in found)
+    output.table(list(_COLUMNS), ([device[field] for field in _COLUMNS.values()] for device in shown))
     if more:
         output.note(f"There are more than {limit}: --limit 0 lists all.")
+    presence.warn(why if found else None)
+
+
+async def _listed(api: Api, limit: int, wanted: dict[str, str | None]) -> tuple[tuple[list[Json], bool], str | None]:
+    return await devices(api, limit, wanted), await presence.doubt(api)
 
 
 async def devices(api: Api, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
@@ -117,20 +123,23 @@ async def devices(api: Api, limit: int, filters: dict[str, str | None]) -> tuple
 def show(place: Place, *, device: str, as_json: bool) -> None:
     """Show all that is known of a device.
 
-    One that said that its reset failed is told of.
+    One that said that its reset failed is told of, and one whose reset waits for WiFi or cellular.
     """
-    facts, reset = on_device(place, device, _with_reset)
-    _print(facts, as_json=as_json)
+    facts, state, why = on_device(place, device, _known)
+    reset = on_device(place, facts["id"], resets.newest)
+    if as_json:
+        output.as_json(facts)
+    else:
+        output.details({**presence.as_known(facts, why), "last_seen_by": state["last_seen_by"]})
+        presence.warn(why)
     resets.warn_failed(facts, reset)
+    resets.warn_behind_bluetooth(state, reset)
 
 
-async def _with_reset(api: Api, device_id: str) -> tuple[Json, Json | None]:
-    device = await api.get(at("devices", device_id))
-    return device, await resets.newest(api, device_id)
-
-
-def _shown(place: Place, device: str) -> Json:
-    return on_device(place, device, lambda api, device_id: api.get(at("devices", device_id)))
+async def _known(api: Api, device_id: str) -> tuple[Json, Json, str | None]:
+    """A device, its health, and why its presence is not known, if it is not."""
+    path = at("devices", device_id)
+    return await api.get(path), await api.get(f"{path}/state"), await presence.doubt(api)
 
 
 def _print(device: Json, *, as_json: bool) -> None:
@@ -217,7 +226,7 @@ def reset(place: Place, *, device: str, yes: bool, as_json: bool) -> None:
     It is unbound at once, and wipes itself when it gets the command, however late that is. One without a token, such
     as one that was unbound before, cannot get it: that is said.
     """
-    meant = _ask(place, device, yes=yes, what="will be unbound and wiped")
+    meant = _ask(place, device, yes=yes, what="will be unbound and wiped", more=_before_reset)
     facts, command = on_device(place, meant, _reset)
     if as_json:
         output.as_json({**facts, "command": command})
@@ -270,13 +279,30 @@ def _summary(device: Json) -> Json:
     return {field: device[field] for field in ("id", "serial_number", "name", "status", "binding_generation")}
 
 
-def _ask(place: Place, wanted: str, *, yes: bool, what: str) -> str:
+def _before_reset(state: Json, why: str | None) -> str:
+    """What a promise of a wipe leaves out."""
+    bluetooth = presence.BLUETOOTH_ONLY if presence.is_behind_bluetooth(state) else None
+    waits = f"Whether it is online is not known: {why}. The reset waits until it can be sent." if why else None
+    kept = "A cancel later does not undo this: it stays unbound, and has to be bound again."
+    return " ".join(filter(None, (bluetooth or waits, kept)))
+
+
+def _ask(
+    place: Place,
+    wanted: str,
+    *,
+    yes: bool,
+    what: str,
+    more: Callable[[Json, str | None], str] = lambda state, why: "",  # noqa: ARG005 - most have no more to say
+) -> str:
     """Show who is meant before it is done; an id alone is soon mistaken for another. The one that was agreed to."""
     if yes:
         return wanted
-    device = _shown(place, wanted)
+    known, state, why = on_device(place, wanted, _known)
+    device = presence.as_known(known, why)
     whose = f"bound to {device['end_user_id']}" if device["end_user_id"] else "unbound"
     name = f" '{output.cell(device['name'])}'" if device["name"] else ""
     serial = output.cell(device["serial_number"])
-    output.confirm(f"{device['id']}{name} (serial {serial}, {whose}, {device['connection']}) {what}.", yes=yes)
+    question = f"{device['id']}{name} (serial {serial}, {whose}, connection {device['connection']}) {what}."
+    output.confirm(" ".join(filter(None, (question, more(state, why)))), yes=yes)
     return str(device["id"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.cli import output
+from gateway.cli import output, presence
 from gateway.cli.api import Api, Json, at
 from gateway.wording import relative_time
 
@@ -36,6 +36,7 @@ ONLY: Final[Mapping[str, Mapping[str, str]]] = {
 COLUMNS: Final = ("SERIAL", "NAME", "CONNECTION", "BATTERY", "STORAGE", "SIGNAL", "DOING", "HEARD", "BOUND TO", "ID")
 EVENTS: Final = 10
 _APART: Final = ("device_id", "actor", "actor_name")
+_PRESENCE: Final = ("online_count", "offline_count")
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,20 @@ class Glance:
     devices: list[Json]
     more: bool
     """Whether there are devices after these."""
+    doubt: str | None = None
+    """Why presence is not known, if it is not."""
 
 
 async def look(api: Api, only: str, *, offset: int, limit: int) -> Glance:
     """How the fleet is now, with ``limit`` of the devices that fit ``only``, the newest first."""
     stats = await api.get(at("devices", "stats"))
     page = await api.get(at("devices"), **ONLY[only], limit=limit, offset=offset)
-    return Glance(stats, page["data"], page["has_more"])
+    return Glance(stats, page["data"], page["has_more"], await presence.doubt(api))
+
+
+def counted(stats: Json, name: str, why: str | None) -> str:
+    """A figure as people read it; one of presence only if that is known (``why`` says why it is not)."""
+    return "?" if why is not None and name in _PRESENCE else f"{stats[name]:,}"
 
 
 async def project_name(api: Api) -> str:

@@ -16,8 +16,9 @@ import httpx
 
 from gateway import backlog, ids, whereabouts
 from gateway.addresses import Address, BrokerUrl
+from gateway.cli.api import trusting
 from gateway.credentials import SCOPES
-from gateway.errors import NotFoundError
+from gateway.errors import NotFoundError, UnavailableError
 from gateway.first_start import rules_of
 from gateway.http.app import build
 from gateway.http.operation import ApiKey
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
 
     from gateway.http.operation import Caller
     from gateway.settings import Settings
+    from gateway.whereabouts import Whereabouts
 
 ACTOR: Final = "cli"
 _LOOK_SECONDS: Final = 0.05
+_READY_SECONDS: Final = 2.0
 
 
 @asynccontextmanager
@@ -114,7 +117,7 @@ def _services(settings: Settings, store: Store, bells: Bells) -> Services:
         topics=Topics(settings.topic_prefix),
         broker_address=broker,
         synced=synced,
-        readiness=_no_readiness,
+        readiness=lambda: _readiness(found),
         rate_limit_per_minute=0,
         max_body_bytes=settings.max_body_bytes,
         bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
@@ -130,8 +133,21 @@ def _advertised(settings: Settings) -> tuple[Address, bool]:
     return settings.mqtt_advertise or (upstream.address if upstream else settings.mqtt), tls
 
 
-async def _no_readiness() -> dict[str, Any]:
-    raise NotFoundError("Readiness is told by a gateway that serves: GET /ready.")
+async def _readiness(found: Whereabouts | None) -> dict[str, Any]:
+    """Return what the gateway that runs on this data directory says.
+
+    Raises:
+        NotFoundError: none runs.
+        UnavailableError: none answers.
+    """
+    if found is None:
+        raise NotFoundError("Readiness is told by a gateway that serves: GET /ready.")
+    try:
+        async with httpx.AsyncClient(verify=trusting(None, found.certificate), timeout=_READY_SECONDS) as client:
+            facts: dict[str, Any] = (await client.get(f"{found.http_url}/ready")).json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise UnavailableError(f"No gateway answers at {found.http_url}.") from error
+    return facts
 
 
 async def _ring(bells: Bells) -> None:

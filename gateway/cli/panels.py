@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from gateway.cli import glance, output
+from gateway.cli import glance, output, presence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,10 +60,10 @@ def rows_for(height: int) -> tuple[int, int]:
 def drawn(shown: Shown, size: ConsoleDimensions) -> RenderableType:
     """All of it, for a terminal of this size."""
     rows, events = rows_for(size.height)
-    devices = shown.fleet.devices[:rows]
+    devices = [presence.as_known(each, shown.fleet.doubt) for each in shown.fleet.devices[:rows]]
     return Group(
         _heading(shown),
-        _figures(shown.fleet.stats, shown.only, size.width),
+        _figures(shown.fleet, shown.only, size.width),
         Text(),
         _devices(devices, size.width),
         *(Text() for _ in range(rows - len(devices) + 1)),
@@ -79,17 +79,30 @@ def _line(text: str, style: str = "") -> Text:
 def _heading(shown: Shown) -> Text:
     first, last = shown.offset + 1, shown.offset + len(shown.fleet.devices)
     place = f"{first} to {last}{' and more' if shown.fleet.more else ''}" if shown.fleet.devices else "none"
-    state = ("live", "green") if shown.trouble is None else (f"not live: {output.cell(shown.trouble)}", "bold yellow")
+    state = _state(shown)
     parts = [(output.cell(shown.project), "bold"), (f"{shown.only}: {place}", "dim"), state]
     return _line("  ").join(_line(text, style) for text, style in parts)
 
 
-def _figures(stats: Json, only: str, width: int) -> Text:
+def _state(shown: Shown) -> tuple[str, str]:
+    if shown.trouble is not None:
+        return f"not live: {output.cell(shown.trouble)}", "bold yellow"
+    if shown.fleet.doubt is not None:
+        return f"presence unknown: {shown.fleet.doubt}", "bold yellow"
+    return "live", "green"
+
+
+def _figures(fleet: Glance, only: str, width: int) -> Text:
     parts = []
     for (name, label), narrowed in zip(glance.FIGURES.items(), glance.ONLY, strict=True):
-        tone = _TONES.get(name, "") if stats[name] else ""
+        tone = _TONES.get(name, "") if fleet.stats[name] else ""
         word = label if width >= _WIDE else _SHORT.get(label, label)
-        parts.append(_line(f"{stats[name]:,} {word}", f"bold {tone}" + (" reverse" if narrowed == only else "")))
+        parts.append(
+            _line(
+                f"{glance.counted(fleet.stats, name, fleet.doubt)} {word}",
+                f"bold {tone}" + (" reverse" if narrowed == only else ""),
+            )
+        )
     return _line("   ").join(parts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway import model
-from gateway.cli import output
+from gateway.cli import output, presence
 from gateway.cli.api import PAGE, Api, Json, at
 from gateway.cli.hints import again
 
@@ -27,6 +27,12 @@ def warn_unfetched(device_id: str, command_id: str) -> None:
         f"  {again('devices', 'bind', device_id, 'END_USER', '--supersede-reset')}\n"
         f"or take it back: {again('commands', 'cancel', device_id, command_id)}"
     )
+
+
+def warn_behind_bluetooth(state: Json, command: Json | None) -> None:
+    """This reset waits for another link than the one by which the device was seen last."""
+    if command is not None and command["status"] == model.CommandStatus.PENDING and presence.is_behind_bluetooth(state):
+        output.note(f"warning: {presence.BLUETOOTH_ONLY}")
 
 
 def warn_failed(device: Json, command: Json | None) -> None:

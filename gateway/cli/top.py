@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway.cli import following, output, terminal
+from gateway.cli import following, output, presence, terminal
 from gateway.cli.api import Api, Json, with_gateway
 from gateway.cli.devices import json_option
-from gateway.cli.glance import COLUMNS, EVENTS, FIGURES, ONLY, cells, look, project_name, told
+from gateway.cli.glance import COLUMNS, EVENTS, FIGURES, ONLY, cells, counted, look, project_name, told
 from gateway.cli.options import SettingsCommand
 
 if TYPE_CHECKING:
@@ -41,31 +41,33 @@ def top(place: Place, *, only: str, once: bool, as_json: bool) -> None:
     Without a terminal it is printed once, as plain text; with --json as one JSON document.
     """
     if as_json or once or not terminal.at_terminal():
-        whole = place.run(lambda api: _whole(api, only))
-        output.as_json(whole) if as_json else _print(whole)
+        whole, why = place.run(lambda api: _whole(api, only))
+        output.as_json(whole) if as_json else _print(whole, why)
     else:
         from gateway.cli.live import LiveView  # noqa: PLC0415 - what draws, which nothing else needs
 
         place.run(lambda api: LiveView(api, only).run())
 
 
-async def _whole(api: Api, only: str) -> Json:
+async def _whole(api: Api, only: str) -> tuple[Json, str | None]:
     fleet = await look(api, only, offset=0, limit=_LISTED)
-    return {
+    whole = {
         "project_name": await project_name(api),
         "stats": fleet.stats,
         "devices": fleet.devices,
         "has_more": fleet.more,
         "events": await following.newest(api, EVENTS, None),
     }
+    return whole, fleet.doubt
 
 
-def _print(whole: Json) -> None:
-    figures = ", ".join(f"{whole['stats'][name]} {label}" for name, label in FIGURES.items())
+def _print(whole: Json, why: str | None) -> None:
+    figures = ", ".join(f"{counted(whole['stats'], name, why)} {label}" for name, label in FIGURES.items())
     click.echo(f"{output.cell(whole['project_name'])}: {figures}\n")
-    output.table(COLUMNS, map(cells, whole["devices"]))
+    output.table(COLUMNS, (cells(presence.as_known(each, why)) for each in whole["devices"]))
     click.echo()
     for event in whole["events"]:
         click.echo(told(event))
     if whole["has_more"]:
         output.note(f"There are more than {_LISTED}: 'gateway devices list --limit 0' lists all.")
+    presence.warn(why)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway.cli import following, output
+from gateway.cli import following, output, presence
 from gateway.cli.api import Api, Json, at, with_gateway
 from gateway.cli.devices import json_option
 from gateway.cli.glance import ago, percent, told, used_percent
@@ -56,7 +56,9 @@ async def _watch(api: Api, device_id: str, limit: int, *, heartbeats: bool, as_j
     device = await api.get(at("devices", device_id))
     known = await following.newest(api, max(limit, 1), None, device_id=device_id)
     if not as_json:
-        click.echo(_summary(device))
+        why = await presence.doubt(api)
+        click.echo(_summary(presence.as_known(device, why)))
+        presence.warn(why)
     for event in known[-limit:] if limit else []:
         _print(event, as_json=as_json)
     async with asyncio.TaskGroup() as group:

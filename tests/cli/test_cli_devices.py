@@ -13,6 +13,8 @@ from gateway.cli.which import DEVICE
 from gateway.model import RegisterDevice
 from gateway.store import Context, View, open_database, transact
 
+NO_GATEWAY = "warning: no gateway runs on this data directory, so which devices are online is not known.\n"
+
 
 def test_the_life_of_a_device(cli: Cli) -> None:
     """Register, bind, command, reset, bound anew: each answer is that of the API, the audit trail says ``cli``."""
@@ -99,7 +101,7 @@ def test_lists_are_read_to_their_end(cli: Cli) -> None:
     listed = cli.json("devices", "list", "--limit", "150")
     assert (len(listed), listed[0]["id"]) == (150, "dev_copy246")
     assert "more than 249" in cli("devices", "list", "--limit", "249").err
-    assert cli("devices", "list", "--limit", "250").err == ""
+    assert cli("devices", "list", "--limit", "250").err == NO_GATEWAY
     assert [each["id"] for each in cli.json("devices", "list", "--serial-number", "BP-1")] == [made[1]]
 
 
@@ -253,7 +255,7 @@ def test_a_reset_that_failed_is_told(cli: Cli) -> None:
     """The device was not wiped and nothing tells it to be, until the reset is asked for again or it is bound anew."""
     device = cli.bound()["id"]
     command = cli.json("devices", "reset", device, "--yes")["command"]["id"]
-    assert cli("devices", "show", device).err == ""
+    assert cli("devices", "show", device).err == NO_GATEWAY
     error = json.dumps({"code": "grant_invalid", "message": "The signature\x1b[2J is bad."})
     with closing(open_database(cli.data_dir)) as connection:  # as when the device says so
         connection.execute("UPDATE commands SET status = 'failed', error = ? WHERE id = ?", (error, command))
@@ -262,7 +264,7 @@ def test_a_reset_that_failed_is_told(cli: Cli) -> None:
     assert f"gateway devices reset {device} --data-dir {cli.data_dir}" in told
     assert "was not wiped" in cli("devices", "show", device, "--json").err
     cli("devices", "reset", device, "--yes")
-    assert cli("devices", "show", device).err == ""
+    assert cli("devices", "show", device).err == NO_GATEWAY
 
 
 def test_hints_work_as_printed(cli: Cli) -> None:
@@ -296,3 +298,29 @@ def test_the_audit_trail_names_keys(cli: Cli) -> None:
         transact(connection, Context(), lambda tx: lifecycle.register(tx, key["project_id"], body, key["id"]))
     for command in ("events", "tail"), ("top",):
         assert f"by backend ({key['id']})" in cli(*command).out
+
+
+@pytest.mark.usefixtures("terminal")
+def test_the_reset_of_a_device_behind_bluetooth_waits(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question says so, and that a cancel restores nothing; ``show`` says so while the reset is open."""
+    bound = cli.bound()
+    with closing(open_database(cli.data_dir)) as connection:
+        sender = "INSERT INTO health (device_pk, connection, last_seen_by) SELECT pk, 'online', 'ble' FROM devices"
+        connection.execute(sender)
+        connection.commit()
+    asked: list[str] = []
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return "n"
+
+    monkeypatch.setattr("click.termui.visible_prompt_func", answer)
+    said = cli("devices", "reset", bound["id"], code=1)
+    question = said.err + "".join(asked)
+    assert "waits for WiFi or cellular" in question
+    assert "A cancel later does not undo this" in question
+    assert "WiFi" not in cli("devices", "show", bound["id"]).err
+    cli("devices", "reset", bound["id"], "--yes")
+    shown = cli("devices", "show", bound["id"])
+    assert "waits for WiFi or cellular" in shown.err
+    assert ["last_seen_by", "ble"] in [line.split() for line in shown.out.splitlines()]

@@ -19,7 +19,7 @@ def test_printed_once_where_no_terminal_is(cli: Cli) -> None:
     cli.rename(cli.json("devices", "register", "BP-2")["id"], "a\x1b[2Jb")
     said = cli("top").out.splitlines()
     assert said[0] == (
-        "default: 2 devices, 0 online, 0 offline, 2 never seen, 0 low battery, 0 storage full, 0 pending resets"
+        "default: 2 devices, ? online, ? offline, 2 never seen, 0 low battery, 0 storage full, 0 pending resets"
     )
     assert said[2].split()[:3] == ["SERIAL", "NAME", "CONNECTION"]
     assert [line.split()[0] for line in said[3:5]] == ["BP-2", "BP-1"]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from e2e_program import clean_environment, run, script
 from e2e_site import a_site, alive
 from support.page import signed_in
 
@@ -55,3 +56,31 @@ async def test_the_connection_is_lost_and_regained(tmp_path: Path) -> None:
             await visitor.sees("The connection is lost.", "#lost")
             await site.gateway.restart()
             await visitor.live()
+
+
+async def test_without_its_broker_nothing_claims_to_know_who_is_online(tmp_path: Path) -> None:
+    """Mosquitto dies: the page and the commands say so, and call no device online or offline; it comes back."""
+    async with a_site(tmp_path / "site", "mosquitto") as site:
+        device = site.device("WATCHED-1")
+        await device.provision(end_user_id="eu_1")
+        listing = ("devices", "list", "--data-dir", str(site.gateway.data))
+        over_http = clean_environment(GATEWAY_API_KEY=site.key, GATEWAY_URL=site.gateway.url)
+        async with signed_in(site.gateway.url, site.key, tmp_path / "profile") as visitor:
+            async with alive(device):
+                await visitor.sees("Online", ".devices tbody")
+                assert "online" in (await run(script("gateway"), *listing)).out
+                await site.broker.stop()
+            await visitor.sees("The broker is away.", "#unready")
+            await visitor.sees("Unknown", ".devices tbody")
+            assert await visitor.text("#liveWord") == "Broker away"
+            for outcome in (
+                await run(script("gateway"), *listing),
+                await run(script("gateway"), "top", environment=over_http),
+            ):
+                assert "which devices are online is not known" in outcome.err
+                assert "unknown" in outcome.out
+            await site.broker.start()
+            await visitor.tab.until("document.getElementById('unready').hidden")
+            async with alive(device):
+                await visitor.sees("Online", ".devices tbody")
+            await visitor.sees("Live", "#liveWord")

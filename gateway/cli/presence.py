@@ -1,0 +1,44 @@
+"""Presence as far as it is known: without its broker the gateway learns of no device that comes or goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gateway.cli import output
+from gateway.model import Radio
+
+if TYPE_CHECKING:
+    from gateway.cli.api import Api, Json
+
+UNKNOWN: Final = "unknown"
+BLUETOOTH_ONLY: Final = (
+    "It was last seen over Bluetooth, by a relay, which brings no reset to it: the reset waits for WiFi or cellular, "
+    "and never expires."
+)
+
+
+async def doubt(api: Api) -> str | None:
+    """Return why presence is not known now; None when it is."""
+    facts = await api.readiness()
+    if facts is None:
+        return None if api.remote else "no gateway runs on this data directory"
+    if facts["broker"]["connected"]:
+        return None
+    error = facts["broker"].get("error")
+    return "the gateway cannot reach its broker" + (f" ({output.cell(error)})" if error else "")
+
+
+def as_known(device: Json, why: str | None) -> Json:
+    """Return the device as it is printed: with its connection only if that is known."""
+    return device if why is None else {**device, "connection": UNKNOWN}
+
+
+def warn(why: str | None) -> None:
+    """Say that presence is not known, and why."""
+    if why is not None:
+        output.note(f"warning: {why}, so which devices are online is not known.")
+
+
+def is_behind_bluetooth(state: Json) -> bool:
+    """Return whether a device was seen over Bluetooth last; ``state`` is its health."""
+    return bool(state["last_seen_by"] == Radio.BLE)

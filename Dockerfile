@@ -14,8 +14,11 @@ COPY pyproject.toml README.md LICENSE ./
 COPY docs docs
 COPY broker_config broker_config
 COPY device_sim device_sim
+COPY scripts/commit_hook.py scripts/
 COPY gateway gateway
-RUN /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check --no-build-isolation --no-deps . \
+# What 'gateway version' names: docker build --build-arg COMMIT=$(git rev-parse HEAD) …
+ARG COMMIT=
+RUN SOURCE_COMMIT=$COMMIT /opt/gateway/bin/pip install --no-cache-dir --disable-pip-version-check --no-build-isolation --no-deps . \
     && /opt/gateway/bin/pip uninstall --yes --quiet pip
 
 FROM python:${PYTHON}

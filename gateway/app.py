@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway import __version__, collector
+from gateway import __version__, build_info, collector
 from gateway.addresses import Address
 from gateway.backlog import BacklogRequests
 from gateway.broker import probes
@@ -135,7 +135,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(exclusive(settings.data_dir))
-        gateway_id, project_id = first_start(settings)
+        gateway_id, project_id = first_start(settings, to_serve=True)
         tracer = tracer_of(settings, gateway_id)
         stack.callback(tracer.stop)
         bells, topics, metrics = Bells(), Topics(settings.topic_prefix), Metrics()
@@ -225,11 +225,18 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
         )
         inner = Address(broker.upstream.host, broker.upstream.port) if settings.own_broker else None
         places = Whereabouts(
-            http.url, broker.advertised, broker.tls, settings.http_cert_file, inner, broker.pinned, broker.kind
+            http.url,
+            broker.advertised,
+            broker.tls,
+            settings.http_cert_file,
+            inner,
+            broker.pinned,
+            broker.kind,
+            build_info.described(),
         )
         stack.enter_context(published(settings.data_dir, places))
         at = str(broker.advertised)
-        log.info("gateway.started", version=__version__, http=http.url, broker=at, access=broker.access.name)
+        log.info("gateway.started", version=build_info.described(), http=http.url, broker=at, access=broker.access.name)
         yield Running(
             settings,
             store,

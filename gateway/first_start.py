@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import epoch, grants, ids
 from gateway.settings import Settings
-from gateway.store import Context, Rules, Tx, View, keys, open_database, outbox, transact
+from gateway.store import Context, Rules, Tx, View, keys, open_database, open_to_serve, outbox, transact
 from gateway.store.lock import holder
 from gateway.store.position_file import note_position, read_position
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 _SECOND_MS: Final = 1_000
 
 
-def first_start(settings: Settings) -> tuple[str, str]:
+def first_start(settings: Settings, *, to_serve: bool = False) -> tuple[str, str]:
     """Make what is missing; the ids of the gateway and of its first project.
 
     A registry that was put back by hand begins a new epoch, unless another process serves it now.
+    ``to_serve``: the data directory is held, so that an older registry may be migrated.
     """
-    with closing(open_database(settings.data_dir)) as connection:
+    with closing((open_to_serve if to_serve else open_database)(settings.data_dir)) as connection:
         if holder(settings.data_dir) not in (None, os.getpid()):
             return transact(connection, Context(), lambda tx: _own_facts(tx, settings))
         noted = read_position(settings.data_dir)

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 INTERVAL_SECONDS: Final = 0.25
 COMPARISON: Final = "comparisons_asked"
+_SCHEMA: Final = "schema_version"
 
 
 class Watcher:
@@ -43,6 +44,8 @@ class Watcher:
     async def look(self) -> None:
         """Ring for what has come since the last look."""
         before, self._seen = self._seen, await self._store.read(_numbers)
+        if self._seen[_SCHEMA] != before.get(_SCHEMA):
+            await self._store.look_at_schema()
         if self._seen.get("outbox") != before.get("outbox"):
             self._bells.committed(EVERY)
         if self._seen.get("events") != before.get("events"):
@@ -61,6 +64,7 @@ def _numbers(view: View) -> dict[str, int]:
         COMPARISON: int(keys.meta(view, COMPARISON) or 0),
         accounts.CHANGES: accounts.changes(view),
         backlog.ASKED: backlog.asked(view),
+        _SCHEMA: view.value("PRAGMA schema_version"),
     }
     return facts | {row["name"]: row["seq"] for row in rows}
 

@@ -23,6 +23,7 @@ class Whereabouts:
     ``certificate`` is the file of the one that HTTPS shows: who may read the data directory needs no authority to know
     the gateway by it. ``inner`` is where a broker of its own takes the gateway's own clients, ``inner_certificate``
     what it shows there, if anything. ``kind`` is which broker was chosen: ``embedded``, ``mosquitto``, ``external``.
+    ``version`` is that of the gateway, with its commit where that is known.
     """
 
     http_url: str
@@ -32,6 +33,7 @@ class Whereabouts:
     inner: Address | None = None
     inner_certificate: Path | None = None
     kind: str = ""
+    version: str = ""
 
     def __str__(self) -> str:
         lines = [self.http_url, f"{'mqtts' if self.tls else 'mqtt'}://{self.broker}"]
@@ -39,6 +41,7 @@ class Whereabouts:
         lines += [f"inner {self.inner}"] if self.inner else []
         lines += [f"inner_certificate {self.inner_certificate}"] if self.inner_certificate else []
         lines += [f"kind {self.kind}"] if self.kind else []
+        lines += [f"version {self.version}"] if self.version else []
         return "\n".join(lines) + "\n"
 
 
@@ -68,5 +71,6 @@ def read(data_dir: Path) -> Whereabouts | None:
             Address.parse(more["inner"]) if "inner" in more else None,
             Path(more["inner_certificate"]) if "inner_certificate" in more else None,
             more.get("kind", ""),
+            more.get("version", ""),
         )
     return None

@@ -24,10 +24,12 @@ from gateway.errors import (
     UnauthorizedError,
 )
 from gateway.settings import SettingsError
+from gateway.store.schema import steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+ROOT = Path(__file__).parents[1]
 GATEWAY = Path(sys.executable).with_name("gateway")
 DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
 MANUAL = DOCS.with_name("cli.md")
@@ -169,11 +171,14 @@ def test_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """Both ways name the installed version."""
+    """Both ways name the installed version, its commit and the schema of its registry."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    commit = head.stdout.strip()[:12] or "unknown"
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"gateway {__version__}\n"
+    assert capsys.readouterr().out == f"gateway {__version__} (commit {commit}, schema {steps()[-1]})\n"
     assert main(["version"]) == 0
-    assert f"gateway {__version__}\nPython 3" in capsys.readouterr().out
+    facts = (f"gateway {__version__}", f"commit {commit}", f"schema {steps()[-1]}", "Python 3")
+    assert "\n".join(facts) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [[str(GATEWAY)], [sys.executable, "-m", "gateway"]], ids=["script", "module"])

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway import __version__
 from gateway.cli.lazy import Commands
 from gateway.errors import ConflictError, GatewayError
 from gateway.redaction import redact
@@ -70,6 +69,7 @@ COMMANDS: Final = Commands(
         "watch": "gateway.cli.watch:watch",
         "backup": "gateway.cli.backup:backup",
         "restore": "gateway.cli.backup:restore",
+        "migrate-schema": "gateway.cli.migrate_schema:migrate_schema",
         "config": "gateway.cli.config:config",
         "doctor": "gateway.cli.doctor:doctor",
         "health": "gateway.cli.health:health",
@@ -83,8 +83,24 @@ COMMANDS: Final = Commands(
 )
 
 
+def _show_version(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    del parameter  # click's signature
+    if value and not context.resilient_parsing:
+        from gateway.cli.version import in_one_line  # noqa: PLC0415 - no command needs what this imports
+
+        click.echo(in_one_line())
+        context.exit()
+
+
 @click.group(name="gateway", epilog=EPILOG, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="gateway", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show version, commit and schema, and exit.",
+)
 def cli() -> None:
     """Keeps the registry of your wearables and resets them over MQTT, without ever losing a reset."""
 

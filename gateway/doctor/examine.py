@@ -44,7 +44,7 @@ async def examine(loaded: Loaded, *, fix: bool) -> AsyncIterator[Finding]:
     for finding in _at_rest(loaded):
         yield finding
     pid, where = holder(directory), whereabouts.read(directory)
-    running = pid is not None and where is not None
+    running = pid is not None and where is not None and installation.has_own_schema(directory)
     for finding in _sizes(settings, pid, where):
         yield finding
     yield await _alive(pid, where)
@@ -192,7 +192,12 @@ async def _alive(pid: int | None, where: Whereabouts | None) -> Finding:
         return GATEWAY.warning("ready", says, str(access["error"]))
     if report["ready"]:
         return GATEWAY.ok("ready", says)
-    told = (link["error"], access["error"], *(each["error"] for each in report["certificates"]))
+    told = (
+        report["registry"]["error"],
+        link["error"],
+        access["error"],
+        *(each["error"] for each in report["certificates"]),
+    )
     reasons = [str(each) for each in told if each]
     return GATEWAY.error("ready", f"it is not: {says}", "The reasons below say what to do.", *reasons)
 

@@ -12,14 +12,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway import __version__
+from gateway import build_info
 from gateway.clock import system_clock, to_rfc3339
-from gateway.doctor.findings import Area, Finding
+from gateway.doctor.findings import Area, Finding, Level
 from gateway.errors import StoreError
 from gateway.settings import FIELDS, written
 from gateway.store import DATABASE_NAME, View, figures
 from gateway.store.database import connect
-from gateway.store.schema import steps
+from gateway.store.schema import from_a_newer_gateway, missing, newest_applied
 from gateway.wording import count
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def settings(loaded: Loaded) -> Iterator[Finding]:
     for warning in loaded.warnings:
         yield SETTINGS.warning("warning", warning, "'gateway config' shows what is set, and by what.")
     yield SETTINGS.ok(
-        "versions", f"gateway {__version__}, Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}"
+        "versions",
+        f"gateway {build_info.described()}, Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}",
     )
 
 
@@ -135,8 +136,11 @@ def registry(directory: Path) -> Iterator[Finding]:
 def _inside(view: View, file: Path) -> Iterator[Finding]:
     size = file.stat().st_size
     yield _integrity(view, size)
-    yield _schema(view)
+    schema = _schema(view)
+    yield schema
     yield _wal(file.with_name(f"{file.name}-wal"))
+    if schema.level is not Level.OK:
+        return  # its tables may be others than the following looks at
     fleet = figures.fleet(view)
     yield REGISTRY.ok(
         "contents", f"{count(fleet.devices, 'device')}, {fleet.bound} bound, {fleet.online} online; {_bytes(size)}"
@@ -164,17 +168,29 @@ def _integrity(view: View, size: int) -> Finding:
 
 
 def _schema(view: View) -> Finding:
-    applied = [row[0] for row in view.all("SELECT name FROM _sqlite_migrations WHERE migration_set = 'gateway'")]
-    missing, newer = [step for step in steps() if step not in applied], sorted(set(applied) - set(steps()))
-    if newer:
+    newest = newest_applied(view.connection)
+    if newer := from_a_newer_gateway(view.connection):
         return REGISTRY.error(
-            "schema", f"it was written by a newer gateway (it has {newer[-1]})", "Install that version."
+            "schema",
+            f"it was written by a newer gateway (it has {newer})",
+            "Install that version, and restart the gateway with it ('gateway docs upgrading').",
         )
-    if missing:
+    if wanting := missing(view.connection):
         return REGISTRY.warning(
-            "schema", f"{count(len(missing), 'step')} missing, the first {missing[0]}", "The next start applies them."
+            "schema",
+            f"{newest}, of an older version; {count(len(wanting), 'step')} missing, the first {wanting[0]}",
+            "Restart the gateway with this version, which applies them after a copy ('gateway docs upgrading').",
         )
-    return REGISTRY.ok("schema", f"{applied[-1]}, of this version")
+    return REGISTRY.ok("schema", f"{newest}, of this version")
+
+
+def has_own_schema(directory: Path) -> bool:
+    """Whether the registry can be read and has the schema of this version."""
+    try:
+        with closing(connect(directory / DATABASE_NAME, read_only=True)) as connection:
+            return not (from_a_newer_gateway(connection) or missing(connection))
+    except (StoreError, sqlite3.Error):
+        return False
 
 
 def _wal(file: Path) -> Finding:

@@ -8,8 +8,6 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from gateway import __version__
-from gateway.errors import StoreError
 from gateway.precedence import Precedence
 from gateway.store.checkpoint import MOST_PAGES, Checkpointer
 from gateway.store.database import (
@@ -20,15 +18,14 @@ from gateway.store.database import (
     Tx,
     View,
     connect,
-    create_private,
     rollback,
     transact,
     transaction,
 )
-from gateway.store.lock import alone
 from gateway.store.measures import Measure
+from gateway.store.opening import open_database, open_to_serve
 from gateway.store.readers import Deadline, DeadlineError, Purpose, Readers, interrupted, unwatch
-from gateway.store.schema import from_a_newer_gateway, migrate
+from gateway.store.schema import from_a_newer_gateway
 from gateway.store.trouble import store_error
 from gateway.store.writer import Writer
 from gateway.tracing import NO_TRACER, Traced, Tracer
@@ -49,48 +46,12 @@ __all__ = [
     "Tx",
     "View",
     "open_database",
+    "open_to_serve",
     "transact",
     "transaction",
 ]
 
 T = TypeVar("T")
-
-
-def open_database(data_dir: Path) -> sqlite3.Connection:
-    """Open the database of this data directory for writing, made and migrated as needed.
-
-    Raises:
-        StoreError: the directory or the file cannot be used.
-    """
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with alone(data_dir):
-            create_private(data_dir / DATABASE_NAME)
-            return _migrated(connect(data_dir / DATABASE_NAME))
-    except OSError as error:
-        raise store_error(sqlite3.OperationalError(f"{data_dir}: {error.strerror}")) from error
-
-
-def _migrated(connection: sqlite3.Connection) -> sqlite3.Connection:
-    try:
-        if newer := from_a_newer_gateway(connection):
-            raise _too_new(newer)
-        migrate(connection)
-    except sqlite3.Error as error:
-        connection.close()
-        raise store_error(error) from error
-    except StoreError:
-        connection.close()
-        raise
-    return connection
-
-
-def _too_new(step: str) -> StoreError:
-    return StoreError(
-        f"The registry was written by a newer gateway (it has {step}), and this version {__version__} would not keep "
-        "its rules. Nothing was changed. Install the newer version again, or put a backup back that was made before "
-        "('gateway restore FILE')."
-    )
 
 
 class Store:
@@ -166,6 +127,12 @@ class Store:
     def trouble(self) -> str | None:
         """Why the last commit failed, if it did (the disk is full, read only, locked), or that the file is damaged."""
         return self._writer.trouble.reason
+
+    async def look_at_schema(self) -> None:
+        """See whether another program has migrated the registry beneath this one; then nothing more is written."""
+        newer = await self.read(lambda view: from_a_newer_gateway(view.connection))
+        if newer is not None:
+            self._writer.trouble.outgrown(newer)
 
     async def read(
         self, read: Callable[[View], T], purpose: Purpose = Purpose.STEERING, *, deadline: Deadline | None = None

@@ -31,11 +31,21 @@ def steps() -> list[str]:
 
 def migrate(connection: sqlite3.Connection) -> list[str]:
     """Apply what is missing, in order; the names of the applied."""
-    applied = _applied(connection)
-    missing = [name for name in steps() if name not in applied]
-    if missing:
+    wanting = missing(connection)
+    if wanting:
         apply(connection)
-    return missing
+    return wanting
+
+
+def missing(connection: sqlite3.Connection) -> list[str]:
+    """The names of the steps that are yet to be applied, in order."""
+    applied = _applied(connection)
+    return [name for name in steps() if name not in applied]
+
+
+def newest_applied(connection: sqlite3.Connection) -> str | None:
+    """The last step that was applied; ``None`` for a database without any."""
+    return max(_applied(connection), default=None)
 
 
 def apply(connection: sqlite3.Connection, stop_before: str | None = None) -> None:
@@ -52,6 +62,23 @@ def apply(connection: sqlite3.Connection, stop_before: str | None = None) -> Non
 def from_a_newer_gateway(connection: sqlite3.Connection) -> str | None:
     """The last step that was applied to this database and that this program does not know, if there is one."""
     return max(_applied(connection) - set(steps()), default=None)
+
+
+class SchemaWatch:
+    """Notices on a connection that another program has changed the schema since (``PRAGMA schema_version``)."""
+
+    def __init__(self) -> None:
+        self._known: int | None = None
+
+    def newer(self, connection: sqlite3.Connection) -> str | None:
+        """The step that this program does not know, if there is one by now."""
+        version: int = connection.execute("PRAGMA schema_version").fetchone()[0]
+        if version == self._known:
+            return None
+        found = from_a_newer_gateway(connection)
+        if found is None:
+            self._known = version
+        return found
 
 
 def _applied(connection: sqlite3.Connection) -> set[str]:

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from gateway import __version__
 from gateway.errors import StoreError
 
 log = structlog.get_logger()
@@ -44,6 +45,17 @@ class Trouble:
         if not self._lasts and self.reason != told.message:  # once, not for everything that meets it
             self.reason, self._lasts = told.message, remedy(error) is _DAMAGED
             log.error("store.in_trouble", reason=told.message)
+        return told
+
+    def outgrown(self, step: str) -> StoreError:
+        """Another program has migrated the registry to a schema with this step; what to raise for that."""
+        told = StoreError(
+            f"A newer version has migrated the registry (it has {step}) while this gateway {__version__} runs on it. "
+            "This one writes nothing more and acknowledges nothing. Restart the gateway with the newer version."
+        )
+        if self.reason != told.message:
+            self.reason, self._lasts = told.message, True
+            log.error("store.outgrown", step=step, version=__version__, reason=told.message)
         return told
 
     def written(self) -> None:

@@ -26,6 +26,7 @@ from gateway.store import measures
 from gateway.store.database import ID_TRIES, Context, Tx, concerns_all, id_was_taken, rollback
 from gateway.store.kept import Kept
 from gateway.store.measures import Measure
+from gateway.store.schema import SchemaWatch
 from gateway.store.trouble import Trouble
 from gateway.tracing import Traced
 
@@ -85,6 +86,7 @@ class Writer:
         self._changed = changed
         self._traced = traced
         self._kept = Kept()
+        self._schema = SchemaWatch()
         self._precedence = precedence or Precedence()
         self._urgent: deque[_Job] = deque()
         self._ordinary: deque[_Job] = deque()
@@ -151,6 +153,8 @@ class Writer:
         try:
             rollback(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
+            if newer := self._schema.newer(self._connection):
+                raise self.trouble.outgrown(newer)  # noqa: TRY301 - the callers hear of it as of any other error
             tx = Tx(self._connection, self._context)
             tx.hurried = lambda: bool(self._urgent)
             tx.kept = self._kept

@@ -95,6 +95,10 @@ def test_the_wheel_carries_the_pages(tmp_path: Path) -> None:
     assert {line.split("  ")[0] for line in listed.splitlines()[1:]} == set(pages())
     place = _python("-c", "import gateway.cli.docs as d; print(next(iter(d.pages().values())))", path=installed)
     assert place.startswith(str(installed))
+    # The wheel also names the commit that it was built from, far from the checkout.
+    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    told = _python("-m", "gateway", "--version", path=installed)
+    assert f"commit {head.stdout.strip()[:12] or 'unknown'}" in told
 
 
 def _python(*arguments: str, path: Path | None = None) -> str:

@@ -1,0 +1,59 @@
+"""Version and commit of this program, for reports and for the upgrade page.
+
+The commit comes from the file that the wheel's build writes, from what pip noted of a checkout it installed from
+(PEP 610), or from the checkout that the package lies in.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Final
+
+from gateway import __version__
+
+_PACKAGE: Final = Path(__file__).parent
+COMMIT_FILE: Final = "COMMIT"
+_SHOWN: Final = 12
+_SECONDS: Final = 5
+
+
+@cache
+def commit() -> str | None:
+    """The commit that this program was built from, shortened; ``None`` when nothing tells."""
+    found = _of_wheel() or _of_checkout() or _of_installation()
+    return found[:_SHOWN] if found else None
+
+
+def described() -> str:
+    """Version and commit in one: ``0.1.0 (0b47c2428cb1)``."""
+    return f"{__version__} ({found})" if (found := commit()) else __version__
+
+
+def _of_wheel() -> str | None:
+    with suppress(OSError):
+        return (_PACKAGE / COMMIT_FILE).read_text("ascii").strip()
+    return None
+
+
+def _of_checkout() -> str | None:
+    root = _PACKAGE.parent
+    if not (root / ".git").exists():
+        return None
+    with suppress(OSError, subprocess.SubprocessError):
+        line = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        told = subprocess.run(line, capture_output=True, text=True, timeout=_SECONDS, check=True)  # noqa: S603 - ours
+        return told.stdout.strip()
+    return None
+
+
+def _of_installation() -> str | None:
+    with suppress(PackageNotFoundError, ValueError, AttributeError):
+        told = json.loads(distribution("device-gateway").read_text("direct_url.json") or "{}")
+        found = told.get("vcs_info", {}).get("commit_id")
+        return found if isinstance(found, str) else None
+    return None

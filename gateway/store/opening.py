@@ -1,0 +1,206 @@
+"""Opening the registry: made when it is not there, migrated for the gateway that is to serve it, and for nobody else.
+
+A command that migrated the registry under a running gateway of an older version would leave that one with tables it
+does not know. So a command opens a registry of its own schema and refuses any other.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from gateway import __version__, whereabouts
+from gateway.clock import system_clock, to_rfc3339
+from gateway.errors import StoreError
+from gateway.store import schema
+from gateway.store.database import DATABASE_NAME, connect, create_private
+from gateway.store.lock import UNKNOWN_PROCESS, alone, holder
+from gateway.store.trouble import store_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = structlog.get_logger()
+
+COPIES_KEPT: Final = 3
+"""Copies from before a migration; the oldest goes when there are more."""
+_COPIES: Final = f"{DATABASE_NAME}.m[0-9][0-9][0-9]_*"
+_ROOM: Final = 2
+"""The copy, and as much again for tables that a step writes anew."""
+_MIB: Final = 2**20
+
+
+@dataclass(frozen=True)
+class Migration:
+    """A registry was brought from the schema ``before`` to that of this version; ``copy`` is from before that."""
+
+    before: str
+    after: str
+    copy: Path | None
+
+
+def open_database(data_dir: Path) -> sqlite3.Connection:
+    """Open the database of this data directory for writing; a new one is made where there is none.
+
+    Raises:
+        StoreError: the directory or the file cannot be used, or the registry has the schema of another version.
+    """
+    return _open(data_dir, partial(_require_current, data_dir))
+
+
+def open_to_serve(data_dir: Path) -> sqlite3.Connection:
+    """The same for who holds :func:`gateway.store.lock.exclusive`: an older registry is copied and migrated.
+
+    Raises:
+        StoreError: as above, or there is no room for the copy.
+    """
+    return _open(data_dir, partial(_bring_up, data_dir, with_copy=True))
+
+
+def migrate_registry(data_dir: Path, *, with_copy: bool) -> Migration | None:
+    """Bring the registry to this version's schema; ``None`` when it has that. For who holds ``exclusive``.
+
+    Raises:
+        StoreError: it cannot be migrated; steps that are done already stay.
+    """
+    found: list[Migration | None] = []
+    _open(data_dir, lambda database: found.append(_bring_up(data_dir, database, with_copy=with_copy))).close()
+    return found[0]
+
+
+def _open(data_dir: Path, prepare: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with alone(data_dir):
+            create_private(data_dir / DATABASE_NAME)
+            return _prepared(connect(data_dir / DATABASE_NAME), prepare)
+    except OSError as error:
+        raise store_error(sqlite3.OperationalError(f"{data_dir}: {error.strerror}")) from error
+
+
+def _prepared(connection: sqlite3.Connection, prepare: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
+    try:
+        prepare(connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise store_error(error) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _require_current(data_dir: Path, connection: sqlite3.Connection) -> None:
+    _refuse_newer(data_dir, connection)
+    if schema.newest_applied(connection) is None:
+        schema.migrate(connection)  # a new registry
+    elif schema.missing(connection):
+        raise StoreError(
+            f"The registry in {data_dir} has the schema {schema.newest_applied(connection)}, older than the "
+            f"{schema.steps()[-1]} of this gateway {__version__}. Nothing was changed. {_running(data_dir)}"
+            "Restart the gateway with this version: it migrates the registry when it starts, after a copy. "
+            "'gateway migrate-schema' does the same while no gateway runs ('gateway docs upgrading')."
+        )
+
+
+def _refuse_newer(data_dir: Path, connection: sqlite3.Connection) -> None:
+    newer = schema.from_a_newer_gateway(connection)
+    if newer is not None:
+        raise StoreError(
+            f"The registry was written by a newer gateway (it has {newer}), and this version {__version__} would not "
+            f"keep its rules. Nothing was changed. {_running(data_dir)}Install the newer version again, or put a "
+            "backup back that was made before ('gateway restore FILE')."
+        )
+
+
+def _running(data_dir: Path) -> str:
+    """Which gateway runs on this registry, as a sentence; nothing when none does."""
+    process, where = holder(data_dir), whereabouts.read(data_dir)
+    if process is None or process == os.getpid():
+        return ""
+    version = f"gateway {where.version}" if where and where.version else "another version of the gateway"
+    number = "" if process == UNKNOWN_PROCESS else f" (process {process})"
+    return f"On it runs {version}{number}; the command line of that version works. "
+
+
+def _bring_up(data_dir: Path, connection: sqlite3.Connection, *, with_copy: bool) -> Migration | None:
+    _refuse_newer(data_dir, connection)
+    before = schema.newest_applied(connection)
+    if before is None or not schema.missing(connection):
+        schema.migrate(connection)
+        return None
+    began = time.monotonic()
+    copy = _copy(data_dir, connection, before) if with_copy else None
+    try:
+        schema.migrate(connection)
+    except BaseException:
+        if copy is not None and schema.newest_applied(connection) == before:
+            copy.unlink()  # nothing has changed, and a service that is started again and again must not fill the disk
+        raise
+    migration = Migration(before, schema.steps()[-1], copy)
+    log.info(
+        "store.migrated",
+        from_schema=migration.before,
+        to_schema=migration.after,
+        version=__version__,
+        copy=None if copy is None else str(copy),
+        seconds=round(time.monotonic() - began, 3),
+    )
+    for each in sorted(data_dir.glob(_COPIES), key=lambda file: file.stat().st_mtime)[:-COPIES_KEPT]:
+        each.unlink()
+        log.info("store.old_copy_removed", copy=str(each))
+    return migration
+
+
+def _copy(data_dir: Path, connection: sqlite3.Connection, before: str) -> Path:
+    """A copy of the registry as it is, durable, readable by its owner alone."""
+    size = _size(connection)
+    free = shutil.disk_usage(data_dir).free
+    if free < _ROOM * size:
+        raise StoreError(
+            f"Migrating the registry takes {_ROOM * size // _MIB + 1} MiB of free space in {data_dir}, for a copy and "
+            f"for new tables; there are {free // _MIB} MiB. Nothing was changed. Free some space and start again, or "
+            "make a backup elsewhere ('gateway backup FILE') and migrate without a copy: gateway migrate-schema "
+            "--no-copy"
+        )
+    log.info("store.migrating", from_schema=before, to_schema=schema.steps()[-1], bytes=size)
+    stamp = to_rfc3339(system_clock()).replace(":", "").replace("-", "")
+    target = data_dir / f"{DATABASE_NAME}.{before}.{stamp}"
+    draft = data_dir / f".{target.name}"
+    try:
+        create_private(draft)
+        with closing(sqlite3.connect(draft)) as new:
+            connection.backup(new)
+            new.execute("PRAGMA journal_mode = DELETE")
+        _sync(draft)
+        if os.geteuid() == 0:
+            owner = data_dir.stat()
+            os.chown(draft, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        draft.replace(target)
+        _sync(data_dir)
+    finally:
+        with suppress(FileNotFoundError):
+            draft.unlink()
+    return target
+
+
+def _size(connection: sqlite3.Connection) -> int:
+    pages, of_bytes = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    return int(pages) * int(of_bytes)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

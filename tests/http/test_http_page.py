@@ -8,7 +8,7 @@ import pytest
 from http_support import Api, Json, body, serving
 from page_fleet import fill, live_through
 from support.chromium import Page
-from support.page import signed_in, visiting
+from support.page import Visitor, signed_in, visiting
 
 from gateway import lifecycle
 from gateway.http.streams import Limits, Streams
@@ -58,6 +58,24 @@ async def test_a_key_is_asked_for_and_kept_in_the_tab_alone(api: Api, tmp_path: 
         await visitor.press_button("Sign out")
         await visitor.sees("Sign in", "h1")
         assert api.key not in await kept(visitor.tab)
+
+
+async def test_a_link_opens_in_a_new_tab(api: Api, tmp_path: Path) -> None:
+    """By Ctrl-click: the tab that is signed in hands its key over; signed out in one, both are."""
+    device = await api.registered("BP-1")
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
+        await visitor.lists("BP-1")
+        await visitor.tab.click(".devices tbody a", control=True)
+        async with visitor.tab.opened() as other:
+            second = Visitor(api.url, other)
+            await second.sees(device["id"], ".device .body")
+            assert await second.tab.run("localStorage.length") == 0
+            await second.press_button("Sign out")
+            await second.sees("Sign in", "h1")
+            await visitor.sees("Signed out in another tab", "#refused")
+            assert api.key not in await kept(visitor.tab) + await kept(other)
+            await other.goto(f"{api.url}/")
+            await second.sees("Sign in", "h1")
 
 
 async def test_a_key_that_is_revoked_leads_back_to_the_sign_in(api: Api, tmp_path: Path) -> None:

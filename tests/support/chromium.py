@@ -38,6 +38,8 @@ class Page:
     """One tab: what it asked for over the network, what it complained about, and what can be done in it."""
 
     socket: ClientConnection
+    url: str = ""
+    """Where the browser is steered."""
     session: str = ""
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
@@ -83,6 +85,42 @@ class Page:
         """Open a tab, and hear what happens in it."""
         target = await self.call("Target.createTarget", url="about:blank")
         attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self.session = attached["sessionId"]
+        for domain in ("Page", "Network", "Log", "Runtime"):
+            await self.call(f"{domain}.enable")
+
+    async def click(self, what: str, *, control: bool = False) -> None:
+        """Click what fits this selector with the mouse; with the control key a link opens in a new tab."""
+        box = await self.run(
+            f"(() => {{ const box = document.querySelector({json.dumps(what)}).getBoundingClientRect();"
+            " return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            modifiers = 2 if control else 0
+            place = {"x": box[0], "y": box[1], "button": "left", "clickCount": 1, "modifiers": modifiers}
+            await self.call("Input.dispatchMouseEvent", type=kind, **place)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator["Page"]:
+        """Attach to the other tab, as soon as there is one."""
+        async with connect(self.url, max_size=None, proxy=None) as socket:
+            page = Page(socket, self.url)
+            heard = asyncio.create_task(page.listen())
+            await page.attach_to_other()
+            yield page
+            heard.cancel()
+
+    async def attach_to_other(self) -> None:
+        """Attach to the newest tab that shows a page of the web and is not attached yet."""
+        async with asyncio.timeout(GUARD_SECONDS):
+            while True:
+                targets = (await self.call("Target.getTargets"))["targetInfos"]
+                found = [each for each in targets if each["type"] == "page" and not each["attached"]]
+                found = [each for each in found if each["url"].startswith("http")]
+                if found:
+                    break
+                await asyncio.sleep(0.05)
+        attached = await self.call("Target.attachToTarget", targetId=found[0]["targetId"], flatten=True)
         self.session = attached["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
             await self.call(f"{domain}.enable")
@@ -162,7 +200,7 @@ async def browser(folder: Path) -> AsyncIterator[Page]:
         drained = asyncio.create_task(_drain(process))
         try:
             async with connect(url, max_size=None, proxy=None) as socket:
-                page = Page(socket)
+                page = Page(socket, url)
                 heard = asyncio.create_task(page.listen())
                 await page.attach()
                 yield page

@@ -12,6 +12,7 @@ import { route } from "./routes.js";
 import { key, setUpTheme } from "./session.js";
 import { signIn } from "./signin.js";
 import { Stream } from "./stream.js";
+import { Tabs } from "./tabs.js";
 
 const GONE = "The gateway does not take this key any more: it was revoked or has expired. Sign in with another one.";
 const WRITE = "devices:write";
@@ -20,12 +21,19 @@ const READY_MS = 5_000;
 
 const byId = (id) => document.getElementById(id);
 const main = byId("main");
+const OUT = "Signed out in another tab.";
 const liveness = new Liveness(() => session?.stream?.now());
+const tabs = new Tabs(() => session && { key: key.get() }, (keyId) => session?.keyId === keyId && signOut(OUT));
 let session = null;
 
-function start(said = null) {
+function start() {
   const kept = key.get();
-  if (kept == null) return signIn(main, said, signedIn);
+  if (kept != null) return startWith(kept);
+  signIn(main, null, signedIn);
+  tabs.ask().then((handed) => handed != null && session == null && startWith(handed));
+}
+
+function startWith(kept) {
   new Api(kept, { onWait: (seconds) => liveness.slow(seconds) }).get("key").then((facts) => signedIn(kept, facts), (error) => {
     if (error instanceof ApiError && error.status === 401) key.forget();
     signIn(main, error.status === 401 ? GONE : error.message, signedIn);
@@ -110,7 +118,10 @@ function place(view, scroll) {
   if (scroll != null) scrollTo(0, scroll);
 }
 
-byId("signOut").addEventListener("click", () => signOut());
+byId("signOut").addEventListener("click", () => {
+  tabs.signedOut(session.keyId);
+  signOut();
+});
 addEventListener("hashchange", show);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;

@@ -21,7 +21,7 @@ export function signIn(main, said, onKey) {
     el("label", { for: "key" }, "API key"),
     input,
     el("p", { id: "keyHelp", class: "quiet" },
-      "Kept in this tab until it is closed, and sent to this gateway alone. A key that may only read is enough to look around."),
+      "Kept until the last tab of this page is closed, never on the disk, and sent to this gateway alone. A key that may only read is enough to look around."),
     button,
     el("details", {},
       el("summary", {}, "Where to get one"),

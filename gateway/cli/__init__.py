@@ -52,6 +52,7 @@ Exit codes:
   5  the state of things forbids it
   6  the API key does not open it
   7  the doctor found something that does not work
+  8  what --wait waited for has not happened in time
 """
 
 
@@ -64,6 +65,7 @@ COMMANDS: Final = Commands(
         "signing-keys": "gateway.cli.signing_keys:signing_keys_group",
         "devices": "gateway.cli.devices:devices_group",
         "commands": "gateway.cli.commands:commands_group",
+        "webhooks": "gateway.cli.webhooks:webhooks_group",
         "events": "gateway.cli.events:events_group",
         "top": "gateway.cli.top:top",
         "watch": "gateway.cli.watch:watch",

@@ -104,6 +104,10 @@ class Api:
             return None
         return facts if "broker" in facts else None
 
+    async def patch(self, path: str, body: Json) -> Json:
+        """Change what is named in the body."""
+        return _document(await self.send("PATCH", path, json=body))
+
     async def delete(self, path: str) -> Json:
         """Delete it."""
         return _document(await self.send("DELETE", path))

@@ -8,10 +8,14 @@ import click
 
 from gateway.cli import output
 from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
+from gateway.cli.command_wait import exit_code, wait_for, wait_options
 from gateway.cli.devices import json_option
+from gateway.cli.key_values import EXPLAINED as KEY_VALUE_EXPLAINED
+from gateway.cli.key_values import KEY_VALUE
 from gateway.cli.options import SettingsCommand
+from gateway.cli.types import DURATION
 from gateway.cli.which import EXPLAINED, device_argument, on_device
-from gateway.model import CommandStatus
+from gateway.model import CommandStatus, CommandType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -26,6 +30,8 @@ _COLUMNS: Final = {
     "EXPIRES": "expires_at",
     "ERROR": "error",
 }
+_SENDABLE: Final = [each.value for each in CommandType if each is not CommandType.FACTORY_RESET]
+_SECOND_MS: Final = 1_000
 GROUP_EPILOG: Final = f"""\b
 Example:
   gateway commands list dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB
@@ -36,7 +42,7 @@ Example:
 
 @click.group(name="commands", epilog=GROUP_EPILOG)
 def commands_group() -> None:
-    """See and cancel what devices were told."""
+    """Send, follow and cancel commands."""
 
 
 @commands_group.command(
@@ -84,6 +90,52 @@ def show(place: Place, *, device: str, command_id: str, as_json: bool) -> None:
     """Show a command and how far it is."""
     shown = on_device(place, device, lambda api, device_id: api.get(at("devices", device_id, "commands", command_id)))
     _print(shown, as_json=as_json)
+
+
+@commands_group.command(
+    cls=SettingsCommand,
+    name="send",
+    epilog="\b\nExamples:\n  gateway commands send BP-000123 reboot --wait\n"
+    f"  gateway commands send BP-000123 trigger_upload --param network=wifi --ttl 10m\n\n{KEY_VALUE_EXPLAINED}",
+)
+@device_argument
+@click.argument("kind", metavar="TYPE", type=click.Choice(_SENDABLE))
+@click.option(
+    "--param", "params", type=KEY_VALUE, multiple=True, metavar="KEY=VALUE", help="A parameter; again for more."
+)
+@click.option(
+    "--ttl", "ttl_ms", type=DURATION, metavar="DURATION", help="How long it may wait for the device.  [default: 5m]"
+)
+@wait_options
+@json_option
+@with_gateway
+def send(
+    place: Place,
+    *,
+    device: str,
+    kind: str,
+    params: tuple[tuple[str, Any], ...],
+    ttl_ms: int | None,
+    wait: bool,
+    timeout_ms: int | None,
+    as_json: bool,
+) -> int:
+    """Send a command to a device.
+
+    A reset is 'gateway devices reset'. With --wait the exit code is 0 once it was carried
+    out, 1 if it ended otherwise, and 8 if it is still open.
+    """
+    body: Json = {"type": kind}
+    body |= {"params": dict(params)} if params else {}
+    if ttl_ms is not None:
+        if ttl_ms < _SECOND_MS or ttl_ms % _SECOND_MS:
+            raise click.UsageError("--ttl should be whole seconds, at least 1s.")
+        body["ttl_seconds"] = ttl_ms // _SECOND_MS
+    command = on_device(place, device, lambda api, device_id: api.post(at("devices", device_id, "commands"), body))
+    if wait:
+        command = wait_for(place, command, timeout_ms)
+    _print(command, as_json=as_json)
+    return exit_code(command) if wait else 0
 
 
 @commands_group.command(

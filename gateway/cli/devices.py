@@ -8,6 +8,7 @@ import click
 
 from gateway.cli import output, presence, resets
 from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
+from gateway.cli.command_wait import exit_code, wait_for, wait_options
 from gateway.cli.hints import again
 from gateway.cli.lazy import Commands
 from gateway.cli.options import SettingsCommand
@@ -60,10 +61,17 @@ def yes_option(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(
     name="devices",
     epilog=GROUP_EPILOG,
-    commands=Commands({"cancel-resets": "gateway.cli.fleet:cancel_resets"}),
+    commands=Commands(
+        {
+            "set": "gateway.cli.device_set:set_device",
+            "heartbeats": "gateway.cli.device_heartbeats:heartbeats",
+            "bulk-reset": "gateway.cli.bulk_reset:bulk_reset",
+            "cancel-resets": "gateway.cli.fleet:cancel_resets",
+        }
+    ),
 )
 def devices_group() -> None:
-    """Register, bind, reset and delete devices."""
+    """Register, change and reset devices."""
 
 
 @devices_group.command(
@@ -214,29 +222,37 @@ def unbind(place: Place, *, device: str, as_json: bool) -> None:
 
 
 @devices_group.command(
-    cls=SettingsCommand, name="reset", epilog="\b\nExample:\n  gateway devices reset dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB"
+    cls=SettingsCommand,
+    name="reset",
+    epilog="\b\nExamples:\n  gateway devices reset dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB\n"
+    "  gateway devices reset BP-000123 --yes --wait --timeout 10m",
 )
 @device_argument
 @yes_option
+@wait_options
 @json_option
 @with_gateway
-def reset(place: Place, *, device: str, yes: bool, as_json: bool) -> None:
+def reset(place: Place, *, device: str, yes: bool, wait: bool, timeout_ms: int | None, as_json: bool) -> int:
     """Reset a device to factory settings.
 
     It is unbound at once, and wipes itself when it gets the command, however late that is. One without a token, such
-    as one that was unbound before, cannot get it: that is said.
+    as one that was unbound before, cannot get it: that is said. With --wait the exit code is 0 once it was wiped, 1 if
+    the reset ended otherwise, and 8 if it is still open.
     """
     meant = _ask(place, device, yes=yes, what="will be unbound and wiped", more=_before_reset)
     facts, command = on_device(place, meant, _reset)
-    if as_json:
-        output.as_json({**facts, "command": command})
-    else:
+    if not as_json:
         told = {"command": command and command["id"], "command status": command and command["status"]}
         output.details({**_summary(facts), **told})
     if command and not resets.may_be_fetched(facts, command):
         resets.warn_unfetched(facts["id"], command["id"])
+    elif command and wait:
+        command = wait_for(place, command, timeout_ms)
     elif not as_json:
         output.note(f"How far it is: {again('commands', 'list', facts['id'])}")
+    if as_json:
+        output.as_json({**facts, "command": command})
+    return exit_code(command) if wait and command else 0
 
 
 async def _reset(api: Api, device_id: str) -> tuple[Json, Json | None]:

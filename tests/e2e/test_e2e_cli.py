@@ -53,6 +53,18 @@ async def registered(site: Site, serial: str) -> dict[str, Any]:
     return device
 
 
+async def test_waiting_for_a_reset(site: Site) -> None:
+    """``--wait`` says each step as the device makes it, and ends with 0 once the device has wiped itself."""
+    device = site.device("WAIT-1")
+    await device.provision(end_user_id="eu_1")
+    async with alive(device):
+        await device.wait_for_fact("heartbeat")
+        said = await local(site, "devices", "reset", "WAIT-1", "--yes", "--wait", "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["command"]["status"] == "executed"
+    assert said.err.splitlines()[-1] == "executed: the device carried it out"
+
+
 async def test_a_reset_from_the_shell_is_carried_out(site: Site) -> None:
     """Another process wrote it: the gateway notices, the device gets it over MQTT and wipes itself, once."""
     device = site.device("SHELL-1")

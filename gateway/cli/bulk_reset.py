@@ -1,0 +1,77 @@
+"""``gateway devices bulk-reset``: reset many devices at a pace, after a look at what would happen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import IO, Final
+
+import click
+
+from gateway.cli import output
+from gateway.cli.api import Api, Json, Place, at, with_gateway
+from gateway.cli.devices import json_option, yes_option
+from gateway.cli.hints import again
+from gateway.cli.options import SettingsCommand
+from gateway.cli.which import DEVICE, EXPLAINED, device_id
+from gateway.fleet_model import MOST_DEVICES
+from gateway.wording import count
+
+EPILOG: Final = f"""\b
+Examples:
+  gateway devices bulk-reset BP-000123 BP-000124 --dry-run
+  gateway devices bulk-reset --file returned.txt --dry-run
+  gateway devices bulk-reset --file returned.txt
+
+A file has one device on each line; empty lines and lines that begin with # are passed over. {EXPLAINED}
+"""
+
+
+@click.command(cls=SettingsCommand, name="bulk-reset", epilog=EPILOG)
+@click.argument("named", metavar="[DEVICE]...", nargs=-1, type=DEVICE)
+@click.option("--file", "source", type=click.File(encoding="utf-8"), metavar="FILE", help="A list; - is stdin.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen, and change nothing.")
+@yes_option
+@json_option
+@with_gateway
+def bulk_reset(
+    place: Place, *, named: tuple[str, ...], source: IO[str] | None, dry_run: bool, yes: bool, as_json: bool
+) -> int:
+    """Reset many devices to factory settings.
+
+    Each is unbound at once and wiped when it takes the command; the commands are published at the pace of
+    bulk_reset_per_second. A device that is not found is named, and the others are reset all the same.
+    """
+    wanted = (*named, *_listed(source))
+    if not wanted:
+        raise click.UsageError("Name the devices, or a --file with them.")
+    if not dry_run:
+        output.confirm(f"{count(len(set(wanted)), 'device')} will be unbound and wiped.", yes=yes)
+    outcomes = place.run(lambda api: _reset(api, wanted, dry_run=dry_run), device=wanted[0])
+    if as_json:
+        output.as_json(outcomes)
+    else:
+        output.table(("ID", "OUTCOME", "ERROR"), ([each["id"], each["outcome"], _reason(each)] for each in outcomes))
+        counted = Counter(each["outcome"] for each in outcomes)
+        output.note(", ".join(f"{number} {outcome}" for outcome, number in sorted(counted.items())))
+        if not dry_run:
+            output.note(f"To take them back while they are not delivered: {again('devices', 'cancel-resets', '--all')}")
+    return int(any(each["error"] is not None for each in outcomes))
+
+
+def _listed(source: IO[str] | None) -> list[str]:
+    lines = [] if source is None else [line.strip() for line in source]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+async def _reset(api: Api, wanted: tuple[str, ...], *, dry_run: bool) -> list[Json]:
+    ids = list(dict.fromkeys([await device_id(api, each) for each in wanted]))
+    outcomes: list[Json] = []
+    for start in range(0, len(ids), MOST_DEVICES):
+        body = {"device_ids": ids[start : start + MOST_DEVICES], "dry_run": dry_run}
+        outcomes += (await api.post(at("devices", "bulk", "reset"), body))["data"]
+    return outcomes
+
+
+def _reason(outcome: Json) -> str | None:
+    error: Json | None = outcome["error"]
+    return None if error is None else str(error["message"])

@@ -94,6 +94,8 @@ lock: ## pin dependencies anew (needs uv)
 		--no-header --annotation-style line pyproject.toml --group dev --extra otel -c requirements.lock -o requirements-dev.lock
 	uv pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --no-annotate bench/faststream.in -o bench/faststream.txt
+	uv pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --no-annotate tests/generated/generator.in -o tests/generated/generator.txt
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

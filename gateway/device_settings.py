@@ -53,7 +53,6 @@ TimeZone = Annotated[
     str,
     StringConstraints(max_length=64),
     AfterValidator(_time_zone),
-    Field(description="A name of the IANA time zone database, such as `Europe/Berlin`."),
 ]
 
 
@@ -64,69 +63,84 @@ class _Group(BaseModel):
 class EnabledConnections(_Group):
     """Which radios the device may use."""
 
-    wifi: bool = True
-    cellular: bool = True
+    wifi: bool = Field(default=True, description="Whether the device may use WiFi.")
+    cellular: bool = Field(default=True, description="Whether the device may use its cellular modem.")
 
 
 class PowerManagement(_Group):
     """When idle radios are switched off; seconds, 0 or -1 = never."""
 
-    wifi_idle_timeout_seconds: IdleTimeout = 180
-    cellular_idle_timeout_seconds: IdleTimeout = 180
+    wifi_idle_timeout_seconds: IdleTimeout = Field(default=180, description="Seconds of idle WiFi; 0 or -1 = never.")
+    cellular_idle_timeout_seconds: IdleTimeout = Field(
+        default=180, description="Seconds of idle modem; 0 or -1 = never."
+    )
 
 
 class Connection(_Group):
     """Radios."""
 
-    enabled_connections: EnabledConnections = EnabledConnections()
+    enabled_connections: EnabledConnections = Field(
+        default=EnabledConnections(), description="Which radios are allowed."
+    )
     upload_network_preference: Annotated[
         list[Network], AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})
-    ] = ["wifi", "ble", "cellular"]
-    power_management: PowerManagement = PowerManagement()
+    ] = Field(
+        default=["wifi", "ble", "cellular"], description="Over which link recordings are uploaded, the best first."
+    )
+    power_management: PowerManagement = Field(
+        default=PowerManagement(), description="When idle radios are switched off."
+    )
 
 
 class OffPeakHours(_Group):
     """When uploads may run, ``HH:MM``; by the device's local time where no time zone is given."""
 
-    enabled: bool = True
-    start: ClockTime
-    end: ClockTime
-    timezone: TimeZone | None = None
+    enabled: bool = Field(default=True, description="Whether the hours count; false lets uploads run at any time.")
+    start: ClockTime = Field(description="Beginning, `HH:MM`.")
+    end: ClockTime = Field(description="End, `HH:MM`; before `start` it is that of the next day.")
+    timezone: TimeZone | None = Field(
+        default=None,
+        description="A name of the IANA time zone database, such as `Europe/Berlin`; null: the device's local time.",
+    )
 
 
 class Upload(_Group):
     """How recordings leave the device."""
 
-    streaming_enabled: bool = False
-    streaming_chunk_kb: Annotated[int, Field(ge=64, le=1024)] = 256
-    daily_data_limit_mb: Annotated[int, Field(ge=0, le=1_000_000, description="Megabytes; 0 = no limit.")] = 0
-    allow_roaming: bool = False
-    pause_on_low_battery: bool = True
-    off_peak_hours: OffPeakHours | None = None
+    streaming_enabled: bool = Field(default=False, description="Whether a recording is uploaded while it is made.")
+    streaming_chunk_kb: int = Field(
+        default=256, ge=64, le=1024, description="Kilobytes of one piece of such an upload."
+    )
+    daily_data_limit_mb: int = Field(default=0, ge=0, le=1_000_000, description="Megabytes; 0 = no limit.")
+    allow_roaming: bool = Field(default=False, description="Whether uploads run while the modem roams.")
+    pause_on_low_battery: bool = Field(default=True, description="Whether uploads wait while the battery is low.")
+    off_peak_hours: OffPeakHours | None = Field(default=None, description="When uploads may run; null: at any time.")
 
 
 class Audio(_Group):
     """How the device records."""
 
-    codec: Literal["opus", "aac", "wav"] = "opus"
-    sample_rate_khz: Literal[16, 24, 48] = 16
-    bitrate_kbps: Annotated[int, Field(ge=8, le=320)] = 32
+    codec: Literal["opus", "aac", "wav"] = Field(default="opus", description="Format of a recording.")
+    sample_rate_khz: Literal[16, 24, 48] = Field(default=16, description="Samples in a millisecond.")
+    bitrate_kbps: int = Field(default=32, ge=8, le=320, description="Kilobits in a second.")
 
 
 class Power(_Group):
     """How the device saves its battery."""
 
-    auto_sleep_minutes: Annotated[int, Field(ge=0, le=1440, description="Minutes; 0 = never.")] = 30
-    low_battery_threshold_percent: Annotated[int, Field(ge=0, le=100)] = 20
+    auto_sleep_minutes: int = Field(default=30, ge=0, le=1440, description="Minutes; 0 = never.")
+    low_battery_threshold_percent: int = Field(
+        default=20, ge=0, le=100, description="A charge at or below it counts as low battery."
+    )
 
 
 class DeviceSettings(_Group):
     """Everything that can be set on a device."""
 
-    connection: Connection = Connection()
-    upload: Upload = Upload()
-    audio: Audio = Audio()
-    power: Power = Power()
+    connection: Connection = Field(default=Connection(), description="Which radios the device uses, and for how long.")
+    upload: Upload = Field(default=Upload(), description="When and how recordings are uploaded.")
+    audio: Audio = Field(default=Audio(), description="Format and quality of recordings.")
+    power: Power = Field(default=Power(), description="Sleep and low battery.")
 
 
 _HOURS: Final[dict[str, Any]] = {"enabled": True, "start": None, "end": None, "timezone": None}
@@ -176,6 +190,11 @@ def changed(stored: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         raise invalid(error, whole="settings", within="settings") from error
     return difference(_DEFAULTS, settings.model_dump(mode="json"))
+
+
+SHOWN_AS: Final = "x-shown-as"
+ShownSettings = Annotated[dict[str, Any], WithJsonSchema({"type": "object", SHOWN_AS: "DeviceSettings"})]
+"""Settings as an answer has them: a plain dictionary; the documents refer to the schema of :class:`DeviceSettings`."""
 
 
 def _change_schema() -> dict[str, Any]:

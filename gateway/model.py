@@ -29,6 +29,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from gateway import ids
+from gateway.device_settings import ShownSettings
 from gateway.problems import NO_NUL
 from gateway.visible_text import visible, visible_not_blank
 
@@ -549,7 +550,7 @@ class Device(Outbound):
     device_name: str | None
     connection: Literal["online", "offline"]
     metadata: dict[str, Any] | None
-    settings: dict[str, Any]
+    settings: ShownSettings
     created_at: str
     updated_at: str
     bound_at: str | None

@@ -2,22 +2,67 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from gateway.device_settings import SHOWN_AS, DeviceSettings
 from gateway.http import glossary
 
 Json = dict[str, Any]
 REF: Final = "#/components/schemas/{model}"
 
 
+LEFT_OUT: Final = frozenset(
+    {("HeartbeatAnswer", "commands"), ("DeviceList", "total"), ("DeviceList", "total_is_exact")}
+)
+"""Fields that an answer may lack; all others are always there."""
+
+
 def of(wanted: Mapping[type[BaseModel], Literal["validation", "serialization"]]) -> Json:
-    """The schemas of these models and of what they consist of, by name."""
-    _, definitions = models_json_schema(list(wanted.items()), ref_template=REF)
-    return {name: _explained(name, schema) for name, schema in sorted(definitions["$defs"].items())}
+    """The schemas of these models and of what they consist of, by name.
+
+    None has a ``default``: generators of clients take one for a field that is always there (openapi-typescript), or
+    send it where the caller left the field out. In a request the description tells the default.
+    """
+    wanted = {**wanted, DeviceSettings: "serialization"}
+    by_mode: dict[str, Json] = {}
+    for mode, adapt in (("validation", _without_defaults), ("serialization", _complete)):
+        models = [(each, mode) for each, its_mode in wanted.items() if its_mode == mode]
+        _, definitions = models_json_schema(models, ref_template=REF)
+        by_mode |= {name: adapt(name, schema) for name, schema in definitions.get("$defs", {}).items()}
+    return {name: _explained(name, schema) for name, schema in sorted(by_mode.items())}
+
+
+def _without_defaults(name: str, schema: Json) -> Json:
+    """A request's schema whose descriptions tell the defaults."""
+    if "properties" not in schema:
+        return schema
+    fields = {}
+    for field, each in _fields(schema):
+        told = {key: value for key, value in each.items() if key != "default"}
+        if each.get("default") is not None:
+            told |= glossary.explained(name, field, each)
+            told["description"] = f"{told.get('description', '')} Default: {json.dumps(each['default'])}.".lstrip()
+        fields[field] = told
+    return {**schema, "properties": fields}
+
+
+def _complete(name: str, schema: Json) -> Json:
+    """An answer's schema, in which all fields that are always there are required, and more may come later."""
+    if "properties" not in schema:
+        return schema
+    open_schema = {key: value for key, value in schema.items() if key != "additionalProperties"}
+    fields = {
+        field: {"$ref": REF.format(model=each[SHOWN_AS]), **glossary.explained(name, field, each)}
+        if SHOWN_AS in each
+        else {key: value for key, value in each.items() if key != "default"}
+        for field, each in _fields(schema)
+    }
+    return {**open_schema, "properties": fields, "required": [each for each in fields if (name, each) not in LEFT_OUT]}
 
 
 def _explained(name: str, schema: Json) -> Json:

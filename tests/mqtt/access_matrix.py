@@ -126,7 +126,7 @@ def publishes(pattern: str, *, retain: bool = False) -> Attempt:
             if client is None:
                 return False
             with contextlib.suppress(*LOST):
-                await client.publish(topic, payload, retain=retain)
+                await client.say(topic, payload, retain=retain)
         reached = payload in await place.heard()
         if retain and reached:
             await place.speaker.publish(topic, b"", retain=True)
@@ -144,7 +144,7 @@ def leaves(pattern: str) -> Attempt:
             if client is None:
                 return False
             with contextlib.suppress(*LOST):
-                await client.publish(topic, payload, retain=True)
+                await client.say(topic, payload, retain=True)
         return await place.kept(topic) == payload
 
     return attempt
@@ -159,7 +159,7 @@ def clears(pattern: str) -> Attempt:
         async with place.joined(who) as client:
             if client is not None:
                 with contextlib.suppress(*LOST):
-                    await client.publish(topic, b"", retain=True)
+                    await client.say(topic, b"", retain=True)
         return await place.kept(topic) != payload
 
     return attempt

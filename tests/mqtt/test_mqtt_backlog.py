@@ -84,7 +84,7 @@ async def wiped(place: Site, device: Device, *, said: str = "executed") -> Row:
         await client.read_until(device.topic(f"commands/{RESET}"))
         await place.settled()
         place.proxy.stall()
-        await client.publish(device.topic(f"commands/{RESET}/ack"), acknowledgement(device, command, said))
+        await client.say(device.topic(f"commands/{RESET}/ack"), acknowledgement(device, command, said))
     return command
 
 

@@ -56,7 +56,7 @@ async def test_a_heartbeat_is_acknowledged_after_its_commit(kind: str, tmp_path:
             busy = asyncio.create_task(place.store.write(lambda _: release.wait()))
             try:
                 for battery in (80, 79, 78):
-                    await client.publish(device.topic("heartbeat"), beat(battery))
+                    await client.say(device.topic("heartbeat"), beat(battery))
                 await arrived(place, seen + 3)
                 await place.retained()  # several round trips to the broker later
                 assert place.proxy.to_broker[wire.Kind.PUBACK] == acknowledged
@@ -84,9 +84,9 @@ async def test_what_devices_say_meanwhile_reaches_a_gateway_that_was_away(kind: 
             await place.settled()
             await place.stop()
             for battery in (60, 59):
-                await client.publish(device.topic("heartbeat"), beat(battery))
+                await client.say(device.topic("heartbeat"), beat(battery))
             word = b'{"command_id": "%s", "status": "executed"}' % command["id"].encode()
-            await client.publish(device.topic("commands/reboot/ack"), word)
+            await client.say(device.topic("commands/reboot/ack"), word)
             await place.start()
             await stored(place, 60, 59)
             await eventually(lambda: executed(place), "the acknowledgement arrived")

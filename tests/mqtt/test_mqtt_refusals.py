@@ -94,8 +94,7 @@ async def test_answers_are_throttled_for_each_device(kind: str, tmp_path: Path) 
             await neighbour.subscribe(other.topic("errors"))
             stood_still = clock()
             object.__setattr__(place.store.context, "clock", lambda: stood_still)
-            for number in range(20):
-                await client.publish(noisy.topic("heartbeat"), b"wrong %d" % number)
+            await client.say(noisy.topic("heartbeat"), *(b"wrong %d" % number for number in range(20)))
             await neighbour.publish(other.topic("heartbeat"), b"wrong")
             assert (await neighbour.read_publish()).topic == other.topic("errors")
             assert len(await kept(place, 21)) == 21

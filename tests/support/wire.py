@@ -164,6 +164,7 @@ class Wire:
         self._reader = reader
         self._writer = writer
         self._packet_id = 0
+        self._said: set[bytes] = set()
         self.inbox: deque[Message] = deque()
         self.session_present = False
 
@@ -227,6 +228,19 @@ class Wire:
         if qos == 1:
             await self._expect(Kind.PUBACK)
 
+    async def say(self, topic: str, *payloads: bytes, retain: bool = False) -> None:
+        """PUBLISH each, in a single write, and wait until the server has read them.
+
+        Their PUBACKs may wait for somebody else; they are skipped where another answer is waited for.
+        """
+        packets = []
+        for payload in payloads:
+            packet_id = self._next_id()
+            self._said.add(struct.pack("!H", packet_id))
+            packets.append(publish_packet(topic, payload, retain=retain, packet_id=packet_id))
+        await self.send(*packets)
+        await self.ping()
+
     async def read_publish(self) -> Message:
         """The next message; not acknowledged (see `acknowledge`)."""
         if self.inbox:
@@ -273,10 +287,16 @@ class Wire:
 
     async def _expect(self, kind: Kind) -> Packet:
         """The next packet must be of this kind; messages that come before an answer are kept for `read_publish`."""
-        while (packet := await self.read_packet()).kind != kind:
-            assert packet.kind == Kind.PUBLISH, f"expected {kind.name}, got {packet}"
-            self.inbox.append(parse_publish(packet))
+        while (packet := await self.read_packet()).kind != kind or self._is_of_what_was_said(packet):
+            if packet.kind == Kind.PUBLISH:
+                self.inbox.append(parse_publish(packet))
+            else:
+                assert self._is_of_what_was_said(packet), f"expected {kind.name}, got {packet}"
+                self._said.discard(packet.body)
         return packet
+
+    def _is_of_what_was_said(self, packet: Packet) -> bool:
+        return packet.kind == Kind.PUBACK and packet.body in self._said
 
     async def _read_length(self) -> int:
         length = 0

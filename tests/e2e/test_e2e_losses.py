@@ -74,8 +74,8 @@ async def test_a_bind_while_the_broker_is_down_is_good_once_it_is_back(tmp_path:
 async def test_the_gateway_is_killed_right_after_its_answer(tmp_path: Path, kind: BrokerKind) -> None:
     """`kill -9` some milliseconds after the 200, ten times over: what was accepted is executed, exactly once.
 
-    The embedded broker dies with the gateway. What a device said to it in its last instant, and was not committed yet,
-    is lost: the device is wiped all the same, but its command stays open until a bind supersedes it.
+    The embedded broker dies with the gateway. What a device said to it in its last instant, and has no PUBACK for, is
+    lost: the device is wiped all the same, but its command stays open until a bind supersedes it.
     """
     rng = random.Random(f"{SEED}/{kind}")  # noqa: S311 - repeatable delays
     print(f"seed {SEED}")  # noqa: T201 - to play it again

@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from gateway.broker import access
 from gateway.broker.embedded_session import Identity
@@ -25,6 +26,7 @@ Admit = Callable[[str, str, str], Awaitable[Identity | None]]
 GATEWAY_WINDOW = 1_000
 DEVICE_WINDOW = 20
 SNAPSHOTS = 12
+PARTING_SECONDS = 0.5
 
 
 @dataclass
@@ -36,6 +38,16 @@ class Packet:
     qos: int
     retain: bool
     packet_id: int = 0
+    receipt: "Receipt | None" = None
+
+
+@dataclass
+class Receipt:
+    """Where a publisher waits for the gateway: the PUBACK that it gets when ``awaited`` copies are taken."""
+
+    peer: "Peer"
+    confirm: Callable[[], None]
+    awaited: int = 0
 
 
 @dataclass
@@ -48,6 +60,7 @@ class Session:
     inflight: dict[int, Packet] = field(default_factory=dict)
     last_id: int = 0
     peer: "Peer | None" = None
+    is_gateway: bool = False
 
 
 class Peer:
@@ -62,10 +75,20 @@ class Peer:
         self.will = will
         self.receive = receive
         self.identity: Identity | None = None
+        self.owed: deque[Receipt] = deque()
+        self.parting = ""
+
+
+Confirming = Callable[[Packet, int], None]
+"""Told at each PUBACK to a device: the message, and how many commits there were when it came."""
 
 
 class Broker:
-    """``version_5`` gives refused publishes a reason; without ``wildcard_retained`` it is as RabbitMQ is."""
+    """``version_5`` gives refused publishes a reason; without ``wildcard_retained`` it is as RabbitMQ is.
+
+    With ``confirms_late`` it is as the embedded one: a PUBACK follows the gateway's, and no device is heard before the
+    gateway has subscribed.
+    """
 
     def __init__(self, rng: random.Random, tell: Callable[..., None]) -> None:
         self.up = True
@@ -73,6 +96,9 @@ class Broker:
         self.version_5 = True
         self.wildcard_retained = True
         self.wills_of_the_cut = True
+        self.confirms_late = False
+        self.commit_now: Callable[[], int] = lambda: 0
+        self.confirming: Confirming = lambda packet, arrived: None  # noqa: ARG005 - the form is the point
         self.reorder = 0.0
         self.duplicate = 0.0
         self.sessions: dict[str, Session] = {}
@@ -87,6 +113,7 @@ class Broker:
         self._snapshots: deque[dict[str, bytes]] = deque(maxlen=SNAPSHOTS)
         self._knocking: dict[str, list[Peer]] = {}
         self._admitting: set[asyncio.Task[None]] = set()
+        self._held: list[Callable[[], None]] = []
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
@@ -121,6 +148,7 @@ class Broker:
         if session.peer is not None:
             self._end(session.peer, will=True, reason="taken over")
         peer.identity, session.peer = identity, peer
+        session.is_gateway = identity.role == access.Role.GATEWAY
         peer.line.far = lambda reason: self._end(peer, will=True, reason=reason)
         peer.line.down.send(answer, True)  # noqa: FBT003 - a CONNACK
         for packet in list(session.inflight.values()):  # again, in the old order [MQTT-4.4.0-1]
@@ -145,13 +173,22 @@ class Broker:
         """End a live session by the operator's will; ``forget`` drops what the broker keeps of it too."""
         session = self.sessions.get(client_id)
         was_live = session is not None and session.peer is not None
-        if session is not None and session.peer is not None:
+        if session is not None and session.peer is not None and session.peer.owed:
+            self._part(session, session.peer)
+        elif session is not None and session.peer is not None:
             self._end(session.peer, will=self.wills_of_the_cut, reason="cut by the broker")
         if forget:
             self.sessions.pop(client_id, None)
         for peer in list(self._knocking.get(client_id, ())):  # what it is about to be told may be out of date
             peer.line.cut("cut while it knocked")
         return was_live
+
+    def _part(self, session: Session, peer: Peer) -> None:
+        """Heed it no more; its socket is closed when the PUBACKs that are due are out, after a moment at the latest."""
+        session.peer = None
+        peer.line.far = lambda reason: None  # noqa: ARG005 - it has ended already
+        peer.parting = "cut by the broker"
+        asyncio.get_running_loop().call_later(PARTING_SECONDS, peer.line.cut, peer.parting)
 
     def live(self) -> dict[str, Identity]:
         """Who is connected."""
@@ -167,20 +204,62 @@ class Broker:
             return
         refused = self.refusing(packet.topic) and identity.role == access.Role.GATEWAY
         allowed = not refused and access.may(identity.role, identity.username, access.Action.PUBLISH, packet.topic)
+        if self._waits(identity, packet) and allowed:
+            self._held.append(partial(self.publish, peer, packet, answer))
+            return
+        refusal = None if allowed or not self.version_5 else "not authorised"
+        receipt = self._owed(peer, packet, partial(answer, refusal), allowed=allowed)
         if allowed:
-            self._route(identity, packet.topic, packet.payload, retain=packet.retain, qos=packet.qos)
-        if packet.qos:
-            peer.line.down.send(answer, None if allowed or not self.version_5 else "not authorised")
+            self._route(identity, packet.topic, packet.payload, retain=packet.retain, qos=packet.qos, receipt=receipt)
+        self._pay(peer)
+
+    def _waits(self, identity: Identity, packet: Packet) -> bool:
+        """Whether a device says this before the gateway listens."""
+        if not self.confirms_late or identity.role != access.Role.DEVICE:
+            return False
+        gateways = [session for session in self.sessions.values() if session.is_gateway]
+        return not any(matches(each, packet.topic) for session in gateways for each in session.filters)
+
+    def _owed(self, peer: Peer, packet: Packet, answer: Callable[[], None], *, allowed: bool) -> Receipt | None:
+        if not packet.qos:
+            return None
+        arrived = self.commit_now()
+
+        def confirm() -> None:
+            if allowed and peer.identity is not None and peer.identity.role == access.Role.DEVICE:
+                self.confirming(packet, arrived)
+            peer.line.down.send(answer)
+
+        receipt = Receipt(peer, confirm)
+        peer.owed.append(receipt)
+        return receipt
+
+    def _pay(self, peer: Peer) -> None:
+        """Send the PUBACKs that are due, in the order of the messages [MQTT-4.6.0-2]."""
+        while peer.owed and not peer.owed[0].awaited:
+            peer.owed.popleft().confirm()
+        if peer.parting and not peer.owed:
+            peer.line.down.send(peer.line.cut, peer.parting)
 
     def _is_live(self, peer: Peer) -> bool:
         session = self.sessions.get(peer.client_id)
         return session is not None and session.peer is peer
 
-    def _route(self, sender: Identity, topic: str, payload: bytes, *, retain: bool, qos: int = 1) -> None:
+    def _route(
+        self,
+        sender: Identity,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool,
+        qos: int = 1,
+        receipt: Receipt | None = None,
+    ) -> None:
         if retain:
             self._retain(sender, topic, payload)
         self.on_message(topic, payload)
-        packet = Packet(topic, payload, qos, retain=False)
+        late = receipt if self.confirms_late and sender.role != access.Role.GATEWAY else None
+        packet = Packet(topic, payload, qos, retain=False, receipt=late)
         self._note_word(sender, packet)
         for session in self.sessions.values():
             if any(matches(each, topic) for each in session.filters):
@@ -208,7 +287,10 @@ class Broker:
             return
         copies = 2 if packet.qos and self._rng.random() < self.duplicate else 1
         for _ in range(copies):
-            self._insert(session.queue, replace(packet))
+            receipt = packet.receipt if session.is_gateway else None
+            if receipt is not None:
+                receipt.awaited += 1
+            self._insert(session.queue, replace(packet, receipt=receipt))
         self._pump(session)
 
     def _insert(self, queue: deque[Packet], packet: Packet) -> None:
@@ -239,7 +321,10 @@ class Broker:
         """A PUBACK has arrived."""
         session = self.sessions.get(peer.client_id)
         if session is not None and session.peer is peer:
-            session.inflight.pop(packet_id, None)
+            packet = session.inflight.pop(packet_id, None)
+            if packet is not None and packet.receipt is not None:
+                packet.receipt.awaited -= 1
+                self._pay(packet.receipt.peer)
             self._pump(session)
 
     def subscribe(self, peer: Peer, filters: Iterable[str], answer: Callable[[bool], None]) -> None:
@@ -255,6 +340,10 @@ class Broker:
             if self.wildcard_retained or "+" not in each:
                 self._hand_over(session, each)
         self._pump(session)
+        if session.is_gateway:
+            held, self._held = self._held, []
+            for publish in held:
+                publish()
 
     def _hand_over(self, session: Session, topic_filter: str) -> None:
         for topic, payload in list(self.retained.items()):
@@ -277,6 +366,7 @@ class Broker:
     def stop(self) -> None:
         """Be killed: no wills, and every connection breaks."""
         self.up = False
+        self._held.clear()
         for session in self.sessions.values():
             if session.peer is not None:
                 peer, session.peer = session.peer, None

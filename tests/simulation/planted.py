@@ -30,7 +30,7 @@ from gateway.store import commands as command_sql
 from gateway.store.kept import Kept
 from gateway.topics import Topics
 from simulation.access import PasswordTable, VirtualEmbedded
-from simulation.broker import Packet
+from simulation.broker import Broker, Packet, Peer
 from simulation.link import VirtualSession
 from simulation.radio import VirtualRadio
 
@@ -157,6 +157,23 @@ def _acknowledged_too_early() -> Iterator[None]:
         return deliveries
 
     with patch.object(VirtualSession, "batch", batch):
+        yield
+
+
+@_fault("the embedded broker sends a device its PUBACK before the gateway has the message", 4)
+def _confirmed_too_early() -> Iterator[None]:
+    def pay(self: Broker, peer: Peer) -> None:
+        del self
+        while peer.owed:
+            peer.owed.popleft().confirm()
+
+    with patch.object(Broker, "_pay", pay):
+        yield
+
+
+@_fault("the embedded broker hears devices before the gateway has subscribed", 4)
+def _heard_too_early() -> Iterator[None]:
+    with patch.object(Broker, "_waits", lambda *_: False):
         yield
 
 

@@ -14,7 +14,7 @@ from gateway.ids import Ids
 from gateway.inbound import Message
 from gateway.model import RegisterDevice
 from gateway.store import Context, Row, Tx, View, keys, outbox, tokens, transact
-from simulation.broker import Broker
+from simulation.broker import Broker, Packet
 from simulation.device_host import DeviceHost, Kind, said_in
 from simulation.disk import ledger_of, new_disk
 from simulation.gateway_host import RULES, GatewayHost
@@ -80,6 +80,8 @@ class World:
         broker.wildcard_retained = around.wildcard_retained
         broker.reorder, broker.duplicate = around.reorder, around.duplicate
         broker.wills_of_the_cut = around.embedded
+        broker.confirms_late = around.embedded
+        broker.commit_now, broker.confirming = self.commit_now, self.confirming
         return broker
 
     def _first_start(self) -> tuple[str, str, str]:
@@ -157,6 +159,15 @@ class World:
         missing = unkept(self.disk, self.ghost, message, arrived_at_commit)
         if missing is not None:
             self.ghost.violate(4, "what is acknowledged is committed", missing)
+        self.check()
+
+    def confirming(self, packet: Packet, arrived_at_commit: int) -> None:
+        """A device gets the PUBACK of the embedded broker: what it said must be committed (invariant 4)."""
+        if not self.host.embedded:
+            return
+        missing = unkept(self.disk, self.ghost, Message(packet.topic, packet.payload), arrived_at_commit)
+        if missing is not None:
+            self.ghost.violate(4, "what a device has its PUBACK for is committed", missing)
         self.check()
 
     # --- what devices do ----------------------------------------------------------------------------------------------

@@ -162,6 +162,6 @@ def begin_after_loss(tx: Tx, reason: str, known: int) -> Epoch:
         kid=began.kid,
         message="The registry file is not the one that this gateway wrote last. A new epoch begins: devices that are "
         "bound go on, new bindings get a new signing key and higher generations, and nothing that was sent before "
-        "is obeyed under them. What happened after the copy was made is not in it (docs/runbook.md).",
+        "is obeyed under them. What happened after the copy was made is not in it ('gateway docs runbook').",
     )
     return began

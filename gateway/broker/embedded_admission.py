@@ -108,7 +108,7 @@ class Admission:
             mqtt=refused.version,
             refused_since_last_told=self._refused_versions,
             message="The embedded broker speaks MQTT 3.1.1 alone. Have the client connect with that, or use Mosquitto "
-            "for MQTT 5 (docs/mosquitto.md).",
+            "for MQTT 5 ('gateway docs mosquitto').",
         )
         self._refused_versions, self._silent_until = 0, now + _TOLD_EVERY_SECONDS
 

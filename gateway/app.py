@@ -30,6 +30,7 @@ from gateway.http.services import Services
 from gateway.http.streams import Limits, Streams
 from gateway.metrics import Metrics
 from gateway.mqtt import link
+from gateway.mqtt.backoff import Pauses
 from gateway.mqtt.connection import Connection, Notices
 from gateway.outbound.outlets import outlets
 from gateway.outbound.sender import Sender
@@ -172,6 +173,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
             bells=bells,
             notices=Notices(connected, metrics.acknowledged, metrics.refused),
             outlets=outlets(settings, store, topics, bells),
+            pauses=Pauses(compare_seconds=settings.compare_seconds),
         )
         streams = Streams(Limits(settings.event_streams_per_key, settings.event_streams))
         sender = Sender(allow_private=settings.webhook_allow_private)

@@ -43,3 +43,15 @@ class GatewayStatus(Outbound):
     registry_id: str | None = Field(description="Which registry it serves; a backup has the same.")
     epoch_id: str | None = Field(description="The registry's epoch: another one after each restore.")
     event_seq: int | None = Field(description="How many events were written when this was said.")
+    instance: str = Field(description="Which process of the gateway; another one after each start.")
+    connected_at: str = Field(description="When this process connected to the broker last; RFC 3339 in UTC.")
+
+
+class GatewayMark(Outbound):
+    """What a gateway sends itself through the broker, and its answer to another gateway's."""
+
+    gateway_id: str
+    instance: str
+    started_at: str
+    mark: str
+    answers: str | None = None

@@ -118,6 +118,13 @@ class Settings(BaseModel):
     mqtt_tls_advertise: MaybeYesNo = _setting(
         BROKER, None, "Whether devices are told to use TLS; none: as the gateway does itself."
     )
+    compare_seconds: Seconds = _setting(
+        BROKER,
+        300.0,
+        "How often the commands that the broker retains are compared with the registry, besides at each connect.",
+        ge=5,
+        le=86_400,
+    )
     topic_prefix: TopicPrefix = _setting(BROKER, "", "Put before every topic; ends with /.")
     gateway_id: GatewayId = _setting(
         BROKER, None, "Name in gateways/ID/status and issuer of grants; none: made at the first start and kept."

@@ -73,6 +73,7 @@ async def inside(looking: Looking) -> AsyncIterator[Finding]:
             if by_name:  # some brokers (RabbitMQ) hand nothing retained to a wildcard
                 await _ask_by_name(looking, reader)
             yield _own_status(looking, reader)
+            yield _others(looking, reader)
             async for finding in _made_up_device(looking, reader):
                 yield finding
             yield await _compared(looking, reader, by_name=by_name)
@@ -118,6 +119,24 @@ def _own_status(looking: Looking, reader: Probe) -> Finding:
         "gateway's rights",
         f"no 'online' is retained on {topic}",
         "Give the gateway's user the right to write on everything under the prefix, and see /ready.",
+    )
+
+
+def _others(looking: Looking, reader: Probe) -> Finding:
+    """Two gateways under one prefix would clear each other's commands."""
+    last: dict[str, bytes] = {}
+    for each in reader.heard:
+        place = looking.names.parse(each.topic)
+        if isinstance(place, topics.GatewayStatus) and place.gateway_id != looking.gateway_id:
+            last[place.gateway_id] = each.payload
+    online = sorted(name for name, said in last.items() if b'"online"' in said)
+    if not online:
+        return BROKER.ok("other gateways", "none is online under this prefix")
+    return BROKER.error(
+        "other gateways",
+        f"{', '.join(online)} says online under the same topic prefix; two would clear each other's commands",
+        "Stop one of them, or give it a topic_prefix or a broker of its own. If it is gone for ever, clear its status: "
+        f"publish an empty retained message on {looking.names.gateway_status(online[0])}.",
     )
 
 

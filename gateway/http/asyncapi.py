@@ -167,6 +167,8 @@ MESSAGES: Final = (
             "registry_id": "5f0c5ee1b6a94f0f8d1f6c3f6f2d9a41",
             "epoch_id": "c1f4b7a2908e4d6db5a3e2f10987cd64",
             "event_seq": 1042,
+            "instance": "9c1f0b7d2a4e6835",
+            "connected_at": "2026-11-20T08:00:01.250Z",
         },
         retain=True,
     ),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Pauses:
-    """The first and the longest pause, and how long a connection must last to start again from the first; seconds."""
+    """The first and the longest pause, and how long a connection must last to start again from the first; seconds.
+
+    ``compare_seconds`` lie between two comparisons with the broker over one connection.
+    """
 
     first_seconds: float = 0.5
     longest_seconds: float = 30.0
     steady_seconds: float = 10.0
+    compare_seconds: float = math.inf
 
 
 class Backoff:

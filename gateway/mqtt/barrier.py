@@ -1,4 +1,4 @@
-"""A barrier in the stream from the broker: a message that the gateway publishes and receives back.
+"""A barrier in the stream from the broker: a mark that the gateway publishes and receives back.
 
 A broker keeps one queue for the gateway's session. So when the gateway has committed everything up to its own message,
 it has committed everything that the broker took before that message was published. Whoever must not decide on
@@ -8,7 +8,7 @@ old facts passes the barrier first: a cancel of a command, silence, the first us
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -28,14 +28,18 @@ class _Attachment:
 
 
 class Barrier:
-    """Publishes marks on ``topic``, to which the gateway's session is subscribed for as long as it runs."""
+    """Publishes marks on ``topic``, to which the gateway's session is subscribed for as long as it runs.
 
-    def __init__(self, topic: str, entropy: Entropy) -> None:
-        self.topic = topic
+    ``made`` makes the payload of a mark.
+    """
+
+    def __init__(self, topic: str, entropy: Entropy, made: Callable[[str], bytes]) -> None:
+        self._topic = topic
         self._entropy = entropy
+        self._made = made
         self._attachment: _Attachment | None = None
         self._attached = asyncio.Event()
-        self._waiting: dict[bytes, asyncio.Future[None]] = {}
+        self._waiting: dict[str, asyncio.Future[None]] = {}
 
     @contextmanager
     def attached(self, session: Session) -> Iterator[None]:
@@ -50,11 +54,11 @@ class Barrier:
             self._attached.clear()
             attachment.gone.set_result(None)
 
-    def received(self, payload: bytes) -> None:
+    def received(self, mark: str) -> None:
         """A mark has come back, and everything before it is committed. One of an earlier process means nothing."""
-        mark = self._waiting.get(payload)
-        if mark is not None and not mark.done():
-            mark.set_result(None)
+        waiting = self._waiting.get(mark)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     async def passed(self, seconds: float) -> bool:
         """Wait until everything is committed that the broker took before this call; ``False`` after ``seconds``.
@@ -75,14 +79,14 @@ class Barrier:
         attachment = self._attachment
         if attachment is None:  # it ended before this task had its turn
             return False
-        payload = self._entropy(MARK_BYTES).hex().encode()
-        mark = self._waiting[payload] = asyncio.get_running_loop().create_future()
+        name = self._entropy(MARK_BYTES).hex()
+        mark = self._waiting[name] = asyncio.get_running_loop().create_future()
         try:
             attachment.session.attend()
-            await attachment.session.publish(self.topic, payload)
+            await attachment.session.publish(self._topic, self._made(name))
             await asyncio.wait((mark, attachment.gone), return_when=asyncio.FIRST_COMPLETED)
         except LinkError:
             await asyncio.wait((attachment.gone,))
         finally:
-            del self._waiting[payload]
+            del self._waiting[name]
         return mark.done()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Literal, Protocol
 
 import structlog
@@ -21,8 +21,10 @@ from gateway.mqtt.census import Mark
 from gateway.mqtt.ingest import Ingest
 from gateway.mqtt.lineage import Lineage
 from gateway.mqtt.link import Address, LinkError, Session, VersionRefusedError, open_session
+from gateway.mqtt.peers import COMES_BACK_SECONDS, Identity, OtherGatewayError, Peers, UnsettledError
 from gateway.mqtt.publisher import Publisher
 from gateway.mqtt.reconcile import Reconciler
+from gateway.mqtt.session import Delivery
 from gateway.mqtt_model import GatewayStatus
 from gateway.outbox import Bells
 from gateway.store import Store
@@ -31,6 +33,7 @@ from gateway.topics import Topics
 log = structlog.get_logger()
 
 FAREWELL_SECONDS: Final = 1.0
+_INSTANCE_BYTES: Final = 8
 _OTHER_VERSION: Final = {"5": "3.1.1", "3.1.1": "5"}
 
 
@@ -102,13 +105,23 @@ class Connection:
         gateway_id = self._gateway_id = store.context.rules.gateway_id
         self._topics = topics
         self._status_topic = topics.gateway_status(gateway_id)
-        self._started_at = to_rfc3339(store.context.clock())
+        self._started_at = self._connected = to_rfc3339(store.context.clock())
+        self._instance = store.context.entropy(_INSTANCE_BYTES).hex()
+        identity = Identity(gateway_id, self._instance, self._started_at)
+        self._peers = Peers(store, topics, identity, self._met_younger)
+        self._shared = address.shared
+        self._compare_seconds = pauses.compare_seconds
+        self._longest_pause = pauses.longest_seconds
+        self._steady_seconds = pauses.steady_seconds
+        self._ended_by: type[BaseException] | None = None
+        self._was_steady = False
+        self._clock = store.context.clock
         self._lineage = Lineage(store, bells, self._status_topic)
         mark = Mark.own_status(topics, gateway_id, lambda: self._says("online"))
         self._reconciler = Reconciler(store, topics, mark)
         self._outlets = tuple(outlet(mark) for outlet in outlets)
-        self.barrier = Barrier(topics.marks, store.context.entropy)
-        self._ingest = Ingest(store, topics, self._heard, notices.acknowledged, notices.refused, self.barrier.received)
+        self.barrier = Barrier(topics.marks, store.context.entropy, self._peers.mark)
+        self._ingest = Ingest(store, topics, self._heard, notices.acknowledged, notices.refused, self._heard_mark)
         self._publisher = Publisher(store, topics, bells)
         self._backoff = Backoff(pauses)
         self._bells = bells
@@ -120,26 +133,38 @@ class Connection:
         while True:
             self._connected_at = math.inf
             self._lost(await _end_of(asyncio.create_task(self._live(), name="broker connection")))
-            pause = self._backoff.pause(asyncio.get_running_loop().time() - self._connected_at)
+            lasted = asyncio.get_running_loop().time() - self._connected_at
+            self._was_steady = lasted >= self._steady_seconds and self._ended_by is not OtherGatewayError
+            pause = self._pause(lasted)
             log.warning("broker.disconnected", reason=self.status.last_error, retry_in_seconds=round(pause, 3))
             await asyncio.sleep(pause)
 
+    def _pause(self, lasted: float) -> float:
+        if self._ended_by is OtherGatewayError:
+            return self._longest_pause
+        if self._ended_by is UnsettledError:
+            return COMES_BACK_SECONDS
+        return self._backoff.pause(lasted)
+
     def _lost(self, error: BaseException) -> None:
         self.status = LinkStatus(last_error=str(error) or repr(error))
+        self._ended_by = type(error)
         if isinstance(error, VersionRefusedError) and self._auto_version:
             self._address = dataclasses.replace(self._address, version=_OTHER_VERSION[self._address.version])
         if not isinstance(error, LinkError | StoreError):  # a bug of ours, and no reason to leave the fleet alone
             log.error("broker.connection_failed", exc_info=error)
 
     async def _live(self) -> None:
+        self._connected = to_rfc3339(self._clock())
         will = (self._status_topic, self._says("offline"))
         async with self.opened(self._address, will) as session:
             self._connected_at = asyncio.get_running_loop().time()
+            ahead = await self._peers.look(session) if self._shared and not self._was_steady else []
             log.info("broker.connected", host=self._address.host, port=self._address.port, mqtt=self._address.version)
             self.status = dataclasses.replace(self.status, connected=True, version=self._address.version)
             self._notices.connected()
             try:
-                await self._work(session)
+                await self._work(session, ahead)
             except asyncio.CancelledError:
                 await self._leave(session)
                 raise
@@ -148,13 +173,14 @@ class Connection:
         """A session on the broker, with this last will; a simulation has another broker."""
         return open_session(address, client_id=self._gateway_id, will=will)
 
-    async def _work(self, session: Session) -> None:
+    async def _work(self, session: Session, ahead: Sequence[Delivery]) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._ingest.run(session), name="ingest")
+            group.create_task(self._ingest.run(session, ahead), name="ingest")
             await self._lineage.read(session)
             await session.publish(self._status_topic, self._says("online"), retain=True)
             await session.subscribe(self._topics.inbound)
             group.create_task(self._publisher.run(session), name="publisher")
+            group.create_task(self._peers.run(session), name="answers to other gateways")
             with self.barrier.attached(session):
                 await self._reconciler.run(session)
                 await self._lineage.judge(self._reconciler.held)
@@ -164,13 +190,32 @@ class Connection:
                 await self._compare_for_ever(session)
 
     async def _compare_for_ever(self, session: Session) -> None:
-        """One comparison after the other; commands first, and again when somebody asks."""
+        """One comparison after the other; commands first, and again when asked for; commands at intervals, too."""
+        asked = True
         while True:
-            for outlet in self._outlets:
+            for outlet in self._outlets if asked else ():
                 await outlet.compare(session)
-            await self._bells.comparison.wait()
-            self._bells.comparison.clear()
+            asked = await self._asked_to_compare()
             await self._reconciler.run(session)
+
+    async def _asked_to_compare(self) -> bool:
+        """Wait until a comparison is asked for, or until it is time for one; which of both."""
+        wait = None if math.isinf(self._compare_seconds) else self._compare_seconds
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._bells.comparison.wait()
+        asked = self._bells.comparison.is_set()
+        self._bells.comparison.clear()
+        return asked
+
+    def _met_younger(self) -> None:
+        """Another gateway was here: what it has cleared and published is put right once it has gone."""
+        asyncio.get_running_loop().call_later(COMES_BACK_SECONDS, self._bells.comparison.set)
+
+    def _heard_mark(self, payload: bytes) -> None:
+        mark = self._peers.heard_mark(payload)
+        if mark is not None:
+            self.barrier.received(mark)
 
     def _heard(self, message: Message) -> bool:
         """Show it to all: the gateway's own status is for whoever counts."""
@@ -199,6 +244,8 @@ class Connection:
             registry_id=here.registry_id if here else None,
             epoch_id=here.epoch_id if here else None,
             event_seq=here.event_seq if here else None,
+            instance=self._instance,
+            connected_at=self._connected,
         )
         return said.model_dump_json().encode()
 

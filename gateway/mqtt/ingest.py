@@ -71,8 +71,8 @@ class Ingest:
         self._marks: list[bytes] = []
         """Of the batch that is being looked at."""
 
-    async def run(self, session: Session) -> None:
-        """Take messages until the connection is gone.
+    async def run(self, session: Session, ahead: Sequence[Delivery] = ()) -> None:
+        """Take messages until the connection is gone; first those that somebody has read ahead.
 
         Raises:
             LinkError: it is gone; what was not acknowledged comes again.
@@ -81,7 +81,7 @@ class Ingest:
         pause = FIRST_GATHERING_SECONDS
         try:
             while True:
-                deliveries = await session.batch()
+                deliveries, ahead = list(ahead) or await session.batch(), ()
                 count = len(deliveries)
                 waiting, awaited = await self._admit_all(deliveries)  # while the batch before is committed
                 marks, self._marks = self._marks, []

@@ -76,6 +76,8 @@ class Address:
     version: str = "3.1.1"
     keepalive_seconds: int = 30
     devices_wait: bool = False
+    shared: bool = False
+    """Whether other gateways may come to it: not to a broker that the gateway runs itself."""
 
 
 class Delivery(NamedTuple):

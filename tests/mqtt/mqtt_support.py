@@ -14,8 +14,8 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -123,10 +123,16 @@ class Site:
     async def start(self, *, settled: bool = True) -> None:
         """Start the gateway; with `settled` wait until it has compared itself with the broker and nothing is due."""
         self.keeper, self.connection = self._new_keeper(), self._new_connection()
-        work = self.keeper.run(), self.connection.run(), self.sweeper.run()
-        self._tasks = [asyncio.create_task(each) for each in work]
+        self._start(self.keeper.run(), self.connection.run(), self.sweeper.run())
         if settled:
             await self.settled()
+
+    def _start(self, *work: Coroutine[Any, Any, None]) -> None:
+        self._tasks = [asyncio.create_task(each) for each in work]
+
+    def share(self) -> None:
+        """From its next start on the gateway looks for others at its broker."""
+        self.address = replace(self.address, shared=True)
 
     async def stop(self) -> None:
         """Stop it as SIGTERM does; what its parts raised is raised here."""

@@ -1,0 +1,246 @@
+"""Other gateways at the same broker and topic prefix: two would clear each other's commands.
+
+A gateway that connects looks before it takes or publishes anything. It asks on ``gateways/marks``, where each running
+gateway answers, and reads what is retained on ``gateways/+/status``. A retained message proves nothing by itself, since
+a gateway that died may have left it. So only two things count: an answer to a question just asked, and a status that
+has changed since this gateway looked last. The second one finds a gateway that cannot answer because the two share a
+session and take it from each other (one ``gateway_id``, or one user name where the broker makes client ids of those).
+
+Of two gateways the one that started first goes on. The other one stays away from the broker until it is alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from pydantic import ValidationError
+
+from gateway.mqtt.session import Delivery, LinkError, Session
+from gateway.mqtt_model import GatewayMark
+from gateway.store import keys
+
+if TYPE_CHECKING:
+    from gateway.inbound import Message
+    from gateway.store import Store
+    from gateway.topics import Topics
+
+log = structlog.get_logger()
+
+LOOK_SECONDS: Final = 1.0
+"""How long a running gateway may take to answer."""
+QUIET_SECONDS: Final = 0.25
+"""How long after the gateway's own mark an answer, or a retained message, may still be on its way."""
+COMES_BACK_SECONDS: Final = 3.0
+"""How long a gateway whose session was taken over may take to connect again."""
+_REMEMBERED: Final = 20
+_ASKED: Final = 64
+_MARK_BYTES: Final = 16
+_SEEN: Final = "peer_statuses"
+
+
+class OtherGatewayError(LinkError):
+    """Another gateway is at work at this broker, under this prefix, and was there first."""
+
+    def __init__(self, gateway_id: str, started_at: str, own_id: str) -> None:
+        remedy = (
+            "A copy of a data directory must not run beside the original: stop one of the two."
+            if gateway_id == own_id
+            else "Stop one of the two, or give one of them a topic_prefix or a broker of its own."
+        )
+        super().__init__(
+            f"Another gateway, '{gateway_id}' (started {started_at}), serves this broker under the same topic prefix, "
+            f"and two would clear each other's commands. This one ('{own_id}') does nothing there until the other is "
+            f"gone. {remedy}"
+        )
+
+
+class UnsettledError(LinkError):
+    """Whether another gateway is at work shows in a moment."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """This process of the gateway."""
+
+    gateway_id: str
+    instance: str
+    started_at: str
+
+
+class Peers:
+    """Knows what other gateways said at this broker, and whether they are alive."""
+
+    def __init__(self, store: Store, topics: Topics, identity: Identity, met_younger: Callable[[], None]) -> None:
+        self._store = store
+        self._topics = topics
+        self._identity = identity
+        self._met_younger = met_younger
+        self._asked: deque[str] = deque(maxlen=_ASKED)
+        self._statuses: dict[str, bytes] = {}
+        self._known = False
+        self._elder: OtherGatewayError | None = None
+        self._found = asyncio.Event()
+        self._to_answer: asyncio.Queue[GatewayMark] = asyncio.Queue(_ASKED)
+        self._established = False
+
+    def mark(self, name: str, answers: str | None = None) -> bytes:
+        """Return the payload of a mark; to all but an answer other gateways answer."""
+        if answers is None:
+            self._asked.append(name)
+        here = self._identity
+        said = GatewayMark(
+            gateway_id=here.gateway_id, instance=here.instance, started_at=here.started_at, mark=name, answers=answers
+        )
+        return said.model_dump_json().encode()
+
+    def heard_mark(self, payload: bytes) -> str | None:
+        """Return the name of a mark of our own; of another gateway's take note."""
+        try:
+            said = GatewayMark.model_validate_json(payload)
+        except ValidationError:
+            return None
+        if said.instance == self._identity.instance:
+            return said.mark
+        if said.answers in self._asked:
+            self._meet(said.gateway_id, said.started_at, said.instance)
+        elif said.answers is None and not self._to_answer.full():
+            self._to_answer.put_nowait(said)
+        return None
+
+    async def run(self, session: Session) -> None:
+        """Answer other gateways until the connection is gone.
+
+        Raises:
+            OtherGatewayError: one of them has been there for longer.
+            LinkError: the connection is gone.
+        """
+        while True:
+            answering, finding = asyncio.ensure_future(self._to_answer.get()), asyncio.ensure_future(self._found.wait())
+            try:
+                await asyncio.wait((answering, finding), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for each in (answering, finding):
+                    each.cancel()
+            self._raise_elder()
+            if answering.done() and not answering.cancelled():
+                await self._answer(session, answering.result())
+
+    async def _answer(self, session: Session, asked: GatewayMark) -> None:
+        """Answer; ask back whoever started first, since a question may be old and its gateway gone."""
+        await session.publish(self._topics.marks, self.mark(self._new_name(), answers=asked.mark))
+        if self._is_elder(asked.started_at, asked.instance):
+            await session.publish(self._topics.marks, self.mark(self._new_name()))
+
+    def _is_elder(self, started_at: str, instance: str) -> bool:
+        return (started_at, instance) < (self._identity.started_at, self._identity.instance)
+
+    def _new_name(self) -> str:
+        return self._store.context.entropy(_MARK_BYTES).hex()
+
+    def _meet(self, gateway_id: str, started_at: str, instance: str) -> None:
+        """Another gateway is alive."""
+        here = self._identity
+        error = OtherGatewayError(gateway_id, started_at, here.gateway_id)
+        log.error("broker.other_gateway", gateway_id=gateway_id, started_at=started_at, own_id=here.gateway_id)
+        if self._established and not self._is_elder(started_at, instance):
+            self._met_younger()
+        else:
+            self._elder = error
+            self._found.set()
+
+    def _raise_elder(self) -> None:
+        elder, self._elder = self._elder, None
+        self._found.clear()
+        if elder is not None:
+            self._established = False
+            raise elder
+
+    # --- before anything is taken or published ------------------------------------------------------------------------
+
+    async def look(self, session: Session) -> list[Delivery]:
+        """Look whether another gateway is at work; what was read meanwhile is for the ingest, unacknowledged.
+
+        Raises:
+            OtherGatewayError: one is.
+            UnsettledError: that shows at the next connect.
+            LinkError: the connection is gone.
+        """
+        if not self._known:
+            self._statuses = await self._store.read(lambda view: _loaded(keys.meta(view, _SEEN)))
+            self._known = True
+        self._asked.clear()  # an answer to an earlier question may come again, and its gateway be gone
+        filters = [self._topics.gateway_status("+"), self._topics.marks]
+        await session.subscribe(filters)
+        name = self._new_name()
+        await session.publish(self._topics.marks, self.mark(name))
+        ahead: list[Delivery] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS) as limit:
+                while True:
+                    ahead += (some := await session.batch())
+                    if any(self._is_own(delivery.message, name) for delivery in some):
+                        limit.reschedule(asyncio.get_running_loop().time() + QUIET_SECONDS)
+        await session.unsubscribe(filters[:1])
+        try:
+            self._raise_elder()
+            await self._compare([delivery.message for delivery in ahead])
+        except LinkError:
+            await session.unsubscribe(filters[1:])  # or marks would gather there
+            await session.leave()  # without the last will: nothing was said
+            raise
+        return ahead
+
+    def _is_own(self, message: Message, name: str) -> bool:
+        return message.topic == self._topics.marks and self.heard_mark(message.payload) == name
+
+    async def _compare(self, messages: Sequence[Message]) -> None:
+        """Find statuses of others that changed since the last look, or were never seen before."""
+        found = {each.topic: each.payload for each in messages if each.retain and self._is_foreign(each)}
+        own = self._topics.gateway_status(self._identity.gateway_id)
+        changed = [
+            topic for topic, payload in found.items() if topic == own or self._statuses.get(topic, payload) != payload
+        ]
+        unseen = [topic for topic in found if topic not in (own, *self._statuses)]
+        if changed or unseen:
+            self._statuses |= found
+            kept = dict(list(self._statuses.items())[-_REMEMBERED:])
+            await self._store.write(lambda tx: keys.set_meta(tx, _SEEN, _dumped(kept)))
+        for topic in changed:
+            said = _read(found[topic])
+            self._meet(topic.split("/")[-2], str(said.get("started_at")), str(said.get("instance")))
+        self._raise_elder()
+        if unseen and not self._established:
+            raise UnsettledError(f"Another gateway left a status on {unseen[0]}. Looking whether it is still at work.")
+        self._established = True
+
+    def _is_foreign(self, message: Message) -> bool:
+        """Whether this is the status of another gateway; that of an earlier process on this registry is not."""
+        if not message.topic.endswith("/status") or not message.payload:
+            return False
+        said = _read(message.payload)
+        if message.topic != self._topics.gateway_status(self._identity.gateway_id):
+            return True
+        return said.get("instance") != self._identity.instance and self._established
+
+
+def _read(payload: bytes) -> dict[str, Any]:
+    with suppress(ValueError):
+        said = json.loads(payload)
+        if isinstance(said, dict):
+            return said
+    return {}
+
+
+def _loaded(text: str | None) -> dict[str, bytes]:
+    return {topic: payload.encode() for topic, payload in json.loads(text or "{}").items()}
+
+
+def _dumped(statuses: dict[str, bytes]) -> str:
+    return json.dumps({topic: payload.decode(errors="replace") for topic, payload in statuses.items()})

@@ -1,0 +1,130 @@
+"""Two gateways at one broker and prefix: the one that came first goes on, the other one does nothing there."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mqtt_proxy import Proxy
+from mqtt_support import QUICK, RESET, Site, on_every_broker, on_mosquitto, site
+from support.wait import eventually
+
+from gateway.first_start import first_start
+from gateway.mqtt.backoff import Pauses
+from gateway.mqtt.connection import Connection
+from gateway.outbox import Bells
+from gateway.settings import Settings
+from gateway.store import Context, Rules, Store
+
+SLOW = Pauses(first_seconds=1.0, longest_seconds=2.0)
+"""Two gateways that take their session from each other need longer pauses than a look takes."""
+
+
+class Another(Site):
+    """A gateway of another registry at the same broker; who may connect there is the first one's to say."""
+
+    async def start(self, *, settled: bool = True) -> None:
+        """Start only its connection."""
+        self.connection = self._new_connection()
+        self._start(self.connection.run())
+        if settled:
+            await self.settled()
+
+
+@contextlib.asynccontextmanager
+async def another(place: Site, gateway_id: str) -> AsyncIterator[Another]:
+    """A second registry, and its gateway that is not started yet."""
+    directory = place.broker.directory / "another"
+    ids = first_start(Settings(data_dir=directory, gateway_id=gateway_id))
+    bells = Bells()
+    async with (
+        Store(directory, Context(rules=Rules(gateway_id=gateway_id)), on_commit=bells.committed) as store,
+        Proxy(lambda: place.broker.port) as proxy,
+    ):
+        second = Another(place.broker, proxy, store, bells, ids)
+        second.share()
+        second.pauses = SLOW
+        try:
+            yield second
+        finally:
+            await second.stop()
+
+
+def refused(connection: Connection, gateway_id: str) -> bool:
+    """Whether it stays away because of that gateway."""
+    said = connection.status.last_error or ""
+    return not connection.status.connected and f"Another gateway, '{gateway_id}'" in said
+
+
+@on_every_broker
+@pytest.mark.parametrize("gateway_id", ["gw_other", "gw_test"])
+async def test_the_second_gateway_stays_away_until_it_is_alone(kind: str, gateway_id: str, tmp_path: Path) -> None:
+    """It clears nothing of the first one's, is not ready and says why; when the first one stops it takes over."""
+    async with site(kind, tmp_path) as place, another(place, gateway_id) as second:
+        place.share()
+        place.pauses = SLOW
+        await place.start()
+        device = await place.bound()
+        await place.reset(device)
+        await place.settled()
+        before = await place.retained()
+        assert list(before) == [device.topic(f"commands/{RESET}")]
+        await second.start(settled=False)
+        await eventually(lambda: _is(refused(second.connection, "gw_test")), "the second gateway was refused")
+        await place.settled()
+        assert await place.retained() == before
+        await eventually(lambda: _ready(place), "the first gateway was ready")
+        assert not (await second.ready())["ready"]
+        await place.stop()
+        await second.settled()
+
+
+@on_mosquitto
+async def test_what_a_dead_gateway_left_blocks_nobody(kind: str, tmp_path: Path) -> None:
+    """A retained ``online`` whose gateway is gone is no gateway, at the first start and later."""
+    async with site(kind, tmp_path) as place:
+        place.share()
+        async with place.admin() as admin:
+            said = json.dumps({"status": "online", "version": "1", "started_at": "2026-01-01T00:00:00.000Z"})
+            await admin.publish("gateways/gw_dead/status", said.encode(), retain=True)
+        await place.start()
+        await place.stop()
+        await place.start()
+
+
+@on_every_broker
+async def test_a_gateway_that_was_killed_is_not_its_own_rival(kind: str, tmp_path: Path) -> None:
+    """It comes back on the same registry at once, whatever status it left."""
+    async with site(kind, tmp_path) as place:
+        place.share()
+        for _ in range(2):
+            await place.start()
+            place.proxy.cut()
+            await place.settled()
+            await place.stop()
+
+
+@on_every_broker
+async def test_what_is_retained_is_compared_without_a_reconnect(kind: str, tmp_path: Path) -> None:
+    """A retained command that somebody took away lies there again after the interval."""
+    async with site(kind, tmp_path) as place:
+        place.pauses = replace(QUICK, compare_seconds=0.3)
+        await place.start()
+        device = await place.bound()
+        await place.reset(device)
+        await place.settled()
+        connects = place.proxy.connects
+        async with place.admin() as admin:
+            await admin.publish(device.topic(f"commands/{RESET}"), b"", retain=True)
+        await eventually(place.in_step, "the command was retained again")
+        assert place.proxy.connects == connects
+
+
+async def _ready(place: Site) -> bool:
+    return bool((await place.ready())["ready"])
+
+
+async def _is(condition: bool) -> bool:  # noqa: FBT001 - what eventually asks for
+    return condition

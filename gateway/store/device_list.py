@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.store.device_candidates import few
 from gateway.store.devices import COLUMNS, FROM
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ MOST_COUNTED: Final = 100_000
 
 SKIPPED: Final = 1_000
 """An ``offset`` up to this costs no more than a page of the largest ``limit``."""
+
+_AMONG: Final = """FROM json_each(?) c CROSS JOIN devices d ON d.pk = c.value
+    LEFT JOIN health h ON h.device_pk = d.pk"""
+"""Among these devices; SQLite takes the tables of a CROSS JOIN in the order in which they are written."""
 
 _NAME: Final = "lower(coalesce(d.name, ''))"
 _LIVING: Final = "FROM devices d WHERE d.project_id = ? AND d.deleted_at IS NULL ORDER BY d.pk DESC"
@@ -71,9 +76,11 @@ def page(view: View, project_id: str, query: ListDevices) -> list[Row]:
             clauses.append(f"d.pk {beyond} ?")
             values.append(pk)
     order = f"d.pk {direction}" if key == "d.pk" else f"{key} {direction}, d.pk {direction}"
+    found = few(view, project_id, query)
+    source, candidates = (FROM, []) if found is None else (_AMONG, [json.dumps(found)])
     return view.all(
-        f"SELECT {COLUMNS}, {key} AS sort_key {FROM} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ? OFFSET ?",
-        *(*values, query.limit + 1, query.offset),
+        f"SELECT {COLUMNS}, {key} AS sort_key {source} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ? OFFSET ?",
+        *(*candidates, *values, query.limit + 1, query.offset),
     )
 
 
@@ -94,6 +101,13 @@ def looks_at_many(query: ListDevices) -> bool:
 def total(view: View, project_id: str, query: ListDevices) -> Total:
     """Count the devices that pass the filters, among the newest :data:`MOST_COUNTED` of the project."""
     filters, values = _filters(query)
+    found = few(view, project_id, query)
+    if found is not None:
+        clauses = " AND ".join(["d.project_id = ?", "d.deleted_at IS NULL", *filters])
+        return Total(
+            view.value(f"SELECT count(*) {_AMONG} WHERE {clauses}", json.dumps(found), project_id, *values),
+            exact=True,
+        )
     passed: int = view.value(
         f"""SELECT count(*) FROM (SELECT d.pk, {_FILTERED} {_LIVING} LIMIT ?) d
             LEFT JOIN health h ON h.device_pk = d.pk WHERE {" AND ".join(filters)}"""  # noqa: S608 - our own clauses

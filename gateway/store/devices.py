@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway import fleet_model, model
 from gateway.clock import to_rfc3339
 from gateway.device_settings import with_defaults
+from gateway.store import device_search
 from gateway.store.keys import EPOCH_BASE, meta
 from gateway.store.outbox import DISCOVERY, STATE, mark_shown
 
@@ -82,20 +83,22 @@ def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, 
     )
     if cursor.lastrowid is None:
         raise LookupError("SQLite gave no row number")
+    device_search.add(tx, cursor.lastrowid)
     mark_shown(tx, cursor.lastrowid, STATE, DISCOVERY)
     return cursor.lastrowid
 
 
 def set_binding(tx: Tx, pk: int, end_user_id: str | None) -> int:
     """Bind (or, with ``None``, unbind) and raise the generation; the new generation."""
-    generation: int = tx.value(
-        """UPDATE devices SET end_user_id = ?, bound_at = ?, updated_at = ?,
-            binding_generation = binding_generation + 1 WHERE pk = ? RETURNING binding_generation""",
-        end_user_id,
-        None if end_user_id is None else tx.now,
-        tx.now,
-        pk,
-    )
+    with device_search.changing(tx, pk):
+        generation: int = tx.value(
+            """UPDATE devices SET end_user_id = ?, bound_at = ?, updated_at = ?,
+                binding_generation = binding_generation + 1 WHERE pk = ? RETURNING binding_generation""",
+            end_user_id,
+            None if end_user_id is None else tx.now,
+            tx.now,
+            pk,
+        )
     mark_shown(tx, pk, STATE)
     return generation
 
@@ -110,15 +113,17 @@ def store_properties(
     settings: dict[str, Any],
 ) -> None:
     """What people may change of a device; ``settings`` is what differs from the defaults."""
-    tx.run(
-        "UPDATE devices SET name = ?, firmware_version = ?, metadata = ?, settings = ?, updated_at = ? WHERE pk = ?",
-        name,
-        firmware_version,
-        None if metadata is None else json.dumps(metadata, ensure_ascii=False),
-        json.dumps(settings, ensure_ascii=False),
-        tx.now,
-        pk,
-    )
+    with device_search.changing(tx, pk):
+        tx.run(
+            """UPDATE devices SET name = ?, firmware_version = ?, metadata = ?, settings = ?, updated_at = ?
+                WHERE pk = ?""",
+            name,
+            firmware_version,
+            None if metadata is None else json.dumps(metadata, ensure_ascii=False),
+            json.dumps(settings, ensure_ascii=False),
+            tx.now,
+            pk,
+        )
     mark_shown(tx, pk, STATE, DISCOVERY)
 
 

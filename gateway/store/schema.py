@@ -349,6 +349,23 @@ def m015_commands_sent(db: Database) -> None:
     )
 
 
+@step
+def m016_device_search(db: Database) -> None:
+    """Text of devices by its pieces of three characters (see ``device_search``); filters that few devices pass."""
+    _each(
+        db,
+        """CREATE VIRTUAL TABLE device_search USING fts5(id, serial_number, name, end_user_id, content='devices',
+            content_rowid='pk', tokenize='trigram', detail='none', columnsize=0)""",
+        "INSERT INTO device_search (device_search) VALUES ('rebuild')",
+        "CREATE INDEX devices_by_end_user ON devices (project_id, end_user_id) WHERE end_user_id IS NOT NULL",
+        "CREATE INDEX devices_by_model ON devices (project_id, model) WHERE deleted_at IS NULL",
+        "CREATE INDEX devices_bound ON devices (project_id) WHERE bound_at IS NOT NULL",
+        "CREATE INDEX devices_unbound ON devices (project_id) WHERE bound_at IS NULL AND deleted_at IS NULL",
+        "CREATE INDEX health_low_battery ON health (low_battery) WHERE low_battery = 1",
+        "CREATE INDEX health_storage_full ON health (storage_full) WHERE storage_full = 1",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

@@ -41,25 +41,62 @@ class Planned(View):
     def __init__(self, view: View) -> None:
         super().__init__(view.connection)
         self.steps: list[str] = []
+        self.before: list[list[str]] = []
+        """The plans of the queries before the last."""
 
     def all(self, sql: str, *values: Any) -> list[Row]:
         """Keep the plan."""
+        if self.steps:
+            self.before.append(self.steps)
         self.steps = [row["detail"] for row in super().all(f"EXPLAIN QUERY PLAN {sql}", *values)]
         return []
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=str)
-def test_a_page_is_read_off_an_index_in_its_order(tmp_path: Path, query: dict[str, Any]) -> None:
-    """Nothing is sorted, no table is read from end to end, and the health of a device is one step away.
+def test_a_page_is_read_off_an_index_in_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: dict[str, Any]
+) -> None:
+    """Where many devices pass the filters nothing is sorted, no table is read from end to end.
 
-    So the first page costs fifty steps, and what has to look at every device does that once.
+    The health of a device is one step away. So the first page costs fifty steps, and what has to look at every device
+    does that once.
     """
     wanted = model.ListDevices(**query, limit=50)
+    monkeypatch.setattr(device_list, "few", lambda *_: None)
     with World(tmp_path) as world:
         world.register("BP-1", name="Ward 1")
         plans = [plan_of(world, wanted), plan_of(world, wanted.model_copy(update={"cursor": cursor_of(world, wanted)}))]
     for plan in plans:
         check_plan(plan, OF_THE_ORDER[wanted.sort])
+
+
+FILTERS: dict[str, tuple[dict[str, Any], str]] = {
+    "search": ({"search": "ward"}, "SCAN device_search VIRTUAL TABLE INDEX"),
+    "end user": ({"end_user_id": "eu_1"}, "SEARCH devices USING COVERING INDEX devices_by_end_user"),
+    "model": ({"model": "bota_note"}, "SEARCH devices USING INDEX devices_by_model"),
+    "bound": ({"status": "bound"}, "SEARCH devices USING INDEX devices_bound"),
+    "unbound": ({"status": "unbound"}, "SEARCH devices USING INDEX devices_unbound"),
+    "online": ({"connection": "online"}, "SCAN health USING INDEX health_due"),
+    "low battery": ({"condition": "low_battery"}, "SEARCH health USING COVERING INDEX health_low_battery"),
+    "storage full": ({"condition": "storage_full"}, "SEARCH health USING COVERING INDEX health_storage_full"),
+    "reset pending": ({"condition": "reset_pending"}, "SCAN commands USING INDEX commands_one_open"),
+}
+
+
+@pytest.mark.parametrize("sort", OF_THE_ORDER)
+@pytest.mark.parametrize("name", FILTERS)
+def test_few_devices_are_found_by_an_index(tmp_path: Path, name: str, sort: str) -> None:
+    """One index says which they are, and they alone are looked at and sorted."""
+    query, index = FILTERS[name]
+    with World(tmp_path) as world:
+        plan = Planned(world.view)
+        device_list.page(plan, world.project_id, model.ListDevices.model_validate({**query, "sort": sort}))
+    [asked] = plan.before
+    assert len(asked) == 1
+    assert asked[0].startswith(index), asked
+    assert plan.steps[0].startswith("SCAN c VIRTUAL TABLE INDEX"), plan.steps
+    assert plan.steps[1].startswith("SEARCH d USING INTEGER PRIMARY KEY"), plan.steps
+    assert [step for step in plan.steps if step.startswith("SEARCH h USING INTEGER PRIMARY KEY")]
 
 
 def plan_of(world: World, query: model.ListDevices) -> list[str]:

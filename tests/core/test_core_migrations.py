@@ -35,6 +35,7 @@ LANDED = [
     "m013_webhook_gaps",
     "m014_command_ttl",
     "m015_commands_sent",
+    "m016_device_search",
 ]
 
 
@@ -181,10 +182,10 @@ def test_an_older_database_is_brought_up_with_its_data(tmp_path: Path, present: 
 
 
 def test_every_table_is_covered_by_the_data_of_these_tests(tmp_path: Path) -> None:
-    """A new table wants its row here, or the steps after it are not tested with data."""
+    """A new table wants its row here, or the steps after it are not tested with data; FTS5's own tables have theirs."""
     with closing(open_database(tmp_path)) as connection:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    assert {name for name in tables if not name.startswith(("sqlite_", "_sqlite_"))} == set(_ROWS)
+    assert {name for name in tables if not name.startswith(("sqlite_", "_sqlite_", "device_search"))} == set(_ROWS)
 
 
 def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:

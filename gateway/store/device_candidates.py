@@ -1,0 +1,61 @@
+"""Devices among which those that pass a filter are, found by an index, when they are few.
+
+A list is read in its order, until a page is full: quick when many devices pass the filters, and a look at every device
+when hardly one does. So a filter is asked first for the devices that it leaves. When they are few they alone are
+looked at; when they are many a page is full soon.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gateway.store import device_search
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.model import ListDevices
+    from gateway.store.database import View
+
+FEW: Final = 1_000
+_HEALTH: Final = {
+    "online": "SELECT device_pk FROM health WHERE connection = 'online' ORDER BY offline_due_at LIMIT ?",
+    "low_battery": "SELECT device_pk FROM health WHERE low_battery = 1 LIMIT ?",
+    "storage_full": "SELECT device_pk FROM health WHERE storage_full = 1 LIMIT ?",
+    "reset_pending": """SELECT device_pk FROM commands
+        WHERE type = 'factory_reset' AND status IN ('pending', 'delivered') LIMIT ?""",
+}
+_OF_PROJECT: Final = {
+    "end_user_id": "SELECT pk FROM devices WHERE project_id = ? AND end_user_id = ? LIMIT ?",
+    "model": "SELECT pk FROM devices WHERE project_id = ? AND model = ? AND deleted_at IS NULL LIMIT ?",
+    "bound": "SELECT pk FROM devices WHERE project_id = ? AND bound_at IS NOT NULL LIMIT ?",
+    "unbound": "SELECT pk FROM devices WHERE project_id = ? AND bound_at IS NULL AND deleted_at IS NULL LIMIT ?",
+}
+
+
+def few(view: View, project_id: str, query: ListDevices) -> list[int] | None:
+    """Return row numbers of at most :data:`FEW` devices, all that can pass the filters, or None when there are more.
+
+    Some of them may not pass, and be of another project.
+    """
+    for sql, values in _questions(project_id, query):
+        rows = view.all(sql, *values, FEW + 1)
+        if len(rows) <= FEW:
+            return [row[0] for row in rows]
+    return None
+
+
+def _questions(project_id: str, query: ListDevices) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What to ask for each filter that an index knows, the cheapest first."""
+    if query.end_user_id is not None:
+        yield _OF_PROJECT["end_user_id"], (project_id, query.end_user_id)
+    for filtered in (query.connection, query.condition):
+        if filtered in _HEALTH:
+            yield _HEALTH[filtered], ()
+    if query.model is not None:
+        yield _OF_PROJECT["model"], (project_id, query.model)
+    if query.status is not None:
+        yield _OF_PROJECT[query.status], (project_id,)
+    expression = device_search.expression(query.search or "")
+    if expression is not None:
+        yield f"{device_search.MATCHING} LIMIT ?", (expression,)

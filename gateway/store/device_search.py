@@ -1,0 +1,58 @@
+"""Index of the text of devices: FTS5 by pieces of three characters.
+
+The table holds no text and no positions (``detail='none'``): it says in which devices a piece stands. So it is small,
+and what it finds is only a candidate: LIKE decides. Whatever writes the text of a device has to say so here. No trigger
+does: SQLite lets none write into a virtual table while the schema is not trusted (``PRAGMA trusted_schema``).
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.store.database import Tx
+
+MATCHING: Final = "SELECT rowid FROM device_search WHERE device_search MATCH ?"
+
+_PIECE: Final = 3
+_MAX_PIECES: Final = 8
+"""As many pieces of a text narrow down enough; more would be read for nothing."""
+_COLUMNS: Final = ("id", "serial_number", "name", "end_user_id")
+_NAMED: Final = ", ".join(_COLUMNS)
+
+
+def add(tx: Tx, device_pk: int) -> None:
+    """Take in a new device."""
+    tx.run(f"INSERT INTO device_search (rowid, {_NAMED}) SELECT pk, {_NAMED} FROM devices WHERE pk = ?", device_pk)  # noqa: S608 - constants
+
+
+@contextmanager
+def changing(tx: Tx, device_pk: int) -> Iterator[None]:
+    """Change the text of this device in the block: it is dropped as it was before, and taken in as it is then."""
+    tx.run("DELETE FROM device_search WHERE rowid = ?", device_pk)
+    yield
+    add(tx, device_pk)
+
+
+def rebuild(tx: Tx) -> None:
+    """Take in all devices anew, after something else wrote them."""
+    tx.run("INSERT INTO device_search (device_search) VALUES ('rebuild')")
+
+
+def expression(text: str) -> str | None:
+    """Return what finds every device that has this text in one of its columns, or None for less than three characters.
+
+    It finds others, too: those that have the pieces of the text in other places.
+    """
+    every = list(dict.fromkeys(text[start : start + _PIECE] for start in range(len(text) - _PIECE + 1)))
+    if len(every) > _MAX_PIECES:
+        every = [every[number * (len(every) - 1) // (_MAX_PIECES - 1)] for number in range(_MAX_PIECES)]
+    return " AND ".join(map(_quoted, every)) or None
+
+
+def _quoted(text: str) -> str:
+    """The text as a string of FTS5's query language."""
+    return '"' + text.replace('"', '""') + '"'

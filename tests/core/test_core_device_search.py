@@ -1,0 +1,159 @@
+"""The search of devices finds what its text stands in, whatever was written, with the index as without it."""
+
+import asyncio
+import random
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from core_store_support import queued
+from core_support import World
+
+from gateway import lifecycle, model
+from gateway.store import Context, Row, Store, Tx, device_candidates, device_list, device_search, keys
+from gateway.store.writer import Writer
+
+LETTERS = ["a", "A", "b", "ä", "Ä", "%", "_", "\\", '"', "'", "*", " ", "-", "ß", "漢", "🙂", "AND", "ward", "(", ":"]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A registry."""
+    with World(tmp_path) as world:
+        yield world
+
+
+def found(world: World, **query: str) -> list[str]:
+    """The ids of the devices on a page of this query, newest first."""
+    rows = device_list.page(world.view, world.project_id, model.ListDevices.model_validate({**query, "limit": 1_000}))
+    return [row["id"] for row in rows]
+
+
+def expected(world: World, text: str) -> list[str]:
+    """The ids of those with this text, large and small letters from a to z alike."""
+    rows = world.view.all("SELECT * FROM devices WHERE deleted_at IS NULL ORDER BY pk DESC")
+    return [row["id"] for row in rows if any(small(text) in small(said) for said in said_of(row))]
+
+
+def said_of(row: Row) -> list[str]:
+    """What is searched of a device."""
+    return [row[name] or "" for name in ("id", "serial_number", "name", "end_user_id")]
+
+
+def small(text: str) -> str:
+    """The text with small letters from a to z."""
+    return re.sub("[A-Z]", lambda letter: letter[0].lower(), text)
+
+
+def check_index(world: World) -> None:
+    """The index says what is in the devices, as FTS5 itself checks it."""
+    world.run(lambda tx: tx.run("INSERT INTO device_search (device_search) VALUES ('integrity-check')"))
+
+
+@pytest.mark.parametrize("few", [0, 3, device_candidates.FEW])
+def test_a_search_finds_what_a_look_at_every_device_finds(
+    world: World, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """After registrations, bindings, new names and resets with any characters, for any part of any of it."""
+    monkeypatch.setattr(device_candidates, "FEW", few)
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 - pytest shows it on failure
+    chance = random.Random(seed)  # noqa: S311 - a test wants to repeat it
+
+    def text(most: int) -> str:
+        return "x" + "".join(chance.choices(LETTERS, k=chance.randrange(most))) + "x"
+
+    ids = [world.register(f"{number}{text(4)}", name=text(20)) for number in range(12)]
+    for number in range(120):
+        device_id = chance.choice(ids)
+        row = world.device(device_id)
+        match chance.randrange(5):
+            case 0:
+                world.update(device_id, name=chance.choice([None, text(20)]))
+            case 1 if row["bound_at"] is None and not world.view.value("SELECT count(*) FROM commands"):
+                world.bind(device_id, f"eu_{chance.randrange(10**6)}")
+            case 2 if row["bound_at"] is not None:
+                world.unbind(device_id)
+            case _:
+                said = chance.choice([each for each in said_of(row) if each])
+                start = chance.randrange(len(said))
+                wanted = said[start : start + chance.randrange(1, 40)]
+                if wanted.strip():
+                    assert found(world, search=wanted) == expected(world, wanted), (number, wanted)
+    check_index(world)
+
+
+def test_what_was_undone_is_not_found(tmp_path: Path) -> None:
+    """In a group of writes one that raises leaves the index as it was, and the others' devices in it."""
+
+    async def run() -> None:
+        async with Store(tmp_path, Context()) as store:
+            project_id = await store.write(lambda tx: keys.create_project(tx, "ward"))
+
+            def register(tx: Tx, number: int) -> None:
+                body = model.RegisterDevice(serial_number=f"SN-{number:04}", name=f"bed {number:04}")
+                lifecycle.register(tx, project_id, body, "key_1")
+                if number % 3 == 0:
+                    raise LookupError
+
+            writes: list[Callable[[Tx], object]] = [partial(register, number=number) for number in range(100)]
+            done = await asyncio.gather(*await queued(_writer(store), writes), return_exceptions=True)
+            assert sum(isinstance(each, LookupError) for each in done) == 34
+            await store.write(lambda tx: tx.run("INSERT INTO device_search (device_search) VALUES ('integrity-check')"))
+
+            def search(text: str) -> int:
+                query = model.ListDevices(search=text)
+                return len(store.look(lambda view: device_list.page(view, project_id, query)))
+
+            assert [search(f"bed {number:04}") for number in range(100)] == [int(n % 3 != 0) for n in range(100)]
+
+    asyncio.run(run())
+
+
+def _writer(store: Store) -> Writer:
+    return store._writer  # noqa: SLF001 - its queue
+
+
+def test_a_registry_from_before_the_index_is_taken_in(world: World) -> None:
+    """As a migration does it, and after rows were written by other means."""
+    world.register("SN-1")
+    world.connection.execute("UPDATE devices SET name = 'elsewhere'")
+    world.run(device_search.rebuild)
+    assert len(found(world, search="lsewher")) == 1
+    check_index(world)
+
+
+def test_pieces_are_spread_over_a_long_text() -> None:
+    """Eight at most, the first and the last among them; a text of two characters has none."""
+    assert device_search.expression("ab") is None
+    assert device_search.expression('a"b') == '"a""b"'
+    pieces = str(device_search.expression("".join(map(chr, range(97, 123))))).split(" AND ")
+    assert (len(pieces), pieces[0], pieces[-1]) == (8, '"abc"', '"xyz"')
+
+
+@pytest.mark.parametrize("beats", [0, 3])
+def test_few_and_many_give_the_same_pages(world: World, monkeypatch: pytest.MonkeyPatch, beats: int) -> None:
+    """For every filter, sort and total: those that an index finds, and those that a look at every device finds."""
+    ids = [world.bound(f"SN-{number}")[0] for number in range(6)]
+    world.register("SN-9", model="bota_note", name="Ward")
+    for device_id in ids[:beats]:
+        world.beat(device_id, battery_percent=5, flags=4)
+    world.reset(ids[0])
+    world.delete(ids[5])
+    queries = [
+        {"status": "bound"}, {"status": "unbound"}, {"connection": "online"}, {"connection": "offline"},
+        {"condition": "low_battery"}, {"condition": "storage_full"}, {"condition": "reset_pending"},
+        {"model": "bota_note"}, {"end_user_id": "eu_1"}, {"search": "SN-"}, {"search": "SN-1", "status": "bound"},
+        {"status": "bound", "sort": "name", "total": True}, {"search": "ward", "total": True, "offset": 0},
+        {"status": "bound", "limit": 2, "offset": 1},
+    ]  # fmt: skip
+    for asked in queries:
+        query = model.ListDevices.model_validate(asked)
+        answers = []
+        for few in (0, device_candidates.FEW):
+            monkeypatch.setattr(device_candidates, "FEW", few)
+            rows = device_list.page(world.view, world.project_id, query)
+            answers.append(([row["id"] for row in rows], device_list.total(world.view, world.project_id, query)))
+        assert answers[0] == answers[1], asked

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from gateway import epoch, grants, ids
 from gateway.settings import Settings
-from gateway.store import Context, Rules, Tx, View, keys, open_database, open_to_serve, outbox, transact
+from gateway.store import (
+    DATABASE_NAME,
+    Context,
+    Rules,
+    Tx,
+    View,
+    keys,
+    open_database,
+    open_to_serve,
+    outbox,
+    transact,
+)
+from gateway.store.database import connect
 from gateway.store.lock import holder
 from gateway.store.position_file import note_position, read_position
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from gateway.store.epochs import Position
 
 _SECOND_MS: Final = 1_000
@@ -31,6 +46,28 @@ def first_start(settings: Settings, *, to_serve: bool = False) -> tuple[str, str
         facts = transact(connection, Context(), lambda tx: _settled(tx, settings, noted))
         note_position(settings.data_dir, View(connection))
     return facts
+
+
+@contextmanager
+def settled(data_dir: Path) -> Iterator[None]:
+    """Judge the registry as :func:`first_start` does, run the block, and note how far the registry is then.
+
+    For a process that writes to the registry of a gateway that is stopped; a running gateway does both itself.
+    """
+    if holder(data_dir) is not None:
+        yield
+        return
+    with closing(open_database(data_dir)) as connection:
+        noted = read_position(data_dir)
+        if epoch.put_back(View(connection), noted):
+            transact(connection, Context(), lambda tx: epoch.settle(tx, noted))
+        note_position(data_dir, View(connection))
+    try:
+        yield
+    finally:
+        if holder(data_dir) is None:
+            with closing(connect(data_dir / DATABASE_NAME, read_only=True)) as connection:
+                note_position(data_dir, View(connection))
 
 
 def _settled(tx: Tx, settings: Settings, noted: Position | None) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from gateway.addresses import Address, BrokerUrl
 from gateway.cli.api import trusting
 from gateway.credentials import SCOPES
 from gateway.errors import NotFoundError, UnavailableError
-from gateway.first_start import rules_of
+from gateway.first_start import rules_of, settled
 from gateway.http.app import build
 from gateway.http.operation import ApiKey
 from gateway.http.services import Services
@@ -53,6 +53,15 @@ async def in_process(settings: Settings, project: str | None, device: str | None
     """
     with closing(connect(require_registry(settings.data_dir), read_only=True)) as connection:
         gateway_id = keys.meta(View(connection), "gateway_id") or ACTOR
+    with settled(settings.data_dir):
+        async with _served(settings, gateway_id, project, device) as client:
+            yield client
+
+
+@asynccontextmanager
+async def _served(
+    settings: Settings, gateway_id: str, project: str | None, device: str | None
+) -> AsyncIterator[httpx.AsyncClient]:
     async with Store(settings.data_dir, Context(rules=rules_of(settings, gateway_id))) as store:
         project_id = await store.read(lambda view: _project(view, project, device))
         bells = Bells()

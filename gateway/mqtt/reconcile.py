@@ -2,7 +2,7 @@
 
 After each connect the gateway asks the broker what it holds on the command topics, and marks in the outbox whatever
 differs. Where the broker does not tell all that it holds (:mod:`gateway.mqtt.census`), every open command is published
-again and every topic that was closed lately is cleared unseen.
+again and every topic that was closed lately is cleared unseen; after a restore every topic of every device.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from typing import Final
 import structlog
 
 from gateway import topics
+from gateway.model import CommandType
 from gateway.mqtt.census import Census, Mark
 from gateway.mqtt.publisher import payload
 from gateway.mqtt.session import Session
-from gateway.store import Store, Tx, devices, outbox
+from gateway.store import Store, Tx, devices, epochs, outbox
 from gateway.store import commands as command_sql
 
 log = structlog.get_logger()
 
+_ALL: Final = -1  # of LIMIT
 LATELY_MS: Final = 7 * 86_400_000
 
 
@@ -65,6 +67,8 @@ def compare(tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy
             differing.add((device["pk"], place.type))
     if not trustworthy:
         differing |= {(row["device_pk"], row["type"]) for row in command_sql.closed_since(tx, tx.now - LATELY_MS)}
+        if not epochs.is_announced(tx):  # of a registry that was lost nobody knows what it published
+            differing |= {(row["pk"], kind) for row in devices.names_after(tx, 0, _ALL) for kind in CommandType}
         for device_pk in devices.deleted_since(tx, tx.now - LATELY_MS):
             outbox.mark_topic(tx, device_pk, outbox.STATUS)
     differing -= outbox.turns(tx, tx.now)  # a bulk reset keeps its pace

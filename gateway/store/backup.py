@@ -17,7 +17,7 @@ from gateway.clock import to_rfc3339
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
 from gateway.store.database import DATABASE_NAME, Context, Tx, View, connect, create_private, transact
 from gateway.store.lock import LOCK_NAME, alone, exclusive
-from gateway.store.position_file import POSITION_NAME, note_position
+from gateway.store.position_file import note_position
 from gateway.store.schema import from_a_newer_gateway, migrate
 
 if TYPE_CHECKING:
@@ -209,8 +209,6 @@ def _note(data_dir: Path, file: Path) -> None:
     """The file beside the registry is of this one from now on; interrupted before, the next start sees another one."""
     with closing(connect(file, read_only=True)) as connection:
         note_position(data_dir, View(connection))
-    if (data_dir / POSITION_NAME).exists():
-        _give_away(data_dir, data_dir / POSITION_NAME)
 
 
 def _give_away(data_dir: Path, *files: Path) -> None:

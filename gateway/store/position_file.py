@@ -59,6 +59,9 @@ def _write(data_dir: Path, text: str) -> None:
     content = text.ljust(_LENGTH - 1) + "\n"
     descriptor = os.open(data_dir / POSITION_NAME, _OPENED, 0o600)
     try:
+        if os.geteuid() == 0:  # the command line of root made it: the gateway's user has to write it
+            owner = data_dir.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
         os.pwrite(descriptor, content.encode("ascii"), 0)
         os.fsync(descriptor)
     finally:

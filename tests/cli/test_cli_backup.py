@@ -212,3 +212,41 @@ def test_root_is_told_whose_a_new_directory_is(cli: Cli, copy: Path) -> None:
     shutil.rmtree(cli.data_dir)
     told = f"chown -R USER {cli.data_dir}" in cli("restore", str(copy), "--yes").err
     assert told == (os.geteuid() == 0)
+
+
+def test_a_restore_begins_a_new_epoch(cli: Cli, copy: Path) -> None:
+    """Every generation is raised, deleted devices' too, and bindings from then on have another signing key."""
+    before = cli.json("signing-keys", "list")[0]["kid"]
+    restored = cli.json("restore", str(copy), "--yes")
+    bound = cli.bound("BP-1")
+    assert bound["binding_generation"] == restored["generation"] + 1 > 1 << 20
+    assert {each["kid"]: each["state"] for each in cli.json("signing-keys", "list")} == {
+        restored["signing_key"]: "in use",
+        before: "retired",
+    }
+    assert cli.bound("BP-3")["binding_generation"] == restored["generation"] + 1
+
+
+def test_a_second_restore_of_the_same_backup_is_another_epoch(cli: Cli, copy: Path) -> None:
+    """It knows of the first by the registry that it replaces, or by the file beside it when that is damaged."""
+    first = cli.json("restore", str(copy), "--yes")
+    cli.bound("BP-1")
+    second = cli.json("restore", str(copy), "--yes")
+    assert second["generation"] > first["generation"] + (1 << 20)
+    (cli.data_dir / DATABASE_NAME).write_bytes(b"nothing of a database" * 1000)
+    third = cli.json("restore", str(copy), "--yes")
+    assert third["generation"] > second["generation"] + (1 << 20)
+    assert len({each["signing_key"] for each in (first, second, third)}) == 3
+
+
+def test_a_bind_by_the_command_line_on_a_copy_is_in_a_new_epoch(cli: Cli, copy: Path) -> None:
+    """No gateway has seen yet that the file was put back by hand; one that starts later begins no second epoch."""
+    before = cli.bound("BP-1")
+    for side in ("-wal", "-shm"):
+        Path(f"{cli.data_dir / DATABASE_NAME}{side}").unlink(missing_ok=True)
+    shutil.copyfile(copy, cli.data_dir / DATABASE_NAME)
+    after = cli.bound("BP-1")
+    assert after["binding_generation"] > before["binding_generation"] + (1 << 20)
+    kid = cli.json("signing-keys", "list")[0]["kid"]
+    cli("keys", "create", "--name", "another")
+    assert cli.json("signing-keys", "list")[0]["kid"] == kid

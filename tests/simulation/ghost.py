@@ -107,11 +107,47 @@ class Ghost:
     tokens_of: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     revoked_at: dict[int, float] = field(default_factory=dict)
     token_changes: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    lost: set[str] = field(default_factory=set)
+    """Commands that a restore has forgotten."""
+    tokens_before: set[str] = field(default_factory=set)
+    """Device tokens that were answered before the last restore."""
+    epoch_base: int = 0
+    """The generation that the last restore began with."""
     _last_event: str = ""
 
     def violate(self, invariant: int, law: str, detail: str) -> None:
         """Note it; the run ends with the first."""
         self.violations.append(Violation(invariant, law, detail))
+
+    # --- a restore ----------------------------------------------------------------------------------------------------
+
+    def restored(self, view: sqlite3.Connection, epoch_base: int, tokens_before: set[str]) -> None:
+        """An old copy is the registry from now on: forget with it what it does not know."""
+        self.epoch_base, self.tokens_before = epoch_base, tokens_before
+        statuses = dict(view.execute("SELECT id, status FROM commands").fetchall())
+        self.lost |= {each for each in (*self.resets, *self.effects, *self.said) if each not in statuses}
+        self.accepted &= statuses.keys()
+        self.resets = {each: reset for each, reset in self.resets.items() if each in statuses}
+        for command_id, reset in self.resets.items():
+            if statuses[command_id] in OPEN:
+                reset.closed = None
+        self._retake_tokens(view)
+        self._last_event = view.execute("SELECT coalesce(max(id), '') FROM events").fetchone()[0]
+
+    def _retake_tokens(self, view: sqlite3.Connection) -> None:
+        rows = view.execute("SELECT id, device_pk, state FROM tokens").fetchall()
+        self.token_states = {row["id"]: row["state"] for row in rows}
+        revoked = {row["id"] for row in rows if row["state"] == "revoked"}
+        self.revoked_at = {each: at for each, at in self.revoked_at.items() if each in revoked}
+        self.tokens_of = defaultdict(set)
+        for row in rows:
+            self.tokens_of[row["device_pk"]].add(row["id"])
+
+    def obeys_the_lost(self, device_id: str, command_id: str, token: str) -> None:
+        """A device does what was asked before a restore: that needs a binding from before it."""
+        if token not in self.tokens_before:
+            detail = f"{device_id}, bound after it, obeys {command_id}"
+            self.violate(2, "what came before a restore is obeyed under no binding after it", detail)
 
     # --- what is committed --------------------------------------------------------------------------------------------
 
@@ -218,7 +254,7 @@ class Ghost:
         commands = view.execute("SELECT * FROM commands WHERE device_pk = ? ORDER BY id", (device_pk,)).fetchall()
         states = {row["state"] for row in live}
         resets = [row for row in commands if row["type"] == RESET]
-        broken = _broken_laws(device, live, states, commands, resets)
+        broken = _broken_laws(device, live, states, commands, resets, self.epoch_base)
         for law, detail in broken:
             self.violate(5, law, f"{device['id']}: {detail}")
         for row in resets:
@@ -263,15 +299,20 @@ def _told(kind: str, data: dict[str, Any]) -> tuple[tuple[str, str | None], str]
 
 
 def _broken_laws(
-    device: Row, live: list[Row], states: set[str], commands: list[Row], resets: list[Row]
+    device: Row, live: list[Row], states: set[str], commands: list[Row], resets: list[Row], epoch_base: int
 ) -> list[tuple[str, str]]:
     """What a device's rows must not say."""
     bound, open_now = device["bound_at"] is not None, [row for row in commands if row["status"] in OPEN]
     reset_is_on = bool(resets) and resets[-1]["status"] in (*OPEN, "failed")
     generations = {row["generation"] for row in live}
+    from_before = device["binding_generation"] == epoch_base > max(generations, default=epoch_base)
     judged = (
         (bound and states != {"active"}, "a bound device has an active token", f"bound, tokens {states or '∅'}"),
-        (bound and generations != {device["binding_generation"]}, "tokens are of the binding", f"{generations}"),
+        (
+            bound and generations != {device["binding_generation"]} and not from_before,
+            "tokens are of the binding",
+            f"{generations}",
+        ),
         (len(live) > 2, "two tokens are good at most", f"{len(live)} are"),
         (not bound and "active" in states, "an active token needs a binding", "unbound, and a token is active"),
         (not bound and bool(states) and not reset_is_on, "reset_only needs its reset", f"tokens {states}"),

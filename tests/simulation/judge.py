@@ -166,7 +166,7 @@ class Judge:
 
     def _is_untold(self, device: DeviceHost) -> bool:
         """Whether the registry does not know of its last wipe, not even by a late word."""
-        if device.wiped_for is None:
+        if device.wiped_for is None or device.wiped_for in self._world.ghost.lost:
             return False
         row = self._world.command(device.wiped_for)
         return row is None or not (row["status"] == "executed" or '"executed"' in (row["result"] or ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -75,7 +76,10 @@ class People:
             return
         held = world.broker.retained.get(f"devices/{device.id}/commands/{RESET}")
         remembers = world.loop.time() - world.broker.restarted_at > _MENDING_SECONDS
-        if held is not None and remembers and world.open_command(device) is None:
+        fenced = (
+            held is not None and json.loads(held)["id"] in world.ghost.lost
+        )  # by a restore: no new binding obeys it
+        if held is not None and not fenced and remembers and world.open_command(device) is None:
             world.ghost.violate(3, "an old reset is cleared before the new token is answered", device.serial)
         world.check()
 

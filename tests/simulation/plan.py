@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from simulation.scenes import hard_to_tell, reset_after_a_lost_refresh, revoked_after_an_outage
+from simulation.scenes import hard_to_tell, lost_registry, reset_after_a_lost_refresh, revoked_after_an_outage
 from simulation.step import Step
 
 ACTIVE_SECONDS: Final = 24.0
@@ -137,13 +137,16 @@ _LATE: Final = 0.5
 """How often a motif cuts the power where a wipe is done and not told yet."""
 
 SCENE_EVERY: Final = 10
-"""One seed in so many is a scene of ``scenes`` instead: what must meet by the second, and by chance would hardly."""
+"""Two seeds in so many are scenes of ``scenes`` instead: what must meet by the second, and by chance would hardly."""
 OUTAGE_EVERY: Final = 50
 """Of those scenes one in five is an outage of a broker that is not embedded."""
 LOST_REFRESH: Final = 35
 """As often a token refresh whose answer is lost, and a reset after it."""
 
-FAULTS: Final = tuple(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill"))
+IN_SCENES: Final = ("backup", "lose_registry")
+"""What goes wrong in scenes alone: after a restore it takes knowing what was lost to judge the rest."""
+
+FAULTS: Final = (*IN_SCENES, *(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill")))
 
 
 def plan_of(seed: int) -> Plan:
@@ -157,6 +160,9 @@ def plan_of(seed: int) -> Plan:
         return Plan(seed, replace(surroundings, kinds=("mqtt",), embedded=False), reset_after_a_lost_refresh(rng))
     if seed % SCENE_EVERY == 0:
         return Plan(seed, replace(surroundings, kinds=("mqtt",)), hard_to_tell(rng))
+    if seed % SCENE_EVERY == SCENE_EVERY // 2:
+        around = replace(surroundings, kinds=("mqtt",), embedded=False, shown=False, watching=False)
+        return Plan(seed, around, lost_registry(rng))
     weights = {kind: weight for kind, (weight, _) in STEPS.items() if kind not in FAULTS or rng.random() < 0.5}
     if not surroundings.watching:
         weights.pop("reset_beside", None)

@@ -16,7 +16,7 @@ from device_sim.device import IN_PROGRESS, Device
 from device_sim.journal import Journal
 from device_sim.last_word import LAST_COMMAND, LastWord
 from device_sim.signals import Action, WriteFlash
-from gateway import commands, inbound, lifecycle
+from gateway import commands, epoch, grants, inbound, lifecycle
 from gateway.broker.keeper import Keeper
 from gateway.errors import StoreError, UnauthorizedError
 from gateway.http import devices as http_devices
@@ -330,6 +330,28 @@ def _event_comes_later() -> Iterator[None]:
             real(tx, device, kind, actor, **facts)
 
     with patch.object(events, "record", record):
+        yield
+
+
+# --- a restore --------------------------------------------------------------------------------------------------------
+
+
+@_fault("a restore begins no new epoch", 2)
+def _no_epoch() -> Iterator[None]:
+    with patch.object(epoch, "begin", lambda *_, **__: epoch.Epoch("", 0, 0, "")):
+        yield
+
+
+@_fault("a restore signs with its new key for who is bound already", 1)
+def _all_get_the_new_key() -> Iterator[None]:
+    real = grants.rotate
+
+    def rotate(tx: Tx) -> str:
+        kid = real(tx)
+        tx.run("UPDATE tokens SET grant_kid = ?", kid)
+        return kid
+
+    with patch.object(grants, "rotate", rotate):
         yield
 
 

@@ -10,6 +10,7 @@ from simulation.step import Step
 _DEVICE: Final = {"device": 0}
 _BIND: Final[dict[str, Any]] = {**_DEVICE, "supersede": True, "lost": False}
 _TROUBLED: Final = 0.5
+_UNBOUND: Final = 0.6
 _SEAMS: Final = ("acknowledge", "batch", "commit", "write", "any")
 
 
@@ -23,6 +24,29 @@ def hard_to_tell(rng: random.Random) -> tuple[Step, ...]:
         Step(bound, "provision", _BIND),
         *trouble(rng, bound),
     )
+
+
+def lost_registry(rng: random.Random) -> tuple[Step, ...]:
+    """A backup, a binding and a reset that waits at the broker, a restore, and a new binding that must not obey it."""
+    unbound = [Step(0.3, "unbind", _DEVICE), Step(0.8, "reset_by_hand", _DEVICE)] if rng.random() < _UNBOUND else []
+    asked = rng.choice(("reset", "reset", "command", "replay"))
+    facts: dict[str, dict[str, Any]] = {"reset": {"tries": 1}, "command": {"type": "reboot", "ttl": 300}, "replay": {}}
+    bound = 9.0 + rng.uniform(0.0, 2.0)
+    after = [
+        Step(bound + rng.uniform(0.5, 4.0), kind, {**_DEVICE, **({"tries": 1} if kind == "reset" else {})})
+        for kind in rng.sample(("replay", "reset", "reset", "unbind"), rng.randint(0, 3))
+    ]
+    steps = [
+        *unbound,
+        Step(1.2, "backup", {}),
+        Step(1.5, "provision", _BIND),
+        Step(3.5 + rng.uniform(0.0, 0.4), "unplug", {**_DEVICE, "off": rng.uniform(1.0, 12.0)}),
+        Step(4.0, asked, {**_DEVICE, **facts[asked]}),
+        Step(rng.uniform(4.1, 5.5), "lose_registry", {"down": rng.choice((0.1, 0.5, 2.0))}),
+        Step(bound, "provision", _BIND),
+        *after,
+    ]
+    return tuple(sorted(steps, key=lambda step: step.at))
 
 
 def _gateway_dies(rng: random.Random, at: float) -> list[Step]:

@@ -50,6 +50,18 @@ class Trouble:
         await self._world.host.stop()
         await self._back(down)
 
+    async def backup(self) -> None:
+        """Copy the registry; the last copy is the one that is restored."""
+        self._world.tell("people", "'gateway backup'")
+        self._world.take_backup()
+
+    async def lose_registry(self, *, down: float) -> None:
+        """The gateway dies with its disk; it comes back with the copy."""
+        self._world.host.kill()
+        self._world.tell("people", "'gateway restore'")
+        self._world.restore()
+        await self._back(down)
+
     async def broker_restart(self, *, retained: str, keep_sessions: bool, down: float) -> None:
         """Kill the broker; it comes back with what it kept. The embedded one goes with the gateway."""
         if self._world.host.embedded:

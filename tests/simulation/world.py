@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sqlite3
 from dataclasses import replace
 from typing import Any, cast
 
 from device_sim.signals import Publish
-from gateway import grants, lifecycle
+from gateway import epoch, grants, lifecycle
 from gateway.ids import Ids
 from gateway.inbound import Message
 from gateway.model import RegisterDevice
 from gateway.store import Context, Row, Tx, View, keys, outbox, tokens, transact
+from gateway.store.database import rollback
 from simulation.broker import Broker, Packet
 from simulation.device_host import DeviceHost, Kind, said_in
 from simulation.disk import ledger_of, new_disk
@@ -46,6 +48,7 @@ class World:
         self.latency = latency_of(self.rng("latency"), 0.001, around.latency)
         self.broker = self._broker()
         self.disk = new_disk()
+        self.copy: sqlite3.Connection | None = None
         self.host = GatewayHost(
             self.disk,
             self.broker,
@@ -90,6 +93,7 @@ class World:
         context = Context(RULES, clock=self.clock, entropy=entropy, ids=Ids(entropy))
 
         def first(tx: Tx) -> tuple[str, str, str]:
+            epoch.settle(tx, None)
             grants.ensure_key(tx)
             project_id, others = keys.create_project(tx, "ward"), keys.create_project(tx, "another ward")
             device, _ = lifecycle.register(tx, others, RegisterDevice(serial_number="SN-0"), "key_others")
@@ -199,12 +203,18 @@ class World:
             self.ghost.violate(2, "only a bound device is wiped", device.serial)
             return
         row = self.command(command_id)
+        if command_id in self.ghost.lost:
+            self.ghost.obeys_the_lost(device.serial, command_id, binding.device_token)
+            self.check()
+            return
         self.ghost.begun(binding.device_id, row, command_id, binding.device_token, binding.generation)
         self.check()
 
     def has_done(self, device: DeviceHost, command_id: str) -> None:
         """A device has done what a command says."""
         self.tell(device.serial, "has done", command=command_id)
+        if command_id in self.ghost.lost and device.binding is not None:
+            self.ghost.obeys_the_lost(device.serial, command_id, device.binding.device_token)
         self.ghost.done(device.id, command_id)
         self.check()
 
@@ -219,6 +229,31 @@ class World:
         row = tokens.by_secret(View(self.disk), token)
         if row is not None:
             self.host.table.token_of[row["broker_entry"]] = row["id"]
+
+    # --- the registry's copies ----------------------------------------------------------------------------------------
+
+    def take_backup(self) -> None:
+        """Copy what is committed."""
+        self.copy = sqlite3.connect(":memory:")
+        self.disk.backup(self.copy)
+
+    def restore(self) -> None:
+        """Put the copy in the place of the registry, as ``gateway restore`` does; no gateway runs."""
+        if self.copy is None:
+            return
+        entropy = self.rng(f"restore {self.loop.time()}").randbytes
+        rollback(self.disk)
+        self.disk.before_commit = lambda: None
+        self.copy.backup(self.disk)
+        context = Context(self.host.rules, clock=self.clock, entropy=entropy, ids=Ids(entropy))
+        transact(self.disk, context, lambda tx: epoch.begin(tx, epoch.RESTORED))
+        ledger_of(self.disk)  # no change of the gateway's
+        base = int(keys.meta(View(self.disk), keys.EPOCH_BASE) or 0)
+        self.ghost.restored(self.disk, base, set(self.secrets))
+        known = {row["broker_entry"]: row["id"] for row in self.rows("SELECT id, broker_entry FROM tokens")}
+        self.host.table.token_of = known
+        for device in self.devices:  # what it told of a wipe is forgotten, and it does not tell again
+            device.wiped_for = None
 
     # --- looking into the registry ------------------------------------------------------------------------------------
 

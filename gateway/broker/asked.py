@@ -1,17 +1,19 @@
-"""Keeping sessions in step at a broker that asks the gateway: it lets nobody in anew, so what is left is to cut."""
+"""Keeping sessions in step at a broker that asks the gateway: it refuses what is revoked, what is left is to cut."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 
 from gateway import ids
+from gateway.broker.clients import Client
 from gateway.broker.cutters import Cutter
 from gateway.broker.http_auth.admissions import Admissions
+from gateway.broker.settling import Settling
 from gateway.store import Row, Store, View, accounts, tokens
 
 log = structlog.get_logger()
@@ -19,9 +21,12 @@ log = structlog.get_logger()
 NOT_CUT: Final = (
     "The broker asks the gateway who may come in, and the gateway cannot tell it to close a session that is there "
     "already: a revoked token opens nothing anew, and may be heard and served until its device reconnects. Set "
-    "broker_api_url where the broker has an API for that ('gateway docs other-brokers')."
+    "broker_api_url where the broker has an API for that (docs/other-brokers.md)."
 )
-_AT_ONCE: Final = 16
+PASS_SECONDS: Final = 0.25
+"""How long one call waits for its attempts; those that take longer go on beside the next call."""
+LISTED_EVERY_SECONDS: Final = 2.0
+"""How often the broker is asked for its clients while sessions of a comparison are left to be cut."""
 
 
 class AskedAccess:
@@ -34,64 +39,110 @@ class AskedAccess:
         self._store = store
         self._admissions = admissions
         self._cutter = cutter
-        self._beginning: set[str] = set()
+        self._settling = Settling()
+        self._beginning: set[Client] = set()
+        self._strays: set[Client] = set()
+        self._listed_at, self._changes = 0.0, 0
+        self._settled = True
+
+    @property
+    def trouble(self) -> str | None:
+        """Why sessions are not cut, where others were."""
+        return self._settling.trouble
+
+    def stop(self) -> None:
+        """End what is under way."""
+        self._settling.stop()
 
     async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
-        """Cut what has to be cut of these devices; none at the start means of all that are connected.
+        """Cut what has to be cut of these devices; each by itself.
 
-        Returns those whose session may only just be beginning, since the gateway let them in a moment ago.
-
-        Raises:
-            UnavailableError: the broker's API does not do it.
+        Returns those of which a session may only just be beginning, since the gateway let them in a moment ago, or
+        cannot be cut now.
         """
         if self._cutter is None:
             if devices:
                 log.warning("broker.sessions_not_cut", devices=[row["device_id"] for row in devices][:10])
             return ()
-        if not devices:
-            await self._compare(self._cutter)
-        return await self._all(devices, self._cutter)
+        wanted = {
+            Client.of_device(row["device_id"]): partial(self._settle_device, self._cutter, row["device_pk"])
+            for row in devices
+        }
+        settled = await self._settling.settled(
+            {client: partial(settle, client) for client, settle in wanted.items()}, PASS_SECONDS
+        )
+        return [row for row in devices if Client.of_device(row["device_id"]) not in settled]
 
-    async def _compare(self, cutter: Cutter) -> None:
-        """Sessions of devices without a good token, left from before a restart or a backup, and of integrators."""
+    async def compare(self) -> bool:
+        """Cut sessions without a good credential, left from before a restart or a backup, and those of integrators.
+
+        Returns whether that is all; else it is to be called again in a moment.
+
+        Raises:
+            UnavailableError: the broker's API does not tell who is connected.
+        """
+        if self._cutter is None:
+            return True
+        now, changes = asyncio.get_running_loop().time(), await self._store.read(accounts.changes)
+        if self._settled or changes != self._changes or now - self._listed_at >= LISTED_EVERY_SECONDS:
+            self._strays, self._listed_at, self._changes = await self._foul(self._cutter), now, changes
+        cut = await self._settling.settled(
+            {client: partial(self._cut, self._cutter, client) for client in self._strays}, PASS_SECONDS
+        )
+        self._strays -= cut
+        self._settled = not cut and not self._strays and await self._is_enforced()
+        return self._settled
+
+    async def _foul(self, cutter: Cutter) -> set[Client]:
         there = await cutter.connected()
         may = {name for name, _ in await self._store.read(tokens.broker_entries)}
-        integrators = await self._store.read(accounts.everyone)
-        devices = {name for name in there if ids.is_id(ids.DEVICE, name)}
-        for name in sorted(devices - may | self._foul_integrators(integrators, there)):
-            await cutter.cut(name)
-            self._admissions.forget(name)
-            log.info("broker.session_cut", client_id=name)
+        devices = {client for client in there if ids.is_id(ids.DEVICE, client.username) and client.username not in may}
+        known = {row["name"]: row for row in await self._store.read(accounts.everyone)}
+        integrators = (client for client in there | self._admissions.clients() if client.username in known)
+        return devices | {client for client in integrators if self._is_old(known[client.username], client)}
 
-    def _foul_integrators(self, known: Sequence[Row], there: set[str]) -> set[str]:
-        """Client ids of those that were revoked, or came in with a password that is another one by now."""
-        foul = {
-            row["name"]
-            for row in known
-            if row["revoked_at"] or self._admissions.token_of(row["name"]) not in (None, row["created_at"])
-        }
-        return foul | {name for name in there if name.partition("-")[0] in foul}
+    def _is_stray(self, view: View, client: Client) -> bool:
+        if ids.is_id(ids.DEVICE, client.username):
+            return not tokens.opens_something(view, client.username)
+        account = accounts.find(view, client.username)
+        return account is not None and self._is_old(account, client)
 
-    async def _all(self, devices: Sequence[Row], cutter: Cutter) -> list[Row]:
-        waiting, unsettled = iter(devices), []
-        while batch := list(itertools.islice(waiting, _AT_ONCE)):
-            settled = await asyncio.gather(*(self._cut(row["device_id"], row["device_pk"], cutter) for row in batch))
-            unsettled += [row for row, done in zip(batch, settled, strict=True) if not done]
-        return unsettled
-
-    async def _cut(self, device_id: str, device_pk: int, cutter: Cutter) -> bool:
-        """Cut it if need be; whether that is all."""
-        if not await self._is_foul(device_id, device_pk):
+    def _is_old(self, account: Row, client: Client) -> bool:
+        """Whether this client connected with another password than the one that is good now, or may have."""
+        if account["revoked_at"] is not None:
             return True
-        settled = self._admissions.is_settled(device_id)
-        await cutter.cut(device_id)
-        if device_id not in self._beginning:
-            log.info("broker.session_cut", client_id=device_id)
+        made = self._admissions.token_of(client.client_id)
+        return not account["old_sessions_cut"] if made is None else made != account["created_at"]
+
+    async def _is_enforced(self) -> bool:
+        """Note for which accounts no old session is left; whether that is so for all of them."""
+        waiting = [row for row in await self._store.read(accounts.everyone) if not row["old_sessions_cut"]]
+        done = [row for row in waiting if self._admissions.is_settled(row["name"])]
+        if done:
+            await self._store.write(lambda tx: accounts.note_cut(tx, done))
+        return len(done) == len(waiting)
+
+    async def _cut(self, cutter: Cutter, client: Client) -> bool:
+        if not await self._store.read(lambda view: self._is_stray(view, client)):
+            return True  # bound or made again while this waited for its turn
+        await cutter.cut(client)
+        self._admissions.forget(client.client_id)
+        log.info("broker.session_cut", client_id=client.client_id)
+        return True
+
+    async def _settle_device(self, cutter: Cutter, device_pk: int, client: Client) -> bool:
+        """Cut its session if need be; whether that is all."""
+        if not await self._is_foul(client.client_id, device_pk):
+            return True
+        settled = self._admissions.is_settled(client.client_id)
+        await cutter.cut(client)
+        if client not in self._beginning:
+            log.info("broker.session_cut", client_id=client.client_id)
         if settled:
-            self._admissions.forget(device_id)
-            self._beginning.discard(device_id)
+            self._admissions.forget(client.client_id)
+            self._beginning.discard(client)
         else:
-            self._beginning.add(device_id)
+            self._beginning.add(client)
         return settled
 
     async def _is_foul(self, device_id: str, device_pk: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import httpx
 
+from gateway.broker.clients import Client
 from gateway.broker_api import BrokerApi
 from gateway.errors import UnavailableError
 
@@ -26,11 +27,11 @@ _GONE: Final = frozenset({httpx.codes.OK, httpx.codes.NO_CONTENT, httpx.codes.NO
 class Cutter(Protocol):
     """What a broker's API is needed for; each call raises UnavailableError when it fails."""
 
-    async def cut(self, device_id: str) -> None:
+    async def cut(self, client: Client) -> None:
         """Close its session, and drop its subscriptions and what is queued for it; nothing if there is none."""
 
-    async def connected(self) -> set[str]:
-        """The client ids of those that are connected."""
+    async def connected(self) -> set[Client]:
+        """Those that are connected."""
 
 
 class Api:
@@ -86,32 +87,36 @@ class Api:
 
 
 class RabbitMqCutter:
-    """RabbitMQ's management plugin; its user needs the tag ``administrator`` and may configure the devices' queues."""
+    """RabbitMQ's management plugin; its user needs the tag ``administrator`` and may configure the clients' queues."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
 
-    async def cut(self, device_id: str) -> None:
-        """Close its connections, see that they are closed, and delete the queues that are its subscriptions."""
-        connections = f"/api/connections/username/{device_id}"
+    async def cut(self, client: Client) -> None:
+        """Close the connections of its user, see that they are closed, and delete the queues of its subscriptions.
+
+        RabbitMQ lists a connection by its user at once, by its client id seconds later. Other clients of an
+        integrator connect again.
+        """
+        connections = f"/api/connections/username/{client.username}"
         await self._api.gone("DELETE", connections)
         for _ in range(_LOOKS):
             if not await self._api.json(connections):
                 break
             await asyncio.sleep(_LOOK_SECONDS)
         else:
-            raise UnavailableError(f"RabbitMQ does not close the connection of {device_id}.")
+            raise UnavailableError(f"RabbitMQ does not close the connection of {client.username}.")
         for qos in (0, 1):
-            await self._api.gone("DELETE", f"/api/queues/%2F/mqtt-subscription-{device_id}qos{qos}")
+            await self._api.gone("DELETE", f"/api/queues/%2F/mqtt-subscription-{client.client_id}qos{qos}")
 
-    async def connected(self) -> set[str]:
-        """By user name, which is a device's client id."""
+    async def connected(self) -> set[Client]:
+        """As the management plugin lists them."""
         return await _pages(self._page)
 
-    async def _page(self, number: int) -> tuple[set[str], bool]:
-        wanted = {"columns": "user", "page": str(number), "page_size": str(PAGE)}
+    async def _page(self, number: int) -> tuple[set[Client], bool]:
+        wanted = {"columns": "user,variable_map.client_id", "page": str(number), "page_size": str(PAGE)}
         answer = await self._api.json("/api/connections", wanted)
-        return {str(each.get("user")) for each in answer["items"]}, number < answer["page_count"]
+        return {_of_rabbitmq(each) for each in answer["items"]}, number < answer["page_count"]
 
 
 class EmqxCutter:
@@ -120,17 +125,18 @@ class EmqxCutter:
     def __init__(self, api: Api) -> None:
         self._api = api
 
-    async def cut(self, device_id: str) -> None:
+    async def cut(self, client: Client) -> None:
         """Kick it out."""
-        await self._api.gone("DELETE", f"/api/v5/clients/{device_id}")
+        await self._api.gone("DELETE", f"/api/v5/clients/{client.client_id}")
 
-    async def connected(self) -> set[str]:
-        """By client id."""
+    async def connected(self) -> set[Client]:
+        """Page by page."""
         return await _pages(self._page)
 
-    async def _page(self, number: int) -> tuple[set[str], bool]:
+    async def _page(self, number: int) -> tuple[set[Client], bool]:
         answer = await self._api.json("/api/v5/clients", {"page": str(number), "limit": str(PAGE)})
-        return {str(each["clientid"]) for each in answer["data"]}, len(answer["data"]) == PAGE
+        found = {Client(str(each["clientid"]), str(each["username"])) for each in answer["data"]}
+        return found, len(answer["data"]) == PAGE
 
 
 class VerneMqCutter:
@@ -139,14 +145,14 @@ class VerneMqCutter:
     def __init__(self, api: Api) -> None:
         self._api = api
 
-    async def cut(self, device_id: str) -> None:
+    async def cut(self, client: Client) -> None:
         """Disconnect it, session and all."""
-        await self._api.gone("GET", f"/api/v1/session/disconnect?client-id={device_id}&--cleanup")
+        await self._api.gone("GET", f"/api/v1/session/disconnect?client-id={client.client_id}&--cleanup")
 
-    async def connected(self) -> set[str]:
-        """By client id."""
-        answer = await self._api.json("/api/v1/session/show?--client_id&--limit=1000000")
-        return {str(each["client_id"]) for each in answer["table"]}
+    async def connected(self) -> set[Client]:
+        """In one answer."""
+        answer = await self._api.json("/api/v1/session/show?--client_id&--user&--limit=1000000")
+        return {Client(str(each["client_id"]), str(each["user"])) for each in answer["table"]}
 
 
 _CUTTERS: Final[Mapping[str, Callable[[Api], Cutter]]] = {
@@ -161,10 +167,16 @@ def cutter_of(api: BrokerApi, tls: ssl.SSLContext | None) -> Cutter:
     return _CUTTERS[api.kind](Api(api, tls))
 
 
-async def _pages(page: Callable[[int], Any]) -> set[str]:
-    found, number, more = set[str](), 1, True
+def _of_rabbitmq(connection: Mapping[str, Any]) -> Client:
+    """One that does not speak MQTT has no client id."""
+    user = str(connection.get("user"))
+    return Client(str(connection.get("variable_map", {}).get("client_id", user)), user)
+
+
+async def _pages(page: Callable[[int], Any]) -> set[Client]:
+    found, number, more = set[Client](), 1, True
     while more:
-        names, more = await page(number)
-        found |= names
+        clients, more = await page(number)
+        found |= clients
         number += 1
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -55,8 +56,12 @@ class Access(Protocol):
     def caution(self) -> str | None:
         """What it cannot do although all is well; ``None`` when it can do everything."""
 
+    @property
+    def trouble(self) -> str | None:
+        """What could not be done for some of them, though it was for others; ``None`` when nothing is left."""
+
     async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
-        """Bring the access of these devices in step with the registry; none at the start means all.
+        """Bring the access of these devices in step with the registry.
 
         Returns those that have to be looked at once more in a moment.
 
@@ -64,24 +69,30 @@ class Access(Protocol):
             GatewayError: the broker could not be told; it is tried again.
         """
 
+    async def compare(self) -> bool:
+        """Bring the access of all devices and integrators in step; whether that is all, or it has to be called again.
+
+        Raises:
+            GatewayError: the broker could not be told; it is tried again.
+        """
+
+    def stop(self) -> None:
+        """End what is under way."""
+
 
 class EmbeddedAccess:
     """The embedded broker asks the registry at each CONNECT, so that only live sessions have to be looked at."""
 
     name = "embedded"
     caution = None
+    trouble = None
 
     def __init__(self, broker: EmbeddedBroker, store: Store) -> None:
         self._broker = broker
         self._store = store
 
     async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
-        """Cut each device whose session was not opened with a token that is good now, and drop what waits for it.
-
-        Integrators are looked at when all are.
-        """
-        if not devices:
-            await self._cut_integrators()
+        """Cut each device whose session was not opened with a token that is good now, and drop what waits for it."""
         for device in devices:
             pk = device["device_pk"]
             good = await self._store.read(lambda view, pk=pk: {row["id"] for row in tokens.live(view, pk)})  # type: ignore[misc]
@@ -90,7 +101,11 @@ class EmbeddedAccess:
                 await self._broker.cut(device["device_id"])
         return ()
 
-    async def _cut_integrators(self) -> None:
+    def stop(self) -> None:
+        """Nothing is under way."""
+
+    async def compare(self) -> bool:
+        """Cut integrators that were revoked, or connected with an earlier password; devices have their own rows."""
         good = {
             (row["name"], row["created_at"])
             for row in await self._store.read(accounts.everyone)
@@ -100,6 +115,7 @@ class EmbeddedAccess:
             made = identity.token_id
             if identity.role is not Role.DEVICE and made is not None and (identity.username, made) not in good:
                 await self._broker.cut(key)
+        return True
 
 
 class MosquittoAccess:
@@ -111,6 +127,7 @@ class MosquittoAccess:
     """
 
     name = "mosquitto"
+    trouble = None
 
     def __init__(
         self,
@@ -149,6 +166,14 @@ class MosquittoAccess:
         self._waiting = None
         return ()
 
+    async def compare(self) -> bool:
+        """The file says it for all."""
+        await self.sync(())
+        return True
+
+    def stop(self) -> None:
+        """Nothing is under way."""
+
     def _write(self, entries: list[tuple[str, str]], ours: Mapping[str, Row]) -> None:
         kept = {name: entry for name, entry in kept_entries(self.file.path).items() if name not in ours}
         good = {name: row["broker_entry"] for name, row in ours.items() if row["revoked_at"] is None}
@@ -164,6 +189,7 @@ class NoAccess:
     """A broker whose accounts are somebody else's: the gateway can refuse over HTTP, and not cut anybody off."""
 
     name = "none"
+    trouble = None
     caution = (
         "Accounts and live sessions at this broker are not the gateway's to steer: what revokes a device token, and "
         "cuts its session, is you. For Mosquitto set mosquitto_password_file; others can ask the gateway "
@@ -176,6 +202,13 @@ class NoAccess:
             log.warning("broker.access_not_managed", devices=[row["device_id"] for row in devices][:10])
         return ()
 
+    async def compare(self) -> bool:
+        """There is nothing that the gateway could compare."""
+        return True
+
+    def stop(self) -> None:
+        """Nothing is under way."""
+
 
 def knows_new_tokens(access: Access) -> bool:
     """Whether the broker takes a new token once ``access`` is in step; else that is up to somebody else."""
@@ -187,24 +220,32 @@ class Keeper:
 
     def __init__(self, store: Store, bells: Bells, access: Access) -> None:
         self.access = access
-        self.last_error: str | None = "The broker has not been told yet who may connect."
+        self._error: str | None = "The broker has not been told yet who may connect."
         self._store = store
         self._bells = bells
         self._logged: tuple[str, float] | None = None
+
+    @property
+    def last_error(self) -> str | None:
+        """Why the broker is not in step, wholly or for some; ``None`` when it is, or is about to be."""
+        return self._error or self.access.trouble
 
     async def run(self) -> None:
         """Keep in step until cancelled; what cannot be done now is tried again, also when there is more to do."""
         pause = FIRST_RETRY_SECONDS
         self._bells.access.set()
-        while True:
-            self.last_error = await self._attempt()
-            if self.last_error is None:
-                pause = FIRST_RETRY_SECONDS
-                await self._bells.work(sql.CREDENTIAL)
-            else:
-                await asyncio.sleep(SPACING_SECONDS)
-                await self._more_within(pause)
-                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+        try:
+            while True:
+                self._error = await self._attempt()
+                if self._error is None:
+                    pause = FIRST_RETRY_SECONDS
+                    await self._bells.work(sql.CREDENTIAL)
+                else:
+                    await asyncio.sleep(SPACING_SECONDS)
+                    await self._more_within(pause)
+                    pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+        finally:
+            self.access.stop()
 
     async def _attempt(self) -> str | None:
         """What went wrong, if anything did."""
@@ -226,24 +267,38 @@ class Keeper:
             self._logged = reason, now
             log.error("broker.access_not_synced", reason=reason)
 
-    async def _compare(self) -> None:
-        self._bells.access.clear()  # before it is looked: what changes meanwhile is looked at again
-        try:
-            await self.access.sync([])
-        except BaseException:
-            self._bells.access.set()
-            raise
-
     async def _work(self) -> None:
-        if self._bells.access.is_set():
-            await self._compare()
-        while rows := await self._store.read(_due):
+        """Work off what there is, pass after pass while some of it has to be looked at again.
+
+        Rows come first: they are tokens that were just revoked, and a comparison may find what cannot be mended.
+        """
+        while not (await self._rows() & await self._compared()):
+            self._error, self._logged = None, None
+            await self._more_within(AGAIN_SECONDS)
+
+    async def _rows(self) -> bool:
+        """Work each row off once; whether none is left that has to be looked at again."""
+        after, settled = 0, True
+        while rows := await self._store.read(partial(_due, after=after)):
             again = {row["seq"] for row in await self.access.sync(rows)}
             done = [row for row in rows if row["seq"] not in again]
             await self._store.write(lambda tx, done=done: _done(tx, done))  # type: ignore[misc]
             self._bells.progressed()
-            if again:
-                await self._more_within(AGAIN_SECONDS)
+            after, settled = rows[-1]["seq"], settled and not again
+        return settled
+
+    async def _compared(self) -> bool:
+        """Compare if that was asked for; whether it is done."""
+        if not self._bells.access.is_set():
+            return True
+        self._bells.access.clear()  # before it is looked: what changes meanwhile is looked at again
+        done = False
+        try:
+            done = await self.access.compare()
+        finally:
+            if not done:
+                self._bells.access.set()
+        return done
 
     async def _more_within(self, seconds: float) -> None:
         """Wait until there may be more work, for so many seconds at most."""
@@ -258,5 +313,5 @@ def _done(tx: Tx, rows: list[Row]) -> None:
     sql.done(tx, [row["seq"] for row in rows])
 
 
-def _due(view: View) -> list[Row]:
-    return sql.pending(view, sql.CREDENTIAL, BATCH)
+def _due(view: View, after: int) -> list[Row]:
+    return sql.pending(view, sql.CREDENTIAL, BATCH, after=after)

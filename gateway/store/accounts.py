@@ -14,6 +14,8 @@ from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
 from gateway.store.keys import meta, set_meta
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway.store.database import Row, Tx, View
 
 CHANGES: Final = "accounts_changed"
@@ -84,6 +86,15 @@ def _give_password(tx: Tx, name: str) -> str:
 
 def _changed(tx: Tx) -> None:
     set_meta(tx, CHANGES, str(changes(tx) + 1))
+
+
+def note_cut(tx: Tx, rows: Iterable[Row]) -> None:
+    """No session of an earlier password of these accounts is left, unless they were given another one meanwhile."""
+    for row in rows:
+        tx.run(
+            "UPDATE broker_accounts SET old_sessions_cut = 1 WHERE name = ? AND created_at = ?",
+            *(row["name"], row["created_at"]),
+        )
 
 
 def changes(view: View) -> int:

@@ -160,13 +160,12 @@ def next_due(view: View) -> int | None:
     return min((turn for turn in next_of if turn is not None), default=None)
 
 
-def pending(view: View, kind: str, limit: int) -> list[Row]:
-    """The oldest rows of this kind, each with its ``device_id``."""
+def pending(view: View, kind: str, limit: int, *, after: int = 0) -> list[Row]:
+    """The oldest rows of this kind that follow this number, each with its ``device_id``."""
     return view.all(
         """SELECT o.*, d.id AS device_id FROM outbox o JOIN devices d ON d.pk = o.device_pk
-            WHERE o.kind = ? ORDER BY o.seq LIMIT ?""",
-        kind,
-        limit,
+            WHERE o.kind = ? AND o.seq > ? ORDER BY o.seq LIMIT ?""",
+        *(kind, after, limit),
     )
 
 

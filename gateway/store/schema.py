@@ -366,6 +366,12 @@ def m016_device_search(db: Database) -> None:
     )
 
 
+@step
+def m017_old_sessions_of_accounts(db: Database) -> None:
+    """Whether sessions that began with an earlier password of an account were cut, at a broker that asks."""
+    _each(db, "ALTER TABLE broker_accounts ADD COLUMN old_sessions_cut INTEGER NOT NULL DEFAULT 0")
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

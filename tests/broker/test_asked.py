@@ -1,5 +1,6 @@
 """Sessions at a broker that asks: which are cut, when once more, and what is asked of each broker's API for it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,8 +14,9 @@ from starlette.types import Receive, Scope, Send
 from support.registry import Bound, Registry, registry
 
 from gateway.broker.asked import NOT_CUT, AskedAccess
+from gateway.broker.clients import Client
 from gateway.broker.cutters import Cutter, cutter_of
-from gateway.broker.http_auth.admissions import SETTLE_SECONDS, Admissions
+from gateway.broker.http_auth.admissions import MOST_CLIENTS, SETTLE_SECONDS, Admissions
 from gateway.broker_api import BrokerApi
 from gateway.errors import UnavailableError
 from gateway.http.server import HttpServer
@@ -27,16 +29,17 @@ GOLDEN = Path(__file__).parent / "golden" / "broker_api.json"
 class Scissors:
     """A broker's API that says what it was asked to cut."""
 
-    there: set[str] = field(default_factory=set)
+    there: set[Client] = field(default_factory=set)
     cuts: list[str] = field(default_factory=list)
 
-    async def cut(self, device_id: str) -> None:
-        """Note it."""
-        self.cuts.append(device_id)
+    async def cut(self, client: Client) -> None:
+        """Note it, and close it."""
+        self.cuts.append(client.client_id)
+        self.there.discard(client)
 
-    async def connected(self) -> set[str]:
+    async def connected(self) -> set[Client]:
         """Who is connected."""
-        return self.there
+        return set(self.there)
 
 
 class Clock:
@@ -76,7 +79,7 @@ async def test_a_session_of_a_good_token_stays_and_all_others_go(fleet: Registry
     access = AskedAccess(fleet.store, admissions, scissors)
     good, revoked, unknown = [await fleet.bound(f"SN-{number}") for number in range(3)]
     for device in (good, revoked):
-        admissions.let_in(device.id, await token_id(fleet, device))
+        admissions.let_in(Client.of_device(device.id), await token_id(fleet, device))
     clock.now += SETTLE_SECONDS
     await fleet.reset(good)
     await fleet.unbind(revoked)
@@ -90,7 +93,7 @@ async def test_a_session_that_may_only_just_begin_is_cut_again(fleet: Registry) 
     admissions = Admissions(clock)
     access = AskedAccess(fleet.store, admissions, scissors)
     device = await fleet.bound("SN-1")
-    admissions.let_in(device.id, await token_id(fleet, device))
+    admissions.let_in(Client.of_device(device.id), await token_id(fleet, device))
     await fleet.unbind(device)
     rows = await due(fleet)
     assert [row["device_id"] for row in await access.sync(rows)] == [device.id]
@@ -109,7 +112,7 @@ async def test_a_new_owner_is_not_cut_for_the_old_one(fleet: Registry) -> None:
     device = await fleet.bound("SN-1")
     await fleet.unbind(device)
     again = await fleet.bound_again(device)
-    admissions.let_in(device.id, await token_id(fleet, again))
+    admissions.let_in(Client.of_device(device.id), await token_id(fleet, again))
     assert await access.sync(await due(fleet)) == []
     assert scissors.cuts == []
 
@@ -118,9 +121,11 @@ async def test_at_the_start_those_without_a_good_token_are_cut(fleet: Registry) 
     """Devices that are connected and are not, or no more, in the registry; accounts that are no device's stay."""
     good, revoked = await fleet.bound("SN-1"), await fleet.bound("SN-2")
     await fleet.unbind(revoked)
-    scissors = Scissors(there={good.id, revoked.id, "dev_FROMABACKUP", "gw_test", "integrator", "billing"})
-    await AskedAccess(fleet.store, Admissions(), scissors).sync([])
-    assert scissors.cuts == sorted([revoked.id, "dev_FROMABACKUP"])
+    devices = {Client.of_device(each) for each in (good.id, revoked.id, "dev_FROMABACKUP")}
+    others = {Client("gw_test", "gateway"), Client("integrator", "integrator"), Client("billing", "billing")}
+    scissors = Scissors(there=devices | others)
+    assert not await AskedAccess(fleet.store, Admissions(), scissors).compare()
+    assert sorted(scissors.cuts) == sorted([revoked.id, "dev_FROMABACKUP"])
 
 
 async def test_integrators_who_were_revoked_or_rotated_are_cut(fleet: Registry) -> None:
@@ -130,13 +135,70 @@ async def test_integrators_who_were_revoked_or_rotated_are_cut(fleet: Registry) 
         await fleet.store.write(lambda tx, name=name: accounts.create(tx, name))  # type: ignore[misc]
     admissions = Admissions()
     made = {row["name"]: row["created_at"] for row in await fleet.store.read(accounts.everyone)}
-    for name in names:
-        admissions.let_in(name, made[name])
+    there = {Client("integrator-2", "integrator"), Client("integrator_old-7", "integrator_old")}
+    there |= {Client(name, name) for name in names}
+    for client in there:
+        admissions.let_in(client, made[client.username])
     await fleet.store.write(lambda tx: accounts.revoke(tx, "integrator_old"))
     await fleet.store.write(lambda tx: tx.run("UPDATE broker_accounts SET created_at = 1 WHERE name = ?", names[2]))
-    scissors = Scissors(there={"integrator", "integrator-2", "integrator_old-7", "integrator_new"})
-    await AskedAccess(fleet.store, admissions, scissors).sync([])
-    assert scissors.cuts == ["integrator_new", "integrator_old", "integrator_old-7"]
+    scissors = Scissors(there=set(there))
+    await AskedAccess(fleet.store, admissions, scissors).compare()
+    assert sorted(scissors.cuts) == ["integrator_new", "integrator_old", "integrator_old-7"]
+
+
+async def test_integrators_of_which_nothing_is_known_are_cut_once(fleet: Registry) -> None:
+    """Rotated while the gateway was away: after its start the session is cut, and after the next start it stays."""
+    await fleet.store.write(lambda tx: accounts.create(tx, "integrator"))
+    client = Client("integrator-1", "integrator")
+    scissors = Scissors(there={client})
+    access = AskedAccess(fleet.store, Admissions(), scissors)
+    assert not await access.compare()
+    assert scissors.cuts == ["integrator-1"]
+    scissors.there.add(client)
+    assert await AskedAccess(fleet.store, Admissions(), Scissors()).compare()
+    assert await AskedAccess(fleet.store, Admissions(), scissors).compare()
+    assert scissors.cuts == ["integrator-1"]
+    await fleet.store.write(lambda tx: accounts.rotate(tx, "integrator"))
+    assert not await AskedAccess(fleet.store, Admissions(), scissors).compare()
+    assert scissors.cuts == ["integrator-1"] * 2
+
+
+async def test_a_session_that_cannot_be_cut_keeps_no_other_waiting(fleet: Registry) -> None:
+    """Twenty of them, of which some answer never: the others are settled at once, and the trouble is told."""
+    stuck = [await fleet.bound(f"SN-{number}") for number in range(20)]
+    fine = await fleet.bound("SN-fine")
+    never = asyncio.Event()
+
+    class Stuck(Scissors):
+        async def cut(self, client: Client) -> None:
+            if client.client_id == stuck[0].id:
+                await never.wait()
+            if client.client_id in {device.id for device in stuck}:
+                raise UnavailableError("it does not close")
+            await super().cut(client)
+
+    access = AskedAccess(fleet.store, Admissions(), Stuck())
+    for device in (*stuck, fine):
+        await fleet.unbind(device)
+    left = await access.sync(await due(fleet))
+    assert {row["device_id"] for row in left} == {device.id for device in stuck}
+    assert access.trouble
+    assert access.trouble.endswith("sessions could not be cut: it does not close")
+    late = await fleet.bound("SN-late")
+    await fleet.unbind(late)
+    left = await access.sync(await due(fleet))
+    assert late.id not in {row["device_id"] for row in left}
+    access.stop()
+
+
+async def test_clients_of_one_integrator_are_remembered_up_to_a_bound(fleet: Registry) -> None:
+    """Those that were let in last; of the others nothing is known any more."""
+    del fleet
+    admissions = Admissions()
+    for number in range(MOST_CLIENTS + 1):
+        admissions.let_in(Client(f"integrator-{number}", "integrator"), 7)
+    assert len(admissions.clients()) == MOST_CLIENTS
+    assert (admissions.token_of("integrator-0"), admissions.token_of("integrator-1")) == (None, 7)
 
 
 async def test_without_an_api_it_says_what_it_cannot_do(fleet: Registry) -> None:
@@ -181,10 +243,10 @@ async def test_each_api_is_asked_in_its_own_way(kind: str) -> None:
     """The golden calls, in their order, with the credentials, and what is read from the recorded answers."""
     golden = json.loads(GOLDEN.read_text())[kind]
     async with api_of(kind, golden["answers"]) as (recorded, cutter):
-        await cutter.cut("dev_A")
+        await cutter.cut(Client.of_device("dev_A"))
         assert recorded.asked == [f"{line} {golden['authorization']}" for line in golden["cut"]]
         recorded.asked.clear()
-        assert await cutter.connected() == set(golden["connected"])
+        assert await cutter.connected() == {Client(*each) for each in golden["connected"]}
         assert recorded.asked == [f"{line} {golden['authorization']}" for line in golden["list"]]
 
 
@@ -195,7 +257,7 @@ async def test_an_api_that_refuses_is_named_without_its_secret(kind: str, status
     lines = json.loads(GOLDEN.read_text())[kind]["cut"]
     async with api_of(kind, {line: {"status": status} for line in lines}) as (_, cutter):
         with pytest.raises(UnavailableError, match="broker_api_url") as caught:
-            await cutter.cut("dev_A")
+            await cutter.cut(Client.of_device("dev_A"))
         assert "secret" not in caught.value.message
     with pytest.raises(UnavailableError, match="does not answer"):
         await cutter.connected()

@@ -36,6 +36,7 @@ LANDED = [
     "m014_command_ttl",
     "m015_commands_sent",
     "m016_device_search",
+    "m017_old_sessions_of_accounts",
 ]
 
 

@@ -40,6 +40,11 @@ class CountedAccess:
         self.syncs += 1
         return await self._access.sync(devices)
 
+    async def compare(self) -> bool:
+        """Pass it on."""
+        self.syncs += 1
+        return await self._access.compare()
+
 
 def counted(place: Site) -> CountedAccess:
     """Count from now on how often the gateway tries."""

@@ -31,7 +31,7 @@ from support.asking import SECRET
 HOST = "127.0.0.1"
 ADMIN, ADMIN_PASSWORD = "harness", "admin-password-of-rabbitmq"
 GATEWAY_ADMIN, GATEWAY_ADMIN_PASSWORD = "gateway_admin", "gateway's/password"
-OWN_QUEUES = "^mqtt-subscription-(dev_|integrator)"
+OWN_QUEUES = "^mqtt-subscription-(dev_|integrator|home_assistant)"
 """With the rights that docs/other-brokers.md gives it."""
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 PLUGINS = "[rabbitmq_mqtt,rabbitmq_auth_backend_http,rabbitmq_management].\n"
@@ -94,6 +94,20 @@ class RabbitMq:
         """How many connections this user has now."""
         with self.api() as api:
             return len(api.get(f"/api/connections/username/{username}").json())
+
+    @contextlib.contextmanager
+    def rights(self, queues: str) -> Iterator[None]:
+        """Let the gateway's account delete these queues alone (a regular expression) while the block runs."""
+        self._set_rights(queues)
+        try:
+            yield
+        finally:
+            self._set_rights(OWN_QUEUES)
+
+    def _set_rights(self, queues: str) -> None:
+        rights = {"configure": queues, "write": "", "read": ""}
+        with self.api() as api:
+            api.put(f"/api/permissions/%2F/{GATEWAY_ADMIN}", json=rights).raise_for_status()
 
     @contextlib.contextmanager
     def api(self) -> Iterator[httpx.Client]:
@@ -181,7 +195,7 @@ def _definitions() -> dict[str, object]:
             {
                 "user": GATEWAY_ADMIN,
                 "vhost": "/",
-                "configure": "^mqtt-subscription-(dev_|integrator)",
+                "configure": OWN_QUEUES,
                 "write": "",
                 "read": "",
             },

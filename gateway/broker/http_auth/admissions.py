@@ -1,24 +1,31 @@
-"""Who came in with which token or password, so that a revocation knows whether a session is one of those to cut.
+"""Who was let in with which token or password, so that a revocation knows whether a session is one of those to cut.
 
-A broker that asks keeps one session per client id, and the client id is the device's: so the token that was let in
-last is the session's. All is forgotten at a restart; then a session counts as unknown, and is cut when in doubt.
+A broker that asks keeps one session per client id, so the credential that was let in last under it is the session's.
+All is forgotten at a restart; then a session counts as unknown, and is cut when in doubt.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
+
+from gateway.broker.clients import Client
 
 SETTLE_SECONDS: Final = 2.0
 """How long a broker may take from our answer until the session stands where it can be found and cut."""
 
 
+MOST_CLIENTS: Final = 1_000
+"""So many clients of one integrator are remembered, those that were let in last; the others count as unknown."""
+
+
 @dataclass(frozen=True)
 class _Admission:
+    username: str
     token_id: int
     at: float
 
@@ -33,6 +40,7 @@ class Admissions:
         self._clock = clock
         self._knocking: Counter[str] = Counter()
         self._let_in: dict[str, _Admission] = {}
+        self._clients: defaultdict[str, dict[str, None]] = defaultdict(dict)
 
     @contextlib.contextmanager
     def knock(self, username: str) -> Iterator[None]:
@@ -45,22 +53,36 @@ class Admissions:
             if not self._knocking[username]:
                 del self._knocking[username]
 
-    def let_in(self, device_id: str, token_id: int) -> None:
+    def let_in(self, client: Client, token_id: int) -> None:
         """It was."""
-        self._let_in[device_id] = _Admission(token_id, self._clock())
+        self.forget(client.client_id)
+        self._let_in[client.client_id] = _Admission(client.username, token_id, self._clock())
+        clients = self._clients[client.username]
+        clients[client.client_id] = None
+        if len(clients) > MOST_CLIENTS:
+            self.forget(next(iter(clients)))
 
-    def token_of(self, device_id: str) -> int | None:
+    def clients(self) -> set[Client]:
+        """Who was let in and is not forgotten."""
+        return {Client(client_id, admission.username) for client_id, admission in self._let_in.items()}
+
+    def token_of(self, client_id: str) -> int | None:
         """The token it was let in with last, as far as that is known."""
-        admission = self._let_in.get(device_id)
+        admission = self._let_in.get(client_id)
         return None if admission is None else admission.token_id
 
-    def is_settled(self, device_id: str) -> bool:
-        """Whether a session of this device that was let in before now can be found at the broker by now."""
-        if self._knocking[device_id]:
+    def is_settled(self, username: str) -> bool:
+        """Whether every session of this user that was let in before now can be found at the broker by now."""
+        if self._knocking[username]:
             return False
-        admission = self._let_in.get(device_id)
-        return admission is None or self._clock() - admission.at >= SETTLE_SECONDS
+        admissions = (self._let_in[client_id] for client_id in self._clients.get(username, ()))
+        return all(self._clock() - admission.at >= SETTLE_SECONDS for admission in admissions)
 
-    def forget(self, device_id: str) -> None:
+    def forget(self, client_id: str) -> None:
         """Its session was cut."""
-        self._let_in.pop(device_id, None)
+        admission = self._let_in.pop(client_id, None)
+        if admission is not None:
+            clients = self._clients[admission.username]
+            clients.pop(client_id, None)
+            if not clients:
+                del self._clients[admission.username]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.broker.access import Action
+from gateway.broker.clients import Client
 from gateway.broker.http_auth.answers import Answer, Dialect, as_json
 from gateway.broker.http_auth.fields import Fields
-from gateway.broker.http_auth.judge import Client, Judge
+from gateway.broker.http_auth.judge import Judge
 
 _DENY: Final = as_json({"ok": False})
 _ALLOW: Final = as_json({"ok": True})
@@ -24,7 +25,7 @@ async def _acl(judge: Judge, fields: Fields) -> Answer:
 
 
 def _client(fields: Fields) -> Client:
-    return Client(fields.text("username"), fields.text("client_id"))
+    return Client(fields.text("client_id"), fields.text("username"))
 
 
 def _answer(*, good: bool) -> Answer:

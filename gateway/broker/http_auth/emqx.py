@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.broker.access import Action
+from gateway.broker.clients import Client
 from gateway.broker.http_auth.answers import Answer, Dialect, as_json
 from gateway.broker.http_auth.fields import Fields
-from gateway.broker.http_auth.judge import Client, Judge
+from gateway.broker.http_auth.judge import Judge
 
 _ACTIONS: Final = {"publish": Action.PUBLISH, "subscribe": Action.SUBSCRIBE}
 _DENY: Final = as_json({"result": "deny", "is_superuser": False})
@@ -28,7 +29,7 @@ async def _authorize(judge: Judge, fields: Fields) -> Answer:
 
 
 def _client(fields: Fields) -> Client:
-    return Client(fields.text("username"), fields.text("clientid"))
+    return Client(fields.text("clientid"), fields.text("username"))
 
 
 def _answer(*, good: bool) -> Answer:

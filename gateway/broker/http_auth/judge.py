@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -10,6 +9,7 @@ import structlog
 from gateway import ids
 from gateway.broker.access import Action, Role, is_name, loggable, may, may_retain
 from gateway.broker.authentication import authenticator, role_of
+from gateway.broker.clients import Client
 from gateway.broker.http_auth.admissions import Admissions
 from gateway.broker.standing import Accounts
 from gateway.store import Purpose, Store, View, tokens
@@ -19,14 +19,6 @@ log = structlog.get_logger()
 
 READERS: Final = (Role.INTEGRATOR, Role.HOME_ASSISTANT)
 """They may have several clients at once."""
-
-
-@dataclass(frozen=True)
-class Client:
-    """Who the broker says it is."""
-
-    username: str
-    client_id: str
 
 
 class Judge:
@@ -54,8 +46,8 @@ class Judge:
         with self._admissions.knock(client.username):
             identity = await self._authenticate(client.client_id, client.username, password)
             good = identity is not None and self._may_be_called(identity.role, client)
-            if identity is not None and identity.role is Role.DEVICE and identity.token_id is not None and good:
-                self._admissions.let_in(client.username, identity.token_id)
+            if identity is not None and identity.token_id is not None and good:
+                self._admissions.let_in(client, identity.token_id)
         if not good:
             log.info("broker.connect_refused", client_id=loggable(client.client_id), username=loggable(client.username))
         return good

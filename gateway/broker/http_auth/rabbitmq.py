@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.broker.access import Action
+from gateway.broker.clients import Client
 from gateway.broker.http_auth.answers import Answer, Dialect
 from gateway.broker.http_auth.fields import Fields
-from gateway.broker.http_auth.judge import Client, Judge
+from gateway.broker.http_auth.judge import Judge
 
 _DENY: Final = Answer(b"deny", media_type="text/plain")
 _ALLOW: Final = Answer(b"allow", media_type="text/plain")
@@ -51,7 +52,7 @@ async def _topic(judge: Judge, fields: Fields) -> Answer:
 
 
 def _client(fields: Fields, client_id: str) -> Client:
-    return Client(fields.text("username"), fields.text(client_id))
+    return Client(fields.text(client_id), fields.text("username"))
 
 
 def _answer(*, good: bool) -> Answer:

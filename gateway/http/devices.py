@@ -35,8 +35,8 @@ async def list_devices(call: Call, query: model.ListDevices) -> Answer:
     """``GET /v1/devices``: the page is read and written out in a reader's thread."""
     if query.cursor is not None and query.offset:
         raise InvalidRequestError(
-            "offset: cannot be combined with 'cursor', which says where the page begins. Leave one of them out.",
-            details={"field": "offset"},
+            "cursor: cannot be combined with 'offset', since both say where the page begins. Leave one of them out.",
+            details={"field": "cursor"},
         )
     try:
         read = call.scan if device_list.looks_at_many(query) else call.read

@@ -36,8 +36,13 @@ URL: Final[str] = FACTS["url"]
 BY_LABEL: Final = {f"{each.method} {each.path}": each for each in OPERATIONS}
 PREFIXES: Final = {"device_id": "dev_", "command_id": "cmd_", "webhook_id": "wh_", "delivery_id": "dlv_"}
 # What a schema cannot say: an id in the body is the path's, a cursor one of that list, models are configured, a receipt
-# is the device's, and a URL leads somewhere.
-SAID_IN_WORDS: Final = frozenset({"Last-Event-ID", "command_id", "cursor", "last_event_id", "model", "receipt", "url"})
+# is the device's, a URL leads somewhere, and a time zone is in the database of them.
+SAID_IN_WORDS: Final = frozenset(
+    {
+        "Last-Event-ID", "command_id", "cursor", "last_event_id", "model", "receipt", "url",
+        "settings.upload.off_peak_hours.timezone",
+    }
+)  # fmt: skip
 NOWHERE: Final = "https://127.0.0.1:9/"
 
 numbers = count()
@@ -46,6 +51,8 @@ known: dict[str, str | None] = {}
 """Ids of what there is, each with the id of what it belongs to."""
 deleted: set[str] = set()
 restored: set[str] = set()
+cancelled: set[str] = set()
+"""Commands that a DELETE cancelled, which are kept."""
 tokens: dict[str, str] = {}
 """The token of each device that has a good one."""
 spent: set[str] = set()
@@ -238,7 +245,9 @@ def _learn(operation: AnyOperation, case: Case[Any], content: dict[str, Any]) ->
         cursors[operation.id] = content["next_cursor"]
     if "device_token" in content:
         tokens[str(content.get("id", case.path_parameters.get("device_id")))] = content["device_token"]
-    if operation.method == "DELETE":
+    if operation.id == "delete_command":
+        cancelled.add(content["id"])
+    elif operation.method == "DELETE":
         deleted.update(str(each) for each in case.path_parameters.values())
     elif operation.id == "restore_device":
         restored.add(content["id"])
@@ -302,7 +311,7 @@ def filter_failure(_context: HookContext, failure: Failure, case: Case[Any], res
     touched = {str(each) for each in case.path_parameters.values()}
     match failure:
         case UseAfterFree():
-            return not touched & restored
+            return not touched & (restored | cancelled)
         case EnsureResourceAvailability():  # a device token opens its own device alone
             return not touched & deleted and not _bearer(response.request.headers).startswith("dtok_")
         case RejectedPositiveData():

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 from structlog.testing import capture_logs
+from support.wait import eventually
 
 from gateway.addresses import Address
 from gateway.app import Running, running
@@ -24,7 +25,7 @@ from gateway.credentials import SCOPES
 from gateway.http.openapi import document
 from gateway.http.table import OPERATIONS
 from gateway.settings import Settings
-from gateway.store import Tx, keys
+from gateway.store import Tx, commands, keys
 
 HERE = Path(__file__).parent
 SEED = os.environ.get("CONTRACT_SEED", "20261123")
@@ -157,6 +158,12 @@ async def rows_of(site: Running, project_id: str) -> list[str]:
     return await site.store.read(devices)
 
 
+async def published(site: Running, command_id: str) -> bool:
+    """Whether the registry knows that the broker was given this command."""
+    row = await site.store.read(lambda view: commands.by_id(view, command_id))
+    return row is not None and row["sent_at"] is not None
+
+
 async def test_the_api_is_what_its_document_says(tmp_path: Path) -> None:
     """Every operation, at least 2,000 requests. ``CONTRACT_SEED`` repeats a run, ``CONTRACT_EXAMPLES`` lengthens it."""
     print(f"CONTRACT_SEED={SEED}")  # noqa: T201 - pytest shows it with a failure
@@ -165,6 +172,7 @@ async def test_the_api_is_what_its_document_says(tmp_path: Path) -> None:
         async with gateway(tmp_path / "data") as site:
             mine, others = await credentials(site), await another_project(site)
             ids = await furnish(site.http_url, others)
+            await eventually(lambda: published(site, ids[2]), "the command was published, which is written down")
             before = await rows_of(site, ids[0])
             facts = {**mine, "others": others, "ids": ids, "words": [WORD], "answered": str(answered)}
             stirring = asyncio.create_task(stir(site.http_url, mine["key"]))

@@ -107,7 +107,7 @@ async def test_what_is_no_cursor_of_this_list_is_refused(api: Api) -> None:
     refused = error(
         await api.back_end.get(PATH, params={"cursor": cursor, "sort": "name", "offset": 1}), 400, "invalid_request"
     )
-    assert refused["details"]["field"] == "offset"
+    assert refused["details"]["field"] == "cursor"
     assert "Leave one of them out" in refused["message"]
 
 

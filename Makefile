@@ -52,6 +52,7 @@ check: $(VENV)/.dev ## format, lint, types, documents
 format: $(VENV)/.dev ## bring code into form
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+	$(BIN)/python scripts/sync_client.py
 
 docs: $(VENV)/.dev ## write the documents that come from code, and the site (site/index.html)
 	$(BIN)/python -m gateway.http.openapi > docs/openapi.json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -20,7 +20,7 @@ from gateway.cli.unreached import CA_VARIABLE, KEY_VARIABLE, URL_VARIABLE, unrea
 from gateway.errors import ConflictError, GatewayError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from ssl import SSLContext
 
     import httpx
@@ -34,8 +34,6 @@ Json = dict[str, Any]
 
 PAGE: Final = 100
 _SECONDS: Final = 60.0
-_SILENCE_SECONDS: Final = 45.0
-"""A stream says something every 15 s."""
 
 
 class RefusedError(GatewayError):
@@ -50,25 +48,27 @@ class Api:
     """Calls of the API; what it refuses is raised."""
 
     def __init__(self, client: httpx.AsyncClient, *, remote: bool, authority: Path | None = None) -> None:
-        self._client = client
+        from gateway.client import AsyncClient  # noqa: PLC0415 - httpx and the models, not needed for help
+
+        self._gateway = AsyncClient.over(client)
         self._authority = authority
         self.remote = remote
         """Whether a gateway answers; else it is the API inside this process."""
 
-    async def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def send(
+        self, method: str, path: str, *, query: Json | None = None, body: Json | None = None
+    ) -> httpx.Response:
         """Send a request; the answer, when it is a good one.
 
         Raises:
             RefusedError, ConflictError: the API says no.
             UnavailableError: nobody answers, or not as a gateway does.
         """
-        try:
-            response = await self._client.request(method, path, **options)
-        except httpx.HTTPError as error:
-            raise unreached(str(self._client.base_url), error, self._authority) from error
-        if response.is_success:
-            return response
-        raise _refusal(response)
+        with _refusals():
+            try:
+                return await self._gateway.request(method, path, query=query, body=body)
+            except httpx.HTTPError as error:
+                raise unreached(str(self._gateway.http.base_url), error, self._authority) from error
 
     async def lines(self, path: str, headers: dict[str, str], **query: Any) -> AsyncIterator[str]:
         """What a stream says, line by line, until it ends.
@@ -77,36 +77,30 @@ class Api:
             GatewayError: it is refused.
             httpx.TransportError: it was lost, or says nothing for longer than its heartbeat allows.
         """
-        given = {name: value for name, value in query.items() if value is not None}
-        async with self._client.stream(
-            "GET", path, params=given, headers=headers, timeout=_SILENCE_SECONDS
-        ) as response:
-            if not response.is_success:
-                await response.aread()
-                raise _refusal(response)
-            async for line in response.aiter_lines():
+        with _refusals():
+            async for line in self._gateway.lines(path, headers, **query):
                 yield line
 
     async def get(self, path: str, **query: Any) -> Json:
         """What lies at this path; parameters that are ``None`` are left out."""
         given = {name: value for name, value in query.items() if value is not None}
-        return _document(await self.send("GET", path, params=given))
+        return _document(await self.send("GET", path, query=given))
 
     async def post(self, path: str, body: Json | None = None) -> Json:
         """Have something done."""
-        return _document(await self.send("POST", path, json=body or {}))
+        return _document(await self.send("POST", path, body=body or {}))
 
     async def readiness(self) -> Json | None:
         """Return what ``/ready`` says, ready or not; None when no gateway answers."""
         try:
-            facts = _document(await self._client.get("/ready"))
+            facts = _document(await self._gateway.http.get("/ready"))
         except (httpx.HTTPError, UnavailableError):
             return None
         return facts if "broker" in facts else None
 
     async def patch(self, path: str, body: Json) -> Json:
         """Change what is named in the body."""
-        return _document(await self.send("PATCH", path, json=body))
+        return _document(await self.send("PATCH", path, body=body))
 
     async def delete(self, path: str) -> Json:
         """Delete it."""
@@ -114,21 +108,26 @@ class Api:
 
 
 def _document(response: httpx.Response) -> Json:
+    from gateway.client.errors import document  # noqa: PLC0415 - the same
+
+    with _refusals():
+        return document(response)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Raise what the client raises as an error of the command line."""
+    from gateway.client.errors import UNEXPECTED, ApiError  # noqa: PLC0415 - the same
+
     try:
-        found = response.json()
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UnavailableError(f"What answers at {response.url} is no gateway. Check {URL_VARIABLE} or --url.")
-    return found
-
-
-def _refusal(response: httpx.Response) -> GatewayError:
-    said = _document(response).get("error")
-    if not isinstance(said, dict) or "message" not in said:
-        return UnavailableError(f"What answers at {response.url} is no gateway. Check {URL_VARIABLE} or --url.")
-    kind = ConflictError if response.status_code == httpx.codes.CONFLICT else RefusedError
-    return kind(str(said.get("code")), str(said["message"]), details=said.get("details") or {})
+        yield
+    except ApiError as error:
+        if error.code == UNEXPECTED:
+            raise UnavailableError(
+                f"{error.message.removesuffix(' Check the URL.')} Check {URL_VARIABLE} or --url."
+            ) from error
+        kind = ConflictError if error.status == httpx.codes.CONFLICT else RefusedError
+        raise kind(error.code, error.message, details=error.details) from error
 
 
 def at(*parts: str) -> str:

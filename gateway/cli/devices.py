@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from gateway.cli import output, presence, resets
-from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
+from gateway.cli.api import Api, Json, Place, at, with_gateway
 from gateway.cli.command_wait import exit_code, wait_for, wait_options
 from gateway.cli.hints import again
 from gateway.cli.lazy import Commands
@@ -17,6 +17,7 @@ from gateway.cli.which import EXPLAINED, device_argument, on_device
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+MOST_IN_A_PAGE: Final = 1_000
 _COLUMNS: Final = {
     "ID": "id",
     "SERIAL": "serial_number",
@@ -114,14 +115,15 @@ async def _listed(api: Api, limit: int, wanted: dict[str, str | None]) -> tuple[
 
 async def devices(api: Api, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
     """At most so many devices (0: all) that pass the filters, the newest first, and whether there are more."""
-    found: dict[str, Json] = {}  # by id: while pages are read, new devices push known ones onto the next page
-    offset, more = 0, True
-    while more and (not limit or len(found) < limit):
-        page = await api.get(at("devices"), limit=PAGE, offset=offset, **filters)
-        found |= {device["id"]: device for device in page["data"]}
-        offset, more = offset + PAGE, page["has_more"]
-    listed = list(found.values())
-    return listed[: limit or None], more or bool(limit and len(listed) > limit)
+    found: list[Json] = []
+    cursor: str | None = None
+    while True:
+        wanted = min(limit - len(found), MOST_IN_A_PAGE) if limit else MOST_IN_A_PAGE
+        page = await api.get(at("devices"), limit=wanted, cursor=cursor, **filters)
+        found += page["data"]
+        cursor = page["next_cursor"]
+        if cursor is None or len(found) == limit:
+            return found, cursor is not None
 
 
 @devices_group.command(cls=SettingsCommand, name="show", epilog="\b\nExample:\n  gateway devices show dev_01JD3M5Q")
@@ -191,7 +193,7 @@ def bind(place: Place, *, device: str, end_user_id: str, supersede_reset: bool, 
     """Bind a device and show its token once."""
     body = {"end_user_id": end_user_id, "supersede_reset": supersede_reset}
     answer = on_device(
-        place, device, lambda api, device_id: api.send("POST", at("devices", device_id, "bind"), json=body)
+        place, device, lambda api, device_id: api.send("POST", at("devices", device_id, "bind"), body=body)
     )
     bound: Json = answer.json()
     if as_json:

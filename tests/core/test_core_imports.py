@@ -21,7 +21,7 @@ LAYERS = (
     ),
     "authority certificates metrics otel",
     "scrape",
-    "broker http mqtt outbound readiness",
+    "broker client http mqtt outbound readiness",
     "brokers",
     "app collector demo doctor setup",
     "cli __main__",

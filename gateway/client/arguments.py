@@ -1,0 +1,55 @@
+"""Keyword arguments that several calls of the client share."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+from urllib.parse import quote
+
+Json = dict[str, Any]
+
+
+class DeviceFilters(TypedDict, total=False):
+    """Which devices, and in which order."""
+
+    sort: Literal["created_at", "updated_at", "serial_number", "name"]
+    order: Literal["asc", "desc"]
+    status: Literal["bound", "unbound"]
+    end_user_id: str
+    model: str
+    serial_number: str
+    connection: Literal["online", "offline"]
+    condition: str
+    search: str
+
+
+class DeviceChanges(TypedDict, total=False):
+    """What is to be changed of a device; what is left out stays, None clears."""
+
+    name: str | None
+    firmware_version: str | None
+    metadata: Json | None
+    settings: Json
+
+
+class WebhookChanges(TypedDict, total=False):
+    """What is to be changed of a webhook; what is left out stays."""
+
+    url: str
+    events: list[str]
+    description: str | None
+    enabled: bool
+
+
+def path(*parts: str) -> str:
+    """Return a path of the API; ids are quoted."""
+    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def given(**arguments: Any) -> Json:
+    """Return the arguments that are not None."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def in_query(arguments: Json) -> dict[str, str]:
+    """Return parameters as a query has them."""
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in arguments.items()}

@@ -1,0 +1,278 @@
+"""The client that blocks, made by ``scripts/sync_client.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Unpack
+
+from gateway import fleet_model, webhooks_model
+from gateway import model as models
+from gateway.client.arguments import DeviceChanges, DeviceFilters, Json, WebhookChanges, given, path
+from gateway.client.sync_transport import Transport
+
+MOST_DEVICES: Final = 1_000
+ME: Final = "me"
+
+
+class Client(Transport):
+    """Calls of the gateway's HTTP API with one credential: an API key, or the token of a device.
+
+    Each call raises :class:`gateway.client.ApiError` when the gateway refuses, and ``httpx.HTTPError`` when it cannot
+    be reached. A device calls itself ``me``.
+    """
+
+    def register_device(
+        self,
+        serial_number: str,
+        *,
+        model: str | None = None,
+        name: str | None = None,
+        firmware_version: str | None = None,
+        metadata: Json | None = None,
+        once: str | None = None,
+    ) -> models.Device:
+        """Register a device; one that is known already is returned unchanged."""
+        body = given(model=model, name=name, firmware_version=firmware_version, metadata=metadata)
+        return self._post(models.Device, path("devices"), {"serial_number": serial_number, **body}, once)
+
+    def list_devices(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        total: bool | None = None,
+        **filters: Unpack[DeviceFilters],
+    ) -> models.DeviceList:
+        """Return a page of devices."""
+        return self._get(models.DeviceList, path("devices"), limit=limit, cursor=cursor, total=total, **filters)
+
+    def iterate_devices(self, **filters: Unpack[DeviceFilters]) -> Iterator[models.Device]:
+        """Return all devices that pass the filters, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.list_devices(limit=MOST_DEVICES, cursor=cursor, **filters)
+            for device in page.data:
+                yield device
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def get_device(self, device_id: str) -> models.Device:
+        """Return a device."""
+        return self._get(models.Device, path("devices", device_id))
+
+    def get_state(self, device_id: str) -> models.DeviceHealth:
+        """Return what a device last said of itself."""
+        return self._get(models.DeviceHealth, path("devices", device_id, "state"))
+
+    def get_device_stats(self) -> fleet_model.DeviceStats:
+        """Count the devices of the project."""
+        return self._get(fleet_model.DeviceStats, path("devices", "stats"))
+
+    def update_device(self, device_id: str, **changes: Unpack[DeviceChanges]) -> models.Device:
+        """Change a device; metadata and settings are merged."""
+        return self._patch(models.Device, path("devices", device_id), {**changes})
+
+    def bind_device(
+        self, device_id: str, end_user_id: str, *, supersede_reset: bool = False, once: str | None = None
+    ) -> models.BoundDevice:
+        """Bind a device to an end user; its token is in the answer, this once."""
+        body = {"end_user_id": end_user_id, "supersede_reset": supersede_reset}
+        return self._post(models.BoundDevice, path("devices", device_id, "bind"), body, once)
+
+    def unbind_device(self, device_id: str) -> models.Device:
+        """Unbind a device without wiping it."""
+        return self._post(models.Device, path("devices", device_id, "unbind"), {})
+
+    def reset_device(self, device_id: str, *, once: str | None = None) -> models.Device:
+        """Reset a device to factory settings."""
+        return self._post(models.Device, path("devices", device_id, "reset"), {}, once)
+
+    def delete_device(self, device_id: str) -> models.Device:
+        """Delete a device without wiping it."""
+        return self._delete(models.Device, path("devices", device_id))
+
+    def restore_device(self, device_id: str) -> models.Device:
+        """Restore a deleted device, unbound."""
+        return self._post(models.Device, path("devices", device_id, "restore"), {})
+
+    def bulk_reset(
+        self, device_ids: list[str], *, dry_run: bool = False, once: str | None = None
+    ) -> fleet_model.BulkOutcomes:
+        """Reset up to 1,000 devices."""
+        body = {"device_ids": device_ids, "dry_run": dry_run}
+        return self._post(fleet_model.BulkOutcomes, path("devices", "bulk", "reset"), body, once)
+
+    def bulk_cancel(
+        self, device_ids: list[str], *, dry_run: bool = False, once: str | None = None
+    ) -> fleet_model.BulkCancelOutcomes:
+        """Cancel the open resets of up to 1,000 devices."""
+        body = {"device_ids": device_ids, "dry_run": dry_run}
+        return self._post(fleet_model.BulkCancelOutcomes, path("devices", "bulk", "reset", "cancel"), body, once)
+
+    def list_device_events(
+        self, device_id: str, *, limit: int | None = None, cursor: str | None = None
+    ) -> models.EventList:
+        """Return a page of the audit trail of a device, newest first."""
+        return self._get(models.EventList, path("devices", device_id, "events"), limit=limit, cursor=cursor)
+
+    def list_heartbeats(
+        self,
+        device_id: str,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        every: int | None = None,
+    ) -> fleet_model.HeartbeatList:
+        """Return a page of the history of a device; times are RFC 3339."""
+        query = given(since=since, until=until, limit=limit, cursor=cursor, every=every)
+        return self._get(fleet_model.HeartbeatList, path("devices", device_id, "heartbeats"), **query)
+
+    def create_command(
+        self,
+        device_id: str,
+        kind: str,
+        *,
+        params: Json | None = None,
+        ttl_seconds: int | None = None,
+        once: str | None = None,
+    ) -> models.Command:
+        """Queue a command for a device."""
+        body = {"type": kind, **given(params=params, ttl_seconds=ttl_seconds)}
+        return self._post(models.Command, path("devices", device_id, "commands"), body, once)
+
+    def list_commands(
+        self,
+        device_id: str,
+        *,
+        status: str | None = None,
+        kind: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> models.CommandList:
+        """Return a page of the commands of a device, newest first."""
+        query = given(status=status, type=kind, limit=limit, cursor=cursor)
+        return self._get(models.CommandList, path("devices", device_id, "commands"), **query)
+
+    def get_command(self, device_id: str, command_id: str) -> models.Command:
+        """Return a command."""
+        return self._get(models.Command, path("devices", device_id, "commands", command_id))
+
+    def cancel_command(self, device_id: str, command_id: str) -> models.Command:
+        """Cancel an open command."""
+        return self._delete(models.Command, path("devices", device_id, "commands", command_id))
+
+    def send_heartbeat(self, beat: Json, device_id: str = ME) -> models.HeartbeatAnswer:
+        """Send a heartbeat; with an API key it is relayed for the device."""
+        return self._post(models.HeartbeatAnswer, path("devices", device_id, "heartbeat"), beat)
+
+    def list_pending_commands(self) -> models.PendingCommands:
+        """Return the open commands of the device that asks."""
+        return self._get(models.PendingCommands, path("devices", ME, "commands", "pending"))
+
+    def acknowledge_command(
+        self,
+        command_id: str,
+        status: str,
+        *,
+        result: Json | None = None,
+        error: Json | None = None,
+        receipt: str | None = None,
+        device_id: str = ME,
+    ) -> models.Command:
+        """Say what became of a command."""
+        body = {"status": status, **given(result=result, error=error, receipt=receipt)}
+        return self._post(models.Command, path("devices", device_id, "commands", command_id, "ack"), body)
+
+    def refresh_token(self, *, once: str | None = None) -> fleet_model.RefreshedToken:
+        """Get another token for the device that asks."""
+        return self._post(fleet_model.RefreshedToken, path("devices", ME, "token", "refresh"), {}, once)
+
+    def list_events(
+        self,
+        *,
+        kind: str | None = None,
+        device_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> models.EventList:
+        """Return a page of the audit trail, newest first."""
+        return self._get(models.EventList, path("events"), type=kind, device_id=device_id, limit=limit, cursor=cursor)
+
+    def stream_events(
+        self, *, last_event_id: str | None = None, kind: str | None = None, device_id: str | None = None
+    ) -> Iterator[models.Event]:
+        """Return events as they happen, from the one after ``last_event_id``, until the connection ends."""
+        headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+        for line in self.lines(path("events", "stream"), headers, type=kind, device_id=device_id):
+            field, _, value = line.partition(": ")
+            if field == "data":
+                yield models.Event.model_validate_json(value)
+
+    def create_webhook(
+        self,
+        url: str,
+        *,
+        events: list[str] | None = None,
+        description: str | None = None,
+        enabled: bool | None = None,
+        once: str | None = None,
+    ) -> webhooks_model.CreatedWebhook:
+        """Have events sent to a URL; the secret that signs them is in the answer, this once."""
+        body = {"url": url, **given(events=events, description=description, enabled=enabled)}
+        return self._post(webhooks_model.CreatedWebhook, path("webhooks"), body, once)
+
+    def list_webhooks(self, *, limit: int | None = None, cursor: str | None = None) -> webhooks_model.WebhookList:
+        """Return a page of webhooks, newest first."""
+        return self._get(webhooks_model.WebhookList, path("webhooks"), limit=limit, cursor=cursor)
+
+    def get_webhook(self, webhook_id: str) -> webhooks_model.Webhook:
+        """Return a webhook."""
+        return self._get(webhooks_model.Webhook, path("webhooks", webhook_id))
+
+    def update_webhook(self, webhook_id: str, **changes: Unpack[WebhookChanges]) -> webhooks_model.Webhook:
+        """Change a webhook."""
+        return self._patch(webhooks_model.Webhook, path("webhooks", webhook_id), {**changes})
+
+    def delete_webhook(self, webhook_id: str) -> webhooks_model.Webhook:
+        """Delete a webhook."""
+        return self._delete(webhooks_model.Webhook, path("webhooks", webhook_id))
+
+    def send_test_event(self, webhook_id: str) -> webhooks_model.WebhookTest:
+        """Send a test event and return what came back."""
+        return self._post(webhooks_model.WebhookTest, path("webhooks", webhook_id, "test"), {})
+
+    def list_deliveries(
+        self,
+        webhook_id: str,
+        *,
+        status: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> webhooks_model.DeliveryList:
+        """Return a page of deliveries, those of the newest events first."""
+        query = given(status=status, limit=limit, cursor=cursor)
+        return self._get(webhooks_model.DeliveryList, path("webhooks", webhook_id, "deliveries"), **query)
+
+    def replay_delivery(self, webhook_id: str, delivery_id: str) -> webhooks_model.Delivery:
+        """Send a delivery again."""
+        url = path("webhooks", webhook_id, "deliveries", delivery_id, "replay")
+        return self._post(webhooks_model.Delivery, url, {})
+
+    def get_key(self) -> models.KeyFacts:
+        """Return what the API key may do."""
+        return self._get(models.KeyFacts, path("key"))
+
+    def get_jwks(self) -> models.JwkSet:
+        """Return the public keys that sign grants."""
+        return self._get(models.JwkSet, "/.well-known/jwks.json")
+
+    def get_readiness(self) -> models.Readiness:
+        """Return whether the gateway can do all of its work, and the facts; 503 is an answer here."""
+        return models.Readiness.model_validate_json((self.http.get("/ready")).content)
+
+    def get_health(self) -> models.Health:
+        """Return whether the gateway serves; 503 is an answer here."""
+        return models.Health.model_validate_json((self.http.get("/health")).content)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
@@ -14,8 +13,9 @@ from typing import Any, Final
 
 import structlog
 
-from gateway import __version__, build_info, collector
+from gateway import build_info, collector
 from gateway.addresses import Address
+from gateway.announce import announce, announce_readiness
 from gateway.backlog import BacklogRequests
 from gateway.broker import probes
 from gateway.broker.drift import DriftWatch
@@ -43,22 +43,19 @@ from gateway.readiness import Readiness
 from gateway.scrape import Scrape
 from gateway.settings import Loaded, Settings
 from gateway.settings_types import EMBEDDED
-from gateway.store import Context, Store, devices, keys
+from gateway.store import Context, Store, devices
 from gateway.store.lock import exclusive
 from gateway.sweeper import Sweeper
 from gateway.topics import Topics
 from gateway.tracing import NO_TRACER, Tracer
 from gateway.watcher import Watcher
 from gateway.whereabouts import Whereabouts, published
-from gateway.wording import as_called
 
 log = structlog.get_logger()
 
 SWITCH_SECONDS: Final = 0.000_5
 """How long one thread may keep others from running: at Python's 5 ms a request would wait for a busy writer that long
 at each of its statements, since SQLite's library gives the interpreter away while it works."""
-
-BROKER_NAMES: Final = {"embedded": "embedded broker", "mosquitto": "Mosquitto of its own", "external": "your broker"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +76,7 @@ class Running:
     bells: Bells
     renewal: Renewal
     broker_kind: str
+    readiness: Readiness
 
     async def synced(self, device_id: str, seconds: float = 10.0) -> bool:
         """Wait until the broker knows all that was committed about this device; ``False`` when that took too long."""
@@ -96,8 +94,9 @@ async def serve(loaded: Loaded, precedence: Precedence) -> int:
     async with running(loaded.settings, precedence) as gateway:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.renewal.ask)
         collector.calm()
-        await _announce(gateway)
-        await stop.wait()
+        await announce(gateway)
+        async with _background(announce_readiness(gateway)):
+            await stop.wait()
         log.info("gateway.stopping")
     log.info("gateway.stopped")
     return 0
@@ -107,22 +106,6 @@ def _open_as_many_files_as_allowed() -> None:
     """Each connection is one; the usual soft limit of 1,024 is for programs that use select(2)."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-async def _announce(gateway: Running) -> None:
-    scheme = "mqtts" if gateway.tls else "mqtt"
-    kind = BROKER_NAMES[gateway.broker_kind]
-    lines = [
-        f"gateway {__version__} is ready",
-        f"  HTTP  {gateway.http_url}",
-        f"  MQTT  {scheme}://{gateway.broker} ({kind})",
-        f"  data  {gateway.settings.data_dir}",
-        f"  page  {gateway.http_url}/ (sign in with an API key)",
-    ]
-    if not await gateway.store.read(keys.all_keys):
-        data_dir = shlex.quote(str(gateway.settings.data_dir))
-        lines.append(f"Make an API key: {as_called()} keys create --name NAME --data-dir {data_dir}")
-    print("\n".join(lines), flush=True)  # noqa: T201 - for the person who started it
 
 
 @asynccontextmanager
@@ -151,7 +134,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
                 precedence=precedence,
             )
         )
-        accounts = probes.ProbeAccounts()
+        accounts = probes.ProbeAccounts().of(settings)
         stack.enter_context(probes.published(settings.data_dir, accounts))
         http_tls, mqtt_tls = certificates(settings)
         renewal = Renewal(each for each in (http_tls, mqtt_tls) if each)
@@ -254,6 +237,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
             bells=bells,
             renewal=renewal,
             broker_kind=broker.kind,
+            readiness=readiness,
         )
 
 

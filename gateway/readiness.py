@@ -61,3 +61,9 @@ class Readiness:
             },
             "certificates": [each.report() for each in self._certificates],
         }
+
+
+def reasons(report: dict[str, Any]) -> list[str]:
+    """What is in the way, of a report that says it is not ready."""
+    parts = (*(report.get(name, {}) for name in ("registry", "broker", "access")), *report.get("certificates", ()))
+    return [str(part["error"]) for part in parts if part.get("error")]

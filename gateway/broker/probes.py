@@ -8,15 +8,19 @@ who can read that has the registry anyway.
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from pydantic import SecretStr
+
 from gateway.broker.access import MADE_UP
+from gateway.settings import FIELDS, Settings
 
 FILE_NAME: Final = "doctor.json"
 READER: Final = "doctor"
@@ -28,12 +32,31 @@ def _secret() -> str:
     return secrets.token_urlsafe(_SECRET_BYTES)
 
 
+def _whole(value: object) -> str:
+    """All of a setting's value, where printing it would hide a password."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if is_dataclass(value):
+        return "\0".join(_whole(getattr(value, each.name)) for each in fields(value))
+    return str(value)
+
+
 @dataclass(frozen=True)
 class ProbeAccounts:
     """The passwords of :data:`READER` and :data:`DEVICE`."""
 
     reader: str = field(default_factory=_secret, repr=False)
     device: str = field(default_factory=_secret, repr=False)
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """A digest of each setting that the gateway was started with: the doctor compares those of the file."""
+
+    def of(self, settings: Settings) -> ProbeAccounts:
+        """The same, with the digests of these settings."""
+        return replace(self, settings={name: self.digest(name, getattr(settings, name)) for name in FIELDS})
+
+    def digest(self, name: str, value: object) -> str:
+        """A digest of a setting, its secrets included, which tells nothing without the passwords here."""
+        return hmac.digest(self.device.encode(), f"{name}={_whole(value)}".encode(), "sha256").hex()
 
     @property
     def passwords(self) -> dict[str, str]:

@@ -17,14 +17,15 @@ from gateway.addresses import BrokerUrl
 from gateway.broker import own_mosquitto, probes
 from gateway.brokers import verified_by
 from gateway.certificates import CertificateError, client_context
-from gateway.doctor import broker, installation, tls
+from gateway.doctor import as_device, broker, installation, settings_file, tls
 from gateway.doctor.broker import Looking
 from gateway.doctor.findings import Area, Finding, Level
 from gateway.mqtt.probe import Target
+from gateway.readiness import reasons
 from gateway.settings_types import EMBEDDED, MOSQUITTO
 from gateway.store import DATABASE_NAME, Context, View, figures, keys, transact
 from gateway.store.database import connect
-from gateway.store.lock import holder
+from gateway.store.lock import LOCK_NAME, holder
 from gateway.topics import Topics
 from gateway.watcher import ask_for_comparison
 
@@ -44,10 +45,11 @@ async def examine(loaded: Loaded, *, fix: bool) -> AsyncIterator[Finding]:
     for finding in _at_rest(loaded):
         yield finding
     pid, where = holder(directory), whereabouts.read(directory)
-    running = pid is not None and where is not None and installation.has_own_schema(directory)
     for finding in _sizes(settings, pid, where):
         yield finding
     yield await _alive(pid, where)
+    if pid is not None and not (directory / LOCK_NAME).exists():
+        yield _no_process_file(directory)
     try:
         target = _target(settings, where)
     except CertificateError as error:
@@ -58,35 +60,65 @@ async def examine(loaded: Loaded, *, fix: bool) -> AsyncIterator[Finding]:
     if target is None:
         yield broker.BROKER.ok("reachable", "the gateway has a broker of its own, which runs when it does")
         return
+    async for finding in _at_the_broker(settings, target, where if pid is not None else None, fix=fix):
+        yield finding
+
+
+def _no_process_file(directory: Path) -> Finding:
+    return GATEWAY.warning(
+        "process file",
+        f"{directory / LOCK_NAME} is missing: it was removed by hand while the gateway runs",
+        "Restart the gateway, which writes it again. The directory is held all the same: no second gateway starts.",
+    )
+
+
+async def _at_the_broker(
+    settings: Settings, target: Target, where: Whereabouts | None, *, fix: bool
+) -> AsyncIterator[Finding]:
+    """Who gets in there, and with a running gateway (``where``) what shows from inside."""
     async for finding in broker.strangers(target):
         yield finding
         if finding.name == "reachable":
             return
-    if running:
-        async for finding in _inside(settings, target, fix=fix):
-            yield finding
-    else:
+    async for finding in _as_device(settings, where, target):
+        yield finding
+    if where is None:
         yield broker.BROKER.warning(
             "looked at from inside",
             "that needs a running gateway, which lets the doctor in",
             "Start the gateway; it compares the broker with the registry at each connect.",
         )
+    elif installation.has_own_schema(settings.data_dir):
+        async for finding in _inside(settings, target, fix=fix):
+            yield finding
 
 
 def _at_rest(loaded: Loaded) -> Iterator[Finding]:
     """What can be seen whether a gateway runs or not."""
     directory = loaded.settings.data_dir
     yield from installation.settings(loaded)
+    yield from settings_file.settings_file(loaded, probes.read(directory) if holder(directory) is not None else None)
     yield from installation.data_directory(directory)
     yield from installation.registry(directory)
     yield from installation.clock()
     yield from tls.certificates(loaded.settings)
 
 
+async def _as_device(settings: Settings, where: Whereabouts | None, target: Target) -> AsyncIterator[Finding]:
+    """What a bind tells devices, tried."""
+    place = as_device.told(settings, where)
+    if place is not None:
+        address, tls_told = place
+        asked = settings.mqtt_client_ca_file is not None  # for a certificate of the device, which the doctor has not
+        accounts = None if where is None or asked else probes.read(settings.data_dir)
+        async for finding in as_device.as_device(address, tls=tls_told, accounts=accounts, inside=target):
+            yield finding
+
+
 def _sizes(settings: Settings, pid: int | None, where: Whereabouts | None) -> Iterator[Finding]:
     """Is there room for the fleet?"""
     fleet, kind = _fleet(settings.data_dir), where.kind if where else "embedded" if settings.embedded else ""
-    if pid is not None:
+    if pid:
         of_devices = fleet.devices if kind == EMBEDDED else 0
         yield installation.limits(pid, "open files", installation.FILES_PER_STREAM + of_devices)
     own = own_mosquitto.pid(settings) if kind == MOSQUITTO else None
@@ -175,31 +207,32 @@ def _target(settings: Settings, where: Whereabouts | None) -> Target | None:
 
 
 async def _alive(pid: int | None, where: Whereabouts | None) -> Finding:
-    if pid is None or where is None:
+    process = f"process {pid}" if pid else "a process"
+    if pid is None:
         return GATEWAY.warning("running", "no gateway runs on this data directory", "Start it: gateway serve.")
+    if where is None:
+        return GATEWAY.error(
+            "running",
+            f"{process} holds the data directory, and {whereabouts.FILE_NAME} is missing: it starts at this moment, or "
+            "the file was removed by hand",
+            f"Look again in a moment; if it stays so, restart the gateway, which writes {whereabouts.FILE_NAME} anew.",
+        )
     try:
         report = await asyncio.to_thread(_ready, where)
     except (OSError, ValueError, CertificateError) as error:
         return GATEWAY.error(
-            "running", f"process {pid} runs, and {where.http_url}/ready does not answer ({error})", "See its log."
+            "running", f"{process} runs, and {where.http_url}/ready does not answer ({error})", "See its log."
         )
     link, access, outbox = report["broker"], report["access"], report["outbox"]
     says = (
-        f"process {pid} at {where.http_url}; MQTT {link['mqtt_version'] or '-'}, "
+        f"{process} at {where.http_url}; MQTT {link['mqtt_version'] or '-'}, "
         f"access managed by {access['managed_by']}, outbox {outbox['depth']}"
     )
     if report["ready"] and access["error"]:
         return GATEWAY.warning("ready", says, str(access["error"]))
     if report["ready"]:
         return GATEWAY.ok("ready", says)
-    told = (
-        report["registry"]["error"],
-        link["error"],
-        access["error"],
-        *(each["error"] for each in report["certificates"]),
-    )
-    reasons = [str(each) for each in told if each]
-    return GATEWAY.error("ready", f"it is not: {says}", "The reasons below say what to do.", *reasons)
+    return GATEWAY.error("ready", f"it is not: {says}", "The reasons below say what to do.", *reasons(report))
 
 
 def _ready(where: Whereabouts) -> dict[str, Any]:

@@ -39,6 +39,9 @@ FUTURE_MS: Final = 5_000
 OLDEST_CLOCK_MS: Final = 1_764_547_200_000  # 2025-12-01: this program is younger
 FILES_PER_STREAM: Final = 256
 _SECRET_MODE: Final = 0o077
+_REMOUNT: Final = (
+    "See why ('dmesg', 'findmnt'): a disk with errors is mounted so. Then remount it writable. Nothing is lost."
+)
 _THOUSAND: Final = 1_000
 _TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronised
 _TIMEX_BYTES: Final = 512
@@ -89,6 +92,8 @@ def _permissions(directory: Path) -> Finding:
 
 
 def _writable(directory: Path) -> Finding:
+    if is_read_only(directory):
+        return DATA.error("writable", f"the disk of {directory} is mounted read-only", _REMOUNT)
     if not os.access(directory, os.W_OK):
         return DATA.error(
             "writable",
@@ -126,11 +131,25 @@ def registry(directory: Path) -> Iterator[Finding]:
         with closing(connect(file, read_only=True)) as connection:
             yield from _inside(View(connection), file)
     except (StoreError, sqlite3.Error) as error:
-        yield REGISTRY.error(
-            "readable",
-            f"{file} cannot be read ({error.__cause__ or error})",
-            "Stop the gateway, keep a copy of the directory, and put the last backup back: gateway restore FILE.",
-        )
+        yield _unreadable(file, error)
+
+
+def _unreadable(file: Path, error: Exception) -> Finding:
+    """Only a file that is damaged wants a backup: on a read-only disk a whole one cannot be opened either."""
+    cause = error.__cause__ if isinstance(error.__cause__, sqlite3.Error) else error
+    damaged = getattr(cause, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+    if damaged:
+        remedy = "Stop the gateway, keep a copy of the directory, and put the last backup back: gateway restore FILE."
+    elif is_read_only(file.parent):
+        remedy = f"The disk of {file.parent} is mounted read-only, so SQLite cannot open its log. {_REMOUNT}"
+    else:
+        remedy = "Check that this user may read and write the file and its directory, and that the disk has room."
+    return REGISTRY.error("readable", f"{file} cannot be read ({cause})", remedy)
+
+
+def is_read_only(directory: Path) -> bool:
+    """Whether the file system of this directory is mounted read-only."""
+    return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
 
 
 def _inside(view: View, file: Path) -> Iterator[Finding]:

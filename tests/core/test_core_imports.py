@@ -23,7 +23,7 @@ LAYERS = (
     "scrape",
     "broker client http mqtt outbound readiness",
     "brokers",
-    "app collector demo doctor setup",
+    "announce app collector demo doctor setup",
     "cli __main__",
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}

@@ -65,6 +65,7 @@ async def test_a_healthy_installation(tmp_path: Path, kind: BrokerKind) -> None:
             "limits",
             "gateway",
             "broker",
+            "what devices are told",
             "retained commands",
         }
         assert findings["retained commands: comparison"]["says"] == "1 open commands, and just these are retained"

@@ -18,6 +18,7 @@ export const looksLikeKey = (text) => /^[\x21-\x7e]+$/.test(text);
 export class Api {
   #key;
   #goOnAt = 0;
+  #document = null;
 
   /** `onEnd(error)`: the key is not good any more; `onWait(seconds)`: the gateway asks to slow down (0: over). */
   constructor(key, { onEnd = () => {}, onWait = () => {} } = {}) {
@@ -41,8 +42,21 @@ export class Api {
 
   /** Have something done, once: after a lost answer the same `once` may be sent again. */
   async post(path, body = {}, once = null) {
+    return (await this.send("POST", path, body, once)).data;
+  }
+
+  /** The same by any method, with the headers of the answer. */
+  async send(method, path, body, once = null) {
     const headers = { "Content-Type": "application/json", ...(once && { "Idempotency-Key": once }) };
-    return this.#answer(await this.open(path, { method: "POST", headers, body: JSON.stringify(body), signal: within() }));
+    const answer = await this.open(path, { method, headers, body: JSON.stringify(body), signal: within() });
+    return { data: await this.#answer(answer), headers: answer.headers };
+  }
+
+  /** The document that describes the API, asked for when it is first needed. */
+  document() {
+    this.#document ??= this.open(new URL("openapi.json", document.baseURI), { signal: within() }).then((answer) => this.#answer(answer));
+    this.#document.catch(() => (this.#document = null));
+    return this.#document;
   }
 
   /** Send a request; the answer, whatever it says. */

@@ -2,8 +2,10 @@
 
 import { askCancel, askReset, askUnbind, isOpen, RESET } from "./actions.js";
 import { commandItem, ResetProgress } from "./commands.js";
+import { askBind } from "./bind.js";
 import { bar, connectionMark, isFull, isLow, presence, spaced, used } from "./devices.js";
 import { el, say } from "./dom.js";
+import { askEdit } from "./edit.js";
 import { eventItem } from "./events.js";
 import { binding, Facts, identity, metadata, settings } from "./facts.js";
 import { ago, called, dbm, megabytes, NOTHING, percent, since } from "./format.js";
@@ -12,6 +14,8 @@ import { notice, tell } from "./notice.js";
 import { Paced } from "./paced.js";
 import { Plots } from "./plots.js";
 import { toFleet } from "./routes.js";
+import { askSend } from "./send.js";
+import { askSettings } from "./settings.js";
 import { Trail } from "./trail.js";
 
 const EVERY_MS = 1_000;
@@ -22,17 +26,18 @@ export class DeviceView {
   #stale = true;
   #loaded = new Paced((signal) => this.#load(signal), EVERY_MS);
 
-  constructor({ api, mayWrite, keyId, readiness }, id) {
-    Object.assign(this, { api, id, mayWrite, readiness });
+  constructor({ api, mayWrite, keyId, readiness, fleetAt }, id) {
+    Object.assign(this, { api, id, mayWrite, readiness, fleetAt });
     const cancel = (command) => this.#done(askCancel(api, this.device, command));
     const page = (what) => (cursor) => api.get(`devices/${id}/${what}`, { limit: 20, cursor });
     this.commands = new Trail("Commands", "It was never told anything.", page("commands"), commandItem(mayWrite, cancel));
     this.events = new Trail("Events", "Nothing has happened to it.", page("events"), eventItem(keyId));
     this.reset = new ResetProgress(mayWrite, cancel);
     this.plots = new Plots(api, id);
+    const button = (words, ask) => mayWrite && el("button", { type: "button", onclick: () => this.#ask(ask) }, words);
     this.facts = [
-      new Facts("Binding", binding), new Facts("Metadata", metadata, "None is set."), new Facts("Device", identity),
-      new Facts("Settings", settings),
+      new Facts("Binding", binding), new Facts("Metadata", metadata, "None is set.", button("Edit …", askEdit)),
+      new Facts("Device", identity), new Facts("Settings", settings, "None.", button("Change …", askSettings)),
     ];
     this.now = nowStrip();
     this.wrong = notice();
@@ -57,15 +62,18 @@ export class DeviceView {
   #build() {
     this.heading = el("bdi", {}, "Device");
     this.connection = connectionMark();
-    this.resetButton = el("button", { type: "button", class: "bad", onclick: () => this.#done(askReset(this.api, this.#known())) }, "Reset …");
-    this.unbindButton = el("button", { type: "button", onclick: () => this.#done(askUnbind(this.api, this.#known())) }, "Unbind …");
-    this.actions = el("div", { class: "actions", hidden: true }, this.unbindButton, this.resetButton);
+    const button = (words, ask, tone = null) => el("button", { type: "button", class: tone, onclick: () => this.#ask(ask) }, words);
+    this.sendButton = button("Send a command …", askSend);
+    this.bindButton = button("Bind …", (api, device) => askBind(api, device, this.#openReset()));
+    this.unbindButton = button("Unbind …", askUnbind);
+    this.resetButton = button("Reset …", askReset, "bad");
+    this.actions = el("div", { class: "actions", hidden: true }, this.sendButton, this.bindButton, this.unbindButton, this.resetButton);
     this.body = el("div", { class: "body", hidden: true },
       this.reset.node, this.now.node, this.plots.node,
       el("div", { class: "columns" }, this.commands.node, this.events.node),
       el("div", { class: "all facts" }, this.facts.map((each) => each.node)));
     this.node = el("div", { class: "device" },
-      el("p", { class: "back" }, el("a", { href: toFleet() }, "← All devices")),
+      el("p", { class: "back" }, el("a", { href: this.fleetAt ?? toFleet() }, "← Devices")),
       el("div", { class: "title" }, el("h1", { tabindex: "-1" }, this.heading), this.connection.node, this.actions),
       this.wrong, this.body);
   }
@@ -97,10 +105,10 @@ export class DeviceView {
     this.now.tell(device, state);
     this.facts.forEach((each) => each.tell(device));
     this.reset.tell(this.commands.items, this.#known());
-    const pending = this.commands.items.some((each) => each.type === RESET && isOpen(each));
     this.actions.hidden = !this.mayWrite;
-    this.resetButton.hidden = pending;
-    this.unbindButton.hidden = device.status !== "bound";
+    this.resetButton.hidden = this.#openReset() != null;
+    this.unbindButton.hidden = this.sendButton.hidden = device.status !== "bound";
+    this.bindButton.hidden = device.status === "bound";
     this.body.hidden = false;
     this.plots.tell(device);
   }
@@ -108,6 +116,18 @@ export class DeviceView {
   /** The device with what a promise about it depends on. */
   #known() {
     return { ...this.device, lastSeenBy: this.state.last_seen_by, hasBroker: this.readiness.hasBroker };
+  }
+
+  #openReset() {
+    return this.commands.items.find((each) => each.type === RESET && isOpen(each));
+  }
+
+  async #ask(question) {
+    try {
+      await this.#done(question(this.api, this.#known()));
+    } catch (error) {
+      tell(this.wrong, error);
+    }
   }
 
   /** After a question was answered with yes: see what has become of it. */

@@ -11,7 +11,7 @@ export class DeviceTable {
   constructor() {
     this.body = el("tbody", {});
     this.node = el("table", { class: "devices" },
-      el("caption", { class: "unseen" }, "Devices, newest first"),
+      el("caption", { class: "unseen" }, "Devices"),
       el("thead", {}, el("tr", {}, HEADINGS.map((each) => el("th", { scope: "col" }, each)))),
       this.body);
   }
@@ -54,8 +54,11 @@ function row() {
   return [node, update];
 }
 
-/** Its connection as far as it is known: without the broker nobody hears of a device that goes or comes. */
-export const presence = (device, isKnown) => (isKnown ? device.connection : "unknown");
+/** Its connection as far as it is known: without the broker nothing tells of a device that goes or comes. */
+export function presence(device, isKnown) {
+  if (!isKnown) return "unknown";
+  return device.connection === "offline" && device.last_heartbeat_at == null ? "never_seen" : device.connection;
+}
 
 /** A dot and a word. */
 export function connectionMark() {

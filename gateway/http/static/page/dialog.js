@@ -1,40 +1,59 @@
-// Asks before something that cannot be taken back, and says what will happen.
+// Asks before something is done, says what will happen, and takes what is needed for it.
 
 import { ApiError } from "./api.js";
 import { el, put } from "./dom.js";
 import { named } from "./names.js";
 
 /**
- * `says`: sentences of what will happen. `check`: words to be ticked before it can be done, if any. `run` does it; what
- * the gateway refuses is said in the dialog, where it can be tried again. Resolves to whether it was done.
+ * `says`: sentences of what will happen. `fields`: elements to fill in, if any. `check`: words to be ticked before it can
+ * be done, if any. `tone` is that of the button. `run` does it; what the gateway refuses is said in the dialog, where it
+ * can be tried again. Resolves to what `run` gave (true when that is nothing), or to false.
  */
-export function ask({ title, says, check = null, action, run }) {
+export function ask({ title, says = [], fields = null, check = null, action, tone = "bad", run }) {
   return new Promise((done) => {
-    const parts = dialog(title, says, check, action);
-    let over = false;
+    const parts = dialog({ title, says, fields, check, action, tone });
+    let result = false;
     parts.form.addEventListener("submit", async (event) => {
       event.preventDefault();
-      over = await tried(parts, run);
-      if (over) parts.node.close();
+      result = await tried(parts, run);
+      if (result !== false) parts.node.close();
     });
-    parts.node.addEventListener("close", () => (parts.node.remove(), done(over)));
-    document.body.append(parts.node);
-    parts.node.showModal();
+    open(parts.node, () => done(result));
+    parts.node.querySelector(".fields :is(input, select)")?.focus();
   });
 }
 
-function dialog(title, says, check, action) {
-  const go = el("button", { type: "submit", class: "bad", disabled: check != null }, action);
-  const stop = el("button", { type: "button", onclick: () => node.close() }, "Leave it as it is");
+/** Show something once. It is closed by its button alone, so that no stray key loses it. */
+export function tell({ title, says = [], content, action }) {
+  return new Promise((done) => {
+    const stop = el("button", { type: "button", class: "main", onclick: () => node.close() }, action);
+    const node = el("dialog", { "aria-labelledby": "asked", class: "wide", closedby: "none", oncancel: (event) => event.preventDefault(),
+      onkeydown: (event) => event.key === "Escape" && event.preventDefault() },
+      el("form", { onsubmit: (event) => event.preventDefault() },
+        el("h2", { id: "asked" }, title), says.map((each) => el("p", {}, each)), content, el("p", { class: "buttons" }, stop)));
+    open(node, done);
+  });
+}
+
+function open(node, closed) {
+  node.addEventListener("close", () => (node.remove(), closed()));
+  document.body.append(node);
+  node.showModal();
+}
+
+function dialog({ title, says, fields, check, action, tone }) {
+  const go = el("button", { type: "submit", class: tone, disabled: check != null }, action);
+  const stop = el("button", { type: "button", onclick: () => node.close() }, fields ? "Cancel" : "Leave it as it is");
   const tick = check && el("input", { type: "checkbox", id: "sure", onchange: () => (go.disabled = !tick.checked) });
   const refused = el("p", { class: "error", role: "alert" });
   const form = el("form", {},
     el("h2", { id: "asked" }, title),
-    el("ul", { id: "happens" }, says.map((each) => el("li", {}, each))),
+    el("ul", { id: "happens", hidden: !says.length }, says.map((each) => el("li", {}, each))),
+    fields && el("div", { class: "fields" }, fields),
     check && el("p", { class: "sure" }, tick, el("label", { for: "sure" }, check)),
     refused,
     el("p", { class: "buttons" }, stop, go));
-  const node = el("dialog", { "aria-labelledby": "asked", "aria-describedby": "happens" }, form);
+  const node = el("dialog", { "aria-labelledby": "asked", "aria-describedby": says.length ? "happens" : null, class: fields && "wide" }, form);
   return { node, form, go, refused, action };
 }
 
@@ -43,8 +62,7 @@ async function tried({ go, refused, action }, run) {
   put(go, "One moment …");
   put(refused);
   try {
-    await run();
-    return true;
+    return (await run()) ?? true;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     put(refused, named(error.message));
@@ -53,4 +71,11 @@ async function tried({ go, refused, action }, run) {
     go.disabled = false;
     put(go, action);
   }
+}
+
+/** An input with its label, and what helps to fill it in. */
+export function field(label, input, help = null) {
+  if (help) input.setAttribute("aria-describedby", `${input.id}_help`);
+  return el("div", { class: "field" }, el("label", { for: input.id }, label), input,
+    help && el("small", { id: `${input.id}_help` }, help));
 }

@@ -3,19 +3,29 @@
 import { el, say, sayAll } from "./dom.js";
 import { ago, since, words } from "./format.js";
 import { named, visible } from "./names.js";
+import { toDevice } from "./routes.js";
 
 const SHOWN_APART = ["device_id", "actor", "actor_name", "command_id", "type"];
 const OTHERS = { cli: "the command line", gateway: "the gateway" };
 
-/** `keyId`: the key of who looks. */
-export const eventItem = (keyId) => () => {
+export const EVENT_TYPES = [
+  "device.registered", "device.updated", "device.bound", "device.unbound", "device.deleted", "device.restored", "device.online",
+  "device.offline", "device.low_battery", "device.storage_full", "reset.requested", "reset.delivered", "reset.completed",
+  "reset.failed", "reset.superseded", "command.created", "command.delivered", "command.executed", "command.failed",
+  "command.expired", "command.cancelled", "token.refreshed", "token.revoked", "acknowledgement.late", "acknowledgement.refused",
+];
+
+/** `keyId`: the key of who looks; `withDevice`: with a link to the device of each. */
+export const eventItem = (keyId, withDevice = false) => () => {
   const [name, by, when, facts] = [el("strong", {}), el("span", { class: "quiet" }), ago(null), el("p", { class: "quiet" })];
-  const node = el("li", {}, el("p", { class: "line" }, name, by, when), facts);
+  const link = withDevice && el("a", {});
+  const node = el("li", {}, el("p", { class: "line" }, name, link, by, when), facts);
   const update = ({ type, created_at: at, data }) => {
     node.dataset.state = type;
     say(name, data.type ? `${words(type)}: ${words(data.type).toLowerCase()}` : words(type));
     sayAll(by, "by ", who(data, keyId));
     by.title = visible(data.actor);
+    if (link) say(link, data.device_id).href = toDevice(data.device_id);
     since(when, at);
     sayAll(facts, told(data));
     facts.hidden = !facts.textContent;

@@ -8,11 +8,13 @@ import { named } from "./names.js";
 export class Facts {
   #told = null;
 
-  constructor(heading, read, nothing = "None.") {
+  /** `button`: what changes these, if anything. */
+  constructor(heading, read, nothing = "None.", button = null) {
     Object.assign(this, { read, nothing });
     const id = `facts_${heading.toLowerCase()}`;
     this.body = el("div", {});
-    this.node = el("section", { class: "panel facts", "aria-labelledby": id }, el("h2", { id }, heading), this.body);
+    this.node = el("section", { class: "panel facts", "aria-labelledby": id },
+      el("div", { class: "head" }, el("h2", { id }, heading), button), this.body);
   }
 
   tell(device) {

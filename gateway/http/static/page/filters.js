@@ -8,8 +8,11 @@ const CHOICES = {
   connection: ["Connection", { online: "Online", offline: "Offline", never: "Never seen" }],
   status: ["Binding", { bound: "Bound", unbound: "Unbound" }],
   condition: ["Condition", { low_battery: "Low battery", storage_full: "Storage full", reset_pending: "Reset pending" }],
+  sort: ["Sorted by", { "created_at.asc": "Oldest first", "updated_at.desc": "Changed last", "serial_number.asc": "Serial number", "name.asc": "Name, A to Z", "name.desc": "Name, Z to A" }],
 };
-export const NAMES = ["search", "seen", ...Object.keys(CHOICES)];
+export const NAMES = ["search", "seen", "order", ...Object.keys(CHOICES)];
+/** What changes the order of the list, and not what it finds. */
+export const ORDER = ["sort", "order"];
 /** What is asked for at each choice of the connection: who was never heard is not called offline. */
 const CONNECTIONS = { online: { connection: "online" }, offline: { connection: "offline", seen: "true" }, never: { seen: "false" } };
 
@@ -31,8 +34,8 @@ export class Filters {
 
   show(query) {
     if (this.search.value.trim() !== (query.search ?? "")) this.search.value = query.search ?? "";
-    for (const { name, input } of this.selects) input.value = (name === "connection" ? connectionOf(query) : query[name]) ?? "";
-    this.clear.hidden = !NAMES.some((name) => query[name]);
+    for (const { name, input } of this.selects) input.value = (READ[name]?.(query) ?? query[name]) ?? "";
+    this.clear.hidden = !NAMES.some((name) => query[name] && !ORDER.includes(name));
   }
 
   #typed() {
@@ -49,16 +52,24 @@ export class Filters {
   /** To another address; typing makes no steps to go back by. */
   #go() {
     const query = { search: this.search.value.trim() };
-    for (const { name, input } of this.selects) Object.assign(query, name === "connection" ? CONNECTIONS[input.value] : { [name]: input.value });
+    for (const { name, input } of this.selects) Object.assign(query, WRITE[name]?.(input.value) ?? { [name]: input.value });
     if (toFleet(query) !== location.hash) location.replace(toFleet(query));
   }
 }
 
-const connectionOf = ({ connection, seen }) => (seen === "false" ? "never" : connection);
+/** Choices that are more than one parameter, from the address and to it. */
+const READ = {
+  connection: ({ connection, seen }) => (seen === "false" ? "never" : connection),
+  sort: ({ sort, order }) => sort && `${sort}.${order}`,
+};
+const WRITE = {
+  connection: (value) => CONNECTIONS[value] ?? {},
+  sort: (value) => ({ sort: value.split(".")[0], order: value.split(".")[1] }),
+};
 
 function select(name, label, values, changed) {
   const input = el("select", { id: `filter_${name}`, onchange: changed },
-    el("option", { value: "" }, "Any"),
+    el("option", { value: "" }, name === "sort" ? "Newest first" : "Any"),
     Object.entries(values).map(([value, text]) => el("option", { value }, text)));
   return { name, input, field: el("div", { class: "field" }, el("label", { for: input.id }, label), input) };
 }

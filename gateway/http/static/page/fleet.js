@@ -2,7 +2,7 @@
 
 import { el, put, say } from "./dom.js";
 import { DeviceTable } from "./devices.js";
-import { Filters, NAMES } from "./filters.js";
+import { Filters, NAMES, ORDER } from "./filters.js";
 import { number } from "./format.js";
 import { Glance } from "./glance.js";
 import { notice, tell } from "./notice.js";
@@ -32,13 +32,16 @@ export class FleetView {
     this.wrong = notice();
     this.range = el("p", { class: "range", role: "status" }, "Loading …");
     this.empty = el("div", { class: "panel empty", hidden: true });
-    this.newer = el("a", { class: "button", hidden: true, rel: "prev" }, "Newer");
-    this.older = el("a", { class: "button", hidden: true, rel: "next" }, "Older");
+    this.newer = el("a", { class: "button", hidden: true, rel: "prev" }, "Previous");
+    this.older = el("a", { class: "button", hidden: true, rel: "next" }, "Next");
+    this.pageInput = el("input", { id: "page", type: "number", min: "1", step: "1", inputmode: "numeric", onchange: () => this.#jump() });
+    this.pageCount = el("span", {});
+    this.jump = el("span", { class: "jump", hidden: true }, el("label", { for: "page" }, "Page"), this.pageInput, this.pageCount);
     this.scroller = el("div", { class: "scroller", hidden: true }, this.table.node);
     this.node = el("div", { class: "fleet" },
       el("h1", { class: "unseen", tabindex: "-1" }, "Fleet"),
       this.glance.node, this.filters.node, this.wrong, this.range, this.empty, this.scroller,
-      el("nav", { class: "pages", "aria-label": "Pages of the list" }, this.newer, this.older));
+      el("nav", { class: "pages", "aria-label": "Pages of the list" }, this.newer, this.jump, this.older));
   }
 
   /** Show what this query finds, now. */
@@ -71,9 +74,10 @@ export class FleetView {
 
   async #load(signal) {
     try {
+      const total = this.glance.select(this.#query) == null || null; // else a figure tells
       const [stats, list] = await Promise.all([
         this.api.get("devices/stats", {}, signal),
-        this.api.get("devices", { ...this.#query, limit: PAGE }, signal),
+        this.api.get("devices", { ...this.#query, limit: PAGE, total }, signal),
       ]);
       this.#tell(stats, list);
       tell(this.wrong, null);
@@ -82,38 +86,51 @@ export class FleetView {
     }
   }
 
-  #tell(stats, { data, has_more: more }) {
+  #tell(stats, { data, has_more: more, total, total_is_exact: isExact }) {
     this.glance.tell(stats, this.readiness.hasBroker);
     this.table.tell(data, this.readiness.hasBroker);
     this.node.classList.remove("loading");
     this.scroller.hidden = !data.length;
     this.filters.node.hidden = this.range.hidden = !stats.total_count;
     const offset = Number(this.#query.offset ?? 0);
-    say(this.range, data.length ? this.#rangeOf(stats, offset, data.length, more) : "");
+    const counted = this.glance.select(this.#query);
+    const all = Math.max((counted ? stats[counted.name] : total) ?? 0, offset + data.length + (more ? 1 : 0));
+    say(this.range, data.length ? rangeOf(offset, data.length, all, isExact ?? true) : "");
+    this.#pages(offset, all);
     link(this.newer, offset > 0 && { ...this.#query, offset: Math.max(0, offset - PAGE) || null });
     link(this.older, more && { ...this.#query, offset: offset + PAGE });
     this.empty.hidden = data.length > 0;
     if (!data.length) put(this.empty, this.#nothing(stats, offset));
   }
 
-  #rangeOf(stats, offset, shown, more) {
-    const counted = this.glance.select(this.#query);
-    const all = counted ? Math.max(stats[counted.name], offset + shown) : offset + shown;
-    const range = `${number(offset + 1)} to ${number(offset + shown)}`;
-    if (!counted && more) return `${range}, more follow`;
-    return all === 1 ? "1 device" : `${range} of ${number(all)} devices`;
+  #pages(offset, all) {
+    const pages = Math.ceil(all / PAGE);
+    this.jump.hidden = pages < 2;
+    this.pageInput.max = pages;
+    if (document.activeElement !== this.pageInput) this.pageInput.value = Math.floor(offset / PAGE) + 1;
+    say(this.pageCount, `of ${number(pages)}`);
+  }
+
+  #jump() {
+    const page = Math.min(Number(this.pageInput.max), Math.max(1, Math.round(Number(this.pageInput.value)) || 1));
+    location.hash = toFleet({ ...this.#query, offset: (page - 1) * PAGE || null });
   }
 
   #nothing(stats, offset) {
     if (!stats.total_count) return welcome();
     const key = this.#query.seen === "false" ? "never_seen" : this.#query.condition;
     const words = offset ? "The list ends before this page." : NONE[key];
-    const alone = Object.entries(this.#query).every(([name, value]) => value == null || ["condition", "seen", "offset"].includes(name));
+    const alone = Object.entries(this.#query).every(([name, value]) => value == null || ["condition", "seen", "offset", ...ORDER].includes(name));
     return [
       el("h2", {}, (alone && words) || "No device fits these filters."),
       el("p", {}, el("a", { href: toFleet() }, "Show all devices")),
     ];
   }
+}
+
+function rangeOf(offset, shown, all, isExact) {
+  if (all === 1) return "1 device";
+  return `${number(offset + 1)} to ${number(offset + shown)} of ${isExact ? "" : "more than "}${number(all)} devices`;
 }
 
 function link(node, query) {

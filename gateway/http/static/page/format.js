@@ -30,7 +30,7 @@ export const full = (moment) => (moment == null ? NOTHING : `${DAY.format(new Da
 
 /** "device.low_battery" as "Device low battery", `factory_reset` as "Factory reset". */
 export function words(name) {
-  const text = name.replace(/[._]/g, " ");
+  const text = name.replace(/[._]/g, " ").replace(/\bwifi\b/g, "WiFi").replace(/\bble\b/g, "Bluetooth");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 

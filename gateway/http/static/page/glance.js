@@ -37,7 +37,7 @@ export class Glance {
 
   /** Mark the figure that counts what this query finds; how many that are, or null when no figure does. */
   select(query) {
-    const wanted = toFleet({ ...query, offset: null });
+    const wanted = toFleet({ ...query, offset: null, sort: null, order: null });
     const chosen = this.tiles.find((each) => toFleet(each.filter) === wanted);
     for (const each of this.tiles) set(each.link, "aria-current", each === chosen && "true");
     return chosen;

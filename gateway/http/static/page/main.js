@@ -1,6 +1,7 @@
 // Puts the page together: who is signed in, which view is shown, and whether it is live.
 
 import { Api, ApiError } from "./api.js";
+import { AuditView } from "./audit.js";
 import { DeviceView } from "./device.js";
 import { put } from "./dom.js";
 import { FleetView } from "./fleet.js";
@@ -50,7 +51,7 @@ async function signedIn(text, facts) {
   });
   session.readiness.look();
   put(byId("project"), named(facts.project_name), session.mayWrite ? "" : " · read only");
-  byId("signOut").hidden = false;
+  byId("signOut").hidden = byId("toEvents").hidden = false;
   show();
   await follow(session);
 }
@@ -87,7 +88,7 @@ function signOut(said = null) {
   key.forget();
   liveness.hide();
   put(byId("project"));
-  byId("signOut").hidden = true;
+  byId("signOut").hidden = byId("toEvents").hidden = true;
   document.querySelector("dialog[open]")?.close();
   document.title = "Device gateway";
   signIn(main, said, signedIn);
@@ -96,16 +97,17 @@ function signOut(said = null) {
 /** The view of the address. That of the fleet is kept while a device is looked at, so that the way back is short. */
 function show() {
   if (session == null) return;
-  const { device, query } = route();
+  const { device, isEvents, query } = route();
   if (session.view !== session.fleet) session.view.close();
-  if (device == null) {
+  if (device == null && !isEvents) {
+    session.fleetAt = location.hash; // with its filters and its page
     const again = session.fleet != null && session.view !== session.fleet;
     session.view = session.fleet ??= new FleetView(session);
     session.view.show(query);
     place(session.view, again ? session.fleet.scroll : null);
   } else {
     session.fleet?.leave();
-    session.view = new DeviceView(session, device);
+    session.view = isEvents ? new AuditView(session, query) : new DeviceView(session, device);
     place(session.view, 0);
   }
 }

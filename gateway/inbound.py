@@ -88,6 +88,13 @@ def _heartbeat(payload: bytes) -> model.Heartbeat | Refusal:
     return heartbeat
 
 
+def _retained(message: Message) -> Refusal | None:
+    """A heartbeat that was to be retained; an empty message is its clearing."""
+    if not message.payload:
+        return None
+    return Refusal("retained_heartbeat", "A heartbeat should not be retained: publish it with retain off.")
+
+
 def _body(topic: topics.Topic | None, message: Message) -> Body:
     if len(message.payload) > MAX_PAYLOAD_BYTES:
         return Refusal(
@@ -95,13 +102,11 @@ def _body(topic: topics.Topic | None, message: Message) -> Body:
         )
     match topic:
         case topics.Heartbeat():
-            if message.retain:
-                return Refusal("retained_heartbeat", "A heartbeat should not be retained: publish it with retain off.")
-            return _heartbeat(message.payload)
+            return _retained(message) if message.retain else _heartbeat(message.payload)
         case topics.Status():
             return _validate(model.Status, message.payload) if message.payload else None
         case topics.Ack():
-            return _validate(model.Ack, message.payload)
+            return None if message.retain and not message.payload else _validate(model.Ack, message.payload)
         case _:
             return Refusal(
                 "wrong_topic",

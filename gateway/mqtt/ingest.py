@@ -20,6 +20,7 @@ from gateway.commands import Refusal
 from gateway.errors import StoreError
 from gateway.inbound import Answer, Message, Parsed
 from gateway.mqtt.budget import Budget
+from gateway.mqtt.clearing import Clearing
 from gateway.mqtt.session import Delivery, Session
 from gateway.store import Store, Tx
 
@@ -68,6 +69,7 @@ class Ingest:
         self._over_budget = Throttle(store.context.clock)
         self._on_refused = on_refused
         self._on_mark = on_mark
+        self._clearing = Clearing()
         self._marks: list[bytes] = []
         """Of the batch that is being looked at."""
 
@@ -79,15 +81,18 @@ class Ingest:
         """
         before: asyncio.Task[None] | None = None
         pause = FIRST_GATHERING_SECONDS
+        self._clearing.begin()
         try:
             while True:
                 deliveries, ahead = list(ahead) or await session.batch(), ()
                 count = len(deliveries)
                 waiting, awaited = await self._admit_all(deliveries)  # while the batch before is committed
                 marks, self._marks = self._marks, []
+                retained = self._clearing.take()
                 if before is not None:
                     await before
-                before = asyncio.create_task(self._take(session, deliveries, waiting, marks), name="ingest batch")
+                take = self._take(session, deliveries, waiting, marks, retained)
+                before = asyncio.create_task(take, name="ingest batch")
                 if awaited:
                     session.attend()  # after an acknowledgement the next is often on its way
                 elif count < FEW:
@@ -101,7 +106,12 @@ class Ingest:
                 await asyncio.gather(before, return_exceptions=True)
 
     async def _take(
-        self, session: Session, deliveries: list[Delivery], waiting: list[Waiting], marks: Sequence[bytes]
+        self,
+        session: Session,
+        deliveries: list[Delivery],
+        waiting: list[Waiting],
+        marks: Sequence[bytes],
+        retained: Sequence[str],
     ) -> None:
         """Commit all of a batch, and acknowledge what a commit holds before the next begins."""
         began = time.perf_counter()
@@ -112,6 +122,7 @@ class Ingest:
             await self._answer(session, answers)
         for mark in marks:  # all that came before it is committed
             self._on_mark(mark)
+        await self._clearing.clear(session, retained)
 
     async def _admit_all(self, deliveries: Sequence[Delivery]) -> tuple[list[Waiting], bool]:
         """All of them as they are to be stored, and whether any is what somebody may wait for.
@@ -129,6 +140,8 @@ class Ingest:
 
     def _admit(self, delivery: Delivery) -> Waiting:
         message = delivery.message
+        if (message.retain or not message.payload) and self._clearing.sees(message):
+            return None
         if message.topic.endswith(_BUDGETED) and not self._budget.admits(message.topic):
             # Kept and answered once a second: for each it would cost as much as to take it. Counted they are all.
             if self._over_budget.admits(message.topic):

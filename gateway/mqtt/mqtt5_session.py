@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import mqtt5
 from mqtt5 import DisconnectReasonCode as Reason
 
+from gateway.mqtt.clearing import NEWS
 from gateway.mqtt.gathering import Gathering
 from gateway.mqtt.inbox import Inbox
 from gateway.mqtt.mqtt5_wire import ProtocolError, Wire
@@ -225,9 +226,12 @@ class Mqtt5Session(Session):
             raise PublishRefusedError([topic for topic, _ in refused], refused[0][1])
 
     async def subscribe(self, filters: Sequence[str]) -> None:
-        """Subscribe at QoS 1; what is retained comes marked as such, what is said from now on does not."""
+        """Subscribe at QoS 1; what is retained comes marked as such, what is said from now on does not.
+
+        Where nothing may be retained the mark of the sender is shown, so that it can be refused and cleared.
+        """
         qos = mqtt5.QoS.AT_LEAST_ONCE
-        wanted = [mqtt5.TopicFilter(name, max_qos=qos, retain_as_published=False) for name in filters]
+        wanted = [mqtt5.TopicFilter(name, max_qos=qos, retain_as_published=name.endswith(NEWS)) for name in filters]
         packet_id, answer = self._asked()
         codes = await self._answer(answer, mqtt5.SubscribePacket(packet_id, wanted), "a subscription")
         refused = [name for name, code in zip(filters, codes, strict=False) if int(code) >= _REFUSED]

@@ -185,6 +185,16 @@ def test_a_retained_heartbeat_is_refused(world: World) -> None:
     assert answer.refusal.code == "retained_heartbeat"
 
 
+@pytest.mark.parametrize("topic", ["heartbeat", "ack"])
+def test_the_message_that_clears_a_retained_one_asks_for_nothing(world: World, topic: str) -> None:
+    """Marked as retained, and empty: whoever cleared it, that is no refusal."""
+    device_id, _ = world.bound()
+    before = _without_refusals(world)
+    names = {"heartbeat": world.names.heartbeat(device_id), "ack": f"devices/{device_id}/commands/reboot/ack"}
+    assert world.say(names[topic], b"", retain=True) is None
+    assert _without_refusals(world) == before
+
+
 def test_the_limit_of_a_payload(world: World) -> None:
     """65,536 bytes are taken, one more is not."""
     device_id, _ = world.bound()

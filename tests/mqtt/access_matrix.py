@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from mqtt_brokers import ADMIN_PASSWORD, Asking, External
+from mqtt_brokers import ADMIN_PASSWORD, Asking, Embedded, External
 from mqtt_support import Device, Site
 from support import wire
 from support.asking import PROBES
@@ -117,6 +117,12 @@ async def connects(place: Place, who: Who) -> bool:
         return client is not None
 
 
+async def _said(place: Place, client: wire.Wire, topic: str, payload: bytes, *, retain: bool) -> None:
+    """Say it, and wait until the broker has dealt with it: at the embedded one a PUBACK waits for the listener."""
+    say = client.say if isinstance(place.site.broker, Embedded) else client.publish
+    await say(topic, payload, retain=retain)
+
+
 def publishes(pattern: str, *, retain: bool = False) -> Attempt:
     """A message reaches the listener."""
 
@@ -126,7 +132,7 @@ def publishes(pattern: str, *, retain: bool = False) -> Attempt:
             if client is None:
                 return False
             with contextlib.suppress(*LOST):
-                await client.say(topic, payload, retain=retain)
+                await _said(place, client, topic, payload, retain=retain)
         reached = payload in await place.heard()
         if retain and reached:
             await place.speaker.publish(topic, b"", retain=True)
@@ -144,7 +150,7 @@ def leaves(pattern: str) -> Attempt:
             if client is None:
                 return False
             with contextlib.suppress(*LOST):
-                await client.say(topic, payload, retain=True)
+                await _said(place, client, topic, payload, retain=True)
         return await place.kept(topic) == payload
 
     return attempt
@@ -159,7 +165,7 @@ def clears(pattern: str) -> Attempt:
         async with place.joined(who) as client:
             if client is not None:
                 with contextlib.suppress(*LOST):
-                    await client.say(topic, b"", retain=True)
+                    await _said(place, client, topic, b"", retain=True)
         return await place.kept(topic) != payload
 
     return attempt

@@ -1,0 +1,66 @@
+"""Takes away what is retained on topics where devices tell news: it would come again at every connect.
+
+A heartbeat that was sent retained is refused, an acknowledgement is taken; neither may stay at the broker.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from gateway.inbound import Message
+from gateway.mqtt.session import PublishRefusedError, Session
+
+log = structlog.get_logger()
+
+NEWS: Final = ("/heartbeat", "/ack")
+"""How the topics end on which nothing may be retained."""
+
+
+class Clearing:
+    """Looks at each message; :meth:`take` gives what was found, :meth:`clear` clears it."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, None] = {}
+        self._on_its_way: Counter[str] = Counter()
+
+    def begin(self) -> None:
+        """A new connection: what was on its way on the one before does not come."""
+        self._found.clear()
+        self._on_its_way.clear()
+
+    def sees(self, message: Message) -> bool:
+        """Note it if it is retained where it may not be; whether it is the empty message of a clearing of ours."""
+        topic, payload, retain = message.topic, message.payload, message.retain
+        if (payload and not retain) or not topic.endswith(NEWS):
+            return False
+        if payload:
+            self._found[topic] = None
+        elif self._on_its_way[topic]:
+            self._on_its_way[topic] -= 1
+            return True
+        return False
+
+    def take(self) -> list[str]:
+        """The topics that were found since the last call."""
+        found, self._found = list(self._found), {}
+        return found
+
+    async def clear(self, session: Session, topics: Sequence[str]) -> None:
+        """Clear these.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+        if not topics:
+            return
+        self._on_its_way.update(topics)
+        try:
+            await session.publish_retained([(topic, b"") for topic in topics])
+        except PublishRefusedError as error:  # it stays there, and is refused at each connect
+            log.warning("ingest.retained_not_cleared", topics=list(error.topics)[:3], reason=str(error))
+        else:
+            log.info("ingest.retained_cleared", topics=topics[:3], count=len(topics))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.store import device_search
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from gateway.model import ListDevices
     from gateway.store.database import View
@@ -45,7 +45,7 @@ def few(view: View, project_id: str, query: ListDevices) -> list[int] | None:
     return None
 
 
-def _questions(project_id: str, query: ListDevices) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _questions(project_id: str, query: ListDevices) -> Iterator[tuple[str, Sequence[str]]]:
     """What to ask for each filter that an index knows, the cheapest first."""
     if query.end_user_id is not None:
         yield _OF_PROJECT["end_user_id"], (project_id, query.end_user_id)
@@ -56,6 +56,6 @@ def _questions(project_id: str, query: ListDevices) -> Iterator[tuple[str, tuple
         yield _OF_PROJECT["model"], (project_id, query.model)
     if query.status is not None:
         yield _OF_PROJECT[query.status], (project_id,)
-    expression = device_search.expression(query.search or "")
-    if expression is not None:
-        yield f"{device_search.MATCHING} LIMIT ?", (expression,)
+    question = device_search.question(query.search or "", project_id)
+    if question is not None:
+        yield f"{question[0]} LIMIT ?", question[1]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.store import device_search
 from gateway.store.device_candidates import few
 from gateway.store.devices import COLUMNS, FROM
 
@@ -38,11 +38,6 @@ _CONDITIONS: Final = {
     "reset_pending": """d.pk IN (SELECT device_pk FROM commands
         WHERE type = 'factory_reset' AND status IN ('pending', 'delivered'))""",
 }
-_SEARCH: Final = (
-    "("
-    + " OR ".join(f"d.{column} LIKE ? ESCAPE '\\'" for column in ("id", "serial_number", "name", "end_user_id"))
-    + ")"
-)
 
 
 class CursorError(Exception):
@@ -164,11 +159,7 @@ def _filters(query: ListDevices) -> tuple[list[str], list[Any]]:
     if query.condition is not None:
         clauses.append(_CONDITIONS[query.condition])
     if query.search is not None:
-        clauses.append(_SEARCH)
-        values += [_containing(query.search)] * _SEARCH.count("?")
+        clause, texts = device_search.condition(query.search)
+        clauses.append(clause)
+        values += texts
     return clauses, values
-
-
-def _containing(text: str) -> str:
-    """Return the pattern of LIKE for text that contains this, with its wildcards taken literally."""
-    return "%" + re.sub(r"([%_\\])", r"\\\1", text) + "%"

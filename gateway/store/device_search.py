@@ -1,12 +1,14 @@
 """Index of the text of devices: FTS5 by pieces of three characters.
 
 The table holds no text and no positions (``detail='none'``): it says in which devices a piece stands. So it is small,
-and what it finds is only a candidate: LIKE decides. Whatever writes the text of a device has to say so here. No trigger
-does: SQLite lets none write into a virtual table while the schema is not trusted (``PRAGMA trusted_schema``).
+and what it finds is only a candidate: a look at the text decides. Whatever writes the text of a device has to say so
+here. No trigger does: SQLite lets none write into a virtual table while the schema is not trusted (``PRAGMA
+trusted_schema``).
 """
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -15,13 +17,17 @@ if TYPE_CHECKING:
 
     from gateway.store.database import Tx
 
-MATCHING: Final = "SELECT rowid FROM device_search WHERE device_search MATCH ?"
+_COLUMNS: Final = ("id", "serial_number", "name", "end_user_id")
+_NAMED: Final = ", ".join(_COLUMNS)
+
+_LIKE: Final = "(" + " OR ".join(f"d.{column} LIKE ? ESCAPE '!'" for column in _COLUMNS) + ")"
+_INSTR: Final = "(" + " OR ".join(f"instr(lower(d.{column}), ?) > 0" for column in _COLUMNS) + ")"
+_FOUND: Final = """SELECT d.pk FROM device_search CROSS JOIN devices d ON d.pk = device_search.rowid
+    WHERE device_search MATCH ? AND d.project_id = ? AND d.deleted_at IS NULL AND """
 
 _PIECE: Final = 3
 _MAX_PIECES: Final = 8
 """As many pieces of a text narrow down enough; more would be read for nothing."""
-_COLUMNS: Final = ("id", "serial_number", "name", "end_user_id")
-_NAMED: Final = ", ".join(_COLUMNS)
 
 
 def add(tx: Tx, device_pk: int) -> None:
@@ -42,8 +48,28 @@ def rebuild(tx: Tx) -> None:
     tx.run("INSERT INTO device_search (device_search) VALUES ('rebuild')")
 
 
+def condition(text: str) -> tuple[str, list[str]]:
+    """Return when the device ``d`` has this text in one of its columns, large letters from A to Z as small ones.
+
+    Of a longer text LIKE is slow where names are made for that: it compares character by character at each of them
+    (100,000 names: 0.7 s). ``instr`` compares memory (0.09 s), and is slower by as much where names are ordinary.
+    """
+    if len(text) < _PIECE:
+        return _LIKE, ["%" + re.sub(r"([%_!])", r"!\1", text) + "%"] * len(_COLUMNS)
+    return _INSTR, [re.sub("[A-Z]", lambda letter: letter[0].lower(), text)] * len(_COLUMNS)
+
+
+def question(text: str, project_id: str) -> tuple[str, list[str]] | None:
+    """Return the query for the rows of a project's devices with this text, or None where the index is no help."""
+    pieces = expression(text)
+    if pieces is None:
+        return None
+    clause, values = condition(text)
+    return _FOUND + clause, [pieces, project_id, *values]
+
+
 def expression(text: str) -> str | None:
-    """Return what finds every device that has this text in one of its columns, or None for less than three characters.
+    """Return what the index finds every device by that has this text; None for less than three characters.
 
     It finds others, too: those that have the pieces of the text in other places.
     """

@@ -92,8 +92,8 @@ def test_few_devices_are_found_by_an_index(tmp_path: Path, name: str, sort: str)
         plan = Planned(world.view)
         device_list.page(plan, world.project_id, model.ListDevices.model_validate({**query, "sort": sort}))
     [asked] = plan.before
-    assert len(asked) == 1
     assert asked[0].startswith(index), asked
+    assert all(step.startswith("SEARCH d USING INTEGER PRIMARY KEY") for step in asked[1:]), asked
     assert plan.steps[0].startswith("SCAN c VIRTUAL TABLE INDEX"), plan.steps
     assert plan.steps[1].startswith("SEARCH d USING INTEGER PRIMARY KEY"), plan.steps
     assert [step for step in plan.steps if step.startswith("SEARCH h USING INTEGER PRIMARY KEY")]

@@ -92,11 +92,19 @@ def devices_group() -> None:
 @click.option("--model", metavar="MODEL", help="Only this model.")
 @click.option("--serial-number", metavar="SERIAL", help="Only the one with this serial number.")
 @click.option("--end-user", "end_user_id", metavar="ID", help="Only those bound to this end user.")
+@click.option(
+    "--sort",
+    type=click.Choice(["created_at", "updated_at", "serial_number", "name"]),
+    help="What to sort by.  [default: created_at]",
+)
+@click.option(
+    "--order", type=click.Choice(["asc", "desc"]), help="Direction.  [default: desc for times, asc for the others]"
+)
 @click.option("--limit", type=click.IntRange(0), default=100, show_default=True, help="At most so many; 0: all.")
 @json_option
 @with_gateway
 def list_devices(place: Place, *, limit: int, as_json: bool, seen: bool | None, **filters: str | None) -> None:
-    """List devices, the newest first."""
+    """List devices, the newest first unless told otherwise."""
     wanted = {**filters, "seen": None if seen is None else str(seen).lower()}
     (found, more), why = place.run(lambda api: _listed(api, limit, wanted))
     if as_json:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from gateway import model
 from gateway.cli import output, presence
-from gateway.cli.api import PAGE, Api, Json, at
+from gateway.cli.api import Api, Json, at
 from gateway.cli.hints import again
 
 
 async def newest(api: Api, device_id: str) -> Json | None:
-    """The newest reset of a device, as far as the first page of its commands tells."""
-    commands = await api.get(at("devices", device_id, "commands"), limit=PAGE)
-    return next((each for each in commands["data"] if each["type"] == model.CommandType.FACTORY_RESET), None)
+    """Return the newest reset of a device, or None."""
+    commands = await api.get(at("devices", device_id, "commands"), type=model.CommandType.FACTORY_RESET, limit=1)
+    return next(iter(commands["data"]), None)
 
 
 def may_be_fetched(device: Json, command: Json) -> bool:

@@ -18,7 +18,8 @@ class DeviceFilters(TypedDict, total=False):
     model: str
     serial_number: str
     connection: Literal["online", "offline"]
-    condition: str
+    seen: bool
+    condition: Literal["low_battery", "storage_full", "reset_pending"]
     search: str
 
 

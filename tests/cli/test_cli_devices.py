@@ -91,17 +91,18 @@ def test_a_person_can_say_no(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lists_are_read_to_their_end(cli: Cli) -> None:
     """Over pages of the API, newest first, up to the limit; the person hears that there is more."""
     made = [cli.json("devices", "register", f"BP-{number}")["id"] for number in range(3)]
-    with closing(open_database(cli.data_dir)) as connection:  # 250 in all, without 247 more calls
+    with closing(open_database(cli.data_dir)) as connection:  # 2,250 in all, without 2,247 more calls
         row = dict(View(connection).all("SELECT * FROM devices")[0])
-        for number in range(247):
+        for number in range(2_247):
             copy = {**row, "pk": None, "id": f"dev_copy{number}", "serial_number": f"C-{number}"}
             marks = ", ".join("?" * len(copy))
             connection.execute(f"INSERT INTO devices ({', '.join(copy)}) VALUES ({marks})", list(copy.values()))  # noqa: S608 - our own columns
-    assert len(cli.json("devices", "list", "--limit", "0")) == 250
+    assert len(cli.json("devices", "list", "--limit", "0")) == 2_250
     listed = cli.json("devices", "list", "--limit", "150")
-    assert (len(listed), listed[0]["id"]) == (150, "dev_copy246")
-    assert "more than 249" in cli("devices", "list", "--limit", "249").err
-    assert cli("devices", "list", "--limit", "250").err == NO_GATEWAY
+    assert (len(listed), listed[0]["id"]) == (150, "dev_copy2246")
+    assert len(cli.json("devices", "list", "--limit", "1500")) == 1_500
+    assert "more than 2249" in cli("devices", "list", "--limit", "2249").err
+    assert cli("devices", "list", "--limit", "2250").err == NO_GATEWAY
     assert [each["id"] for each in cli.json("devices", "list", "--serial-number", "BP-1")] == [made[1]]
 
 
@@ -112,6 +113,19 @@ def test_filters(cli: Cli) -> None:
     for option, value in (("--status", "bound"), ("--end-user", "eu_9"), ("--model", "bota_pin")):
         assert [each["id"] for each in cli.json("devices", "list", option, value)] == [bound["id"]]
     assert len(cli.json("devices", "list", "--connection", "offline")) == 2
+
+
+def test_orders(cli: Cli) -> None:
+    """Those of the API, in the direction that fits the column unless another is asked for."""
+    for serial, name in (("BP-2", "b"), ("BP-3", "A"), ("BP-1", "c")):
+        cli("devices", "register", serial, "--name", name)
+
+    def listed(*options: str) -> str:
+        return "".join(each["serial_number"][-1] for each in cli.json("devices", "list", *options))
+
+    assert (listed(), listed("--order", "asc")) == ("132", "231")
+    assert (listed("--sort", "name"), listed("--sort", "name", "--order", "desc")) == ("321", "123")
+    assert listed("--sort", "serial_number") == "123"
 
 
 def test_tables_are_for_people_and_pipes(cli: Cli) -> None:
@@ -259,6 +273,11 @@ def test_a_reset_that_failed_is_told(cli: Cli) -> None:
     error = json.dumps({"code": "grant_invalid", "message": "The signature\x1b[2J is bad."})
     with closing(open_database(cli.data_dir)) as connection:  # as when the device says so
         connection.execute("UPDATE commands SET status = 'failed', error = ? WHERE id = ?", (error, command))
+        row = dict(View(connection).all("SELECT * FROM commands")[0])
+        for number in range(150):  # what was done since hides nothing of it
+            copy = {**row, "id": f"cmd_later{number}", "type": "reboot", "status": "executed"}
+            marks = ", ".join("?" * len(copy))
+            connection.execute(f"INSERT INTO commands ({', '.join(copy)}) VALUES ({marks})", list(copy.values()))  # noqa: S608 - our own columns
     told = cli("devices", "show", device).err
     assert "grant_invalid: The signature\\x1b[2J is bad." in told
     assert f"gateway devices reset {device} --data-dir {cli.data_dir}" in told

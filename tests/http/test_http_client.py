@@ -14,7 +14,9 @@ import pytest
 from http_support import Api
 from support import generated
 
+from gateway import fleet_model, model, webhooks_model
 from gateway.client import ApiError, AsyncClient, Client
+from gateway.client.arguments import DeviceChanges, DeviceFilters, WebhookChanges
 from gateway.http.table import OPERATIONS
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +38,14 @@ def test_every_operation_has_a_method() -> None:
     theirs = {name for name in dir(AsyncClient) if not name.startswith("_")}
     assert {"close"} == ours - theirs
     assert {"aclose"} == theirs - ours
+
+
+def test_what_a_call_takes_is_what_the_operation_takes() -> None:
+    """Filters and changes, field by field."""
+    paging = {"limit", "cursor", "offset", "total"}
+    assert set(DeviceFilters.__annotations__) == set(model.ListDevices.model_fields) - paging
+    assert set(DeviceChanges.__annotations__) == set(fleet_model.UpdateDevice.model_fields)
+    assert set(WebhookChanges.__annotations__) == set(webhooks_model.UpdateWebhook.model_fields)
 
 
 @pytest.mark.parametrize("name", ["client", "transport"])
@@ -90,11 +100,11 @@ def live(url: str, key: str) -> None:
 async def test_the_client_for_asyncio(api: Api) -> None:
     """It reads all pages, follows the events, and sends a query as the API takes it."""
     async with AsyncClient(api.url, api.key) as gateway:
-        ids = [(await gateway.register_device(f"BP-{number}", name=f"n{number}")).id for number in range(3)]
+        ids = [(await gateway.register_device(f"BP-{number}", name=f"bed {number}")).id for number in range(3)]
         page = await gateway.list_devices(limit=2, total=True, sort="name", order="desc")
         assert ([each.id for each in page.data], page.total) == (ids[:0:-1], 3)
         assert [each.id async for each in gateway.iterate_devices(sort="serial_number")] == ids
-        assert [each.id async for each in gateway.iterate_devices(search="n1")] == ids[1:2]
+        assert [each.id async for each in gateway.iterate_devices(search="bed 1")] == ids[1:2]
         newest = (await gateway.list_events(limit=1)).data[0]
         events = gateway.stream_events(last_event_id=newest.id, kind="device.bound")
         following = asyncio.ensure_future(anext(aiter(events)))

@@ -101,6 +101,7 @@ def _document(outcome: Outcome) -> dict[str, Any]:
         "http": str(made.http),
         "settings": str(made.directory / "gateway" / "gateway.toml"),
         "accounts": str(outcome.accounts) if outcome.accounts.exists() else None,
+        "problems": list(outcome.problems),
         "files": [{"path": name, "state": state} for name, state in sorted(outcome.files.items())],
     }
 
@@ -113,6 +114,8 @@ def _show(outcome: Outcome) -> None:
         output.note("\nWhat this version would write instead of your changes lies beside them, as FILE.new.")
     if outcome.new_accounts:
         output.note(f"\nPasswords were made: they are in {outcome.accounts}, for you alone.")
+    for problem in outcome.problems:
+        output.note(f"\nwarning: {problem}")
     output.note(_next_steps(outcome))
 
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from gateway.broker.accounts import kept_entries, own_entry
 from gateway.broker.mosquitto import PasswordFile
 from gateway.errors import UnavailableError
-from gateway.setup import keys
+from gateway.setup import keys, runnable
 from gateway.setup.ledger import Ledger, Owner, own, replace
 from gateway.setup.texts import Places, texts
 from gateway.setup.wish import Site, Wish, site
@@ -39,6 +39,8 @@ class Outcome:
     files: dict[str, State]
     accounts: Path
     new_accounts: bool
+    problems: tuple[str, ...] = ()
+    """What of the units would fail, and what to do."""
 
 
 def initialise(directory: Path, wish: Wish, *, force: bool = False) -> Outcome:
@@ -67,7 +69,7 @@ def _written(made: Site, wish: Wish, ledger: Ledger) -> Outcome:
         ledger.put(name, content, owner)
     _password_file(made, passwords, ledger)
     ledger.save(wish.to_json())
-    return Outcome(made, ledger.states, made.directory / ACCOUNTS, new)
+    return Outcome(made, ledger.states, made.directory / ACCOUNTS, new, tuple(runnable.problems(made)))
 
 
 def _certificates_wanted(made: Site) -> tuple[dict[str, Owner], dict[str, Owner]]:

@@ -102,7 +102,7 @@ def _mosquitto(site: Site, places: Places) -> dict[str, str]:
 
 
 def _values(site: Site, places: Places, password: str) -> dict[str, str]:
-    program = local.found() or "/usr/sbin/mosquitto"
+    program = mosquitto_program()
     return {
         "directory": str(site.directory),
         "mosquitto_dir": str(places.mosquitto),
@@ -170,6 +170,11 @@ def _broker_capabilities(site: Site) -> str:
     if site.listen.port < _LOWEST_FREE_PORT:
         return "AmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE"
     return "CapabilityBoundingSet="
+
+
+def mosquitto_program() -> str:
+    """The Mosquitto of this machine, or where the distribution will put it."""
+    return local.found() or "/usr/sbin/mosquitto"
 
 
 def own_program() -> str:

@@ -3,6 +3,8 @@
 import asyncio
 import getpass
 import json
+import os
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -154,6 +156,21 @@ async def test_it_says_what_comes_next(tmp_path: Path) -> None:
     outcome = await run(*line, "--prefix", "plant/")
     assert "changed by you, left alone" in outcome.out
     assert "FILE.new" in outcome.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it writes for another user")
+async def test_it_says_that_the_units_user_cannot_run_it(tmp_path: Path) -> None:
+    """Called from a directory that only root may enter, as after an installation into root's home."""
+    (tmp_path / "closed").mkdir(mode=0o700)
+    shutil.copy(script("gateway"), tmp_path / "closed" / "gateway")
+    site = ("broker", "init", str(tmp_path / "site"), "--user", "nobody", "--broker-user", "nobody")
+    outcome = await run(str(tmp_path / "closed" / "gateway"), *site)
+    assert outcome.code == 0, outcome.err
+    assert f"device-gateway.service starts {tmp_path}/closed/gateway" in outcome.err
+    assert "warning: " in outcome.err
+    assert "the user nobody cannot run that" in outcome.err
+    written = json.loads((await run(str(tmp_path / "closed" / "gateway"), *site, "--json")).out)
+    assert any("cannot run that" in each for each in written["problems"])
 
 
 async def test_what_is_refused_is_said_in_a_line(tmp_path: Path) -> None:

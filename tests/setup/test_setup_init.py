@@ -6,7 +6,9 @@ import pwd
 import shutil
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -18,8 +20,9 @@ from gateway.broker.accounts import kept_entries, own_entry
 from gateway.certificates import client_context
 from gateway.errors import InvalidRequestError
 from gateway.settings import load
+from gateway.setup import runnable
 from gateway.setup.init import Outcome, initialise
-from gateway.setup.wish import Wish
+from gateway.setup.wish import Account, Wish
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 NOBODY = "nobody"
@@ -288,6 +291,74 @@ def test_who_may_what(tmp_path: Path) -> None:
     assert (passwords.stat().st_gid, stat.S_IMODE(passwords.stat().st_mode)) == (owner.pw_gid, 0o2750)
     assert ((passwords / "passwords").stat().st_gid, key.stat().st_gid) == (owner.pw_gid, owner.pw_gid)
     assert stat.S_IMODE((directory / "data").stat().st_mode) == 0o700
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that every user may enter; those of pytest are closed."""
+    with TemporaryDirectory(prefix="open-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+def program(file: Path, text: str) -> Path:
+    """A program called `gateway`, which every user may run as far as its own mode goes."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    file.chmod(0o755)
+    return file
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it runs programs as another user")
+@pytest.mark.parametrize("why", ["closed directory", "closed interpreter", "fails", "not executable", "well"])
+def test_a_program_that_the_units_user_cannot_run(open_place: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """It is tried as that user, and said with what to do; the set is written all the same."""
+    closed = open_place / "closed"
+    closed.mkdir(mode=0o700)
+    shutil.copy("/bin/sh", closed / "sh")
+    where = {"closed directory": closed / "gateway"}.get(why, open_place / "bin" / "gateway")
+    line = {
+        "closed interpreter": f"#!{closed}/sh\n",
+        "fails": "#!/bin/sh\necho ModuleNotFoundError: No module >&2\nexit 1\n",
+    }.get(why, '#!/bin/sh\ntest "$(id -un)" = nobody\n')
+    program(where, line).chmod(0o644 if why == "not executable" else 0o755)
+    monkeypatch.setattr("sys.argv", [str(where)])
+    outcome = init(open_place / "site", user=NOBODY, broker_user=NOBODY)
+    assert f"ExecStart={where} " in (outcome.site.directory / "systemd/device-gateway.service").read_text()
+    if why == "well":
+        assert outcome.problems == ()
+        return
+    (problem,) = outcome.problems
+    says = {
+        "closed directory": f"{closed} is closed to it",
+        "closed interpreter": "Permission denied",
+        "fails": "said: ModuleNotFoundError: No module",
+        "not executable": f"{where} is closed to it",
+    }[why]
+    assert says in problem
+    assert f"the user {NOBODY} cannot run" in problem
+    assert "/opt/device-gateway" in problem
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it makes files for another user")
+def test_a_place_that_the_units_user_cannot_reach(open_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings below a closed directory cannot be read, whatever their own mode."""
+    monkeypatch.setattr("sys.argv", [str(program(open_place / "bin" / "gateway", "#!/bin/sh\n"))])
+    (open_place / "root").mkdir(mode=0o700)
+    (problem,) = init(open_place / "root" / "site", user=NOBODY, broker_user=NOBODY).problems
+    assert f"cannot enter {open_place}/root" in problem
+
+
+def test_who_runs_it_alone_has_no_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a trial as oneself; a program without the right to run it is seen without being tried, too."""
+    own = program(tmp_path / "gateway", "#!/bin/sh\n")
+    monkeypatch.setattr("sys.argv", [str(own)])
+    assert init(tmp_path / "site").problems == ()
+    own.chmod(0o600)
+    stranger = Account("nobody", 65_534, 65_534)
+    reason = runnable.cannot_run(stranger, [str(own)], privileged=False)
+    assert reason is not None
+    assert "is closed to it" in reason
 
 
 def test_the_record_holds_no_secret(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from gateway.announce import announce, announce_readiness
 from gateway.backlog import BacklogRequests
 from gateway.broker import probes
 from gateway.broker.drift import DriftWatch
-from gateway.broker.keeper import Keeper, MosquittoAccess, knows_new_tokens
+from gateway.broker.keeper import Keeper, MosquittoAccess, first_uses_at, knows_new_tokens
 from gateway.brokers import broker_of
 from gateway.certificates import Files, Renewal, ServerCertificate
 from gateway.errors import UnavailableError
@@ -154,7 +154,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
             store=store,
             topics=topics,
             bells=bells,
-            notices=Notices(connected, metrics.acknowledged, metrics.refused),
+            notices=Notices(connected, metrics.acknowledged, metrics.refused, first_uses_at(broker.access)),
             outlets=outlets(settings, store, topics, bells),
             pauses=Pauses(compare_seconds=settings.compare_seconds),
         )
@@ -163,6 +163,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
         watch = [SizeWatch(store).run()] if broker.kind == EMBEDDED else []
         if isinstance(broker.access, MosquittoAccess):
             watch.append(DriftWatch(broker.access.file, bells).run())
+            watch.append(broker.access.first_uses.run(connection.barrier.passed))
         await stack.enter_async_context(
             _background(
                 *watch,

@@ -16,6 +16,7 @@ import structlog
 
 from gateway.broker.access import Role
 from gateway.broker.accounts import kept_entries
+from gateway.broker.first_use import FirstUses
 from gateway.broker.mosquitto import PasswordFile
 from gateway.broker.sentinel import NAME as SENTINEL
 from gateway.broker.sentinel import Sentinel
@@ -142,21 +143,23 @@ class MosquittoAccess:
         self._store = store
         self._sentinel = None if file.pid_file is None else Sentinel(file, target)
         self._waiting: tuple[list[tuple[str, str]], dict[str, str]] | None = None
+        self.first_uses = FirstUses(store)
         self.caution = None if self._sentinel else NOT_SIGNALLED
 
-    async def write(self) -> None:
-        """Make the file say what the registry says.
+    async def write(self) -> Mapping[str, int]:
+        """Make the file say what the registry says; the tokens in it that replace others and were never used.
 
         Raises:
             PasswordFileError: it cannot be written.
         """
-        entries = await self._store.read(tokens.broker_entries)
+        entries, replacing = await self._store.read(lambda view: (tokens.broker_entries(view), tokens.replacing(view)))
         ours = {row["name"]: row for row in await self._store.read(accounts.everyone)}
         await asyncio.to_thread(self._write, entries, ours)
+        return replacing
 
     async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:  # noqa: ARG002 - the file says it for all
         """Write the file from the registry, and return when the broker goes by it."""
-        await self.write()
+        replacing = await self.write()
         if self._sentinel is None:
             return ()
         try:
@@ -164,6 +167,7 @@ class MosquittoAccess:
         except ProbeError as error:
             raise UnavailableError(f"Mosquitto has not taken up the password file yet: {error}") from error
         self._waiting = None
+        self.first_uses.in_force(replacing)
         return ()
 
     async def compare(self) -> bool:
@@ -208,6 +212,11 @@ class NoAccess:
 
     def stop(self) -> None:
         """Nothing is under way."""
+
+
+def first_uses_at(access: Access) -> FirstUses | None:
+    """Who notes first uses of tokens over MQTT; ``None`` at a broker that asks, where authentication does."""
+    return access.first_uses if isinstance(access, MosquittoAccess) else None
 
 
 def knows_new_tokens(access: Access) -> bool:

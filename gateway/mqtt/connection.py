@@ -18,7 +18,7 @@ from gateway.inbound import Message
 from gateway.mqtt.backoff import Backoff, Pauses
 from gateway.mqtt.barrier import Barrier
 from gateway.mqtt.census import Mark
-from gateway.mqtt.ingest import Ingest
+from gateway.mqtt.ingest import FirstUses, Ingest
 from gateway.mqtt.lineage import Lineage
 from gateway.mqtt.link import Address, LinkError, Session, VersionRefusedError, open_session
 from gateway.mqtt.peers import COMES_BACK_SECONDS, Identity, OtherGatewayError, Peers, UnsettledError
@@ -77,11 +77,15 @@ class Outlet(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Notices:
-    """Who is told that a connection was made, how many seconds a batch took, and the code of a refusal not kept."""
+    """Who is told of a connection, of the seconds that a batch took, of the code of a refusal that is not kept.
+
+    ``first_uses`` is told of devices that speak, while it waits for some.
+    """
 
     connected: Callable[[], None] = lambda: None
     acknowledged: Callable[[float], None] = lambda _: None
     refused: Callable[[str], None] = lambda _: None
+    first_uses: FirstUses | None = None
 
 
 class Connection:
@@ -121,7 +125,8 @@ class Connection:
         self._reconciler = Reconciler(store, topics, mark)
         self._outlets = tuple(outlet(mark) for outlet in outlets)
         self.barrier = Barrier(topics.marks, store.context.entropy, self._peers.mark)
-        self._ingest = Ingest(store, topics, self._heard, notices.acknowledged, notices.refused, self._heard_mark)
+        told = notices.acknowledged, notices.refused, self._heard_mark, notices.first_uses
+        self._ingest = Ingest(store, topics, self._heard, *told)
         self._publisher = Publisher(store, topics, bells)
         self._backoff = Backoff(pauses)
         self._bells = bells

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -48,6 +48,15 @@ Waiting = Message | Parsed | None
 """A message that waits for its commit: as it came, or taken apart already, or not to be stored."""
 
 
+class FirstUses(Protocol):
+    """Who waits for the next message of some devices."""
+
+    waiting: dict[str, int]
+
+    def heard(self, device_ids: Iterable[str]) -> None:
+        """These have spoken."""
+
+
 class Ingest:
     """Takes what devices say. What no device may say is shown to ``heard``: it may be for the comparison."""
 
@@ -59,6 +68,7 @@ class Ingest:
         on_acknowledged: Callable[[float], None] = lambda _: None,
         on_refused: Callable[[str], None] = lambda _: None,
         on_mark: Callable[[bytes], None] = lambda _: None,
+        first_uses: FirstUses | None = None,
     ) -> None:
         self._store = store
         self._topics = names
@@ -70,6 +80,7 @@ class Ingest:
         self._on_refused = on_refused
         self._on_mark = on_mark
         self._clearing = Clearing()
+        self._first_uses = first_uses
         self._marks: list[bytes] = []
         """Of the batch that is being looked at."""
 
@@ -131,12 +142,21 @@ class Ingest:
         """
         waiting: list[Waiting] = []
         awaited = False
+        if self._first_uses is not None and self._first_uses.waiting:
+            self._first_uses.heard(self._speakers(deliveries))
         for begin in range(0, len(deliveries), SLICE):
             some = deliveries[begin : begin + SLICE]
             waiting += map(self._admit, some)
             awaited = awaited or not all(map(_is_budgeted, some))
             await asyncio.sleep(0)
         return waiting, awaited
+
+    def _speakers(self, deliveries: Sequence[Delivery]) -> Iterator[str]:
+        """The ids of devices that have just spoken: a status may be a last will, which speaks of an earlier session."""
+        for message in (delivery.message for delivery in deliveries):
+            topic = None if message.retain else self._topics.parse(message.topic)
+            if isinstance(topic, topics.Heartbeat | topics.Ack):
+                yield topic.device_id
 
     def _admit(self, delivery: Delivery) -> Waiting:
         message = delivery.message

@@ -166,6 +166,17 @@ def broker_entries(view: View) -> list[tuple[str, str]]:
     return [(row["id"], row["broker_entry"]) for row in rows]
 
 
+def replacing(view: View) -> dict[str, int]:
+    """Device id and row number of each new token that was never used, while the one it replaces is good still."""
+    rows = view.all(
+        """SELECT d.id, t.id AS token_id FROM tokens t JOIN devices d ON d.pk = t.device_pk
+            WHERE t.state <> 'revoked' AND t.first_used_at IS NULL AND d.deleted_at IS NULL AND EXISTS
+            (SELECT 1 FROM tokens o WHERE o.device_pk = t.device_pk AND o.id < t.id AND o.state <> 'revoked')
+            ORDER BY t.id"""
+    )
+    return {row["id"]: row["token_id"] for row in rows}
+
+
 def signing_key(view: View, kid: str | None = None) -> Row | None:
     """The key with this id, or the one in use now."""
     if kid is not None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 from e2e_site import BROKERS, BrokerKind, Site, a_site, alive, token_of
+from support import wire
+from support.wait import eventually
 from test_e2e_losses import a_device_away, comes_back_and_is_wiped
 
 from device_sim import SimulatedDevice
@@ -34,6 +36,26 @@ async def test_a_reset_is_fetched_although_the_new_token_was_lost(kind: BrokerKi
         await site.reset(device_id)
         let_a_minute_pass(site)
         await comes_back_and_is_wiped(site, device, device_id)
+
+
+async def test_the_old_token_opens_nothing_once_the_new_one_has_spoken(tmp_path: Path) -> None:
+    """At Mosquitto, over MQTT alone: its holder could else throw the device out, and take its place."""
+    async with a_site(tmp_path, "mosquitto") as site:
+        device, device_id = await a_device_away(site)
+        old = token_of(device)
+        new = (await site.as_device(old, "POST", "token/refresh")).json()["device_token"]
+        async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
+            assert await raw.connect(device_id, device_id, new) == wire.ACCEPTED
+
+            async def refused() -> bool:
+                await raw.publish(f"devices/{device_id}/heartbeat", b"{}")
+                answer = await site.as_device(old, "GET", "commands/pending")
+                return answer.status_code == httpx.codes.UNAUTHORIZED
+
+            await eventually(refused, "the old token is revoked")
+            assert (await site.as_device(old, "POST", "token/refresh")).status_code == httpx.codes.UNAUTHORIZED
+            await site.synced()
+            await raw.ping()
 
 
 async def test_a_device_waits_until_it_may_ask_again(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from support.rabbitmq import RabbitMq
 from support.wait import eventually
 
 from gateway import commands, grants, lifecycle, model
-from gateway.broker.keeper import Keeper
+from gateway.broker.keeper import Keeper, first_uses_at
 from gateway.clock import system_clock, to_rfc3339
 from gateway.errors import GatewayError
 from gateway.first_start import first_start
@@ -115,15 +115,18 @@ class Site:
             store=self.store,
             topics=self.topics,
             bells=self.bells,
-            notices=Notices(self.bells.access_changed),
+            notices=Notices(self.bells.access_changed, first_uses=first_uses_at(self.keeper.access)),
             pauses=self.pauses,
             outlets=self.outlets,
         )
 
     async def start(self, *, settled: bool = True) -> None:
         """Start the gateway; with `settled` wait until it has compared itself with the broker and nothing is due."""
-        self.keeper, self.connection = self._new_keeper(), self._new_connection()
-        self._start(self.keeper.run(), self.connection.run(), self.sweeper.run())
+        self.keeper = self._new_keeper()
+        self.connection = self._new_connection()
+        first_uses = first_uses_at(self.keeper.access)
+        noting = [] if first_uses is None else [first_uses.run(self.connection.barrier.passed)]
+        self._start(self.keeper.run(), self.connection.run(), self.sweeper.run(), *noting)
         if settled:
             await self.settled()
 

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mqtt_support import Device, MovedClock, Site, on_mosquitto, site
+from mqtt_support import Device, MovedClock, Site, beat, on_mosquitto, site
 from support import wire
 from support.wait import eventually
 
 from gateway import lifecycle
+from gateway.broker.keeper import first_uses_at
 from gateway.store import View, tokens
 
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
@@ -104,7 +105,67 @@ async def test_where_the_broker_holds_one_password_it_is_the_new_one(kind: str, 
         await place.settled()
         async with place.join(new):
             assert await answer(place, device) in REFUSED
-        assert (await state(place, device), await state(place, new)) == ("active", "active")
+        assert (await state(place, device), await state(place, new)) == ("active", "active"), "nothing was said yet"
+
+
+@on_mosquitto
+async def test_the_first_message_of_the_new_token_ends_the_old_one(kind: str, tmp_path: Path) -> None:
+    """Mosquitto: a heartbeat over MQTT is enough; the holder of the old one can neither stay nor take its place."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        new = await refreshed(place, device)
+        await place.settled()
+        async with place.join(new) as client:
+            await _expected(place, new)
+            await client.publish(new.topic("heartbeat"), beat(80))
+            await eventually(lambda: _is(place, device, "revoked"), "the old token is revoked")
+            await place.settled()
+            await client.ping()
+        assert await state(place, new) == "active"
+        assert await place.events(device, "token.%") == ["token.refreshed", "token.revoked"]
+
+
+@on_mosquitto
+async def test_what_the_old_token_said_is_no_use_of_the_new_one(kind: str, tmp_path: Path) -> None:
+    """Heartbeats that wait at the broker, its will and an online that is retained: the answer may have been lost."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        will = wire.Will(device.topic("status"), b'{"status":"offline"}', retain=True)
+        async with place.join(device, will=will) as old:
+            await old.publish(device.topic("status"), b'{"status":"online"}', retain=True)
+            place.proxy.stall()
+            for battery in range(40):
+                await old.publish(device.topic("heartbeat"), beat(battery))
+            new = await refreshed(place, device)
+            await old.closed()
+        place.proxy.resume()
+        await _expected(place, new)
+        assert len(await place.beats()) == 40
+        async with place.join(new) as client:
+            await client.publish(new.topic("status"), b'{"status":"online"}', retain=True)
+            await client.publish(new.topic("status"), b'{"status":"offline"}', retain=True)
+            await eventually(lambda: _is_offline(place, device), "its word was taken")
+            assert (await state(place, device), await state(place, new)) == ("active", "active")
+            await client.publish(new.topic("heartbeat"), beat(90))
+            await eventually(lambda: _is(place, device, "revoked"), "the old token is revoked")
+
+
+async def _expected(place: Site, new: Device) -> None:
+    """Wait until the next message of the device counts as a use of its new token."""
+    first_uses = first_uses_at(place.keeper.access)
+    assert first_uses
+    await eventually(lambda: new.id in first_uses.waiting, "a mark came back after the new password")
+
+
+async def _is(place: Site, device: Device, wanted: str) -> bool:
+    return await state(place, device) == wanted
+
+
+async def _is_offline(place: Site, device: Device) -> bool:
+    rows = await place.rows("SELECT connection FROM health WHERE device_pk = ?", device.pk)
+    return [row["connection"] for row in rows] == ["offline"]
 
 
 @on_mosquitto

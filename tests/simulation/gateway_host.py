@@ -15,7 +15,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from gateway.broker.authentication import authenticator
-from gateway.broker.keeper import Access, EmbeddedAccess, Keeper
+from gateway.broker.keeper import Access, EmbeddedAccess, Keeper, first_uses_at
 from gateway.broker.probes import ProbeAccounts
 from gateway.broker.standing import GATEWAY_USER, standing
 from gateway.http.app import build
@@ -92,7 +92,7 @@ class Life:
             store=self.store,
             topics=self.topics,
             bells=self.bells,
-            notices=Notices(self.bells.access_changed),
+            notices=Notices(self.bells.access_changed, first_uses=first_uses_at(self.keeper.access)),
             outlets=self._outlets() if host.rules.shown else (),
             pauses=PAUSES,
         )
@@ -129,6 +129,9 @@ class Life:
         """Start its parts."""
         self.spawn(self.keeper.run())
         self.spawn(self.connection.run())
+        first_uses = first_uses_at(self.keeper.access)
+        if first_uses is not None:
+            self.spawn(first_uses.run(self.connection.barrier.passed))
         self.spawn(Sweeper(self.store).run())
         if watching:
             self.spawn(CommandLineWatcher(self.store, self.bells).run())

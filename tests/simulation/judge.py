@@ -117,6 +117,7 @@ class Judge:
             *self._open_though_fetchable(),
             *self._untold_wipes(),
             *self._bricked(),
+            *self._replaced_and_good(),
         ]
 
     async def _doors(self) -> None:
@@ -186,6 +187,17 @@ class Judge:
             )
             if used is None:
                 yield 5, "a lost answer bricks no device", f"{device.serial}: its token is revoked, no other was used"
+
+    def _replaced_and_good(self) -> Iterator[Broken]:
+        """A device that lives by the newest token of its binding has ended the one before (contract, section 2)."""
+        world = self._world
+        for device in world.devices:
+            binding = device.binding
+            row = None if binding is None else tokens.by_secret(View(world.disk), binding.device_token)
+            if row is None or device.kind == "ble" or device.machine.state is not State.ONLINE:
+                continue
+            if any(each["id"] < row["id"] for each in tokens.live(View(world.disk), row["device_pk"])):
+                yield 5, "the first use of a new token ends the old one", f"{device.serial}: the old one is good still"
 
     async def _queue_is_empty(self) -> None:
         """The gateway has taken everything that the broker kept for it (invariant 4)."""

@@ -5,7 +5,7 @@ The table that ``python -m simulation --faults`` prints stands in docs/simulatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +17,7 @@ from device_sim.journal import Journal
 from device_sim.last_word import LAST_COMMAND, LastWord
 from device_sim.signals import Action, WriteFlash
 from gateway import commands, epoch, grants, inbound, lifecycle
+from gateway.broker.first_use import FirstUses
 from gateway.broker.keeper import Keeper
 from gateway.errors import StoreError, UnauthorizedError
 from gateway.http import devices as http_devices
@@ -241,6 +242,21 @@ def _refresh_bricks() -> Iterator[None]:
         return tokens.revoke(tx, token["device_pk"])
 
     with patch.object(tokens, "revoke_others", revoke_others):
+        yield
+
+
+@_fault("the first use of a new token over MQTT is not seen", 5)
+def _first_use_unseen() -> Iterator[None]:
+    with patch.object(FirstUses, "in_force", lambda *_: None):
+        yield
+
+
+@_fault("an old message counts as the first use of a new token", 1, 5)
+def _old_message_counts() -> Iterator[None]:
+    def in_force(self: FirstUses, wanted: Mapping[str, int]) -> None:
+        self.waiting = dict(wanted)
+
+    with patch.object(FirstUses, "in_force", in_force):
         yield
 
 

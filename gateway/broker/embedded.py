@@ -42,7 +42,7 @@ class EmbeddedBroker:
         prefix: str = "",
         certificate: ServerCertificate | None = None,
         max_packet_bytes: int = 131_072,
-        connect_timeout: float = 10.0,
+        connect_timeout: float = 3.0,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._listener = Listener(host, port, authenticate, max_packet_bytes, connect_timeout, certificate)
@@ -87,6 +87,10 @@ class EmbeddedBroker:
         `username/client id` otherwise, so that no account can take over the session of another one.
         """
         return self._running.live_sessions()
+
+    def kept_sessions(self) -> dict[str, Identity]:
+        """The same of all sessions that are kept, connected or not."""
+        return self._running.kept_sessions()
 
     async def cut(self, client_id: str) -> bool:
         """Close that session and every socket of it at once; returns whether it was connected.

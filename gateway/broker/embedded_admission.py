@@ -22,6 +22,7 @@ from amqtt.mqtt.connect import ConnectPacket
 
 from gateway.broker.access import Action, Role, is_name, loggable, may
 from gateway.broker.embedded_session import Connection, Identity
+from gateway.broker.embedded_strangers import Paced
 from gateway.broker.embedded_wire import MalformedPacketError, UnsupportedProtocolError, read_connect, will_of
 from gateway.certificates import ServerCertificate
 
@@ -66,13 +67,24 @@ class _RefusedError(Exception):
 
 
 class Admission:
-    """The door. `has_room_for` tells whether one more session of that name can be kept."""
+    """The door. `has_room_for` tells whether this client can have one more session, of that name.
 
-    def __init__(self, listener: Listener, prefix: str, has_room_for: Callable[[str], bool]) -> None:
+    `spoke` is told of each connection that said CONNECT.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        prefix: str,
+        has_room_for: Callable[[str, Identity], bool],
+        spoke: Callable[[Connection], None],
+    ) -> None:
         self._listener = listener
+        self._spoke = spoke
         self._prefix = prefix
         self._has_room_for = has_room_for
         self._knocking: dict[str, set[Connection]] = {}
+        self._tell_full = Paced(lambda count: log.warning("broker.sessions_full", refused_since_last_told=count))
         self._refused_versions = 0
         self._silent_until = -math.inf
 
@@ -85,7 +97,9 @@ class Admission:
         """Let the client in or not, before anything of a session with its name is touched."""
         try:
             async with connection.patience(self._listener.connect_seconds):
-                return await self._authenticated(connection, await read_connect(connection.reader))
+                connect = await read_connect(connection.reader)
+                self._spoke(connection)
+                return await self._authenticated(connection, connect)
         except UnsupportedProtocolError as error:
             self._tell_version(error)
             connection.send_bytes(error.answer)
@@ -133,8 +147,8 @@ class Admission:
             raise _RefusedError(IDENTIFIER_REJECTED)  # [MQTT-3.1.3-8]
         given = client_id or secrets.token_hex(12)
         key = given if given == identity.username else f"{identity.username}/{given}"
-        if not self._has_room_for(key):
-            log.warning("broker.sessions_full")
+        if not self._has_room_for(key, identity):
+            self._tell_full()
             raise _RefusedError(SERVER_UNAVAILABLE)
         return key
 

@@ -14,10 +14,12 @@ from amqtt.broker import Server
 from amqtt.mqtt.connack import CONNECTION_ACCEPTED, ConnackPacket
 from amqtt.mqtt.packet import DISCONNECT
 
+from gateway.broker.access import Role
 from gateway.broker.embedded_admission import Admission, Admitted, Listener
 from gateway.broker.embedded_packets import handle
 from gateway.broker.embedded_routing import RoutingBroker
 from gateway.broker.embedded_session import ClientSession, Connection, Identity, Limits
+from gateway.broker.embedded_strangers import Paced, Strangers
 from gateway.broker.embedded_wire import LenientReader, MalformedPacketError, Packet, will_of
 
 log = structlog.get_logger()
@@ -38,8 +40,11 @@ class GuardedBroker(RoutingBroker):
     def __init__(self, listener: Listener, prefix: str, limits: Limits) -> None:
         super().__init__(prefix, limits)
         self._listener = listener
-        self._admission = Admission(listener, prefix, self._has_room_for)
+        self._strangers = Strangers(limits.strangers)
+        self._admission = Admission(listener, prefix, self._has_room_for, self._strangers.leave)
         self._connections: dict[Connection, asyncio.Task[None]] = {}
+        self._most_sockets = limits.connections + limits.strangers + limits.asking
+        self._tell_full = Paced(lambda count: log.warning("broker.connections_full", closed_since_last_told=count))
 
     @property
     def port(self) -> int:
@@ -57,6 +62,10 @@ class GuardedBroker(RoutingBroker):
     def live_sessions(self) -> dict[str, Identity]:
         """Who is connected, by session name."""
         return {key: session.identity for key, (session, _) in self._sessions.items() if session.connection}
+
+    def kept_sessions(self) -> dict[str, Identity]:
+        """The same of all that are kept, connected or not."""
+        return {key: session.identity for key, (session, _) in self._sessions.items()}
 
     def cut(self, key: str) -> bool:
         """End the session of that name and every socket that speaks for it; returns whether it was connected.
@@ -130,14 +139,16 @@ class GuardedBroker(RoutingBroker):
 
     async def _welcome(self, connection: Connection) -> None:
         task = asyncio.current_task()
-        if len(self._connections) >= self._limits.connections or task is None:
-            log.warning("broker.connections_full", connections=len(self._connections))
+        if len(self._connections) >= self._most_sockets or task is None:
+            self._tell_full()
             connection.abort()
             return
         self._connections[connection] = task
+        self._strangers.enter(connection)
         try:
             await self._live(connection)
         finally:
+            self._strangers.leave(connection)
             try:
                 await connection.close()
             finally:
@@ -161,8 +172,30 @@ class GuardedBroker(RoutingBroker):
             if session.connection is connection:
                 self._end(session, with_will=not is_clean)
 
-    def _has_room_for(self, key: str) -> bool:
-        return key in self._sessions or len(self._sessions) < self._limits.sessions
+    def _has_room_for(self, key: str, identity: Identity) -> bool:
+        """Whether it can be connected and kept: who is known already, the gateway, and others within the limits."""
+        session, _ = self._sessions.get(key, (None, None))
+        if identity.role is Role.GATEWAY or (session is not None and session.connection is not None):
+            return True
+        return self._has_place_for(identity) and (session is not None or self._can_keep(identity))
+
+    def _has_place_for(self, identity: Identity) -> bool:
+        live = [session.identity.role for session, _ in self._sessions.values() if session.connection is not None]
+        others = sum(role not in (Role.DEVICE, Role.GATEWAY) for role in live)
+        if identity.role is not Role.DEVICE and others >= self._limits.connections_others:
+            return False
+        return len(live) - live.count(Role.GATEWAY) < self._limits.connections
+
+    def _can_keep(self, identity: Identity) -> bool:
+        """Whether there is room for a new session, if need be for the oldest of its account whose client is away."""
+        if identity.role is not Role.DEVICE:
+            own = [each for each, _ in self._sessions.values() if each.identity.username == identity.username]
+            if len(own) >= self._limits.sessions_of_account:
+                away = next((each for each in own if each.connection is None), None)
+                if away is None:
+                    return False
+                self.forget(away)
+        return len(self._sessions) < self._limits.sessions
 
     def _attach(self, connection: Connection, admitted: Admitted) -> ClientSession:
         """Take the session over from an older connection, or begin one, and say so to the client [MQTT 3.1.4]."""

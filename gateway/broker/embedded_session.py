@@ -43,7 +43,15 @@ class Limits:
     """What the embedded broker holds at most, so that no client can fill the memory of the gateway."""
 
     connections: int = 1_200
-    """Sockets, those that have not said who they are among them; more are closed at once."""
+    """Clients that are connected, the gateway not counted; a CONNECT beyond is refused."""
+    connections_others: int = 200
+    """Those of them that are no devices."""
+    strangers: int = 1_024
+    """Sockets that have not said CONNECT; beyond, the oldest of the address with most of them is closed."""
+    asking: int = 1_000
+    """Sockets of clients that are being authenticated or closed; more are closed at once."""
+    sessions_of_account: int = 100
+    """Sessions kept of one account that is no device; beyond, the oldest goes whose client is away."""
     sessions: int = 10_000
     """Clients whose state is kept, connected or not."""
     subscriptions: int = 100
@@ -83,6 +91,12 @@ class Connection:
     def peer_name(self) -> str | None:
         """The common name of the certificate that the client showed, if it did."""
         return common_name(self._writer.get_extra_info("peercert"))
+
+    @property
+    def address(self) -> str:
+        """Where it comes from."""
+        peer = self._writer.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else ""
 
     @property
     def reader(self) -> asyncio.StreamReader:

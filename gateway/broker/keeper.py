@@ -112,7 +112,7 @@ class EmbeddedAccess:
             for row in await self._store.read(accounts.everyone)
             if not row["revoked_at"]
         }
-        for key, identity in self._broker.sessions().items():
+        for key, identity in self._broker.kept_sessions().items():
             made = identity.token_id
             if identity.role is not Role.DEVICE and made is not None and (identity.username, made) not in good:
                 await self._broker.cut(key)

@@ -29,6 +29,7 @@ from test_embedded import (
 )
 
 from gateway.broker.embedded import EmbeddedBroker, Limits
+from gateway.broker.embedded_strangers import site_of
 
 SERVER_UNAVAILABLE = 3
 
@@ -148,16 +149,80 @@ async def test_what_does_not_begin_with_a_connect_is_closed(broker: EmbeddedBrok
         assert await client.closed() == []
 
 
-async def test_connections_beyond_the_limit_are_closed_at_once() -> None:
-    """Sockets that say nothing count too; when one goes, the next gets in."""
-    async with EmbeddedBroker(authenticate=authenticate, limits=Limits(connections=2)) as broker:
-        async with (
-            joined(broker, "dev_A"),
-            Wire.open(broker.host, broker.port),
-            Wire.open(broker.host, broker.port) as c,
-        ):
-            assert await c.closed() == []
-        await eventually(lambda: _gets_in(broker, "dev_B"), "a place became free")
+async def test_clients_beyond_the_limit_are_refused() -> None:
+    """Sockets that say nothing take no place. Who is connected may come anew, and the gateway always gets in."""
+    limits = Limits(connections=2)
+    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, Wire.open(broker.host, broker.port):
+        async with joined(broker, "dev_A"), joined(broker, "dev_B"):
+            async with Wire.open(broker.host, broker.port) as client:
+                assert await client.connect("dev_C", "dev_C", PASSWORD) == SERVER_UNAVAILABLE
+            async with joined(broker, "dev_B"), joined(broker, "gateway"):
+                pass
+        await eventually(lambda: _gets_in(broker, "dev_C"), "a place became free")
+
+
+async def test_integrators_leave_the_places_of_devices_free() -> None:
+    """Their share is bounded, whoever has the accounts."""
+    limits = Limits(connections=3, connections_others=1)
+    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "integrator"):
+        async with Wire.open(broker.host, broker.port) as client:
+            assert await client.connect("another", "integrator", PASSWORD) == SERVER_UNAVAILABLE
+        async with joined(broker, "dev_A"), joined(broker, "dev_B"):
+            pass
+
+
+async def test_silent_sockets_lock_nobody_out() -> None:
+    """Twelve hundred of them, and each of two hundred devices gets in at its first try."""
+    async with EmbeddedBroker(authenticate=authenticate) as broker, contextlib.AsyncExitStack() as stack:
+        for _ in range(1_200):
+            await stack.enter_async_context(Wire.open(broker.host, broker.port))
+        for n in range(200):
+            await stack.enter_async_context(joined(broker, f"dev_{n}x"))
+        assert len(broker.sessions()) == 200
+
+
+async def test_the_address_with_most_silent_sockets_loses_the_oldest() -> None:
+    """One elsewhere that takes its time with its CONNECT is let in, however many others were opened after it."""
+    limits = Limits(strangers=5)
+    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, contextlib.AsyncExitStack() as stack:
+        slow = await stack.enter_async_context(Wire.open(broker.host, broker.port))
+        silent = [
+            await asyncio.open_connection(broker.host, broker.port, local_addr=("127.0.0.2", 0)) for _ in range(20)
+        ]
+        for reader, _ in silent[:15]:
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        assert await slow.connect("dev_A", "dev_A", PASSWORD) == ACCEPTED
+        assert not any(reader.at_eof() for reader, _ in silent[16:])
+        for _, writer in silent:
+            writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("address", "site"),
+    [("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"), ("fe80::1%eth0", "fe80::/64"), ("", "")],
+)
+def test_a_site_is_an_address_or_a_network(address: str, site: str) -> None:
+    """Who has an IPv6 network has as many addresses as it likes."""
+    assert site_of(address) == site
+
+
+async def test_one_account_has_a_bounded_number_of_sessions() -> None:
+    """The oldest whose client is away goes for a new one; where all are connected the new one is refused."""
+    limits = Limits(sessions_of_account=2)
+    async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, contextlib.AsyncExitStack() as stack:
+        for name in ("one", "two", "three"):
+            client = await stack.enter_async_context(Wire.open(broker.host, broker.port))
+            assert await client.connect(name, "integrator", PASSWORD, clean=False) == ACCEPTED
+            await client.disconnect()
+        assert list(broker.kept_sessions()) == ["integrator/two", "integrator/three"]
+        for name in ("two", "three"):
+            client = await stack.enter_async_context(Wire.open(broker.host, broker.port))
+            assert await client.connect(name, "integrator", PASSWORD, clean=False) == ACCEPTED
+        client = await stack.enter_async_context(Wire.open(broker.host, broker.port))
+        assert await client.connect("four", "integrator", PASSWORD, clean=False) == SERVER_UNAVAILABLE
+        async with joined(broker, "dev_A"):
+            pass
 
 
 async def test_sessions_beyond_the_limit_are_refused() -> None:

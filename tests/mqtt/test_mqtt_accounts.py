@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from mqtt_brokers import External
+from mqtt_brokers import Embedded, External
 from mqtt_support import Site, beat, on_every_broker, site
 from support import wire
 from support.wait import eventually
@@ -143,6 +143,23 @@ async def test_a_password_that_is_no_longer_good_is_cut(kind: str, tmp_path: Pat
         assert place.proxy.connects == 1
         if isinstance(place.broker, External):
             assert f"{NAME}:" not in place.broker.mosquitto.password_file.read_text()
+
+
+async def test_what_a_revoked_account_left_behind_is_dropped(tmp_path: Path) -> None:
+    """Sessions of clients that are away, which hold subscriptions and messages, go with the account."""
+    async with site("embedded", tmp_path) as place, AsyncExitStack() as stack:
+        await place.start()
+        assert isinstance(place.broker, Embedded)
+        accounts_there, broker = Accounts(place), place.broker.broker
+        password = await accounts_there.make()
+        await let_in(place, stack, password)
+        for name in ("one", "two"):
+            async with wire.Wire.open("127.0.0.1", place.broker.port) as client:
+                assert await client.connect(name, NAME, password, clean=False) == wire.ACCEPTED
+                await client.disconnect()
+        assert set(broker.kept_sessions()) >= {NAME, f"{NAME}/one", f"{NAME}/two"}
+        await accounts_there.revoke()
+        await eventually(lambda: not [key for key in broker.kept_sessions() if key.startswith(NAME)], "all are gone")
 
 
 @on_every_broker

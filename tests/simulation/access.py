@@ -35,6 +35,10 @@ class VirtualEmbedded(EmbeddedBroker):
         """Who is connected."""
         return self._virtual.live()
 
+    def kept_sessions(self) -> dict[str, Identity]:
+        """The same: nobody simulates an integrator's session."""
+        return self._virtual.live()
+
     async def cut(self, client_id: str) -> bool:
         """Close the session, and drop what waits for it."""
         self._process.seam("cut")

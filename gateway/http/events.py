@@ -37,8 +37,18 @@ def _page(view: View, project_id: str, query: model.ListProjectEvents) -> list[R
 async def stream_events(call: Call, query: model.StreamEvents) -> Stream:
     """``GET /v1/events/stream``."""
     last = _last_event_id(call, query)
-    after = await call.read(lambda view: events.resume_after(view, call.project_id, last))
+    after = await _resume_after(call, last)
     return Stream(_follow(call, query, after), MEDIA_TYPE, {"X-Accel-Buffering": "no"})  # nginx would hold them back
+
+
+async def _resume_after(call: Call, last: str | None) -> int:
+    """After which ``seq`` to go on. An event that is no longer kept is looked for among those of all projects."""
+    if last is not None:
+        seq = await call.read(lambda view: events.seq_of(view, call.project_id, last))
+        if seq is not None:
+            return seq
+        return await call.scan(lambda view: events.resume_after(view, call.project_id, last))
+    return await call.read(lambda view: events.resume_after(view, call.project_id, None))
 
 
 def _last_event_id(call: Call, query: model.StreamEvents) -> str | None:

@@ -92,7 +92,8 @@ def _test_event(call: Call, webhook: Row) -> model.Event:
 
 async def list_deliveries(call: Call, query: webhooks_model.ListDeliveries) -> Answer:
     """``GET /v1/webhooks/{webhook_id}/deliveries``."""
-    rows = await call.read(lambda view: _deliveries(view, call, query))
+    read = call.read if query.status is None else call.scan  # one status may be that of few among many
+    rows = await read(lambda view: _deliveries(view, call, query))
     page, more = fitting(rows, query.limit, deliveries.to_model)
     return Answer(webhooks_model.DeliveryList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 

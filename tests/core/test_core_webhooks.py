@@ -207,6 +207,18 @@ def test_events_that_wait_for_a_webhook_are_not_pruned(world: World) -> None:
     assert world.run(events.prune, world.now - 365 * DAY, 100) == 2
 
 
+def test_events_that_were_not_published_are_not_pruned(world: World) -> None:
+    """Where events go out over MQTT, too: up to how far that is they may go, the rest waits for the broker."""
+    for number in range(3):
+        world.register(f"SN-{number}")
+    told = world.view.value("SELECT min(seq) FROM events")
+    world.run(keys.set_meta, events.FEED_CURSOR, str(told))
+    world.now += 400 * DAY
+    assert world.run(events.prune, world.now - 365 * DAY, 100) == 1
+    world.run(keys.forget_meta, events.FEED_CURSOR)
+    assert world.run(events.prune, world.now - 365 * DAY, 100) == 2
+
+
 def test_a_replay_during_a_try_is_not_lost(world: World) -> None:
     """Whatever comes of the try: it is told, and the event is sent again with all its tries."""
     webhook_id = created(world)

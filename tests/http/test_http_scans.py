@@ -98,6 +98,21 @@ def newest_key(api: Api) -> str:
     return str(newest)
 
 
+async def test_what_may_look_at_many_rows_waits_with_the_searches(api: Api) -> None:
+    """Deliveries with one status, and streams that go on after an event that is no longer kept; without that none."""
+    asked = {"url": "https://example.com/", "events": ["*"]}
+    path = f"/v1/webhooks/{body(await api.back_end.post('/v1/webhooks', json=asked), 201)['id']}/deliveries"
+    key_id, last = api.key_id, {"Last-Event-ID": "evt_0"}
+    async with held(api):
+        body(await api.back_end.get(path), 200)
+        waiting = [asyncio.create_task(api.back_end.get(path, params={"status": "failed"}))]
+        waiting.append(asyncio.create_task(api.back_end.head("/v1/events/stream", headers=last)))
+        await eventually(lambda: api.services.scans.open_of(key_id) == len(waiting), "both wait for a thread")
+        assert not any(task.done() for task in waiting)
+    for answer in await asyncio.gather(*waiting):
+        assert answer.status_code == httpx.codes.OK
+
+
 async def test_another_caller_does_not_wait_behind_the_queue_of_one(api: Api) -> None:
     """One credential has one thread at a time."""
     await api.registered("BP-1")

@@ -5,43 +5,105 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
-from gateway import epoch
-from gateway.errors import StoreError
-from gateway.store import DATABASE_NAME, View, backup, epochs
+from gateway import epoch, lifecycle
+from gateway.errors import ConflictError, NotFoundError, StoreError
+from gateway.store import DATABASE_NAME, View, accounts, backup, devices, epochs, keys
 from gateway.store.database import connect
 from gateway.store.position_file import read_position
+from gateway.store.reopened import Reopened, reopened
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.store import Tx
 
+Revoke = Literal["reopened", "all"]
+_ACTOR: Final = "cli"
+
 
 @dataclass(frozen=True)
 class Restored:
-    """Where the old registry lies now, if there was one, and the epoch that began."""
+    """Where the old registry lies now, if there was one, the epoch that began, and how much was revoked in the copy."""
 
     old_registry: Path | None
     epoch: epoch.Epoch
+    revoked: int
 
 
-def restore(data_dir: Path, source: Path) -> Restored:
-    """Put a copy in the place of the registry.
+def what_reopens(data_dir: Path, source: Path) -> Reopened | None:
+    """Return what this restore opens again, or None when the registry to be replaced cannot tell."""
+    try:
+        with (
+            closing(connect(data_dir / DATABASE_NAME, read_only=True)) as replaced,
+            closing(connect(source, read_only=True)) as copy,
+        ):
+            return reopened(View(replaced), View(copy))
+    except (StoreError, sqlite3.Error):
+        return None
+
+
+def restore(data_dir: Path, source: Path, *, revoke: Revoke | None = None) -> Restored:
+    """Put a copy in the place of the registry. ``revoke``: what it opens again, or every API key and broker account.
 
     Raises:
         AlreadyRunningError: a gateway runs on the data directory.
         NotFoundError, InvalidRequestError: ``source`` is not there, or not good.
+        ConflictError: ``unknown_revocations``, the registry to be replaced cannot tell what was revoked.
         StoreError: the directory cannot be written, or another program has the registry open.
     """
     began: list[epoch.Epoch] = []
+    revoked: list[str] = []
 
     def prepare(tx: Tx) -> None:
         began.append(epoch.begin(tx, epoch.RESTORED, known=_issued(data_dir)))
+        if revoke == "all":
+            revoked.extend(_revoke_all(tx))
+        elif revoke == "reopened":
+            revoked.extend(_revoke_reopened(tx, _known(data_dir, source)))
 
     aside = backup.restore(data_dir, source, prepare)
-    return Restored(aside, began[-1])
+    return Restored(aside, began[-1], len(revoked))
+
+
+def _known(data_dir: Path, source: Path) -> Reopened:
+    found = what_reopens(data_dir, source)
+    if found is None:
+        raise ConflictError(
+            "unknown_revocations",
+            f"There is no registry in {data_dir} that can be read, so it cannot be known what was revoked after the "
+            "backup was made. Nothing was changed. Use --revoke-keys=all to revoke every API key and broker account of "
+            "the backup, or restore without --revoke-keys.",
+        )
+    return found
+
+
+def _revoke_reopened(tx: Tx, found: Reopened) -> list[str]:
+    names = []
+    for each in found.api_keys:
+        keys.revoke(tx, each["id"])
+        names.append(each["id"])
+    for each in found.broker_accounts:
+        accounts.revoke(tx, each["id"])
+        names.append(each["id"])
+    for each in found.device_tokens:  # a binding whose token is revoked is of no use: end it
+        device = devices.any_by_id(tx, each["id"])
+        if device is None:
+            raise NotFoundError(f"The copy has no device {each['id']}.")
+        lifecycle.unbind(tx, device["project_id"], each["id"], _ACTOR)
+        names.append(each["id"])
+    return names
+
+
+def _revoke_all(tx: Tx) -> list[str]:
+    good_keys = [row["id"] for row in keys.all_keys(tx) if row["revoked_at"] is None]
+    good_accounts = [row["name"] for row in accounts.everyone(tx) if row["revoked_at"] is None]
+    for key_id in good_keys:
+        keys.revoke(tx, key_id)
+    for name in good_accounts:
+        accounts.revoke(tx, name)
+    return [*good_keys, *good_accounts]
 
 
 def _issued(data_dir: Path) -> int:

@@ -6,14 +6,55 @@ import base64
 import binascii
 import hmac
 import os
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
+
+import structlog
 
 from gateway import ids
-from gateway.broker.mosquitto import PasswordFileError
+from gateway.broker.mosquitto import PasswordFileError, is_account, is_account_name
 from gateway.credentials import broker_entry
+from gateway.store import accounts
+
+log = structlog.get_logger()
 
 _SALT_BYTES: Final = 12
+_MOST_HELD: Final = 64
+_HELD_SECONDS: Final = 600.0
+"""As long as a person may take to type a password."""
+LEFT_OUT: Final = (
+    "{lines} of {file} cannot be read by Mosquitto and was left out; the rest is in force. Make that account again "
+    "with mosquitto_passwd, or restart the gateway when none is missing."
+)
+OWN_FORM: Final = "$6$"
+"""How an entry begins that the gateway made; those of ``mosquitto_passwd`` begin with $7$."""
+
+
+@dataclass(frozen=True)
+class People:
+    """Accounts of a password file that are no device's: user name to entry, and which lines are of no use.
+
+    A line is named by its user name, or by its number where that is none: what else stands in it may be a password.
+    """
+
+    entries: dict[str, str] = field(default_factory=dict)
+    unusable: tuple[str, ...] = ()
+
+
+def people_in(text: str) -> People:
+    """Take a password file apart. A line that Mosquitto would not understand must not get into the next file."""
+    entries, unusable = {}, []
+    for number, line in enumerate(text.splitlines(), 1):
+        name, colon, entry = line.partition(":")
+        if not line.strip() or line.startswith("#") or name.startswith(ids.DEVICE):
+            continue
+        if colon and is_account(name, entry):
+            entries[name] = entry
+        else:
+            unusable.append(f"line {number} ('{name}')" if colon and is_account_name(name) else f"line {number}")
+    return People(entries, tuple(unusable))
 
 
 def kept_entries(path: Path) -> dict[str, str]:
@@ -22,17 +63,101 @@ def kept_entries(path: Path) -> dict[str, str]:
     Raises:
         PasswordFileError: the file cannot be read.
     """
+    found = open_file(path)
+    return {} if found is None else found.closed().entries
+
+
+class Opened:
+    """A password file as it was when it was read, held open: it tells what was written to it since."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._seen = self._stamp()
+        self.people = people_in(file.read().decode("utf-8", "replace"))
+        self.since = time.monotonic()
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def closed(self) -> People:
+        """Close the file; what stood in it."""
+        self._file.close()
+        return self.people
+
+    def changed(self) -> bool:
+        """Whether it was written since it was read, or since :meth:`added`."""
+        return self._stamp() not in (self._seen, None)
+
+    def added(self) -> dict[str, str]:
+        """User name and entry of what was added or changed since it was read."""
+        self._seen = self._stamp()
+        self._file.seek(0)
+        now = people_in(self._file.read().decode("utf-8", "replace")).entries
+        return {name: entry for name, entry in now.items() if self.people.entries.get(name) != entry}
+
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            found = os.fstat(self._file.fileno())
+        except (OSError, ValueError):  # closed meanwhile
+            return None
+        return found.st_mtime_ns, found.st_size
+
+
+def open_file(path: Path) -> Opened | None:
+    """Open and read a password file; ``None`` when there is none yet.
+
+    Raises:
+        PasswordFileError: the file cannot be read.
+    """
     try:
-        lines = path.read_text("utf-8", "replace").splitlines()
+        return Opened(path.open("rb"))
     except FileNotFoundError:
-        return {}
+        return None
     except OSError as error:
         raise PasswordFileError(
             f"the password file {path} cannot be read ({error.strerror}): the gateway's user must be able to read and "
             "write it"
         ) from error
-    accounts = (line.partition(":")[::2] for line in lines if ":" in line and not line.startswith("#"))
-    return {name: entry for name, entry in accounts if not name.startswith(ids.DEVICE)}
+
+
+class LateWriters:
+    """Files that the gateway has replaced, held open for those who write to them afterwards.
+
+    ``mosquitto_passwd`` opens the file, asks for a password, and writes in place. When the gateway has replaced the
+    file meanwhile, the new account is written into a file that nobody reads.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[Opened] = []
+
+    def hold(self, file: Opened) -> None:
+        """Hold a file that was just replaced; the oldest one goes when there are too many."""
+        self._held.append(file)
+        while len(self._held) > _MOST_HELD or time.monotonic() - self._held[0].since > _HELD_SECONDS:
+            self._held.pop(0).closed()
+
+    def wrote(self) -> bool:
+        """Whether somebody has written to one of them since :meth:`taken`."""
+        return any(each.changed() for each in list(self._held))
+
+    def taken(self) -> dict[str, str]:
+        """User name and entry of what was added or changed in them."""
+        found: dict[str, str] = {}
+        for each in self._held:
+            if each.changed():
+                found |= each.added()
+        return found
+
+
+def without_lost(kept: dict[str, str]) -> dict[str, str]:
+    """Drop accounts that the gateway made and the registry does not know: a restore forgot them.
+
+    Nobody could revoke them. ``mosquitto_passwd`` writes other entries, so what people made stays.
+    """
+    lost = [name for name, entry in kept.items() if accounts.may_be_named(name) and entry.startswith(OWN_FORM)]
+    if lost:
+        log.warning("broker.unknown_accounts_dropped", accounts=lost)
+    return {name: entry for name, entry in kept.items() if name not in lost}
 
 
 def own_entry(password: str, known: str | None) -> str:

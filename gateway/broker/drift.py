@@ -1,7 +1,8 @@
 """Notices that the password file is not what the gateway wrote: somebody edited it, put an old one back, or lost it.
 
 What follows is a comparison like at the start: devices as the registry has them, accounts of people as they are in the
-file now, and a broker that goes by it. So an account that ``mosquitto_passwd`` has just made is in force seconds later.
+file now, and a broker that goes by it. Files that the gateway has replaced are watched, too: who had one open writes
+there. So an account that ``mosquitto_passwd`` has just made is in force seconds later.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from gateway.broker.accounts import LateWriters
 from gateway.broker.mosquitto import PasswordFile
 from gateway.outbox import Bells
 
@@ -25,9 +27,17 @@ class DriftWatch:
     Who writes in place has it half written for a moment: nothing is made of that.
     """
 
-    def __init__(self, file: PasswordFile, bells: Bells, *, every_seconds: float = LOOKED_AT_EVERY_SECONDS) -> None:
+    def __init__(
+        self,
+        file: PasswordFile,
+        bells: Bells,
+        late: LateWriters | None = None,
+        *,
+        every_seconds: float = LOOKED_AT_EVERY_SECONDS,
+    ) -> None:
         self._file = file
         self._bells = bells
+        self._late = late or LateWriters()
         self._every_seconds = every_seconds
 
     async def run(self) -> None:
@@ -41,6 +51,8 @@ class DriftWatch:
             elif written is not None and now == before and now != told:
                 told = now
                 self._tell()
+            if self._late.wrote():  # an account that would be lost; it is taken up by the comparison
+                self._bells.access_changed()
             before = now
 
     def _tell(self) -> None:

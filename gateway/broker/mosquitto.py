@@ -170,6 +170,16 @@ def _rendered(fixed: Mapping[str, str], entries: Iterable[tuple[str, str]]) -> b
     return "".join(f"{username}:{users[username]}\n" for username in sorted(users)).encode()
 
 
+def is_account_name(username: str) -> bool:
+    """Whether somebody who is no device may be called so."""
+    return _ACCOUNT.fullmatch(username) is not None
+
+
+def is_account(username: str, entry: str) -> bool:
+    """Whether a password file may hold this user with this entry."""
+    return is_account_name(username) and _ENTRY.fullmatch(entry) is not None
+
+
 def _check(username: str, entry: str, names: re.Pattern[str], allowed: str) -> None:
     if not names.fullmatch(username):
         raise PasswordEntryError(f"user name {username!r} should be 1 to 128 of {allowed}")

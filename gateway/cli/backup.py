@@ -19,7 +19,14 @@ from gateway.wording import count
 
 if TYPE_CHECKING:
     from gateway.settings import Loaded
+    from gateway.store.reopened import Reopened
 
+_KINDS: Final = {
+    "api_keys": "API key",
+    "broker_accounts": "broker account",
+    "device_tokens": "token of device",
+    "webhooks": "webhook",
+}
 BACKUP_EPILOG: Final = """\b
 Examples:
   gateway backup /backup/gateway-$(date +%F).db
@@ -28,8 +35,9 @@ Examples:
 The copy holds the keys that sign commands: keep it as safe as the registry. It is checked before it gets its name.
 """
 RESTORE_EPILOG: Final = """\b
-Example:
+Examples:
   gateway restore /backup/gateway.db
+  gateway restore /backup/gateway.db --revoke-keys
 
 Stop the gateway first. The old registry is kept beside the new one. Done by root, the new one belongs to the owner of
 the data directory. What was bound or reset after the backup was made is unknown then: such devices have to be bound
@@ -55,22 +63,34 @@ def backup(loaded: Loaded, *, file: Path, force: bool, as_json: bool) -> None:
 
 @click.command(cls=SettingsCommand, epilog=RESTORE_EPILOG)
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option(
+    "--revoke-keys",
+    "revoke",
+    is_flag=False,
+    flag_value="reopened",
+    default=None,
+    type=click.Choice(["reopened", "all"]),
+    help="Revoke in the copy what was revoked after it was made, or with =all every API key and broker account.",
+)
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 @with_settings("data_dir")
-def restore(loaded: Loaded, *, file: Path, yes: bool, as_json: bool) -> None:
+def restore(loaded: Loaded, *, file: Path, revoke: restoring.Revoke | None, yes: bool, as_json: bool) -> None:
     """Put a copy in the place of the registry.
 
-    While no gateway runs on it. The copy is checked first, the old registry is kept beside it.
+    While no gateway runs on it. The copy is checked first, the old registry is kept beside it. What was revoked after
+    the copy was made is good again: it is listed first, as far as the old registry can be read.
     """
     data_dir = loaded.settings.data_dir
     found = registry.contents(file)
     devices = count(found.devices, "device")
     facts = f"{devices}, last event {found.last_event_at or 'never'}, gateway {found.gateway_id}"
+    reopens = restoring.what_reopens(data_dir, file)
+    _tell_what_reopens(reopens, revoke)
     output.confirm(f"The registry {data_dir / DATABASE_NAME} will be replaced by {file} ({facts}).", yes=yes)
     new_directory = not data_dir.exists()
     try:
-        restored = restoring.restore(data_dir, file)
+        restored = restoring.restore(data_dir, file, revoke=revoke)
     except AlreadyRunningError as error:
         raise AlreadyRunningError(
             f"A gateway runs on the data directory {data_dir}. Stop it, restore, and start it again. Nothing was "
@@ -82,12 +102,33 @@ def restore(loaded: Loaded, *, file: Path, yes: bool, as_json: bool) -> None:
         "old_registry": None if aside is None else str(aside),
         "generation": restored.epoch.base,
         "signing_key": restored.epoch.kid,
+        "revoked": restored.revoked,
     }
     if as_json:
-        output.as_json(facts_after)
+        output.as_json({**facts_after, "reopens": None if reopens is None else asdict(reopens)})
     else:
         output.details({name.replace("_", " "): value for name, value in facts_after.items()})
     if new_directory and os.geteuid() == 0:
         output.note(
             f"{data_dir} was made, and belongs to root. Give it to the gateway's user: chown -R USER {data_dir}"
         )
+
+
+def _tell_what_reopens(reopens: Reopened | None, revoke: restoring.Revoke | None) -> None:
+    """Say what is good again with the copy, before anything is done."""
+    if reopens is None:
+        if revoke != "all":
+            output.note(
+                "warning: the registry to be replaced is not there or cannot be read, so nobody knows what was revoked "
+                "after the backup was made. All of that is good again. --revoke-keys=all revokes every API key and "
+                "broker account of the backup."
+            )
+        return
+    if not reopens:
+        return
+    output.note("warning: this is good in the backup and not in the registry to be replaced:")
+    for kind, listed in asdict(reopens).items():
+        for each in listed:
+            output.note(f"  {_KINDS[kind]} {each['id']} ({output.cell(each['name'])}): {each['why']}")
+    if revoke is None:
+        output.note("--revoke-keys revokes the keys, accounts and device tokens among it, and ends those bindings.")

@@ -28,6 +28,11 @@ _NAME: Final = re.compile(rf"integrator(_[a-z0-9_]{{1,40}})?|{HOME_ASSISTANT}")
 _SALT_BYTES: Final = 12
 
 
+def may_be_named(name: str) -> bool:
+    """Return whether an account that the gateway makes can have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def create(tx: Tx, name: str) -> str:
     """A new account; its password, which is shown this once.
 

@@ -5,24 +5,29 @@ The number of tries is small here; `CUT_TRIES=100` measures more of them.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from mqtt_support import Device, Site, on_mosquitto, site
+from mqtt_support import Device, Site, on_every_broker, on_mosquitto, site
 from support.measured import MEASURED, Measured
 from support.small_disk import full, may_mount, small_disk
 from support.wait import eventually
 from test_mqtt_keeper import REFUSED, answer
 
 from gateway.broker.keeper import Access
-from gateway.store import Row
+from gateway.store import Row, View
+from gateway.store.readers import THREADS, Purpose
 
 TRIES = int(os.environ.get("CUT_TRIES", "3"))
 CUT_SECONDS = 1.0
 FAILED_TRIES = 5
 """After so many the gateway pauses as long as it ever does."""
 DISK_KIB = 16_384
+SEARCHES = 12
+SCAN = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 5000000) SELECT count(*) FROM n"
+"""As long as a search in a large registry takes: half a second and more."""
 
 
 class CountedAccess:
@@ -121,3 +126,45 @@ async def test_after_the_disk_was_full(tmp_path: Path, record_property: Measured
                 lived.append(await seconds_until_cut(place, device, mended))
                 await place.settled()
             judge(record_property, "the disk was full", lived)
+
+
+@asynccontextmanager
+async def searches_in_flight(place: Site) -> AsyncIterator[None]:
+    """Reads that look at many rows, more than there are threads for, one after the other until the block ends."""
+    begun = 0
+
+    def scan(view: View) -> int:
+        nonlocal begun
+        begun += 1
+        return int(view.value(SCAN))
+
+    async def search() -> None:
+        while True:
+            await place.store.read(scan, Purpose.SCANS)
+
+    tasks = [asyncio.create_task(search()) for _ in range(SEARCHES)]
+    try:
+        await eventually(lambda: begun >= THREADS[Purpose.SCANS], "searches are in flight")
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@on_every_broker
+async def test_while_searches_are_in_flight(kind: str, tmp_path: Path, record_property: Measured) -> None:
+    """They have threads of their own, and steering and authentication have theirs."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        lived = list[float]()
+        for number in range(TRIES):
+            device = await place.bound(f"SN-{number}")
+            await place.settled()
+            async with searches_in_flight(place), place.join(device) as client:
+                await place.unbind(device)
+                began = asyncio.get_running_loop().time()
+                await client.closed()
+                lived.append(asyncio.get_running_loop().time() - began)
+            assert await answer(place, device) in REFUSED
+        judge(record_property, f"searches in flight began ({kind})", lived)

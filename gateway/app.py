@@ -39,6 +39,7 @@ from gateway.outbox import Bells
 from gateway.outgrown import SizeWatch
 from gateway.position_notes import PositionNotes
 from gateway.precedence import Precedence
+from gateway.presence import PresenceWorker
 from gateway.readiness import Readiness
 from gateway.scrape import Scrape
 from gateway.settings import Loaded, Settings
@@ -148,16 +149,20 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
         async def synced(device_pk: int, seconds: float) -> bool:
             return await bells.synced(store, device_pk, seconds) and knows_new_tokens(broker.access)
 
+        async def listening() -> None:
+            await presence.forgive()
+
         connection = Connection(
             broker.upstream,
             auto_version=settings.mqtt_version == "auto",
             store=store,
             topics=topics,
             bells=bells,
-            notices=Notices(connected, metrics.acknowledged, metrics.refused, first_uses_at(broker.access)),
+            notices=Notices(connected, metrics.acknowledged, metrics.refused, first_uses_at(broker.access), listening),
             outlets=outlets(settings, store, topics, bells),
             pauses=Pauses(compare_seconds=settings.compare_seconds),
         )
+        presence = PresenceWorker(store, connection.barrier.passed, lambda: connection.status.connected)
         streams = Streams(Limits(settings.event_streams_per_key, settings.event_streams))
         sender = Sender(allow_private=settings.webhook_allow_private)
         watch = [SizeWatch(store).run()] if broker.kind == EMBEDDED else []
@@ -170,6 +175,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
                 keeper.run(),
                 connection.run(),
                 Sweeper(store).run(),
+                presence.run(),
                 Watcher(store, bells).run(),
                 PositionNotes(store, bells, settings.data_dir).run(),
                 BacklogRequests(store, bells, connection.barrier.passed).run(),

@@ -25,12 +25,14 @@ _DAY_MS: Final = 86_400_000
 _CLOCKS_DIFFER_MS: Final = 60_000
 
 
-def beat(tx: Tx, device: Row, heartbeat: model.Heartbeat, radio: str | None) -> Refusal | None:
+def beat(
+    tx: Tx, device: Row, heartbeat: model.Heartbeat, radio: str | None, *, at_broker: bool = False
+) -> Refusal | None:
     """Take one heartbeat; the refusal of its ``last_command``, if that was refused.
 
-    The heartbeat itself is taken all the same.
+    The heartbeat itself is taken all the same. ``at_broker`` says that it came over MQTT.
     """
-    heard = Heard(tx)
+    heard = Heard(tx, at_broker=at_broker)
     heard.take([Beat(sql.Sender(device), heartbeat, radio)])
     heard.settle()
     return _last_command(tx, device, heartbeat.last_command)
@@ -41,18 +43,19 @@ class Heard:
 
     It does for many what it does for each of them in turn, with a few statements for all: each goes into the history,
     what is an event becomes one, and the newest of each device becomes its state when :meth:`settle` is called. Of a
-    device that waits for its reset only presence is stored.
+    device that belongs to nobody, and of one that waits for its reset, only presence is stored.
     """
 
-    def __init__(self, tx: Tx) -> None:
+    def __init__(self, tx: Tx, *, at_broker: bool) -> None:
         self._tx = tx
+        self._at_broker = at_broker
         self._devices: dict[int, sql.Sender] = {}
 
     def take(self, beats: Sequence[Beat]) -> None:
         """Take some, in the order in which they came."""
-        told = [beat for beat in beats if beat.device.token_state != TokenState.RESET_ONLY]
+        told = [beat for beat in beats if beat.device.tells]
         stored = history.append(self._tx, told)
-        _count(self._tx, len(beats), len(told), len(stored))
+        _count(self._tx, beats, len(told), len(stored))
         now, rest = self._tx.now, iter(stored)
         to_say = next(rest, None)
         for beat in beats:
@@ -75,14 +78,17 @@ class Heard:
         self._devices.clear()
 
     def _settle(self, devices: Sequence[sql.Sender]) -> None:
-        sql.store_newest(self._tx, devices)
+        sql.store_newest(self._tx, devices, at_broker=self._at_broker)
         outbox.mark_all_shown(self._tx, [device.pk for device in devices if device.news], outbox.STATE)
         for device in devices:
             device.news = False
 
 
-def _count(tx: Tx, heard: int, told: int, stored: int) -> None:
-    counts = {"stored": stored, "replayed": told - stored, "reset_only": heard - told}
+def _count(tx: Tx, beats: Sequence[Beat], told: int, stored: int) -> None:
+    counts = {"stored": stored, "replayed": told - stored}
+    if told < len(beats):
+        resetting = sum(beat.device.token_state == TokenState.RESET_ONLY for beat in beats)
+        counts |= {"reset_only": resetting, "unbound": len(beats) - told - resetting}
     for outcome, count in counts.items():
         if count:
             tx.measure(measures.HEARTBEAT, outcome, count)
@@ -107,6 +113,14 @@ def birth(tx: Tx, device: Row) -> None:
 def farewell(tx: Tx, device: Row) -> None:
     """The device, or its last will, says that it is gone; it is believed after the grace time."""
     sql.leaving(tx, device["pk"], tx.now + tx.rules.offline_grace_ms)
+
+
+def left_broker(tx: Tx, device: Row) -> None:
+    """The broker retains an ``offline``; it may be older than what the device said since, over HTTP for one.
+
+    It is believed only of a device that was heard last over MQTT: its session must have ended after that.
+    """
+    sql.left_broker(tx, device["pk"], tx.now + tx.rules.offline_grace_ms)
 
 
 def latest_due(rules: Rules, now: int) -> int:

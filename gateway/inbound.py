@@ -141,7 +141,7 @@ def apply_some(
     Heartbeats that say nothing of commands are taken together, when their device says nothing else in this part: the
     order of what one device says is kept, that of different devices means nothing.
     """
-    count, answers, heard = 0, list[Answer](), heartbeats.Heard(tx)
+    count, answers, heard = 0, list[Answer](), heartbeats.Heard(tx, at_broker=True)
     tx.kept.open(tx.connection)
     while count < len(batch) and not (count >= LEAST and hurried()):
         tx.breathe()
@@ -222,13 +222,13 @@ def _dispatch(tx: Tx, parsed: Parsed, device: Row | None) -> Refusal | None:
                     "token_revoked",
                     "The token of this device was revoked. Bind the device again, and give it the new one.",
                 )
-            return heartbeats.beat(tx, device, parsed.body, parsed.body.radio)
+            return heartbeats.beat(tx, device, parsed.body, parsed.body.radio, at_broker=True)
     return None
 
 
 def _status(tx: Tx, device: Row, status: model.Status, *, retained: bool) -> None:
     if status.status == "offline":
-        heartbeats.farewell(tx, device)
+        (heartbeats.left_broker if retained else heartbeats.farewell)(tx, device)
     elif not retained and device["token_state"] is not None:
         # A retained birth may be older than the silence that followed it: the next heartbeat tells.
         heartbeats.birth(tx, device)

@@ -103,7 +103,7 @@ class Metrics:
 
     def _show_from_the_start(self) -> None:
         """A series that is missing cannot be told from one that is zero."""
-        for outcome in ("stored", "replayed", "reset_only"):
+        for outcome in ("stored", "replayed", "reset_only", "unbound"):
             self._heartbeats.labels(outcome)
         for outcome in ("delivered", "to_be_retried", "failed"):
             self._deliveries.labels(outcome)

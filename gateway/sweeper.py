@@ -1,4 +1,4 @@
-"""What time alone brings about: commands expire, silent devices go offline, old history goes."""
+"""What time alone brings about: commands expire, old history goes. Silence: :mod:`gateway.presence`."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Sweeper:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def sweep(self) -> None:
-        """Expire commands and take silent devices offline, until nothing is due."""
+        """Expire commands until nothing is due."""
         if self._store.trouble is not None:
             await self._store.write(_touch, urgent=False)  # else only the next request would find out that it is over
         while await self._store.read(self._due):
-            expired, offline = await self._store.write(_sweep, urgent=False)
-            log.info("sweep.done", commands_expired=expired, devices_offline=offline)
+            expired = await self._store.write(commands.expire, urgent=False)
+            log.info("sweep.done", commands_expired=expired)
 
     async def prune(self) -> None:
         """Drop what is older than the settings keep, in short transactions."""
@@ -56,23 +56,17 @@ class Sweeper:
     def _due(self, view: View) -> bool:
         now = self._store.context.clock()
         found = view.one(
-            """SELECT 1 WHERE EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at <= ?)
-                OR EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at > ?)
-                OR EXISTS (SELECT 1 FROM commands WHERE status IN ('pending', 'delivered')
+            """SELECT 1 WHERE EXISTS (SELECT 1 FROM commands WHERE status IN ('pending', 'delivered')
                     AND expires_at IS NOT NULL AND expires_at <= ?)
                 OR EXISTS (SELECT 1 FROM commands WHERE status IN ('pending', 'delivered')
                     AND expires_at IS NOT NULL AND expires_at - ttl_ms > ?)""",
-            *(now, heartbeats.latest_due(self._store.context.rules, now), now, now + CLOCKS_DIFFER_MS),
+            *(now, now + CLOCKS_DIFFER_MS),
         )
         return found is not None
 
 
 def _touch(tx: Tx) -> None:
     keys.set_meta(tx, "touched_at", str(tx.now))
-
-
-def _sweep(tx: Tx) -> tuple[int, int]:
-    return commands.expire(tx), heartbeats.sweep_presence(tx)
 
 
 def _prune(tx: Tx) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Literal, Protocol
 
@@ -75,6 +75,10 @@ class Outlet(Protocol):
         """
 
 
+async def _nothing() -> None:
+    pass
+
+
 @dataclasses.dataclass(frozen=True)
 class Notices:
     """Who is told of a connection, of the seconds that a batch took, of the code of a refusal that is not kept.
@@ -86,6 +90,8 @@ class Notices:
     acknowledged: Callable[[float], None] = lambda _: None
     refused: Callable[[str], None] = lambda _: None
     first_uses: FirstUses | None = None
+    listening: Callable[[], Awaitable[None]] = _nothing
+    """Awaited at each connect, before anything is taken in."""
 
 
 class Connection:
@@ -168,6 +174,7 @@ class Connection:
             log.info("broker.connected", host=self._address.host, port=self._address.port, mqtt=self._address.version)
             self.status = dataclasses.replace(self.status, connected=True, version=self._address.version)
             self._notices.connected()
+            await self._notices.listening()
             try:
                 await self._work(session, ahead)
             except asyncio.CancelledError:

@@ -15,7 +15,7 @@ import structlog
 
 from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.outbox import Bells
-from gateway.store import Row, Store, Tx, View, tokens
+from gateway.store import Row, Store, Tx, View, health, tokens
 from gateway.store import commands as command_sql
 from gateway.store import outbox as sql
 from gateway.topics import Topics
@@ -150,7 +150,10 @@ def status(view: View, row: Row) -> bytes | None:
     """
     if row["deleted_at"] is not None:
         return b""
-    return None if tokens.live(view, row["device_pk"]) else OFFLINE
+    if not tokens.live(view, row["device_pk"]):
+        return OFFLINE
+    # A device that was just bound has said nothing there yet: what lies there is of its last binding.
+    return None if health.is_at_broker(view, row["device_pk"]) else b""
 
 
 def payload(command: Row) -> bytes:

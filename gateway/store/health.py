@@ -24,6 +24,7 @@ NEWEST: Final = (
 """Columns of ``health`` that hold what the device said last."""
 
 _PAYLOAD_KEPT: Final = 256
+_RESET_ONLY: Final = "reset_only"
 _SENT_BY: Final = f"""SELECT d.id, d.pk, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
     (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1) AS token_state,
     h.history_id, h.history_day, h.connection_type,
@@ -36,12 +37,13 @@ _SENT_BY: Final = f"""SELECT d.id, d.pk, d.project_id, d.binding_generation, d.b
 _SENDER: Final = _SENT_BY + "= ?"
 _SENDERS: Final = _SENT_BY + "IN (SELECT value FROM json_each(?))"  # noqa: S608 - the same
 _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_due_at, connection, last_seen_by,
-    low_battery, storage_full, history_id, history_day, connection_type, {", ".join(NEWEST)})
-    VALUES (?, ?, ?, 'online', ?, ?, ?, ?, ?, ?{", ?" * len(NEWEST)})
+    low_battery, storage_full, history_id, history_day, connection_type, at_broker, {", ".join(NEWEST)})
+    VALUES (?, ?, ?, 'online', ?, ?, ?, ?, ?, ?, ?{", ?" * len(NEWEST)})
     ON CONFLICT (device_pk) DO UPDATE SET last_heartbeat_at = excluded.last_heartbeat_at, connection = 'online',
     offline_due_at = excluded.offline_due_at, last_seen_by = coalesce(excluded.last_seen_by, last_seen_by),
     low_battery = excluded.low_battery, storage_full = excluded.storage_full,
     history_id = excluded.history_id, history_day = excluded.history_day, connection_type = excluded.connection_type,
+    at_broker = excluded.at_broker,
     {", ".join(f"{name} = excluded.{name}" for name in NEWEST)}"""  # noqa: S608 - our own columns
 
 
@@ -50,14 +52,16 @@ class Sender:
 
     __slots__ = (
         "firmware", "history_day", "history_id", "id", "last_heartbeat_at", "links", "low_battery", "news", "online",
-        "pk", "radio", "row", "said", "storage_full", "threshold", "token_state",
+        "pk", "radio", "row", "said", "storage_full", "tells", "threshold", "token_state",
     )  # fmt: skip
 
     def __init__(self, row: Row) -> None:
         self.row = row
-        (self.id, self.pk, _, _, _, self.firmware, self.token_state, self.history_id, self.history_day, links,
+        (self.id, self.pk, _, _, bound_at, self.firmware, self.token_state, self.history_id, self.history_day, links,
          connection, self.last_heartbeat_at, low, full, self.threshold, *said) = row  # fmt: skip
         self.online = connection == "online"
+        self.tells = bound_at is not None and self.token_state != _RESET_ONLY
+        """Whether what it says of itself is stored: of a device that belongs to nobody, only that it was heard."""
         self.low_battery, self.storage_full = bool(low), bool(full)
         self.said: tuple[Any, ...] = tuple(said)
         """A value for each of :data:`NEWEST`, in order."""
@@ -83,16 +87,19 @@ def senders(tx: Tx, device_ids: Iterable[str]) -> dict[str, Sender]:
     return kept.senders
 
 
-def store_newest(tx: Tx, heard: Iterable[Sender]) -> None:
-    """They were heard: online, until they were silent for too long, with what they said last in each field."""
+def store_newest(tx: Tx, heard: Iterable[Sender], *, at_broker: bool) -> None:
+    """They were heard: online, until they were silent for too long, with what they said last in each field.
+
+    ``at_broker`` says that it came over MQTT.
+    """
     now, due = tx.now, tx.now + tx.rules.silence_ms
-    rows = [_newest_row(now, due, each) for each in heard]
+    rows = [_newest_row(now, due, each, at_broker) for each in heard]
     tx.connection.executemany(_UPSERT, rows)
 
 
-def _newest_row(now: int, due: int, of: Sender) -> tuple[Any, ...]:
+def _newest_row(now: int, due: int, of: Sender, at_broker: bool) -> tuple[Any, ...]:  # noqa: FBT001 - a value of the row
     judged = (of.low_battery, of.storage_full)
-    return (of.pk, now, due, of.radio, *judged, of.history_id, of.history_day, of.links, *of.said)
+    return (of.pk, now, due, of.radio, *judged, of.history_id, of.history_day, of.links, at_broker, *of.said)
 
 
 def store_firmware(tx: Tx, device_pk: int, version: str) -> None:
@@ -104,8 +111,8 @@ def store_firmware(tx: Tx, device_pk: int, version: str) -> None:
 def seen(tx: Tx, device_pk: int, offline_due_at: int) -> None:
     """The device is there: online, until ``offline_due_at`` unless it is heard again."""
     tx.run(
-        """INSERT INTO health (device_pk, connection, offline_due_at) VALUES (?1, 'online', ?2)
-            ON CONFLICT (device_pk) DO UPDATE SET connection = 'online', offline_due_at = ?2""",
+        """INSERT INTO health (device_pk, connection, offline_due_at, at_broker) VALUES (?1, 'online', ?2, 1)
+            ON CONFLICT (device_pk) DO UPDATE SET connection = 'online', offline_due_at = ?2, at_broker = 1""",
         device_pk,
         offline_due_at,
     )
@@ -114,10 +121,65 @@ def seen(tx: Tx, device_pk: int, offline_due_at: int) -> None:
 def leaving(tx: Tx, device_pk: int, offline_due_at: int) -> None:
     """The device (or its last will) said that it goes: offline at ``offline_due_at`` unless it is heard again."""
     tx.run(
-        "UPDATE health SET offline_due_at = min(offline_due_at, ?) WHERE device_pk = ? AND connection = 'online'",
+        """UPDATE health SET offline_due_at = min(offline_due_at, ?), at_broker = 0
+            WHERE device_pk = ? AND connection = 'online'""",
         offline_due_at,
         device_pk,
     )
+
+
+def left_broker(tx: Tx, device_pk: int, offline_due_at: int) -> None:
+    """The broker retains that the device went: news only if the device was heard last over MQTT."""
+    tx.run(
+        """UPDATE health SET offline_due_at = min(offline_due_at, ?), at_broker = 0
+            WHERE device_pk = ? AND connection = 'online' AND at_broker""",
+        offline_due_at,
+        device_pk,
+    )
+
+
+def is_at_broker(view: View, device_pk: int) -> bool:
+    """Whether the device was heard last over MQTT, and has not said since that it goes."""
+    return bool(view.value("SELECT at_broker FROM health WHERE device_pk = ?", device_pk))
+
+
+def forget_broker(tx: Tx, device_pk: int) -> None:
+    """Nothing that lies at the broker of this device is its own word under its new binding."""
+    tx.run("UPDATE health SET at_broker = 0 WHERE device_pk = ?", device_pk)
+
+
+def latest_deadline(view: View) -> int | None:
+    """The instant up to which the device that was heard last is waited for."""
+    found: int | None = view.value("SELECT max(offline_due_at) FROM health WHERE connection = 'online'")
+    return found
+
+
+def postpone(tx: Tx, *, after: int, by: int, limit: int) -> tuple[int, int | None]:
+    """Wait longer for devices that are online, but never longer than for one that was just heard.
+
+    Takes the next ``limit`` after the row number ``after``; how many were moved, and the last row number or ``None``.
+    """
+    rows = tx.all("SELECT device_pk FROM health WHERE device_pk > ? ORDER BY device_pk LIMIT ?", after, limit)
+    if not rows:
+        return 0, None
+    last: int = rows[-1]["device_pk"]
+    latest = tx.now + tx.rules.silence_ms
+    moved = tx.run(
+        """UPDATE health SET offline_due_at = min(offline_due_at + ?, ?)
+            WHERE device_pk > ? AND device_pk <= ? AND connection = 'online' AND offline_due_at < ?""",
+        *(by, latest, after, last, latest),
+    )
+    return moved.rowcount, last
+
+
+def presence_is_due(view: View, now: int, latest: int) -> bool:
+    """Whether a device is waited for no longer, or for longer than there is reason to."""
+    found = view.one(
+        """SELECT 1 WHERE EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at <= ?)
+            OR EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at > ?)""",
+        *(now, latest),
+    )
+    return found is not None
 
 
 def wait_no_longer(tx: Tx, latest: int, until: int) -> None:

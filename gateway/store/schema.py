@@ -372,6 +372,12 @@ def m017_old_sessions_of_accounts(db: Database) -> None:
     _each(db, "ALTER TABLE broker_accounts ADD COLUMN old_sessions_cut INTEGER NOT NULL DEFAULT 0")
 
 
+@step
+def m018_devices_at_broker(db: Database) -> None:
+    """Whether a device was heard last over MQTT: only then a retained ``offline`` of it is news."""
+    _each(db, "ALTER TABLE health ADD COLUMN at_broker INTEGER NOT NULL DEFAULT 0")
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

@@ -17,7 +17,7 @@ LAYERS = (
     "store",
     (
         "backlog commands epoch first_start grants heartbeats inbound lifecycle newest outbox outgrown position_notes "
-        "restoring sweeper upkeep watcher webhooks"
+        "presence restoring sweeper upkeep watcher webhooks"
     ),
     "authority certificates metrics otel",
     "scrape",

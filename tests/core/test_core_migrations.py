@@ -37,6 +37,7 @@ LANDED = [
     "m015_commands_sent",
     "m016_device_search",
     "m017_old_sessions_of_accounts",
+    "m018_devices_at_broker",
 ]
 
 

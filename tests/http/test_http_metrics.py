@@ -69,6 +69,7 @@ async def test_heartbeats_are_counted_by_what_was_done_with_them(api: Api) -> No
         "stored": 1,
         "replayed": 1,
         "reset_only": 1,
+        "unbound": 0,
     }
 
 

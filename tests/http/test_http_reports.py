@@ -374,3 +374,18 @@ async def test_the_use_of_credentials_is_noted(api: Api) -> None:
     api.clock.ahead += 61_000
     await api.registered("BP-3")
     assert await noted("SELECT last_used_at FROM api_keys") > first
+
+
+async def test_a_relayed_heartbeat_of_a_device_that_belongs_to_nobody_is_presence_alone(api: Api) -> None:
+    """Neither its health nor its history is stored, and no event comes of it; it was there, and that shows."""
+    device = await api.registered()
+    path = f"/v1/devices/{device['id']}"
+    said = {"battery_percent": 3, "firmware_version": "9.9.9", "flags": 6, "device_state": "storageFull"}
+    body(await api.back_end.post(f"{path}/heartbeat", json=said), 200)
+    state = body(await api.back_end.get(f"{path}/state"), 200)
+    assert (state["connection"], state["last_seen_by"]) == ("online", "ble")
+    assert (state["battery_percent"], state["recording_state"]) == (None, None)
+    assert body(await api.back_end.get(path), 200)["firmware_version"] != "9.9.9"
+    assert body(await api.back_end.get(f"{path}/heartbeats"), 200)["data"] == []
+    told = body(await api.back_end.get(f"{path}/events"), 200)["data"]
+    assert [each["type"] for each in told] == ["device.online", "device.registered"]

@@ -37,6 +37,7 @@ from gateway.mqtt.census import Mark
 from gateway.mqtt.connection import Connection, Notices, Outlet
 from gateway.mqtt.link import Address
 from gateway.outbox import Bells
+from gateway.presence import PresenceWorker
 from gateway.readiness import Readiness
 from gateway.settings import Settings
 from gateway.store import DATABASE_NAME, Context, Row, Rules, Store, Tx, open_database, outbox, transact
@@ -93,6 +94,7 @@ class Site:
         self.topics = Topics()
         self.keeper = self._new_keeper()
         self.sweeper = Sweeper(store)
+        self.presence = self._new_presence()
         self.address = Address("127.0.0.1", proxy.port, "gateway", broker.gateway_password, version=broker.version)
         self.pauses = QUICK
         self.outlets: Sequence[Callable[[Mark], Outlet]] = ()
@@ -108,6 +110,16 @@ class Site:
     def _new_keeper(self) -> Keeper:
         return Keeper(self.store, self.bells, self.broker.access(self.store))
 
+    def _new_presence(self) -> PresenceWorker:
+        return PresenceWorker(
+            self.store,
+            self._taken_in,
+            lambda: self.connection.status.connected,
+        )
+
+    async def _taken_in(self, seconds: float) -> bool:
+        return await self.connection.barrier.passed(seconds)
+
     def _new_connection(self) -> Connection:
         return Connection(
             self.address,
@@ -115,13 +127,18 @@ class Site:
             store=self.store,
             topics=self.topics,
             bells=self.bells,
-            notices=Notices(self.bells.access_changed, first_uses=first_uses_at(self.keeper.access)),
+            notices=Notices(
+                self.bells.access_changed,
+                first_uses=first_uses_at(self.keeper.access),
+                listening=self.presence.forgive,
+            ),
             pauses=self.pauses,
             outlets=self.outlets,
         )
 
     async def start(self, *, settled: bool = True) -> None:
         """Start the gateway; with `settled` wait until it has compared itself with the broker and nothing is due."""
+        self.presence = self._new_presence()
         self.keeper = self._new_keeper()
         self.connection = self._new_connection()
         first_uses = first_uses_at(self.keeper.access)

@@ -1,11 +1,15 @@
 """Presence from statuses, wills and heartbeats, and what time alone brings about (contract, section 3)."""
 
+import asyncio
 from pathlib import Path
 
 from mqtt_support import Device, MovedClock, Site, beat, on_every_broker, on_mosquitto, site
 from structlog.testing import capture_logs
 from support import wire
 from support.wait import eventually
+
+from gateway import heartbeats, model
+from gateway.store import Row, Tx, health
 
 GRACE_MS = 10_000
 SILENCE_MS = 180_000
@@ -60,13 +64,13 @@ async def test_a_killed_device_is_offline_after_the_grace_once(kind: str, tmp_pa
             await client.publish(device.topic("status"), b'{"status":"online"}', retain=True)
             await online(place, device)
         await due_soon(place, device)
-        await place.sweeper.sweep()
+        await place.presence.judge()
         assert await connection(place, device) == "online", "the grace is not over"
         later(place, GRACE_MS)
-        await place.sweeper.sweep()
+        await place.presence.judge()
         assert await connection(place, device) == "offline"
         later(place, SILENCE_MS)
-        await place.sweeper.sweep()
+        await place.presence.judge()
         assert await place.events(device, "device.o%line") == ["device.online", "device.offline"]
 
 
@@ -82,12 +86,12 @@ async def test_a_flapping_link_makes_no_storm_of_events(kind: str, tmp_path: Pat
                 await client.publish(device.topic("heartbeat"), beat(life))
                 await stored(place, life + 1)
             await due_soon(place, device)
-            await place.sweeper.sweep()
+            await place.presence.judge()
         async with place.join(device) as client:
             await client.publish(device.topic("heartbeat"), beat(99))
             await stored(place, 7)
             later(place, GRACE_MS)
-            await place.sweeper.sweep()
+            await place.presence.judge()
         assert await place.events(device, "device.o%line") == ["device.online"]
 
 
@@ -110,10 +114,10 @@ async def test_silence_ends_in_offline_and_a_heartbeat_in_online(kind: str, tmp_
             await client.publish(device.topic("heartbeat"), beat(1))
             await online(place, device)
             later(place, SILENCE_MS - 20_000)
-            await place.sweeper.sweep()
+            await place.presence.judge()
             assert await connection(place, device) == "online"
             later(place, 20_000)
-            await place.sweeper.sweep()
+            await place.presence.judge()
             assert await connection(place, device) == "offline"
             await client.publish(device.topic("heartbeat"), beat(2))
             await online(place, device)
@@ -134,8 +138,9 @@ async def test_a_retained_birth_is_not_believed(kind: str, tmp_path: Path) -> No
 
 async def test_the_running_sweeper_does_it_by_itself(tmp_path: Path) -> None:
     """A command expires and is cleared, a silent device goes offline, without anybody asking."""
-    async with site("mosquitto-5", tmp_path, rules=RULES) as place:
+    async with site("mosquitto-5", tmp_path, rules=RULES | {"silence_ms": 1_500}) as place:
         await place.start()
+        judging = asyncio.create_task(place.presence.run())
         device = await place.bound()
         async with place.join(device) as client:
             await client.publish(device.topic("heartbeat"), beat(1))
@@ -147,6 +152,7 @@ async def test_the_running_sweeper_does_it_by_itself(tmp_path: Path) -> None:
             await eventually(lambda: _expired(place), "the command expired")
             await eventually(place.in_step, "its topic was cleared")
             await eventually(lambda: _offline(place, device), "the device is offline")
+        judging.cancel()
 
 
 async def _expired(place: Site) -> bool:
@@ -211,13 +217,12 @@ async def test_a_clock_that_is_set_back_keeps_nobody_online(kind: str, tmp_path:
             command = await place.reset(device)
             await client.subscribe(device.topic("commands/factory_reset"))
             assert command["id"].encode() in (await client.read_publish()).payload
+        await place.presence.judge()
         await waited_for_no_longer(place, silent)
         later(place, SILENCE_MS + 1_000)
 
-        async def is_offline() -> bool:
-            return await connection(place, silent) == "offline"
-
-        await eventually(is_offline, "the silent device was offline")
+        await place.presence.judge()
+        assert await connection(place, silent) == "offline"
         assert (await place.events(silent))[-1] == "device.offline"
         rows = await place.rows("SELECT id FROM events ORDER BY seq")
         assert [row[0] for row in rows] == sorted(row[0] for row in rows)
@@ -235,3 +240,117 @@ async def waited_for_no_longer(place: Site, device: Device) -> None:
         return bool(due[0][0] <= place.store.context.clock() + SILENCE_MS)
 
     await eventually(is_due_in_time, "the silence was counted from now")
+
+
+FLEET = 200
+
+
+def sender(tx: Tx, device_id: str) -> Row:
+    """The device, as what it says is judged by."""
+    row = health.sender(tx, device_id)
+    assert row is not None
+    return row
+
+
+def birth(tx: Tx, device: Device) -> None:
+    """It says over MQTT that it is there."""
+    heartbeats.birth(tx, sender(tx, device.id))
+
+
+async def offline_count(place: Site) -> int:
+    """How many devices were declared offline, ever."""
+    return int((await place.rows("SELECT count(*) FROM events WHERE type = 'device.offline'"))[0][0])
+
+
+@on_every_broker
+async def test_an_outage_of_the_gateway_takes_no_device_offline(kind: str, tmp_path: Path) -> None:
+    """200 devices, heard without a gap; the gateway is away for three times the silence: not one is offline."""
+    async with site(kind, tmp_path, rules=RULES) as place:
+        await place.start()
+        devices = [await place.bound(f"SN-{number}") for number in range(FLEET)]
+        for each in devices:
+            await place.store.write(lambda tx, each=each: birth(tx, each))  # type: ignore[misc]
+        await place.stop()
+        later(place, 3 * SILENCE_MS)
+        async with place.admin() as fleet:
+            for each in devices[::2]:
+                await fleet.say(each.topic("heartbeat"), beat(50))
+        place.proxy.delay_seconds = 0.001
+        await place.start()
+        await place.presence.look()
+        assert await offline_count(place) == 0
+        later(place, SILENCE_MS)
+        await place.presence.judge()
+        assert await offline_count(place) == FLEET, "who stays silent is offline all the same"
+
+
+@on_every_broker
+async def test_a_pause_of_the_process_takes_no_device_offline(kind: str, tmp_path: Path) -> None:
+    """The clock goes on while the process stands still; nobody was heard in that time."""
+    async with site(kind, tmp_path, rules=RULES) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            await client.publish(device.topic("heartbeat"), beat(1))
+            await online(place, device)
+            await place.presence.look()
+            later(place, 3 * SILENCE_MS)
+            await place.presence.look()
+            assert await connection(place, device) == "online"
+
+
+@on_mosquitto
+async def test_silence_is_judged_only_with_the_backlog_read(kind: str, tmp_path: Path) -> None:
+    """A heartbeat waits unread: the device is not offline, whatever its deadline says."""
+    async with site(kind, tmp_path, rules=RULES) as place:
+        await place.start()
+        device = await place.bound()
+        async with place.join(device) as client:
+            await client.publish(device.topic("heartbeat"), beat(1))
+            await online(place, device)
+            place.proxy.stall()
+            later(place, SILENCE_MS)
+            await client.publish(device.topic("heartbeat"), beat(2))
+            judged = asyncio.create_task(place.presence.judge())
+            await asyncio.sleep(0)
+            assert await offline_count(place) == 0
+            place.proxy.resume()
+            await judged
+            assert (await connection(place, device), await offline_count(place)) == ("online", 0)
+
+
+@on_every_broker
+async def test_a_stale_farewell_takes_no_device_offline_that_speaks_http(kind: str, tmp_path: Path) -> None:
+    """What lies retained is older than what was heard over HTTP; of a device that was there over MQTT it is news."""
+    async with site(kind, tmp_path, rules=RULES) as place:
+        device, other = await place.bound(), await place.bound("SN-2")
+        await place.store.write(lambda tx: heartbeats.beat(tx, sender(tx, device.id), model.Heartbeat(), "wifi"))
+        await place.store.write(lambda tx: birth(tx, other))
+        async with place.admin() as admin:
+            for each in (device, other):
+                await admin.publish(each.topic("status"), b'{"status":"offline"}', retain=True)
+        await place.start()
+        await due_soon(place, other)
+        later(place, GRACE_MS)
+        await place.presence.judge()
+        assert [await connection(place, each) for each in (device, other)] == ["online", "offline"]
+
+
+@on_every_broker
+async def test_the_gateways_own_farewell_is_cleared_at_the_bind(kind: str, tmp_path: Path) -> None:
+    """It was put there when the old token was revoked, and says nothing of the new binding."""
+    async with site(kind, tmp_path, rules=RULES) as place:
+        await place.start()
+        device = await place.bound()
+        await place.unbind(device)
+        await place.settled()
+        topic = device.topic("status")
+        assert (await place.retained("devices/+/status"))[topic] == b'{"status":"offline"}'
+        device = await place.bound_again(device)
+        await place.settled()
+        assert topic not in await place.retained("devices/+/status")
+        async with place.join(device, will=will(device)) as client:
+            await client.publish(topic, b'{"status":"online"}', retain=True)
+            await online(place, device)
+            await place.settled()
+            assert (await place.retained("devices/+/status"))[topic] == b'{"status":"online"}'

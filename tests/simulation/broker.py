@@ -108,6 +108,8 @@ class Broker:
         self.on_message: Callable[[str, bytes], None] = lambda topic, payload: None  # noqa: ARG005 - the same
         self.words: set[tuple[str, str]] = set()
         """Command and status of each acknowledgement that was taken from a device and kept for the gateway."""
+        self.heard: dict[str, float] = {}
+        """When a heartbeat of a device was taken and kept for the gateway; not of one that said since that it goes."""
         self._rng = rng
         self._tell = tell
         self._snapshots: deque[dict[str, bytes]] = deque(maxlen=SNAPSHOTS)
@@ -267,9 +269,15 @@ class Broker:
 
     def _note_word(self, sender: Identity, packet: Packet) -> None:
         """An acknowledgement that the broker keeps for the gateway, which alone subscribes to those."""
-        if sender.role != access.Role.DEVICE or not packet.topic.endswith("/ack") or not packet.qos:
+        if sender.role != access.Role.DEVICE or not packet.qos:
             return
-        if any(matches(each, packet.topic) for session in self.sessions.values() for each in session.filters):
+        if packet.topic.endswith("/status"):
+            self.heard.pop(sender.username, None)
+        if not any(matches(each, packet.topic) for session in self.sessions.values() for each in session.filters):
+            return
+        if packet.topic.endswith("/heartbeat"):
+            self.heard[sender.username] = asyncio.get_running_loop().time()
+        if packet.topic.endswith("/ack"):
             word = json.loads(packet.payload)
             self.words.add((word["command_id"], word["status"]))
 
@@ -381,5 +389,6 @@ class Broker:
         if not keep_sessions:
             self.sessions.clear()
             self.words.clear()
+            self.heard.clear()
         self.restarted_at = asyncio.get_running_loop().time()
         self.up = True

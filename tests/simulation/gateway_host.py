@@ -30,6 +30,7 @@ from gateway.outbound.feed import Feed
 from gateway.outbound.shown import Shown
 from gateway.outbound.states import StateLeaf
 from gateway.outbox import Bells
+from gateway.presence import PresenceWorker
 from gateway.store import Context, Rules, Store
 from gateway.sweeper import Sweeper
 from gateway.topics import Topics
@@ -80,9 +81,17 @@ class Life:
         )
         self.topics = Topics()
         self.keeper = Keeper(self.store, self.bells, host.access(self.store, process))
+        self.presence = PresenceWorker(
+            self.store,
+            self._taken_in,
+            lambda: self.connection.status.connected,
+        )
         self.connection = self._connection(host)
         self.app = self._app()
         self.tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their start, which a set has not
+
+    async def _taken_in(self, seconds: float) -> bool:
+        return await self.connection.barrier.passed(seconds)
 
     def _connection(self, host: GatewayHost) -> Connection:
         version = "5" if host.broker.version_5 else "3.1.1"
@@ -92,7 +101,11 @@ class Life:
             store=self.store,
             topics=self.topics,
             bells=self.bells,
-            notices=Notices(self.bells.access_changed, first_uses=first_uses_at(self.keeper.access)),
+            notices=Notices(
+                self.bells.access_changed,
+                first_uses=first_uses_at(self.keeper.access),
+                listening=self.presence.forgive,
+            ),
             outlets=self._outlets() if host.rules.shown else (),
             pauses=PAUSES,
         )
@@ -133,6 +146,7 @@ class Life:
         if first_uses is not None:
             self.spawn(first_uses.run(self.connection.barrier.passed))
         self.spawn(Sweeper(self.store).run())
+        self.spawn(self.presence.run())
         if watching:
             self.spawn(CommandLineWatcher(self.store, self.bells).run())
 

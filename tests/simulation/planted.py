@@ -16,7 +16,7 @@ from device_sim.device import IN_PROGRESS, Device
 from device_sim.journal import Journal
 from device_sim.last_word import LAST_COMMAND, LastWord
 from device_sim.signals import Action, WriteFlash
-from gateway import commands, epoch, grants, inbound, lifecycle
+from gateway import commands, epoch, grants, heartbeats, inbound, lifecycle
 from gateway.broker.first_use import FirstUses
 from gateway.broker.keeper import Keeper
 from gateway.errors import StoreError, UnauthorizedError
@@ -26,6 +26,7 @@ from gateway.mqtt import ingest
 from gateway.mqtt.publisher import payload
 from gateway.mqtt.reconcile import Reconciler
 from gateway.mqtt.session import Delivery, Session
+from gateway.presence import PresenceWorker
 from gateway.store import Row, Tx, events, outbox, tokens
 from gateway.store import commands as command_sql
 from gateway.store.kept import Kept
@@ -316,6 +317,23 @@ def _backlog_unread() -> Iterator[None]:
         return real(tx, device, command_id, actor, taken_in=True)
 
     with patch.object(commands, "cancel", cancel):
+        yield
+
+
+@_fault("silence is judged before the backlog is read", 6)
+def _judged_too_early() -> Iterator[None]:
+    async def forgive(self: PresenceWorker, *, least_ms: int = 0) -> None:
+        del self, least_ms
+
+    async def judge(self: PresenceWorker) -> None:
+        await self._store.write(heartbeats.sweep_presence, urgent=False)
+
+    async def look(self: PresenceWorker) -> None:
+        await self.judge()
+
+    with ExitStack() as stack:
+        for name, planted in (("forgive", forgive), ("judge", judge), ("look", look)):
+            stack.enter_context(patch.object(PresenceWorker, name, planted))
         yield
 
 

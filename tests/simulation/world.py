@@ -140,7 +140,24 @@ class World:
         for row in rows:
             if row["what"] == "event":
                 self.tell("registry", row["old"], **_shown(row["new"]))
+                if row["old"] == "device.offline":
+                    self._not_heard(json.loads(row["new"]))
         self.check()
+
+    def _not_heard(self, said: dict[str, Any]) -> None:
+        """A device that was heard within the silence, as the broker knows, is not declared offline (invariant 6)."""
+        heard = self.broker.heard.get(said["device_id"])
+        if said["actor"] != "gateway" or heard is None:
+            return
+        live = self.row(
+            """SELECT 1 FROM tokens t JOIN devices d ON d.pk = t.device_pk
+                WHERE d.id = ? AND t.state = 'active' AND t.created_at <= ?""",
+            said["device_id"],
+            self.clock() - RULES.silence_ms,
+        )
+        ago = self.loop.time() - heard
+        if live is not None and ago * 1_000 < RULES.silence_ms:
+            self.ghost.violate(6, "who is heard is not taken offline", f"{said['device_id']} was heard {ago:.1f} s ago")
 
     def commit_now(self) -> int:
         """How many commits there were."""

@@ -1,0 +1,112 @@
+"""Silence: which devices were not heard in time, judged only by what the gateway could have heard.
+
+Time in which the gateway did not listen counts for no device: an outage of the gateway or of its broker, a pause of the
+process, a step of the clock. And before a device is declared offline, the gateway has taken in everything that the
+broker took from devices until then (contract, section 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+import structlog
+
+from gateway import heartbeats
+from gateway.errors import StoreError
+from gateway.store import Store, View, health
+
+log = structlog.get_logger()
+
+INTERVAL_SECONDS: Final = 1.0
+BACKLOG_SECONDS: Final = 10.0
+"""How long one round waits until the backlog is read; the next one waits again."""
+_NOTICEABLE: Final = 10
+"""A gap of less than this part of the silence takes presence from no device, and is left alone."""
+STANDSTILL_MS: Final = 3_000
+"""Less than this between two rounds is no gap: the loop was busy."""
+_PIECE: Final = 2_000
+"""Devices whose deadline is moved in one transaction."""
+
+
+class PresenceWorker:
+    """Declares silent devices offline. ``taken_in`` waits for the backlog, ``listens`` says whether there is a link."""
+
+    def __init__(self, store: Store, taken_in: Callable[[float], Awaitable[bool]], listens: Callable[[], bool]) -> None:
+        self._store = store
+        self._taken_in = taken_in
+        self._listens = listens
+        self._heard_until: int | None = None
+
+    async def run(self) -> None:
+        """Look once a second until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except StoreError as error:
+                if error.message != self._store.trouble:  # that it has told itself, once
+                    log.error("presence.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
+            except Exception:  # a bug of ours, and no reason to stop the gateway
+                log.exception("presence.failed")
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def look(self) -> None:
+        """One round: forgive a gap in which the process stood still or its clock jumped, then judge."""
+        if not self._listens():
+            return
+        await self.forgive(least_ms=STANDSTILL_MS)
+        await self.judge()
+
+    async def forgive(self, *, least_ms: int = 0) -> None:
+        """Move every deadline by the time that the gateway did not listen, if that was at least so many milliseconds.
+
+        To be called at each connect before anything is taken in: what comes then sets its own deadlines.
+
+        Raises:
+            StoreError: the registry cannot be written.
+        """
+        now = self._store.context.clock()
+        if self._heard_until is None:
+            self._heard_until = await self._store.read(partial(_last_heard, silence_ms=self._silence_ms)) or now
+        gap = now - self._heard_until
+        if gap >= least_ms and gap * _NOTICEABLE >= self._silence_ms:
+            moved = 0
+            after: int | None = 0
+            while after is not None:
+                count, after = await self._store.write(partial(health.postpone, after=after, by=gap, limit=_PIECE))
+                moved += count
+            log.info("presence.gap_forgiven", seconds=round(gap / 1_000, 1), devices=moved)
+        self._heard_until = now
+
+    @property
+    def _silence_ms(self) -> int:
+        return self._store.context.rules.silence_ms
+
+    async def judge(self) -> None:
+        """Declare each device offline that was silent for too long, once the backlog is read.
+
+        Raises:
+            StoreError: the registry cannot be read or written.
+        """
+        clock = self._store.context.clock
+        while await self._store.read(self._is_due):
+            began = clock()
+            if not await self._taken_in(BACKLOG_SECONDS):
+                return
+            if clock() - began >= max(STANDSTILL_MS, self._silence_ms // _NOTICEABLE):
+                return  # the process stood still meanwhile, or the backlog is long: look at the gap first
+            offline = await self._store.write(heartbeats.sweep_presence, urgent=False)
+            if offline:
+                log.info("presence.judged", devices_offline=offline)
+
+    def _is_due(self, view: View) -> bool:
+        now = self._store.context.clock()
+        return health.presence_is_due(view, now, heartbeats.latest_due(self._store.context.rules, now))
+
+
+def _last_heard(view: View, *, silence_ms: int) -> int | None:
+    """When any device was heard last: until then an earlier process was listening."""
+    latest = health.latest_deadline(view)
+    return None if latest is None else latest - silence_ms

@@ -268,7 +268,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         summary="Reset a device to factory settings",
         description="Unbinds the device at once, leaves its token good for the reset alone, and queues a "
         "`factory_reset` that never expires. What is answered is committed; the device gets it as soon as it can be "
-        "reached. A reset while one is open is the same reset. GET the device's commands to see how far it is.",
+        "reached, over WiFi or cellular: a relay over Bluetooth brings none. A cancel later restores nothing: the "
+        "device stays unbound, and has to be bound again. A reset while one is open is the same reset. GET the "
+        "device's commands to see how far it is.",
         tag=TAG,
         access=WRITE,
         takes=model.Empty,

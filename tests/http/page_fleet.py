@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from gateway import heartbeats, ids, lifecycle, model
-from gateway.store import Tx, health
+from gateway.store import Tx, device_search, health
 
 SEED = 20
 MINUTE_MS = 60_000
@@ -45,6 +45,7 @@ def _device(tx: Tx, project_id: str, index: int, registered: int, rng: random.Ra
         f"eu_{4_000 + index}" if bound else None,
         int(bound),
     )
+    device_search.add(tx, pk)
     return pk
 
 

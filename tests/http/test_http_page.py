@@ -9,6 +9,7 @@ from http_support import Api, Json, body, serving
 from page_fleet import fill, live_through
 from support.chromium import Page
 from support.page import Visitor, signed_in, visiting
+from support.wait import eventually
 
 from gateway import lifecycle
 from gateway.http.streams import Limits, Streams
@@ -76,6 +77,23 @@ async def test_a_link_opens_in_a_new_tab(api: Api, tmp_path: Path) -> None:
             assert api.key not in await kept(visitor.tab) + await kept(other)
             await other.goto(f"{api.url}/")
             await second.sees("Sign in", "h1")
+
+
+async def test_the_page_to_try_the_api_gets_the_key_too(api: Api, tmp_path: Path) -> None:
+    """In a new tab, from the tab that is signed in; it is forgotten there when that one signs out."""
+    async with signed_in(api.url, api.key, tmp_path) as visitor:
+        await visitor.tab.click("header .tools a[href=docs]", control=True)
+        async with visitor.tab.opened() as other:
+            state = "(() => { const input = document.getElementById('apiKey');"
+            state += " return input && [input.value, sessionStorage.getItem('apiKey')]; })()"
+
+            async def has(*wanted: str | None) -> bool:
+                return bool(await other.run(state) == list(wanted))
+
+            await eventually(lambda: has(api.key, api.key), "the new tab has the key")
+            await visitor.press_button("Sign out")
+            await visitor.sees("Sign in", "h1")
+            await eventually(lambda: has("", None), "the new tab has forgotten the key")
 
 
 async def test_a_key_that_is_revoked_leads_back_to_the_sign_in(api: Api, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 // Renders openapi.json and sends requests. Everything is made with the DOM's own calls, so no text becomes markup.
 
+import { Tabs } from "../page/tabs.js";
+
 const BASE = new URL(".", location.href);
 const METHODS = ["get", "post", "patch", "put", "delete"];
 const KEPT = ["apiKey", "deviceToken"];
@@ -86,6 +88,8 @@ function setUpCredentials() {
   }
   byId("credentials").addEventListener("submit", (event) => event.preventDefault());
   byId("forget").addEventListener("click", () => KEPT.forEach((name) => setCredential(name, "")));
+  const tabs = new Tabs(() => null, () => setCredential("apiKey", "")); // signed out there is signed out here
+  if (!remembered.get("apiKey")) tabs.ask().then((key) => key != null && !byId("apiKey").value && setCredential("apiKey", key));
 }
 
 function setCredential(name, value) {

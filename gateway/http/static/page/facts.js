@@ -39,6 +39,7 @@ export const identity = (device) => [
   ["Id", device.id],
   ["Serial number", device.serial_number],
   ["Model", device.model],
+  ["Calls itself", device.device_name ?? NOTHING],
   ["Firmware", device.firmware_version ?? NOTHING],
   ["Registered", full(device.created_at)],
   ["Changed", full(device.updated_at)],

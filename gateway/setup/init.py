@@ -13,7 +13,8 @@ from gateway.broker.accounts import kept_entries, own_entry
 from gateway.broker.mosquitto import PasswordFile
 from gateway.errors import UnavailableError
 from gateway.setup import keys, runnable
-from gateway.setup.ledger import Ledger, Owner, own, replace
+from gateway.setup.ledger import Ledger
+from gateway.setup.owned_files import Owner, check_place, make_folder, own, read, replace
 from gateway.setup.texts import Places, texts
 from gateway.setup.wish import Site, Wish, site
 
@@ -51,6 +52,7 @@ def initialise(directory: Path, wish: Wish, *, force: bool = False) -> Outcome:
         UnavailableError: a file cannot be read or written.
     """
     try:
+        check_place(directory)
         ledger = Ledger(directory.absolute(), force=force)
         whole = wish.over(Wish.from_json(ledger.options))
         made = site(directory, whole)
@@ -98,8 +100,7 @@ def _make_folders(made: Site) -> None:
         made.directory / "systemd": Owner(0o755),
     }
     for folder, owner in folders.items():
-        folder.mkdir(exist_ok=True)
-        own(folder, owner)
+        make_folder(folder, owner)
 
 
 def _accounts(made: Site, ledger: Ledger) -> tuple[dict[str, str], bool]:
@@ -111,7 +112,8 @@ def _accounts(made: Site, ledger: Ledger) -> tuple[dict[str, str], bool]:
     file, places = made.directory / ACCOUNTS, Places(made.directory)
     known = _in_settings(places.gateway / "gateway.toml") | _read(file)
     wanted = {GATEWAY, INTEGRATOR} - set(known)
-    wanted -= {INTEGRATOR} & set(kept_entries(places.password_file))
+    if read(places.password_file) is not None:  # a plain file: kept_entries would follow a link
+        wanted -= {INTEGRATOR} & set(kept_entries(places.password_file))
     new = {name: secrets.token_urlsafe(_SECRET_BYTES) for name in sorted(wanted)}
     if new:
         lines = "".join(f"{name} {password}\n" for name, password in {**known, **new}.items())
@@ -121,24 +123,21 @@ def _accounts(made: Site, ledger: Ledger) -> tuple[dict[str, str], bool]:
 
 
 def _read(file: Path) -> dict[str, str]:
-    if not file.exists():
-        return {}
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    text = (read(file) or b"").decode()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return {name: password for name, _, password in (line.partition(" ") for line in lines)}
 
 
 def _in_settings(file: Path) -> dict[str, str]:
     """The gateway's password, out of the URL of its broker."""
-    if not file.exists():
-        return {}
-    found = _PASSWORD.search(file.read_text(encoding="utf-8"))
+    found = _PASSWORD.search((read(file) or b"").decode())
     return {GATEWAY: unquote(found[1])} if found else {}
 
 
 def _password_file(made: Site, passwords: dict[str, str], ledger: Ledger) -> None:
     """Mosquitto does not start without one. Once it is there it is the gateway's."""
     path, name = Places(made.directory).password_file, "passwords/passwords"
-    if path.exists():
+    if read(path) is not None:
         ledger.note(name, "unchanged")
         return
     fixed = {user: own_entry(password, None) for user, password in passwords.items()}

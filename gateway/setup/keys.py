@@ -16,7 +16,7 @@ from gateway.authority import Authority
 from gateway.certificates import CertificateError, client_context, expiry
 from gateway.clock import system_clock
 from gateway.errors import InvalidRequestError
-from gateway.setup.ledger import Owner, own, replace
+from gateway.setup.owned_files import Owner, make_folder, own, read, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def of_authority(site: Site, wanted: dict[str, Owner], trusted: dict[str, Owner]
     One that is good for the same names, and for a while yet, stays. Answers what became of each file.
     """
     folder = site.directory / _AUTHORITY
-    folder.mkdir(mode=0o700, exist_ok=True)
+    make_folder(folder, Owner(0o700))
     authority = Authority(folder)
     pem = authority.files.certificate.read_bytes()
     return {name: _renewed(authority, site, name, owner) for name, owner in wanted.items()} | {
@@ -65,10 +65,11 @@ def of_files(site: Site, wanted: dict[str, Owner], trusted: dict[str, Owner]) ->
 
 def _renewed(authority: Authority, site: Site, name: str, owner: Owner) -> State:
     file = site.directory / name
-    if file.exists() and _is_good(file, authority, site.certified):
+    is_there = read(file) is not None
+    if is_there and _is_good(file, authority, site.certified):
         own(file, owner)
         return "unchanged"
-    state: State = "updated" if file.exists() else "written"
+    state: State = "updated" if is_there else "written"
     with tempfile.TemporaryDirectory(dir=authority.directory) as folder:
         pair = authority.server("server", site.certified, Path(folder))
         replace(file, pair.certificate.read_bytes() + pair.key.read_bytes(), owner)
@@ -96,8 +97,9 @@ def _names(chain: Path) -> set[str]:
 
 
 def _copied(file: Path, content: bytes, owner: Owner) -> State:
-    state: State = "updated" if file.exists() else "written"
-    if file.exists() and file.read_bytes() == content:
+    there = read(file)
+    state: State = "written" if there is None else "updated"
+    if there == content:
         own(file, owner)
         return "unchanged"
     replace(file, content, owner)

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from gateway.errors import UnavailableError
+from gateway.setup.owned_files import Owner, own, read, replace
 
 NAME: Final = ".broker-init.json"
 State = Literal["written", "unchanged", "updated", "kept", "replaced"]
 """New; as it was; ours, brought up to date; changed by somebody and left alone; changed, and overwritten by force."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Whose a file is, and who may do what with it; ``None`` where that is left as it is."""
-
-    mode: int
-    uid: int | None = None
-    gid: int | None = None
 
 
 class Ledger:
@@ -49,7 +39,8 @@ class Ledger:
         what was there lies beside it as ``NAME.old``.
         """
         file, wanted = self._directory / name, _digest(content)
-        there = _digest(file.read_text(encoding="utf-8")) if file.exists() else None
+        found = read(file)
+        there = None if found is None else hashlib.sha256(found).hexdigest()
         known, self._digests[name] = self._digests.get(name), wanted
         if there is None:
             self._write(name, content, owner, "written")
@@ -59,7 +50,7 @@ class Ledger:
         elif there == known:
             self._write(name, content, owner, "updated")
         elif self._force:
-            replace(file.with_name(f"{file.name}.old"), file.read_bytes(), owner)
+            replace(file.with_name(f"{file.name}.old"), found or b"", owner)
             self._write(name, content, owner, "replaced")
         else:
             self._keep(file, name, content, owner, news=known != wanted)
@@ -84,34 +75,13 @@ class Ledger:
 
     def _read(self) -> dict[str, Any]:
         try:
-            record: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
+            record: dict[str, Any] = json.loads(read(self._file) or b"{}")
         except (OSError, ValueError) as error:
             raise UnavailableError(
                 f"{self._file}, which says what was written here before, cannot be read ({error}). Take it away: then "
                 "every file counts as changed by you."
             ) from error
         return record
-
-
-def replace(file: Path, content: bytes, owner: Owner) -> None:
-    """Write a file in one step; nobody sees a half of it, nor anything of it who may not."""
-    draft = file.with_name(f".{file.name}.draft")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
-        target.write(content)
-        target.flush()
-        os.fsync(target.fileno())
-    own(draft, owner)
-    draft.replace(file)
-
-
-def own(path: Path, owner: Owner) -> None:
-    """Give it to its owner. The mode comes second: a change of owner takes set-group bits away."""
-    if owner.uid is not None or owner.gid is not None:
-        os.chown(path, -1 if owner.uid is None else owner.uid, -1 if owner.gid is None else owner.gid)
-    path.chmod(owner.mode)
 
 
 def _digest(content: str) -> str:

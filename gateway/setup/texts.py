@@ -12,7 +12,7 @@ from urllib.parse import quote
 import broker_config
 from broker_config import local
 from gateway.addresses import Address
-from gateway.setup.ledger import Owner
+from gateway.setup.owned_files import Owner
 
 if TYPE_CHECKING:
     from gateway.setup.wish import Site

@@ -12,12 +12,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway import build_info
+from gateway import build_info, epoch
 from gateway.clock import system_clock, to_rfc3339
 from gateway.doctor.findings import Area, Finding, Level
 from gateway.errors import StoreError
 from gateway.settings import FIELDS, written
-from gateway.store import DATABASE_NAME, View, figures
+from gateway.store import DATABASE_NAME, View, epochs, figures
 from gateway.store.database import connect
 from gateway.store.schema import from_a_newer_gateway, missing, newest_applied
 from gateway.wording import count
@@ -35,6 +35,7 @@ FREE_WARNING_BYTES: Final = 1_000_000_000
 WAL_WARNING_BYTES: Final = 256_000_000
 THOROUGH_BELOW_BYTES: Final = 2_000_000_000
 OUTBOX_WARNING_SECONDS: Final = 60
+EPOCH_WARNING_MS: Final = 7 * 86_400_000
 FUTURE_MS: Final = 5_000
 OLDEST_CLOCK_MS: Final = 1_764_547_200_000  # 2025-12-01: this program is younger
 FILES_PER_STREAM: Final = 256
@@ -134,6 +135,23 @@ def registry(directory: Path) -> Iterator[Finding]:
         yield _unreadable(file, error)
 
 
+def _epoch(view: View) -> Iterator[Finding]:
+    """When and why the present epoch began, if it is not the first."""
+    began_at, reason = epochs.began_at(view), epochs.reason(view)
+    if not began_at:
+        return
+    says = f"an epoch began at {to_rfc3339(began_at)}: {reason}"
+    if reason == epoch.RESTORED or system_clock() - began_at > EPOCH_WARNING_MS:
+        yield REGISTRY.ok("epoch", says)
+        return
+    yield REGISTRY.warning(
+        "epoch",
+        says,
+        "What happened after the copy was made is not in it: see which devices have to be bound or reset again "
+        "('gateway docs runbook').",
+    )
+
+
 def _unreadable(file: Path, error: Exception) -> Finding:
     """Only a file that is damaged wants a backup: on a read-only disk a whole one cannot be opened either."""
     cause = error.__cause__ if isinstance(error.__cause__, sqlite3.Error) else error
@@ -160,6 +178,7 @@ def _inside(view: View, file: Path) -> Iterator[Finding]:
     yield _wal(file.with_name(f"{file.name}-wal"))
     if schema.level is not Level.OK:
         return  # its tables may be others than the following looks at
+    yield from _epoch(view)
     fleet = figures.fleet(view)
     yield REGISTRY.ok(
         "contents", f"{count(fleet.devices, 'device')}, {fleet.bound} bound, {fleet.online} online; {_bytes(size)}"

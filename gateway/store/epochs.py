@@ -104,6 +104,11 @@ def began_at(view: View) -> int:
     return int(meta(view, EPOCH_BEGAN_AT) or 0)
 
 
+def reason(view: View) -> str:
+    """Return why the present epoch began; empty for the first one."""
+    return meta(view, EPOCH_REASON) or ""
+
+
 def is_announced(view: View) -> bool:
     """Return whether a broker was told of the present epoch."""
     return meta(view, ANNOUNCED_EPOCH) == meta(view, EPOCH_ID)

@@ -146,6 +146,7 @@ async def test_the_registry_was_copied_back(mornings: Mornings) -> None:
             await site.synced()
             assert len(site.gateway.logged("registry.put_back")) == 1
             outcome = await morning.follow("The registry was copied back by hand")
+            assert "the registry was put back by hand" in outcome.out
             assert before["id"] in outcome.out
             assert (await _bound(site, "SN2"))["binding_generation"] > 1 << 20
         await site.broker_agrees()

@@ -1,6 +1,7 @@
 """A real RabbitMQ that asks the gateway: what a revocation ends there, and the comparison where no wildcard tells."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from support import wire
 from support.rabbitmq import RabbitMq
 from support.wait import eventually
 from test_mqtt_keeper import REFUSED, answer
+from test_mqtt_lineage import Snapshot
 
+from gateway import epoch
 from gateway.store import accounts
 from gateway.store import commands as command_sql
 
@@ -54,6 +57,25 @@ async def test_a_revoked_token_is_cut_and_stays_out(place: Site) -> None:
     await place.settled()
     assert await held(place, device.topic("status")) == b'{"status":"offline"}'
     assert (await place.ready())["access"] == {"managed_by": "http", "error": None}
+
+
+async def test_a_restore_clears_what_the_lost_registry_published(place: Site) -> None:
+    """No wildcard tells what it left: each command topic of each device is cleared once, and open ones come again."""
+    kept, lost = await bound(place), await bound(place, "SN-2")
+    reset = await place.reset(kept)
+    await place.settled()
+    snapshot = Snapshot(place)
+    await place.reset(lost)
+    await place.command(await bound(place, "SN-3"), "reboot", ttl_seconds=600)
+    await place.settled()
+    topics = [device.topic("commands/factory_reset") for device in (kept, lost)]
+    assert all([await held(place, topic) for topic in topics])
+    await place.stop()
+    snapshot.put_back()
+    await place.store.write(lambda tx: epoch.begin(tx, epoch.RESTORED))
+    await place.start()
+    assert json.loads(await held(place, topics[0]) or b"{}")["id"] == reset["id"]
+    assert await held(place, topics[1]) is None
 
 
 async def test_subscriptions_and_queued_messages_end_with_the_token(place: Site, rabbitmq: RabbitMq) -> None:

@@ -14,7 +14,7 @@ from gateway import credentials, grants, ids, model
 from gateway.clock import to_rfc3339
 from gateway.errors import BacklogError, ConflictError, NotFoundError
 from gateway.model import CommandStatus, CommandType
-from gateway.store import Row, Tx, devices, events, measures, outbox, tokens
+from gateway.store import Row, Tx, View, devices, events, measures, outbox, tokens
 from gateway.store import commands as sql
 from gateway.tracing import Kind, Traced, same_trace
 
@@ -256,6 +256,14 @@ def acknowledge(tx: Tx, device: Row, command_type: str | None, ack: model.Ack) -
     return _row(tx, ack.command_id)
 
 
+def is_news(view: View, device: Row, command_type: str, ack: model.Ack) -> bool:
+    """Whether :func:`acknowledge` would change something by this, if it were asked."""
+    command = sql.find(view, device["pk"], ack.command_id)
+    if command is None or _wrong_type(command, command_type) is not None or _is_known(command, ack.status):
+        return False
+    return _unproven(view, device, command, ack) is None
+
+
 def _is_known(command: Row, said: str) -> bool:
     """Whether this tells no more of the command than what the device has said before."""
     status = CommandStatus(command["status"])
@@ -290,7 +298,7 @@ def _wrong_type(command: Row, command_type: str | None) -> Refusal | None:
     )
 
 
-def _unproven(tx: Tx, device: Row, command: Row, ack: model.Ack) -> Refusal | None:
+def _unproven(view: View, device: Row, command: Row, ack: model.Ack) -> Refusal | None:
     if ack.receipt is None:
         if command["type"] == RESET and ack.status == "executed":
             return Refusal(
@@ -302,7 +310,7 @@ def _unproven(tx: Tx, device: Row, command: Row, ack: model.Ack) -> Refusal | No
         return None
     # Whoever refuses a stale command holds a newer token than the command was meant for, and signs with that.
     generation = command["binding_generation"]
-    for key in tokens.receipt_keys(tx, device["pk"], generation, or_newer=ack.status == "failed"):
+    for key in tokens.receipt_keys(view, device["pk"], generation, or_newer=ack.status == "failed"):
         if credentials.receipt_is_good(ack.receipt, key, command["id"], ack.status, generation):
             return None
     return Refusal(

@@ -16,7 +16,7 @@ from gateway.commands import Refusal
 from gateway.mqtt_model import RefusedMessage
 from gateway.problems import invalid
 from gateway.redaction import redact
-from gateway.store import Row, Tx, devices, events, measures, outbox
+from gateway.store import Row, Tx, View, devices, events, measures, outbox
 from gateway.store import health as sql
 from gateway.store.history import Beat
 
@@ -224,6 +224,14 @@ def _dispatch(tx: Tx, parsed: Parsed, device: Row | None) -> Refusal | None:
                 )
             return heartbeats.beat(tx, device, parsed.body, parsed.body.radio, at_broker=True)
     return None
+
+
+def is_news(view: View, parsed: Parsed) -> bool:
+    """Whether this is an acknowledgement that would change its command, looked up in a few rows."""
+    if not isinstance(parsed.topic, topics.Ack) or not isinstance(parsed.body, model.Ack):
+        return False
+    device = devices.by_id(view, parsed.topic.device_id)
+    return device is not None and commands.is_news(view, device, parsed.topic.type, parsed.body)
 
 
 def _status(tx: Tx, device: Row, status: model.Status, *, retained: bool) -> None:

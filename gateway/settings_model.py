@@ -217,8 +217,9 @@ class Settings(BaseModel):
     device_messages_per_second: Count = _setting(
         LIMITS,
         50,
-        "Heartbeats a second of one device, and as many of its statuses, that are taken in the long run; 0: no limit. "
-        "What it does not use it may use later, up to 200 seconds' worth.",
+        "Heartbeats a second of one device, and as many of its statuses and of its acknowledgements, that are taken in "
+        "the long run; 0: no limit. What it does not use it may use later, up to 200 seconds' worth (acknowledgements: "
+        "2). An acknowledgement that changes its command is always taken.",
         ge=0,
         le=1_000_000,
     )

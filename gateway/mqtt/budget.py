@@ -22,10 +22,13 @@ class Budget:
     """``per_second`` messages on each topic, 0 for no limit; remembers a bounded number of topics.
 
     Of each topic it knows the instant up to which what came is paid for, at most now and at least
-    ``SAVED_SECONDS`` ago (the generic cell rate algorithm, ITU-T I.371): one number to look up and one to write.
+    ``saved_seconds`` ago (the generic cell rate algorithm, ITU-T I.371): one number to look up and one to write.
     """
 
-    def __init__(self, per_second: int, clock: Clock, *, remembered: int = _REMEMBERED) -> None:
+    def __init__(
+        self, per_second: int, clock: Clock, *, remembered: int = _REMEMBERED, saved_seconds: int = SAVED_SECONDS
+    ) -> None:
+        self._saved_ms = saved_seconds * _SECOND_MS
         self._each_ms = _SECOND_MS / per_second if per_second else 0.0
         self._clock = clock
         self._remembered = remembered
@@ -38,7 +41,7 @@ class Budget:
         if now < self._now:
             self._set_back(self._now - now)
         self._now = now
-        paid = max(self._paid.get(topic, 0.0), now - SAVED_SECONDS * _SECOND_MS) + self._each_ms
+        paid = max(self._paid.get(topic, 0.0), now - self._saved_ms) + self._each_ms
         if paid > now:
             return False
         self._paid[topic] = paid

@@ -42,7 +42,10 @@ _HEARTBEAT: Final = "/heartbeat"
 _FROM_DEVICES: Final = (topics.Heartbeat, topics.Status, topics.Ack)
 _TOO_MANY: Final = "too_many_messages"
 _BUDGETED: Final = (_HEARTBEAT, "/status")
-"""Acknowledgements are not: each is the end of something that somebody waits for."""
+_ACK: Final = "/ack"
+_COMMANDS: Final = "/commands/"
+SAVED_ACKNOWLEDGEMENTS_SECONDS: Final = 2
+"""A device has a few open commands, so it has few words to catch up on; and each costs as much as ten heartbeats."""
 
 Waiting = Message | Parsed | None
 """A message that waits for its commit: as it came, or taken apart already, or not to be stored."""
@@ -77,6 +80,13 @@ class Ingest:
         self._throttle = Throttle(store.context.clock)
         self._budget = Budget(store.context.rules.device_messages_per_second, store.context.clock)
         self._over_budget = Throttle(store.context.clock)
+        self._ack_budget = Budget(
+            store.context.rules.device_messages_per_second,
+            store.context.clock,
+            saved_seconds=SAVED_ACKNOWLEDGEMENTS_SECONDS,
+        )
+        self._news: set[tuple[str, bytes]] = set()
+        """Acknowledgements of this batch that are over the budget, and taken all the same."""
         self._on_refused = on_refused
         self._on_mark = on_mark
         self._clearing = Clearing()
@@ -142,12 +152,15 @@ class Ingest:
         """
         waiting: list[Waiting] = []
         awaited = False
+        self._news.clear()
         if self._first_uses is not None and self._first_uses.waiting:
             self._first_uses.heard(self._speakers(deliveries))
         for begin in range(0, len(deliveries), SLICE):
             some = deliveries[begin : begin + SLICE]
             waiting += map(self._admit, some)
-            awaited = awaited or not all(map(_is_budgeted, some))
+            if not awaited and not all(map(_is_budgeted, some)):
+                admitted = zip(some, waiting[begin:], strict=True)
+                awaited = any(not (taken is None or _is_budgeted(delivery)) for delivery, taken in admitted)
             await asyncio.sleep(0)
         return waiting, awaited
 
@@ -163,11 +176,11 @@ class Ingest:
         if (message.retain or not message.payload) and self._clearing.sees(message):
             return None
         if message.topic.endswith(_BUDGETED) and not self._budget.admits(message.topic):
-            # Kept and answered once a second: for each it would cost as much as to take it. Counted they are all.
-            if self._over_budget.admits(message.topic):
-                return self._too_much(message)
-            self._on_refused(_TOO_MANY)
-            return None
+            return self._refuse_over_budget(message)
+        if message.topic.endswith(_ACK):
+            sender = message.topic.partition(_COMMANDS)[0]  # of whatever type: a device makes up as many as it likes
+            if not self._ack_budget.admits(sender):
+                return self._news_in(message) or self._refuse_over_budget(message)
         if message.topic.endswith(_HEARTBEAT):
             return message
         parsed = inbound.parse(self._topics, message)
@@ -176,6 +189,24 @@ class Ingest:
             return None
         from_device = isinstance(parsed.topic, _FROM_DEVICES)
         return None if not from_device and self._heard(message) else parsed
+
+    def _refuse_over_budget(self, message: Message) -> Parsed | None:
+        """Keep and answer one a second: for each it would cost as much as to take it. All are counted."""
+        if self._over_budget.admits(message.topic.partition(_COMMANDS)[0]):
+            return self._too_much(message)
+        self._on_refused(_TOO_MANY)
+        return None
+
+    def _news_in(self, message: Message) -> Parsed | None:
+        """An acknowledgement over the budget that would change its command is taken; no command has many of those."""
+        word = (message.topic, message.payload)
+        if word in self._news:
+            return None
+        parsed = inbound.parse(self._topics, message)
+        if not self._store.look(lambda view: inbound.is_news(view, parsed)):
+            return None
+        self._news.add(word)
+        return parsed
 
     def _taken_apart(self, waiting: Waiting) -> Parsed | None:
         """In the writer's thread."""

@@ -1,7 +1,15 @@
 """The budget of messages per device: saved up, used up, and remembered for a bounded number of topics."""
 
-from gateway.mqtt.budget import SAVED_SECONDS, Budget
+from pathlib import Path
 
+from mqtt_support import Site, beat, on_every_broker, site
+from support.wait import eventually
+
+from gateway.mqtt.budget import SAVED_SECONDS, Budget
+from gateway.mqtt.ingest import SAVED_ACKNOWLEDGEMENTS_SECONDS
+from gateway.store import Context, Row, Rules
+
+FLOOD = 500
 NOON = 1_794_312_000_000
 ONE, OTHER = "devices/dev_A/heartbeat", "devices/dev_B/heartbeat"
 
@@ -57,3 +65,37 @@ def test_memory_is_bounded() -> None:
     assert admitted(budget, "devices/dev_C/heartbeat", 1) == 1
     assert admitted(budget, OTHER, 300) == SAVED_SECONDS
     assert admitted(budget, ONE, 1) == 0
+
+
+@on_every_broker
+async def test_a_flood_of_acknowledgements_holds_nobody_up_and_loses_no_word(kind: str, tmp_path: Path) -> None:
+    """What is over the budget is refused unread, whatever type it names; a word that changes its command is taken."""
+    rules = Rules(gateway_id="gw_test", device_messages_per_second=5)
+    async with site(kind, tmp_path, context=Context(rules=rules, clock=Clock())) as place:
+        await place.start()
+        device, other = await place.bound(), await place.bound("SN-2")
+        command = await place.command(device)
+        flood = [acknowledgement(f"cmd_{number:026}", "executed") for number in range(FLOOD)]
+        async with place.join(device) as client, place.join(other) as quiet:
+            await client.say(device.topic("commands/reboot/ack"), *flood[: FLOOD // 2])
+            await client.say(device.topic("commands/made_up/ack"), *flood[FLOOD // 2 :])
+            word = acknowledgement(command["id"], "executed")
+            await client.say(device.topic("commands/reboot/ack"), word, word)
+            await quiet.say(other.topic("heartbeat"), beat(70))
+            await eventually(lambda: _stored(place), "the other device is heard")
+            await eventually(lambda: _final(place, command), "the genuine word was taken")
+        refused = await place.rows("SELECT count(*) FROM refusals WHERE code = 'unknown_command'")
+        assert refused[0][0] == 5 * SAVED_ACKNOWLEDGEMENTS_SECONDS, "each of these cost a transaction"
+
+
+def acknowledgement(command_id: str, status: str) -> bytes:
+    """A device's word on a command that needs no receipt."""
+    return f'{{"command_id":"{command_id}","status":"{status}"}}'.encode()
+
+
+async def _stored(place: Site) -> bool:
+    return await place.beats() == [70]
+
+
+async def _final(place: Site, command: Row) -> bool:
+    return bool((await place.rows("SELECT status = 'executed' FROM commands WHERE id = ?", command["id"]))[0][0])

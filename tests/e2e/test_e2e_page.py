@@ -41,6 +41,7 @@ async def test_the_connection_is_lost_and_regained(tmp_path: Path) -> None:
         async with signed_in(site.gateway.url, site.key, tmp_path / "profile") as visitor:
             await visitor.lists("BP-1")
             await site.gateway.kill()
+            await visitor.tab.until("document.getElementById('lost').checkVisibility()")
             await visitor.sees("The connection is lost.", "#lost")
             assert await visitor.text("#liveWord") == "Not live"
             assert await visitor.devices() == ["BP-1"], "what was known stays to be seen"
@@ -53,6 +54,7 @@ async def test_the_connection_is_lost_and_regained(tmp_path: Path) -> None:
             await site.api.call("POST", "/v1/devices", {"serial_number": "BP-2"})
             await visitor.lists("BP-2", "BP-1")
             await site.gateway.stop()
+            await visitor.tab.until("document.getElementById('lost').checkVisibility()")
             await visitor.sees("The connection is lost.", "#lost")
             await site.gateway.restart()
             await visitor.live()

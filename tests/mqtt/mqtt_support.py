@@ -95,7 +95,14 @@ class Site:
         self.keeper = self._new_keeper()
         self.sweeper = Sweeper(store)
         self.presence = self._new_presence()
-        self.address = Address("127.0.0.1", proxy.port, "gateway", broker.gateway_password, version=broker.version)
+        self.address = Address(
+            "127.0.0.1",
+            proxy.port,
+            "gateway",
+            broker.gateway_password,
+            version=broker.version,
+            devices_wait=isinstance(broker, Embedded),
+        )
         self.pauses = QUICK
         self.outlets: Sequence[Callable[[Mark], Outlet]] = ()
         self.auto_version = False

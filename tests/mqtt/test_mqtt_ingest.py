@@ -98,7 +98,12 @@ async def executed(place: Site) -> bool:
     return [row[0] for row in await place.rows("SELECT status FROM commands")] == ["executed"]
 
 
-@on_mosquitto
+async def _confirmed(client: wire.Wire) -> bool:
+    await client.ping()
+    return not client.waits_for
+
+
+@on_every_broker
 async def test_while_sqlite_cannot_commit_nothing_is_lost(kind: str, tmp_path: Path) -> None:
     """A write that SQLite refuses is tried again and acknowledged only then."""
     async with site(kind, tmp_path) as place:
@@ -109,13 +114,15 @@ async def test_while_sqlite_cannot_commit_nothing_is_lost(kind: str, tmp_path: P
         async with place.join(device) as client:
             with capture_logs() as logs:
                 with place.blocked_registry():
-                    for battery in (50, 49):
-                        await client.publish(device.topic("heartbeat"), beat(battery))
+                    await client.say(device.topic("heartbeat"), beat(50), beat(49))
                     await eventually(
                         lambda: [each for each in logs if each["event"] == "ingest.not_stored"], "a commit failed"
                     )
                     acknowledged = place.proxy.to_broker[wire.Kind.PUBACK]
+                    await client.ping()
+                    assert client.waits_for == (2 if kind == "embedded" else 0)
                 await stored(place, 50, 49)
+                await eventually(lambda: _confirmed(client), "the device has its PUBACKs")
             await eventually(
                 lambda: place.proxy.to_broker[wire.Kind.PUBACK] >= acknowledged + 2, "both were acknowledged"
             )

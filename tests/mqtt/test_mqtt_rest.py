@@ -88,6 +88,13 @@ async def test_neither_is_it_under_3_1_1(kind: str, tmp_path: Path) -> None:
         await session.rest(LONG)
 
 
+async def test_no_rest_is_long_where_a_puback_waits_for_the_commit(tmp_path: Path) -> None:
+    """The embedded broker answers a device when the gateway has committed: the next commit follows soon, always."""
+    async with site("embedded", tmp_path) as place, _joined(place) as session:
+        for _ in range(3):
+            await session.rest(LONG)
+
+
 async def test_a_gateway_that_stops_in_a_rest_hears_that_its_farewell_was_taken() -> None:
     """The rest is cancelled, and the socket read again."""
     async with ScriptedBroker() as broker, joined(broker) as session:

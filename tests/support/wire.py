@@ -241,6 +241,11 @@ class Wire:
         await self.send(*packets)
         await self.ping()
 
+    @property
+    def waits_for(self) -> int:
+        """How many PUBACKs of what it said with `say` were not seen yet."""
+        return len(self._said)
+
     async def read_publish(self) -> Message:
         """The next message; not acknowledged (see `acknowledge`)."""
         if self.inbox:

@@ -27,6 +27,10 @@ _NOTICEABLE: Final = 10
 """A gap of less than this part of the silence takes presence from no device, and is left alone."""
 STANDSTILL_MS: Final = 3_000
 """Less than this between two rounds is no gap: the loop was busy."""
+_REMEDY: Final = (
+    "No device is declared offline until the gateway has read what the broker keeps. If this goes on while /ready says "
+    "that the broker is connected, let the gateway's user write and read gateways/marks there."
+)
 _PIECE: Final = 2_000
 """Devices whose deadline is moved in one transaction."""
 
@@ -94,6 +98,7 @@ class PresenceWorker:
         while await self._store.read(self._is_due):
             began = clock()
             if not await self._taken_in(BACKLOG_SECONDS):
+                log.warning("presence.backlog_not_read", seconds=BACKLOG_SECONDS, remedy=_REMEDY)
                 return
             if clock() - began >= max(STANDSTILL_MS, self._silence_ms // _NOTICEABLE):
                 return  # the process stood still meanwhile, or the backlog is long: look at the gap first

@@ -74,12 +74,19 @@ class DiscoveryLeaf:
     """A device as Home Assistant is told of it; ``prefix`` is what that listens to, without a slash at its end."""
 
     detail = outbox.DISCOVERY
+    fact = f"shown_{outbox.DISCOVERY}"
+    """Where the registry keeps that devices were ever announced."""
 
     def __init__(self, names: Topics, prefix: str, gateway_id: str) -> None:
         self._names = names
         self._prefix = prefix
         self._status = names.gateway_status(gateway_id)
         self._topic = re.compile(rf"{re.escape(prefix)}/device/({ids.DEVICE}{ids.BODY})/config")
+
+    @property
+    def status_topics(self) -> tuple[str, ...]:
+        """Where Home Assistant says that it is there: by default ``homeassistant/status``, whatever its prefix."""
+        return tuple({f"{self._prefix}/status", self._names.under("homeassistant/status")})
 
     def topic(self, device_id: str) -> str:
         """Where a device is announced."""

@@ -10,6 +10,7 @@ from gateway.outbound.feed import Feed
 from gateway.outbound.home_assistant import DiscoveryLeaf
 from gateway.outbound.shown import Shown
 from gateway.outbound.states import StateLeaf
+from gateway.outbound.withdrawals import Withdrawals
 from gateway.outbox import Bells
 from gateway.settings import Settings
 from gateway.store import Store
@@ -22,11 +23,15 @@ def outlets(settings: Settings, store: Store, names: Topics, bells: Bells) -> Se
     def states(mark: Mark) -> Outlet:
         return Shown(store, StateLeaf(names), mark)
 
+    leaf = DiscoveryLeaf(names, settings.home_assistant_prefix, store.context.rules.gateway_id)
+
     def announcements(mark: Mark) -> Outlet:
-        leaf = DiscoveryLeaf(names, settings.home_assistant_prefix, store.context.rules.gateway_id)
         return Shown(store, leaf, mark)
+
+    def withdrawals(_: Mark) -> Outlet:
+        return Withdrawals(store, leaf)
 
     def events(_: Mark) -> Outlet:
         return Feed(store, names, bells, enabled=settings.publish_events)
 
-    return (states, announcements, events)
+    return (states, announcements, withdrawals, events)

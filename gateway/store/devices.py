@@ -141,9 +141,10 @@ def living(view: View, after: int, limit: int) -> list[Row]:
     )
 
 
-def names_after(view: View, after: int, limit: int) -> list[Row]:
-    """``pk`` and ``id`` of devices, deleted ones too, by their row numbers, from the one after ``after``."""
-    return view.all("SELECT pk, id FROM devices WHERE pk > ? ORDER BY pk LIMIT ?", after, limit)
+def names_after(view: View, after: int, limit: int, *, deleted: bool = False) -> list[Row]:
+    """``pk`` and ``id`` of devices by their row numbers, from the one after ``after``; all, or only the ``deleted``."""
+    which = "AND deleted_at IS NOT NULL" if deleted else ""
+    return view.all(f"SELECT pk, id FROM devices WHERE pk > ? {which} ORDER BY pk LIMIT ?", after, limit)  # noqa: S608 - constants
 
 
 def deleted_since(view: View, since: int) -> list[int]:

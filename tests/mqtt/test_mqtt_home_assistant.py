@@ -4,7 +4,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from mqtt_support import Site, on_every_broker, site
+from mqtt_support import HANGS_SECONDS, Site, on_every_broker, site
 from support.wait import eventually
 
 from gateway import lifecycle
@@ -12,6 +12,8 @@ from gateway.mqtt.census import Mark
 from gateway.mqtt.connection import Outlet
 from gateway.outbound.home_assistant import DiscoveryLeaf
 from gateway.outbound.shown import Shown
+from gateway.outbound.withdrawals import Withdrawals
+from gateway.store import keys
 
 ANNOUNCED = "homeassistant/device/+/config"
 ON = {"shown": ("state", "discovery")}
@@ -70,3 +72,65 @@ async def test_another_prefix_moves_them(tmp_path: Path) -> None:
         await place.start()
         await becomes(place, {f"home/found/device/{device.id}/config"}, "home/found/device/+/config")
         await becomes(place, set())
+
+
+def withdrawing(place: Site, _: Mark) -> Outlet:
+    """The worker that repeats what was taken back."""
+    return Withdrawals(place.store, DiscoveryLeaf(place.topics, "homeassistant", place.gateway_id))
+
+
+async def told_empty(place: Site, wanted: set[str]) -> None:
+    """Home Assistant comes: it subscribes, says so, and is told of these and no others that they are gone."""
+    async with place.admin("other") as client:
+        await client.subscribe(ANNOUNCED)
+        await client.publish("homeassistant/status", b"online")
+        gone: set[str] = set()
+        while gone != wanted:
+            message = await client.read_publish()
+            if not message.payload:
+                gone.add(message.topic)
+                assert gone <= wanted
+
+
+@on_every_broker
+async def test_a_home_assistant_that_was_away_hears_of_deleted_devices(kind: str, tmp_path: Path) -> None:
+    """Deleted while it was away: nothing of that is retained, so it is said again when it comes; each time."""
+    async with site(kind, tmp_path, rules=ON) as place:
+        place.outlets = [partial(announcing, place), partial(withdrawing, place)]
+        await place.start()
+        stays, goes = await place.bound("SN-1"), await place.bound("SN-2")
+        ours = {device.id: f"homeassistant/device/{device.id}/config" for device in (stays, goes)}
+        await becomes(place, set(ours.values()))
+        await place.store.write(lambda tx: lifecycle.delete(tx, place.project_id, goes.id, "key_test"))
+        await becomes(place, {ours[stays.id]})
+        for _ in range(2):
+            await told_empty(place, {ours[goes.id]})
+
+
+@on_every_broker
+async def test_a_home_assistant_that_was_away_hears_that_nothing_is_announced(kind: str, tmp_path: Path) -> None:
+    """Announced in an earlier run, switched off, and the broker forgot: all are taken back when it comes."""
+    async with site(kind, tmp_path) as place:
+        device = await place.bound()
+        await place.store.write(
+            lambda tx: keys.set_meta(tx, DiscoveryLeaf.fact, "homeassistant/device/{device_id}/config")
+        )
+        place.outlets = [partial(announcing, place), partial(withdrawing, place)]
+        await place.start()
+        await told_empty(place, {f"homeassistant/device/{device.id}/config"})
+
+
+@on_every_broker
+async def test_nobody_is_told_where_nothing_was_ever_announced(kind: str, tmp_path: Path) -> None:
+    """The gateway does not even listen then."""
+    async with site(kind, tmp_path) as place:
+        await place.bound()
+        place.outlets = [partial(announcing, place), partial(withdrawing, place)]
+        await place.start()
+        async with place.admin("other") as client:
+            await client.subscribe(ANNOUNCED)
+            await client.publish("homeassistant/status", b"online")
+            assert await place.connection.barrier.passed(HANGS_SECONDS)
+            await client.publish("homeassistant/device/end/config", b"end")
+            assert (await client.read_publish()).payload == b"end"
+        assert await place.rows("SELECT * FROM refusals") == []

@@ -1,0 +1,76 @@
+"""Announcements that are taken back once more when Home Assistant says that it is there.
+
+An empty announcement is not retained, so a Home Assistant that was away when a device was deleted, or when announcing
+was switched off, keeps the device. It says ``online`` on its status topic when it has subscribed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from gateway.errors import StoreError
+from gateway.mqtt.session import PublishRefusedError, SubscriptionRefusedError
+from gateway.store import devices, keys
+
+if TYPE_CHECKING:
+    from gateway.inbound import Message
+    from gateway.mqtt.session import Session
+    from gateway.outbound.home_assistant import DiscoveryLeaf
+    from gateway.store import Store
+
+log = structlog.get_logger()
+
+BATCH: Final = 200
+_ONLINE: Final = b"online"
+
+
+class Withdrawals:
+    """Publishes empty announcements of what is announced no more, each time Home Assistant comes."""
+
+    name = "withdrawals for Home Assistant"
+
+    def __init__(self, store: Store, leaf: DiscoveryLeaf) -> None:
+        self._store = store
+        self._leaf = leaf
+        self._is_shown = leaf.detail in store.context.rules.shown
+        self._came = asyncio.Event()
+
+    def heard(self, message: Message) -> bool:
+        """Return whether this is Home Assistant's status."""
+        if message.topic not in self._leaf.status_topics:
+            return False
+        if message.payload.strip() == _ONLINE:
+            self._came.set()
+        return True
+
+    async def compare(self, session: Session) -> None:
+        """Nothing of this is retained."""
+
+    async def run(self, session: Session) -> None:
+        """Wait for Home Assistant until the connection is gone; where nothing was ever announced there is no need.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+        try:
+            if not self._is_shown and await self._store.read(lambda view: keys.meta(view, self._leaf.fact)) is None:
+                return
+            await session.subscribe(self._leaf.status_topics)
+            while True:
+                await self._came.wait()
+                self._came.clear()
+                await self._withdraw(session)
+        except (StoreError, PublishRefusedError, SubscriptionRefusedError) as error:
+            log.error("home_assistant.not_told", reason=str(error))  # noqa: TRY400 - no bug of ours
+
+    async def _withdraw(self, session: Session) -> None:
+        after, count = 0, 0
+        while rows := await self._store.read(
+            lambda view: devices.names_after(view, after, BATCH, deleted=self._is_shown)  # noqa: B023 - awaited here
+        ):
+            await session.publish_retained([(self._leaf.topic(row["id"]), b"") for row in rows])
+            after, count = rows[-1]["pk"], count + len(rows)
+        log.info("home_assistant.withdrawn", devices=count)

@@ -24,6 +24,7 @@ Examples:
 
 A file has one device on each line; empty lines and lines that begin with # are passed over. {EXPLAINED}
 """
+_NO_WAY_BACK: Final = "A cancel later does not undo this: they stay unbound, and have to be bound again."
 
 
 @click.command(cls=SettingsCommand, name="bulk-reset", epilog=EPILOG)
@@ -45,7 +46,7 @@ def bulk_reset(
     if not wanted:
         raise click.UsageError("Name the devices, or a --file with them.")
     if not dry_run:
-        output.confirm(f"{count(len(set(wanted)), 'device')} will be unbound and wiped.", yes=yes)
+        output.confirm(f"{count(len(set(wanted)), 'device')} will be unbound and wiped. {_NO_WAY_BACK}", yes=yes)
     outcomes = place.run(lambda api: _reset(api, wanted, dry_run=dry_run), device=wanted[0])
     if as_json:
         output.as_json(outcomes)
@@ -54,7 +55,8 @@ def bulk_reset(
         counted = Counter(each["outcome"] for each in outcomes)
         output.note(", ".join(f"{number} {outcome}" for outcome, number in sorted(counted.items())))
         if not dry_run:
-            output.note(f"To take them back while they are not delivered: {again('devices', 'cancel-resets', '--all')}")
+            spared = again("devices", "cancel-resets", "--all")
+            output.note(f"To spare those the wipe that have not got it yet (they stay unbound): {spared}")
     return int(any(each["error"] is not None for each in outcomes))
 
 

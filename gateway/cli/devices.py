@@ -250,24 +250,26 @@ def reset(place: Place, *, device: str, yes: bool, wait: bool, timeout_ms: int |
     the reset ended otherwise, and 8 if it is still open.
     """
     meant = _ask(place, device, yes=yes, what="will be unbound and wiped", more=_before_reset)
-    facts, command = on_device(place, meant, _reset)
+    facts, command, state = on_device(place, meant, _reset)
     if not as_json:
         told = {"command": command and command["id"], "command status": command and command["status"]}
         output.details({**_summary(facts), **told})
     if command and not resets.may_be_fetched(facts, command):
         resets.warn_unfetched(facts["id"], command["id"])
-    elif command and wait:
-        command = wait_for(place, command, timeout_ms)
-    elif not as_json:
-        output.note(f"How far it is: {again('commands', 'list', facts['id'])}")
+    else:
+        resets.warn_behind_bluetooth(state, command)
+        if command and wait:
+            command = wait_for(place, command, timeout_ms)
+        elif not as_json:
+            output.note(f"How far it is: {again('commands', 'list', facts['id'])}")
     if as_json:
         output.as_json({**facts, "command": command})
     return exit_code(command) if wait and command else 0
 
 
-async def _reset(api: Api, device_id: str) -> tuple[Json, Json | None]:
+async def _reset(api: Api, device_id: str) -> tuple[Json, Json | None, Json]:
     device = await api.post(at("devices", device_id, "reset"))
-    return device, await resets.newest(api, device_id)
+    return device, await resets.newest(api, device_id), await api.get(at("devices", device_id, "state"))
 
 
 @devices_group.command(cls=SettingsCommand, name="delete", epilog="\b\nExample:\n  gateway devices delete dev_01JD3M5Q")

@@ -339,7 +339,7 @@ def test_the_reset_of_a_device_behind_bluetooth_waits(cli: Cli, monkeypatch: pyt
     assert "waits for WiFi or cellular" in question
     assert "A cancel later does not undo this" in question
     assert "WiFi" not in cli("devices", "show", bound["id"]).err
-    cli("devices", "reset", bound["id"], "--yes")
+    assert "waits for WiFi or cellular" in cli("devices", "reset", bound["id"], "--yes").err
     shown = cli("devices", "show", bound["id"])
     assert "waits for WiFi or cellular" in shown.err
     assert ["last_seen_by", "ble"] in [line.split() for line in shown.out.splitlines()]

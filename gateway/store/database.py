@@ -123,7 +123,10 @@ class Tx(View):
         self.traced: list[Traced] = []
         self.kept = Kept()
         """What is remembered from one transaction to the next, by whoever writes more than one."""
-        self._follows = False
+        self.data_version: int | None = None
+        """SQLite's counter of what other connections have committed, where it was asked for in this transaction."""
+        self.follows = False
+        """Whether new ids sort after those that are there."""
 
     def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Execute one statement."""
@@ -135,23 +138,24 @@ class Tx(View):
 
     def new_id(self, prefix: str) -> str:
         """A new id of this instant, which sorts after all that were committed before."""
-        if not self._follows:
+        if not self.follows:
             follow(self, self.context.ids)
-            self._follows = True
+            self.follows = True
         return self.context.ids.new(prefix, self.now)
 
 
-def follow(view: View, minted: Ids) -> None:
+def follow(tx: Tx, minted: Ids) -> None:
     """Mint only ids that sort after those in the registry, also when the clock was set back meanwhile.
 
-    Lists are read in the order of ids. For use inside a transaction: another process may have minted some since the
-    last one, which ``PRAGMA data_version`` tells.
+    Lists are read in the order of ids. Another process may have minted some since the last transaction, which
+    ``PRAGMA data_version`` tells.
     """
-    state = (view.connection, view.value("PRAGMA data_version"))
+    version = tx.value("PRAGMA data_version") if tx.data_version is None else tx.data_version
+    state = (tx.connection, version)
     if minted.followed == state:
         return
     for table in _MINTED:
-        newest = view.value(f"SELECT max(id) FROM {table}")  # noqa: S608 - our own tables
+        newest = tx.value(f"SELECT max(id) FROM {table}")  # noqa: S608 - our own tables
         minted.after((newest or "").partition("_")[2])
     minted.followed = state
 

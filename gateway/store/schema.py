@@ -65,19 +65,21 @@ def from_a_newer_gateway(connection: sqlite3.Connection) -> str | None:
 
 
 class SchemaWatch:
-    """Notices on a connection that another program has changed the schema since (``PRAGMA schema_version``)."""
+    """Notices on a connection that another program has migrated the registry."""
 
     def __init__(self) -> None:
         self._known: int | None = None
 
-    def newer(self, connection: sqlite3.Connection) -> str | None:
-        """The step that this program does not know, if there is one by now."""
-        version: int = connection.execute("PRAGMA schema_version").fetchone()[0]
-        if version == self._known:
+    def newer(self, connection: sqlite3.Connection, data_version: int) -> str | None:
+        """The step that this program does not know, if there is one by now.
+
+        While ``data_version`` stays (the pragma) no other connection has committed anything.
+        """
+        if data_version == self._known:
             return None
         found = from_a_newer_gateway(connection)
         if found is None:
-            self._known = version
+            self._known = data_version
         return found
 
 

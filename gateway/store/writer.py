@@ -153,11 +153,13 @@ class Writer:
         try:
             rollback(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
-            if newer := self._schema.newer(self._connection):
+            data_version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            if newer := self._schema.newer(self._connection, data_version):
                 raise self.trouble.outgrown(newer)  # noqa: TRY301 - the callers hear of it as of any other error
             tx = Tx(self._connection, self._context)
             tx.hurried = lambda: bool(self._urgent)
             tx.kept = self._kept
+            tx.data_version = data_version
             tx.breathe = self._give_way
             self._do(jobs, tx)
             self._connection.execute("COMMIT")
@@ -184,11 +186,12 @@ class Writer:
             for job in jobs:
                 self._savepoint(job, tx)
         else:  # alone it needs no savepoint: whatever undoes it undoes all
-            jobs[0].result = self._run_job(jobs[0], tx, self._begin_again)
+            jobs[0].result = self._run_job(jobs[0], tx, partial(self._begin_again, tx))
 
-    def _begin_again(self) -> None:
+    def _begin_again(self, tx: Tx) -> None:
         self._connection.execute("ROLLBACK")
         self._connection.execute("BEGIN IMMEDIATE")
+        tx.data_version, tx.follows = None, False  # another process may have come between the two
 
     def _back_to_savepoint(self) -> None:
         self._connection.execute("ROLLBACK TO job")

@@ -42,7 +42,16 @@ def few(view: View, project_id: str, query: ListDevices) -> list[int] | None:
         rows = view.all(sql, *values, FEW + 1)
         if len(rows) <= FEW:
             return [row[0] for row in rows]
-    return None
+    return None if query.search is None else _with_text(view, project_id, query.search)
+
+
+def _with_text(view: View, project_id: str, text: str) -> list[int] | None:
+    questions, found = device_search.questions(text, project_id), set[int]()
+    for sql, values in questions:
+        found |= {row[0] for row in view.all(f"{sql} LIMIT ?", *values, FEW + 1)}
+        if len(found) > FEW:
+            return None
+    return list(found) if questions else None
 
 
 def _questions(project_id: str, query: ListDevices) -> Iterator[tuple[str, Sequence[str]]]:
@@ -56,6 +65,3 @@ def _questions(project_id: str, query: ListDevices) -> Iterator[tuple[str, Seque
         yield _OF_PROJECT["model"], (project_id, query.model)
     if query.status is not None:
         yield _OF_PROJECT[query.status], (project_id,)
-    question = device_search.question(query.search or "", project_id)
-    if question is not None:
-        yield f"{question[0]} LIMIT ?", question[1]

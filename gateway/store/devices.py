@@ -90,15 +90,14 @@ def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, 
 
 def set_binding(tx: Tx, pk: int, end_user_id: str | None) -> int:
     """Bind (or, with ``None``, unbind) and raise the generation; the new generation."""
-    with device_search.changing(tx, pk):
-        generation: int = tx.value(
-            """UPDATE devices SET end_user_id = ?, bound_at = ?, updated_at = ?,
-                binding_generation = binding_generation + 1 WHERE pk = ? RETURNING binding_generation""",
-            end_user_id,
-            None if end_user_id is None else tx.now,
-            tx.now,
-            pk,
-        )
+    generation: int = tx.value(
+        """UPDATE devices SET end_user_id = ?, bound_at = ?, updated_at = ?,
+            binding_generation = binding_generation + 1 WHERE pk = ? RETURNING binding_generation""",
+        end_user_id,
+        None if end_user_id is None else tx.now,
+        tx.now,
+        pk,
+    )
     mark_shown(tx, pk, STATE)
     return generation
 

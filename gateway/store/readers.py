@@ -100,7 +100,7 @@ class Readers:
 
     def __init__(self) -> None:
         self._pools = {
-            purpose: ThreadPoolExecutor(number, thread_name_prefix=f"store-{purpose}")
+            purpose: ThreadPoolExecutor(number, thread_name_prefix=f"store-reader-{purpose}")
             for purpose, number in THREADS.items()
         }
 

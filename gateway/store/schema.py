@@ -380,6 +380,18 @@ def m018_devices_at_broker(db: Database) -> None:
     _each(db, "ALTER TABLE health ADD COLUMN at_broker INTEGER NOT NULL DEFAULT 0")
 
 
+@step
+def m019_search_of_end_users(db: Database) -> None:
+    """The text index without end users, which have an index of their own: a reset need not write it."""
+    _each(
+        db,
+        "DROP TABLE device_search",
+        """CREATE VIRTUAL TABLE device_search USING fts5(id, serial_number, name, content='devices', content_rowid='pk',
+            tokenize='trigram', detail='none', columnsize=0)""",
+        "INSERT INTO device_search (device_search) VALUES ('rebuild')",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

@@ -70,6 +70,7 @@ def test_a_page_is_read_off_an_index_in_its_order(
         check_plan(plan, OF_THE_ORDER[wanted.sort])
 
 
+END_USERS = ["SEARCH devices USING COVERING INDEX devices_by_end_user"]
 FILTERS: dict[str, tuple[dict[str, Any], str]] = {
     "search": ({"search": "ward"}, "SCAN device_search VIRTUAL TABLE INDEX"),
     "end user": ({"end_user_id": "eu_1"}, "SEARCH devices USING COVERING INDEX devices_by_end_user"),
@@ -91,9 +92,10 @@ def test_few_devices_are_found_by_an_index(tmp_path: Path, name: str, sort: str)
     with World(tmp_path) as world:
         plan = Planned(world.view)
         device_list.page(plan, world.project_id, model.ListDevices.model_validate({**query, "sort": sort}))
-    [asked] = plan.before
+    asked, *others = plan.before
     assert asked[0].startswith(index), asked
     assert all(step.startswith("SEARCH d USING INTEGER PRIMARY KEY") for step in asked[1:]), asked
+    assert [step.partition(" (")[0] for (step,) in others] == (END_USERS if name == "search" else [])
     assert plan.steps[0].startswith("SCAN c VIRTUAL TABLE INDEX"), plan.steps
     assert plan.steps[1].startswith("SEARCH d USING INTEGER PRIMARY KEY"), plan.steps
     assert [step for step in plan.steps if step.startswith("SEARCH h USING INTEGER PRIMARY KEY")]

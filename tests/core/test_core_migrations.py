@@ -38,6 +38,7 @@ LANDED = [
     "m016_device_search",
     "m017_old_sessions_of_accounts",
     "m018_devices_at_broker",
+    "m019_search_of_end_users",
 ]
 
 

@@ -29,9 +29,7 @@ async def test_a_reset_costs_one_commit_and_one_change_of_thread(tmp_path: Path,
             "SELECT devices",
             "SELECT commands",
             "UPDATE tokens",
-            "DELETE device_search",  # the end user is searched for, too
             "UPDATE devices",
-            "INSERT device_search",
             "SELECT devices",
             "SELECT api_keys",  # the name of who asks, for the audit trail
             "INSERT events",

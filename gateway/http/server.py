@@ -28,9 +28,15 @@ GRACE_SECONDS: Final = 2.0
 IDLE_SECONDS: Final = 30
 HEAD_SECONDS: Final = 60.0
 MAX_HEAD_BYTES: Final = 32_768
+MAX_BODY_OVERHEAD: Final = 65_536
+"""Bytes of chunk sizes, chunk extensions and trailers that one request may have; a body in pieces of 16 bytes fits."""
+OVERHEAD_PER_BODY_BYTE: Final = 1
 MOST_CONNECTIONS: Final = 2_000
 _BACKLOG: Final = 1024
 _CUT_SECONDS: Final = 0.2
+_LINGER_SECONDS: Final = 2.0
+_LINGER_BYTES: Final = 1 << 20
+"""What a client may still send of a request that was answered before it was complete: then it can read the answer."""
 
 
 class HttpServer:
@@ -177,13 +183,20 @@ class _HeadTooLargeError(Exception):
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's connection with what it lacks: limits on the size of a request's head and on the time it may take."""
+    """uvicorn's connection with what it lacks: limits on a request's head, on its framing and on the time it may take.
+
+    A request that was answered before it was complete ends the connection: what still comes of it is thrown away.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
         self._unfinished = 0  # bytes of a head that is not complete yet
         self._in_head = True
+        self._in_request = False
+        self._body_bytes = 0
+        self._bytes_after_head = 0
+        self._lingering_bytes: int | None = None  # None: the connection goes on
         self._refused_with = _NOT_HTTP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -206,7 +219,14 @@ class _Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: of a head, of a body, or of both."""
+        if self._lingering_bytes is not None:
+            self._linger(len(data))
+            return
+        if self._in_request:
+            self._bytes_after_head += len(data)
         super().data_received(data)
+        if self._has_too_much_framing() and not self.transport.is_closing():
+            self._refuse(_FRAMING_TOO_LARGE)
         self._unfinished = self._unfinished + len(data) if self._in_head else 0
         if self._unfinished > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(_HEAD_TOO_LARGE)
@@ -214,6 +234,7 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         self._in_head = True
+        self._body_bytes = self._bytes_after_head = 0
         super().on_message_begin()
         self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
         self.scope[PEER] = self.transport.get_extra_info("peercert")  # type: ignore[typeddict-unknown-key]
@@ -225,10 +246,29 @@ class _Protocol(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._refused_with = _HEAD_TOO_LARGE
             raise _HeadTooLargeError
+        self._in_request = True
         super().on_headers_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; one behind the body is a trailer, which nobody asks for and which is not kept."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        self._in_request = False
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """A request has been answered; the next may come, in time."""
+        # The newest request is the answered one: those before it in a pipeline were complete when it began.
+        if self._in_request and self.cycle.response_complete:
+            self._end_after_answer()
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self._expect_head()
@@ -236,6 +276,25 @@ class _Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words are for its log
         """What could not be parsed is refused in the words of the API."""
         self._refuse(self._refused_with)
+
+    def _has_too_much_framing(self) -> bool:
+        overhead = self._bytes_after_head - self._body_bytes
+        return self._in_request and overhead > MAX_BODY_OVERHEAD + OVERHEAD_PER_BODY_BYTE * self._body_bytes
+
+    def _end_after_answer(self) -> None:
+        """Say that no more answers come, and take what the client has on its way, so that it reads the answer."""
+        self._lingering_bytes = 0
+        self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _linger(self, count: int) -> None:
+        assert self._lingering_bytes is not None
+        self._lingering_bytes += count
+        if self._lingering_bytes > _LINGER_BYTES:
+            self.transport.abort()
 
     def _refuse(self, answer: bytes) -> None:
         self.transport.write(answer)
@@ -266,6 +325,9 @@ _FULL: Final = _refusal(
     "service_unavailable",
 )
 _NOT_HTTP: Final = _refusal("400 Bad Request", "This cannot be read as an HTTP/1.1 request. Check the client.")
+_FRAMING_TOO_LARGE: Final = _refusal(
+    "400 Bad Request", "Chunk sizes, chunk extensions and trailers outweigh the body. Send the body in larger chunks."
+)
 _HEAD_TOO_LARGE: Final = _refusal(
     "431 Request Header Fields Too Large",
     f"Path and headers are too large. Send at most {MAX_HEAD_BYTES} bytes of them.",

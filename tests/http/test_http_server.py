@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -207,6 +208,72 @@ async def test_a_body_that_never_ends_is_not_waited_for(api: Api, monkeypatch: p
     writer.write(head.encode() + b"half")
     async with asyncio.timeout(LONG_SECONDS):
         assert b"HTTP/1.1 400 " in await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+
+
+TRAILER = b"X-Trailer: " + b"x" * 1_000 + b"\r\n"
+CHUNKED = b"POST /v1/devices HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def flood(writer: asyncio.StreamWriter, piece: bytes, *, most: int) -> int:
+    """Send a piece again and again until the server hangs up; the bytes that it took, or `most`."""
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < most:
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+    return sent
+
+
+@pytest.mark.parametrize("piece", [TRAILER * 60, b"1;" + b"x" * 60_000 + b"\r\nx\r\n"])
+async def test_what_follows_an_answer_is_not_kept(api: Api, piece: bytes) -> None:
+    """Trailers or chunk extensions without an end, behind a 401: the answer can be read, and the connection ends."""
+    most = 64 << 20
+    address = httpx.URL(api.url)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(CHUNKED + (b"0\r\n" if piece.startswith(b"X") else b""))
+    async with asyncio.timeout(LONG_SECONDS):
+        assert b"HTTP/1.1 401 " in await reader.readuntil(b"\r\n\r\n")
+        assert await flood(writer, piece, most=most) < most
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    assert (await api.as_(None).get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize("piece", [TRAILER * 60, b"1;" + b"x" * 60_000 + b"\r\nx\r\n"])
+async def test_framing_that_outweighs_the_body_is_refused(api: Api, piece: bytes) -> None:
+    """With a good credential, while the body is awaited: 400 in the words of the API, and the connection ends."""
+    address = httpx.URL(api.url)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    head = f"Authorization: Bearer {api.key}\r\nContent-Type: application/json\r\n\r\n".encode()
+    writer.write(CHUNKED.removesuffix(b"\r\n") + head + (b"0\r\n" if piece.startswith(b"X") else b""))
+    async with asyncio.timeout(LONG_SECONDS):
+        sent = await flood(writer, piece, most=8 << 20)
+        assert sent < 8 << 20
+        with contextlib.suppress(ConnectionError):
+            assert b"outweigh the body" in await reader.read()
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+async def test_trailers_that_are_small_are_passed_over(api: Api) -> None:
+    """A chunked body with an extension and a trailer is a body; the connection goes on."""
+    address = httpx.URL(api.url)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    content = b'{"serial_number":"BP-1"}'
+    head = f"Authorization: Bearer {api.key}\r\nContent-Type: application/json\r\n\r\n".encode()
+    for _ in range(2):
+        writer.write(CHUNKED.removesuffix(b"\r\n") + head)
+        writer.write(f"{len(content):x};last=1\r\n".encode() + content + b"\r\n0\r\nAuthorization: Bearer x\r\n\r\n")
+        async with asyncio.timeout(LONG_SECONDS):
+            answered = await reader.readuntil(b"\r\n\r\n")
+            assert answered.startswith((b"HTTP/1.1 201 ", b"HTTP/1.1 200 "))
+            length = int(re.search(rb"content-length: (\d+)", answered)[1])  # type: ignore[index]
+            assert json.loads(await reader.readexactly(length))["serial_number"] == "BP-1"
     writer.close()
     await writer.wait_closed()
 

@@ -25,7 +25,7 @@ async def doubt(api: Api) -> str | None:
     if facts["broker"]["connected"]:
         return None
     error = facts["broker"].get("error")
-    return "the gateway cannot reach its broker" + (f" ({output.cell(error)})" if error else "")
+    return "the gateway is not connected to its broker" + (f" ({output.cell(error)})" if error else "")
 
 
 def as_known(device: Json, why: str | None) -> Json:

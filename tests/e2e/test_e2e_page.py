@@ -72,7 +72,7 @@ async def test_without_its_broker_nothing_claims_to_know_who_is_online(tmp_path:
                 await visitor.sees("Online", ".devices tbody")
                 assert "online" in (await run(script("gateway"), *listing)).out
                 await site.broker.stop()
-            await visitor.sees("The broker is away.", "#unready")
+            await visitor.sees("The gateway is not connected to its broker.", "#unready")
             await visitor.sees("Unknown", ".devices tbody")
             assert await visitor.text("#liveWord") == "Broker away"
             for outcome in (

@@ -64,12 +64,14 @@ function sentence(strong, ...rest) {
 }
 
 /** What is wrong, each as `[what, what that means, the gateway's own words]`. */
-function words({ broker, registry, access }) {
+function words({ broker, registry, access, certificates = [] }) {
   if (registry?.error) return [["The registry cannot be written.", "Nothing can be changed now.", registry.error]];
   if (!broker.connected) {
-    return [["The broker is away.", "Which devices are online is not known. What is asked for here is kept, and reaches devices when the broker is back.", broker.error]];
+    return [["The gateway is not connected to its broker.", "Which devices are online is not known. What is asked for here is kept, and reaches devices when the broker is back.", broker.error]];
   }
-  if (!broker.reconciled) return [["The broker is back.", "What it holds is being compared with the registry.", null]];
+  if (!broker.reconciled) return [["The broker is back.", "What it holds is being compared with the registry.", broker.error]];
   if (access?.error) return [["The broker does not know who may connect.", "New tokens and revocations wait.", access.error]];
+  const expired = certificates.find((each) => each.error);
+  if (expired) return [["A certificate of the gateway is not valid.", "Devices or people may be refused.", expired.error]];
   return [["The gateway is not ready.", "Its log and “gateway doctor” say why.", null]];
 }

@@ -17,6 +17,7 @@ from gateway.mqtt_model import RefusedMessage
 from gateway.problems import invalid
 from gateway.redaction import redact
 from gateway.store import Row, Tx, View, devices, events, measures, outbox
+from gateway.store import commands as command_sql
 from gateway.store import health as sql
 from gateway.store.history import Beat
 
@@ -230,6 +231,8 @@ def is_news(view: View, parsed: Parsed) -> bool:
     """Whether this is an acknowledgement that would change its command, looked up in a few rows."""
     if not isinstance(parsed.topic, topics.Ack) or not isinstance(parsed.body, model.Ack):
         return False
+    if command_sql.by_id(view, parsed.body.command_id) is None:
+        return False  # as nearly all of a flood: one look-up
     device = devices.by_id(view, parsed.topic.device_id)
     return device is not None and commands.is_news(view, device, parsed.topic.type, parsed.body)
 

@@ -167,7 +167,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
         sender = Sender(allow_private=settings.webhook_allow_private)
         watch = [SizeWatch(store).run()] if broker.kind == EMBEDDED else []
         if isinstance(broker.access, MosquittoAccess):
-            watch.append(DriftWatch(broker.access.file, bells, broker.access.late).run())
+            watch.append(DriftWatch(broker.access.file, bells, broker.access.people).run())
             watch.append(broker.access.first_uses.run(connection.barrier.passed))
         await stack.enter_async_context(
             _background(

@@ -74,7 +74,12 @@ class Opened:
         self._file = file
         self._seen = self._stamp()
         self.people = people_in(file.read().decode("utf-8", "replace"))
-        self.since = time.monotonic()
+        self._since = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was read."""
+        return time.monotonic() - self._since
 
     def __del__(self) -> None:
         self._file.close()
@@ -120,33 +125,59 @@ def open_file(path: Path) -> Opened | None:
         ) from error
 
 
-class LateWriters:
-    """Files that the gateway has replaced, held open for those who write to them afterwards.
+class OperatorAccounts:
+    """The accounts that people keep in the password file, read before each write, and none of them lost.
 
     ``mosquitto_passwd`` opens the file, asks for a password, and writes in place. When the gateway has replaced the
-    file meanwhile, the new account is written into a file that nobody reads.
+    file meanwhile, the new account is written into a file that nobody reads. So replaced files are held open for a
+    while, and what was written to them is put back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read: Opened | None = None
         self._held: list[Opened] = []
+        self._put_back: dict[str, str] = {}
+        self._unusable: tuple[str, ...] = ()
 
-    def hold(self, file: Opened) -> None:
-        """Hold a file that was just replaced; the oldest one goes when there are too many."""
-        self._held.append(file)
-        while len(self._held) > _MOST_HELD or time.monotonic() - self._held[0].since > _HELD_SECONDS:
+    @property
+    def caution(self) -> str | None:
+        """Which lines of the file were left out since the start, if any."""
+        return LEFT_OUT.format(lines=", ".join(self._unusable), file=self._path) if self._unusable else None
+
+    def read(self) -> dict[str, str]:
+        """User name and entry of each account, those included that were written to replaced files.
+
+        A bad line is left out: it would keep every revoked token good.
+
+        Raises:
+            PasswordFileError: the file cannot be read.
+        """
+        self._read = open_file(self._path)
+        people = People() if self._read is None else self._read.people
+        if people.unusable:
+            self._unusable = people.unusable
+            log.error("broker.password_line_left_out", message=self.caution)
+        for each in self._held:
+            if each.changed():
+                self._put_back |= each.added()
+        if self._put_back:
+            log.warning("broker.accounts_put_back", accounts=sorted(self._put_back), file=str(self._path))
+        return people.entries | self._put_back
+
+    def written(self, *, replaced: bool) -> None:
+        """What :meth:`read` gave is in the file now; ``replaced`` is whether the file that was read is gone."""
+        found, self._read, self._put_back = self._read, None, {}
+        if found is not None and replaced:
+            self._held.append(found)
+        elif found is not None:
+            found.closed()
+        while len(self._held) > _MOST_HELD or (self._held and self._held[0].age > _HELD_SECONDS):
             self._held.pop(0).closed()
 
     def wrote(self) -> bool:
-        """Whether somebody has written to one of them since :meth:`taken`."""
+        """Whether somebody has written to a replaced file since :meth:`read`."""
         return any(each.changed() for each in list(self._held))
-
-    def taken(self) -> dict[str, str]:
-        """User name and entry of what was added or changed in them."""
-        found: dict[str, str] = {}
-        for each in self._held:
-            if each.changed():
-                found |= each.added()
-        return found
 
 
 def without_lost(kept: dict[str, str]) -> dict[str, str]:

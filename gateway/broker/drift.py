@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from gateway.broker.accounts import LateWriters
+from gateway.broker.accounts import OperatorAccounts
 from gateway.broker.mosquitto import PasswordFile
 from gateway.outbox import Bells
 
@@ -31,13 +31,13 @@ class DriftWatch:
         self,
         file: PasswordFile,
         bells: Bells,
-        late: LateWriters | None = None,
+        people: OperatorAccounts | None = None,
         *,
         every_seconds: float = LOOKED_AT_EVERY_SECONDS,
     ) -> None:
         self._file = file
         self._bells = bells
-        self._late = late or LateWriters()
+        self._people = people or OperatorAccounts(file.path)
         self._every_seconds = every_seconds
 
     async def run(self) -> None:
@@ -51,7 +51,7 @@ class DriftWatch:
             elif written is not None and now == before and now != told:
                 told = now
                 self._tell()
-            if self._late.wrote():  # an account that would be lost; it is taken up by the comparison
+            if self._people.wrote():  # an account that would be lost; it is taken up by the comparison
                 self._bells.access_changed()
             before = now
 

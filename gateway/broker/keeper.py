@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from gateway.broker.access import Role
-from gateway.broker.accounts import LEFT_OUT, LateWriters, People, open_file, without_lost
+from gateway.broker.accounts import OperatorAccounts, without_lost
 from gateway.broker.first_use import FirstUses
 from gateway.broker.mosquitto import PasswordFile
 from gateway.broker.sentinel import NAME as SENTINEL
@@ -144,16 +144,12 @@ class MosquittoAccess:
         self._sentinel = None if file.pid_file is None else Sentinel(file, target)
         self._waiting: tuple[list[tuple[str, str]], dict[str, str]] | None = None
         self.first_uses = FirstUses(store)
-        self.late = LateWriters()
-        self._put_back: dict[str, str] = {}
-        self._unusable: tuple[str, ...] = ()
+        self.people = OperatorAccounts(file.path)
 
     @property
     def caution(self) -> str | None:
         """That nobody signals the broker, or which lines of the password file were left out since the start."""
-        if self._sentinel is None:
-            return NOT_SIGNALLED
-        return LEFT_OUT.format(lines=", ".join(self._unusable), file=self.file.path) if self._unusable else None
+        return self.people.caution if self._sentinel else NOT_SIGNALLED
 
     async def write(self) -> Mapping[str, int]:
         """Make the file say what the registry says; the tokens in it that replace others and were never used.
@@ -189,13 +185,7 @@ class MosquittoAccess:
         """Nothing is under way."""
 
     def _write(self, entries: list[tuple[str, str]], ours: Mapping[str, Row], *, restored: bool) -> None:
-        found = open_file(self.file.path)
-        people = People() if found is None else found.people
-        self._tell_unusable(people.unusable)
-        self._put_back |= self.late.taken()
-        if self._put_back:
-            log.warning("broker.accounts_put_back", accounts=sorted(self._put_back), file=str(self.file.path))
-        kept = {name: entry for name, entry in (people.entries | self._put_back).items() if name not in ours}
+        kept = {name: entry for name, entry in self.people.read().items() if name not in ours}
         if restored:
             kept = without_lost(kept)
         good = {name: row["broker_entry"] for name, row in ours.items() if row["revoked_at"] is None}
@@ -204,20 +194,7 @@ class MosquittoAccess:
         # The sentinel's entry stays while the broker has yet to read this very file: no try writes it again.
         again, self._waiting = self._waiting == (entries, fixed), (entries, fixed)
         self.file.fixed = fixed | (self._sentinel.account(again=again) if self._sentinel else {})
-        replaced = self.file.write(entries)
-        self._put_back = {}
-        if found is not None and replaced:
-            self.late.hold(found)
-        elif found is not None:
-            found.closed()
-
-    def _tell_unusable(self, lines: tuple[str, ...]) -> None:
-        """One bad line must not stop the others: it would keep every revoked token good."""
-        if lines:
-            self._unusable = lines
-            log.error(
-                "broker.password_line_left_out", message=LEFT_OUT.format(lines=", ".join(lines), file=self.file.path)
-            )
+        self.people.written(replaced=self.file.write(entries))
 
 
 class NoAccess:

@@ -145,6 +145,7 @@ async def _session(client: aiomqtt.Client) -> AsyncIterator[None]:
     finally:
         with suppress(aiomqtt.MqttError):
             await client.__aexit__(None, None, None)
+        heed_cancellation()
 
 
 class _told:  # noqa: N801 - reads as a verb where it is used

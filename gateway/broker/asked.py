@@ -23,7 +23,7 @@ NOT_CUT: Final = (
     "already: a revoked token opens nothing anew, and may be heard and served until its device reconnects. Set "
     "broker_api_url where the broker has an API for that (docs/other-brokers.md)."
 )
-PASS_SECONDS: Final = 0.25
+PASS_SECONDS: Final = 0.1
 """How long one call waits for its attempts; those that take longer go on beside the next call."""
 LISTED_EVERY_SECONDS: Final = 2.0
 """How often the broker is asked for its clients while sessions of a comparison are left to be cut."""

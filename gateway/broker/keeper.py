@@ -44,7 +44,7 @@ section 1). A credential that changes meanwhile, and a new connection to the bro
 SPACING_SECONDS: Final = 0.05
 LOGGED_EVERY_SECONDS: Final = 60.0
 """How often the same failure is logged while it lasts."""
-AGAIN_SECONDS: Final = 0.25
+AGAIN_SECONDS: Final = 0.15
 """Until what has to be looked at once more is."""
 
 

@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 AT_ONCE: Final = 16
 RETRIED_AT_ONCE: Final = 4
-PAUSE_SECONDS: Final = 0.25
+PAUSE_SECONDS: Final = 0.1
 """How long a failed attempt keeps its place among those that are retried: a bound on the calls to a broken API."""
 
 Attempt = Callable[[], Awaitable[bool]]

@@ -58,11 +58,14 @@ def counted(place: Site) -> CountedAccess:
     return access
 
 
-async def tried_in_vain(place: Site, access: CountedAccess) -> None:
-    """Wait until the gateway has failed often enough for its longest pause."""
+async def tried_in_vain(place: Site, access: CountedAccess, persist: Callable[[], None] = lambda: None) -> None:
+    """Wait until the gateway has failed often enough for its longest pause; `persist` keeps the trouble up."""
     before = access.syncs
 
     def failed() -> bool:
+        persist()
+        if place.keeper.last_error is None:
+            place.bells.access_changed()
         return access.syncs >= before + FAILED_TRIES and place.keeper.last_error is not None
 
     await eventually(failed, "the gateway tried in vain")
@@ -116,9 +119,8 @@ async def test_after_the_disk_was_full(tmp_path: Path, record_property: Measured
             for number in range(TRIES):
                 device = await place.bound(f"SN-{number}")
                 await place.settled()
-                with full(disk):
-                    place.bells.access_changed()
-                    await tried_in_vain(place, access)
+                with full(disk) as fill:
+                    await tried_in_vain(place, access, fill)
 
                 async def mended() -> None:
                     """There is room again."""

@@ -159,10 +159,16 @@ async def test_after_the_api_was_away(place: Site, rabbitmq: RabbitMq, record_pr
                 async def mend() -> None:
                     api.closed = False
 
-                began = asyncio.get_running_loop().time()
+                returning = asyncio.create_task(_closed_after(client))
                 lived.append(await seconds_until_cut(place, after, mend))
-                await client.closed()
-                returned.append(asyncio.get_running_loop().time() - began)
+                returned.append(await returning)
             await place.settled()
         judge(record_property, "the broker's API was away", lived)
         judge(record_property, "the API's return, revoked before it,", returned)
+
+
+async def _closed_after(client: wire.Wire) -> float:
+    """How long from now until the connection is closed; seconds."""
+    began = asyncio.get_running_loop().time()
+    await client.closed()
+    return asyncio.get_running_loop().time() - began

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,14 +30,18 @@ def small_disk(where: Path, kib: int) -> Iterator[Path]:
 
 
 @contextmanager
-def full(disk: Path) -> Iterator[None]:
-    """Leave no byte free while the block runs."""
+def full(disk: Path) -> Iterator[Callable[[], None]]:
+    """Leave no byte free; call what this yields to take again what others have given up meanwhile."""
     filler = disk / _FILLER
-    with filler.open("wb", buffering=0) as file:
-        for piece in _PIECES:
-            _write_until_full(file.fileno(), bytes(piece))
+
+    def fill() -> None:
+        with filler.open("ab", buffering=0) as file:
+            for piece in _PIECES:
+                _write_until_full(file.fileno(), bytes(piece))
+
+    fill()
     try:
-        yield
+        yield fill
     finally:
         filler.unlink()
 

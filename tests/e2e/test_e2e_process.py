@@ -59,7 +59,7 @@ async def test_the_first_start_says_how_to_make_a_key(tmp_path: Path) -> None:
         assert made.code == 0, made.err
         key = made.out.strip()
         async with httpx.AsyncClient(base_url=gateway.url, headers={"Authorization": f"Bearer {key}"}) as client:
-            assert (await client.get("/v1/devices")).json() == {"data": [], "has_more": False}
+            assert (await client.get("/v1/devices")).json() == {"data": [], "has_more": False, "next_cursor": None}
         assert await gateway.stop() == 0
         await gateway.restart()
         assert "Make an API key" not in gateway.out

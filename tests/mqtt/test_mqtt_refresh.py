@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mqtt_support import Device, MovedClock, Site, beat, on_mosquitto, site
 from support import wire
-from support.wait import eventually
+from support.wait import GUARD_SECONDS, eventually
 
 from gateway import lifecycle
 from gateway.broker.keeper import first_uses_at
@@ -146,7 +146,7 @@ async def test_what_the_old_token_said_is_no_use_of_the_new_one(kind: str, tmp_p
         async with place.join(new) as client:
             await client.publish(new.topic("status"), b'{"status":"online"}', retain=True)
             await client.publish(new.topic("status"), b'{"status":"offline"}', retain=True)
-            await eventually(lambda: _is_offline(place, device), "its word was taken")
+            assert await place.connection.barrier.passed(GUARD_SECONDS), "its word was taken"
             assert (await state(place, device), await state(place, new)) == ("active", "active")
             await client.publish(new.topic("heartbeat"), beat(90))
             await eventually(lambda: _is(place, device, "revoked"), "the old token is revoked")
@@ -161,11 +161,6 @@ async def _expected(place: Site, new: Device) -> None:
 
 async def _is(place: Site, device: Device, wanted: str) -> bool:
     return await state(place, device) == wanted
-
-
-async def _is_offline(place: Site, device: Device) -> bool:
-    rows = await place.rows("SELECT connection FROM health WHERE device_pk = ?", device.pk)
-    return [row["connection"] for row in rows] == ["offline"]
 
 
 @on_mosquitto

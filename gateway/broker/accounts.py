@@ -9,7 +9,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import structlog
 
@@ -21,6 +21,7 @@ from gateway.store import accounts
 log = structlog.get_logger()
 
 _SALT_BYTES: Final = 12
+_CLOSED: Final = -1
 _MOST_HELD: Final = 64
 _HELD_SECONDS: Final = 600.0
 """As long as a person may take to type a password."""
@@ -70,10 +71,11 @@ def kept_entries(path: Path) -> dict[str, str]:
 class Opened:
     """A password file as it was when it was read, held open: it tells what was written to it since."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor  # closed with this object, and not by a file object of Python's, which warns
+        self.people = People()
         self._seen = self._stamp()
-        self.people = people_in(file.read().decode("utf-8", "replace"))
+        self.people = self._now()
         self._since = time.monotonic()
 
     @property
@@ -82,29 +84,33 @@ class Opened:
         return time.monotonic() - self._since
 
     def __del__(self) -> None:
-        self._file.close()
+        self.closed()
 
     def closed(self) -> People:
-        """Close the file; what stood in it."""
-        self._file.close()
+        """Close the file; what stood in it when it was read."""
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        if descriptor != _CLOSED:
+            os.close(descriptor)
         return self.people
 
     def changed(self) -> bool:
         """Whether it was written since it was read, or since :meth:`added`."""
-        return self._stamp() not in (self._seen, None)
+        try:
+            return self._stamp() != self._seen
+        except OSError:  # closed meanwhile, by the thread that writes
+            return False
 
     def added(self) -> dict[str, str]:
         """User name and entry of what was added or changed since it was read."""
         self._seen = self._stamp()
-        self._file.seek(0)
-        now = people_in(self._file.read().decode("utf-8", "replace")).entries
-        return {name: entry for name, entry in now.items() if self.people.entries.get(name) != entry}
+        return {name: entry for name, entry in self._now().entries.items() if self.people.entries.get(name) != entry}
 
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            found = os.fstat(self._file.fileno())
-        except (OSError, ValueError):  # closed meanwhile
-            return None
+    def _now(self) -> People:
+        size = os.fstat(self._descriptor).st_size
+        return people_in(os.pread(self._descriptor, size, 0).decode("utf-8", "replace"))
+
+    def _stamp(self) -> tuple[int, int]:
+        found = os.fstat(self._descriptor)
         return found.st_mtime_ns, found.st_size
 
 
@@ -115,7 +121,7 @@ def open_file(path: Path) -> Opened | None:
         PasswordFileError: the file cannot be read.
     """
     try:
-        return Opened(path.open("rb"))
+        return Opened(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except FileNotFoundError:
         return None
     except OSError as error:

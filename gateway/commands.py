@@ -59,7 +59,10 @@ def queue(
     kid = grants.ensure_key(tx) if fetched_by is None else fetched_by["grant_kid"]
     grant = grants.sign(tx, kid=kid, device=device, command=unsigned, expires_at=expires_at)
     command = model.CommandPayload.model_validate({**unsigned, "grant_token": grant})
-    sql.insert(tx, device["pk"], command, expires_at, idempotency_key)
+    # Counted as sent while the link is up: a cancel is only stricter by it, and the publisher needs no commit before
+    # it sends.
+    leaves_now = tx.context.link.is_up and not not_before
+    sql.insert(tx, device["pk"], command, expires_at, idempotency_key, leaves_now=leaves_now)
     outbox.mark_command(tx, device["pk"], command_type, not_before=not_before)
     return command.id
 
@@ -179,10 +182,13 @@ def expire(tx: Tx) -> int:
     """Close every open command whose time is over; how many there were.
 
     After the clock was set back the time of each counts from now: else a command that was queued while the clock was a
-    year ahead would stay open for a year. Its device gets it again with the time that counts.
+    year ahead would stay open for a year. Its device gets it again with the time that counts, signed again: a device
+    refuses a command whose time is not that of its grant.
     """
     for command in sql.dated_ahead(tx, tx.now + sql.CLOCKS_DIFFER_MS):
-        sql.expire_at(tx, command["id"], tx.now + command["ttl_ms"])
+        expires_at = tx.now + command["ttl_ms"]
+        device = devices.by_pk(tx, command["device_pk"])
+        sql.expire_at(tx, command["id"], expires_at, grants.sign_again(tx, device, command, expires_at))
         outbox.mark_command(tx, command["device_pk"], command["type"])
     rows = sql.expired(tx, tx.now)
     for command in rows:

@@ -68,6 +68,12 @@ def sign(tx: Tx, *, kid: str, device: Row, command: dict[str, Any], expires_at: 
     return _signed(claims, kid, _private(row["private_key"]))
 
 
+def sign_again(tx: Tx, device: Row, command: Row, expires_at: int) -> str:
+    """The grant of a command whose time has changed, by the key that signed it first: its device knows that one."""
+    head = json.loads(_unbase64url(command["grant_token"].partition(".")[0]))
+    return sign(tx, kid=str(head["kid"]), device=device, command=dict(command), expires_at=expires_at)
+
+
 def verified(view: View, grant: str) -> dict[str, Any] | None:
     """The claims of a grant that one of this registry's keys has signed; ``None`` for any other.
 

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 NOT_CUT: Final = (
     "The broker asks the gateway who may come in, and the gateway cannot tell it to close a session that is there "
     "already: a revoked token opens nothing anew, and may be heard and served until its device reconnects. Set "
-    "broker_api_url where the broker has an API for that (docs/other-brokers.md)."
+    "broker_api_url where the broker has an API for that ('gateway docs other-brokers')."
 )
 PASS_SECONDS: Final = 0.1
 """How long one call waits for its attempts; those that take longer go on beside the next call."""

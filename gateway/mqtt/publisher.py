@@ -58,10 +58,15 @@ class Publisher:
         """
         if self._store.look(sql.paced):
             await self._store.write(sql.resume_pace)
-        while True:
-            while await self.drain(session) == BATCH:
-                pass
-            await self._more()
+        link = self._store.context.link
+        link.is_up = True
+        try:
+            while True:
+                while await self.drain(session) == BATCH:
+                    pass
+                await self._more()
+        finally:
+            link.is_up = False
 
     async def _more(self) -> None:
         """Wait for a commit that marked something, or for the next turn."""
@@ -120,7 +125,10 @@ class Publisher:
                 log.info(event, topic=row.topic, bytes=len(row.payload))
 
     def _mark_sent(self, tx: Tx) -> list[_Due]:
-        """Note which commands leave now, before they do: a cancel goes by that. Read again, so all of them are open."""
+        """Note which commands leave now, before they do: a cancel goes by that. Read again, so all of them are open.
+
+        Those that were queued while the link was up are noted already.
+        """
         due = self._due(tx)
         command_sql.set_sent(tx, [row.first_of for row in due if row.first_of])
         return due

@@ -69,14 +69,22 @@ class Rules:
     """How long a device waits from one token refresh to the next (contract, section 2)."""
 
 
+@dataclass
+class BrokerLink:
+    """Whether this process publishes at the moment; set by the publisher, read by the writes that queue commands."""
+
+    is_up: bool = False
+
+
 @dataclass(frozen=True)
 class Context:
-    """What every write shares: clock, randomness, ids and rules."""
+    """What every write shares: clock, randomness, ids, rules, and the state of the link to the broker."""
 
     rules: Rules = field(default_factory=Rules)
     clock: Clock = system_clock
     entropy: Entropy = system_entropy
     ids: Ids = field(default_factory=lambda: Ids(system_entropy))
+    link: BrokerLink = field(default_factory=BrokerLink)
 
 
 class View:

@@ -45,7 +45,8 @@ def test_what_is_for_the_broker_waits(cli: Cli) -> None:
     said = cli("devices", "bind", device["id"], "eu_1")
     assert "no gateway runs here" in said.err
     with closing(open_database(cli.data_dir)) as connection:
-        assert View(connection).value("SELECT count(*) FROM outbox WHERE kind <> 'shown'") == 1
+        waiting = View(connection).all("SELECT kind FROM outbox WHERE kind <> 'shown' ORDER BY kind")
+        assert [row["kind"] for row in waiting] == ["credential", "topic"]
 
 
 def test_delete_and_restore(cli: Cli) -> None:

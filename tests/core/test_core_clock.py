@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from core_support import World
 
-from gateway import commands, webhooks
+from gateway import commands, grants, webhooks
 from gateway.store import Tx, deliveries, events, history, idempotency, keys
 from gateway.webhooks_model import CreateWebhook
 
@@ -132,6 +132,9 @@ def test_a_command_is_open_for_its_ttl_at_most(world: World, ahead: int) -> None
     assert world.run(commands.expire) == 0
     right = world.again(command)
     assert (right["status"], right["expires_at"], right["ttl_ms"]) == ("pending", world.now + MINUTE, MINUTE)
+    claims = grants.verified(world.view, right["grant_token"])
+    assert claims
+    assert claims["exp"] == -(-right["expires_at"] // 1_000), "a device refuses a time that its grant does not say"
     assert world.outbox() == [("command", "reboot")]
     world.settle()
     world.now += MINUTE - 1

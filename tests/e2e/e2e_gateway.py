@@ -78,6 +78,7 @@ class GatewayProcess(Program):
         ]
         file = self.data / "gateway.toml"
         file.write_text("\n".join(lines) + "\n")
+        file.chmod(0o600)  # it may hold the broker's password
         self.options = ()
         self._command = self._line()
         return file

@@ -145,7 +145,7 @@ def _unreached(url: str, error: Exception) -> UnreachableError:
 def _read(answer: httpx.Response, url: str) -> dict[str, Any]:
     try:
         body = answer.json() if answer.content else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AnswerError(f"{url} answered {answer.status_code} without JSON: is it a gateway?") from error
     if not isinstance(body, dict):
         raise AnswerError(f"{url} answered {answer.status_code} with JSON that is no object: is it a gateway?")

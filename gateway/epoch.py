@@ -7,7 +7,6 @@ that is still bound keeps its token, its generation and its key, so its open res
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from gateway import grants
+from gateway.received_json import parse_json
 from gateway.store import commands, epochs
 from gateway.store.epochs import Position
 
@@ -133,8 +133,8 @@ def _unknown_commands(view: View, held: Iterable[bytes]) -> Iterator[dict[str, A
     began_at = epochs.began_at(view)
     for payload in held:
         with suppress(ValueError, TypeError, LookupError):
-            said = json.loads(payload)
-            if commands.by_id(view, said["id"]) is None:
+            said = parse_json(payload)
+            if commands.by_id(view, str(said["id"])) is None:
                 claims = grants.verified(view, said["grant_token"])
                 if claims is not None and claims["iat"] * 1_000 >= began_at:
                     yield claims

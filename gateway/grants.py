@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import model
+from gateway.received_json import parse_json
 from gateway.store import Row, Tx, View
 from gateway.store import tokens as sql
 
@@ -81,14 +82,14 @@ def verified(view: View, grant: str) -> dict[str, Any] | None:
         ValueError: it is no JWT.
     """
     head, body, signature = grant.split(".")
-    row = sql.signing_key(view, str(json.loads(_unbase64url(head))["kid"]))
+    row = sql.signing_key(view, str(parse_json(_unbase64url(head))["kid"]))
     if row is None:
         return None
     try:
         _private(row["private_key"]).public_key().verify(_unbase64url(signature), f"{head}.{body}".encode())
     except InvalidSignature:
         return None
-    claims: dict[str, Any] = json.loads(_unbase64url(body))
+    claims: dict[str, Any] = parse_json(_unbase64url(body))
     return claims
 
 

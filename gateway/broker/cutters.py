@@ -15,6 +15,7 @@ import httpx
 from gateway.broker.clients import Client
 from gateway.broker_api import BrokerApi
 from gateway.errors import UnavailableError
+from gateway.received_json import parse_json
 
 SECONDS: Final = 5.0
 """What one call may take."""
@@ -73,7 +74,7 @@ class Api:
         answer = await self.call("GET", path, params)
         self.check(answer, frozenset({httpx.codes.OK}))
         try:
-            return answer.json()
+            return parse_json(answer.content)
         except ValueError as error:
             raise UnavailableError(f"{self._api} does not answer in JSON. Check broker_api_url.") from error
 

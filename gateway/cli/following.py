@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway import ids
@@ -12,6 +11,7 @@ from gateway.cli.api import PAGE, Api, Json, at
 from gateway.cli.lazy import lazily
 from gateway.errors import GatewayError, UnavailableError
 from gateway.mqtt.backoff import Backoff, Pauses
+from gateway.received_json import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -58,7 +58,7 @@ async def _streamed(
         try:
             async for line in api.lines(at("events", "stream"), {"Last-Event-ID": last}, **only):
                 if line.startswith("data: "):
-                    event: Json = json.loads(line.removeprefix("data: "))
+                    event: Json = parse_json(line.removeprefix("data: "))
                     last = event["id"]
                     yield event
         except httpx.TransportError as error:

@@ -28,7 +28,7 @@ class KeyValue(click.ParamType[tuple[str, Any]]):
             self.fail(f"'{value}' should be KEY=VALUE", param, ctx)
         try:
             return key, json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return key, text
 
 

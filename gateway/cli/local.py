@@ -24,6 +24,7 @@ from gateway.http.app import build
 from gateway.http.operation import ApiKey
 from gateway.http.services import Services
 from gateway.outbox import Bells
+from gateway.received_json import parse_json
 from gateway.store import Context, Row, Store, View, devices, keys
 from gateway.store.backup import require_registry
 from gateway.store.database import connect
@@ -153,7 +154,7 @@ async def _readiness(found: Whereabouts | None) -> dict[str, Any]:
         raise NotFoundError("Readiness is told by a gateway that serves: GET /ready.")
     try:
         async with httpx.AsyncClient(verify=trusting(None, found.certificate), timeout=_READY_SECONDS) as client:
-            facts: dict[str, Any] = (await client.get(f"{found.http_url}/ready")).json()
+            facts: dict[str, Any] = parse_json((await client.get(f"{found.http_url}/ready")).content)
     except (httpx.HTTPError, ValueError) as error:
         raise UnavailableError(f"No gateway answers at {found.http_url}.") from error
     return facts

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.received_json import parse_json
+
 if TYPE_CHECKING:
     import httpx
 
@@ -36,7 +38,7 @@ def document(response: httpx.Response) -> dict[str, Any]:
         ApiError: with the code ``unexpected_answer``: there is none.
     """
     try:
-        found = response.json()
+        found = parse_json(response.content)
     except ValueError:
         found = None
     if not isinstance(found, dict):

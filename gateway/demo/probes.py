@@ -11,6 +11,7 @@ import aiomqtt
 import httpx
 
 from gateway.mqtt.link import Address
+from gateway.received_json import parse_json
 
 _MARK: Final = "gateways/demo/mark"
 _HTTP_UNAUTHORIZED: Final = 401
@@ -50,7 +51,7 @@ class Outside:
             await client.publish(_MARK, b"that was all", qos=1)
             async for message in client.messages:
                 if message.topic.matches(topic) and message.payload:
-                    document: dict[str, Any] = json.loads(message.payload)
+                    document: dict[str, Any] = parse_json(message.payload)
                     return document
                 if message.topic.matches(_MARK):
                     return None

@@ -70,7 +70,7 @@ def request_hash(method: str, path: str, raw: bytes) -> bytes:
 def _canonical(raw: bytes) -> bytes:
     try:
         return json.dumps(json.loads(raw or b"{}"), sort_keys=True).encode()
-    except ValueError:  # a number of thousands of digits, for one: then byte by byte
+    except (ValueError, RecursionError):  # thousands of digits or levels: then byte by byte
         return raw
 
 

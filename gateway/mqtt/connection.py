@@ -18,6 +18,7 @@ from gateway.inbound import Message
 from gateway.mqtt.backoff import Backoff, Pauses
 from gateway.mqtt.barrier import Barrier
 from gateway.mqtt.census import Mark
+from gateway.mqtt.guarded_outlet import GuardedOutlet
 from gateway.mqtt.ingest import FirstUses, Ingest
 from gateway.mqtt.lineage import Lineage
 from gateway.mqtt.link import Address, LinkError, Session, VersionRefusedError, open_session
@@ -129,7 +130,7 @@ class Connection:
         self._lineage = Lineage(store, bells, self._status_topic)
         mark = Mark.own_status(topics, gateway_id, lambda: self._says("online"))
         self._reconciler = Reconciler(store, topics, mark)
-        self._outlets = tuple(outlet(mark) for outlet in outlets)
+        self._outlets = tuple(GuardedOutlet(outlet(mark), bells.comparison.set) for outlet in outlets)
         self.barrier = Barrier(topics.marks, store.context.entropy, self._peers.mark)
         told = notices.acknowledged, notices.refused, self._heard_mark, notices.first_uses
         self._ingest = Ingest(store, topics, self._heard, *told)

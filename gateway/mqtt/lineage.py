@@ -8,13 +8,13 @@ in the life of a process.
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from gateway import epoch
+from gateway.received_json import parse_json
 from gateway.store import epochs
 from gateway.store.epochs import Position
 
@@ -106,7 +106,7 @@ def _settled(tx: Tx, found: tuple[str, int] | None) -> None:
 
 def _position_in(payload: bytes) -> Position | None:
     with suppress(ValueError, TypeError, LookupError):
-        said: dict[str, Any] = json.loads(payload)
+        said: dict[str, Any] = parse_json(payload)
         if isinstance(said["event_seq"], int):
             return Position(said["registry_id"], said["epoch_id"], 0, said["event_seq"], None)
     return None

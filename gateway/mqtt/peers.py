@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from gateway.mqtt.session import Delivery, LinkError, Session
 from gateway.mqtt_model import GatewayMark
+from gateway.received_json import parse_json
 from gateway.store import keys
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ class Peers:
 
 def _read(payload: bytes) -> dict[str, Any]:
     with suppress(ValueError):
-        said = json.loads(payload)
+        said = parse_json(payload)
         if isinstance(said, dict):
             return said
     return {}

@@ -11,6 +11,7 @@ import re
 from typing import Any, Final
 
 from gateway import __version__, ids
+from gateway.received_json import parse_json
 from gateway.store import Row, outbox
 from gateway.topics import Topics
 
@@ -96,7 +97,7 @@ class DiscoveryLeaf:
         """Whose announcement this is, if it is one of ours: another gateway may share the prefix."""
         found = self._topic.fullmatch(topic)
         try:
-            told = json.loads(payload)
+            told = parse_json(payload)
         except ValueError:
             return None
         ours = found is not None and isinstance(told, dict) and told.get("state_topic") == self._names.state(found[1])

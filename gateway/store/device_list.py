@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.received_json import parse_json
 from gateway.store import device_search
 from gateway.store.device_candidates import few
 from gateway.store.devices import COLUMNS, FROM
@@ -125,7 +126,7 @@ def _position(view: View, project_id: str, query: ListDevices) -> tuple[Any, int
     """Return value and row number of the last device of the page before."""
     text = query.cursor or ""
     try:
-        sort, descending, position, device_id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        sort, descending, position, device_id = parse_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (binascii.Error, ValueError, TypeError) as error:
         raise CursorError from error
     kinds = {"created_at": type(None), "updated_at": int}

@@ -9,7 +9,7 @@ ROOT = Path(gateway.__file__).parent
 LAYERS = (
     (
         "build_info clock credentials device_settings entropy errors ids imports log model precedence "
-        "problems redaction signatures targets topics visible_text wording"
+        "problems received_json redaction signatures targets topics visible_text wording"
     ),
     "tracing",
     "event_meanings fleet_model mqtt_model webhooks_model",

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from mqtt_support import HANGS_SECONDS, Site, on_every_broker, site
+from structlog.testing import capture_logs
 from support.wait import eventually
 
 from gateway import lifecycle
@@ -36,6 +37,22 @@ async def becomes(place: Site, wanted: set[str], where: str = ANNOUNCED) -> None
         return {topic for topic, payload in (await place.retained(where)).items() if payload} == wanted
 
     await eventually(same, f"{wanted} are announced")
+
+
+@on_every_broker
+async def test_an_announcement_that_is_nested_deeply_is_left_alone(kind: str, tmp_path: Path) -> None:
+    """It is not one of ours, and reading it does not end the connection."""
+    async with site(kind, tmp_path, rules=ON) as place:
+        place.outlets = [partial(announcing, place)]
+        async with place.admin("other") as client:
+            await client.publish("homeassistant/device/dev_deep/config", b"[" * 20_000, retain=True)
+        with capture_logs() as logs:
+            await place.start()
+            device = await place.bound()
+            compared = {"event": "shown.compared", "leaf": "discovery"}
+            await eventually(lambda: any(compared.items() <= each.items() for each in logs), "it has compared")
+            await becomes(place, {"homeassistant/device/dev_deep/config", f"homeassistant/device/{device.id}/config"})
+        assert [each for each in logs if each["event"] in ("broker.disconnected", "outlet.message_not_read")] == []
 
 
 @on_every_broker

@@ -115,6 +115,7 @@ async def test_a_stranger_begins_no_epoch(kind: str, tmp_path: Path, logs: list[
         await place.stop()
         forged = {**old, "id": "cmd_01", "grant_token": old["grant_token"][:-8] + "AAAAAAAA"}
         nonsense = [b"", b"{}", b"[]", b"\xff", json.dumps(forged).encode(), b'{"id":"cmd_1","grant_token":"a.b.c"}']
+        nonsense += [b"[" * 20_000, b'{"id":{},"grant_token":"a.b.c"}', b'{"id":%d,"grant_token":"a.b.c"}' % 10**30]
         async with place.admin() as admin:
             for number, payload in enumerate(nonsense):
                 await admin.publish(f"devices/dev_{number}/commands/reboot", payload, retain=True)
@@ -124,9 +125,23 @@ async def test_a_stranger_begins_no_epoch(kind: str, tmp_path: Path, logs: list[
                 retain=True,
             )
         await place.start()
+        assert [each for each in logs if each["event"] == "broker.disconnected"] == []
         assert put_back(logs) == []
         assert set(await place.retained()) == {device.topic("commands/factory_reset")}
         assert json.loads((await place.open_commands())[device.topic("commands/factory_reset")])["id"] == command["id"]
+
+
+@on_every_broker
+async def test_a_status_that_is_nested_deeply_keeps_no_gateway_away(kind: str, tmp_path: Path, logs: list[Any]) -> None:
+    """Neither one in the place of its own nor one of another gateway: both say nothing, and it serves."""
+    async with site(kind, tmp_path) as place:
+        place.share()
+        async with place.admin() as admin:
+            for topic in (place.status_topic, place.topics.gateway_status("gw_other")):
+                await admin.publish(topic, b"[" * 20_000, retain=True)
+        await place.start()
+        assert json.loads((await place.retained("gateways/+/status"))[place.status_topic])["status"] == "online"
+        assert put_back(logs) == []
 
 
 async def test_the_status_says_how_far_the_registry_is(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""Guard around a background publisher: its faults are logged, and the connection to the broker stays.
+
+Devices do not depend on what outlets publish. So only a lost connection, which ends everything, passes this guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from gateway.mqtt.session import LinkError, PublishRefusedError, SubscriptionRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.inbound import Message
+    from gateway.mqtt.connection import Outlet
+    from gateway.mqtt.session import Session
+
+log = structlog.get_logger()
+
+RETRY_SECONDS: Final = 30.0
+"""Pause after a fault, before the outlet runs or compares again."""
+
+
+class GuardedOutlet:
+    """An outlet that never ends the connection by a fault of its code or of the store.
+
+    ``ask_to_compare`` is called some time after a comparison failed.
+    """
+
+    def __init__(self, outlet: Outlet, ask_to_compare: Callable[[], None]) -> None:
+        self.name = outlet.name
+        self._outlet = outlet
+        self._ask_to_compare = ask_to_compare
+
+    def heard(self, message: Message) -> bool:
+        """Return whether the outlet asked for this message; False when it cannot read it."""
+        try:
+            return self._outlet.heard(message)
+        except Exception:
+            log.exception("outlet.message_not_read", outlet=self.name, topic=message.topic)
+            return False
+
+    async def compare(self, session: Session) -> None:
+        """Compare with the broker; after a fault ask for another comparison later.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+        try:
+            await self._outlet.compare(session)
+        except Exception as error:
+            if _is_link_lost(error):
+                raise
+            log.exception("outlet.not_compared", outlet=self.name, retry_in_seconds=RETRY_SECONDS)
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._ask_to_compare)
+
+    async def run(self, session: Session) -> None:
+        """Publish until the connection is gone; after a fault pause and run again.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+        while True:
+            try:
+                return await self._outlet.run(session)
+            except Exception as error:
+                if _is_link_lost(error):
+                    raise
+                log.exception("outlet.failed", outlet=self.name, retry_in_seconds=RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+def _is_link_lost(error: Exception) -> bool:
+    """Return whether the connection is gone; after a refusal by the broker it is not."""
+    return isinstance(error, LinkError) and not isinstance(error, PublishRefusedError | SubscriptionRefusedError)

@@ -1,0 +1,82 @@
+"""Faults of background publishers: the gateway stays connected, and each is logged with its name."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from mqtt_support import Site, beat, on_every_broker, site
+from structlog.testing import capture_logs
+from support.wait import eventually
+
+from gateway.errors import StoreError
+from gateway.inbound import Message
+from gateway.mqtt import guarded_outlet
+from gateway.mqtt.census import Mark
+from gateway.mqtt.link import PublishRefusedError, Session
+
+FAULTS = [
+    RecursionError("too deep"),
+    ZeroDivisionError("a bug"),
+    StoreError("no disk"),
+    PublishRefusedError(["x"], "no"),
+]
+
+
+class Faulty:
+    """An outlet that fails at each of its parts, and counts how often it was asked."""
+
+    name = "faulty"
+
+    def __init__(self, _: Mark, fault: Exception) -> None:
+        self._fault = fault
+        self.runs = self.compares = 0
+
+    def heard(self, _: Message) -> bool:
+        """Fail."""
+        raise self._fault
+
+    async def compare(self, _: Session) -> None:
+        """Fail."""
+        self.compares += 1
+        raise self._fault
+
+    async def run(self, _: Session) -> None:
+        """Fail."""
+        self.runs += 1
+        raise self._fault
+
+
+async def works(place: Site) -> None:
+    """A device is bound, reset, and obeys: what the gateway is there for."""
+    device = await place.bound()
+    async with place.join(device) as wire:
+        await wire.publish(device.topic("heartbeat"), beat(80))
+        command = await place.command(device)
+
+        async def published() -> bool:
+            return device.topic("commands/reboot") in await place.open_commands()
+
+        await eventually(published, f"{command['id']} is published")
+
+
+@on_every_broker
+async def test_faults_do_not_end_the_connection(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages, comparison and publishing fail again and again; devices are served on the one connection."""
+    monkeypatch.setattr(guarded_outlet, "RETRY_SECONDS", 0.01)
+    made: list[Faulty] = []
+
+    def outlet(mark: Mark, fault: Exception) -> Faulty:
+        made.append(Faulty(mark, fault))
+        return made[-1]
+
+    with capture_logs() as logs:
+        async with site(kind, tmp_path) as place:
+            place.outlets = [partial(outlet, fault=fault) for fault in FAULTS]
+            await place.start()
+            await works(place)
+            for faulty in made:
+                await eventually(lambda: faulty.runs > 2 and faulty.compares > 2, "it is run and compared again")  # noqa: B023 - awaited here
+    events = [each["event"] for each in logs]
+    assert len(made) == len(FAULTS)
+    assert "broker.disconnected" not in events
+    assert {"outlet.failed", "outlet.not_compared", "outlet.message_not_read"} <= set(events)

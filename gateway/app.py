@@ -25,6 +25,7 @@ from gateway.certificates import Files, Renewal, ServerCertificate
 from gateway.errors import UnavailableError
 from gateway.first_start import first_start, rules_of
 from gateway.http.app import build
+from gateway.http.room import Places
 from gateway.http.server import HttpServer
 from gateway.http.services import Services
 from gateway.http.streams import Limits, Streams
@@ -211,7 +212,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
                 settings.http.host,
                 settings.http.port,
                 certificate=http_tls,
-                most_connections=settings.http_connections,
+                places=Places(settings.http_connections, settings.http_connections_per_address),
                 stopping=streams.close,
             )
         )

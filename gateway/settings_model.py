@@ -226,9 +226,16 @@ class Settings(BaseModel):
     http_connections: Count = _setting(
         LIMITS,
         2_000,
-        "HTTP connections that may be open at once. One more takes the place of the one that has been waiting longest "
-        "without a request.",
+        "HTTP connections that may be open at once. One more takes the place of one that waits for a request or for "
+        "its client to read. At most half the descriptors that the process may have.",
         ge=10,
+        le=1_000_000,
+    )
+    http_connections_per_address: Count = _setting(
+        LIMITS,
+        1_000,
+        "How many of them one address may have, of IPv6 one /64 network. Behind a proxy all have its address; 0: any.",
+        ge=0,
         le=1_000_000,
     )
 

@@ -22,9 +22,9 @@ from amqtt.mqtt.connect import ConnectPacket
 
 from gateway.broker.access import Action, Role, is_name, loggable, may
 from gateway.broker.embedded_session import Connection, Identity
-from gateway.broker.embedded_strangers import Paced
 from gateway.broker.embedded_wire import MalformedPacketError, UnsupportedProtocolError, read_connect, will_of
 from gateway.certificates import ServerCertificate
+from gateway.paced import Paced
 
 Authenticate = Callable[[str, str | None, str | None], Awaitable[Identity | None]]
 """(client id, user name, password) to who that is; None refuses. It raises nothing; if it did, that would refuse."""

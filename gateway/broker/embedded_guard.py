@@ -19,8 +19,9 @@ from gateway.broker.embedded_admission import Admission, Admitted, Listener
 from gateway.broker.embedded_packets import handle
 from gateway.broker.embedded_routing import RoutingBroker
 from gateway.broker.embedded_session import ClientSession, Connection, Identity, Limits
-from gateway.broker.embedded_strangers import Paced, Strangers
+from gateway.broker.embedded_strangers import Strangers
 from gateway.broker.embedded_wire import LenientReader, MalformedPacketError, Packet, will_of
+from gateway.paced import Paced
 
 log = structlog.get_logger()
 

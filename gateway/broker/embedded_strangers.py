@@ -4,38 +4,18 @@ When there are too many, the oldest of the address that has most of them goes: w
 places from itself alone, and a device says CONNECT at once.
 """
 
-import asyncio
 import ipaddress
-import math
-from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from gateway.broker.embedded_session import Connection
+from gateway.paced import Paced
 
 log = structlog.get_logger()
 
-_TOLD_EVERY_SECONDS: Final = 60.0
 _HOST_BITS: Final = 64
 """Of an IPv6 address: what one site has to choose from."""
-
-
-class Paced:
-    """Says something once a minute, with how often it happened since."""
-
-    def __init__(self, say: Callable[[int], None]) -> None:
-        self._say = say
-        self._count = 0
-        self._silent_until = -math.inf
-
-    def __call__(self) -> None:
-        """It happened."""
-        self._count += 1
-        now = asyncio.get_running_loop().time()
-        if now >= self._silent_until:
-            self._say(self._count)
-            self._count, self._silent_until = 0, now + _TOLD_EVERY_SECONDS
 
 
 class Strangers:

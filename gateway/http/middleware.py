@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 FACTS: Final = "gateway.facts"
 REQUEST_ID: Final = "X-Request-Id"
+PIECE_BYTES: Final = 65_536
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLIENT_GONE: Final = 499  # as nginx counts them; nobody gets to see it but the log
 _SERVER_ERROR: Final = 500
@@ -75,7 +76,8 @@ class EveryRequest:
             if message["type"] == "http.response.start":
                 facts.status = message["status"]
                 message["headers"] = [*message["headers"], *_headers(message["headers"], facts)]
-            await send(message)
+            for piece in _pieces(message):
+                await send(piece)
 
         with (
             structlog.contextvars.bound_contextvars(request_id=facts.request_id),
@@ -119,6 +121,14 @@ def _request_id(headers: Headers) -> str:
     if _SANE_ID.fullmatch(given) and redact(given) == given:
         return given
     return f"req_{secrets.token_hex(12)}"
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """Large bodies in parts, each sent when the last is on its way: not all is copied for who does not read."""
+    content = message.get("body", b"")
+    for start in range(0, len(content) - PIECE_BYTES, PIECE_BYTES):
+        yield {**message, "body": content[start : start + PIECE_BYTES], "more_body": True}
+    yield {**message, "body": content[(len(content) - 1) // PIECE_BYTES * PIECE_BYTES :]} if content else message
 
 
 def _headers(given: Iterable[tuple[bytes, bytes]], facts: Facts) -> Iterator[tuple[bytes, bytes]]:

@@ -2,59 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 
+from gateway.paced import Paced
+
 log = structlog.get_logger()
 
-_TOLD_EVERY: Final = 1_000
+RESERVE: Final = 16
+"""Places beyond the others, for connections that ask how the gateway is."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """How many there are, and how many of them one address may have (0: all)."""
+
+    total: int
+    per_address: int = 0
 
 
 class Guest(Protocol):
     """A connection."""
 
     def give_way(self) -> None:
-        """Close, since another one needs the place."""
+        """End, since another one needs the place; :meth:`Room.leave` is done already."""
 
 
 class Room:
-    """Places for so many connections. One that waits for a request, or sends one ever so slowly, can be sent away."""
+    """Places for so many connections.
 
-    def __init__(self, places: int) -> None:
-        self._places = places
-        self._taken: set[Guest] = set()
-        self._waiting: dict[Guest, None] = {}
-        self._sent_away = 0
+    One that waits for a request, sends one ever so slowly or does not read its answer can be sent away. Of those it is
+    the one that waits longest, of the address that has most connections: who floods takes places from itself.
+    """
 
-    def enter(self, guest: Guest) -> bool:
-        """Take a place, that of the guest who waits longest if there is no other; ``False`` when all are at work."""
-        self._taken.add(guest)
-        if len(self._taken) <= self._places:
-            return True
-        longest = next(iter(self._waiting), guest)
-        self._tell()
-        self.leave(longest)
-        if longest is guest:
+    def __init__(self, places: Places, *, event: str = "http.connections_full") -> None:
+        self._places = places.total
+        self._per_address = places.per_address or places.total
+        self._of: dict[str, set[Guest]] = {}
+        self._address: dict[Guest, str] = {}
+        self._waiting: dict[str, dict[Guest, None]] = {}
+        self._tell = Paced(lambda count: log.warning(event, most=places.total, since_last_told=count))
+
+    def enter(self, guest: Guest, address: str = "") -> bool:
+        """Take a place, that of a guest who waits if there is no other; ``False`` when all are at work."""
+        if len(self._of.get(address, ())) >= self._per_address and not self._send_away(address):
             return False
-        longest.give_way()
+        if len(self._address) >= self._places and not self.make_way():
+            return False
+        self._address[guest] = address
+        self._of.setdefault(address, set()).add(guest)
         return True
+
+    def make_way(self) -> bool:
+        """Send one away who waits; ``False`` when none does."""
+        self._tell()
+        busiest = max(self._waiting, key=lambda address: len(self._of[address]), default=None)
+        return busiest is not None and self._send_away(busiest)
 
     def leave(self, guest: Guest) -> None:
         """Give the place up."""
-        self._taken.discard(guest)
-        self._waiting.pop(guest, None)
+        self.works(guest)
+        address = self._address.pop(guest, None)
+        if address is None:
+            return
+        self._of[address].discard(guest)
+        if not self._of[address]:
+            del self._of[address]
 
     def waits(self, guest: Guest) -> None:
-        """A request may come now, in time."""
-        self._waiting.pop(guest, None)
-        self._waiting[guest] = None
+        """A request may come now, or the answer be read, in time."""
+        self.works(guest)
+        if guest in self._address:
+            self._waiting.setdefault(self._address[guest], {})[guest] = None
 
     def works(self, guest: Guest) -> None:
         """Its request has come."""
-        self._waiting.pop(guest, None)
+        address = self._address.get(guest)
+        if address is None or address not in self._waiting:
+            return
+        self._waiting[address].pop(guest, None)
+        if not self._waiting[address]:
+            del self._waiting[address]
 
-    def _tell(self) -> None:
-        if self._sent_away % _TOLD_EVERY == 0:
-            log.warning("http.connections_full", most=self._places, sent_away_before=self._sent_away)
-        self._sent_away += 1
+    def _send_away(self, address: str) -> bool:
+        longest = next(iter(self._waiting.get(address, ())), None)
+        if longest is None:
+            return False
+        self.leave(longest)
+        longest.give_way()
+        return True

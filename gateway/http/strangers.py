@@ -67,8 +67,13 @@ class Strangers:
 def address_of(scope: Scope) -> str:
     """Where a request comes from: the other end of its connection, of an IPv6 address the network."""
     client = scope.get("client")
+    return site_of(client[0] if client else "")
+
+
+def site_of(host: str) -> str:
+    """The address, of an IPv6 address the network: what one subscriber has to call from."""
     try:
-        address = ip_address(client[0].partition("%")[0] if client else "")
+        address = ip_address(host.partition("%")[0])
     except ValueError:
         return "unknown"
     if not isinstance(address, IPv6Address):

@@ -8,7 +8,7 @@ import gateway
 ROOT = Path(gateway.__file__).parent
 LAYERS = (
     (
-        "build_info clock credentials device_settings entropy errors ids imports log model precedence "
+        "build_info clock credentials device_settings entropy errors ids imports log model paced precedence "
         "problems received_json redaction signatures targets topics visible_text wording"
     ),
     "tracing",

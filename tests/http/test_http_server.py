@@ -14,8 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.errors import UnavailableError
 from gateway.http import body
-from gateway.http import server as module
-from gateway.http.server import MAX_HEAD_BYTES, HttpServer
+from gateway.http import connection as module
+from gateway.http.connection import MAX_HEAD_BYTES
+from gateway.http.server import HttpServer
 
 LONG_SECONDS = 30
 

@@ -1,0 +1,294 @@
+"""One connection of the HTTP server: uvicorn's, with limits on what a client may send, and on what it need not read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import structlog
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway import model
+from gateway.http.auth import PEER
+from gateway.http.room import Room
+from gateway.http.strangers import site_of
+from gateway.http.streaming import ABORT
+from gateway.paced import Paced
+
+log = structlog.get_logger()
+
+HEAD_SECONDS: Final = 60.0
+MAX_HEAD_BYTES: Final = 32_768
+MAX_BODY_OVERHEAD: Final = 65_536
+"""Bytes of chunk sizes, chunk extensions and trailers that one request may have; a body in pieces of 16 bytes fits."""
+OVERHEAD_PER_BODY_BYTE: Final = 1
+WRITE_SECONDS: Final = 30.0
+LEAST_READ_BYTES: Final = 4_096
+"""A client that takes less than that in so long, and not all that there is, does not read: it is cut off."""
+RESERVED_PATHS: Final = frozenset({b"/health", b"/ready"})
+"""What is answered although all places are taken."""
+_PIECE_BYTES: Final = 512
+"""So much is parsed at a time: requests in a pipeline wait in here, a few dozen of the smallest."""
+_LINGER_SECONDS: Final = 2.0
+_LINGER_BYTES: Final = 1 << 20
+"""What a client may still send of a request that was answered before it was complete: then it can read the answer."""
+
+
+class _RefusedHeadError(Exception):
+    """Raised into the parser, which stops and has the request refused."""
+
+
+class _Flow(FlowControl):
+    """uvicorn's flow control: nothing is read while there is something that must wait to be parsed."""
+
+    held = False
+
+    def resume_reading(self) -> None:
+        """Read on, unless something waits."""
+        if not self.held:
+            super().resume_reading()
+
+
+class HttpConnection(HttpToolsProtocol):
+    """uvicorn's connection with what it lacks: limits on a request's head, on its framing and on the time it may take.
+
+    A request that was answered before it was complete ends the connection: what still comes of it is thrown away.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._unfinished = 0  # bytes of a head that is not complete yet
+        self._in_head = True
+        self._in_request = False
+        self._body_bytes = 0
+        self._bytes_after_head = 0
+        self._lingering_bytes: int | None = None  # None: the connection goes on
+        self._refused_with = _NOT_HTTP
+        self._held = memoryview(b"")  # what came and must wait to be parsed
+        self._is_extra = False  # beyond the places: for those who ask how the gateway is
+        self._write_deadline: asyncio.TimerHandle | None = None
+        self._served: RequestResponseCycle | None = None  # the one at work; `cycle` is the newest of a pipeline
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there; its first request has to come."""
+        super().connection_made(transport)
+        self.flow = self._flow = _Flow(transport)
+        self._address = site_of(self.client[0] if self.client else "")
+        self._room: Room = self.config.room  # type: ignore[attr-defined]  # the server made it
+        if not self._room.enter(self, self._address):
+            self._room = self.config.reserve  # type: ignore[attr-defined]
+            self._is_extra = True
+            if not self._room.enter(self, self._address):
+                self._refuse(_FULL)
+                return
+        self._expect_head()
+        transport.set_write_buffer_limits(high=1, low=0)  # so that every byte that is not read is heard of
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._unset_deadline()
+        self._unset_write_deadline()
+        self._held = memoryview(b"")
+        self._room.leave(self)
+        super().connection_lost(exc)
+        if self._served is not None:  # uvicorn tells the newest request alone
+            self._served.disconnected = True
+            self._served.message_event.set()
+
+    def give_way(self) -> None:
+        """End a connection that only waits, for one that has come. What its client has not read is not waited for."""
+        self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """There is something that the client has not read."""
+        super().pause_writing()
+        self._room.waits(self)
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        """It has read it all."""
+        super().resume_writing()
+        self._unset_write_deadline()
+        if self._served is not None and not self._served.response_complete:
+            self._room.works(self)
+        self._parse()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came: of a head, of a body, or of both."""
+        if self._lingering_bytes is not None:
+            self._linger(len(data))
+            return
+        self._held = memoryview(bytes(self._held) + data if self._held else data)
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parse what came, until a request has to wait for the one before it, or the client for its own reading."""
+        while self._held and not self._must_wait():
+            piece, self._held = self._held[:_PIECE_BYTES], self._held[_PIECE_BYTES:]
+            self._parse_piece(piece)
+        if self.transport.is_closing() or self._lingering_bytes is not None:
+            self._held = memoryview(b"")
+        was_held, self._flow.held = self._flow.held, bool(self._held)
+        if self._flow.held:
+            self._flow.pause_reading()
+        elif was_held:
+            self._flow.resume_reading()
+
+    def _must_wait(self) -> bool:
+        over = self.transport.is_closing() or self._lingering_bytes is not None
+        return over or len(self.pipeline) > 0 or self._flow.write_paused
+
+    def _parse_piece(self, piece: memoryview) -> None:
+        if self._in_request:
+            self._bytes_after_head += len(piece)
+        super().data_received(piece)  # type: ignore[arg-type]  # the parser takes any buffer
+        if self._has_too_much_framing() and not self.transport.is_closing():
+            self._refuse(_FRAMING_TOO_LARGE)
+        self._unfinished = self._unfinished + len(piece) if self._in_head else 0
+        if self._unfinished > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(_HEAD_TOO_LARGE)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head = True
+        self._body_bytes = self._bytes_after_head = 0
+        super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[PEER] = self.transport.get_extra_info("peercert")  # type: ignore[typeddict-unknown-key]
+
+    def on_headers_complete(self) -> None:
+        """A head is complete."""
+        self._in_head = False
+        self._unset_deadline()
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._refused_with = _HEAD_TOO_LARGE
+            raise _RefusedHeadError
+        if not self._has_place():
+            self._refused_with = _FULL
+            raise _RefusedHeadError
+        self._in_request = True
+        super().on_headers_complete()
+        if self._is_extra:
+            self.cycle.keep_alive = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; one behind the body is a trailer, which nobody asks for and which is not kept."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        self._in_request = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """A request has been answered; the next may come, in time."""
+        # The newest request is the answered one: those before it in a pipeline were complete when it began.
+        if self._in_request and self.cycle.response_complete:
+            self._end_after_answer()
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self._expect_head()
+        self._parse()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words are for its log
+        """What could not be parsed is refused in the words of the API."""
+        self._refuse(self._refused_with)
+
+    def _has_place(self) -> bool:
+        """Whether this request is served: beyond the places that is so for few."""
+        if not self._is_extra or self.url.partition(b"?")[0] in RESERVED_PATHS:
+            return True
+        room: Room = self.config.room  # type: ignore[attr-defined]  # the server made it
+        if not room.enter(self, self._address):
+            return False
+        self._room.leave(self)
+        self._room, self._is_extra = room, False
+        return True
+
+    def _has_too_much_framing(self) -> bool:
+        overhead = self._bytes_after_head - self._body_bytes
+        return self._in_request and overhead > MAX_BODY_OVERHEAD + OVERHEAD_PER_BODY_BYTE * self._body_bytes
+
+    def _end_after_answer(self) -> None:
+        """Say that no more answers come, and take what the client has on its way, so that it reads the answer."""
+        self._lingering_bytes = 0
+        self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _linger(self, count: int) -> None:
+        assert self._lingering_bytes is not None
+        self._lingering_bytes += count
+        if self._lingering_bytes > _LINGER_BYTES:
+            self.transport.abort()
+
+    def _refuse(self, answer: bytes) -> None:
+        self.transport.write(answer)
+        self.transport.close()
+
+    def _expect_reading(self) -> None:
+        self._unset_write_deadline()
+        left = self.transport.get_write_buffer_size()
+        self._write_deadline = self.loop.call_later(WRITE_SECONDS, self._look_at_reading, left)
+
+    def _look_at_reading(self, before: int) -> None:
+        if before - self.transport.get_write_buffer_size() < LEAST_READ_BYTES:
+            _tell_slow()
+            self.transport.abort()
+        else:
+            self._expect_reading()
+
+    def _unset_write_deadline(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+
+    def _expect_head(self) -> None:
+        self._unset_deadline()
+        self._deadline = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+        self._room.waits(self)
+
+    def _unset_deadline(self) -> None:
+        self._room.works(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+_tell_slow: Final = Paced(lambda count: log.warning("http.slow_readers_cut", since_last_told=count))
+
+
+def _refusal(status: str, message: str, code: str = "invalid_request") -> bytes:
+    body = model.ErrorAnswer(error=model.ErrorBody(code=code, message=message, details={}))
+    content = body.model_dump_json().encode()
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
+    return head.encode() + b"connection: close\r\n\r\n" + content
+
+
+_FULL: Final = _refusal(
+    "503 Service Unavailable",
+    "The gateway has as many connections as it takes, and all are at work. Send the request again in a moment.",
+    "service_unavailable",
+)
+_NOT_HTTP: Final = _refusal("400 Bad Request", "This cannot be read as an HTTP/1.1 request. Check the client.")
+_FRAMING_TOO_LARGE: Final = _refusal(
+    "400 Bad Request", "Chunk sizes, chunk extensions and trailers outweigh the body. Send the body in larger chunks."
+)
+_HEAD_TOO_LARGE: Final = _refusal(
+    "431 Request Header Fields Too Large",
+    f"Path and headers are too large. Send at most {MAX_HEAD_BYTES} bytes of them.",
+)

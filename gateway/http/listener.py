@@ -1,0 +1,209 @@
+"""Accepts connections: counts those that have not shaken hands, and leaves descriptors for the rest of the gateway.
+
+asyncio's own server holds 300 KB for each socket that has sent nothing yet, for a minute, and tries on, a line in the
+log each time, when there is no descriptor left. Here a socket costs its descriptor until its first bytes come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import structlog
+
+from gateway.http.room import Places, Room
+from gateway.http.strangers import site_of
+from gateway.paced import Paced
+
+log = structlog.get_logger()
+
+HANDSHAKE_SECONDS: Final = 5.0
+MOST_BEFORE_HANDSHAKE: Final = 512
+RESERVED_DESCRIPTORS: Final = 128
+"""Descriptors that no connection takes: for the registry, its backups, the broker, calls to others."""
+_GOODBYE_SECONDS: Final = 5.0
+_ACCEPTS_AT_ONCE: Final = 32
+_PAUSE_SECONDS: Final = 0.5
+
+
+def most_descriptors() -> int | None:
+    """How many this process may have open; ``None`` for any number."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+class Listener:
+    """Accepts on ``sock``, which listens, and makes a protocol with ``factory`` for each connection; TLS with ``tls``.
+
+    ``make_way`` ends a connection that can be spared, when descriptors are short, and says whether there was one.
+    Stands where asyncio's own server would.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        tls: ssl.SSLContext | None = None,
+        make_way: Callable[[], bool] = lambda: False,
+        handshake_seconds: float = HANDSHAKE_SECONDS,
+        most_before_handshake: int = MOST_BEFORE_HANDSHAKE,
+    ) -> None:
+        self._socket = sock
+        self._make_way = make_way
+        self._arrivals = _Arrivals(factory, tls, handshake_seconds, most_before_handshake)
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        self._open = False
+        self._tell_short = Paced(lambda count: log.warning("listener.descriptors_short", since_last_told=count))
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """Where it listens."""
+        return (self._socket,)
+
+    async def start_serving(self) -> None:
+        """Accept from now on."""
+        if not self._open:
+            self._open = True
+            self._socket.settimeout(0)
+            self._loop.add_reader(self._socket, self._accept)
+
+    def close(self) -> None:
+        """Accept no more; who has not shaken hands is sent away."""
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._socket)
+        if self._pause is not None:
+            self._pause.cancel()
+        self._socket.close()
+        self._arrivals.close()
+
+    async def wait_closed(self) -> None:
+        """Nothing is left to wait for."""
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                sock, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # no descriptor, or no memory: those who wait are kept waiting
+                self._tell_short()
+                self._rest()
+                return
+            if self._is_short(sock) and not (self._arrivals.make_way() or self._make_way()):
+                sock.close()
+                self._rest()
+                return
+            self._arrivals.take(sock, address)
+
+    def _is_short(self, sock: socket.socket) -> bool:
+        """Whether few are left: the kernel gives away the lowest number that is free."""
+        most = most_descriptors()
+        if most is None or sock.fileno() < most - min(RESERVED_DESCRIPTORS, most // 4):
+            return False
+        self._tell_short()
+        return True
+
+    def _rest(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._pause = self._loop.call_later(_PAUSE_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._open:
+            self._loop.add_reader(self._socket, self._accept)
+
+
+class _Arrivals:
+    """Sockets that were accepted and are no connections yet."""
+
+    def __init__(
+        self, factory: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None, seconds: float, most: int
+    ) -> None:
+        self.factory = factory
+        self.tls = tls
+        self.seconds = seconds
+        self.room = Room(Places(most), event="listener.handshakes_full")
+        self.arriving: set[_Arrival] = set()
+
+    def take(self, sock: socket.socket, address: Any) -> None:
+        arrival = _Arrival(self, sock)
+        if self.tls is None:
+            arrival.connect()
+            return
+        site = site_of(address[0])
+        self.room.enter(arrival, site)
+        self.room.waits(arrival)
+        arrival.expect_first_bytes()
+
+    def make_way(self) -> bool:
+        return self.room.make_way()
+
+    def close(self) -> None:
+        for arrival in list(self.arriving):
+            arrival.give_way()
+
+
+class _Arrival:
+    """One of them. It waits for the first bytes, and for TLS until the handshake is over, so long and no longer."""
+
+    def __init__(self, arrivals: _Arrivals, sock: socket.socket) -> None:
+        sock.settimeout(0)
+        self._all = arrivals
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        arrivals.arriving.add(self)
+
+    def expect_first_bytes(self) -> None:
+        self._deadline = self._loop.call_later(self._all.seconds, self.give_way)
+        self._loop.add_reader(self._socket, self._speaks)
+
+    def connect(self) -> None:
+        self._task = asyncio.create_task(self._connect(), name="arrival")
+
+    def give_way(self) -> None:
+        """End it."""
+        if self._task is not None:
+            self._task.cancel()
+            return
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._over()
+
+    def _speaks(self) -> None:
+        try:
+            gone = not self._socket.recv(1, socket.MSG_PEEK)
+        except OSError as error:
+            if isinstance(error, BlockingIOError | InterruptedError):
+                return
+            gone = True
+        if gone:
+            self.give_way()
+            return
+        self._loop.remove_reader(self._socket)
+        self.connect()
+
+    async def _connect(self) -> None:
+        arrivals = self._all
+        limits = {} if arrivals.tls is None else {"ssl_handshake_timeout": arrivals.seconds}
+        if arrivals.tls is not None:
+            limits["ssl_shutdown_timeout"] = _GOODBYE_SECONDS
+        try:
+            with contextlib.suppress(OSError, TimeoutError):  # a handshake that failed is the client's affair
+                await self._loop.connect_accepted_socket(arrivals.factory, self._socket, ssl=arrivals.tls, **limits)
+        finally:
+            self._over()
+
+    def _over(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._all.arriving.discard(self)
+        self._all.room.leave(self)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -41,6 +42,7 @@ from gateway.outgrown import SizeWatch
 from gateway.position_notes import PositionNotes
 from gateway.precedence import Precedence
 from gateway.presence import PresenceWorker
+from gateway.private_files import is_open_to_others, require_own_directory
 from gateway.readiness import Readiness
 from gateway.scrape import Scrape
 from gateway.settings import Loaded, Settings
@@ -104,6 +106,16 @@ async def serve(loaded: Loaded, precedence: Precedence) -> int:
     return 0
 
 
+def _check_data_directory(directory: Path) -> None:
+    """Refuse one that others could change. Others who may read it find no secret: each file there has its own mode."""
+    require_own_directory(directory)
+    if is_open_to_others(directory):
+        log.warning(
+            "data_directory.open_to_others",
+            message=f"Other users may look into the data directory {directory}: chmod go-rwx {directory}",
+        )
+
+
 def _open_as_many_files_as_allowed() -> None:
     """Each connection is one; the usual soft limit of 1,024 is for programs that use select(2)."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -120,6 +132,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
         GatewayError: it cannot start; the message says what to do.
     """
     async with AsyncExitStack() as stack:
+        _check_data_directory(settings.data_dir)
         stack.enter_context(exclusive(settings.data_dir))
         gateway_id, project_id = first_start(settings, to_serve=True)
         tracer = tracer_of(settings, gateway_id)

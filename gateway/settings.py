@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from gateway.addresses import Address, BrokerUrl, masked_url
 from gateway.errors import GatewayError
+from gateway.private_files import ForeignFileError, read_trusted
 from gateway.redaction import MASK, redact
 from gateway.settings_agreement import ConflictingSettingsError
 from gateway.settings_model import Settings
@@ -169,7 +170,7 @@ def _config_file(nearer: Mapping[str, Given], environ: Mapping[str, str], config
 
 def _from_file(file: Path, *, must_exist: bool) -> dict[str, Given]:
     """The settings of a TOML file; relative paths in it start at its folder."""
-    values = _read_toml(file, must_exist=must_exist)
+    values = _read_toml(file, named=must_exist)
     if unknown := [key for key in values if key not in FIELDS]:
         raise SettingsError(f"{file}: {key!r} is not a setting{_did_you_mean(key, FIELDS)}" for key in unknown)
     if "data_dir" in values and not must_exist:
@@ -177,11 +178,14 @@ def _from_file(file: Path, *, must_exist: bool) -> dict[str, Given]:
     return {key: Given(_placed(key, value, file), f"{file.name}:{key}") for key, value in values.items()}
 
 
-def _read_toml(file: Path, *, must_exist: bool) -> dict[str, object]:
+def _read_toml(file: Path, *, named: bool) -> dict[str, object]:
+    """One that nobody named was put there by its owner alone: it is believed only when that is this user or root."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8") if named else read_trusted(file))
+    except ForeignFileError as error:
+        raise SettingsError([f"{file}: {error.message}"]) from None
     except (FileNotFoundError, NotADirectoryError):
-        if not must_exist:
+        if not named:
             return {}
         raise SettingsError([f"{file}: no such file; --config and {CONFIG_VARIABLE} name a TOML file"]) from None
     except (OSError, ValueError) as error:

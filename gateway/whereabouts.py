@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from gateway.addresses import Address
+from gateway.private_files import replace_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,9 +49,8 @@ class Whereabouts:
 @contextlib.contextmanager
 def published(data_dir: Path, whereabouts: Whereabouts) -> Iterator[None]:
     """Have the file there for as long as the block runs. After a ``kill -9`` it stays, and nobody answers there."""
-    file, draft = data_dir / FILE_NAME, data_dir / f"{FILE_NAME}.new"
-    draft.write_text(str(whereabouts), encoding="utf-8")
-    draft.replace(file)
+    file = data_dir / FILE_NAME
+    replace_text(file, str(whereabouts), mode=0o644)
     try:
         yield
     finally:

@@ -25,6 +25,7 @@ from gateway.broker.mosquitto import BrokerSignalError, PasswordFile
 from gateway.broker.supervisor import Supervisor
 from gateway.certificates import ServerCertificate, client_context
 from gateway.errors import UnavailableError
+from gateway.private_files import replace_text
 from gateway.settings import Settings
 
 log = structlog.get_logger()
@@ -76,9 +77,7 @@ def rights(own: OwnMosquitto, prefix: str) -> Callable[[Sequence[str]], None]:
     def write(names: Sequence[str]) -> None:
         wanted = "\n".join([shipped, *(broker_config.reading(name, prefix) for name in names)])
         if own.files.acl.read_text(encoding="utf-8") != wanted:
-            draft = own.files.acl.with_name(".acl.new")
-            draft.write_text(wanted, encoding="utf-8")
-            draft.replace(own.files.acl)
+            replace_text(own.files.acl, wanted, mode=0o644)
 
     return write
 

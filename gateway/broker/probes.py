@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -20,6 +19,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from gateway.broker.access import MADE_UP
+from gateway.private_files import replace_text
 from gateway.settings import FIELDS, Settings
 
 FILE_NAME: Final = "doctor.json"
@@ -67,11 +67,8 @@ class ProbeAccounts:
 @contextlib.contextmanager
 def published(data_dir: Path, accounts: ProbeAccounts) -> Iterator[None]:
     """Have them in the data directory, readable by its owner alone, for as long as the block runs."""
-    file, draft = data_dir / FILE_NAME, data_dir / f"{FILE_NAME}.new"
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as target:
-        json.dump(asdict(accounts), target)
-    draft.replace(file)
+    file = data_dir / FILE_NAME
+    replace_text(file, json.dumps(asdict(accounts)))
     try:
         yield
     finally:

@@ -22,6 +22,7 @@ from gateway.http.services import Services
 from gateway.http.strangers import Strangers
 from gateway.http.streaming import Streaming
 from gateway.model import Empty, TokenState
+from gateway.store import idempotency as sql
 
 BASE: Final = "/v1"
 Authenticate = Callable[[Services, Headers], Awaitable[Caller]]
@@ -94,7 +95,7 @@ class Endpoint:
             takes = body.parse(operation.takes, raw)
         else:
             takes = body.parse_query(operation.takes, scope)
-        once = _once(operation, caller, scope, raw)
+        once = None if getattr(takes, "dry_run", False) else _once(operation, caller, scope, raw)
         call = Call(services, caller, scope["path_params"], raw, self._parts.document, once, Headers(scope=scope))
         return await (operation.handler(call, takes) if once is None else _only_once(operation, call, takes, once))
 
@@ -106,7 +107,12 @@ def _once(operation: AnyOperation, caller: Caller | None, scope: Scope, raw: byt
     if key is None or caller is None:
         return None
     request = idempotency.request_hash(operation.method, scope["path"], raw)
-    return Once(caller.credential_id, key, auth.credential(headers), request)
+    return Once(caller.credential_id, key, auth.credential(headers), request, _most_bytes(caller))
+
+
+def _most_bytes(caller: Caller) -> int:
+    """There may be a hundred thousand devices; keys are few, and one may serve all of these."""
+    return sql.MOST_BYTES_OF_DEVICE if isinstance(caller, DeviceToken) else sql.MOST_BYTES_OF_KEY
 
 
 async def _only_once(operation: AnyOperation, call: Call, takes: BaseModel, once: Once) -> Answer | Stream:

@@ -82,6 +82,8 @@ class Once:
     key: str
     credential: str
     request_hash: bytes
+    most_bytes: int = idempotency.MOST_BYTES_OF_KEY
+    """What is kept of this caller at most."""
     kept: bool = False
 
     def find(self, view: View, now: int, part: str = "") -> tuple[int, bytes] | None:
@@ -105,7 +107,7 @@ class Once:
         """Keep the answer, in the transaction that does what it tells."""
         nonce = tx.entropy(_NONCE_BYTES)
         sealed = nonce + self._cipher(part).encrypt(nonce, content, self._bound_to(status))
-        idempotency.keep(tx, self.caller, self._key_hash(part), self.request_hash, status, sealed)
+        idempotency.keep(tx, self.caller, self._key_hash(part), self.request_hash, status, sealed, self.most_bytes)
         self.kept = self.kept or not part
 
     def _key_hash(self, part: str) -> bytes:

@@ -185,7 +185,8 @@ def _header_parameters(operation: AnyOperation) -> list[Json]:
             "in": "header",
             "required": False,
             "description": "A value of your own for this request, best a random UUID. Sent again within 24 h with the "
-            "same body and credential it is not done again, and gets the same answer. Errors are not kept.",
+            "same body and credential it is not done again, and gets the same answer. Neither errors nor dry runs "
+            "are kept.",
             "schema": {"type": "string", "pattern": idempotency.PATTERN},
             "example": "8f14e45f-ceea-467f-9a36-dcc6a6f5b3c1",
         },

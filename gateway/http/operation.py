@@ -261,6 +261,9 @@ class Operation(Generic[T]):
     takes_headers: Mapping[str, str] = field(default_factory=dict)
     """Descriptions of the headers that only this operation looks at."""
 
+    keeps_answers: bool = True
+    """False where a request that comes again does no harm, and comes so often that its answers would fill the disk."""
+
     @property
     def has_body(self) -> bool:
         """Whether ``takes`` comes as a body, not as a query."""
@@ -269,7 +272,7 @@ class Operation(Generic[T]):
     @property
     def once(self) -> bool:
         """Whether it takes an ``Idempotency-Key``."""
-        return self.method == "POST" and not self.access.public
+        return self.method == "POST" and self.keeps_answers and not self.access.public
 
     @property
     def id(self) -> str:

@@ -109,11 +109,13 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="With a device token (`me` is good as id): stored, and answered with the open commands, if any. "
         "A token that is good for a reset alone gets that reset and stores nothing. With an API key: relayed for the "
         "device over BLE; never answered with commands. A `last_command` that is refused does not spoil the "
-        "heartbeat.",
+        "heartbeat. An `Idempotency-Key` has no effect here: one that comes again is known by its `sent_at`, and its "
+        "answer is that of now.",
         tag=TAG,
         access=Access(scope="devices:write", device=True, reset_only=True),
         takes=model.Heartbeat,
         handler=send_heartbeat,
+        keeps_answers=False,
         answers={200: model.HeartbeatAnswer},
     ),
     Operation(

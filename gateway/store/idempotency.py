@@ -5,6 +5,7 @@ What was answered is sealed by those who keep it; here lie bytes. See ``gateway/
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -15,6 +16,15 @@ KEPT_MS: Final = 86_400_000
 
 MOST: Final = 1_000_000
 """How many are kept at most, the newest: more than one caller can make in 24 h at the default rate limit."""
+
+ROW_BYTES: Final = 256
+"""What a row takes besides its answer, with its part of the indexes, about."""
+
+MOST_BYTES_OF_KEY: Final = 256 * 2**20
+MOST_BYTES_OF_DEVICE: Final = 2**20
+"""What is kept of one API key, and of one device over all of its tokens. More than that, and the oldest go."""
+
+_SOME: Final = 100
 
 
 def find(view: View, caller: str, key_hash: bytes, now: int) -> Row | None:
@@ -27,31 +37,77 @@ def find(view: View, caller: str, key_hash: bytes, now: int) -> Row | None:
     )
 
 
-def keep(tx: Tx, caller: str, key_hash: bytes, request_hash: bytes, status: int, answer: bytes) -> None:
-    """Keep an answer, in the transaction that did what it tells."""
-    # REPLACE: one that is older than 24 h may not have been pruned yet.
+def keep(
+    tx: Tx, caller: str, key_hash: bytes, request_hash: bytes, status: int, answer: bytes, most_bytes: int
+) -> None:
+    """Keep an answer, in the transaction that did what it tells.
+
+    The oldest answers of the same owner go when there are more than ``most_bytes`` of them: a caller that sends a new
+    key each time would fill the disk otherwise.
+    """
+    owner = caller.partition("/")[0]
+    # One that is older than 24 h may not have been pruned yet.
+    _delete(tx, "SELECT seq FROM idempotency WHERE caller = ? AND key_hash = ?", caller, key_hash)
     tx.run(
-        """INSERT OR REPLACE INTO idempotency (caller, key_hash, request_hash, status, answer, created_at)
-            VALUES (?, ?, ?, ?, ?, ?)""",
+        """INSERT INTO idempotency (caller, owner, key_hash, request_hash, status, answer, created_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?)""",
         caller,
+        owner,
         key_hash,
         request_hash,
         status,
         answer,
         tx.now,
     )
+    _add_use(tx, owner, len(answer) + ROW_BYTES)
+    used = tx.value("SELECT bytes FROM idempotency_use WHERE owner = ?", owner)
+    while used > most_bytes:
+        oldest = tx.all(
+            "SELECT seq, length(answer) AS bytes FROM idempotency WHERE owner = ? ORDER BY seq LIMIT ?", owner, _SOME
+        )
+        for row in oldest[:-1] if len(oldest) < _SOME else oldest:  # never the one that was just kept
+            if used > most_bytes:
+                _delete(tx, "SELECT ?", row["seq"])
+                used -= row["bytes"] + ROW_BYTES
+        if len(oldest) < _SOME:
+            break
 
 
 def prune(tx: Tx, limit: int = 5_000, most: int = MOST) -> int:
     """Drop up to ``limit`` that are older than 24 h, and as many that are more than ``most``; how many went."""
-    old = tx.run(
-        """DELETE FROM idempotency WHERE seq IN
-            (SELECT seq FROM idempotency WHERE created_at <= ? ORDER BY created_at LIMIT ?)""",
+    old = _delete(
+        tx,
+        "SELECT seq FROM idempotency WHERE created_at <= ? ORDER BY created_at LIMIT ?",
         *(tx.now - KEPT_MS, limit),
-    ).rowcount
-    too_many = tx.run(
-        """DELETE FROM idempotency WHERE seq IN (SELECT seq FROM idempotency
-            WHERE seq <= (SELECT max(seq) FROM idempotency) - ? ORDER BY seq LIMIT ?)""",
+    )
+    too_many = _delete(
+        tx,
+        """SELECT seq FROM idempotency
+            WHERE seq <= (SELECT max(seq) FROM idempotency) - ? ORDER BY seq LIMIT ?""",
         *(most, limit),
-    ).rowcount
+    )
     return old + too_many
+
+
+def _delete(tx: Tx, chosen: str, *values: object) -> int:
+    """Delete the rows that a statement chooses, and what they count; how many went."""
+    went = tx.run(
+        f"DELETE FROM idempotency WHERE seq IN ({chosen}) RETURNING owner, length(answer) AS bytes",  # noqa: S608 - ours
+        *values,
+    ).fetchall()
+    freed = Counter[str]()
+    for row in went:
+        freed[row["owner"]] += row["bytes"] + ROW_BYTES
+    for owner, count in freed.items():
+        _add_use(tx, owner, -count)
+        tx.run("DELETE FROM idempotency_use WHERE owner = ? AND bytes <= 0", owner)
+    return len(went)
+
+
+def _add_use(tx: Tx, owner: str, count: int) -> None:
+    tx.run(
+        """INSERT INTO idempotency_use (owner, bytes) VALUES (?, ?)
+            ON CONFLICT (owner) DO UPDATE SET bytes = idempotency_use.bytes + excluded.bytes""",
+        owner,
+        count,
+    )

@@ -392,6 +392,21 @@ def m019_search_of_end_users(db: Database) -> None:
     )
 
 
+@step
+def m020_bytes_of_idempotency(db: Database) -> None:
+    """How many bytes of kept answers each API key and device has, and an index of its oldest."""
+    _each(
+        db,
+        "ALTER TABLE idempotency ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
+        """UPDATE idempotency SET owner = CASE WHEN instr(caller, '/') = 0 THEN caller
+            ELSE substr(caller, 1, instr(caller, '/') - 1) END""",
+        "CREATE INDEX idempotency_by_owner ON idempotency (owner, seq)",
+        """CREATE TABLE idempotency_use (owner TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+        """INSERT INTO idempotency_use (owner, bytes)
+            SELECT owner, sum(length(answer) + 256) FROM idempotency GROUP BY owner""",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

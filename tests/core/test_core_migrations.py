@@ -39,6 +39,7 @@ LANDED = [
     "m017_old_sessions_of_accounts",
     "m018_devices_at_broker",
     "m019_search_of_end_users",
+    "m020_bytes_of_idempotency",
 ]
 
 
@@ -137,6 +138,7 @@ _ROWS: dict[str, dict[str, object]] = {
         "attempts": 0,
         "created_at": 1,
     },
+    "idempotency_use": {"owner": "dev_9", "bytes": 300},
     "idempotency": {
         "caller": "key_1",
         "key_hash": b"k",

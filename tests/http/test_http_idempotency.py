@@ -121,20 +121,90 @@ async def test_a_key_is_its_callers_own(api: Api) -> None:
 
 
 async def test_a_device_has_its_own_too(api: Api) -> None:
-    """A heartbeat that comes again is stored once; the next binding's device gets nothing of it."""
+    """An acknowledgement that comes again is taken once; the next binding's device gets nothing of it."""
     bound = await api.bound()
+    asked: Json = {"json": {"status": "delivered"}, "headers": keyed("h")}
+    path = f"/v1/devices/me/commands/{await rebooting(api, bound['id'])}/ack"
     device = api.as_(bound["device_token"])
-    first = await device.post("/v1/devices/me/heartbeat", json={"battery_percent": 50}, headers=keyed("h"))
-    again = await device.post("/v1/devices/me/heartbeat", json={"battery_percent": 50}, headers=keyed("h"))
-    same(first, again)
-    assert await count(api, "SELECT count(*) FROM heartbeats") == 1
+    same(await device.post(path, **asked), await device.post(path, **asked))
 
     body(await api.back_end.post(f"/v1/devices/{bound['id']}/unbind"), 200)
     answer = await api.back_end.post(f"/v1/devices/{bound['id']}/bind", json={"end_user_id": "eu_2"})
     next_one = api.as_(body(answer, 200)["device_token"])
-    fresh = await next_one.post("/v1/devices/me/heartbeat", json={"battery_percent": 50}, headers=keyed("h"))
+    fresh = await next_one.post(f"/v1/devices/me/commands/{await rebooting(api, bound['id'])}/ack", **asked)
     assert "Idempotent-Replay" not in fresh.headers
-    assert await count(api, "SELECT count(*) FROM heartbeats") == 2
+    body(fresh, 200)
+
+
+async def rebooting(api: Api, device_id: str) -> str:
+    """Queue a reboot; its id."""
+    command: str = body(await api.back_end.post(f"/v1/devices/{device_id}/commands", json={"type": "reboot"}), 201)[
+        "id"
+    ]
+    return command
+
+
+async def test_heartbeats_leave_no_answers(api: Api) -> None:
+    """Under a new key each time, with a large command open: nothing is kept. One that comes again is stored once."""
+    bound = await api.bound()
+    params = {"filler": "x" * 16_000}
+    asked: Json = {"type": "start_recording", "params": params}
+    body(await api.back_end.post(f"/v1/devices/{bound['id']}/commands", json=asked), 201)
+    device = api.as_(bound["device_token"])
+    for number in range(20):
+        beat = {"battery_percent": 50, "sent_at": f"2026-01-01T00:00:{number // 2:02}Z"}
+        answer = await device.post("/v1/devices/me/heartbeat", json=beat, headers=keyed(f"h{number}"))
+        assert body(answer, 200)["commands"][0]["params"] == params
+        assert "Idempotent-Replay" not in answer.headers
+    assert await count(api, "SELECT count(*) FROM idempotency") == 0
+    assert await count(api, "SELECT count(*) FROM heartbeats") == 10
+
+
+@pytest.mark.parametrize("path", ["/v1/devices/bulk/reset", "/v1/devices/bulk/reset/cancel"])
+async def test_a_dry_run_leaves_no_answer(api: Api, path: str) -> None:
+    """It changes nothing; its key is still good for the real one."""
+    bound = await api.bound()
+    asked: Json = {"device_ids": [bound["id"]]}
+    for _ in range(2):
+        answer = await api.back_end.post(path, json={**asked, "dry_run": True}, headers=keyed("b"))
+        assert "Idempotent-Replay" not in answer.headers
+        body(answer, 200)
+    assert await count(api, "SELECT count(*) FROM idempotency") == 0
+    body(await api.back_end.post(path, json=asked, headers=keyed("b")), 200)
+
+
+async def test_the_bytes_of_a_caller_are_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device acknowledges under a new key each time: its oldest answers go, and those of others stay."""
+    monkeypatch.setattr(idempotency, "MOST_BYTES_OF_DEVICE", 20_000)
+    register: Json = {"json": {"serial_number": "BP-9"}, "headers": keyed("other")}
+    first = await api.back_end.post("/v1/devices", **register)
+    bound = await api.bound()
+    device = api.as_(bound["device_token"])
+    path = f"/v1/devices/me/commands/{await rebooting(api, bound['id'])}/ack"
+    for number in range(120):
+        body(await device.post(path, json={"status": "delivered"}, headers=keyed(str(number))), 200)
+    assert 10_000 < await count(api, USED.format("dev_")) <= 20_000
+    newest = await device.post(path, json={"status": "delivered"}, headers=keyed("119"))
+    oldest = await device.post(path, json={"status": "delivered"}, headers=keyed("0"))
+    assert (newest.headers.get("Idempotent-Replay"), oldest.headers.get("Idempotent-Replay")) == ("true", None)
+    same(first, await api.back_end.post("/v1/devices", **register))
+    await what_is_counted_is_there(api)
+    api.clock.ahead += DAY_MS + 60_000
+    while await api.store.write(lambda tx: idempotency.prune(tx, limit=7)):
+        await what_is_counted_is_there(api)
+    assert await count(api, "SELECT count(*) FROM idempotency_use") == 0
+
+
+USED = "SELECT sum(length(answer) + 256) FROM idempotency WHERE owner LIKE '{}%'"
+
+
+async def what_is_counted_is_there(api: Api) -> None:
+    """The counters say what lies in the table."""
+    counted = await api.store.read(lambda view: view.all("SELECT owner, bytes FROM idempotency_use ORDER BY owner"))
+    there = await api.store.read(
+        lambda view: view.all("SELECT owner, sum(length(answer) + 256) FROM idempotency GROUP BY owner ORDER BY owner")
+    )
+    assert [tuple(row) for row in counted] == [tuple(row) for row in there]
 
 
 async def test_errors_are_not_kept(api: Api) -> None:

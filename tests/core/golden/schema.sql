@@ -11,7 +11,8 @@ CREATE TABLE events ( seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UN
 CREATE TABLE health ( device_pk INTEGER PRIMARY KEY REFERENCES devices (pk), battery_percent ANY, storage_used_mb ANY, storage_total_mb ANY, signal_strength_dbm ANY, recording_state TEXT, device_name TEXT, pending_recordings INTEGER, flags INTEGER, low_battery INTEGER NOT NULL DEFAULT 0, storage_full INTEGER NOT NULL DEFAULT 0, last_heartbeat_at INTEGER, last_seen_by TEXT, connection TEXT NOT NULL DEFAULT 'offline' CHECK (connection IN ('online', 'offline')), offline_due_at INTEGER, history_id INTEGER, history_day INTEGER, connection_type TEXT, at_broker INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE heartbeats ( id INTEGER PRIMARY KEY, device_pk INTEGER NOT NULL REFERENCES devices (pk), received_at INTEGER NOT NULL, sent_at INTEGER, battery_percent ANY, storage_used_mb ANY, storage_total_mb ANY, signal_strength_dbm ANY, firmware_version TEXT, device_state TEXT, pending_recordings INTEGER, flags INTEGER, radio TEXT, previous INTEGER) STRICT;
 CREATE TABLE history_days ( device_pk INTEGER NOT NULL, day INTEGER NOT NULL, first_id INTEGER NOT NULL, PRIMARY KEY (device_pk, day)) STRICT, WITHOUT ROWID;
-CREATE TABLE idempotency ( seq INTEGER PRIMARY KEY, caller TEXT NOT NULL, key_hash BLOB NOT NULL, request_hash BLOB NOT NULL, status INTEGER NOT NULL, answer BLOB NOT NULL, created_at INTEGER NOT NULL, UNIQUE (caller, key_hash)) STRICT;
+CREATE TABLE idempotency ( seq INTEGER PRIMARY KEY, caller TEXT NOT NULL, key_hash BLOB NOT NULL, request_hash BLOB NOT NULL, status INTEGER NOT NULL, answer BLOB NOT NULL, created_at INTEGER NOT NULL, owner TEXT NOT NULL DEFAULT '', UNIQUE (caller, key_hash)) STRICT;
+CREATE TABLE idempotency_use (owner TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE "outbox" ( seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL CHECK (kind IN ('command', 'credential', 'topic', 'shown')), device_pk INTEGER NOT NULL REFERENCES devices (pk), detail TEXT NOT NULL, created_at INTEGER NOT NULL, not_before INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, device_pk, detail)) STRICT;
 CREATE TABLE projects ( id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL) STRICT;
@@ -48,6 +49,7 @@ CREATE INDEX health_low_battery ON health (low_battery) WHERE low_battery = 1;
 CREATE INDEX health_storage_full ON health (storage_full) WHERE storage_full = 1;
 CREATE UNIQUE INDEX heartbeats_once ON heartbeats (sent_at, device_pk) WHERE sent_at IS NOT NULL;
 CREATE INDEX idempotency_by_age ON idempotency (created_at);
+CREATE INDEX idempotency_by_owner ON idempotency (owner, seq);
 CREATE INDEX outbox_by_device ON outbox (device_pk);
 CREATE INDEX outbox_due ON outbox (kind, not_before, seq);
 CREATE INDEX tokens_by_device ON tokens (device_pk, state);

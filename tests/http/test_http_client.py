@@ -5,7 +5,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import re
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import httpx
 import pytest
 from http_support import Api
 from support import generated
+from support.snippets import run_by
 
 from gateway import fleet_model, model, webhooks_model
 from gateway.client import ApiError, AsyncClient, Client
@@ -140,8 +140,8 @@ async def test_what_is_no_gateway_is_told(api: Api) -> None:
 
 async def test_the_lines_of_the_page_run(api: Api, tmp_path: Path) -> None:
     """Five of them, as they stand there but for address and key."""
-    page = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
-    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (block,) = run_by("client", ROOT / "docs" / "client.md")
+    snippet = block.code
     assert len([node for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.stmt)]) == 5
     program = snippet.replace("http://127.0.0.1:8080", api.url).replace("sk_live_…", api.key)
     await generated.run(sys.executable, "-c", program, folder=tmp_path)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _OWN: Final = logging.getLogger("gateway")
+MOST_OF_A_LIBRARY: Final = 10
+"""Lines of one library and level in a second: with tracebacks they are long."""
 # Below warning these tell of every packet, some with the password in it.
 QUIET: Final = ("amqtt", "transitions", "mqtt", "uvicorn", "httpx", "httpcore", "asyncio")
 SECRET_KEYS: Final = frozenset({"password", "token", "device_token", "secret", "api_key", "authorization"})
@@ -52,7 +54,7 @@ def configure(
         level: the least severe level that is logged: debug, info, warning or error.
         form: ``console``, ``json``, or ``auto``: console when the stream is a terminal.
         stream: where to; stderr by default.
-        lines_per_second: of one kind, see :class:`Sparing`; 0 for all.
+        lines_per_second: of one kind, see :class:`Sparing`; of libraries 10 at most; 0 for all.
     """
     stream = stream or sys.stderr
     console = form == "console" or (form == "auto" and stream.isatty())
@@ -67,6 +69,8 @@ def configure(
         logger_factory=lambda *_: _OWN,  # structlog's own would look through the stack for a name at each line
     )
     handler = _Handler(stream)
+    if lines_per_second:
+        handler.addFilter(SparingOthers(min(lines_per_second, MOST_OF_A_LIBRARY)))
     handler.setFormatter(_formatter(_console(colors=stream.isatty() and wants_colour()) if console else _JSON))
     _take_over_standard_logging(handler, LEVELS[level])
     sys.excepthook = _crashed
@@ -89,17 +93,40 @@ class Sparing:
 
     def __call__(self, _logger: object, method: str, event: EventDict) -> EventDict:
         """Pass it on, or drop it. Kinds are our own constants, so there is a bounded number of them."""
+        left_out = self.left_out_before(str(event.get("event")), method)
+        if left_out is None:
+            raise structlog.DropEvent
+        return {**event, "left_out_before": left_out} if left_out else event
+
+    def left_out_before(self, name: str, level: str) -> int | None:
+        """Of this kind, before this one; ``None`` for one that is left out, too."""
         second = int(self._now())
         if second != self._second:
             self._second = second
             self._counts.clear()
-        kind = (str(event.get("event")), method)
+        kind = (name, level)
         self._counts[kind] += 1
         if self._counts[kind] > self._per_second:
             self._left_out[kind] += 1
-            raise structlog.DropEvent
-        left_out = self._left_out.pop(kind, 0)
-        return {**event, "left_out_before": left_out} if left_out else event
+            return None
+        return self._left_out.pop(kind, 0)
+
+
+class SparingOthers(logging.Filter):
+    """Lets through so many records of one library and level in a second: their texts are no constants of ours."""
+
+    def __init__(self, per_second: int, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._sparing = Sparing(per_second, now)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is written. Our own lines were counted before they got here."""
+        if record.name == _OWN.name:
+            return True
+        left_out = self._sparing.left_out_before(record.name, record.levelname)
+        if left_out:
+            record.left_out_before = left_out
+        return left_out is not None
 
 
 def redact_event(_logger: object, _method: str, event: EventDict) -> EventDict:
@@ -145,7 +172,11 @@ def _console(*, colors: bool) -> tuple[Processor, ...]:
 
 def _formatter(renderers: tuple[Processor, ...]) -> ProcessorFormatter:
     return ProcessorFormatter(
-        foreign_pre_chain=[*_SHARED, structlog.stdlib.add_logger_name],
+        foreign_pre_chain=[
+            *_SHARED,
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.ExtraAdder(["left_out_before"]),
+        ],
         processors=[
             ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,

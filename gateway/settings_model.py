@@ -276,8 +276,8 @@ class Settings(BaseModel):
     log_lines_per_second: Count = _setting(
         RUNNING,
         200,
-        "Lines of one kind (one `event`) that are logged in a second; 0: all of them. The next says how many were left "
-        "out.",
+        "Lines of one kind (one `event`) that are logged in a second, of one library 10 at most; 0: all of them. The "
+        "next says how many were left out.",
         ge=0,
         le=1_000_000,
     )

@@ -296,3 +296,14 @@ def test_of_one_kind_so_many_lines_a_second() -> None:
     now[0] += 1
     assert passes("http.request") == {"event": "http.request", "left_out_before": 3}
     assert passes("http.request") == {"event": "http.request"}
+
+
+def test_libraries_are_spared_too() -> None:
+    """What asyncio says thousands of times in a second is written a few times; another library has its own."""
+    stream = io.StringIO()
+    log.configure("info", "json", stream, lines_per_second=200)
+    for number in range(5_000):
+        logging.getLogger("asyncio").error("socket.accept() out of system resource %d", number)
+    logging.getLogger("other").error("something else")
+    assert stream.getvalue().count("out of system resource") < 100
+    assert stream.getvalue().count("something else") == 1

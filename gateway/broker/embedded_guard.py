@@ -21,6 +21,8 @@ from gateway.broker.embedded_routing import RoutingBroker
 from gateway.broker.embedded_session import ClientSession, Connection, Identity, Limits
 from gateway.broker.embedded_strangers import Strangers
 from gateway.broker.embedded_wire import LenientReader, MalformedPacketError, Packet, will_of
+from gateway.http.listener import Listener as Doorstep
+from gateway.http.listener import bound
 from gateway.paced import Paced
 
 log = structlog.get_logger()
@@ -121,10 +123,9 @@ class GuardedBroker(RoutingBroker):
         def protocol() -> asyncio.StreamReaderProtocol:
             return asyncio.StreamReaderProtocol(LenientReader(loop=loop), accepted, loop=loop)
 
-        patience = None if tls is None else self._listener.connect_seconds
-        server = await loop.create_server(
-            protocol, host, port, backlog=_ACCEPT_QUEUE, start_serving=False, ssl=tls, ssl_handshake_timeout=patience
-        )
+        sockets = await asyncio.to_thread(bound, host, port, backlog=_ACCEPT_QUEUE)
+        patience = self._listener.connect_seconds
+        server = Doorstep(sockets, protocol, tls=tls, handshake_seconds=patience, make_way=self._strangers.make_way)
         self._servers[name] = Server(name, server)
 
     async def _start_listeners(self) -> None:

@@ -46,6 +46,13 @@ class Strangers:
         if not self._of[site]:
             del self._of[site]
 
+    def make_way(self) -> bool:
+        """Close one; ``False`` when there is none."""
+        if self._site:
+            self._drop_one()
+            return True
+        return False
+
     def _drop_one(self) -> None:
         busiest = max(self._of.values(), key=len)
         oldest = next(iter(busiest))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import resource
 import socket
 import ssl
@@ -37,8 +38,45 @@ def most_descriptors() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
+def bound(host: str, port: int, *, backlog: int) -> list[socket.socket]:
+    """Sockets that listen at all addresses of this host.
+
+    Raises:
+        OSError: none of them can be listened on, or one is in use.
+    """
+    with contextlib.ExitStack() as stack:
+        sockets, reason = [], None
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, name in dict.fromkeys(found):
+            try:
+                sockets.append(stack.enter_context(_listening(family, kind, protocol, name, backlog)))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                reason = error
+        if reason is not None and not sockets:
+            raise reason
+        stack.pop_all()
+        return sockets
+
+
+def _listening(family: int, kind: int, protocol: int, name: Any, backlog: int) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(name)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        reason = (error.strerror or str(error)).lower()
+        raise OSError(error.errno, f"cannot listen on {name[0]}, port {name[1]}: {reason}") from error
+    return sock
+
+
 class Listener:
-    """Accepts on ``sock``, which listens, and makes a protocol with ``factory`` for each connection; TLS with ``tls``.
+    """Accepts on ``sockets``, which listen, and makes a protocol with ``factory`` for each; by TLS with ``tls``.
 
     ``make_way`` ends a connection that can be spared, when descriptors are short, and says whether there was one.
     Stands where asyncio's own server would.
@@ -46,7 +84,7 @@ class Listener:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sockets: Sequence[socket.socket],
         factory: Callable[[], asyncio.BaseProtocol],
         *,
         tls: ssl.SSLContext | None = None,
@@ -54,7 +92,7 @@ class Listener:
         handshake_seconds: float = HANDSHAKE_SECONDS,
         most_before_handshake: int = MOST_BEFORE_HANDSHAKE,
     ) -> None:
-        self._socket = sock
+        self.sockets = tuple(sockets)
         self._make_way = make_way
         self._arrivals = _Arrivals(factory, tls, handshake_seconds, most_before_handshake)
         self._loop = asyncio.get_running_loop()
@@ -62,46 +100,59 @@ class Listener:
         self._open = False
         self._tell_short = Paced(lambda count: log.warning("listener.descriptors_short", since_last_told=count))
 
-    @property
-    def sockets(self) -> Sequence[socket.socket]:
-        """Where it listens."""
-        return (self._socket,)
-
     async def start_serving(self) -> None:
         """Accept from now on."""
         if not self._open:
             self._open = True
-            self._socket.settimeout(0)
-            self._loop.add_reader(self._socket, self._accept)
+            self._watch()
 
     def close(self) -> None:
         """Accept no more; who has not shaken hands is sent away."""
-        if self._open:
-            self._open = False
-            self._loop.remove_reader(self._socket)
+        self._open = False
         if self._pause is not None:
             self._pause.cancel()
-        self._socket.close()
+        for listening in self.sockets:
+            if listening.fileno() >= 0:
+                self._loop.remove_reader(listening)
+            listening.close()
         self._arrivals.close()
 
     async def wait_closed(self) -> None:
         """Nothing is left to wait for."""
 
-    def _accept(self) -> None:
+    def _watch(self) -> None:
+        for listening in self.sockets:
+            listening.settimeout(0)
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPTS_AT_ONCE):
             try:
-                sock, address = self._socket.accept()
+                sock, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError:  # no descriptor, or no memory: those who wait are kept waiting
                 self._tell_short()
                 self._rest()
                 return
-            if self._is_short(sock) and not (self._arrivals.make_way() or self._make_way()):
+            if not self._is_short(sock):
+                self._arrivals.take(sock, address)
+            elif self._arrivals.make_way() or self._make_way():
+                self._loop.call_soon(self._take_freed, sock, address)  # after the one that makes way has closed
+                return
+            else:
                 sock.close()
                 self._rest()
                 return
-            self._arrivals.take(sock, address)
+
+    def _take_freed(self, sock: socket.socket, address: Any) -> None:
+        """Have it under the number that became free: else the reserve would be used up bit by bit."""
+        with contextlib.suppress(OSError), sock:
+            freed = sock.dup()
+            if self._open and not self._is_short(freed):
+                self._arrivals.take(freed, address)
+            else:
+                freed.close()
 
     def _is_short(self, sock: socket.socket) -> bool:
         """Whether few are left: the kernel gives away the lowest number that is free."""
@@ -112,12 +163,13 @@ class Listener:
         return True
 
     def _rest(self) -> None:
-        self._loop.remove_reader(self._socket)
+        for listening in self.sockets:
+            self._loop.remove_reader(listening)
         self._pause = self._loop.call_later(_PAUSE_SECONDS, self._go_on)
 
     def _go_on(self) -> None:
         if self._open:
-            self._loop.add_reader(self._socket, self._accept)
+            self._watch()
 
 
 class _Arrivals:
@@ -141,6 +193,11 @@ class _Arrivals:
         self.room.enter(arrival, site)
         self.room.waits(arrival)
         arrival.expect_first_bytes()
+
+    async def connected(self, sock: socket.socket) -> None:
+        """Have a connection made of it."""
+        limits = {"ssl_handshake_timeout": self.seconds, "ssl_shutdown_timeout": _GOODBYE_SECONDS} if self.tls else {}
+        await asyncio.get_running_loop().connect_accepted_socket(self.factory, sock, ssl=self.tls, **limits)
 
     def make_way(self) -> bool:
         return self.room.make_way()
@@ -192,14 +249,13 @@ class _Arrival:
         self.connect()
 
     async def _connect(self) -> None:
-        arrivals = self._all
-        limits = {} if arrivals.tls is None else {"ssl_handshake_timeout": arrivals.seconds}
-        if arrivals.tls is not None:
-            limits["ssl_shutdown_timeout"] = _GOODBYE_SECONDS
         try:
-            with contextlib.suppress(OSError, TimeoutError):  # a handshake that failed is the client's affair
-                await self._loop.connect_accepted_socket(arrivals.factory, self._socket, ssl=arrivals.tls, **limits)
+            # A handshake that failed, or that made way, is the client's affair. Nothing may keep the error, which holds
+            # all that TLS takes for a connection until the garbage is collected.
+            with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
+                await self._all.connected(self._socket)
         finally:
+            self._task = None
             self._over()
 
     def _over(self) -> None:

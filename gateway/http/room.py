@@ -49,15 +49,16 @@ class Room:
         """Take a place, that of a guest who waits if there is no other; ``False`` when all are at work."""
         if len(self._of.get(address, ())) >= self._per_address and not self._send_away(address):
             return False
-        if len(self._address) >= self._places and not self.make_way():
-            return False
+        if len(self._address) >= self._places:
+            self._tell()
+            if not self.make_way():
+                return False
         self._address[guest] = address
         self._of.setdefault(address, set()).add(guest)
         return True
 
     def make_way(self) -> bool:
         """Send one away who waits; ``False`` when none does."""
-        self._tell()
         busiest = max(self._waiting, key=lambda address: len(self._of[address]), default=None)
         return busiest is not None and self._send_away(busiest)
 

@@ -162,12 +162,9 @@ class _Server(uvicorn.Server):
         """Start, and tell."""
         assert isinstance(self.config, _Config)
         assert sockets is not None
-        listeners = [
-            Listener(each, self._protocol, tls=self.config.ssl, make_way=self.config.room.make_way) for each in sockets
-        ]
-        self.servers = listeners  # type: ignore[assignment]  # all that is asked of one
-        for listener in listeners:
-            await listener.start_serving()
+        listener = Listener(sockets, self._protocol, tls=self.config.ssl, make_way=self.config.room.make_way)
+        self.servers = [listener]  # type: ignore[list-item]  # all that is asked of one
+        await listener.start_serving()
         self.started = True
         self.up.set()
 

@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
 import struct
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+from support.certificates import make_authority, server_pair, trusting
 from support.wait import eventually
 from support.wire import (
     ACCEPTED,
@@ -30,6 +34,8 @@ from test_embedded import (
 
 from gateway.broker.embedded import EmbeddedBroker, Limits
 from gateway.broker.embedded_strangers import site_of
+from gateway.certificates import Files, ServerCertificate
+from gateway.http.listener import MOST_BEFORE_HANDSHAKE
 
 SERVER_UNAVAILABLE = 3
 
@@ -179,6 +185,23 @@ async def test_silent_sockets_lock_nobody_out() -> None:
         for n in range(200):
             await stack.enter_async_context(joined(broker, f"dev_{n}x"))
         assert len(broker.sessions()) == 200
+
+
+async def test_silent_sockets_cost_no_tls_buffer(tmp_path: Path) -> None:
+    """MQTTS: until their first byte; those that do not shake hands end in time, and others are let in."""
+    pair = server_pair(authority := make_authority(tmp_path))
+    certificate = ServerCertificate("mqtt", Files(pair.certificate, pair.key))
+    async with EmbeddedBroker(authenticate=authenticate, certificate=certificate, connect_timeout=1.0) as broker:
+        silent = [await asyncio.open_connection(broker.host, broker.port) for _ in range(MOST_BEFORE_HANDSHAKE + 10)]
+        reader, writer = await asyncio.open_connection(broker.host, broker.port, ssl=trusting(authority))
+        assert sum(isinstance(each, SSLProtocol) for each in gc.get_objects()) < 10
+        writer.write(connect_packet("dev_A", "dev_A", PASSWORD).encode())
+        assert (await reader.readexactly(4))[3] == ACCEPTED
+        for ended, _ in silent:
+            with contextlib.suppress(ConnectionResetError):
+                assert await ended.read() == b""
+        for each in (writer, *(other for _, other in silent)):
+            each.transport.abort()
 
 
 async def test_the_address_with_most_silent_sockets_loses_the_oldest() -> None:

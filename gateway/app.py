@@ -20,6 +20,7 @@ from gateway.announce import announce, announce_readiness
 from gateway.backlog import BacklogRequests
 from gateway.broker import probes
 from gateway.broker.drift import DriftWatch
+from gateway.broker.http_auth.secret import shared_secret
 from gateway.broker.keeper import Keeper, MosquittoAccess, first_uses_at, knows_new_tokens
 from gateway.brokers import broker_of
 from gateway.certificates import Files, Renewal, ServerCertificate
@@ -208,6 +209,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
             readiness=readiness.report,
             scrape=Scrape(metrics, store, settings.data_dir, readiness.report).text,
             metrics=metrics,
+            metrics_token=shared_secret(settings.metrics_token_file) if settings.metrics_token_file else None,
             max_body_bytes=settings.max_body_bytes,
             device_certificates=settings.http_client_ca_file is not None,
             rate_limit_per_minute=settings.rate_limit_per_minute,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,6 +13,7 @@ from gateway.metrics import Gauges, Metrics
 from gateway.model import CommandType
 from gateway.store import DATABASE_NAME, Purpose, Store, View, figures
 
+KEPT_SECONDS: Final = 1.0
 FLEET_SECONDS: Final = 15
 """How old the counts of the fleet may be: they look at every device."""
 _KINDS: Final = ("command", "credential", "topic", "shown")
@@ -27,7 +29,12 @@ class Scrape:
     """Answers a scrape."""
 
     def __init__(
-        self, metrics: Metrics, store: Store, data_dir: Path, readiness: Callable[[], Awaitable[dict[str, Any]]]
+        self,
+        metrics: Metrics,
+        store: Store,
+        data_dir: Path,
+        readiness: Callable[[], Awaitable[dict[str, Any]]],
+        kept_seconds: float = KEPT_SECONDS,
     ) -> None:
         self._metrics = metrics
         self._store = store
@@ -35,13 +42,23 @@ class Scrape:
         self._readiness = readiness
         self._counting = asyncio.Lock()
         self._fleet: tuple[int, figures.Fleet] | None = None
+        self._kept_seconds = kept_seconds
+        self._making = asyncio.Lock()
+        self._kept: tuple[float, bytes] | None = None
 
     async def text(self) -> bytes:
-        """Every metric, in Prometheus' text format.
+        """Every metric, in Prometheus' text format; a second old at most, since it holds the event loop for 40 ms.
 
         Raises:
             StoreError: the registry cannot be read.
         """
+        async with self._making:  # however many ask at once, it is made once
+            if self._kept is None or time.monotonic() - self._kept[0] >= self._kept_seconds:
+                made = await self._made()
+                self._kept = (time.monotonic(), made)
+            return self._kept[1]
+
+    async def _made(self) -> bytes:
         gauges, now = Gauges(), self._store.context.clock()
         _registry(gauges, await self._store.read(_read, Purpose.HEALTH), now)
         _fleet(gauges, await self._counted(now))

@@ -264,6 +264,12 @@ class Settings(BaseModel):
         "That broker's own API, to cut live sessions: rabbitmq+http://USER:PASSWORD@HOST:PORT, emqx+… or vernemq+….",
     )
 
+    metrics_token_file: File = _setting(
+        RUNNING,
+        None,
+        "File with the token that opens /metrics, made when missing; none: API keys with devices:read do, and on the "
+        "gateway's own machine none is needed.",
+    )
     otlp_endpoint: MaybeCollector = _setting(
         RUNNING,
         None,

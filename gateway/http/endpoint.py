@@ -11,12 +11,12 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.errors import GatewayError, NotFoundError, UnauthorizedError
-from gateway.http import auth, body, idempotency
+from gateway.errors import GatewayError, NotFoundError, StoreError, UnauthorizedError
+from gateway.http import auth, body, idempotency, insiders
 from gateway.http.errors import MethodNotAllowedError
 from gateway.http.idempotency import Once
 from gateway.http.middleware import Facts, facts_of
-from gateway.http.operation import Answer, AnyOperation, Call, Caller, DeviceToken, ReplayError, Stream
+from gateway.http.operation import READ, Answer, AnyOperation, Call, Caller, DeviceToken, ReplayError, Stream
 from gateway.http.quota import Limiter
 from gateway.http.services import Services
 from gateway.http.strangers import Strangers
@@ -66,9 +66,10 @@ class Endpoint:
             await _admit(self._parts, scope, facts)
             raise MethodNotAllowedError(self._allow)
         caller = None if operation.access.public else await _identify(self._parts, scope, facts)
+        is_inside = bool(operation.access.insiders) and await _is_inside(self._parts, operation, scope, facts)
         if caller is not None:
             auth.authorize(operation.access, caller, scope["path_params"].get("device_id"))
-        answer = await self._call(operation, caller, scope, receive)
+        answer = await self._call(operation, caller, scope, receive, is_inside=is_inside)
         return (
             self._streaming(answer, caller, scope)
             if isinstance(answer, Stream)
@@ -85,7 +86,7 @@ class Endpoint:
         )
 
     async def _call(
-        self, operation: AnyOperation, caller: Caller | None, scope: Scope, receive: Receive
+        self, operation: AnyOperation, caller: Caller | None, scope: Scope, receive: Receive, *, is_inside: bool
     ) -> Answer | Stream:
         services = self._parts.services
         raw = b""
@@ -96,7 +97,8 @@ class Endpoint:
         else:
             takes = body.parse_query(operation.takes, scope)
         once = None if getattr(takes, "dry_run", False) else _once(operation, caller, scope, raw)
-        call = Call(services, caller, scope["path_params"], raw, self._parts.document, once, Headers(scope=scope))
+        headers = Headers(scope=scope)
+        call = Call(services, caller, scope["path_params"], raw, self._parts.document, once, headers, is_inside)
         return await (operation.handler(call, takes) if once is None else _only_once(operation, call, takes, once))
 
 
@@ -156,6 +158,27 @@ async def _admit(parts: Parts, scope: Scope, facts: Facts) -> None:
     caller = await _identify(parts, scope, facts)
     if isinstance(caller, DeviceToken) and caller.state is TokenState.RESET_ONLY:
         raise auth.refuse_reset_only()
+
+
+async def _is_inside(parts: Parts, operation: AnyOperation, scope: Scope, facts: Facts) -> bool:
+    """Whether the caller is told all; what is for insiders alone is refused to others."""
+    alone = operation.access.insiders == "alone"
+    headers, token = Headers(scope=scope), parts.services.metrics_token
+    if insiders.is_local(scope) and not (alone and token is not None):
+        return True
+    if not alone and "authorization" not in headers:
+        return False
+    if alone and insiders.shows(headers, token):
+        return True
+    try:
+        caller = await _identify(parts, scope, facts)
+    except StoreError:
+        if alone:
+            raise
+        return False  # what cannot be looked up opens nothing, and readiness has to say so
+    if alone:
+        auth.authorize(READ, caller, None)
+    return insiders.may_read(caller)
 
 
 async def _identify(parts: Parts, scope: Scope, facts: Facts) -> Caller:

@@ -8,7 +8,8 @@ from typing import Final
 
 from gateway import grants, metrics, model
 from gateway.errors import StoreError
-from gateway.http.operation import PUBLIC, READ, Answer, AnyOperation, ApiKey, Call, Operation
+from gateway.http.operation import PUBLIC, READ, Access, Answer, AnyOperation, ApiKey, Call, Operation
+from gateway.readiness import without_words
 from gateway.store import Purpose, View, keys, tokens
 
 TAG: Final = "gateway"
@@ -26,7 +27,8 @@ async def get_health(call: Call, _: model.Empty) -> Answer:
 
 async def get_readiness(call: Call, _: model.Empty) -> Answer:
     """``GET /ready``."""
-    readiness = model.Readiness.model_validate(await call.services.readiness())
+    report = await call.services.readiness()
+    readiness = model.Readiness.model_validate(report if call.is_inside else without_words(report))
     return Answer(readiness, status=200 if readiness.ready else _UNAVAILABLE)
 
 
@@ -85,9 +87,10 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         path="/ready",
         summary="Whether the gateway can do all of its work",
         description="With its facts: the link to the broker, who steers access there, and what waits in the outbox. "
-        "503 while the broker is away: what is asked for is accepted all the same, and reaches devices later.",
+        "503 while the broker is away: what is asked for is accepted all the same, and reaches devices later. What "
+        "is wrong is said in words to an API key with `devices:read` and on the gateway's own machine.",
         tag=TAG,
-        access=PUBLIC,
+        access=Access(insiders="more"),
         takes=model.Empty,
         handler=get_readiness,
         answers={200: model.Readiness, 503: model.Readiness},
@@ -96,10 +99,12 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         method="GET",
         path="/metrics",
         summary="The gateway in figures",
-        description="For Prometheus, in its text format. No device, project or key is ever named; "
+        description="For Prometheus, in its text format, once a second at most. It takes an API key with "
+        "`devices:read`, or the token in `metrics_token_file`; on the gateway's own machine none unless that is set. "
+        "No device, project or key is ever named; "
         "'gateway docs metrics' says what each figure means.",
         tag=TAG,
-        access=PUBLIC,
+        access=Access(insiders="alone"),
         takes=model.Empty,
         handler=get_metrics,
         answers={200: None},

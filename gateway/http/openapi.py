@@ -17,7 +17,7 @@ from gateway import __version__, model
 from gateway.credentials import SCOPES
 from gateway.http import glossary, idempotency, links, schemas
 from gateway.http.examples import ERRORS, EXAMPLES
-from gateway.http.operation import Access, AnyOperation
+from gateway.http.operation import READ, Access, AnyOperation
 from gateway.http.table import OPERATIONS
 
 Json = dict[str, Any]
@@ -119,6 +119,8 @@ def _operation(operation: AnyOperation) -> Json:
 
 
 def _security(access: Access) -> list[Json]:
+    if access.insiders:
+        return [{"apiKey": [READ.scope]}, {}]  # none on the gateway's own machine
     key = [] if access.scope is None else [{"apiKey": [access.scope]}]
     return [*key, {"deviceToken": []}] if access.device else key
 
@@ -233,7 +235,7 @@ def _statuses(operation: AnyOperation) -> Iterable[int]:
     yield from (400, 500)
     if operation.has_body:
         yield from (413, 415)
-    if not operation.access.public:
+    if not operation.access.public or operation.access.insiders:
         yield from (401, 403, 429)
     if "{" in operation.path:
         yield 404

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -59,11 +59,16 @@ Caller = ApiKey | DeviceToken
 
 @dataclass(frozen=True)
 class Access:
-    """Who may call: API keys with this scope (``None``: none), the device itself, also with a ``reset_only`` token."""
+    """Who may call: API keys with this scope (``None``: none), the device itself, also with a ``reset_only`` token.
+
+    ``insiders``: of what is public, whether those on the machine and keys that may read devices are told ``more``, or
+    it is for them ``alone`` (``gateway/http/insiders.py``).
+    """
 
     scope: str | None = None
     device: bool = False
     reset_only: bool = False
+    insiders: Literal["", "more", "alone"] = ""
 
     @property
     def public(self) -> bool:
@@ -123,6 +128,8 @@ class Call:
     once: Once | None = None
     """Set when the request carries an ``Idempotency-Key``."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_inside: bool = False
+    """Whether the caller may know how the gateway is; asked for where the operation's access says so."""
 
     async def read(self, read: Callable[[View], R]) -> R:
         """Read something that an index finds.

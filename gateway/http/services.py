@@ -66,4 +66,6 @@ class Services:
     stream_heartbeat_seconds: float = 15.0
     sender: Sender = field(default_factory=Sender)
     metrics: Metrics = field(default_factory=Metrics)
+    metrics_token: str | None = None
+    """Opens ``/metrics``, also to the gateway's own machine; ``None``: that needs none."""
     scrape: MetricsText = _nothing_to_scrape

@@ -263,7 +263,9 @@ def _resolved(answer: Json) -> Json:
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, *, project: str = "one", **settings: Any) -> AsyncIterator[Api]:
+async def serving(
+    data_dir: Path, *, project: str = "one", kept_seconds: float = 0, **settings: Any
+) -> AsyncIterator[Api]:
     """An API on this data directory, with a new project of this name; ``settings`` are those of ``Services``."""
     clock, bells, metrics = Clock(), Bells(), Metrics()
     readiness: Json = {
@@ -301,7 +303,7 @@ async def serving(data_dir: Path, *, project: str = "one", **settings: Any) -> A
             readiness=report,
             bells=bells,
             metrics=metrics,
-            scrape=Scrape(metrics, store, data_dir, report).text,
+            scrape=Scrape(metrics, store, data_dir, report, kept_seconds=kept_seconds).text,
             **settings,
         )
         async with HttpServer(build(services), "127.0.0.1", 0, stopping=services.streams.close) as server:

@@ -45,7 +45,7 @@ async function signedIn(text, facts) {
   key.keep(text);
   const api = new Api(text, { onEnd: () => signOut(GONE), onWait: (seconds) => liveness.slow(seconds) });
   session = { api, keyId: facts.id, mayWrite: facts.scopes.includes(WRITE), fleet: null, view: null, stream: null, looks: [] };
-  session.readiness = new Readiness(() => {
+  session.readiness = new Readiness((url, options) => api.open(url, options), () => {
     liveness.broker(session.readiness.hasBroker);
     session.view?.look();
   });

@@ -12,8 +12,9 @@ export class Readiness {
   #facts = null;
   #looked = new Paced((signal) => this.#look(signal), LEAST_MS);
 
-  /** `onChange()`: presence is known again, or not any more. */
-  constructor(onChange) {
+  /** `ask(url, options)`: a fetch with the key; `onChange()`: presence is known again, or not any more. */
+  constructor(ask, onChange) {
+    this.ask = ask;
     this.onChange = onChange;
   }
 
@@ -34,7 +35,7 @@ export class Readiness {
 
   /** 503 has the same facts. An answer that is none, or no answer, is told by the stream. */
   async #look(signal) {
-    const answer = await fetch(URL_READY, { cache: "no-store", credentials: "omit", signal }).catch(() => null);
+    const answer = await this.ask(URL_READY, { signal }).catch(() => null);
     const facts = await answer?.json().catch(() => null);
     if (signal.aborted || typeof facts?.ready !== "boolean") return;
     const before = this.hasBroker;

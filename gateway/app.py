@@ -179,7 +179,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
         )
         presence = PresenceWorker(store, connection.barrier.passed, lambda: connection.status.connected)
         streams = Streams(Limits(settings.event_streams_per_key, settings.event_streams))
-        sender = Sender(allow_private=settings.webhook_allow_private)
+        sender = Sender(allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback)
         watch = [SizeWatch(store).run()] if broker.kind == EMBEDDED else []
         if isinstance(broker.access, MosquittoAccess):
             watch.append(DriftWatch(broker.access.file, bells, broker.access.people).run())

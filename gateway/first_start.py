@@ -102,6 +102,7 @@ def rules_of(settings: Settings, gateway_id: str) -> Rules:
         device_messages_per_second=settings.device_messages_per_second,
         delivery_history_days=settings.delivery_history_days,
         webhook_allow_private=settings.webhook_allow_private,
+        webhook_allow_loopback=settings.webhook_allow_loopback,
         shown=tuple(detail for detail, on in _shown(settings).items() if on),
         state_refresh_ms=round(settings.state_refresh_seconds * _SECOND_MS),
     )

@@ -211,6 +211,12 @@ class Settings(BaseModel):
         "Send webhooks also to addresses of private networks, and by http://, although whoever has a key could reach "
         "into your network by them.",
     )
+    webhook_allow_loopback: YesNo = _setting(
+        LIMITS,
+        False,  # noqa: FBT003 - the default of a yes-or-no setting
+        "Send webhooks also to the gateway's own machine (127.0.0.1, localhost), by http:// too, although a caller "
+        "with a key could reach what listens for that machine alone.",
+    )
     bulk_reset_per_second: Count = _setting(
         LIMITS, 50, "Pace at which the commands of a bulk reset are published.", ge=1, le=1000
     )

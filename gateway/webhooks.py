@@ -60,7 +60,7 @@ def create(tx: Tx, project_id: str, body: CreateWebhook) -> tuple[Row, str]:
 
 def _require_url(tx: Tx, url: str) -> None:
     try:
-        check_url(url, allow_private=tx.rules.webhook_allow_private)
+        check_url(url, allow_private=tx.rules.webhook_allow_private, allow_loopback=tx.rules.webhook_allow_loopback)
     except ValueError as error:
         message = f"{error}."
         raise InvalidRequestError(

@@ -44,7 +44,10 @@ Types = Annotated[
     WithJsonSchema({"anyOf": [_list_of([EVERY], 1), _list_of([*EventType], len(_TYPES))]}),
 ]
 Description = Annotated[Text, StringConstraints(max_length=_DESCRIPTION_LENGTH)]
-_URL_IS = "`https://…`; `http://` for this machine alone, unless the setting `webhook_allow_private` is on."
+_URL_IS = (
+    "`https://…`; `http://` only where the setting `webhook_allow_private` is on, and for the gateway's own machine "
+    "with the setting `webhook_allow_loopback`."
+)
 _EVENTS_ARE = 'Types of events, or `["*"]` for every type, later ones too.'
 
 

@@ -23,6 +23,7 @@ from gateway.first_start import rules_of, settled
 from gateway.http.app import build
 from gateway.http.operation import ApiKey
 from gateway.http.services import Services
+from gateway.outbound.sender import Sender
 from gateway.outbox import Bells
 from gateway.received_json import parse_json
 from gateway.store import Context, Row, Store, View, devices, keys
@@ -133,6 +134,7 @@ def _services(settings: Settings, store: Store, bells: Bells) -> Services:
         bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
         taken_in=taken_in,
         cancel_broker_wait_seconds=settings.cancel_broker_wait_seconds,
+        sender=Sender(allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback),
     )
 
 

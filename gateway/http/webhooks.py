@@ -121,7 +121,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="What happens from now on is sent to `url` as a POST of the event as JSON, at least once, signed "
         "with the `secret` that is shown this once. Any 2xx within 30 s is success; else it is tried again after "
         "1 min, 5 min, 30 min, 2 h and 8 h, and then marked `failed`. Redirects are not followed. Private addresses "
-        "are refused unless the setting `webhook_allow_private` is on. A project may have 50.",
+        "are refused unless the setting `webhook_allow_private` is on, the gateway's own machine unless "
+        "`webhook_allow_loopback` is. A project may have 50.",
         tag=TAG,
         access=WRITE,
         takes=webhooks_model.CreateWebhook,

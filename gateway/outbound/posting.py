@@ -41,7 +41,8 @@ class Way:
     seconds: float
     tls: ssl.SSLContext | None
     """For https."""
-    allow_private: bool
+    allow_private: bool = False
+    allow_loopback: bool = False
 
 
 def default_tls() -> ssl.SSLContext:
@@ -69,7 +70,7 @@ async def _post(target: Target, headers: dict[str, str], body: bytes, way: Way, 
         httpcore.AsyncConnectionPool(
             ssl_context=way.tls if target.scheme == "https" else None,
             max_keepalive_connections=0,
-            network_backend=_Backend(target, allow_private=way.allow_private),
+            network_backend=_Backend(target, way),
         ) as pool,
         pool.stream("POST", _url(target), headers=_head(target, headers), content=body) as response,
     ):
@@ -133,9 +134,9 @@ def _head(target: Target, headers: dict[str, str]) -> list[tuple[str, str]]:
 class _Backend(httpcore.AnyIOBackend):
     """Connects to the very addresses that were judged: a name is resolved once, so it can't mean another then."""
 
-    def __init__(self, target: Target, *, allow_private: bool) -> None:
+    def __init__(self, target: Target, way: Way) -> None:
         self._target = target
-        self._allow_private = allow_private
+        self._way = way
 
     async def connect_tcp(
         self,
@@ -148,7 +149,7 @@ class _Backend(httpcore.AnyIOBackend):
         """Connect to one of the addresses of the target that are allowed."""
         problem: Exception = _RefusedError(
             "the name leads to a private network only, where the gateway sends nothing unless the setting "
-            "webhook_allow_private is on"
+            "webhook_allow_private is on (its own machine: webhook_allow_loopback, too)"
         )
         for ip in await self._allowed(host, port):
             try:
@@ -160,7 +161,8 @@ class _Backend(httpcore.AnyIOBackend):
     async def _allowed(self, host: str, port: int) -> Sequence[Ip]:
         given = literal(host)
         found = [given] if given is not None else await _resolve(host, port)
-        allowed = [ip for ip in found if may_connect(self._target, ip, allow_private=self._allow_private)]
+        private, loopback = self._way.allow_private, self._way.allow_loopback
+        allowed = [ip for ip in found if may_connect(self._target, ip, allow_private=private, allow_loopback=loopback)]
         return allowed[:_MOST_ADDRESSES]
 
 

@@ -22,11 +22,13 @@ class Sender:
         self,
         *,
         allow_private: bool = False,
+        allow_loopback: bool = False,
         clock: Clock = system_clock,
         tls: ssl.SSLContext | None = None,
         seconds: float = SECONDS,
     ) -> None:
         self._allow_private = allow_private
+        self._allow_loopback = allow_loopback
         self._clock = clock
         self._tls = tls
         self._seconds = seconds
@@ -36,12 +38,15 @@ class Sender:
         from gateway.outbound import posting  # noqa: PLC0415 - an HTTP client, for those who have webhooks
 
         try:
-            target = check_url(url, allow_private=self._allow_private)  # the setting may have changed since
+            # the settings may have changed since it was made
+            target = check_url(url, allow_private=self._allow_private, allow_loopback=self._allow_loopback)
         except ValueError as error:
             return Outcome(error=f"The URL {error}.")
         body = event.model_dump_json().encode()
         headers = signatures.headers(key, event.id, self._clock() // _SECOND_MS, body)
         if target.scheme == "https":
             self._tls = self._tls or posting.default_tls()
-        way = posting.Way(self._seconds, self._tls, allow_private=self._allow_private)
+        way = posting.Way(
+            self._seconds, self._tls, allow_private=self._allow_private, allow_loopback=self._allow_loopback
+        )
         return await posting.post(target, headers, body, way)

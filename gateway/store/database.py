@@ -60,6 +60,7 @@ class Rules:
     refusals_kept: int = 1_000
     delivery_history_days: int = 30
     webhook_allow_private: bool = False
+    webhook_allow_loopback: bool = False
     bulk_reset_per_second: int = 50
     device_messages_per_second: int = 50
     shown: tuple[str, ...] = ()

@@ -21,8 +21,10 @@ class _Receiver(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def receiver() -> object:
-    """The URL of a program that takes whatever comes."""
+def receiver(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> object:
+    """The URL of a program that takes whatever comes; webhooks may lead there."""
+    del cli  # it clears the environment first
+    monkeypatch.setenv("GATEWAY_WEBHOOK_ALLOW_LOOPBACK", "true")
     server = HTTPServer(("127.0.0.1", 0), _Receiver)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

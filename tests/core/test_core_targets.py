@@ -1,7 +1,8 @@
 """Where webhooks may go: URLs taken apart, and addresses judged."""
 
 import contextlib
-from ipaddress import ip_address
+import itertools
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,9 @@ NOT_PUBLIC = [
     *("100.64.0.1", "192.0.2.1", "198.18.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255"),
     *("::", "::1", "fe80::1", "fe80::1%1", "fc00::1", "fd12::1", "fec0::1", "ff02::1", "2001:db8::1", "2001::1"),
     *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::7f00:1", "64:ff9b::a00:1", "64:ff9b::7f00:1", "64:ff9b:1::1"),
-    *("2002:a00:1::1", "2002:7f00:1::1", "100::1"),
+    *("2002:a00:1::1", "2002:7f00:1::1", "100::1", "192.0.0.1", "192.88.99.1", "198.19.255.255", "198.51.100.1"),
+    *("203.0.113.1", "100.127.255.255", "172.31.255.255", "0.1.2.3", "::8.8.8.8", "2001:0:808:808::1", "2001:20::1"),
+    *("3fff::1", "5f00::1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1"),
 ]
 
 
@@ -94,31 +97,38 @@ def test_nothing_else_than_a_value_error(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "allowed", "with_private"),
+    ("url", "needs"),
     [
-        ("https://example.com/", True, True),
-        ("https://8.8.8.8/", True, True),
-        ("http://127.0.0.1:9000/", True, True),
-        ("http://127.8.8.8/", True, True),
-        ("http://localhost:9000/", True, True),
-        ("https://[::1]/", True, True),
-        ("http://example.com/", False, True),
-        ("http://10.0.0.1/", False, True),
-        ("https://10.0.0.1/", False, True),
-        ("https://169.254.169.254/latest", False, True),
-        ("https://[fd00::1]/", False, True),
-        ("https://[::ffff:127.0.0.1]/", False, True),
-        ("https://0.0.0.0/", False, True),
+        ("https://example.com/", ""),
+        ("https://8.8.8.8/", ""),
+        ("http://127.0.0.1:9000/", "loopback"),
+        ("https://127.0.0.1:9000/", "loopback"),
+        ("http://127.8.8.8/", "loopback"),
+        ("http://localhost:9000/", "loopback"),
+        ("https://[::1]/", "loopback"),
+        ("http://example.com/", "private"),
+        ("http://10.0.0.1/", "private"),
+        ("https://10.0.0.1/", "private"),
+        ("https://169.254.169.254/latest", "private"),
+        ("https://[fd00::1]/", "private"),
+        ("https://[::ffff:10.0.0.1]/", "private"),
+        ("https://[::ffff:127.0.0.1]/", "private loopback"),
+        ("https://[64:ff9b::7f00:1]/", "private loopback"),
+        ("https://[2002:7f00:1::1]/", "private loopback"),
+        ("https://[::7f00:1]/", "private loopback"),
+        ("https://0.0.0.0/", "private loopback"),
+        ("https://[::]/", "private loopback"),
     ],
 )
-def test_which_urls_a_webhook_may_have(url: str, *, allowed: bool, with_private: bool) -> None:
-    """https:// to the Internet; http:// to this very machine; private addresses only by the setting."""
-    for allow_private, expected in ((False, allowed), (True, with_private)):
-        if expected:
-            check_url(url, allow_private=allow_private)
+def test_which_urls_a_webhook_may_have(url: str, needs: str) -> None:
+    """https:// to the Internet; this very machine and private addresses each by a setting, hidden ones by both."""
+    for allow_private, allow_loopback in itertools.product((False, True), repeat=2):
+        given = {"private": allow_private, "loopback": allow_loopback}
+        if all(given[each] for each in needs.split()):
+            check_url(url, allow_private=allow_private, allow_loopback=allow_loopback)
         else:
-            with pytest.raises(ValueError, match="webhook_allow_private"):
-                check_url(url, allow_private=allow_private)
+            with pytest.raises(ValueError, match=r"webhook_allow_(private|loopback)"):
+                check_url(url, allow_private=allow_private, allow_loopback=allow_loopback)
 
 
 @pytest.mark.parametrize(
@@ -127,15 +137,27 @@ def test_which_urls_a_webhook_may_have(url: str, *, allowed: bool, with_private:
 def test_a_name_never_means_this_machine(name: str) -> None:
     """Whatever it resolves to: only the word localhost and literal loopback addresses do."""
     target = Target.parse(f"https://{name}/")
-    assert not may_connect(target, ip_address("127.0.0.1"), allow_private=False)
-    assert not may_connect(target, ip_address("::1"), allow_private=False)
-    assert may_connect(target, ip_address("8.8.8.8"), allow_private=False)
+    for address in ("127.0.0.1", "::1", "0.0.0.0", "::", "::ffff:127.0.0.1"):  # noqa: S104 - where it leads
+        for private, loopback in ((False, False), (True, False), (False, True)):
+            assert not may_connect(target, ip_address(address), allow_private=private, allow_loopback=loopback)
+    assert may_connect(target, ip_address("8.8.8.8"), allow_private=False, allow_loopback=False)
 
 
 def test_this_machine_is_only_this_machine() -> None:
     """What calls itself localhost leads nowhere else, also where private addresses are allowed."""
     target = Target.parse("http://localhost/")
-    for allow_private in (False, True):
-        assert may_connect(target, ip_address("127.0.0.1"), allow_private=allow_private)
-        assert not may_connect(target, ip_address("10.0.0.1"), allow_private=allow_private)
-        assert not may_connect(target, ip_address("8.8.8.8"), allow_private=allow_private)
+    for private in (False, True):
+        assert not may_connect(target, ip_address("127.0.0.1"), allow_private=private, allow_loopback=False)
+        for address, expected in (("127.0.0.1", True), ("10.0.0.1", False), ("8.8.8.8", False)):
+            allowed = may_connect(target, ip_address(address), allow_private=private, allow_loopback=True)
+            assert allowed is expected
+
+
+@given(st.ip_addresses())
+def test_what_python_calls_private_is_never_public(ip: IPv4Address | IPv6Address) -> None:
+    """The list of our own refuses at least as much."""
+    if not ip.is_global or ip.is_multicast or ip.is_loopback:
+        assert not is_public(ip) or (isinstance(ip, IPv6Address) and (ip.ipv4_mapped or ip.sixtofour or ip in _NAT64))
+
+
+_NAT64 = ip_network("64:ff9b::/96")

@@ -69,13 +69,16 @@ class GatewayProcess(Program):
         assert not self.runs, "stop or kill it first"
         await self.start()
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """Its options by the name of the setting; of one that is a flag, `true`."""
+        given = " ".join(self.options).removeprefix("--").split(" --") if self.options else []
+        words = (each.partition(" ") for each in given)
+        return {name.replace("-", "_"): text or "true" for name, _, text in words}
+
     def write_settings(self) -> Path:
         """Put its options into a settings file, by which it goes from its next start on; the file."""
-        given = iter(self.options)
-        lines = [
-            f"{name[2:].replace('-', '_')} = {json.dumps(_value(text))}"
-            for name, text in zip(given, given, strict=True)
-        ]
+        lines = [f"{name} = {json.dumps(_value(text))}" for name, text in self.settings.items()]
         file = self.data / "gateway.toml"
         file.write_text("\n".join(lines) + "\n")
         file.chmod(0o600)  # it may hold the broker's password
@@ -98,8 +101,8 @@ class GatewayProcess(Program):
         return key
 
 
-def _value(text: str) -> str | int:
-    return int(text) if text.isdigit() else text
+def _value(text: str) -> str | int | bool:
+    return True if text == "true" else int(text) if text.isdigit() else text
 
 
 def _address(*, keep_ports: bool) -> str:

@@ -68,10 +68,7 @@ class Morning:
     @property
     def environment(self) -> dict[str, str]:
         """The gateway's settings in the environment, its programs on the PATH, and what a person knows."""
-        line = iter(self.site.gateway.options)
-        settings = {
-            f"GATEWAY_{name[2:].upper().replace('-', '_')}": value for name, value in zip(line, line, strict=True)
-        }
+        settings = {f"GATEWAY_{name.upper()}": text for name, text in self.site.gateway.settings.items()}
         path = f"{Path(script('gateway')).parent}:{clean_environment()['PATH']}"
         data = str(self.site.gateway.data)
         return clean_environment(**settings, GATEWAY_DATA_DIR=data, PATH=path, **self.variables)
@@ -96,8 +93,8 @@ def _steps(code: str) -> list[str]:
 
 
 @asynccontextmanager
-async def a_morning(folder: Path, kind: BrokerKind, record: Measured) -> AsyncIterator[Morning]:
+async def a_morning(folder: Path, kind: BrokerKind, record: Measured, *options: str) -> AsyncIterator[Morning]:
     """A site that is well, as yet, with a backup of an earlier day where the runbook looks for it."""
-    async with a_site(folder / "site", kind) as site:
+    async with a_site(folder / "site", kind, *options) as site:
         (folder / "backup").mkdir()
         yield Morning(site, folder, record)

@@ -122,7 +122,14 @@ async def test_signatures_of_webhooks(shell: Shell) -> None:
     (block,) = run_by("signatures", ROOT / "docs" / "http.md")
     async with (
         receiving() as receiver,
-        started(Program(shell.folder, "gateway", script("gateway"), "serve", environment=shell.environment)) as gateway,
+        started(
+            Program(
+                shell.folder,
+                "gateway",
+                *(script("gateway"), "serve", "--webhook-allow-loopback"),
+                environment=shell.environment,
+            )
+        ) as gateway,
     ):
         await gateway.said("  data ")
         key = (await run("gateway", "keys", "create", "--name", "k", environment=shell.environment)).out.strip()

@@ -28,7 +28,7 @@ WORKS = (0, 1)
 @pytest.fixture
 def mornings(tmp_path: Path, record_property: Measured) -> Mornings:
     """Makes a morning of this test, whose recovery is measured."""
-    return lambda kind="mosquitto": a_morning(tmp_path, kind, record_property)
+    return lambda kind="mosquitto", *options: a_morning(tmp_path, kind, record_property, *options)
 
 
 async def _backup(morning: Morning) -> None:
@@ -307,7 +307,7 @@ async def _let_in(site: Site, device: dict[str, Any]) -> bool:
 
 async def test_a_receiver_was_down(mornings: Mornings) -> None:
     """What failed is sent again, each event once, under the id that it has."""
-    async with receiving() as receiver, mornings("embedded") as morning:
+    async with receiving() as receiver, mornings("embedded", "--webhook-allow-loopback") as morning:
         site = morning.site
         hook = (await site.http.post("/v1/webhooks", json={"url": receiver.url})).json()
         await _bound(site, "SN1")

@@ -35,7 +35,7 @@ async def trail(site: Site) -> list[str]:
 
 async def test_what_happened_is_delivered_although_the_gateway_is_killed(tmp_path: Path) -> None:
     """``kill -9`` in the middle of a try, again and again: after the restart nothing is missing, each under its id."""
-    async with receiving() as receiver, a_site(tmp_path, "embedded") as site:
+    async with receiving() as receiver, a_site(tmp_path, "embedded", "--webhook-allow-loopback") as site:
         receiver.open.clear()
         webhook = await hooked(site, receiver.url)
         for number in range(ROUNDS):
@@ -60,7 +60,7 @@ async def test_what_happened_is_delivered_although_the_gateway_is_killed(tmp_pat
 
 async def test_what_was_delivered_is_not_sent_again_after_a_kill(tmp_path: Path) -> None:
     """Once its outcome is committed."""
-    async with receiving(OK) as receiver, a_site(tmp_path, "embedded") as site:
+    async with receiving(OK) as receiver, a_site(tmp_path, "embedded", "--webhook-allow-loopback") as site:
         webhook = await hooked(site, receiver.url)
         path = f"/v1/webhooks/{webhook['id']}/deliveries?status=delivered"
 
@@ -79,7 +79,7 @@ async def test_what_was_delivered_is_not_sent_again_after_a_kill(tmp_path: Path)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_stream_is_taken_up_where_it_broke_off(tmp_path: Path, how: signal.Signals) -> None:
     """A stop ends it cleanly and in time, a kill breaks it; by ``Last-Event-ID`` nothing is missed."""
-    async with a_site(tmp_path, "embedded") as site, asyncio.timeout(GUARD_SECONDS):
+    async with a_site(tmp_path, "embedded", "--webhook-allow-loopback") as site, asyncio.timeout(GUARD_SECONDS):
         seen: list[str] = []
         for number in range(3):
             await registered(site, f"SN-{number}")

@@ -26,9 +26,10 @@ from gateway.http.server import HttpServer
 from gateway.http.services import Services
 from gateway.http.table import OPERATIONS
 from gateway.metrics import Metrics
+from gateway.outbound.sender import Sender
 from gateway.outbox import EVERY, Bells
 from gateway.scrape import Scrape
-from gateway.store import DATABASE_NAME, Context, Store, keys, outbox
+from gateway.store import DATABASE_NAME, Context, Rules, Store, keys, outbox
 from gateway.topics import Topics
 
 Json = dict[str, Any]
@@ -264,9 +265,18 @@ def _resolved(answer: Json) -> Json:
 
 @asynccontextmanager
 async def serving(
-    data_dir: Path, *, project: str = "one", kept_seconds: float = 0, **settings: Any
+    data_dir: Path,
+    *,
+    project: str = "one",
+    kept_seconds: float = 0,
+    allow_loopback: bool = True,
+    **settings: Any,
 ) -> AsyncIterator[Api]:
-    """An API on this data directory, with a new project of this name; ``settings`` are those of ``Services``."""
+    """An API on this data directory, with a new project of this name; ``settings`` are those of ``Services``.
+
+    Webhooks may lead to this machine, where the receivers of the tests are, unless ``allow_loopback`` is off.
+    """
+    settings = {"sender": Sender(allow_loopback=allow_loopback), **settings}
     clock, bells, metrics = Clock(), Bells(), Metrics()
     readiness: Json = {
         "ready": True,
@@ -283,7 +293,7 @@ async def serving(
     async with (
         Store(
             data_dir,
-            Context(clock=clock),
+            Context(rules=Rules(webhook_allow_loopback=allow_loopback), clock=clock),
             on_commit=bells.committed,
             on_news=bells.recorded,
             on_measures=metrics.take,

@@ -52,6 +52,7 @@ async def gateway(folder: Path) -> AsyncIterator[Running]:
         rate_limit_per_minute=0,
         refused_credentials_per_minute=0,
         webhook_allow_private=True,
+        webhook_allow_loopback=True,
     )
     async with running(settings) as site:
         yield site

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from http_support import Api, Json, body, error
+from http_support import Api, Json, body, error, serving
 from structlog.testing import capture_logs
 from support.receiver import BUSY, receiving
 from support.wait import eventually
@@ -105,7 +105,7 @@ async def test_only_the_types_that_were_asked_for(api: Api) -> None:
 
 async def test_a_failure_is_tried_again_by_the_schedule(api: Api) -> None:
     """After a minute, then after four more; each try is signed anew, under the same id."""
-    async with receiving(BUSY, BUSY) as receiver, delivering(api, Sender(clock=api.clock)):
+    async with receiving(BUSY, BUSY) as receiver, delivering(api, Sender(clock=api.clock, allow_loopback=True)):
         webhook = await hooked(api, receiver.url)
         await api.registered()
         delivery = await became(api, webhook, "pending")
@@ -126,7 +126,7 @@ async def test_a_failure_is_tried_again_by_the_schedule(api: Api) -> None:
 
 async def test_a_clock_that_is_set_back_holds_up_no_try(api: Api) -> None:
     """The pause counts from then: a try that was a minute away is that still, not an hour and a minute."""
-    async with receiving(BUSY, BUSY) as receiver, delivering(api, Sender(clock=api.clock)):
+    async with receiving(BUSY, BUSY) as receiver, delivering(api, Sender(clock=api.clock, allow_loopback=True)):
         webhook = await hooked(api, receiver.url)
         await api.registered()
         await became(api, webhook, "pending")
@@ -139,14 +139,14 @@ async def test_a_clock_that_is_set_back_holds_up_no_try(api: Api) -> None:
 async def test_a_clock_that_was_set_back_while_nobody_looked(api: Api) -> None:
     """A worker that starts counts the pauses anew; those that are longer stay longer."""
     async with receiving(BUSY, BUSY) as receiver:
-        async with delivering(api, Sender(clock=api.clock)):
+        async with delivering(api, Sender(clock=api.clock, allow_loopback=True)):
             webhook = await hooked(api, receiver.url)
             await api.registered()
             await became(api, webhook, "pending")
             later(api, 61)
             await became(api, webhook, "pending", attempts=2)
         later(api, -86_400)
-        async with delivering(api, Sender(clock=api.clock)):
+        async with delivering(api, Sender(clock=api.clock, allow_loopback=True)):
             [due] = await eventually(lambda: _due_within(api, webhook, 240), "the pause counts from now")
             assert due > 60  # the second pause is longer than the first
             later(api, 241)
@@ -188,7 +188,7 @@ async def test_after_six_tries_it_is_failed_and_kept(api: Api) -> None:
 
 async def test_a_receiver_that_does_not_answer(api: Api) -> None:
     """Is a failure when the time is over; the answer that comes after that does not count."""
-    async with receiving() as receiver, delivering(api, Sender(seconds=0.2)):
+    async with receiving() as receiver, delivering(api, Sender(seconds=0.2, allow_loopback=True)):
         receiver.open.clear()
         webhook = await hooked(api, receiver.url)
         await api.registered()
@@ -452,9 +452,26 @@ async def test_a_name_that_leads_to_this_machine_is_refused_when_connecting(api:
         assert receiver.received == []
         await _set_url(api, webhook, f"http://{host}:{receiver.port}/")
         assert "should start with https://" in (await came_back(api, webhook))["error"]
-        async with delivering(api, Sender(allow_private=True)):
+        async with delivering(api, Sender(allow_private=True, allow_loopback=True)):
             await api.registered()
             await receiver.got(1)
+
+
+async def test_this_machine_is_out_of_reach_by_default(tmp_path: Path) -> None:
+    """Nothing is sent there, whatever the URL calls it; neither to one that was made while that was allowed."""
+    async with serving(tmp_path, allow_loopback=False) as api, receiving() as receiver:
+        port = receiver.port
+        for host in ("127.0.0.1", "localhost", "127.8.8.8", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]", "[::]"):  # noqa: S104 - attacks
+            for scheme in ("http", "https"):
+                answer = await api.back_end.post("/v1/webhooks", json={"url": f"{scheme}://{host}:{port}/"})
+                assert "webhook_allow_" in error(answer, 400, "invalid_request")["message"]
+        webhook = await hooked(api, "https://example.com/")
+        for host in ("127.0.0.1", "localhost", "127.1"):
+            await _set_url(api, webhook, f"https://{host}:{port}/")
+            told = await came_back(api, webhook)
+            assert (told["delivered"], told["response_body"]) == (False, None)
+            assert "webhook_allow_loopback" in told["error"]
+        assert receiver.received == []
 
 
 async def _set_url(api: Api, webhook: Json, url: str) -> None:
@@ -496,7 +513,7 @@ async def test_tls_is_verified(api: Api, tmp_path: Path) -> None:
         webhook = await hooked(api, receiver.url)
         answer = await came_back(api, webhook)
         assert "certificate verify failed" in answer["error"].lower()
-        async with delivering(api, Sender(tls=client)):
+        async with delivering(api, Sender(tls=client, allow_loopback=True)):
             await api.registered()
             await receiver.got(1)
             await became(api, webhook, "delivered")

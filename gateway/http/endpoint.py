@@ -96,7 +96,9 @@ class Endpoint:
             takes = body.parse(operation.takes, raw)
         else:
             takes = body.parse_query(operation.takes, scope)
-        once = None if getattr(takes, "dry_run", False) else _once(operation, caller, scope, raw)
+        once = _once(operation, caller, scope, raw)
+        if getattr(takes, "dry_run", False):
+            once = None  # it changes nothing, so nothing needs to be kept
         headers = Headers(scope=scope)
         call = Call(services, caller, scope["path_params"], raw, self._parts.document, once, headers, is_inside)
         return await (operation.handler(call, takes) if once is None else _only_once(operation, call, takes, once))

@@ -170,6 +170,8 @@ async def test_a_dry_run_leaves_no_answer(api: Api, path: str) -> None:
         assert "Idempotent-Replay" not in answer.headers
         body(answer, 200)
     assert await count(api, "SELECT count(*) FROM idempotency") == 0
+    answer = await api.back_end.post(path, json={**asked, "dry_run": True}, headers=keyed("two words"))
+    assert error(answer, 400, "invalid_request")["details"]["field"] == "Idempotency-Key"
     body(await api.back_end.post(path, json=asked, headers=keyed("b")), 200)
 
 

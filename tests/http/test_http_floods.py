@@ -6,12 +6,16 @@ import gc
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
+import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
+from support.certificates import HOST, make_authority, server_pair, trusting
 from support.wait import eventually
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from gateway.certificates import Files, ServerCertificate
 from gateway.http import connection as module
 from gateway.http.room import Places
 from gateway.http.server import HttpServer
@@ -153,3 +157,22 @@ async def test_an_address_has_its_share() -> None:
             await eventually(lambda: app.begun == PLACES // 2, "its share is at work")
             assert await status(server, "/v1/devices", "127.0.0.2") == 503
             assert await status(server, "/v1/devices", "127.0.0.3") == 200
+
+
+async def test_who_does_not_read_makes_way_by_tls(tmp_path: Path) -> None:
+    """HTTPS, where the buffers are others: the same."""
+    pair = server_pair(authority := make_authority(tmp_path))
+    certificate = ServerCertificate("http", Files(pair.certificate, pair.key))
+    app, context = App(), trusting(authority)
+    server = HttpServer(app, HOST, 0, certificate=certificate, places=Places(PLACES), grace_seconds=0.1)
+    async with asyncio.timeout(LONG_SECONDS), server, contextlib.AsyncExitStack() as stack:
+        for _ in range(PLACES + 2):
+            reader, writer = await asyncio.open_connection(HOST, server.address.port, ssl=context, limit=1)
+            stack.callback(writer.transport.abort)
+            stack.callback(writer.close)
+            assert not reader.at_eof()
+            writer.write(GET % b"/large" * 5)
+        await eventually(lambda: app.begun >= PLACES, "the attack is at work")
+        for _ in range(10):
+            async with httpx.AsyncClient(verify=context) as client:
+                assert (await client.get(f"{server.url}/v1/devices")).text == "ok"

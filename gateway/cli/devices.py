@@ -104,7 +104,10 @@ def devices_group() -> None:
 @json_option
 @with_gateway
 def list_devices(place: Place, *, limit: int, as_json: bool, seen: bool | None, **filters: str | None) -> None:
-    """List devices, the newest first unless told otherwise."""
+    """List devices.
+
+    The newest first unless told otherwise.
+    """
     wanted = {**filters, "seen": None if seen is None else str(seen).lower()}
     (found, more), why = place.run(lambda api: _listed(api, limit, wanted))
     if as_json:

@@ -225,7 +225,7 @@ async def test_a_broken_renewal_changes_nothing(tmp_path: Path) -> None:
         assert all(str(site.pair.certificate) in each["error"] for each in report["certificates"])
         assert await site.serial_shown() == before
         outcome = await run(script("gateway"), "doctor", "--data-dir", str(site.gateway.data), *site.options)
-        assert outcome.code == 2
+        assert outcome.code == 7
         assert str(site.pair.certificate) in outcome.out
         server_pair(site.authority)
         site.gateway.send(signal.SIGHUP)
@@ -244,7 +244,7 @@ async def test_an_expired_certificate_is_told(tmp_path: Path) -> None:
         assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
         assert "expired" in answer.json()["certificates"][0]["error"]
         outcome = await run(script("gateway"), "doctor", "--data-dir", str(site.gateway.data), *site.options)
-        assert outcome.code == 2
+        assert outcome.code == 7
         assert "it expired at" in outcome.out
 
 

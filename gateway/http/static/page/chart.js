@@ -20,7 +20,7 @@ export class Chart {
   constructor(title, shown, onHover) {
     Object.assign(this, { title, shown });
     this.readout = el("span", { class: "readout" });
-    this.drawing = svg("svg", { role: "img", height: HEIGHT, width: "100%" });
+    this.drawing = svg("svg", { role: "img", "aria-label": title, height: HEIGHT, width: "100%" });
     this.node = el("figure", { class: "chart" },
       el("figcaption", {}, el("span", {}, title), this.readout), this.drawing);
     this.drawing.addEventListener("pointermove", (event) => this.#frame && onHover(this.#time(event.offsetX)));

@@ -36,5 +36,5 @@ def test_what_was_answered_is_there_after_a_kill(tmp_path: Path, answers: int) -
             events = [json.loads(row["data"]) for row in view.all("SELECT data FROM events WHERE device_pk = ?", pk)]
             assert len(events) == 4
             assert view.value("SELECT count(*) FROM commands WHERE device_pk = ? AND status = 'pending'", pk) == 1
-            assert view.value("SELECT count(*) FROM outbox WHERE device_pk = ?", pk) == 2
+            assert view.value("SELECT count(*) FROM outbox WHERE device_pk = ?", pk) == 3
             assert view.value("SELECT state FROM tokens WHERE device_pk = ?", pk) == "reset_only"

@@ -69,7 +69,7 @@ def test_an_unknown_model_is_refused_with_the_known_ones(world: World) -> None:
 
 
 def test_a_binding_raises_the_generation_and_mints_its_token(world: World) -> None:
-    """Generation 1, an active token of that generation, the credential marked, one event."""
+    """Generation 1, an active token of that generation, credential and status marked, one event."""
     device_id = world.register()
     binding = world.bind(device_id, "eu_7")
     assert (binding.device["end_user_id"], binding.device["bound_at"]) == ("eu_7", world.now)
@@ -77,7 +77,7 @@ def test_a_binding_raises_the_generation_and_mints_its_token(world: World) -> No
     assert token is not None
     assert (token["generation"], token["state"], token["device_id"]) == (1, "active", device_id)
     assert tokens.broker_entries(world.view) == [(device_id, token["broker_entry"])]
-    assert world.outbox() == [("credential", "")]
+    assert world.outbox() == [("credential", ""), ("topic", "status")]
     assert world.events() == ["device.registered", "device.bound"]
     assert world.facts()["binding_generation"] == 1
 

@@ -28,9 +28,9 @@ async def test_each_commit_rings_for_what_it_did(tmp_path: Path) -> None:
         device_id = await store.write(lambda tx: _register(tx, project_id, "SN-1"))
         assert rung == ["news"]
         await store.write(lambda tx: lifecycle.bind(tx, project_id, device_id, "eu_1", "key_1"))
-        assert rung == ["news", "credential", "news"]
+        assert (rung[0], sorted(rung[1:3]), rung[3]) == ("news", ["credential", "topic"], "news")
         await store.write(lambda tx: lifecycle.reset(tx, project_id, device_id, "key_1"))
-        assert rung == ["news", "credential", "news", "command", "news"]
+        assert rung[4:] == ["command", "news"]
 
 
 async def test_what_is_undone_rings_for_nobody(tmp_path: Path) -> None:

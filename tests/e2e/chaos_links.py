@@ -21,8 +21,8 @@ class Heard:
     @property
     def heartbeat(self) -> tuple[str, str] | None:
         """Device id and `sent_at`, if this is a heartbeat."""
-        _, device_id, leaf = self.topic.split("/", 2)
-        return (device_id, json.loads(self.payload).get("sent_at", "")) if leaf == "heartbeat" else None
+        root, device_id, leaf = (*self.topic.split("/", 2), "")[:3]
+        return (device_id, json.loads(self.payload).get("sent_at", "")) if (root, leaf) == ("devices", "heartbeat") else None
 
 
 @dataclass

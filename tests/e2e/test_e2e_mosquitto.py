@@ -156,7 +156,7 @@ async def test_a_signal_that_cannot_be_sent_is_told(tmp_path: Path, trouble: Tro
             answer = await http.post(f"/v1/devices/{device}/bind", json={"end_user_id": "eu_1"}, headers=headers)
             assert (answer.status_code, answer.headers["x-broker-synced"]) == (httpx.codes.OK, "false")
             outcome = await run(script("gateway"), "doctor", "--data-dir", str(gateway.data), *gateway.options)
-            assert (outcome.code, says in outcome.out) == (2, True), outcome.out
+            assert (outcome.code, says in outcome.out) == (7, True), outcome.out
 
 
 async def test_a_restarted_broker_with_an_old_password_file_is_put_right(tmp_path: Path) -> None:

@@ -95,14 +95,14 @@ async def _by_offset(before: int, limit: int, writes: list[int]) -> None:
             assert [each for each in first_seen if each in there] == there[::-1]
 
 
-LARGEST_NAME = "\u0001" * 128  # six bytes of JSON each
+LARGEST_NAME = "☃" * 128  # three bytes of JSON each
 LARGEST_METADATA = {"a": "ö" * 4_090}
 
 
 async def test_a_page_of_the_largest_devices_fits(api: Api) -> None:
     """Pages of devices go by offset, so they must never end early: a hundred with all that they may have are 1 MiB."""
     for number in range(100):
-        fields = {"name": LARGEST_NAME, "metadata": LARGEST_METADATA, "firmware_version": "\u0001" * 32}
+        fields = {"name": LARGEST_NAME, "metadata": LARGEST_METADATA, "firmware_version": "☃" * 32}
         device = await api.registered(f"{number:0128}", **fields)
         end_user_id = f"eu_{'e' * 64}"
         body(await api.back_end.post(f"/v1/devices/{device['id']}/bind", json={"end_user_id": end_user_id}), 200)

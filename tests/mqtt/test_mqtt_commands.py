@@ -286,7 +286,7 @@ async def test_marks_of_the_outbox_wait_for_a_gateway_that_never_ran(tmp_path: P
 
         for number in range(300):
             await place.reset(await place.bound(f"SN-{number}"))
-        assert await place.store.read(lambda view: outbox.depth(view)[0]) == 600
+        assert await place.store.read(lambda view: outbox.depth(view)[0]) == 900
         await place.start()
         assert await place.store.write(backlog) == 0
         assert await place.in_step()

@@ -211,9 +211,10 @@ async def test_refused_publishes_stay_in_the_outbox_and_show(tmp_path: Path) -> 
     async with site("mosquitto-5", tmp_path) as place:
         assert isinstance(place.broker, External)
         good = place.broker.mosquitto.files.acl.read_text()
-        await place.broker.set_rights(READ_ONLY)
         await place.start()
         device = await place.bound()
+        await place.settled()
+        await place.broker.set_rights(READ_ONLY)
         await place.reset(device)
         error = await eventually(lambda: place.connection.status.last_error or "", "the refusal is shown")
         assert "The broker refused 1 publishes (Not authorized)" in error

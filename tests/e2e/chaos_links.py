@@ -22,7 +22,11 @@ class Heard:
     def heartbeat(self) -> tuple[str, str] | None:
         """Device id and `sent_at`, if this is a heartbeat."""
         root, device_id, leaf = (*self.topic.split("/", 2), "")[:3]
-        return (device_id, json.loads(self.payload).get("sent_at", "")) if (root, leaf) == ("devices", "heartbeat") else None
+        return (
+            (device_id, json.loads(self.payload).get("sent_at", ""))
+            if (root, leaf) == ("devices", "heartbeat")
+            else None
+        )
 
 
 @dataclass

@@ -7,7 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from simulation.scenes import hard_to_tell, lost_registry, reset_after_a_lost_refresh, revoked_after_an_outage
+from simulation.scenes import (
+    cancelled_unread,
+    hard_to_tell,
+    lost_registry,
+    reset_after_a_lost_refresh,
+    revoked_after_an_outage,
+)
 from simulation.step import Step
 
 ACTIVE_SECONDS: Final = 24.0
@@ -140,6 +146,8 @@ SCENE_EVERY: Final = 10
 """Two seeds in so many are scenes of ``scenes`` instead: what must meet by the second, and by chance would hardly."""
 OUTAGE_EVERY: Final = 50
 """Of those scenes one in five is an outage of a broker that is not embedded."""
+UNREAD: Final = 25
+"""As often a cancel while the gateway cannot read what a device has said."""
 LOST_REFRESH: Final = 35
 """As often a token refresh whose answer is lost, and a reset after it."""
 
@@ -158,6 +166,8 @@ def plan_of(seed: int) -> Plan:
         return Plan(seed, there, revoked_after_an_outage(rng))
     if seed % OUTAGE_EVERY == LOST_REFRESH:
         return Plan(seed, replace(surroundings, kinds=("mqtt",), embedded=False), reset_after_a_lost_refresh(rng))
+    if seed % OUTAGE_EVERY == UNREAD:
+        return Plan(seed, replace(surroundings, kinds=("mqtt",), embedded=False), cancelled_unread(rng))
     if seed % SCENE_EVERY == 0:
         return Plan(seed, replace(surroundings, kinds=("mqtt",)), hard_to_tell(rng))
     if seed % SCENE_EVERY == SCENE_EVERY // 2:

@@ -92,6 +92,18 @@ def revoked_after_an_outage(rng: random.Random) -> tuple[Step, ...]:
     )
 
 
+def cancelled_unread(rng: random.Random) -> tuple[Step, ...]:
+    """A device takes its reset while the gateway hears nothing of its broker, and the reset is cancelled meanwhile."""
+    deaf = 2.0 + rng.uniform(0.0, 0.5)
+    back = deaf + rng.uniform(0.5, 1.0)
+    return (
+        Step(0.5, "unplug", {**_DEVICE, "off": back - 0.5}),
+        Step(1.0 + rng.uniform(0.0, 0.5), "reset", {**_DEVICE, "tries": 1}),
+        Step(deaf, "stall", {"who": "gateway", "seconds": 12.0}),
+        Step(back + rng.uniform(2.0, 5.0), "cancel", _DEVICE),
+    )
+
+
 def reset_after_a_lost_refresh(rng: random.Random) -> tuple[Step, ...]:
     """The broker knows a token that the device never got, and the device is to be reset, now and then after trouble."""
     reset = 0.6 + rng.uniform(0.0, 3.0)

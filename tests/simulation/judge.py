@@ -173,20 +173,25 @@ class Judge:
         return row is None or not (row["status"] == "executed" or '"executed"' in (row["result"] or ""))
 
     def _bricked(self) -> Iterator[Broken]:
-        """A device that holds a token of its binding can use it, until it has used a newer one."""
+        """A device can use the token that it holds, of its binding or for the reset that waits for it.
+
+        Whether a newer one was used is what the registry believes, so that does not count: the device holds the newest
+        that it ever got.
+        """
         world = self._world
         for device in world.devices:
             binding = device.binding
             row = None if binding is None else world.row("SELECT * FROM devices WHERE id = ?", device.id)
-            if binding is None or row is None or row["bound_at"] is None:
+            if binding is None or row is None or _state(world, device) != "revoked":
                 continue
-            if binding.generation != row["binding_generation"] or _state(world, device) != "revoked":
-                continue
-            used = world.row(
-                "SELECT 1 FROM tokens WHERE device_pk = ? AND state = 'active' AND first_used_at IS NOT NULL", row["pk"]
+            waits = world.row(
+                """SELECT 1 FROM commands WHERE device_pk = ? AND type = 'factory_reset' AND status = 'pending'
+                    AND binding_generation = ?""",
+                row["pk"],
+                binding.generation,
             )
-            if used is None:
-                yield 5, "a lost answer bricks no device", f"{device.serial}: its token is revoked, no other was used"
+            if waits or (row["bound_at"] is not None and binding.generation == row["binding_generation"]):
+                yield 5, "a lost answer bricks no device", f"{device.serial}: the token that it holds is revoked"
 
     def _replaced_and_good(self) -> Iterator[Broken]:
         """A device that lives by the newest token of its binding has ended the one before (contract, section 2)."""

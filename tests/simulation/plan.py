@@ -13,6 +13,7 @@ from simulation.scenes import (
     lost_registry,
     reset_after_a_lost_refresh,
     revoked_after_an_outage,
+    said_before_a_refresh,
 )
 from simulation.step import Step
 
@@ -148,6 +149,8 @@ OUTAGE_EVERY: Final = 50
 """Of those scenes one in five is an outage of a broker that is not embedded."""
 UNREAD: Final = 25
 """As often a cancel while the gateway cannot read what a device has said."""
+SAID_BEFORE: Final = 45
+"""As often a refresh whose answer is lost while heartbeats of the old token wait at the broker."""
 LOST_REFRESH: Final = 35
 """As often a token refresh whose answer is lost, and a reset after it."""
 
@@ -166,6 +169,8 @@ def plan_of(seed: int) -> Plan:
         return Plan(seed, there, revoked_after_an_outage(rng))
     if seed % OUTAGE_EVERY == LOST_REFRESH:
         return Plan(seed, replace(surroundings, kinds=("mqtt",), embedded=False), reset_after_a_lost_refresh(rng))
+    if seed % OUTAGE_EVERY == SAID_BEFORE:
+        return Plan(seed, replace(surroundings, kinds=("mqtt",), embedded=False), said_before_a_refresh(rng))
     if seed % OUTAGE_EVERY == UNREAD:
         return Plan(seed, replace(surroundings, kinds=("mqtt",), embedded=False), cancelled_unread(rng))
     if seed % SCENE_EVERY == 0:

@@ -252,7 +252,7 @@ def _first_use_unseen() -> Iterator[None]:
         yield
 
 
-@_fault("an old message counts as the first use of a new token", 1, 5)
+@_fault("an old message counts as the first use of a new token", 5)
 def _old_message_counts() -> Iterator[None]:
     def in_force(self: FirstUses, wanted: Mapping[str, int]) -> None:
         self.waiting = dict(wanted)

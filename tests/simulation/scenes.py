@@ -92,6 +92,18 @@ def revoked_after_an_outage(rng: random.Random) -> tuple[Step, ...]:
     )
 
 
+def said_before_a_refresh(rng: random.Random) -> tuple[Step, ...]:
+    """Heartbeats of the old token wait at the broker while the answer to a refresh is lost, and a reset follows."""
+    deaf = 0.6 + rng.uniform(0.0, 0.4)
+    refreshed = deaf + rng.uniform(4.0, 5.0)  # a heartbeat comes every 4 s
+    heard = refreshed + rng.uniform(1.0, 3.0)
+    return (
+        Step(deaf, "stall", {"who": "gateway", "seconds": heard - deaf}),
+        Step(refreshed, "refresh", {**_DEVICE, "lost": True}),
+        Step(heard + rng.uniform(1.0, 4.0), "reset", {**_DEVICE, "tries": 1}),
+    )
+
+
 def cancelled_unread(rng: random.Random) -> tuple[Step, ...]:
     """A device takes its reset while the gateway hears nothing of its broker, and the reset is cancelled meanwhile."""
     deaf = 2.0 + rng.uniform(0.0, 0.5)

@@ -143,16 +143,19 @@ _UNHURRIED: Final = 0.6
 _LATE: Final = 0.5
 """How often a motif cuts the power where a wipe is done and not told yet."""
 
-SCENE_EVERY: Final = 10
-"""Two seeds in so many are scenes of ``scenes`` instead: what must meet by the second, and by chance would hardly."""
-OUTAGE_EVERY: Final = 50
-"""Of those scenes one in five is an outage of a broker that is not embedded."""
-UNREAD: Final = 25
-"""As often a cancel while the gateway cannot read what a device has said."""
-SAID_BEFORE: Final = 45
-"""As often a refresh whose answer is lost while heartbeats of the old token wait at the broker."""
-LOST_REFRESH: Final = 35
-"""As often a token refresh whose answer is lost, and a reset after it."""
+_ONE: Final[dict[str, Any]] = {"kinds": ("mqtt",), "embedded": False}
+_RESTORED: Final[dict[str, Any]] = {**_ONE, "shown": False, "watching": False}
+SCENES_AMONG: Final = 50
+SCENES: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]], dict[str, Any]]]] = {
+    0: (revoked_after_an_outage, {"kinds": ("mqtt", "mqtt"), "embedded": False}),
+    5: (lost_registry, _RESTORED),
+    15: (lost_registry, _RESTORED),
+    25: (cancelled_unread, _ONE),
+    35: (reset_after_a_lost_refresh, _ONE),
+    45: (said_before_a_refresh, _ONE),
+    **dict.fromkeys((10, 20, 30, 40), (hard_to_tell, {"kinds": ("mqtt",)})),
+}
+"""Ten of fifty seeds are scenes of ``scenes`` instead: what must meet by the second, and by chance would hardly."""
 
 IN_SCENES: Final = ("backup", "lose_registry")
 """What goes wrong in scenes alone: after a restore it takes knowing what was lost to judge the rest."""
@@ -164,20 +167,9 @@ def plan_of(seed: int) -> Plan:
     """The plan of a seed. Each draws its own mix of what may happen (swarm testing), so that rare things meet."""
     rng = random.Random(f"plan {seed}")  # noqa: S311 - reproducible on purpose
     surroundings = _surroundings(rng)
-    if seed % OUTAGE_EVERY == 0:
-        there = replace(surroundings, kinds=("mqtt", "mqtt"), embedded=False)
-        return Plan(seed, there, revoked_after_an_outage(rng))
-    if seed % OUTAGE_EVERY == LOST_REFRESH:
-        return Plan(seed, replace(surroundings, kinds=("mqtt",), embedded=False), reset_after_a_lost_refresh(rng))
-    if seed % OUTAGE_EVERY == SAID_BEFORE:
-        return Plan(seed, replace(surroundings, kinds=("mqtt",), embedded=False), said_before_a_refresh(rng))
-    if seed % OUTAGE_EVERY == UNREAD:
-        return Plan(seed, replace(surroundings, kinds=("mqtt",), embedded=False), cancelled_unread(rng))
-    if seed % SCENE_EVERY == 0:
-        return Plan(seed, replace(surroundings, kinds=("mqtt",)), hard_to_tell(rng))
-    if seed % SCENE_EVERY == SCENE_EVERY // 2:
-        around = replace(surroundings, kinds=("mqtt",), embedded=False, shown=False, watching=False)
-        return Plan(seed, around, lost_registry(rng))
+    if seed % SCENES_AMONG in SCENES:
+        scene, around = SCENES[seed % SCENES_AMONG]
+        return Plan(seed, replace(surroundings, **around), scene(rng))
     weights = {kind: weight for kind, (weight, _) in STEPS.items() if kind not in FAULTS or rng.random() < 0.5}
     if not surroundings.watching:
         weights.pop("reset_beside", None)

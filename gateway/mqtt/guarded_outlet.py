@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from gateway.errors import StoreError
+from gateway.mqtt.cancellation import heed_cancellation
 from gateway.mqtt.session import LinkError, PublishRefusedError, SubscriptionRefusedError
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 RETRY_SECONDS: Final = 30.0
-"""Pause after a fault, before the outlet runs or compares again."""
+"""Pause after a fault of the code or a refusal by the broker, before the outlet runs or compares again."""
+STORE_RETRY_SECONDS: Final = 1.0
+"""The same after the registry could not be read or written: it may be well again at any moment."""
 
 
 class GuardedOutlet:
@@ -55,8 +59,9 @@ class GuardedOutlet:
         except Exception as error:
             if _is_link_lost(error):
                 raise
-            log.exception("outlet.not_compared", outlet=self.name, retry_in_seconds=RETRY_SECONDS)
-            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._ask_to_compare)
+            pause = self._tell("outlet.not_compared", error)
+            asyncio.get_running_loop().call_later(pause, self._ask_to_compare)
+            heed_cancellation()
 
     async def run(self, session: Session) -> None:
         """Publish until the connection is gone; after a fault pause and run again.
@@ -70,8 +75,17 @@ class GuardedOutlet:
             except Exception as error:
                 if _is_link_lost(error):
                     raise
-                log.exception("outlet.failed", outlet=self.name, retry_in_seconds=RETRY_SECONDS)
-            await asyncio.sleep(RETRY_SECONDS)
+                pause = self._tell("outlet.failed", error)
+            heed_cancellation()  # a fault on the way out, such as a full disk, takes the place of the cancellation
+            await asyncio.sleep(pause)
+
+    def _tell(self, event: str, error: Exception) -> float:
+        """Log a fault; return the pause after it. One of the registry is foreseen, and told without a traceback."""
+        if isinstance(error, StoreError):
+            log.warning(event, outlet=self.name, reason=error.message, retry_in_seconds=STORE_RETRY_SECONDS)
+            return STORE_RETRY_SECONDS
+        log.error(event, outlet=self.name, retry_in_seconds=RETRY_SECONDS, exc_info=error)
+        return RETRY_SECONDS
 
 
 def _is_link_lost(error: Exception) -> bool:

@@ -165,10 +165,14 @@ class Ingest:
         return waiting, awaited
 
     def _speakers(self, deliveries: Sequence[Delivery]) -> Iterator[str]:
-        """The ids of devices that have just spoken: a status may be a last will, which speaks of an earlier session."""
+        """The ids of devices whose heartbeats have just come.
+
+        A status may be a last will, which speaks of an earlier session. An acknowledgement may be refused, and what is
+        refused must not end a token.
+        """
         for message in (delivery.message for delivery in deliveries):
             topic = None if message.retain else self._topics.parse(message.topic)
-            if isinstance(topic, topics.Heartbeat | topics.Ack):
+            if isinstance(topic, topics.Heartbeat):
                 yield topic.device_id
 
     def _admit(self, delivery: Delivery) -> Waiting:

@@ -1,7 +1,9 @@
 """Faults of background publishers: the gateway stays connected, and each is logged with its name."""
 
+import asyncio
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 from mqtt_support import Site, beat, on_every_broker, site
@@ -63,6 +65,7 @@ async def works(place: Site) -> None:
 async def test_faults_do_not_end_the_connection(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages, comparison and publishing fail again and again; devices are served on the one connection."""
     monkeypatch.setattr(guarded_outlet, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(guarded_outlet, "STORE_RETRY_SECONDS", 0.01)
     made: list[Faulty] = []
 
     def outlet(mark: Mark, fault: Exception) -> Faulty:
@@ -80,3 +83,37 @@ async def test_faults_do_not_end_the_connection(kind: str, tmp_path: Path, monke
     assert len(made) == len(FAULTS)
     assert "broker.disconnected" not in events
     assert {"outlet.failed", "outlet.not_compared", "outlet.message_not_read"} <= set(events)
+
+
+class Leaving:
+    """An outlet that has something to write when it is stopped, and cannot."""
+
+    name = "leaving"
+
+    def __init__(self) -> None:
+        self.runs = asyncio.Event()
+
+    def heard(self, _: Message) -> bool:
+        """Nothing is meant for it."""
+        return False
+
+    async def compare(self, _: Session) -> None:
+        """Nothing to compare."""
+
+    async def run(self, _: Session) -> None:
+        """Run until cancelled, and meet a full disk then."""
+        self.runs.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise StoreError("the disk is full")
+
+
+async def test_a_fault_on_the_way_out_holds_up_no_stop() -> None:
+    """It takes the place of the cancellation, which ends the outlet all the same."""
+    outlet = Leaving()
+    running = asyncio.create_task(guarded_outlet.GuardedOutlet(outlet, lambda: None).run(cast("Session", None)))
+    await outlet.runs.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()

@@ -11,7 +11,7 @@ import pytest
 from sim_stage import a_stage
 from sim_support import API_KEY
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
-from support.ports import free_port
+from support.ports import closed_port
 
 from device_sim import GatewayApi
 from device_sim.binding import Endpoint
@@ -65,8 +65,8 @@ async def test_a_token_that_is_no_good(tmp_path: Path) -> None:
 
 async def test_nobody_listens() -> None:
     """No broker at that port: said so."""
-    with pytest.raises(UnreachableError, match="no broker answers"):
-        await run(Broker("127.0.0.1", free_port()), WHO[:1], Order(1, 0.1))
+    with closed_port() as port, pytest.raises(UnreachableError, match="no broker answers"):
+        await run(Broker("127.0.0.1", port), WHO[:1], Order(1, 0.1))
 
 
 async def test_devices_are_bound_once_and_kept(tmp_path: Path) -> None:

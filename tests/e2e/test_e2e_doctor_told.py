@@ -10,7 +10,7 @@ from e2e_program import GUARD_SECONDS, run, script
 from e2e_site import Site, a_site
 from support.certificates import make_authority
 from support.mosquitto import GATEWAY_PASSWORD
-from support.ports import free_port
+from support.ports import closed_port, free_port
 from support.small_disk import may_mount, small_disk
 from support.wait import eventually
 
@@ -40,14 +40,15 @@ async def _in_step(site: Site) -> None:
 async def test_an_address_where_no_device_finds_the_broker(tmp_path: Path, advertised: str, says: str) -> None:
     """A bind tells it, so the doctor goes there, and names the setting."""
     http = free_port()
-    told = advertised.format(free=free_port(), http=http)
-    async with a_site(tmp_path, "embedded", "--mqtt-advertise", told, "--http", f"127.0.0.1:{http}") as site:
-        await _in_step(site)
-        findings = await _examined(site.gateway.data, *site.gateway.options)
-        (bad,) = [each for each in findings.values() if each["area"] == "what devices are told"]
-        assert bad["level"] == "error"
-        assert says in bad["says"]
-        assert "mqtt_advertise" in bad["remedy"]
+    with closed_port() as closed:
+        told = advertised.format(free=closed, http=http)
+        async with a_site(tmp_path, "embedded", "--mqtt-advertise", told, "--http", f"127.0.0.1:{http}") as site:
+            await _in_step(site)
+            findings = await _examined(site.gateway.data, *site.gateway.options)
+    (bad,) = [each for each in findings.values() if each["area"] == "what devices are told"]
+    assert bad["level"] == "error"
+    assert says in bad["says"]
+    assert "mqtt_advertise" in bad["remedy"]
 
 
 @pytest.mark.parametrize("names", [("127.0.0.1",), ("localhost", "127.0.0.1")])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from e2e_program import Outcome, Program, clean_environment, complaints, run, script, started
 from e2e_site import BROKERS, BrokerKind, Site, a_site
-from support.ports import free_port
+from support.ports import closed_port
 from support.wait import eventually
 
 
@@ -142,8 +142,9 @@ async def test_no_key() -> None:
 
 async def test_no_gateway() -> None:
     """Nobody listens: the URL, and how to start one."""
-    url = f"http://127.0.0.1:{free_port()}"
-    outcome = await run(script("device-sim"), "run", "--url", url, "--key", "sk_test_any")
+    with closed_port() as port:
+        url = f"http://127.0.0.1:{port}"
+        outcome = await run(script("device-sim"), "run", "--url", url, "--key", "sk_test_any")
     is_a_helpful_failure(outcome, url, "gateway serve")
 
 

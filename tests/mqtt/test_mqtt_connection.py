@@ -16,7 +16,7 @@ from mqtt_brokers import External
 from mqtt_support import Device, Site, beat, on_every_broker, on_mosquitto, site
 from structlog.testing import capture_logs
 from support import wire
-from support.ports import free_port
+from support.ports import closed_port
 from support.wait import eventually
 
 from gateway import __version__, commands, lifecycle, model
@@ -198,12 +198,12 @@ async def test_a_wrong_password_is_said_so_and_tried_again(kind: str, tmp_path: 
 
 async def test_nobody_listens(tmp_path: Path) -> None:
     """No broker at that port: said so, tried again."""
-    async with site("mosquitto-5", tmp_path) as place:
-        port = free_port()
-        place.address = replace(place.address, port=port)
-        await place.start(settled=False)
-        error = await eventually(lambda: place.connection.status.last_error or "", "the error is shown")
-        assert f"127.0.0.1:{port} cannot be reached" in error
+    with closed_port() as port:
+        async with site("mosquitto-5", tmp_path) as place:
+            place.address = replace(place.address, port=port)
+            await place.start(settled=False)
+            error = await eventually(lambda: place.connection.status.last_error or "", "the error is shown")
+            assert f"127.0.0.1:{port} cannot be reached" in error
 
 
 async def test_refused_publishes_stay_in_the_outbox_and_show(tmp_path: Path) -> None:

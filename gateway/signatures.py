@@ -6,6 +6,9 @@ Two signatures, since receivers may know either. The secret is shown as ``whsec_
   ``{id}.{timestamp}.{body}``; the key is the 24 bytes, which is what libraries for it make of the secret.
 - ``X-Bota-Signature``: ``v1=`` and the hexadecimal HMAC-SHA256 of ``{timestamp}.{body}``; the key is the secret as it
   was shown, with ``whsec_``, in ASCII.
+
+While a rotated secret is still good, each header carries two signatures, that of the new secret first. Standard
+Webhooks separates them by a space, ``X-Bota-Signature`` by a comma.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 _RANDOM_BYTES: Final = 24
 
+Keys = tuple[bytes, ...]
+"""The keys that sign a delivery: the current one, then the one before it while that is still good."""
+
 
 def mint_key(entropy: Entropy) -> bytes:
     """The key of a new webhook: 192 random bits."""
@@ -32,16 +38,23 @@ def secret(key: bytes) -> str:
     return WEBHOOK_SECRET + base64.b64encode(key).decode()
 
 
-def headers(key: bytes, event_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """What goes with ``body``; ``timestamp`` is in Unix seconds, of the attempt and not of the event."""
+def headers(keys: Keys, event_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """Return the headers that go with ``body``; ``timestamp`` is that of the attempt, in Unix seconds."""
     stamped = f"{timestamp}.".encode() + body
-    standard = hmac.digest(key, f"{event_id}.".encode() + stamped, "sha256")
-    own = hmac.digest(secret(key).encode(), stamped, "sha256")
+    named = f"{event_id}.".encode() + stamped
     return {
         "webhook-id": event_id,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": f"v1,{base64.b64encode(standard).decode()}",
+        "webhook-signature": " ".join(_standard(key, named) for key in keys),
         "X-Bota-Event-Id": event_id,
         "X-Bota-Timestamp": str(timestamp),
-        "X-Bota-Signature": f"v1={own.hex()}",
+        "X-Bota-Signature": ",".join(_own(key, stamped) for key in keys),
     }
+
+
+def _standard(key: bytes, message: bytes) -> str:
+    return f"v1,{base64.b64encode(hmac.digest(key, message, 'sha256')).decode()}"
+
+
+def _own(key: bytes, message: bytes) -> str:
+    return f"v1={hmac.digest(secret(key).encode(), message, 'sha256').hex()}"

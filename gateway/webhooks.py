@@ -93,6 +93,32 @@ def update(tx: Tx, project_id: str, webhook_id: str, body: UpdateWebhook) -> Row
     return require(tx, project_id, webhook_id)
 
 
+def rotate(tx: Tx, project_id: str, webhook_id: str, overlap_ms: int) -> tuple[Row, str]:
+    """Give the webhook a new secret; the one before signs, too, for ``overlap_ms``. A secret from before that is dead.
+
+    Returns:
+        The webhook, and its new secret, which is shown this once.
+    """
+    require(tx, project_id, webhook_id)
+    key = signatures.mint_key(tx.entropy)
+    sql.rotate(tx, webhook_id, key, overlap_ms)
+    return require(tx, project_id, webhook_id), signatures.secret(key)
+
+
+def forget_previous(tx: Tx, project_id: str, webhook_id: str) -> Row:
+    """End the overlap of the last rotation now; without one nothing changes."""
+    require(tx, project_id, webhook_id)
+    sql.forget_previous(tx, webhook_id)
+    return require(tx, project_id, webhook_id)
+
+
+def signing_keys(row: Row, now: int) -> signatures.Keys:
+    """Return the keys that sign at this instant; ``row`` has the secrets of a webhook, ``now`` is in milliseconds."""
+    if sql.signs_still(row, now):
+        return row["secret"], row["previous_secret"]
+    return (row["secret"],)
+
+
 def delete(tx: Tx, project_id: str, webhook_id: str) -> Row:
     """Drop a webhook with its deliveries; the webhook as it was."""
     webhook = require(tx, project_id, webhook_id)
@@ -183,5 +209,10 @@ def count_anew(tx: Tx) -> None:
 
 
 def prune(tx: Tx) -> int:
-    """Drop deliveries that are older than the settings keep, a few thousand at a time; how many went."""
-    return deliveries.prune(tx, tx.now - tx.rules.delivery_history_days * _DAY_MS, _PRUNED_AT_ONCE)
+    """Drop old secrets whose time is over, and deliveries that are older than the settings keep; how many went.
+
+    A few thousand at a time.
+    """
+    return sql.forget_expired(tx) + deliveries.prune(
+        tx, tx.now - tx.rules.delivery_history_days * _DAY_MS, _PRUNED_AT_ONCE
+    )

@@ -12,6 +12,7 @@ from gateway.targets import MAX_URL_LENGTH, Target
 EVERY: Final = "*"
 _TYPES: Final = (EVERY, *EventType)
 _DESCRIPTION_LENGTH: Final = 256
+MOST_OVERLAP_SECONDS: Final = 30 * 86_400
 
 
 def _url(text: str) -> str:
@@ -88,6 +89,16 @@ class UpdateWebhook(Inbound):
         return self.model_dump(exclude_unset=True)
 
 
+class RotateWebhook(Inbound):
+    """Body of ``POST /webhooks/{id}/rotate``."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"overlap_seconds": 86_400}]})
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=MOST_OVERLAP_SECONDS)] = Field(
+        default=86_400, description="How long the secret before signs, too. 0: not at all."
+    )
+
+
 class ListWebhooks(BaseModel):
     """Query of ``GET /webhooks``."""
 
@@ -119,10 +130,14 @@ class Webhook(Outbound):
     description: str | None
     enabled: bool = Field(description="While it is false nothing is sent, and what happens then is left out.")
     created_at: str
+    rotated_at: str | None = Field(description="When it got its present secret; null when it has its first one.")
+    previous_secret_expires_at: str | None = Field(
+        description="Until when the secret before the last rotation signs, too; null without an overlap."
+    )
 
 
 class CreatedWebhook(Webhook):
-    """A new webhook with its secret, which is shown this once."""
+    """A webhook with its new secret, which is shown this once."""
 
     secret: str = Field(description="`whsec_` and the base64 of the 24 bytes that sign (Standard Webhooks).")
 

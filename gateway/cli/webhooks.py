@@ -10,6 +10,7 @@ from gateway.cli import output
 from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
 from gateway.cli.devices import json_option, yes_option
 from gateway.cli.options import SettingsCommand
+from gateway.cli.types import DURATION
 
 GROUP_EPILOG: Final = """\b
 Examples:
@@ -17,6 +18,7 @@ Examples:
   gateway webhooks test wh_01JD3M5QZ8V9T2R4W6X7Y8Z9AB
   gateway webhooks deliveries wh_01JD3M5QZ8V9T2R4W6X7Y8Z9AB --status failed
 """
+_SECOND_MS: Final = 1_000
 _COLUMNS: Final = {"ID": "id", "URL": "url", "EVENTS": "events", "ENABLED": "enabled", "CREATED": "created_at"}
 _DELIVERY_COLUMNS: Final = {
     "ID": "id",
@@ -110,6 +112,40 @@ def set_webhook(place: Place, *, webhook_id: str, as_json: bool, **given: Any) -
     if not body:
         raise click.UsageError("Say what to change: --target, --event, --description, --enable or --disable.")
     _print(place.run(lambda api: api.patch(at("webhooks", webhook_id), body)), as_json=as_json)
+
+
+@webhooks_group.command(
+    cls=SettingsCommand,
+    name="rotate",
+    epilog="""\b
+Examples:
+  gateway webhooks rotate wh_01JD3M5QZ8V9T2R4W6X7Y8Z9AB --overlap 2h
+  gateway webhooks rotate wh_01JD3M5QZ8V9T2R4W6X7Y8Z9AB --end-overlap
+""",
+)
+@_WEBHOOK
+@click.option(
+    "--overlap",
+    type=DURATION,
+    metavar="TIME",
+    default="24h",
+    show_default=True,
+    help="The old one signs, too, so long.",
+)
+@click.option("--end-overlap", is_flag=True, help="Make no new secret; the one before signs nothing from now on.")
+@json_option
+@with_gateway
+def rotate(place: Place, *, webhook_id: str, overlap: int, end_overlap: bool, as_json: bool) -> None:
+    """Give a webhook a new secret, shown once.
+
+    Both secrets sign for a while, so the receiver can change over without a gap.
+    """
+    if end_overlap:
+        _print(place.run(lambda api: api.delete(at("webhooks", webhook_id, "previous-secret"))), as_json=as_json)
+        return
+    body = {"overlap_seconds": overlap // _SECOND_MS}
+    _print(place.run(lambda api: api.post(at("webhooks", webhook_id, "rotate"), body)), as_json=as_json)
+    output.note("Bring the secret to the receiver now: it is not shown again. It checks signatures with it.")
 
 
 @webhooks_group.command(

@@ -242,6 +242,17 @@ class AsyncClient(AsyncTransport):
         """Delete a webhook."""
         return await self._delete(webhooks_model.Webhook, path("webhooks", webhook_id))
 
+    async def rotate_webhook_secret(
+        self, webhook_id: str, *, overlap_seconds: int | None = None
+    ) -> webhooks_model.CreatedWebhook:
+        """Give a webhook a new secret; both secrets sign for ``overlap_seconds`` (a day)."""
+        body = given(overlap_seconds=overlap_seconds)
+        return await self._post(webhooks_model.CreatedWebhook, path("webhooks", webhook_id, "rotate"), body)
+
+    async def forget_previous_secret(self, webhook_id: str) -> webhooks_model.Webhook:
+        """End the overlap of a webhook's last rotation."""
+        return await self._delete(webhooks_model.Webhook, path("webhooks", webhook_id, "previous-secret"))
+
     async def send_test_event(self, webhook_id: str) -> webhooks_model.WebhookTest:
         """Send a test event and return what came back."""
         return await self._post(webhooks_model.WebhookTest, path("webhooks", webhook_id, "test"), {})

@@ -240,6 +240,17 @@ class Client(Transport):
         """Delete a webhook."""
         return self._delete(webhooks_model.Webhook, path("webhooks", webhook_id))
 
+    def rotate_webhook_secret(
+        self, webhook_id: str, *, overlap_seconds: int | None = None
+    ) -> webhooks_model.CreatedWebhook:
+        """Give a webhook a new secret; both secrets sign for ``overlap_seconds`` (a day)."""
+        body = given(overlap_seconds=overlap_seconds)
+        return self._post(webhooks_model.CreatedWebhook, path("webhooks", webhook_id, "rotate"), body)
+
+    def forget_previous_secret(self, webhook_id: str) -> webhooks_model.Webhook:
+        """End the overlap of a webhook's last rotation."""
+        return self._delete(webhooks_model.Webhook, path("webhooks", webhook_id, "previous-secret"))
+
     def send_test_event(self, webhook_id: str) -> webhooks_model.WebhookTest:
         """Send a test event and return what came back."""
         return self._post(webhooks_model.WebhookTest, path("webhooks", webhook_id, "test"), {})

@@ -40,7 +40,14 @@ NEXT: Final[Mapping[str, Mapping[str, Parameters]]] = {
     "create_command": _all(_COMMAND, "get_command", "acknowledge_command", "cancel_command", "delete_command"),
     "list_commands": _all({**_SAME_DEVICE, "command_id": _FIRST}, "get_command", "cancel_command"),
     "create_webhook": _all(
-        _WEBHOOK, "get_webhook", "update_webhook", "send_test_event", "list_deliveries", "delete_webhook"
+        _WEBHOOK,
+        "get_webhook",
+        "update_webhook",
+        "rotate_webhook_secret",
+        "forget_previous_secret",
+        "send_test_event",
+        "list_deliveries",
+        "delete_webhook",
     ),
     "list_deliveries": _all(
         {"webhook_id": "$request.path.webhook_id", "delivery_id": _FIRST},

@@ -14,6 +14,8 @@ _WEBHOOK: Final[dict[str, Any]] = {
     "description": "Returns desk",
     "enabled": True,
     "created_at": "2026-11-20T08:00:00.000Z",
+    "rotated_at": None,
+    "previous_secret_expires_at": None,
 }
 _DELIVERY: Final[dict[str, Any]] = {
     "id": DELIVERY_ID,

@@ -62,11 +62,30 @@ async def delete_webhook(call: Call, _: model.Empty) -> Answer:
     )
 
 
+async def rotate_webhook_secret(call: Call, body: webhooks_model.RotateWebhook) -> Answer:
+    """``POST /v1/webhooks/{webhook_id}/rotate``."""
+
+    def rotate(tx: Tx) -> Answer:
+        webhook_id, overlap_ms = call.path["webhook_id"], body.overlap_seconds * _SECOND_MS
+        row, secret = webhooks.rotate(tx, call.project_id, webhook_id, overlap_ms)
+        return Answer(webhooks_model.CreatedWebhook(**sql.fields(row), secret=secret))
+
+    return await call.commit(rotate)
+
+
+async def forget_previous_secret(call: Call, _: model.Empty) -> Answer:
+    """``DELETE /v1/webhooks/{webhook_id}/previous-secret``."""
+    return await call.commit(
+        lambda tx: Answer(sql.to_model(webhooks.forget_previous(tx, call.project_id, call.path["webhook_id"])))
+    )
+
+
 async def send_test_event(call: Call, _: model.Empty) -> Answer:
     """``POST /v1/webhooks/{webhook_id}/test``: sends while the caller waits; nothing of it is written down."""
     webhook = await call.read(lambda view: _find(view, call))
     event, started = _test_event(call, webhook), time.perf_counter()
-    outcome = await call.services.sender.send(webhook["url"], webhook["secret"], event)
+    keys = webhooks.signing_keys(webhook, call.services.store.context.clock())
+    outcome = await call.services.sender.send(webhook["url"], keys, event)
     return Answer(
         webhooks_model.WebhookTest(
             delivered=outcome.delivered,
@@ -173,6 +192,31 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         access=WRITE,
         takes=model.Empty,
         handler=delete_webhook,
+        answers={200: webhooks_model.Webhook},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/webhooks/{webhook_id}/rotate",
+        summary="Rotate the secret of a webhook",
+        description="Answers a new `secret`, shown this once. For `overlap_seconds` (a day, at most 30 days) both "
+        "secrets sign: `webhook-signature` and `X-Bota-Signature` carry two signatures each, that of the new secret "
+        "first. A secret from before an earlier rotation is dead at once. Afterwards only the new one signs.",
+        tag=TAG,
+        access=WRITE,
+        takes=webhooks_model.RotateWebhook,
+        handler=rotate_webhook_secret,
+        answers={200: webhooks_model.CreatedWebhook},
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/webhooks/{webhook_id}/previous-secret",
+        summary="End the overlap of a rotation",
+        description="The secret before the last rotation signs nothing from now on. Without an overlap nothing "
+        "changes.",
+        tag=TAG,
+        access=WRITE,
+        takes=model.Empty,
+        handler=forget_previous_secret,
         answers={200: webhooks_model.Webhook},
     ),
     Operation(

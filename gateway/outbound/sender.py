@@ -33,7 +33,7 @@ class Sender:
         self._tls = tls
         self._seconds = seconds
 
-    async def send(self, url: str, key: bytes, event: Event) -> Outcome:
+    async def send(self, url: str, keys: signatures.Keys, event: Event) -> Outcome:
         """Send an event once. Never raises for what the receiver or the network does: the outcome says it."""
         from gateway.outbound import posting  # noqa: PLC0415 - an HTTP client, for those who have webhooks
 
@@ -43,7 +43,7 @@ class Sender:
         except ValueError as error:
             return Outcome(error=f"The URL {error}.")
         body = event.model_dump_json().encode()
-        headers = signatures.headers(key, event.id, self._clock() // _SECOND_MS, body)
+        headers = signatures.headers(keys, event.id, self._clock() // _SECOND_MS, body)
         if target.scheme == "https":
             self._tls = self._tls or posting.default_tls()
         way = posting.Way(

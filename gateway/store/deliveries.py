@@ -46,7 +46,7 @@ def next_due(view: View, now: int) -> int | None:
 
 
 def due(view: View, webhook_id: str, now: int) -> Row | None:
-    """Return the next delivery to send, with its event, and ``url`` and ``secret`` of its webhook.
+    """Return the next delivery to send, with its event, and ``url`` and secrets of its webhook.
 
     Those that were never tried are due whatever the clock says, in the order of their events. One that is to be tried
     again goes before them when it has been due for longer.
@@ -60,7 +60,8 @@ def due(view: View, webhook_id: str, now: int) -> Row | None:
 
 def _next(view: View, condition: str, order: str, *values: Any) -> Row | None:
     return view.one(
-        f"""SELECT {_COLUMNS}, e.created_at AS event_created_at, e.data, w.url, w.secret
+        f"""SELECT {_COLUMNS}, e.created_at AS event_created_at, e.data, w.url, w.secret,
+            w.previous_secret, w.previous_expires_at, w.rotated_at
             {_FROM} JOIN webhooks w ON w.id = d.webhook_id
             WHERE d.webhook_id = ? AND w.enabled AND d.status = 'pending' AND {condition} ORDER BY {order} LIMIT 1""",
         *values,

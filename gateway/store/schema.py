@@ -407,6 +407,17 @@ def m020_bytes_of_idempotency(db: Database) -> None:
     )
 
 
+@step
+def m021_webhook_rotation(db: Database) -> None:
+    """The secret that a rotated webhook had before, and until when that signs, too."""
+    _each(
+        db,
+        "ALTER TABLE webhooks ADD COLUMN previous_secret BLOB",
+        "ALTER TABLE webhooks ADD COLUMN previous_expires_at INTEGER",
+        "ALTER TABLE webhooks ADD COLUMN rotated_at INTEGER",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

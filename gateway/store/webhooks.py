@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import ids
 from gateway.clock import to_rfc3339
+from gateway.store.devices import moment
 from gateway.webhooks_model import CreateWebhook, ListWebhooks, Webhook
 
 if TYPE_CHECKING:
@@ -62,6 +63,38 @@ def update(tx: Tx, webhook_id: str, changes: dict[str, Any]) -> None:
         tx.run(f"UPDATE webhooks SET {_COLUMNS[name]} = ? WHERE id = ?", stored, webhook_id)  # noqa: S608 - constants
 
 
+def rotate(tx: Tx, webhook_id: str, key: bytes, overlap_ms: int) -> None:
+    """Sign with this key; the one before signs, too, for ``overlap_ms``."""
+    tx.run(
+        """UPDATE webhooks SET previous_secret = CASE WHEN ?1 > 0 THEN secret END,
+            previous_expires_at = CASE WHEN ?1 > 0 THEN ?2 + ?1 END, secret = ?3, rotated_at = ?2 WHERE id = ?4""",
+        *(overlap_ms, tx.now, key, webhook_id),
+    )
+
+
+def forget_previous(tx: Tx, webhook_id: str) -> None:
+    """Drop the secret before the last rotation."""
+    tx.run("UPDATE webhooks SET previous_secret = NULL, previous_expires_at = NULL WHERE id = ?", webhook_id)
+
+
+def forget_expired(tx: Tx) -> int:
+    """Drop every secret whose overlap is over; how many went."""
+    return tx.run(
+        """UPDATE webhooks SET previous_secret = NULL, previous_expires_at = NULL WHERE previous_secret IS NOT NULL
+            AND ? NOT BETWEEN 2 * rotated_at - previous_expires_at AND previous_expires_at - 1""",
+        tx.now,
+    ).rowcount
+
+
+def signs_still(row: Row, now: int) -> bool:
+    """Whether the secret before the last rotation is good at this instant.
+
+    It ends, too, when the clock is further before the rotation than the overlap is long (as with API keys).
+    """
+    until = row["previous_expires_at"]
+    return until is not None and 2 * row["rotated_at"] - until <= now < until
+
+
 def begin_gap(tx: Tx, webhook_id: str) -> None:
     """Leave out what happens from now on, until :func:`end_gap`; what happened before is still to be picked up."""
     tx.run(
@@ -113,6 +146,8 @@ def fields(row: Row) -> dict[str, Any]:
         "description": row["description"],
         "enabled": bool(row["enabled"]),
         "created_at": to_rfc3339(row["created_at"]),
+        "rotated_at": moment(row["rotated_at"]),
+        "previous_secret_expires_at": moment(row["previous_expires_at"]),
     }
 
 

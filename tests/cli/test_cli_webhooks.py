@@ -49,6 +49,12 @@ def test_the_life_of_a_webhook(cli: Cli, receiver: str) -> None:
     assert cli.json("webhooks", "show", webhook) == changed
     assert cli.json("webhooks", "test", webhook)["response_status"] == 204
     assert cli.json("webhooks", "deliveries", webhook, "--status", "failed") == []
+    rotated = cli("webhooks", "rotate", webhook, "--overlap", "2h")
+    assert "whsec_" in rotated.out
+    assert "not shown again" in rotated.err
+    assert cli.json("webhooks", "show", webhook)["previous_secret_expires_at"] is not None
+    assert cli.json("webhooks", "rotate", webhook, "--end-overlap")["previous_secret_expires_at"] is None
+    changed = cli.json("webhooks", "show", webhook)
     assert cli("webhooks", "deliveries", webhook).out.startswith("ID")
     assert "has no delivery" in cli("webhooks", "replay", webhook, "dlv_never", code=4).err
     assert "add --yes" in cli("webhooks", "delete", webhook, code=2).err

@@ -40,6 +40,7 @@ LANDED = [
     "m018_devices_at_broker",
     "m019_search_of_end_users",
     "m020_bytes_of_idempotency",
+    "m021_webhook_rotation",
 ]
 
 

@@ -29,7 +29,7 @@ OWN = "v1=728f02830e2bc24a920ea3df2dab1bad002ecb61d15d4346e11e8ff5b1f39dbd"
 
 def test_the_headers_are_the_golden_ones() -> None:
     """Both signatures, the ids and the time: to the letter what a receiver with other software expects."""
-    assert signatures.headers(KEY, EVENT_ID, TIMESTAMP, BODY) == {
+    assert signatures.headers((KEY,), EVENT_ID, TIMESTAMP, BODY) == {
         "webhook-id": EVENT_ID,
         "webhook-timestamp": "1794312000",
         "webhook-signature": STANDARD,
@@ -37,6 +37,15 @@ def test_the_headers_are_the_golden_ones() -> None:
         "X-Bota-Timestamp": "1794312000",
         "X-Bota-Signature": OWN,
     }
+
+
+def test_during_an_overlap_each_header_has_both_signatures_the_new_one_first() -> None:
+    """Separated as Standard Webhooks says; outside an overlap nothing differs from before."""
+    other = bytes(reversed(KEY))
+    both = signatures.headers((other, KEY), EVENT_ID, TIMESTAMP, BODY)
+    alone = signatures.headers((other,), EVENT_ID, TIMESTAMP, BODY)
+    assert both["webhook-signature"] == f"{alone['webhook-signature']} {STANDARD}"
+    assert both["X-Bota-Signature"] == f"{alone['X-Bota-Signature']},{OWN}"
 
 
 def test_the_documentation_shows_the_golden_ones() -> None:

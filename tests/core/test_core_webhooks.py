@@ -282,6 +282,27 @@ def test_a_word_on_a_delivery_that_is_gone_changes_nothing(world: World) -> None
     assert world.run(webhooks.pick_up, webhook_id) is False
 
 
+def test_a_rotated_secret_signs_no_longer_than_its_overlap(world: World) -> None:
+    """Not a millisecond; nor when the clock goes back by more than the overlap; then it is gone from the registry."""
+    webhook_id = created(world)
+
+    def keys_at(now: int) -> int:
+        row = webhooks.require(world.view, world.project_id, webhook_id)
+        return len(webhooks.signing_keys(row, now))
+
+    first = webhooks.require(world.view, world.project_id, webhook_id)["secret"]
+    world.run(webhooks.rotate, world.project_id, webhook_id, MINUTE)
+    began = world.now
+    assert [keys_at(began + each) for each in (0, MINUTE - 1, MINUTE)] == [2, 2, 1]
+    assert [keys_at(began - each) for each in (MINUTE, MINUTE + 1)] == [2, 1]
+    assert world.run(webhooks.prune) == 0
+    world.now += MINUTE
+    assert world.run(webhooks.prune) == 1
+    row = webhooks.require(world.view, world.project_id, webhook_id)
+    assert (row["previous_secret"], row["previous_expires_at"]) == (None, None)
+    assert row["secret"] != first
+
+
 def test_deliveries_go_with_their_time_and_with_their_events(world: World) -> None:
     """After the days of the setting, and with an event that is dropped; not while they are to be tried again."""
     webhook_id = created(world)

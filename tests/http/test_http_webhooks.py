@@ -25,7 +25,8 @@ async def test_the_secret_is_shown_once(api: Api) -> None:
         assert secret.startswith("whsec_")
         assert body(await api.back_end.get(f"{PATH}/{webhook['id']}"), 200) == webhook
         assert body(await api.back_end.get(PATH), 200)["data"] == [webhook]
-    assert set(webhook) == {"id", "url", "events", "description", "enabled", "created_at"}
+    rotation = {"rotated_at", "previous_secret_expires_at"}
+    assert set(webhook) == {"id", "url", "events", "description", "enabled", "created_at"} | rotation
     assert webhook["id"].startswith("wh_")
     assert secret[:13] not in json.dumps(logs, default=str)
     assert secret not in "".join(api.dump())

@@ -20,7 +20,7 @@ CREATE TABLE refusals ( id INTEGER PRIMARY KEY, at INTEGER NOT NULL, device_id T
 CREATE TABLE signing_keys ( kid TEXT PRIMARY KEY, private_key BLOB NOT NULL, created_at INTEGER NOT NULL, retired_at INTEGER) STRICT;
 CREATE TABLE tokens ( id INTEGER PRIMARY KEY, device_pk INTEGER NOT NULL REFERENCES devices (pk), generation INTEGER NOT NULL, hash BLOB NOT NULL UNIQUE, broker_entry TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('active', 'reset_only', 'revoked')), grant_kid TEXT NOT NULL REFERENCES signing_keys (kid), created_at INTEGER NOT NULL, first_used_at INTEGER, revoked_at INTEGER) STRICT;
 CREATE TABLE webhook_gaps ( webhook_id TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE, after_seq INTEGER NOT NULL, up_to INTEGER, PRIMARY KEY (webhook_id, after_seq)) STRICT, WITHOUT ROWID;
-CREATE TABLE webhooks ( id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects (id), url TEXT NOT NULL, events TEXT NOT NULL, description TEXT, enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)), secret BLOB NOT NULL, cursor INTEGER NOT NULL, created_at INTEGER NOT NULL) STRICT;
+CREATE TABLE webhooks ( id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects (id), url TEXT NOT NULL, events TEXT NOT NULL, description TEXT, enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)), secret BLOB NOT NULL, cursor INTEGER NOT NULL, created_at INTEGER NOT NULL, previous_secret BLOB, previous_expires_at INTEGER, rotated_at INTEGER) STRICT;
 CREATE UNIQUE INDEX api_keys_previous ON api_keys (previous_hash) WHERE previous_hash IS NOT NULL;
 CREATE INDEX commands_by_device ON commands (device_pk, id);
 CREATE INDEX commands_dated ON commands (expires_at - ttl_ms) WHERE status IN ('pending', 'delivered') AND expires_at IS NOT NULL;

@@ -121,12 +121,21 @@ def _authorize_key(access: Access, key: ApiKey) -> None:
             "This is the device's own call: it takes a device token (dtok_…), no API key.",
             details={"required": "device_token"},
         )
-    if access.scope not in key.scopes:
+    missing = [scope for scope in access.scopes if scope not in key.scopes]
+    if missing:
         raise InsufficientScopeError(
-            f"This API key lacks the scope {access.scope}. Use a key that has it "
-            f"('gateway keys create --scope {access.scope}').",
-            details={"required_scope": access.scope},
+            f"This API key lacks the scope {' and '.join(missing)}. {_needs(access)}",
+            details={"required_scope": missing[0], "required_scopes": list(access.scopes)},
         )
+
+
+def _needs(access: Access) -> str:
+    """Return which key opens this."""
+    options = " ".join(f"--scope {scope}" for scope in access.scopes)
+    if not access.also:
+        return f"Use a key that has it ('gateway keys create {options}')."
+    both = " and ".join(access.scopes)
+    return f"This call needs {both}: use a key that has them all ('gateway keys create {options}')."
 
 
 def _authorize_device(access: Access, token: DeviceToken, device_id: str | None) -> None:
@@ -135,7 +144,7 @@ def _authorize_device(access: Access, token: DeviceToken, device_id: str | None)
     if not access.device:
         raise InsufficientScopeError(
             f"A device token does not open this: it takes an API key with the scope {access.scope}.",
-            details={"required_scope": access.scope},
+            details={"required_scope": access.scope, "required_scopes": list(access.scopes)},
         )
     if device_id not in (ME, token.id):
         raise NotFoundError("A device token opens its own device alone. Use 'me', or the device's own id, in the path.")

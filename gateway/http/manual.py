@@ -127,7 +127,8 @@ def _json(value: Any, indent: int = 0) -> str:
 
 def _access(operation: Json) -> str:
     needed = [
-        f"{'an API key' if scheme == 'apiKey' else 'a device token'}{''.join(f' with `{scope}`' for scope in scopes)}"
+        f"{'an API key' if scheme == 'apiKey' else 'a device token'}{' with ' if scopes else ''}"
+        + " and ".join(f"`{scope}`" for scope in scopes)
         for each in operation.get("security", [])
         for scheme, scopes in each.items()
     ]

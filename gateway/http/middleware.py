@@ -20,6 +20,7 @@ from gateway.http.body import ClientGoneError
 from gateway.http.operation import Caller, DeviceToken
 from gateway.http.quota import Limiter, Quota
 from gateway.http.services import Services
+from gateway.http.strangers import host_of
 from gateway.redaction import redact
 
 log = structlog.get_logger()
@@ -37,6 +38,9 @@ class Facts:
     """What becomes known of a request while it is worked on: for its log line and the headers of its answer."""
 
     request_id: str
+    client_request_id: str | None
+    """What the caller calls this request, if that can stand in a log."""
+    client_address: str
     quota: Quota
     template: str = "-"
     caller: Caller | None = None
@@ -69,7 +73,9 @@ class EveryRequest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         headers = Headers(scope=scope)
-        facts = scope[FACTS] = Facts(_request_id(headers), self._limiter.untouched())
+        facts = scope[FACTS] = Facts(
+            _request_id(), _client_request_id(headers), host_of(scope), self._limiter.untouched()
+        )
         parent = tracing.well_formed(headers.get(tracing.HEADER))
 
         async def send_with_headers(message: Message) -> None:
@@ -116,11 +122,14 @@ class EveryRequest:
             log.warning("http.use_not_noted", reason=error.message)
 
 
-def _request_id(headers: Headers) -> str:
-    given = headers.get(REQUEST_ID, "")
-    if _SANE_ID.fullmatch(given) and redact(given) == given:
-        return given
+def _request_id() -> str:
+    """A new id: one that a caller chose could be that of another request."""
     return f"req_{secrets.token_hex(12)}"
+
+
+def _client_request_id(headers: Headers) -> str | None:
+    given = headers.get(REQUEST_ID, "")
+    return given if _SANE_ID.fullmatch(given) and redact(given) == given else None
 
 
 def _pieces(message: Message) -> Iterator[Message]:
@@ -163,6 +172,8 @@ def _log(method: str, facts: Facts) -> None:
         path=facts.template,
         status=facts.status,
         duration_ms=round(facts.seconds * 1000, 1),
+        client_address=facts.client_address,
         **who,
+        **({} if facts.client_request_id is None else {"client_request_id": facts.client_request_id}),
         **({} if facts.error is None else {"error": facts.error}),
     )

@@ -34,7 +34,10 @@ _ERRORS: Final[Mapping[int, str]] = {
     503: "`service_unavailable`: something that is needed is away; send the same request again after `Retry-After`.",
 }
 _HEADERS: Final[Mapping[str, tuple[str, str]]] = {
-    "X-Request-Id": ("string", "The one that was sent (up to 64 of `A-Z a-z 0-9 . _ -`), or a new one."),
+    "X-Request-Id": (
+        "string",
+        "The gateway's id of this request; the log and traces name it. It is never the one sent.",
+    ),
     "X-RateLimit-Limit": ("integer", "Requests that this credential may make in a minute."),
     "X-RateLimit-Remaining": ("integer", "How many of them are left."),
     "X-RateLimit-Reset": ("integer", "When the window of a minute ends and all are back, in Unix seconds."),
@@ -121,7 +124,7 @@ def _operation(operation: AnyOperation) -> Json:
 def _security(access: Access) -> list[Json]:
     if access.insiders:
         return [{"apiKey": [READ.scope]}, {}]  # none on the gateway's own machine
-    key = [] if access.scope is None else [{"apiKey": [access.scope]}]
+    key = [] if access.scope is None else [{"apiKey": list(access.scopes)}]
     return [*key, {"deviceToken": []}] if access.device else key
 
 

@@ -61,11 +61,13 @@ Caller = ApiKey | DeviceToken
 class Access:
     """Who may call: API keys with this scope (``None``: none), the device itself, also with a ``reset_only`` token.
 
+    ``also``: further scopes that a key needs, all of them, besides ``scope``.
     ``insiders``: of what is public, whether those on the machine and keys that may read devices are told ``more``, or
     it is for them ``alone`` (``gateway/http/insiders.py``).
     """
 
     scope: str | None = None
+    also: tuple[str, ...] = ()
     device: bool = False
     reset_only: bool = False
     insiders: Literal["", "more", "alone"] = ""
@@ -74,6 +76,11 @@ class Access:
     def public(self) -> bool:
         """Whether no credential is asked for."""
         return self.scope is None and not self.device
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Every scope that an API key needs; none where no API key may call."""
+        return () if self.scope is None else (self.scope, *self.also)
 
 
 READ = Access(scope="devices:read")

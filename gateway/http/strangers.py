@@ -70,6 +70,17 @@ def address_of(scope: Scope) -> str:
     return site_of(client[0] if client else "")
 
 
+def host_of(scope: Scope) -> str:
+    """The address at the other end of the connection, all of it: for the log and the audit trail."""
+    client = scope.get("client")
+    host = str(client[0] if client else "").partition("%")[0]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return "unknown"
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
 def site_of(host: str) -> str:
     """The address, of an IPv6 address the network: what one subscriber has to call from."""
     try:

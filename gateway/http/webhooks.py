@@ -17,6 +17,10 @@ TAG: Final = "webhooks"
 TEST: Final = "webhook.test"
 READ: Final = Access(scope="webhooks:read")
 WRITE: Final = Access(scope="webhooks:write")
+READ_EVENTS: Final = Access(scope="webhooks:read", also=("devices:read",))
+"""Deliveries tell what happens to devices."""
+SEND_EVENTS: Final = Access(scope="webhooks:write", also=("devices:read",))
+"""Whoever says where events go reads them."""
 _SECOND_MS: Final = 1_000
 
 
@@ -141,9 +145,10 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "with the `secret` that is shown this once. Any 2xx within 30 s is success; else it is tried again after "
         "1 min, 5 min, 30 min, 2 h and 8 h, and then marked `failed`. Redirects are not followed. Private addresses "
         "are refused unless the setting `webhook_allow_private` is on, the gateway's own machine unless "
-        "`webhook_allow_loopback` is. A project may have 50.",
+        "`webhook_allow_loopback` is. A project may have 50. Whoever says where events go reads them, so the key needs "
+        "`devices:read`, too.",
         tag=TAG,
-        access=WRITE,
+        access=SEND_EVENTS,
         takes=webhooks_model.CreateWebhook,
         handler=create_webhook,
         answers={201: webhooks_model.CreatedWebhook},
@@ -178,7 +183,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="What is left out stays. While `enabled` is false nothing is sent; what happens then is left out, "
         "and what happened before, or waited for another try, goes on when it is switched on again.",
         tag=TAG,
-        access=WRITE,
+        access=SEND_EVENTS,
         takes=webhooks_model.UpdateWebhook,
         handler=update_webhook,
         answers={200: webhooks_model.Webhook},
@@ -238,7 +243,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="Those of the newest events first; they are kept for 30 days (setting `delivery_history_days`). "
         "The page after this one starts at `next_cursor`.",
         tag=TAG,
-        access=READ,
+        access=READ_EVENTS,
         takes=webhooks_model.ListDeliveries,
         handler=list_deliveries,
         answers={200: webhooks_model.DeliveryList},
@@ -250,7 +255,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="Sends the event again, at once and with all its tries, whatever became of it before. Its "
         "`webhook-id` is the same.",
         tag=TAG,
-        access=WRITE,
+        access=SEND_EVENTS,
         takes=model.Empty,
         handler=replay_delivery,
         answers={200: webhooks_model.Delivery},

@@ -20,7 +20,8 @@ def strangers(operation: AnyOperation, facts: dict[str, Any], device_token: str)
     if operation.access.scope is None:
         yield "an API key", facts["key"], {FORBIDDEN}
         return
-    yield "a key without the scope", facts["without"][operation.access.scope], {FORBIDDEN}
+    for scope in operation.access.scopes:
+        yield f"a key without {scope}", facts["without"][scope], {FORBIDDEN}
     if not operation.access.device:
         yield "a device token", device_token, {UNAUTHORIZED, FORBIDDEN}
     if "{" in operation.path:

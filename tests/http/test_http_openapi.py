@@ -53,7 +53,7 @@ def test_every_operation_says_what_it_needs_and_can_answer() -> None:
             assert {"401", "403", "429", "503"} <= statuses
             assert described["security"]
         if operation.access.scope:
-            assert {"apiKey": [operation.access.scope]} in described["security"]
+            assert {"apiKey": list(operation.access.scopes)} in described["security"]
         assert ({"deviceToken": []} in described["security"]) == operation.access.device
         assert ("404" in statuses) == ("{" in operation.path)
         assert ("409" in statuses) == bool(operation.conflicts or operation.once)

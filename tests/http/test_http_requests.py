@@ -22,23 +22,30 @@ SECRETS = ("sk_live_", "dtok_")
 
 
 @pytest.mark.parametrize("given", ["a", "0c8f3e52-9d51-4a6c-8a0e-3b1c5d8f7a10", "req_1.2-3", "x" * 64])
-async def test_a_sane_request_id_comes_back(api: Api, given: str) -> None:
-    """So that both sides can find the request in their logs."""
-    answer = await api.back_end.get("/v1/devices", headers={"X-Request-Id": given})
-    assert answer.headers["x-request-id"] == given
+async def test_a_callers_request_id_is_logged_beside_ours(api: Api, given: str) -> None:
+    """Both sides find the request in their logs, and no caller gives two requests the same id of ours."""
+    with capture_logs() as logs:
+        answers = [await api.back_end.get("/v1/devices", headers={"X-Request-Id": given}) for _ in range(2)]
+    ours = {answer.headers["x-request-id"] for answer in answers}
+    assert len(ours) == len(answers)
+    assert all(each.startswith("req_") for each in ours)
+    assert given not in ours
+    assert [line["client_request_id"] for line in logs if line["event"] == "http.request"] == [given, given]
 
 
 @pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a\tb", "ä".encode(), "<script>", "dtok_0123456789abcdef"])
-async def test_an_odd_request_id_is_replaced(api: Api, given: str | bytes) -> None:
-    """By a new one, each time another."""
+async def test_an_odd_request_id_is_left_out(api: Api, given: str | bytes) -> None:
+    """It reaches neither the answer nor the log."""
     headers = {b"X-Request-Id": given.encode() if isinstance(given, str) else given}
-    ids = {(await api.back_end.get("/v1/devices", headers=headers)).headers["x-request-id"] for _ in range(3)}
+    with capture_logs() as logs:
+        ids = {(await api.back_end.get("/v1/devices", headers=headers)).headers["x-request-id"] for _ in range(3)}
     assert len(ids) == 3
     assert all(each.startswith("req_") for each in ids)
+    assert not [line for line in logs if "client_request_id" in line]
 
 
 async def test_one_line_in_the_log(api: Api) -> None:
-    """Method, path template, status, duration, request id and who it was; never a secret, never the path as it came."""
+    """Method, path template, status, duration, ids, address and who it was; never a secret, nor the path as it came."""
     bound = await api.bound()
     device = api.as_(bound["device_token"])
     with capture_logs() as logs:
@@ -46,9 +53,17 @@ async def test_one_line_in_the_log(api: Api) -> None:
         await device.post("/v1/devices/me/heartbeat", json={"battery_percent": 200})
         await api.as_(None).get(f"/v1/{api.key}?token={bound['device_token']}")
     lines = [line for line in logs if line["event"] == "http.request"]
+    assert {line.pop("client_address") for line in lines} == {"127.0.0.1"}
     facts = [{name: value for name, value in line.items() if name not in ("duration_ms", "event")} for line in lines]
     assert facts == [
-        {"method": "GET", "path": "/v1/devices/{device_id}", "status": 200, "key_id": api.key_id, "log_level": "info"},
+        {
+            "method": "GET",
+            "path": "/v1/devices/{device_id}",
+            "status": 200,
+            "key_id": api.key_id,
+            "client_request_id": "one",
+            "log_level": "info",
+        },
         {
             "method": "POST",
             "path": "/v1/devices/{device_id}/heartbeat",
@@ -70,8 +85,9 @@ async def test_a_mistake_of_the_gateway_is_a_500_with_the_request_id(api: Api) -
     with capture_logs() as logs:
         answer = await api.back_end.get(f"/v1/devices/{device['id']}", headers={"X-Request-Id": "seven"})
     failure = error(answer, 500, "internal_error")
-    assert failure["details"] == {"request_id": "seven"}
-    assert "seven" in failure["message"]
+    ours = answer.headers["x-request-id"]
+    assert failure["details"] == {"request_id": ours}
+    assert ours in failure["message"]
     assert [line["exc_info"] for line in logs if line["event"] == "http.failed"] == [True]
     assert [line["status"] for line in logs if line["event"] == "http.request"] == [500]
     body(await api.as_(None).get("/health"), 200)

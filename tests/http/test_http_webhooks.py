@@ -5,6 +5,8 @@ import json
 import pytest
 from http_support import JSON, Api, Json, body, error
 from structlog.testing import capture_logs
+from support.receiver import receiving
+from webhook_worker import delivering
 
 from gateway.model import EventType
 
@@ -164,20 +166,52 @@ async def test_another_project_sees_none_of_it(api: Api) -> None:
 
 
 async def test_what_each_scope_opens(api: Api) -> None:
-    """``webhooks:read`` looks, ``webhooks:write`` changes, those of devices do neither."""
+    """``webhooks:read`` looks, ``webhooks:write`` changes, those of devices alone do neither."""
     webhook = await created(api, url="http://127.0.0.1:9/")
     path = f"{PATH}/{webhook['id']}"
-    for scope, reads, writes in (
-        ("webhooks:read", 200, 403),
-        ("webhooks:write", 403, 200),
-        ("devices:read", 403, 403),
-        ("devices:write", 403, 403),
+    for scopes, reads, reads_events, tests, changes in (
+        (("webhooks:read",), 200, 403, 403, 403),
+        (("webhooks:read", "devices:read"), 200, 200, 403, 403),
+        (("webhooks:write",), 403, 403, 200, 403),
+        (("webhooks:write", "devices:write"), 403, 403, 200, 403),
+        (("webhooks:write", "devices:read"), 403, 403, 200, 200),
+        (("devices:read", "devices:write"), 403, 403, 403, 403),
     ):
-        client = api.as_(await api.another_key(scope))
-        for answer in (await client.get(PATH), await client.get(path), await client.get(f"{path}/deliveries")):
+        client = api.as_(await api.another_key(*scopes))
+        for answer in (await client.get(PATH), await client.get(path)):
             assert answer.status_code == reads
-        for answer in (await client.patch(path, json={}), await client.post(f"{path}/test")):
-            assert answer.status_code == writes
+        assert (await client.get(f"{path}/deliveries")).status_code == reads_events
+        assert (await client.post(f"{path}/test")).status_code == tests
+        assert (await client.patch(path, json={})).status_code == changes
+
+
+async def test_a_key_that_may_not_read_devices_gets_no_events_sent(api: Api) -> None:
+    """Whoever says where events go, or lets them go again, reads them: that takes ``devices:read``, too."""
+    async with receiving() as receiver, delivering(api):
+        blind = api.as_(await api.another_key("webhooks:read", "webhooks:write"))
+        answers = [await blind.post(PATH, json={"url": receiver.url})]
+        honest = await created(api, url="https://127.0.0.1:9/", events=["device.registered"], enabled=False)
+        path = f"{PATH}/{honest['id']}"
+        changes: tuple[Json, ...] = (
+            {"url": receiver.url},
+            {"enabled": True},
+            {"events": ["*"]},
+            {"description": "mine"},
+        )
+        answers += [await blind.patch(path, json=change) for change in changes]
+        answers.append(await blind.get(f"{path}/deliveries"))
+        answers.append(await blind.post(f"{path}/deliveries/dlv_1/replay"))
+        await api.registered()
+        await api.bound("BP-2")
+        for answer in answers:
+            refusal = error(answer, 403, "insufficient_scope")
+            assert refusal["details"]["required_scope"] == "devices:read"
+            assert refusal["details"]["required_scopes"][1:] == ["devices:read"]
+            assert "webhooks:" in refusal["message"]
+        watched = await created(api, url=receiver.url)
+        await api.registered("BP-3")
+        assert [each.event["data"].get("serial_number") for each in await receiver.got(1)] == ["BP-3"]
+        assert body(await blind.get(f"{PATH}/{watched['id']}"), 200)["url"] == receiver.url
 
 
 async def test_a_change_without_a_body_changes_nothing(api: Api) -> None:

@@ -30,3 +30,11 @@ def test_every_table_and_column_is_documented(tmp_path: Path) -> None:
             if not table.startswith(("sqlite_", "device_search_"))  # what SQLite makes for itself
         }
     assert _told() == there
+
+
+def test_the_threat_model_names_tests_that_are_there() -> None:
+    """A sentence there stands or falls with its test, so a renamed file is noticed."""
+    tests = Path(__file__).parent.parent
+    named = re.findall(r"`(\w+/test_\w+\.py)`", (STORE.parent / "threat-model.md").read_text(encoding="utf-8"))
+    assert len(named) > 20
+    assert [each for each in named if not (tests / each).is_file()] == []

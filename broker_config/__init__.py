@@ -11,6 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Required, TypedDict, Unpack
 
+from gateway.command_types import CommandType
+
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _PREFIX = re.compile(r"([A-Za-z0-9_.-]+/)*")
 _HOST = re.compile(r"[A-Za-z0-9_.:-]+")
@@ -118,8 +120,13 @@ def texts(directory: Path, **options: Unpack[Options]) -> tuple[Rendered, dict[s
         "pid_file": _checked_path("pid_file", rendered.pid_file),
         "persistence_dir": _checked_path("persistence_dir", rendered.persistence_dir),
         "tls": _tls_lines(options.get("tls")),
+        "acknowledgements": _acknowledgements(options.get("prefix", "")),
     }
     return rendered, {file.name: filled(file.name, values) for file in (rendered.config, rendered.acl)}
+
+
+def _acknowledgements(prefix: str) -> str:
+    return "\n".join(f"pattern write {prefix}devices/%u/commands/{each}/ack" for each in CommandType)
 
 
 def _tls_lines(tls: Tls | None) -> str:

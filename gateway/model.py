@@ -28,7 +28,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from gateway import ids
+from gateway import command_types, ids
 from gateway.device_settings import ShownSettings
 from gateway.problems import NO_NUL
 from gateway.visible_text import visible, visible_not_blank
@@ -45,14 +45,7 @@ _FIRST_DAY: Final = datetime(1, 1, 1, tzinfo=UTC)
 _LAST_DAY: Final = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 
 
-class CommandType(enum.StrEnum):
-    """What a device can be told to do."""
-
-    FACTORY_RESET = "factory_reset"
-    START_RECORDING = "start_recording"
-    STOP_RECORDING = "stop_recording"
-    TRIGGER_UPLOAD = "trigger_upload"
-    REBOOT = "reboot"
+CommandType = command_types.CommandType
 
 
 class CommandStatus(enum.StrEnum):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from gateway import ids
+from gateway.command_types import CommandType
 
 
 class Role(enum.StrEnum):
@@ -39,6 +40,8 @@ _LOGGED_OF_SECRETS: Final = 12
 
 _USER: Final = "%u"
 _STATUS: Final = f"devices/{_USER}/status"
+_ACKS: Final = tuple(f"devices/{_USER}/commands/{each}/ack" for each in CommandType)
+"""By name: a wildcard would let one device leave a retained message on as many topics as it makes up."""
 PROBED: Final = "dev_doctor0probe"
 """The device that nobody has, whose topics the made-up device of ``gateway doctor`` tries to reach."""
 MADE_UP: Final = "doctor_device"
@@ -46,7 +49,7 @@ MADE_UP: Final = "doctor_device"
 _HERE: Final = "homeassistant/status"
 _MAY_SEND: Final[Mapping[str, tuple[str, ...]]] = {
     Role.GATEWAY: ("#",),
-    Role.DEVICE: (f"devices/{_USER}/heartbeat", _STATUS, f"devices/{_USER}/commands/+/ack"),
+    Role.DEVICE: (f"devices/{_USER}/heartbeat", _STATUS, *_ACKS),
     Role.HOME_ASSISTANT: (_HERE,),
     Role.DOCTOR: (f"devices/{PROBED}/#", f"devices/{MADE_UP}/errors"),
 }

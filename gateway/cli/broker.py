@@ -31,6 +31,7 @@ _SAYS: Final = {
     "kept": "changed by you, left alone",
     "replaced": "changed by you, overwritten; yours is in FILE.old",
 }
+_READ_BY_MOSQUITTO: Final = ("mosquitto/mosquitto.conf", "mosquitto/acl")
 
 
 @click.group(name="broker", epilog=EPILOG)
@@ -114,6 +115,8 @@ def _show(outcome: Outcome) -> None:
         output.note("\nWhat this version would write instead of your changes lies beside them, as FILE.new.")
     if outcome.new_accounts:
         output.note(f"\nPasswords were made: they are in {outcome.accounts}, for you alone.")
+    if any(outcome.files.get(name) in ("updated", "replaced") for name in _READ_BY_MOSQUITTO):
+        output.note("\nMosquitto goes by its new configuration and access rules once it is restarted.")
     for problem in outcome.problems:
         output.note(f"\nwarning: {problem}")
     output.note(_next_steps(outcome))

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from gateway.broker.access import Action, Role, may, may_retain
 
 ONE_LEVEL = r"[^/+#\x00]*"
+TYPES = "factory_reset|start_recording|stop_recording|trigger_upload|reboot"
 DEVICE_MAY = {
-    Action.PUBLISH: rf"devices/dev_A/(heartbeat|status|commands/{ONE_LEVEL}/ack)",
-    Action.WILL: rf"devices/dev_A/(heartbeat|status|commands/{ONE_LEVEL}/ack)",
+    Action.PUBLISH: rf"devices/dev_A/(heartbeat|status|commands/({TYPES})/ack)",
+    Action.WILL: rf"devices/dev_A/(heartbeat|status|commands/({TYPES})/ack)",
     Action.SUBSCRIBE: rf"devices/dev_A/(errors|commands/({ONE_LEVEL}|\+))",
     Action.RECEIVE: rf"devices/dev_A/(errors|commands/{ONE_LEVEL})",
 }

@@ -31,7 +31,8 @@ async def arrivals_at_gateway(broker: Mosquitto, gateway: Wire) -> list[tuple[st
     return [(one.topic.removeprefix(broker.prefix), one.payload) for one in await gateway.read_until(last)]
 
 
-OWN = [f"devices/{A}/heartbeat", f"devices/{A}/status", f"devices/{A}/commands/reboot/ack"]
+TYPES = ["factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot"]
+OWN = [f"devices/{A}/heartbeat", f"devices/{A}/status", *(f"devices/{A}/commands/{each}/ack" for each in TYPES)]
 
 FOREIGN = [
     f"devices/{B}/heartbeat",
@@ -41,6 +42,7 @@ FOREIGN = [
     f"devices/{A}/commands/factory_reset",
     f"devices/{A}/commands",
     f"devices/{A}/commands/a/b/ack",
+    f"devices/{A}/commands/made_up/ack",
     f"devices/{A}/errors",
     f"devices/{A}/state",
     f"devices/{A}/events/device.bound",
@@ -53,7 +55,7 @@ FOREIGN = [
 
 
 async def test_device_publishes_its_own_topics(broker: Mosquitto) -> None:
-    """Heartbeat, status and acknowledgements of any type reach the gateway."""
+    """Heartbeat, status and acknowledgements of each type reach the gateway."""
     async with broker.client("gateway") as gateway, broker.client(A) as device:
         await gateway.subscribe(f"{broker.prefix}#")
         for topic in OWN:

@@ -21,3 +21,16 @@ def test_a_user_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     instead = next(line for line in error.splitlines() if "gateway broker init" in line).partition("gateway ")[2]
     assert shlex.split(instead) == [*asked, "--broker-user", me, "--user", me]
     assert main(shlex.split(instead)) == 0
+
+
+def test_it_says_when_mosquitto_has_new_access_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After an upgrade the broker has to be restarted; called again without any change, nothing is to be done."""
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    asked = ["broker", "init", str(tmp_path / "site"), "--user", me, "--broker-user", me]
+    told = "access rules once it is restarted"
+    assert main(asked) == 0
+    assert told not in capsys.readouterr().err
+    assert main(asked) == 0
+    assert told not in capsys.readouterr().err
+    assert main([*asked, "--prefix", "plant/"]) == 0
+    assert told in capsys.readouterr().err

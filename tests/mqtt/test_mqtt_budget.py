@@ -78,7 +78,7 @@ async def test_a_flood_of_acknowledgements_holds_nobody_up_and_loses_no_word(kin
         flood = [acknowledgement(f"cmd_{number:026}", "executed") for number in range(FLOOD)]
         async with place.join(device) as client, place.join(other) as quiet:
             await client.say(device.topic("commands/reboot/ack"), *flood[: FLOOD // 2])
-            await client.say(device.topic("commands/made_up/ack"), *flood[FLOOD // 2 :])
+            await client.say(device.topic("commands/trigger_upload/ack"), *flood[FLOOD // 2 :])
             word = acknowledgement(command["id"], "executed")
             await client.say(device.topic("commands/reboot/ack"), word, word)
             await quiet.say(other.topic("heartbeat"), beat(70))

@@ -15,7 +15,7 @@ import structlog
 
 from gateway import grants
 from gateway.received_json import parse_json
-from gateway.store import commands, epochs
+from gateway.store import broker_sessions, commands, epochs
 from gateway.store.epochs import Position
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def begin(tx: Tx, reason: str, *, known: int = 0) -> Epoch:
     devices = epochs.raise_generations(tx, base)
     epochs.identify(tx, registry_id(tx))
     epochs.set_epoch(tx, epoch_id, base, reason)
+    broker_sessions.forget_all(tx)
     return Epoch(epoch_id, base, devices, kid)
 
 

@@ -14,7 +14,7 @@ from gateway.broker.clients import Client
 from gateway.broker.cutters import Cutter
 from gateway.broker.http_auth.admissions import Admissions
 from gateway.broker.settling import Settling
-from gateway.store import Row, Store, View, accounts, tokens
+from gateway.store import Row, Store, View, accounts, broker_sessions
 
 log = structlog.get_logger()
 
@@ -64,10 +64,7 @@ class AskedAccess:
             if devices:
                 log.warning("broker.sessions_not_cut", devices=[row["device_id"] for row in devices][:10])
             return ()
-        wanted = {
-            Client.of_device(row["device_id"]): partial(self._settle_device, self._cutter, row["device_pk"])
-            for row in devices
-        }
+        wanted = {Client.of_device(row["device_id"]): partial(self._settle_device, self._cutter) for row in devices}
         settled = await self._settling.settled(
             {client: partial(settle, client) for client, settle in wanted.items()}, PASS_SECONDS
         )
@@ -95,24 +92,28 @@ class AskedAccess:
 
     async def _foul(self, cutter: Cutter) -> set[Client]:
         there = await cutter.connected()
-        may = {name for name, _ in await self._store.read(tokens.broker_entries)}
+        return await self._store.read(lambda view: self._strays_of(view, there))
+
+    def _strays_of(self, view: View, there: set[Client]) -> set[Client]:
+        may = broker_sessions.with_good_token(view)
         devices = {client for client in there if ids.is_id(ids.DEVICE, client.username) and client.username not in may}
-        known = {row["name"]: row for row in await self._store.read(accounts.everyone)}
+        known = {row["name"]: row for row in accounts.everyone(view)}
         integrators = (client for client in there | self._admissions.clients() if client.username in known)
-        return devices | {client for client in integrators if self._is_old(known[client.username], client)}
+        old = {
+            client for client in integrators if broker_sessions.is_old(known[client.username], self._made(view, client))
+        }
+        return old | {client for client in devices if self._is_stray(view, client)}
 
     def _is_stray(self, view: View, client: Client) -> bool:
         if ids.is_id(ids.DEVICE, client.username):
-            return not tokens.opens_something(view, client.username)
+            return not broker_sessions.is_good(view, client.username, self._made(view, client))
         account = accounts.find(view, client.username)
-        return account is not None and self._is_old(account, client)
+        return account is not None and broker_sessions.is_old(account, self._made(view, client))
 
-    def _is_old(self, account: Row, client: Client) -> bool:
-        """Whether this client connected with another password than the one that is good now, or may have."""
-        if account["revoked_at"] is not None:
-            return True
-        made = self._admissions.token_of(client.client_id)
-        return not account["old_sessions_cut"] if made is None else made != account["created_at"]
+    def _made(self, view: View, client: Client) -> int | None:
+        """The credential of its session: of a device the token, of an integrator the time of its password."""
+        known = self._admissions.token_of(client.client_id)
+        return broker_sessions.credential_of(view, client.client_id) if known is None else known
 
     async def _is_enforced(self) -> bool:
         """Note for which accounts no old session is left; whether that is so for all of them."""
@@ -130,9 +131,9 @@ class AskedAccess:
         log.info("broker.session_cut", client_id=client.client_id)
         return True
 
-    async def _settle_device(self, cutter: Cutter, device_pk: int, client: Client) -> bool:
+    async def _settle_device(self, cutter: Cutter, client: Client) -> bool:
         """Cut its session if need be; whether that is all."""
-        if not await self._is_foul(client.client_id, device_pk):
+        if not await self._store.read(lambda view: self._is_stray(view, client)):
             return True
         settled = self._admissions.is_settled(client.client_id)
         await cutter.cut(client)
@@ -144,11 +145,3 @@ class AskedAccess:
         else:
             self._beginning.add(client)
         return settled
-
-    async def _is_foul(self, device_id: str, device_pk: int) -> bool:
-        good = await self._store.read(lambda view: _good(view, device_pk))
-        return self._admissions.token_of(device_id) not in good
-
-
-def _good(view: View, device_pk: int) -> set[int]:
-    return {row["id"] for row in tokens.live(view, device_pk)}

@@ -418,6 +418,25 @@ def m021_webhook_rotation(db: Database) -> None:
     )
 
 
+@step
+def m022_broker_sessions(db: Database) -> None:
+    """With which credential each client id was let in last, at a broker that asks the gateway.
+
+    Of a device that was never bound before, the session can only be one of its present binding.
+    """
+    _each(
+        db,
+        """CREATE TABLE broker_sessions (client_id TEXT PRIMARY KEY, username TEXT NOT NULL,
+            credential INTEGER NOT NULL, let_in_at INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX broker_sessions_by_user ON broker_sessions (username, let_in_at)",
+        """INSERT INTO broker_sessions (client_id, username, credential, let_in_at)
+            SELECT d.id, d.id, max(t.id), max(t.first_used_at) FROM tokens t JOIN devices d ON d.pk = t.device_pk
+            WHERE t.state <> 'revoked' AND t.first_used_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM tokens o
+                WHERE o.device_pk = t.device_pk AND o.generation < t.generation AND o.first_used_at IS NOT NULL)
+            GROUP BY d.pk""",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

@@ -18,11 +18,12 @@ from support.wait import eventually
 from gateway.broker.asked import NOT_CUT, AskedAccess
 from gateway.broker.clients import Client
 from gateway.broker.cutters import Cutter, cutter_of
-from gateway.broker.http_auth.admissions import MOST_CLIENTS, SETTLE_SECONDS, Admissions
+from gateway.broker.http_auth.admissions import SETTLE_SECONDS, Admissions
 from gateway.broker_api import BrokerApi
 from gateway.errors import UnavailableError
 from gateway.http.server import HttpServer
-from gateway.store import Row, accounts, outbox
+from gateway.store import Row, accounts, broker_sessions, outbox
+from gateway.store.broker_sessions import MOST_CLIENTS
 
 GOLDEN = Path(__file__).parent / "golden" / "broker_api.json"
 
@@ -74,6 +75,12 @@ async def token_id(fleet: Registry, device: Bound) -> int:
     return int(rows[-1]["id"])
 
 
+async def let_in_before(fleet: Registry, device: Bound) -> None:
+    """Have the gateway let this device in, in a process that has ended since."""
+    token = await token_id(fleet, device)
+    assert await fleet.store.write(lambda tx: broker_sessions.note(tx, device.id, device.id, token))
+
+
 async def test_a_session_of_a_good_token_stays_and_all_others_go(fleet: Registry) -> None:
     """Of a reset nobody is cut, of a revocation the device is, and so is one of which nothing is known."""
     scissors, clock = Scissors(), Clock()
@@ -120,14 +127,19 @@ async def test_a_new_owner_is_not_cut_for_the_old_one(fleet: Registry) -> None:
 
 
 async def test_at_the_start_those_without_a_good_token_are_cut(fleet: Registry) -> None:
-    """Devices that are connected and are not, or no more, in the registry; accounts that are no device's stay."""
-    good, revoked = await fleet.bound("SN-1"), await fleet.bound("SN-2")
+    """Devices whose session has a revoked token, or one of which nothing is known; who is no device stays."""
+    good, revoked, rebound, unknown = [await fleet.bound(f"SN-{number}") for number in range(4)]
+    for device in (good, revoked, rebound):
+        await let_in_before(fleet, device)
     await fleet.unbind(revoked)
-    devices = {Client.of_device(each) for each in (good.id, revoked.id, "dev_FROMABACKUP")}
+    await fleet.unbind(rebound)
+    await fleet.bound_again(rebound)
+    strays = {revoked.id, rebound.id, unknown.id, "dev_FROMABACKUP"}
+    devices = {Client.of_device(each) for each in (good.id, *strays)}
     others = {Client("gw_test", "gateway"), Client("integrator", "integrator"), Client("billing", "billing")}
     scissors = Scissors(there=devices | others)
     assert not await AskedAccess(fleet.store, Admissions(), scissors).compare()
-    assert sorted(scissors.cuts) == sorted([revoked.id, "dev_FROMABACKUP"])
+    assert sorted(scissors.cuts) == sorted(strays)
 
 
 async def test_integrators_who_were_revoked_or_rotated_are_cut(fleet: Registry) -> None:
@@ -202,13 +214,19 @@ async def left_are(access: AskedAccess, fleet: Registry, stuck: list[Bound]) -> 
 
 
 async def test_clients_of_one_integrator_are_remembered_up_to_a_bound(fleet: Registry) -> None:
-    """Those that were let in last; of the others nothing is known any more."""
-    del fleet
-    admissions = Admissions()
-    for number in range(MOST_CLIENTS + 1):
-        admissions.let_in(Client(f"integrator-{number}", "integrator"), 7)
+    """Those that were let in last, in the registry too; of the others nothing is known any more."""
+    await fleet.store.write(lambda tx: accounts.create(tx, "integrator"))
+    made = (await fleet.store.read(lambda view: accounts.require(view, "integrator")))["created_at"]
+    admissions, names = Admissions(), [f"integrator-{number}" for number in range(MOST_CLIENTS + 1)]
+    for name in names:
+        admissions.let_in(Client(name, "integrator"), made)
+    for name in names:
+        await fleet.store.write(lambda tx, name=name: broker_sessions.note(tx, name, "integrator", made))  # type: ignore[misc]
     assert len(admissions.clients()) == MOST_CLIENTS
-    assert (admissions.token_of("integrator-0"), admissions.token_of("integrator-1")) == (None, 7)
+    assert (admissions.token_of(names[0]), admissions.token_of(names[1])) == (None, made)
+    kept = await fleet.store.read(lambda view: [broker_sessions.credential_of(view, name) for name in names])
+    assert kept.count(made) == MOST_CLIENTS
+    assert kept[-1] == made
 
 
 async def test_without_an_api_it_says_what_it_cannot_do(fleet: Registry) -> None:

@@ -41,6 +41,7 @@ LANDED = [
     "m019_search_of_end_users",
     "m020_bytes_of_idempotency",
     "m021_webhook_rotation",
+    "m022_broker_sessions",
 ]
 
 
@@ -149,6 +150,7 @@ _ROWS: dict[str, dict[str, object]] = {
         "created_at": 1,
     },
     "broker_accounts": {"name": "integrator", "hash": b"h", "broker_entry": "$6$", "created_at": 1},
+    "broker_sessions": {"client_id": "dev_1", "username": "dev_1", "credential": 1, "let_in_at": 1},
     "outbox": {"kind": "command", "device_pk": 1, "detail": "reboot", "created_at": 1},
 }
 
@@ -376,3 +378,33 @@ def test_a_command_refuses_an_older_registry(tmp_path: Path) -> None:
         open_database(tmp_path)
     with closing(connect(tmp_path / DATABASE_NAME, read_only=True)) as connection:
         assert newest_applied(connection) == STEPS[-2]
+
+
+def test_sessions_of_devices_with_one_binding_keep_their_rights_over_the_upgrade(tmp_path: Path) -> None:
+    """One that was bound before, or whose token was never used, has a session of which nothing is known."""
+    with closing(connect(tmp_path / DATABASE_NAME)) as connection:
+        apply(connection, stop_before="m022_broker_sessions")
+        _some_data(connection)
+        connection.execute("DELETE FROM tokens")
+        for pk, tokens in {1: "-u", 2: "uu", 3: "-n"}.items():
+            if pk > 1:
+                connection.execute(
+                    "INSERT INTO devices (pk, id, project_id, serial_number, model, created_at, updated_at) "
+                    "VALUES (?, ?, 'proj_1', ?, 'm', 1, 1)",
+                    (pk, f"dev_{pk}", f"SN-{pk}"),
+                )
+            for generation, used in enumerate(tokens):
+                connection.execute(
+                    "INSERT INTO tokens (device_pk, generation, hash, broker_entry, state, grant_kid, created_at, "
+                    "first_used_at) VALUES (?, ?, ?, '$6$', ?, 'k1', 1, ?)",
+                    (
+                        pk,
+                        generation,
+                        f"{pk}{generation}".encode(),
+                        "active" if generation else "revoked",
+                        {"u": 5}.get(used),
+                    ),
+                )
+    with closing(open_to_serve(tmp_path)) as connection:
+        rows = connection.execute("SELECT client_id, username, credential, let_in_at FROM broker_sessions").fetchall()
+    assert [tuple(row) for row in rows] == [("dev_1", "dev_1", 2, 5)]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from mqtt_support import Device, Site, site
+from mqtt_support import Device, Site, beat, site
 from support import wire
 from support.measured import Measured
 from support.proxy import Proxy
@@ -70,6 +70,24 @@ async def test_a_session_that_cannot_be_ended_keeps_no_revocation_waiting(place:
     await place.settled()
     assert place.keeper.last_error is None
     assert f"mqtt-subscription-{stuck.id}qos1" not in rabbitmq.queues()
+
+
+async def test_a_session_that_is_not_cut_has_no_rights_after_the_next_bind(rabbitmq: RabbitMq, tmp_path: Path) -> None:
+    """Without an API of the broker: what the old session asks for is refused, which ends it; the new one lives on."""
+    async with site("rabbitmq", tmp_path, node=rabbitmq) as place:
+        admissions = place.broker.admissions  # type: ignore[union-attr]
+        place.broker.access = lambda store: AskedAccess(store, admissions, None)  # type: ignore[method-assign]
+        await place.start()
+        device, other = await place.bound("SN-1"), await place.bound("SN-2")
+        async with place.join(device) as old, place.join(other) as witness:
+            await place.unbind(device)
+            again = await place.bound_again(device)
+            with pytest.raises(wire.ConnectionClosedError):
+                await old.subscribe(device.topic("commands/reboot"))
+            async with place.join(again) as new:
+                await new.subscribe(device.topic("commands/reboot"))
+                await new.publish(device.topic("heartbeat"), beat(80))
+            await witness.publish(other.topic("heartbeat"), beat(81))
 
 
 async def test_revoking_home_assistant_keeps_no_revocation_waiting(place: Site, rabbitmq: RabbitMq) -> None:

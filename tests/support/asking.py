@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -43,9 +44,11 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def asking(store: Store, *, gateway_id: str, prefix: str = "", port: int = 0) -> AsyncIterator[Endpoint]:
+async def asking(
+    store: Store, *, gateway_id: str, prefix: str = "", port: int = 0, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[Endpoint]:
     """Serve it for as long as the block runs."""
-    accounts, admissions = some_accounts(), Admissions()
+    accounts, admissions = some_accounts(), Admissions(clock)
     door = Door(Judge(store, accounts, admissions, own_id=gateway_id, prefix=prefix), SECRET)
     async with HttpServer(door, "127.0.0.1", port) as server, httpx.AsyncClient(base_url=server.url) as http:
         yield Endpoint(server.url, http, admissions)

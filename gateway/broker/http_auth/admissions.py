@@ -1,7 +1,7 @@
 """Who was let in with which token or password, so that a revocation knows whether a session is one of those to cut.
 
 A broker that asks keeps one session per client id, so the credential that was let in last under it is the session's.
-All is forgotten at a restart; then a session counts as unknown, and is cut when in doubt.
+The registry keeps that as well (``store/broker_sessions.py``); what only this process knows is when it was.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.broker.clients import Client
+from gateway.store.broker_sessions import MOST_CLIENTS
 
 SETTLE_SECONDS: Final = 2.0
 """How long a broker may take from our answer until the session stands where it can be found and cut."""
-
-
-MOST_CLIENTS: Final = 1_000
-"""So many clients of one integrator are remembered, those that were let in last; the others count as unknown."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,13 @@ class Admissions:
         """The token it was let in with last, as far as that is known."""
         admission = self._let_in.get(client_id)
         return None if admission is None else admission.token_id
+
+    def unsettled_seconds(self, client_id: str, token_id: int) -> float:
+        """How long a session of another token under this client id may still be about to begin; 0 when none is."""
+        admission = self._let_in.get(client_id)
+        if admission is None or admission.token_id == token_id:
+            return 0.0
+        return max(0.0, admission.at + SETTLE_SECONDS - self._clock())
 
     def is_settled(self, username: str) -> bool:
         """Whether every session of this user that was let in before now can be found at the broker by now."""

@@ -1,7 +1,12 @@
-"""Answers the two questions of every dialect: may this client come in, and may it do this."""
+"""Answers the two questions of every dialect: may this client come in, and may it do this.
+
+A question about a right names the user and the client id, no credential. It is judged by the credential that let this
+client id in last: after a new binding the session of the old, revoked token has no rights.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import structlog
@@ -10,10 +15,10 @@ from gateway import ids
 from gateway.broker.access import Action, Role, is_name, loggable, may, may_retain
 from gateway.broker.authentication import authenticator, role_of
 from gateway.broker.clients import Client
+from gateway.broker.embedded import Identity
 from gateway.broker.http_auth.admissions import Admissions
 from gateway.broker.standing import Accounts
-from gateway.store import Purpose, Store, View, tokens
-from gateway.store import accounts as sql
+from gateway.store import Purpose, Store, View, broker_sessions
 
 log = structlog.get_logger()
 
@@ -44,13 +49,39 @@ class Judge:
             StoreError: the registry cannot be read.
         """
         with self._admissions.knock(client.username):
-            identity = await self._authenticate(client.client_id, client.username, password)
-            good = identity is not None and self._may_be_called(identity.role, client)
-            if identity is not None and identity.token_id is not None and good:
-                self._admissions.let_in(client, identity.token_id)
+            identity = await self._identity(client, password)
+            good = identity is not None and await self._is_noted(client, identity)
         if not good:
             log.info("broker.connect_refused", client_id=loggable(client.client_id), username=loggable(client.username))
         return good
+
+    async def _identity(self, client: Client, password: str) -> Identity | None:
+        """Who this is, if it may be called so.
+
+        While a session of another credential may only just begin under this client id, this waits: the broker must
+        take that one over, or it would have the rights of this one.
+        """
+        while True:
+            identity = await self._authenticate(client.client_id, client.username, password)
+            if identity is None or not self._may_be_called(identity.role, client):
+                return None
+            seconds = self._admissions.unsettled_seconds(client.client_id, identity.token_id or 0)
+            if not seconds:
+                return identity
+            await asyncio.sleep(seconds)
+
+    async def _is_noted(self, client: Client, identity: Identity) -> bool:
+        """Note the credential of the session that is about to begin; ``False`` when it was revoked meanwhile."""
+        credential = identity.token_id
+        if credential is None:
+            return True
+        known = await self._store.read(lambda view: broker_sessions.credential_of(view, client.client_id))
+        if known != credential and not await self._store.write(
+            lambda tx: broker_sessions.note(tx, client.client_id, client.username, credential)
+        ):
+            return False
+        self._admissions.let_in(client, credential)
+        return True
 
     async def role_of(self, client: Client) -> Role | None:
         """Who this client is that was let in before; ``None`` when it would not be any more.
@@ -60,7 +91,7 @@ class Judge:
         """
         account = self._accounts.get(client.username)
         if account is None:
-            role = await self._store.read(lambda view: _role_in(view, client.username), Purpose.AUTHENTICATION)
+            role = await self._store.read(lambda view: self._role_in(view, client), Purpose.AUTHENTICATION)
         else:
             role = account.role
         return role if role is not None and self._may_be_called(role, client) else None
@@ -91,10 +122,11 @@ class Judge:
             return client_id in (self._own_id, username)
         return client_id == username or (role in READERS and client_id.startswith(f"{username}-"))
 
-
-def _role_in(view: View, username: str) -> Role | None:
-    """Who has this name in the registry, and is good."""
-    if ids.is_id(ids.DEVICE, username):
-        return Role.DEVICE if tokens.opens_something(view, username) else None
-    account = sql.find(view, username)
-    return None if account is None or account["revoked_at"] is not None else role_of(username)
+    def _role_in(self, view: View, client: Client) -> Role | None:
+        """What the registry says of the credential of this session."""
+        credential = self._admissions.token_of(client.client_id)
+        if credential is None:
+            credential = broker_sessions.credential_of(view, client.client_id)
+        if not broker_sessions.is_good(view, client.username, credential):
+            return None
+        return Role.DEVICE if ids.is_id(ids.DEVICE, client.username) else role_of(client.username)

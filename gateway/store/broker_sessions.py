@@ -1,0 +1,83 @@
+"""SQL of sessions at a broker that asks the gateway: the credential with which each client id was let in last.
+
+A broker keeps one session per client id, and a new one takes over the old one. So the credential that was let in last
+under a client id is the session's. A device's credential is its token, an integrator's the time of its password.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gateway import ids
+from gateway.store import accounts
+
+if TYPE_CHECKING:
+    from gateway.store.database import Row, Tx, View
+
+MOST_CLIENTS: Final = 1_000
+"""So many clients of one integrator are kept, those that were let in last; the others count as unknown."""
+
+
+def credential_of(view: View, client_id: str) -> int | None:
+    """Return the credential of this session; ``None`` when it is not known."""
+    found: int | None = view.value("SELECT credential FROM broker_sessions WHERE client_id = ?", client_id)
+    return found
+
+
+def note(tx: Tx, client_id: str, username: str, credential: int) -> bool:
+    """Keep that this credential lets the client in, if it is still good; return whether it is."""
+    if not is_good(tx, username, credential):
+        return False
+    tx.run(
+        "INSERT OR REPLACE INTO broker_sessions (client_id, username, credential, let_in_at) VALUES (?, ?, ?, ?)",
+        *(client_id, username, credential, tx.now),
+    )
+    tx.run(
+        """DELETE FROM broker_sessions WHERE username = ?1 AND client_id IN (SELECT client_id FROM broker_sessions
+            WHERE username = ?1 ORDER BY let_in_at DESC, client_id <> ?2 LIMIT -1 OFFSET ?3)""",
+        *(username, client_id, MOST_CLIENTS),
+    )
+    return True
+
+
+def is_good(view: View, username: str, credential: int | None) -> bool:
+    """Return whether a session of this user that was let in with this credential has its rights still.
+
+    An integrator's session of which nothing is known has them once all sessions of earlier passwords were cut.
+    """
+    if ids.is_id(ids.DEVICE, username):
+        return credential is not None and _is_live(view, username, credential)
+    account = accounts.find(view, username)
+    return account is not None and not is_old(account, credential)
+
+
+def is_old(account: Row, credential: int | None) -> bool:
+    """Return whether this session may have begun with another password than the account's present one."""
+    if account["revoked_at"] is not None:
+        return True
+    return not account["old_sessions_cut"] if credential is None else credential != account["created_at"]
+
+
+def with_good_token(view: View) -> set[str]:
+    """Return the devices whose session began with a token that is not revoked."""
+    rows = view.all(
+        """SELECT d.id FROM broker_sessions s JOIN tokens t ON t.id = s.credential
+            JOIN devices d ON d.pk = t.device_pk AND d.id = s.client_id
+            WHERE d.deleted_at IS NULL AND t.state <> 'revoked'"""
+    )
+    return {row["id"] for row in rows}
+
+
+def forget_all(tx: Tx) -> None:
+    """Count every session as unknown: what was let in after the copy of a registry was made is not in it."""
+    tx.run("DELETE FROM broker_sessions")
+    tx.run("UPDATE broker_accounts SET old_sessions_cut = 0")
+
+
+def _is_live(view: View, device_id: str, token_id: int) -> bool:
+    found = view.one(
+        """SELECT 1 FROM tokens t JOIN devices d ON d.pk = t.device_pk
+            WHERE t.id = ? AND d.id = ? AND d.deleted_at IS NULL AND t.state <> 'revoked'""",
+        *(token_id, device_id),
+    )
+    return found is not None

@@ -1,0 +1,165 @@
+"""Rights of a session at a broker that asks: those of the credential that let it in, and of no later one."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.asking import Endpoint, asking
+from support.registry import GATEWAY_ID, Bound, Registry, registry
+
+from gateway import epoch
+from gateway.broker.http_auth.admissions import SETTLE_SECONDS
+from gateway.store import accounts
+
+GOLDEN = Path(__file__).parent / "golden"
+EMQX_READING = {"action": "subscribe", "topic": "gateways/#"}
+
+
+class Clock:
+    """Seconds that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.now
+
+
+@dataclass
+class Asked:
+    """A broker of one kind: how it asks for a device that comes, and for something that each device may do."""
+
+    endpoint: Endpoint
+    clock: Clock
+    coming: dict[str, Any]
+    doing: dict[str, Any]
+
+    async def lets_in(self, device: Bound) -> bool:
+        """Whether the device gets in; its session stands when this returns."""
+        good = await self._ask(self.coming, device)
+        self.clock.now += SETTLE_SECONDS
+        return good
+
+    async def grants(self, device: Bound) -> bool:
+        """Whether its session has its rights; the question names no credential."""
+        assert "{token}" not in self.doing["body"]
+        return await self._ask(self.doing, device)
+
+    async def _ask(self, case: dict[str, Any], device: Bound) -> bool:
+        body = case["body"].replace("{device}", device.id).replace("{token}", device.token)
+        answer = await self.endpoint.ask(case["path"], content=body, headers=case["headers"])
+        return bool(
+            (answer.status_code, answer.text) == (case["status"], case["answer"].replace("{device}", device.id))
+        )
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Registry]:
+    """A registry."""
+    async with registry(tmp_path) as opened:
+        yield opened
+
+
+def recorded(dialect: str, endpoint: Endpoint, clock: Clock) -> Asked:
+    """The recorded questions of this dialect: one that lets a device in, and one that grants it something."""
+    cases = json.loads((GOLDEN / f"http_auth_{dialect}.json").read_text())
+    coming = next(case for case in cases if case["name"] == "a device with its token")
+    doing = next(
+        case
+        for case in cases
+        if case["answer"] == coming["answer"] and "{device}" in case["body"] and "{token}" not in case["body"]
+    )
+    return Asked(endpoint, clock, coming, doing)
+
+
+@pytest.mark.parametrize("dialect", ["emqx", "vernemq", "mosquitto_go_auth", "amqtt", "rabbitmq"])
+async def test_a_session_of_an_earlier_binding_has_no_rights(dialect: str, fleet: Registry) -> None:
+    """Not after the revocation, nor after the next bind, nor after a restart of the gateway; the new session has."""
+    clock = Clock()
+    device, bystander = await fleet.bound("SN-1"), await fleet.bound("SN-2")
+    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+        broker = recorded(dialect, endpoint, clock)
+        assert await broker.lets_in(device)
+        assert await broker.lets_in(bystander)
+        assert await broker.grants(device)
+        await fleet.unbind(device)
+        assert not await broker.grants(device)
+        again = await fleet.bound_again(device)
+        assert not await broker.grants(device)
+    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+        broker = recorded(dialect, endpoint, clock)
+        assert not await broker.grants(device)
+        assert await broker.grants(bystander)
+        assert not await broker.lets_in(device)
+        assert not await broker.grants(device)
+        assert await broker.lets_in(again)
+        assert await broker.grants(again)
+
+
+async def test_a_reset_leaves_the_session_its_rights(fleet: Registry) -> None:
+    """Until the token is revoked: by it the device fetches the reset."""
+    clock, device = Clock(), await fleet.bound("SN-1")
+    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+        broker = recorded("emqx", endpoint, clock)
+        assert await broker.lets_in(device)
+        await fleet.reset(device)
+        assert await broker.grants(device)
+
+
+async def test_after_a_restore_no_session_has_rights_until_it_comes_again(fleet: Registry) -> None:
+    """The copy does not know who was let in after it was made."""
+    clock, device = Clock(), await fleet.bound("SN-1")
+    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+        assert await recorded("emqx", endpoint, clock).lets_in(device)
+    await fleet.store.write(lambda tx: epoch.begin(tx, epoch.RESTORED))
+    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+        broker = recorded("emqx", endpoint, clock)
+        assert not await broker.grants(device)
+        assert await broker.lets_in(device)
+        assert await broker.grants(device)
+
+
+async def test_a_new_token_waits_until_the_session_of_the_old_one_must_stand(fleet: Registry) -> None:
+    """Else the broker might begin the old session after the new one, and that would have the new one's rights."""
+    device = await fleet.bound("SN-1")
+    async with asking(fleet.store, gateway_id=GATEWAY_ID) as endpoint:
+        broker = recorded("emqx", endpoint, Clock())
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert await broker.lets_in(device)
+        await fleet.unbind(device)
+        again = await fleet.bound_again(device)
+        assert await broker.lets_in(again)
+        assert loop.time() - began >= SETTLE_SECONDS
+        assert await broker.grants(again)
+
+
+async def _reads(endpoint: Endpoint) -> bool:
+    question = {"clientid": "integrator_a-1", "username": "integrator_a", **EMQX_READING}
+    return bool((await endpoint.ask("emqx/authorize", json=question)).json()["result"] == "allow")
+
+
+async def _enters(endpoint: Endpoint, password: str) -> bool:
+    question = {"clientid": "integrator_a-1", "username": "integrator_a", "password": password}
+    return bool((await endpoint.ask("emqx/authenticate", json=question)).json()["result"] == "allow")
+
+
+async def test_a_session_of_an_earlier_password_has_no_rights(fleet: Registry) -> None:
+    """Rotated, or revoked and made again under the same name; also after a restart of the gateway."""
+    clock = Clock()
+    password = await fleet.store.write(lambda tx: accounts.create(tx, "integrator_a"))
+    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+        assert not await _reads(endpoint), "nothing is known of this session"
+        assert await _enters(endpoint, password)
+        assert await _reads(endpoint)
+        await fleet.store.write(lambda tx: accounts.revoke(tx, "integrator_a"))
+        password = await fleet.store.write(lambda tx: accounts.create(tx, "integrator_a"))
+        assert not await _reads(endpoint)
+    async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
+        assert not await _reads(endpoint)
+        assert await _enters(endpoint, password)
+        assert await _reads(endpoint)

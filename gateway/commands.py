@@ -1,4 +1,4 @@
-"""What may happen to a command: queued, acknowledged, cancelled, expired (contract, sections 2 to 4).
+"""What may happen to a command: queued, cancelled, expired (contract, sections 2 to 4).
 
 At most one command of a type is open per device. A status says what the device has said, never what was sent.
 """
@@ -6,22 +6,18 @@ At most one command of a type is open per device. A status says what the device 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway import credentials, grants, ids, model
+from gateway import grants, ids, model
 from gateway.clock import to_rfc3339
 from gateway.errors import BacklogError, ConflictError, NotFoundError
 from gateway.model import CommandStatus, CommandType
-from gateway.store import Row, Tx, View, devices, events, measures, outbox, tokens
+from gateway.store import Row, Tx, devices, events, outbox, tokens
 from gateway.store import commands as sql
-from gateway.tracing import Kind, Traced, same_trace
 
 RESET: Final = CommandType.FACTORY_RESET
 _SECOND_MS: Final = 1000
-_LATE: Final = "late_acknowledgement"
-_WEIGHT: Final = {"delivered": 1, "failed": 2, "executed": 3}
 
 
 @dataclass(frozen=True)
@@ -207,11 +203,12 @@ def close(
     event: str,
     result: dict[str, Any] | None = None,
     error: dict[str, Any] | None = None,
+    **facts: str,
 ) -> None:
-    """Make an open command final, say so, and mark its topic to be cleared."""
+    """Make an open command final, say so, and mark its topic to be cleared. ``facts`` go into the event too."""
     sql.set_final(tx, command["id"], status, result=result, error=error)
     outbox.mark_command(tx, device["pk"], command["type"])
-    facts = {"result": result, "error": error}
+    said = {"result": result, "error": error}
     events.record(
         tx,
         device,
@@ -219,179 +216,19 @@ def close(
         actor,
         command_id=command["id"],
         type=command["type"],
-        **{key: value for key, value in facts.items() if value is not None},
+        **{key: value for key, value in said.items() if value is not None},
+        **facts,
     )
 
 
-def revoke(tx: Tx, device: Row, actor: str) -> None:
-    """The device's tokens open nothing from now on; live sessions are to be cut."""
+def revoke(tx: Tx, device: Row, actor: str, **facts: str) -> None:
+    """The device's tokens open nothing from now on; live sessions are to be cut. ``facts`` go into the event."""
     live = tokens.live(tx, device["pk"])  # all of one binding: a bind begins with this
     if live:
         tokens.revoke(tx, device["pk"])
         outbox.mark_credential(tx, device["pk"])
         outbox.mark_topic(tx, device["pk"], outbox.STATUS)
-        events.record(tx, device, "token.revoked", actor, binding_generation=live[0]["generation"])
-
-
-def acknowledge(tx: Tx, device: Row, command_type: str | None, ack: model.Ack) -> Row | Refusal:
-    """Take a device's word on one of its commands, if it is the device's word (contract, sections 3 and 4).
-
-    ``command_type`` is the one that the topic names, ``None`` where the path names the command itself. A command
-    that is final stays as it is; the late word is audited. What was heard already changes nothing and makes no noise:
-    firmware goes on telling of its wipe, since only the gateway's own answer proves that it was heard.
-    """
-    command = sql.find(tx, device["pk"], ack.command_id)
-    if command is None:
-        return Refusal(
-            "unknown_command", "This device has no such command. Acknowledge the id that came with it.", "command_id"
-        )
-    refusal = _wrong_type(command, command_type) or _unproven(tx, device, command, ack)
-    if refusal is not None:
-        return refusal
-    if _is_known(command, ack.status):
-        return command
-    _trace(tx, device, command, ack)
-    if CommandStatus(command["status"]).final:
-        _late(tx, device, command, ack)
-    elif ack.status == "delivered":
-        _delivered(tx, device, command)
-    elif ack.status == "executed":
-        _executed(tx, device, command, ack)
-    else:
-        _failed(tx, device, command, ack)
-    return _row(tx, ack.command_id)
-
-
-def is_news(view: View, device: Row, command_type: str, ack: model.Ack) -> bool:
-    """Whether :func:`acknowledge` would change something by this, if it were asked."""
-    command = sql.find(view, device["pk"], ack.command_id)
-    if command is None or _wrong_type(command, command_type) is not None or _is_known(command, ack.status):
-        return False
-    return _unproven(view, device, command, ack) is None
-
-
-def _is_known(command: Row, said: str) -> bool:
-    """Whether this tells no more of the command than what the device has said before."""
-    status = CommandStatus(command["status"])
-    if not status.final:
-        return said == status
-    return not _is_news(said, status, json.loads(command["result"] or "{}").get(_LATE))
-
-
-def _trace(tx: Tx, device: Row, command: Row, ack: model.Ack) -> None:
-    """The acknowledgement belongs to the trace of the command: below the device's own part of that, if it tells one."""
-    known = command["traceparent"]
-    if known is not None:
-        facts = {
-            "messaging__system": "mqtt",
-            "gateway__device_id": device["id"],
-            "gateway__command_id": command["id"],
-            "gateway__status": ack.status,
-        }
-        parent = tx.traceparent if tx.traceparent is not None and same_trace(tx.traceparent, known) else known
-        tx.traced.append(
-            Traced(f"process commands/{command['type']}/ack", parent, time.time_ns(), Kind.CONSUMER, facts)
-        )
-
-
-def _wrong_type(command: Row, command_type: str | None) -> Refusal | None:
-    if command_type in (None, command["type"]):
-        return None
-    return Refusal(
-        "wrong_type",
-        f"This command is a {command['type']}: acknowledge it on commands/{command['type']}/ack.",
-        "command_id",
-    )
-
-
-def _unproven(view: View, device: Row, command: Row, ack: model.Ack) -> Refusal | None:
-    if ack.receipt is None:
-        if command["type"] == RESET and ack.status == "executed":
-            return Refusal(
-                "receipt_missing",
-                "An executed factory reset needs a receipt: base64url(HMAC-SHA256(SHA-256(token), "
-                "'command_id|executed|binding_generation')).",
-                "receipt",
-            )
-        return None
-    # Whoever refuses a stale command holds a newer token than the command was meant for, and signs with that.
-    generation = command["binding_generation"]
-    for key in tokens.receipt_keys(view, device["pk"], generation, or_newer=ack.status == "failed"):
-        if credentials.receipt_is_good(ack.receipt, key, command["id"], ack.status, generation):
-            return None
-    return Refusal(
-        "receipt_invalid",
-        "The receipt is not this device's. Make it as base64url(HMAC-SHA256(SHA-256(token), "
-        "'command_id|status|binding_generation')), with the device's own token and the generation in the command.",
-        "receipt",
-    )
-
-
-def _delivered(tx: Tx, device: Row, command: Row) -> None:
-    sql.set_delivered(tx, command["id"])
-    if command["type"] == RESET:
-        _took(tx, "delivered", since=command["created_at"])
-    event = "reset.delivered" if command["type"] == RESET else "command.delivered"
-    events.record(tx, device, event, device["id"], command_id=command["id"], type=command["type"])
-
-
-def _executed(tx: Tx, device: Row, command: Row, ack: model.Ack) -> None:
-    event = "reset.completed" if command["type"] == RESET else "command.executed"
-    close(tx, device, command, CommandStatus.EXECUTED, device["id"], event=event, result=_own_words(ack))
-    if command["type"] == RESET:
-        _took(tx, "executed", since=command["delivered_at"] or command["created_at"])
-        _took(tx, "completed", since=command["created_at"])
-        revoke(tx, device, device["id"])
-
-
-def _took(tx: Tx, stage: str, *, since: int) -> None:
-    tx.measure(measures.RESET, stage, max(0, tx.now - since) / _SECOND_MS)
-
-
-def _failed(tx: Tx, device: Row, command: Row, ack: model.Ack) -> None:
-    error = ack.error or model.AckError(code="unspecified", message="The device gave no reason.")
-    event = "reset.failed" if command["type"] == RESET else "command.failed"
-    close(
-        tx,
-        device,
-        command,
-        CommandStatus.FAILED,
-        device["id"],
-        event=event,
-        result=_own_words(ack),
-        error=error.model_dump(),
-    )
-
-
-def _late(tx: Tx, device: Row, command: Row, ack: model.Ack) -> None:
-    result = json.loads(command["result"] or "{}")
-    word = ack.model_dump(exclude_none=True, exclude={"receipt", "command_id"})
-    sql.set_result(tx, command["id"], {**result, _LATE: word})
-    events.record(
-        tx,
-        device,
-        "acknowledgement.late",
-        device["id"],
-        command_id=command["id"],
-        type=command["type"],
-        status=command["status"],
-        acknowledged=ack.status,
-    )
-
-
-def _is_news(said: str, status: str, late: dict[str, Any] | None) -> bool:
-    """Whether a late word tells more than what was heard: what was done outweighs what failed, that what was delivered.
-
-    So one command gathers a handful of late words at most, however often a device repeats or contradicts itself.
-    """
-    if said == status or (said == "delivered" and status in _WEIGHT):
-        return False
-    return late is None or _WEIGHT[said] > _WEIGHT[late["status"]]
-
-
-def _own_words(ack: model.Ack) -> dict[str, Any] | None:
-    # The name under which late words are kept is the gateway's own.
-    return None if ack.result is None else {name: value for name, value in ack.result.items() if name != _LATE}
+        events.record(tx, device, "token.revoked", actor, binding_generation=live[0]["generation"], **facts)
 
 
 def _row(tx: Tx, command_id: str) -> Row:

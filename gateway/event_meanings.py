@@ -1,4 +1,7 @@
-"""What each type of event says, and with which facts beside ``device_id`` and ``actor``: for the reference."""
+"""What each type of event says, and with which facts beside ``device_id`` and ``actor``: for the reference.
+
+``via`` is ``relay`` where an API key handed over what the device had signed; then the key is the actor.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ class Meaning(NamedTuple):
 
 
 _COMMAND: Final = ("command_id", "type")
+_SAID: Final = (*_COMMAND, "via")
 
 MEANINGS: Final[Mapping[EventType, Meaning]] = {
     EventType.DEVICE_REGISTERED: Meaning("A device was registered.", ("serial_number", "model")),
@@ -37,27 +41,27 @@ MEANINGS: Final[Mapping[EventType, Meaning]] = {
         "Somebody asked for its factory reset; `end_user_id` is whom it was bound to.",
         ("command_id", "end_user_id", "binding_generation"),
     ),
-    EventType.RESET_DELIVERED: Meaning("The device said that it has the reset.", _COMMAND),
-    EventType.RESET_COMPLETED: Meaning("The device said, with its receipt, that it is wiped.", (*_COMMAND, "result")),
-    EventType.RESET_FAILED: Meaning("The device said that it cannot.", (*_COMMAND, "error")),
+    EventType.RESET_DELIVERED: Meaning("The device said that it has the reset.", _SAID),
+    EventType.RESET_COMPLETED: Meaning("The device said, with its receipt, that it is wiped.", (*_SAID, "result")),
+    EventType.RESET_FAILED: Meaning("The device said that it cannot.", (*_SAID, "error")),
     EventType.RESET_SUPERSEDED: Meaning("It was bound anew with `supersede_reset`; the reset is cancelled.", _COMMAND),
     EventType.COMMAND_CREATED: Meaning("A command was queued.", _COMMAND),
-    EventType.COMMAND_DELIVERED: Meaning("The device said that it has the command.", _COMMAND),
-    EventType.COMMAND_EXECUTED: Meaning("The device said that it did it.", (*_COMMAND, "result")),
-    EventType.COMMAND_FAILED: Meaning("The device said that it cannot.", (*_COMMAND, "error")),
+    EventType.COMMAND_DELIVERED: Meaning("The device said that it has the command.", _SAID),
+    EventType.COMMAND_EXECUTED: Meaning("The device said that it did it.", (*_SAID, "result")),
+    EventType.COMMAND_FAILED: Meaning("The device said that it cannot.", (*_SAID, "error")),
     EventType.COMMAND_EXPIRED: Meaning("Its time was over before the device had done it.", _COMMAND),
     EventType.COMMAND_CANCELLED: Meaning("It was cancelled, or its binding ended.", _COMMAND),
     EventType.TOKEN_REFRESHED: Meaning("The device got another token of the same binding.", ("binding_generation",)),
     EventType.TOKEN_REVOKED: Meaning(
         "Its tokens, of this generation, open nothing any more; with `replaced` only those that a newer one took the "
         "place of.",
-        ("binding_generation", "replaced"),
+        ("binding_generation", "replaced", "via"),
     ),
     EventType.ACKNOWLEDGEMENT_LATE: Meaning(
         "The device spoke of a command that was final: `status` is the command's, `acknowledged` what it said.",
-        (*_COMMAND, "status", "acknowledged"),
+        (*_SAID, "status", "acknowledged"),
     ),
     EventType.ACKNOWLEDGEMENT_REFUSED: Meaning(
-        "An acknowledgement was refused: a bad receipt, a wrong type, an unknown command.", ("code", "field")
+        "An acknowledgement was refused: a bad receipt, a wrong type, an unknown command.", ("code", "field", "via")
     ),
 }

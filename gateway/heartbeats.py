@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from gateway import commands, model, newest
+from gateway import acknowledgements, model, newest
+from gateway.acknowledgements import Sender
 from gateway.commands import Refusal
 from gateway.model import TokenState
 from gateway.store import Row, Rules, Tx, events, history, measures, outbox
@@ -26,16 +27,22 @@ _CLOCKS_DIFFER_MS: Final = 60_000
 
 
 def beat(
-    tx: Tx, device: Row, heartbeat: model.Heartbeat, radio: str | None, *, at_broker: bool = False
+    tx: Tx,
+    device: Row,
+    heartbeat: model.Heartbeat,
+    radio: str | None,
+    *,
+    at_broker: bool = False,
+    sender: Sender | None = None,
 ) -> Refusal | None:
     """Take one heartbeat; the refusal of its ``last_command``, if that was refused.
 
-    The heartbeat itself is taken all the same. ``at_broker`` says that it came over MQTT.
+    The heartbeat itself is taken all the same. ``at_broker`` says that it came over MQTT, ``sender`` who relays it.
     """
     heard = Heard(tx, at_broker=at_broker)
     heard.take([Beat(sql.Sender(device), heartbeat, radio)])
     heard.settle()
-    return _last_command(tx, device, heartbeat.last_command)
+    return _last_command(tx, device, heartbeat.last_command, sender)
 
 
 class Heard:
@@ -94,11 +101,11 @@ def _count(tx: Tx, beats: Sequence[Beat], told: int, stored: int) -> None:
             tx.measure(measures.HEARTBEAT, outcome, count)
 
 
-def _last_command(tx: Tx, device: Row, last: model.LastCommand | None) -> Refusal | None:
+def _last_command(tx: Tx, device: Row, last: model.LastCommand | None, sender: Sender | None) -> Refusal | None:
     if last is None:
         return None
     ack = model.Ack(command_id=last.command_id, status=last.status, receipt=last.receipt)
-    outcome = commands.acknowledge(tx, device, None, ack)
+    outcome = acknowledgements.acknowledge(tx, device, None, ack, sender)
     return replace(outcome, field=f"last_command.{outcome.field}") if isinstance(outcome, Refusal) else None
 
 

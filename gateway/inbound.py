@@ -11,7 +11,8 @@ from typing import Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from gateway import commands, heartbeats, model, topics
+from gateway import acknowledgements, heartbeats, model, topics
+from gateway.acknowledgements import Sender
 from gateway.commands import Refusal
 from gateway.mqtt_model import RefusedMessage
 from gateway.problems import invalid
@@ -213,7 +214,7 @@ def _dispatch(tx: Tx, parsed: Parsed, device: Row | None) -> Refusal | None:
     match parsed.body:
         case model.Ack():
             command_type = parsed.topic.type if isinstance(parsed.topic, topics.Ack) else None
-            outcome = commands.acknowledge(tx, device, command_type, parsed.body)
+            outcome = acknowledgements.acknowledge(tx, device, command_type, parsed.body)
             return outcome if isinstance(outcome, Refusal) else None
         case model.Status():
             _status(tx, device, parsed.body, retained=parsed.message.retain)
@@ -234,7 +235,7 @@ def is_news(view: View, parsed: Parsed) -> bool:
     if command_sql.by_id(view, parsed.body.command_id) is None:
         return False  # as nearly all of a flood: one look-up
     device = devices.by_id(view, parsed.topic.device_id)
-    return device is not None and commands.is_news(view, device, parsed.topic.type, parsed.body)
+    return device is not None and acknowledgements.is_news(view, device, parsed.topic.type, parsed.body)
 
 
 def _status(tx: Tx, device: Row, status: model.Status, *, retained: bool) -> None:
@@ -250,8 +251,7 @@ def _refuse(tx: Tx, parsed: Parsed, device: Row | None, refusal: Refusal) -> Non
     if device is not None and isinstance(parsed.topic, topics.Ack):
         audit_refusal(tx, device, refusal)
     elif device is not None and isinstance(parsed.body, model.Heartbeat) and device["token_state"] is not None:
-        # Its ``last_command`` was refused; firmware repeats that with every heartbeat.
-        audit_refusal(tx, device, refusal, most=1, window_ms=_DAY_MS)
+        audit_last_command(tx, device, refusal)
     keep_refusal(tx, claimed, parsed.message.topic, refusal, parsed.message.payload)
 
 
@@ -264,11 +264,30 @@ def keep_refusal(tx: Tx, device_id: str | None, source: str, refusal: Refusal, p
 
 
 def audit_refusal(
-    tx: Tx, device: Row, refusal: Refusal, *, most: int = _AUDITED_PER_MINUTE, window_ms: int = _MINUTE_MS
+    tx: Tx,
+    device: Row,
+    refusal: Refusal,
+    sender: Sender | None = None,
+    *,
+    most: int = _AUDITED_PER_MINUTE,
+    window_ms: int = _MINUTE_MS,
 ) -> None:
     """Write a refused acknowledgement into the audit trail, ``most`` in ``window_ms`` (milliseconds) per device."""
+    sender = sender or Sender(device["id"])
     if events.recent(tx, device["pk"], _REFUSED, tx.now - window_ms, tx.now) < most:
-        events.record(tx, device, _REFUSED, device["id"], code=refusal.code, field=refusal.field)
+        events.record(tx, device, _REFUSED, sender.actor, code=refusal.code, field=refusal.field, **sender.facts)
+
+
+def audit_last_command(tx: Tx, device: Row, refusal: Refusal, sender: Sender | None = None) -> None:
+    """Write a refused ``last_command`` into the audit trail.
+
+    Firmware repeats it with every heartbeat, so once a day per device is enough. What a key relays is told each time,
+    within the bounds of :func:`audit_refusal`: a key that forges words must not hide behind a device's own refusal.
+    """
+    if sender is None:
+        audit_refusal(tx, device, refusal, most=1, window_ms=_DAY_MS)
+    else:
+        audit_refusal(tx, device, refusal, sender)
 
 
 def error_payload(refusal: Refusal) -> bytes:

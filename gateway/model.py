@@ -409,7 +409,7 @@ class CreateCommand(Inbound):
 
     type: CommandType
     params: Document | None = None
-    ttl_seconds: Annotated[int, Field(ge=1, le=2_592_000, description="Seconds until it expires.")] = 300
+    ttl_seconds: Annotated[int, Field(ge=1, le=86_400, description="Seconds until it expires, a day at most.")] = 300
     idempotency_key: Label | None = None
 
 

@@ -31,6 +31,7 @@ _COLUMNS: Final = {
     "ERROR": "error",
 }
 _SENDABLE: Final = [each.value for each in CommandType if each is not CommandType.FACTORY_RESET]
+_DAY_MS: Final = 86_400_000
 _SECOND_MS: Final = 1_000
 GROUP_EPILOG: Final = f"""\b
 Example:
@@ -104,7 +105,11 @@ def show(place: Place, *, device: str, command_id: str, as_json: bool) -> None:
     "--param", "params", type=KEY_VALUE, multiple=True, metavar="KEY=VALUE", help="A parameter; again for more."
 )
 @click.option(
-    "--ttl", "ttl_ms", type=DURATION, metavar="DURATION", help="How long it may wait for the device.  [default: 5m]"
+    "--ttl",
+    "ttl_ms",
+    type=DURATION,
+    metavar="DURATION",
+    help="How long it may wait for the device, a day at most.  [default: 5m]",
 )
 @wait_options
 @json_option
@@ -130,6 +135,10 @@ def send(
     if ttl_ms is not None:
         if ttl_ms < _SECOND_MS or ttl_ms % _SECOND_MS:
             raise click.UsageError("--ttl should be whole seconds, at least 1s.")
+        if ttl_ms > _DAY_MS:
+            raise click.UsageError(
+                "--ttl should be a day (1d) at most: send the command again if the device is away longer."
+            )
         body["ttl_seconds"] = ttl_ms // _SECOND_MS
     command = on_device(place, device, lambda api, device_id: api.post(at("devices", device_id, "commands"), body))
     if wait:

@@ -99,7 +99,7 @@ MESSAGES: Final = (
         "receive",
         model.Ack,
         "A device says what became of a command",
-        "`delivered`, then `executed` or `failed`. For a factory reset `executed` needs a receipt.",
+        "`delivered`, then `executed` or `failed`. For a factory reset each needs a receipt.",
         model.Ack.model_json_schema()["examples"][0],
     ),
     Message(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway import commands, heartbeats, inbound, model
+from gateway import acknowledgements, heartbeats, inbound, model
 from gateway.commands import Refusal
 from gateway.errors import GatewayError, InvalidRequestError, NotFoundError
 from gateway.http import auth
@@ -34,8 +34,11 @@ async def send_heartbeat(call: Call, body: model.Heartbeat) -> Answer:
 def _beat(tx: Tx, call: Call, heartbeat: model.Heartbeat) -> model.HeartbeatAnswer:
     state = auth.state_now(tx, call.caller) if isinstance(call.caller, DeviceToken) else None
     device = _sender(tx, call)
-    refusal = heartbeats.beat(tx, device, heartbeat, Radio.BLE if state is None else heartbeat.radio)
+    relay = None if isinstance(call.caller, DeviceToken) else acknowledgements.relayed_by(call.actor)
+    radio = Radio.BLE if state is None else heartbeat.radio
+    refusal = heartbeats.beat(tx, device, heartbeat, radio, sender=relay)
     if refusal is not None:
+        inbound.audit_last_command(tx, device, refusal, relay)
         inbound.keep_refusal(tx, device["id"], f"POST {OPERATIONS[0].path}", refusal, call.raw)
     if state is None:
         return model.HeartbeatAnswer()
@@ -79,7 +82,7 @@ def _acknowledge(tx: Tx, call: Call, body: model.CommandAck) -> Answer | Gateway
     device, command_id = find(tx, call), call.path["command_id"]
     _require_right(tx, call, device, command_id)
     ack = model.Ack.model_construct(**{**dict(body), "command_id": command_id})
-    outcome = commands.acknowledge(tx, device, None, ack)
+    outcome = acknowledgements.acknowledge(tx, device, None, ack)
     if isinstance(outcome, Refusal):
         inbound.audit_refusal(tx, device, outcome)
         inbound.keep_refusal(tx, device["id"], f"POST {OPERATIONS[2].path}", outcome, call.raw)
@@ -109,8 +112,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="With a device token (`me` is good as id): stored, and answered with the open commands, if any. "
         "A token that is good for a reset alone gets that reset and stores nothing. With an API key: relayed for the "
         "device over BLE; never answered with commands. A `last_command` that is refused does not spoil the "
-        "heartbeat. An `Idempotency-Key` has no effect here: one that comes again is known by its `sent_at`, and its "
-        "answer is that of now.",
+        "heartbeat. One that a key relays needs its `receipt`, whatever command it is about, and its event names the "
+        "key with `via` `relay`. An `Idempotency-Key` has no effect here: one that comes again is known by its "
+        "`sent_at`, and its answer is that of now.",
         tag=TAG,
         access=Access(scope="devices:write", device=True, reset_only=True),
         takes=model.Heartbeat,
@@ -134,7 +138,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         path="/v1/devices/{device_id}/commands/{command_id}/ack",
         summary="Acknowledge a command",
         description="What the device has to say of a command: `delivered` when it has it, then `executed` or "
-        "`failed`. An executed factory reset needs its `receipt`. A command that is final stays as it is. What is "
+        "`failed`. Each status of a factory reset needs its `receipt`. A command that is final stays as it is. What is "
         "refused is kept in the audit trail, and changes nothing.",
         tag=TAG,
         access=Access(device=True, reset_only=True),

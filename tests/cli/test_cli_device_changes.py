@@ -86,6 +86,7 @@ def test_commands_are_sent(cli: Cli) -> None:
     assert "open" in cli("commands", "send", device, "trigger_upload", code=5).err
     assert "factory_reset" in cli("commands", "send", device, "factory_reset", code=2).err
     assert "whole seconds" in cli("commands", "send", device, "reboot", "--ttl", "0", code=2).err
+    assert "a day (1d) at most" in cli("commands", "send", device, "reboot", "--ttl", "25h", code=2).err
 
 
 def test_waiting_ends_with_the_time_or_the_command(cli: Cli) -> None:

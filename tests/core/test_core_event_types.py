@@ -7,7 +7,15 @@ import gateway
 from gateway.model import EventType
 
 ROOT = Path(gateway.__file__).parent
-WRITERS = {"commands.py", "heartbeats.py", "inbound.py", "lifecycle.py", "newest.py", "upkeep.py"}
+WRITERS = {
+    "acknowledgements.py",
+    "commands.py",
+    "heartbeats.py",
+    "inbound.py",
+    "lifecycle.py",
+    "newest.py",
+    "upkeep.py",
+}
 
 
 def _written() -> set[str]:

@@ -16,8 +16,8 @@ LAYERS = (
     "addresses broker_api settings settings_agreement settings_model settings_types whereabouts",
     "store",
     (
-        "backlog commands epoch first_start grants heartbeats inbound lifecycle newest outbox outgrown position_notes "
-        "presence restoring sweeper upkeep watcher webhooks"
+        "acknowledgements backlog commands epoch first_start grants heartbeats inbound lifecycle newest outbox "
+        "outgrown position_notes presence restoring sweeper upkeep watcher webhooks"
     ),
     "authority certificates metrics otel",
     "scrape",

@@ -182,7 +182,7 @@ class Life(RuleBasedStateMachine):
         own = self._generations(command)
         answer = self.world.ack(command, status, token)
         if token is None:
-            proven = not (command["type"] == RESET and status == "executed")
+            proven = command["type"] != RESET
         elif status == "failed":
             proven = own.get(token, -1) >= command["binding_generation"]
         else:

@@ -183,7 +183,7 @@ ACK = {"command_id": "cmd_1", "status": "executed"}
         (model.BindDevice, {"end_user_id": "eu_1", "supersede_reset": 1}, "supersede_reset"),
         (model.CreateCommand, {"type": "explode"}, "type"),
         (model.CreateCommand, {"type": "reboot", "ttl_seconds": 0}, "ttl_seconds"),
-        (model.CreateCommand, {"type": "reboot", "ttl_seconds": 2_592_001}, "ttl_seconds"),
+        (model.CreateCommand, {"type": "reboot", "ttl_seconds": 86_401}, "ttl_seconds"),
         (model.CreateCommand, {"type": "reboot", "ttl_seconds": 1.5}, "ttl_seconds"),
         (model.Empty, {"force": True}, "force"),
     ],

@@ -18,6 +18,7 @@ from e2e_program import run, script
 from e2e_site import Site, alive, topic
 from support.measured import Measured
 from support.mosquitto import GATEWAY_PASSWORD
+from support.receipts import receipt_of
 from support.receiver import receiving
 from support.wait import eventually
 
@@ -195,9 +196,16 @@ async def test_the_gateways_password_leaked(mornings: Mornings) -> None:
     async with mornings() as morning:
         site = morning.site
         device = site.device("SN1")
-        device_id = (await device.provision(end_user_id="eu_1")).device_id
+        binding = await device.provision(end_user_id="eu_1")
+        device_id = binding.device_id
         command = await site.reset(device_id)
-        spoilt = {"command_id": command["id"], "status": "failed", "error": {"code": "grant_invalid", "message": "x"}}
+        signed = receipt_of(binding.device_token, command, "failed")
+        spoilt = {
+            "command_id": command["id"],
+            "status": "failed",
+            "receipt": signed,
+            "error": {"code": "grant_invalid", "message": "x"},
+        }
         await site.publish(f"{topic(device_id)}/ack", json.dumps(spoilt).encode())
         await site.becomes(device_id, "failed")
         morning.variables |= {"DEVICE": device_id, "GATEWAY_CONFIG": str(site.gateway.write_settings())}

@@ -6,6 +6,7 @@ import httpx
 import jwt
 import pytest
 from http_support import Api, body, error
+from support.receipts import receipt_of
 
 from gateway.commands import expire
 
@@ -127,6 +128,7 @@ async def test_a_reset_can_be_cancelled_until_it_is_delivered(api: Api, verb: st
     other = await api.bound("BP-2")
     command = await api.reset(other["id"])
     device = api.as_(other["device_token"])
-    body(await device.post(f"/v1/devices/me/commands/{command['id']}/ack", json={"status": "delivered"}), 200)
+    ack = {"status": "delivered", "receipt": receipt_of(other["device_token"], command, "delivered")}
+    body(await device.post(f"/v1/devices/me/commands/{command['id']}/ack", json=ack), 200)
     answer = await cancel(api, verb, f"/v1/devices/{other['id']}/commands/{command['id']}")
     assert error(answer, 409, "reset_pending")["details"]["command_id"] == command["id"]

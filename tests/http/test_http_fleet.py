@@ -7,6 +7,7 @@ from typing import Any
 
 from http_support import Api, Json, body, error, serving
 from structlog.testing import capture_logs
+from support.receipts import receipt_of
 from support.wait import eventually
 
 from gateway import lifecycle
@@ -250,7 +251,7 @@ async def test_resets_are_taken_back_until_they_are_delivered(api: Api) -> None:
     await reset(api, [waiting["id"], has_it["id"]])
     device = api.as_(has_it["device_token"])
     (command,) = body(await device.post("/v1/devices/me/heartbeat"), 200)["commands"]
-    ack = {"status": "delivered"}
+    ack = {"status": "delivered", "receipt": receipt_of(has_it["device_token"], command, "delivered")}
     body(await device.post(f"/v1/devices/me/commands/{command['id']}/ack", json=ack), 200)
     asked = [waiting["id"], has_it["id"], quiet["id"], foreign, "dev_never", waiting["id"]]
     expected = ["cancelled", "too_late", "none_open", "not_found", "not_found"]

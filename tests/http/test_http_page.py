@@ -9,6 +9,7 @@ from http_support import Api, Json, body, serving
 from page_fleet import fill, live_through
 from support.chromium import Page
 from support.page import Visitor, signed_in, visiting
+from support.receipts import receipt_of
 from support.wait import eventually
 
 from gateway import lifecycle
@@ -324,7 +325,7 @@ async def test_what_the_gateway_refuses_is_said_where_it_was_asked(api: Api, tmp
         await visitor.opens(bound)
         await visitor.press_button("Cancel the reset")
         device = api.as_(bound["device_token"])
-        ack = {"status": "delivered"}
+        ack = {"status": "delivered", "receipt": receipt_of(bound["device_token"], command, "delivered")}
         body(await device.post(f"/v1/devices/me/commands/{command['id']}/ack", json=ack), 200)
         await visitor.press_button("Cancel the command")
         await visitor.sees("cannot be cancelled", "dialog .error")

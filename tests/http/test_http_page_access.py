@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from http_support import Api, Json, body
 from support.page import PHONE, Visitor, signed_in, visiting
+from support.receipts import receipt_of
 
 AXE = (files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
 SERIOUS = ("serious", "critical")
@@ -52,7 +53,8 @@ async def rich(api: Api) -> Json:
     failed = {"status": "failed", "error": {"code": "no_power", "message": WIDE}}
     body(await client.post(f"/v1/devices/me/commands/{command['id']}/ack", json=failed), 200)
     command = await api.reset(device["id"])
-    body(await client.post(f"/v1/devices/me/commands/{command['id']}/ack", json={"status": "delivered"}), 200)
+    delivered = {"status": "delivered", "receipt": receipt_of(bound["device_token"], command, "delivered")}
+    body(await client.post(f"/v1/devices/me/commands/{command['id']}/ack", json=delivered), 200)
     return device
 
 

@@ -66,7 +66,7 @@ WRONG_FIELDS: list[tuple[str, Json, str]] = [
     ("create_command", {"type": "reboot", "ttl_seconds": 1.5}, "ttl_seconds"),
     ("create_command", {"type": "reboot", "ttl_seconds": "60"}, "ttl_seconds"),
     ("create_command", {"type": "reboot", "ttl_seconds": True}, "ttl_seconds"),
-    ("create_command", {"type": "reboot", "ttl_seconds": 2_592_001}, "ttl_seconds"),
+    ("create_command", {"type": "reboot", "ttl_seconds": 86_401}, "ttl_seconds"),
     ("create_command", {"type": "reboot", "ttl_seconds": 10**30}, "ttl_seconds"),
     ("create_command", {"type": "reboot", "idempotency_key": ""}, "idempotency_key"),
     ("send_heartbeat", {"battery_percent": 101}, "battery_percent"),

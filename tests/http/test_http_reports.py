@@ -187,7 +187,10 @@ async def test_a_failed_reset_leaves_the_token_for_the_next(api: Api) -> None:
     bound = await api.bound()
     device = api.as_(bound["device_token"])
     command = await api.reset(bound["id"])
-    failed = await acked(device, command, "failed", error={"code": "flash_worn", "message": "bad block"})
+    signed = receipt(bound["device_token"], command, "failed")
+    failed = await acked(
+        device, command, "failed", receipt=signed, error={"code": "flash_worn", "message": "bad block"}
+    )
     assert (failed["status"], failed["error"]) == ("failed", {"code": "flash_worn", "message": "bad block"})
     assert body(await device.post("/v1/devices/me/heartbeat"), 200) == {"status": "ok"}
     again = await api.reset(bound["id"])
@@ -216,7 +219,8 @@ async def test_what_a_reset_only_token_opens(api: Api) -> None:
         word = {"status": "executed"} if url.endswith("ack") else None
         error(await device.request(method, url, json=word), 401, "unauthorized")
     assert [each["id"] for each in body(await device.post(f"{path}/heartbeat"), 200)["commands"]] == [command["id"]]
-    assert (await acked(device, command, "delivered"))["status"] == "delivered"
+    signed = receipt(bound["device_token"], command, "delivered")
+    assert (await acked(device, command, "delivered", receipt=signed))["status"] == "delivered"
 
 
 async def test_what_an_active_token_does_not_open(api: Api) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 from mqtt_brokers import External
 from mqtt_support import Device, Site, attempt, on_every_broker, on_mosquitto, site
 from structlog.testing import capture_logs
+from support.receipts import receipt_of
 from support.wait import eventually
 
-from gateway import commands, lifecycle, model
+from gateway import acknowledgements, lifecycle, model
 from gateway.store import Context, Rules, Tx, outbox
 from gateway.store import commands as command_sql
 
@@ -35,10 +36,10 @@ pattern read devices/%u/commands/+
 
 
 async def final(place: Site, device: Device, command: Any) -> None:
-    """The device says `failed`, which it may without a receipt."""
-    ack = model.Ack(command_id=command["id"], status="failed")
+    """The device says `failed`."""
+    ack = model.Ack(command_id=command["id"], status="failed", receipt=receipt_of(device.token, command, "failed"))
     await place.store.write(
-        lambda tx: commands.acknowledge(tx, lifecycle.require(tx, place.project_id, device.id), None, ack)
+        lambda tx: acknowledgements.acknowledge(tx, lifecycle.require(tx, place.project_id, device.id), None, ack)
     )
 
 

@@ -1,0 +1,221 @@
+"""What a device says of its commands, and whether it is the device that says it (contract, sections 3 and 4)."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway import credentials, model
+from gateway.commands import RESET, Refusal, close, revoke
+from gateway.model import CommandStatus
+from gateway.store import Row, Tx, View, events, measures, tokens
+from gateway.store import commands as sql
+from gateway.tracing import Kind, Traced, same_trace
+
+_SECOND_MS: Final = 1000
+_LATE: Final = "late_acknowledgement"
+_WEIGHT: Final = {"delivered": 1, "failed": 2, "executed": 3}
+_RELAY: Final = "relay"
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who handed an acknowledgement over: the device itself, or an API key that relays the device's word."""
+
+    actor: str
+    via: str | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an event says beside its actor."""
+        return {} if self.via is None else {"via": self.via}
+
+
+def relayed_by(key_id: str) -> Sender:
+    """Return the sender of a word that this API key relays."""
+    return Sender(key_id, _RELAY)
+
+
+def acknowledge(
+    tx: Tx, device: Row, command_type: str | None, ack: model.Ack, sender: Sender | None = None
+) -> Row | Refusal:
+    """Take a device's word on one of its commands, if it is the device's word (contract, sections 3 and 4).
+
+    ``command_type`` is the one that the topic names, ``None`` where the path names the command itself. ``sender`` is
+    the device itself unless it is given. A command that is final stays as it is; the late word is audited. What was
+    heard already changes nothing and makes no noise: firmware goes on telling of its wipe, since only the gateway's
+    own answer proves that it was heard.
+    """
+    sender = sender or Sender(device["id"])
+    command = sql.find(tx, device["pk"], ack.command_id)
+    if command is None:
+        return Refusal(
+            "unknown_command", "This device has no such command. Acknowledge the id that came with it.", "command_id"
+        )
+    refusal = _wrong_type(command, command_type) or _unproven(tx, device, command, ack, sender)
+    if refusal is not None:
+        return refusal
+    if _is_known(command, ack.status):
+        return command
+    _trace(tx, device, command, ack)
+    if CommandStatus(command["status"]).final:
+        _late(tx, device, command, ack, sender)
+    elif ack.status == "delivered":
+        _delivered(tx, device, command, sender)
+    elif ack.status == "executed":
+        _executed(tx, device, command, ack, sender)
+    else:
+        _failed(tx, device, command, ack, sender)
+    return sql.by_id(tx, ack.command_id) or command
+
+
+def is_news(view: View, device: Row, command_type: str, ack: model.Ack) -> bool:
+    """Whether :func:`acknowledge` would change something by this, if it were asked."""
+    command = sql.find(view, device["pk"], ack.command_id)
+    if command is None or _wrong_type(command, command_type) is not None or _is_known(command, ack.status):
+        return False
+    return _unproven(view, device, command, ack, Sender(device["id"])) is None
+
+
+def _is_known(command: Row, said: str) -> bool:
+    """Whether this tells no more of the command than what the device has said before."""
+    status = CommandStatus(command["status"])
+    if not status.final:
+        return said == status
+    return not _is_news(said, status, json.loads(command["result"] or "{}").get(_LATE))
+
+
+def _trace(tx: Tx, device: Row, command: Row, ack: model.Ack) -> None:
+    """The acknowledgement belongs to the trace of the command: below the device's own part of that, if it tells one."""
+    known = command["traceparent"]
+    if known is not None:
+        facts = {
+            "messaging__system": "mqtt",
+            "gateway__device_id": device["id"],
+            "gateway__command_id": command["id"],
+            "gateway__status": ack.status,
+        }
+        parent = tx.traceparent if tx.traceparent is not None and same_trace(tx.traceparent, known) else known
+        tx.traced.append(
+            Traced(f"process commands/{command['type']}/ack", parent, time.time_ns(), Kind.CONSUMER, facts)
+        )
+
+
+def _wrong_type(command: Row, command_type: str | None) -> Refusal | None:
+    if command_type in (None, command["type"]):
+        return None
+    return Refusal(
+        "wrong_type",
+        f"This command is a {command['type']}: acknowledge it on commands/{command['type']}/ack.",
+        "command_id",
+    )
+
+
+def _unproven(view: View, device: Row, command: Row, ack: model.Ack, sender: Sender) -> Refusal | None:
+    """Return why this is not known to be the device's word, or None when it is.
+
+    Each status of a reset needs a receipt, since others can publish on the broker or hold a key. So does each word
+    that a key relays.
+    """
+    if ack.receipt is None:
+        return _receipt_missing(ack.status) if command["type"] == RESET or sender.via is not None else None
+    # A device that refuses a stale command holds a newer token than that of the command, and signs with the newer one.
+    generation = command["binding_generation"]
+    for key in tokens.receipt_keys(view, device["pk"], generation, or_newer=ack.status == "failed"):
+        if credentials.receipt_is_good(ack.receipt, key, command["id"], ack.status, generation):
+            return None
+    return Refusal(
+        "receipt_invalid",
+        "The receipt is not this device's. Make it as base64url(HMAC-SHA256(SHA-256(token), "
+        "'command_id|status|binding_generation')), with the device's own token and the generation in the command.",
+        "receipt",
+    )
+
+
+def _receipt_missing(status: str) -> Refusal:
+    return Refusal(
+        "receipt_missing",
+        f"receipt: is missing. What is said of a factory reset, and what is relayed, needs one: "
+        f"base64url(HMAC-SHA256(SHA-256(token), 'command_id|{status}|binding_generation')), made by the device.",
+        "receipt",
+    )
+
+
+def _delivered(tx: Tx, device: Row, command: Row, sender: Sender) -> None:
+    sql.set_delivered(tx, command["id"])
+    if command["type"] == RESET:
+        _took(tx, "delivered", since=command["created_at"])
+    event = "reset.delivered" if command["type"] == RESET else "command.delivered"
+    events.record(tx, device, event, sender.actor, command_id=command["id"], type=command["type"], **sender.facts)
+
+
+def _executed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Sender) -> None:
+    event = "reset.completed" if command["type"] == RESET else "command.executed"
+    close(
+        tx,
+        device,
+        command,
+        CommandStatus.EXECUTED,
+        sender.actor,
+        event=event,
+        result=_own_words(ack),
+        **sender.facts,
+    )
+    if command["type"] == RESET:
+        _took(tx, "executed", since=command["delivered_at"] or command["created_at"])
+        _took(tx, "completed", since=command["created_at"])
+        revoke(tx, device, sender.actor, **sender.facts)
+
+
+def _took(tx: Tx, stage: str, *, since: int) -> None:
+    tx.measure(measures.RESET, stage, max(0, tx.now - since) / _SECOND_MS)
+
+
+def _failed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Sender) -> None:
+    error = ack.error or model.AckError(code="unspecified", message="The device gave no reason.")
+    event = "reset.failed" if command["type"] == RESET else "command.failed"
+    close(
+        tx,
+        device,
+        command,
+        CommandStatus.FAILED,
+        sender.actor,
+        event=event,
+        result=_own_words(ack),
+        error=error.model_dump(),
+        **sender.facts,
+    )
+
+
+def _late(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Sender) -> None:
+    result = json.loads(command["result"] or "{}")
+    word = ack.model_dump(exclude_none=True, exclude={"receipt", "command_id"})
+    sql.set_result(tx, command["id"], {**result, _LATE: word})
+    events.record(
+        tx,
+        device,
+        "acknowledgement.late",
+        sender.actor,
+        command_id=command["id"],
+        type=command["type"],
+        status=command["status"],
+        acknowledged=ack.status,
+        **sender.facts,
+    )
+
+
+def _is_news(said: str, status: str, late: dict[str, Any] | None) -> bool:
+    """Whether a late word tells more than what was heard: what was done outweighs what failed, that what was delivered.
+
+    So one command gathers a handful of late words at most, however often a device repeats or contradicts itself.
+    """
+    if said == status or (said == "delivered" and status in _WEIGHT):
+        return False
+    return late is None or _WEIGHT[said] > _WEIGHT[late["status"]]
+
+
+def _own_words(ack: model.Ack) -> dict[str, Any] | None:
+    # The name under which late words are kept is the gateway's own.
+    return None if ack.result is None else {name: value for name, value in ack.result.items() if name != _LATE}

@@ -4,6 +4,9 @@ import ssl
 
 from device_sim.errors import SimulatorError
 
+CIPHERS = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
+"""For TLS 1.2, as OpenSSL writes it: no CBC, as docs/tls.md has it for all listeners."""
+
 
 class CertificateError(SimulatorError):
     """A PEM file cannot be used."""
@@ -28,6 +31,7 @@ def tls_context(ca_file: str | None, cert_file: str | None = None, key_file: str
     """
     try:
         context = ssl.create_default_context(cafile=ca_file)
+        context.set_ciphers(CIPHERS)
         if cert_file is not None:
             context.load_cert_chain(cert_file, key_file)
     except OSError as error:

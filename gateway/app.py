@@ -211,6 +211,9 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
             metrics=metrics,
             metrics_token=shared_secret(settings.metrics_token_file) if settings.metrics_token_file else None,
             max_body_bytes=settings.max_body_bytes,
+            allowed_hosts=settings.allowed_hosts,
+            serves_page=settings.http_page,
+            serves_docs=settings.http_docs,
             device_certificates=settings.http_client_ca_file is not None,
             rate_limit_per_minute=settings.rate_limit_per_minute,
             refused_credentials_per_minute=settings.refused_credentials_per_minute,
@@ -290,9 +293,8 @@ def certificates(settings: Settings) -> tuple[ServerCertificate | None, ServerCe
     http = mqtt = None
     if settings.http_cert_file and settings.http_key_file:
         asked = settings.http_client_ca_file
-        http = ServerCertificate(
-            "http", Files(settings.http_cert_file, settings.http_key_file, asked, client_required=False)
-        )
+        files = Files(settings.http_cert_file, settings.http_key_file, asked, client_required=False)
+        http = ServerCertificate("http", files, hsts_seconds=settings.http_hsts_seconds)
     if settings.mqtt_cert_file and settings.mqtt_key_file:
         files = Files(settings.mqtt_cert_file, settings.mqtt_key_file, settings.mqtt_client_ca_file)
         mqtt = ServerCertificate("mqtt", files)

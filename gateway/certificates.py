@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LOOKED_AT_EVERY_SECONDS: Final = 30.0
+CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""What TLS 1.2 may use, as OpenSSL writes it: forward secrecy and no CBC (RFC 9325, section 4.2)."""
 _COMMON_NAME: Final = "commonName"
 
 
@@ -56,13 +58,14 @@ class Files:
 class ServerCertificate:
     """What one listener shows. ``listener`` is ``http`` or ``mqtt``."""
 
-    def __init__(self, listener: str, files: Files) -> None:
-        """Load it.
+    def __init__(self, listener: str, files: Files, *, hsts_seconds: int = 0) -> None:
+        """Load it. ``hsts_seconds`` is how long browsers shall use HTTPS alone for its host; 0: they are not told.
 
         Raises:
             CertificateError: it cannot be used.
         """
         self.listener = listener
+        self.hsts_seconds = hsts_seconds
         self.last_error: str | None = None
         self.on_taken_up: Callable[[], None] = lambda: None
         """Called after a renewal, in a thread: for what else has to know."""
@@ -158,6 +161,7 @@ def client_context(
     except OSError as error:
         raise _unusable(pinned or authority, error) from error
     context.sslsocket_class = _ClosingSocket
+    _restrict(context)
     if pinned is not None:  # the file says who it is, so its names need not, nor who signed it
         context.check_hostname = False
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
@@ -194,7 +198,7 @@ def _milliseconds(when: dt.datetime) -> int:
 
 def _server_context(files: Files) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _restrict(context)
     _load_chain(context, files)
     if files.client_authority is not None:
         try:
@@ -203,6 +207,11 @@ def _server_context(files: Files) -> ssl.SSLContext:
             raise _unusable(files.client_authority, error) from error
         context.verify_mode = ssl.CERT_REQUIRED if files.client_required else ssl.CERT_OPTIONAL
     return context
+
+
+def _restrict(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(f"@SECLEVEL=2:{CIPHERS}")
 
 
 def _load_chain(context: ssl.SSLContext, files: Files) -> None:

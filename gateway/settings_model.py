@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gateway import settings_agreement
 from gateway.addresses import Address, BrokerUrl
 from gateway.settings_types import (
+    ANY_HOST,
+    AUTO,
     EMBEDDED,
     Broker,
     Count,
@@ -22,6 +24,7 @@ from gateway.settings_types import (
     File,
     GatewayId,
     HostPort,
+    Hosts,
     LogFormat,
     LogLevel,
     MaybeBrokerApi,
@@ -70,10 +73,35 @@ class Settings(BaseModel):
         "Listen beyond this machine without TLS: keys and device tokens can then be read on the network.",
     )
 
+    http_allowed_hosts: Hosts = _setting(
+        PLACE,
+        (AUTO,),
+        "Host names that HTTP requests may be for, besides localhost and any IP address; * stands for all, *.NAME for "
+        "those beneath it. auto: none but these where http listens on loopback without TLS, else all.",
+    )
+    http_page: YesNo = _setting(
+        PLACE,
+        True,  # noqa: FBT003 - the default of a yes-or-no setting
+        "Serve the page for people at /; false: 404.",
+    )
+    http_docs: YesNo = _setting(
+        PLACE,
+        True,  # noqa: FBT003 - the default of a yes-or-no setting
+        "Serve the page at /docs to try the API; false: 404.",
+    )
+
     http_cert_file: File = _setting(
         TLS, None, "PEM file with the certificate chain of the HTTP API, which makes it HTTPS; none: no TLS."
     )
     http_key_file: File = _setting(TLS, None, "PEM file with the key of http_cert_file, without a password.")
+    http_hsts_seconds: Count = _setting(
+        TLS,
+        31_536_000,
+        "How long browsers use HTTPS alone for the host's name, on every port of it (Strict-Transport-Security); 0: "
+        "they are not told.",
+        ge=0,
+        le=63_072_000,
+    )
     http_client_ca_file: File = _setting(
         TLS,
         None,
@@ -296,6 +324,16 @@ class Settings(BaseModel):
     shutdown_seconds: Seconds = _setting(
         RUNNING, 5.0, "Time that a stop may take before what still runs is cut off.", ge=0.1, le=300
     )
+
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """``http_allowed_hosts``, with ``auto`` worked out.
+
+        A page of another name cannot reach a listener with TLS: the certificate does not hold that name.
+        """
+        if self.http_allowed_hosts != (AUTO,):
+            return self.http_allowed_hosts
+        return () if self.http.is_loopback and self.http_cert_file is None else (ANY_HOST,)
 
     @property
     def embedded(self) -> bool:

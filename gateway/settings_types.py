@@ -23,6 +23,9 @@ _PREFIX: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}/){0,8}")
 _GATEWAY_ID: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 _MODEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MOST_MODELS: Final = 100
+ANY_HOST: Final = "*"
+_HOST: Final = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-][A-Za-z0-9._-]{0,252}")
+_MOST_HOSTS: Final = 100
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,18 @@ def _models(value: object) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _hosts(value: object) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and _HOST.fullmatch(n) for n in names):
+        raise ValueError(
+            "should be auto, * or host names without a port, with commas between, for example "
+            "api.example.com,*.fleet.example.com"
+        )
+    if not 0 < len(names) <= _MOST_HOSTS or (len(names) > 1 and {AUTO, ANY_HOST} & set(names)):
+        raise ValueError(f"should be auto alone, * alone, or 1 to {_MOST_HOSTS} host names")
+    return tuple(name.lower().rstrip(".") for name in names)
+
+
 def _number(value: object) -> object:
     if isinstance(value, bool):  # pydantic would take true for 1
         raise ValueError("should be a number, not true or false")  # noqa: TRY004 - as above
@@ -156,6 +171,7 @@ DiscoveryPrefix = Annotated[str, PlainValidator(_discovery_prefix), Form("PREFIX
 TopicPrefix = Annotated[str, PlainValidator(_prefix), Form("PREFIX/")]
 GatewayId = Annotated[str | None, PlainValidator(_gateway_id), Form("ID|none")]
 Models = Annotated[tuple[str, ...], BeforeValidator(_models), Form("NAME,NAME")]
+Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts), Form("auto|*|NAME,NAME")]
 Count = Annotated[int, BeforeValidator(_number), Form("N")]
 Seconds = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False), Form("SECONDS")]
 YesNo = Annotated[bool, Form("true|false")]

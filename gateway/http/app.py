@@ -37,7 +37,8 @@ def build(
         (path, Endpoint(parts, path, {each.method: each for each in on_path}))
         for path, on_path in _by_path(operations).items()
     ]
-    paths = Paths([*endpoints, *((page.path, page) for page in pages())], Unknown(parts))
+    served = pages(fleet=services.serves_page, docs=services.serves_docs)
+    paths = Paths([*endpoints, *((page.path, page) for page in served)], Unknown(parts))
     return EveryRequest(paths, services, limiter)
 
 

@@ -5,13 +5,24 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+import httptools
 import structlog
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway import model
 from gateway.http.auth import PEER
+from gateway.http.head_refusals import (
+    FRAMING_TOO_LARGE,
+    FULL,
+    HEAD_TOO_LARGE,
+    MAX_HEAD_BYTES,
+    NOT_HTTP,
+    Refusal,
+    bad_head,
+)
+from gateway.http.request_head import fault_in, with_host_of_url, without_upgrade
 from gateway.http.room import Room
+from gateway.http.security_headers import HSTS_SECONDS, security_headers
 from gateway.http.strangers import site_of
 from gateway.http.streaming import ABORT
 from gateway.paced import Paced
@@ -19,7 +30,6 @@ from gateway.paced import Paced
 log = structlog.get_logger()
 
 HEAD_SECONDS: Final = 60.0
-MAX_HEAD_BYTES: Final = 32_768
 MAX_BODY_OVERHEAD: Final = 65_536
 """Bytes of chunk sizes, chunk extensions and trailers that one request may have; a body in pieces of 16 bytes fits."""
 OVERHEAD_PER_BODY_BYTE: Final = 1
@@ -65,7 +75,8 @@ class HttpConnection(HttpToolsProtocol):
         self._body_bytes = 0
         self._bytes_after_head = 0
         self._lingering_bytes: int | None = None  # None: the connection goes on
-        self._refused_with = _NOT_HTTP
+        self._refused_with = NOT_HTTP
+        self._wants_upgrade = False
         self._held = memoryview(b"")  # what came and must wait to be parsed
         self._is_extra = False  # beyond the places: for those who ask how the gateway is
         self._write_deadline: asyncio.TimerHandle | None = None
@@ -81,7 +92,7 @@ class HttpConnection(HttpToolsProtocol):
             self._room = self.config.reserve  # type: ignore[attr-defined]
             self._is_extra = True
             if not self._room.enter(self, self._address):
-                self._refuse(_FULL)
+                self._refuse(FULL)
                 return
         self._expect_head()
         transport.set_write_buffer_limits(high=1, low=0)  # so that every byte that is not read is heard of
@@ -143,12 +154,34 @@ class HttpConnection(HttpToolsProtocol):
     def _parse_piece(self, piece: memoryview) -> None:
         if self._in_request:
             self._bytes_after_head += len(piece)
-        super().data_received(piece)  # type: ignore[arg-type]  # the parser takes any buffer
+        self._feed(piece)
         if self._has_too_much_framing() and not self.transport.is_closing():
-            self._refuse(_FRAMING_TOO_LARGE)
+            self._refuse(FRAMING_TOO_LARGE)
         self._unfinished = self._unfinished + len(piece) if self._in_head else 0
         if self._unfinished > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(_HEAD_TOO_LARGE)
+            self._refuse(HEAD_TOO_LARGE)
+
+    def _feed(self, piece: memoryview) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_without_upgrade(piece[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(self._refused_with)
+
+    def _read_without_upgrade(self, rest: memoryview) -> None:
+        """Take a request that asks for another protocol as if it did not (RFC 9110, section 7.8).
+
+        The parser reads no body behind such a head. It would take the body's bytes for the next request.
+        """
+        head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+        self._wants_upgrade = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self._feed(memoryview(head))
+        if rest and not self.transport.is_closing():
+            self._feed(rest)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._served = cycle
@@ -160,6 +193,7 @@ class HttpConnection(HttpToolsProtocol):
         self._body_bytes = self._bytes_after_head = 0
         super().on_message_begin()
         self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[HSTS_SECONDS] = self._hsts_seconds()  # type: ignore[typeddict-unknown-key]
         self.scope[PEER] = self.transport.get_extra_info("peercert")  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
@@ -167,11 +201,20 @@ class HttpConnection(HttpToolsProtocol):
         self._in_head = False
         self._unset_deadline()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
-            self._refused_with = _HEAD_TOO_LARGE
+            self._refused_with = HEAD_TOO_LARGE
             raise _RefusedHeadError
+        parser = self.parser
+        fault = fault_in(parser.get_method(), parser.get_http_version(), self.url, self.headers)
+        if fault is not None:
+            self._refused_with = bad_head(fault)
+            raise _RefusedHeadError
+        if parser.should_upgrade():
+            self._wants_upgrade = True
+            return
         if not self._has_place():
-            self._refused_with = _FULL
+            self._refused_with = FULL
             raise _RefusedHeadError
+        self.headers[:] = with_host_of_url(self.url, self.headers)
         self._in_request = True
         super().on_headers_complete()
         if self._is_extra:
@@ -189,6 +232,8 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is complete."""
+        if self._wants_upgrade:
+            return
         self._in_request = False
         super().on_message_complete()
 
@@ -236,8 +281,12 @@ class HttpConnection(HttpToolsProtocol):
         if self._lingering_bytes > _LINGER_BYTES:
             self.transport.abort()
 
-    def _refuse(self, answer: bytes) -> None:
-        self.transport.write(answer)
+    def _hsts_seconds(self) -> int:
+        seconds: int = self.config.hsts_seconds  # type: ignore[attr-defined]  # the server set it
+        return seconds
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self.transport.write(refusal.answer(security_headers(self._hsts_seconds())))
         self.transport.close()
 
     def _expect_reading(self) -> None:
@@ -270,25 +319,3 @@ class HttpConnection(HttpToolsProtocol):
 
 
 _tell_slow: Final = Paced(lambda count: log.warning("http.slow_readers_cut", since_last_told=count))
-
-
-def _refusal(status: str, message: str, code: str = "invalid_request") -> bytes:
-    body = model.ErrorAnswer(error=model.ErrorBody(code=code, message=message, details={}))
-    content = body.model_dump_json().encode()
-    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
-    return head.encode() + b"connection: close\r\n\r\n" + content
-
-
-_FULL: Final = _refusal(
-    "503 Service Unavailable",
-    "The gateway has as many connections as it takes, and all are at work. Send the request again in a moment.",
-    "service_unavailable",
-)
-_NOT_HTTP: Final = _refusal("400 Bad Request", "This cannot be read as an HTTP/1.1 request. Check the client.")
-_FRAMING_TOO_LARGE: Final = _refusal(
-    "400 Bad Request", "Chunk sizes, chunk extensions and trailers outweigh the body. Send the body in larger chunks."
-)
-_HEAD_TOO_LARGE: Final = _refusal(
-    "431 Request Header Fields Too Large",
-    f"Path and headers are too large. Send at most {MAX_HEAD_BYTES} bytes of them.",
-)

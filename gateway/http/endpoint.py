@@ -148,9 +148,8 @@ class Unknown:
 async def refuse_unknown(parts: Parts, scope: Scope) -> NoReturn:
     """There is nothing at this path; beneath the base of the API only callers with a credential hear that."""
     await _admit(parts, scope, facts_of(scope))
-    raise NotFoundError(
-        "There is nothing at this path. GET /openapi.json lists what there is, and /docs is a page to try it."
-    )
+    page = ", and /docs is a page to try it" if parts.services.serves_docs else ""
+    raise NotFoundError(f"There is nothing at this path. GET /openapi.json lists what there is{page}.")
 
 
 async def _admit(parts: Parts, scope: Scope, facts: Facts) -> None:

@@ -19,6 +19,8 @@ from gateway.http import auth, errors
 from gateway.http.body import ClientGoneError
 from gateway.http.operation import Caller, DeviceToken
 from gateway.http.quota import Limiter, Quota
+from gateway.http.request_target import HostRules, require_plain_path
+from gateway.http.security_headers import HSTS_SECONDS, security_headers
 from gateway.http.services import Services
 from gateway.http.strangers import host_of
 from gateway.redaction import redact
@@ -69,6 +71,7 @@ class EveryRequest:
         self._app = app
         self._services = services
         self._limiter = limiter
+        self._hosts = HostRules(services.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -76,12 +79,13 @@ class EveryRequest:
         facts = scope[FACTS] = Facts(
             _request_id(), _client_request_id(headers), host_of(scope), self._limiter.untouched()
         )
+        hsts = scope.get(HSTS_SECONDS, 0)
         parent = tracing.well_formed(headers.get(tracing.HEADER))
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 facts.status = message["status"]
-                message["headers"] = [*message["headers"], *_headers(message["headers"], facts)]
+                message["headers"] = [*message["headers"], *_headers(message["headers"], facts, hsts)]
             for piece in _pieces(message):
                 await send(piece)
 
@@ -100,6 +104,8 @@ class EveryRequest:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, facts: Facts) -> None:
         try:
+            self._hosts.require(scope)
+            require_plain_path(scope)
             await self._app(scope, receive, send)
         except ClientGoneError:
             pass
@@ -140,15 +146,16 @@ def _pieces(message: Message) -> Iterator[Message]:
     yield {**message, "body": content[(len(content) - 1) // PIECE_BYTES * PIECE_BYTES :]} if content else message
 
 
-def _headers(given: Iterable[tuple[bytes, bytes]], facts: Facts) -> Iterator[tuple[bytes, bytes]]:
+def _headers(given: Iterable[tuple[bytes, bytes]], facts: Facts, hsts_seconds: int) -> Iterator[tuple[bytes, bytes]]:
     """What is added to the headers that an answer has already."""
     quota = facts.quota
     yield b"x-request-id", facts.request_id.encode()
     yield b"x-ratelimit-limit", b"%d" % quota.limit
     yield b"x-ratelimit-remaining", b"%d" % quota.remaining
     yield b"x-ratelimit-reset", b"%d" % quota.reset
-    yield b"x-content-type-options", b"nosniff"
-    if all(name != b"cache-control" for name, _ in given):
+    names = [name for name, _ in given]
+    yield from security_headers(hsts_seconds, names)
+    if b"cache-control" not in names:
         yield b"cache-control", b"no-store"
 
 

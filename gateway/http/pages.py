@@ -28,9 +28,10 @@ POLICY: Final = (
 """Content security policy: nothing inline, nothing foreign, in nobody's frame, and no text that becomes markup."""
 _FOLDER: Final = files("gateway.http") / "static"
 _MEDIA_TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_DOCS: Final = "/docs"
 _APART: Final = {
     "/": "page/index.html",
-    "/docs": "docs.html",
+    _DOCS: "docs.html",
     "/docs/docs.css": "docs.css",
     "/docs/docs.js": "docs.js",
 }
@@ -79,8 +80,10 @@ class Page:
         return Response(self.content, headers=headers, media_type=self.media_type)
 
 
-def pages() -> list[Page]:
-    """All there are, read once."""
+def pages(*, fleet: bool = True, docs: bool = True) -> list[Page]:
+    """Return those of the fleet's page and of the docs' that are asked for, read once."""
     return [
-        Page(path, _MEDIA_TYPES[PurePath(name).suffix], (_FOLDER / name).read_bytes()) for path, name in FILES.items()
+        Page(path, _MEDIA_TYPES[PurePath(name).suffix], (_FOLDER / name).read_bytes())
+        for path, name in FILES.items()
+        if (docs if path.startswith(_DOCS) else fleet)
     ]

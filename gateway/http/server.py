@@ -136,6 +136,7 @@ def _config(app: ASGIApp, certificate: ServerCertificate | None, room: Room) -> 
         timeout_keep_alive=IDLE_SECONDS,
     )
     config.room, config.reserve = room, Room(Places(RESERVE))
+    config.hsts_seconds = 0 if certificate is None else certificate.hsts_seconds
     config.load()
     config.ssl = None if certificate is None else certificate.context  # uvicorn would make one, and never renew it
     return config
@@ -144,6 +145,7 @@ def _config(app: ASGIApp, certificate: ServerCertificate | None, room: Room) -> 
 class _Config(uvicorn.Config):
     room: Room
     reserve: Room
+    hsts_seconds: int
 
 
 class _Server(uvicorn.Server):

@@ -58,6 +58,10 @@ class Services:
     bind_broker_wait_seconds: float = 5.0
     taken_in: TakenIn = _never_taken_in
     cancel_broker_wait_seconds: float = 5.0
+    allowed_hosts: tuple[str, ...] = ("*",)
+    """As ``http_allowed_hosts`` has them, without ``auto``."""
+    serves_page: bool = True
+    serves_docs: bool = True
     device_certificates: bool = False
     """Whether devices have to show a certificate besides their token."""
     bells: Bells = field(default_factory=Bells)

@@ -156,9 +156,11 @@ async def test_the_reset_of_an_unbound_device_waits_for_a_binding(site: Site, se
 
 
 async def test_a_device_that_nobody_knows_can_not_be_reset(site: Site) -> None:
-    """404 for an unknown id and for one that is none, and nothing is queued."""
+    """404 for an unknown id and for one that is none, 400 for a path that hides something, and nothing is queued."""
     before = site.fingerprint()
-    for device_id in ("dev_01ARZ3NDEKTSV4RRFFQ69G5FAV", "nonsense", "..", "dev_%00"):
+    answer = await site.http.post("/v1/devices/dev_%00/reset")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+    for device_id in ("dev_01ARZ3NDEKTSV4RRFFQ69G5FAV", "nonsense", ".."):
         answer = await site.http.post(f"/v1/devices/{device_id}/reset")
         assert answer.status_code == 404, answer.text
         assert answer.json()["error"]["code"] == "not_found"

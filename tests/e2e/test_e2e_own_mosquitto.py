@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import pytest
 from e2e_gateway import GatewayProcess
 from e2e_program import GUARD_SECONDS, clean_environment, run, script, started
 from support import wire
-from support.certificates import make_authority, server_pair, trusting
+from support.certificates import make_authority, server_pair, speaking_cbc, trusting
 from support.mosquitto import Mosquitto
 from support.wait import eventually
 
@@ -128,6 +129,10 @@ async def test_a_reset_by_a_broker_of_its_own(tmp_path: Path, tls: bool) -> None
             )
             binding = await device.provision(end_user_id="eu_1")
             assert binding.mqtt.tls == tls
+            if site.authority:
+                cbc = speaking_cbc(trusting(site.authority))
+                with pytest.raises((ssl.SSLError, ConnectionError)):
+                    await asyncio.open_connection("127.0.0.1", site.gateway.port, ssl=cbc)
             living = asyncio.create_task(device.run())
             await device.wait_for_fact("heartbeat")
             assert (await site.http.post(f"/v1/devices/{binding.device_id}/reset")).status_code == httpx.codes.OK

@@ -15,7 +15,7 @@ from e2e_gateway import GatewayProcess
 from e2e_program import clean_environment, run, script, started
 from e2e_site import alive
 from support import wire
-from support.certificates import expired, make_authority, server_pair, trusting
+from support.certificates import expired, make_authority, server_pair, speaking_cbc, trusting
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from support.wait import eventually
 
@@ -99,6 +99,8 @@ async def test_a_reset_over_https_and_mqtts(tmp_path: Path) -> None:
     async with secured(tmp_path) as site, site.client() as client:
         assert site.gateway.url.startswith("https://")
         assert f"mqtts://127.0.0.1:{site.gateway.port}" in site.gateway.out
+        for path in ("/", "/health", "/v1/nowhere"):
+            assert (await client.get(path)).headers["strict-transport-security"] == "max-age=31536000"
         async with GatewayApi(site.gateway.url, site.key, tls=trusting(site.authority)) as api:
             device = _device(site, api, "SN1")
             binding = await device.provision(end_user_id="eu_1")
@@ -134,6 +136,8 @@ async def test_strangers_to_tls_are_turned_away(tmp_path: Path) -> None:
         old.set_ciphers("ALL:@SECLEVEL=0")
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await asyncio.open_connection(host, port, ssl=old)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection(host, port, ssl=speaking_cbc(trusting(site.authority)))
         assert (await site.ready())["ready"]
 
 

@@ -17,20 +17,15 @@ WRONG_QUERIES: tuple[tuple[bytes, str | None], ...] = (
 NO_IDS = (
     "dev_nobody",
     "me",
-    "%00",
-    "%0a",
-    "dev_1%0d%0aX-Evil:%201",
-    "%ff%fe",
-    "%ed%a0%80",
     "%F0%9F%98%80",
     "'%20OR%201=1--",
     "+",
     "%23",
-    "%2f",
     "x" * 4_000,
     "%25",
     "{device_id}",
 )
+HIDING = ("%00", "%0a", "dev_1%0d%0aX-Evil:%201", "%ff%fe", "%ed%a0%80", "%2f")
 
 
 async def test_a_query_that_is_wrong(caller: Caller) -> None:
@@ -78,22 +73,22 @@ async def test_a_post_takes_no_query(caller: Caller) -> None:
 
 
 async def test_ids_of_nothing(caller: Caller) -> None:
-    """404 for whatever stands where an id should, on every operation that has one."""
+    """404 for whatever stands where an id should, on every operation that has one; 400 for what hides something."""
     for operation in GUARDED:
         for name in ("device_id", "command_id"):
             if f"{{{name}}}" not in operation.path or operation.access.scope is None:
                 continue
-            for hostile in NO_IDS:
+            for hostile in (*NO_IDS, *HIDING):
                 path = caller.url(operation, **{name: hostile}).encode()
                 url = httpx.URL(caller.api.url).copy_with(raw_path=path)
                 with trying(operation.id, name, hostile):
                     content = REQUIRED.get(operation.id)
                     answer = await caller.api.back_end.request(operation.method, url, json=content)
-                    error(answer, 404, "not_found")
+                    error(answer, *((400, "invalid_request") if hostile in HIDING else (404, "not_found")))
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1", "/v1/", "/v1/devices/", "/v1//devices", "/v1/Devices", "/v1/devices%0a", "/v1/nowhere", "/v1/a/b/c"]
+    "path", ["/v1", "/v1/", "/v1/devices/", "/v1//devices", "/v1/Devices", "/v1/devices%20", "/v1/nowhere", "/v1/a/b/c"]
 )
 async def test_a_path_that_is_not_there(caller: Caller, path: str) -> None:
     """Beneath ``/v1`` 401 without a credential, else 404; no redirect for a slash, and to the letter."""
@@ -105,7 +100,7 @@ async def test_a_path_that_is_not_there(caller: Caller, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/page", "/nowhere", "/health/", "/ready%0a", "/v2/devices", "/v10", "/../etc/passwd"]
+    "path", ["/page", "/nowhere", "/health/", "/ready%20", "/v2/devices", "/v10", "/../etc/passwd"]
 )
 async def test_a_path_beside_the_api_that_is_not_there(caller: Caller, path: str) -> None:
     """404, with and without a credential."""

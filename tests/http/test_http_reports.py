@@ -304,7 +304,7 @@ async def test_an_acknowledgement_that_is_refused_is_kept_and_changes_nothing(ap
     assert wrong == {"code": "receipt_invalid", "field": "receipt"}
     unknown = {"code": "unknown_command", "field": "command_id"}
     assert await refused(stranger, command["id"], {"receipt": good}, 404, "not_found") == unknown
-    for nothing in ("cmd_01ARZ3NDEKTSV4RRFFQ69G5FAV", "x" * 300, "%00", "..."):
+    for nothing in ("cmd_01ARZ3NDEKTSV4RRFFQ69G5FAV", "x" * 300, "%20", "..."):
         assert await refused(device, nothing, {"receipt": good}, 404, "not_found") == unknown
 
     kept = await api.store.read(lambda view: view.all("SELECT device_id, code FROM refusals ORDER BY id"))

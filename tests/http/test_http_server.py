@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.errors import UnavailableError
 from gateway.http import body
 from gateway.http import connection as module
-from gateway.http.connection import MAX_HEAD_BYTES
+from gateway.http.head_refusals import MAX_HEAD_BYTES
 from gateway.http.server import HttpServer
 
 LONG_SECONDS = 30

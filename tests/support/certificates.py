@@ -31,6 +31,15 @@ def trusting(authority: Authority, client: Pair | None = None) -> ssl.SSLContext
     return context
 
 
+def speaking_cbc(context: ssl.SSLContext) -> ssl.SSLContext:
+    """The same side, speaking TLS 1.2 with CBC suites and nothing else."""
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(
+        "ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA256:ECDHE-RSA-AES256-SHA384:ECDHE+AES+SHA1:@SECLEVEL=1"
+    )
+    return context
+
+
 def expired(authority: Authority, pair: Pair) -> None:
     """Make a certificate one that ended a minute ago."""
     key = serialization.load_pem_private_key(authority.files.key.read_bytes(), None)

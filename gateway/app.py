@@ -46,6 +46,7 @@ from gateway.presence import PresenceWorker
 from gateway.private_files import is_open_to_others, require_own_directory
 from gateway.readiness import Readiness
 from gateway.scrape import Scrape
+from gateway.sealing import vault_of
 from gateway.settings import Loaded, Settings
 from gateway.settings_types import EMBEDDED
 from gateway.store import Context, Store, devices
@@ -142,7 +143,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
         store = await stack.enter_async_context(
             Store(
                 settings.data_dir,
-                Context(rules=rules_of(settings, gateway_id)),
+                Context(rules=rules_of(settings, gateway_id), vault=vault_of(settings.encryption_key_file)),
                 on_commit=bells.committed,
                 on_news=bells.recorded,
                 on_measures=metrics.take,

@@ -6,7 +6,10 @@ import os
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from gateway import epoch, grants, ids
+from gateway.sealing import Vault, vault_of
 from gateway.settings import Settings
 from gateway.store import (
     DATABASE_NAME,
@@ -14,10 +17,12 @@ from gateway.store import (
     Rules,
     Tx,
     View,
+    backup,
     keys,
     open_database,
     open_to_serve,
     outbox,
+    secrets,
     transact,
 )
 from gateway.store.database import connect
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
 
     from gateway.store.epochs import Position
 
+log = structlog.get_logger()
+
 _SECOND_MS: Final = 1_000
 
 
@@ -39,17 +46,28 @@ def first_start(settings: Settings, *, to_serve: bool = False) -> tuple[str, str
     A registry that was put back by hand begins a new epoch, unless another process serves it now.
     ``to_serve``: the data directory is held, so that an older registry may be migrated.
     """
+    context = Context(vault=vault_of(settings.encryption_key_file))
     with closing((open_to_serve if to_serve else open_database)(settings.data_dir)) as connection:
         if holder(settings.data_dir) not in (None, os.getpid()):
-            return transact(connection, Context(), lambda tx: _own_facts(tx, settings))
+            return transact(connection, context, lambda tx: _own_facts(tx, settings))
         noted = read_position(settings.data_dir)
-        facts = transact(connection, Context(), lambda tx: _settled(tx, settings, noted))
+        secrets.leave_no_traces(connection)
+        sealed = transact(connection, context, secrets.settle)
+        facts = transact(connection, context, lambda tx: _settled(tx, settings, noted))
+        if sealed:
+            secrets.empty_log(connection)
+            log.info("secrets.encrypted", secrets=sealed, key=context.vault.key_id, in_the_clear=_copies(settings))
         note_position(settings.data_dir, View(connection))
     return facts
 
 
+def _copies(settings: Settings) -> list[str]:
+    """Name the older copies beside the registry, whose secrets lie in the clear still."""
+    return [each.name for each in backup.copies_beside(settings.data_dir)]
+
+
 @contextmanager
-def settled(data_dir: Path) -> Iterator[None]:
+def settled(data_dir: Path, vault: Vault) -> Iterator[None]:
     """Judge the registry as :func:`first_start` does, run the block, and note how far the registry is then.
 
     For a process that writes to the registry of a gateway that is stopped; a running gateway does both itself.
@@ -60,7 +78,7 @@ def settled(data_dir: Path) -> Iterator[None]:
     with closing(open_database(data_dir)) as connection:
         noted = read_position(data_dir)
         if epoch.put_back(View(connection), noted):
-            transact(connection, Context(), lambda tx: epoch.settle(tx, noted))
+            transact(connection, Context(vault=vault), lambda tx: epoch.settle(tx, noted))
         note_position(data_dir, View(connection))
     try:
         yield

@@ -13,11 +13,11 @@ from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from gateway import model
 from gateway.received_json import parse_json
-from gateway.store import Row, Tx, View
+from gateway.store import Row, Tx, View, secrets
 from gateway.store import tokens as sql
 
 _SECOND_MS = 1000
@@ -29,8 +29,9 @@ def ensure_key(tx: Tx) -> str:
     if row is not None:
         return str(row["kid"])
     private_key = tx.entropy(32)
-    kid = _thumbprint(_public(private_key))
-    sql.insert_signing_key(tx, kid, private_key)
+    public = _public(private_key)
+    kid = _thumbprint(public)
+    sql.insert_signing_key(tx, kid, public, secrets.seal(tx, secrets.place_of_key(kid), private_key))
     return kid
 
 
@@ -48,7 +49,7 @@ def public_key(view: View, kid: str) -> model.Jwk:
     row = sql.signing_key(view, kid)
     if row is None:
         raise LookupError(f"no signing key {kid}")
-    return model.Jwk(x=_public(row["private_key"]), kid=kid)
+    return model.Jwk(x=row["public_key"], kid=kid)
 
 
 def sign(tx: Tx, *, kid: str, device: Row, command: dict[str, Any], expires_at: int | None) -> str:
@@ -66,7 +67,7 @@ def sign(tx: Tx, *, kid: str, device: Row, command: dict[str, Any], expires_at: 
     }
     if expires_at is not None:
         claims["exp"] = -(-expires_at // _SECOND_MS)  # rounded up, so that the grant never ends before the command
-    return _signed(claims, kid, _private(row["private_key"]))
+    return _signed(claims, kid, _private(tx.context.vault.open(secrets.place_of_key(kid), row["private_key"])))
 
 
 def sign_again(tx: Tx, device: Row, command: Row, expires_at: int) -> str:
@@ -86,7 +87,8 @@ def verified(view: View, grant: str) -> dict[str, Any] | None:
     if row is None:
         return None
     try:
-        _private(row["private_key"]).public_key().verify(_unbase64url(signature), f"{head}.{body}".encode())
+        public = Ed25519PublicKey.from_public_bytes(_unbase64url(row["public_key"]))
+        public.verify(_unbase64url(signature), f"{head}.{body}".encode())
     except InvalidSignature:
         return None
     claims: dict[str, Any] = parse_json(_unbase64url(body))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from gateway import epoch, lifecycle
 from gateway.errors import ConflictError, NotFoundError, StoreError
-from gateway.store import DATABASE_NAME, View, accounts, backup, devices, epochs, keys
+from gateway.sealing import Vault
+from gateway.store import DATABASE_NAME, Context, View, accounts, backup, devices, epochs, keys
 from gateway.store.database import connect
 from gateway.store.position_file import read_position
 from gateway.store.reopened import Reopened, reopened
@@ -44,7 +45,7 @@ def what_reopens(data_dir: Path, source: Path) -> Reopened | None:
         return None
 
 
-def restore(data_dir: Path, source: Path, *, revoke: Revoke | None = None) -> Restored:
+def restore(data_dir: Path, source: Path, *, revoke: Revoke | None = None, vault: Vault | None = None) -> Restored:
     """Put a copy in the place of the registry. ``revoke``: what it opens again, or every API key and broker account.
 
     Raises:
@@ -52,6 +53,7 @@ def restore(data_dir: Path, source: Path, *, revoke: Revoke | None = None) -> Re
         NotFoundError, InvalidRequestError: ``source`` is not there, or not good.
         ConflictError: ``unknown_revocations``, the registry to be replaced cannot tell what was revoked.
         StoreError: the directory cannot be written, or another program has the registry open.
+        UnavailableError: the copy's secrets are encrypted under another key than that of ``vault``.
     """
     began: list[epoch.Epoch] = []
     revoked: list[str] = []
@@ -63,7 +65,7 @@ def restore(data_dir: Path, source: Path, *, revoke: Revoke | None = None) -> Re
         elif revoke == "reopened":
             revoked.extend(_revoke_reopened(tx, _known(data_dir, source)))
 
-    aside = backup.restore(data_dir, source, prepare)
+    aside = backup.restore(data_dir, source, prepare, Context(vault=vault or Vault()))
     return Restored(aside, began[-1], len(revoked))
 
 

@@ -298,6 +298,13 @@ class Settings(BaseModel):
         "That broker's own API, to cut live sessions: rabbitmq+http://USER:PASSWORD@HOST:PORT, emqx+… or vernemq+….",
     )
 
+    encryption_key_file: File = _setting(
+        KEPT,
+        None,
+        "File with the key under which signing keys and webhook secrets are encrypted in the registry ('gateway docs "
+        "store'); none: they lie in the clear.",
+    )
+
     metrics_token_file: File = _setting(
         RUNNING,
         None,

@@ -9,7 +9,7 @@ from typing import Final
 from gateway import signatures
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
 from gateway.model import MAX_NUMBER
-from gateway.store import Row, Tx, View, deliveries, measures
+from gateway.store import Context, Row, Tx, View, deliveries, measures, secrets
 from gateway.store import webhooks as sql
 from gateway.targets import check_url
 from gateway.webhooks_model import EVERY, CreateWebhook, UpdateWebhook
@@ -101,7 +101,7 @@ def rotate(tx: Tx, project_id: str, webhook_id: str, overlap_ms: int) -> tuple[R
     """
     require(tx, project_id, webhook_id)
     key = signatures.mint_key(tx.entropy)
-    sql.rotate(tx, webhook_id, key, overlap_ms)
+    sql.rotate(tx, webhook_id, secrets.seal(tx, secrets.place_of_webhook(webhook_id), key), overlap_ms)
     return require(tx, project_id, webhook_id), signatures.secret(key)
 
 
@@ -112,11 +112,11 @@ def forget_previous(tx: Tx, project_id: str, webhook_id: str) -> Row:
     return require(tx, project_id, webhook_id)
 
 
-def signing_keys(row: Row, now: int) -> signatures.Keys:
-    """Return the keys that sign at this instant; ``row`` has the secrets of a webhook, ``now`` is in milliseconds."""
-    if sql.signs_still(row, now):
-        return row["secret"], row["previous_secret"]
-    return (row["secret"],)
+def signing_keys(webhook_id: str, row: Row, context: Context) -> signatures.Keys:
+    """Return the keys that sign at this instant; ``row`` has the secrets of the webhook."""
+    still = sql.signs_still(row, context.clock())
+    stored = (row["secret"], row["previous_secret"]) if still else (row["secret"],)
+    return tuple(context.vault.open(secrets.place_of_webhook(webhook_id), each) for each in stored)
 
 
 def delete(tx: Tx, project_id: str, webhook_id: str) -> Row:

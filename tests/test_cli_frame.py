@@ -206,7 +206,7 @@ def test_bash_takes_the_script() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("gateway se", ["plain,serve"]),
+        ("gateway se", ["plain,secrets", "plain,serve"]),
         ("gateway serve --log-format ", ["plain,auto", "plain,console", "plain,json"]),
         ("gateway serve --broker ", ["plain,embedded", "plain,mosquitto", "plain,auto"]),
         ("gateway serve --data-dir ", ["dir,"]),

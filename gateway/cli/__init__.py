@@ -63,6 +63,7 @@ COMMANDS: Final = Commands(
         "keys": "gateway.cli.keys:keys_group",
         "accounts": "gateway.cli.accounts:accounts_group",
         "signing-keys": "gateway.cli.signing_keys:signing_keys_group",
+        "secrets": "gateway.cli.secrets:secrets_group",
         "devices": "gateway.cli.devices:devices_group",
         "commands": "gateway.cli.commands:commands_group",
         "webhooks": "gateway.cli.webhooks:webhooks_group",

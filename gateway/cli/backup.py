@@ -13,6 +13,7 @@ from gateway import restoring
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.errors import AlreadyRunningError
+from gateway.sealing import vault_of
 from gateway.store import DATABASE_NAME
 from gateway.store import backup as registry
 from gateway.wording import count
@@ -74,14 +75,14 @@ def backup(loaded: Loaded, *, file: Path, force: bool, as_json: bool) -> None:
 )
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings("data_dir", "encryption_key_file")
 def restore(loaded: Loaded, *, file: Path, revoke: restoring.Revoke | None, yes: bool, as_json: bool) -> None:
     """Put a copy in the place of the registry.
 
     While no gateway runs on it. The copy is checked first, the old registry is kept beside it. What was revoked after
     the copy was made is good again: it is listed first, as far as the old registry can be read.
     """
-    data_dir = loaded.settings.data_dir
+    data_dir, vault = loaded.settings.data_dir, vault_of(loaded.settings.encryption_key_file)
     found = registry.contents(file)
     devices = count(found.devices, "device")
     facts = f"{devices}, last event {found.last_event_at or 'never'}, gateway {found.gateway_id}"
@@ -90,7 +91,7 @@ def restore(loaded: Loaded, *, file: Path, revoke: restoring.Revoke | None, yes:
     output.confirm(f"The registry {data_dir / DATABASE_NAME} will be replaced by {file} ({facts}).", yes=yes)
     new_directory = not data_dir.exists()
     try:
-        restored = restoring.restore(data_dir, file, revoke=revoke)
+        restored = restoring.restore(data_dir, file, revoke=revoke, vault=vault)
     except AlreadyRunningError as error:
         raise AlreadyRunningError(
             f"A gateway runs on the data directory {data_dir}. Stop it, restore, and start it again. Nothing was "

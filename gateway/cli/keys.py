@@ -16,6 +16,7 @@ from gateway.cli.options import SettingsCommand, with_settings
 from gateway.cli.types import DURATION
 from gateway.credentials import SCOPES
 from gateway.first_start import first_start
+from gateway.sealing import Vault
 from gateway.store import Context, Row, View, keys, open_database, transact
 from gateway.store.backup import require_registry
 from gateway.store.database import DATABASE_NAME
@@ -115,15 +116,15 @@ def _show_secret(row: Row, secret: str, *, as_json: bool) -> None:
     output.note(f"This is {row['id']}, named '{output.cell(row['name'])}'. Keep the key now: it is not shown again.")
 
 
-def on_registry(data_dir: Path, write: Callable[[Tx], T]) -> T:
-    """One transaction on the registry of this directory.
+def on_registry(data_dir: Path, write: Callable[[Tx], T], vault: Vault | None = None) -> T:
+    """One transaction on the registry of this directory; with a vault it may read and write secrets.
 
     Raises:
         NotFoundError: there is none.
     """
     require_registry(data_dir)
     with closing(open_database(data_dir)) as connection:
-        return transact(connection, Context(), write)
+        return transact(connection, Context(vault=vault or Vault()), write)
 
 
 @keys_group.command(cls=SettingsCommand, name="list", epilog="\b\nExample:\n  gateway keys list --json")

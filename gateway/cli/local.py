@@ -26,6 +26,7 @@ from gateway.http.services import Services
 from gateway.outbound.sender import Sender
 from gateway.outbox import Bells
 from gateway.received_json import parse_json
+from gateway.sealing import vault_of
 from gateway.store import Context, Row, Store, View, devices, keys
 from gateway.store.backup import require_registry
 from gateway.store.database import connect
@@ -55,7 +56,7 @@ async def in_process(settings: Settings, project: str | None, device: str | None
     """
     with closing(connect(require_registry(settings.data_dir), read_only=True)) as connection:
         gateway_id = keys.meta(View(connection), "gateway_id") or ACTOR
-    with settled(settings.data_dir):
+    with settled(settings.data_dir, vault_of(settings.encryption_key_file)):
         async with _served(settings, gateway_id, project, device) as client:
             yield client
 
@@ -64,7 +65,8 @@ async def in_process(settings: Settings, project: str | None, device: str | None
 async def _served(
     settings: Settings, gateway_id: str, project: str | None, device: str | None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    async with Store(settings.data_dir, Context(rules=rules_of(settings, gateway_id))) as store:
+    context = Context(rules=rules_of(settings, gateway_id), vault=vault_of(settings.encryption_key_file))
+    async with Store(settings.data_dir, context) as store:
         project_id = await store.read(lambda view: _project(view, project, device))
         bells = Bells()
         worker = asyncio.create_task(_ring(bells))

@@ -17,6 +17,7 @@ from gateway.cli.hints import again
 from gateway.cli.keys import on_registry
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.errors import NotFoundError
+from gateway.sealing import vault_of
 from gateway.store import Row, View, open_database, tokens
 from gateway.store.backup import require_registry
 from gateway.store.devices import moment
@@ -80,7 +81,7 @@ def _state(row: Row) -> str:
 )
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
+@with_settings("data_dir", "encryption_key_file")
 def rotate(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
     """Sign for new bindings with a new key.
 
@@ -88,7 +89,8 @@ def rotate(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
     are bound anew; the old key signs for them, and for nobody else.
     """
     output.confirm("New bindings will be told a new signing key, for good.", yes=yes)
-    before, kid = on_registry(loaded.settings.data_dir, _rotate)
+    vault = vault_of(loaded.settings.encryption_key_file)
+    before, kid = on_registry(loaded.settings.data_dir, _rotate, vault)
     if as_json:
         output.as_json({"kid": kid, "retired": before})
         return

@@ -99,7 +99,7 @@ def _at_rest(loaded: Loaded) -> Iterator[Finding]:
     yield from installation.settings(loaded)
     yield from settings_file.settings_file(loaded, probes.read(directory) if holder(directory) is not None else None)
     yield from installation.data_directory(directory)
-    yield from installation.registry(directory)
+    yield from installation.registry(directory, loaded.settings.encryption_key_file)
     yield from installation.clock()
     yield from tls.certificates(loaded.settings)
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final
 from gateway import build_info, epoch
 from gateway.clock import system_clock, to_rfc3339
 from gateway.doctor.findings import Area, Finding, Level
-from gateway.errors import StoreError
+from gateway.errors import StoreError, UnavailableError
+from gateway.sealing import require_same, vault_of
 from gateway.settings import FIELDS, written
-from gateway.store import DATABASE_NAME, View, epochs, figures
+from gateway.store import DATABASE_NAME, View, epochs, figures, secrets
 from gateway.store.database import connect
 from gateway.store.schema import from_a_newer_gateway, missing, newest_applied
 from gateway.wording import count
@@ -118,7 +119,7 @@ def _room(free: int, directory: Path) -> Finding:
     return DATA.warning("free space", says, remedy) if free < FREE_WARNING_BYTES else DATA.ok("free space", says)
 
 
-def registry(directory: Path) -> Iterator[Finding]:
+def registry(directory: Path, key_file: Path | None) -> Iterator[Finding]:
     """Is the database whole, of this version, and is its log short?"""
     file = directory / DATABASE_NAME
     if not file.exists():
@@ -130,9 +131,25 @@ def registry(directory: Path) -> Iterator[Finding]:
         return
     try:
         with closing(connect(file, read_only=True)) as connection:
-            yield from _inside(View(connection), file)
+            yield from _inside(View(connection), file, key_file)
     except (StoreError, sqlite3.Error) as error:
         yield _unreadable(file, error)
+
+
+def _encryption(view: View, key_file: Path | None) -> Finding:
+    """Are signing keys and webhook secrets encrypted, and does the setting's key open them?"""
+    known = secrets.key_id(view)
+    try:
+        require_same(known, vault_of(key_file).key_id)
+    except UnavailableError as error:
+        return REGISTRY.error(
+            "encryption",
+            error.message,
+            "The gateway does not start like this. 'gateway secrets status' tells the keys.",
+        )
+    return REGISTRY.ok(
+        "encryption", "signing keys and webhook secrets lie in the clear" if known is None else f"under the key {known}"
+    )
 
 
 def _epoch(view: View) -> Iterator[Finding]:
@@ -170,7 +187,7 @@ def is_read_only(directory: Path) -> bool:
     return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
 
 
-def _inside(view: View, file: Path) -> Iterator[Finding]:
+def _inside(view: View, file: Path, key_file: Path | None) -> Iterator[Finding]:
     size = file.stat().st_size
     yield _integrity(view, size)
     schema = _schema(view)
@@ -183,6 +200,7 @@ def _inside(view: View, file: Path) -> Iterator[Finding]:
     yield REGISTRY.ok(
         "contents", f"{count(fleet.devices, 'device')}, {fleet.bound} bound, {fleet.online} online; {_bytes(size)}"
     )
+    yield _encryption(view, key_file)
     yield from _waiting(view)
     yield from _future(view)
 

@@ -88,7 +88,7 @@ async def send_test_event(call: Call, _: model.Empty) -> Answer:
     """``POST /v1/webhooks/{webhook_id}/test``: sends while the caller waits; nothing of it is written down."""
     webhook = await call.read(lambda view: _find(view, call))
     event, started = _test_event(call, webhook), time.perf_counter()
-    keys = webhooks.signing_keys(webhook, call.services.store.context.clock())
+    keys = webhooks.signing_keys(webhook["id"], webhook, call.services.store.context)
     outcome = await call.services.sender.send(webhook["url"], keys, event)
     return Answer(
         webhooks_model.WebhookTest(

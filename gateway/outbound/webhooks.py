@@ -99,7 +99,7 @@ class Webhooks:
             delivery = await self._store.read(lambda view: sql.due(view, webhook_id, now))
             if delivery is None:
                 return await self._store.write(lambda tx: webhooks.pick_up(tx, webhook_id), urgent=False)
-            keys = webhooks.signing_keys(delivery, now)
+            keys = webhooks.signing_keys(webhook_id, delivery, self._store.context)
             outcome = await self._sender.send(delivery["url"], keys, _event(delivery))
         await self._store.write(lambda tx: webhooks.settle(tx, delivery, outcome), urgent=False)
         _log(delivery, outcome)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.clock import to_rfc3339
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
+from gateway.store import secrets as secrets_of
 from gateway.store.database import DATABASE_NAME, Context, Tx, View, connect, create_private, transact
 from gateway.store.lock import LOCK_NAME, alone, exclusive
 from gateway.store.position_file import note_position
@@ -165,7 +166,12 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def restore(data_dir: Path, source: Path, prepare: Callable[[Tx], None]) -> Path | None:
+def copies_beside(data_dir: Path) -> list[Path]:
+    """Return the copies that lie beside the registry: from before a migration, and what a restore took the place of."""
+    return sorted(each for each in data_dir.glob(f"{DATABASE_NAME}.*") if not each.name.endswith(_SIDES))
+
+
+def restore(data_dir: Path, source: Path, prepare: Callable[[Tx], None], context: Context) -> Path | None:
     """Put a copy in the place of the registry; where the old registry lies now, if there was one.
 
     ``prepare`` changes the copy, in one transaction, before it is the registry; the old registry is there still. At no
@@ -176,6 +182,7 @@ def restore(data_dir: Path, source: Path, prepare: Callable[[Tx], None]) -> Path
         AlreadyRunningError: a gateway runs on the data directory.
         NotFoundError, InvalidRequestError: ``source`` is not there, or not good.
         StoreError: the directory cannot be written, or another program has the registry open.
+        UnavailableError: the copy's secrets are encrypted under another key than that of ``context``.
     """
     contents(source)
     with exclusive(data_dir), alone(data_dir):
@@ -184,7 +191,7 @@ def restore(data_dir: Path, source: Path, prepare: Callable[[Tx], None]) -> Path
             raise ConflictError("same_file", f"{source} is the registry itself. Name the backup to restore.")
         with _draft(source, file) as draft:
             contents(draft)
-            _prepare(draft, prepare)
+            _prepare(draft, prepare, context)
             _give_away(data_dir, draft, data_dir / LOCK_NAME)
             aside = _set_aside(file) if file.exists() else None
             draft.replace(file)
@@ -193,12 +200,14 @@ def restore(data_dir: Path, source: Path, prepare: Callable[[Tx], None]) -> Path
     return aside
 
 
-def _prepare(draft: Path, prepare: Callable[[Tx], None]) -> None:
+def _prepare(draft: Path, prepare: Callable[[Tx], None], context: Context) -> None:
     """Bring the tables up to date, so that what changes the copy knows them, and leave one plain file."""
     try:
         with closing(connect(draft)) as connection:
             migrate(connection)
-            transact(connection, Context(), prepare)
+            secrets_of.leave_no_traces(connection)
+            transact(connection, context, secrets_of.settle)
+            transact(connection, context, prepare)
             connection.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:
         raise StoreError(f"The copy {draft} cannot be changed ({error}). Check the room on its disk.") from error

@@ -16,6 +16,7 @@ from gateway.clock import Clock, system_clock
 from gateway.entropy import Entropy, system_entropy
 from gateway.errors import StoreError
 from gateway.ids import Ids
+from gateway.sealing import Vault
 from gateway.store.kept import Kept
 from gateway.store.measures import Measure
 from gateway.store.trouble import store_error
@@ -79,13 +80,15 @@ class BrokerLink:
 
 @dataclass(frozen=True)
 class Context:
-    """What every write shares: clock, randomness, ids, rules, and the state of the link to the broker."""
+    """What every write shares: clock, randomness, ids, rules, key, and the link to the broker."""
 
     rules: Rules = field(default_factory=Rules)
     clock: Clock = system_clock
     entropy: Entropy = system_entropy
     ids: Ids = field(default_factory=lambda: Ids(system_entropy))
     link: BrokerLink = field(default_factory=BrokerLink)
+    vault: Vault = field(default_factory=Vault)
+    """Opens and seals signing keys and webhook secrets."""
 
 
 class View:

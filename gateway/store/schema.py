@@ -6,6 +6,7 @@ A migration that has landed is never edited; what changes later is a new one. Wh
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -435,6 +436,18 @@ def m022_broker_sessions(db: Database) -> None:
                 WHERE o.device_pk = t.device_pk AND o.generation < t.generation AND o.first_used_at IS NOT NULL)
             GROUP BY d.pk""",
     )
+
+
+@step
+def m023_public_keys(db: Database) -> None:
+    """The public half of each signing key, so that who reads it needs no private one."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - for this alone
+
+    _each(db, "ALTER TABLE signing_keys ADD COLUMN public_key TEXT NOT NULL DEFAULT ''")
+    for kid, private_key in db.execute("SELECT kid, private_key FROM signing_keys").fetchall():
+        public = Ed25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+        text = base64.urlsafe_b64encode(public).rstrip(b"=").decode()
+        db.execute("UPDATE signing_keys SET public_key = ? WHERE kid = ?", [text, kid])
 
 
 def _each(db: Database, *statements: str) -> None:

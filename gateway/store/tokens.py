@@ -218,6 +218,9 @@ def relying_on(view: View, kid: str) -> list[Row]:
     )
 
 
-def insert_signing_key(tx: Tx, kid: str, private_key: bytes) -> None:
-    """A new key; it is the one in use from now on."""
-    tx.run("INSERT INTO signing_keys (kid, private_key, created_at) VALUES (?, ?, ?)", kid, private_key, tx.now)
+def insert_signing_key(tx: Tx, kid: str, public_key: str, private_key: bytes) -> None:
+    """A new key; it is the one in use from now on. The private half comes as it is to be stored."""
+    tx.run(
+        "INSERT INTO signing_keys (kid, public_key, private_key, created_at) VALUES (?, ?, ?, ?)",
+        *(kid, public_key, private_key, tx.now),
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import ids
 from gateway.clock import to_rfc3339
+from gateway.store import secrets
 from gateway.store.devices import moment
 from gateway.webhooks_model import CreateWebhook, ListWebhooks, Webhook
 
@@ -47,7 +48,7 @@ def insert(tx: Tx, project_id: str, body: CreateWebhook, key: bytes) -> str:
         json.dumps(body.events),
         body.description,
         body.enabled,
-        key,
+        secrets.seal(tx, secrets.place_of_webhook(webhook_id), key),
         tx.now,
     )
     if not body.enabled:

@@ -44,6 +44,18 @@ class Cli:
         """What a command prints for machines."""
         return json.loads(self(*arguments, "--json").out)
 
+    def json_of(self, *arguments: str) -> Any:
+        """What a command prints for machines that looks at no data directory."""
+        self._capsys.readouterr()
+        assert main([*arguments, "--json"]) == 0
+        return json.loads(self._capsys.readouterr().out)
+
+    def fails(self, *arguments: str, code: int) -> str:
+        """What a command that looks at no data directory says when it ends with this code."""
+        self._capsys.readouterr()
+        assert main([*arguments]) == code
+        return str(self._capsys.readouterr().err)
+
     def bound(self, serial: str = "BP-1", end_user_id: str = "eu_1") -> dict[str, Any]:
         """A device just bound."""
         device = self.json("devices", "register", serial)

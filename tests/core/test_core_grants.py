@@ -24,8 +24,8 @@ def world(tmp_path: Path) -> Iterator[World]:
     """A registry whose signing key is known."""
     with World(tmp_path) as opened:
         with opened.connection:
-            kid = grants._thumbprint(grants._public(KEY_SEED))  # noqa: SLF001 - a key that is not random
-            opened.run(tokens.insert_signing_key, kid, KEY_SEED)
+            public = grants._public(KEY_SEED)  # noqa: SLF001 - a key that is not random
+            opened.run(tokens.insert_signing_key, grants._thumbprint(public), public, KEY_SEED)  # noqa: SLF001
         yield opened
 
 

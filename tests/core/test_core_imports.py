@@ -9,7 +9,7 @@ ROOT = Path(gateway.__file__).parent
 LAYERS = (
     (
         "build_info clock credentials device_settings entropy errors ids imports log model paced precedence "
-        "private_files problems received_json redaction signatures targets topics visible_text wording"
+        "private_files problems received_json redaction sealing signatures targets topics visible_text wording"
     ),
     "tracing",
     "event_meanings fleet_model mqtt_model webhooks_model",

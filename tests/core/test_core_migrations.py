@@ -42,6 +42,7 @@ LANDED = [
     "m020_bytes_of_idempotency",
     "m021_webhook_rotation",
     "m022_broker_sessions",
+    "m023_public_keys",
 ]
 
 

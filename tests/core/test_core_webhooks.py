@@ -10,7 +10,7 @@ from core_support import NOON, World
 
 from gateway import webhooks
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
-from gateway.store import Row, deliveries, events, keys
+from gateway.store import Context, Row, deliveries, events, keys
 from gateway.store import webhooks as sql
 from gateway.webhooks import Outcome
 from gateway.webhooks_model import CreateWebhook, UpdateWebhook
@@ -288,7 +288,7 @@ def test_a_rotated_secret_signs_no_longer_than_its_overlap(world: World) -> None
 
     def keys_at(now: int) -> int:
         row = webhooks.require(world.view, world.project_id, webhook_id)
-        return len(webhooks.signing_keys(row, now))
+        return len(webhooks.signing_keys(webhook_id, row, Context(clock=lambda: now)))
 
     first = webhooks.require(world.view, world.project_id, webhook_id)["secret"]
     world.run(webhooks.rotate, world.project_id, webhook_id, MINUTE)

@@ -1,0 +1,93 @@
+"""Secrets that the gateway must be able to read: private signing keys, and what signs webhooks.
+
+They lie in the clear, or all of them sealed under one key (:mod:`gateway.sealing`), whose name stands in ``meta``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+from gateway import sealing
+from gateway.store import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.store.database import Tx, View
+
+KEY_ID: Final = "encryption_key"
+_COLUMNS: Final = (("signing_keys", "kid", "private_key"), ("webhooks", "id", "secret"))
+_PREVIOUS: Final = ("webhooks", "id", "previous_secret")
+
+
+def place_of_key(kid: str) -> str:
+    """Where a private signing key lies, as it is bound to."""
+    return f"signing_keys/{kid}"
+
+
+def place_of_webhook(webhook_id: str) -> str:
+    """Where the secrets of a webhook lie: the present one and the one before have the same place."""
+    return f"webhooks/{webhook_id}"
+
+
+def seal(tx: Tx, place: str, secret: bytes) -> bytes:
+    """Return a secret as this registry stores it.
+
+    Raises:
+        UnavailableError: the setting's key is not the registry's.
+    """
+    vault = tx.context.vault
+    sealing.require_same(key_id(tx), vault.key_id)
+    return vault.seal(place, secret, tx.entropy(sealing.NONCE_BYTES)) if vault.key_id else secret
+
+
+def key_id(view: View) -> str | None:
+    """Return the name of the key that seals this registry's secrets; ``None`` when they lie in the clear."""
+    return keys.meta(view, KEY_ID) or None
+
+
+def settle(tx: Tx) -> int:
+    """Encrypt a registry that is not yet, when there is a key; how many secrets were sealed.
+
+    Raises:
+        UnavailableError: it is encrypted under another key than the setting's.
+    """
+    vault, known = tx.context.vault, key_id(tx)
+    if known is None and vault.key_id is not None:
+        return reseal(tx, sealing.Vault(), vault)
+    sealing.require_same(known, vault.key_id)
+    return 0
+
+
+def reseal(tx: Tx, before: sealing.Vault, after: sealing.Vault) -> int:
+    """Open every secret with one vault and seal it with the other; how many there are.
+
+    Raises:
+        UnavailableError: ``before`` does not open them.
+    """
+    sealing.require_same(key_id(tx), before.key_id)
+    number = 0
+    for table, name, column, row_id, stored in list(_stored(tx)):
+        place = f"{table}/{row_id}"
+        secret = after.seal(place, before.open(place, stored), tx.entropy(sealing.NONCE_BYTES))
+        tx.run(f"UPDATE {table} SET {column} = ? WHERE {name} = ?", secret, row_id)  # noqa: S608 - constants
+        number += 1
+    keys.set_meta(tx, KEY_ID, after.key_id or "")
+    return number
+
+
+def _stored(view: View) -> Iterator[tuple[str, str, str, str, bytes]]:
+    for table, name, column in (*_COLUMNS, _PREVIOUS):
+        for row in view.all(f"SELECT {name}, {column} FROM {table} WHERE {column} IS NOT NULL"):  # noqa: S608 - constants
+            yield table, name, column, row[0], row[1]
+
+
+def leave_no_traces(connection: sqlite3.Connection) -> None:
+    """Have SQLite overwrite what it no longer needs; before the transaction that seals."""
+    connection.execute("PRAGMA secure_delete = ON")
+
+
+def empty_log(connection: sqlite3.Connection) -> None:
+    """Bring the write-ahead log into the database and cut it off, so that no old page is left in it."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

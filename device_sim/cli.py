@@ -27,6 +27,7 @@ from device_sim.loaded import loaded
 from device_sim.options import RadioKind
 from device_sim.runtime import SimulatedDevice
 from device_sim.show import FleetView, print_json, print_line
+from device_sim.terminal_text import escaped
 from device_sim.tls import tls_context
 
 SECONDS_OF_A_SEED = 1_000_000
@@ -219,8 +220,8 @@ async def _run_one(given: dict[str, Any], serial: str, flash: Flash, seed: int) 
 def _say_unpaired(context: click.Context, serial: str) -> None:
     again = repeated(context, {"--serial": serial})
     click.echo(
-        f"{serial} stays unpaired. To provision it anew, end this with Ctrl-C and run (or begin with --reprovision): "
-        f"{again}",
+        f"{escaped(serial)} stays unpaired. To provision it anew, end this with Ctrl-C and run (or begin with "
+        f"--reprovision): {again}",
         err=True,
     )
 
@@ -276,6 +277,6 @@ async def _run_load(given: dict[str, Any]) -> None:
         file=given["credentials"],
         tls=tls_context(given["ca_file"]),
     )
-    click.echo(json.dumps(made.facts()) if given["as_json"] else str(made))
+    click.echo(json.dumps(made.facts()) if given["as_json"] else escaped(str(made)))
     if made.acknowledged < made.sent:
         raise Failure(f"The broker did not answer {made.sent - made.acknowledged} heartbeats.")

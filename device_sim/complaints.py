@@ -9,6 +9,7 @@ import click
 
 from device_sim.errors import SimulatorError
 from device_sim.remedies import remedy
+from device_sim.terminal_text import escaped
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 _ENDS = (".", "!", "?", "…")
@@ -48,8 +49,8 @@ class Program(click.Group):
 
 
 def _complain(error: click.ClickException) -> NoReturn:
-    for line in error.format_message().splitlines():
-        click.echo(f"error: {line}", err=True)
+    for line in error.format_message().split("\n"):
+        click.echo(f"error: {escaped(line)}", err=True)
     if isinstance(error, click.UsageError) and error.ctx is not None:
         click.echo(f"try: {error.ctx.command_path} --help", err=True)
     sys.exit(error.exit_code)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from device_sim.facts import Fact
 from device_sim.fleet import Fleet
+from device_sim.terminal_text import escaped
 from device_sim.wire import rfc3339
 
 TICK_SECONDS = 0.25
@@ -21,12 +22,12 @@ HIDDEN = frozenset({"state", "flash_written", "flash_erased", "status"})  # each
 def print_line(fact: Fact) -> None:
     """One fact for people; the time is UTC."""
     if fact.name not in HIDDEN:
-        click.echo(f"{rfc3339(fact.at)[11:23]}  {fact.serial}  {fact.text}")
+        click.echo(f"{rfc3339(fact.at)[11:23]}  {escaped(fact.serial)}  {escaped(fact.text)}")
 
 
 def print_json(fact: Fact) -> None:
-    """One fact for a machine."""
-    click.echo(json.dumps(fact.as_dict(), ensure_ascii=False))
+    """One fact for a machine, in ASCII: it may stand on a terminal."""
+    click.echo(json.dumps(fact.as_dict()))
 
 
 class FleetView:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from gateway.imports import without
 from gateway.redaction import CUT, redact
+from gateway.visible_text import escaped, escaped_lines
 from gateway.wording import wants_colour
 
 with without("rich"):  # structlog would load it to draw tracebacks, which are plain here: 5 MB of every gateway
@@ -35,8 +36,6 @@ MOST_OF_A_LIBRARY: Final = 10
 # Below warning these tell of every packet, some with the password in it.
 QUIET: Final = ("amqtt", "transitions", "mqtt", "uvicorn", "httpx", "httpcore", "asyncio")
 SECRET_KEYS: Final = frozenset({"password", "token", "device_token", "secret", "api_key", "authorization"})
-_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
-_LINES: Final = {code: text for code, text in _CONTROLS.items() if chr(code) not in "\n\t"}
 
 _SHARED: Final[tuple[Processor, ...]] = (
     structlog.contextvars.merge_contextvars,
@@ -135,12 +134,9 @@ def redact_event(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 
 def escape_controls(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Processor for terminals: nothing that a device sent may move the cursor or start a line of its own."""
-    multiline = ("exception", "stack")
-    return {
-        _escaped(key, _CONTROLS): _escaped(value, _LINES if key in multiline else _CONTROLS)
-        for key, value in event.items()
-    }
+    """Processor for terminals: nothing that a device sent may move the cursor, start a line, or hide."""
+    lines = ("exception", "stack")
+    return {escaped(key): _escaped(value, escaped_lines if key in lines else escaped) for key, value in event.items()}
 
 
 def _clean(key: object, value: object) -> Any:
@@ -155,10 +151,10 @@ def _clean(key: object, value: object) -> Any:
     return redact(repr(value) if isinstance(value, bytes | BaseException) else str(value))
 
 
-def _escaped(value: Any, table: Mapping[int, str]) -> Any:
+def _escaped(value: Any, escape: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return value.translate(table)
-    return value if value is None or isinstance(value, bool | int | float) else str(value).translate(table)
+        return escape(value)
+    return value if value is None or isinstance(value, bool | int | float) else escape(str(value))
 
 
 _JSON: Final[tuple[Processor, ...]] = (structlog.processors.JSONRenderer(),)

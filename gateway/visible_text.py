@@ -20,7 +20,8 @@ _CLASS: Final = (
 _JOINERS: Final = "\\u200c\\u200d\\ufe00-\\ufe0f"
 """They shape the character before them, in emoji, Persian and Indic scripts; after ASCII they are invisible."""
 _REFUSED: Final = re.compile(f"[{_CLASS}]|(?:^|(?<=[\\u0000-\\u007f]))[{_JOINERS}]")
-_ESCAPED: Final = re.compile(f"[{_CLASS}]")
+_ESCAPED: Final = re.compile(f"[{_CLASS}\\ud800-\\udfff]")
+_LAYOUT: Final = "\n\t"
 _RIGHT_TO_LEFT: Final = frozenset({"R", "AL", "AN"})
 _CONTROL_NAMES: Final = {"\0": "NULL", "\t": "TAB", "\n": "LINE FEED", "\r": "CARRIAGE RETURN", "\x1b": "ESCAPE"}
 _ISOLATE, _POP_ISOLATE = "\u2068", "\u2069"
@@ -62,6 +63,11 @@ def _named(character: str) -> str:
 def escaped(text: str) -> str:
     """Return the text with such characters written out as escapes of Python, for a terminal."""
     return _ESCAPED.sub(lambda found: _escape(ord(found.group())), text)
+
+
+def escaped_lines(text: str) -> str:
+    """Do the same as :func:`escaped`, and keep line feeds and tabs: for text of ours with text of others in it."""
+    return _ESCAPED.sub(lambda found: found.group() if found.group() in _LAYOUT else _escape(ord(found.group())), text)
 
 
 def _escape(code: int) -> str:

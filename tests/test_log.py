@@ -277,6 +277,9 @@ def test_terminal_is_not_steered_by_what_is_logged() -> None:
     shown = terminal(r"structlog.get_logger().warning('a.b', text='x\x1b[2J\nfake\x9b1m')")
     assert r"x\x1b[2J\x0afake\x9b1m" in shown
     assert "\x1b[2J" not in shown
+    turned = terminal(r"structlog.get_logger().warning('a.b', text='x\u202e\u200b\u2028y', **{'k\u202e': 1})")
+    assert r"x\u202e\u200b\u2028y" in turned
+    assert not {"\u202e", "\u200b", "\u2028"} & set(turned)
 
 
 def test_of_one_kind_so_many_lines_a_second() -> None:

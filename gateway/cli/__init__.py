@@ -10,6 +10,7 @@ from gateway.cli.lazy import Commands
 from gateway.errors import ConflictError, GatewayError
 from gateway.redaction import redact
 from gateway.settings import SettingsError
+from gateway.visible_text import escaped
 from gateway.wording import wants_colour
 
 if TYPE_CHECKING:
@@ -151,9 +152,9 @@ def failed(error: GatewayError) -> int:
 
 
 def complain(message: str) -> None:
-    """One line on stderr for each line of the message."""
-    for line in message.splitlines():
-        click.echo(f"error: {redact(line)}", err=True)
+    """Write one line on stderr for each line of the message, which may hold what a broker or a device said."""
+    for line in message.split("\n"):
+        click.echo(f"error: {escaped(redact(line))}", err=True)
 
 
 def first(group: ExceptionGroup[GatewayError]) -> GatewayError:

@@ -77,6 +77,6 @@ def _show(findings: list[Finding]) -> None:
             for detail in finding.details:
                 click.echo(f"             {output.cell(detail)}")
             if finding.remedy:
-                click.echo(f"           → {finding.remedy}")
+                click.echo(f"           → {output.cell(finding.remedy)}")
     bad = [sum(each.level == level for each in findings) for level in (1, 2)]
     click.echo(f"\n{count(len(findings), 'check')}, {count(bad[0], 'warning')}, {count(bad[1], 'error')}")

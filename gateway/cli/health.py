@@ -11,6 +11,7 @@ from gateway.cli.lazy import lazily
 from gateway.cli.options import with_settings
 from gateway.cli.unreached import unreached
 from gateway.errors import UnavailableError
+from gateway.visible_text import escaped_lines
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -55,5 +56,5 @@ def health(loaded: Loaded, *, ready: bool) -> int:
         answer = httpx.get(f"{found.http_url}/{'ready' if ready else 'health'}", timeout=_SECONDS, verify=verify)
     except httpx.HTTPError as error:
         raise unreached(found.http_url, error, None) from error
-    click.echo(answer.text.strip())
+    click.echo(escaped_lines(answer.text.strip()))
     return int(not answer.is_success)

@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from gateway.settings import CONFIG_NAME, FIELDS, form, group, load, option_name, written
+from gateway.visible_text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,7 +69,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
         def command(*, config: Path | None, **given: Any) -> Any:
             loaded = load({name: given.pop(name) for name in chosen}, os.environ, config)
             for warning in loaded.warnings:
-                click.echo(f"warning: {warning}", err=True)
+                click.echo(f"warning: {escaped(warning)}", err=True)
             return function(loaded=loaded, **given)
 
         for name in reversed(chosen):

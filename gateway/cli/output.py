@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.cells import cell_len
 
-from gateway.visible_text import escaped, isolated
+from gateway.visible_text import escaped, escaped_lines, isolated
 from gateway.wording import relative_time
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def as_json(document: Any) -> None:
 
 def note(text: str) -> None:
     """A word to the person, on stderr, so that it is in the way of no program that reads stdout."""
-    click.echo(text, err=True)
+    click.echo(escaped_lines(text), err=True)
 
 
 def confirm(what: str, *, yes: bool) -> None:
@@ -94,5 +94,5 @@ def confirm(what: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(f"{what} There is no terminal to ask on: add --yes if you mean it. Nothing was done.")
-    if not click.confirm(f"{what} Go on?", err=True):
+    if not click.confirm(f"{escaped(what)} Go on?", err=True):
         raise click.ClickException("Nothing was done.")

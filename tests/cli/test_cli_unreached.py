@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.certificates import expired, make_authority, server_pair
+from support.hostile_gateway import ESCAPED, hostile_gateway
 from support.tls_door import tls_door
 
 from cli.support import Cli
@@ -55,6 +56,15 @@ def test_an_expired_certificate(empty: Cli, authority: Authority) -> None:
     pair = server_pair(authority)
     expired(authority, pair)
     assert "Have it renewed" in said(empty, pair, "--ca-file", str(authority.files.certificate))
+
+
+def test_what_is_no_gateway_steers_no_terminal(empty: Cli) -> None:
+    """Escapes, text that turns around, and lines that look like ours are written out, in its words and in its code."""
+    with hostile_gateway() as url:
+        told = empty("devices", "list", "--url", url, code=1).err
+    assert ESCAPED in told
+    assert told.isascii()
+    assert len(told.splitlines()) == 1
 
 
 def test_no_tls_at_all(empty: Cli) -> None:

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from sim_stage import Stage, a_stage
 from sim_support import API_KEY, GUARD_SECONDS
+from support.hostile_gateway import ESCAPED, hostile_gateway
 
 from device_sim.arguments import parse_mix
 from device_sim.cli import main
@@ -173,6 +174,16 @@ async def test_no_gateway() -> None:
     assert program.output.startswith("error: No gateway answers at http://127.0.0.1:9")
     assert "gateway serve" in program.output
     assert "Traceback" not in program.output
+
+
+async def test_what_is_no_gateway_steers_no_terminal() -> None:
+    """Escapes, text that turns around, and lines that look like ours are written out."""
+    with hostile_gateway() as url:
+        async with device_sim("run", "--url", url, "--key", "k", "--serial", "SN1") as program:
+            assert await program.finished() == 1
+    assert ESCAPED in program.output
+    assert program.output.isascii()
+    assert len(program.output.splitlines()) == 1
 
 
 async def test_wrong_key(stage: Stage) -> None:

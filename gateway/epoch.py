@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from gateway import grants
+from gateway import administration, grants
 from gateway.received_json import parse_json
 from gateway.store import broker_sessions, commands, epochs
 from gateway.store.epochs import Position
@@ -32,6 +32,7 @@ STEP: Final = 1 << 20
 HIGHEST_BY_CLOCK: Final = (1 << 31) - (1 << 26)
 """A clock that says more than this is wrong (2091): it is left out, so that generations stay below 2^31."""
 _ID_BYTES: Final = 16
+_ACTOR: Final = "gateway"
 
 RESTORED: Final = "a backup was restored"
 
@@ -54,7 +55,7 @@ def begin(tx: Tx, reason: str, *, known: int = 0) -> Epoch:
     """
     epoch_id = tx.entropy(_ID_BYTES).hex()
     base = _next_base(tx, known)
-    kid = grants.rotate(tx)
+    _, kid = administration.rotate_signing_key(tx, _ACTOR, reason=reason)
     devices = epochs.raise_generations(tx, base)
     epochs.identify(tx, registry_id(tx))
     epochs.set_epoch(tx, epoch_id, base, reason)

@@ -20,6 +20,8 @@ class Meaning(NamedTuple):
 
 _COMMAND: Final = ("command_id", "type")
 _SAID: Final = (*_COMMAND, "via")
+_KEY: Final = ("key_id", "name")
+_WEBHOOK: Final = ("webhook_id", "host", "events", "enabled")
 
 MEANINGS: Final[Mapping[EventType, Meaning]] = {
     EventType.DEVICE_REGISTERED: Meaning("A device was registered.", ("serial_number", "model")),
@@ -64,4 +66,27 @@ MEANINGS: Final[Mapping[EventType, Meaning]] = {
     EventType.ACKNOWLEDGEMENT_REFUSED: Meaning(
         "An acknowledgement was refused: a bad receipt, a wrong type, an unknown command.", ("code", "field", "via")
     ),
+    EventType.PROJECT_CREATED: Meaning("A project was created.", ("project_id", "name")),
+    EventType.KEY_CREATED: Meaning("An API key was created.", (*_KEY, "scopes", "expires_at")),
+    EventType.KEY_UPDATED: Meaning("An API key got another end; null: it has none.", (*_KEY, "expires_at")),
+    EventType.KEY_ROTATED: Meaning(
+        "An API key got a new secret; the one before is good until then.", (*_KEY, "previous_secret_expires_at")
+    ),
+    EventType.KEY_REVOKED: Meaning("An API key was revoked.", _KEY),
+    EventType.ACCOUNT_CREATED: Meaning("A broker account was created.", ("account",)),
+    EventType.ACCOUNT_ROTATED: Meaning("A broker account got another password.", ("account",)),
+    EventType.ACCOUNT_REVOKED: Meaning("A broker account was revoked.", ("account",)),
+    EventType.SIGNING_KEY_ROTATED: Meaning(
+        "New bindings are told a new signing key; `reason` says which restore or epoch did it.",
+        ("kid", "retired", "reason"),
+    ),
+    EventType.WEBHOOK_CREATED: Meaning(
+        "A webhook was created. Events of a webhook go to the project's other webhooks alone.", _WEBHOOK
+    ),
+    EventType.WEBHOOK_UPDATED: Meaning("A webhook was changed: `changed` names the fields.", (*_WEBHOOK, "changed")),
+    EventType.WEBHOOK_ROTATED: Meaning(
+        "A webhook got a new secret, or its overlap was ended; the secret before signs, too, until then.",
+        ("webhook_id", "previous_secret_expires_at"),
+    ),
+    EventType.WEBHOOK_DELETED: Meaning("A webhook was deleted.", _WEBHOOK),
 }

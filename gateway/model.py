@@ -64,8 +64,11 @@ class CommandStatus(enum.StrEnum):
         return self not in (CommandStatus.PENDING, CommandStatus.DELIVERED)
 
 
+_ADMINISTRATIVE: Final = frozenset({"project", "key", "account", "signing_key", "webhook"})
+
+
 class EventType(enum.StrEnum):
-    """What can happen, as the audit trail calls it (contract, section 5; the last two are ours)."""
+    """What can happen, as the audit trail calls it (contract, section 5; from ``acknowledgement.late`` on ours)."""
 
     DEVICE_REGISTERED = "device.registered"
     DEVICE_UPDATED = "device.updated"
@@ -92,6 +95,24 @@ class EventType(enum.StrEnum):
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - no password
     ACKNOWLEDGEMENT_LATE = "acknowledgement.late"
     ACKNOWLEDGEMENT_REFUSED = "acknowledgement.refused"
+    PROJECT_CREATED = "project.created"
+    KEY_CREATED = "key.created"
+    KEY_UPDATED = "key.updated"
+    KEY_ROTATED = "key.rotated"
+    KEY_REVOKED = "key.revoked"
+    ACCOUNT_CREATED = "account.created"
+    ACCOUNT_ROTATED = "account.rotated"
+    ACCOUNT_REVOKED = "account.revoked"
+    SIGNING_KEY_ROTATED = "signing_key.rotated"
+    WEBHOOK_CREATED = "webhook.created"
+    WEBHOOK_UPDATED = "webhook.updated"
+    WEBHOOK_ROTATED = "webhook.rotated"
+    WEBHOOK_DELETED = "webhook.deleted"
+
+    @property
+    def is_of_device(self) -> bool:
+        """Whether it happens to a device: only these events are published over MQTT."""
+        return self.partition(".")[0] not in _ADMINISTRATIVE
 
 
 class TokenState(enum.StrEnum):
@@ -680,8 +701,9 @@ class Event(Outbound):
     type: str
     created_at: str
     data: dict[str, Any] = Field(
-        description="`device_id`, `actor` (a key, a device, `gateway`, or `cli` for the command line), `actor_name` "
-        "(the name of the key, where one acted) and what belongs to the event."
+        description="`device_id` (of what happened to a device), `actor` (a key, a device, `gateway`, or `cli` for the "
+        "command line), `actor_name` (the name of the key, or of the command line's user), `client_address` (where a "
+        "request with an API key came from) and what belongs to the event."
     )
 
 

@@ -15,7 +15,7 @@ class CloudEvent(Outbound):
     specversion: Literal["1.0"] = "1.0"
     id: str = Field(description="The same as in the audit trail; one that comes twice has the same.")
     source: str = Field(description="`/gateways/` and the id of the gateway.")
-    type: str = Field(json_schema_extra={"enum": [str(each) for each in EventType]})
+    type: str = Field(json_schema_extra={"enum": [str(each) for each in EventType if each.is_of_device]})
     subject: str = Field(description="The id of the device.")
     time: str = Field(description="When it happened; RFC 3339 in UTC.")
     datacontenttype: Literal["application/json"] = "application/json"

@@ -7,11 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from gateway import epoch, lifecycle
+from gateway import administration, epoch, lifecycle
 from gateway.errors import ConflictError, NotFoundError, StoreError
 from gateway.sealing import Vault
 from gateway.store import DATABASE_NAME, Context, View, accounts, backup, devices, epochs, keys
 from gateway.store.database import connect
+from gateway.store.events import CLI
 from gateway.store.position_file import read_position
 from gateway.store.reopened import Reopened, reopened
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.store import Tx
 
 Revoke = Literal["reopened", "all"]
-_ACTOR: Final = "cli"
+_ACTOR: Final = CLI
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,10 @@ def _known(data_dir: Path, source: Path) -> Reopened:
 def _revoke_reopened(tx: Tx, found: Reopened) -> list[str]:
     names = []
     for each in found.api_keys:
-        keys.revoke(tx, each["id"])
+        administration.revoke_key(tx, each["id"], _ACTOR)
         names.append(each["id"])
     for each in found.broker_accounts:
-        accounts.revoke(tx, each["id"])
+        administration.revoke_account(tx, each["id"], _ACTOR)
         names.append(each["id"])
     for each in found.device_tokens:  # a binding whose token is revoked is of no use: end it
         device = devices.any_by_id(tx, each["id"])
@@ -102,9 +103,9 @@ def _revoke_all(tx: Tx) -> list[str]:
     good_keys = [row["id"] for row in keys.all_keys(tx) if row["revoked_at"] is None]
     good_accounts = [row["name"] for row in accounts.everyone(tx) if row["revoked_at"] is None]
     for key_id in good_keys:
-        keys.revoke(tx, key_id)
+        administration.revoke_key(tx, key_id, _ACTOR)
     for name in good_accounts:
-        accounts.revoke(tx, name)
+        administration.revoke_account(tx, name, _ACTOR)
     return [*good_keys, *good_accounts]
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 
-from gateway import signatures
+from gateway import ids, signatures
+from gateway.clock import to_rfc3339
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
-from gateway.model import MAX_NUMBER
-from gateway.store import Context, Row, Tx, View, deliveries, measures, secrets
+from gateway.model import MAX_NUMBER, EventType
+from gateway.store import Context, Row, Tx, View, deliveries, events, measures, secrets
 from gateway.store import webhooks as sql
 from gateway.targets import check_url
 from gateway.webhooks_model import EVERY, CreateWebhook, UpdateWebhook
@@ -18,6 +21,12 @@ MOST_PER_PROJECT: Final = 50
 TRIES_AT: Final = (0, 60, 300, 1_800, 7_200, 28_800)
 """Seconds after the first try at which a delivery is tried (contract, section 5)."""
 
+_OF_WEBHOOKS: Final = (
+    EventType.WEBHOOK_CREATED,
+    EventType.WEBHOOK_UPDATED,
+    EventType.WEBHOOK_ROTATED,
+    EventType.WEBHOOK_DELETED,
+)
 _SECOND_MS: Final = 1_000
 _DAY_MS: Final = 86_400_000
 _PRUNED_AT_ONCE: Final = 5_000
@@ -38,7 +47,7 @@ class Outcome:
         return self.error is None
 
 
-def create(tx: Tx, project_id: str, body: CreateWebhook) -> tuple[Row, str]:
+def create(tx: Tx, project_id: str, body: CreateWebhook, actor: str) -> tuple[Row, str]:
     """A new webhook, and its secret.
 
     Raises:
@@ -53,9 +62,20 @@ def create(tx: Tx, project_id: str, body: CreateWebhook) -> tuple[Row, str]:
             "(DELETE /v1/webhooks/{id}), or let one take more types of events.",
             details={"limit": MOST_PER_PROJECT},
         )
-    key = signatures.mint_key(tx.entropy)
-    webhook_id = sql.insert(tx, project_id, body, key)
+    key, webhook_id = signatures.mint_key(tx.entropy), tx.new_id(ids.WEBHOOK)
+    facts = _facts(webhook_id, body.url, body.events, enabled=body.enabled)
+    events.record_administrative(tx, project_id, EventType.WEBHOOK_CREATED, actor, **facts)
+    sql.insert(tx, project_id, webhook_id, body, key)
     return require(tx, project_id, webhook_id), signatures.secret(key)
+
+
+def _facts(webhook_id: str, url: str, types: Sequence[str], *, enabled: bool) -> dict[str, Any]:
+    """Return what events say of a webhook: of its URL the host alone, since the rest may hold a secret."""
+    return {"webhook_id": webhook_id, "host": urlsplit(url).hostname, "events": list(types), "enabled": enabled}
+
+
+def _facts_of(row: Row) -> dict[str, Any]:
+    return _facts(row["id"], row["url"], json.loads(row["events"]), enabled=bool(row["enabled"]))
 
 
 def _require_url(tx: Tx, url: str) -> None:
@@ -78,7 +98,7 @@ def require(view: View, project_id: str, webhook_id: str) -> Row:
     return row
 
 
-def update(tx: Tx, project_id: str, webhook_id: str, body: UpdateWebhook) -> Row:
+def update(tx: Tx, project_id: str, webhook_id: str, body: UpdateWebhook, actor: str) -> Row:
     """Change what is given. What happened while a webhook was switched off is left out.
 
     Raises:
@@ -88,12 +108,17 @@ def update(tx: Tx, project_id: str, webhook_id: str, body: UpdateWebhook) -> Row
     if "url" in changes:
         _require_url(tx, body.url)
     sql.update(tx, webhook_id, changes)
+    row = require(tx, project_id, webhook_id)
+    changed = [name for name in changes if row[name] != webhook[name]]
+    if changed:
+        facts = {**_facts_of(row), "changed": changed}
+        events.record_administrative(tx, project_id, EventType.WEBHOOK_UPDATED, actor, **facts)
     if changes.get("enabled", bool(webhook["enabled"])) != bool(webhook["enabled"]):
         (sql.end_gap if changes["enabled"] else sql.begin_gap)(tx, webhook_id)
     return require(tx, project_id, webhook_id)
 
 
-def rotate(tx: Tx, project_id: str, webhook_id: str, overlap_ms: int) -> tuple[Row, str]:
+def rotate(tx: Tx, project_id: str, webhook_id: str, overlap_ms: int, actor: str) -> tuple[Row, str]:
     """Give the webhook a new secret; the one before signs, too, for ``overlap_ms``. A secret from before that is dead.
 
     Returns:
@@ -102,14 +127,22 @@ def rotate(tx: Tx, project_id: str, webhook_id: str, overlap_ms: int) -> tuple[R
     require(tx, project_id, webhook_id)
     key = signatures.mint_key(tx.entropy)
     sql.rotate(tx, webhook_id, secrets.seal(tx, secrets.place_of_webhook(webhook_id), key), overlap_ms)
-    return require(tx, project_id, webhook_id), signatures.secret(key)
+    return _record_rotation(tx, require(tx, project_id, webhook_id), actor), signatures.secret(key)
 
 
-def forget_previous(tx: Tx, project_id: str, webhook_id: str) -> Row:
+def _record_rotation(tx: Tx, row: Row, actor: str) -> Row:
+    until = None if row["previous_expires_at"] is None else to_rfc3339(row["previous_expires_at"])
+    facts = {"webhook_id": row["id"], "previous_secret_expires_at": until}
+    events.record_administrative(tx, row["project_id"], EventType.WEBHOOK_ROTATED, actor, **facts)
+    return row
+
+
+def forget_previous(tx: Tx, project_id: str, webhook_id: str, actor: str) -> Row:
     """End the overlap of the last rotation now; without one nothing changes."""
-    require(tx, project_id, webhook_id)
+    before = require(tx, project_id, webhook_id)
     sql.forget_previous(tx, webhook_id)
-    return require(tx, project_id, webhook_id)
+    after = require(tx, project_id, webhook_id)
+    return after if before["previous_expires_at"] is None else _record_rotation(tx, after, actor)
 
 
 def signing_keys(webhook_id: str, row: Row, context: Context) -> signatures.Keys:
@@ -119,9 +152,10 @@ def signing_keys(webhook_id: str, row: Row, context: Context) -> signatures.Keys
     return tuple(context.vault.open(secrets.place_of_webhook(webhook_id), each) for each in stored)
 
 
-def delete(tx: Tx, project_id: str, webhook_id: str) -> Row:
+def delete(tx: Tx, project_id: str, webhook_id: str, actor: str) -> Row:
     """Drop a webhook with its deliveries; the webhook as it was."""
     webhook = require(tx, project_id, webhook_id)
+    events.record_administrative(tx, project_id, EventType.WEBHOOK_DELETED, actor, **_facts_of(webhook))
     sql.delete(tx, webhook_id)
     return webhook
 
@@ -164,17 +198,22 @@ def pick_up(tx: Tx, webhook_id: str) -> bool:
     if webhook is None:
         return False
     gap = sql.next_gap(tx, webhook_id)
-    events = deliveries.unread(tx, webhook, MAX_NUMBER if gap is None else gap["after_seq"], _PICKED_AT_ONCE)
-    if not events:
+    unread = deliveries.unread(tx, webhook, MAX_NUMBER if gap is None else gap["after_seq"], _PICKED_AT_ONCE)
+    if not unread:
         if gap is not None:
             sql.pass_gap(tx, webhook_id, gap)
         return gap is not None
     wanted = set(json.loads(webhook["events"]))
-    for event in events:
-        if EVERY in wanted or event["type"] in wanted:
+    for event in unread:
+        if (EVERY in wanted or event["type"] in wanted) and not _is_about(webhook_id, event):
             deliveries.pick_up(tx, webhook_id, event["seq"])
-    deliveries.set_cursor(tx, webhook_id, events[-1]["seq"])
+    deliveries.set_cursor(tx, webhook_id, unread[-1]["seq"])
     return True
+
+
+def _is_about(webhook_id: str, event: Row) -> bool:
+    """Whether the event tells of this very webhook: its receiver learns nothing from that."""
+    return event["type"] in _OF_WEBHOOKS and json.loads(event["data"])["webhook_id"] == webhook_id
 
 
 def settle(tx: Tx, delivery: Row, outcome: Outcome) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from broker_config import reading
+from gateway import administration
 from gateway.cli import output
 from gateway.cli.keys import on_registry
 from gateway.cli.options import SettingsCommand, with_settings
@@ -18,6 +19,7 @@ from gateway.first_start import first_start
 from gateway.store import Row, Tx, View, accounts, open_database
 from gateway.store.backup import require_registry
 from gateway.store.devices import moment
+from gateway.store.events import CLI
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +63,7 @@ def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
     which reads how devices are announced as well.
     """
     first_start(loaded.settings)
-    _make(loaded, name, accounts.create, as_json=as_json)
+    _make(loaded, name, administration.create_account, as_json=as_json)
     _note_broker(loaded.settings, name)
 
 
@@ -93,7 +95,7 @@ def rotate(loaded: Loaded, *, name: str, as_json: bool) -> None:
 
     It is shown this once. The old one is refused at once, and who is connected with it is cut.
     """
-    _make(loaded, name, accounts.rotate, as_json=as_json)
+    _make(loaded, name, administration.rotate_account, as_json=as_json)
 
 
 @accounts_group.command(
@@ -115,16 +117,16 @@ def revoke(loaded: Loaded, *, name: str, yes: bool, as_json: bool) -> None:
         facts = _facts(before)
     else:
         output.confirm(f"The account '{name}' will be refused at once.", yes=yes)
-        facts = _facts(on_registry(data_dir, lambda tx: accounts.revoke(tx, name)))
+        facts = _facts(on_registry(data_dir, lambda tx: administration.revoke_account(tx, name, CLI)))
     if as_json:
         output.as_json(facts)
     else:
         output.details(facts)
 
 
-def _make(loaded: Loaded, name: str, verb: Callable[[Tx, str], str], *, as_json: bool) -> None:
+def _make(loaded: Loaded, name: str, verb: Callable[[Tx, str, str], str], *, as_json: bool) -> None:
     def write(tx: Tx) -> tuple[Row, str]:
-        password = verb(tx, name)
+        password = verb(tx, name, CLI)
         return accounts.require(tx, name), password
 
     row, password = on_registry(loaded.settings.data_dir, write)

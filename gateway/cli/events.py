@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -12,8 +14,16 @@ from gateway.cli.api import Api, Json, Place, with_gateway
 from gateway.cli.devices import json_option
 from gateway.cli.following import newest
 from gateway.cli.glance import told
-from gateway.cli.options import SettingsCommand
+from gateway.cli.options import SettingsCommand, with_settings
 from gateway.cli.which import DEVICE, device_id
+from gateway.model import EventType
+from gateway.store import View, events, keys, open_database
+from gateway.store.backup import require_registry
+
+if TYPE_CHECKING:
+    from gateway.settings import Loaded
+
+_ADMINISTRATIVE: Final = tuple(str(each) for each in EventType if not each.is_of_device)
 
 
 @click.group(name="events", epilog="\b\nExample:\n  gateway events tail --follow")
@@ -44,6 +54,39 @@ def tail(place: Place, *, follow: bool, device: str | None, kind: str | None, li
         await _tail(api, {"device_id": of_device, "type": kind}, limit, follow=follow, as_json=as_json)
 
     place.run(work, device=device)
+
+
+@events_group.command(
+    cls=SettingsCommand,
+    name="security",
+    epilog="""\b
+Examples:
+  gateway events security --limit 100
+  gateway events security --type key.created --json
+""",
+)
+@click.option("--project", metavar="ID", help="Only of this project, by id or name; none: of all, and of the registry.")
+@click.option("--type", "kind", metavar="TYPE", help="Only of this type, such as key.revoked.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many.")
+@json_option
+@with_settings("data_dir")
+def security(loaded: Loaded, *, project: str | None, kind: str | None, limit: int, as_json: bool) -> None:
+    """Print what happened to keys, projects, accounts, signing keys and webhooks.
+
+    The oldest of them first, of every project and of the registry itself, from the data
+    directory. With --json each is a JSON document on a line of its own.
+    """
+    if kind is not None and kind not in _ADMINISTRATIVE:
+        raise click.UsageError(f"--type should be one of {', '.join(_ADMINISTRATIVE)}.")
+    require_registry(loaded.settings.data_dir)
+    with closing(open_database(loaded.settings.data_dir)) as connection:
+        view = View(connection)
+        project_id = None if project is None else keys.require_project(view, project)["id"]
+        rows = events.administrative(view, project_id, kind, limit)
+    for row in reversed(rows):
+        event = events.to_model(row).model_dump()
+        of = row["project"] or "the registry"
+        click.echo(json.dumps({**event, "project": row["project"]}) if as_json else told(event, subject=of))
 
 
 async def _tail(api: Api, only: dict[str, str | None], limit: int, *, follow: bool, as_json: bool) -> None:

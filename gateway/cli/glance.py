@@ -100,10 +100,13 @@ def ago(moment: str | None, now: datetime | None = None) -> str:
     return "never" if moment is None else relative_time(moment, now)
 
 
-def told(event: Json, *, of: str | None = None) -> str:
-    """An event in a line; nothing in it can move the cursor. Among those ``of`` one device it is not named again."""
+def told(event: Json, *, of: str | None = None, subject: str = "-") -> str:
+    """An event in a line; nothing in it can move the cursor. Among those ``of`` one device it is not named again.
+
+    ``subject`` is named where it happened to no device.
+    """
     data = event["data"]
-    device = data.get("device_id", "-")
+    device = data.get("device_id", subject)
     facts = [f"{name}={output.cell(value)}" for name, value in data.items() if name not in _APART]
     who = (f"by {_actor(data, of)}",)
     return "  ".join(map(output.cell, (event["created_at"], event["type"], *(() if of else (device,)), *who, *facts)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from gateway import administration
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.cli.types import DURATION
@@ -21,6 +22,7 @@ from gateway.store import Context, Row, View, keys, open_database, transact
 from gateway.store.backup import require_registry
 from gateway.store.database import DATABASE_NAME
 from gateway.store.devices import moment
+from gateway.store.events import CLI
 from gateway.visible_text import visible_not_blank
 
 if TYPE_CHECKING:
@@ -101,8 +103,7 @@ def create(
     def make(tx: Tx) -> tuple[Row, str]:
         expires_at = None if expires_in is None else tx.now + expires_in
         project = project_id or first_project
-        key_id, secret = keys.create(tx, project, name, scopes=scopes, test=test, expires_at=expires_at)
-        return keys.require(tx, key_id), secret
+        return administration.create_key(tx, project, name, CLI, scopes=scopes, test=test, expires_at=expires_at)
 
     row, secret = on_registry(data_dir, make)
     _show_secret(row, secret, as_json=as_json)
@@ -162,13 +163,8 @@ def rotate(loaded: Loaded, *, key: str, overlap: int, as_json: bool) -> None:
     It is shown this once. Id, scopes and expiry of the key stay. The old secret stays
     good for a while; one from before that is dead at once.
     """
-
-    def write(tx: Tx) -> tuple[Row, str]:
-        key_id = keys.require(tx, key)["id"]
-        secret = keys.rotate(tx, key_id, overlap)
-        return keys.require(tx, key_id), secret
-
-    row, secret = on_registry(loaded.settings.data_dir, write)
+    data_dir = loaded.settings.data_dir
+    row, secret = on_registry(data_dir, lambda tx: administration.rotate_key(tx, key, overlap, CLI))
     _show_secret(row, secret, as_json=as_json)
     until = moment(row["previous_expires_at"])
     output.note("The old secret opens nothing any more." if until is None else f"The old secret is good until {until}.")
@@ -196,7 +192,7 @@ def revoke(loaded: Loaded, *, key: str, yes: bool, as_json: bool) -> None:
         return
     used = f"last used {moment(row['last_used_at'])}" if row["last_used_at"] else "never used"
     output.confirm(f"{row['id']} ('{output.cell(row['name'])}', {used}) will be refused at once and for good.", yes=yes)
-    _show(on_registry(data_dir, lambda tx: keys.revoke(tx, row["id"])), as_json=as_json)
+    _show(on_registry(data_dir, lambda tx: administration.revoke_key(tx, row["id"], CLI)), as_json=as_json)
 
 
 @keys_group.command(
@@ -217,7 +213,7 @@ def expire(loaded: Loaded, *, key: str, time: int | None, never: bool, as_json: 
         raise click.UsageError("Say either --in TIME, such as 30d, or --never.")
 
     def write(tx: Tx) -> Row:
-        return keys.expire(tx, keys.require(tx, key)["id"], None if time is None else tx.now + time)
+        return administration.expire_key(tx, key, None if time is None else tx.now + time, CLI)
 
     _show(on_registry(loaded.settings.data_dir, write), as_json=as_json)
 

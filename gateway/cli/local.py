@@ -30,6 +30,7 @@ from gateway.sealing import vault_of
 from gateway.store import Context, Row, Store, View, devices, keys
 from gateway.store.backup import require_registry
 from gateway.store.database import connect
+from gateway.store.events import CLI
 from gateway.topics import Topics
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
     from gateway.whereabouts import Whereabouts
 
-ACTOR: Final = "cli"
+ACTOR: Final = CLI
 _LOOK_SECONDS: Final = 0.05
 _READY_SECONDS: Final = 2.0
 

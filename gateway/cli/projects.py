@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway import administration
 from gateway.cli import output
 from gateway.cli.hints import again
 from gateway.cli.keys import name_of, on_registry
@@ -14,6 +15,7 @@ from gateway.cli.options import SettingsCommand, with_settings
 from gateway.store import Row, Tx, View, keys, open_database
 from gateway.store.backup import require_registry
 from gateway.store.devices import moment
+from gateway.store.events import CLI
 
 if TYPE_CHECKING:
     from gateway.settings import Loaded
@@ -39,7 +41,7 @@ def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
     """Make a project."""
 
     def write(tx: Tx) -> Row:
-        project_id = keys.create_project(tx, name)
+        project_id = administration.create_project(tx, name, CLI)
         return keys.require_project(tx, project_id)
 
     facts = _facts(on_registry(loaded.settings.data_dir, write))

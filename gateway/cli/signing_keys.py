@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from gateway import grants
+from gateway import administration
 from gateway.cli import output
 from gateway.cli.hints import again
 from gateway.cli.keys import on_registry
@@ -21,10 +21,10 @@ from gateway.sealing import vault_of
 from gateway.store import Row, View, open_database, tokens
 from gateway.store.backup import require_registry
 from gateway.store.devices import moment
+from gateway.store.events import CLI
 
 if TYPE_CHECKING:
     from gateway.settings import Loaded
-    from gateway.store import Tx
 
 GROUP_EPILOG: Final = """\b
 Examples:
@@ -90,18 +90,13 @@ def rotate(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
     """
     output.confirm("New bindings will be told a new signing key, for good.", yes=yes)
     vault = vault_of(loaded.settings.encryption_key_file)
-    before, kid = on_registry(loaded.settings.data_dir, _rotate, vault)
+    before, kid = on_registry(loaded.settings.data_dir, lambda tx: administration.rotate_signing_key(tx, CLI), vault)
     if as_json:
         output.as_json({"kid": kid, "retired": before})
         return
     output.details({"kid": kid, "retired": before})
     if before is not None:
         output.note(f"Who obeys the old one still: {again('signing-keys', 'devices', before)}")
-
-
-def _rotate(tx: Tx) -> tuple[str | None, str]:
-    before = tokens.signing_key(tx)
-    return None if before is None else str(before["kid"]), grants.rotate(tx)
 
 
 @signing_keys_group.command(

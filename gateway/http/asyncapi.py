@@ -35,7 +35,7 @@ _DEVICE_ID: Final[str] = EXAMPLES["Device"]["id"]
 _PARAMETERS: Final[dict[str, Json]] = {
     "deviceId": {"description": "The id of the device.", "examples": [_DEVICE_ID]},
     "commandType": {"description": "What the device is told to do.", "enum": [str(each) for each in CommandType]},
-    "eventType": {"description": "The event's type.", "enum": [str(each) for each in EventType]},
+    "eventType": {"description": "The event's type.", "enum": [str(each) for each in EventType if each.is_of_device]},
     "gatewayId": {"description": "The id of the gateway.", "examples": ["gw_01JD3M000000000000000000AB"]},
 }
 

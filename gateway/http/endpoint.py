@@ -16,10 +16,10 @@ from gateway.http import auth, body, idempotency, insiders
 from gateway.http.errors import MethodNotAllowedError
 from gateway.http.idempotency import Once
 from gateway.http.middleware import Facts, facts_of
-from gateway.http.operation import READ, Answer, AnyOperation, Call, Caller, DeviceToken, ReplayError, Stream
+from gateway.http.operation import READ, Answer, AnyOperation, ApiKey, Call, Caller, DeviceToken, ReplayError, Stream
 from gateway.http.quota import Limiter
 from gateway.http.services import Services
-from gateway.http.strangers import Strangers
+from gateway.http.strangers import UNKNOWN_HOST, Strangers
 from gateway.http.streaming import Streaming
 from gateway.model import Empty, TokenState
 from gateway.store import idempotency as sql
@@ -100,8 +100,24 @@ class Endpoint:
         if getattr(takes, "dry_run", False):
             once = None  # it changes nothing, so nothing needs to be kept
         headers = Headers(scope=scope)
-        call = Call(services, caller, scope["path_params"], raw, self._parts.document, once, headers, is_inside)
+        call = Call(
+            services,
+            caller,
+            scope["path_params"],
+            raw,
+            self._parts.document,
+            once,
+            headers,
+            _audited_address(caller, scope),
+            is_inside,
+        )
         return await (operation.handler(call, takes) if once is None else _only_once(operation, call, takes, once))
+
+
+def _audited_address(caller: Caller | None, scope: Scope) -> str | None:
+    """Return the address for events: none of a device, whose wearer it would locate, or of the command line."""
+    address = facts_of(scope).client_address
+    return address if isinstance(caller, ApiKey) and address != UNKNOWN_HOST else None
 
 
 def _once(operation: AnyOperation, caller: Caller | None, scope: Scope, raw: bytes) -> Once | None:

@@ -38,8 +38,9 @@ _SAMPLE_WIDTH: Final = 100
 _EVENTS: Final = """# Events
 
 Written from the code by `make docs`. Where events go: [the audit trail, the stream and webhooks](../http.md#events).
-Each has `id`, `type`, `created_at` and `data`; in `data` stand `device_id`, `actor` (the id of a key or of a device,
-`gateway`, or `cli` for the command line) and these facts, where they are known:
+Each has `id`, `type`, `created_at` and `data`; in `data` stand `device_id` (of what happened to a device), `actor` (the
+id of a key or of a device, `gateway`, or `cli` for the command line), `client_address` (of a request with an API key)
+and these facts, where they are known:
 
 | type | says | facts in `data` |
 |---|---|---|

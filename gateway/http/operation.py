@@ -135,6 +135,8 @@ class Call:
     once: Once | None = None
     """Set when the request carries an ``Idempotency-Key``."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    client_address: str | None = None
+    """Where a request with an API key came from; none of a device's own: that would tell where its wearer is."""
     is_inside: bool = False
     """Whether the caller may know how the gateway is; asked for where the operation's access says so."""
 
@@ -204,6 +206,7 @@ class Call:
 
     async def _step(self, write: Callable[[Tx], R]) -> R:
         def step(tx: Tx) -> R:
+            tx.client_address = self.client_address
             self.replay(tx)
             return write(tx)
 

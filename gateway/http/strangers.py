@@ -21,6 +21,7 @@ from gateway.http.quota import WINDOW_SECONDS, Quota
 log = structlog.get_logger()
 
 MOST_ADDRESSES: Final = 10_000
+UNKNOWN_HOST: Final = "unknown"
 _SECOND_MS: Final = 1_000
 _NETWORK_BITS: Final = 64
 """Of an IPv6 address: the rest belongs to one subscriber, who has all of it to call from."""
@@ -77,7 +78,7 @@ def host_of(scope: Scope) -> str:
     try:
         address = ip_address(host)
     except ValueError:
-        return "unknown"
+        return UNKNOWN_HOST
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
@@ -86,7 +87,7 @@ def site_of(host: str) -> str:
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
-        return "unknown"
+        return UNKNOWN_HOST
     if not isinstance(address, IPv6Address):
         return str(address)
     mapped = address.ipv4_mapped

@@ -28,7 +28,7 @@ async def create_webhook(call: Call, body: webhooks_model.CreateWebhook) -> Answ
     """``POST /v1/webhooks``."""
 
     def create(tx: Tx) -> Answer:
-        row, secret = webhooks.create(tx, call.project_id, body)
+        row, secret = webhooks.create(tx, call.project_id, body, call.actor)
         return Answer(webhooks_model.CreatedWebhook(**sql.fields(row), secret=secret), status=201)
 
     return await call.commit(create)
@@ -55,14 +55,14 @@ def _find(view: View, call: Call) -> Row:
 async def update_webhook(call: Call, body: webhooks_model.UpdateWebhook) -> Answer:
     """``PATCH /v1/webhooks/{webhook_id}``."""
     return await call.commit(
-        lambda tx: Answer(sql.to_model(webhooks.update(tx, call.project_id, call.path["webhook_id"], body)))
+        lambda tx: Answer(sql.to_model(webhooks.update(tx, call.project_id, call.path["webhook_id"], body, call.actor)))
     )
 
 
 async def delete_webhook(call: Call, _: model.Empty) -> Answer:
     """``DELETE /v1/webhooks/{webhook_id}``."""
     return await call.commit(
-        lambda tx: Answer(sql.to_model(webhooks.delete(tx, call.project_id, call.path["webhook_id"])))
+        lambda tx: Answer(sql.to_model(webhooks.delete(tx, call.project_id, call.path["webhook_id"], call.actor)))
     )
 
 
@@ -71,7 +71,7 @@ async def rotate_webhook_secret(call: Call, body: webhooks_model.RotateWebhook) 
 
     def rotate(tx: Tx) -> Answer:
         webhook_id, overlap_ms = call.path["webhook_id"], body.overlap_seconds * _SECOND_MS
-        row, secret = webhooks.rotate(tx, call.project_id, webhook_id, overlap_ms)
+        row, secret = webhooks.rotate(tx, call.project_id, webhook_id, overlap_ms, call.actor)
         return Answer(webhooks_model.CreatedWebhook(**sql.fields(row), secret=secret))
 
     return await call.commit(rotate)
@@ -80,7 +80,9 @@ async def rotate_webhook_secret(call: Call, body: webhooks_model.RotateWebhook) 
 async def forget_previous_secret(call: Call, _: model.Empty) -> Answer:
     """``DELETE /v1/webhooks/{webhook_id}/previous-secret``."""
     return await call.commit(
-        lambda tx: Answer(sql.to_model(webhooks.forget_previous(tx, call.project_id, call.path["webhook_id"])))
+        lambda tx: Answer(
+            sql.to_model(webhooks.forget_previous(tx, call.project_id, call.path["webhook_id"], call.actor))
+        )
     )
 
 

@@ -100,14 +100,19 @@ class Feed:
         """Tell the next batch; whether there was one."""
         told = await self._store.read(self._unread)
         if told:
-            await session.publish_all([message for _, message in told], content_type=CONTENT_TYPE)
+            messages = [message for _, message in told if message is not None]
+            if messages:
+                await session.publish_all(messages, content_type=CONTENT_TYPE)
             self._told = told[-1][0]
         if asyncio.get_running_loop().time() - self._saved_at > SAVE_SECONDS:
             await self._save()
         return bool(told)
 
-    def _unread(self, view: View) -> list[tuple[int, tuple[str, bytes]]]:
-        """With the number of each; made where they are read, since the event loop has others to serve."""
+    def _unread(self, view: View) -> list[tuple[int, tuple[str, bytes] | None]]:
+        """With the number of each; made where they are read, since the event loop has others to serve.
+
+        What happened to no device is not published: no topic is of a project or of the registry.
+        """
         return [(row["seq"], self._message(row)) for row in events.after(view, self._told, BATCH)]
 
     async def _idle(self, news: asyncio.Event) -> None:
@@ -126,7 +131,9 @@ class Feed:
             await self._store.write(lambda tx: keys.set_meta(tx, events.FEED_CURSOR, str(told)), urgent=False)
             self._saved, self._saved_at = told, asyncio.get_running_loop().time()
 
-    def _message(self, row: Row) -> tuple[str, bytes]:
+    def _message(self, row: Row) -> tuple[str, bytes] | None:
+        if row["device_id"] is None:
+            return None
         event = cloud_event(row, self._source)
         return self._names.event(row["device_id"], row["type"]), event.model_dump_json().encode()
 

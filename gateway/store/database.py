@@ -132,6 +132,8 @@ class Tx(View):
         """Give way to calls that somebody waits for; a long write does so now and then."""
         self.traceparent: str | None = None
         """Where in a trace whoever asked for this is (W3C Trace Context)."""
+        self.client_address: str | None = None
+        """Where the request came from whose write this is: events of it say so. Whoever writes sets it."""
         self.traced: list[Traced] = []
         self.kept = Kept()
         """What is remembered from one transaction to the next, by whoever writes more than one."""

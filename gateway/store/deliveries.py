@@ -69,9 +69,9 @@ def _next(view: View, condition: str, order: str, *values: Any) -> Row | None:
 
 
 def unread(view: View, webhook: Row, up_to: int, limit: int) -> list[Row]:
-    """``seq`` and ``type`` of the project's next events after the webhook's cursor, oldest first."""
+    """``seq``, ``type`` and ``data`` of the project's next events after the webhook's cursor, oldest first."""
     return view.all(
-        "SELECT seq, type FROM events WHERE project_id = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+        "SELECT seq, type, data FROM events WHERE project_id = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
         webhook["project_id"],
         webhook["cursor"],
         up_to,

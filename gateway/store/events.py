@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway import ids, model
 from gateway.clock import to_rfc3339
+from gateway.os_user import os_user
 from gateway.redaction import redact
 from gateway.store import measures
 
@@ -16,27 +17,41 @@ if TYPE_CHECKING:
 FEED_CURSOR: Final = "events_told"
 """The fact that says up to which ``seq`` events were published over MQTT; it is not there where none are."""
 
+REGISTRY: Final = ""
+"""The project of events that concern the whole registry: no project's API keys read them, ``gateway audit`` does."""
+CLI: Final = "cli"
 Actor = str
-"""Who did it: the id of a key or a device, or ``gateway``."""
+"""Who did it: the id of a key or a device, ``gateway``, or ``cli``."""
 
 
 def record(tx: Tx, device: Row, kind: str, actor: Actor, **facts: Any) -> None:
     """Write down that ``kind`` happened to this device; ``facts`` go into the event's ``data``, secrets blotted out."""
+    data = {"device_id": device["id"], **_actor(tx, actor), **_origin(tx), **_blotted(facts)}
+    _write(tx, device["project_id"], device["pk"], kind, data)
+
+
+def record_administrative(tx: Tx, project_id: str, kind: str, actor: Actor, /, **facts: Any) -> None:
+    """Write down what happened to no device, but to a key, a webhook, ...; ``project_id`` may be ``REGISTRY``."""
+    _write(tx, project_id, None, kind, {**_actor(tx, actor), **_origin(tx), **_blotted(facts)})
+
+
+def _write(tx: Tx, project_id: str, device_pk: int | None, kind: str, data: dict[str, Any]) -> None:
     tx.news = True
     tx.measure(measures.EVENT, kind)
     tx.run(
         "INSERT INTO events (id, project_id, device_pk, type, created_at, data) VALUES (?, ?, ?, ?, ?, ?)",
-        tx.new_id(ids.EVENT),
-        device["project_id"],
-        device["pk"],
-        kind,
-        tx.now,
-        json.dumps({"device_id": device["id"], **_actor(tx, actor), **_blotted(facts)}, ensure_ascii=False),
+        *(tx.new_id(ids.EVENT), project_id, device_pk, kind, tx.now, json.dumps(data, ensure_ascii=False)),
     )
+
+
+def _origin(tx: Tx) -> dict[str, Any]:
+    return {} if tx.client_address is None else {"client_address": tx.client_address}
 
 
 def _actor(tx: Tx, actor: Actor) -> dict[str, Any]:
     """Return who acted, with the name that a key has now: it is kept when the key is long gone."""
+    if actor == CLI:
+        return {"actor": actor, "actor_name": _blotted(os_user())}
     if not actor.startswith(ids.KEY):
         return {"actor": actor}
     name: str | None = tx.value("SELECT name FROM api_keys WHERE id = ?", actor)
@@ -126,9 +141,9 @@ def newest(view: View) -> int:
 
 
 def after(view: View, seq: int, limit: int) -> list[Row]:
-    """Events of all projects after this one, oldest first, each with its ``device_id``."""
+    """Events of all projects after this one, oldest first; ``device_id`` is null where it happened to no device."""
     return view.all(
-        """SELECT e.*, d.id AS device_id FROM events e JOIN devices d ON d.pk = e.device_pk
+        """SELECT e.*, d.id AS device_id FROM events e LEFT JOIN devices d ON d.pk = e.device_pk
             WHERE e.seq > ? ORDER BY e.seq LIMIT ?""",
         *(seq, limit),
     )
@@ -149,6 +164,19 @@ def to_model(row: Row) -> model.Event:
     """A row as the API shows it."""
     return model.Event(
         id=row["id"], type=row["type"], created_at=to_rfc3339(row["created_at"]), data=json.loads(row["data"])
+    )
+
+
+def administrative(view: View, project_id: str | None, kind: str | None, limit: int) -> list[Row]:
+    """The newest events that happened to no device, newest first; of all projects and the registry unless one is named.
+
+    Each has the name of its project as ``project``, null for those of the registry.
+    """
+    return view.all(
+        """SELECT e.*, p.name AS project FROM events e LEFT JOIN projects p ON p.id = e.project_id
+            WHERE e.device_pk IS NULL AND (?1 IS NULL OR e.project_id = ?1) AND (?2 IS NULL OR e.type = ?2)
+            ORDER BY e.seq DESC LIMIT ?3""",
+        *(project_id, kind, limit),
     )
 
 

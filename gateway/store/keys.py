@@ -89,6 +89,12 @@ def create(
     return key_id, secret
 
 
+def scopes(row: Row) -> list[str]:
+    """What a key may do."""
+    found: list[str] = json.loads(row["scopes"])
+    return found
+
+
 def require(view: View, wanted: str) -> Row:
     """The key with this id, or the only one with this name that is not revoked, else the newest that was.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from gateway import ids
 from gateway.clock import to_rfc3339
 from gateway.store import secrets
 from gateway.store.devices import moment
@@ -36,9 +35,8 @@ def page(view: View, project_id: str, query: ListWebhooks) -> list[Row]:
     )
 
 
-def insert(tx: Tx, project_id: str, body: CreateWebhook, key: bytes) -> str:
-    """A new webhook for what happens from now on; its id."""
-    webhook_id = tx.new_id(ids.WEBHOOK)
+def insert(tx: Tx, project_id: str, webhook_id: str, body: CreateWebhook, key: bytes) -> None:
+    """A new webhook for what happens from now on."""
     tx.run(
         """INSERT INTO webhooks (id, project_id, url, events, description, enabled, secret, cursor, created_at)
             VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(seq), 0) FROM events), ?)""",
@@ -53,7 +51,6 @@ def insert(tx: Tx, project_id: str, body: CreateWebhook, key: bytes) -> str:
     )
     if not body.enabled:
         begin_gap(tx, webhook_id)
-    return webhook_id
 
 
 def update(tx: Tx, webhook_id: str, changes: dict[str, Any]) -> None:

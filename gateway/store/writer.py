@@ -198,7 +198,7 @@ class Writer:
 
     def _run_job(self, job: _Job, tx: Tx, undo: Callable[[], None]) -> Any:
         """Run this write; where an id that it minted was taken, undo it and run it again with new ids."""
-        tx.traceparent = job.traceparent
+        tx.traceparent, tx.client_address = job.traceparent, None
         measured, traced = len(tx.measures), len(tx.traced)
         for _ in range(ID_TRIES - 1):
             try:

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 NOON = 1_794_312_000_000
 """2026-11-10T12:00:00Z in milliseconds since the epoch: when every test begins."""
+ACTOR = "gateway"
 
 RESET = model.CommandType.FACTORY_RESET
 GOLDEN = Path(__file__).parent / "golden"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core_support import World
+from core_support import ACTOR, World
 
 from gateway import commands, grants, webhooks
 from gateway.store import Tx, deliveries, events, history, idempotency, keys
@@ -95,7 +95,7 @@ PRUNES = {
 def test_rows_dated_ahead_do_not_stop_the_pruning(world: World, table: str, shape: list[tuple[bool, int]]) -> None:
     """All that is old enough goes, a bounded number at a time, and nothing else."""
     world.register()
-    world.run(webhooks.create, world.project_id, CreateWebhook(url="https://example.com/"))
+    world.run(webhooks.create, world.project_id, CreateWebhook(url="https://example.com/"), ACTOR)
     world.run(lambda tx: tx.run("DELETE FROM events"))
     due, rest = fill(world, table, shape)
     went = []

@@ -8,7 +8,7 @@ import gateway
 ROOT = Path(gateway.__file__).parent
 LAYERS = (
     (
-        "build_info clock credentials device_settings entropy errors ids imports log model paced precedence "
+        "build_info clock credentials device_settings entropy errors ids imports log model os_user paced precedence "
         "private_files problems received_json redaction sealing signatures targets topics visible_text wording"
     ),
     "tracing",
@@ -16,8 +16,8 @@ LAYERS = (
     "addresses broker_api settings settings_agreement settings_model settings_types whereabouts",
     "store",
     (
-        "acknowledgements backlog commands epoch first_start grants heartbeats inbound lifecycle newest outbox "
-        "outgrown position_notes presence restoring sweeper upkeep watcher webhooks"
+        "acknowledgements administration backlog commands epoch first_start grants heartbeats inbound lifecycle newest "
+        "outbox outgrown position_notes presence restoring sweeper upkeep watcher webhooks"
     ),
     "authority certificates metrics otel",
     "scrape",

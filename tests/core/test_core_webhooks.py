@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_support import NOON, World
+from core_support import ACTOR, NOON, World
 
 from gateway import webhooks
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -31,13 +31,13 @@ def world(tmp_path: Path) -> Iterator[World]:
 def created(world: World, *types: str, **body: Any) -> str:
     """A webhook for these types, or for all; its id."""
     asked = CreateWebhook(url="https://example.com/", events=list(types) or ["*"], **body)
-    row, _ = world.run(webhooks.create, world.project_id, asked)
+    row, _ = world.run(webhooks.create, world.project_id, asked, ACTOR)
     return str(row["id"])
 
 
 def update(world: World, webhook_id: str, **changes: Any) -> Row:
     """Change a webhook."""
-    return world.run(webhooks.update, world.project_id, webhook_id, UpdateWebhook.model_validate(changes))
+    return world.run(webhooks.update, world.project_id, webhook_id, UpdateWebhook.model_validate(changes), ACTOR)
 
 
 def due(world: World, webhook_id: str) -> Row | None:
@@ -88,7 +88,7 @@ def test_projects_do_not_see_each_other(world: World) -> None:
     """Neither the events nor the webhooks: a stranger's id is a 404."""
     webhook_id = created(world)
     other = world.run(keys.create_project, "two")
-    stranger, _ = world.run(webhooks.create, other, CreateWebhook(url="https://example.com/"))
+    stranger, _ = world.run(webhooks.create, other, CreateWebhook(url="https://example.com/"), ACTOR)
     world.register()
     assert sent(world, stranger["id"]) == []
     assert deliveries.with_work(world.view, world.now) == [webhook_id]
@@ -196,15 +196,15 @@ def test_events_that_wait_for_a_webhook_are_not_pruned(world: World) -> None:
     assert sent(world, webhook_id, BAD) == ["device.registered"]
     world.register("SN-2")
     update(world, webhook_id, enabled=False)
-    world.register("SN-3")  # nobody waits for this one
+    world.register("SN-3")  # nobody waits for this one, nor for the creation of the webhook
     world.now += 400 * DAY
-    assert world.run(events.prune, world.now - 365 * DAY, 100) == 1
+    assert world.run(events.prune, world.now - 365 * DAY, 100) == 2
     assert world.run(webhooks.prune) == 0
     update(world, webhook_id, enabled=True)
     assert told(world, webhook_id) == ["SN-1", "SN-2"]
     world.now += 31 * DAY
     assert world.run(webhooks.prune) == 2
-    assert world.run(events.prune, world.now - 365 * DAY, 100) == 2
+    assert world.run(events.prune, world.now - 365 * DAY, 100) == 3  # with the change of the webhook
 
 
 def test_events_that_were_not_published_are_not_pruned(world: World) -> None:
@@ -276,7 +276,7 @@ def test_a_word_on_a_delivery_that_is_gone_changes_nothing(world: World) -> None
     world.register()
     delivery = due(world, webhook_id)
     assert delivery is not None
-    world.run(webhooks.delete, world.project_id, webhook_id)
+    world.run(webhooks.delete, world.project_id, webhook_id, ACTOR)
     world.run(webhooks.settle, delivery, GOOD)
     assert world.view.value("SELECT count(*) FROM deliveries") == 0
     assert world.run(webhooks.pick_up, webhook_id) is False
@@ -291,7 +291,7 @@ def test_a_rotated_secret_signs_no_longer_than_its_overlap(world: World) -> None
         return len(webhooks.signing_keys(webhook_id, row, Context(clock=lambda: now)))
 
     first = webhooks.require(world.view, world.project_id, webhook_id)["secret"]
-    world.run(webhooks.rotate, world.project_id, webhook_id, MINUTE)
+    world.run(webhooks.rotate, world.project_id, webhook_id, MINUTE, ACTOR)
     began = world.now
     assert [keys_at(began + each) for each in (0, MINUTE - 1, MINUTE)] == [2, 2, 1]
     assert [keys_at(began - each) for each in (MINUTE, MINUTE + 1)] == [2, 1]
@@ -314,7 +314,7 @@ def test_deliveries_go_with_their_time_and_with_their_events(world: World) -> No
     world.now += 11 * DAY
     assert (world.run(webhooks.prune), world.run(webhooks.prune)) == (1, 0)
     assert only(world)["status"] == "pending"
-    assert world.run(events.prune, world.now, 100) == 1
+    assert world.run(events.prune, world.now, 100) == 2  # with the creation of the webhook
     assert sent(world, webhook_id) == ["device.registered"]
     assert world.run(events.prune, world.now, 100) == 1
     assert world.view.value("SELECT count(*) FROM deliveries") == 0
@@ -326,7 +326,7 @@ def test_a_url_that_the_setting_forbids_is_refused_at_once(world: World) -> None
     """At creation and at a change, naming the field and the setting."""
     webhook_id = created(world)
     for attempt in (
-        lambda: world.run(webhooks.create, world.project_id, CreateWebhook(url="https://10.0.0.1/")),
+        lambda: world.run(webhooks.create, world.project_id, CreateWebhook(url="https://10.0.0.1/"), ACTOR),
         lambda: update(world, webhook_id, url="http://example.com/"),
     ):
         with pytest.raises(InvalidRequestError, match=r"^url: should .*webhook_allow_private") as caught:

@@ -1,5 +1,7 @@
 """The audit trail of a project: newest first, page by page, filtered, and nothing of anybody else's."""
 
+import json
+
 import pytest
 from http_support import Api, Json, body, error
 
@@ -105,3 +107,25 @@ async def test_a_key_is_told_by_its_name(api: Api) -> None:
     assert events["device.bound"]["actor_name"] == "back end"
     assert events["device.unbound"]["actor_name"] == "renamed"
     assert "actor_name" not in events["device.online"]
+
+
+async def test_where_a_change_came_from(api: Api) -> None:
+    """A request with a key leaves its address in its events; a device's does not, or it would locate its wearer."""
+    bound = await api.bound()
+    device = api.as_(bound["device_token"])
+    body(await device.post("/v1/devices/me/heartbeat", json={"battery_percent": 5}), 200)
+    webhook = body(await api.back_end.post("/v1/webhooks", json={"url": "https://example.com/a-secret"}), 201)
+    body(await api.back_end.delete(f"/v1/webhooks/{webhook['id']}"), 200)
+    found = body(await api.back_end.get("/v1/events"), 200)["data"]
+    addresses = {each["type"]: each["data"].get("client_address") for each in found}
+    assert addresses == {
+        "device.registered": "127.0.0.1",
+        "device.bound": "127.0.0.1",
+        "device.online": None,
+        "device.low_battery": None,
+        "webhook.created": "127.0.0.1",
+        "webhook.deleted": "127.0.0.1",
+    }
+    (deleted,) = (each["data"] for each in found if each["type"] == "webhook.deleted")
+    assert (deleted["actor"], deleted["webhook_id"], deleted["host"]) == (api.key_id, webhook["id"], "example.com")
+    assert "a-secret" not in json.dumps(found)

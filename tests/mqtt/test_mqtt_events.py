@@ -13,11 +13,13 @@ from mqtt_support import Site, on_every_broker, site
 from support import wire
 from support.wait import eventually
 
+from gateway import administration
 from gateway.mqtt.census import Mark
 from gateway.mqtt.connection import Outlet
 from gateway.outbound.feed import Feed
 from gateway.outbound.shown import Shown
 from gateway.outbound.states import StateLeaf
+from gateway.store import Tx
 
 EVENTS = "devices/+/events/#"
 
@@ -92,6 +94,26 @@ async def test_events_are_told_in_order_as_cloudevents(kind: str, tmp_path: Path
                 "projectid": place.project_id,
                 "data": json.loads(row["data"]),
             }
+
+
+async def test_what_happens_to_no_device_is_not_published(tmp_path: Path) -> None:
+    """A hundred keys between two devices: the devices alone are told of, and the number moves past the keys."""
+
+    def keys_come(tx: Tx) -> None:
+        for number in range(100):
+            administration.create_key(tx, place.project_id, f"key {number}", "cli")
+
+    async with told("mosquitto-5", tmp_path) as place, place.admin() as witness:
+        await place.start()
+        await witness.subscribe(EVENTS)
+        await place.bound("SN-1")
+        await place.store.write(keys_come)
+        await place.bound("SN-2")
+        of_devices = [row[0] for row in await place.rows("SELECT id FROM events WHERE device_pk > 0 ORDER BY seq")]
+        messages = await heard(witness, of_devices[-1])
+        assert ids(messages) == of_devices
+        await place.store.write(keys_come)
+        await eventually(partial(written, place), "the number of the newest event is written down")
 
 
 @on_every_broker

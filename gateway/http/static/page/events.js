@@ -13,6 +13,8 @@ export const EVENT_TYPES = [
   "device.offline", "device.low_battery", "device.storage_full", "reset.requested", "reset.delivered", "reset.completed",
   "reset.failed", "reset.superseded", "command.created", "command.delivered", "command.executed", "command.failed",
   "command.expired", "command.cancelled", "token.refreshed", "token.revoked", "acknowledgement.late", "acknowledgement.refused",
+  "project.created", "key.created", "key.updated", "key.rotated", "key.revoked", "account.created", "account.rotated",
+  "account.revoked", "signing_key.rotated", "webhook.created", "webhook.updated", "webhook.rotated", "webhook.deleted",
 ];
 
 /** `keyId`: the key of who looks; `withDevice`: with a link to the device of each. */
@@ -25,7 +27,7 @@ export const eventItem = (keyId, withDevice = false) => () => {
     say(name, data.type ? `${words(type)}: ${words(data.type).toLowerCase()}` : words(type));
     sayAll(by, "by ", who(data, keyId));
     by.title = visible(data.actor);
-    if (link) say(link, data.device_id).href = toDevice(data.device_id);
+    if (link && data.device_id) say(link, data.device_id).href = toDevice(data.device_id);
     since(when, at);
     sayAll(facts, told(data));
     facts.hidden = !facts.textContent;
@@ -35,6 +37,7 @@ export const eventItem = (keyId, withDevice = false) => () => {
 
 function who({ actor, actor_name: name, device_id: device }, keyId) {
   if (actor === device) return "the device";
+  if (actor === "cli" && name != null) return [OTHERS.cli, " (", named(name), ")"];
   if (name != null) return [named(name), actor === keyId ? " (this key)" : ""];
   if (actor === keyId) return "this key";
   return OTHERS[actor] ?? `key …${String(actor).slice(-6)}`;

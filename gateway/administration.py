@@ -1,0 +1,145 @@
+"""Changes of projects, API keys, broker accounts and signing keys, each with its event in the same transaction.
+
+``actor`` is who did it: the id of a key, ``gateway``, or ``cli`` for the command line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway import grants
+from gateway.clock import to_rfc3339
+from gateway.model import EventType
+from gateway.store import accounts, events, keys, tokens
+
+if TYPE_CHECKING:
+    from gateway.store import Row, Tx
+
+
+def create_project(tx: Tx, name: str, actor: str) -> str:
+    """Create a project; return its id.
+
+    Raises:
+        ConflictError: ``resource_already_exists``, one of this name is there.
+    """
+    project_id = keys.create_project(tx, name)
+    events.record_administrative(tx, project_id, EventType.PROJECT_CREATED, actor, project_id=project_id, name=name)
+    return project_id
+
+
+def create_key(
+    tx: Tx,
+    project: str,
+    name: str,
+    actor: str,
+    *,
+    scopes: tuple[str, ...] = (),
+    test: bool = False,
+    expires_at: int | None = None,
+) -> tuple[Row, str]:
+    """Create an API key; return it and its secret, which is shown this once. Without ``scopes`` it has all.
+
+    Raises:
+        NotFoundError: no such project.
+    """
+    key_id, secret = keys.create(tx, project, name, scopes=scopes, test=test, expires_at=expires_at)
+    row = keys.require(tx, key_id)
+    _of_key(tx, row, EventType.KEY_CREATED, actor, scopes=keys.scopes(row), expires_at=_moment(row["expires_at"]))
+    return row, secret
+
+
+def rotate_key(tx: Tx, wanted: str, overlap_ms: int, actor: str) -> tuple[Row, str]:
+    """Give a key a new secret, which is shown this once; return the key and the secret.
+
+    Raises:
+        NotFoundError: there is no such key.
+        ConflictError: it is revoked or has expired, or several have this name.
+    """
+    key_id = keys.require(tx, wanted)["id"]
+    secret = keys.rotate(tx, key_id, overlap_ms)
+    row = keys.require(tx, key_id)
+    until = _moment(row["previous_expires_at"])
+    _of_key(tx, row, EventType.KEY_ROTATED, actor, previous_secret_expires_at=until)
+    return row, secret
+
+
+def revoke_key(tx: Tx, wanted: str, actor: str) -> Row:
+    """Refuse a key from now on; one that is revoked stays as it is, without an event.
+
+    Raises:
+        NotFoundError: there is no such key.
+        ConflictError: several have this name.
+    """
+    before = keys.require(tx, wanted)
+    row = keys.revoke(tx, before["id"])
+    if before["revoked_at"] is None:
+        _of_key(tx, row, EventType.KEY_REVOKED, actor)
+    return row
+
+
+def expire_key(tx: Tx, wanted: str, expires_at: int | None, actor: str) -> Row:
+    """Change until when a key is good (milliseconds since the epoch; ``None``: for ever).
+
+    Raises:
+        NotFoundError: there is no such key.
+        ConflictError: it is revoked, or several have this name.
+    """
+    row = keys.expire(tx, keys.require(tx, wanted)["id"], expires_at)
+    _of_key(tx, row, EventType.KEY_UPDATED, actor, expires_at=_moment(expires_at))
+    return row
+
+
+def create_account(tx: Tx, name: str, actor: str) -> str:
+    """Create a broker account; return its password, which is shown this once.
+
+    Raises:
+        InvalidRequestError: not a name that accounts have.
+        ConflictError: ``resource_already_exists``.
+    """
+    password = accounts.create(tx, name)
+    _of_account(tx, name, EventType.ACCOUNT_CREATED, actor)
+    return password
+
+
+def rotate_account(tx: Tx, name: str, actor: str) -> str:
+    """Give a broker account another password, which is shown this once; return it.
+
+    Raises:
+        NotFoundError: there is no such account, or it was revoked.
+    """
+    password = accounts.rotate(tx, name)
+    _of_account(tx, name, EventType.ACCOUNT_ROTATED, actor)
+    return password
+
+
+def revoke_account(tx: Tx, name: str, actor: str) -> Row:
+    """Refuse a broker account from now on; return it.
+
+    Raises:
+        NotFoundError: there is no such account, or it was revoked.
+    """
+    row = accounts.revoke(tx, name)
+    _of_account(tx, name, EventType.ACCOUNT_REVOKED, actor)
+    return row
+
+
+def rotate_signing_key(tx: Tx, actor: str, **facts: Any) -> tuple[str | None, str]:
+    """Sign for new bindings with a new key; return the ids of the old key, if there was one, and the new key."""
+    before = tokens.signing_key(tx)
+    retired, kid = None if before is None else str(before["kid"]), grants.rotate(tx)
+    events.record_administrative(
+        tx, events.REGISTRY, EventType.SIGNING_KEY_ROTATED, actor, kid=kid, retired=retired, **facts
+    )
+    return retired, kid
+
+
+def _of_key(tx: Tx, row: Row, kind: EventType, actor: str, **facts: Any) -> None:
+    events.record_administrative(tx, row["project_id"], kind, actor, key_id=row["id"], name=row["name"], **facts)
+
+
+def _of_account(tx: Tx, name: str, kind: EventType, actor: str) -> None:
+    events.record_administrative(tx, events.REGISTRY, kind, actor, account=name)
+
+
+def _moment(at: int | None) -> str | None:
+    return None if at is None else to_rfc3339(at)

@@ -75,7 +75,7 @@ def status(loaded: Loaded, *, as_json: bool) -> None:
     _print({"encrypted": known is not None, "key": known, "key_of_the_setting": given}, as_json=as_json)
 
 
-@secrets_group.command(cls=SettingsCommand, name="encrypt", epilog="\b\nExample:\n  gateway secrets encrypt")
+@secrets_group.command(cls=SettingsCommand, name="encrypt", epilog="\b\nExample:\n  gateway secrets encrypt --json")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 @with_settings("data_dir", "encryption_key_file")
 def encrypt(loaded: Loaded, *, as_json: bool) -> None:

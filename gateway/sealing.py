@@ -32,7 +32,7 @@ class Vault:
 
     def __init__(self, key: bytes | None = None) -> None:
         self._key = key
-        self.key_id: str | None = None if key is None else hashlib.sha256(b"device-gateway " + key).hexdigest()[:16]
+        self.key_id: str | None = None if key is None else key_id_of(key)
         """Public name of the key; ``None`` without one."""
 
     def seal(self, place: str, secret: bytes, nonce: bytes) -> bytes:
@@ -68,6 +68,11 @@ class Vault:
         if self._key is None:
             raise LookupError("this vault has no key")
         return AESGCM(self._key)
+
+
+def key_id_of(key: bytes) -> str:
+    """Return the public name of a key: 16 hexadecimal digits."""
+    return hashlib.sha256(b"device-gateway " + key).hexdigest()[: 2 * _ID_BYTES]
 
 
 def key_of(stored: bytes) -> str | None:
@@ -109,30 +114,35 @@ def vault_of(key_file: Path | None) -> Vault:
     Raises:
         UnavailableError: the file cannot be read, holds no key, or others may read or write it.
     """
-    return Vault() if key_file is None else Vault(_read_key(key_file))
+    return Vault() if key_file is None else Vault(read_key(key_file, "encryption_key_file"))
 
 
-def _read_key(file: Path) -> bytes:
+def read_key(file: Path, setting: str) -> bytes:
+    """Return the key in the file that this setting names.
+
+    Raises:
+        UnavailableError: as :func:`vault_of`.
+    """
     try:
         with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as source:
             state = os.fstat(source.fileno())
             text = source.read(4 * KEY_BYTES)
     except OSError as error:
-        raise UnavailableError(f"encryption_key_file: {file} cannot be read ({error.strerror}).") from error
+        raise UnavailableError(f"{setting}: {file} cannot be read ({error.strerror}).") from error
     if state.st_uid not in (_ROOT, os.geteuid()):
         raise UnavailableError(
-            f"encryption_key_file: {file} belongs to the user with the number {state.st_uid}. Give it to user "
+            f"{setting}: {file} belongs to the user with the number {state.st_uid}. Give it to user "
             f"{os.geteuid()}, or to root."
         )
     allowed = 0o640 if state.st_uid == _ROOT else 0o600
     if stat.S_IMODE(state.st_mode) & 0o777 & ~allowed & ~0o100:
-        raise UnavailableError(f"encryption_key_file: others may read or write {file}: chmod {allowed:o} {file}")
+        raise UnavailableError(f"{setting}: others may read or write {file}: chmod {allowed:o} {file}")
     try:
         key = bytes.fromhex(text.decode("ascii").strip())
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise UnavailableError(f"encryption_key_file: {file} holds no key. {_FORM}")
+        raise UnavailableError(f"{setting}: {file} holds no key. {_FORM}")
     return key
 
 

@@ -216,6 +216,18 @@ class Settings(BaseModel):
     refusals_kept: Count = _setting(
         KEPT, 1000, "Refused MQTT messages kept for diagnosis, the newest ones.", ge=0, le=1_000_000
     )
+    encryption_key_file: File = _setting(
+        KEPT,
+        None,
+        "File with the key under which signing keys and webhook secrets are encrypted in the registry ('gateway docs "
+        "store'); none: they lie in the clear.",
+    )
+    backup_mac_key_file: File = _setting(
+        KEPT,
+        None,
+        "File with the key of the MAC that 'gateway backup' puts beside a backup and 'gateway restore' then demands; "
+        "none: no MAC.",
+    )
 
     max_body_bytes: Count = _setting(LIMITS, 65_536, "Largest HTTP request body.", ge=1024, le=16_777_216)
     rate_limit_per_minute: Count = _setting(
@@ -296,13 +308,6 @@ class Settings(BaseModel):
         ASKING,
         None,
         "That broker's own API, to cut live sessions: rabbitmq+http://USER:PASSWORD@HOST:PORT, emqx+… or vernemq+….",
-    )
-
-    encryption_key_file: File = _setting(
-        KEPT,
-        None,
-        "File with the key under which signing keys and webhook secrets are encrypted in the registry ('gateway docs "
-        "store'); none: they lie in the clear.",
     )
 
     metrics_token_file: File = _setting(

@@ -13,8 +13,8 @@ from gateway import restoring
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.errors import AlreadyRunningError
-from gateway.sealing import vault_of
-from gateway.store import DATABASE_NAME
+from gateway.sealing import read_key, vault_of
+from gateway.store import DATABASE_NAME, backup_files
 from gateway.store import backup as registry
 from gateway.wording import count
 
@@ -32,6 +32,7 @@ BACKUP_EPILOG: Final = """\b
 Examples:
   gateway backup /backup/gateway-$(date +%F).db
   gateway backup /backup/gateway.db --force --json
+  gateway backup /backup/gateway.age --recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
 
 The copy holds the keys that sign commands: keep it as safe as the registry. It is checked before it gets its name.
 """
@@ -39,6 +40,7 @@ RESTORE_EPILOG: Final = """\b
 Examples:
   gateway restore /backup/gateway.db
   gateway restore /backup/gateway.db --revoke-keys
+  gateway restore /backup/gateway.age --identity /root/age.key
 
 Stop the gateway first. The old registry is kept beside the new one. Done by root, the new one belongs to the owner of
 the data directory. What was bound or reset after the backup was made is unknown then: such devices have to be bound
@@ -51,10 +53,19 @@ before the restore is obeyed under them. Devices that the backup knows as bound 
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir")
-def backup(loaded: Loaded, *, file: Path, force: bool, as_json: bool) -> None:
+@click.option(
+    "--recipient",
+    "recipients",
+    multiple=True,
+    metavar="AGE1…",
+    help="Encrypt for this recipient (age, or a public key of SSH); again for more.",
+)
+@with_settings("data_dir", "backup_mac_key_file")
+def backup(loaded: Loaded, *, file: Path, force: bool, recipients: tuple[str, ...], as_json: bool) -> None:
     """Copy the registry, also while it serves."""
-    found = registry.backup(loaded.settings.data_dir, file, replace=force)
+    found = registry.backup(
+        loaded.settings.data_dir, file, replace=force, recipients=recipients, mac_key=_mac_key(loaded)
+    )
     facts = {"file": str(file.absolute()), "bytes": file.stat().st_size, **asdict(found)}
     if as_json:
         output.as_json(facts)
@@ -75,23 +86,54 @@ def backup(loaded: Loaded, *, file: Path, force: bool, as_json: bool) -> None:
 )
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
-@with_settings("data_dir", "encryption_key_file")
-def restore(loaded: Loaded, *, file: Path, revoke: restoring.Revoke | None, yes: bool, as_json: bool) -> None:
+@click.option(
+    "--identity", type=click.Path(path_type=Path), metavar="FILE", help="What opens an encrypted backup (age)."
+)
+@with_settings("data_dir", "encryption_key_file", "backup_mac_key_file")
+def restore(
+    loaded: Loaded,
+    *,
+    file: Path,
+    identity: Path | None,
+    revoke: restoring.Revoke | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Put a copy in the place of the registry.
 
     While no gateway runs on it. The copy is checked first, the old registry is kept beside it. What was revoked after
     the copy was made is good again: it is listed first, as far as the old registry can be read.
     """
+    data_dir, mac_key = loaded.settings.data_dir, _mac_key(loaded)
+    new_directory = not data_dir.exists()
+    if mac_key is None and backup_files.mac_file(file).exists():
+        output.note(f"warning: {backup_files.mac_file(file)} was not looked at: set backup_mac_key_file to its key.")
+    with backup_files.opened(file, data_dir, identity=identity, mac_key=mac_key) as source:
+        _restore(loaded, file, source, revoke, yes=yes, as_json=as_json)
+    if new_directory and os.geteuid() == 0:
+        output.note(
+            f"{data_dir} was made, and belongs to root. Give it to the gateway's user: chown -R USER {data_dir}"
+        )
+
+
+def _mac_key(loaded: Loaded) -> bytes | None:
+    file = loaded.settings.backup_mac_key_file
+    return None if file is None else read_key(file, "backup_mac_key_file")
+
+
+def _restore(
+    loaded: Loaded, file: Path, source: Path, revoke: restoring.Revoke | None, *, yes: bool, as_json: bool
+) -> None:
+    """``file`` is what the person named, ``source`` what was checked and opened of it."""
     data_dir, vault = loaded.settings.data_dir, vault_of(loaded.settings.encryption_key_file)
-    found = registry.contents(file)
+    found = registry.contents(source)
     devices = count(found.devices, "device")
     facts = f"{devices}, last event {found.last_event_at or 'never'}, gateway {found.gateway_id}"
-    reopens = restoring.what_reopens(data_dir, file)
+    reopens = restoring.what_reopens(data_dir, source)
     _tell_what_reopens(reopens, revoke)
     output.confirm(f"The registry {data_dir / DATABASE_NAME} will be replaced by {file} ({facts}).", yes=yes)
-    new_directory = not data_dir.exists()
     try:
-        restored = restoring.restore(data_dir, file, revoke=revoke, vault=vault)
+        restored = restoring.restore(data_dir, source, revoke=revoke, vault=vault)
     except AlreadyRunningError as error:
         raise AlreadyRunningError(
             f"A gateway runs on the data directory {data_dir}. Stop it, restore, and start it again. Nothing was "
@@ -109,10 +151,6 @@ def restore(loaded: Loaded, *, file: Path, revoke: restoring.Revoke | None, yes:
         output.as_json({**facts_after, "reopens": None if reopens is None else asdict(reopens)})
     else:
         output.details({name.replace("_", " "): value for name, value in facts_after.items()})
-    if new_directory and os.geteuid() == 0:
-        output.note(
-            f"{data_dir} was made, and belongs to root. Give it to the gateway's user: chown -R USER {data_dir}"
-        )
 
 
 def _tell_what_reopens(reopens: Reopened | None, revoke: restoring.Revoke | None) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.clock import to_rfc3339
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
+from gateway.store import backup_files
 from gateway.store import secrets as secrets_of
 from gateway.store.database import DATABASE_NAME, Context, Tx, View, connect, create_private, transact
 from gateway.store.lock import LOCK_NAME, alone, exclusive
@@ -22,7 +23,7 @@ from gateway.store.position_file import note_position
 from gateway.store.schema import from_a_newer_gateway, migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 _SIDES: Final = ("-wal", "-shm", "-journal")
 _CHECKED: Final = "integrity_check(10)"
@@ -91,10 +92,16 @@ def _checked(view: View, file: Path) -> Contents:
     )
 
 
-def backup(data_dir: Path, target: Path, *, replace: bool = False) -> Contents:
+def backup(
+    data_dir: Path, target: Path, *, replace: bool = False, recipients: Sequence[str] = (), mac_key: bytes | None = None
+) -> Contents:
     """Write a checked copy of the registry to ``target``, also while a gateway serves; what is in it.
 
+    For ``recipients`` it is encrypted; what is in the clear lies in the data directory meanwhile. With ``mac_key`` a
+    MAC of the file is put beside it.
+
     Raises:
+        UnavailableError: the package that encrypts is not installed.
         NotFoundError: there is no registry.
         ConflictError: ``target`` is there already, and ``replace`` is not set.
         InvalidRequestError: the copy is damaged, so the registry is; ``target`` was not written.
@@ -107,10 +114,25 @@ def backup(data_dir: Path, target: Path, *, replace: bool = False) -> Contents:
         raise _already_there(target)
     if target.resolve() == source.resolve():
         raise ConflictError("same_file", f"{target} is the registry itself. Name another file.")
-    with _draft(source, target) as draft:
+    if recipients:
+        backup_files.check_recipients(recipients)
+    with _draft(source, source if recipients else target) as draft:
         found = contents(draft)
-        _put(draft, target, replace=replace)
+        if not recipients:
+            _finish(draft, target, replace=replace, mac_key=mac_key)
+        else:
+            with _private(target) as sealed:
+                backup_files.encrypt(draft, sealed, recipients)
+                _finish(sealed, target, replace=replace, mac_key=mac_key)
     return found
+
+
+def _finish(draft: Path, target: Path, *, replace: bool, mac_key: bytes | None) -> None:
+    """The MAC is made of the draft: what has its name already may be changed by others."""
+    line = None if mac_key is None else backup_files.mac_of(draft, mac_key)
+    _put(draft, target, replace=replace)
+    if line is not None:
+        backup_files.write_mac(target, line)
 
 
 def _already_there(target: Path) -> ConflictError:
@@ -120,10 +142,17 @@ def _already_there(target: Path) -> ConflictError:
 @contextmanager
 def _draft(source: Path, target: Path) -> Iterator[Path]:
     """A copy beside ``target``, which is gone after the block wherever that ends."""
+    with _private(target) as draft:
+        _copy(source, draft)
+        yield draft
+
+
+@contextmanager
+def _private(target: Path) -> Iterator[Path]:
+    """An empty file beside ``target``, for its owner alone, which is gone after the block wherever that ends."""
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         create_private(draft)
-        _copy(source, draft)
         yield draft
     except OSError as error:
         raise StoreError(

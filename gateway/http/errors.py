@@ -71,10 +71,10 @@ class RateLimitExceededError(GatewayError):
 class TooManyRefusalsError(RateLimitExceededError):
     """The address has shown more credentials that are none than are looked into with patience."""
 
-    def __init__(self, limit: int, seconds: int) -> None:
+    def __init__(self, limit: int, seconds: int, *, of: str = "without a good credential") -> None:
         GatewayError.__init__(
             self,
-            f"More than {limit} requests from this address came without a good credential within a minute. Check the "
+            f"More than {limit} requests from this address came {of} within a minute. Check the "
             f"key or token, and wait {seconds} s. With a good one requests are served meanwhile.",
             details={"retry_after_seconds": seconds},
         )

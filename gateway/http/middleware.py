@@ -22,6 +22,7 @@ from gateway.http.quota import Limiter, Quota
 from gateway.http.request_target import HostRules, require_plain_path
 from gateway.http.security_headers import HSTS_SECONDS, security_headers
 from gateway.http.services import Services
+from gateway.http.stranger_lines import StrangerLines
 from gateway.http.strangers import host_of
 from gateway.redaction import redact
 
@@ -71,6 +72,7 @@ class EveryRequest:
         self._app = app
         self._services = services
         self._limiter = limiter
+        self._stranger_lines = StrangerLines(services.store.context.clock)
         self._hosts = HostRules(services.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,10 +99,15 @@ class EveryRequest:
                 await self._serve(scope, receive, send_with_headers, facts)
             finally:
                 _tell(span, scope["method"], facts)
-                if facts.worth_a_line:
+                if self._is_logged(scope, facts):
                     _log(scope["method"], facts)
                 self._services.metrics.request(scope["method"], facts.template, facts.status, facts.seconds)
             await self._note_use(facts)
+
+    def _is_logged(self, scope: Scope, facts: Facts) -> bool:
+        if facts.caller is not None or facts.status >= _SERVER_ERROR:
+            return facts.worth_a_line
+        return self._stranger_lines.is_written(scope, worth_a_line=facts.worth_a_line)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, facts: Facts) -> None:
         try:

@@ -7,7 +7,7 @@ this keeps one, or a flood of junk, from filling the log.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
@@ -22,13 +22,18 @@ log = structlog.get_logger()
 
 MOST_ADDRESSES: Final = 10_000
 UNKNOWN_HOST: Final = "unknown"
+_SHARES: Final = 10
+_LEAST_SHARE: Final = 10
 _SECOND_MS: Final = 1_000
 _NETWORK_BITS: Final = 64
 """Of an IPv6 address: the rest belongs to one subscriber, who has all of it to call from."""
 
 
 class Strangers:
-    """Counts refusals per address; 0 is no limit. Of more than ``most_addresses`` those not seen for longest go first.
+    """Counts refusals per address; 0 is no limit. One bad credential has a tenth of that, or ten where that is more.
+
+    So a device that tries a revoked token on and on does not keep others at its site from being told of theirs. Of more
+    than ``most_addresses`` those not seen for longest go first.
 
     Less than the limit of callers has to do (``gateway.http.quota``): this is the way that a flood takes.
     """
@@ -38,7 +43,8 @@ class Strangers:
         self._clock = clock
         self._most = most_addresses
         self._minute = 0
-        self._counts: OrderedDict[str, int] = OrderedDict()
+        self._share = min(per_minute, max(_LEAST_SHARE, per_minute // _SHARES))
+        self._told: OrderedDict[str, Counter[int]] = OrderedDict()
 
     def refused(self, scope: Scope) -> tuple[Quota, RateLimitExceededError] | None:
         """Note that whoever sends this request was refused; what is left, and the error, when it was too often."""
@@ -46,23 +52,33 @@ class Strangers:
             return None
         now = self._clock() // _SECOND_MS
         address, minute = address_of(scope), now // WINDOW_SECONDS
-        count = self._count(address, minute)
-        if count == self._limit:
-            log.warning("http.credentials_refused", address=address, in_one_minute=count)
-        if count <= self._limit:
-            return None
+        told, shown = self._told_to(address, minute), _shown_in(scope)
         reset = (minute + 1) * WINDOW_SECONDS
-        return Quota(self._limit, 0, reset), TooManyRefusalsError(self._limit, reset - now)
+        if told.total() >= self._limit:
+            return Quota(self._limit, 0, reset), TooManyRefusalsError(self._limit, reset - now)
+        if told[shown] >= self._share:
+            return Quota(self._share, 0, reset), TooManyRefusalsError(
+                self._share, reset - now, of="with this bad credential"
+            )
+        told[shown] += 1
+        if self._limit == told.total() or told[shown] == self._share:
+            log.warning("http.credentials_refused", address=address, in_one_minute=told.total())
+        return None
 
-    def _count(self, address: str, minute: int) -> int:
+    def _told_to(self, address: str, minute: int) -> Counter[int]:
         if minute != self._minute:
             self._minute = minute
-            self._counts.clear()
-        count = self._counts[address] = self._counts.get(address, 0) + 1
-        self._counts.move_to_end(address)
-        if len(self._counts) > self._most:
-            self._counts.popitem(last=False)
-        return count
+            self._told.clear()
+        told = self._told.setdefault(address, Counter())
+        self._told.move_to_end(address)
+        if len(self._told) > self._most:
+            self._told.popitem(last=False)
+        return told
+
+
+def _shown_in(scope: Scope) -> int:
+    """A number for the credential in a request, which does not tell it; those without one have a number, too."""
+    return hash(next((value for name, value in scope.get("headers", ()) if name == b"authorization"), b""))
 
 
 def address_of(scope: Scope) -> str:

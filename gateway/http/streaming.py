@@ -30,7 +30,7 @@ class Streaming:
     """Sends one stream; an ASGI application.
 
     It ends when its source does, when the client goes, when ``still_good`` says that its credential is not good any
-    more, when the gateway stops, or when the client takes nothing for too long.
+    more, when the gateway stops, when another key's takes its place, or when the client takes nothing for too long.
     """
 
     def __init__(self, stream: Stream, streams: Streams, key_id: str, still_good: Callable[[], Awaitable[Any]]) -> None:
@@ -43,10 +43,10 @@ class Streaming:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it to its end."""
         async with contextlib.aclosing(self._stream.parts):
-            with self._streams.opened(self._key_id):
+            with self._streams.opened(self._key_id) as makes_way:
                 await send({"type": "http.response.start", "status": 200, "headers": self._headers()})
                 if scope["method"] != "HEAD":
-                    await self._send_parts(scope, receive, send)
+                    await self._send_parts(scope, receive, send, makes_way)
                 else:
                     await _finish(send)
 
@@ -54,12 +54,13 @@ class Streaming:
         headers = {"content-type": self._stream.media_type, **self._stream.headers}
         return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
-    async def _send_parts(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _send_parts(self, scope: Scope, receive: Receive, send: Send, makes_way: asyncio.Event) -> None:
         try:
             ended = await _first(
                 gone=_gone(receive),
                 stopping=self._streams.closing.wait(),
                 revoked=self._revoked(),
+                made_way=makes_way.wait(),
                 over=self._pump(send),
             )
             async with asyncio.timeout(_GOODBYE_SECONDS):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,43 +26,62 @@ class Limits:
 
 
 class Streams:
-    """The streams that are open."""
+    """The streams that are open.
+
+    When there are as many as there may be, a key takes the newest of the key that has most, as long as that one has
+    more of them afterwards than it: keys that want more than their share cannot keep the others out.
+    """
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.closing = asyncio.Event()
-        self._open: Counter[str] = Counter()
+        self._open: dict[str, dict[asyncio.Event, None]] = {}
 
     @property
     def count(self) -> int:
         """How many there are."""
-        return self._open.total()
+        return sum(map(len, self._open.values()))
 
     def close(self) -> None:
         """End them all, and let nobody open another: the gateway stops."""
         self.closing.set()
 
     @contextlib.contextmanager
-    def opened(self, key_id: str) -> Iterator[None]:
-        """Count one more for this key as long as the block runs.
+    def opened(self, key_id: str) -> Iterator[asyncio.Event]:
+        """Count one more for this key as long as the block runs; the event is set when it has to make way.
 
         Raises:
             TooManyStreamsError: the key has as many as it may have.
-            UnavailableError: there are as many as there may be in all, or the gateway stops.
+            UnavailableError: there are as many as there may be in all, and none to spare, or the gateway stops.
         """
         self._require_room(key_id)
-        self._open[key_id] += 1
+        makes_way = asyncio.Event()
+        self._open.setdefault(key_id, {})[makes_way] = None
         try:
-            yield
+            yield makes_way
         finally:
-            self._open[key_id] -= 1
-            self._open += Counter()  # forgets those that have none
+            self._drop(key_id, makes_way)
 
     def _require_room(self, key_id: str) -> None:
-        if self._open[key_id] >= self.limits.per_key:
+        if len(self._open.get(key_id, ())) >= self.limits.per_key:
             raise TooManyStreamsError(self.limits.per_key)
-        if self.closing.is_set() or self.count >= self.limits.total:
+        if self.closing.is_set() or (self.count >= self.limits.total and not self._make_way_for(key_id)):
             raise UnavailableError(
                 "The gateway cannot serve another event stream now: it is stopping, or others have as many open as it "
                 "serves. Open the stream again in a moment, or list the events with GET /v1/events."
             )
+
+    def _make_way_for(self, key_id: str) -> bool:
+        busiest = max(self._open, key=lambda each: len(self._open[each]), default=key_id)
+        if len(self._open.get(busiest, ())) <= len(self._open.get(key_id, ())) + 1:
+            return False
+        newest = next(reversed(self._open[busiest]))
+        self._drop(busiest, newest)
+        newest.set()
+        return True
+
+    def _drop(self, key_id: str, stream: asyncio.Event) -> None:
+        of_key = self._open.get(key_id, {})
+        of_key.pop(stream, None)
+        if not of_key:
+            self._open.pop(key_id, None)

@@ -1,5 +1,6 @@
 """Who shows no good credential is told so a number of times a minute, by address; whoever shows one is served."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ from http_support import Api, body, error, serving
 from starlette.types import Scope
 
 from gateway.clock import system_clock
-from gateway.http.strangers import Strangers, address_of
+from gateway.http.stranger_lines import LINES_PER_MINUTE, LINES_PER_SECOND, StrangerLines
+from gateway.http.strangers import MOST_ADDRESSES, Strangers, address_of
 
 WRONG = "sk_live_0000000000000000000000000000000000"
 LIMIT = 3
@@ -92,6 +94,58 @@ def test_only_so_many_addresses_are_remembered() -> None:
 def test_whom_an_address_stands_for(address: str | None, counted_as: str) -> None:
     """Of IPv6 a whole network is one subscriber's; what is no address is one stranger like any other."""
     assert address_of(from_(address)) == counted_as
+
+
+def shown(credential: str) -> Scope:
+    """A request of one address with this credential."""
+    return {**from_("192.0.2.1"), "headers": [(b"authorization", f"Bearer {credential}".encode())]}
+
+
+def test_one_bad_credential_has_a_share() -> None:
+    """A device that tries its revoked token without end leaves the others at its site 270 of 300 clear answers."""
+    strangers = Strangers(300, Hand())
+    stuck = [strangers.refused(shown("dtok_revoked")) for _ in range(1_000)]
+    assert [each is not None for each in stuck] == [False] * 30 + [True] * 970
+    assert stuck[-1] is not None
+    assert (stuck[-1][0].limit, "with this bad credential" in stuck[-1][1].message) == (30, True)
+    others = [strangers.refused(shown(f"dtok_{number}")) is not None for number in range(300)]
+    assert others == [False] * 270 + [True] * 30
+    assert refusals(strangers, "192.0.2.1", 1) == [True]
+    assert refusals(strangers, "192.0.2.2", 1) == [False]
+
+
+async def test_strangers_fill_no_log(tmp_path: Path) -> None:
+    """So many lines a minute of one address, whatever is asked for; keys keep theirs; what was left out is told."""
+    async with limited(tmp_path, 0) as api, asyncio.TaskGroup() as group:
+        nobody = api.as_(None)
+        with structlog.testing.capture_logs() as lines:
+            for second in range(3):
+                asked = [group.create_task(nobody.get("/nowhere")) for _ in range(60)]
+                await asyncio.wait(asked)
+                error(await api.back_end.get("/v1/nowhere"), 404, "not_found")
+                api.clock.ahead += 1_000 if second < 2 else MINUTE_MS
+            await nobody.get("/nowhere")
+    requests = [line for line in lines if line["event"] == "http.request"]
+    assert sum("key_id" in line for line in requests) == 3
+    assert sum("key_id" not in line for line in requests) == LINES_PER_MINUTE + 1
+    told = [line for line in lines if line["event"] == "http.stranger_lines_left_out"]
+    assert [(line["lines"], line["addresses"], line["most_from"], line["of_these"]) for line in told] == [
+        (180 - LINES_PER_MINUTE, 1, "127.0.0.1", 180 - LINES_PER_MINUTE)
+    ]
+
+
+def test_strangers_from_everywhere_fill_no_log() -> None:
+    """From ever new addresses it is 50 lines a second, and no more addresses are remembered than elsewhere."""
+    hand = Hand()
+    lines = StrangerLines(hand)
+    written = sum(
+        lines.is_written(from_(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")) for number in range(20_000)
+    )
+    assert written == LINES_PER_SECOND
+    with structlog.testing.capture_logs() as told:
+        hand.now += MINUTE_MS
+        assert lines.is_written(from_("192.0.2.1"))
+    assert [(line["lines"], line["addresses"]) for line in told] == [(MOST_ADDRESSES, MOST_ADDRESSES)]
 
 
 def test_no_limit() -> None:

@@ -190,6 +190,24 @@ async def test_there_is_a_bounded_number_in_all(tmp_path: Path) -> None:
         assert int(answer.headers["retry-after"]) > 0
 
 
+async def test_no_key_keeps_the_others_out(tmp_path: Path) -> None:
+    """One key takes all places; each stream of another takes one of its, until they have as many."""
+    async with (
+        serving(tmp_path, streams=Streams(Limits(per_key=10, total=4))) as api,
+        contextlib.AsyncExitStack() as all_,
+    ):
+        greedy = [await all_.enter_async_context(following(api)) for _ in range(4)]
+        other = await api.another_key()
+        late = [await all_.enter_async_context(following(api, key=other)) for _ in range(2)]
+        assert [await stream.end() for stream in greedy[2:]] == [[], []]
+        assert open_streams(api) == 4
+        for client in (api.as_(other), api.back_end):
+            error(await client.get(PATH), 503, "service_unavailable")
+        device = await api.registered()
+        for stream in (*greedy[:2], *late):
+            assert [event["data"]["device_id"] for event in await stream.take(1)] == [device["id"]]
+
+
 async def revoked(api: Api, key_id: str) -> None:
     """Another process revokes the key, as an operator does."""
     command = ("gateway", "keys", "revoke", key_id, "--yes", "--data-dir", str(api.data_dir))

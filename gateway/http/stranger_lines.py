@@ -1,0 +1,72 @@
+"""How many lines of the request log strangers get: so many a minute per address, and so many a second in all.
+
+The log takes a bounded number of lines of one kind each second (``log_lines_per_second``). Without this, whoever asks
+for ``/nowhere`` in a loop would fill the disk at that pace, and the lines of keys and devices would be left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import structlog
+from starlette.types import Scope
+
+from gateway.clock import Clock
+from gateway.http.strangers import MOST_ADDRESSES, address_of
+
+log = structlog.get_logger()
+
+LINES_PER_MINUTE: Final = 60
+LINES_PER_SECOND: Final = 50
+_SECOND_MS: Final = 1_000
+_MINUTE_MS: Final = 60_000
+
+
+class StrangerLines:
+    """Counts lines of requests whose caller is not known, and tells once a minute how many were left out."""
+
+    def __init__(self, clock: Clock, *, per_minute: int = LINES_PER_MINUTE, per_second: int = LINES_PER_SECOND) -> None:
+        self._clock = clock
+        self._per_minute = per_minute
+        self._per_second = per_second
+        self._minute = self._second = 0
+        self._in_second = 0
+        self._written: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+
+    def is_written(self, scope: Scope, *, worth_a_line: bool = True) -> bool:
+        """Return whether this request gets its line, and count it."""
+        now = self._clock()
+        self._begin(now // _MINUTE_MS, now // _SECOND_MS)
+        address = address_of(scope)
+        if worth_a_line and self._in_second < self._per_second and self._has_more(address):
+            self._written[address] += 1
+            self._in_second += 1
+            return True
+        if address in self._left_out or len(self._left_out) < MOST_ADDRESSES:
+            self._left_out[address] += 1
+        return False
+
+    def _has_more(self, address: str) -> bool:
+        # Addresses are as many as lines: 50 in a second make 3,000 in a minute.
+        return self._written[address] < self._per_minute
+
+    def _begin(self, minute: int, second: int) -> None:
+        if second != self._second:
+            self._second, self._in_second = second, 0
+        if minute != self._minute:
+            self._minute = minute
+            self._tell()
+            self._written.clear()
+            self._left_out.clear()
+
+    def _tell(self) -> None:
+        for address, count in self._left_out.most_common(1):
+            log.warning(
+                "http.stranger_lines_left_out",
+                lines=self._left_out.total(),
+                addresses=len(self._left_out),
+                most_from=address,
+                of_these=count,
+            )

@@ -37,7 +37,7 @@ _WATCHED: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLET
 
 @dataclass(frozen=True)
 class Order:
-    """Who connects (id, token) and where; a device comes back after up to ``jitter`` seconds, by ``seed``."""
+    """Who connects (id, password) and where; a device comes back after up to ``jitter`` seconds, by ``seed``."""
 
     host: str
     port: int

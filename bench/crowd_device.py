@@ -22,7 +22,7 @@ _heartbeat = cache(load.heartbeat)
 class Device:
     """What it sends goes to the kernel at once: the little that one device says always has room there."""
 
-    def __init__(self, name: str, token: str) -> None:
+    def __init__(self, name: str, password: str) -> None:
         self.name = name
         self.sent = self.acknowledged = 0
         """Heartbeats; one that is sent again counts once."""
@@ -30,7 +30,7 @@ class Device:
         """When it had subscribed, on the monotonic clock, while it is connected."""
         self.told: float | None = None
         """When it had its reset for the first time."""
-        self._hello = wire.connect(name, token) + wire.subscribe(f"devices/{name}/commands/factory_reset")
+        self._hello = wire.connect(name, password) + wire.subscribe(f"devices/{name}/commands/factory_reset")
         self._online = wire.publish_retained(f"devices/{name}/status", _ONLINE)
         self._beat_topic = f"devices/{name}/heartbeat"
         self._buffer = bytearray()

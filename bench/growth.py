@@ -61,8 +61,8 @@ def fill_devices(data_dir: Path, count: int) -> None:
             (project, count),
         )
         database.execute(
-            """INSERT INTO tokens (device_pk, generation, hash, broker_entry, state, grant_kid, created_at)
-                SELECT pk, 1, randomblob(32), '$6$' || hex(randomblob(44)), 'active', ?, 1 FROM devices
+            """INSERT INTO tokens (device_pk, generation, hash, mqtt_hash, broker_entry, state, grant_kid, created_at)
+                SELECT pk, 1, randomblob(32), randomblob(32), '$6$' || hex(randomblob(44)), 'active', ?, 1 FROM devices
                 WHERE serial_number LIKE 'FILL-%'""",
             (kid,),
         )

@@ -11,10 +11,10 @@ from bench import wire
 class Listener(asyncio.Protocol):
     """``listens`` is done when the broker has granted the subscription."""
 
-    def __init__(self, name: str, token: str) -> None:
+    def __init__(self, name: str, password: str) -> None:
         self.name = name
         self.listens: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._token = token
+        self._password = password
         self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -22,7 +22,7 @@ class Listener(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         topic = f"devices/{self.name}/commands/factory_reset"
-        transport.write(wire.connect(self.name, self._token) + wire.subscribe(topic))
+        transport.write(wire.connect(self.name, self._password) + wire.subscribe(topic))
 
     def data_received(self, data: bytes) -> None:
         """Take each packet with the instant at which its last byte was here."""

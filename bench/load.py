@@ -1,6 +1,6 @@
 """The devices that make the load: ``python -m bench.load``, in a process of its own so that it slows nobody down.
 
-Every device has its own connection, token and topic, as the broker's access rules want it. All messages are made
+Every device has its own connection, password and topic, as the broker's access rules want it. All messages are made
 beforehand, and each device hands all of its own to the kernel at once. Acknowledgements are left there too and only
 counted: a device that read each of them would cost as much as the broker. So from then on the devices cost next to
 nothing, and what is measured is the broker and whoever subscribes there.
@@ -34,7 +34,7 @@ _LOOK_SECONDS: Final = 0.002
 
 @dataclass(frozen=True)
 class Order:
-    """What to send: ``each`` heartbeats from each device (id, token)."""
+    """What to send: ``each`` heartbeats from each device (id, password)."""
 
     host: str
     port: int
@@ -55,10 +55,10 @@ class Sent:
 class Device(asyncio.Protocol):
     """One device: connects, sends all it has in one go, counts the acknowledgements."""
 
-    def __init__(self, name: str, token: str, each: int, first: int) -> None:
+    def __init__(self, name: str, password: str, each: int, first: int) -> None:
         loop = asyncio.get_running_loop()
         self.connected: asyncio.Future[None] = loop.create_future()
-        self._greeting = wire.connect(name, token)
+        self._greeting = wire.connect(name, password)
         self._burst = burst(name, each, first)
         self._awaited = wire.ACK_BYTES * each
 
@@ -153,11 +153,11 @@ async def main() -> None:
         device.leave()
 
 
-async def _connect(order: Order, gate: asyncio.Semaphore, name: str, token: str) -> Device:
+async def _connect(order: Order, gate: asyncio.Semaphore, name: str, password: str) -> Device:
     async with gate:
         loop = asyncio.get_running_loop()
         _, device = await loop.create_connection(
-            lambda: Device(name, token, order.each, order.first), order.host, order.port
+            lambda: Device(name, password, order.each, order.first), order.host, order.port
         )
         await device.connected
     return device

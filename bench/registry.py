@@ -24,7 +24,7 @@ class Registry:
     gateway_id: str
     api_key: str
     devices: tuple[tuple[str, str], ...]
-    """Id and token of each."""
+    """Id and MQTT password of each."""
     broker_entries: tuple[tuple[str, str], ...]
     """Id and line in Mosquitto's password file of each."""
 
@@ -48,4 +48,4 @@ def _bind(tx: Tx, project_id: str, number: int) -> tuple[str, str]:
     body = model.RegisterDevice(serial_number=f"BENCH-{number:06}")
     device, _ = lifecycle.register(tx, project_id, body, _ACTOR)
     binding = lifecycle.bind(tx, project_id, device["id"], f"eu_{number}", _ACTOR)
-    return device["id"], binding.device_token
+    return device["id"], binding.mqtt_password

@@ -42,8 +42,8 @@ class Round:
 class Device(Listener):
     """A device that waits for its reset: ``told`` is the instant at which it had it."""
 
-    def __init__(self, name: str, token: str) -> None:
-        super().__init__(name, token)
+    def __init__(self, name: str, password: str) -> None:
+        super().__init__(name, password)
         self.told: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     def take(self, kind: int, body: bytes, now: float) -> None:
@@ -126,15 +126,15 @@ async def _reset(http: Caller, device: Device) -> float:
 async def _connected(registry: Registry, broker: Broker) -> AsyncIterator[list[Device]]:
     async with AsyncExitStack() as stack:
         devices = []
-        for name, token in registry.devices:
-            device = await _connect(broker, name, token)
+        for name, password in registry.devices:
+            device = await _connect(broker, name, password)
             stack.callback(device.leave)
             devices.append(device)
         yield devices
 
 
-async def _connect(broker: Broker, name: str, token: str) -> Device:
+async def _connect(broker: Broker, name: str, password: str) -> Device:
     loop = asyncio.get_running_loop()
-    _, device = await loop.create_connection(lambda: Device(name, token), HOST, broker.port)
+    _, device = await loop.create_connection(lambda: Device(name, password), HOST, broker.port)
     await device.listens
     return device

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -38,8 +39,8 @@ _PINGRESP: Final = 13
 class Member(Listener):
     """A connected device; ``closed`` is the instant at which the broker has closed its connection."""
 
-    def __init__(self, name: str, token: str) -> None:
-        super().__init__(name, token)
+    def __init__(self, name: str, password: str) -> None:
+        super().__init__(name, password)
         self.closed: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._answered = asyncio.Event()
 
@@ -156,8 +157,8 @@ async def _members(registry: Registry, port: int, count: int) -> AsyncIterator[l
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         members = []
-        for name, token in registry.devices[:count]:
-            _, member = await loop.create_connection(lambda name=name, token=token: Member(name, token), HOST, port)  # type: ignore[misc]
+        for name, password in registry.devices[:count]:
+            _, member = await loop.create_connection(partial(Member, name, password), HOST, port)
             stack.callback(member.leave)
             await member.listens
             members.append(member)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from device_sim.wire import mqtt_password
+
 TOKEN = "device_token"  # noqa: S105  # the name of a place in the flash, not a secret
 PAIRING = "pairing"
 WIFI = "wifi_networks"
@@ -73,6 +75,14 @@ class Binding:
             mqtt=Endpoint(**pairing["mqtt"]),
             end_user_id=pairing.get("end_user_id"),
         )
+
+    @property
+    def mqtt_password(self) -> str:
+        """The password at the broker (section 1).
+
+        It is made of the token and not kept: so the flash holds one secret, and no power cut comes between the two.
+        """
+        return mqtt_password(self.device_token)
 
     def pairing(self) -> dict[str, Any]:
         """All but the token, as it is written to the flash."""

@@ -1,7 +1,7 @@
 """A load of heartbeats that costs next to nothing to make, or it would measure itself.
 
-Every device has its own connection, token and topic, as the broker's access rules want it, but no life: no flash, no
-commands, no clock of its own. The n-th heartbeat is the same for all but for its topic, so it is encoded once.
+Every device has its own connection, password and topic, as the broker's access rules want it, but no life: no flash,
+no commands, no clock of its own. The n-th heartbeat is the same for all but for its topic, so it is encoded once.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ class Made:
 class LoadClient(asyncio.Protocol):
     """One device: connects, sends what it is told to, counts the answers."""
 
-    def __init__(self, name: str, token: str, prefix: str) -> None:
+    def __init__(self, name: str, password: str, prefix: str) -> None:
         loop = asyncio.get_running_loop()
         self.connected: asyncio.Future[None] = loop.create_future()
         self.sent = 0
-        self._greeting = _connect(name, token)
+        self._greeting = _connect(name, password)
         self._head = _head(f"{prefix}devices/{name}/heartbeat".encode())
         self._received = -_ACK_BYTES
         self._transport: asyncio.Transport | None = None
@@ -119,7 +119,9 @@ class LoadClient(asyncio.Protocol):
             if data.startswith(_ACCEPTED):
                 self.connected.set_result(None)
             else:
-                self.connected.set_exception(UnreachableError("the broker refused a device: is its token still good?"))
+                self.connected.set_exception(
+                    UnreachableError("the broker refused a device: is its password still good?")
+                )
         self._received += len(data)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -48,10 +48,10 @@ async def _devices(api: GatewayApi, count: int, file: Path | None) -> tuple[Endp
 
 
 async def provision(api: GatewayApi, count: int, end_user: str) -> tuple[Endpoint, list[tuple[str, str]]]:
-    """Devices ``LOAD-000000`` and so on, bound anew: where the broker is, and id and token of each."""
+    """Devices ``LOAD-000000`` and so on, bound anew: where the broker is, and id and MQTT password of each."""
     gate = asyncio.Semaphore(_AT_ONCE)
     bindings = await asyncio.gather(*(_bound(api, gate, f"LOAD-{number:06}", end_user) for number in range(count)))
-    return bindings[0].mqtt, [(each.device_id, each.device_token) for each in bindings]
+    return bindings[0].mqtt, [(each.device_id, each.mqtt_password) for each in bindings]
 
 
 async def _bound(api: GatewayApi, gate: asyncio.Semaphore, serial: str, end_user: str) -> Binding:
@@ -63,7 +63,7 @@ async def _bound(api: GatewayApi, gate: asyncio.Semaphore, serial: str, end_user
 
 
 def remember(file: Path, endpoint: Endpoint, devices: list[tuple[str, str]]) -> None:
-    """Write them down, readable by their owner alone: the tokens are secrets."""
+    """Write them down, readable by their owner alone: the passwords are secrets."""
     with os.fdopen(os.open(file, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as out:
         json.dump({"mqtt": endpoint.__dict__, "devices": devices}, out)
 
@@ -76,7 +76,7 @@ def recall(file: Path) -> tuple[Endpoint, list[tuple[str, str]]]:
     """
     try:
         kept = json.loads(file.read_text())
-        return Endpoint(**kept["mqtt"]), [(str(name), str(token)) for name, token in kept["devices"]]
+        return Endpoint(**kept["mqtt"]), [(str(name), str(password)) for name, password in kept["devices"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CredentialsError(
             f"{file} holds no devices of a load: {error}. Remove it, to have them bound anew."

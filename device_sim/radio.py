@@ -62,7 +62,7 @@ class Radio(Protocol):
 
 
 class MqttRadio:
-    """One device's MQTT connection: user name and client id are its device id, the password is its token.
+    """One device's MQTT connection: user name and client id are its device id, its password is made of its token.
 
     A persistent session, a retained last will, QoS 1 both ways, every command topic by its full name (section 3).
     """
@@ -204,7 +204,7 @@ class MqttRadio:
             endpoint.port,
             logger=LIBRARY_LOG,
             username=self._binding.device_id,
-            password=self._binding.device_token,
+            password=self._binding.mqtt_password,
             identifier=self._binding.device_id,
             protocol=aiomqtt.ProtocolVersion.V5 if modern else aiomqtt.ProtocolVersion.V311,
             will=aiomqtt.Will(self._topics.of("status"), OFFLINE, qos=QOS, retain=True),

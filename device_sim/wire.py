@@ -116,6 +116,12 @@ def receipt(token: str, command_id: str, status: str, generation: int) -> str:
     return base64.urlsafe_b64encode(word).rstrip(b"=").decode()
 
 
+def mqtt_password(token: str) -> str:
+    """base64url(HMAC-SHA256(token, "mqtt")), without padding (section 1)."""
+    word = hmac.new(token.encode(), b"mqtt", hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(word).rstrip(b"=").decode()
+
+
 def acknowledgement(
     command_id: str,
     status: str,

@@ -2,7 +2,8 @@
 
 Every secret carries 200 random bits, so a plain SHA-256 is the right hash: there is no dictionary to try, and the
 hot path pays a microsecond instead of a slow key derivation. Only hashes are stored. The SHA-256 of a device token is
-also the key of its receipts (contract, section 3).
+also the key of its receipts (contract, section 3). The MQTT password of a device is derived from its token one way: who
+runs the broker sees the password, and can neither call the HTTP API with it nor sign a receipt.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -27,14 +28,17 @@ _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 _RANDOM_BYTES: Final = 25
 _LENGTH: Final = 34  # 62 ** 34 exceeds 2 ** 200
 _SALT_BYTES: Final = 12
+_MQTT: Final = b"mqtt"
 
 
 @dataclass(frozen=True)
 class DeviceToken:
-    """A minted device token: the secret, shown once, and what is stored of it."""
+    """A minted device token with its MQTT password, both shown once, and what is stored of them."""
 
-    secret: str
+    secret: str = field(repr=False)
+    mqtt_password: str = field(repr=False)
     hash: bytes
+    mqtt_hash: bytes
     broker_entry: str
 
 
@@ -49,9 +53,16 @@ def mint(prefix: str, entropy: Entropy) -> str:
 
 
 def mint_device_token(entropy: Entropy) -> DeviceToken:
-    """A new device token with its hash and its line for a Mosquitto password file."""
+    """A new device token, its MQTT password, the hashes of both, and the line for a Mosquitto password file."""
     secret = mint(DEVICE_TOKEN, entropy)
-    return DeviceToken(secret, hash_secret(secret), broker_entry(secret, entropy(_SALT_BYTES)))
+    password = mqtt_password(secret)
+    entry = broker_entry(password, entropy(_SALT_BYTES))
+    return DeviceToken(secret, password, hash_secret(secret), hash_secret(password), entry)
+
+
+def mqtt_password(token: str) -> str:
+    """The MQTT password that belongs to a device token: 43 characters of base64url (contract, section 1)."""
+    return _base64url(hmac.digest(token.encode(), _MQTT, "sha256"))
 
 
 def api_key_prefix(*, restricted: bool, test: bool) -> str:
@@ -78,10 +89,14 @@ def broker_entry(secret: str, salt: bytes) -> str:
 def receipt(key: bytes, command_id: str, status: str, generation: int) -> str:
     """The receipt of an acknowledgement (contract, section 3); ``key`` is the SHA-256 of the device token."""
     message = f"{command_id}|{status}|{generation}".encode()
-    return base64.urlsafe_b64encode(hmac.digest(key, message, "sha256")).rstrip(b"=").decode()
+    return _base64url(hmac.digest(key, message, "sha256"))
 
 
 def receipt_is_good(given: str, key: bytes, command_id: str, status: str, generation: int) -> bool:
     """Whether ``given`` is the receipt that only the holder of the token could make; padding is optional."""
     expected = receipt(key, command_id, status, generation)
     return hmac.compare_digest(given.rstrip("=").encode("utf-8", "surrogatepass"), expected.encode())
+
+
+def _base64url(digest: bytes) -> str:
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

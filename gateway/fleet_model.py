@@ -181,8 +181,15 @@ class HeartbeatList(Outbound):
     next_cursor: str | None
 
 
-class RefreshedToken(Outbound):
-    """A new token of the same binding, shown this once."""
+class RefreshedMqtt(Outbound):
+    """What a new token changes of how a device reaches the broker."""
 
-    device_token: str
+    password: str = Field(repr=False)
+
+
+class RefreshedToken(Outbound):
+    """A new token of the same binding with its MQTT password, shown this once."""
+
+    device_token: str = Field(repr=False)
+    mqtt: RefreshedMqtt
     binding_generation: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from gateway import credentials, grants, ids, model
@@ -25,18 +25,20 @@ _SECOND_MS: Final = 1_000
 
 @dataclass(frozen=True)
 class Binding:
-    """A device just bound: the row, the token (shown once) and the public key of its grants."""
+    """A device just bound: the row, its token and MQTT password (shown once), and the public key of its grants."""
 
     device: Row
-    device_token: str
+    device_token: str = field(repr=False)
+    mqtt_password: str = field(repr=False)
     grant_key: model.Jwk
 
 
 @dataclass(frozen=True)
 class Refreshed:
-    """A new token of the same binding, which is shown once, and its generation."""
+    """A new token of the same binding with its MQTT password, which are shown once, and its generation."""
 
-    device_token: str
+    device_token: str = field(repr=False)
+    mqtt_password: str = field(repr=False)
     binding_generation: int
 
 
@@ -112,7 +114,7 @@ def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) 
     outbox.mark_topic(tx, device["pk"], outbox.STATUS)
     bound = sql.by_pk(tx, device["pk"])
     events.record(tx, bound, "device.bound", actor, end_user_id=end_user_id, binding_generation=generation)
-    return Binding(bound, token.secret, grants.public_key(tx, kid))
+    return Binding(bound, token.secret, token.mqtt_password, grants.public_key(tx, kid))
 
 
 def _may_bind(tx: Tx, device: Row) -> None:
@@ -258,7 +260,7 @@ def refresh(tx: Tx, project_id: str, device_id: str, token_id: int) -> Refreshed
     tokens.forget(tx, asking)
     outbox.mark_credential(tx, device["pk"])
     events.record(tx, device, "token.refreshed", device["id"], binding_generation=asking["generation"])
-    return Refreshed(token.secret, asking["generation"])
+    return Refreshed(token.secret, token.mqtt_password, asking["generation"])
 
 
 def _may_refresh(tx: Tx, asking: Row) -> None:

@@ -633,12 +633,13 @@ class MqttTopics(Outbound):
 
 
 class MqttAccess(Outbound):
-    """How a device reaches the broker; its password is the device token."""
+    """How a device reaches the broker; the password belongs to the device token, and is shown this once."""
 
     host: str
     port: int
     tls: bool
     username: str
+    password: str = Field(repr=False)
     client_id: str
     topics: MqttTopics
 
@@ -657,7 +658,7 @@ class Jwk(Outbound):
 class BoundDevice(Device):
     """A device just bound, with what its firmware needs to live; the token is shown this once."""
 
-    device_token: str
+    device_token: str = Field(repr=False)
     mqtt: MqttAccess
     grant_key: Jwk
 

@@ -105,6 +105,8 @@ def _fleet(gauges: Gauges, fleet: figures.Fleet) -> None:
     gauges.set("devices_online", told.format("Devices that are online"), fleet.online)
     gauges.set("devices_never_seen", told.format("Devices that were never heard"), fleet.never_seen)
     gauges.set("devices_low_battery", told.format("Devices whose battery is low"), fleet.low_battery)
+    former = told.format("Devices that connect with their token, which is from before MQTT passwords")
+    gauges.set("devices_without_mqtt_password", former, fleet.without_mqtt_password)
     gauges.set("devices_storage_full", told.format("Devices whose storage is full"), fleet.storage_full)
 
 

@@ -18,8 +18,8 @@ import jwt
 import pytest
 
 import gateway
-from device_sim import grant
-from gateway import model
+from device_sim import grant, wire
+from gateway import credentials, model
 from gateway.device_settings import with_defaults
 from gateway.http import idempotency
 from gateway.http.errors import STATUS
@@ -59,6 +59,15 @@ def test_receipts(vectors: dict[str, Any]) -> None:
         message = f"{vectors['command_id']}|{status}|{vectors['binding_generation']}"
         mac = hmac.new(key, message.encode(), hashlib.sha256).digest()
         assert base64.urlsafe_b64encode(mac).decode().rstrip("=") == receipt
+
+
+def test_mqtt_password(vectors: dict[str, Any]) -> None:
+    """It is the HMAC that the document describes, and what the gateway and the simulator make of this token."""
+    token = vectors["device_token"]
+    mac = hmac.new(token.encode("ascii"), b"mqtt", hashlib.sha256).digest()
+    made = base64.urlsafe_b64encode(mac).decode().rstrip("=")
+    assert vectors["mqtt_password"] == made == document("sample-bind")["mqtt"]["password"]
+    assert (credentials.mqtt_password(token), wire.mqtt_password(token)) == (made, made)
 
 
 def test_grant(vectors: dict[str, Any]) -> None:

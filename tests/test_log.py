@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BODY = "0123456789abcdefghijABCDEFGHIJ_-"
 PREFIXES = ("dtok_", "sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_", "mqttpw_")
+MQTT_PASSWORD = "oJGCFg309UFiMO-xbHlmIrSHwkQGo3mtelmDsVXRt9A"
 JWT = "eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJnIn0.c2lnbmF0dXJl"
 
 
@@ -179,6 +180,13 @@ def test_secrets_are_cut_from_tracebacks(stream: io.StringIO) -> None:
         ("Authorization: Bearer abc.def-123", "Authorization: Bearer …"),
         ("mqtts://gateway:p@ss:w/rd@h:8883 is away", "mqtts://gateway:********@h:8883 is away"),
         ("dev_1:$6$c2FsdA==$aGFzaGhhc2g=", "dev_1:$6$…"),
+        (f"password: {MQTT_PASSWORD}", "password: …"),
+        (f"""{{"mqtt": {{"password":"{MQTT_PASSWORD}"}}}}""", """{"mqtt": {"password":"…"}}"""),
+        (f"mqtt_password='{MQTT_PASSWORD}', port=1", "mqtt_password='…', port=1"),
+        (f'"body": "{{\\"password\\": \\"{MQTT_PASSWORD}\\"}}"', '"body": "{\\"password\\": \\"…\\"}"'),
+        (f"GATEWAY_PASSWORD={MQTT_PASSWORD}", "GATEWAY_PASSWORD=…"),
+        (f"password: {MQTT_PASSWORD}x", f"password: {MQTT_PASSWORD}x"),
+        ("password: should be at most 128 characters", "password: should be at most 128 characters"),
         ("dtok_ and sk_live_ are prefixes", "dtok_ and sk_live_ are prefixes"),
         ("devices/dev_01J/heartbeat", "devices/dev_01J/heartbeat"),
         ("http://127.0.0.1:8080/v1", "http://127.0.0.1:8080/v1"),

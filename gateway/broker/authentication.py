@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from gateway import ids, lifecycle
 from gateway.broker.access import Role
 from gateway.broker.embedded import Authenticate, Identity
@@ -16,7 +18,7 @@ def role_of(account: str) -> Role:
 
 
 def authenticator(store: Store, accounts: Accounts) -> Authenticate:
-    """Knows devices by their tokens, these accounts and the registry's integrators by their passwords; nobody else."""
+    """Knows devices, these accounts and the registry's integrators by their MQTT passwords; nobody else."""
 
     async def authenticate(client_id: str, username: str | None, password: str | None) -> Identity | None:
         if not username or not password:
@@ -27,8 +29,11 @@ def authenticator(store: Store, accounts: Accounts) -> Authenticate:
         if not username.startswith(ids.DEVICE):
             known = await store.read(lambda view: sql.opened_by(view, username, password), Purpose.AUTHENTICATION)
             return None if known is None else Identity(role_of(username), username, known["created_at"])
-        token = await store.read(lambda view: tokens.by_secret(view, password), Purpose.AUTHENTICATION)
-        if token is None or token["state"] == "revoked" or not username == client_id == token["device_id"]:
+        if username != client_id:
+            return None
+        find = partial(tokens.by_mqtt_password, device_id=username, password=password)
+        token = await store.read(find, Purpose.AUTHENTICATION)
+        if token is None:
             return None
         if token["first_used_at"] is None:
             await store.write(lambda tx: lifecycle.use(tx, token["id"]))

@@ -30,7 +30,7 @@ _COLUMNS: Final = {
     "NAME": "name",
 }
 _NOT_SYNCED: Final = (
-    "The broker does not know the new token yet: no gateway runs here, or it is behind. Until it does, connects are "
+    "The broker does not know the new password yet: no gateway runs here, or it is behind. Until it does, connects are "
     "refused."
 )
 GROUP_EPILOG: Final = f"""\b
@@ -201,7 +201,7 @@ def register(place: Place, *, serial_number: str, model: str | None, name: str |
 @json_option
 @with_gateway
 def bind(place: Place, *, device: str, end_user_id: str, supersede_reset: bool, as_json: bool) -> None:
-    """Bind a device and show its token once."""
+    """Bind a device and show its token and MQTT password once."""
     body = {"end_user_id": end_user_id, "supersede_reset": supersede_reset}
     answer = on_device(
         place, device, lambda api, device_id: api.send("POST", at("devices", device_id, "bind"), body=body)
@@ -211,8 +211,9 @@ def bind(place: Place, *, device: str, end_user_id: str, supersede_reset: bool, 
         output.as_json(bound)
     else:
         facts = {field: bound[field] for field in ("id", "end_user_id", "binding_generation", "device_token")}
-        output.details({**facts, "mqtt": _mqtt(bound["mqtt"]), "grant_key": bound["grant_key"]})
-        output.note("Bring device_token, mqtt and grant_key to the device now: the token is not shown again.")
+        access = {"mqtt": _mqtt(bound["mqtt"]), "mqtt_password": bound["mqtt"]["password"]}
+        output.details({**facts, **access, "grant_key": bound["grant_key"]})
+        output.note("Bring all of this to the device now: token and MQTT password are not shown again.")
     if "X-Broker-Synced" in answer.headers:
         output.note(_NOT_SYNCED)
 

@@ -71,10 +71,10 @@ class Outside:
             identifier="demo",
         )
 
-    async def broker_refuses(self, device_id: str, token: str) -> bool:
-        """Whether the broker turns this device away with this token."""
+    async def broker_refuses(self, device_id: str, password: str) -> bool:
+        """Whether the broker turns this device away with this password."""
         client = aiomqtt.Client(
-            self._broker.host, self._broker.port, username=device_id, password=token, identifier=device_id
+            self._broker.host, self._broker.port, username=device_id, password=password, identifier=device_id
         )
         try:
             async with asyncio.timeout(5), client:

@@ -48,12 +48,13 @@ async def run(*, as_json: bool) -> int:
 
 @dataclass
 class Actor:
-    """A device of the story: the simulator's, its id and first token, and its life while it is switched on."""
+    """A device of the story: the simulator's, its id and first credentials, and its life while it is switched on."""
 
     name: str
     sim: SimulatedDevice
     device_id: str = ""
     token: str = ""
+    mqtt_password: str = ""
     life: asyncio.Task[None] | None = None
 
 
@@ -97,6 +98,7 @@ class _Story:
         for actor in actors:
             binding = await actor.sim.provision(end_user_id=f"eu_{actor.name}")
             actor.device_id, actor.token = binding.device_id, binding.device_token
+            actor.mqtt_password = binding.mqtt_password
             self._tell("gateway", f"{actor.name} is {actor.device_id}, bound to eu_{actor.name}")
             self._switch_on(group, actor)
         for actor in actors:
@@ -196,8 +198,10 @@ class _Story:
         self._check(
             "the old token is refused over HTTP", ok=use.opens_nothing, saw=f"{use.heartbeat} and {use.other_call}"
         )
-        refused = await self._outside.broker_refuses(actor.device_id, actor.token)
-        self._check("the old token is refused by the broker", ok=refused, saw="not authorised" if refused else "let in")
+        refused = await self._outside.broker_refuses(actor.device_id, actor.mqtt_password)
+        self._check(
+            "its MQTT password is refused by the broker", ok=refused, saw="not authorised" if refused else "let in"
+        )
         kept = ", ".join(sorted([*actor.sim.flash.wiped_area, *actor.sim.flash.kept_area]))
         self._check("the device is unpaired", ok=not actor.sim.flash.wiped_area, saw=f"its flash holds {kept}")
 

@@ -194,7 +194,7 @@ def _fleet(directory: Path) -> figures.Fleet:
         with _reading(directory) as view:
             return figures.fleet(view)
     except Exception:  # noqa: BLE001 - that the registry cannot be read has been said
-        return figures.Fleet(0, 0, 0, 0, 0, 0)
+        return figures.Fleet()
 
 
 def _target(settings: Settings, where: Whereabouts | None) -> Target | None:

@@ -202,6 +202,7 @@ def _inside(view: View, file: Path, key_file: Path | None) -> Iterator[Finding]:
     )
     yield _encryption(view, key_file)
     yield from _waiting(view)
+    yield _mqtt_passwords(fleet.without_mqtt_password)
     yield from _future(view)
 
 
@@ -274,6 +275,18 @@ def _waiting(view: View) -> Iterator[Finding]:
     if resets:
         since = min(each.oldest_at for each in resets)
         yield REGISTRY.ok("resets", f"{sum(each.number for each in resets)} open, the oldest since {to_rfc3339(since)}")
+
+
+def _mqtt_passwords(former: int) -> Finding:
+    """How many devices show their token to the broker, as all did before MQTT passwords."""
+    if former:
+        return REGISTRY.warning(
+            "MQTT passwords",
+            f"{count(former, 'device')} with a token from before MQTT passwords, which the broker is shown",
+            "Have them refresh their tokens (POST /v1/devices/me/token/refresh), with firmware that connects with "
+            "mqtt.password of the answer ('gateway docs upgrading'), or bind them again.",
+        )
+    return REGISTRY.ok("MQTT passwords", "no device shows its token to the broker")
 
 
 def _future(view: View) -> Iterator[Finding]:

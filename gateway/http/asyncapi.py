@@ -25,8 +25,8 @@ ABOUT: Final = """What devices, integrators and the gateway say to each other th
 `receive` are the gateway's.
 
 A topic prefix may be configured; it stands before every address. User name and client id of a device are its id, its \
-password is its device token. Integrators have accounts of their own (`gateway accounts create`), which read \
-`devices/+/state`, `devices/+/events/#` and `gateways/#` and write nothing.
+password is made of its device token and told with it (`mqtt.password`). Integrators have accounts of their own \
+(`gateway accounts create`), which read `devices/+/state`, `devices/+/events/#` and `gateways/#` and write nothing.
 
 Payloads are JSON in UTF-8; unknown fields of heartbeats and statuses are ignored, those of acknowledgements refused. \
 An empty payload on a retained topic clears it. The whole contract: 'gateway docs protocol'."""
@@ -203,7 +203,7 @@ def describe() -> Json:
             "securitySchemes": {
                 "password": {
                     "type": "userPassword",
-                    "description": "A device: its id and its device token. An integrator: its account.",
+                    "description": "A device: its id and its MQTT password. An integrator: its account.",
                 }
             },
         },

@@ -120,6 +120,7 @@ def _bound(call: Call, binding: lifecycle.Binding) -> model.BoundDevice:
             port=port,
             tls=tls,
             username=device_id,
+            password=binding.mqtt_password,
             client_id=device_id,
             topics=_topics(call.services.topics, device_id),
         ),
@@ -233,11 +234,11 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         method="POST",
         path="/v1/devices/{device_id}/bind",
         summary="Bind a device to an end user",
-        description="Mints the device's token, which is shown this once: bring it to the device together with `mqtt` "
-        "and `grant_key`. While a factory reset is open the answer is 409 `reset_pending`, unless `supersede_reset` "
-        "is true: then that reset is cancelled, its token revoked and its message cleared from the broker before the "
-        "new token is answered, unless the device has said meanwhile that it executed it; 503 when the broker cannot "
-        "be reached for that, and nothing was bound.",
+        description="Mints the device's token and MQTT password, which are shown this once: bring them to the device "
+        "together with the rest of `mqtt` and `grant_key`. While a factory reset is open the answer is 409 "
+        "`reset_pending`, unless `supersede_reset` is true: then that reset is cancelled, its token revoked and its "
+        "message cleared from the broker before the new token is answered, unless the device has said meanwhile that "
+        "it executed it; 503 when the broker cannot be reached for that, and nothing was bound.",
         tag=TAG,
         access=WRITE,
         takes=model.BindDevice,

@@ -107,6 +107,7 @@ _MQTT: Final[dict[str, Any]] = {
     "port": 8883,
     "tls": True,
     "username": _DEVICE_ID,
+    "password": "<MQTT password>",
     "client_id": _DEVICE_ID,
     "topics": {
         "heartbeat": f"devices/{_DEVICE_ID}/heartbeat",
@@ -205,7 +206,11 @@ EXAMPLES: Final[dict[str, Any]] = {
         "has_more": False,
         "next_cursor": None,
     },
-    "RefreshedToken": {"device_token": "<device token>", "binding_generation": 3},
+    "RefreshedToken": {
+        "device_token": "<device token>",
+        "mqtt": {"password": "<MQTT password>"},
+        "binding_generation": 3,
+    },
     "DeviceHealth": {
         "device_id": _DEVICE_ID,
         "binding_generation": 3,

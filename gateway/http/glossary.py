@@ -54,7 +54,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "device_id": "The id of the device.",
     "device_name": "The name that the device gives itself; null until it said one. It never changes `name`.",
     "device_state": "What the device is doing.",
-    "device_token": "The device's HTTP bearer and its MQTT password. It is shown this once.",
+    "device_token": "The device's HTTP bearer, and what the key of its receipts is made of. The broker does not take "
+    "it. It is shown this once.",
     "enabled": "Whether events are sent there. While it is off, none are kept for later.",
     "end_user_id": "Whose the device is: an id of your own that begins with `eu_`; null while it is unbound.",
     "error": "Why it failed; null otherwise.",
@@ -81,6 +82,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "characters are refused.",
     "next_cursor": "Where the next page begins (`cursor`); null at the last.",
     "params": "Arguments of the command, by its type: any JSON object up to 16 KiB.",
+    "password": "The MQTT password: base64url(HMAC-SHA256(token, `mqtt`)) without padding. It lives and dies with the "
+    "token.",
     "pending_recordings": "Recordings that wait to be uploaded.",
     "project_id": "The project that it belongs to.",
     "receipt": "The device's own word: base64url(HMAC-SHA256(SHA-256(token), `command_id|status|binding_generation`)).",
@@ -97,7 +100,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "type": "What is to be done.",
     "updated_at": "When anything but its health was last changed.",
     "url": "Where events are sent.",
-    "username": "The MQTT user: the device's id. The password is the device token.",
+    "username": "The MQTT user: the device's id.",
     "webhook_id": "The id of the webhook.",
     "AckError.code": "Of the firmware's own, such as `stale_generation`.",
     "AckError.message": "For people.",

@@ -27,7 +27,11 @@ def _refresh(tx: Tx, call: Call) -> Answer:
     auth.state_now(tx, call.token)
     refreshed = lifecycle.refresh(tx, call.project_id, call.device_id, call.token.token_id)
     return Answer(
-        fleet_model.RefreshedToken(device_token=refreshed.device_token, binding_generation=refreshed.binding_generation)
+        fleet_model.RefreshedToken(
+            device_token=refreshed.device_token,
+            mqtt=fleet_model.RefreshedMqtt(password=refreshed.mqtt_password),
+            binding_generation=refreshed.binding_generation,
+        )
     )
 
 
@@ -36,20 +40,21 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         method="POST",
         path="/v1/devices/{device_id}/token/refresh",
         summary="Get a new device token",
-        description="Another token of the same binding and generation, shown this once; a `reset_only` token gets "
-        "another `reset_only` one. The one that asks stays good until the new one is first used, and is revoked then. "
+        description="Another token of the same binding and generation with its MQTT password, both shown this once; a "
+        "`reset_only` token gets another `reset_only` one. The one that asks stays good until the new one is first "
+        "used, and is revoked then. "
         "So after a lost answer the device asks again with it: at once with the same `Idempotency-Key`, else when "
         "`Retry-After` says, since within a minute of the last refresh the answer is 429. Two are good at most: a "
         "second call revokes a new token that was never used. With Mosquitto's password file the broker takes the new "
-        "one alone, at once, and the old one stays good over HTTP only.",
+        "password alone, at once, and the old token stays good over HTTP only.",
         tag=TAG,
         access=Access(device=True, reset_only=True),
         takes=model.Empty,
         handler=refresh_token,
         answers={200: fleet_model.RefreshedToken},
         headers={
-            SYNCED: "`false` when the broker did not know the new token yet when this was answered: connects with it "
-            "are refused until the broker has caught up. Absent otherwise."
+            SYNCED: "`false` when the broker did not know the new password yet when this was answered: connects with "
+            "it are refused until the broker has caught up. Absent otherwise."
         },
     ),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.store import tokens
+
 if TYPE_CHECKING:
     from gateway.store.database import View
 
@@ -20,12 +22,13 @@ class OpenCommands(NamedTuple):
 class Fleet(NamedTuple):
     """How many devices there are, deleted ones aside."""
 
-    devices: int
-    bound: int
-    online: int
-    never_seen: int
-    low_battery: int
-    storage_full: int
+    devices: int = 0
+    bound: int = 0
+    online: int = 0
+    never_seen: int = 0
+    low_battery: int = 0
+    storage_full: int = 0
+    without_mqtt_password: int = 0
 
 
 def open_commands(view: View) -> list[OpenCommands]:
@@ -46,7 +49,8 @@ def fleet(view: View) -> Fleet:
             count(*) - count(h.device_pk), coalesce(sum(h.low_battery), 0), coalesce(sum(h.storage_full), 0)
             FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.deleted_at IS NULL"""
     )
-    return Fleet(0, 0, 0, 0, 0, 0) if row is None else Fleet(*row)
+    counted = Fleet() if row is None else Fleet(*row)
+    return counted._replace(without_mqtt_password=tokens.without_mqtt_password(view))
 
 
 def outbox(view: View) -> list[tuple[str, int, int]]:

@@ -450,6 +450,17 @@ def m023_public_keys(db: Database) -> None:
         db.execute("UPDATE signing_keys SET public_key = ? WHERE kid = ?", [text, kid])
 
 
+@step
+def m024_mqtt_passwords(db: Database) -> None:
+    """The hash of each token's MQTT password; a token from before has none, and is its own MQTT password."""
+    _each(
+        db,
+        "ALTER TABLE tokens ADD COLUMN mqtt_hash BLOB",
+        """CREATE INDEX tokens_without_mqtt_password ON tokens (device_pk)
+            WHERE mqtt_hash IS NULL AND state <> 'revoked'""",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

@@ -16,11 +16,12 @@ _KEPT_PER_BINDING: Final = 8
 def insert(tx: Tx, device_pk: int, generation: int, token: DeviceToken, kid: str, *, state: str = "active") -> None:
     """A new token of this binding."""
     tx.run(
-        """INSERT INTO tokens (device_pk, generation, hash, broker_entry, state, grant_kid, created_at)
-            VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        """INSERT INTO tokens (device_pk, generation, hash, mqtt_hash, broker_entry, state, grant_kid, created_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
         device_pk,
         generation,
         token.hash,
+        token.mqtt_hash,
         token.broker_entry,
         state,
         kid,
@@ -41,6 +42,32 @@ def by_secret(view: View, secret: str) -> Row | None:
         given,
     )
     return row if row is not None and same_hash(row["hash"], given) else None
+
+
+def by_mqtt_password(view: View, device_id: str, password: str) -> Row | None:
+    """The token of this device that is not revoked and has this MQTT password; ``None`` when there is none.
+
+    A token from before MQTT passwords has no ``mqtt_hash``: the token itself is its password, until a refresh or a bind
+    replaces it. Every comparison is constant in time.
+    """
+    given = hash_secret(password)
+    rows = view.all(
+        """SELECT t.* FROM devices d JOIN tokens t ON t.device_pk = d.pk
+            WHERE d.id = ? AND d.deleted_at IS NULL AND t.state <> 'revoked' ORDER BY t.id DESC""",
+        device_id,
+    )
+    good = [row for row in rows if same_hash(row["mqtt_hash"] or row["hash"], given)]
+    return good[0] if good else None
+
+
+def without_mqtt_password(view: View) -> int:
+    """How many devices have a token from before MQTT passwords as their newest one that is not revoked."""
+    found: int = view.value(
+        """SELECT count(*) FROM tokens t JOIN devices d ON d.pk = t.device_pk
+            WHERE t.mqtt_hash IS NULL AND t.state <> 'revoked' AND d.deleted_at IS NULL AND NOT EXISTS
+            (SELECT 1 FROM tokens n WHERE n.device_pk = t.device_pk AND n.id > t.id AND n.state <> 'revoked')"""
+    )
+    return found
 
 
 def live(view: View, device_pk: int) -> list[Row]:

@@ -163,16 +163,16 @@ async def test_questions(tmp_path: Path) -> None:
         loop = asyncio.get_running_loop()
 
         def check(raw: bytes) -> None:
-            filled = raw.replace(b"dev_BOUND", device.id.encode()).replace(b"GOODTOKEN", device.token.encode())
+            filled = raw.replace(b"dev_BOUND", device.id.encode()).replace(b"GOODTOKEN", device.mqtt_password.encode())
             status, answer = asyncio.run_coroutine_threadsafe(_asked(door, filled), loop).result(60)
             assert status in (200, 403, 404)
             assert leaks(answer) == []
-            assert device.token not in answer
+            assert device.mqtt_password not in answer
             assert filled.startswith(SECRET.encode()) or not _is_a_yes(answer)
 
         with no_bug_in_the_log():
             await asyncio.to_thread(fuzz, QUESTIONS, check, CORPUS / "questions.json")
-        good = json.dumps({"clientid": device.id, "username": device.id, "password": device.token})
+        good = json.dumps({"clientid": device.id, "username": device.id, "password": device.mqtt_password})
         assert _is_a_yes((await _asked(door, f"{SECRET}|emqx/authenticate|application/json|\n{good}".encode()))[1])
 
 

@@ -53,7 +53,7 @@ async def endpoint(fleet: Registry) -> AsyncIterator[Endpoint]:
 
 def entering(device: Bound) -> dict[str, str]:
     """What EMQX asks when this device comes."""
-    return {"clientid": device.id, "username": device.id, "password": device.token}
+    return {"clientid": device.id, "username": device.id, "password": device.mqtt_password}
 
 
 @pytest.mark.parametrize("dialect", ["emqx", "vernemq", "mosquitto_go_auth", "amqtt", "rabbitmq"])
@@ -62,7 +62,8 @@ async def test_recorded_questions_are_answered_as_their_broker_expects(
 ) -> None:
     """The golden requests of each dialect, byte for byte, and each answer, which nobody may keep."""
     device, other = await fleet.bound("SN-1"), await fleet.bound("SN-2")
-    names = {"{device}": device.id, "{other}": other.id, "{token}": device.token, "{other_token}": other.token}
+    names = {"{device}": device.id, "{other}": other.id, "{other_password}": other.mqtt_password}
+    names |= {"{password}": device.mqtt_password, "{token}": device.token}
 
     def filled(text: str) -> str:
         for name, value in names.items():
@@ -193,5 +194,6 @@ async def test_no_secret_reaches_the_log(fleet: Registry, endpoint: Endpoint) ->
         await endpoint.ask("emqx/authenticate", json={**entering(device), "username": device.token})
         await endpoint.ask("emqx/authenticate", json={**entering(device), "clientid": GATEWAY_PASSWORD})
         await endpoint.ask("emqx/authorize", json={"username": device.token, "clientid": "x"})
-    for secret in (device.token, SECRET, GATEWAY_PASSWORD):
+        await endpoint.ask("emqx/authenticate", json={**entering(device), "clientid": device.mqtt_password})
+    for secret in (device.token, device.mqtt_password, SECRET, GATEWAY_PASSWORD):
         assert secret[:13] not in str(logs)

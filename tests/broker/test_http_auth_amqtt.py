@@ -41,19 +41,20 @@ async def port(fleet: Registry) -> AsyncIterator[int]:
                     await broker.shutdown()
 
 
-async def enters(port: int, device: Bound, token: str) -> bool:
-    """Whether this token opens the broker."""
+async def enters(port: int, device: Bound, password: str) -> bool:
+    """Whether this password opens the broker."""
     async with Wire.open("127.0.0.1", port) as client:
-        return await client.connect(device.id, device.id, token) == ACCEPTED
+        return await client.connect(device.id, device.id, password) == ACCEPTED
 
 
 async def test_a_devices_token_opens_it_until_it_is_revoked(fleet: Registry, port: int) -> None:
-    """In with the token, not with another one; out after the revocation."""
+    """In with its password, neither with another one nor with the token; out after the revocation."""
     device, other = await fleet.bound("SN-1"), await fleet.bound("SN-2")
-    assert await enters(port, device, device.token)
-    assert not await enters(port, device, other.token)
-    await fleet.unbind(device)
+    assert await enters(port, device, device.mqtt_password)
+    assert not await enters(port, device, other.mqtt_password)
     assert not await enters(port, device, device.token)
+    await fleet.unbind(device)
+    assert not await enters(port, device, device.mqtt_password)
 
 
 async def test_a_device_does_what_the_contract_grants_and_no_more(fleet: Registry, port: int) -> None:
@@ -62,7 +63,7 @@ async def test_a_device_does_what_the_contract_grants_and_no_more(fleet: Registr
     async with Wire.open("127.0.0.1", port) as gateway, Wire.open("127.0.0.1", port) as client:
         assert await gateway.connect(GATEWAY_ID, "gateway", GATEWAY_PASSWORD) == ACCEPTED
         assert SUBSCRIPTION_REFUSED not in await gateway.subscribe("devices/+/heartbeat")
-        assert await client.connect(device.id, device.id, device.token) == ACCEPTED
+        assert await client.connect(device.id, device.id, device.mqtt_password) == ACCEPTED
         filters = [f"devices/{device.id}/commands/reboot", "#", f"devices/{other.id}/commands/+"]
         assert [code == SUBSCRIPTION_REFUSED for code in await client.subscribe(*filters)] == [False, True, True]
         await client.publish(f"devices/{other.id}/heartbeat", b"forged")

@@ -46,11 +46,11 @@ class Asked:
 
     async def grants(self, device: Bound) -> bool:
         """Whether its session has its rights; the question names no credential."""
-        assert "{token}" not in self.doing["body"]
+        assert "{password}" not in self.doing["body"]
         return await self._ask(self.doing, device)
 
     async def _ask(self, case: dict[str, Any], device: Bound) -> bool:
-        body = case["body"].replace("{device}", device.id).replace("{token}", device.token)
+        body = case["body"].replace("{device}", device.id).replace("{password}", device.mqtt_password)
         answer = await self.endpoint.ask(case["path"], content=body, headers=case["headers"])
         return bool(
             (answer.status_code, answer.text) == (case["status"], case["answer"].replace("{device}", device.id))
@@ -67,11 +67,11 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Registry]:
 def recorded(dialect: str, endpoint: Endpoint, clock: Clock) -> Asked:
     """The recorded questions of this dialect: one that lets a device in, and one that grants it something."""
     cases = json.loads((GOLDEN / f"http_auth_{dialect}.json").read_text())
-    coming = next(case for case in cases if case["name"] == "a device with its token")
+    coming = next(case for case in cases if case["name"] == "a device with its password")
     doing = next(
         case
         for case in cases
-        if case["answer"] == coming["answer"] and "{device}" in case["body"] and "{token}" not in case["body"]
+        if case["answer"] == coming["answer"] and "{device}" in case["body"] and "{password}" not in case["body"]
     )
     return Asked(endpoint, clock, coming, doing)
 

@@ -8,6 +8,7 @@ import pytest
 from core_support import receipt, seeded
 from hypothesis import given
 from hypothesis import strategies as st
+from support.mqtt_password import mqtt_password_of
 
 from gateway import credentials
 
@@ -37,15 +38,19 @@ def test_no_two_random_numbers_give_one_secret(one: bytes, other: bytes) -> None
 
 
 def test_what_is_stored_of_a_device_token() -> None:
-    """Its SHA-256, and Mosquitto's ``$6$`` entry: SHA-512 over password and salt, computed here apart from the code."""
+    """Its SHA-256 and that of its MQTT password, and Mosquitto's ``$6$`` entry of the password: SHA-512 with a salt."""
     token = credentials.mint_device_token(seeded(3))
     assert token.secret.startswith("dtok_")
     assert token.hash == hashlib.sha256(token.secret.encode()).digest()
     _, kind, salt, digest = token.broker_entry.split("$")
     assert kind == "6"
     assert len(base64.b64decode(salt)) == 12
-    assert base64.b64decode(digest) == hashlib.sha512(token.secret.encode() + base64.b64decode(salt)).digest()
-    assert token.secret not in token.broker_entry
+    password = mqtt_password_of(token.secret)
+    assert (token.mqtt_password, token.mqtt_hash) == (password, hashlib.sha256(password.encode()).digest())
+    assert base64.b64decode(digest) == hashlib.sha512(password.encode() + base64.b64decode(salt)).digest()
+    for secret in (token.secret, password):
+        assert secret not in token.broker_entry
+        assert secret not in repr(token)
 
 
 @pytest.mark.parametrize(

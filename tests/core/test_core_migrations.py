@@ -43,6 +43,7 @@ LANDED = [
     "m021_webhook_rotation",
     "m022_broker_sessions",
     "m023_public_keys",
+    "m024_mqtt_passwords",
 ]
 
 

@@ -56,10 +56,10 @@ async def _gateway(mosquitto: Mosquitto) -> AsyncIterator[aiomqtt.Client]:
         yield client
 
 
-async def test_a_token_that_is_no_good(tmp_path: Path) -> None:
+async def test_a_password_that_is_no_good(tmp_path: Path) -> None:
     """The broker turns the device away: said so."""
     async with Mosquitto(tmp_path, users=dict(WHO)) as mosquitto:
-        with pytest.raises(UnreachableError, match="is its token still good"):
+        with pytest.raises(UnreachableError, match="is its password still good"):
             await run(Broker(mosquitto.host, mosquitto.port), [("dev_0", "guessed")], Order(1, 0.1))
 
 

@@ -201,7 +201,7 @@ async def test_refused_token(tmp_path: Path) -> None:
             refused = await device.wait_for_fact("refused")
             binding = device.binding
             assert binding is not None
-            passwords.write_text(f"{binding.device_id}:{binding.device_token}\n")
+            passwords.write_text(f"{binding.device_id}:{binding.mqtt_password}\n")
             await _hash(passwords)
             broker.process.send_signal(1)
             await device.wait_for("online")

@@ -13,6 +13,7 @@ from chaos_operator import RESET, Token
 from chaos_world import AUDITOR, SETTLE_SECONDS, World
 from e2e_program import complaints
 from support import wire
+from support.mqtt_password import mqtt_password_of
 from support.wait import eventually
 
 from device_sim.device import JOURNAL
@@ -196,7 +197,9 @@ async def _opens_nothing(world: World, client: httpx.AsyncClient, token: Token) 
     for method, path in (("POST", "heartbeat"), ("GET", "commands/pending"), ("POST", "token/refresh")):
         answer = await client.request(method, f"/v1/devices/me/{path}", headers=headers)
         assert answer.status_code == httpx.codes.UNAUTHORIZED, f"{method} {path}: {answer.text}"
-    assert await world.broker.connect_answer(token.device_id, token.device_id, token.secret) in _REFUSED
+    assert (
+        await world.broker.connect_answer(token.device_id, token.device_id, mqtt_password_of(token.secret)) in _REFUSED
+    )
 
 
 def the_database_is_whole(world: World) -> None:

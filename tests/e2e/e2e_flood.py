@@ -39,10 +39,10 @@ class WildDevice:
         """Set when the other side has closed: no PUBACK comes any more."""
 
     @asynccontextmanager
-    async def floods(self, host: str, port: int, token: str) -> AsyncIterator[None]:
+    async def floods(self, host: str, port: int, password: str) -> AsyncIterator[None]:
         """Flood for as long as the block; then the connection is dropped with whatever is on its way."""
         reader, writer = await asyncio.open_connection(host, port)
-        writer.write(wire.connect_packet(self._device_id, self._device_id, token).encode())
+        writer.write(wire.connect_packet(self._device_id, self._device_id, password).encode())
         assert (await reader.readexactly(4))[3] == wire.ACCEPTED
         parts = [asyncio.create_task(self._listen(reader)), asyncio.create_task(self._speak(writer))]
         try:

@@ -17,6 +17,7 @@ from e2e_program import GUARD_SECONDS, started
 from support import wire
 from support.asking import SECRET
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+from support.mqtt_password import mqtt_password_of
 from support.rabbitmq import RabbitMq
 from support.wait import eventually
 
@@ -134,9 +135,13 @@ class Site:
         )
 
     async def connect_answer(self, device_id: str, token: str) -> int:
-        """What the broker says to a device with this token: a return code of `support.wire`."""
+        """What the broker says to a device with this token's MQTT password: a return code of `support.wire`."""
+        return await self.password_answer(device_id, mqtt_password_of(token))
+
+    async def password_answer(self, name: str, password: str) -> int:
+        """What the broker says to this name with this password."""
         async with wire.Wire.open(self.gateway.host, self.gateway.port) as client:
-            return await client.connect(device_id, device_id, token)
+            return await client.connect(name, name, password)
 
     async def token_is_dead(self, device_id: str, token: str) -> None:
         """Neither HTTP nor the broker let this token do anything."""

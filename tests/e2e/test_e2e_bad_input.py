@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from e2e_site import BROKERS, Site, a_site
 from support import wire
+from support.mqtt_password import mqtt_password_of
 from support.wait import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -45,7 +46,7 @@ async def bound(site: Site) -> AsyncIterator[Bound]:
     yield device
     assert (await site.as_device(device.token, "POST", "heartbeat", {"battery_percent": 50})).json()["status"] == "ok"
     async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
-        assert await raw.connect(device.id, device.id, device.token) == wire.ACCEPTED
+        assert await raw.connect(device.id, device.id, mqtt_password_of(device.token)) == wire.ACCEPTED
         await raw.publish(f"devices/{device.id}/heartbeat", b'{"battery_percent": 51}')
     await eventually(lambda: _battery_is(site, device, 51), "a good heartbeat is stored after the bad input")
     assert not site.gateway.logged("process.crashed")
@@ -150,7 +151,7 @@ async def test_a_bad_heartbeat_over_mqtt(site: Site, bound: Bound, payload: byte
     """Refused, kept for diagnosis, and answered on the device's `errors` topic; no row is changed."""
     before, kept = site.fingerprint(), site.count("SELECT count(*) FROM refusals")
     async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
-        assert await raw.connect(bound.id, bound.id, bound.token) == wire.ACCEPTED
+        assert await raw.connect(bound.id, bound.id, mqtt_password_of(bound.token)) == wire.ACCEPTED
         await raw.subscribe(f"devices/{bound.id}/errors")
         await raw.publish(f"devices/{bound.id}/heartbeat", payload)
         answer = json.loads((await raw.read_publish()).payload)
@@ -178,7 +179,7 @@ async def test_a_bad_acknowledgement_over_mqtt(site: Site) -> None:
         ("no_such_type", {"command_id": reset["id"], "status": "delivered"}),
     )
     async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
-        assert await raw.connect(device_id, device_id, wiped_later.device_token) == wire.ACCEPTED
+        assert await raw.connect(device_id, device_id, wiped_later.mqtt_password) == wire.ACCEPTED
         for kind, ack in acks:
             await raw.publish(f"devices/{device_id}/commands/{kind}/ack", json.dumps(ack).encode())
     await eventually(lambda: site.count("SELECT count(*) FROM refusals") == kept + len(acks), "each refusal is kept")
@@ -203,7 +204,7 @@ async def test_topics_of_others_over_mqtt(site: Site, bound: Bound) -> None:
         "heartbeat",
     )
     async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
-        assert await raw.connect(bound.id, bound.id, bound.token) == wire.ACCEPTED
+        assert await raw.connect(bound.id, bound.id, mqtt_password_of(bound.token)) == wire.ACCEPTED
         for name in topics:
             await raw.publish(name, b'{"battery_percent": 1, "status": "online"}')
         await raw.publish(f"devices/{bound.id}/heartbeat", b'{"battery_percent": 33}')
@@ -215,7 +216,7 @@ async def test_a_payload_of_1_mib_over_mqtt(site: Site, bound: Bound) -> None:
     """The broker closes that connection; nothing is stored."""
     before = site.fingerprint()
     async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
-        assert await raw.connect(bound.id, bound.id, bound.token) == wire.ACCEPTED
+        assert await raw.connect(bound.id, bound.id, mqtt_password_of(bound.token)) == wire.ACCEPTED
         with contextlib.suppress(ConnectionError):  # it may close before it has read all
             await raw.send(wire.publish_packet(f"devices/{bound.id}/heartbeat", b"x" * MIB))
         await raw.closed()

@@ -25,7 +25,7 @@ PROVEN = {
     "its token opens the way to its own reset and nothing else": 1,
     "nothing is retained any more": 3,
     "the old token is refused over HTTP": 3,
-    "the old token is refused by the broker": 3,
+    "its MQTT password is refused by the broker": 3,
     "the device is unpaired": 3,
     "the command is executed": 3,
     "it was not wiped": 1,

@@ -73,10 +73,10 @@ async def test_one_device_floods(tmp_path: Path, kind: BrokerKind, record_proper
     """
     async with a_site(tmp_path, kind, "--device-messages-per-second", str(PER_SECOND)) as site:
         wild_id = (await site.http.post("/v1/devices", json={"serial_number": "WILD"})).json()["id"]
-        token = (await site.post(f"{wild_id}/bind", {"end_user_id": "eu_1"}))["device_token"]
+        password = (await site.post(f"{wild_id}/bind", {"end_user_id": "eu_1"}))["mqtt"]["password"]
         device, wild = site.device(), WildDevice(wild_id)
         await device.provision(end_user_id="eu_2")
-        async with alive(device), wild.floods(site.gateway.host, site.gateway.port, token):
+        async with alive(device), wild.floods(site.gateway.host, site.gateway.port, password):
             await wild.offers(FLOOD)
             before, logged = memory_kib(site), len(site.gateway.err.splitlines())
             seconds = await served(site, device)

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from e2e_site import BROKERS, RESET, Site, a_site, alive, details, token_of, topic
 from support import wire
+from support.mqtt_password import mqtt_password_of
 from support.receipts import receipt_of
 from support.wait import eventually
 
@@ -233,7 +234,7 @@ async def test_a_retained_command_is_found_by_its_device_alone(site: Site, seria
     spy = await site.device(f"{serial}SPY").provision(end_user_id="eu_spy")
     await site.synced()
     async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
-        assert await raw.connect(spy.device_id, spy.device_id, spy.device_token) == wire.ACCEPTED
+        assert await raw.connect(spy.device_id, spy.device_id, spy.mqtt_password) == wire.ACCEPTED
         await raw.subscribe("#", "devices/+/commands/+", topic(device_id), f"devices/{spy.device_id}/commands/reboot")
         reboot = await site.post(f"{spy.device_id}/commands", {"type": "reboot"}, status=201)
         message = await raw.read_publish()
@@ -246,7 +247,7 @@ async def test_an_old_token_that_is_reset_only_reaches_nothing_but_its_reset(sit
     token = token_of(device)
     await site.synced()
     async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
-        assert await raw.connect(device_id, device_id, token) == wire.ACCEPTED
+        assert await raw.connect(device_id, device_id, mqtt_password_of(token)) == wire.ACCEPTED
         await raw.publish(f"devices/{device_id}/heartbeat", b'{"battery_percent": 42}')
     for method, path in (("GET", "commands/pending"), ("GET", "state")):
         answer = await site.as_device(token, method, path)

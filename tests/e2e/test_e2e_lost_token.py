@@ -43,7 +43,7 @@ async def test_the_old_token_opens_nothing_once_the_new_one_has_spoken(tmp_path:
     async with a_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)
         old = token_of(device)
-        new = (await site.as_device(old, "POST", "token/refresh")).json()["device_token"]
+        new = (await site.as_device(old, "POST", "token/refresh")).json()["mqtt"]["password"]
         async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
             assert await raw.connect(device_id, device_id, new) == wire.ACCEPTED
 

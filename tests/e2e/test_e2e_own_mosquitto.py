@@ -59,7 +59,7 @@ class Own:
     async def answer(self, bound: Json) -> int:
         """What the broker says to this device."""
         async with self.wire() as client:
-            return await client.connect(bound["id"], bound["id"], bound["device_token"])
+            return await client.connect(bound["id"], bound["id"], bound["mqtt"]["password"])
 
     @asynccontextmanager
     async def wire(self) -> AsyncIterator[wire.Wire]:
@@ -177,7 +177,7 @@ async def test_what_a_killed_gateway_left_is_ended_and_nothing_is_lost(tmp_path:
         await site.gateway.kill()
         assert left_over(site.config) == [before], "the broker goes on without the gateway"
         async with site.wire() as client:
-            assert await client.connect(bound["id"], bound["id"], bound["device_token"]) == wire.ACCEPTED
+            assert await client.connect(bound["id"], bound["id"], bound["mqtt"]["password"]) == wire.ACCEPTED
             await client.publish(f"devices/{bound['id']}/heartbeat", b'{"battery_percent": 41}')
         await site.gateway.restart()
         assert site.pid != before
@@ -208,7 +208,7 @@ async def test_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
         assert site.authority
         chain = site.authority.directory / "server.pem"
         async with site.wire() as client:
-            assert await client.connect(bound["id"], bound["id"], bound["device_token"]) == wire.ACCEPTED
+            assert await client.connect(bound["id"], bound["id"], bound["mqtt"]["password"]) == wire.ACCEPTED
             chain.write_text("-----BEGIN CERTIFICATE-----\ncut off")
             site.gateway.send(signal.SIGHUP)
             await eventually(lambda: site.gateway.logged("certificate.not_taken_up"), "it was refused")

@@ -229,5 +229,11 @@ async def test_nothing_secret_is_logged(tmp_path: Path) -> None:
         command = await site.newest(binding.device_id)
         assert await site.gateway.stop() == 0
         said = site.gateway.err + site.gateway.out
-    secrets = (site.key, binding.device_token, site.broker.users["gateway"], command["grant_token"])
+    secrets = (
+        site.key,
+        binding.device_token,
+        binding.mqtt_password,
+        site.broker.users["gateway"],
+        command["grant_token"],
+    )
     assert [secret[:12] for secret in secrets if secret in said] == []

@@ -13,6 +13,7 @@ from e2e_flood import WildDevice
 from e2e_site import Site, a_site, topic
 from support import wire
 from support.measured import MEASURED, Measured
+from support.mqtt_password import mqtt_password_of
 from support.receipts import receipt_of
 from support.wait import eventually
 
@@ -54,7 +55,11 @@ async def joined(site: Site, device: Bound) -> AsyncIterator[wire.Wire]:
     async def knock() -> wire.Wire | None:
         with contextlib.suppress(OSError):
             client = await stack.enter_async_context(wire.Wire.open(site.gateway.host, site.gateway.port))
-            return client if await client.connect(device.id, device.id, device.token) == wire.ACCEPTED else None
+            return (
+                client
+                if await client.connect(device.id, device.id, mqtt_password_of(device.token)) == wire.ACCEPTED
+                else None
+            )
         return None
 
     async with contextlib.AsyncExitStack() as stack:
@@ -103,7 +108,9 @@ async def test_a_flood_that_is_stopped_loses_nothing_that_had_its_puback(
         wild = [WildDevice(each.id) for each in devices]
         async with contextlib.AsyncExitStack() as stack:
             for device, each in zip(wild, devices, strict=True):
-                await stack.enter_async_context(device.floods(site.gateway.host, site.gateway.port, each.token))
+                await stack.enter_async_context(
+                    device.floods(site.gateway.host, site.gateway.port, mqtt_password_of(each.token))
+                )
             await eventually(lambda: sum(device.taken for device in wild) > FLOOD, "a flood has come")
             assert await site.gateway.stop() == 0
             await asyncio.gather(*(device.over.wait() for device in wild))

@@ -212,7 +212,7 @@ async def test_the_gateways_password_leaked(mornings: Mornings) -> None:
         with morning.recovery("the old password opens nothing"):
             outcome = await morning.follow("The gateway's password at the broker leaked")
             assert outcome.code in WORKS, outcome.out
-            assert await site.connect_answer("gateway", GATEWAY_PASSWORD) != 0
+            assert await site.password_answer("gateway", GATEWAY_PASSWORD) != 0
         told = await morning.follow("The gateway's password at the broker leaked", 1)
         assert device_id in told.out
         assert "grant_invalid" in told.out

@@ -39,7 +39,7 @@ Who = tuple[str, str]
 
 
 def a_fleet(data: Path) -> list[Who]:
-    """A registry with so many bound devices; id and token of each."""
+    """A registry with so many bound devices; id and MQTT password of each."""
     _, project = first_start(Settings(data_dir=data))
     context = Context()
     with closing(open_database(data)) as database:
@@ -49,7 +49,7 @@ def a_fleet(data: Path) -> list[Who]:
 
 def _bound(tx: Tx, project: str, number: int) -> Who:
     device, _ = lifecycle.register(tx, project, model.RegisterDevice(serial_number=f"SN{number}"), "key_test")
-    return device["id"], lifecycle.bind(tx, project, device["id"], f"eu_{number}", "key_test").device_token
+    return device["id"], lifecycle.bind(tx, project, device["id"], f"eu_{number}", "key_test").mqtt_password
 
 
 class Crowd:
@@ -84,15 +84,15 @@ class Crowd:
         await eventually(lambda: self.inside == everybody, "everybody is in", guard_seconds=PATIENCE_SECONDS)
         return time.monotonic() - began
 
-    async def _live(self, device_id: str, token: str) -> None:
+    async def _live(self, device_id: str, password: str) -> None:
         while True:
             await asyncio.sleep(self._rng.uniform(0, JITTER_SECONDS))  # what firmware does, too
             with contextlib.suppress(OSError, TimeoutError, wire.ConnectionClosedError):
-                await self._one_connection(device_id, token)
+                await self._one_connection(device_id, password)
 
-    async def _one_connection(self, device_id: str, token: str) -> None:
+    async def _one_connection(self, device_id: str, password: str) -> None:
         async with wire.Wire.open(self._broker.host, self._broker.port) as client:
-            if await client.connect(device_id, device_id, token) != wire.ACCEPTED:
+            if await client.connect(device_id, device_id, password) != wire.ACCEPTED:
                 return
             self._said += 1
             beat = b'{"sent_at":"%s"}' % to_rfc3339(NOON + self._said).encode()

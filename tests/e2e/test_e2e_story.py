@@ -7,6 +7,7 @@ import pytest
 from e2e_program import run
 from e2e_site import AUDITOR, BROKERS, RESET, BrokerKind, Site, a_site, alive, details, token_of, topic
 from support import wire
+from support.mqtt_password import mqtt_password_of
 
 from device_sim import SimulatedDevice
 
@@ -121,7 +122,7 @@ async def test_the_embedded_broker_keeps_the_reset_for_a_device_that_is_switched
         command = await site.reset(device_id)
         await site.synced()
         async with wire.Wire.open(site.gateway.host, site.gateway.port) as raw:
-            assert await raw.connect(device_id, device_id, token) == wire.ACCEPTED
+            assert await raw.connect(device_id, device_id, mqtt_password_of(token)) == wire.ACCEPTED
             await raw.subscribe(topic(device_id))
             message = await raw.read_publish()
         assert message.retain

@@ -124,7 +124,7 @@ async def test_strangers_to_tls_are_turned_away(tmp_path: Path) -> None:
         host, port = site.gateway.host, site.gateway.port
         bound = await site.bound("SN1")
         async with wire.Wire.open(host, port) as client:
-            assert await client.connect(bound["id"], bound["id"], bound["device_token"]) == wire.CLOSED
+            assert await client.connect(bound["id"], bound["id"], bound["mqtt"]["password"]) == wire.CLOSED
         with pytest.raises(httpx.TransportError):
             async with httpx.AsyncClient() as client:
                 await client.get(site.gateway.url.replace("https", "http") + "/health")
@@ -149,10 +149,10 @@ async def test_the_gateways_own_door_takes_no_device(tmp_path: Path) -> None:
         host, _, port = next(line for line in lines if line.startswith("inner ")).removeprefix("inner ").partition(":")
         assert host == "127.0.0.1"
         async with wire.Wire.open(host, int(port)) as client:
-            answer = await client.connect(bound["id"], bound["id"], bound["device_token"])
+            answer = await client.connect(bound["id"], bound["id"], bound["mqtt"]["password"])
             assert answer == wire.NOT_AUTHORISED
         async with wire.Wire.open(site.gateway.host, site.gateway.port, tls=trusting(site.authority)) as client:
-            assert await client.connect(bound["id"], bound["id"], bound["device_token"]) == wire.ACCEPTED
+            assert await client.connect(bound["id"], bound["id"], bound["mqtt"]["password"]) == wire.ACCEPTED
 
 
 async def test_device_certificates(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ async def _mqtt_and_http(site: Secured, bound: Json, pair: Pair | None) -> tuple
     tls = trusting(site.authority, pair)
     try:
         async with wire.Wire.open(site.gateway.host, site.gateway.port, tls=tls) as broker:
-            return await broker.connect(bound["id"], bound["id"], bound["device_token"]), status
+            return await broker.connect(bound["id"], bound["id"], bound["mqtt"]["password"]), status
     except (ssl.SSLError, ConnectionError):
         return wire.CLOSED, status
 
@@ -206,7 +206,7 @@ async def test_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
         bound = await site.bound("SN1")
         tls = trusting(site.authority)
         async with wire.Wire.open(site.gateway.host, site.gateway.port, tls=tls) as client:
-            assert await client.connect(bound["id"], bound["id"], bound["device_token"]) == wire.ACCEPTED
+            assert await client.connect(bound["id"], bound["id"], bound["mqtt"]["password"]) == wire.ACCEPTED
             before = await site.serial_shown()
             server_pair(site.authority)
             site.gateway.send(signal.SIGHUP)

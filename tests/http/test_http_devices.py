@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from http_support import Api, Json, body, error
+from support.mqtt_password import mqtt_password_of
 
 from gateway.store import devices, outbox
 
@@ -181,6 +182,7 @@ async def test_bind_answers_what_firmware_needs(api: Api) -> None:
         "port": 8883,
         "tls": True,
         "username": device["id"],
+        "password": mqtt_password_of(bound["device_token"]),
         "client_id": device["id"],
         "topics": {
             "heartbeat": f"{home}/heartbeat",

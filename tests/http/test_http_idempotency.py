@@ -71,15 +71,17 @@ async def test_what_is_kept_holds_no_secret(api: Api) -> None:
     answer = await api.back_end.post(
         f"/v1/devices/{device['id']}/bind", json={"end_user_id": "eu_1"}, headers=keyed(key)
     )
-    token = body(answer, 200)["device_token"]
+    bound = body(answer, 200)
+    token, password = bound["device_token"], bound["mqtt"]["password"]
     await api.settled()
     lies_there = b"".join(each.read_bytes() for each in api.data_dir.glob(f"{DATABASE_NAME}*"))
     assert device["id"].encode() in lies_there
-    for secret in (token, key, api.key):
+    for secret in (token, password, key, api.key):
         assert secret.encode() not in lies_there
     row = await api.store.read(lambda view: view.one("SELECT * FROM idempotency"))
     assert row is not None
     assert token.encode() not in row["answer"]
+    assert password.encode() not in row["answer"]
 
 
 @pytest.mark.parametrize("asked", [{"serial_number": "BP-2"}, {"serial_number": "BP-1", "name": "x"}])

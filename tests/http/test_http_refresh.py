@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from http_support import Api, body, error, serving
+from support.mqtt_password import mqtt_password_of
 
 PATH = "/v1/devices/me/token/refresh"
 BEAT = "/v1/devices/me/heartbeat"
@@ -28,7 +29,8 @@ async def test_a_refresh_answers_a_new_token_of_the_same_generation(api: Api) ->
     bound = await api.bound()
     answer = await api.as_(bound["device_token"]).post(f"/v1/devices/{bound['id']}/token/refresh")
     new = body(answer, 200)
-    assert set(new) == {"device_token", "binding_generation"}
+    assert set(new) == {"device_token", "mqtt", "binding_generation"}
+    assert new["mqtt"] == {"password": mqtt_password_of(new["device_token"])}
     assert re.fullmatch(r"dtok_[0-9A-Za-z]{34}", new["device_token"])
     assert new["device_token"] != bound["device_token"]
     assert new["binding_generation"] == bound["binding_generation"] == 1
@@ -139,3 +141,14 @@ async def test_a_refresh_answers_although_the_broker_is_away(tmp_path: Path) -> 
         answer = await api.as_(bound["device_token"]).post(PATH)
         assert answer.headers["x-broker-synced"] == "false"
         assert await opens(api, body(answer, 200)["device_token"])
+
+
+async def test_the_mqtt_password_opens_nothing_over_http(api: Api) -> None:
+    """Neither that of the bind nor that of a refresh: whoever runs the broker cannot speak as the device."""
+    bound = await api.bound()
+    new = body(await api.as_(bound["device_token"]).post(PATH), 200)
+    for password in (bound["mqtt"]["password"], new["mqtt"]["password"]):
+        for device_id in ("me", bound["id"]):
+            error(await api.as_(password).post(f"/v1/devices/{device_id}/heartbeat"), 401, "unauthorized")
+            error(await api.as_(password).post(f"/v1/devices/{device_id}/token/refresh"), 401, "unauthorized")
+    assert await opens(api, new["device_token"])

@@ -302,14 +302,16 @@ async def test_an_acknowledgement_that_is_refused_is_kept_and_changes_nothing(ap
     assert missing == {"code": "receipt_missing", "field": "receipt"}
     wrong = await refused(device, command["id"], {"receipt": f"{good[:-4]}AAAA"}, 400, "invalid_request")
     assert wrong == {"code": "receipt_invalid", "field": "receipt"}
+    by_password = receipt(bound["mqtt"]["password"], command, "executed")
+    assert await refused(device, command["id"], {"receipt": by_password}, 400, "invalid_request") == wrong
     unknown = {"code": "unknown_command", "field": "command_id"}
     assert await refused(stranger, command["id"], {"receipt": good}, 404, "not_found") == unknown
     for nothing in ("cmd_01ARZ3NDEKTSV4RRFFQ69G5FAV", "x" * 300, "%20", "..."):
         assert await refused(device, nothing, {"receipt": good}, 404, "not_found") == unknown
 
     kept = await api.store.read(lambda view: view.all("SELECT device_id, code FROM refusals ORDER BY id"))
-    assert [row["code"] for row in kept] == ["receipt_missing", "receipt_invalid", *["unknown_command"] * 5]
-    assert [row["device_id"] for row in kept][:3] == [bound["id"], bound["id"], other["id"]]
+    assert [row["code"] for row in kept] == ["receipt_missing", *["receipt_invalid"] * 2, *["unknown_command"] * 5]
+    assert [row["device_id"] for row in kept][:4] == [*[bound["id"]] * 3, other["id"]]
     events = body(await api.back_end.get(f"/v1/devices/{bound['id']}/events"), 200)["data"]
     assert [event["type"] for event in events][:6] == ["acknowledgement.refused"] * 6
     path = f"/v1/devices/{bound['id']}/commands/{command['id']}"

@@ -187,7 +187,7 @@ async def connected(bound: Json) -> AsyncIterator[asyncio.Task[None]]:
         mqtt["port"],
         identifier=mqtt["client_id"],
         username=mqtt["username"],
-        password=mqtt.get("password", bound["device_token"]),
+        password=mqtt["password"],
     )
 
     async def until_cut() -> None:

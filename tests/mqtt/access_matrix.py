@@ -18,7 +18,7 @@ from support.wait import eventually
 
 from gateway.store import accounts
 
-NOBODY, WRONG = "nobody", "wrong token"
+NOBODY, WRONG = "nobody", "wrong password"
 ACTIVE, RESET_ONLY, REVOKED = "active device", "reset_only device", "revoked device"
 INTEGRATOR, DOCTOR, GATEWAY = "integrator", "doctor", "gateway"
 ROLES = (NOBODY, WRONG, ACTIVE, RESET_ONLY, REVOKED, INTEGRATOR, DOCTOR, GATEWAY)
@@ -248,8 +248,8 @@ async def prepared(site: Site) -> AsyncIterator[tuple[Place, list[Who]]]:
     known = {ACTIVE: active, RESET_ONLY: waiting, REVOKED: revoked}
     people = [
         Who(NOBODY, None, None, active.id, other.id),
-        Who(WRONG, active.id, f"{active.token}x", active.id, other.id),
-        *(Who(role, device.id, device.token, device.id, other.id) for role, device in known.items()),
+        Who(WRONG, active.id, f"{active.mqtt_password}x", active.id, other.id),
+        *(Who(role, device.id, device.mqtt_password, device.id, other.id) for role, device in known.items()),
         Who(INTEGRATOR, INTEGRATOR, password, active.id, other.id),
         Who(DOCTOR, "doctor", PROBES.reader, active.id, other.id),
         Who(GATEWAY, "gateway", site.broker.gateway_password, active.id, other.id),

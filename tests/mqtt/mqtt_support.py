@@ -24,6 +24,7 @@ import pytest
 from mqtt_brokers import ADMIN_PASSWORD, Asking, Broker, Embedded, External
 from mqtt_proxy import Proxy
 from support import wire
+from support.mqtt_password import mqtt_password_of
 from support.rabbitmq import RabbitMq
 from support.wait import eventually
 
@@ -76,6 +77,11 @@ class Device:
     token: str
     generation: int
     prefix: str = ""
+
+    @property
+    def mqtt_password(self) -> str:
+        """What it tells the broker."""
+        return mqtt_password_of(self.token)
 
     def topic(self, leaf: str) -> str:
         """One of its topics: `heartbeat`, `commands/reboot/ack`."""
@@ -239,7 +245,7 @@ class Site:
         self, stack: contextlib.AsyncExitStack, device: Device, *, clean: bool, will: wire.Will | None
     ) -> wire.Wire | None:
         client = await stack.enter_async_context(wire.Wire.open("127.0.0.1", self.broker.port))
-        answer = await client.connect(device.id, device.id, device.token, clean=clean, will=will)
+        answer = await client.connect(device.id, device.id, device.mqtt_password, clean=clean, will=will)
         return client if answer == wire.ACCEPTED else None
 
     @contextlib.asynccontextmanager

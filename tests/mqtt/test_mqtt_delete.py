@@ -53,7 +53,7 @@ async def test_a_deleted_device_is_cut_and_leaves_no_status(kind: str, tmp_path:
             await client.closed()
             await stays.ping()
         async with wire.Wire.open("127.0.0.1", place.broker.port) as knocking:
-            assert await knocking.connect(device.id, device.id, device.token) in REFUSED
+            assert await knocking.connect(device.id, device.id, device.mqtt_password) in REFUSED
         await cleared(place)
         await place.settled()
         assert await place.rows("SELECT * FROM refusals") == []

@@ -30,7 +30,7 @@ REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
 async def answer(place: Site, device: Device) -> int:
     """What the broker answers to this device's CONNECT."""
     async with wire.Wire.open("127.0.0.1", place.broker.port) as client:
-        return await client.connect(device.id, device.id, device.token)
+        return await client.connect(device.id, device.id, device.mqtt_password)
 
 
 def lines(place: Site) -> dict[str, str]:

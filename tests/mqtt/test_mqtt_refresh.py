@@ -28,7 +28,7 @@ async def refreshed(place: Site, device: Device) -> Device:
 async def answer(place: Site, device: Device) -> int:
     """What the broker answers to this device's CONNECT."""
     async with wire.Wire.open("127.0.0.1", place.broker.port) as client:
-        return await client.connect(device.id, device.id, device.token)
+        return await client.connect(device.id, device.id, device.mqtt_password)
 
 
 async def state(place: Site, device: Device) -> str:

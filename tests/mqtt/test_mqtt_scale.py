@@ -35,8 +35,8 @@ def others(tx: Tx) -> None:
         count,
     )
     tx.run(
-        """INSERT INTO tokens (device_pk, generation, hash, broker_entry, state, grant_kid, created_at)
-            SELECT d.pk, 1, randomblob(32), t.broker_entry, 'active', t.grant_kid, t.created_at
+        """INSERT INTO tokens (device_pk, generation, hash, mqtt_hash, broker_entry, state, grant_kid, created_at)
+            SELECT d.pk, 1, randomblob(32), randomblob(32), t.broker_entry, 'active', t.grant_kid, t.created_at
             FROM devices d, (SELECT * FROM tokens ORDER BY id LIMIT 1) t WHERE d.id LIKE 'dev_AWAY%'"""
     )
 
@@ -63,7 +63,9 @@ async def connected(place: Site, devices: Iterable[Device]) -> AsyncIterator[lis
             async with gate:
                 client = await stack.enter_async_context(wire.Wire.open("127.0.0.1", place.broker.port))
                 will = wire.Will(device.topic("status"), WILL, retain=True)
-                code = await client.connect(device.id, device.id, device.token, clean=False, keepalive=0, will=will)
+                code = await client.connect(
+                    device.id, device.id, device.mqtt_password, clean=False, keepalive=0, will=will
+                )
                 assert code == wire.ACCEPTED
                 await client.subscribe(device.topic("commands/reboot"))
                 return client

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from device_sim.device import State
+from device_sim.wire import mqtt_password
 from gateway.mqtt.census import matches
 from gateway.store import View, tokens
 from simulation.device_host import DeviceHost
@@ -129,11 +130,16 @@ class Judge:
             pending, _ = await world.api.exchange("GET", "/v1/devices/me/commands/pending", b"", secret)
             if (pending == 200) != (state == "active"):
                 world.ghost.violate(5, "a token opens what its state says", f"{device_id}, {state}: GET → {pending}")
+            if await self._admits(device_id, secret):
+                world.ghost.violate(5, "the broker takes no token", f"{device_id}, {state}")
             if state == "revoked":
                 beat, _ = await world.api.exchange("POST", "/v1/devices/me/heartbeat", b"{}", secret)
-                admitted = await world.broker.admit(device_id, device_id, secret) if world.broker.admit else None
-                if beat != 401 or admitted is not None:
+                if beat != 401 or await self._admits(device_id, mqtt_password(secret)):
                     world.ghost.violate(5, "a revoked token opens nothing", f"{device_id}: heartbeat → {beat}")
+
+    async def _admits(self, device_id: str, password: str) -> bool:
+        broker = self._world.broker
+        return broker.admit is not None and await broker.admit(device_id, device_id, password) is not None
 
     def _lost_resets(self) -> Iterator[Broken]:
         for command_id in self._world.ghost.accepted:

@@ -44,7 +44,7 @@ class VirtualRadio:
         client, up_since = Client(self._broker, self._latency), loop.time()
         try:
             will = (self._topics.of("status"), OFFLINE)
-            await client.connect(self._binding.device_id, self._binding.device_id, self._binding.device_token, will)
+            await client.connect(self._binding.device_id, self._binding.device_id, self._binding.mqtt_password, will)
             await client.subscribe(self._topics.subscriptions())
             self.client = client
             self._deliver(LinkUp("wifi", "mqtt"))

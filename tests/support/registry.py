@@ -11,6 +11,7 @@ from gateway import grants, lifecycle, model
 from gateway.first_start import first_start
 from gateway.settings import Settings
 from gateway.store import Context, Rules, Store, Tx, open_database, transact
+from support.mqtt_password import mqtt_password_of
 
 GATEWAY_ID = "gw_test"
 ACTOR = "key_test"
@@ -23,6 +24,11 @@ class Bound:
     id: str
     pk: int
     token: str
+
+    @property
+    def mqtt_password(self) -> str:
+        """What it tells the broker."""
+        return mqtt_password_of(self.token)
 
 
 class Registry:

@@ -19,7 +19,7 @@ CREATE TABLE "outbox" ( seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NUL
 CREATE TABLE projects ( id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL) STRICT;
 CREATE TABLE refusals ( id INTEGER PRIMARY KEY, at INTEGER NOT NULL, device_id TEXT, source TEXT NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL, field TEXT, payload TEXT NOT NULL) STRICT;
 CREATE TABLE signing_keys ( kid TEXT PRIMARY KEY, private_key BLOB NOT NULL, created_at INTEGER NOT NULL, retired_at INTEGER, public_key TEXT NOT NULL DEFAULT '') STRICT;
-CREATE TABLE tokens ( id INTEGER PRIMARY KEY, device_pk INTEGER NOT NULL REFERENCES devices (pk), generation INTEGER NOT NULL, hash BLOB NOT NULL UNIQUE, broker_entry TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('active', 'reset_only', 'revoked')), grant_kid TEXT NOT NULL REFERENCES signing_keys (kid), created_at INTEGER NOT NULL, first_used_at INTEGER, revoked_at INTEGER) STRICT;
+CREATE TABLE tokens ( id INTEGER PRIMARY KEY, device_pk INTEGER NOT NULL REFERENCES devices (pk), generation INTEGER NOT NULL, hash BLOB NOT NULL UNIQUE, broker_entry TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('active', 'reset_only', 'revoked')), grant_kid TEXT NOT NULL REFERENCES signing_keys (kid), created_at INTEGER NOT NULL, first_used_at INTEGER, revoked_at INTEGER, mqtt_hash BLOB) STRICT;
 CREATE TABLE webhook_gaps ( webhook_id TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE, after_seq INTEGER NOT NULL, up_to INTEGER, PRIMARY KEY (webhook_id, after_seq)) STRICT, WITHOUT ROWID;
 CREATE TABLE webhooks ( id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects (id), url TEXT NOT NULL, events TEXT NOT NULL, description TEXT, enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)), secret BLOB NOT NULL, cursor INTEGER NOT NULL, created_at INTEGER NOT NULL, previous_secret BLOB, previous_expires_at INTEGER, rotated_at INTEGER) STRICT;
 CREATE UNIQUE INDEX api_keys_previous ON api_keys (previous_hash) WHERE previous_hash IS NOT NULL;
@@ -56,4 +56,5 @@ CREATE INDEX outbox_by_device ON outbox (device_pk);
 CREATE INDEX outbox_due ON outbox (kind, not_before, seq);
 CREATE INDEX tokens_by_device ON tokens (device_pk, state);
 CREATE INDEX tokens_by_signing_key ON tokens (grant_kid) WHERE state <> 'revoked';
+CREATE INDEX tokens_without_mqtt_password ON tokens (device_pk) WHERE mqtt_hash IS NULL AND state <> 'revoked';
 CREATE INDEX webhooks_by_project ON webhooks (project_id, id);

@@ -32,8 +32,8 @@ function show(bound, isLate) {
     ["Grant key", JSON.stringify(grantKey)]];
   return tell({
     title: ["Bring this to ", named(called(bound))],
-    says: ["The token is shown this once: the gateway keeps only its hash. When it is lost, unbind the device and bind it again.",
-      ...(isLate ? ["The broker does not know the token yet: until it does, the device is refused there."] : [])],
+    says: ["The token and the MQTT password are shown this once: the gateway keeps only hashes. When they are lost, unbind the device and bind it again.",
+      ...(isLate ? ["The broker does not know the password yet: until it does, the device is refused there."] : [])],
     content: [
       el("dl", { class: "secrets" }, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, el("code", {}, value), copy(value, name))))),
       el("p", {}, copy(JSON.stringify({ device_token: token, mqtt, grant_key: grantKey }, null, 2), "all as JSON", "Copy all as JSON")),

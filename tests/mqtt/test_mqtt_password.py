@@ -1,0 +1,118 @@
+"""What a device tells the broker: the password made of its token, and the token itself only if it is from before."""
+
+from contextlib import closing
+from pathlib import Path
+
+import aiomqtt
+import pytest
+from mqtt_support import Device, Site, on_every_broker, site
+from support import wire
+from support.former_registry import former_registry
+from test_mqtt_keeper import REFUSED
+from test_mqtt_refresh import refreshed
+
+from gateway import lifecycle
+from gateway.store import View, figures, open_to_serve
+
+
+async def told(place: Site, device: Device, password: str) -> int:
+    """What the broker answers to this device with that password."""
+    async with wire.Wire.open("127.0.0.1", place.broker.port) as client:
+        return await client.connect(device.id, device.id, password)
+
+
+def upgraded(data_dir: Path) -> Device:
+    """A device in a registry of then that a gateway of today has migrated."""
+    former = former_registry(data_dir)
+    with closing(open_to_serve(data_dir)):
+        return Device(former.id, former.pk, former.token, 1)
+
+
+async def without_password(place: Site) -> int:
+    """How many devices show the broker their token, as the metrics and the doctor tell."""
+
+    def read(view: View) -> int:
+        return figures.fleet(view).without_mqtt_password
+
+    return await place.store.read(read)
+
+
+@on_every_broker
+async def test_the_token_opens_no_broker(kind: str, tmp_path: Path) -> None:
+    """Neither the one of the bind nor that of a refresh, nor another device's password; its own does, at once."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device, other = await place.bound(), await place.bound("SN-2")
+        await place.settled()
+        for wrong in (device.token, other.mqtt_password, other.token):
+            assert await told(place, device, wrong) in REFUSED
+        assert await told(place, device, device.mqtt_password) == wire.ACCEPTED
+        assert await told(place, device, device.mqtt_password + "=") in REFUSED
+        new = await refreshed(place, device)
+        await place.settled()
+        assert await told(place, new, new.token) in REFUSED
+        old_is_good = kind == "embedded"  # where the broker holds one password per device, it is the new one
+        assert (await told(place, device, device.mqtt_password) == wire.ACCEPTED) == old_is_good
+        assert await told(place, new, new.mqtt_password) == wire.ACCEPTED
+        await place.unbind(new)
+        await place.settled()
+        assert await told(place, new, new.mqtt_password) in REFUSED
+        assert await told(place, new, new.token) in REFUSED
+
+
+async def test_mosquitto_refuses_the_token_over_mqtt_5_too(tmp_path: Path) -> None:
+    """135, not authorised; the password is let in."""
+    async with site("mosquitto-5", tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        await place.settled()
+        with pytest.raises(aiomqtt.MqttCodeError, match="Not authorized"):
+            async with _over_5(place, device, device.token):
+                pass
+        async with _over_5(place, device, device.mqtt_password):
+            pass
+
+
+def _over_5(place: Site, device: Device, password: str) -> aiomqtt.Client:
+    return aiomqtt.Client(
+        "127.0.0.1",
+        place.broker.port,
+        username=device.id,
+        password=password,
+        identifier=device.id,
+        protocol=aiomqtt.ProtocolVersion.V5,
+    )
+
+
+@on_every_broker
+async def test_a_token_from_before_is_its_own_password_until_its_refresh(kind: str, tmp_path: Path) -> None:
+    """Out of a registry of then: it gets in as ever, what is made of it does not; its successor is of the new kind."""
+    device = upgraded(tmp_path / "data")
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        assert await told(place, device, device.token) == wire.ACCEPTED
+        assert await told(place, device, device.mqtt_password) in REFUSED
+        assert await without_password(place) == 1
+        new = await refreshed(place, device)
+        await place.settled()
+        assert await told(place, new, new.token) in REFUSED
+        assert await told(place, new, new.mqtt_password) == wire.ACCEPTED
+        assert await without_password(place) == 0
+
+
+@on_every_broker
+async def test_a_token_from_before_gets_its_reset_and_ends_with_it(kind: str, tmp_path: Path) -> None:
+    """Good for its reset alone it gets in; bound anew the device has a password, and the old token opens nothing."""
+    device = upgraded(tmp_path / "data")
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        await place.reset(device)
+        await place.settled()
+        assert await told(place, device, device.token) == wire.ACCEPTED
+        await place.store.write(lambda tx: lifecycle.supersede_reset(tx, place.project_id, device.id, "key_test"))
+        await place.settled()
+        again = await place.bound_again(device)
+        await place.settled()
+        assert await told(place, device, device.token) in REFUSED
+        assert await told(place, again, again.token) in REFUSED
+        assert await told(place, again, again.mqtt_password) == wire.ACCEPTED

@@ -33,7 +33,7 @@ async def main(data_dir: Path, port: int, precedence: Precedence) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     gateway_id, _ = first_start(load({"data_dir": str(data_dir)}, {}).settings)
     bells = Bells()
-    context = Context(rules=Rules(gateway_id=gateway_id))
+    context = Context(rules=Rules(gateway_id=gateway_id, device_messages_per_second=50))
     async with Store(data_dir, context, on_commit=bells.committed, precedence=precedence) as store:
         connection = _connection(port, store, bells)
         async with asyncio.TaskGroup() as group:

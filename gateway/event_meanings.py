@@ -18,6 +18,8 @@ class Meaning(NamedTuple):
     facts: tuple[str, ...] = ()
 
 
+_SUPPRESSED: Final = "suppressed"
+"""How many events of this type the device has caused since the last one that were not written."""
 _COMMAND: Final = ("command_id", "type")
 _SAID: Final = (*_COMMAND, "via")
 _KEY: Final = ("key_id", "name")
@@ -27,7 +29,7 @@ MEANINGS: Final[Mapping[EventType, Meaning]] = {
     EventType.DEVICE_REGISTERED: Meaning("A device was registered.", ("serial_number", "model")),
     EventType.DEVICE_UPDATED: Meaning(
         "Something of it was changed: the new values; of `metadata` and `settings` the changed keys alone.",
-        ("name", "firmware_version", "metadata", "settings"),
+        ("name", "firmware_version", "metadata", "settings", _SUPPRESSED),
     ),
     EventType.DEVICE_BOUND: Meaning("It was bound to an end user.", ("end_user_id", "binding_generation")),
     EventType.DEVICE_UNBOUND: Meaning(
@@ -35,10 +37,10 @@ MEANINGS: Final[Mapping[EventType, Meaning]] = {
     ),
     EventType.DEVICE_DELETED: Meaning("It was taken out of the fleet; it was not wiped.", ("serial_number",)),
     EventType.DEVICE_RESTORED: Meaning("It was brought back, unbound.", ("serial_number",)),
-    EventType.DEVICE_ONLINE: Meaning("It was heard after it had been offline.", ("last_seen_by",)),
+    EventType.DEVICE_ONLINE: Meaning("It was heard after it had been offline.", ("last_seen_by", _SUPPRESSED)),
     EventType.DEVICE_OFFLINE: Meaning("It said good-bye, its last will came, or it was silent for too long."),
-    EventType.DEVICE_LOW_BATTERY: Meaning("Its battery fell below its threshold.", ("battery_percent",)),
-    EventType.DEVICE_STORAGE_FULL: Meaning("Its storage is full.", ("storage_used_mb",)),
+    EventType.DEVICE_LOW_BATTERY: Meaning("Its battery fell below its threshold.", ("battery_percent", _SUPPRESSED)),
+    EventType.DEVICE_STORAGE_FULL: Meaning("Its storage is full.", ("storage_used_mb", _SUPPRESSED)),
     EventType.RESET_REQUESTED: Meaning(
         "Somebody asked for its factory reset; `end_user_id` is whom it was bound to.",
         ("command_id", "end_user_id", "binding_generation"),
@@ -64,7 +66,8 @@ MEANINGS: Final[Mapping[EventType, Meaning]] = {
         (*_SAID, "status", "acknowledged"),
     ),
     EventType.ACKNOWLEDGEMENT_REFUSED: Meaning(
-        "An acknowledgement was refused: a bad receipt, a wrong type, an unknown command.", ("code", "field", "via")
+        "An acknowledgement was refused: a bad receipt, a wrong type, an unknown command.",
+        ("code", "field", "via", _SUPPRESSED),
     ),
     EventType.PROJECT_CREATED: Meaning("A project was created.", ("project_id", "name")),
     EventType.KEY_CREATED: Meaning("An API key was created.", (*_KEY, "scopes", "expires_at")),

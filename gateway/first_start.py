@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _SECOND_MS: Final = 1_000
+_PER_INTERVAL: Final = 10
+"""Messages of each kind that a device may always send between two heartbeats."""
 
 
 def first_start(settings: Settings, *, to_serve: bool = False) -> tuple[str, str]:
@@ -105,6 +108,12 @@ def _shown(settings: Settings) -> dict[str, bool]:
     return {outbox.STATE: settings.publish_state, outbox.DISCOVERY: settings.home_assistant}
 
 
+def _messages_per_second(settings: Settings) -> int:
+    """As set, and enough for devices that are to send heartbeats in quick succession."""
+    most = settings.device_messages_per_second
+    return max(most, math.ceil(_PER_INTERVAL / settings.heartbeat_interval_seconds)) if most else 0
+
+
 def rules_of(settings: Settings, gateway_id: str) -> Rules:
     """What these settings say about the life of a device."""
     silence_seconds = settings.heartbeat_interval_seconds * settings.offline_after_intervals
@@ -117,7 +126,8 @@ def rules_of(settings: Settings, gateway_id: str) -> Rules:
         event_history_days=settings.event_history_days,
         refusals_kept=settings.refusals_kept,
         bulk_reset_per_second=settings.bulk_reset_per_second,
-        device_messages_per_second=settings.device_messages_per_second,
+        device_messages_per_second=_messages_per_second(settings),
+        device_events_per_hour=settings.device_events_per_hour,
         delivery_history_days=settings.delivery_history_days,
         webhook_allow_private=settings.webhook_allow_private,
         webhook_allow_loopback=settings.webhook_allow_loopback,

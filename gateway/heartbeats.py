@@ -15,7 +15,7 @@ from gateway import acknowledgements, model, newest
 from gateway.acknowledgements import Sender
 from gateway.commands import Refusal
 from gateway.model import TokenState
-from gateway.store import Row, Rules, Tx, events, history, measures, outbox
+from gateway.store import Row, Rules, Tx, event_budgets, events, history, measures, outbox
 from gateway.store import health as sql
 from gateway.store.history import Beat
 
@@ -112,8 +112,10 @@ def _last_command(tx: Tx, device: Row, last: model.LastCommand | None, sender: S
 def birth(tx: Tx, device: Row) -> None:
     """The device says that it is there."""
     if device["connection"] == "offline":
-        events.record(tx, device, "device.online", device["id"], last_seen_by=None)
+        event_budgets.record(tx, device, newest.ONLINE, device["id"], last_seen_by=None)
         outbox.mark_shown(tx, device["pk"], outbox.STATE)
+    elif newest.ONLINE in (device["owed"] or ""):
+        event_budgets.make_up(tx, device, newest.ONLINE, device["id"], last_seen_by=None)
     sql.seen(tx, device["pk"], tx.now + tx.rules.silence_ms)
 
 
@@ -145,7 +147,10 @@ def sweep_presence(tx: Tx) -> int:
     rows = sql.overdue(tx, tx.now, _SWEEP)
     for device in rows:
         sql.set_offline(tx, device["pk"])
-        events.record(tx, device, "device.offline", "gateway")
+        if event_budgets.owes(tx, device["pk"], newest.ONLINE):  # nobody was told that it was online
+            event_budgets.suppress(tx, device["pk"], "device.offline")
+        else:
+            events.record(tx, device, "device.offline", "gateway")
     return len(rows)
 
 

@@ -17,7 +17,7 @@ from gateway.commands import Refusal
 from gateway.mqtt_model import RefusedMessage
 from gateway.problems import invalid
 from gateway.redaction import redact
-from gateway.store import Row, Tx, View, devices, events, measures, outbox
+from gateway.store import Row, Tx, View, devices, event_budgets, events, measures, outbox
 from gateway.store import commands as command_sql
 from gateway.store import health as sql
 from gateway.store.history import Beat
@@ -273,9 +273,13 @@ def audit_refusal(
     window_ms: int = _MINUTE_MS,
 ) -> None:
     """Write a refused acknowledgement into the audit trail, ``most`` in ``window_ms`` (milliseconds) per device."""
-    sender = sender or Sender(device["id"])
-    if events.recent(tx, device["pk"], _REFUSED, tx.now - window_ms, tx.now) < most:
-        events.record(tx, device, _REFUSED, sender.actor, code=refusal.code, field=refusal.field, **sender.facts)
+    if events.recent(tx, device["pk"], _REFUSED, tx.now - window_ms, tx.now) >= most:
+        return
+    said = {"code": refusal.code, "field": refusal.field}
+    if sender is None:
+        event_budgets.record(tx, device, _REFUSED, device["id"], **said)
+    else:  # a key that forges words must not hide behind what the device has used up
+        events.record(tx, device, _REFUSED, sender.actor, **said, **sender.facts)
 
 
 def audit_last_command(tx: Tx, device: Row, refusal: Refusal, sender: Sender | None = None) -> None:

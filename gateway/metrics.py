@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from gateway import __version__
 from gateway.model import EventType
 from gateway.store import measures
+from gateway.store.event_budgets import SUPPRESSIBLE
 from gateway.store.measures import Measure
 
 MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -70,6 +71,12 @@ class Metrics:
         self._events = Counter(
             "gateway_events", "Events written to the audit trail, by type.", ["type"], registry=registry
         )
+        self._suppressed = Counter(
+            "gateway_events_suppressed",
+            "Events that were not written since their device has caused too many, by type.",
+            ["type"],
+            registry=registry,
+        )
         self._deliveries = Counter(
             "gateway_webhook_deliveries", "Tries to deliver an event to a webhook.", ["outcome"], registry=registry
         )
@@ -113,6 +120,8 @@ class Metrics:
             self._access.labels(now)
         for kind in EventType:
             self._events.labels(kind)
+        for suppressible in (*SUPPRESSIBLE, EventType.DEVICE_OFFLINE):
+            self._suppressed.labels(suppressible)
 
     def take(self, done: Sequence[Measure]) -> None:
         """What a transaction did, once it is committed."""
@@ -121,6 +130,7 @@ class Metrics:
             measures.HEARTBEAT: self._heartbeats,
             measures.REFUSAL: self._refusals,
             measures.EVENT: self._events,
+            measures.EVENT_SUPPRESSED: self._suppressed,
             measures.DELIVERY: self._deliveries,
         }
         tally: Tally[tuple[str, str]] = Tally()

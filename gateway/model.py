@@ -156,6 +156,8 @@ class Flag(enum.IntFlag):
 
 
 # As plain numbers: arithmetic with an enum costs as much as all else that is done for a heartbeat.
+CHARGED_AGAIN_PERCENT: Final = 5
+ROOM_AGAIN: Final = 0.05
 _LOW_BATTERY: Final = int(Flag.LOW_BATTERY)
 _STORAGE_FULL: Final = int(Flag.STORAGE_FULL)
 _WIFI: Final = int(Flag.WIFI)
@@ -333,10 +335,24 @@ def storage_full(state: str | None, flags: int) -> bool:
     return state == DeviceState.STORAGE_FULL or bool(flags & _STORAGE_FULL)
 
 
-def low_battery(state: str | None, flags: int, charge_percent: float | None, threshold_percent: float) -> bool:
-    """Whether a device says so, or its charge is at or below the threshold."""
-    said = state == DeviceState.LOW_BATTERY or bool(flags & _LOW_BATTERY)
-    return said or (charge_percent is not None and charge_percent <= threshold_percent)
+def room_again(used_mb: float, total_mb: float) -> bool:
+    """Whether a storage that was full has room again: :data:`ROOM_AGAIN` of it, so that it does not flap."""
+    return used_mb <= total_mb * (1 - ROOM_AGAIN)
+
+
+def low_battery(
+    state: str | None, flags: int, charge_percent: float | None, threshold_percent: float, *, was_low: bool
+) -> bool:
+    """Whether a device says so, or its charge is at or below the threshold.
+
+    One that ``was_low`` is so until its charge is :data:`CHARGED_AGAIN_PERCENT` above the threshold.
+    """
+    if state == DeviceState.LOW_BATTERY or flags & _LOW_BATTERY:
+        return True
+    if charge_percent is None:
+        return False
+    well_again = min(threshold_percent + CHARGED_AGAIN_PERCENT, 100)
+    return charge_percent <= threshold_percent or (was_low and charge_percent < well_again)
 
 
 class Status(Inbound):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 from gateway import model
-from gateway.store import Tx, events
+from gateway.store import Tx, event_budgets
 from gateway.store import health as sql
 from gateway.store.health import Sender
 
+ONLINE: Final = "device.online"
+_LOW: Final = "device.low_battery"
+_FULL: Final = "device.storage_full"
+_UPDATED: Final = "device.updated"
 _SPREAD_MS: Final = 7_919  # a prime, so that neighbours lie far apart
+_TOTAL: Final = sql.NEWEST.index("storage_total_mb")
 _said: Final = itemgetter(*("device_state" if name == "recording_state" else name for name in sql.NEWEST))
 
 
 def present(tx: Tx, device: Sender, radio: str | None) -> None:
     """The device was heard, whatever it said."""
-    if not device.online:
-        events.record(tx, device.row, "device.online", device.id, last_seen_by=radio)
+    if not device.online or device.owed:
+        _tell(tx, device, ONLINE, is_new=not device.online, last_seen_by=radio)
     device.news = device.news or not device.online or _due_again(tx, device)
     device.online, device.last_heartbeat_at = True, tx.now
 
@@ -48,6 +53,8 @@ def says(tx: Tx, device: Sender, heartbeat: model.Heartbeat) -> None:
     firmware = heartbeat.firmware_version
     if firmware is not None and firmware != device.firmware:
         _runs(tx, device, firmware)
+    elif device.owed:
+        _tell(tx, device, _UPDATED, is_new=False, firmware_version=device.firmware)
 
 
 def _judge(tx: Tx, device: Sender, heartbeat: model.Heartbeat) -> None:
@@ -57,16 +64,38 @@ def _judge(tx: Tx, device: Sender, heartbeat: model.Heartbeat) -> None:
     """
     charge, _, _, _, state, _, _, flags = device.said
     flags = flags or 0
-    low = model.low_battery(state, flags, charge, device.threshold)
-    full = model.storage_full(state, flags)
-    if low and not device.low_battery:
-        events.record(tx, device.row, "device.low_battery", device.id, battery_percent=heartbeat.battery_percent)
-    if full and not device.storage_full:
-        events.record(tx, device.row, "device.storage_full", device.id, storage_used_mb=heartbeat.storage_used_mb)
+    low = model.low_battery(state, flags, charge, device.threshold, was_low=device.low_battery)
+    full = model.storage_full(state, flags) or (device.storage_full and not _has_room_again(device, heartbeat))
+    if low:
+        _tell(tx, device, _LOW, is_new=not device.low_battery, battery_percent=heartbeat.battery_percent)
+    if full:
+        _tell(tx, device, _FULL, is_new=not device.storage_full, storage_used_mb=heartbeat.storage_used_mb)
     device.low_battery, device.storage_full = low, full
+
+
+def _has_room_again(device: Sender, heartbeat: model.Heartbeat) -> bool:
+    """Whether a device that says no more that its storage is full says why: by figures, or else by its word alone.
+
+    Figures count in the heartbeat that brings them. Old ones would keep a device that tells no more full for ever.
+    """
+    used, total = heartbeat.storage_used_mb, device.said[_TOTAL]
+    if used is not None and total:
+        return model.room_again(used, total)
+    return used is not None or heartbeat.flags is not None or heartbeat.device_state is not None
+
+
+def _tell(tx: Tx, device: Sender, kind: str, *, is_new: bool, **facts: Any) -> None:
+    """Record what has become so, and what is so still and was suppressed."""
+    if is_new:
+        told = event_budgets.record(tx, device.row, kind, device.id, **facts)
+    elif kind in device.owed:
+        told = event_budgets.make_up(tx, device.row, kind, device.id, **facts)
+    else:
+        return
+    device.owed = device.owed - {kind} if told else device.owed | {kind}
 
 
 def _runs(tx: Tx, device: Sender, firmware: str) -> None:
     sql.store_firmware(tx, device.pk, firmware)
-    events.record(tx, device.row, "device.updated", device.id, firmware_version=firmware)
+    _tell(tx, device, _UPDATED, is_new=True, firmware_version=firmware)
     device.firmware = firmware

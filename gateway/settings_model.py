@@ -262,10 +262,20 @@ class Settings(BaseModel):
     )
     device_messages_per_second: Count = _setting(
         LIMITS,
-        50,
+        1,
         "Heartbeats a second of one device, and as many of its statuses and of its acknowledgements, that are taken in "
-        "the long run; 0: no limit. What it does not use it may use later, up to 200 seconds' worth (acknowledgements: "
-        "2). An acknowledgement that changes its command is always taken.",
+        "the long run; 0: no limit. Ten in each heartbeat_interval_seconds are taken at least. What it does not use it "
+        "may use later, up to 10,000 (a week of one a minute) or 200 seconds' worth (acknowledgements: 100, or 2 "
+        "seconds' worth). An acknowledgement that changes its command is always taken.",
+        ge=0,
+        le=1_000_000,
+    )
+    device_events_per_hour: Count = _setting(
+        LIMITS,
+        12,
+        "Events an hour that one device may cause of its own accord, of each type: online, low battery, storage full, "
+        "other firmware, refused acknowledgements; 0: no limit. What it does not use it may use later, up to "
+        "2 hours' worth. The rest is counted, and told as `suppressed` by the next.",
         ge=0,
         le=1_000_000,
     )

@@ -12,7 +12,9 @@ from typing import Final
 from gateway.clock import Clock
 
 SAVED_SECONDS: Final = 200
-"""What a device does not use of its budget it may use later, up to this many seconds of it: for its backlog, say."""
+"""What a device does not use of its budget it may use later: so many seconds of it, or more."""
+SAVED_MESSAGES: Final = 10_000
+"""So many at least: a device that says one thing a minute, and was away for a week, has a backlog of those."""
 
 _REMEMBERED: Final = 50_000
 _SECOND_MS: Final = 1_000
@@ -21,15 +23,23 @@ _SECOND_MS: Final = 1_000
 class Budget:
     """``per_second`` messages on each topic, 0 for no limit; remembers a bounded number of topics.
 
+    What is not used may be used later: ``saved_seconds`` of it, or ``saved`` messages if those are more.
+
     Of each topic it knows the instant up to which what came is paid for, at most now and at least
-    ``saved_seconds`` ago (the generic cell rate algorithm, ITU-T I.371): one number to look up and one to write.
+    that long ago (the generic cell rate algorithm, ITU-T I.371): one number to look up and one to write.
     """
 
     def __init__(
-        self, per_second: int, clock: Clock, *, remembered: int = _REMEMBERED, saved_seconds: int = SAVED_SECONDS
+        self,
+        per_second: int,
+        clock: Clock,
+        *,
+        remembered: int = _REMEMBERED,
+        saved_seconds: int = SAVED_SECONDS,
+        saved: int = 0,
     ) -> None:
-        self._saved_ms = saved_seconds * _SECOND_MS
         self._each_ms = _SECOND_MS / per_second if per_second else 0.0
+        self._saved_ms = max(saved_seconds * _SECOND_MS, saved * self._each_ms)
         self._clock = clock
         self._remembered = remembered
         self._paid: dict[str, float] = {}

@@ -19,7 +19,7 @@ from gateway.clock import Clock
 from gateway.commands import Refusal
 from gateway.errors import StoreError
 from gateway.inbound import Answer, Message, Parsed
-from gateway.mqtt.budget import Budget
+from gateway.mqtt.budget import SAVED_MESSAGES, Budget
 from gateway.mqtt.clearing import Clearing
 from gateway.mqtt.session import Delivery, Session
 from gateway.store import Store, Tx
@@ -45,6 +45,7 @@ _BUDGETED: Final = (_HEARTBEAT, "/status")
 _ACK: Final = "/ack"
 _COMMANDS: Final = "/commands/"
 SAVED_ACKNOWLEDGEMENTS_SECONDS: Final = 2
+SAVED_ACKNOWLEDGEMENTS: Final = 100
 """A device has a few open commands, so it has few words to catch up on; and each costs as much as ten heartbeats."""
 
 Waiting = Message | Parsed | None
@@ -78,12 +79,14 @@ class Ingest:
         self._heard = heard
         self._on_acknowledged = on_acknowledged
         self._throttle = Throttle(store.context.clock)
-        self._budget = Budget(store.context.rules.device_messages_per_second, store.context.clock)
+        per_second = store.context.rules.device_messages_per_second
+        self._budget = Budget(per_second, store.context.clock, saved=SAVED_MESSAGES)
         self._over_budget = Throttle(store.context.clock)
         self._ack_budget = Budget(
-            store.context.rules.device_messages_per_second,
+            per_second,
             store.context.clock,
             saved_seconds=SAVED_ACKNOWLEDGEMENTS_SECONDS,
+            saved=SAVED_ACKNOWLEDGEMENTS,
         )
         self._news: set[tuple[str, bytes]] = set()
         """Acknowledgements of this batch that are over the budget, and taken all the same."""

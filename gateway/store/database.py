@@ -63,7 +63,8 @@ class Rules:
     webhook_allow_private: bool = False
     webhook_allow_loopback: bool = False
     bulk_reset_per_second: int = 50
-    device_messages_per_second: int = 50
+    device_messages_per_second: int = 1
+    device_events_per_hour: int = 12
     shown: tuple[str, ...] = ()
     """Which retained topics integrators are shown of each device (``outbox.STATE``, ``outbox.DISCOVERY``)."""
     state_refresh_ms: int = 300_000

@@ -24,12 +24,14 @@ NEWEST: Final = (
 """Columns of ``health`` that hold what the device said last."""
 
 _PAYLOAD_KEPT: Final = 256
+_NOTHING: Final = frozenset[str]()
 _RESET_ONLY: Final = "reset_only"
 _SENT_BY: Final = f"""SELECT d.id, d.pk, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
     (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1) AS token_state,
     h.history_id, h.history_day, h.connection_type,
     coalesce(h.connection, 'offline') AS connection, h.last_heartbeat_at,
     coalesce(h.low_battery, 0) AS low_battery, coalesce(h.storage_full, 0) AS storage_full,
+    (SELECT group_concat(type) FROM event_budgets WHERE device_pk = d.pk AND suppressed > 0) AS owed,
     coalesce(json_extract(d.settings, '$.power.low_battery_threshold_percent'), 20) AS low_battery_threshold,
     {", ".join(f"h.{name}" for name in NEWEST)}
     FROM devices d LEFT JOIN health h ON h.device_pk = d.pk
@@ -52,17 +54,19 @@ class Sender:
 
     __slots__ = (
         "firmware", "history_day", "history_id", "id", "last_heartbeat_at", "links", "low_battery", "news", "online",
-        "pk", "radio", "row", "said", "storage_full", "tells", "threshold", "token_state",
+        "owed", "pk", "radio", "row", "said", "storage_full", "tells", "threshold", "token_state",
     )  # fmt: skip
 
     def __init__(self, row: Row) -> None:
         self.row = row
         (self.id, self.pk, _, _, bound_at, self.firmware, self.token_state, self.history_id, self.history_day, links,
-         connection, self.last_heartbeat_at, low, full, self.threshold, *said) = row  # fmt: skip
+         connection, self.last_heartbeat_at, low, full, owed, self.threshold, *said) = row  # fmt: skip
         self.online = connection == "online"
         self.tells = bound_at is not None and self.token_state != _RESET_ONLY
         """Whether what it says of itself is stored: of a device that belongs to nobody, only that it was heard."""
         self.low_battery, self.storage_full = bool(low), bool(full)
+        self.owed: frozenset[str] = frozenset(owed.split(",")) if owed else _NOTHING
+        """Types of events of which the last was suppressed."""
         self.said: tuple[Any, ...] = tuple(said)
         """A value for each of :data:`NEWEST`, in order."""
         self.links: str | None = links

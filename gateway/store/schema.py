@@ -461,6 +461,18 @@ def m024_mqtt_passwords(db: Database) -> None:
     )
 
 
+@step
+def m025_event_budgets(db: Database) -> None:
+    """How many events of a type each device has caused of its own accord lately, and how many were suppressed."""
+    _each(
+        db,
+        """CREATE TABLE event_budgets (
+            device_pk INTEGER NOT NULL REFERENCES devices (pk) ON DELETE CASCADE, type TEXT NOT NULL,
+            paid_until INTEGER NOT NULL, suppressed INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (device_pk, type)) STRICT, WITHOUT ROWID""",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

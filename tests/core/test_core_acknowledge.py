@@ -148,7 +148,7 @@ def test_the_name_of_late_words_is_the_gateways_own(world: World, forged: Any) -
 
 def _refusals(world: World, said: Callable[[], Any], *, field: str, code: str, device_id: str) -> None:
     """What was said is answered, counted, kept and audited, and changes nothing else."""
-    before = [line for line in world.dump() if '"events"' not in line and '"refusals"' not in line]
+    before = _all_but_the_trail(world)
     seen, kept = len(world.events()), len(world.refusals())
     answer = said()
     assert answer is not None
@@ -156,10 +156,12 @@ def _refusals(world: World, said: Callable[[], Any], *, field: str, code: str, d
     assert world.events(seen) == ["acknowledgement.refused"]
     assert world.facts()["code"] == code
     assert [row["code"] for row in world.refusals()[kept:]] == [code]
-    after = [line for line in world.dump() if '"events"' not in line and '"refusals"' not in line]
-    assert [line for line in after if "sqlite_sequence" not in line] == [
-        x for x in before if "sqlite_sequence" not in x
-    ]
+    assert _all_but_the_trail(world) == before
+
+
+def _all_but_the_trail(world: World) -> list[str]:
+    trail = ('"events"', '"event_budgets"', '"refusals"', "sqlite_sequence")
+    return [line for line in world.dump() if not any(each in line for each in trail)]
 
 
 @pytest.mark.parametrize("status", ["delivered", "executed", "failed"])

@@ -44,6 +44,7 @@ LANDED = [
     "m022_broker_sessions",
     "m023_public_keys",
     "m024_mqtt_passwords",
+    "m025_event_budgets",
 ]
 
 
@@ -102,6 +103,7 @@ _ROWS: dict[str, dict[str, object]] = {
         "created_at": 1,
     },
     "health": {"device_pk": 1, "battery_percent": 80.5, "connection": "online"},
+    "event_budgets": {"device_pk": 1, "type": "device.online", "paid_until": 1},
     "heartbeats": {"device_pk": 1, "received_at": 1, "sent_at": 1, "battery_percent": 80},
     "history_days": {"device_pk": 1, "day": 9, "first_id": 1},
     "refusals": {"at": 1, "source": "s", "code": "c", "message": "m", "payload": "p"},

@@ -5,8 +5,8 @@ from pathlib import Path
 from mqtt_support import Site, beat, on_every_broker, site
 from support.wait import eventually
 
-from gateway.mqtt.budget import SAVED_SECONDS, Budget
-from gateway.mqtt.ingest import SAVED_ACKNOWLEDGEMENTS_SECONDS
+from gateway.mqtt.budget import SAVED_MESSAGES, SAVED_SECONDS, Budget
+from gateway.mqtt.ingest import SAVED_ACKNOWLEDGEMENTS
 from gateway.store import Context, Row, Rules
 
 FLOOD = 500
@@ -39,6 +39,16 @@ def test_a_backlog_is_taken_and_a_flood_is_not() -> None:
     assert admitted(budget, ONE, 2_000) == 5
     clock.now += 3_600_000
     assert admitted(budget, ONE, 2_000) == 5 * SAVED_SECONDS
+
+
+def test_a_device_that_was_away_for_a_week_may_catch_up() -> None:
+    """By default: all that it kept, one a minute, at once; a flood goes on at one a second."""
+    clock = Clock()
+    budget = Budget(Rules().device_messages_per_second, clock, saved=SAVED_MESSAGES)
+    assert admitted(budget, ONE, 7 * 24 * 60 - 80) == 7 * 24 * 60 - 80
+    assert admitted(budget, ONE, 2_000) == SAVED_MESSAGES - (7 * 24 * 60 - 80)
+    clock.now += 60_000
+    assert admitted(budget, ONE, 2_000) == 60
 
 
 def test_a_clock_that_is_set_back_costs_nothing() -> None:
@@ -85,7 +95,7 @@ async def test_a_flood_of_acknowledgements_holds_nobody_up_and_loses_no_word(kin
             await eventually(lambda: _stored(place), "the other device is heard")
             await eventually(lambda: _final(place, command), "the genuine word was taken")
         refused = await place.rows("SELECT count(*) FROM refusals WHERE code = 'unknown_command'")
-        assert refused[0][0] == 5 * SAVED_ACKNOWLEDGEMENTS_SECONDS, "each of these cost a transaction"
+        assert refused[0][0] == SAVED_ACKNOWLEDGEMENTS, "each of these cost a transaction"
 
 
 def acknowledgement(command_id: str, status: str) -> bytes:

@@ -1,0 +1,92 @@
+"""SQL of event budgets: how many events of a type one device may cause of its own accord.
+
+Each event goes into the audit trail and to every webhook and MQTT integrator, so one device that changes its mind with
+every heartbeat must not cause one each time. What is suppressed is counted, and the next event of the type tells how
+many were. What a reset, a binding or a command does is never suppressed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.store import events, measures
+
+if TYPE_CHECKING:
+    from gateway.store.database import Row, Tx, View
+
+SAVED_HOURS: Final = 2
+"""What a device does not use of its budget it may use later, up to so many hours of it."""
+SUPPRESSIBLE: Final = (
+    "acknowledgement.refused",
+    "device.low_battery",
+    "device.online",
+    "device.storage_full",
+    "device.updated",
+)
+"""What a budget bounds. An ``offline`` is suppressed together with its ``online``."""
+_HOUR_MS: Final = 3_600_000
+
+
+def record(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> bool:
+    """Record what this device caused; ``False`` when its budget is used up, and it was suppressed."""
+    if _recorded(tx, device, kind, actor, facts, known=0):
+        return True
+    suppress(tx, device["pk"], kind)
+    return False
+
+
+def make_up(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> bool:
+    """Record what was suppressed and is so still, once the budget has room again; whether that was so."""
+    return _recorded(tx, device, kind, actor, facts, known=1)
+
+
+def suppress(tx: Tx, device_pk: int, kind: str) -> None:
+    """Count an event that is not recorded."""
+    tx.measure(measures.EVENT_SUPPRESSED, kind)
+    tx.run(
+        """INSERT INTO event_budgets (device_pk, type, paid_until, suppressed) VALUES (?, ?, 0, 1)
+            ON CONFLICT (device_pk, type) DO UPDATE SET suppressed = suppressed + 1""",
+        *(device_pk, kind),
+    )
+
+
+def owes(view: View, device_pk: int, kind: str) -> bool:
+    """Whether the last event of this type was suppressed."""
+    return _of(view, device_pk, kind)[1] > 0
+
+
+def _recorded(tx: Tx, device: Row, kind: str, actor: str, facts: dict[str, Any], *, known: int) -> bool:
+    """``known`` says how many of those that were suppressed this event makes up for."""
+    paid, suppressed = _of(tx, device["pk"], kind)
+    if tx.rules.device_events_per_hour:
+        paid = _paid_after(paid, tx.now, _HOUR_MS // tx.rules.device_events_per_hour)
+        if paid > tx.now:
+            return False
+        _store(tx, device["pk"], kind, paid)
+    elif suppressed:
+        _store(tx, device["pk"], kind, 0)
+    if suppressed > known:
+        facts["suppressed"] = suppressed - known
+    events.record(tx, device, kind, actor, **facts)
+    return True
+
+
+def _paid_after(paid: int, now: int, each: int) -> int:
+    """The instant up to which the device has paid (the generic cell rate algorithm, ITU-T I.371).
+
+    One in the future means that the clock was set back, which costs nobody anything.
+    """
+    return max(0 if paid > now else paid, now - SAVED_HOURS * _HOUR_MS) + each
+
+
+def _of(view: View, device_pk: int, kind: str) -> tuple[int, int]:
+    row = view.one("SELECT paid_until, suppressed FROM event_budgets WHERE device_pk = ? AND type = ?", device_pk, kind)
+    return (0, 0) if row is None else (row["paid_until"], row["suppressed"])
+
+
+def _store(tx: Tx, device_pk: int, kind: str, paid: int) -> None:
+    tx.run(
+        """INSERT INTO event_budgets (device_pk, type, paid_until) VALUES (?1, ?2, ?3)
+            ON CONFLICT (device_pk, type) DO UPDATE SET paid_until = ?3, suppressed = 0""",
+        *(device_pk, kind, paid),
+    )

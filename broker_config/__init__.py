@@ -21,6 +21,12 @@ _HIGHEST_PORT = 65_535
 TLS_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2, which Mosquitto takes at least: no CBC (RFC 9325, section 4.2)."""
 
+NO_LOCKS = (
+    '{"defaultACLAccess": {"publishClientSend": false, "publishClientReceive": false, "subscribe": false, '
+    '"unsubscribe": false}}\n'
+)
+"""What the plugin's file says before the first use: nothing is allowed or refused by it."""
+
 
 class BrokerConfigError(ValueError):
     """A value that would make a broken or an unsafe broker configuration."""
@@ -47,6 +53,7 @@ class Rendered:
     password_file: Path
     pid_file: Path
     persistence_dir: Path
+    locks: Path
 
 
 class Options(TypedDict, total=False):
@@ -54,7 +61,8 @@ class Options(TypedDict, total=False):
 
     Files that are not named lie in the directory too: `passwords`, `mosquitto.pid`, `persistence/`. The password file
     itself is the gateway's to write, before the broker starts. `prefix` is the topic prefix, empty or ending with `/`.
-    `user` is who a broker started as root becomes.
+    `user` is who a broker started as root becomes. `plugin` is the dynamic security plugin, for a Mosquitto that needs
+    it (`local.locks_plugin`).
     """
 
     port: Required[int]
@@ -65,6 +73,7 @@ class Options(TypedDict, total=False):
     persistence_dir: Path
     tls: Tls | None
     user: str
+    plugin: Path | None
 
 
 def template(name: str) -> str:
@@ -98,18 +107,22 @@ def render(directory: Path, **options: Unpack[Options]) -> Rendered:
         folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts_by_name.items():
         (directory / name).write_text(text, encoding="utf-8")
+    if options.get("plugin") and not rendered.locks.exists():
+        rendered.locks.write_text(NO_LOCKS, encoding="utf-8")
     return rendered
 
 
 def texts(directory: Path, **options: Unpack[Options]) -> tuple[Rendered, dict[str, str]]:
     """Where everything would be, and what `render` would write, by file name. Raises BrokerConfigError as it does."""
     directory = directory.absolute()
+    persistence = options.get("persistence_dir", directory / "persistence").absolute()
     rendered = Rendered(
         config=directory / "mosquitto.conf",
         acl=directory / "acl",
         password_file=options.get("password_file", directory / "passwords").absolute(),
         pid_file=options.get("pid_file", directory / "mosquitto.pid").absolute(),
-        persistence_dir=options.get("persistence_dir", directory / "persistence").absolute(),
+        persistence_dir=persistence,
+        locks=persistence / "locks.json",
     )
     prefix = "empty, or levels of A-Z a-z 0-9 _ . - that each end with /"
     values = {
@@ -122,6 +135,8 @@ def texts(directory: Path, **options: Unpack[Options]) -> tuple[Rendered, dict[s
         "pid_file": _checked_path("pid_file", rendered.pid_file),
         "persistence_dir": _checked_path("persistence_dir", rendered.persistence_dir),
         "tls": _tls_lines(options.get("tls")),
+        "plugin": _plugin_lines(options.get("plugin"), rendered.locks),
+        "memory_limit": _memory_lines(options.get("plugin")),
         "acknowledgements": _acknowledgements(options.get("prefix", "")),
     }
     return rendered, {file.name: filled(file.name, values) for file in (rendered.config, rendered.acl)}
@@ -142,6 +157,35 @@ def _tls_lines(tls: Tls | None) -> str:
     if tls.client_authority is not None:
         lines += [f"cafile {_checked_path('cafile', tls.client_authority)}", "require_certificate true"]
     return "\n".join(lines)
+
+
+def _plugin_lines(plugin: Path | None, locks: Path) -> str:
+    if plugin is None:
+        return (
+            "# Mosquitto 2.0 crashes when SIGHUP cuts a session with an expiry twice: the gateway needs the dynamic\n"
+            "# security plugin here then. This was written for 2.1 or newer, or that plugin was not found."
+        )
+    return (
+        "# Mosquitto 2.0 crashes when SIGHUP cuts a session with an expiry twice. So the gateway ends sessions before\n"
+        "# it sends one, and keeps their users out meanwhile, by this plugin. It changes nothing for anybody else.\n"
+        f"plugin {_checked_path('plugin', plugin)}\n"
+        f"plugin_opt_config_file {_checked_path('plugin_opt_config_file', locks)}"
+    )
+
+
+def _memory_lines(plugin: Path | None) -> str:
+    if plugin is None:
+        return (
+            "# All memory together (1 GiB): a message for which there is none is dropped, and its client cut off.\n"
+            "# What legitimate use takes is far less; see 'gateway docs mosquitto' before you lower it: a broker\n"
+            "# whose store has no room does not start.\n"
+            "memory_limit 1073741824"
+        )
+    return (
+        "# No memory_limit beside the plugin above: it gives back memory that Mosquitto 2.0 never counted as taken.\n"
+        "# The count falls below zero, which is more than any limit, and everybody is cut off. Let systemd or the\n"
+        "# container bound the memory ('gateway docs mosquitto')."
+    )
 
 
 def _checked_port(port: int) -> str:

@@ -1,15 +1,25 @@
 """What it takes to start a Mosquitto of one's own on this machine: a program, a free port, a user."""
 
 import os
+import re
 import secrets
 import shutil
 import socket
+import subprocess
+from pathlib import Path
 
 FIRST_PORT = 10_240
 EPHEMERAL_START = 32_768
 """Where Linux starts to hand out ports to clients: a server above it collides with somebody's connection."""
 
+NEEDS_NO_LOCKS = (2, 1)
+"""From this version on a session that SIGHUP cuts twice does not crash Mosquitto."""
+
 _TRIES = 1_000
+_ANSWER_SECONDS = 10.0
+_VERSION = re.compile(r"mosquitto version (\d+)\.(\d+)")
+_PLUGIN = "mosquitto_dynamic_security.so"
+_LIBRARIES = ("usr/lib/*-linux-gnu*", "usr/lib", "usr/lib64", "usr/local/lib", "usr/local/lib64", "opt/homebrew/lib")
 
 
 class NoMosquittoError(FileNotFoundError):
@@ -30,6 +40,27 @@ def found(name: str = "mosquitto") -> str | None:
     Debian keeps the broker out of most users' PATH.
     """
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+
+
+def version(program: str) -> tuple[int, int] | None:
+    """Major and minor version of this Mosquitto; None when it does not say.
+
+    Raises OSError or subprocess.TimeoutExpired when it cannot be run.
+    """
+    asked = subprocess.run([program, "-h"], capture_output=True, check=False, timeout=_ANSWER_SECONDS)  # noqa: S603
+    told = _VERSION.search(asked.stdout.decode(errors="replace"))
+    return (int(told[1]), int(told[2])) if told else None
+
+
+def locks_plugin() -> Path | None:
+    """The dynamic security plugin, where the Mosquitto installed here needs it: before 2.1, see docs/mosquitto.md."""
+    try:
+        program = found()
+        if program is None or (version(program) or NEEDS_NO_LOCKS) >= NEEDS_NO_LOCKS:
+            return None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return next((path for folder in _LIBRARIES for path in sorted(Path("/").glob(f"{folder}/{_PLUGIN}"))), None)
 
 
 def own_user() -> str:

@@ -21,6 +21,8 @@ from gateway.broker.choice import Choice, choose
 from gateway.broker.keeper import NOT_SIGNALLED, Access, EmbeddedAccess, MosquittoAccess, NoAccess
 from gateway.broker.mosquitto import PasswordFile
 from gateway.broker.probes import ProbeAccounts
+from gateway.broker.session_locks import NAME as LOCKS
+from gateway.broker.session_locks import SessionLocks, derived_password
 from gateway.broker.standing import GATEWAY_USER, standing
 from gateway.certificates import ServerCertificate, client_context
 from gateway.errors import UnavailableError
@@ -115,11 +117,13 @@ async def _own_mosquitto(
     stack: AsyncExitStack,
 ) -> Broker:
     own, password = own_mosquitto.prepared(settings, certificate), secrets.token_urlsafe(32)
-    users = {**accounts.passwords, GATEWAY_USER: password}
+    locking = derived_password(password)
+    users = {**accounts.passwords, GATEWAY_USER: password, LOCKS: locking}
     fixed = {name: own_entry(secret, None) for name, secret in users.items()}
     file = PasswordFile(own.files.password_file, pid_file=own.files.pid_file, fixed=fixed)
     rights = own_mosquitto.rights(own, settings.topic_prefix)
-    access = MosquittoAccess(file, store, Target(own.inside, own.tls), rights)
+    target = Target(own.inside, own.tls)
+    access = MosquittoAccess(file, store, target, rights, SessionLocks(target, locking))
     await access.write()
     supervisor = await own_mosquitto.run(own, program, settings, stack)
     if certificate:
@@ -215,13 +219,17 @@ def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts:
         log.warning("broker.access_not_managed", message=NoAccess.caution)
         return NoAccess()
     own = {name: own_entry(password, None) for name, password in accounts.passwords.items()}
+    target, locks = Target(url.address, verified_by(settings)), None
     if url.username is not None and url.password is not None:
-        known = kept_entries(settings.mosquitto_password_file).get(url.username)
-        own[url.username] = own_entry(url.password.get_secret_value(), known)
+        kept, password = kept_entries(settings.mosquitto_password_file), url.password.get_secret_value()
+        locking = derived_password(password)
+        own[url.username] = own_entry(password, kept.get(url.username))
+        own[LOCKS] = own_entry(locking, kept.get(LOCKS))
+        locks = SessionLocks(target, locking)
     file = PasswordFile(settings.mosquitto_password_file, pid_file=settings.mosquitto_pid_file, fixed=own)
     if settings.mosquitto_pid_file is None:
         log.warning("broker.not_signalled", message=NOT_SIGNALLED)
-    return MosquittoAccess(file, store, Target(url.address, verified_by(settings)))
+    return MosquittoAccess(file, store, target, locks=locks)
 
 
 def _advertised(settings: Settings, upstream: link.Address, access: Access, at: Address, *, tls: bool) -> Broker:

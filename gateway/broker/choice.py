@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -14,8 +13,6 @@ from gateway.settings_types import EMBEDDED, MOSQUITTO
 
 OLDEST: Final = (2, 0)
 """What ``broker_config`` is written for."""
-_ANSWER_SECONDS: Final = 10.0
-_VERSION: Final = re.compile(r"mosquitto version (\d+)\.(\d+)")
 
 
 @dataclass(frozen=True)
@@ -57,14 +54,13 @@ def usable() -> str:
     """
     try:
         program = local.binary()
-        asked = subprocess.run([program, "-h"], capture_output=True, check=False, timeout=_ANSWER_SECONDS)  # noqa: S603 - found by its name
+        found = local.version(program)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnavailableError(
             f"Mosquitto cannot be run here ({error}). Install it (Debian: apt-get install mosquitto), or use the "
             "embedded broker: --broker embedded."
         ) from error
-    found = _VERSION.search(asked.stdout.decode())
-    if found is None or (int(found[1]), int(found[2])) < OLDEST:
-        version = f"{found[1]}.{found[2]}" if found else "of an unknown version"
+    if found is None or found < OLDEST:
+        version = f"{found[0]}.{found[1]}" if found else "of an unknown version"
         raise UnavailableError(f"{program} is {version}, and 2.0 or newer is needed.")
     return program

@@ -17,13 +17,16 @@ import structlog
 from gateway.broker.access import Role
 from gateway.broker.accounts import OperatorAccounts, without_lost
 from gateway.broker.first_use import FirstUses
+from gateway.broker.in_force import InForce
 from gateway.broker.mosquitto import PasswordFile
 from gateway.broker.sentinel import NAME as SENTINEL
 from gateway.broker.sentinel import Sentinel
+from gateway.broker.session_locks import NAME as LOCKS
+from gateway.broker.session_locks import SessionLocks
 from gateway.errors import GatewayError, UnavailableError
 from gateway.mqtt.probe import ProbeError, Target
 from gateway.outbox import Bells
-from gateway.store import Row, Store, Tx, View, accounts, epochs, measures, tokens
+from gateway.store import Row, Store, Tx, View, accounts, epochs, keys, measures, tokens
 from gateway.store import outbox as sql
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ NOT_SIGNALLED: Final = (
     "The gateway writes mosquitto_password_file, and nobody tells Mosquitto to read it: a revoked token opens the "
     "broker, and a new one does not, until somebody sends it SIGHUP. Set mosquitto_pid_file."
 )
+SWEPT: Final = "mosquitto_swept"
+"""The fact in the registry which process of Mosquitto holds no session from before its start."""
 BATCH: Final = 1_000
 FIRST_RETRY_SECONDS: Final = 0.1
 LONGEST_RETRY_SECONDS: Final = 0.5
@@ -125,6 +130,7 @@ class MosquittoAccess:
     ``file.fixed`` are the gateway's own accounts at the broker. Accounts that an operator adds to the file, or takes
     out of it, stay as the operator left them. Without a pid file somebody else has to have the broker read it.
     ``rights`` lets integrators with names of their own read, where the gateway keeps the broker's rights as well.
+    ``locks`` end the sessions that the broker would cut, before it does: Mosquitto 2.0 crashes otherwise.
     """
 
     name = "mosquitto"
@@ -136,8 +142,12 @@ class MosquittoAccess:
         store: Store,
         target: Target,
         rights: Callable[[Sequence[str]], None] = lambda _: None,
+        locks: SessionLocks | None = None,
     ) -> None:
         self.file = file
+        self._locks = locks
+        self._in_force = InForce(file.path)
+        self._seen: str | None = None
         self._rights = rights
         self._own = dict(file.fixed)
         self._store = store
@@ -148,8 +158,10 @@ class MosquittoAccess:
 
     @property
     def caution(self) -> str | None:
-        """That nobody signals the broker, or which lines of the password file were left out since the start."""
-        return self.people.caution if self._sentinel else NOT_SIGNALLED
+        """That nobody signals the broker, that it crashes, or which lines of the password file were left out."""
+        if self._sentinel is None:
+            return NOT_SIGNALLED
+        return (self._locks.caution if self._locks else None) or self.people.caution
 
     async def write(self) -> Mapping[str, int]:
         """Make the file say what the registry says; the tokens in it that replace others and were never used.
@@ -160,17 +172,26 @@ class MosquittoAccess:
         entries, replacing = await self._store.read(lambda view: (tokens.broker_entries(view), tokens.replacing(view)))
         ours = {row["name"]: row for row in await self._store.read(accounts.everyone)}
         restored = await self._store.read(epochs.base) > 0
-        await asyncio.to_thread(self._write, entries, ours, restored=restored)
+        await asyncio.to_thread(self._prepare, entries, ours, restored=restored)
+        if self._locks and self._sentinel:
+            wanted = self.file.fixed | dict(entries)
+            await self._locks.end(self._in_force.changed(wanted) - self._own.keys() - {SENTINEL})
+        await asyncio.to_thread(self._write, entries)
         return replacing
 
     async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:  # noqa: ARG002 - the file says it for all
         """Write the file from the registry, and return when the broker goes by it."""
-        replacing = await self.write()
         if self._sentinel is None:
+            await self.write()
             return ()
+        await self._try_locks()
+        replacing = await self.write()
         try:
             await self._sentinel.taken_up()
-        except ProbeError as error:
+            self._in_force.taken_up()
+            if self._locks:
+                await self._locks.release()
+        except (ProbeError, TimeoutError) as error:
             raise UnavailableError(f"Mosquitto has not taken up the password file yet: {error}") from error
         self._waiting = None
         self.first_uses.in_force(replacing)
@@ -184,7 +205,8 @@ class MosquittoAccess:
     def stop(self) -> None:
         """Nothing is under way."""
 
-    def _write(self, entries: list[tuple[str, str]], ours: Mapping[str, Row], *, restored: bool) -> None:
+    def _prepare(self, entries: list[tuple[str, str]], ours: Mapping[str, Row], *, restored: bool) -> None:
+        """Find out what the file is to say besides ``entries``, and what the broker's rights are."""
         kept = {name: entry for name, entry in self.people.read().items() if name not in ours}
         if restored:
             kept = without_lost(kept)
@@ -194,7 +216,50 @@ class MosquittoAccess:
         # The sentinel's entry stays while the broker has yet to read this very file: no try writes it again.
         again, self._waiting = self._waiting == (entries, fixed), (entries, fixed)
         self.file.fixed = fixed | (self._sentinel.account(again=again) if self._sentinel else {})
+
+    def _write(self, entries: list[tuple[str, str]]) -> None:
+        self._in_force.written(self.file.fixed | dict(entries))
         self.people.written(replaced=self.file.write(entries))
+
+    async def _try_locks(self) -> None:
+        """Make the locks fit for use, where the broker was started since they were used last.
+
+        What goes wrong is logged and tried again the next time: the file has to be written at once.
+        """
+        started = None if self._locks is None else await asyncio.to_thread(self.file.broker_process)
+        if self._locks is None or started is None or started == self._seen:
+            return
+        try:
+            await self._ready_locks(self._locks, started)
+        except (ProbeError, TimeoutError, UnavailableError) as error:
+            log.warning("broker.locks_not_ready", reason=str(error) or "no answer in time")
+        else:
+            self._seen = started
+
+    async def _ready_locks(self, locks: SessionLocks, started: str) -> None:
+        """Look at a broker that was just started, and end the sessions that it has brought back.
+
+        It knows their passwords no more: each SIGHUP would cut them.
+        """
+        if self._in_force.newest.get(LOCKS) != self._own.get(LOCKS):
+            await self._introduce_locks()
+        away, before = await locks.examine(), await self._store.read(lambda view: keys.meta(view, SWEPT))
+        if away and started != before:
+            devices = self._in_force.sure.keys() - self._own.keys() - {SENTINEL}
+            log.info("broker.sessions_swept", away=away, users=len(devices))
+            await locks.sweep(devices)
+        if started != before:
+            await self._store.write(lambda tx: keys.set_meta(tx, SWEPT, started))
+
+    async def _introduce_locks(self) -> None:
+        """Let the account of the locks in, and change nothing for anybody else."""
+        assert self._sentinel
+        as_it_is = {name: entry for name, entry in self._in_force.sure.items() if name != SENTINEL}
+        self.file.fixed = as_it_is | self._own | self._sentinel.account()
+        self._waiting = None
+        await asyncio.to_thread(self._write, [])
+        await self._sentinel.taken_up()
+        self._in_force.taken_up()
 
 
 class NoAccess:

@@ -13,6 +13,7 @@ import re
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gateway import credentials
@@ -20,7 +21,6 @@ from gateway.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 Stamp = tuple[int, int, int]
 """Number of the file on its disk, time of its last change in nanoseconds, size in bytes."""
@@ -44,6 +44,10 @@ _ENTRY: Final = re.compile(
 )
 _HIGHEST_PID: Final = 1 << 22  # PID_MAX_LIMIT of 64-bit Linux
 _PROCESS_NAME: Final = "mosquitto"
+_PROC: Final = Path("/proc")
+_STARTED: Final = 19
+"""Which word after the name in ``/proc/PID/stat`` says when the process was started (proc(5), starttime)."""
+_BOOT_ID: Final = _PROC / "sys/kernel/random/boot_id"
 _SIGHUP_BIT: Final = 1 << (signal.SIGHUP - 1)
 
 
@@ -118,6 +122,16 @@ class PasswordFile:
         except OSError:
             return MISSING
         return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def broker_process(self) -> str | None:
+        """Which process the broker is: its number and when it was started; ``None`` when that cannot be seen."""
+        with contextlib.suppress(OSError, ValueError, IndexError, BrokerSignalError):
+            if self.pid_file is not None:
+                pid = _pid_in(self.pid_file)
+                boot = _BOOT_ID.read_text(encoding="ascii").strip()
+                facts = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+                return f"{boot}/{pid}/{facts.rpartition(') ')[2].split()[_STARTED]}"
+        return None
 
     def reload(self) -> None:
         """Send SIGHUP to the broker, having made sure that it is one and that it listens for the signal.

@@ -63,6 +63,7 @@ def prepared(settings: Settings, certificate: ServerCertificate | None) -> OwnMo
             prefix=settings.topic_prefix,
             tls=broker_config.Tls(together, together) if together else None,
             user=local.own_user(),
+            plugin=local.locks_plugin(),
         )
     except (OSError, broker_config.BrokerConfigError) as error:
         raise UnavailableError(f"The files of Mosquitto cannot be written into {folder}: {error}") from error

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from gateway import outgrown, whereabouts
 from gateway.addresses import BrokerUrl
 from gateway.broker import own_mosquitto, probes
+from gateway.broker.session_locks import EXPOSED
 from gateway.brokers import verified_by
 from gateway.certificates import CertificateError, client_context
 from gateway.doctor import as_device, broker, installation, settings_file, tls
@@ -229,7 +230,8 @@ async def _alive(pid: int | None, where: Whereabouts | None) -> Finding:
         f"access managed by {access['managed_by']}, outbox {outbox['depth']}"
     )
     if report["ready"] and access["error"]:
-        return GATEWAY.warning("ready", says, str(access["error"]))
+        found = GATEWAY.error if EXPOSED in access["error"] else GATEWAY.warning
+        return found("ready", says, str(access["error"]))
     if report["ready"]:
         return GATEWAY.ok("ready", says)
     return GATEWAY.error("ready", f"it is not: {says}", "The reasons below say what to do.", *reasons(report))

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiomqtt
 
 from gateway.addresses import Address
 from gateway.inbound import Message
 from gateway.mqtt.cancellation import heed_cancellation
+
+T = TypeVar("T")
 
 ANSWER_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 4.0
@@ -68,14 +70,20 @@ class Probe:
 
     async def until(self, topic: str, payload: bytes) -> bool:
         """Wait for this message; ``False`` when it did not come."""
+        return bool(await self.find(lambda heard: heard.topic == topic and heard.payload == payload))
+
+    async def find(self, told: Callable[[Message], T | None], *, seconds: float = ANSWER_SECONDS) -> T | None:
+        """Wait for a message of which ``told`` makes something; ``None`` when none came for so many seconds."""
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                while not self._has_heard(topic, payload) and not self._gone.is_set():
+            async with asyncio.timeout(seconds):
+                while not self._gone.is_set():
                     self._news.clear()
+                    if found := self._found(told):
+                        return found
                     await self._news.wait()
         except TimeoutError:
-            return False
-        return self._has_heard(topic, payload)
+            return None
+        return self._found(told)
 
     async def listen(self) -> None:
         """Take what comes, until the connection ends."""
@@ -86,8 +94,8 @@ class Probe:
         self._gone.set()
         self._news.set()
 
-    def _has_heard(self, topic: str, payload: bytes) -> bool:
-        return any(each.topic == topic and each.payload == payload for each in self.heard)
+    def _found(self, told: Callable[[Message], T | None]) -> T | None:
+        return next((found for each in self.heard if (found := told(each))), None)
 
     async def _unless_gone(self, asked: Coroutine[Any, Any, object]) -> None:
         """Wait for an answer, or for the end of the connection, which aiomqtt would not notice in this place."""

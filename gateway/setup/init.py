@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
+import broker_config
 from gateway.broker.accounts import kept_entries, own_entry
 from gateway.broker.mosquitto import PasswordFile
 from gateway.errors import UnavailableError
@@ -70,6 +71,7 @@ def _written(made: Site, wish: Wish, ledger: Ledger) -> Outcome:
     for name, (content, owner) in texts(made, passwords[GATEWAY]).items():
         ledger.put(name, content, owner)
     _password_file(made, passwords, ledger)
+    _locks_file(made)
     ledger.save(wish.to_json())
     return Outcome(made, ledger.states, made.directory / ACCOUNTS, new, tuple(runnable.problems(made)))
 
@@ -132,6 +134,13 @@ def _in_settings(file: Path) -> dict[str, str]:
     """The gateway's password, out of the URL of its broker."""
     found = _PASSWORD.search((read(file) or b"").decode())
     return {GATEWAY: unquote(found[1])} if found else {}
+
+
+def _locks_file(made: Site) -> None:
+    """What the plugin of a Mosquitto 2.0 begins with; it replaces the file itself, in its own folder."""
+    path = Places(made.directory).persistence / "locks.json"
+    if read(path) is None:
+        replace(path, broker_config.NO_LOCKS.encode(), _owner(made, 0o600, made.broker.uid, made.broker.gid))
 
 
 def _password_file(made: Site, passwords: dict[str, str], ledger: Ledger) -> None:

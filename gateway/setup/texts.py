@@ -97,6 +97,7 @@ def _mosquitto(site: Site, places: Places) -> dict[str, str]:
         persistence_dir=places.persistence,
         tls=None if site.tls == "none" else broker_config.Tls(pair, pair),
         user=site.broker.name,
+        plugin=local.locks_plugin(),
     )
     return found
 

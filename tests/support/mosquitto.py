@@ -42,13 +42,20 @@ class Mosquitto:
     host = "127.0.0.1"
 
     def __init__(
-        self, directory: Path, *, users: Mapping[str, str] | None = None, prefix: str = "", settings: str = ""
+        self,
+        directory: Path,
+        *,
+        users: Mapping[str, str] | None = None,
+        prefix: str = "",
+        settings: str = "",
+        plugin: Path | None = local.locks_plugin(),  # noqa: B008 - it is the same for all of them
     ) -> None:
         """`users`: password by user name. `settings`: lines added to the configuration, for what only a test wants."""
         self.directory = directory / "mosquitto"
         self.users = {"gateway": GATEWAY_PASSWORD, "integrator": INTEGRATOR_PASSWORD, **(users or {})}
         self.prefix = prefix
         self.settings = settings
+        self.plugin = plugin
         self.port = 0
         self.log_file = self.directory / "mosquitto.log"
         self._files: broker_config.Rendered | None = None
@@ -160,7 +167,12 @@ class Mosquitto:
         if self._files is None:
             self.port = free_port(self.host)
             self._files = broker_config.render(
-                self.directory, port=self.port, host=self.host, prefix=self.prefix, user=local.own_user()
+                self.directory,
+                port=self.port,
+                host=self.host,
+                prefix=self.prefix,
+                user=local.own_user(),
+                plugin=self.plugin,
             )
             with self._files.config.open("a") as config:
                 config.write(f"\n{self.settings}\n")

@@ -184,20 +184,20 @@ class GuardedBroker(RoutingBroker):
     def _has_place_for(self, identity: Identity) -> bool:
         live = [session.identity.role for session, _ in self._sessions.values() if session.connection is not None]
         others = sum(role not in (Role.DEVICE, Role.GATEWAY) for role in live)
-        if identity.role is not Role.DEVICE and others >= self._limits.connections_others:
+        if identity.role is not Role.DEVICE and others >= self.limits.connections_others:
             return False
-        return len(live) - live.count(Role.GATEWAY) < self._limits.connections
+        return len(live) - live.count(Role.GATEWAY) < self.limits.connections
 
     def _can_keep(self, identity: Identity) -> bool:
         """Whether there is room for a new session, if need be for the oldest of its account whose client is away."""
         if identity.role is not Role.DEVICE:
             own = [each for each, _ in self._sessions.values() if each.identity.username == identity.username]
-            if len(own) >= self._limits.sessions_of_account:
+            if len(own) >= self.limits.sessions_of_account:
                 away = next((each for each in own if each.connection is None), None)
                 if away is None:
                     return False
                 self.forget(away)
-        return len(self._sessions) < self._limits.sessions
+        return len(self._sessions) < self.limits.sessions
 
     def _attach(self, connection: Connection, admitted: Admitted) -> ClientSession:
         """Take the session over from an older connection, or begin one, and say so to the client [MQTT 3.1.4]."""
@@ -224,7 +224,7 @@ class GuardedBroker(RoutingBroker):
             session = None
         if session:
             return session, True
-        return ClientSession(admitted.key, admitted.identity, self._limits, self._pressure), False
+        return ClientSession(admitted.key, admitted.identity, self.limits, self._pressure), False
 
     async def _serve(self, connection: Connection, session: ClientSession, keep_alive: int) -> bool:
         """Handle packets one after the other; returns True at a DISCONNECT. Raises TimeoutError [MQTT-3.1.2-24]."""

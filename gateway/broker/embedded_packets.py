@@ -33,6 +33,8 @@ async def _publish(broker: RoutingBroker, connection: Connection, session: Clien
     topic, qos, packet_id = packet.topic_name, packet.qos, packet.packet_id
     if not topic or "\0" in topic:
         raise MalformedPacketError("a topic that is empty or holds NUL [MQTT-4.7.3-1]")
+    if not broker.limits.take_topic(topic):
+        raise MalformedPacketError(f"a topic of {len(topic)} characters and {topic.count('/') + 1} levels, too many")
     readers = await broker.readers_of(session, connection, topic)
     if not connection.open:
         return

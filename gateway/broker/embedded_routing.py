@@ -36,7 +36,7 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
     def __init__(self, prefix: str, limits: Limits) -> None:
         super().__init__({"listeners": {"default": {"type": "tcp"}}, "plugins": {}})
         self._prefix = prefix
-        self._limits = limits
+        self.limits = limits
         self._wildcards: dict[str, str] = {}
         self._pressure = Pressure(limits.unheard)
         self._gateway_subscribes = asyncio.Event()
@@ -100,18 +100,23 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
     async def subscribe(self, session: ClientSession, topic_filter: str, qos: int) -> int:
         """Subscribe a client; returns the QoS that it gets, at most 1, or 0x80 for a refusal."""
         self.unsubscribe(session, topic_filter)  # a second SUBSCRIBE replaces the first [MQTT-3.8.4-3]
-        if session.identity.role is not Role.GATEWAY and len(session.filters) >= self._limits.subscriptions:
+        if session.identity.role is not Role.GATEWAY and len(session.filters) >= self.limits.subscriptions:
             return REFUSED
+        if not self.limits.take_topic(topic_filter):
+            return self._refuse_filter(session, topic_filter)
         code: int = await self.add_subscription((topic_filter, min(qos, _HIGHEST_QOS)), session)
         if code == REFUSED:
-            log.info("broker.subscribe_denied", client_id=session.client_id, topic_filter=topic_filter[:_LOGGED_TOPIC])
-            return code
+            return self._refuse_filter(session, topic_filter)
         session.filters.add(topic_filter)
         if session.is_gateway:
             self._gateway_subscribes.set()
         if _is_wildcard(topic_filter):
             self._wildcards[topic_filter] = _head(topic_filter)
         return code
+
+    def _refuse_filter(self, session: ClientSession, topic_filter: str) -> int:
+        log.info("broker.subscribe_denied", client_id=session.client_id, topic_filter=topic_filter[:_LOGGED_TOPIC])
+        return REFUSED
 
     def unsubscribe(self, session: ClientSession, topic_filter: str) -> None:
         """Take a subscription back; amqtt would keep an empty entry for ever."""
@@ -145,7 +150,7 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
     def _retain(self, topic: str, payload: bytes, qos: int) -> None:
         if not payload:
             self._retained_messages.pop(topic, None)  # [MQTT-3.3.1-10]
-        elif topic in self._retained_messages or len(self._retained_messages) < self._limits.retained:
+        elif topic in self._retained_messages or len(self._retained_messages) < self.limits.retained:
             self._retained_messages[topic] = RetainedApplicationMessage(None, topic, payload, qos)
         else:
             log.error("broker.retained_full", topic=topic, retained=len(self._retained_messages))

@@ -56,6 +56,10 @@ class Limits:
     """Clients whose state is kept, connected or not."""
     subscriptions: int = 100
     """Filters of one client; the gateway has no limit."""
+    topic_bytes: int = 1_024
+    """Of a topic or a filter in UTF-8: the longest of this contract, behind the longest prefix, has some 620."""
+    topic_levels: int = 32
+    """Of a topic or a filter: the deepest of this contract, behind the deepest prefix, has 13."""
     retained: int = 50_000
     """Retained messages."""
     queued: int = 100
@@ -63,13 +67,18 @@ class Limits:
     queued_gateway: int = 100_000
     """The same for the gateway, to which the whole fleet talks."""
     queued_bytes: int = 32 << 20
-    """Payload that waits for one client, connected or not."""
+    """Payload and topics that wait for one client, connected or not."""
     inflight: int = 20
     """QoS 1 messages sent to one client and not acknowledged yet."""
     inflight_gateway: int = 1_000
     """The same for the gateway, which acknowledges after its commit: the size of its batches."""
     unheard: int = 1_000
     """QoS 1 messages of one client that wait for the gateway; one that has sent more is not read meanwhile."""
+
+    def take_topic(self, topic: str) -> bool:
+        """Return whether a topic or a filter is short and flat enough."""
+        is_short = len(topic) <= self.topic_bytes // 4 or len(topic.encode()) <= self.topic_bytes
+        return is_short and topic.count("/") < self.topic_levels
 
 
 class Connection:
@@ -183,12 +192,13 @@ class Waiting(OutgoingApplicationMessage):  # type: ignore[misc]  # amqtt ships 
     On its way to the gateway it knows who sent it, and which ``receipt`` its sender gets when the gateway has it.
     """
 
-    __slots__ = ("receipt", "sender")
+    __slots__ = ("receipt", "sender", "size")
 
     def __init__(
         self, topic: str, payload: bytes, qos: int, *, retain: bool, sender: str | None, receipt: Receipt | None
     ) -> None:
         super().__init__(None, topic, qos, payload, retain)
+        self.size = len(topic) + len(payload)
         self.sender = sender
         self.receipt = receipt
 
@@ -210,7 +220,7 @@ class Backlog:
     def append(self, message: Waiting, max_messages: int | None) -> list[Waiting]:
         """Put one in; returns those that were dropped for it."""
         self._messages.append(message)
-        self._bytes += len(message.data)
+        self._bytes += message.size
         dropped = []
         while self._bytes > self._max_bytes or (max_messages is not None and len(self._messages) > max_messages):
             dropped.append(self.popleft())
@@ -219,7 +229,7 @@ class Backlog:
     def popleft(self) -> Waiting:
         """Take the oldest out."""
         message = self._messages.popleft()
-        self._bytes -= len(message.data)
+        self._bytes -= message.size
         return message
 
 

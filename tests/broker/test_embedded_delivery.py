@@ -180,7 +180,7 @@ async def test_messages_that_wait_are_bounded_in_bytes() -> None:
 
     It has no PUBACK and is cut off, so that it says it again; what came before that and fits is kept.
     """
-    limits = Limits(queued_bytes=10_000)
+    limits = Limits(queued_bytes=10 * (1_000 + len("devices/dev_A/heartbeat")))
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "dev_A") as device:
         async with hesitant(broker, "devices/+/heartbeat", clean=False) as gateway:
             await gateway.disconnect()

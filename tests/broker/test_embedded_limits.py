@@ -33,6 +33,7 @@ from test_embedded import (
 )
 
 from gateway.broker.embedded import EmbeddedBroker, Limits
+from gateway.broker.embedded_session import Backlog, Waiting
 from gateway.broker.embedded_strangers import site_of
 from gateway.certificates import Files, ServerCertificate
 from gateway.http.listener import MOST_BEFORE_HANDSHAKE
@@ -115,6 +116,8 @@ MALFORMED = {
     "topic with NUL": publish_packet("devices/dev_A/\0", b"x", qos=0).encode(),
     "topic empty": publish_packet("", b"x", qos=0).encode(),
     "topic with wildcard": publish_packet("devices/+/heartbeat", b"x", qos=0).encode(),
+    "topic of 64 KB": publish_packet("devices/dev_A/heartbeat/" + "x" * 65_000, b"x", qos=0).encode(),
+    "topic of 33 levels": publish_packet("/" * 32, b"x", qos=0).encode(),
     "subscribe with wrong flags": Packet(Kind.SUBSCRIBE, 0, b"\x00\x01" + text("a") + b"\x00").encode(),
     "subscribe to nothing": Packet(Kind.SUBSCRIBE, 2, b"\x00\x01").encode(),
     "subscribe at qos 3": Packet(Kind.SUBSCRIBE, 2, b"\x00\x01" + text("a") + b"\x03").encode(),
@@ -133,6 +136,28 @@ async def test_a_malformed_packet_ends_that_connection_alone(broker: EmbeddedBro
             await device.closed()
         await other.publish("devices/dev_B/heartbeat", b"others go on", qos=1)
         assert await payloads_until_last_word(broker, gateway) == [b"before", b"offline", b"others go on"]
+
+
+async def test_filters_are_short(broker: EmbeddedBroker) -> None:
+    """Filters that an integrator may use, of 64 KB or of 33 levels, are refused; the longest that are taken work."""
+    prefix, long = "devices/", "x" * (1_024 - len("devices//state"))
+    async with joined(broker, "integrator", clean=False) as integrator:
+        assert await integrator.subscribe(f"{prefix}{'x' * 65_000}/state") == [0x80]
+        assert await integrator.subscribe(f"{prefix}a/events" + "/a" * 30) == [0x80]
+        assert await integrator.subscribe(f"{prefix}x{long}/state") == [0x80]
+        codes = await integrator.subscribe(f"{prefix}{long}/state", f"{prefix}a/events" + "/a" * 29)
+        assert 0x80 not in codes
+        async with listening(broker) as gateway:
+            await gateway.publish(f"{prefix}{long}/state", b"arrives")
+            assert (await integrator.read_publish()).payload == b"arrives"
+
+
+def test_what_waits_is_counted_with_its_topic() -> None:
+    """The limit is of bytes, wherever in the message they are."""
+    backlog = Backlog(1_000)
+    for _ in range(10):
+        backlog.append(Waiting("x" * 300, b"x", 1, retain=False, sender=None, receipt=None), None)
+    assert len(backlog) == 3
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from device_sim import grant, wire
 from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
 from device_sim.journal import Journal, Outcome
 from device_sim.last_word import LastWord
+from device_sim.sequences import Sequences
 from device_sim.signals import (
     AckStatus,
     Action,
@@ -72,6 +73,7 @@ class Device:
         self._journal = Journal()
         self._kept: Mapping[str, Any] = {}
         self._last_word = LastWord({})
+        self._taken = Sequences(None, {})
         self._networks: list[Mapping[str, str]] = []
         self._accepted_reset: wire.Command | None = None
         self._link: LinkUp | None = None
@@ -118,6 +120,7 @@ class Device:
         self._link = self._accepted_reset = None
         self._is_refused = False
         self.binding = Binding.from_flash(flash.wiped)
+        self._taken = Sequences(None if self.binding is None else self.binding.generation, flash.kept)
         progress = flash.kept.get(IN_PROGRESS)
         if progress is not None:
             return self._resume_reset(Outcome(**progress))
@@ -141,6 +144,7 @@ class Device:
         if self.state is not State.UNPROVISIONED:
             return [Tell("provisioning_refused", {"reason": "the device is paired; reset it first"})]
         self.state, self.binding = State.PROVISIONED, event.binding
+        self._taken = Sequences(event.binding.generation, {})
         self._networks = list(event.wifi_networks)
         return [
             WriteFlash(Area.WIPED, WIFI, self._networks),
@@ -255,10 +259,10 @@ class Device:
             {"command_id": command.id, "type": topic_type, "generation": command.binding_generation},
         )
         try:
-            grant.check(command, topic_type, binding, now)
+            seq = grant.check(command, topic_type, binding, self._taken, now)
         except grant.RefusalError as refusal:
             return [received, *self._refuse(command, topic_type, binding, refusal)]
-        return [received, *self._obey(command, binding)]
+        return [received, self._taken.take(topic_type, seq, command.id), *self._obey(command, binding)]
 
     def _refuse(
         self, command: wire.Command, topic_type: str, binding: Binding, refusal: grant.RefusalError

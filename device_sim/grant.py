@@ -9,6 +9,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from device_sim.binding import Binding
+from device_sim.canonical import MAX_INTEGER, params_digest
+from device_sim.sequences import Sequences
 from device_sim.wire import COMMAND_TYPES, Command
 
 GRANT_INVALID = "grant_invalid"
@@ -16,6 +18,7 @@ STALE_GENERATION = "stale_generation"
 GENERATION_MISMATCH = "generation_mismatch"
 EXPIRED = "expired"
 UNKNOWN_COMMAND = "unknown_command"
+STALE_SEQUENCE = "stale_sequence"
 SECOND_MS = 1000
 
 
@@ -29,16 +32,21 @@ class RefusalError(Exception):
 
     @property
     def proven(self) -> bool:
-        """Whether the gateway itself signed what is refused, so that the refusal may be kept under its id."""
+        """Whether the refusal may be kept under the command's id: the gateway itself signed what is refused.
+
+        A stale sequence is signed as well. But many old commands may come again, and must not push out what was done.
+        """
         return self.code in {STALE_GENERATION, EXPIRED}
 
 
-def check(command: Command, topic_type: str, binding: Binding, now: int) -> None:
-    """Check a command's grant against the binding, at `now` (milliseconds since the epoch).
+def check(command: Command, topic_type: str, binding: Binding, taken: Sequences, now: int) -> int:
+    """Check a command's grant against the binding and what was `taken` under it, at `now` (ms since the epoch).
+
+    Return its `seq`, which is to be kept before the command is obeyed.
 
     Raises:
-        RefusalError: `grant_invalid`, `stale_generation`, `generation_mismatch`, `unknown_command` or `expired`; the
-            first that applies.
+        RefusalError: `grant_invalid`, `stale_generation`, `generation_mismatch`, `unknown_command`, `stale_sequence`
+            or `expired`; the first that applies.
     """
     claims = _verified(command.grant_token, binding.grant_key)
     _agree("iss", bool(claims.get("iss")) and isinstance(claims.get("iss"), str), expected=True)
@@ -47,12 +55,17 @@ def check(command: Command, topic_type: str, binding: Binding, now: int) -> None
     _agree("cmd", claims.get("cmd"), command.type)
     _agree("cmd", claims.get("cmd"), topic_type)
     _agree("gen", claims.get("gen"), command.binding_generation)
+    _check_params(claims.get("par"), command.params)
     _check_expiry_agrees(claims.get("exp"), command.expires_at)
+    seq = _sequence(claims.get("seq"))
     _check_generation(command.binding_generation, binding.generation)
     if topic_type not in COMMAND_TYPES:
         raise RefusalError(UNKNOWN_COMMAND, f"this firmware does not know {topic_type!r}")
+    if not taken.allow(topic_type, seq, command.id):
+        raise RefusalError(STALE_SEQUENCE, f"a later {topic_type} than number {seq} was taken under this binding")
     if claims.get("exp") is not None and now >= claims["exp"] * SECOND_MS:
         raise RefusalError(EXPIRED, "the command's time is over")
+    return seq
 
 
 def _verified(token: str, key: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +90,20 @@ def _unbase64(text: str) -> bytes:
 def _agree(claim: str, actual: object, expected: object) -> None:
     if actual != expected or isinstance(actual, bool) is not isinstance(expected, bool):
         raise RefusalError(GRANT_INVALID, f"the grant's {claim} is not that of the command")
+
+
+def _check_params(par: object, params: Mapping[str, Any]) -> None:
+    try:
+        actual = params_digest(params)
+    except (ValueError, RecursionError) as error:
+        raise RefusalError(GRANT_INVALID, "the params have no canonical JSON") from error
+    _agree("par", par, actual)
+
+
+def _sequence(seq: object) -> int:
+    if not isinstance(seq, int) or isinstance(seq, bool) or not 0 < seq <= MAX_INTEGER:
+        raise RefusalError(GRANT_INVALID, "the grant's seq is not a number from 1 to 2^53 - 1")
+    return seq
 
 
 def _check_expiry_agrees(exp: object, expires_at: int | None) -> None:

@@ -34,10 +34,13 @@ class Outcome:
 
 
 class Journal:
-    """The newest `REMEMBERED` outcomes, oldest first."""
+    """The newest `REMEMBERED` outcomes, oldest first, and what was done last of each type, however long ago.
+
+    The latter has the number that passes again, so its id must not be forgotten (see `device_sim.sequences`).
+    """
 
     def __init__(self, outcomes: Iterable[Mapping[str, Any]] = ()) -> None:
-        self._outcomes = [Outcome(**each) for each in outcomes][-REMEMBERED:]
+        self._outcomes = _bounded([Outcome(**each) for each in outcomes])
 
     def find(self, command_id: str, command_type: str) -> Outcome | None:
         """Return what became of a command, if it is still remembered."""
@@ -49,8 +52,14 @@ class Journal:
     def remember(self, outcome: Outcome) -> None:
         """Add one and forget the oldest; the same id again replaces its entry."""
         others = [each for each in self._outcomes if each.command_id != outcome.command_id]
-        self._outcomes = [*others, outcome][-REMEMBERED:]
+        self._outcomes = _bounded([*others, outcome])
 
     def stored(self) -> list[dict[str, Any]]:
         """As it lies in the flash."""
         return [each.stored() for each in self._outcomes]
+
+
+def _bounded(outcomes: list[Outcome]) -> list[Outcome]:
+    last_done = {each.type: each.command_id for each in outcomes if each.status == "executed"}
+    oldest = len(outcomes) - REMEMBERED
+    return [each for at, each in enumerate(outcomes) if at >= oldest or last_done.get(each.type) == each.command_id]

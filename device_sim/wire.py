@@ -48,6 +48,7 @@ class Command:
 
     id: str
     type: str
+    params: Mapping[str, Any]
     binding_generation: int
     expires_at: int | None  # milliseconds since the epoch
     grant_token: str
@@ -64,6 +65,7 @@ def parse_command(payload: bytes) -> Command:
         return Command(
             id=_text(raw["id"]),
             type=_text(raw["type"]),
+            params=_object(raw["params"]),
             binding_generation=_integer(raw["binding_generation"]),
             expires_at=None if raw.get("expires_at") is None else milliseconds(_text(raw["expires_at"])),
             grant_token=_text(raw["grant_token"]),
@@ -76,6 +78,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected a string, got {type(value).__name__}")
     value.encode()  # JSON can spell half of a surrogate pair, which is no text that could be sent on
+    return value
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, got {type(value).__name__}")
     return value
 
 

@@ -53,12 +53,13 @@ def queue(
         "expires_at": devices.moment(expires_at),
     }
     kid = grants.ensure_key(tx) if fetched_by is None else fetched_by["grant_kid"]
-    grant = grants.sign(tx, kid=kid, device=device, command=unsigned, expires_at=expires_at)
+    seq = sql.next_seq(tx, device["pk"], command_type)
+    grant = grants.sign(tx, kid=kid, device=device, command=unsigned, seq=seq, expires_at=expires_at)
     command = model.CommandPayload.model_validate({**unsigned, "grant_token": grant})
     # Counted as sent while the link is up: a cancel is only stricter by it, and the publisher needs no commit before
     # it sends.
     leaves_now = tx.context.link.is_up and not not_before
-    sql.insert(tx, device["pk"], command, expires_at, idempotency_key, leaves_now=leaves_now)
+    sql.insert(tx, device["pk"], command, seq, expires_at, idempotency_key, leaves_now=leaves_now)
     outbox.mark_command(tx, device["pk"], command_type, not_before=not_before)
     return command.id
 
@@ -184,13 +185,48 @@ def expire(tx: Tx) -> int:
     for command in sql.dated_ahead(tx, tx.now + sql.CLOCKS_DIFFER_MS):
         expires_at = tx.now + command["ttl_ms"]
         device = devices.by_pk(tx, command["device_pk"])
-        sql.expire_at(tx, command["id"], expires_at, grants.sign_again(tx, device, command, expires_at))
+        grant = grants.sign_again(tx, device, command, seq=command["seq"], expires_at=expires_at)
+        sql.expire_at(tx, command["id"], expires_at, grant)
         outbox.mark_command(tx, command["device_pk"], command["type"])
     rows = sql.expired(tx, tx.now)
     for command in rows:
         device = devices.by_pk(tx, command["device_pk"])
         close(tx, device, command, CommandStatus.EXPIRED, "gateway", event="command.expired")
     return len(rows)
+
+
+def renew_grants(tx: Tx) -> int:
+    """Sign those open commands again that an older version signed without ``par`` and ``seq``; how many there were.
+
+    Devices that check both would refuse them for ever. The command stays the same, and so does its id. One whose
+    params cannot be signed is cancelled.
+    """
+    rows = sql.without_seq(tx)
+    for command in rows:
+        _sign_with_next_seq(tx, command)
+    return len(rows)
+
+
+def raise_open_resets(tx: Tx) -> None:
+    """Sign open resets again, above every ``seq`` that was issued before a restore.
+
+    The lost registry may have sent later resets, which devices remember. Other open commands keep their ``seq``: one
+    that a device has passed by is not to be obeyed after all.
+    """
+    for command in sql.open_resets(tx):
+        _sign_with_next_seq(tx, command)
+
+
+def _sign_with_next_seq(tx: Tx, command: Row) -> None:
+    device = devices.by_pk(tx, command["device_pk"])
+    seq = sql.next_seq(tx, device["pk"], command["type"])
+    try:
+        grant = grants.sign_again(tx, device, command, seq=seq, expires_at=command["expires_at"])
+    except ValueError:
+        close(tx, device, command, CommandStatus.CANCELLED, "gateway", event="command.cancelled")
+        return
+    sql.set_grant(tx, command["id"], seq, grant)
+    outbox.mark_command(tx, device["pk"], command["type"])
 
 
 def close(

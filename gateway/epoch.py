@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from gateway import administration, grants
+from gateway.commands import raise_open_resets
 from gateway.received_json import parse_json
 from gateway.store import broker_sessions, commands, epochs
 from gateway.store.epochs import Position
@@ -50,6 +51,7 @@ class Epoch:
 def begin(tx: Tx, reason: str, *, known: int = 0) -> Epoch:
     """Begin a new epoch; ``known`` is the highest generation that is known to have been issued outside this registry.
 
+    The ``seq`` of commands goes by the same base: neither rises without an event, so what bounds one bounds the other.
     The new generation is above all that is known, above the seconds of the clock, and partly random: so it differs
     from that of another restore of the same backup, also when nothing of that is known and the clock was set back.
     """
@@ -60,12 +62,15 @@ def begin(tx: Tx, reason: str, *, known: int = 0) -> Epoch:
     epochs.identify(tx, registry_id(tx))
     epochs.set_epoch(tx, epoch_id, base, reason)
     broker_sessions.forget_all(tx)
+    raise_open_resets(tx)
     return Epoch(epoch_id, base, devices, kid)
 
 
 def _next_base(tx: Tx, known: int) -> int:
     by_clock = (tx.now - GENERATIONS_BEGIN_MS) // 1_000
-    floor = max(epochs.highest_generation(tx), known, by_clock if by_clock < HIGHEST_BY_CLOCK else 0)
+    floor = max(
+        epochs.highest_generation(tx), commands.highest_seq(tx), known, by_clock if by_clock < HIGHEST_BY_CLOCK else 0
+    )
     return floor + STEP + int.from_bytes(tx.entropy(8)) % STEP
 
 
@@ -75,7 +80,7 @@ def registry_id(tx: Tx) -> str:
 
 
 def known_by(position: Position | None) -> int:
-    """Return the highest generation that a registry at this position can have issued."""
+    """Return the highest generation, and ``seq`` of a command, that a registry at this position can have issued."""
     return 0 if position is None else position.base + position.event_seq
 
 
@@ -114,7 +119,7 @@ def lost_history(view: View, last_status: Position | None, held: Iterable[bytes]
     known = known_by(last_status)
     for claims in _unknown_commands(view, held):
         reason = reason or f"the broker holds {claims['jti']}, which this gateway signed and the registry does not know"
-        known = max(known, claims["gen"])
+        known = max(known, claims["gen"], claims.get("seq", 0))
     return None if reason is None else (reason, known)
 
 

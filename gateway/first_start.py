@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gateway import epoch, grants, ids
+from gateway.commands import renew_grants
 from gateway.sealing import Vault, vault_of
 from gateway.settings import Settings
 from gateway.store import (
@@ -93,6 +94,9 @@ def settled(data_dir: Path, vault: Vault) -> Iterator[None]:
 
 def _settled(tx: Tx, settings: Settings, noted: Position | None) -> tuple[str, str]:
     epoch.settle(tx, noted)
+    renewed = renew_grants(tx)
+    if renewed:
+        log.info("commands.signed_again", commands=renewed, reason="an older version signed neither params nor seq")
     return _own_facts(tx, settings)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gateway import model
+from gateway import canonical, model
 from gateway.received_json import parse_json
 from gateway.store import Row, Tx, View, secrets
 from gateway.store import tokens as sql
@@ -52,28 +52,61 @@ def public_key(view: View, kid: str) -> model.Jwk:
     return model.Jwk(x=row["public_key"], kid=kid)
 
 
-def sign(tx: Tx, *, kid: str, device: Row, command: dict[str, Any], expires_at: int | None) -> str:
-    """The grant of one command: a JWT that says who may do what, under which binding, until when."""
+def sign(
+    tx: Tx,
+    *,
+    kid: str,
+    device: Row,
+    command: dict[str, Any],
+    seq: int,
+    expires_at: int | None,
+    issuer: str | None = None,
+) -> str:
+    """The grant of one command: a JWT that says who may do what, with which params, under which binding, until when.
+
+    ``seq`` rises with each command of a type to a device, so that an earlier one is not obeyed after a later one.
+
+    Raises:
+        LookupError: there is no such key.
+        ValueError: the params have no canonical JSON.
+    """
     row = sql.signing_key(tx, kid)
     if row is None:
         raise LookupError(f"no signing key {kid}")
     claims = {
-        "iss": tx.rules.gateway_id,
+        "iss": tx.rules.gateway_id if issuer is None else issuer,
         "aud": device["id"],
         "jti": command["id"],
         "cmd": str(command["type"]),
         "gen": command["binding_generation"],
         "iat": tx.now // _SECOND_MS,
+        "par": canonical.params_digest(command["params"]),
+        "seq": seq,
     }
     if expires_at is not None:
         claims["exp"] = -(-expires_at // _SECOND_MS)  # rounded up, so that the grant never ends before the command
     return _signed(claims, kid, _private(tx.context.vault.open(secrets.place_of_key(kid), row["private_key"])))
 
 
-def sign_again(tx: Tx, device: Row, command: Row, expires_at: int) -> str:
-    """The grant of a command whose time has changed, by the key that signed it first: its device knows that one."""
-    head = json.loads(_unbase64url(command["grant_token"].partition(".")[0]))
-    return sign(tx, kid=str(head["kid"]), device=device, command=dict(command), expires_at=expires_at)
+def sign_again(tx: Tx, device: Row, command: Row, *, seq: int, expires_at: int | None) -> str:
+    """The grant of a command whose time or ``seq`` has changed, by the key that signed it first.
+
+    Its device knows that key. The issuer stays.
+
+    Raises:
+        ValueError: the params have no canonical JSON.
+    """
+    head, claims = (json.loads(_unbase64url(part)) for part in command["grant_token"].split(".")[:2])
+    unsigned = {**dict(command), "params": json.loads(command["params"])}
+    return sign(
+        tx,
+        kid=str(head["kid"]),
+        device=device,
+        command=unsigned,
+        seq=seq,
+        expires_at=expires_at,
+        issuer=str(claims["iss"]),
+    )
 
 
 def verified(view: View, grant: str) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from gateway import command_types, ids
+from gateway import canonical, command_types, ids
 from gateway.device_settings import ShownSettings
 from gateway.problems import NO_NUL
 from gateway.visible_text import visible, visible_not_blank
@@ -190,6 +190,18 @@ def _bounded(document: dict[str, Any], limit: int = MAX_DOCUMENT_BYTES) -> dict[
     return document
 
 
+def _signable(document: dict[str, Any]) -> dict[str, Any]:
+    bounded = _bounded(document)
+    try:
+        canonical.params_digest(bounded)
+    except ValueError as error:
+        raise ValueError(
+            f"should hold integers from {-MAX_NUMBER} to {MAX_NUMBER} and whole characters only, since devices check "
+            "them by their canonical JSON; send anything else as a string"
+        ) from error
+    return bounded
+
+
 def _metadata(document: dict[str, Any]) -> dict[str, Any]:
     return _bounded(document, MAX_METADATA_BYTES)
 
@@ -245,6 +257,7 @@ EventId = Annotated[str, StringConstraints(pattern=f"^{ids.EVENT}{ids.BODY}$")]
 EndUserId = Annotated[str, StringConstraints(pattern=f"^{ids.END_USER}{ids.BODY}$")]
 Document = Annotated[dict[str, Any], AfterValidator(_bounded)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
+Params = Annotated[dict[str, Any], AfterValidator(_signable)]
 Instant = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339), AfterValidator(_in_utc), _InJson()]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 # Bounds stand at the members of the union: those of a union are checked in Python, and an integer should stay one.
@@ -445,7 +458,7 @@ class CreateCommand(Inbound):
     model_config = ConfigDict(json_schema_extra={"examples": [{"type": "start_recording", "ttl_seconds": 120}]})
 
     type: CommandType
-    params: Document | None = None
+    params: Params | None = None
     ttl_seconds: Annotated[int, Field(ge=1, le=86_400, description="Seconds until it expires, a day at most.")] = 300
     idempotency_key: Label | None = None
 

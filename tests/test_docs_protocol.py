@@ -16,9 +16,11 @@ from typing import Any
 
 import jwt
 import pytest
+import rfc8785
 
 import gateway
 from device_sim import grant, wire
+from device_sim.canonical import canonical
 from gateway import credentials, model
 from gateway.device_settings import with_defaults
 from gateway.http import idempotency
@@ -78,6 +80,17 @@ def test_grant(vectors: dict[str, Any]) -> None:
     assert claims["cmd"] == "factory_reset"
     assert claims["gen"] == vectors["binding_generation"]
     assert "exp" not in claims
+    assert (claims["par"], claims["seq"]) == (vectors["params"][0]["par"], 7)
+
+
+def test_params(vectors: dict[str, Any]) -> None:
+    """Each canonical form is that of a library of others, and its digest stands beside it."""
+    assert len(vectors["params"]) >= 5
+    for each in vectors["params"]:
+        assert rfc8785.dumps(each["params"]).decode() == each["canonical"]
+        digest = hashlib.sha256(each["canonical"].encode()).digest()
+        assert base64.urlsafe_b64encode(digest).decode().rstrip("=") == each["par"]
+        assert canonical(each["params"]) == each["canonical"]
 
 
 def test_the_sample_of_a_bind_answer(vectors: dict[str, Any]) -> None:
@@ -100,6 +113,7 @@ def test_the_sample_of_a_command(vectors: dict[str, Any]) -> None:
     claims = jwt.decode(
         sample["grant_token"], jwt.PyJWK(bound["grant_key"]), algorithms=["EdDSA"], audience=bound["id"]
     )
+    assert claims["par"] == vectors["params"][0]["par"]
     said = (claims["jti"], claims["cmd"], claims["gen"])
     assert said == (sample["id"], sample["type"], sample["binding_generation"])
     assert sample["binding_generation"] == bound["binding_generation"]

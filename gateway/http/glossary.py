@@ -66,7 +66,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "firmware_version": "As the device last said, or as it was set here.",
     "flags": "Bits: 1 charging, 2 low battery, 4 storage full, 8 WiFi, 16 LTE, 32 sync.",
     "grant_key": "The public key that this device's commands are signed with, to keep on the device.",
-    "grant_token": "JWT (EdDSA) by which a device sees that it is the gateway who asks.",
+    "grant_token": "JWT (EdDSA) by which a device sees that it is the gateway who asks, for what (`par`, a digest of "
+    "the params), and that nothing later was asked before (`seq`).",
     "has_more": "Whether there is another page.",
     "idempotency_key": "Of your own: the same key and command again is the same command, for as long as it is kept.",
     "last_attempt_at": "When it was last tried; null before the first try.",
@@ -81,7 +82,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "name": "For people; at most 128 UTF-16 units. Blanks around it are trimmed; control, bidirectional and invisible "
     "characters are refused.",
     "next_cursor": "Where the next page begins (`cursor`); null at the last.",
-    "params": "Arguments of the command, by its type: any JSON object up to 16 KiB.",
+    "params": "Arguments of the command, by its type: any JSON object up to 16 KiB; integers within 2^53 - 1.",
     "password": "The MQTT password: base64url(HMAC-SHA256(token, `mqtt`)) without padding. It lives and dies with the "
     "token.",
     "pending_recordings": "Recordings that wait to be uploaded.",

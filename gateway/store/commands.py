@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway import model
 from gateway.clock import to_rfc3339
+from gateway.store import epochs
 from gateway.store.devices import moment
 
 if TYPE_CHECKING:
@@ -66,6 +67,38 @@ def closed_since(view: View, since: int) -> list[Row]:
     )
 
 
+def next_seq(view: View, device_pk: int, command_type: str) -> int:
+    """The ``seq`` of the next command of this type to this device: above all that were, and above the epoch's base.
+
+    Commands are never deleted, so the newest row tells. No restored registry issues a number again, since its epoch
+    begins above all that the lost one can have issued.
+    """
+    newest = view.value(
+        "SELECT max(seq) FROM commands WHERE device_pk = ? AND type = ? AND seq IS NOT NULL", device_pk, command_type
+    )
+    return max(newest or 0, epochs.base(view)) + 1
+
+
+def highest_seq(view: View) -> int:
+    """The highest ``seq`` of any command; 0 without one."""
+    return int(view.value("SELECT max(seq) FROM commands") or 0)
+
+
+def without_seq(view: View) -> list[Row]:
+    """Open commands of a version that gave them no ``seq``, oldest first."""
+    return view.all(f"SELECT * FROM commands WHERE {_OPEN} AND seq IS NULL ORDER BY id")  # noqa: S608 - a constant
+
+
+def open_resets(view: View) -> list[Row]:
+    """Open factory resets of all devices, oldest first."""
+    return view.all(f"SELECT * FROM commands WHERE {_OPEN} AND type = 'factory_reset' ORDER BY id")  # noqa: S608 - a constant
+
+
+def set_grant(tx: Tx, command_id: str, seq: int, grant: str) -> None:
+    """Send it under this grant from now on."""
+    tx.run("UPDATE commands SET seq = ?, grant_token = ? WHERE id = ?", seq, grant, command_id)
+
+
 def expired(view: View, now: int) -> list[Row]:
     """Open commands whose time is over."""
     return view.all(f"SELECT * FROM commands WHERE {_OPEN} AND expires_at IS NOT NULL AND expires_at <= ?", now)  # noqa: S608 - a constant
@@ -101,6 +134,7 @@ def insert(
     tx: Tx,
     device_pk: int,
     command: model.CommandPayload,
+    seq: int,
     expires_at: int | None,
     idempotency_key: str | None,
     *,
@@ -108,14 +142,15 @@ def insert(
 ) -> None:
     """A new command, pending; ``leaves_now`` counts it as sent, which spares the publisher a commit before it sends."""
     tx.run(
-        """INSERT INTO commands (id, device_pk, type, status, params, binding_generation, grant_token, created_at,
+        """INSERT INTO commands (id, device_pk, type, status, params, binding_generation, seq, grant_token, created_at,
             expires_at, ttl_ms, idempotency_key, traceparent, sent_at)
-            VALUES (?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            VALUES (?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         command.id,
         device_pk,
         command.type,
         json.dumps(command.params, ensure_ascii=False),
         command.binding_generation,
+        seq,
         command.grant_token,
         tx.now,
         expires_at,

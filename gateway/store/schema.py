@@ -473,6 +473,16 @@ def m025_event_budgets(db: Database) -> None:
     )
 
 
+@step
+def m026_command_seq(db: Database) -> None:
+    """The number of a command among those of its type to its device; those of before were signed without one."""
+    _each(
+        db,
+        "ALTER TABLE commands ADD COLUMN seq INTEGER",
+        "CREATE UNIQUE INDEX commands_by_seq ON commands (device_pk, type, seq) WHERE seq IS NOT NULL",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

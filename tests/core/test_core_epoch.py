@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -62,15 +63,52 @@ def test_a_bound_device_goes_on(world: World) -> None:
 
 
 def test_an_open_reset_can_still_be_fetched(world: World) -> None:
-    """It was signed before the epoch for a device that is bound since before it: it stays as it is."""
+    """The device is bound since before the epoch: the reset stays as it is, under a number above all of before."""
     device_id, token = world.bound()
     command = world.reset(device_id)
-    begin(world)
-    assert tuple(world.command(device_id)) == tuple(command)
+    world.settle()
+    began = begin(world)
+    now = world.command(device_id)
+    changed = {name for name in command.keys() if now[name] != command[name]}  # noqa: SIM118 - a row, not a dict
+    assert changed == {"grant_token", "seq"}
+    before, after = _claims(command["grant_token"]), _claims(now["grant_token"])
+    assert after == {**before, "seq": now["seq"]}
+    assert now["seq"] == began.base + 1
+    assert _kid(now["grant_token"]) == _kid(command["grant_token"]) != began.kid
+    assert world.outbox() == [("command", "factory_reset")]
     assert world.token(token)["state"] == "reset_only"
     assert world.ack(command, "executed", token) is None
     assert world.again(command)["status"] == "executed"
     assert world.token_states(device_id) == ["revoked"]
+
+
+def test_a_bound_device_obeys_commands_after_a_restore(world: World) -> None:
+    """The lost registry may have sent it any number of them: the next is above them all, of each type."""
+    device_id, _ = world.bound()
+    open_since_before = world.create(device_id, "trigger_upload")
+    issued_since = epoch.known_by(position(world.view))
+    began = begin(world, known=issued_since + 40)
+    assert world.create(device_id, "reboot")["seq"] == began.base + 1 > issued_since + 40
+    assert tuple(world.again(open_since_before)) == tuple(open_since_before)
+    world.cancel(device_id, open_since_before["id"])
+    assert world.create(device_id, "trigger_upload")["seq"] == began.base + 1
+
+
+def test_numbers_of_commands_count_for_the_next_epoch(world: World) -> None:
+    """A registry whose numbers are above its generations begins above both; so does one that the broker knows of."""
+    device_id, _ = world.bound()
+    with world.connection:
+        world.connection.execute("INSERT INTO meta (key, value) VALUES ('epoch_base', ?)", (str(2**30),))
+    command = world.create(device_id)
+    assert command["seq"] == 2**30 + 1
+    with world.connection:
+        world.connection.execute("DELETE FROM meta WHERE key = 'epoch_base'")
+        world.connection.execute("DELETE FROM commands WHERE id = ?", (command["id"],))
+    held = json.dumps({"id": command["id"], "grant_token": command["grant_token"]}).encode()
+    found = epoch.lost_history(world.view, None, [held])
+    assert found is not None
+    assert found[1] == 2**30 + 1
+    assert begin(world, known=found[1]).base > 2**30 + epoch.STEP
 
 
 def test_the_generation_is_above_all_that_is_known(world: World) -> None:
@@ -258,5 +296,14 @@ def test_the_file_is_private_and_one_block(site: Site) -> None:
 
 
 def _kid(grant: str) -> str:
-    head = grant.partition(".")[0]
-    return str(json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))["kid"])
+    return str(_part(grant, 0)["kid"])
+
+
+def _claims(grant: str) -> dict[str, Any]:
+    return _part(grant, 1)
+
+
+def _part(grant: str, number: int) -> dict[str, Any]:
+    text = grant.split(".")[number]
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    return found

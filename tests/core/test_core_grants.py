@@ -13,6 +13,7 @@ from core_support import NOON, RESET, World, golden
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from device_sim.canonical import params_digest
 from gateway import grants, model
 from gateway.store import tokens
 
@@ -42,7 +43,7 @@ def _checked(grant: str, jwk: model.Jwk) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def test_the_grant_of_a_reset_says_who_what_and_under_which_binding(world: World) -> None:
-    """``iss aud jti cmd gen iat``, no ``exp``, since a reset never expires; ``kid`` as the device was told at bind."""
+    """Who, what, with which params, as which of its type; no ``exp`` for a reset; ``kid`` as told at bind."""
     device_id = world.register()
     jwk = world.bind(device_id).grant_key
     command = world.reset(device_id)
@@ -55,7 +56,35 @@ def test_the_grant_of_a_reset_says_who_what_and_under_which_binding(world: World
         "cmd": "factory_reset",
         "gen": 1,
         "iat": NOON // 1000,
+        "par": _par({}),
+        "seq": 1,
     }
+
+
+def test_a_grant_signs_the_params(world: World) -> None:
+    """By their canonical JSON: the order and form of what was sent means nothing."""
+    device_id, _ = world.bound()
+    jwk = grants.public_key(world.view, world.run(grants.ensure_key))
+    params = {"b": [1.0, {"z": None, "y": "é\n"}], "a": 9007199254740991}
+    _, claims = _checked(world.create(device_id, params=params)["grant_token"], jwk)
+    assert claims["par"] == _par({"a": 9007199254740991, "b": [1, {"y": "é\n", "z": None}]})
+
+
+def test_the_number_rises_with_each_command_of_a_type(world: World) -> None:
+    """For each device and type apart; across bindings, so that no upgrade or bind begins it again."""
+    device_id, _ = world.bound()
+    other, _ = world.bound("SN-2")
+
+    def sent(device: str, kind: str) -> int:
+        command = world.create(device, kind)
+        world.cancel(device, command["id"])
+        return int(command["seq"])
+
+    assert [sent(device_id, "reboot") for _ in range(3)] == [1, 2, 3]
+    assert (sent(device_id, "trigger_upload"), sent(other, "reboot")) == (1, 1)
+    world.unbind(device_id)
+    world.bind(device_id)
+    assert sent(device_id, "reboot") == 4
 
 
 def test_a_grant_ends_no_earlier_than_its_command(world: World) -> None:
@@ -86,11 +115,11 @@ def test_a_library_of_others_takes_the_grant(world: World) -> None:
 def test_a_golden_grant(world: World) -> None:
     """Ed25519 is deterministic: the same key and command give the same bytes as when firmware was flashed."""
     device = {"id": "dev_01"}
-    command = {"id": "cmd_01", "type": RESET, "binding_generation": 3}
+    command = {"id": "cmd_01", "type": RESET, "binding_generation": 3, "params": {"recordings": "keep"}}
     kid = world.run(grants.ensure_key)
 
     def sign(tx: Any) -> str:
-        return grants.sign(tx, kid=kid, device=device, command=command, expires_at=None)  # type: ignore[arg-type]
+        return grants.sign(tx, kid=kid, device=device, command=command, seq=7, expires_at=None)  # type: ignore[arg-type]
 
     assert world.run(sign).encode() == golden("grant.jwt")
     _checked(golden("grant.jwt").decode(), grants.public_key(world.view, kid))
@@ -137,7 +166,12 @@ def test_an_unknown_key_signs_nothing(world: World) -> None:
     with pytest.raises(LookupError):
         grants.public_key(world.view, "no-such-key")
     with pytest.raises(LookupError):
-        world.run(lambda tx: grants.sign(tx, kid="no-such-key", device=_any(tx), command={}, expires_at=None))
+        world.run(lambda tx: grants.sign(tx, kid="no-such-key", device=_any(tx), command={}, seq=1, expires_at=None))
+
+
+def _par(params: dict[str, Any]) -> str:
+    """The digest that a device computes, by the code of the simulated device."""
+    return params_digest(params)
 
 
 def _any(tx: Any) -> Any:

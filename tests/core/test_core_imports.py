@@ -8,8 +8,8 @@ import gateway
 ROOT = Path(gateway.__file__).parent
 LAYERS = (
     (
-        "build_info clock command_types credentials device_settings entropy errors ids imports log model os_user "
-        "paced precedence private_files problems received_json redaction sealing signatures targets topics "
+        "build_info canonical clock command_types credentials device_settings entropy errors ids imports log model "
+        "os_user paced precedence private_files problems received_json redaction sealing signatures targets topics "
         "visible_text wording"
     ),
     "tracing",

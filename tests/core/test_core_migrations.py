@@ -45,6 +45,7 @@ LANDED = [
     "m023_public_keys",
     "m024_mqtt_passwords",
     "m025_event_budgets",
+    "m026_command_seq",
 ]
 
 

@@ -184,6 +184,8 @@ ACK = {"command_id": "cmd_1", "status": "executed"}
         (model.CreateCommand, {"type": "explode"}, "type"),
         (model.CreateCommand, {"type": "reboot", "ttl_seconds": 0}, "ttl_seconds"),
         (model.CreateCommand, {"type": "reboot", "ttl_seconds": 86_401}, "ttl_seconds"),
+        (model.CreateCommand, {"type": "reboot", "params": {"until": 2**53}}, "params"),
+        (model.CreateCommand, {"type": "reboot", "params": {"deep": [{"until": -(2**53)}]}}, "params"),
         (model.CreateCommand, {"type": "reboot", "ttl_seconds": 1.5}, "ttl_seconds"),
         (model.Empty, {"force": True}, "force"),
     ],

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import contextlib
+import hashlib
+import itertools
 import json
 import random
 import subprocess
@@ -13,6 +15,7 @@ from typing import Any
 
 import aiomqtt
 import jwt
+import rfc8785
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -44,6 +47,7 @@ class Signer:
 
     def __init__(self, seed: bytes = bytes(range(32))) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self._seq = itertools.count(1)
 
     @property
     def jwk(self) -> dict[str, str]:
@@ -63,10 +67,11 @@ class Signer:
         device_id: str = DEVICE_ID,
         generation: int = 3,
         expires_at: int | None = None,
+        params: dict[str, Any] | None = None,
         claims: dict[str, Any] | None = None,
         fields: dict[str, Any] | None = None,
     ) -> bytes:
-        """A command's payload; `claims` and `fields` overwrite, and None in `claims` removes."""
+        """A command's payload, later than all before; `claims` and `fields` overwrite, None in `claims` removes."""
         said = {
             "iss": "gw_test",
             "aud": device_id,
@@ -75,12 +80,14 @@ class Signer:
             "gen": generation,
             "iat": NOW // 1000,
             "exp": None if expires_at is None else expires_at // 1000,
+            "par": par_of(params or {}),
+            "seq": next(self._seq),
             **(claims or {}),
         }
         body = {
             "id": command_id,
             "type": command_type,
-            "params": {},
+            "params": params or {},
             "binding_generation": generation,
             "created_at": rfc3339(NOW),
             "expires_at": None if expires_at is None else rfc3339(expires_at),
@@ -88,6 +95,11 @@ class Signer:
             **(fields or {}),
         }
         return json.dumps(body).encode()
+
+
+def par_of(params: dict[str, Any]) -> str:
+    """The claim `par`, by a library of others."""
+    return _base64(hashlib.sha256(rfc8785.dumps(params)).digest())
 
 
 def _base64(raw: bytes) -> str:

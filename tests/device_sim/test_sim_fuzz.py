@@ -1,19 +1,22 @@
 """Fuzzing of what a device is told: commands, grants and the key of its bind. It obeys its gateway, and nobody else."""
 
 import base64
+import hashlib
 import json
 import random
 from pathlib import Path
 from typing import Any
 
 import jwt
+import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import strategies as st
 from support.fuzzing import JSON, TEXTS, Target, encoded, fuzz, leaks, mangled, objects
 
 from device_sim import Binding, Device, State, grant, wire
 from device_sim.binding import PAIRING, TOKEN
-from device_sim.signals import CommandReceived, PowerOn, Publish, Tell
+from device_sim.sequences import SEQUENCES, Sequences
+from device_sim.signals import Action, CommandReceived, PowerOn, Publish, Tell, WriteFlash
 
 CORPUS = Path(__file__).parent / "corpus"
 NOW = 1_794_312_000_000
@@ -43,6 +46,8 @@ CLAIMS: dict[str, Any] = {
     "gen": GENERATION,
     "iat": NOW // 1000,
     "exp": NOW // 1000 + 60,
+    "par": "RBNvo1WzZ4oRRq0W9-hknpT7T8If536DEMBg9hyq_4o",
+    "seq": 1,
 }
 PAYLOAD: dict[str, Any] = {
     "id": "cmd_A",
@@ -85,7 +90,7 @@ def _is_obeyed(raw: bytes) -> bool:
     """What the firmware's own parts say; nothing but their two refusals may come out of them."""
     try:
         command = wire.parse_command(raw)
-        grant.check(command, "factory_reset", BINDING, NOW)
+        grant.check(command, "factory_reset", BINDING, Sequences(BINDING.generation, {}), NOW)
     except wire.MalformedError:
         return False
     except grant.RefusalError as refusal:
@@ -116,6 +121,10 @@ def _holds(command: wire.Command) -> None:
     )
     assert (claims["aud"], claims["jti"], claims["cmd"]) == ("dev_A", command.id, "factory_reset")
     assert claims["gen"] == GENERATION == command.binding_generation
+    digest = base64.urlsafe_b64encode(hashlib.sha256(rfc8785.dumps(dict(command.params))).digest())
+    assert claims["par"] == digest.rstrip(b"=").decode()
+    assert isinstance(claims["seq"], int)
+    assert claims["seq"] > 0
     assert claims.get("exp") is None or claims["exp"] * 1000 > NOW
 
 
@@ -125,14 +134,15 @@ def _obeys(raw: bytes) -> bool:
     device.handle(PowerOn(wiped={PAIRING: BINDING.pairing(), TOKEN: BINDING.device_token}, kept={}), NOW)
     actions = device.handle(CommandReceived("factory_reset", raw), NOW)
     words = [json.loads(action.payload) for action in actions if isinstance(action, Publish)]
-    assert all(isinstance(action, Tell | Publish) or word_is_kept(words) for action in actions)
+    assert all(isinstance(action, Tell | Publish) or may_be_kept(action, words) for action in actions)
     assert device.state is State.PROVISIONED  # whatever it was told, it is wiped only after its word was confirmed
     return [word["status"] for word in words] == ["delivered"]
 
 
-def word_is_kept(words: list[dict[str, Any]]) -> bool:
-    """Into the flash goes nothing but the word that was said: a refusal that the gateway has signed for."""
-    return [word["status"] for word in words] == ["failed"]
+def may_be_kept(action: Action, words: list[dict[str, Any]]) -> bool:
+    """Into the flash goes a refusal that the gateway has signed for, or the number of what is about to be obeyed."""
+    said = [word["status"] for word in words]
+    return said == (["delivered"] if isinstance(action, WriteFlash) and action.name == SEQUENCES else ["failed"])
 
 
 _KEYS = objects({name: st.just(value) | TEXTS for name, value in _jwk(OWN).items()})
@@ -156,7 +166,7 @@ def test_binds() -> None:
             return
         command = wire.parse_command(GOOD)
         try:
-            grant.check(command, "factory_reset", binding, NOW)
+            grant.check(command, "factory_reset", binding, Sequences(binding.generation, {}), NOW)
         except grant.RefusalError:
             return
         assert base64.urlsafe_b64decode(binding.grant_key["x"] + "==") == OWN.public_key().public_bytes_raw()

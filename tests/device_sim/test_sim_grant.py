@@ -6,24 +6,27 @@ from typing import Any
 
 import jwt
 import pytest
-from sim_support import COMMAND_ID, DEVICE_ID, NOW, Signer, a_binding
+from sim_support import COMMAND_ID, DEVICE_ID, NOW, Signer, a_binding, par_of
 
 from device_sim import grant, wire
+from device_sim.sequences import Sequences
 
 GOLDEN_KEY = {"kty": "OKP", "crv": "Ed25519", "x": "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg"}
 GOLDEN_GRANT = (
-    "eyJhbGciOiJFZERTQSIsImtpZCI6ImsxIiwidHlwIjoiSldUIn0."
-    "eyJpc3MiOiJnd190ZXN0IiwiYXVkIjoiZGV2XzAxSkNTSU0wMDAwMDAwMDAwMDAwMDAwMDEiLCJqdGkiOiJjbWRfMDFKQ1NJTTAwMDAwMDAwMDAwMDAw"
-    "MDAwMSIsImNtZCI6ImZhY3RvcnlfcmVzZXQiLCJnZW4iOjMsImlhdCI6MTc5MzUzNDQwMH0."
-    "IzyLvm7wmIdVw0KxjvOLVJi5feWD255_YHdfGEqio5meZkd2ozH9U6cZySMoql-SPDyOqLzyyRV3MXFuxzMQDQ"
+    "eyJhbGciOiJFZERTQSIsImtpZCI6ImsxIiwidHlwIjoiSldUIn0.eyJpc3MiOiJnd190ZXN0IiwiYXVkIjoiZGV2XzAxSkNTSU0wMDAwMDAwMD"
+    "AwMDAwMDAwMDEiLCJqdGkiOiJjbWRfMDFKQ1NJTTAwMDAwMDAwMDAwMDAwMDAwMSIsImNtZCI6ImZhY3RvcnlfcmVzZXQiLCJnZW4iOjMsImlh"
+    "dCI6MTc5MzUzNDQwMCwicGFyIjoiUkJOdm8xV3paNG9SUnEwVzktaGtucFQ3VDhJZjUzNkRFTUJnOWh5cV80byIsInNlcSI6N30.KWxjLm57u4"
+    "n1veW1K7dT02st2VkRTH0D8ElX30i-SAsi2uBJyS8lRmNPBBI7kwr20_6-YtN5EW-Igh_tu_l4Dw"
 )
 SIGNER = Signer()
+ALL_CODES = {value for name, value in vars(grant).items() if name.isupper() and isinstance(value, str)}
 
 
 def refusal(payload: bytes, *, topic_type: str = "factory_reset", generation: int = 3, now: int = NOW) -> str | None:
     """The code with which a device at `generation` refuses; None when it obeys."""
     try:
-        grant.check(wire.parse_command(payload), topic_type, a_binding(SIGNER, generation=generation), now)
+        binding = a_binding(SIGNER, generation=generation)
+        grant.check(wire.parse_command(payload), topic_type, binding, Sequences(generation, {}), now)
     except grant.RefusalError as error:
         return error.code
     return None
@@ -31,10 +34,10 @@ def refusal(payload: bytes, *, topic_type: str = "factory_reset", generation: in
 
 def test_golden_grant() -> None:
     """A token that was signed once with a fixed Ed25519 key is good for exactly its command."""
-    command = wire.Command(COMMAND_ID, "factory_reset", 3, None, GOLDEN_GRANT)
+    command = wire.Command(COMMAND_ID, "factory_reset", {}, 3, None, GOLDEN_GRANT)
     binding = a_binding(SIGNER)
     assert {**binding.grant_key, **GOLDEN_KEY} == binding.grant_key
-    grant.check(command, "factory_reset", binding, NOW)
+    assert grant.check(command, "factory_reset", binding, Sequences(3, {}), NOW) == 7
 
 
 def test_good_grant() -> None:
@@ -59,6 +62,18 @@ def test_good_grant() -> None:
         {"gen": True},
         {"gen": None},
         {"exp": NOW // 1000 + 60},
+        {"par": par_of({"minutes": 5})},
+        {"par": par_of({}) + "="},
+        {"par": ""},
+        {"par": 7},
+        {"par": None},
+        {"seq": None},
+        {"seq": 0},
+        {"seq": -1},
+        {"seq": 1.0},
+        {"seq": "1"},
+        {"seq": True},
+        {"seq": 2**53},
     ],
 )
 def test_claims_that_do_not_fit(claims: dict[str, Any]) -> None:
@@ -71,7 +86,9 @@ def test_true_is_not_one() -> None:
     assert refusal(SIGNER.command(generation=1, claims={"gen": True}), generation=1) == "grant_invalid"
 
 
-@pytest.mark.parametrize("fields", [{"id": "cmd_other"}, {"type": "reboot"}, {"binding_generation": 4}])
+@pytest.mark.parametrize(
+    "fields", [{"id": "cmd_other"}, {"type": "reboot"}, {"binding_generation": 4}, {"params": {"recordings": "wipe"}}]
+)
 def test_fields_that_do_not_fit(fields: dict[str, Any]) -> None:
     """A payload that was changed around a good grant is refused."""
     assert refusal(SIGNER.command(fields=fields)) == "grant_invalid"
@@ -168,11 +185,11 @@ def test_spoilt_key(key: dict[str, Any]) -> None:
     binding = a_binding(SIGNER)
     spoilt = type(binding)(binding.device_id, 3, binding.device_token, key, binding.mqtt)
     with pytest.raises(grant.RefusalError) as error:
-        grant.check(wire.parse_command(SIGNER.command()), "factory_reset", spoilt, NOW)
+        grant.check(wire.parse_command(SIGNER.command()), "factory_reset", spoilt, Sequences(3, {}), NOW)
     assert error.value.code == "grant_invalid"
 
 
 def test_only_what_was_signed_is_kept() -> None:
     """A refusal is kept under the command's id only if the gateway signed that command."""
-    kept = {code: grant.RefusalError(code, "").proven for code in ("grant_invalid", "stale_generation", "expired")}
-    assert kept == {"grant_invalid": False, "stale_generation": True, "expired": True}
+    kept = {code: grant.RefusalError(code, "").proven for code in ALL_CODES}
+    assert {code for code, keep in kept.items() if keep} == {"stale_generation", "expired"}

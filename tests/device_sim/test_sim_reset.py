@@ -16,6 +16,7 @@ RESET = CommandReceived("factory_reset", SIGNER.command())
 EXECUTED = wire.receipt(TOKEN, COMMAND_ID, "executed", 3)
 STEPS = [
     "tell:command_received",
+    "write:last_sequences",
     "publish:ack:delivered",
     "write:reset_in_progress",
     "erase:device_token",
@@ -85,7 +86,8 @@ def test_what_is_left() -> None:
     assert kept["serial_number"] == "SN1"
     assert kept["cellular_apn"] == "iot.example"
     assert [each["command_id"] for each in kept["last_commands"]] == [COMMAND_ID]
-    assert set(kept) == {"serial_number", "cellular_apn", "firmware_version", "last_commands", "last_command"}
+    factory = {"serial_number", "cellular_apn", "firmware_version"}
+    assert set(kept) == {*factory, "last_commands", "last_command", "last_sequences"}
     assert TOKEN not in json.dumps(kept)
 
 

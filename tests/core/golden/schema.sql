@@ -1,7 +1,7 @@
 CREATE TABLE api_keys ( id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES projects (id), name TEXT NOT NULL, hash BLOB NOT NULL UNIQUE, hint TEXT NOT NULL, scopes TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER, revoked_at INTEGER, last_used_at INTEGER, previous_hash BLOB, previous_expires_at INTEGER, rotated_at INTEGER) STRICT;
 CREATE TABLE broker_accounts ( name TEXT PRIMARY KEY, hash BLOB NOT NULL, broker_entry TEXT NOT NULL, created_at INTEGER NOT NULL, revoked_at INTEGER, old_sessions_cut INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE broker_sessions (client_id TEXT PRIMARY KEY, username TEXT NOT NULL, credential INTEGER NOT NULL, let_in_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE commands ( id TEXT PRIMARY KEY, device_pk INTEGER NOT NULL REFERENCES devices (pk), type TEXT NOT NULL, status TEXT NOT NULL CHECK (status IN ('pending', 'delivered', 'executed', 'failed', 'expired', 'cancelled')), params TEXT NOT NULL, binding_generation INTEGER NOT NULL, grant_token TEXT NOT NULL, result TEXT, error TEXT, idempotency_key TEXT, created_at INTEGER NOT NULL, expires_at INTEGER, delivered_at INTEGER, executed_at INTEGER, final_at INTEGER, traceparent TEXT, ttl_ms INTEGER, sent_at INTEGER) STRICT;
+CREATE TABLE commands ( id TEXT PRIMARY KEY, device_pk INTEGER NOT NULL REFERENCES devices (pk), type TEXT NOT NULL, status TEXT NOT NULL CHECK (status IN ('pending', 'delivered', 'executed', 'failed', 'expired', 'cancelled')), params TEXT NOT NULL, binding_generation INTEGER NOT NULL, grant_token TEXT NOT NULL, result TEXT, error TEXT, idempotency_key TEXT, created_at INTEGER NOT NULL, expires_at INTEGER, delivered_at INTEGER, executed_at INTEGER, final_at INTEGER, traceparent TEXT, ttl_ms INTEGER, sent_at INTEGER, seq INTEGER) STRICT;
 CREATE TABLE deliveries ( id TEXT PRIMARY KEY, webhook_id TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE, event_seq INTEGER NOT NULL REFERENCES events (seq) ON DELETE CASCADE, status TEXT NOT NULL CHECK (status IN ('pending', 'delivered', 'failed')), attempts INTEGER NOT NULL, response_status INTEGER, error TEXT, next_attempt_at INTEGER, last_attempt_at INTEGER, created_at INTEGER NOT NULL, replays INTEGER NOT NULL DEFAULT 0, UNIQUE (webhook_id, event_seq)) STRICT;
 CREATE VIRTUAL TABLE device_search USING fts5(id, serial_number, name, content='devices', content_rowid='pk', tokenize='trigram', detail='none', columnsize=0);
 CREATE TABLE 'device_search_config'(k PRIMARY KEY, v) WITHOUT ROWID;
@@ -26,6 +26,7 @@ CREATE TABLE webhooks ( id TEXT PRIMARY KEY, project_id TEXT NOT NULL REFERENCES
 CREATE UNIQUE INDEX api_keys_previous ON api_keys (previous_hash) WHERE previous_hash IS NOT NULL;
 CREATE INDEX broker_sessions_by_user ON broker_sessions (username, let_in_at);
 CREATE INDEX commands_by_device ON commands (device_pk, id);
+CREATE UNIQUE INDEX commands_by_seq ON commands (device_pk, type, seq) WHERE seq IS NOT NULL;
 CREATE INDEX commands_dated ON commands (expires_at - ttl_ms) WHERE status IN ('pending', 'delivered') AND expires_at IS NOT NULL;
 CREATE INDEX commands_due ON commands (expires_at) WHERE status IN ('pending', 'delivered') AND expires_at IS NOT NULL;
 CREATE INDEX commands_final ON commands (final_at) WHERE final_at IS NOT NULL;

@@ -88,6 +88,23 @@ soak: $(VENV)/.dev ## simulate many seeds: make soak SEEDS=1000000 (docs/simulat
 replay: $(VENV)/.dev ## simulate one seed again and tell its story, shrunk: make replay SEED=4711
 	PYTHONPATH=tests $(BIN)/python -m simulation --seed $(SEED)
 
+.PHONY: sbom audit
+SUPPLY := $(VENV)/supply/bin
+SBOM   ?= dist/sbom.cdx.json
+sbom: $(VENV)/.supply ## write the bill of materials of what runs (CycloneDX JSON, dist/sbom.cdx.json)
+	@mkdir -p $(dir $(SBOM))
+	@$(SUPPLY)/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --of JSON -o $(SBOM)
+	@echo $(SBOM)
+
+audit: $(VENV)/.supply ## look up known weaknesses of what is pinned (asks pypi.org, so it needs the network)
+	$(SUPPLY)/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+
+$(VENV)/.supply: scripts/supply.txt $(VENV)/.python
+	@$(PYTHON) -m venv $(VENV)/supply
+	@$(SUPPLY)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r scripts/supply.txt
+	@touch $@
+
 lock: ## pin dependencies anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --annotation-style line pyproject.toml --group build -o requirements.lock
@@ -97,6 +114,8 @@ lock: ## pin dependencies anew (needs uv)
 		--no-header --no-annotate bench/faststream.in -o bench/faststream.txt
 	uv pip compile -q --no-deps --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-header --no-annotate tests/generated/generator.in -o tests/generated/generator.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --no-annotate scripts/supply.in -o scripts/supply.txt
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

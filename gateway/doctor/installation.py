@@ -40,6 +40,9 @@ EPOCH_WARNING_MS: Final = 7 * 86_400_000
 FUTURE_MS: Final = 5_000
 OLDEST_CLOCK_MS: Final = 1_764_547_200_000  # 2025-12-01: this program is younger
 FILES_PER_STREAM: Final = 256
+PYTHON_FLOORS: Final = {(3, 11): 5, (3, 12): 9, (3, 13): 2}
+"""Patch level that mends CVE-2023-40217 (ssl), and for 3.12 and 3.13 CVE-2024-12254 (asyncio takes memory)."""
+_OF_THE_DISTRIBUTION: Final = "/usr"
 _SECRET_MODE: Final = 0o077
 _REMOUNT: Final = (
     "See why ('dmesg', 'findmnt'): a disk with errors is mounted so. Then remount it writable. Nothing is lost."
@@ -66,6 +69,21 @@ def settings(loaded: Loaded) -> Iterator[Finding]:
     yield SETTINGS.ok(
         "versions",
         f"gateway {build_info.described()}, Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}",
+    )
+    yield python(sys.version_info[:3], sys.base_prefix)
+
+
+def python(version: tuple[int, int, int], base: str) -> Finding:
+    """Has this Python the mends that matter for a server? A distribution mends its own under the old number."""
+    told = ".".join(map(str, version))
+    floor = PYTHON_FLOORS.get(version[:2], 0)
+    wanted = f"{version[0]}.{version[1]}.{floor}"
+    if version[2] >= floor or base == _OF_THE_DISTRIBUTION:
+        return SETTINGS.ok("Python", told)
+    return SETTINGS.warning(
+        "Python",
+        f"{told} has known weaknesses in ssl or asyncio that {wanted} mends",
+        f"Install Python {wanted} or newer, make the environment anew, and restart the gateway.",
     )
 
 

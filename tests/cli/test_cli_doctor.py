@@ -1,6 +1,10 @@
 """``gateway doctor`` as people read it."""
 
+import pytest
+
 from cli.support import Cli
+from gateway.doctor import installation
+from gateway.doctor.findings import Level
 
 
 def test_an_area_has_one_heading_and_words_fit_their_numbers(cli: Cli) -> None:
@@ -14,3 +18,19 @@ def test_an_area_has_one_heading_and_words_fit_their_numbers(cli: Cli) -> None:
     assert any("1 device, 0 bound" in line for line in shown)
     warnings = report.out.count('"warning"') - 1  # of them all, not of the whole
     assert f" {warnings} warning{'' if warnings == 1 else 's'}, 0 errors" in shown[-1]
+
+
+@pytest.mark.parametrize(
+    ("version", "base", "level"),
+    [
+        ((3, 11, 4), "/opt/python", Level.WARNING),
+        ((3, 11, 5), "/opt/python", Level.OK),
+        ((3, 12, 8), "/opt/python", Level.WARNING),
+        ((3, 13, 1), "/opt/python", Level.WARNING),
+        ((3, 14, 0), "/opt/python", Level.OK),
+        ((3, 11, 2), "/usr", Level.OK),  # Debian mends its own under the old number
+    ],
+)
+def test_a_python_with_known_weaknesses(version: tuple[int, int, int], base: str, level: Level) -> None:
+    """A floor for the patch level of each version; the finding names it."""
+    assert installation.python(version, base).level is level

@@ -269,6 +269,9 @@ def test_systemd_takes_the_units(tmp_path: Path, name: str) -> None:
     unit = init(tmp_path / "site").site.directory / "systemd" / f"{name}.service"
     outcome = subprocess.run([tool, "verify", unit], capture_output=True, text=True, check=False)
     assert (outcome.returncode, outcome.stderr, outcome.stdout) == (0, "", "")
+    limits = {line.partition("=")[0]: line.partition("=")[2] for line in lines(unit)}
+    assert {"LimitCORE", "KeyringMode", "MemoryMax", "TasksMax"} < set(limits)
+    assert (limits["LimitCORE"], limits["KeyringMode"]) == ("0", "private")
     review: list[str | Path] = [tool, "security", "--offline=true", "--threshold=25", "--no-pager", unit]
     assert subprocess.run(review, capture_output=True, text=True, check=False).returncode == 0
 

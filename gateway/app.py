@@ -45,6 +45,7 @@ from gateway.precedence import Precedence
 from gateway.presence import PresenceWorker
 from gateway.private_files import is_open_to_others, require_own_directory
 from gateway.readiness import Readiness
+from gateway.refused_sign_ins import RefusedSignIns
 from gateway.scrape import Scrape
 from gateway.sealing import vault_of
 from gateway.settings import Loaded, Settings
@@ -155,7 +156,10 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
         stack.enter_context(probes.published(settings.data_dir, accounts))
         http_tls, mqtt_tls = certificates(settings)
         renewal = Renewal(each for each in (http_tls, mqtt_tls) if each)
-        broker = await broker_of(settings, store, accounts, mqtt_tls, stack, http_certificate=http_tls)
+        sign_ins = RefusedSignIns(store, metrics.sign_in_refused)
+        broker = await broker_of(
+            settings, store, accounts, mqtt_tls, stack, http_certificate=http_tls, refused=sign_ins.note
+        )
         keeper = Keeper(store, bells, broker.access)
 
         def connected() -> None:
@@ -191,6 +195,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
                 keeper.run(),
                 connection.run(),
                 Sweeper(store).run(),
+                sign_ins.run(),
                 presence.run(),
                 Watcher(store, bells).run(),
                 PositionNotes(store, bells, settings.data_dir).run(),
@@ -210,6 +215,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
             readiness=readiness.report,
             scrape=Scrape(metrics, store, settings.data_dir, readiness.report).text,
             metrics=metrics,
+            sign_in_refused=sign_ins.note,
             metrics_token=shared_secret(settings.metrics_token_file) if settings.metrics_token_file else None,
             max_body_bytes=settings.max_body_bytes,
             allowed_hosts=settings.allowed_hosts,

@@ -28,6 +28,7 @@ from gateway.certificates import ServerCertificate, client_context
 from gateway.errors import UnavailableError
 from gateway.mqtt import link
 from gateway.mqtt.probe import Target
+from gateway.refused_sign_ins import RefusedSignIn
 from gateway.settings import Settings
 from gateway.settings_types import AUTO, EMBEDDED, MOSQUITTO
 from gateway.store import Store
@@ -65,8 +66,11 @@ async def broker_of(
     stack: AsyncExitStack,
     *,
     http_certificate: ServerCertificate | None = None,
+    refused: Callable[[RefusedSignIn], None] = lambda _: None,
 ) -> Broker:
     """The broker of these settings; one of our own runs until ``stack`` ends, with ``certificate`` if there is one.
+
+    ``refused`` is told of sign-ins that the gateway refuses for it; Mosquitto's it does not see.
 
     One that asks the gateway finds it listening, beyond loopback with ``http_certificate``.
 
@@ -80,9 +84,9 @@ async def broker_of(
         else:
             from gateway.broker.http_auth.serving import asked_access  # noqa: PLC0415 - 2 MB that few need
 
-            access = await asked_access(settings, store, accounts, http_certificate, stack)
+            access = await asked_access(settings, store, accounts, http_certificate, stack, refused)
         return _advertised(settings, upstream, access, settings.broker.address, tls=upstream.tls is not None)
-    return await _own(settings, store, accounts, certificate, stack)
+    return await _own(settings, store, accounts, certificate, stack, refused)
 
 
 async def _own(
@@ -91,6 +95,7 @@ async def _own(
     accounts: ProbeAccounts,
     certificate: ServerCertificate | None,
     stack: AsyncExitStack,
+    refused: Callable[[RefusedSignIn], None],
 ) -> Broker:
     """One that the gateway runs: of the kind that the settings ask for, or that can be had."""
     choice = choose(settings)
@@ -105,7 +110,7 @@ async def _own(
         choice = Choice(EMBEDDED, error.message)
     level = logging.WARNING if settings.broker == AUTO else logging.INFO
     log.log(level, "broker.chosen", broker=choice.kind, why=choice.why)
-    return await _own_embedded(settings, store, accounts, certificate, stack)
+    return await _own_embedded(settings, store, accounts, certificate, stack, refused)
 
 
 async def _own_mosquitto(
@@ -149,22 +154,21 @@ async def _own_embedded(
     accounts: ProbeAccounts,
     certificate: ServerCertificate | None,
     stack: AsyncExitStack,
+    refused: Callable[[RefusedSignIn], None],
 ) -> Broker:
     from gateway.broker.authentication import authenticator  # noqa: PLC0415 - amqtt, 4 MB for who runs no other broker
     from gateway.broker.embedded import EmbeddedBroker  # noqa: PLC0415 - the same
 
     password = secrets.token_urlsafe(32)
-    broker = await _embedded(
-        EmbeddedBroker(
-            host=settings.mqtt.host,
-            port=settings.mqtt.port,
-            authenticate=authenticator(store, standing(password, accounts)),
-            prefix=settings.topic_prefix,
-            certificate=certificate,
-        ),
-        settings,
-        stack,
+    embedded = EmbeddedBroker(
+        host=settings.mqtt.host,
+        port=settings.mqtt.port,
+        authenticate=authenticator(store, standing(password, accounts)),
+        prefix=settings.topic_prefix,
+        certificate=certificate,
     )
+    embedded.on_refused(lambda address: refused(RefusedSignIn("mqtt", "unknown", address)))
+    broker = await _embedded(embedded, settings, stack)
     host = _LOOPBACK if settings.mqtt.is_wildcard else settings.mqtt.host
     inside = (host, broker.port) if broker.inner_port is None else (_LOOPBACK, broker.inner_port)
     keepalive = settings.mqtt_keepalive_seconds

@@ -92,4 +92,9 @@ MEANINGS: Final[Mapping[EventType, Meaning]] = {
         ("webhook_id", "previous_secret_expires_at"),
     ),
     EventType.WEBHOOK_DELETED: Meaning("A webhook was deleted.", _WEBHOOK),
+    EventType.AUTH_REFUSED: Meaning(
+        "Sign-ins were refused: so many from this address, for these reasons. With `sources`: the rest of an hour. "
+        "`key_id` is the API key whose revoked, expired or replaced secret was used.",
+        ("channel", "address", "key_id", "count", "reasons", "first_at", "last_at", "sources"),
+    ),
 }

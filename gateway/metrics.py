@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from gateway import __version__
 from gateway.model import EventType
+from gateway.refused_sign_ins import SIGN_INS
 from gateway.store import measures
 from gateway.store.event_budgets import SUPPRESSIBLE
 from gateway.store.measures import Measure
@@ -106,6 +107,12 @@ class Metrics:
             buckets=COMMIT_BUCKETS,
             registry=registry,
         )
+        self._sign_ins = Counter(
+            "gateway_refused_sign_ins",
+            "Sign-ins that were refused, by where (broker_auth: brokers that ask) and why.",
+            ["channel", "reason"],
+            registry=registry,
+        )
         self._show_from_the_start()
 
     def _show_from_the_start(self) -> None:
@@ -122,6 +129,8 @@ class Metrics:
             self._events.labels(kind)
         for suppressible in (*SUPPRESSIBLE, EventType.DEVICE_OFFLINE):
             self._suppressed.labels(suppressible)
+        for channel, reason in SIGN_INS:
+            self._sign_ins.labels(channel, reason)
 
     def take(self, done: Sequence[Measure]) -> None:
         """What a transaction did, once it is committed."""
@@ -156,6 +165,10 @@ class Metrics:
     def refused(self, code: str) -> None:
         """A message was refused that no transaction tells of: it is over the budget, and not kept."""
         self._refusals.labels(code).inc()
+
+    def sign_in_refused(self, channel: str, reason: str) -> None:
+        """A credential was refused; both labels come from closed lists."""
+        self._sign_ins.labels(channel, reason).inc()
 
     def acknowledged(self, seconds: float) -> None:
         """A batch was stored and acknowledged, so long after it was taken from the socket."""

@@ -64,7 +64,7 @@ class CommandStatus(enum.StrEnum):
         return self not in (CommandStatus.PENDING, CommandStatus.DELIVERED)
 
 
-_ADMINISTRATIVE: Final = frozenset({"project", "key", "account", "signing_key", "webhook"})
+_ADMINISTRATIVE: Final = frozenset({"project", "key", "account", "signing_key", "webhook", "auth"})
 
 
 class EventType(enum.StrEnum):
@@ -108,6 +108,7 @@ class EventType(enum.StrEnum):
     WEBHOOK_UPDATED = "webhook.updated"
     WEBHOOK_ROTATED = "webhook.rotated"
     WEBHOOK_DELETED = "webhook.deleted"
+    AUTH_REFUSED = "auth.refused"
 
     @property
     def is_of_device(self) -> bool:

@@ -5,6 +5,8 @@ async with EmbeddedBroker(authenticate=authenticate) as broker:
 """
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -49,6 +51,10 @@ class EmbeddedBroker:
         self._prefix = prefix
         self._limits = limits
         self._broker: GuardedBroker | None = None
+
+    def on_refused(self, refused: Callable[[str], None]) -> None:
+        """Tell this the address of each client whose credential is refused, from the next time it is entered."""
+        self._listener = replace(self._listener, refused=refused)
 
     async def __aenter__(self) -> Self:
         _tame_loggers()

@@ -34,6 +34,10 @@ log = structlog.get_logger()
 _TOLD_EVERY_SECONDS: Final = 60.0
 
 
+def _unheard(address: str) -> None:
+    del address
+
+
 @dataclass(frozen=True)
 class Listener:
     """Where the broker listens, whom it asks about a client, and what it takes from one.
@@ -47,6 +51,8 @@ class Listener:
     max_packet_bytes: int
     connect_seconds: float
     certificate: ServerCertificate | None = None
+    refused: Callable[[str], None] = _unheard
+    """Is told the address of each client whose credential is refused."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,13 @@ class Admission:
             identity = await self._listener.authenticate(client_id, connect.username, connect.password)
         known = identity is not None and is_name(identity.username) and self._may_come_so(identity, connection)
         if identity is None or not known or not self._may_leave(identity, connect):
-            log.info("broker.connect_refused", client_id=loggable(client_id), username=loggable(connect.username))
+            self._listener.refused(connection.address)
+            log.info(
+                "broker.connect_refused",
+                client_id=loggable(client_id),
+                username=loggable(connect.username),
+                client_address=connection.address,
+            )
             raise _RefusedError(NOT_AUTHORIZED)
         key = self._session_key(identity, client_id, is_clean=connect.clean_session_flag)
         return Admitted(connect, identity, key) if connection.open else None

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from gateway import lifecycle
 from gateway.certificates import common_name
+from gateway.credentials import hash_secret, same_hash
 from gateway.errors import InsufficientScopeError, NotFoundError, UnauthorizedError
 from gateway.http.operation import Access, ApiKey, Caller, DeviceToken
 from gateway.http.services import Services
 from gateway.model import TokenState
-from gateway.store import View, keys, tokens
+from gateway.refused_sign_ins import Reason
+from gateway.store import Row, View, keys, tokens
+from gateway.store.events import REGISTRY
 
 ME: Final = "me"
 PEER: Final = "gateway.peer_certificate"
@@ -26,13 +29,33 @@ _KEY_PREFIXES: Final = ("sk_live_", "sk_test_", "rk_live_", "rk_test_")
 _NOTED_EVERY_MS: Final = 60_000
 _HOW: Final = "Send 'Authorization: Bearer KEY' with an API key ('gateway keys create' makes one) or a device token."
 _REVOKED: Final = (
-    "The credential is not known here, has expired or was revoked. Use another: 'gateway keys create' makes an API "
+    "The credential is not known here, or was revoked or replaced. Use another: 'gateway keys create' makes an API "
     "key, and binding the device anew a device token."
+)
+_EXPIRED: Final = (
+    "This API key has expired. Give it more time where the gateway runs ('gateway keys expire KEY --in 30d'), or use "
+    "another key: 'gateway keys create' makes one."
 )
 _RESET_ONLY: Final = (
     "The device is to be reset: this token opens nothing but POST /v1/devices/me/heartbeat, which hands over the "
     "factory reset, the acknowledgement of that, and POST /v1/devices/me/token/refresh."
 )
+
+
+class Refused(NamedTuple):
+    """Why a credential opens nothing, and the API key that it is or was of."""
+
+    reason: Reason
+    key_id: str | None = None
+    project_id: str = REGISTRY
+
+
+class RefusedCredentialError(UnauthorizedError):
+    """A refused credential; ``refused`` is for the audit trail."""
+
+    def __init__(self, message: str, refused: Refused) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 async def authenticate(services: Services, headers: Headers) -> Caller:
@@ -44,8 +67,8 @@ async def authenticate(services: Services, headers: Headers) -> Caller:
     secret = credential(headers)
     now = services.store.context.clock()
     caller = services.store.look(lambda view: _resolve(view, secret, now))
-    if caller is None:
-        raise UnauthorizedError(_REVOKED)
+    if isinstance(caller, Refused):
+        raise RefusedCredentialError(_EXPIRED if caller.reason == "expired" else _REVOKED, caller)
     return caller
 
 
@@ -56,9 +79,10 @@ def require_certificate(scope: Scope, caller: Caller) -> None:
         UnauthorizedError: it showed none, or another's.
     """
     if isinstance(caller, DeviceToken) and common_name(scope.get(PEER)) != caller.id:
-        raise UnauthorizedError(
+        raise RefusedCredentialError(
             "This gateway asks devices for a certificate besides their token, with the device's id as its CN. Connect "
-            "with that certificate."
+            "with that certificate.",
+            Refused("certificate"),
         )
 
 
@@ -70,28 +94,44 @@ def credential(headers: Headers) -> str:
     """
     given = headers.getlist("authorization")
     if not given:
-        raise UnauthorizedError(f"No credential was sent. {_HOW}")
+        raise RefusedCredentialError(f"No credential was sent. {_HOW}", Refused("missing"))
     bearer = _BEARER.fullmatch(given[0].strip())
     if bearer is None or len(given) > 1:
-        raise UnauthorizedError(f"The Authorization header is not one that is understood here. {_HOW}")
+        raise RefusedCredentialError(
+            f"The Authorization header is not one that is understood here. {_HOW}", Refused("malformed")
+        )
     return bearer["secret"]
 
 
-def _resolve(view: View, secret: str, now: int) -> Caller | None:
+def _resolve(view: View, secret: str, now: int) -> Caller | Refused:
     return _api_key(view, secret, now) if secret.startswith(_KEY_PREFIXES) else _device_token(view, secret)
 
 
-def _api_key(view: View, secret: str, now: int) -> ApiKey | None:
+def _api_key(view: View, secret: str, now: int) -> ApiKey | Refused:
     row = keys.by_secret(view, secret, now)
     if row is None:
-        return None
+        return _refused_key(keys.of_closed_secret(view, secret), secret, now)
     return ApiKey(row["id"], row["project_id"], frozenset(json.loads(row["scopes"])), row["last_used_at"])
 
 
-def _device_token(view: View, secret: str) -> DeviceToken | None:
+def _refused_key(row: Row | None, secret: str, now: int) -> Refused:
+    """Return why a secret opens nothing; whoever holds it is told of its expiry alone."""
+    if row is None:
+        return Refused("unknown")
+    if row["revoked_at"] is not None:
+        return Refused("revoked", row["id"], row["project_id"])
+    if not same_hash(row["hash"], hash_secret(secret)):
+        return Refused("rotated", row["id"], row["project_id"])
+    has_expired = row["expires_at"] is not None and row["expires_at"] < now
+    return Refused("expired" if has_expired else "unknown", row["id"], row["project_id"])
+
+
+def _device_token(view: View, secret: str) -> DeviceToken | Refused:
     row = tokens.by_secret(view, secret)
-    if row is None or row["state"] == TokenState.REVOKED:
-        return None
+    if row is None:
+        return Refused("unknown")
+    if row["state"] == TokenState.REVOKED:
+        return Refused("revoked")
     return DeviceToken(
         row["device_id"],
         row["project_id"],

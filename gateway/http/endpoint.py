@@ -22,6 +22,7 @@ from gateway.http.services import Services
 from gateway.http.strangers import UNKNOWN_HOST, Strangers
 from gateway.http.streaming import Streaming
 from gateway.model import Empty, TokenState
+from gateway.refused_sign_ins import RefusedSignIn
 from gateway.store import idempotency as sql
 
 BASE: Final = "/v1"
@@ -203,7 +204,8 @@ async def _identify(parts: Parts, scope: Scope, facts: Facts) -> Caller:
         caller = facts.caller = await parts.authenticate(parts.services, Headers(scope=scope))
         if parts.services.device_certificates:
             auth.require_certificate(scope, caller)
-    except UnauthorizedError:
+    except UnauthorizedError as error:
+        _note_refusal(parts, facts, error)
         _count_refusal(parts, scope, facts)
         raise
     facts.quota, exceeded = parts.limiter.take(caller.id)
@@ -211,6 +213,13 @@ async def _identify(parts: Parts, scope: Scope, facts: Facts) -> Caller:
         raise exceeded
     await auth.note_first_use(parts.services, caller)
     return caller
+
+
+def _note_refusal(parts: Parts, facts: Facts, error: UnauthorizedError) -> None:
+    refused = error.refused if isinstance(error, auth.RefusedCredentialError) else auth.Refused("unknown")
+    parts.services.sign_in_refused(
+        RefusedSignIn("http", refused.reason, facts.client_address, refused.key_id, refused.project_id)
+    )
 
 
 def _count_refusal(parts: Parts, scope: Scope, facts: Facts) -> None:

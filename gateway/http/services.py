@@ -12,6 +12,7 @@ from gateway.http.streams import Streams
 from gateway.metrics import Metrics
 from gateway.outbound.sender import Sender
 from gateway.outbox import Bells
+from gateway.refused_sign_ins import RefusedSignIn
 from gateway.store import Store
 from gateway.topics import Topics
 
@@ -36,6 +37,11 @@ async def _never_taken_in(seconds: float) -> bool:
     """Without a connection to the broker nobody knows what waits there."""
     del seconds
     return False
+
+
+def _not_noted(refusal: RefusedSignIn) -> None:
+    """Inside the command line there is nobody to refuse."""
+    del refusal
 
 
 async def _nothing_to_scrape() -> bytes:
@@ -70,6 +76,8 @@ class Services:
     stream_heartbeat_seconds: float = 15.0
     sender: Sender = field(default_factory=Sender)
     metrics: Metrics = field(default_factory=Metrics)
+    sign_in_refused: Callable[[RefusedSignIn], None] = _not_noted
+    """Is told of each refused credential."""
     metrics_token: str | None = None
     """Opens ``/metrics``, also to the gateway's own machine; ``None``: that needs none."""
     scrape: MetricsText = _nothing_to_scrape

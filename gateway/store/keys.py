@@ -208,6 +208,11 @@ def by_secret(view: View, secret: str, now: int) -> Row | None:
     return row if any(same_hash(each, given) for each in known) else None
 
 
+def of_closed_secret(view: View, secret: str) -> Row | None:
+    """The key whose secret this is or was, whether or not it opens anything: to say why it was refused."""
+    return view.one("SELECT * FROM api_keys WHERE hash = ?1 OR previous_hash = ?1", hash_secret(secret))
+
+
 def touch(tx: Tx, key_id: str, before: int) -> None:
     """Note that the key is in use, unless that was noted at or after ``before`` (milliseconds since the epoch).
 

@@ -16,6 +16,7 @@ from gateway.broker.http_auth.serving import asked_access
 from gateway.broker.probes import ProbeAccounts
 from gateway.certificates import Files, ServerCertificate
 from gateway.errors import UnavailableError
+from gateway.refused_sign_ins import RefusedSignIn
 from gateway.settings import Settings, load
 
 QUESTION = {"clientid": GATEWAY_ID, "username": "central", "password": "p@ss"}
@@ -79,6 +80,22 @@ async def test_beyond_loopback_it_speaks_https(fleet: Registry, tmp_path: Path) 
         async with httpx.AsyncClient(base_url=url.replace("https", "http")) as http:
             with pytest.raises(httpx.HTTPError):
                 await http.post("/x/emqx/authenticate")
+
+
+async def test_refusals_are_told(fleet: Registry, tmp_path: Path) -> None:
+    """A wrong password as one of a client of the broker; a wrong secret with the address of whoever showed it."""
+    refused: list[RefusedSignIn] = []
+    settings = settings_at(tmp_path, "127.0.0.1:0")
+    async with AsyncExitStack() as stack:
+        with capture_logs() as logs:
+            await asked_access(settings, fleet.store, ProbeAccounts(), None, stack, refused.append)
+        url = next(str(entry["url"]) for entry in logs if entry["event"] == "broker_auth.listening")
+        secret = (tmp_path / "data" / "broker-auth-secret").read_text().strip()
+        async with httpx.AsyncClient(base_url=url) as http:
+            await http.post(f"/{secret}/emqx/authenticate", json=QUESTION)
+            await http.post(f"/{secret}/emqx/authenticate", json={**QUESTION, "password": "wrong"})
+            await http.post("/wrong/emqx/authenticate", json=QUESTION)
+    assert refused == [RefusedSignIn("mqtt", "unknown", ""), RefusedSignIn("broker_auth", "unknown", "127.0.0.1")]
 
 
 async def test_a_port_that_is_taken_names_its_setting(fleet: Registry, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ WRITERS = {
     "newest.py",
     "upkeep.py",
 }
-ADMINISTRATIVE_WRITERS = {"administration.py", "webhooks.py"}
+ADMINISTRATIVE_WRITERS = {"administration.py", "refused_sign_ins.py", "webhooks.py"}
 
 
 def _written() -> set[str]:

@@ -18,7 +18,7 @@ LAYERS = (
     "store",
     (
         "acknowledgements administration backlog commands epoch first_start grants heartbeats inbound lifecycle newest "
-        "outbox outgrown position_notes presence restoring sweeper upkeep watcher webhooks"
+        "outbox outgrown position_notes presence refused_sign_ins restoring sweeper upkeep watcher webhooks"
     ),
     "authority certificates metrics otel",
     "scrape",

@@ -29,7 +29,7 @@ class Integrator:
 
     def misses(self) -> Iterator[Broken]:
         """Events that were never told though earlier ones were; states that are not the registry's."""
-        rows = self._disk.execute("SELECT id, type FROM events ORDER BY seq").fetchall()
+        rows = self._disk.execute("SELECT id, type FROM events WHERE device_pk IS NOT NULL ORDER BY seq").fetchall()
         first = next((place for place, row in enumerate(rows) if row["id"] in self._told), len(rows))
         for row in rows[first:]:
             if row["id"] not in self._told:

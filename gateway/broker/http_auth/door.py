@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,7 +55,9 @@ class _Asked:
 class Door:
     """The endpoint, as an ASGI application."""
 
-    def __init__(self, judge: Judge, secret: str) -> None:
+    def __init__(self, judge: Judge, secret: str, refused: Callable[[str], None] = lambda _: None) -> None:
+        """``refused`` is told the address of whoever shows another secret."""
+        self._refused = refused
         self._judge = judge
         self._secret = secret.encode()
 
@@ -63,13 +65,15 @@ class Door:
         """Answer one question."""
         headers = Headers(scope=scope)
         asked = _asked(scope["path"], headers.get("authorization", ""))
-        answer = await self._answer(asked, headers, receive)
+        client = scope.get("client")
+        answer = await self._answer(asked, headers, receive, client[0] if client else "")
         await _send(answer, send)
 
-    async def _answer(self, asked: _Asked, headers: Headers, receive: Receive) -> Answer:
+    async def _answer(self, asked: _Asked, headers: Headers, receive: Receive, address: str) -> Answer:
         dialect = DIALECTS.get(asked.dialect)
         if not hmac.compare_digest(asked.secret.encode("utf-8", "surrogatepass"), self._secret):
-            log.warning("broker_auth.wrong_secret", dialect=asked.dialect if dialect else None)
+            self._refused(address)
+            log.warning("broker_auth.wrong_secret", dialect=asked.dialect if dialect else None, client_address=address)
             return _NOWHERE if dialect is None else dialect.deny
         question = None if dialect is None else dialect.questions.get(asked.question)
         if dialect is None or question is None:

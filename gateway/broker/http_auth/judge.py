@@ -7,6 +7,7 @@ client id in last: after a new binding the session of the old, revoked token has
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -29,11 +30,19 @@ READERS: Final = (Role.INTEGRATOR, Role.HOME_ASSISTANT)
 class Judge:
     """Goes by the registry as it is committed at that moment, and by the rules of the contract, section 3.
 
-    ``own_id`` is the gateway's client id, which is nobody else's. Whoever was let in is noted in ``admissions``.
+    ``own_id`` is the gateway's client id, which is nobody else's. Whoever was let in is noted in ``admissions``;
+    ``refused`` is called for each who was not.
     """
 
     def __init__(
-        self, store: Store, standing: Accounts, admissions: Admissions, *, own_id: str, prefix: str = ""
+        self,
+        store: Store,
+        standing: Accounts,
+        admissions: Admissions,
+        *,
+        own_id: str,
+        prefix: str = "",
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
         self.prefix = prefix
         self._store = store
@@ -41,6 +50,7 @@ class Judge:
         self._admissions = admissions
         self._authenticate = authenticator(store, standing)
         self._own_id = own_id
+        self._refused = refused
 
     async def lets_in(self, client: Client, password: str) -> bool:
         """Whether this is its password, and its client id one that it may have.
@@ -52,6 +62,7 @@ class Judge:
             identity = await self._identity(client, password)
             good = identity is not None and await self._is_noted(client, identity)
         if not good:
+            self._refused()
             log.info("broker.connect_refused", client_id=loggable(client.client_id), username=loggable(client.username))
         return good
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import structlog
@@ -17,6 +18,7 @@ from gateway.broker.probes import ProbeAccounts
 from gateway.broker.standing import Accounts, standing
 from gateway.certificates import ServerCertificate, client_context
 from gateway.http.server import HttpServer
+from gateway.refused_sign_ins import RefusedSignIn
 from gateway.settings import Settings
 from gateway.store import Store
 
@@ -29,6 +31,7 @@ async def asked_access(
     probes: ProbeAccounts,
     certificate: ServerCertificate | None,
     stack: AsyncExitStack,
+    refused: Callable[[RefusedSignIn], None] = lambda _: None,
 ) -> AskedAccess:
     """Listen at ``broker_auth`` until ``stack`` ends; on loopback without TLS, beyond it with ``certificate``.
 
@@ -40,9 +43,16 @@ async def asked_access(
         raise ValueError("broker_auth is not set")
     secret = shared_secret(settings.broker_auth_secret_file or settings.data_dir / FILE_NAME)
     own_id = store.context.rules.gateway_id
-    judge = Judge(store, _accounts(settings, probes), admissions, own_id=own_id, prefix=settings.topic_prefix)
+    judge = Judge(
+        store,
+        _accounts(settings, probes),
+        admissions,
+        own_id=own_id,
+        prefix=settings.topic_prefix,
+        refused=lambda: refused(RefusedSignIn("mqtt", "unknown", "")),  # the broker does not say where its client is
+    )
     server = HttpServer(
-        Door(judge, secret),
+        Door(judge, secret, lambda address: refused(RefusedSignIn("broker_auth", "unknown", address))),
         at.host,
         at.port,
         certificate=None if at.is_loopback else certificate,

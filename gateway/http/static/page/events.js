@@ -15,6 +15,7 @@ export const EVENT_TYPES = [
   "command.expired", "command.cancelled", "token.refreshed", "token.revoked", "acknowledgement.late", "acknowledgement.refused",
   "project.created", "key.created", "key.updated", "key.rotated", "key.revoked", "account.created", "account.rotated",
   "account.revoked", "signing_key.rotated", "webhook.created", "webhook.updated", "webhook.rotated", "webhook.deleted",
+  "auth.refused",
 ];
 
 /** `keyId`: the key of who looks; `withDevice`: with a link to the device of each. */

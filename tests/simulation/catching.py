@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from simulation.plan import plan_of
-from simulation.planted import FAULTS, Fault
+from simulation.planted_grants import FAULTS, Fault
 from simulation.run import Outcome, run
 from simulation.shrink import Shrinker
 

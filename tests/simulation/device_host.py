@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
 from device_sim.device import IN_PROGRESS, JOURNAL, RESET, Device, State
@@ -16,6 +16,7 @@ from device_sim.relay import BleRelay, HttpRadio, refreshed
 from device_sim.signals import (
     Action,
     Area,
+    CommandReceived,
     EraseFlash,
     HeartbeatDue,
     Input,
@@ -80,6 +81,8 @@ class DeviceHost:
         self.cut_after: int | None = None
         self.off_seconds = 1.0
         self.wiped_for: str | None = None
+        self.obeyed: dict[str, dict[str, Any]] = {}
+        """The params of each command that it took on, as they came."""
         self.radio: VirtualRadio | HttpRadio | BleRelay | None = None
         self._broker, self._api, self._observer = broker, api, observer
         self._rng, self._clock, self._latency, self._tell = nature.rng, nature.clock, nature.latency, nature.tell
@@ -160,11 +163,17 @@ class DeviceHost:
     async def _process(self, event: Input) -> None:
         waiting = deque([event])
         while waiting:
-            for action in self.machine.handle(waiting.popleft(), self._clock()):
+            event = waiting.popleft()
+            for action in self.machine.handle(event, self._clock()):
+                self._note_params(event, action)
                 self._may_lose_power(action)
                 answer = await self._carry_out(action)
                 if answer is not None:
                     waiting.append(answer)
+
+    def _note_params(self, event: Input, action: Action) -> None:
+        if isinstance(event, CommandReceived) and isinstance(action, Publish) and action.status == "delivered":
+            self.obeyed[str(action.command_id)] = json.loads(event.payload)["params"]
 
     def _may_lose_power(self, action: Action) -> None:
         name = step(action)

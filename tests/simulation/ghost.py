@@ -114,6 +114,7 @@ class Ghost:
     epoch_base: int = 0
     """The generation that the last restore began with."""
     _last_event: str = ""
+    _last_obeyed: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def violate(self, invariant: int, law: str, detail: str) -> None:
         """Note it; the run ends with the first."""
@@ -275,6 +276,21 @@ class Ghost:
         if self.wiped.setdefault(command_id, token) != token or self.effects[command_id]:
             self.violate(2, "a device is wiped at most once per reset", f"{device_id} for {command_id}")
         self.effects[command_id] += 1
+
+    def obeyed(self, device_id: str, command: Row, params: dict[str, Any] | None) -> None:
+        """A device acts on a command: by the params that the gateway sent, and on none that is older than its last.
+
+        Ids rise with the commits. What a restore has forgotten does not count: it is not known when that was asked for.
+        """
+        if params is not None and params != json.loads(command["params"]):
+            detail = f"{device_id} does {command['id']} with {params}"
+            self.violate(2, "only params that the gateway signed are obeyed", detail)
+        kind = (device_id, command["type"])
+        last = self._last_obeyed.get(kind, "")
+        if last > command["id"] and last not in self.lost:
+            detail = f"{device_id} does {command['id']} after {last}"
+            self.violate(2, "nothing is obeyed after something later of its type", detail)
+        self._last_obeyed[kind] = command["id"]
 
     def done(self, device_id: str, command_id: str) -> None:
         """A device has the effect of another command behind it."""

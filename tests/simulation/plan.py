@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from simulation.scenes import (
+    altered,
+    cancelled_and_replayed,
     cancelled_unread,
     hard_to_tell,
     lost_registry,
+    numbers_after_a_restore,
     reset_after_a_lost_refresh,
     revoked_after_an_outage,
     said_before_a_refresh,
+    unsigned_words,
 )
 from simulation.step import Step
 
@@ -153,12 +157,17 @@ SCENES: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]], di
     25: (cancelled_unread, _ONE),
     35: (reset_after_a_lost_refresh, _ONE),
     45: (said_before_a_refresh, _ONE),
+    3: (cancelled_and_replayed, _ONE),
+    13: (altered, _ONE),
+    23: (numbers_after_a_restore, _RESTORED),
+    33: (unsigned_words, _ONE),
+    43: (altered, _ONE),
     **dict.fromkeys((10, 20, 30, 40), (hard_to_tell, {"kinds": ("mqtt",)})),
 }
-"""Ten of fifty seeds are scenes of ``scenes`` instead: what must meet by the second, and by chance would hardly."""
+"""Fifteen of fifty seeds are scenes of ``scenes`` instead: what must meet by the second, and by chance would hardly."""
 
-IN_SCENES: Final = ("backup", "lose_registry")
-"""What goes wrong in scenes alone: after a restore it takes knowing what was lost to judge the rest."""
+IN_SCENES: Final = ("backup", "lose_registry", "withhold", "alter")
+"""What goes wrong in scenes alone: after a restore, or at a hostile broker, it takes knowing what was done to judge."""
 
 FAULTS: Final = (*IN_SCENES, *(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill")))
 

@@ -127,3 +127,57 @@ def reset_after_a_lost_refresh(rng: random.Random) -> tuple[Step, ...]:
         seam = {"seam": rng.choice(_SEAMS), "passes": rng.randint(1, 6), "down": rng.choice((0.1, 0.5, 3.0))}
         steps.append(Step(reset + rng.uniform(0.0, 3.0), "kill", seam))
     return tuple(steps)
+
+
+def cancelled_and_replayed(rng: random.Random) -> tuple[Step, ...]:
+    """The broker keeps a command to itself until it is cancelled, and hands it over once a later one was obeyed."""
+    kind = rng.choice(("trigger_upload", "reboot", "start_recording"))
+    command = {**_DEVICE, "type": kind, "ttl": 300}
+    later = 5.0 + rng.uniform(0.0, 1.0)
+    replays = [Step(later + rng.uniform(3.0, 9.0), "replay", {**_DEVICE, "type": kind}) for _ in range(4)]
+    steps = [
+        Step(0.5, "withhold", {**_DEVICE, "seconds": 3.5}),
+        Step(1.0 + rng.uniform(0.0, 0.5), "command", command),
+        Step(3.0, "cancel", _DEVICE),
+        Step(later, "command", command),
+        *replays,
+    ]
+    return tuple(sorted(steps, key=lambda step: step.at))
+
+
+def altered(rng: random.Random) -> tuple[Step, ...]:
+    """The broker changes the params of what a device is told, of a reset or of something else."""
+    facts: dict[str, dict[str, Any]] = {"reset": {"tries": 1}, "command": {"type": "trigger_upload", "ttl": 300}}
+    asked = rng.choice(("reset", "command", "command"))
+    return (
+        Step(0.5, "alter", {**_DEVICE, "seconds": rng.uniform(4.0, 8.0)}),
+        Step(1.0 + rng.uniform(0.0, 2.0), asked, {**_DEVICE, **facts[asked]}),
+        Step(10.0, asked, {**_DEVICE, **facts[asked]}),
+    )
+
+
+def numbers_after_a_restore(rng: random.Random) -> tuple[Step, ...]:
+    """Commands that only the lost registry knew of, and others after the restore, under the same binding."""
+    command = {**_DEVICE, "type": "trigger_upload", "ttl": 300}
+    lost = [Step(1.0 + number * rng.uniform(0.8, 1.5), "command", command) for number in range(rng.randint(1, 3))]
+    return (
+        Step(0.5, "backup", {}),
+        *lost,
+        Step(6.5, "lose_registry", {"down": rng.choice((0.1, 0.5, 2.0))}),
+        Step(11.0 + rng.uniform(0.0, 2.0), "command", command),
+        Step(15.0 + rng.uniform(0.0, 2.0), "reset", {**_DEVICE, "tries": 1}),
+    )
+
+
+def unsigned_words(rng: random.Random) -> tuple[Step, ...]:
+    """Others on the broker speak of a reset in the device's name, without a receipt, while the device is away."""
+    words = [
+        Step(2.0 + rng.uniform(0.0, 4.0), "forge_ack", {**_DEVICE, "status": status, "signed": False})
+        for status in rng.sample(("delivered", "failed", "executed"), 2)
+    ]
+    steps = [
+        Step(0.5, "unplug", {**_DEVICE, "off": 8.0}),
+        Step(1.0, "reset", {**_DEVICE, "tries": 1}),
+        *words,
+    ]
+    return tuple(sorted(steps, key=lambda step: step.at))

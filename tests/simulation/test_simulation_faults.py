@@ -4,7 +4,7 @@ import pytest
 
 from simulation.catching import first_failure
 from simulation.plan import plan_of
-from simulation.planted import FAULTS
+from simulation.planted_grants import FAULTS
 from simulation.run import Outcome, run
 from simulation.shrink import Shrinker
 from simulation.story import told

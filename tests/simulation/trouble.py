@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway.broker.access import Role
 from gateway.broker.embedded_session import Identity
 from gateway.mqtt.census import matches
+from simulation.broker import Packet
+from simulation.ghost import RESET
 from simulation.world import World
 
 _STRANGER = Identity(Role.GATEWAY, "gateway", None)
@@ -147,23 +150,50 @@ class Trouble:
         self._world.broker.refusing = lambda topic: False  # noqa: ARG005 - the form is the point
         self._world.tell("broker", "refuses nothing any more")
 
-    async def forge_ack(self, *, device: int, status: str) -> None:
-        """Somebody who can publish says in the device's name what it never said, with a receipt of no worth."""
+    async def forge_ack(self, *, device: int, status: str, signed: bool = True) -> None:
+        """Somebody who can publish says in the device's name what it never said, with a receipt of no worth or none."""
         host = self._world.devices[device]
         row = self._world.open_command(host)
         if row is None or not self._world.broker.up:
             return
-        body = {"command_id": row["id"], "status": status, "receipt": "AAAA" * 10 + "AAA"}
+        body = {"command_id": row["id"], "status": status}
+        if signed:
+            body["receipt"] = "AAAA" * 10 + "AAA"
         topic = f"devices/{host.id}/commands/factory_reset/ack"
         self._world.tell("stranger", f"forges '{status}'", command=row["id"])
         self._world.broker.inject(_STRANGER, topic, json.dumps(body).encode(), retain=False)
 
-    async def replay(self, *, device: int) -> None:
+    async def withhold(self, *, device: int, seconds: float) -> None:
+        """Whoever runs the broker keeps a device's commands to himself for a while."""
+        await self._tamper(device, seconds, "withholds commands", lambda packet: None)  # noqa: ARG005 - the form
+
+    async def alter(self, *, device: int, seconds: float) -> None:
+        """Whoever runs the broker changes the params of a device's commands for a while; the grants stay good."""
+
+        def changed(packet: Packet) -> Packet:
+            if not packet.payload:
+                return packet
+            said = json.loads(packet.payload)
+            self._world.altered.add(said["id"])
+            said["params"] = {**said["params"], "recordings": "wipe"}
+            return replace(packet, payload=json.dumps(said).encode())
+
+        await self._tamper(device, seconds, "alters params", changed)
+
+    async def _tamper(self, device: int, seconds: float, what: str, change: Callable[[Packet], Packet | None]) -> None:
+        topics = f"devices/{self._world.devices[device].id}/commands/+"
+        self._world.tell("broker", what, seconds=seconds)
+        self._world.broker.tampering = lambda packet: change(packet) if matches(topics, packet.topic) else packet
+        await asyncio.sleep(seconds)
+        self._world.broker.tampering = lambda packet: packet
+        self._world.tell("broker", "is honest again")
+
+    async def replay(self, *, device: int, type: str = RESET) -> None:  # noqa: A002 - the contract's name
         """Somebody who can publish, or a broker with an old store, hands the device an old command again."""
         host = self._world.devices[device]
-        topic = f"devices/{host.id}/commands/factory_reset"
+        topic = f"devices/{host.id}/commands/{type}"
         old = self._world.sent.get(topic, ())
         if old and self._world.broker.up:
             payload = self._world.rng(f"replay {self._world.loop.time()}").choice(old)
-            self._world.tell("stranger", "hands over an old reset again", command=json.loads(payload)["id"])
+            self._world.tell("stranger", f"hands over an old {type} again", command=json.loads(payload)["id"])
             self._world.broker.inject(_STRANGER, topic, payload, retain=False)

@@ -20,7 +20,7 @@ from simulation.broker import Broker, Packet
 from simulation.device_host import DeviceHost, Kind, said_in
 from simulation.disk import ledger_of, new_disk
 from simulation.gateway_host import RULES, GatewayHost
-from simulation.ghost import RESET, Ghost
+from simulation.ghost import OPEN, RESET, Ghost
 from simulation.http import VirtualApi
 from simulation.keeping import unkept
 from simulation.network import Nature, latency_of
@@ -60,6 +60,10 @@ class World:
         self.host.embedded, self.host.watching = around.embedded, around.watching
         self.host.rules = replace(RULES, shown=(outbox.STATE,) if around.shown else ())
         self.project_id, self.key, self.bystander = self._first_start()
+        self.altered: set[str] = set()
+        """Commands whose params the broker has changed: their device refuses them, and that is right."""
+        self.carried: set[str] = set()
+        """Commands, but no resets, that a restore found open: a device may have passed them by."""
         self.integrator = Integrator(self.broker, self.disk)
         self.broker.on_message = self.integrator.hears
         self.api = VirtualApi(self.host, self.key, self.latency)
@@ -208,7 +212,10 @@ class World:
         if what.status != "failed" or binding is None:
             return
         row, code = self.command(str(what.command_id)), json.loads(what.payload)["error"]["code"]
-        if row is not None and code == "grant_invalid" and row["binding_generation"] == binding.generation:
+        if row is None or row["id"] in self.altered or row["binding_generation"] != binding.generation:
+            return
+        passed_by = code == "stale_sequence" and row["status"] in OPEN and row["id"] not in self.carried
+        if code == "grant_invalid" or passed_by:
             self.ghost.violate(1, "what the gateway signs is obeyed", f"{device.serial} refuses {what.command_id}")
             self.check()
 
@@ -224,6 +231,8 @@ class World:
             self.ghost.obeys_the_lost(device.serial, command_id, binding.device_token)
             self.check()
             return
+        if row is not None:
+            self.ghost.obeyed(device.id, row, device.obeyed.get(command_id))
         self.ghost.begun(binding.device_id, row, command_id, binding.device_token, binding.generation)
         self.check()
 
@@ -232,6 +241,9 @@ class World:
         self.tell(device.serial, "has done", command=command_id)
         if command_id in self.ghost.lost and device.binding is not None:
             self.ghost.obeys_the_lost(device.serial, command_id, device.binding.device_token)
+        row = self.command(command_id)
+        if row is not None:
+            self.ghost.obeyed(device.id, row, device.obeyed.get(command_id))
         self.ghost.done(device.id, command_id)
         self.check()
 
@@ -267,6 +279,8 @@ class World:
         ledger_of(self.disk)  # no change of the gateway's
         base = int(keys.meta(View(self.disk), keys.EPOCH_BASE) or 0)
         self.ghost.restored(self.disk, base, set(self.secrets))
+        carried = self.rows("SELECT id FROM commands WHERE status IN ('pending', 'delivered') AND type <> ?", RESET)
+        self.carried |= {row["id"] for row in carried}
         known = {row["broker_entry"]: row["id"] for row in self.rows("SELECT id, broker_entry FROM tokens")}
         self.host.table.token_of = known
         for device in self.devices:  # what it told of a wipe is forgotten, and it does not tell again

@@ -1,0 +1,64 @@
+"""Deliberate faults of grants, numbers and receipts; see ``planted``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+from device_sim import grant
+from device_sim.sequences import Sequences
+from gateway import acknowledgements, grants, model
+from gateway.acknowledgements import Sender
+from gateway.commands import Refusal
+from gateway.store import Row, View
+from gateway.store import commands as command_sql
+from simulation.planted import FAULTS, Fault, fault
+
+__all__ = ["FAULTS", "Fault"]  # all that are planted, these among them
+
+
+@fault("each command has the same number", 1)
+def _numbers_stay() -> Iterator[None]:
+    real = grants.sign
+
+    def sign(*given: Any, **facts: Any) -> str:
+        return real(*given, **{**facts, "seq": 1})
+
+    with patch.object(grants, "sign", sign):
+        yield
+
+
+@fault("a restore does not raise the numbers of commands", 1)
+def _numbers_come_again() -> Iterator[None]:
+    def next_seq(view: View, device_pk: int, command_type: str) -> int:
+        newest = view.value("SELECT max(seq) FROM commands WHERE device_pk = ? AND type = ?", device_pk, command_type)
+        return (newest or 0) + 1
+
+    with patch.object(command_sql, "next_seq", next_seq):
+        yield
+
+
+@fault("delivered and failed of a reset count without a receipt", 1)
+def _receipt_of_the_wipe_alone() -> Iterator[None]:
+    real = acknowledgements._unproven  # noqa: SLF001 - planted there
+
+    def unproven(view: View, device: Row, command: Row, ack: model.Ack, sender: Sender) -> Refusal | None:
+        if ack.receipt is None and ack.status != "executed":
+            return None
+        return real(view, device, command, ack, sender)
+
+    with patch.object(acknowledgements, "_unproven", unproven):
+        yield
+
+
+@fault("a device does not compare the params with the grant", 2)
+def _any_params() -> Iterator[None]:
+    with patch.object(grant, "_check_params", lambda *_: None):
+        yield
+
+
+@fault("a device does not look at the number of a command", 2)
+def _any_number() -> Iterator[None]:
+    with patch.object(Sequences, "allow", lambda *_: True):
+        yield

@@ -22,6 +22,8 @@ from support.receipts import receipt_of
 from support.receiver import receiving
 from support.wait import eventually
 
+from gateway.store.backup import contents
+
 BROKEN = 7
 WORKS = (0, 1)
 
@@ -189,6 +191,25 @@ async def test_an_api_key_leaked(mornings: Mornings) -> None:
         told = await morning.follow("An API key leaked", 1)
         assert f'"actor": "{stolen["id"]}"' in told.out
         assert device["id"] in told.out.splitlines()[-1]
+
+
+async def test_evidence_is_kept_before_anything_is_put_right(mornings: Mornings) -> None:
+    """A forged receipt is in the audit trail that was kept, and so is the registry of that moment."""
+    async with mornings() as morning:
+        site = morning.site
+        binding = await site.device("SN1").provision(end_user_id="eu_1")
+        command = await site.reset(binding.device_id)
+        forged = {"command_id": command["id"], "status": "executed", "receipt": "A" * 43}
+        await site.publish(f"{topic(binding.device_id)}/ack", json.dumps(forged).encode())
+
+        async def refused() -> bool:
+            return "acknowledgement.refused" in await site.events(binding.device_id)
+
+        await eventually(refused, "the forged receipt is in the audit trail")
+        assert (await morning.follow("Security events: what an attack looks like")).code == 0
+        kept = (morning.folder / "backup" / "evidence.json").read_text(encoding="utf-8")
+        assert "acknowledgement.refused" in kept
+        assert contents(morning.folder / "backup" / "evidence.db").devices == 1
 
 
 async def test_the_gateways_password_leaked(mornings: Mornings) -> None:

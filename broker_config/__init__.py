@@ -86,12 +86,16 @@ def filled(name: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda found: values[found[1]], template(name))
 
 
-def reading(name: str, prefix: str = "") -> str:
-    """The lines of an `acl` that let another integrator of this name read the fleet; their place in it is free."""
+def reading(name: str, prefix: str = "", project_id: str | None = None) -> str:
+    """The lines of an `acl` that let another integrator of this name read the fleet; their place in it is free.
+
+    With a `project_id` it reads the devices of that project alone.
+    """
+    of = "" if project_id is None else f"projects/{project_id}/"
     return (
         f"user {name}\n"
-        f"topic read {prefix}devices/+/state\n"
-        f"topic read {prefix}devices/+/events/#\n"
+        f"topic read {prefix}{of}devices/+/state\n"
+        f"topic read {prefix}{of}devices/+/events/#\n"
         f"topic read {prefix}gateways/#\n"
         f"topic deny {prefix}devices/{name}/#\n"
     )

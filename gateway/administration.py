@@ -89,14 +89,14 @@ def expire_key(tx: Tx, wanted: str, expires_at: int | None, actor: str) -> Row:
     return row
 
 
-def create_account(tx: Tx, name: str, actor: str) -> str:
-    """Create a broker account; return its password, which is shown this once.
+def create_account(tx: Tx, name: str, project_id: str | None, actor: str) -> str:
+    """Create a broker account of a project, or (``None``) of all; return its password, which is shown this once.
 
     Raises:
-        InvalidRequestError: not a name that accounts have.
+        InvalidRequestError: not a name that accounts have, or not one of an account of a project.
         ConflictError: ``resource_already_exists``.
     """
-    password = accounts.create(tx, name)
+    password = accounts.create(tx, name, project_id)
     _of_account(tx, name, EventType.ACCOUNT_CREATED, actor)
     return password
 
@@ -138,7 +138,8 @@ def _of_key(tx: Tx, row: Row, kind: EventType, actor: str, **facts: Any) -> None
 
 
 def _of_account(tx: Tx, name: str, kind: EventType, actor: str) -> None:
-    events.record_administrative(tx, events.REGISTRY, kind, actor, account=name)
+    project_id = accounts.known(tx, name)["project_id"]
+    events.record_administrative(tx, events.REGISTRY, kind, actor, account=name, account_project_id=project_id)
 
 
 def _moment(at: int | None) -> str | None:

@@ -50,7 +50,8 @@ from gateway.scrape import Scrape
 from gateway.sealing import vault_of
 from gateway.settings import Loaded, Settings
 from gateway.settings_types import EMBEDDED
-from gateway.store import Context, Store, devices
+from gateway.store import Context, Store, devices, keys
+from gateway.store import accounts as accounts_sql
 from gateway.store.lock import exclusive
 from gateway.sweeper import Sweeper
 from gateway.topics import Topics
@@ -119,6 +120,18 @@ def _check_data_directory(directory: Path) -> None:
         )
 
 
+async def _tell_of_accounts(store: Store) -> None:
+    """Say which accounts read all projects, where there are several: those from before accounts had one do."""
+    names, projects = await store.read(lambda view: (accounts_sql.reading_all(view), len(keys.projects(view))))
+    if names and projects > 1:
+        log.warning(
+            "broker.accounts_read_all_projects",
+            accounts=names,
+            message=f"{', '.join(names)} may read the devices of all {projects} projects. Where that is not meant, "
+            "make accounts with 'gateway accounts create NAME --project ID', and revoke these.",
+        )
+
+
 def _open_as_many_files_as_allowed() -> None:
     """Each connection is one; the usual soft limit of 1,024 is for programs that use select(2)."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -156,6 +169,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
         stack.enter_context(probes.published(settings.data_dir, accounts))
         http_tls, mqtt_tls = certificates(settings)
         renewal = Renewal(each for each in (http_tls, mqtt_tls) if each)
+        await _tell_of_accounts(store)
         sign_ins = RefusedSignIns(store, metrics.sign_in_refused)
         broker = await broker_of(
             settings, store, accounts, mqtt_tls, stack, http_certificate=http_tls, refused=sign_ins.note

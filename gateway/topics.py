@@ -17,6 +17,7 @@ _DEVICE: Final = re.compile(
     r"(?:(?P<leaf>heartbeat|status)|commands/(?P<type>[a-z_]{1,64})(?P<ack>/ack)?)"
 )
 _STATE: Final = re.compile(rf"devices/(?P<device>dev_{ids.BODY})/state")
+_PROJECT_STATE: Final = re.compile(rf"projects/{ids.PROJECT}{ids.BODY}/devices/(?P<device>dev_{ids.BODY})/state")
 _MARKS: Final = "gateways/marks"
 _GATEWAY: Final = re.compile(r"gateways/(?P<gateway>[A-Za-z0-9_-]{1,64})/status")
 
@@ -106,6 +107,14 @@ class Topics:
         """Where what happened to a device is told, for integrators."""
         return f"{self.prefix}devices/{device_id}/events/{event_type}"
 
+    def project_state(self, project_id: str, device_id: str) -> str:
+        """The same object, for integrators who read this project alone."""
+        return f"{self.prefix}projects/{project_id}/devices/{device_id}/state"
+
+    def project_event(self, project_id: str, device_id: str, event_type: str) -> str:
+        """The same event, for integrators who read this project alone."""
+        return f"{self.prefix}projects/{project_id}/devices/{device_id}/events/{event_type}"
+
     def gateway_status(self, gateway_id: str) -> str:
         """The gateway's own birth and last will."""
         return f"{self.prefix}gateways/{gateway_id}/status"
@@ -124,6 +133,11 @@ class Topics:
     def device_of_state(self, topic: str) -> str | None:
         """Whose state lies there; ``None`` for any other topic."""
         found = _STATE.fullmatch(topic.removeprefix(self.prefix)) if topic.startswith(self.prefix) else None
+        return None if found is None else found["device"]
+
+    def device_of_project_state(self, topic: str) -> str | None:
+        """Whose state lies there for the integrators of a project; ``None`` for any other topic."""
+        found = _PROJECT_STATE.fullmatch(topic.removeprefix(self.prefix)) if topic.startswith(self.prefix) else None
         return None if found is None else found["device"]
 
     def _parse(self, topic: str) -> Topic | None:

@@ -18,6 +18,9 @@ class Role(enum.StrEnum):
     GATEWAY = "gateway"
     DEVICE = "device"
     INTEGRATOR = "integrator"
+    """Reads the fleets of all projects."""
+    PROJECT_INTEGRATOR = "project_integrator"
+    """Reads the fleet of its own project."""
     HOME_ASSISTANT = "home_assistant"
     """Reads the fleet and how it is announced, and says when it is there."""
     DOCTOR = "doctor"
@@ -39,6 +42,7 @@ _MAX_TOPIC_BYTES: Final = 65_535
 _LOGGED_OF_SECRETS: Final = 12
 
 _USER: Final = "%u"
+_PROJECT: Final = "%p"
 _STATUS: Final = f"devices/{_USER}/status"
 _ACKS: Final = tuple(f"devices/{_USER}/commands/{each}/ack" for each in CommandType)
 """By name: a wildcard would let one device leave a retained message on as many topics as it makes up."""
@@ -57,6 +61,11 @@ _MAY_READ: Final[Mapping[str, tuple[str, ...]]] = {
     Role.GATEWAY: ("#",),
     Role.DEVICE: (f"devices/{_USER}/commands/+", f"devices/{_USER}/errors"),
     Role.INTEGRATOR: ("devices/+/state", "devices/+/events/#", "gateways/#"),
+    Role.PROJECT_INTEGRATOR: (
+        f"projects/{_PROJECT}/devices/+/state",
+        f"projects/{_PROJECT}/devices/+/events/#",
+        "gateways/#",
+    ),
     Role.HOME_ASSISTANT: ("devices/+/state", "gateways/#", "homeassistant/#"),
     Role.DOCTOR: ("devices/+/commands/+", f"devices/{PROBED}/#", "gateways/#"),
 }
@@ -68,8 +77,12 @@ _MAY_RETAIN: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def may(role: str, username: str, action: str, topic_or_filter: str, *, prefix: str = "") -> bool:
+def may(
+    role: str, username: str, action: str, topic_or_filter: str, *, prefix: str = "", project: str | None = None
+) -> bool:
     """Whether `username`, being a `Role`, may take an `Action` on a topic (for SUBSCRIBE: on a topic filter).
+
+    `project` is the one that an account belongs to. An account without one reads no topic of a project.
 
     A subscription is granted when everything that its filter can match is granted. Topics that start with `$`
     (`$SYS`, `$share`, `$CONTROL`) are nobody's.
@@ -77,9 +90,9 @@ def may(role: str, username: str, action: str, topic_or_filter: str, *, prefix: 
     if action in _SENDING:
         return _is_topic(topic_or_filter) and _granted(_MAY_SEND, role, username, topic_or_filter, prefix)
     if action == Action.RECEIVE:
-        return _is_topic(topic_or_filter) and _granted(_MAY_READ, role, username, topic_or_filter, prefix)
+        return _is_topic(topic_or_filter) and _granted(_MAY_READ, role, username, topic_or_filter, prefix, project)
     if action == Action.SUBSCRIBE:
-        return _is_filter(topic_or_filter) and _granted(_MAY_READ, role, username, topic_or_filter, prefix)
+        return _is_filter(topic_or_filter) and _granted(_MAY_READ, role, username, topic_or_filter, prefix, project)
     return False
 
 
@@ -98,11 +111,26 @@ def loggable(username: str) -> str:
     return username if ids.is_id(ids.DEVICE, username) else username[:_LOGGED_OF_SECRETS]
 
 
-def _granted(rights: Mapping[str, tuple[str, ...]], role: str, username: str, topic: str, prefix: str) -> bool:
+def _granted(
+    rights: Mapping[str, tuple[str, ...]],
+    role: str,
+    username: str,
+    topic: str,
+    prefix: str,
+    project: str | None = None,
+) -> bool:
     if not is_name(username) or not topic.startswith(prefix):
         return False
+    if role == Role.PROJECT_INTEGRATOR and (project is None or not is_name(project)):
+        return False
     levels = topic.removeprefix(prefix).split("/")
-    return any(_covers(pattern.replace(_USER, username).split("/"), levels) for pattern in rights.get(role, ()))
+    names = {_USER: username, _PROJECT: project or ""}
+    return any(_covers(_filled(pattern, names), levels) for pattern in rights.get(role, ()))
+
+
+def _filled(pattern: str, names: Mapping[str, str]) -> list[str]:
+    """The levels of a pattern, with names for its placeholders."""
+    return [names.get(level, level) for level in pattern.split("/")]
 
 
 def _covers(pattern: list[str], levels: list[str]) -> bool:

@@ -8,13 +8,17 @@ from gateway import ids, lifecycle
 from gateway.broker.access import Role
 from gateway.broker.embedded import Authenticate, Identity
 from gateway.broker.standing import Accounts
-from gateway.store import Purpose, Store, tokens
+from gateway.store import Purpose, Row, Store, tokens
 from gateway.store import accounts as sql
 
 
-def role_of(account: str) -> Role:
-    """What the registry's account of this name may be."""
-    return Role.HOME_ASSISTANT if account == sql.HOME_ASSISTANT else Role.INTEGRATOR
+def identity_of(account: Row) -> Identity:
+    """Who the client of an account in the registry is."""
+    name, project_id = account["name"], account["project_id"]
+    if project_id is not None:
+        return Identity(Role.PROJECT_INTEGRATOR, name, account["created_at"], project_id)
+    role = Role.HOME_ASSISTANT if name == sql.HOME_ASSISTANT else Role.INTEGRATOR
+    return Identity(role, name, account["created_at"])
 
 
 def authenticator(store: Store, accounts: Accounts) -> Authenticate:
@@ -28,7 +32,7 @@ def authenticator(store: Store, accounts: Accounts) -> Authenticate:
             return Identity(account.role, username, None) if account.opens_with(password) else None
         if not username.startswith(ids.DEVICE):
             known = await store.read(lambda view: sql.opened_by(view, username, password), Purpose.AUTHENTICATION)
-            return None if known is None else Identity(role_of(username), username, known["created_at"])
+            return None if known is None else identity_of(known)
         if username != client_id:
             return None
         find = partial(tokens.by_mqtt_password, device_id=username, password=password)

@@ -95,7 +95,7 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
     def allows(self, session: ClientSession, action: Action, topic: str) -> bool:
         """Whether the client may take this action."""
         identity = session.identity
-        return may(identity.role, identity.username, action, topic, prefix=self._prefix)
+        return may(identity.role, identity.username, action, topic, prefix=self._prefix, project=identity.project_id)
 
     async def subscribe(self, session: ClientSession, topic_filter: str, qos: int) -> int:
         """Subscribe a client; returns the QoS that it gets, at most 1, or 0x80 for a refusal."""

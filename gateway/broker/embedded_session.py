@@ -30,12 +30,13 @@ _UNREAD_BYTES: Final = 1 << 20
 class Identity:
     """Who connected, and with which token: its row in the registry, of an integrator when its password was made.
 
-    None for accounts without one.
+    None for accounts without one. ``project_id`` is the project whose devices an integrator reads.
     """
 
     role: Role
     username: str
     token_id: int | None
+    project_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ AGAIN_SECONDS: Final = 0.15
 """Until what has to be looked at once more is."""
 
 
+Rights = Callable[[Mapping[str, str | None]], None]
+"""Writes the rights of these accounts: their names, and the project of each, or ``None`` for all."""
+
+
 class Access(Protocol):
     """What the gateway can do about who may connect."""
 
@@ -141,7 +145,7 @@ class MosquittoAccess:
         file: PasswordFile,
         store: Store,
         target: Target,
-        rights: Callable[[Sequence[str]], None] = lambda _: None,
+        rights: Rights = lambda _: None,
         locks: SessionLocks | None = None,
     ) -> None:
         self.file = file
@@ -211,7 +215,7 @@ class MosquittoAccess:
         if restored:
             kept = without_lost(kept)
         good = {name: row["broker_entry"] for name, row in ours.items() if row["revoked_at"] is None}
-        self._rights([name for name in good if name not in accounts.KNOWN])
+        self._rights({name: ours[name]["project_id"] for name in good if name not in accounts.KNOWN})
         fixed = {name: entry for name, entry in (kept | good | self._own).items() if name != SENTINEL}
         # The sentinel's entry stays while the broker has yet to read this very file: no try writes it again.
         again, self._waiting = self._waiting == (entries, fixed), (entries, fixed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import structlog
 import broker_config
 from broker_config import local
 from gateway.addresses import Address
+from gateway.broker.keeper import Rights
 from gateway.broker.left_over import left_over
 from gateway.broker.mosquitto import BrokerSignalError, PasswordFile
 from gateway.broker.supervisor import Supervisor
@@ -71,12 +72,13 @@ def prepared(settings: Settings, certificate: ServerCertificate | None) -> OwnMo
     return OwnMosquitto(listening, _inside(listening), pinned, files)
 
 
-def rights(own: OwnMosquitto, prefix: str) -> Callable[[Sequence[str]], None]:
+def rights(own: OwnMosquitto, prefix: str) -> Rights:
     """Writes its ``acl`` anew, with these integrators besides those that are in it as it ships."""
     shipped = own.files.acl.read_text(encoding="utf-8")
 
-    def write(names: Sequence[str]) -> None:
-        wanted = "\n".join([shipped, *(broker_config.reading(name, prefix) for name in names)])
+    def write(names: Mapping[str, str | None]) -> None:
+        lines = (broker_config.reading(name, prefix, project_id) for name, project_id in names.items())
+        wanted = "\n".join([shipped, *lines])
         if own.files.acl.read_text(encoding="utf-8") != wanted:
             replace_text(own.files.acl, wanted, mode=0o644)
 

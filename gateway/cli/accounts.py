@@ -16,7 +16,7 @@ from gateway.cli import output
 from gateway.cli.keys import on_registry
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.first_start import first_start
-from gateway.store import Row, Tx, View, accounts, open_database
+from gateway.store import Row, Tx, View, accounts, keys, open_database
 from gateway.store.backup import require_registry
 from gateway.store.devices import moment
 from gateway.store.events import CLI
@@ -27,15 +27,18 @@ if TYPE_CHECKING:
     from gateway.settings import Loaded, Settings
 
 DEFAULT: Final = accounts.INTEGRATOR
+ALL_TOPICS: Final = ("devices/+/state", "devices/+/events/#", "gateways/#")
+HOME_ASSISTANT_TOPICS: Final = ("devices/+/state", "gateways/#", "homeassistant/#")
 GROUP_EPILOG: Final = """\b
 Examples:
-  gateway accounts create
-  gateway accounts create integrator_dashboard
+  gateway accounts create integrator_dashboard --project ward
+  gateway accounts create integrator --all-projects
   gateway accounts revoke integrator_dashboard
 """
 CREATE_EPILOG: Final = """\b
 Examples:
-  gateway accounts create
+  gateway accounts create integrator_dashboard --project ward
+  gateway accounts create integrator --all-projects
   PASSWORD=$(gateway accounts create integrator_dashboard --json | jq -r .password)
 
 The password is shown this once; the registry keeps only hashes of it.
@@ -46,25 +49,36 @@ The password is shown this once; the registry keeps only hashes of it.
 def accounts_group() -> None:
     """Let integrators read along at the broker.
 
-    An account reads the state of every device, all events and the gateway's own status, of
-    all projects. It writes nothing. Give each program an account of its own: Mosquitto lets
-    each in once at a time.
+    An account reads the state and the events of the devices of one project, and the gateway's
+    own status; with --all-projects those of every project. It writes nothing. Give each
+    program an account of its own: Mosquitto lets each in once at a time.
     """
 
 
 @accounts_group.command(cls=SettingsCommand, name="create", epilog=CREATE_EPILOG)
 @click.argument("name", default=DEFAULT)
+@click.option("--project", metavar="ID", help="The project that it reads, id or name; none: the first one.")
+@click.option("--all-projects", is_flag=True, help="Read the devices of every project, those made later too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 @with_settings("data_dir", "broker", "topic_prefix", "mosquitto_password_file", "broker_auth")
-def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
+def create(loaded: Loaded, *, name: str, project: str | None, all_projects: bool, as_json: bool) -> None:
     """Make an account and show its password once.
 
-    NAME is 'integrator' if it is left out, begins with 'integrator_', or is 'home_assistant',
-    which reads how devices are announced as well.
+    NAME begins with 'integrator_'. Two names read all projects and need --all-projects:
+    'integrator', which is taken if NAME is left out, and 'home_assistant', which reads how
+    devices are announced as well.
     """
-    first_start(loaded.settings)
-    _make(loaded, name, administration.create_account, as_json=as_json)
-    _note_broker(loaded.settings, name)
+    if project is not None and all_projects:
+        raise click.UsageError("--project and --all-projects exclude each other: leave one out.")
+    _, first_project = first_start(loaded.settings)
+
+    def make(tx: Tx, name: str, actor: str) -> str:
+        wanted = None if all_projects else keys.require_project(tx, project or first_project)["id"]
+        return administration.create_account(tx, name, wanted, actor)
+
+    row = _make(loaded, name, make, as_json=as_json)
+    output.note(f"It may read: {', '.join(_topics(row, loaded.settings.topic_prefix))}")
+    _note_broker(loaded.settings, row)
 
 
 @accounts_group.command(cls=SettingsCommand, name="list", epilog="\b\nExample:\n  gateway accounts list --json")
@@ -81,7 +95,7 @@ def list_accounts(loaded: Loaded, *, as_json: bool) -> None:
     if as_json:
         output.as_json(rows)
     else:
-        output.table(("NAME", "PASSWORD MADE", "REVOKED"), (list(each.values()) for each in rows))
+        output.table(("NAME", "PROJECT", "PASSWORD MADE", "REVOKED"), (_cells(each) for each in rows))
 
 
 @accounts_group.command(
@@ -124,7 +138,7 @@ def revoke(loaded: Loaded, *, name: str, yes: bool, as_json: bool) -> None:
         output.details(facts)
 
 
-def _make(loaded: Loaded, name: str, verb: Callable[[Tx, str, str], str], *, as_json: bool) -> None:
+def _make(loaded: Loaded, name: str, verb: Callable[[Tx, str, str], str], *, as_json: bool) -> Row:
     def write(tx: Tx) -> tuple[Row, str]:
         password = verb(tx, name, CLI)
         return accounts.require(tx, name), password
@@ -132,24 +146,42 @@ def _make(loaded: Loaded, name: str, verb: Callable[[Tx, str, str], str], *, as_
     row, password = on_registry(loaded.settings.data_dir, write)
     if as_json:
         output.as_json({**_facts(row), "password": password})
-        return
+        return row
     click.echo(password)
     output.note(f"This is the password of '{name}'. Keep it now: it is not shown again.")
+    return row
 
 
-def _note_broker(settings: Settings, name: str) -> None:
+def _topics(account: Row, prefix: str) -> list[str]:
+    """What the account may read, as topic filters."""
+    if account["name"] == accounts.HOME_ASSISTANT:
+        return [f"{prefix}{each}" for each in HOME_ASSISTANT_TOPICS]
+    of = "" if account["project_id"] is None else f"projects/{account['project_id']}/"
+    return [f"{prefix}{of if each.startswith('devices') else ''}{each}" for each in ALL_TOPICS]
+
+
+def _note_broker(settings: Settings, account: Row) -> None:
     """Say what the gateway cannot do at a broker that is not its own."""
     if settings.embedded or settings.broker_auth is not None:
         return
     if settings.mosquitto_password_file is None and not settings.own_broker:
         output.note("The gateway writes no accounts at your broker: make it there, with these rights.")
+    name = account["name"]
     if not settings.own_broker and (settings.mosquitto_password_file is None or name not in accounts.KNOWN):
-        output.note(f"Add this to Mosquitto's ACL file, then send it SIGHUP:\n\n{reading(name, settings.topic_prefix)}")
+        lines = reading(name, settings.topic_prefix, account["project_id"])
+        output.note(f"Add this to Mosquitto's ACL file, then send it SIGHUP:\n\n{lines}")
 
 
 def _facts(row: Row) -> dict[str, Any]:
     return {
         "name": row["name"],
+        "project_id": row["project_id"],
+        "all_projects": row["project_id"] is None,
         "created_at": moment(row["created_at"]),
         "revoked_at": moment(row["revoked_at"]),
     }
+
+
+def _cells(facts: dict[str, Any]) -> list[Any]:
+    """A row of the list."""
+    return [facts["name"], facts["project_id"] or "all", facts["created_at"], facts["revoked_at"]]

@@ -18,7 +18,7 @@ from gateway.doctor.findings import Area, Finding, Level
 from gateway.errors import StoreError, UnavailableError
 from gateway.sealing import require_same, vault_of
 from gateway.settings import FIELDS, written
-from gateway.store import DATABASE_NAME, View, epochs, figures, secrets
+from gateway.store import DATABASE_NAME, View, accounts, epochs, figures, keys, secrets
 from gateway.store.database import connect
 from gateway.store.schema import from_a_newer_gateway, missing, newest_applied
 from gateway.wording import count
@@ -219,9 +219,17 @@ def _inside(view: View, file: Path, key_file: Path | None) -> Iterator[Finding]:
         "contents", f"{count(fleet.devices, 'device')}, {fleet.bound} bound, {fleet.online} online; {_bytes(size)}"
     )
     yield _encryption(view, key_file)
+    yield from _accounts(view)
     yield from _waiting(view)
     yield _mqtt_passwords(fleet.without_mqtt_password)
     yield from _future(view)
+
+
+def _accounts(view: View) -> Iterator[Finding]:
+    """Which accounts at the broker read all projects, where there are several."""
+    names, projects = accounts.reading_all(view), len(keys.projects(view))
+    if names and projects > 1:
+        yield REGISTRY.ok("accounts", f"{', '.join(names)} {'read' if names[1:] else 'reads'} all {projects} projects")
 
 
 def _integrity(view: View, size: int) -> Finding:

@@ -26,7 +26,9 @@ ABOUT: Final = """What devices, integrators and the gateway say to each other th
 
 A topic prefix may be configured; it stands before every address. User name and client id of a device are its id, its \
 password is made of its device token and told with it (`mqtt.password`). Integrators have accounts of their own \
-(`gateway accounts create`), which read `devices/+/state`, `devices/+/events/#` and `gateways/#` and write nothing.
+(`gateway accounts create`), which write nothing. One of a project reads `projects/{projectId}/devices/+/state`, \
+`projects/{projectId}/devices/+/events/#` and `gateways/#`; one of all projects `devices/+/state`, \
+`devices/+/events/#` and `gateways/#`.
 
 Payloads are JSON in UTF-8; unknown fields of heartbeats and statuses are ignored, those of acknowledgements refused. \
 An empty payload on a retained topic clears it. The whole contract: 'gateway docs protocol'."""
@@ -36,6 +38,7 @@ _PARAMETERS: Final[dict[str, Json]] = {
     "deviceId": {"description": "The id of the device.", "examples": [_DEVICE_ID]},
     "commandType": {"description": "What the device is told to do.", "enum": [str(each) for each in CommandType]},
     "eventType": {"description": "The event's type.", "enum": [str(each) for each in EventType if each.is_of_device]},
+    "projectId": {"description": "The id of the device's project.", "examples": [EXAMPLES["Device"]["project_id"]]},
     "gatewayId": {"description": "The id of the gateway.", "examples": ["gw_01JD3M000000000000000000AB"]},
 }
 
@@ -63,6 +66,24 @@ class Message:
 
 _NAMES: Final = Topics()
 _ID: Final = "{deviceId}"
+_PROJECT: Final = "{projectId}"
+_EVENT: Final[Json] = {
+    "specversion": "1.0",
+    "id": "evt_01JD3N0A1B2C3D4E5F6G7H8J9M",
+    "source": "/gateways/gw_01JD3M000000000000000000AB",
+    "type": "device.bound",
+    "subject": _DEVICE_ID,
+    "time": "2026-11-20T08:00:00.000Z",
+    "datacontenttype": "application/json",
+    "projectid": EXAMPLES["Device"]["project_id"],
+    "data": {
+        "device_id": _DEVICE_ID,
+        "actor": "key_01JD3M0000000000000000000B",
+        "actor_name": "backend",
+        "end_user_id": "eu_42",
+        "binding_generation": 3,
+    },
+}
 MESSAGES: Final = (
     Message(
         "heartbeat",
@@ -134,23 +155,27 @@ MESSAGES: Final = (
         mqtt_model.CloudEvent,
         "Something happened to a device",
         "CloudEvents 1.0, structured mode; at least once, in the order in which it happened.",
-        {
-            "specversion": "1.0",
-            "id": "evt_01JD3N0A1B2C3D4E5F6G7H8J9M",
-            "source": "/gateways/gw_01JD3M000000000000000000AB",
-            "type": "device.bound",
-            "subject": _DEVICE_ID,
-            "time": "2026-11-20T08:00:00.000Z",
-            "datacontenttype": "application/json",
-            "projectid": EXAMPLES["Device"]["project_id"],
-            "data": {
-                "device_id": _DEVICE_ID,
-                "actor": "key_01JD3M0000000000000000000B",
-                "actor_name": "backend",
-                "end_user_id": "eu_42",
-                "binding_generation": 3,
-            },
-        },
+        _EVENT,
+        content_type=CLOUD_EVENTS,
+    ),
+    Message(
+        "projectState",
+        _NAMES.project_state(_PROJECT, _ID),
+        "send",
+        model.Device,
+        "A device as the registry knows it, for the integrators of its project",
+        "The same as `devices/{deviceId}/state`, while the project has an integrator; cleared with the last one.",
+        EXAMPLES["Device"],
+        retain=True,
+    ),
+    Message(
+        "projectEvent",
+        _NAMES.project_event(_PROJECT, _ID, "{eventType}"),
+        "send",
+        mqtt_model.CloudEvent,
+        "Something happened to a device, for the integrators of its project",
+        "The same as on `devices/{deviceId}/events/{eventType}`, while its project has an integrator's account.",
+        _EVENT,
         content_type=CLOUD_EVENTS,
     ),
     Message(

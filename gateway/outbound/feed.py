@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Container
 from contextlib import suppress
 from typing import Final
 
@@ -19,7 +20,7 @@ from gateway.inbound import Message
 from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.mqtt_model import CloudEvent
 from gateway.outbox import Bells
-from gateway.store import Row, Store, Tx, View, events, keys
+from gateway.store import Row, Store, Tx, View, accounts, events, keys
 from gateway.topics import Topics
 
 log = structlog.get_logger()
@@ -100,7 +101,7 @@ class Feed:
         """Tell the next batch; whether there was one."""
         told = await self._store.read(self._unread)
         if told:
-            messages = [message for _, message in told if message is not None]
+            messages = [each for _, some in told for each in some]
             if messages:
                 await session.publish_all(messages, content_type=CONTENT_TYPE)
             self._told = told[-1][0]
@@ -108,12 +109,14 @@ class Feed:
             await self._save()
         return bool(told)
 
-    def _unread(self, view: View) -> list[tuple[int, tuple[str, bytes] | None]]:
+    def _unread(self, view: View) -> list[tuple[int, list[tuple[str, bytes]]]]:
         """With the number of each; made where they are read, since the event loop has others to serve.
 
         What happened to no device is not published: no topic is of a project or of the registry.
         """
-        return [(row["seq"], self._message(row)) for row in events.after(view, self._told, BATCH)]
+        rows = events.after(view, self._told, BATCH)
+        read = accounts.projects(view) if rows else frozenset()
+        return [(row["seq"], self._messages(row, read)) for row in rows]
 
     async def _idle(self, news: asyncio.Event) -> None:
         """Wait for news; write down how far this is when there is none for a second."""
@@ -131,11 +134,16 @@ class Feed:
             await self._store.write(lambda tx: keys.set_meta(tx, events.FEED_CURSOR, str(told)), urgent=False)
             self._saved, self._saved_at = told, asyncio.get_running_loop().time()
 
-    def _message(self, row: Row) -> tuple[str, bytes] | None:
+    def _messages(self, row: Row, read: Container[str]) -> list[tuple[str, bytes]]:
+        """The event for those who read all projects, and once more where accounts read its project alone."""
         if row["device_id"] is None:
-            return None
-        event = cloud_event(row, self._source)
-        return self._names.event(row["device_id"], row["type"]), event.model_dump_json().encode()
+            return []
+        payload = cloud_event(row, self._source).model_dump_json().encode()
+        device_id, project_id, event_type = row["device_id"], row["project_id"], row["type"]
+        topics = [self._names.event(device_id, event_type)]
+        if project_id in read:
+            topics.append(self._names.project_event(project_id, device_id, event_type))
+        return [(topic, payload) for topic in topics]
 
 
 def cloud_event(row: Row, source: str) -> CloudEvent:

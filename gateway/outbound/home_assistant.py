@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from gateway import __version__, ids
 from gateway.received_json import parse_json
-from gateway.store import Row, outbox
+from gateway.store import Row, View, outbox
 from gateway.topics import Topics
 
 Json = dict[str, Any]
@@ -89,8 +89,12 @@ class DiscoveryLeaf:
         """Where Home Assistant says that it is there: by default ``homeassistant/status``, whatever its prefix."""
         return tuple({f"{self._prefix}/status", self._names.under("homeassistant/status")})
 
-    def topic(self, device_id: str) -> str:
+    def projects(self, view: View) -> None:
+        """Devices of all projects are announced."""
+
+    def topic(self, device_id: str, project_id: str = "") -> str:
         """Where a device is announced."""
+        del project_id
         return f"{self._prefix}/device/{device_id}/config"
 
     def device_of(self, topic: str, payload: bytes) -> str | None:

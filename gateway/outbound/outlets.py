@@ -9,7 +9,7 @@ from gateway.mqtt.connection import Outlet
 from gateway.outbound.feed import Feed
 from gateway.outbound.home_assistant import DiscoveryLeaf
 from gateway.outbound.shown import Shown
-from gateway.outbound.states import StateLeaf
+from gateway.outbound.states import ProjectStateLeaf, StateLeaf
 from gateway.outbound.withdrawals import Withdrawals
 from gateway.outbox import Bells
 from gateway.settings import Settings
@@ -23,6 +23,9 @@ def outlets(settings: Settings, store: Store, names: Topics, bells: Bells) -> Se
     def states(mark: Mark) -> Outlet:
         return Shown(store, StateLeaf(names), mark)
 
+    def project_states(mark: Mark) -> Outlet:
+        return Shown(store, ProjectStateLeaf(names), mark)
+
     leaf = DiscoveryLeaf(names, settings.home_assistant_prefix, store.context.rules.gateway_id)
 
     def announcements(mark: Mark) -> Outlet:
@@ -34,4 +37,4 @@ def outlets(settings: Settings, store: Store, names: Topics, bells: Bells) -> Se
     def events(_: Mark) -> Outlet:
         return Feed(store, names, bells, enabled=settings.publish_events)
 
-    return (states, announcements, withdrawals, events)
+    return (states, project_states, announcements, withdrawals, events)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -44,8 +44,11 @@ class Leaf(Protocol):
     def detail(self) -> str:
         """What the outbox calls it."""
 
-    def topic(self, device_id: str) -> str:
-        """Where it lies; with ``+`` the filter of all."""
+    def topic(self, device_id: str, project_id: str) -> str:
+        """Where it lies; with ``+`` twice the filter of all."""
+
+    def projects(self, view: View) -> Container[str] | None:
+        """The projects whose devices are shown there; ``None`` for all of them, also while there is no device."""
 
     def device_of(self, topic: str, payload: bytes) -> str | None:
         """Whose this is, if it is one of ours."""
@@ -65,10 +68,11 @@ class Shown:
         self._store = store
         self._leaf = leaf
         self._tick = tick_seconds
-        self._is_shown = leaf.detail in store.context.rules.shown
-        self._held: dict[str, bytes] = {}
+        self._is_shown = outbox.is_shown(store.context.rules, leaf.detail)
+        self._held: dict[str, tuple[str, bytes]] = {}
+        self._place_kept = False
         self._strangers: list[str] = []
-        self._census = Census(mark, [leaf.topic("+")], self._note, LONGEST_COUNT_SECONDS)
+        self._census = Census(mark, [leaf.topic("+", "+")], self._note, LONGEST_COUNT_SECONDS)
         self.heard = self._census.heard
 
     async def run(self, session: Session) -> None:
@@ -92,6 +96,7 @@ class Shown:
         """All that was marked before now; what is marked meanwhile is for the next time."""
         up_to = await self._store.read(outbox.newest)
         while rows := await self._due(up_to):
+            await self._keep_place()
             try:
                 await session.publish_retained([message for _, message in rows], content_type=CONTENT_TYPE)
             except PublishRefusedError as error:
@@ -114,11 +119,12 @@ class Shown:
 
     def _some_due(self, view: View, after: int, up_to: int) -> list[_Due]:
         rows = outbox.shown(view, self._leaf.detail, after, up_to, PIECE)
-        return [(row["seq"], self._message(devices.by_pk(view, row["device_pk"]))) for row in rows]
+        shown = self._leaf.projects(view) if rows else None
+        return [(row["seq"], self._message(devices.by_pk(view, row["device_pk"]), shown)) for row in rows]
 
-    def _message(self, device: Row) -> tuple[str, bytes]:
-        payload = b"" if device["deleted_at"] is not None else self._leaf.payload(device)
-        return self._leaf.topic(device["id"]), payload
+    def _message(self, device: Row, shown: Container[str] | None) -> tuple[str, bytes]:
+        is_there = device["deleted_at"] is None and _is_in(shown, device)
+        return self._leaf.topic(device["id"], device["project_id"]), self._leaf.payload(device) if is_there else b""
 
     # --- comparison with the broker -----------------------------------------------------------------------------------
 
@@ -129,15 +135,32 @@ class Shown:
             LinkError: the connection is gone.
         """
         try:
-            await self._move(session)
-            if self._is_shown:
+            is_shown = self._is_shown and await self._store.read(self._is_read)
+            await self._move(session, self._place if is_shown else "")
+            if is_shown:
                 await self._compare(session)
         except (PublishRefusedError, SubscriptionRefusedError) as error:
             log.error("shown.not_compared", leaf=self._leaf.detail, reason=str(error))  # noqa: TRY400 - no bug of ours
 
-    async def _move(self, session: Session) -> None:
+    def _is_read(self, view: View) -> bool:
+        """Whether anybody may read this, or may have: where no account reads, nothing is asked for."""
+        return self._leaf.projects(view) != frozenset()
+
+    @property
+    def _place(self) -> str:
+        return self._leaf.topic(_ANY, _ANY_PROJECT)
+
+    async def _keep_place(self) -> None:
+        """Remember where these topics lie before the first is published, so that they are found and cleared."""
+        if not self._place_kept:
+            known = await self._store.read(lambda view: keys.meta(view, self._fact))
+            if known != self._place:
+                await self._store.write(lambda tx: keys.set_meta(tx, self._fact, self._place))
+            self._place_kept = True
+
+    async def _move(self, session: Session, place: str) -> None:
         """Where the topics lay under another name, or are shown no more, clear them; remember where they lie now."""
-        place = self._leaf.topic(_ANY) if self._is_shown else ""
+        self._place_kept = False
         known = await self._store.read(lambda view: keys.meta(view, self._fact)) or ""
         if known == place:
             return
@@ -157,7 +180,8 @@ class Shown:
     async def _clear(self, session: Session, place: str) -> int:
         after, cleared = 0, 0
         while rows := await self._store.read(lambda view: devices.names_after(view, after, BATCH)):  # noqa: B023 - awaited here
-            await session.publish_retained([(place.replace(_ANY, row["id"]), b"") for row in rows])
+            topics = (place.replace(_ANY, row["id"]).replace(_ANY_PROJECT, row["project_id"]) for row in rows)
+            await session.publish_retained([(topic, b"") for topic in topics])
             after, cleared = rows[-1]["pk"], cleared + len(rows)
         return cleared
 
@@ -172,27 +196,43 @@ class Shown:
     def _note(self, topic: str, payload: bytes) -> None:
         device_id = self._leaf.device_of(topic, payload)
         if device_id is not None:
-            self._held[device_id] = _digest(self._leaf.compared(payload))
+            self._held[topic] = device_id, _digest(self._leaf.compared(payload))
 
     async def _mark_living(self, *, told: bool) -> int:
         """Mark living devices that are shown otherwise than they are; what is not told is not known."""
         after, marked = 0, 0
         while rows := await self._store.read(lambda view: self._living(view, after)):  # noqa: B023 - awaited here
-            differing = [pk for pk, device_id, digest in rows if self._held.pop(device_id, None) != digest or not told]
+            differing = [
+                device["pk"]
+                for device, digest in rows
+                if digest is not None and (self._took(device) != digest or not told)
+            ]
             marked += await self._mark(differing)
-            after = rows[-1][0]
+            after = rows[-1][0]["pk"]
         return marked
 
-    def _living(self, view: View, after: int) -> list[tuple[int, str, bytes]]:
-        rows = devices.living(view, after, PIECE)
-        return [(row["pk"], row["id"], _digest(self._leaf.compared(self._leaf.payload(row)))) for row in rows]
+    def _took(self, device: Row) -> bytes | None:
+        """What the broker holds of this device, which is accounted for by that."""
+        _, digest = self._held.pop(self._leaf.topic(device["id"], device["project_id"]), (None, None))
+        return digest
+
+    def _living(self, view: View, after: int) -> list[tuple[Row, bytes | None]]:
+        """With what each is shown as; ``None`` for one whose project is not shown."""
+        shown = self._leaf.projects(view)
+        return [
+            (row, _digest(self._leaf.compared(self._leaf.payload(row))) if _is_in(shown, row) else None)
+            for row in devices.living(view, after, PIECE)
+        ]
 
     async def _mark_gone(self, *, told: bool) -> int:
         """Mark deleted devices that are still shown; topics of devices that nobody knows are strangers."""
-        left = list(self._held)
-        known = {row["id"]: row["pk"] for row in await self._store.read(partial(_records, device_ids=left))}
-        self._strangers = [self._leaf.topic(each) for each in left if each not in known]
-        gone = set(known.values())
+        left = [device_id for device_id, _ in self._held.values()]
+        known = {
+            self._leaf.topic(row["id"], row["project_id"]): row["pk"]
+            for row in await self._store.read(partial(_records, device_ids=left))
+        }
+        self._strangers = [topic for topic in self._held if topic not in known]
+        gone = {pk for topic, pk in known.items() if topic in self._held}
         if not told:
             since = self._store.context.clock() - LATELY_MS
             gone |= set(await self._store.read(lambda view: devices.deleted_since(view, since)))
@@ -205,6 +245,11 @@ class Shown:
 
 
 _ANY: Final = "{device_id}"
+_ANY_PROJECT: Final = "{project_id}"
+
+
+def _is_in(shown: Container[str] | None, device: Row) -> bool:
+    return shown is None or device["project_id"] in shown
 
 
 def _records(view: View, device_ids: Sequence[str]) -> list[Row]:

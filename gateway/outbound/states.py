@@ -1,11 +1,15 @@
-"""``devices/{id}/state``: the device object, retained, for integrators (contract, section 3)."""
+"""``devices/{id}/state``: the device object, retained, for integrators (contract, section 3).
+
+``projects/{project_id}/devices/{id}/state`` is the same for integrators who read one project. It is there while such an
+account is: a broker's file of rights cannot know which device is whose, so the topic says it.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-from gateway.store import Row, devices, outbox
+from gateway.store import Row, View, accounts, devices, outbox
 from gateway.topics import Topics
 
 _HEARD: Final = re.compile(rb'"last_heartbeat_at":("[^"]*"|null),')
@@ -18,7 +22,14 @@ class StateLeaf:
 
     def __init__(self, names: Topics) -> None:
         self._names = names
-        self.topic = names.state
+
+    def topic(self, device_id: str, project_id: str) -> str:
+        """Where it lies."""
+        del project_id
+        return self._names.state(device_id)
+
+    def projects(self, view: View) -> None:
+        """Devices of all projects are shown."""
 
     def device_of(self, topic: str, payload: bytes) -> str | None:
         """Whose state this is: all on these topics is ours, one gateway per broker and prefix."""
@@ -32,3 +43,22 @@ class StateLeaf:
     def compared(self, payload: bytes) -> bytes:
         """All but when it was last heard, which alone is no reason to tell it again."""
         return _HEARD.sub(b"", payload, count=1)
+
+
+class ProjectStateLeaf(StateLeaf):
+    """The same where the integrators of its project read it."""
+
+    detail = outbox.PROJECT_STATE
+
+    def topic(self, device_id: str, project_id: str) -> str:
+        """Where it lies."""
+        return self._names.project_state(project_id, device_id)
+
+    def projects(self, view: View) -> frozenset[str]:  # type: ignore[override]
+        """Return the projects that have an integrator of their own."""
+        return accounts.projects(view)
+
+    def device_of(self, topic: str, payload: bytes) -> str | None:
+        """Whose state this is."""
+        del payload
+        return self._names.device_of_project_state(topic)

@@ -2,6 +2,9 @@
 
 A password has 200 random bits, like every secret here: one SHA-256 of it is kept, and the salted SHA-512 that
 Mosquitto's password file holds. One that is revoked is kept, so that it is also taken out of that file.
+
+An account belongs to a project, or to none: then it reads all. A name keeps that for ever, since a broker's file of
+rights goes by names.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.credentials import BROKER_PASSWORD, broker_entry, hash_secret, mint, same_hash
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
+from gateway.store import outbox
 from gateway.store.keys import meta, set_meta
 
 if TYPE_CHECKING:
@@ -33,17 +37,23 @@ def may_be_named(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def create(tx: Tx, name: str) -> str:
-    """A new account; its password, which is shown this once.
+def create(tx: Tx, name: str, project_id: str | None = None) -> str:
+    """A new account; its password, which is shown this once. ``None`` for ``project_id``: it reads all projects.
 
     Raises:
-        InvalidRequestError: not a name that integrators have.
-        ConflictError: ``resource_already_exists``.
+        InvalidRequestError: not a name that integrators have, or not one of an account that belongs to a project.
+        ConflictError: ``resource_already_exists``, or the name stood for other rights before.
     """
     if not _NAME.fullmatch(name):
         raise InvalidRequestError(
             f"'{name}' should be integrator, integrator_ and then a-z, 0-9 and _, or {HOME_ASSISTANT}: by its name the "
             "broker knows what it may do.",
+            details={"field": "name"},
+        )
+    if name in KNOWN and project_id is not None:
+        raise InvalidRequestError(
+            f"'{name}' reads all projects at every broker: say so with --all-projects, or choose a name like "
+            "integrator_dashboard for an account that reads one project.",
             details={"field": "name"},
         )
     known = find(tx, name)
@@ -52,7 +62,16 @@ def create(tx: Tx, name: str) -> str:
             "resource_already_exists",
             f"There is an account '{name}' already. Give it a new password with 'gateway accounts rotate {name}'.",
         )
-    return _give_password(tx, name)
+    if known is not None and known["project_id"] != project_id:
+        raise ConflictError(
+            "resource_already_exists",
+            f"'{name}' was an account of {known['project_id'] or 'all projects'}, and a broker may still have its old "
+            "rights. Choose another name.",
+        )
+    before = projects(tx)
+    password = _give_password(tx, name, project_id)
+    _mark_copies(tx, before)
+    return password
 
 
 def rotate(tx: Tx, name: str) -> str:
@@ -61,8 +80,7 @@ def rotate(tx: Tx, name: str) -> str:
     Raises:
         NotFoundError: there is no such account, or it was revoked.
     """
-    require(tx, name)
-    return _give_password(tx, name)
+    return _give_password(tx, name, require(tx, name)["project_id"])
 
 
 def revoke(tx: Tx, name: str) -> Row:
@@ -72,18 +90,39 @@ def revoke(tx: Tx, name: str) -> Row:
         NotFoundError: there is no such account, or it was revoked.
     """
     require(tx, name)
+    before = projects(tx)
     tx.run("UPDATE broker_accounts SET revoked_at = ? WHERE name = ?", tx.now, name)
+    _mark_copies(tx, before)
     _changed(tx)
-    row = find(tx, name)
-    assert row is not None
-    return row
+    return known(tx, name)
 
 
-def _give_password(tx: Tx, name: str) -> str:
+def projects(view: View) -> frozenset[str]:
+    """Return the projects of which an account reads: their devices' states and events are published for it, too."""
+    rows = view.all(
+        "SELECT DISTINCT project_id FROM broker_accounts WHERE project_id IS NOT NULL AND revoked_at IS NULL"
+    )
+    return frozenset(row["project_id"] for row in rows)
+
+
+def reading_all(view: View) -> list[str]:
+    """Return the names of the accounts that read all projects."""
+    rows = view.all("SELECT name FROM broker_accounts WHERE project_id IS NULL AND revoked_at IS NULL ORDER BY name")
+    return [row["name"] for row in rows]
+
+
+def _mark_copies(tx: Tx, before: frozenset[str]) -> None:
+    """Have the states of a project published for its first account, and cleared after its last."""
+    for project_id in projects(tx) ^ before:
+        outbox.mark_project(tx, project_id)
+
+
+def _give_password(tx: Tx, name: str, project_id: str | None) -> str:
     password = mint(BROKER_PASSWORD, tx.entropy)
     tx.run(
-        """INSERT OR REPLACE INTO broker_accounts (name, hash, broker_entry, created_at) VALUES (?, ?, ?, ?)""",
-        *(name, hash_secret(password), broker_entry(password, tx.entropy(_SALT_BYTES)), tx.now),
+        """INSERT OR REPLACE INTO broker_accounts (name, hash, broker_entry, created_at, project_id)
+            VALUES (?, ?, ?, ?, ?)""",
+        *(name, hash_secret(password), broker_entry(password, tx.entropy(_SALT_BYTES)), tx.now, project_id),
     )
     _changed(tx)
     return password
@@ -128,6 +167,14 @@ def is_good(view: View, name: str) -> bool:
 def find(view: View, name: str) -> Row | None:
     """The account of this name, revoked or not."""
     return view.one("SELECT * FROM broker_accounts WHERE name = ?", name)
+
+
+def known(view: View, name: str) -> Row:
+    """The account of this name, which there is, revoked or not."""
+    row = find(view, name)
+    if row is None:
+        raise LookupError(f"no account {name}")
+    return row
 
 
 def everyone(view: View) -> list[Row]:

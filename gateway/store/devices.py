@@ -141,9 +141,9 @@ def living(view: View, after: int, limit: int) -> list[Row]:
 
 
 def names_after(view: View, after: int, limit: int, *, deleted: bool = False) -> list[Row]:
-    """``pk`` and ``id`` of devices by their row numbers, from the one after ``after``; all, or only the ``deleted``."""
+    """``pk``, ``id``, ``project_id`` of devices by row numbers, from the one after ``after``; all or ``deleted``."""
     which = "AND deleted_at IS NOT NULL" if deleted else ""
-    return view.all(f"SELECT pk, id FROM devices WHERE pk > ? {which} ORDER BY pk LIMIT ?", after, limit)  # noqa: S608 - constants
+    return view.all(f"SELECT pk, id, project_id FROM devices WHERE pk > ? {which} ORDER BY pk LIMIT ?", after, limit)  # noqa: S608 - constants
 
 
 def deleted_since(view: View, since: int) -> list[int]:

@@ -28,8 +28,11 @@ SHOWN: Final = "shown"
 """What integrators see of a device, retained: the ``detail`` is one of the following."""
 STATE: Final = "state"
 DISCOVERY: Final = "discovery"
+PROJECT_STATE: Final = "project_state"
+"""The state once more, for the integrators of the device's project; it follows where ``STATE`` is shown."""
 
 _SECOND_MS: Final = 1_000
+_READ_PROJECTS: Final = "SELECT project_id FROM broker_accounts WHERE project_id IS NOT NULL AND revoked_at IS NULL"
 
 
 def mark_command(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0) -> None:
@@ -53,11 +56,33 @@ def mark_shown(tx: Tx, device_pk: int, *details: str) -> None:
 
 def mark_all_shown(tx: Tx, device_pks: Iterable[int], detail: str) -> None:
     """The same of many devices."""
-    if detail in tx.rules.shown:
+    if not is_shown(tx.rules, detail):
+        return
+    pks = list(device_pks)
+    tx.connection.executemany(
+        "INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at) VALUES (?, ?, ?, ?)",
+        [(SHOWN, device_pk, detail, tx.now) for device_pk in pks],
+    )
+    if detail == STATE and tx.one(f"{_READ_PROJECTS} LIMIT 1") is not None:
         tx.connection.executemany(
-            "INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at) VALUES (?, ?, ?, ?)",
-            [(SHOWN, device_pk, detail, tx.now) for device_pk in device_pks],
+            f"""INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at)
+                SELECT ?, pk, ?, ? FROM devices WHERE pk = ? AND project_id IN ({_READ_PROJECTS})""",  # noqa: S608 - constants
+            [(SHOWN, PROJECT_STATE, tx.now, device_pk) for device_pk in pks],
         )
+
+
+def mark_project(tx: Tx, project_id: str) -> None:
+    """The project has its first integrator, or has lost its last: of each device the state for it is out of step."""
+    tx.run(
+        """INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at)
+            SELECT ?, pk, ?, ? FROM devices WHERE project_id = ? AND deleted_at IS NULL""",
+        *(SHOWN, PROJECT_STATE, tx.now, project_id),
+    )
+
+
+def is_shown(rules: Rules, detail: str) -> bool:
+    """Whether the settings have this retained topic shown."""
+    return (STATE if detail == PROJECT_STATE else detail) in rules.shown
 
 
 def newest(view: View) -> int:

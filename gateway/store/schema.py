@@ -483,6 +483,12 @@ def m026_command_seq(db: Database) -> None:
     )
 
 
+@step
+def m027_projects_of_accounts(db: Database) -> None:
+    """Whose devices an account reads; those from before read what they always could: all projects."""
+    _each(db, "ALTER TABLE broker_accounts ADD COLUMN project_id TEXT REFERENCES projects (id)")
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

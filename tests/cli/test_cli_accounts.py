@@ -16,7 +16,7 @@ def opens(cli: Cli, name: str, password: str) -> bool:
 
 def test_a_password_is_shown_once(empty: Cli) -> None:
     """On stdout alone; never again. Without a name the account is ``integrator``."""
-    made = empty("accounts", "create")
+    made = empty("accounts", "create", "--all-projects")
     password = made.out.strip()
     assert password.startswith("mqttpw_")
     assert password not in made.err
@@ -35,7 +35,7 @@ def test_rotate_gives_another(cli: Cli) -> None:
 
 def test_revoke_and_make_anew(cli: Cli) -> None:
     """Refused, listed as such, cannot be rotated; the name can be used again."""
-    password = cli("accounts", "create").out.strip()
+    password = cli("accounts", "create", "--all-projects").out.strip()
     assert "add --yes" in cli("accounts", "revoke", "integrator", code=2).err
     assert cli.json("accounts", "revoke", "integrator", "--yes")["revoked_at"] is not None
     assert not opens(cli, "integrator", password)
@@ -43,9 +43,9 @@ def test_revoke_and_make_anew(cli: Cli) -> None:
     assert "revoked already" in cli("accounts", "revoke", "integrator").err
     assert "no account" in cli("accounts", "revoke", "integrator_x", "--yes", code=4).err
     assert [each["revoked_at"] is None for each in cli.json("accounts", "list")] == [False]
-    again = cli("accounts", "create").out.strip()
+    again = cli("accounts", "create", "--all-projects").out.strip()
     assert opens(cli, "integrator", again)
-    assert cli("accounts", "create", code=5).err.count("accounts rotate integrator") == 1
+    assert cli("accounts", "create", "--all-projects", code=5).err.count("accounts rotate integrator") == 1
 
 
 @pytest.mark.parametrize("name", ["dev_1", "gateway", "doctor", "integrator_", "integrator_#", "integrator+", "admin"])
@@ -58,9 +58,43 @@ def test_names_that_are_somebody_elses_are_refused(cli: Cli, name: str) -> None:
 def test_what_mosquitto_has_to_be_told_is_said(cli: Cli) -> None:
     """The file of rights that ships knows ``integrator`` alone; beside another broker everything is the operator's."""
     beside = ("--broker", "mqtt://gateway:x@localhost", "--mosquitto-password-file", "passwords")
-    assert "ACL" not in cli("accounts", "create", *beside).err
-    noted = cli("accounts", "create", "integrator_wall", *beside, "--topic-prefix", "site/").err
+    assert "ACL" not in cli("accounts", "create", "--all-projects", *beside).err
+    noted = cli("accounts", "create", "integrator_wall", "--all-projects", *beside, "--topic-prefix", "site/").err
     assert "user integrator_wall\ntopic read site/devices/+/state\n" in noted
     assert "topic deny site/devices/integrator_wall/#" in noted
     assert "writes no accounts" in cli("accounts", "create", "integrator_2", *beside[:2]).err
-    assert cli("accounts", "create", "integrator_3").err.count("\n") == 1
+    assert cli("accounts", "create", "integrator_3").err.count("\n") == 2
+
+
+def test_an_account_belongs_to_a_project_unless_all_are_asked_for(cli: Cli) -> None:
+    """The first project, or the one that is named; what it may read is said, and Mosquitto's lines are those."""
+    ward = cli.json("projects", "create", "ward")["id"]
+    beside = ("--broker", "mqtt://gateway:x@localhost", "--mosquitto-password-file", "passwords")
+    noted = cli("accounts", "create", "integrator_ward", "--project", "ward", *beside, "--topic-prefix", "site/").err
+    assert f"It may read: site/projects/{ward}/devices/+/state, site/projects/{ward}/devices/+/events/#" in noted
+    assert f"user integrator_ward\ntopic read site/projects/{ward}/devices/+/state\n" in noted
+    assert "site/devices/+/state" not in noted
+    first = cli.json("accounts", "create", "integrator_first")
+    every = cli.json("accounts", "create", "integrator_all", "--all-projects")
+    assert (every["project_id"], every["all_projects"]) == (None, True)
+    assert first["project_id"] not in (None, ward)
+    rotated = cli.json("accounts", "rotate", "integrator_ward")
+    assert (rotated["project_id"], rotated["all_projects"]) == (ward, False)
+    assert [row[1].strip() for row in cli("accounts", "list").rows] == ["all", first["project_id"], ward]
+
+
+def test_a_name_never_gets_other_rights(cli: Cli) -> None:
+    """A broker's file of rights goes by names and may still hold the old ones; what to do is said each time."""
+    cli("projects", "create", "ward")
+    for name in ("integrator", "home_assistant"):
+        assert "--all-projects" in cli("accounts", "create", name, code=1).err
+        assert "--all-projects" in cli("accounts", "create", name, "--project", "ward", code=1).err
+    both = cli("accounts", "create", "integrator_1", "--project", "ward", "--all-projects", code=2)
+    assert "leave one out" in both.err
+    assert "There is no project 'attic'" in cli("accounts", "create", "integrator_1", "--project", "attic", code=4).err
+    cli("accounts", "create", "integrator_1", "--all-projects")
+    cli("accounts", "revoke", "integrator_1", "--yes")
+    refused = cli("accounts", "create", "integrator_1", "--project", "ward", code=5).err
+    assert "was an account of all projects" in refused
+    assert "Choose another name" in refused
+    assert [row[0] for row in cli("accounts", "list").rows] == ["integrator_1"]

@@ -15,7 +15,7 @@ def copy(cli: Cli, tmp_path: Path) -> Path:
     """A backup; after it a key and an account were revoked, another of each rotated, and a device bound again."""
     cli("keys", "create", "--name", "leaked")
     cli("keys", "create", "--name", "rotated")
-    cli("accounts", "create", "integrator")
+    cli("accounts", "create", "integrator", "--all-projects")
     cli("accounts", "create", "integrator_b")
     bound = cli.bound("BP-1")
     cli.bound("BP-2")

@@ -46,6 +46,7 @@ LANDED = [
     "m024_mqtt_passwords",
     "m025_event_budgets",
     "m026_command_seq",
+    "m027_projects_of_accounts",
 ]
 
 

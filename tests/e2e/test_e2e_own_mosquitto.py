@@ -292,18 +292,19 @@ async def test_each_integrator_has_an_account_of_its_own(tmp_path: Path) -> None
     """Made by one command while it serves: two programs read the fleet at once, and nothing but what they may."""
     async with own(tmp_path) as site, AsyncExitStack() as stack:
         bound = await site.bound()
-        state = f"devices/{bound['id']}/state"
-        for name in ("integrator_wall", "integrator_door"):
-            data = str(site.gateway.data)
-            made = await run(script("gateway"), "accounts", "create", name, "--broker", "mosquitto", "--data-dir", data)
+        of = f"projects/{bound['project_id']}/devices"
+        for name, options in {"integrator_wall": ("--all-projects",), "integrator_door": ()}.items():
+            state = f"{of if not options else 'devices'}/{bound['id']}/state"
+            where = ("--broker", "mosquitto", "--data-dir", str(site.gateway.data))
+            made = await run(script("gateway"), "accounts", "create", name, *options, *where)
             assert (made.code, made.err.count("ACL")) == (0, 0), made.err
             client = await eventually(partial(_let_in, site, stack, name, made.out.strip()), f"{name} is let in")
             assert client
-            await client.subscribe("devices/+/commands/+", "devices/+/state", "gateways/+/status")
+            await client.subscribe("devices/+/commands/+", "devices/+/state", "gateways/+/status", f"{of}/+/state")
             heard: set[str] = set()
             while state not in heard:
                 heard.add((await client.read_publish()).topic)
-            assert {topic.partition("/")[0] for topic in heard} <= {"devices", "gateways"}
+            assert {topic for topic in heard if not topic.startswith("gateways/")} == {state}
 
 
 async def _let_in(site: Own, stack: AsyncExitStack, name: str, password: str) -> wire.Wire | None:

@@ -23,7 +23,7 @@ access` writes it). A letter says that it works: **E** on the embedded broker, *
 3.10 that asks the gateway ([other-brokers.md](other-brokers.md)). It is judged by what arrives, since brokers
 acknowledge what they then drop. For accounts that are no device's, "its own" are those of some device. What a
 `reset_only` device publishes arrives, and the gateway stores nothing of it but presence, the reset and its
-acknowledgement.
+acknowledgement. The integrator here reads all projects; one of a single project is tried by `test_mqtt_projects.py`.
 
 """
 Seen = dict[tuple[str, str], str]

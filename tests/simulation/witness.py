@@ -40,6 +40,6 @@ class Integrator:
         for row in self._disk.execute("SELECT pk FROM devices").fetchall():
             device = devices.by_pk(View(self._disk), row["pk"])
             wanted = b"" if device["deleted_at"] is not None else self._leaf.payload(device)
-            held = self._broker.retained.get(self._leaf.topic(device["id"]), b"")
+            held = self._broker.retained.get(self._leaf.topic(device["id"], device["project_id"]), b"")
             if self._leaf.compared(held) != self._leaf.compared(wanted):
                 yield 3, "the states at the broker are the registry's", f"{device['id']}: {held[:200].decode()}"

@@ -14,16 +14,16 @@ import structlog
 
 from gateway import ids
 from gateway.broker.access import Action, Role, is_name, loggable, may, may_retain
-from gateway.broker.authentication import authenticator, role_of
+from gateway.broker.authentication import authenticator, identity_of
 from gateway.broker.clients import Client
 from gateway.broker.embedded import Identity
 from gateway.broker.http_auth.admissions import Admissions
 from gateway.broker.standing import Accounts
-from gateway.store import Purpose, Store, View, broker_sessions
+from gateway.store import Purpose, Store, View, accounts, broker_sessions
 
 log = structlog.get_logger()
 
-READERS: Final = (Role.INTEGRATOR, Role.HOME_ASSISTANT)
+READERS: Final = (Role.INTEGRATOR, Role.PROJECT_INTEGRATOR, Role.HOME_ASSISTANT)
 """They may have several clients at once."""
 
 
@@ -94,7 +94,7 @@ class Judge:
         self._admissions.let_in(client, credential)
         return True
 
-    async def role_of(self, client: Client) -> Role | None:
+    async def identity_of(self, client: Client) -> Identity | None:
         """Who this client is that was let in before; ``None`` when it would not be any more.
 
         Raises:
@@ -102,10 +102,10 @@ class Judge:
         """
         account = self._accounts.get(client.username)
         if account is None:
-            role = await self._store.read(lambda view: self._role_in(view, client), Purpose.AUTHENTICATION)
+            found = await self._store.read(lambda view: self._known_in(view, client), Purpose.AUTHENTICATION)
         else:
-            role = account.role
-        return role if role is not None and self._may_be_called(role, client) else None
+            found = Identity(account.role, client.username, None)
+        return found if found is not None and self._may_be_called(found.role, client) else None
 
     async def allows(
         self, client: Client, action: Action, topic: str, *, retain: bool = False, prefix: str | None = None
@@ -115,11 +115,11 @@ class Judge:
         Raises:
             StoreError: the registry cannot be read.
         """
-        role = await self.role_of(client)
+        who = await self.identity_of(client)
         under = self.prefix if prefix is None else prefix
-        good = role is not None and may(role, client.username, action, topic, prefix=under)
-        if role is not None and retain:
-            good = good and may_retain(role, client.username, topic, prefix=under)
+        good = who is not None and may(who.role, who.username, action, topic, prefix=under, project=who.project_id)
+        if who is not None and retain:
+            good = good and may_retain(who.role, who.username, topic, prefix=under)
         if not good:
             log.info("broker.access_refused", username=loggable(client.username), action=action, topic=topic[:256])
         return good
@@ -133,11 +133,14 @@ class Judge:
             return client_id in (self._own_id, username)
         return client_id == username or (role in READERS and client_id.startswith(f"{username}-"))
 
-    def _role_in(self, view: View, client: Client) -> Role | None:
+    def _known_in(self, view: View, client: Client) -> Identity | None:
         """What the registry says of the credential of this session."""
         credential = self._admissions.token_of(client.client_id)
         if credential is None:
             credential = broker_sessions.credential_of(view, client.client_id)
         if not broker_sessions.is_good(view, client.username, credential):
             return None
-        return Role.DEVICE if ids.is_id(ids.DEVICE, client.username) else role_of(client.username)
+        if ids.is_id(ids.DEVICE, client.username):
+            return Identity(Role.DEVICE, client.username, credential)
+        account = accounts.find(view, client.username)
+        return None if account is None else identity_of(account)

@@ -27,14 +27,14 @@ async def _user(judge: Judge, fields: Fields) -> Answer:
 
 
 async def _vhost(judge: Judge, fields: Fields) -> Answer:
-    known = await judge.role_of(_client(fields, "client_id")) is not None
+    known = await judge.identity_of(_client(fields, "client_id")) is not None
     return _answer(good=known and fields.text("vhost") == _VHOST)
 
 
 async def _resource(judge: Judge, fields: Fields) -> Answer:
     client = _client(fields, "client_id")
     kind, name, permission = fields.text("resource"), fields.text("name"), fields.text("permission")
-    if fields.text("vhost") != _VHOST or await judge.role_of(client) is None:
+    if fields.text("vhost") != _VHOST or await judge.identity_of(client) is None:
         return _DENY
     if kind == "exchange":
         return _answer(good=name == _EXCHANGE and permission in ("read", "write"))

@@ -31,7 +31,8 @@ from pydantic_core import CoreSchema, core_schema
 from gateway import canonical, command_types, ids
 from gateway.device_settings import ShownSettings
 from gateway.problems import NO_NUL
-from gateway.visible_text import visible, visible_not_blank
+from gateway.serial_numbers import serial_number
+from gateway.visible_text import visible
 
 MAX_NUMBER: Final = 2**53 - 1
 MAX_NAME_UNITS: Final = 128
@@ -249,7 +250,7 @@ class _Words:
 Text = Annotated[str, StringConstraints(pattern=NO_NUL)]
 Label = Annotated[Text, StringConstraints(min_length=1, max_length=128)]
 Name = Annotated[Text, AfterValidator(visible), AfterValidator(_utf16_units)]
-SerialNumber = Annotated[Label, AfterValidator(visible_not_blank)]
+SerialNumber = Annotated[Label, AfterValidator(serial_number)]
 Version = Annotated[Text, StringConstraints(max_length=32)]
 VisibleVersion = Annotated[Version, AfterValidator(visible)]
 """A version that a person sets; that of a heartbeat is checked for a NUL alone, since every heartbeat would pay."""

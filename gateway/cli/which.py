@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from gateway import ids
+from gateway import ids, serial_numbers
 from gateway.cli.api import PAGE, Api, Place, at
 from gateway.cli.hints import again
 from gateway.errors import GatewayError, NotFoundError
@@ -78,6 +78,7 @@ async def device_id(api: Api, wanted: str, *, deleted: bool = False) -> str:
     if ids.is_id(ids.DEVICE, wanted):
         return wanted
     listed = (await api.get(at("devices"), serial_number=wanted))["data"]
+    listed.sort(key=lambda device: device["serial_number"] != wanted)
     found = listed[0]["id"] if listed else await _deleted(api, wanted) if deleted else None
     if found is None:
         raise NotFoundError(
@@ -90,11 +91,11 @@ async def device_id(api: Api, wanted: str, *, deleted: bool = False) -> str:
 
 async def _deleted(api: Api, serial_number: str) -> str | None:
     """By the audit trail, since no list has it any more; what is older than that is found by its id alone."""
-    cursor, more = None, True
+    cursor, more, known = None, True, serial_numbers.forms(serial_number)
     while more:
         page = await api.get(at("events"), type="device.deleted", limit=PAGE, cursor=cursor)
         for event in page["data"]:
-            if event["data"].get("serial_number") == serial_number:
+            if event["data"].get("serial_number") in known:
                 return str(event["data"]["device_id"])
         cursor, more = page["next_cursor"], page["has_more"]
     return None

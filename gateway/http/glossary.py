@@ -91,7 +91,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "recording_state": "What the device last said of its work; null until it said any of it.",
     "response_status": "The HTTP status that the receiver answered; null when there was no answer.",
     "result": "What the device tells of it, as it tells it; null before.",
-    "serial_number": "As it is printed on the device. There is one of each in a project. Characters as in `name`.",
+    "serial_number": "As it is printed on the device. There is one of each in a project. Characters as in `name`, kept "
+    "in Unicode's normal form C; not of the form of an id (`dev_…`).",
     "settings": "Everything that can be set on the device, defaults included.",
     "signal_strength_dbm": "In dBm.",
     "status": "`bound` to an end user, or `unbound`.",

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway import serial_numbers
 from gateway.received_json import parse_json
 from gateway.store import device_search
 from gateway.store.device_candidates import few
@@ -148,11 +149,14 @@ def _filters(query: ListDevices) -> tuple[list[str], list[Any]]:
     given = {
         "d.end_user_id = ?": query.end_user_id,
         "d.model = ?": query.model,
-        "d.serial_number = ?": query.serial_number,
         "coalesce(h.connection, 'offline') = ?": query.connection,
     }
     clauses = [clause for clause, value in given.items() if value is not None]
     values: list[Any] = [value for value in given.values() if value is not None]
+    if query.serial_number is not None:
+        known = serial_numbers.forms(query.serial_number)
+        clauses.append(f"d.serial_number IN ({', '.join('?' * len(known))})")
+        values += known
     if query.status is not None:
         clauses.append("d.bound_at IS " + ("NOT NULL" if query.status == "bound" else "NULL"))
     if query.seen is not None:

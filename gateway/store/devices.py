@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway import fleet_model, model
+from gateway import fleet_model, model, serial_numbers
 from gateway.clock import to_rfc3339
 from gateway.device_settings import with_defaults
 from gateway.store import device_search
@@ -57,12 +57,10 @@ def any_of_project(view: View, project_id: str, device_id: str) -> Row | None:
 
 
 def by_serial(view: View, project_id: str, serial_number: str) -> Row | None:
-    """A device of this project by its serial number, deleted or not."""
-    return view.one(
-        f"SELECT {COLUMNS} {FROM} WHERE d.project_id = ? AND d.serial_number = ?",
-        project_id,
-        serial_number,
-    )
+    """A device of this project by its serial number, as it is given or in normal form, deleted or not."""
+    statement = f"SELECT {COLUMNS} {FROM} WHERE d.project_id = ? AND d.serial_number = ?"
+    found = (view.one(statement, project_id, form) for form in serial_numbers.forms(serial_number))
+    return next((row for row in found if row is not None), None)
 
 
 def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, device_model: str) -> int:

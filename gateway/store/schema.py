@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Final
 
+from gateway.serial_numbers import normalised
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
@@ -487,6 +489,22 @@ def m026_command_seq(db: Database) -> None:
 def m027_projects_of_accounts(db: Database) -> None:
     """Whose devices an account reads; those from before read what they always could: all projects."""
     _each(db, "ALTER TABLE broker_accounts ADD COLUMN project_id TEXT REFERENCES projects (id)")
+
+
+@step
+def m028_serial_numbers(db: Database) -> None:
+    """Serial numbers in normal form, apart from those that are another device's then: each of the two keeps its own."""
+    rows = db.execute("SELECT pk, project_id, serial_number FROM devices").fetchall()
+    taken = {(project_id, serial_number) for _, project_id, serial_number in rows}
+    changed = False
+    for pk, project_id, serial_number in rows:
+        kept = normalised(serial_number)
+        if kept and (project_id, kept) not in taken:
+            taken.add((project_id, kept))
+            db.execute("UPDATE devices SET serial_number = ? WHERE pk = ?", [kept, pk])
+            changed = True
+    if changed:
+        db.execute("INSERT INTO device_search (device_search) VALUES ('rebuild')")
 
 
 def _each(db: Database, *statements: str) -> None:

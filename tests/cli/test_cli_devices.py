@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import unicodedata
 from contextlib import closing
 
 import pytest
@@ -222,6 +223,10 @@ def test_a_serial_number_is_as_good_as_an_id(cli: Cli) -> None:
     tail = cli("events", "tail", "--device", "BP-2", "--json").out.splitlines()
     assert {json.loads(line)["data"]["device_id"] for line in tail} == {other["id"]}
     assert cli.json("devices", "show", other["id"])["status"] == "bound"
+    third = cli.json("devices", "register", unicodedata.normalize("NFD", "Büro"))
+    for form in ("NFC", "NFD"):
+        assert cli.json("devices", "show", unicodedata.normalize(form, "Büro"))["id"] == third["id"]
+    assert "should not look like the id" in cli("devices", "register", other["id"], code=1).err
 
 
 def test_a_deleted_device_by_its_serial_number(cli: Cli) -> None:

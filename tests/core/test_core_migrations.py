@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import unicodedata
 from contextlib import closing
 from pathlib import Path
 
@@ -47,6 +48,7 @@ LANDED = [
     "m025_event_budgets",
     "m026_command_seq",
     "m027_projects_of_accounts",
+    "m028_serial_numbers",
 ]
 
 
@@ -384,6 +386,44 @@ def test_a_command_refuses_an_older_registry(tmp_path: Path) -> None:
         open_database(tmp_path)
     with closing(connect(tmp_path / DATABASE_NAME, read_only=True)) as connection:
         assert newest_applied(connection) == STEPS[-2]
+
+
+def test_serial_numbers_get_their_normal_form_unless_that_is_taken(tmp_path: Path) -> None:
+    """Of two that look alike each keeps its own; what is searched for is found as it is written then."""
+    apart = {text: unicodedata.normalize("NFD", text) for text in ("Büro", "Çelik", "Ärzte")}
+    before = {
+        2: ("proj_1", apart["Büro"]),
+        3: ("proj_1", " BP-3 "),
+        4: ("proj_1", apart["Çelik"]),
+        5: ("proj_1", "Çelik"),
+        6: ("proj_2", apart["Çelik"]),
+        7: ("proj_1", apart["Ärzte"]),
+        8: ("proj_1", apart["Ärzte"] + " "),
+    }
+    with closing(connect(tmp_path / DATABASE_NAME)) as connection:
+        apply(connection, stop_before="m028_serial_numbers")
+        for project in ("proj_1", "proj_2"):
+            connection.execute("INSERT INTO projects (id, name, created_at) VALUES (?, ?, 1)", (project, project))
+        for pk, (project, serial) in before.items():
+            connection.execute(
+                "INSERT INTO devices (pk, id, project_id, serial_number, model, created_at, updated_at) "
+                "VALUES (?, ?, ?, ?, 'm', 1, 1)",
+                (pk, f"dev_{pk}", project, serial),
+            )
+        connection.execute("INSERT INTO device_search (device_search) VALUES ('rebuild')")
+    with closing(open_to_serve(tmp_path)) as connection:
+        after = {row[0]: row[1] for row in connection.execute("SELECT pk, serial_number FROM devices")}
+        found = connection.execute("SELECT rowid FROM device_search WHERE device_search MATCH '\"Bür\"'").fetchall()
+    assert after == {
+        2: "Büro",
+        3: "BP-3",
+        4: apart["Çelik"],
+        5: "Çelik",
+        6: "Çelik",
+        7: "Ärzte",
+        8: apart["Ärzte"] + " ",
+    }
+    assert [row[0] for row in found] == [2]
 
 
 def test_sessions_of_devices_with_one_binding_keep_their_rights_over_the_upgrade(tmp_path: Path) -> None:

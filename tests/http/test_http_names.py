@@ -1,5 +1,7 @@
 """Names that cannot be seen, or that turn the words around them: refused where they are set, over HTTP."""
 
+import unicodedata
+
 import pytest
 from http_support import Api, Json, body, error
 
@@ -45,7 +47,7 @@ async def test_a_character_that_cannot_be_seen_is_refused(api: Api, character: s
 async def test_every_script_can_be_used(api: Api, name: str) -> None:
     """Joiners of emoji, Persian and Indic scripts, right-to-left text: kept to the letter."""
     device = await api.registered(name, name=name)
-    assert (device["serial_number"], device["name"]) == (name, name)
+    assert (device["serial_number"], device["name"]) == (unicodedata.normalize("NFC", name), name)
 
 
 async def test_blanks_around_a_name_are_trimmed(api: Api) -> None:
@@ -56,3 +58,29 @@ async def test_blanks_around_a_name_are_trimmed(api: Api) -> None:
     assert body(again, 200)["id"] == device["id"]
     refused = error(await api.back_end.post("/v1/devices", json={"serial_number": "  "}), 400, "invalid_request")
     assert refused["details"]["field"] == "serial_number"
+
+
+async def test_a_serial_number_that_reads_the_same_is_the_same(api: Api) -> None:
+    """One character or two, it is one device, found in either form; what is too long as it is kept is refused."""
+    device = await api.registered("Büro-1")
+    apart = unicodedata.normalize("NFD", "Büro-1")
+    assert apart != "Büro-1"
+    again = body(await api.back_end.post("/v1/devices", json={"serial_number": f"{apart} "}), 200)
+    assert (again["id"], again["serial_number"]) == (device["id"], "Büro-1")
+    for form in ("Büro-1", apart):
+        listed = body(await api.back_end.get("/v1/devices", params={"serial_number": form}), 200)["data"]
+        assert [each["id"] for each in listed] == [device["id"]]
+    longer = "\u0958" * 128  # a character that normal form C writes as two
+    refused = error(await api.back_end.post("/v1/devices", json={"serial_number": longer}), 400, "invalid_request")
+    assert refused["details"]["field"] == "serial_number"
+
+
+async def test_a_serial_number_is_no_id(api: Api) -> None:
+    """Neither that of a device that there is nor one that may come; what only begins so is one."""
+    device = await api.registered("BP-1")
+    for taken in (device["id"], "dev_01M841CNWQZHQNKKY3SWJGTV4W", "dev_1", f" {device['id']} "):
+        refused = error(await api.back_end.post("/v1/devices", json={"serial_number": taken}), 400, "invalid_request")
+        assert refused["details"]["field"] == "serial_number"
+        assert "should not look like the id of a device" in refused["message"]
+    for good in ("dev_", "dev_1-2", "DEV_1", "key_1"):
+        body(await api.back_end.post("/v1/devices", json={"serial_number": good}), 201)

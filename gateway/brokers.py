@@ -156,14 +156,16 @@ async def _own_embedded(
     stack: AsyncExitStack,
     refused: Callable[[RefusedSignIn], None],
 ) -> Broker:
-    from gateway.broker.authentication import authenticator  # noqa: PLC0415 - amqtt, 4 MB for who runs no other broker
+    from gateway.broker.authentication import acquaintance, authenticator  # noqa: PLC0415 - amqtt, 4 MB for who runs no other broker
     from gateway.broker.embedded import EmbeddedBroker  # noqa: PLC0415 - the same
 
     password = secrets.token_urlsafe(32)
+    own = standing(password, accounts)
     embedded = EmbeddedBroker(
         host=settings.mqtt.host,
         port=settings.mqtt.port,
-        authenticate=authenticator(store, standing(password, accounts)),
+        authenticate=authenticator(store, own),
+        is_known=acquaintance(store, own),
         prefix=settings.topic_prefix,
         certificate=certificate,
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from gateway import ids, lifecycle
 from gateway.broker.access import Role
 from gateway.broker.embedded import Authenticate, Identity
 from gateway.broker.standing import Accounts
-from gateway.store import Purpose, Row, Store, tokens
+from gateway.errors import StoreError
+from gateway.store import Purpose, Row, Store, View, tokens
 from gateway.store import accounts as sql
 
 
@@ -44,3 +46,24 @@ def authenticator(store: Store, accounts: Accounts) -> Authenticate:
         return Identity(Role.DEVICE, username, token["id"])
 
     return authenticate
+
+
+def acquaintance(store: Store, accounts: Accounts) -> Callable[[str], bool]:
+    """Return whether somebody may come in by a user name at all, whatever the password: one look-up in an index."""
+
+    def is_known(username: str) -> bool:
+        if username in accounts:
+            return True
+        try:
+            return store.look(lambda view: _opens_something(view, username))
+        except StoreError:  # the way to the password says what is wrong
+            return True
+
+    return is_known
+
+
+def _opens_something(view: View, username: str) -> bool:
+    if username.startswith(ids.DEVICE):
+        return tokens.opens_something(view, username)
+    account = sql.find(view, username)
+    return account is not None and account["revoked_at"] is None

@@ -29,25 +29,29 @@ class EmbeddedBroker:
     """An MQTT 3.1.1 broker that runs for as long as it is entered. Its state is in memory and ends with it.
 
     `host` is where it listens (loopback by default), `port` 0 picks a free one. `authenticate` is asked at each CONNECT
-    with user name and password; anonymous clients are refused before. With a `certificate` all but the gateway itself
+    with user name and password; anonymous clients are refused before. `is_known` tells whether there is such a user at
+    all, while an address sends many wrong passwords. With a `certificate` all but the gateway itself
     have to come by TLS. `prefix` stands before every topic of the contract. A packet above `max_packet_bytes`, and a
     socket that has not said CONNECT within `connect_timeout` seconds, are closed. Entering raises OSError when it
     cannot listen there.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each by its name
         self,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
         authenticate: Authenticate,
+        is_known: Callable[[str], bool] = lambda _: True,
         prefix: str = "",
         certificate: ServerCertificate | None = None,
         max_packet_bytes: int = 131_072,
         connect_timeout: float = 3.0,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._listener = Listener(host, port, authenticate, max_packet_bytes, connect_timeout, certificate)
+        self._listener = Listener(
+            host, port, authenticate, max_packet_bytes, connect_timeout, certificate, is_known=is_known
+        )
         self._prefix = prefix
         self._limits = limits
         self._broker: GuardedBroker | None = None

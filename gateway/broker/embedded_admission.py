@@ -21,6 +21,7 @@ from amqtt.mqtt.connack import (
 from amqtt.mqtt.connect import ConnectPacket
 
 from gateway.broker.access import Action, Role, is_name, loggable, may
+from gateway.broker.embedded_refusals import Refusals
 from gateway.broker.embedded_session import Connection, Identity
 from gateway.broker.embedded_wire import MalformedPacketError, UnsupportedProtocolError, read_connect, will_of
 from gateway.certificates import ServerCertificate
@@ -53,6 +54,8 @@ class Listener:
     certificate: ServerCertificate | None = None
     refused: Callable[[str], None] = _unheard
     """Is told the address of each client whose credential is refused."""
+    is_known: Callable[[str], bool] = lambda _: True
+    """Whether a user name is one of the registry: asked only of those from an address that has failed often."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,12 @@ class Admitted:
 
 
 class _RefusedError(Exception):
-    """The CONNECT is refused with this return code [MQTT 3.2.2.3]."""
+    """The CONNECT is refused with this return code [MQTT 3.2.2.3]; ``unread`` when its password was not looked at."""
 
-    def __init__(self, code: int) -> None:
+    def __init__(self, code: int, *, unread: bool = False) -> None:
         super().__init__(code)
         self.code = code
+        self.unread = unread
 
 
 class Admission:
@@ -89,6 +93,7 @@ class Admission:
         self._spoke = spoke
         self._prefix = prefix
         self._has_room_for = has_room_for
+        self._refusals = Refusals(listener.is_known)
         self._knocking: dict[str, set[Connection]] = {}
         self._tell_full = Paced(lambda count: log.warning("broker.sessions_full", refused_since_last_told=count))
         self._refused_versions = 0
@@ -110,6 +115,8 @@ class Admission:
             self._tell_version(error)
             connection.send_bytes(error.answer)
         except _RefusedError as refused:
+            if refused.unread or (refused.code == NOT_AUTHORIZED and self._refusals.failed(connection)):
+                await self._refusals.delay(connection)
             connection.send(ConnackPacket.build(0, refused.code))
         except MalformedPacketError as error:
             log.info("broker.connect_malformed", reason=str(error))
@@ -134,6 +141,9 @@ class Admission:
 
     async def _authenticated(self, connection: Connection, connect: ConnectPacket) -> Admitted | None:
         client_id = connect.client_id or ""
+        if not connection.is_inner and not self._refusals.admits(connection, connect.username):
+            self._listener.refused(connection.address)
+            raise _RefusedError(SERVER_UNAVAILABLE, unread=True)
         if connect.username is None or connect.password is None:
             raise _RefusedError(NOT_AUTHORIZED)
         with self._knock(client_id, connection):

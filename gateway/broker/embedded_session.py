@@ -151,8 +151,14 @@ class Connection:
         self.open = False
         self._is_over.set()
         self._writer.transport.abort()
-        if self._deadline:
+        if self._deadline and not self._deadline.expired():  # one that is about to end could not be moved
             self._deadline.reschedule(0)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long, or until the connection is aborted."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._is_over.wait()
 
     def part(self) -> None:
         """Heed nothing more that comes; abort it as soon as the gateway has taken, or not, what came before."""

@@ -59,6 +59,11 @@ class Budget:
             self._forget()
         return True
 
+    def has_room(self, topic: str) -> bool:
+        """Whether one more would be taken on this topic now; it is not counted."""
+        now = self._clock()
+        return max(self._paid.get(topic, 0.0), now - self._saved_ms) + self._each_ms <= now
+
     def _set_back(self, milliseconds: int) -> None:
         """A clock that is set back costs nobody anything."""
         self._paid = {topic: paid - milliseconds for topic, paid in self._paid.items()}

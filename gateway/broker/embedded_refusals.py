@@ -1,0 +1,84 @@
+"""The pace of wrong passwords: who tries many waits for each answer, and most of them are not looked up.
+
+An address has a budget of failures. Once that is used up, a CONNECT from there is looked up only if its user name is
+known to the registry: so a device behind the same NAT comes in at once. A known name has a budget of its own there.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from gateway.broker.embedded_session import Connection
+from gateway.broker.embedded_strangers import site_of
+from gateway.mqtt.budget import Budget
+from gateway.paced import Paced
+
+log = structlog.get_logger()
+
+PER_SECOND: Final = 5
+SAVED_SECONDS: Final = 10
+"""Failures of an address: so many a second in the long run, and what was saved up in so many seconds at once."""
+PER_SECOND_OF_NAME: Final = 1
+SAVED_SECONDS_OF_NAME: Final = 5
+"""The same of one user name from an address whose budget is used up, good or not."""
+DELAY_SECONDS: Final = 1.0
+"""How long a client waits for a refusal then."""
+HELD: Final = 256
+"""So many wait at once; for one more the oldest of the address that has most of them is closed."""
+
+
+def _milliseconds() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+class Refusals:
+    """Counts failures by address. ``is_known`` says whether a user name is one of the registry."""
+
+    def __init__(self, is_known: Callable[[str], bool]) -> None:
+        self._is_known = is_known
+        self._failures = Budget(PER_SECOND, _milliseconds, saved_seconds=SAVED_SECONDS)
+        self._names = Budget(PER_SECOND_OF_NAME, _milliseconds, saved_seconds=SAVED_SECONDS_OF_NAME)
+        self._held: dict[str, dict[Connection, None]] = {}
+        self._count = 0
+        self._tell = Paced(lambda count: log.warning("broker.refusals_paced", refused_since_last_told=count))
+
+    def admits(self, connection: Connection, username: str | None) -> bool:
+        """Whether this CONNECT is worth a look-up."""
+        site = site_of(connection.address)
+        if self._failures.has_room(site):
+            return True
+        if username is not None and self._is_known(username) and self._names.admits(f"{site} {username}"):
+            return True
+        self._tell()
+        return False
+
+    def failed(self, connection: Connection) -> bool:
+        """Count a failure of this address; returns whether its budget is used up."""
+        return not self._failures.admits(site_of(connection.address))
+
+    async def delay(self, connection: Connection) -> None:
+        """Let this client wait for its refusal, unless it has to make way for another one."""
+        site = site_of(connection.address)
+        if self._count >= HELD:
+            self._drop_one()
+        self._held.setdefault(site, {})[connection] = None
+        self._count += 1
+        try:
+            await connection.pause(DELAY_SECONDS)
+        finally:
+            self._leave(site, connection)
+
+    def _drop_one(self) -> None:
+        site, busiest = max(self._held.items(), key=lambda each: len(each[1]))
+        oldest = next(iter(busiest))
+        self._leave(site, oldest)
+        oldest.abort()
+
+    def _leave(self, site: str, connection: Connection) -> None:
+        if connection in self._held.get(site, {}):
+            self._count -= 1
+            del self._held[site][connection]
+            if not self._held[site]:
+                del self._held[site]

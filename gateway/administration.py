@@ -13,7 +13,7 @@ from gateway.model import EventType
 from gateway.store import accounts, events, keys, tokens
 
 if TYPE_CHECKING:
-    from gateway.store import Row, Tx
+    from gateway.store import Row, Tx, View
 
 
 def create_project(tx: Tx, name: str, actor: str) -> str:
@@ -89,6 +89,25 @@ def expire_key(tx: Tx, wanted: str, expires_at: int | None, actor: str) -> Row:
     return row
 
 
+def keys_to_warn_of(view: View, now: int) -> list[Row]:
+    """Keys that expire soon, of which no event tells yet."""
+    return [
+        row
+        for row in keys.expiring(view, now)
+        if not events.told_of_key(
+            view, EventType.KEY_EXPIRING, row["project_id"], row["id"], to_rfc3339(row["expires_at"])
+        )
+    ]
+
+
+def warn_of_expiring_keys(tx: Tx) -> list[Row]:
+    """Write an event of each key that expires soon, once for each end; return those keys."""
+    due = keys_to_warn_of(tx, tx.now)
+    for row in due:
+        _of_key(tx, row, EventType.KEY_EXPIRING, "gateway", expires_at=to_rfc3339(row["expires_at"]))
+    return due
+
+
 def create_account(tx: Tx, name: str, project_id: str | None, actor: str) -> str:
     """Create a broker account of a project, or (``None``) of all; return its password, which is shown this once.
 
@@ -138,8 +157,9 @@ def _of_key(tx: Tx, row: Row, kind: EventType, actor: str, **facts: Any) -> None
 
 
 def _of_account(tx: Tx, name: str, kind: EventType, actor: str) -> None:
+    """An account of one project belongs to that project, one of all of them to the registry."""
     project_id = accounts.known(tx, name)["project_id"]
-    events.record_administrative(tx, events.REGISTRY, kind, actor, account=name, account_project_id=project_id)
+    events.record_administrative(tx, project_id or events.REGISTRY, kind, actor, account=name)
 
 
 def _moment(at: int | None) -> str | None:

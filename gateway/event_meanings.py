@@ -72,6 +72,10 @@ MEANINGS: Final[Mapping[EventType, Meaning]] = {
     EventType.PROJECT_CREATED: Meaning("A project was created.", ("project_id", "name")),
     EventType.KEY_CREATED: Meaning("An API key was created.", (*_KEY, "scopes", "expires_at")),
     EventType.KEY_UPDATED: Meaning("An API key got another end; null: it has none.", (*_KEY, "expires_at")),
+    EventType.KEY_EXPIRING: Meaning(
+        "An API key expires within a week, or in the last quarter of a shorter life. Told once for each end.",
+        (*_KEY, "expires_at"),
+    ),
     EventType.KEY_ROTATED: Meaning(
         "An API key got a new secret; the one before is good until then.", (*_KEY, "previous_secret_expires_at")
     ),

@@ -99,6 +99,7 @@ class EventType(enum.StrEnum):
     PROJECT_CREATED = "project.created"
     KEY_CREATED = "key.created"
     KEY_UPDATED = "key.updated"
+    KEY_EXPIRING = "key.expiring"
     KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"
     ACCOUNT_CREATED = "account.created"

@@ -7,7 +7,8 @@ from typing import Final
 
 import structlog
 
-from gateway import commands, heartbeats, webhooks
+from gateway import administration, commands, heartbeats, webhooks
+from gateway.clock import to_rfc3339
 from gateway.errors import StoreError
 from gateway.store import Store, Tx, View, idempotency, keys
 from gateway.store.commands import CLOCKS_DIFFER_MS
@@ -32,6 +33,7 @@ class Sweeper:
                 await self.sweep()
                 if rounds % PRUNE_EVERY == 0:
                     await self.prune()
+                    await self.warn_of_keys()
             except StoreError as error:
                 if error.message != self._store.trouble:  # that it has told itself, once
                     log.error("sweep.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
@@ -52,6 +54,15 @@ class Sweeper:
         """Drop what is older than the settings keep, in short transactions."""
         while dropped := await self._store.write(_prune, urgent=False):
             log.info("sweep.pruned", rows=dropped)
+
+    async def warn_of_keys(self) -> None:
+        """Tell of API keys that expire soon."""
+        now = self._store.context.clock()
+        if await self._store.read(lambda view: administration.keys_to_warn_of(view, now)):
+            for row in await self._store.write(administration.warn_of_expiring_keys, urgent=False):
+                log.warning(
+                    "key.expiring", key_id=row["id"], name=row["name"], expires_at=to_rfc3339(row["expires_at"])
+                )
 
     def _due(self, view: View) -> bool:
         now = self._store.context.clock()

@@ -6,6 +6,7 @@ A gateway that runs looks each key up when it is used: what is done here counts 
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -14,7 +15,7 @@ import click
 from gateway import administration
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
-from gateway.cli.types import DURATION
+from gateway.cli.types import DURATION, EXPIRY, NEVER
 from gateway.credentials import SCOPES
 from gateway.first_start import first_start
 from gateway.sealing import Vault
@@ -42,7 +43,8 @@ Examples:
   gateway keys create --name dashboard --scope devices:read --expires-in 90d
   KEY=$(gateway keys create --name ci --test --json | jq -r .key)
 
-The key is shown this once; the registry keeps only its hash. Without --scope it may do everything.
+The key is shown this once; the registry keeps only its hash. Without a terminal nothing is asked: without --scope
+the key may do everything, and without --expires-in it is good for ever.
 """
 GROUP_EPILOG: Final = """\b
 Examples:
@@ -80,7 +82,10 @@ def keys_group() -> None:
 )
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Allow only this; may be repeated.")
 @click.option("--test", is_flag=True, help="Mark it as a key for tests (sk_test_…, rk_test_…).")
-@click.option("--expires-in", type=DURATION, metavar="TIME", help="Good for so long, such as 30d; none: for ever.")
+@click.option("--all-scopes", is_flag=True, help="Allow everything. Without --scope that is the default.")
+@click.option(
+    "--expires-in", type=EXPIRY, metavar="TIME", help="Good for so long, such as 90d, or never. The default is never."
+)
 @click.option("--project", "project_id", metavar="ID", help="Its project, id or name; none: the first one.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 @with_settings("data_dir")
@@ -89,24 +94,59 @@ def create(
     *,
     name: str,
     scopes: tuple[str, ...],
+    all_scopes: bool,
     test: bool,
     expires_in: int | None,
     project_id: str | None,
     as_json: bool,
 ) -> None:
-    """Make an API key and show it once."""
+    """Make an API key and show it once.
+
+    At a terminal, scopes and expiry that are not given are asked for.
+    """
+    if scopes and all_scopes:
+        raise click.UsageError("Say either --scope, once for each, or --all-scopes.")
+    if _may_ask(as_json=as_json):
+        scopes = scopes if scopes or all_scopes else _ask_for_scopes()
+        expires_in = _ask_for_expiry() if expires_in is None else expires_in
     data_dir = loaded.settings.data_dir
     if not (data_dir / DATABASE_NAME).exists():
         output.note(f"There is no registry in {data_dir} yet: making one.")
     _, first_project = first_start(loaded.settings)
 
     def make(tx: Tx) -> tuple[Row, str]:
-        expires_at = None if expires_in is None else tx.now + expires_in
+        expires_at = None if expires_in in (None, NEVER) else tx.now + (expires_in or 0)
         project = project_id or first_project
         return administration.create_key(tx, project, name, CLI, scopes=scopes, test=test, expires_at=expires_at)
 
     row, secret = on_registry(data_dir, make)
     _show_secret(row, secret, as_json=as_json)
+
+
+def _may_ask(*, as_json: bool) -> bool:
+    """Whether a person sits there: not if the key goes into a variable, a file or another program."""
+    return not as_json and all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+
+
+def _ask_for_scopes() -> tuple[str, ...]:
+    """Ask what the key may do; the enter key alone is everything."""
+    asked = f"What may it do: all, or some of {' '.join(SCOPES)}"
+    given: tuple[str, ...] = click.prompt(asked, default="all", value_proc=_scopes, err=True)
+    return given
+
+
+def _scopes(answer: str) -> tuple[str, ...]:
+    words = answer.replace(",", " ").split()
+    unknown = [word for word in words if word not in (*SCOPES, "all")]
+    if unknown or not words:
+        raise click.BadParameter(f"should be all, or some of {' '.join(SCOPES)}, with spaces between them.")
+    return () if "all" in words else tuple(dict.fromkeys(words))
+
+
+def _ask_for_expiry() -> int:
+    """Ask how long the key is good; the enter key alone is for ever."""
+    given: int = click.prompt("For how long is it good, such as 90d", default="never", type=EXPIRY, err=True)
+    return given
 
 
 def _show_secret(row: Row, secret: str, *, as_json: bool) -> None:

@@ -32,4 +32,16 @@ class Duration(click.ParamType[int]):
         return milliseconds
 
 
+class Expiry(Duration):
+    """A duration, or ``never``, which is ``NEVER``."""
+
+    name = "expiry"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it."""
+        return NEVER if value == "never" else super().convert(value, param, ctx)
+
+
+NEVER: Final = -1
 DURATION: Final = Duration()
+EXPIRY: Final = Expiry()

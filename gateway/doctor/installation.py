@@ -221,6 +221,7 @@ def _inside(view: View, file: Path, key_file: Path | None) -> Iterator[Finding]:
     yield _encryption(view, key_file)
     yield from _accounts(view)
     yield from _waiting(view)
+    yield _api_keys(view)
     yield _mqtt_passwords(fleet.without_mqtt_password)
     yield from _future(view)
 
@@ -301,6 +302,19 @@ def _waiting(view: View) -> Iterator[Finding]:
     if resets:
         since = min(each.oldest_at for each in resets)
         yield REGISTRY.ok("resets", f"{sum(each.number for each in resets)} open, the oldest since {to_rfc3339(since)}")
+
+
+def _api_keys(view: View) -> Finding:
+    """Which keys end soon: whoever uses one is refused then."""
+    rows = keys.expiring(view, system_clock())
+    if not rows:
+        return REGISTRY.ok("API keys", "none expires soon")
+    return REGISTRY.warning(
+        "API keys",
+        f"{count(len(rows), 'key')} will expire soon",
+        "Give each more time (gateway keys expire KEY --in 90d), or make its successor (gateway keys create).",
+        *(f"{row['id']} ('{row['name']}') of {row['project']} at {to_rfc3339(row['expires_at'])}" for row in rows),
+    )
 
 
 def _mqtt_passwords(former: int) -> Finding:

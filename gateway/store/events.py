@@ -180,6 +180,16 @@ def administrative(view: View, project_id: str | None, kind: str | None, limit: 
     )
 
 
+def told_of_key(view: View, kind: str, project_id: str, key_id: str, expires_at: str) -> bool:
+    """Whether there is an event of this kind of this key with this end."""
+    found = view.one(
+        """SELECT 1 FROM events WHERE project_id = ? AND type = ? AND json_extract(data, '$.key_id') = ?
+            AND json_extract(data, '$.expires_at') = ? LIMIT 1""",
+        *(project_id, kind, key_id, expires_at),
+    )
+    return found is not None
+
+
 def recent(view: View, device_pk: int, kind: str, since: int, until: int) -> int:
     """How many of the device's newest hundred events are of this kind, younger than ``since`` and not after ``until``.
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _WITH_PROJECT: Final = "SELECT k.*, p.name AS project FROM api_keys k JOIN projects p ON p.id = k.project_id"
 EPOCH_BASE: Final = "epoch_base"
 """A fact: the generation with which devices began when the registry's epoch did."""
+_EXPIRES_SOON_MS: Final = 7 * 86_400_000
 _PREFIX_LENGTH: Final = len("sk_live_")
 
 
@@ -168,6 +169,15 @@ def _require_alive(view: Tx, key_id: str, *, expired_too: bool = False) -> Row:
             "gateway keys expire KEY --in 30d",
         )
     return row
+
+
+def expiring(view: View, now: int) -> list[Row]:
+    """Keys that expire within a week, or of a short life within its last quarter; the next first."""
+    return view.all(
+        f"""{_WITH_PROJECT} WHERE k.revoked_at IS NULL
+            AND k.expires_at BETWEEN ?1 AND ?1 + min(?2, (k.expires_at - k.created_at) / 4) ORDER BY k.expires_at""",
+        *(now, _EXPIRES_SOON_MS),
+    )
 
 
 def require_project(view: View, wanted: str) -> Row:

@@ -1,12 +1,16 @@
 """``gateway keys`` and ``gateway projects``: what is made, what it opens and until when, and how it is told."""
 
+import json
+import sys
 import time
 from contextlib import closing
 
 import pytest
 
 from cli.support import Cli
-from gateway.store import View, keys, open_database
+from gateway import administration
+from gateway.credentials import SCOPES
+from gateway.store import Context, View, keys, open_database, transact
 
 DAY_MS = 86_400_000
 
@@ -164,3 +168,77 @@ def test_without_a_registry(empty: Cli, command: tuple[str, ...]) -> None:
     """A directory that has none is named, and none is made in it."""
     assert "--data-dir" in empty(*command, code=4).err
     assert not empty.data_dir.exists()
+
+
+def sit_down(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Somebody sits at a terminal who reads and types; the answers, to be set, are used up in their order."""
+    answers: list[str] = []
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: answers.pop(0))
+    return answers
+
+
+def test_at_a_terminal_scopes_and_end_are_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enter alone is everything and for ever; a wrong answer is asked again; what is given is not asked for."""
+    person = sit_down(monkeypatch)
+    for options, answers, scopes, days in (
+        ((), ["", ""], list(SCOPES), None),
+        ((), ["devices:read, webhooks:read", "90d"], ["devices:read", "webhooks:read"], 90),
+        ((), ["devices", "devices:read", "soon", "1d"], ["devices:read"], 1),
+        (("--scope", "devices:read"), ["never"], ["devices:read"], None),
+        (("--all-scopes", "--expires-in", "30d"), [], list(SCOPES), 30),
+        (("--all-scopes", "--expires-in", "never"), [], list(SCOPES), None),
+    ):
+        person.extend(answers)
+        secret = cli("keys", "create", "--name", "asked", *options).out.strip()
+        assert person == [], "nobody asked for these"
+        made = cli.json("keys", "list")[0]
+        assert (made["scopes"], opens(cli, secret)) == (scopes, True)
+        if days is None:
+            assert made["expires_at"] is None
+        else:
+            assert [opens(cli, secret, now() + hours * DAY_MS // 24) for hours in (days * 24 - 1, days * 24 + 1)] == [
+                True,
+                False,
+            ]
+
+
+def test_a_script_is_not_asked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --json nobody reads a question, whatever the terminal is."""
+    sit_down(monkeypatch)
+    assert cli.json("keys", "create", "--name", "ci")["scopes"] == list(SCOPES)
+    said = cli("keys", "create", "--name", "k", "--scope", "devices:read", "--all-scopes", code=2)
+    assert "either --scope" in said.err
+
+
+def test_a_key_that_expires_soon_is_told_of_once(cli: Cli) -> None:
+    """By an event for each end; not of one that is revoked."""
+    for name, time_given in (("late", "30d"), ("short", "4d"), ("gone", "4d")):
+        cli("keys", "create", "--name", name, "--expires-in", time_given)
+    cli("keys", "revoke", "gone", "--yes")
+
+    def told(days: float) -> list[str]:
+        context = Context(clock=lambda: now() + round(days * DAY_MS))
+        with closing(open_database(cli.data_dir)) as connection:
+            return [row["name"] for row in transact(connection, context, administration.warn_of_expiring_keys)]
+
+    assert [told(2.9), told(3.1), told(3.2)] == [[], ["short"], []]
+    cli("keys", "expire", "short", "--in", "5d")
+    assert [told(3.2), told(4), told(4.9)] == [[], ["short"], []]
+    assert [told(22.9), told(23.1), told(29), told(31)] == [[], ["late"], [], []]
+    lines = cli("events", "security", "--type", "key.expiring", "--json").out.splitlines()
+    assert [json.loads(line)["data"]["name"] for line in lines] == ["short", "short", "late"]
+
+
+def test_the_doctor_warns_before_a_key_ends(cli: Cli) -> None:
+    """One that has days of a year left; by its id, with what to do."""
+    key_id = cli.json("keys", "create", "--name", "late", "--expires-in", "3d")["id"]
+    assert "none expires soon" in cli("doctor", code=1).out
+    with closing(open_database(cli.data_dir)) as connection:
+        connection.execute("UPDATE api_keys SET created_at = created_at - ? WHERE name = 'late'", (365 * DAY_MS,))
+        connection.commit()
+    report = cli("doctor", code=1).out
+    assert "1 key will expire soon" in report
+    assert f"{key_id} ('late') of default at " in report
+    assert "gateway keys expire KEY --in 90d" in report

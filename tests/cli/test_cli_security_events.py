@@ -51,9 +51,9 @@ def test_every_change_has_its_event(cli: Cli) -> None:
         ("key.updated", "default"),
         ("key.revoked", "default"),
         ("project.created", "Clinic North"),
-        ("account.created", None),
-        ("account.rotated", None),
-        ("account.revoked", None),
+        ("account.created", "default"),
+        ("account.rotated", "default"),
+        ("account.revoked", "default"),
         ("signing_key.rotated", None),
         ("webhook.created", "default"),
         ("webhook.updated", "default"),
@@ -81,7 +81,7 @@ def test_a_project_sees_its_own_alone(cli: Cli) -> None:
     first = cli.json("keys", "create", "--name", "one")
     cli("projects", "create", "Clinic North")
     cli("keys", "create", "--name", "two", "--project", "Clinic North")
-    cli("accounts", "create")
+    cli("accounts", "create", "--all-projects")
     assert types(cli, "--project", "Clinic North") == ["project.created", "key.created"]
     assert types(cli, "--type", "account.created") == ["account.created"]
     listed = cli("events", "tail", "--json", "--project", first["project_id"]).out.splitlines()

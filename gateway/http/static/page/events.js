@@ -13,7 +13,7 @@ export const EVENT_TYPES = [
   "device.offline", "device.low_battery", "device.storage_full", "reset.requested", "reset.delivered", "reset.completed",
   "reset.failed", "reset.superseded", "command.created", "command.delivered", "command.executed", "command.failed",
   "command.expired", "command.cancelled", "token.refreshed", "token.revoked", "acknowledgement.late", "acknowledgement.refused",
-  "project.created", "key.created", "key.updated", "key.rotated", "key.revoked", "account.created", "account.rotated",
+  "project.created", "key.created", "key.updated", "key.expiring", "key.rotated", "key.revoked", "account.created", "account.rotated",
   "account.revoked", "signing_key.rotated", "webhook.created", "webhook.updated", "webhook.rotated", "webhook.deleted",
   "auth.refused",
 ];

@@ -150,7 +150,7 @@ class LoadClient(asyncio.Protocol):
 
 
 async def run(broker: Broker, devices: Sequence[tuple[str, str]], order: Order) -> Made:
-    """Connect these devices (id, token), send, and wait until the broker has answered everything it will.
+    """Connect these devices (id, password), send, and wait until the broker has answered everything it will.
 
     Raises:
         UnreachableError: the broker is not there, refused a device, or closed the connection of one.
@@ -170,12 +170,12 @@ async def run(broker: Broker, devices: Sequence[tuple[str, str]], order: Order) 
     return Made(len(clients), sent, acknowledged, seconds, cpu)
 
 
-async def _open(broker: Broker, gate: asyncio.Semaphore, name: str, token: str) -> LoadClient:
+async def _open(broker: Broker, gate: asyncio.Semaphore, name: str, password: str) -> LoadClient:
     async with gate:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 _, client = await asyncio.get_running_loop().create_connection(
-                    lambda: LoadClient(name, token, broker.prefix), broker.host, broker.port, ssl=broker.tls
+                    lambda: LoadClient(name, password, broker.prefix), broker.host, broker.port, ssl=broker.tls
                 )
                 await client.connected
         except OSError as error:
@@ -253,10 +253,10 @@ def _head(topic: bytes) -> bytes:
     return b"\x32" + _length(2 + len(topic) + 2 + PAYLOAD_BYTES) + _text(topic)
 
 
-def _connect(name: str, token: str) -> bytes:
+def _connect(name: str, password: str) -> bytes:
     """CONNECT with a clean session and no keepalive; the device's id is user name and client id [MQTT 3.1.1, 3.1]."""
     head = _text(b"MQTT") + struct.pack("!BBH", 4, _USERNAME_PASSWORD_CLEAN, 0)
-    body = head + _text(name.encode()) * 2 + _text(token.encode())
+    body = head + _text(name.encode()) * 2 + _text(password.encode())
     return b"\x10" + _length(len(body)) + body
 
 

@@ -118,7 +118,7 @@ class Settings(BaseModel):
         TLS,
         None,
         "PEM file of the authority that signs device certificates: devices then need one at the embedded broker as "
-        "well as their token, its CN their id.",
+        "well as their password, its CN their id.",
     )
 
     broker: Broker = _setting(

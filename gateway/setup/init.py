@@ -28,7 +28,7 @@ _SECRET_BYTES: Final = 32
 _PASSWORD: Final = re.compile(r"^broker *= *\"mqtts?://gateway:([^@\"]+)@", re.MULTILINE)
 _HEADER: Final = (
     "# The passwords that 'gateway broker init' made, for you. Neither Mosquitto nor the gateway reads this file:\n"
-    "# delete it, or keep it to yourself. Devices have their tokens instead, and integrators get accounts of their\n"
+    "# delete it, or keep it to yourself. Devices have passwords of their own, and integrators get accounts of their\n"
     "# own by 'gateway accounts create', one named integrator in the place of this one.\n"
 )
 

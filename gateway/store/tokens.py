@@ -56,8 +56,14 @@ def by_mqtt_password(view: View, device_id: str, password: str) -> Row | None:
             WHERE d.id = ? AND d.deleted_at IS NULL AND t.state <> 'revoked' ORDER BY t.id DESC""",
         device_id,
     )
-    good = [row for row in rows if same_hash(row["mqtt_hash"] or row["hash"], given)]
+    good = [row for row in rows if same_hash(_mqtt_hash(row), given)]
     return good[0] if good else None
+
+
+def _mqtt_hash(token: Row) -> bytes:
+    stored: bytes | None = token["mqtt_hash"]
+    former: bytes = token["hash"]
+    return former if stored is None else stored
 
 
 def without_mqtt_password(view: View) -> int:

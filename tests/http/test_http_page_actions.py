@@ -5,6 +5,7 @@ from pathlib import Path
 
 from http_support import Api, body
 from page_fleet import fill
+from support.mqtt_password import mqtt_password_of
 from support.page import Visitor, signed_in
 
 from gateway.model import EventType
@@ -42,7 +43,7 @@ async def test_bind_shows_once_what_the_firmware_needs(api: Api, tmp_path: Path)
         await visitor.sees("shown this once", "dialog")
         shown = await visitor.tab.run("document.querySelector('.secrets code').textContent")
         assert shown.startswith("dtok_")
-        for text in ("mqtt.example.com", "8883", device["id"], "Ed25519"):
+        for text in ("mqtt.example.com", "8883", device["id"], mqtt_password_of(shown), "Ed25519"):
             await visitor.sees(text, "dialog")
         await visitor.tab.press("Escape")
         await visitor.tab.press("Escape")
@@ -52,13 +53,16 @@ async def test_bind_shows_once_what_the_firmware_needs(api: Api, tmp_path: Path)
         )
         copied = json.loads(await visitor.tab.run("navigator.clipboard.readText()"))
         assert copied["device_token"] == shown
+        password = copied["mqtt"]["password"]
+        assert password == mqtt_password_of(shown)
         body(await api.as_(copied["device_token"]).post("/v1/devices/me/heartbeat"), 200)
         await visitor.press_button("I have it")
         await closed(visitor)
         await visitor.sees("eu_7", "[aria-labelledby=facts_binding]")
-        assert shown not in await visitor.tab.run(
+        left = await visitor.tab.run(
             "document.documentElement.outerHTML + JSON.stringify([{...sessionStorage}, {...localStorage}])"
         )
+        assert [secret for secret in (shown, password) if secret in left] == []
         assert await visitor.has_button("Unbind")
 
 

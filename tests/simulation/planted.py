@@ -16,6 +16,7 @@ from device_sim.device import IN_PROGRESS, Device
 from device_sim.journal import Journal
 from device_sim.last_word import LAST_COMMAND, LastWord
 from device_sim.signals import Action, WriteFlash
+from device_sim.wire import mqtt_password
 from gateway import acknowledgements, commands, epoch, grants, heartbeats, inbound, lifecycle
 from gateway.broker.first_use import FirstUses
 from gateway.broker.keeper import Keeper
@@ -27,7 +28,7 @@ from gateway.mqtt.publisher import payload
 from gateway.mqtt.reconcile import Reconciler
 from gateway.mqtt.session import Delivery, Session
 from gateway.presence import PresenceWorker
-from gateway.store import Row, Tx, events, outbox, tokens
+from gateway.store import Row, Tx, View, events, outbox, tokens
 from gateway.store import commands as command_sql
 from gateway.store.kept import Kept
 from gateway.topics import Topics
@@ -260,6 +261,17 @@ def _old_message_counts() -> Iterator[None]:
         self.waiting = dict(wanted)
 
     with patch.object(FirstUses, "in_force", in_force):
+        yield
+
+
+@fault("the broker takes the token for the MQTT password", 5)
+def _token_is_password() -> Iterator[None]:
+    real = tokens.by_mqtt_password
+
+    def by_mqtt_password(view: View, device_id: str, password: str) -> Row | None:
+        return real(view, device_id, mqtt_password(password) if password.startswith("dtok_") else password)
+
+    with patch.object(tokens, "by_mqtt_password", by_mqtt_password):
         yield
 
 

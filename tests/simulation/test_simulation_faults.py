@@ -31,7 +31,7 @@ def test_a_failure_is_shrunk_to_a_readable_story() -> None:
     assert shrunk.violation is not None
     assert failed.violation is not None
     assert shrunk.violation.law == failed.violation.law
-    assert [step.kind for step in shrunk.plan.steps] in (["reset"], ["bulk_reset"])
+    assert [step.kind for step in shrunk.plan.steps] in (["reset"], ["bulk_reset"], ["reset_beside"])
     story = told(shrunk).splitlines()
     assert story[0].startswith(f"seed {failed.plan.seed}")
     assert str(shrunk.violation.law) in story[-1]

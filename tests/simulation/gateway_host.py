@@ -28,7 +28,7 @@ from gateway.mqtt.connection import Connection, Notices, Outlet
 from gateway.mqtt.link import Address, Session
 from gateway.outbound.feed import Feed
 from gateway.outbound.shown import Shown
-from gateway.outbound.states import StateLeaf
+from gateway.outbound.states import ProjectStateLeaf, StateLeaf
 from gateway.outbox import Bells
 from gateway.presence import PresenceWorker
 from gateway.store import Context, Rules, Store
@@ -115,6 +115,7 @@ class Life:
     def _outlets(self) -> tuple[Callable[[Mark], Outlet], ...]:
         return (
             lambda mark: Shown(self.store, StateLeaf(self.topics), mark),
+            lambda mark: Shown(self.store, ProjectStateLeaf(self.topics), mark),
             lambda _: Feed(self.store, self.topics, self.bells),
         )
 

@@ -14,7 +14,7 @@ from gateway import epoch, grants, lifecycle
 from gateway.ids import Ids
 from gateway.inbound import Message
 from gateway.model import RegisterDevice
-from gateway.store import Context, Row, Tx, View, keys, outbox, tokens, transact
+from gateway.store import Context, Row, Tx, View, accounts, keys, outbox, tokens, transact
 from gateway.store.database import rollback
 from simulation.broker import Broker, Packet
 from simulation.device_host import DeviceHost, Kind, said_in
@@ -103,7 +103,10 @@ class World:
             device, _ = lifecycle.register(tx, others, RegisterDevice(serial_number="SN-0"), "key_others")
             lifecycle.bind(tx, others, device["id"], "eu_others", "key_others")
             self.ghost.bystanders.add(device["pk"])
-            return project_id, keys.create(tx, project_id, "back end")[1], device["id"]
+            key = keys.create(tx, project_id, "back end")[1]
+            if self.plan.surroundings.shown and self.plan.seed % 2:
+                accounts.create(tx, "integrator_ward", project_id)
+            return project_id, key, device["id"]
 
         made = transact(self.disk, context, first)
         ledger_of(self.disk)  # what was there before the run is no part of it

@@ -4,12 +4,14 @@ They are data files of this package with `{{placeholders}}`; `render` fills in t
 `gateway broker init` the others.
 """
 
+import contextlib
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Required, TypedDict, Unpack
+from typing import Required, TextIO, TypedDict, Unpack
 
 from gateway.command_types import CommandType
 
@@ -62,7 +64,8 @@ class Options(TypedDict, total=False):
     Files that are not named lie in the directory too: `passwords`, `mosquitto.pid`, `persistence/`. The password file
     itself is the gateway's to write, before the broker starts. `prefix` is the topic prefix, empty or ending with `/`.
     `user` is who a broker started as root becomes. `plugin` is the dynamic security plugin, for a Mosquitto that needs
-    it (`local.locks_plugin`).
+    it (`local.locks_plugin`). With `inside` the files name each other relative to the directory, and the broker has to
+    be started in it: then its user needs no right on the folders above.
     """
 
     port: Required[int]
@@ -74,6 +77,7 @@ class Options(TypedDict, total=False):
     tls: Tls | None
     user: str
     plugin: Path | None
+    inside: bool
 
 
 def template(name: str) -> str:
@@ -111,9 +115,15 @@ def render(directory: Path, **options: Unpack[Options]) -> Rendered:
         folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts_by_name.items():
         (directory / name).write_text(text, encoding="utf-8")
-    if options.get("plugin") and not rendered.locks.exists():
-        rendered.locks.write_text(NO_LOCKS, encoding="utf-8")
+    if options.get("plugin"):
+        with contextlib.suppress(FileExistsError), _new(rendered.locks) as locks:
+            locks.write(NO_LOCKS)
     return rendered
+
+
+def _new(file: Path) -> TextIO:
+    """Make a file in a folder that is the broker's: a link in its place is not followed. Raises FileExistsError."""
+    return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
 
 
 def texts(directory: Path, **options: Unpack[Options]) -> tuple[Rendered, dict[str, str]]:
@@ -128,22 +138,28 @@ def texts(directory: Path, **options: Unpack[Options]) -> tuple[Rendered, dict[s
         persistence_dir=persistence,
         locks=persistence / "locks.json",
     )
+    seen = _relative_to(rendered, directory) if options.get("inside") else rendered
     prefix = "empty, or levels of A-Z a-z 0-9 _ . - that each end with /"
     values = {
         "port": _checked_port(options["port"]),
         "host": _checked("host", options.get("host", "127.0.0.1"), _HOST, "an address or a host name"),
         "user": _checked("user", options.get("user", "mosquitto"), _USER, "a user of this system"),
         "prefix": _checked("prefix", options.get("prefix", ""), _PREFIX, prefix),
-        "acl_file": _checked_path("acl_file", rendered.acl),
-        "password_file": _checked_path("password_file", rendered.password_file),
-        "pid_file": _checked_path("pid_file", rendered.pid_file),
-        "persistence_dir": _checked_path("persistence_dir", rendered.persistence_dir),
+        "acl_file": _checked_path("acl_file", seen.acl),
+        "password_file": _checked_path("password_file", seen.password_file),
+        "pid_file": _checked_path("pid_file", seen.pid_file),
+        "persistence_dir": _checked_path("persistence_dir", seen.persistence_dir),
         "tls": _tls_lines(options.get("tls")),
-        "plugin": _plugin_lines(options.get("plugin"), rendered.locks),
+        "plugin": _plugin_lines(options.get("plugin"), seen.locks),
         "memory_limit": _memory_lines(options.get("plugin")),
         "acknowledgements": _acknowledgements(options.get("prefix", "")),
     }
     return rendered, {file.name: filled(file.name, values) for file in (rendered.config, rendered.acl)}
+
+
+def _relative_to(rendered: Rendered, directory: Path) -> Rendered:
+    paths = {each.name: getattr(rendered, each.name).relative_to(directory) for each in fields(rendered)}
+    return Rendered(**paths)
 
 
 def _acknowledgements(prefix: str) -> str:

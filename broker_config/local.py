@@ -1,6 +1,8 @@
 """What it takes to start a Mosquitto of one's own on this machine: a program, a free port, a user."""
 
+import contextlib
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -14,6 +16,8 @@ EPHEMERAL_START = 32_768
 
 NEEDS_NO_LOCKS = (2, 1)
 """From this version on a session that SIGHUP cuts twice does not crash Mosquitto."""
+
+UNPRIVILEGED = ("mosquitto", "nobody")
 
 _TRIES = 1_000
 _ANSWER_SECONDS = 10.0
@@ -64,8 +68,15 @@ def locks_plugin() -> Path | None:
 
 
 def own_user() -> str:
-    """The `user` to render: started as root the broker stays root, since it may have to read root's directories."""
-    return "root" if os.geteuid() == 0 else "mosquitto"
+    """The user that a broker becomes which root starts: the one of Debian's package, else nobody.
+
+    Raises LookupError when this system has neither.
+    """
+    for name in UNPRIVILEGED:
+        with contextlib.suppress(KeyError):
+            if pwd.getpwnam(name).pw_uid != 0:
+                return name
+    raise LookupError(f"this system has none of the users {', '.join(UNPRIVILEGED)}")
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -7,6 +7,7 @@ from the registry (accounts that an operator added to it stay), the certificate 
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import ssl
 from collections.abc import Mapping
@@ -28,11 +29,17 @@ from gateway.certificates import ServerCertificate, client_context
 from gateway.errors import UnavailableError
 from gateway.private_files import replace_text
 from gateway.settings import Settings
+from gateway.setup.owned_files import Owner, make_folder, read, replace
+from gateway.setup.owned_files import own as give
 
 log = structlog.get_logger()
 
 FOLDER: Final = "mosquitto"
 _TLS_NAME: Final = "tls.pem"
+_STORE: Final = "mosquitto.db"
+_READ_BY_BROKER: Final = 0o640
+_READ_BY_ALL: Final = 0o644
+_ENTERED_BY_BROKER: Final = 0o2750
 _LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
 
 
@@ -54,22 +61,66 @@ def prepared(settings: Settings, certificate: ServerCertificate | None) -> OwnMo
     """
     folder = settings.data_dir.resolve() / FOLDER
     listening = _with_port(settings.mqtt)
+    user = _user()
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
+        if user:
+            _hand_over(folder, user)
         together = _together(folder, certificate) if certificate else None
         files = broker_config.render(
             folder,
             port=listening.port,
             host=listening.host,
             prefix=settings.topic_prefix,
-            tls=broker_config.Tls(together, together) if together else None,
-            user=local.own_user(),
+            tls=broker_config.Tls(Path(together.name), Path(together.name)) if together else None,
+            user=user.pw_name if user else local.UNPRIVILEGED[0],
             plugin=local.locks_plugin(),
+            inside=True,
         )
+        for file in (files.config, files.acl):
+            file.chmod(_READ_BY_BROKER)
+        if user:
+            _hand_over_files(files, user)
     except (OSError, broker_config.BrokerConfigError) as error:
         raise UnavailableError(f"The files of Mosquitto cannot be written into {folder}: {error}") from error
     pinned = client_context(None, pinned=certificate.chain) if certificate else None
     return OwnMosquitto(listening, _inside(listening), pinned, files)
+
+
+def _user() -> pwd.struct_passwd | None:
+    """Who Mosquitto becomes when root starts it; ``None`` for everybody else, whose user it keeps.
+
+    Raises:
+        UnavailableError: there is no user without rights.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(local.own_user())
+    except LookupError as error:
+        raise UnavailableError(
+            f"Mosquitto must not run as root, and {error.args[0]}. Run the gateway as another user than root, or make "
+            "one for Mosquitto: useradd --system --no-create-home --shell /usr/sbin/nologin mosquitto"
+        ) from error
+
+
+def _hand_over(folder: Path, user: pwd.struct_passwd) -> None:
+    """Let Mosquitto's user read what is in the folder, and nothing above it: it is started in there.
+
+    The set-group bit gives each new file in it to the group. What Mosquitto writes itself has a folder of its own.
+    """
+    make_folder(folder, Owner(_ENTERED_BY_BROKER, os.geteuid(), user.pw_gid))
+    make_folder(folder / "persistence", Owner(0o700, user.pw_uid, user.pw_gid))
+
+
+def _hand_over_files(files: broker_config.Rendered, user: pwd.struct_passwd) -> None:
+    """Give the user what it has to write, also what a Mosquitto that ran as root has left."""
+    if read(files.pid_file) is None:
+        replace(files.pid_file, b"", Owner(_READ_BY_ALL))
+    give(files.pid_file, Owner(_READ_BY_ALL, user.pw_uid, user.pw_gid))
+    for file in (files.locks, files.persistence_dir / _STORE):
+        if read(file) is not None:
+            give(file, Owner(0o600, user.pw_uid, user.pw_gid))
 
 
 def rights(own: OwnMosquitto, prefix: str) -> Rights:
@@ -80,7 +131,8 @@ def rights(own: OwnMosquitto, prefix: str) -> Rights:
         lines = (broker_config.reading(name, prefix, project_id) for name, project_id in names.items())
         wanted = "\n".join([shipped, *lines])
         if own.files.acl.read_text(encoding="utf-8") != wanted:
-            replace_text(own.files.acl, wanted, mode=0o644)
+            replace_text(own.files.acl, wanted, mode=_READ_BY_BROKER)
+            own.files.acl.chmod(_READ_BY_BROKER)  # whatever the umask has left of it
 
     return write
 
@@ -92,7 +144,8 @@ async def run(own: OwnMosquitto, program: str, settings: Settings, stack: AsyncE
         UnavailableError: it does not come up.
     """
     if os.geteuid() == 0:
-        log.warning("broker.runs_as_root", message="The gateway runs as root, and so does its Mosquitto.")
+        message = f"The gateway runs as root: give it a user of its own. Its Mosquitto runs as {local.own_user()}."
+        log.warning("broker.runs_as_root", message=message)
     supervisor = Supervisor(program, own.files.config, stop_seconds=settings.shutdown_seconds)
     return await stack.enter_async_context(supervisor)
 
@@ -127,6 +180,7 @@ def _together(folder: Path, certificate: ServerCertificate) -> Path:
     file, draft = folder / _TLS_NAME, folder / f".{_TLS_NAME}.new"
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
+        os.fchmod(target.fileno(), _READ_BY_BROKER if os.geteuid() == 0 else 0o600)
         target.write(certificate.chain.read_bytes() + b"\n" + certificate.key.read_bytes())
     draft.replace(file)
     return file

@@ -50,7 +50,7 @@ class Supervisor:
     def __init__(self, program: str, config: Path, *, stop_seconds: float = 5.0, pauses: Pauses = PAUSES) -> None:
         self.error: str | None = None
         self.starts = 0
-        self._command = (program, "-c", str(config))
+        self._program = program
         self._config = config
         self._stop_seconds = stop_seconds
         self._backoff = Backoff(pauses)
@@ -126,17 +126,30 @@ class Supervisor:
             await self._stop()
             raise UnavailableError(self._no_start())
         self.starts, self.error = self.starts + 1, None
-        log.info("broker.started", pid=self._process.pid, program=self._command[0])
+        log.info("broker.started", pid=self._process.pid, program=self._program)
 
     async def _spawned(self) -> Process:
-        """A session of its own keeps a Ctrl-C on the terminal from it: the gateway stops it when it is its turn."""
+        """A session of its own keeps a Ctrl-C on the terminal from it: the gateway stops it when it is its turn.
+
+        It is started in its folder and goes by paths below that: its user may have no right on the folders above.
+        By its first argument a later gateway knows whose it is (:mod:`gateway.broker.left_over`).
+        """
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True, limit=LONGEST_LINE
+                str(self._config),
+                "-c",
+                self._config.name,
+                executable=self._program,
+                cwd=self._config.parent,
+                stdin=DEVNULL,
+                stdout=PIPE,
+                stderr=STDOUT,
+                start_new_session=True,
+                limit=LONGEST_LINE,
             )
         except OSError as error:
             self._process = None
-            raise UnavailableError(f"{self._command[0]} cannot be started ({error.strerror}).") from error
+            raise UnavailableError(f"{self._program} cannot be started ({error.strerror}).") from error
         _raise_limit(process.pid)
         return process
 

@@ -56,7 +56,7 @@ class Attack:
     def __init__(self, gateway: GatewayProcess, http: httpx.AsyncClient) -> None:
         self.gateway = gateway
         self.http = http
-        self._open: list[asyncio.StreamWriter] = []
+        self._open: set[asyncio.StreamWriter] = set()
 
     async def call(self, path: str, body: Json | None = None, method: str = "POST") -> Json:
         """Do this at the API."""
@@ -73,7 +73,7 @@ class Attack:
         """Connect as this device; ConnectionRefusedError when the broker says no."""
         name, password = bound["id"], bound["mqtt"].get("password", bound["device_token"])
         reader, writer = await asyncio.open_connection(self.gateway.host, self.gateway.port)
-        self._open.append(writer)
+        self._open.add(writer)
         topic = f"devices/{name}/status" if will else ""
         writer.write(connect_packet(name, password, expiry=expiry, will=topic, delay=delay))
         with suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -84,6 +84,8 @@ class Attack:
                 writer.write(b"\x82" + wire.remaining_length(len(body)) + body)
                 await reader.readexactly(2)
                 return writer
+        self._open.discard(writer)
+        writer.close()
         raise ConnectionRefusedError
 
     async def leave(self, bound: Json, way: str, expiry: int) -> None:
@@ -102,7 +104,10 @@ class Attack:
         """Connect and disconnect without a pause, until cancelled."""
         while True:
             with suppress(ConnectionError, OSError):
-                (await self.connect(bound, expiry=1)).write(b"\xe0\x00")
+                writer = await self.connect(bound, expiry=1)
+                writer.write(b"\xe0\x00")
+                self._open.discard(writer)
+                writer.close()
             await asyncio.sleep(0)
 
     async def cut(self, bound: Json, ending: str) -> Json:
@@ -139,7 +144,7 @@ class Attack:
             knocking.cancel()
             await asyncio.wait([knocking])
 
-    async def outlived(self, number: int) -> None:
+    async def outlived(self, number: int, *, ends: int = 0) -> None:
         """Wait until the broker has looked through its list of sessions that expire, later than all short ones."""
         witness = await self.bound(f"WITNESS-{number}")
         (await self.connect(witness, expiry=max(EXPIRIES[:-1]) + 1)).write(b"\xe0\x00")
@@ -149,16 +154,21 @@ class Attack:
                 f"Expiring client {witness['id']}" in each["text"] for each in self.gateway.logged("mosquitto.says")
             )
 
-        await eventually(lambda: expired() or self.died(), "the session of the witness expires")
+        await eventually(lambda: expired() or len(self.died()) > ends, "the session of the witness expires")
 
     def died(self) -> list[str]:
         """How Mosquitto has ended, each time."""
         return [each["reason"] for each in self.gateway.logged("broker.ended")]
 
+    def stop_broker(self) -> None:
+        """Have Mosquitto save its sessions and end; the gateway starts it again."""
+        (pid,) = left_over((self.gateway.data / "mosquitto" / "mosquitto.conf").resolve())
+        os.kill(pid, signal.SIGTERM)
+
     def close(self) -> None:
         """Hang up."""
-        for each in self._open:
-            each.transport.abort()
+        while self._open:
+            self._open.pop().close()
 
 
 @asynccontextmanager
@@ -171,8 +181,10 @@ async def attack(folder: Path) -> AsyncIterator[Attack]:
             headers = {"Authorization": f"Bearer {await gateway.new_key()}"}
             async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=GUARD_SECONDS) as http:
                 made = Attack(gateway, http)
-                yield made
-                made.close()
+                try:
+                    yield made
+                finally:
+                    made.close()
     finally:
         for pid in left_over((gateway.data / "mosquitto" / "mosquitto.conf").resolve()):
             os.kill(pid, signal.SIGKILL)
@@ -184,6 +196,25 @@ async def test_no_device_crashes_mosquitto(tmp_path: Path) -> None:
         for first in range(0, ROUNDS, AT_ONCE):
             numbers = range(first, min(first + AT_ONCE, ROUNDS))
             await asyncio.gather(*(made.round(number) for number in numbers))
+            made.close()
             await made.outlived(first)
             assert made.died() == [], f"after {numbers.stop} rounds"
         assert made.gateway.logged("broker.sessions_not_ended") == []
+
+
+async def test_sessions_that_a_restart_brings_back_crash_nothing(tmp_path: Path) -> None:
+    """The broker no longer knows their passwords, so each SIGHUP would cut them: they are ended before the first."""
+    async with attack(tmp_path) as made:
+        bounds = [await made.bound(f"AWAY-{number}") for number in range(4)]
+        for bound in bounds:
+            (await made.connect(bound, expiry=60)).write(b"\xe0\x00")
+        made.stop_broker()
+        await eventually(lambda: len(made.gateway.logged("broker.started")) == len(("first", "again")), "it is back")
+        for number in range(3):
+            await made.bound(f"OTHER-{number}")
+        swept = made.gateway.logged("broker.sessions_swept")
+        for bound in bounds:
+            (await made.connect(bound, expiry=1)).write(b"\xe0\x00")
+        await made.outlived(0, ends=1)
+        assert len(made.died()) == len(("the stop",))
+        assert [each["away"] for each in swept] == [len(bounds)]

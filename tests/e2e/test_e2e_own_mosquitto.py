@@ -310,3 +310,35 @@ async def test_each_integrator_has_an_account_of_its_own(tmp_path: Path) -> None
 async def _let_in(site: Own, stack: AsyncExitStack, name: str, password: str) -> wire.Wire | None:
     client = await stack.enter_async_context(site.wire())
     return client if await client.connect(name, name, password) == wire.ACCEPTED else None
+
+
+def _owner_of(pid: int) -> set[int]:
+    """The users of a process: real, effective, saved, and for files."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {int(each) for line in lines if line.startswith("Uid:") for each in line.split()[1:]}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to drop")
+async def test_started_as_root_it_is_not_root(tmp_path: Path) -> None:
+    """Below folders of root alone it reads its files again, saves, and finds what it saved as root before."""
+    gateway = GatewayProcess(tmp_path, "--broker", "mosquitto")
+    left = gateway.data / "mosquitto" / "persistence" / "mosquitto.db"
+    left.parent.mkdir(parents=True, mode=0o700)
+    gateway.data.chmod(0o700)
+    async with started(gateway):
+        site = Own(gateway, httpx.AsyncClient(base_url=gateway.url), await gateway.new_key(), None)
+        site.http.headers["Authorization"] = f"Bearer {site.key}"
+        async with site.http:
+            assert 0 not in _owner_of(site.pid)
+            bound = await site.bound()
+            assert await site.answer(bound) == wire.ACCEPTED, "it has read the password file again"
+            assert await gateway.stop() == 0
+            os.chown(left, 0, 0)
+            await gateway.restart()
+            assert 0 not in _owner_of(site.pid)
+            assert await site.answer(bound) == wire.ACCEPTED
+            assert await gateway.stop() == 0
+    assert left.stat().st_uid != 0, "it was given away, and saved again"
+    assert {each.stat().st_uid for each in left.parents[1].iterdir() if each.is_file()} == {0, left.stat().st_uid}
+    readable_by_all = {each.name for each in left.parents[1].iterdir() if each.stat().st_mode & 0o007}
+    assert readable_by_all == {"mosquitto.pid"}

@@ -262,7 +262,7 @@ class Device:
             seq = grant.check(command, topic_type, binding, self._taken, now)
         except grant.RefusalError as refusal:
             return [received, *self._refuse(command, topic_type, binding, refusal)]
-        return [received, self._taken.take(topic_type, seq, command.id), *self._obey(command, binding)]
+        return [received, *self._taken.take(topic_type, seq, command.id), *self._obey(command, binding)]
 
     def _refuse(
         self, command: wire.Command, topic_type: str, binding: Binding, refusal: grant.RefusalError

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from device_sim.signals import Area, WriteFlash
+from device_sim.signals import Action, Area, WriteFlash
 
 SEQUENCES = "last_sequences"
 
@@ -26,7 +26,10 @@ class Sequences:
         last = self._last.get(command_type)
         return last is None or seq > last["seq"] or (seq == last["seq"] and command_id == last["id"])
 
-    def take(self, command_type: str, seq: int, command_id: str) -> WriteFlash:
-        """Remember a command that is about to be obeyed."""
-        self._last = {**self._last, command_type: {"seq": seq, "id": command_id}}
-        return WriteFlash(Area.KEPT, SEQUENCES, {"generation": self._generation, "last": self._last})
+    def take(self, command_type: str, seq: int, command_id: str) -> list[Action]:
+        """Remember a command that is about to be obeyed; one that comes again wears no flash."""
+        taken = {"seq": seq, "id": command_id}
+        if self._last.get(command_type) == taken:
+            return []
+        self._last = {**self._last, command_type: taken}
+        return [WriteFlash(Area.KEPT, SEQUENCES, {"generation": self._generation, "last": self._last})]

@@ -103,6 +103,17 @@ def test_the_number_outlives_a_power_cut() -> None:
         assert answers(bench)[-1] == ("cmd_later", "executed", None)
 
 
+def test_a_command_that_comes_again_wears_no_flash() -> None:
+    """A broker may hand over a reset again and again whose `delivered` it never confirms."""
+    bench = online(SIGNER)
+    bench.confirms = False
+    reset = CommandReceived("factory_reset", SIGNER.command())
+    for _ in range(5):
+        bench.give(reset)
+    assert bench.steps.count("publish:ack:delivered") == 5
+    assert [step for step in bench.steps if step.startswith("write:")] == [f"write:{SEQUENCES}"]
+
+
 def test_a_restart_forgets_no_number() -> None:
     """It lies in the flash, with the generation that it belongs to."""
     bench = online(SIGNER)

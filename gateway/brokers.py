@@ -9,13 +9,14 @@ import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from gateway.addresses import Address, BrokerUrl
-from gateway.broker import own_mosquitto
+from gateway.broker import own_mosquitto, reloader
 from gateway.broker.accounts import kept_entries, own_entry
 from gateway.broker.choice import Choice, choose
 from gateway.broker.keeper import NOT_SIGNALLED, Access, EmbeddedAccess, MosquittoAccess, NoAccess
@@ -232,8 +233,14 @@ def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts:
         own[url.username] = own_entry(password, kept.get(url.username))
         own[LOCKS] = own_entry(locking, kept.get(LOCKS))
         locks = SessionLocks(target, locking)
-    file = PasswordFile(settings.mosquitto_password_file, pid_file=settings.mosquitto_pid_file, fixed=own)
-    if settings.mosquitto_pid_file is None:
+    asked = settings.mosquitto_reload_socket
+    file = PasswordFile(
+        settings.mosquitto_password_file,
+        pid_file=settings.mosquitto_pid_file,
+        fixed=own,
+        ask_for_reload=None if asked is None else partial(reloader.ask, asked),
+    )
+    if not file.is_signalled:
         log.warning("broker.not_signalled", message=NOT_SIGNALLED)
     return MosquittoAccess(file, store, target, locks=locks)
 

@@ -83,6 +83,10 @@ def _refuse_contradictions(settings: Settings) -> None:
             settings.mosquitto_pid_file and not settings.mosquitto_password_file,
             "needs mosquitto_password_file as well",
         ),
+        "mosquitto_reload_socket": (
+            settings.mosquitto_reload_socket and not settings.mosquitto_password_file,
+            "needs mosquitto_password_file as well",
+        ),
         "home_assistant": (
             settings.home_assistant and not settings.publish_state,
             "needs publish_state as well: that is what Home Assistant shows",

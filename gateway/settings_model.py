@@ -301,6 +301,11 @@ class Settings(BaseModel):
     mosquitto_pid_file: File = _setting(
         MOSQUITTO, None, "Mosquitto's pid file, to have it read the password file again (SIGHUP)."
     )
+    mosquitto_reload_socket: File = _setting(
+        MOSQUITTO,
+        None,
+        "Socket of 'gateway broker reloader', which signals a Mosquitto of another user; none: the gateway signals it.",
+    )
 
     broker_auth: MaybeHostPort = _setting(
         ASKING,

@@ -155,7 +155,7 @@ class MosquittoAccess:
         self._rights = rights
         self._own = dict(file.fixed)
         self._store = store
-        self._sentinel = None if file.pid_file is None else Sentinel(file, target)
+        self._sentinel = Sentinel(file, target) if file.is_signalled else None
         self._waiting: tuple[list[tuple[str, str]], dict[str, str]] | None = None
         self.first_uses = FirstUses(store)
         self.people = OperatorAccounts(file.path)

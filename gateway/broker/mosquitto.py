@@ -20,7 +20,7 @@ from gateway import credentials
 from gateway.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 Stamp = tuple[int, int, int]
 """Number of the file on its disk, time of its last change in nanoseconds, size in bytes."""
@@ -80,14 +80,22 @@ class PasswordFile:
 
     ``fixed`` are the users that are no devices (user name to entry: the gateway's own, integrators).
     ``pid_file`` is the broker's; without one somebody else has to reload the broker when the file changes, and
-    `reload` does nothing.
+    `reload` does nothing. ``ask_for_reload`` has another process signal the broker (:mod:`gateway.broker.reloader`).
 
     Both methods block (10,000 users take 20 ms to write, `reload` keeps its distance): call them in a thread, `write`
     in one at a time.
     """
 
-    def __init__(self, path: Path, *, pid_file: Path | None, fixed: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        pid_file: Path | None,
+        fixed: Mapping[str, str],
+        ask_for_reload: Callable[[], None] | None = None,
+    ) -> None:
         self.path = path
+        self._ask_for_reload = ask_for_reload
         self.pid_file = pid_file
         self.fixed = dict(fixed)
         self.written: Stamp | None = None
@@ -139,12 +147,20 @@ class PasswordFile:
         Waits first, when the last one is less than SIGNAL_SPACING_SECONDS ago. Raises BrokerSignalError, with a remedy,
         when it was not sent.
         """
-        if self.pid_file is None:
+        if self.pid_file is None and self._ask_for_reload is None:
             return
         with self._signalling:
             time.sleep(max(0.0, self._signalled + SIGNAL_SPACING_SECONDS - time.monotonic()))
-            _hang_up(_pid_in(self.pid_file), self.pid_file)
+            if self._ask_for_reload is not None:
+                self._ask_for_reload()
+            elif self.pid_file is not None:
+                _hang_up(_pid_in(self.pid_file), self.pid_file)
             self._signalled = time.monotonic()
+
+    @property
+    def is_signalled(self) -> bool:
+        """Whether :meth:`reload` reaches the broker."""
+        return self.pid_file is not None or self._ask_for_reload is not None
 
     def _content(self) -> bytes | None:
         with contextlib.suppress(FileNotFoundError):
@@ -239,7 +255,7 @@ def _hang_up(pid: int, pid_file: Path) -> None:
     except PermissionError as error:
         raise BrokerSignalError(
             f"Mosquitto (process {pid}) may not be signalled by this user: run the gateway as the broker's user, "
-            "or give it the capability CAP_KILL"
+            "or let 'gateway broker reloader' do it (mosquitto_reload_socket), or give it the capability CAP_KILL"
         ) from error
     except OSError as error:
         raise BrokerSignalError(_gone(pid, pid_file)) from error

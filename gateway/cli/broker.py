@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,7 +10,7 @@ import click
 
 from gateway.cli import output
 from gateway.cli.hints import repeated
-from gateway.errors import InvalidRequestError
+from gateway.errors import InvalidRequestError, UnavailableError
 
 if TYPE_CHECKING:
     from gateway.setup.init import Outcome
@@ -40,6 +41,37 @@ def broker_group() -> None:
 
     One that the gateway runs itself needs nothing of this: gateway serve --broker mosquitto.
     """
+
+
+@broker_group.command(
+    epilog="""\b
+Example:
+  gateway broker reloader --socket run/reload --pid-file run/mosquitto.pid --for-user device-gateway
+"""
+)
+@click.option("--socket", "path", type=click.Path(path_type=Path), required=True, help="Where it listens.")
+@click.option("--pid-file", type=click.Path(path_type=Path), required=True, help="Mosquitto's pid file.")
+@click.option("--for-user", required=True, metavar="USER", help="The gateway's user, by name or number.")
+def reloader(*, path: Path, pid_file: Path, for_user: str) -> None:
+    """Reload Mosquitto when the gateway asks.
+
+    Run it as Mosquitto's user; the gateway then needs no right to signal that (setting mosquitto_reload_socket).
+    """
+    from gateway.broker import reloader as reloading  # noqa: PLC0415 - no other command needs it
+
+    uid = _uid_of(for_user)
+    try:
+        with reloading.listening(path) as bound:
+            reloading.serve(bound, pid_file, uid)
+    except OSError as error:
+        raise UnavailableError(f"--socket: cannot listen at {path} ({error.strerror or error}).") from error
+
+
+def _uid_of(user: str) -> int:
+    try:
+        return int(user) if user.isascii() and user.isdigit() else pwd.getpwnam(user).pw_uid
+    except KeyError as error:
+        raise InvalidRequestError(f"--for-user: there is no user {user[:64]!r}.") from error
 
 
 @broker_group.command(epilog=EPILOG)
@@ -125,6 +157,7 @@ def _show(outcome: Outcome) -> None:
 def _next_steps(outcome: Outcome) -> str:
     made = outcome.site
     units = made.directory / "systemd"
+    reload = " device-gateway-reload" if "systemd/device-gateway-reload.service" in outcome.files else ""
     by_hand = (
         f"  mosquitto -c {made.directory}/mosquitto/mosquitto.conf\n"
         f"  gateway serve --config {made.directory}/gateway/gateway.toml"
@@ -132,7 +165,7 @@ def _next_steps(outcome: Outcome) -> str:
     by_systemd = (
         f"  cp {units}/*.service /etc/systemd/system/ && systemctl daemon-reload\n"
         "  systemctl disable --now mosquitto          # the one of the distribution\n"
-        "  systemctl enable --now device-gateway-mosquitto device-gateway"
+        f"  systemctl enable --now device-gateway-mosquitto{reload} device-gateway"
     )
     check = f"  gateway doctor --config {made.directory}/gateway/gateway.toml"
     trust = f"\nDevices and integrators trust {made.directory}/ca.pem." if "ca.pem" in outcome.files else ""

@@ -49,6 +49,11 @@ class Places:
         return self.directory / "run"
 
     @property
+    def reload_socket(self) -> Path:
+        """Where the gateway asks for a reload of the broker."""
+        return self.run / "reload"
+
+    @property
     def persistence(self) -> Path:
         """The broker's own."""
         return self.directory / "persistence"
@@ -78,11 +83,27 @@ def texts(site: Site, password: str) -> dict[str, tuple[str, Owner]]:
         "mosquitto/mosquitto.conf": (mosquitto["mosquitto.conf"], broker),
         "mosquitto/acl": (mosquitto["acl"], broker),
         "gateway/gateway.toml": (broker_config.filled("gateway.toml", values), gateway),
-        **{
-            f"systemd/{name}": (broker_config.filled(name, values), _PUBLIC)
-            for name in ("device-gateway.service", "device-gateway-mosquitto.service")
-        },
+        **{f"systemd/{name}": (broker_config.filled(name, values), _PUBLIC) for name in _units(site)},
     }
+
+
+def _units(site: Site) -> tuple[str, ...]:
+    names = ("device-gateway.service", "device-gateway-mosquitto.service")
+    return names if _is_one_user(site) else (*names, "device-gateway-reload.service")
+
+
+def _is_one_user(site: Site) -> bool:
+    return site.gateway.uid == site.broker.uid
+
+
+def _reload(site: Site, places: Places) -> str:
+    """Who tells Mosquitto that its password file has changed: the gateway, or a process of the broker's user."""
+    if _is_one_user(site):
+        return ""
+    return (
+        "# Mosquitto runs as another user, so a process of that user tells it (device-gateway-reload.service).\n"
+        f'mosquitto_reload_socket = "{places.reload_socket}"'
+    )
 
 
 def _mosquitto(site: Site, places: Places) -> dict[str, str]:
@@ -122,7 +143,10 @@ def _values(site: Site, places: Places, password: str) -> dict[str, str]:
         "mosquitto": program,
         "prefix": site.prefix,
         "protect_home": "read-only" if _in_a_home(site.directory, own_program(), program) else "true",
-        "capabilities": _capabilities(site),
+        "capabilities": "CapabilityBoundingSet=",
+        "reload": _reload(site, places),
+        "reload_socket": str(places.reload_socket),
+        "reload_unit": "" if _is_one_user(site) else " device-gateway-reload.service",
         "broker_capabilities": _broker_capabilities(site),
         **_addresses(site, places, password),
     }
@@ -153,17 +177,6 @@ def _http_tls(site: Site, places: Places) -> str:
     return (
         "# Keys and device tokens can be read on the way: somebody said that this network may see them.\n"
         "insecure_listen = true"
-    )
-
-
-def _capabilities(site: Site) -> str:
-    """What the gateway needs to signal the broker: nothing where that runs as the same user."""
-    if site.gateway.uid == site.broker.uid:
-        return "CapabilityBoundingSet="
-    return (
-        "# To tell Mosquitto, which runs as another user, that the password file has changed (SIGHUP). It is the one\n"
-        "# thing it may do beyond its own, and the price for a registry that a broken broker cannot read.\n"
-        "AmbientCapabilities=CAP_KILL\nCapabilityBoundingSet=CAP_KILL"
     )
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 from e2e_gateway import GatewayProcess
-from e2e_program import run, script, started
+from e2e_program import Program, run, script, started
 from e2e_site import Site, a_site
 from support import wire
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from support.wait import eventually
+from support.wire import Wire
 
 from broker_config import local
 
@@ -202,6 +203,36 @@ async def test_an_account_of_mosquitto_passwd_is_in_force_soon(tmp_path: Path) -
         await eventually(let_in, "the account is let in")
         await site.synced()
         assert "ops:" in site.broker.password_file.read_text()
+
+
+async def test_a_reloader_signals_in_the_gateways_place(tmp_path: Path) -> None:
+    """A revoked device is cut as ever; without the reloader the gateway says what to start, and is in step after."""
+    async with Mosquitto(tmp_path) as broker:
+        place = tmp_path / "reload"
+        asked = ("--socket", str(place), "--pid-file", str(broker.pid_file), "--for-user", str(os.geteuid()))
+        reloader = Program(tmp_path, "reloader", script("gateway"), "broker", "reloader", *asked)
+        options = ("--mosquitto-password-file", str(broker.password_file), "--mosquitto-reload-socket", str(place))
+        gateway = _beside(tmp_path, broker, *options)
+        async with started(gateway):
+            key = await gateway.new_key()
+            async with httpx.AsyncClient(base_url=gateway.url, headers={"Authorization": f"Bearer {key}"}) as http:
+
+                async def waits() -> bool:
+                    return "device-gateway-reload" in await _access_error(http)
+
+                await eventually(waits, "the gateway says that nobody reloads the broker")
+                async with started(reloader):
+                    device = (await http.post("/v1/devices", json={"serial_number": "SN1"})).json()["id"]
+
+                    async def in_step() -> bool:
+                        return await _access_error(http) == "None"
+
+                    await eventually(in_step, "the broker goes by the file")
+                    bound = (await http.post(f"/v1/devices/{device}/bind", json={"end_user_id": "eu_1"})).json()
+                    async with Wire.open(broker.host, broker.port) as session:
+                        assert await session.connect(device, device, bound["mqtt"]["password"]) == wire.ACCEPTED
+                        await http.post(f"/v1/devices/{device}/unbind")
+                        assert await session.closed() == []
 
 
 async def _access_error(http: httpx.AsyncClient) -> str:

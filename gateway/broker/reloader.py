@@ -1,0 +1,86 @@
+"""Reload of Mosquitto by a process of its own user, so that the gateway needs no right to signal another user's.
+
+The process listens on a Unix socket beside the pid file. Who connects asks for a reload; the answer is ``ok``, or why
+not. It asks the kernel who connects, and does this one thing for the gateway's user, root and its own user alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+from gateway.broker.mosquitto import BrokerSignalError, PasswordFile
+from gateway.visible_text import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ANSWER_SECONDS: Final = 5.0
+"""How long the gateway waits for the answer; the reloader keeps the distance between two signals meanwhile."""
+_OK: Final = b"ok"
+_LONGEST: Final = 1_000
+_ROOT: Final = 0
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+def ask(path: Path) -> None:
+    """Have the reloader at this socket signal Mosquitto.
+
+    Raises:
+        BrokerSignalError: it is not there, or could not; the message names the remedy.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ANSWER_SECONDS)
+            connection.connect(str(path))
+            answer = b"".join(iter(lambda: connection.recv(_LONGEST), b""))[:_LONGEST]
+    except OSError as error:
+        raise BrokerSignalError(
+            f"mosquitto_reload_socket: nobody answers at {path} ({error.strerror or error}): start the reloader "
+            "(systemctl start device-gateway-reload), and let this user enter its directory"
+        ) from error
+    if answer != _OK:
+        raise BrokerSignalError(escaped(answer.decode("utf-8", "replace")) or f"the reloader at {path} said nothing")
+
+
+@contextlib.contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    """Listen at this path; a socket that an earlier reloader left there is replaced.
+
+    Raises:
+        OSError: it cannot listen there.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound:
+        bound.bind(str(path))
+        path.chmod(0o666)  # who connects is looked at below
+        bound.listen(16)
+        yield bound
+
+
+def serve(bound: socket.socket, pid_file: Path, for_uid: int) -> None:
+    """Answer one after the other, until the process is ended. ``for_uid``: the user of the gateway."""
+    broker = PasswordFile(pid_file, pid_file=pid_file, fixed={})  # it writes nothing: its distance of signals is needed
+    allowed = {_ROOT, os.geteuid(), for_uid}
+    while True:
+        connection, _ = bound.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(ANSWER_SECONDS)
+            connection.sendall(_answer(connection, broker, allowed))
+
+
+def _answer(connection: socket.socket, broker: PasswordFile, allowed: set[int]) -> bytes:
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(raw)
+    if uid not in allowed:
+        return f"the reloader does nothing for the user with the number {uid}: start it with --for-user".encode()
+    try:
+        broker.reload()
+    except BrokerSignalError as error:
+        return error.message.encode()
+    return _OK

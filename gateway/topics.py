@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 from gateway import ids
+from gateway.command_types import CommandType
 
 REMEMBERED: Final = 32_768
 """Topics that are taken apart once only: some 12 MB at most."""
@@ -94,6 +95,10 @@ class Topics:
     def ack(self, device_id: str, command_type: str) -> str:
         """Where a device acknowledges commands of that type."""
         return f"{self.prefix}devices/{device_id}/commands/{command_type}/ack"
+
+    def news(self, device_id: str) -> tuple[str, ...]:
+        """Where a device tells news, so that nothing may be retained there: a status it keeps."""
+        return (self.heartbeat(device_id), *(self.ack(device_id, each) for each in CommandType))
 
     def errors(self, device_id: str) -> str:
         """Where the gateway says why it refused a message."""

@@ -134,7 +134,7 @@ class Connection:
         self.barrier = Barrier(topics.marks, store.context.entropy, self._peers.mark)
         told = notices.acknowledged, notices.refused, self._heard_mark, notices.first_uses
         self._ingest = Ingest(store, topics, self._heard, *told)
-        self._publisher = Publisher(store, topics, bells)
+        self._publisher = Publisher(store, topics, bells, None if address.devices_wait else self._ingest.clear)
         self._backoff = Backoff(pauses)
         self._bells = bells
         self._notices = notices

@@ -129,6 +129,14 @@ class Ingest:
                 before.cancel()
                 await asyncio.gather(before, return_exceptions=True)
 
+    async def clear(self, session: Session, topics: Sequence[str]) -> None:
+        """Clear what may be retained on these topics, and know the empty messages as they come back.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+        await self._clearing.clear(session, topics)
+
     async def _take(
         self,
         session: Session,

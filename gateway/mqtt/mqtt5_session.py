@@ -55,6 +55,8 @@ class _Sent(NamedTuple):
 class Mqtt5Session(Session):
     """A session over one :class:`Wire`. ``greeted`` holds the broker's CONNACK once it has come."""
 
+    sees_retained = True
+
     def __init__(self) -> None:
         self.wire = Wire(self._received)
         self.wire.gone.add_done_callback(self._ended)

@@ -8,6 +8,7 @@ the last state of a topic is the last that is published. Rows that wait for thei
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Final, NamedTuple
 
@@ -29,6 +30,10 @@ LONGEST_WAIT_SECONDS: Final = 1.0
 """So that a step of the machine's clock is noticed."""
 
 
+Clear = Callable[[Session, Sequence[str]], Awaitable[None]]
+"""Clears what is retained on some topics where devices tell news."""
+
+
 class _Due(NamedTuple):
     """A row of the outbox, and what the broker is to hold on its topic: ``None`` when it may hold what it does."""
 
@@ -40,15 +45,17 @@ class _Due(NamedTuple):
     """Where the trace of the command goes on, if it has one."""
     first_of: str | None = None
     """The command that leaves for the first time by this."""
+    device_id: str = ""
 
 
 class Publisher:
     """Works the outbox of retained topics off, over whatever session there is."""
 
-    def __init__(self, store: Store, topics: Topics, bells: Bells) -> None:
+    def __init__(self, store: Store, topics: Topics, bells: Bells, clear: Clear | None = None) -> None:
         self._store = store
         self._topics = topics
         self._bells = bells
+        self._clear = clear
 
     async def run(self, session: Session) -> None:
         """Publish until the connection is gone.
@@ -91,8 +98,16 @@ class Publisher:
         except PublishRefusedError as error:
             await self._done([row for row in due if row.topic not in error.topics])
             raise
+        await self._clear_news(session, due)
         await self._done(due)
         return len(due)
+
+    async def _clear_news(self, session: Session, rows: list[_Due]) -> None:
+        """Take away what devices may have left retained whose binding has ended, where nobody saw it come."""
+        if self._clear is None or session.sees_retained:
+            return
+        ended = [row.device_id for row in rows if row.kind == sql.TOPIC and row.payload is not None]
+        await self._clear(session, [topic for device_id in ended for topic in self._topics.news(device_id)])
 
     async def _publish(self, session: Session, rows: list[_Due]) -> None:
         messages = [(row.topic, row.payload or b"") for row in rows]
@@ -147,7 +162,7 @@ class Publisher:
 
     def _topic(self, view: View, row: Row) -> _Due:
         topic = self._topics.status(row["device_id"])
-        return _Due(row["seq"], row["kind"], topic, status(view, row))
+        return _Due(row["seq"], row["kind"], topic, status(view, row), device_id=row["device_id"])
 
 
 def status(view: View, row: Row) -> bytes | None:

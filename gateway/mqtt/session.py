@@ -91,6 +91,9 @@ class Delivery(NamedTuple):
 class Session(ABC):
     """A live connection with a persistent session on the broker's side."""
 
+    sees_retained: bool = False
+    """Whether a message shows as it comes that it was sent to be retained (MQTT 5); else a later subscription does."""
+
     @abstractmethod
     async def batch(self, limit: int = BATCH) -> list[Delivery]:
         """Wait for a message; that one and those that are here already, ``limit`` at most.

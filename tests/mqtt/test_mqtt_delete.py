@@ -7,6 +7,7 @@ from support import wire
 from support.wait import eventually
 
 from gateway import lifecycle
+from gateway.command_types import CommandType
 from gateway.mqtt.reconcile import compare
 from gateway.store import Row
 
@@ -39,6 +40,34 @@ async def cleared(place: Site) -> None:
         return not await place.retained(STATUSES)
 
     await eventually(is_clear, "the status was cleared")
+
+
+@on_every_broker
+async def test_what_a_revoked_device_had_retained_is_cleared(kind: str, tmp_path: Path) -> None:
+    """A heartbeat and acknowledgements would come again at each connect, long after the device's binding has ended."""
+    async with site(kind, tmp_path) as place:
+        await place.start()
+        device = await place.bound()
+        command = await place.command(device)
+        word = b'{"command_id": "%s", "status": "executed"}' % command["id"].encode()
+        async with place.join(device) as client:
+            await client.publish(device.topic("heartbeat"), b'{"battery_percent": 30}', retain=True)
+            for each in CommandType:
+                await client.publish(device.topic(f"commands/{each}/ack"), word, retain=True)
+        await eventually(lambda: _is_executed(place), "the gateway has heard all of it")
+        await place.unbind(device)
+
+        async def only_its_status() -> bool:
+            return list(await place.retained("devices/#")) == [device.topic("status")]
+
+        await eventually(only_its_status, "all but the status is cleared")
+        await place.settled()
+        codes = {row["code"] for row in await place.rows("SELECT code FROM refusals")}
+        assert codes <= {"wrong_type", "retained_heartbeat"}, "its own words alone were refused"
+
+
+async def _is_executed(place: Site) -> bool:
+    return [row[0] for row in await place.rows("SELECT status FROM commands")] == ["executed"]
 
 
 @on_every_broker

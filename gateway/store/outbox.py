@@ -10,6 +10,7 @@ A row may wait for its turn, so that a bulk reset reaches the fleet at a steady 
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Final
 
@@ -64,10 +65,11 @@ def mark_all_shown(tx: Tx, device_pks: Iterable[int], detail: str) -> None:
         [(SHOWN, device_pk, detail, tx.now) for device_pk in pks],
     )
     if detail == STATE and tx.one(f"{_READ_PROJECTS} LIMIT 1") is not None:
-        tx.connection.executemany(
+        tx.run(
             f"""INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at)
-                SELECT ?, pk, ?, ? FROM devices WHERE pk = ? AND project_id IN ({_READ_PROJECTS})""",  # noqa: S608 - constants
-            [(SHOWN, PROJECT_STATE, tx.now, device_pk) for device_pk in pks],
+                SELECT ?, d.pk, ?, ? FROM json_each(?) AS changed JOIN devices d ON d.pk = changed.value
+                WHERE d.project_id IN ({_READ_PROJECTS})""",  # noqa: S608 - constants
+            *(SHOWN, PROJECT_STATE, tx.now, json.dumps(pks)),
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
@@ -36,7 +37,8 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--url", envvar="GATEWAY_URL", show_envvar=True, default="http://127.0.0.1:8080",
                      show_default=True, callback=checked_url, help="Where the gateway listens."),
         click.option("--key", envvar="GATEWAY_API_KEY", show_envvar=True, metavar="sk_…",
-                     help="API key with devices:write; the companion app's."),
+                     help="API key with devices:write; the companion app's. Others can see it here."),
+        click.option("--api-key-file", type=click.Path(exists=True, dir_okay=False), help="File with the API key."),
         click.option("--interval", type=click.FloatRange(min=0.05), default=60.0, show_default=True,
                      metavar="SECONDS", help="Pause between heartbeats."),
         click.option("--transport", type=click.Choice(get_args(Transport)), default="mqtt", show_default=True,
@@ -87,19 +89,22 @@ def serial_of(asked: str | None, flash: Flash, seed: int) -> str:
 
 
 def require_key(given: dict[str, Any], *, paired: bool) -> None:
-    """Have a key wherever something is to be provisioned.
+    """Have a key wherever something is to be provisioned; that of --api-key-file goes before the others.
 
     Raises:
         click.UsageError: there is none.
     """
+    if given["api_key_file"] is not None:
+        given["key"] = Path(given["api_key_file"]).read_text(encoding="utf-8", errors="replace").strip()
     if given["key"] or paired:
         return
     if given["key"] == "":
         raise click.UsageError(
-            "The API key is empty: give one with --key sk_… or GATEWAY_API_KEY, or unset that variable."
+            "The API key is empty: give one with --api-key-file FILE or GATEWAY_API_KEY, or unset that variable."
         )
     raise click.UsageError(
-        "An API key is needed: --key sk_… or GATEWAY_API_KEY; `gateway keys create --name simulator` makes one."
+        "An API key is needed: --api-key-file FILE or GATEWAY_API_KEY; `gateway keys create --name simulator` makes "
+        "one."
     )
 
 

@@ -75,7 +75,7 @@ def run(**given: Any) -> None:
 
     \b
     Examples:
-      device-sim run --url http://127.0.0.1:8080 --key sk_test_…
+      device-sim run --url http://127.0.0.1:8080 --api-key-file key.txt
       device-sim run --radio ble --interval 5 --until-reset
     """  # noqa: D301  # the same
     seed = random.randrange(SECONDS_OF_A_SEED) if given["seed"] is None else given["seed"]  # noqa: S311  # no secret
@@ -128,6 +128,7 @@ def fleet(**given: Any) -> None:
     metavar="sk_…",
     help="API key with devices:write; not needed once --credentials holds the devices.",
 )
+@click.option("--api-key-file", type=click.Path(exists=True, dir_okay=False), help="File with the API key.")
 @click.option(
     "--ca-file",
     type=click.Path(exists=True, dir_okay=False),

@@ -7,7 +7,8 @@ NO_CERTIFICATE = 0
 EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 OTHER_NAMES = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 BY_CODE = {
-    "unauthorized": "check the key (--key or GATEWAY_API_KEY); `gateway keys create --name simulator` makes one",
+    "unauthorized": "check the key (--key, --api-key-file or GATEWAY_API_KEY); "
+    "`gateway keys create --name simulator` makes one",
     "insufficient_scope": "the key needs devices:write; `gateway keys create --name simulator` makes one that has it",
     "device_already_bound": (
         "this serial number is bound and its token is shown only once: go on with the --flash that holds it, unbind "

@@ -36,6 +36,8 @@ CONFIG_VARIABLE: Final = "GATEWAY_CONFIG"
 NOT_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "GATEWAY_URL", "GATEWAY_API_KEY", "GATEWAY_CA_FILE"})
 FIELDS: Final[Mapping[str, FieldInfo]] = Settings.model_fields
 _WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_URLS: Final = ("broker", "broker_api_url")
+_PASSWORD_IN_URL: Final = re.compile(r"://[^/@]*:[^/@]+@")
 _PATHS: Final = frozenset(
     name for name, field in FIELDS.items() if any(item in (DIRECTORY, FILE) for item in field.metadata)
 )
@@ -78,7 +80,9 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], config: Path
     nearer = _from_environment(environ) | _from_options(options)
     file, required = _config_file(nearer, environ, config)
     given = _from_file(file, must_exist=required) | nearer
-    return Loaded(_validated(given), _sources(given), file if file.exists() else None, tuple(_warnings(environ)))
+    return Loaded(
+        _validated(given), _sources(given), file if file.exists() else None, tuple(_warnings(options, environ))
+    )
 
 
 def option_name(name: str) -> str:
@@ -150,7 +154,17 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
     return {name: Given(environ[key], f"environment {key}") for name, key in variables.items() if key in environ}
 
 
-def _warnings(environ: Mapping[str, str]) -> Iterable[str]:
+def _warnings(options: Mapping[str, object], environ: Mapping[str, str]) -> Iterable[str]:
+    for name in _URLS:
+        if _PASSWORD_IN_URL.search(str(options.get(name) or "")):
+            yield (
+                f"option {option_name(name)} holds a password, and other users of this machine can read the options of "
+                f"a running program: put that URL into {variable_name(name)} or the settings file"
+            )
+    yield from _unknown_variables(environ)
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> Iterable[str]:
     """Unknown variables are odd, not wrong: Kubernetes sets GATEWAY_PORT… for a service that is called gateway."""
     known = {variable_name(name) for name in FIELDS} | NOT_SETTINGS
     for key in sorted(environ):

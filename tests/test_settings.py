@@ -398,3 +398,15 @@ def test_secret_in_the_wrong_setting_is_not_repeated(value: str) -> None:
     """Pasted into the wrong variable, it is still a secret."""
     (problem,) = problems({}, {"GATEWAY_HTTP": value})
     assert SECRET not in problem
+
+
+def test_a_password_among_the_options_is_warned_about() -> None:
+    """Others can read it there. It is not told; neither the environment nor a URL without one is warned about."""
+    url = "mqtt://gateway:hush-1@127.0.0.1:1"
+    (warning,) = load({"broker": url}, {}).warnings
+    assert warning.startswith("option --broker holds a password")
+    assert "GATEWAY_BROKER" in warning
+    assert "hush" not in warning
+    assert load({"broker": "mqtt://gateway@127.0.0.1:1"}, {}).warnings == ()
+    assert load({}, {"GATEWAY_BROKER": url}).warnings == ()
+    assert load({"broker": "embedded"}, {}).warnings == ()

@@ -38,8 +38,9 @@ async def keep_running() -> int:
             console.print(f"{device.serial:<14} {binding.device_id}")
         reset = f"{url}/v1/devices/{bindings[0].device_id}/reset"
         console.print("\nReset the first one, then look at it:", style="bold")
-        console.print(f"curl -sX POST -H 'Authorization: Bearer {key}' {reset}")
-        console.print(f"curl -s -H 'Authorization: Bearer {key}' {url}/v1/devices/{bindings[0].device_id}/commands")
+        header = f"printf 'Authorization: Bearer %s\\n' {key} | curl -s -H @-"  # no argument: others can read those
+        console.print(f"{header} -X POST {reset}")
+        console.print(f"{header} {url}/v1/devices/{bindings[0].device_id}/commands")
         console.print("\nWhat the devices do is told below. Ctrl-C stops it and leaves nothing behind.\n")
         with contextlib.suppress(asyncio.CancelledError):
             async with asyncio.TaskGroup() as group:

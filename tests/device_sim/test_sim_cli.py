@@ -196,6 +196,19 @@ async def test_wrong_key(stage: Stage) -> None:
     assert "sk_test_wrong" not in program.output
 
 
+async def test_the_key_can_come_from_a_file(stage: Stage, tmp_path: Path) -> None:
+    """So that it is no argument, which others can read; it goes before what is in the environment."""
+    file = tmp_path / "key"
+    file.write_text(f"{API_KEY}\n")
+    run = ("run", "--url", stage.door.url, "--serial", "SN1", "--interval", "0.1", "--api-key-file", str(file))
+    async with device_sim(*run, env={"GATEWAY_API_KEY": "sk_test_wrong"}) as program:
+        await program.line("heartbeat")
+    file.write_text("")
+    async with device_sim(*run) as program:
+        assert await program.finished() == 2
+    assert "The API key is empty" in program.output
+
+
 @pytest.mark.parametrize(
     ("code", "says"), [("device_already_bound", "--flash that holds it"), ("reset_pending", "--supersede-reset")]
 )

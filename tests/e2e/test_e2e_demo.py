@@ -142,7 +142,7 @@ async def test_a_demo_that_keeps_running(tmp_path: Path, number: signal.Signals)
     )
     async with started(live):
         await live.said("Ctrl-C stops it")
-        reset, look = (line for line in live.out.splitlines() if line.startswith("curl "))
+        reset, look = (line for line in live.out.splitlines() if line.startswith("printf "))
         asked = await run("bash", "-c", reset)
         assert json.loads(asked.out)["status"] == "unbound", asked
         await live.said("DEMO-WIFI      wiped wifi_networks")

@@ -59,7 +59,7 @@ class Integrator:
     def _command(self, language: str) -> Sequence[str]:
         code = snippet(language, {SH: "mosquitto_sub", PYTHON: "aiomqtt", JS: "mqtt"}[language]).code
         if language == SH:
-            return ("bash", "-c", f"exec {code}")
+            return ("bash", "-c", f"cd {self.folder}\n{code}".replace("\nmosquitto_sub", "\nexec mosquitto_sub"))
         folder = self.folder if language == PYTHON else node.folder()
         file = folder / f"integrator.{'py' if language == PYTHON else 'js'}"
         file.write_text(code)

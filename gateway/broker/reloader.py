@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, Final
 
 from gateway.broker.mosquitto import BrokerSignalError, PasswordFile
@@ -23,6 +24,7 @@ ANSWER_SECONDS: Final = 5.0
 """How long the gateway waits for the answer; the reloader keeps the distance between two signals meanwhile."""
 _OK: Final = b"ok"
 _LONGEST: Final = 1_000
+_SHORTEST_SECONDS: Final = 0.001
 _ROOT: Final = 0
 _CREDENTIALS: Final = struct.Struct("3i")
 
@@ -37,7 +39,7 @@ def ask(path: Path) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(ANSWER_SECONDS)
             connection.connect(str(path))
-            answer = b"".join(iter(lambda: connection.recv(_LONGEST), b""))[:_LONGEST]
+            answer = _read(connection)
     except OSError as error:
         raise BrokerSignalError(
             f"mosquitto_reload_socket: nobody answers at {path} ({error.strerror or error}): start the reloader "
@@ -45,6 +47,18 @@ def ask(path: Path) -> None:
         ) from error
     if answer != _OK:
         raise BrokerSignalError(escaped(answer.decode("utf-8", "replace")) or f"the reloader at {path} said nothing")
+
+
+def _read(connection: socket.socket) -> bytes:
+    """Read to the end, a bounded number of bytes in a bounded time: the broker's user may have put itself there."""
+    answer, until = b"", time.monotonic() + ANSWER_SECONDS
+    while len(answer) < _LONGEST:
+        connection.settimeout(max(_SHORTEST_SECONDS, until - time.monotonic()))
+        piece = connection.recv(_LONGEST - len(answer))
+        if not piece:
+            break
+        answer += piece
+    return answer
 
 
 @contextlib.contextmanager

@@ -99,3 +99,22 @@ async def test_what_the_reloader_cannot_do_is_said_to_the_gateway(tmp_path: Path
         reloader.ask(place)
     with pytest.raises(BrokerSignalError, match="nobody answers"):
         reloader.ask(place)  # its socket is left, and nobody listens
+
+
+def test_whoever_has_put_itself_in_the_reloaders_place_cannot_hold_the_gateway(place: Path) -> None:
+    """An answer without end is read to its bound, and written out so that it steers no terminal."""
+    with reloader.listening(place) as bound:
+
+        def work() -> None:
+            connection, _ = bound.accept()
+            with connection, suppress(OSError):
+                while True:
+                    connection.sendall(b"\x1b[2J" * 1_000)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        with pytest.raises(BrokerSignalError, match=r"^\\x1b") as refused:
+            reloader.ask(place)
+        thread.join()
+    assert len(refused.value.message) < 5_000
+    assert "\x1b" not in refused.value.message

@@ -57,12 +57,18 @@ class _From(NamedTuple):
     address: str
     key_id: str | None
 
+    def facts(self) -> dict[str, Any]:
+        facts = {"channel": self.channel, "address": self.address or None, "key_id": self.key_id}
+        return {name: value for name, value in facts.items() if value is not None}
+
 
 @dataclass
 class _Gathered:
     first_at: int
     last_at: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    sources: int = 1
+    """Those of the rest of an hour: one address may be counted more than once."""
 
     @property
     def count(self) -> int:
@@ -71,6 +77,7 @@ class _Gathered:
     def add(self, other: _Gathered) -> None:
         self.first_at, self.last_at = min(self.first_at, other.first_at), max(self.last_at, other.last_at)
         self.reasons += other.reasons
+        self.sources += other.sources
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -78,7 +85,7 @@ class _Gathered:
             "reasons": dict(self.reasons),
             "first_at": to_rfc3339(self.first_at),
             "last_at": to_rfc3339(self.last_at),
-        }
+        } | ({} if self.sources == 1 else {"sources": self.sources})
 
 
 class RefusedSignIns:
@@ -89,7 +96,6 @@ class RefusedSignIns:
         self._counted = counted
         self._gathered: dict[_From, _Gathered] = {}
         self._rest: _Gathered | None = None
-        self._rest_sources = 0
         self._hour = self._now() // _HOUR_MS
         self._left = EVENTS_PER_HOUR
 
@@ -104,8 +110,8 @@ class RefusedSignIns:
         if known is None and len(self._gathered) < MOST_GATHERED:
             known = self._gathered[source] = _Gathered(now)
         if known is None:
-            self._rest_sources += 1
-            known = self._rest = self._rest or _Gathered(now)
+            known = self._rest = self._rest or _Gathered(now, sources=0)
+            known.sources += 1
         known.last_at = now
         known.reasons[refusal.reason] += 1
 
@@ -131,44 +137,51 @@ class RefusedSignIns:
         Raises:
             StoreError: nothing was written; what was gathered is kept.
         """
-        ended = self._begin_hour()
-        if not self._gathered and not ended:
+        rest, most = self._take_rest(), self._take_most()
+        if not rest and not most:
             return
+        told = [(events.REGISTRY, rest.facts())] if rest else []
+        told += [(source.project_id, {**source.facts(), **gathered.facts()}) for source, gathered in most]
+        try:
+            await self._store.write(lambda tx: _record(tx, told), urgent=False)
+        except GatewayError:
+            for gathered in (*([rest] if rest else []), *(gathered for _, gathered in most)):
+                self._add_to_rest(gathered)
+            raise
+
+    def _take_rest(self) -> _Gathered | None:
+        """Give a new hour its events; return the rest of the hour before, if there is any."""
+        hour = self._now() // _HOUR_MS
+        if hour == self._hour:
+            return None
+        self._hour, self._left = hour, EVENTS_PER_HOUR
+        rest, self._rest = self._rest, None
+        return rest
+
+    def _take_most(self) -> list[tuple[_From, _Gathered]]:
+        """Take those that were refused most, as many as this hour may tell of. When it has none left, all are rest.
+
+        What is taken is nobody else's: refusals go on while it is written.
+        """
         most = sorted(self._gathered.items(), key=lambda each: each[1].count, reverse=True)[: self._left]
-        await self._store.write(lambda tx: _record(tx, most, ended), urgent=False)
         self._left -= len(most)
-        if ended:
-            self._rest, self._rest_sources = None, 0
         for source, _ in most:
             del self._gathered[source]
         if not self._left:
             for gathered in self._gathered.values():
                 self._add_to_rest(gathered)
             self._gathered.clear()
-
-    def _begin_hour(self) -> dict[str, Any] | None:
-        """Give a new hour its events; return what the rest of the hour before is to be told as, if there is any."""
-        hour = self._now() // _HOUR_MS
-        if hour == self._hour:
-            return None
-        self._hour, self._left = hour, EVENTS_PER_HOUR
-        return None if self._rest is None else {**self._rest.facts(), "sources": self._rest_sources}
+        return most
 
     def _add_to_rest(self, gathered: _Gathered) -> None:
-        self._rest_sources += 1
         if self._rest is None:
-            self._rest = _Gathered(gathered.first_at)
+            self._rest = _Gathered(gathered.first_at, sources=0)
         self._rest.add(gathered)
 
     def _now(self) -> int:
         return self._store.context.clock()
 
 
-def _record(tx: Tx, most: list[tuple[_From, _Gathered]], rest: dict[str, Any] | None) -> None:
-    gateway = "gateway"
-    if rest is not None:
-        events.record_administrative(tx, events.REGISTRY, EventType.AUTH_REFUSED, gateway, **rest)
-    for source, gathered in most:
-        facts = {"channel": source.channel, "address": source.address or None, "key_id": source.key_id}
-        told = {name: value for name, value in facts.items() if value is not None}
-        events.record_administrative(tx, source.project_id, EventType.AUTH_REFUSED, gateway, **told, **gathered.facts())
+def _record(tx: Tx, told: list[tuple[str, dict[str, Any]]]) -> None:
+    for project_id, facts in told:
+        events.record_administrative(tx, project_id, EventType.AUTH_REFUSED, "gateway", **facts)

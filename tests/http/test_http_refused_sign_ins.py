@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from support import wire
 
 from gateway.addresses import Address
 from gateway.app import Running, running
+from gateway.errors import StoreError
 from gateway.refused_sign_ins import EVENTS_PER_HOUR, RefusedSignIn, RefusedSignIns
 from gateway.settings import Settings
 from gateway.store import Context, Store, Tx, View, events, keys, open_database
@@ -120,3 +122,32 @@ async def test_more_addresses_than_are_told_apart(tmp_path: Path) -> None:
     assert len(found) == EVENTS_PER_HOUR + 1
     assert (found[0]["address"], found[0]["count"]) == ("192.0.2.1", 100_000)
     assert sum(each["count"] for each in found) == 200_000
+
+
+async def test_what_comes_while_it_is_written_or_cannot_be_is_not_lost(tmp_path: Path) -> None:
+    """A refusal during the commit counts in the next event; after a commit that failed all of it is told later."""
+    now = 1_700_000_000_000 // HOUR_MS * HOUR_MS
+    refusal = RefusedSignIn("http", "unknown", "192.0.2.1")
+
+    async with Store(tmp_path, Context(clock=lambda: now)) as store:
+        sign_ins = RefusedSignIns(store, lambda *_: None)
+        sign_ins.note(refusal)
+        writing = asyncio.create_task(sign_ins.write())
+        await asyncio.sleep(0)
+        sign_ins.note(refusal)
+        await writing
+        await sign_ins.write()
+        pages = await store.write(lambda tx: tx.value("PRAGMA page_count"))
+        await store.write(lambda tx: tx.value(f"PRAGMA max_page_count = {pages}"))
+        for number in range(1_000):
+            sign_ins.note(RefusedSignIn("http", "unknown", f"192.0.2.1{'x' * 8_000}{number}"))
+        with pytest.raises(StoreError):
+            await sign_ins.write()
+        sign_ins.note(refusal)
+        await store.write(lambda tx: tx.value("PRAGMA max_page_count = 1000000"))
+        await sign_ins.write()
+        now += HOUR_MS
+        await sign_ins.write()
+    found = refused(tmp_path)
+    assert [each["count"] for each in found[:2]] == [1, 1]
+    assert sum(each["count"] for each in found) == 2 + 1_000 + 1

@@ -17,6 +17,7 @@ _VERSIONS: Final = ("1.0", "1.1")
 _AUTHORITY: Final = re.compile(rb"(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{0,5})?")
 _ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>[^/?#]*)")
 _OF_UPGRADES: Final = (b"upgrade", b"http2-settings")
+_BLANKS: Final = b" \t"
 _LENGTHS: Final = (b"content-length", b"transfer-encoding")
 
 
@@ -33,7 +34,7 @@ def host_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the name or address in ``Host``, in lower case, without its port; None where there is none."""
     for name, value in headers:
         if name == b"host":
-            found = _AUTHORITY.fullmatch(value)
+            found = _AUTHORITY.fullmatch(value.strip(_BLANKS))
             return (found["host"] if found else value).decode("latin-1").strip("[]").rstrip(".").lower()
     return None
 
@@ -63,7 +64,7 @@ def _kept_options(value: bytes) -> bytes:
 
 
 def _fault_in_hosts(version: str, url: bytes, headers: HeaderPairs) -> str | None:
-    hosts = [value for name, value in headers if name == b"host"]
+    hosts = [value.strip(_BLANKS) for name, value in headers if name == b"host"]
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         return "A request has one Host header. Send it, once."
     absolute = _ABSOLUTE.match(url)
@@ -74,7 +75,7 @@ def _fault_in_hosts(version: str, url: bytes, headers: HeaderPairs) -> str | Non
 
 
 def _fault_in_lengths(version: str, headers: HeaderPairs) -> str | None:
-    given = [(name, value.strip(b" \t").lower()) for name, value in headers if name in _LENGTHS]
+    given = [(name, value.strip(_BLANKS).lower()) for name, value in headers if name in _LENGTHS]
     if len(given) > 1:
         return "A body has one length. Send either Content-Length or 'Transfer-Encoding: chunked', once."
     if given and given[0][0] == b"transfer-encoding" and (version != "1.1" or given[0][1] != b"chunked"):

@@ -110,6 +110,7 @@ SERVED = {
     "chunked in capitals": (post(b"Transfer-Encoding: Chunked\r\nConnection: close\r\n"), b"POST /a x abc"),
     "HTTP/1.0 without a host": (get(b"", version=b"1.0"), b"GET /a - "),
     "IPv6": (get(b"Host: [::1]:8080\r\nConnection: close\r\n"), b"GET /a [::1]:8080 "),
+    "blanks around the host": (get(b"Host:\tx \r\nConnection: close\r\n"), b"GET /a x  "),
     "an absolute URL goes before Host": (
         get(b"Host: a\r\nConnection: close\r\n", b"http://other:80/a"),
         b"GET /a other:80 ",

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import structlog
 
+from gateway.errors import UnavailableError
 from gateway.inbound import Message
 from gateway.mqtt.probe import Probe, ProbeError, Target, connected
 from gateway.mqtt.takeover import end_session
@@ -36,7 +37,9 @@ AT_ONCE: Final = 100
 """How many users are locked by one message."""
 CONNECTIONS: Final = 16
 STEP_SECONDS: Final = 2.0
-"""How long a step may take. After that the password file changes all the same: a revocation must not wait."""
+"""How long a step may take before it is tried again."""
+PATIENCE_SECONDS: Final = 6.0
+"""For how long locks are tried before the password file changes all the same: a revocation must not wait for ever."""
 EXPOSED: Final = "crashes when a session with an expiry is cut twice"
 CAUTION: Final = (
     "Mosquitto {version} " + EXPOSED + ", which a device can bring about, and the plugin by which the gateway "
@@ -72,6 +75,8 @@ class SessionLocks:
         self._target = target
         self._password = password
         self._held: set[str] = set()
+        self._ended: set[str] = set()
+        self._failing_since: float | None = None
 
     async def examine(self) -> int:
         """Ask the broker which version it is, and whether it has the plugin; the sessions of clients that are away.
@@ -81,6 +86,7 @@ class SessionLocks:
         Raises:
             ProbeError: it cannot be reached, or does not let :data:`NAME` in.
         """
+        self._ended.clear()
         async with asyncio.timeout(2 * STEP_SECONDS), self._steering() as probe:
             told = await probe.find(lambda heard: _VERSION.search(heard.payload) if heard.retain else None)
             version, newer = (told[1].decode(), (int(told[2]), int(told[3])) >= FIXED_SINCE) if told else ("", False)
@@ -96,16 +102,18 @@ class SessionLocks:
     async def end(self, usernames: Collection[str]) -> None:
         """Refuse these users, and end their sessions, connected or away; their last wills are not sent.
 
-        What cannot be done within STEP_SECONDS is logged: the change of the password file must not wait for it.
+        Users that cannot be locked out are logged after PATIENCE_SECONDS, and left to the password file.
+
+        Raises:
+            UnavailableError: not all of it is done yet. Call it again before the password file changes.
         """
         if not self.needed:
             return
-        for names in _chunks(sorted(usernames)):
+        for names in _chunks(sorted(set(usernames) - self._ended)):
             self._held |= set(names)
-            try:
-                await self._end(names, kick=True)
-            except (ProbeError, TimeoutError) as error:
-                log.error("broker.sessions_not_ended", users=names[:10], reason=str(error) or "no answer in time")  # noqa: TRY400
+            once = secrets.token_urlsafe(_SECRET_BYTES)
+            if await self._locked(names, once):
+                await self._take_over(names, once)
 
     async def sweep(self, usernames: Collection[str]) -> None:
         """End the sessions of these users, who may come back at once.
@@ -113,10 +121,13 @@ class SessionLocks:
         Raises:
             ProbeError: the broker went away.
             TimeoutError: it does not answer in time.
+            UnavailableError: not every session has ended.
         """
         for names in _chunks(sorted(usernames)):
             self._held |= set(names)
-            await self._end(names, kick=False)
+            once = secrets.token_urlsafe(_SECRET_BYTES)
+            await self._lock(names, once, kick=False)
+            await self._take_over(names, once)
             await self.release()
 
     async def release(self) -> None:
@@ -131,21 +142,46 @@ class SessionLocks:
             async with asyncio.timeout(STEP_SECONDS), self._steering() as probe:
                 await self._ask(probe, [{"command": "deleteClient", "username": name} for name in names])
             self._held -= set(names)
+            self._ended -= set(names)
 
-    async def _end(self, names: Sequence[str], *, kick: bool) -> None:
-        once = secrets.token_urlsafe(_SECRET_BYTES)
+    async def _locked(self, names: Sequence[str], once: str) -> bool:
+        """Lock these users; False when that cannot be done, and the password file has waited long enough."""
+        now = asyncio.get_running_loop().time()
+        self._failing_since = self._failing_since or now
+        try:
+            await self._lock(names, once, kick=True)
+        except TimeoutError as error:
+            if now - self._failing_since < PATIENCE_SECONDS:
+                raise UnavailableError("Mosquitto did not lock users out in time; it is tried again.") from error
+            log.error("broker.sessions_not_ended", users=names[:10], reason="no answer in time")  # noqa: TRY400
+            return False
+        except ProbeError as error:  # it has ended: what it brings back is swept when it is there again
+            log.error("broker.sessions_not_ended", users=names[:10], reason=str(error))  # noqa: TRY400
+            return False
+        self._failing_since = None
+        return True
+
+    async def _lock(self, names: Sequence[str], once: str, *, kick: bool) -> None:
         commands = [each for name in names for each in _lock(name, once, kick=kick)]
         async with asyncio.timeout(STEP_SECONDS), self._steering() as probe:
             if await self._ask(probe, commands) is None:
-                raise ProbeError("the dynamic security plugin does not answer")
+                raise TimeoutError("the dynamic security plugin does not answer")
+
+    async def _take_over(self, names: Sequence[str], once: str) -> None:
+        """End the sessions of users that are locked. Nothing is lost by waiting: they are refused already."""
         places = asyncio.Semaphore(CONNECTIONS)
 
         async def end(name: str) -> None:
-            async with places:
+            async with places, asyncio.timeout(STEP_SECONDS):
                 await end_session(self._target, name, once)
+            self._ended.add(name)
 
-        async with asyncio.timeout(STEP_SECONDS):
-            await _all(end(name) for name in names)
+        done = await asyncio.gather(*(end(name) for name in names), return_exceptions=True)
+        for each in done:
+            if isinstance(each, TimeoutError | ProbeError):
+                raise UnavailableError("Not every session at Mosquitto has ended yet; it is tried again.") from each
+            if isinstance(each, BaseException):
+                raise each
 
     @asynccontextmanager
     async def _steering(self) -> AsyncIterator[Probe]:
@@ -169,13 +205,6 @@ def _lock(name: str, password: str, *, kick: bool) -> Iterable[dict[str, str]]:
     yield {"command": "createClient", "username": name, "password": password}
     if kick:
         yield {"command": "setClientPassword", "username": name, "password": password}
-
-
-async def _all(work: Iterable[Any]) -> None:
-    """Do all of it, and raise what one of them raised."""
-    for each in await asyncio.gather(*work, return_exceptions=True):
-        if isinstance(each, BaseException):
-            raise each
 
 
 def _answer(heard: Message, mark: str) -> list[dict[str, Any]] | None:

@@ -11,6 +11,8 @@ from e2e_program import Outcome, run, script
 from e2e_site import BROKERS, BrokerKind, Site, a_site, topic
 from support.wait import eventually
 
+from gateway.broker.session_locks import EXPOSED
+
 Json = dict[str, Any]
 
 _BY_THE_MACHINE = ("clock", "data directory")
@@ -127,6 +129,26 @@ async def _reloaded(site: Site, device_id: str) -> None:
         return await site.connect_answer(device_id, bound["device_token"]) == 0
 
     await eventually(in_force, "Mosquitto read its files again")
+
+
+async def test_a_mosquitto_that_a_device_can_crash(tmp_path: Path) -> None:
+    """One before 2.1 without the plugin by which the gateway ends sessions: an error with both remedies."""
+    async with a_site(tmp_path, "mosquitto") as site:
+        config = site.broker.files.config
+        lines = [line for line in config.read_text().splitlines() if not line.startswith("plugin")]
+        config.write_text("\n".join(lines))
+        await site.broker.restart()
+
+        async def said() -> bool:
+            report = (await site.http.get("/ready")).json()
+            return report["ready"] and EXPOSED in (report["access"]["error"] or "")
+
+        await eventually(said, "the gateway says so")
+        code, findings = await _examined(site)
+        ready = findings["gateway: ready"]
+        assert (code, ready["level"]) == (7, "error")
+        assert "gateway broker init" in ready["remedy"]
+        assert "Mosquitto 2.1" in ready["remedy"]
 
 
 async def test_a_broker_that_is_away(tmp_path: Path) -> None:

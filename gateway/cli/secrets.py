@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -81,8 +82,8 @@ def status(loaded: Loaded, *, as_json: bool) -> None:
 def encrypt(loaded: Loaded, *, as_json: bool) -> None:
     """Encrypt under the setting's key.
 
-    While no gateway runs; 'gateway serve' does the same when it starts. What was in the clear is overwritten in the
-    registry; older copies and backups keep it.
+    While no gateway runs; 'gateway serve' encrypts when it starts, too. This one also writes the file anew, so that
+    nothing in the clear is left in it. Older copies and backups keep it.
     """
     vault = vault_of(loaded.settings.encryption_key_file)
     if vault.key_id is None:
@@ -127,7 +128,7 @@ def _change(loaded: Loaded, before: Vault, after: Vault, *, as_json: bool) -> No
         with exclusive(data_dir), closing(open_database(data_dir)) as connection:
             secrets.leave_no_traces(connection)
             number = transact(connection, Context(), lambda tx: secrets.reseal(tx, before, after))
-            secrets.empty_log(connection)
+            _overwrite(connection)
     except AlreadyRunningError as error:
         raise AlreadyRunningError(
             f"A gateway runs on the data directory {data_dir}. Stop it, and run this again. Nothing was changed."
@@ -136,6 +137,14 @@ def _change(loaded: Loaded, before: Vault, after: Vault, *, as_json: bool) -> No
     older = copies_beside(data_dir)
     if after.key_id is not None and older:
         output.note(f"Older copies hold secrets as they were: {', '.join(str(each) for each in older)}")
+
+
+def _overwrite(connection: sqlite3.Connection) -> None:
+    try:
+        secrets.write_anew(connection)
+    except sqlite3.OperationalError as error:
+        output.note(f"warning: the file could not be written anew ({error}): make room and run sqlite3 FILE VACUUM.")
+    secrets.empty_log(connection)
 
 
 def _print(facts: Mapping[str, object], *, as_json: bool) -> None:

@@ -88,6 +88,15 @@ def leave_no_traces(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA secure_delete = ON")
 
 
+def write_anew(connection: sqlite3.Connection) -> None:
+    """Write the whole file anew, which takes as much room again: no older bytes are left in its free room.
+
+    Raises:
+        sqlite3.OperationalError: there is no room.
+    """
+    connection.execute("VACUUM")
+
+
 def empty_log(connection: sqlite3.Connection) -> None:
     """Bring the write-ahead log into the database and cut it off, so that no old page is left in it."""
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway import model
 from gateway.clock import to_rfc3339
-from gateway.store import epochs
 from gateway.store.devices import moment
+from gateway.store.keys import EPOCH_BASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,10 +73,14 @@ def next_seq(view: View, device_pk: int, command_type: str) -> int:
     Commands are never deleted, so the newest row tells. No restored registry issues a number again, since its epoch
     begins above all that the lost one can have issued.
     """
-    newest = view.value(
-        "SELECT max(seq) FROM commands WHERE device_pk = ? AND type = ? AND seq IS NOT NULL", device_pk, command_type
+    highest = view.value(
+        """SELECT max(coalesce((SELECT max(seq) FROM commands WHERE device_pk = ? AND type = ? AND seq IS NOT NULL), 0),
+            coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?), 0))""",
+        device_pk,
+        command_type,
+        EPOCH_BASE,
     )
-    return max(newest or 0, epochs.base(view)) + 1
+    return int(highest) + 1
 
 
 def highest_seq(view: View) -> int:

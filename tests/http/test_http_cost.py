@@ -34,6 +34,7 @@ async def test_a_reset_costs_one_commit_and_one_change_of_thread(tmp_path: Path,
             "SELECT api_keys",  # the name of who asks, for the audit trail
             "INSERT events",
             "SELECT tokens",
+            "SELECT commands",  # the number of the last of its type
             "SELECT signing_keys",
             "INSERT commands",
             "INSERT outbox",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
 import httptools
@@ -271,7 +272,8 @@ class HttpConnection(HttpToolsProtocol):
         self._lingering_bytes = 0
         self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # the client has gone
+                self.transport.write_eof()
         else:
             self.transport.close()
 

@@ -145,6 +145,10 @@ def _security_schemes() -> Json:
     }
 
 
+_ID_PATTERN: Final = "^[A-Za-z0-9_]{1,80}$"
+"""Of every id. Another text is a 404, or a 400 where it hides a slash or a control character."""
+
+
 def _path_parameters(operation: AnyOperation) -> list[Json]:
     names = [part.strip("{}") for part in operation.path.split("/") if part.startswith("{")]
     return [
@@ -153,7 +157,7 @@ def _path_parameters(operation: AnyOperation) -> list[Json]:
             "in": "path",
             "required": True,
             "description": _PATH[name],
-            "schema": {"type": "string"},
+            "schema": {"type": "string", "pattern": _ID_PATTERN},
             "example": _PATH_EXAMPLES[name],
         }
         for name in names

@@ -108,7 +108,8 @@ def _body(topic: topics.Topic | None, message: Message) -> Body:
         case topics.Status():
             return _validate(model.Status, message.payload) if message.payload else None
         case topics.Ack():
-            return None if message.retain and not message.payload else _validate(model.Ack, message.payload)
+            # An empty one is a clearing that comes back live: the gateway clears here, and QoS 1 may double that.
+            return _validate(model.Ack, message.payload) if message.payload else None
         case _:
             return Refusal(
                 "wrong_topic",

@@ -5,7 +5,7 @@ import ssl
 from device_sim.errors import SimulatorError
 
 CIPHERS = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
-"""For TLS 1.2, as OpenSSL writes it: no CBC, as docs/tls.md has it for all listeners."""
+"""For TLS 1.2, as OpenSSL writes it: no CBC, as the listeners of a gateway ask."""
 
 
 class CertificateError(SimulatorError):

@@ -18,7 +18,7 @@ from gateway.http.head_refusals import (
     HEAD_TOO_LARGE,
     MAX_HEAD_BYTES,
     NOT_HTTP,
-    Refusal,
+    HeadRefusal,
     bad_head,
 )
 from gateway.http.request_head import fault_in, with_host_of_url, without_upgrade
@@ -287,7 +287,7 @@ class HttpConnection(HttpToolsProtocol):
         seconds: int = self.config.hsts_seconds  # type: ignore[attr-defined]  # the server set it
         return seconds
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: HeadRefusal) -> None:
         self.transport.write(refusal.answer(security_headers(self._hsts_seconds())))
         self.transport.close()
 

@@ -12,7 +12,7 @@ MAX_HEAD_BYTES: Final = 32_768
 
 
 @dataclass(frozen=True)
-class Refusal:
+class HeadRefusal:
     """One answer; the connection is closed after it."""
 
     status: str
@@ -34,12 +34,12 @@ class Refusal:
         return b"\r\n".join(lines) + b"\r\n\r\n" + content
 
 
-def bad_head(message: str) -> Refusal:
+def bad_head(message: str) -> HeadRefusal:
     """Refuse a head for this reason."""
-    return Refusal("400 Bad Request", message)
+    return HeadRefusal("400 Bad Request", message)
 
 
-FULL: Final = Refusal(
+FULL: Final = HeadRefusal(
     "503 Service Unavailable",
     "The gateway has as many connections as it takes, and all are at work. Send the request again in a moment.",
     "service_unavailable",
@@ -48,7 +48,7 @@ NOT_HTTP: Final = bad_head("This cannot be read as an HTTP/1.1 request. Check th
 FRAMING_TOO_LARGE: Final = bad_head(
     "Chunk sizes, chunk extensions and trailers outweigh the body. Send the body in larger chunks."
 )
-HEAD_TOO_LARGE: Final = Refusal(
+HEAD_TOO_LARGE: Final = HeadRefusal(
     "431 Request Header Fields Too Large",
     f"Path and headers are too large. Send at most {MAX_HEAD_BYTES} bytes of them.",
 )

@@ -291,6 +291,7 @@ async def test_the_events_of_a_device_tell_its_life(api: Api) -> None:
         "device_id": bound["id"],
         "actor": api.key_id,
         "actor_name": "back end",
+        "client_address": "127.0.0.1",
         "command_id": command["id"],
         "end_user_id": "eu_1",
         "binding_generation": 2,

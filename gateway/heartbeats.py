@@ -137,14 +137,15 @@ def latest_due(rules: Rules, now: int) -> int:
     return now + rules.silence_ms + _CLOCKS_DIFFER_MS
 
 
-def sweep_presence(tx: Tx) -> int:
+def sweep_presence(tx: Tx, *, until: int | None = None) -> int:
     """Devices that were not heard again in time are offline; how many there were, a few hundred at a time.
 
+    ``until`` is when the gateway last listened, in ms: what the clock did after that takes no device offline.
     After the clock was set back, silence counts from now: else a device that is gone would stay online for as long as
     the clock went back.
     """
     sql.wait_no_longer(tx, latest_due(tx.rules, tx.now), tx.now + tx.rules.silence_ms)
-    rows = sql.overdue(tx, tx.now, _SWEEP)
+    rows = sql.overdue(tx, tx.now if until is None else min(until, tx.now), _SWEEP)
     for device in rows:
         sql.set_offline(tx, device["pk"])
         if event_budgets.owes(tx, device["pk"], newest.ONLINE):  # nobody was told that it was online

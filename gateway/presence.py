@@ -91,24 +91,28 @@ class PresenceWorker:
     async def judge(self) -> None:
         """Declare each device offline that was silent for too long, once the backlog is read.
 
+        What counts is the time at which the gap was looked at last: the clock may jump at any moment after that.
+
         Raises:
             StoreError: the registry cannot be read or written.
         """
         clock = self._store.context.clock
-        while await self._store.read(self._is_due):
+        until = clock() if self._heard_until is None else self._heard_until
+        while await self._store.read(partial(self._is_due, until=until)):
             began = clock()
             if not await self._taken_in(BACKLOG_SECONDS):
                 log.warning("presence.backlog_not_read", seconds=BACKLOG_SECONDS, remedy=_REMEDY)
                 return
             if clock() - began >= max(STANDSTILL_MS, self._silence_ms // _NOTICEABLE):
                 return  # the process stood still meanwhile, or the backlog is long: look at the gap first
-            offline = await self._store.write(heartbeats.sweep_presence, urgent=False)
+            sweep = partial(heartbeats.sweep_presence, until=until)
+            offline = await self._store.write(sweep, urgent=False)
             if offline:
                 log.info("presence.judged", devices_offline=offline)
 
-    def _is_due(self, view: View) -> bool:
+    def _is_due(self, view: View, *, until: int) -> bool:
         now = self._store.context.clock()
-        return health.presence_is_due(view, now, heartbeats.latest_due(self._store.context.rules, now))
+        return health.presence_is_due(view, min(until, now), heartbeats.latest_due(self._store.context.rules, now))
 
 
 def _last_heard(view: View, *, silence_ms: int) -> int | None:

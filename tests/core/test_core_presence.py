@@ -7,6 +7,8 @@ import pytest
 from core_support import World
 
 from gateway import heartbeats
+from gateway.presence import PresenceWorker
+from gateway.store import Context, Rules, Store
 
 SILENCE, GRACE = 180_000, 10_000
 ONLINE, OFFLINE = {"status": "online"}, {"status": "offline"}
@@ -125,3 +127,29 @@ def test_a_sweep_takes_a_few_hundred_at_a_time(world: World) -> None:
         world.say(world.names.status(device_id), ONLINE)
     assert (_later(world, SILENCE), _later(world, 0), _later(world, 0)) == (500, 1, 0)
     assert _told(world).count("device.offline") == 501
+
+
+async def test_a_clock_that_jumps_while_silence_is_judged_takes_nobody(tmp_path: Path) -> None:
+    """It may jump after the gap was looked at and before the devices are: the next round forgives it."""
+    with World(tmp_path) as world:
+        device_id, _ = world.bound()
+        world.beat(device_id)
+        now = world.now
+    context = Context(Rules(), clock=lambda: now)
+
+    async def taken_in(_: float) -> bool:
+        return True
+
+    async with Store(tmp_path, context) as store:
+        worker = PresenceWorker(store, taken_in, lambda: True)
+        await worker.look()
+        now += 60 * SILENCE
+        await worker.judge()
+        assert await store.read(lambda view: view.value("SELECT connection FROM health")) == "online"
+        await worker.look()
+        assert await store.read(lambda view: view.value("SELECT connection FROM health")) == "online"
+        now += SILENCE
+        for _ in range(2):
+            await worker.forgive(least_ms=2 * SILENCE)
+            await worker.judge()
+        assert await store.read(lambda view: view.value("SELECT connection FROM health")) == "offline"

@@ -43,9 +43,9 @@ check: $(VENV)/.dev ## format, lint, types, documents
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m gateway.http.openapi | diff -u docs/openapi.json - || \
+	$(BIN)/python -m gateway.http.spec.openapi | diff -u docs/openapi.json - || \
 		{ echo "docs/openapi.json is stale: run 'make docs'"; exit 1; }
-	$(BIN)/python -m gateway.http.asyncapi | diff -u docs/asyncapi.json - || \
+	$(BIN)/python -m gateway.http.spec.asyncapi | diff -u docs/asyncapi.json - || \
 		{ echo "docs/asyncapi.json is stale: run 'make docs'"; exit 1; }
 	$(SITE)
 
@@ -55,10 +55,10 @@ format: $(VENV)/.dev ## bring code into form
 	$(BIN)/python scripts/sync_client.py
 
 docs: $(VENV)/.dev ## write the documents that come from code, and the site (site/index.html)
-	$(BIN)/python -m gateway.http.openapi > docs/openapi.json
-	$(BIN)/python -m gateway.http.asyncapi > docs/asyncapi.json
-	$(BIN)/python -m gateway.cli.manual docs/cli.md
-	$(BIN)/python -m gateway.http.manual docs/reference
+	$(BIN)/python -m gateway.http.spec.openapi > docs/openapi.json
+	$(BIN)/python -m gateway.http.spec.asyncapi > docs/asyncapi.json
+	$(BIN)/python -m gateway.cli.docs_commands docs/cli.md
+	$(BIN)/python -m gateway.http.spec.reference docs/reference
 	$(SITE)
 
 screenshots: $(VENV)/.dev tools ## take the pictures of the page in docs/screenshots anew

@@ -13,7 +13,7 @@ from typing import Final
 import broker_config
 from bench.process import BenchError, cpu_seconds_of, stop
 from broker_config import local
-from gateway.broker.mosquitto import PasswordFile, password_entry
+from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
 
 HOST: Final = "127.0.0.1"
 GATEWAY_USER: Final = "gateway"

@@ -18,7 +18,7 @@ from bench.figures import Figure, Pair, at_least
 from bench.process import program
 from bench.registry import Registry
 from device_sim.binding import Endpoint
-from device_sim.loaded import remember
+from device_sim.load_devices import remember
 
 PACE: Final = 90_000
 """Three times what the gateway stores in a second where this was written."""

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway import lifecycle, model
-from gateway.first_start import first_start
-from gateway.settings import load
-from gateway.store import Context, Rules, Tx, View, keys, open_database, tokens, transact
+from gateway.bootstrap import first_start
+from gateway.domain import devices
+from gateway.models import model
+from gateway.settings.loading import load
+from gateway.store import Context, Rules, Tx, View, key_sql, open_database, token_sql, transact
 
 _ACTOR: Final = "bench"
 
@@ -38,14 +39,14 @@ def prepare(data_dir: Path, devices: int) -> Registry:
     gateway_id, project_id = first_start(load({"data_dir": str(data_dir)}, {}).settings)
     context = Context(rules=Rules(gateway_id=gateway_id))
     with closing(open_database(data_dir)) as connection:
-        _, api_key = transact(connection, context, lambda tx: keys.create(tx, project_id, "bench", test=True))
+        _, api_key = transact(connection, context, lambda tx: key_sql.create(tx, project_id, "bench", test=True))
         bound = transact(connection, context, lambda tx: [_bind(tx, project_id, number) for number in range(devices)])
-        entries = tokens.broker_entries(View(connection))
+        entries = token_sql.broker_entries(View(connection))
     return Registry(data_dir, gateway_id, api_key, tuple(bound), tuple(entries))
 
 
 def _bind(tx: Tx, project_id: str, number: int) -> tuple[str, str]:
     body = model.RegisterDevice(serial_number=f"BENCH-{number:06}")
-    device, _ = lifecycle.register(tx, project_id, body, _ACTOR)
-    binding = lifecycle.bind(tx, project_id, device["id"], f"eu_{number}", _ACTOR)
+    device, _ = devices.register(tx, project_id, body, _ACTOR)
+    binding = devices.bind(tx, project_id, device["id"], f"eu_{number}", _ACTOR)
     return device["id"], binding.mqtt_password

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Final
 
 from bench.broker import GATEWAY_USER, HOST, eventually
-from gateway import collector, log
-from gateway.first_start import first_start
-from gateway.mqtt import link
+from gateway.bootstrap import first_start
+from gateway.core.topics import Topics
+from gateway.mqtt import connect
 from gateway.mqtt.connection import Connection
-from gateway.outbox import Bells
-from gateway.precedence import Precedence
-from gateway.settings import load
+from gateway.runtime import gc_tuning, log
+from gateway.runtime.loop_priority import Precedence
+from gateway.settings.loading import load
 from gateway.store import Context, Rules, Store
-from gateway.topics import Topics
+from gateway.store.wakeups import Bells
 
 PASSWORD_VARIABLE: Final = "BENCH_BROKER_PASSWORD"  # noqa: S105 - the name of a variable
 
@@ -39,14 +39,14 @@ async def main(data_dir: Path, port: int, precedence: Precedence) -> None:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(connection.run(), name="connection")
             await eventually(lambda: connection.status.reconciled, "connection to the broker")
-            collector.calm()
+            gc_tuning.calm()
             print("ready", flush=True)  # noqa: T201 - the benchmark reads it
             await stop.wait()
             running.cancel()
 
 
 def _connection(port: int, store: Store, bells: Bells) -> Connection:
-    address = link.Address(HOST, port, GATEWAY_USER, os.environ[PASSWORD_VARIABLE], version="5")
+    address = connect.Address(HOST, port, GATEWAY_USER, os.environ[PASSWORD_VARIABLE], version="5")
     return Connection(address, auto_version=True, store=store, topics=Topics(""), bells=bells)
 
 

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Required, TextIO, TypedDict, Unpack
 
-from gateway.command_types import CommandType
+from gateway.core.command_types import CommandType
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _PREFIX = re.compile(r"([A-Za-z0-9_.-]+/)*")

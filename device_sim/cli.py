@@ -16,17 +16,17 @@ import click
 from device_sim.app import GatewayApi
 from device_sim.arguments import RADIOS, checked_url, common, options_of, parse_mix, require_key, serial_of
 from device_sim.binding import Binding
-from device_sim.complaints import Failure, Program, failure
+from device_sim.cli_errors import Failure, Program, failure
 from device_sim.errors import SimulatorError
 from device_sim.flash import DirectoryFlash, Flash, MemoryFlash
 from device_sim.fleet import DEFAULT_MIX, Fleet
 from device_sim.hints import repeated
 from device_sim.live import Plan, live
 from device_sim.load import Order
-from device_sim.loaded import loaded
+from device_sim.load_devices import loaded
 from device_sim.options import RadioKind
+from device_sim.output import FleetView, print_json, print_line
 from device_sim.runtime import SimulatedDevice
-from device_sim.show import FleetView, print_json, print_line
 from device_sim.terminal_text import escaped
 from device_sim.tls import tls_context
 

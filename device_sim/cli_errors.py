@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 
 import click
 
+from device_sim.error_hints import remedy
 from device_sim.errors import SimulatorError
-from device_sim.remedies import remedy
 from device_sim.terminal_text import escaped
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130

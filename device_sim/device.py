@@ -11,11 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from device_sim import grant, wire
-from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
-from device_sim.journal import Journal, Outcome
-from device_sim.last_word import LastWord
-from device_sim.sequences import Sequences
-from device_sim.signals import (
+from device_sim.actions import (
     AckStatus,
     Action,
     Area,
@@ -42,7 +38,11 @@ from device_sim.signals import (
     WifiGiven,
     WriteFlash,
 )
-from device_sim.vitals import Vitals
+from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
+from device_sim.journal import Journal, Outcome
+from device_sim.last_command import LastWord
+from device_sim.sequences import Sequences
+from device_sim.telemetry import Vitals
 
 SERIAL, FIRMWARE, APN = "serial_number", "firmware_version", "cellular_apn"
 JOURNAL, IN_PROGRESS = "last_commands", "reset_in_progress"

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from device_sim.actions import Action, Area, EraseFlash, OpenLink, Publish, Reboot, RefreshToken, Tell, WriteFlash
 from device_sim.binding import PAIRING, TOKEN, WIFI
 from device_sim.device import IN_PROGRESS
-from device_sim.signals import Action, Area, EraseFlash, OpenLink, Publish, Reboot, RefreshToken, Tell, WriteFlash
 from device_sim.wire import rfc3339
 
 SENTENCES: Mapping[str, str] = {

@@ -4,9 +4,9 @@ import random
 from collections.abc import Iterable
 from typing import Literal, Protocol
 
+from device_sim.actions import Action
 from device_sim.errors import PowerCutError
 from device_sim.facts import step
-from device_sim.signals import Action
 
 Direction = Literal["incoming", "outgoing"]
 ONCE_NOW = (0.0,)

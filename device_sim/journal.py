@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from device_sim.signals import AckStatus, Publish
+from device_sim.actions import AckStatus, Publish
 from device_sim.wire import acknowledgement
 
 REMEMBERED = 16

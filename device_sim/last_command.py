@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from device_sim.actions import Action, Area, EraseFlash, Transport, WriteFlash
 from device_sim.journal import Outcome
-from device_sim.signals import Action, Area, EraseFlash, Transport, WriteFlash
 
 LAST_COMMAND = "last_command"
 

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from device_sim.actions import CommandReceived, Input, LinkUp, OpenLink, Publish
 from device_sim.app import GatewayApi
 from device_sim.backoff import Backoff
 from device_sim.errors import RadioError
 from device_sim.options import Options
 from device_sim.radio import MqttRadio, Radio
 from device_sim.relay import BleRelay, HttpRadio
-from device_sim.signals import CommandReceived, Input, LinkUp, OpenLink, Publish
 
 LOST = "a fault lost it on the way"
 

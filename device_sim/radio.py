@@ -15,13 +15,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from device_sim.backoff import Backoff
-from device_sim.binding import Binding
-from device_sim.cancellation import heed_cancellation
-from device_sim.errors import RadioError, caused_by
-from device_sim.options import Options
-from device_sim.remedies import trust_of_broker
-from device_sim.signals import (
+from device_sim.actions import (
     CommandReceived,
     Connection,
     Input,
@@ -31,6 +25,12 @@ from device_sim.signals import (
     Publish,
     RefusalReceived,
 )
+from device_sim.backoff import Backoff
+from device_sim.binding import Binding
+from device_sim.cancellation import heed_cancellation
+from device_sim.error_hints import trust_of_broker
+from device_sim.errors import RadioError, caused_by
+from device_sim.options import Options
 from device_sim.sockets import watch_while_open
 from device_sim.tls import tls_context
 from device_sim.wire import OFFLINE, Topics

@@ -3,11 +3,7 @@
 import asyncio
 import json
 
-from device_sim.app import GatewayApi
-from device_sim.binding import Binding
-from device_sim.errors import ApiError, RadioError, SimulatorError
-from device_sim.radio import REPORT_AFTER_REFUSALS, Deliver
-from device_sim.signals import (
+from device_sim.actions import (
     CommandReceived,
     Connection,
     LinkRefused,
@@ -17,6 +13,10 @@ from device_sim.signals import (
     RefreshToken,
     TokenRefreshed,
 )
+from device_sim.app import GatewayApi
+from device_sim.binding import Binding
+from device_sim.errors import ApiError, RadioError, SimulatorError
+from device_sim.radio import REPORT_AFTER_REFUSALS, Deliver
 
 UNAUTHORIZED = 401
 

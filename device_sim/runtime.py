@@ -7,18 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from device_sim import facts
-from device_sim.app import GatewayApi
-from device_sim.backoff import Backoff
-from device_sim.binding import Binding
-from device_sim.device import SERIAL, Device, State
-from device_sim.errors import PowerCutError, ProvisioningError, RadioError
-from device_sim.factlog import FactLog
-from device_sim.facts import Fact, OnFact
-from device_sim.flash import Flash, manufacture, power_on
-from device_sim.links import Arrival, Link
-from device_sim.options import CELLULAR_APN, Options, RadioKind
-from device_sim.relay import refreshed
-from device_sim.signals import (
+from device_sim.actions import (
     Action,
     EraseFlash,
     HeartbeatDue,
@@ -34,6 +23,17 @@ from device_sim.signals import (
     WifiGiven,
     WriteFlash,
 )
+from device_sim.app import GatewayApi
+from device_sim.backoff import Backoff
+from device_sim.binding import Binding
+from device_sim.device import SERIAL, Device, State
+from device_sim.errors import PowerCutError, ProvisioningError, RadioError
+from device_sim.fact_log import FactLog
+from device_sim.facts import Fact, OnFact
+from device_sim.flash import Flash, manufacture, power_on
+from device_sim.links import Arrival, Link
+from device_sim.options import CELLULAR_APN, Options, RadioKind
+from device_sim.relay import refreshed
 
 
 class SimulatedDevice:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from device_sim.signals import Action, Area, WriteFlash
+from device_sim.actions import Action, Area, WriteFlash
 
 SEQUENCES = "last_sequences"
 

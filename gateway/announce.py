@@ -7,10 +7,10 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway import __version__
+from gateway.core.text import as_called
 from gateway.errors import StoreError
 from gateway.readiness import reasons
-from gateway.store import keys
-from gateway.wording import as_called
+from gateway.store import key_sql
 
 if TYPE_CHECKING:
     from gateway.app import Running
@@ -32,7 +32,7 @@ async def announce(gateway: Running) -> None:
         f"  data  {gateway.settings.data_dir}",
         f"  page  {gateway.http_url}/ (sign in with an API key)",
     ]
-    if not await gateway.store.read(keys.all_keys):
+    if not await gateway.store.read(key_sql.all_keys):
         data_dir = shlex.quote(str(gateway.settings.data_dir))
         lines.append(f"Make an API key: {as_called()} keys create --name NAME --data-dir {data_dir}")
     _say("\n".join(lines))

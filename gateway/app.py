@@ -14,50 +14,49 @@ from typing import Any, Final
 
 import structlog
 
-from gateway import build_info, collector
-from gateway.addresses import Address
 from gateway.announce import announce, announce_readiness
-from gateway.backlog import BacklogRequests
-from gateway.broker import probes
-from gateway.broker.drift import DriftWatch
-from gateway.broker.http_auth.secret import shared_secret
-from gateway.broker.keeper import Keeper, MosquittoAccess, first_uses_at, knows_new_tokens
-from gateway.brokers import broker_of
-from gateway.certificates import Files, Renewal, ServerCertificate
+from gateway.bootstrap import first_start, rules_of
+from gateway.broker import doctor_accounts
+from gateway.broker.access_sync import Keeper, MosquittoAccess, first_uses_at, knows_new_tokens
+from gateway.broker.embedded.capacity import SizeWatch
+from gateway.broker.external.secret import shared_secret
+from gateway.broker.mosquitto.file_watch import DriftWatch
+from gateway.broker.selection import broker_of
+from gateway.core.addresses import Address
+from gateway.core.backoff import Pauses
+from gateway.core.topics import Topics
+from gateway.domain.backlog import BacklogRequests
+from gateway.domain.presence import PresenceWorker
+from gateway.domain.refused_sign_ins import RefusedSignIns
 from gateway.errors import UnavailableError
-from gateway.first_start import first_start, rules_of
 from gateway.http.app import build
-from gateway.http.room import Places
-from gateway.http.server import HttpServer
+from gateway.http.server.connection_limit import Places
+from gateway.http.server.server import HttpServer
 from gateway.http.services import Services
-from gateway.http.streams import Limits, Streams
-from gateway.metrics import Metrics
-from gateway.mqtt import link
-from gateway.mqtt.backoff import Pauses
+from gateway.http.stream_limit import Limits, Streams
+from gateway.mqtt import connect
 from gateway.mqtt.connection import Connection, Notices
+from gateway.observability.metrics import Metrics
+from gateway.observability.metrics_endpoint import Scrape
 from gateway.outbound.outlets import outlets
-from gateway.outbound.sender import Sender
-from gateway.outbound.webhooks import Webhooks
-from gateway.outbox import Bells
-from gateway.outgrown import SizeWatch
-from gateway.position_notes import PositionNotes
-from gateway.precedence import Precedence
-from gateway.presence import PresenceWorker
-from gateway.private_files import is_open_to_others, require_own_directory
 from gateway.readiness import Readiness
-from gateway.refused_sign_ins import RefusedSignIns
-from gateway.scrape import Scrape
-from gateway.sealing import vault_of
-from gateway.settings import Loaded, Settings
-from gateway.settings_types import EMBEDDED
-from gateway.store import Context, Store, devices, keys
-from gateway.store import accounts as accounts_sql
-from gateway.store.lock import exclusive
-from gateway.sweeper import Sweeper
-from gateway.topics import Topics
-from gateway.tracing import NO_TRACER, Tracer
-from gateway.watcher import Watcher
-from gateway.whereabouts import Whereabouts, published
+from gateway.runtime import build_info, gc_tuning
+from gateway.runtime.endpoint_file import Whereabouts, published
+from gateway.runtime.loop_priority import Precedence
+from gateway.runtime.private_files import is_open_to_others, require_own_directory
+from gateway.runtime.sealing import vault_of
+from gateway.runtime.tracing import NO_TRACER, Tracer
+from gateway.settings.loading import Loaded, Settings
+from gateway.settings.types import EMBEDDED
+from gateway.store import Context, Store, account_sql, device_sql, key_sql
+from gateway.store.sqlite.lock import exclusive
+from gateway.store.wakeups import Bells
+from gateway.tls.certificates import Files, Renewal, ServerCertificate
+from gateway.webhooks.sender import Sender
+from gateway.webhooks.worker import Webhooks
+from gateway.workers.change_poller import Watcher
+from gateway.workers.expiry import Sweeper
+from gateway.workers.position_notes import PositionNotes
 
 log = structlog.get_logger()
 
@@ -80,7 +79,7 @@ class Running:
     keeper: Keeper
     connection: Connection
     topics: Topics
-    upstream: link.Address
+    upstream: connect.Address
     bells: Bells
     renewal: Renewal
     broker_kind: str
@@ -88,7 +87,7 @@ class Running:
 
     async def synced(self, device_id: str, seconds: float = 10.0) -> bool:
         """Wait until the broker knows all that was committed about this device; ``False`` when that took too long."""
-        device = await self.store.read(lambda view: devices.any_by_id(view, device_id))
+        device = await self.store.read(lambda view: device_sql.any_by_id(view, device_id))
         return device is not None and await self.bells.synced(self.store, device["pk"], seconds)
 
 
@@ -101,7 +100,7 @@ async def serve(loaded: Loaded, precedence: Precedence) -> int:
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with running(loaded.settings, precedence) as gateway:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.renewal.ask)
-        collector.calm()
+        gc_tuning.calm()
         await announce(gateway)
         async with _background(announce_readiness(gateway)):
             await stop.wait()
@@ -122,7 +121,7 @@ def _check_data_directory(directory: Path) -> None:
 
 async def _tell_of_accounts(store: Store) -> None:
     """Say which accounts read all projects, where there are several: those from before accounts had one do."""
-    names, projects = await store.read(lambda view: (accounts_sql.reading_all(view), len(keys.projects(view))))
+    names, projects = await store.read(lambda view: (account_sql.reading_all(view), len(key_sql.projects(view))))
     if names and projects > 1:
         log.warning(
             "broker.accounts_read_all_projects",
@@ -165,8 +164,8 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
                 precedence=precedence,
             )
         )
-        accounts = probes.ProbeAccounts().of(settings)
-        stack.enter_context(probes.published(settings.data_dir, accounts))
+        accounts = doctor_accounts.ProbeAccounts().of(settings)
+        stack.enter_context(doctor_accounts.published(settings.data_dir, accounts))
         http_tls, mqtt_tls = certificates(settings)
         renewal = Renewal(each for each in (http_tls, mqtt_tls) if each)
         await _tell_of_accounts(store)
@@ -297,7 +296,7 @@ def tracer_of(settings: Settings, gateway_id: str) -> Tracer:
     if settings.otlp_endpoint is None:
         return NO_TRACER
     try:
-        from gateway.otel import OtelTracer  # noqa: PLC0415 - an optional dependency, and not a light one
+        from gateway.observability.otel import OtelTracer  # noqa: PLC0415 - an optional dependency, and not a light one
     except ImportError as error:
         raise UnavailableError(
             f"otlp_endpoint needs packages that are not installed ({error.name}): pip install 'device-gateway[otel]'."

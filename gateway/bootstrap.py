@@ -9,33 +9,34 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gateway import epoch, grants, ids
-from gateway.commands import renew_grants
-from gateway.sealing import Vault, vault_of
-from gateway.settings import Settings
+from gateway.core import ids
+from gateway.domain import epoch, grants
+from gateway.domain.commands import renew_grants
+from gateway.runtime.sealing import Vault, vault_of
+from gateway.settings.loading import Settings
 from gateway.store import (
     DATABASE_NAME,
     Context,
     Rules,
     Tx,
     View,
-    backup,
-    keys,
+    key_sql,
     open_database,
     open_to_serve,
-    outbox,
-    secrets,
+    outbox_sql,
+    secret_sql,
     transact,
 )
-from gateway.store.database import connect
-from gateway.store.lock import holder
 from gateway.store.position_file import note_position, read_position
+from gateway.store.sqlite import backup
+from gateway.store.sqlite.connection import connect
+from gateway.store.sqlite.lock import holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from gateway.store.epochs import Position
+    from gateway.store.epoch_sql import Position
 
 log = structlog.get_logger()
 
@@ -55,11 +56,11 @@ def first_start(settings: Settings, *, to_serve: bool = False) -> tuple[str, str
         if holder(settings.data_dir) not in (None, os.getpid()):
             return transact(connection, context, lambda tx: _own_facts(tx, settings))
         noted = read_position(settings.data_dir)
-        secrets.leave_no_traces(connection)
-        sealed = transact(connection, context, secrets.settle)
+        secret_sql.leave_no_traces(connection)
+        sealed = transact(connection, context, secret_sql.settle)
         facts = transact(connection, context, lambda tx: _settled(tx, settings, noted))
         if sealed:
-            secrets.empty_log(connection)
+            secret_sql.empty_log(connection)
             log.info("secrets.encrypted", secrets=sealed, key=context.vault.key_id, in_the_clear=_copies(settings))
         note_position(settings.data_dir, View(connection))
     return facts
@@ -101,15 +102,15 @@ def _settled(tx: Tx, settings: Settings, noted: Position | None) -> tuple[str, s
 
 
 def _own_facts(tx: Tx, settings: Settings) -> tuple[str, str]:
-    gateway_id = settings.gateway_id or keys.meta(tx, "gateway_id") or tx.new_id(ids.GATEWAY)
-    keys.set_meta(tx, "gateway_id", gateway_id)
+    gateway_id = settings.gateway_id or key_sql.meta(tx, "gateway_id") or tx.new_id(ids.GATEWAY)
+    key_sql.set_meta(tx, "gateway_id", gateway_id)
     grants.ensure_key(tx)
-    projects = keys.projects(tx)
-    return gateway_id, projects[0]["id"] if projects else keys.create_project(tx, "default")
+    projects = key_sql.projects(tx)
+    return gateway_id, projects[0]["id"] if projects else key_sql.create_project(tx, "default")
 
 
 def _shown(settings: Settings) -> dict[str, bool]:
-    return {outbox.STATE: settings.publish_state, outbox.DISCOVERY: settings.home_assistant}
+    return {outbox_sql.STATE: settings.publish_state, outbox_sql.DISCOVERY: settings.home_assistant}
 
 
 def _messages_per_second(settings: Settings) -> int:

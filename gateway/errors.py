@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.redaction import redact
+from gateway.core.redaction import redact
 
 
 class GatewayError(Exception):

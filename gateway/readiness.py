@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from gateway.broker.keeper import Keeper
-from gateway.certificates import ServerCertificate
+from gateway.broker.access_sync import Keeper
 from gateway.mqtt.connection import Connection
-from gateway.store import Purpose, Store, outbox
+from gateway.store import Purpose, Store, outbox_sql
+from gateway.tls.certificates import ServerCertificate
 
 
 class Readiness:
@@ -37,7 +37,7 @@ class Readiness:
         Raises:
             StoreError: the registry cannot be read.
         """
-        depth, oldest = await self._store.read(outbox.depth, Purpose.HEALTH)
+        depth, oldest = await self._store.read(outbox_sql.depth, Purpose.HEALTH)
         link = self._connection.status
         told = self._keeper.last_error is None
         valid = not any(each.expired for each in self._certificates)

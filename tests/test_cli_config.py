@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.cli import main
-from gateway.cli.reference import settings_reference
-from gateway.settings import FIELDS, option_name, variable_name
+from gateway.cli.docs_settings import settings_reference
+from gateway.settings.loading import FIELDS, option_name, variable_name
 
 DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
 
@@ -96,8 +96,8 @@ def test_warnings_go_to_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: 
 
 
 def test_documentation_has_the_table_of_settings() -> None:
-    """docs/settings.md holds what ``python -m gateway.cli.reference`` prints, so no setting is undocumented."""
-    assert f"\n{settings_reference()}\n" in DOCS.read_text(encoding="utf-8"), "run: python -m gateway.cli.reference"
+    """docs/settings.md holds what ``python -m gateway.cli.docs_settings`` prints, so no setting is undocumented."""
+    assert f"\n{settings_reference()}\n" in DOCS.read_text(encoding="utf-8"), "run: python -m gateway.cli.docs_settings"
 
 
 def test_reference_names_every_setting_in_each_source() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from gateway import __version__
 from gateway.cli import cli, main
-from gateway.cli.manual import HEADING, manual
+from gateway.cli.docs_commands import HEADING, manual
 from gateway.errors import (
     AlreadyRunningError,
     ConflictError,
@@ -23,7 +23,7 @@ from gateway.errors import (
     StoreError,
     UnauthorizedError,
 )
-from gateway.settings import SettingsError
+from gateway.settings.loading import SettingsError
 from gateway.store.schema import steps
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def test_documentation_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_manual_is_what_the_commands_say() -> None:
-    """``python -m gateway.cli.manual docs/cli.md`` writes it anew."""
+    """``python -m gateway.cli.docs_commands docs/cli.md`` writes it anew."""
     assert MANUAL.read_text(encoding="utf-8").partition(HEADING)[2] == manual()
 
 

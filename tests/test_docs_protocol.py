@@ -21,12 +21,13 @@ import rfc8785
 import gateway
 from device_sim import grant, wire
 from device_sim.canonical import canonical
-from gateway import credentials, model
-from gateway.device_settings import with_defaults
+from gateway.core import credentials
+from gateway.core.topics import Topics
 from gateway.http import idempotency
 from gateway.http.errors import STATUS
-from gateway.http.table import OPERATIONS
-from gateway.topics import Topics
+from gateway.http.resources.operations import OPERATIONS
+from gateway.models import model
+from gateway.models.device_settings import with_defaults
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "protocol.md"
 

@@ -20,8 +20,9 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import log, redaction
-from gateway.redaction import redact
+from gateway.core import redaction
+from gateway.core.redaction import redact
+from gateway.runtime import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway.addresses import Address, BrokerUrl
-from gateway.settings import FIELDS, Loaded, Settings, SettingsError, load, option_name, plain, variable_name, written
+from gateway.core.addresses import Address, BrokerUrl
+from gateway.settings.loading import (
+    FIELDS,
+    Loaded,
+    Settings,
+    SettingsError,
+    load,
+    option_name,
+    plain,
+    variable_name,
+    written,
+)
 
 SECRET = "XQZW"  # letters that no message of ours holds
 

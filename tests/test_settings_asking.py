@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.broker.http_auth.secret import shared_secret
-from gateway.broker_api import BrokerApi
+from gateway.broker.external.secret import shared_secret
 from gateway.errors import UnavailableError
-from gateway.settings import SettingsError, load, plain, written
+from gateway.settings.broker_api import BrokerApi
+from gateway.settings.loading import SettingsError, load, plain, written
 
 ASKING = {"broker": "mqtt://gateway:hush-1@b", "broker_auth": "127.0.0.1:0"}
 API = "rabbitmq+http://adm%40in:h%2Fush-2@127.0.0.1:15672"

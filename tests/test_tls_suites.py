@@ -10,8 +10,8 @@ from support.certificates import HOST, make_authority, server_pair, speaking_cbc
 from support.tls_door import tls_door
 
 from device_sim.tls import tls_context
-from gateway.certificates import Files, ServerCertificate, client_context
-from gateway.http.server import HttpServer
+from gateway.http.server.server import HttpServer
+from gateway.tls.certificates import Files, ServerCertificate, client_context
 
 
 async def nothing(_scope: Scope, _receive: Receive, send: Send) -> None:

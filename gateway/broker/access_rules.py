@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from gateway import ids
-from gateway.command_types import CommandType
+from gateway.core import ids
+from gateway.core.command_types import CommandType
 
 
 class Role(enum.StrEnum):

@@ -14,23 +14,22 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from gateway.broker.access import Role
-from gateway.broker.accounts import OperatorAccounts, without_lost
+from gateway.broker.access_rules import Role
 from gateway.broker.first_use import FirstUses
-from gateway.broker.in_force import InForce
-from gateway.broker.mosquitto import PasswordFile
-from gateway.broker.sentinel import NAME as SENTINEL
-from gateway.broker.sentinel import Sentinel
-from gateway.broker.session_locks import NAME as LOCKS
-from gateway.broker.session_locks import SessionLocks
+from gateway.broker.mosquitto.entries_in_force import InForce
+from gateway.broker.mosquitto.password_entries import OperatorAccounts, without_lost
+from gateway.broker.mosquitto.password_file import PasswordFile
+from gateway.broker.mosquitto.reload_probe import NAME as SENTINEL
+from gateway.broker.mosquitto.reload_probe import Sentinel
+from gateway.broker.mosquitto.session_locks import NAME as LOCKS
+from gateway.broker.mosquitto.session_locks import SessionLocks
 from gateway.errors import GatewayError, UnavailableError
 from gateway.mqtt.probe import ProbeError, Target
-from gateway.outbox import Bells
-from gateway.store import Row, Store, Tx, View, accounts, epochs, keys, measures, tokens
-from gateway.store import outbox as sql
+from gateway.store import Row, Store, Tx, View, account_sql, epoch_sql, key_sql, measurements, outbox_sql, token_sql
+from gateway.store.wakeups import Bells
 
 if TYPE_CHECKING:
-    from gateway.broker.embedded import EmbeddedBroker  # and with it amqtt, which only who runs it needs
+    from gateway.broker.embedded.server import EmbeddedBroker  # and with it amqtt, which only who runs it needs
 
 log = structlog.get_logger()
 
@@ -105,7 +104,7 @@ class EmbeddedAccess:
         """Cut each device whose session was not opened with a token that is good now, and drop what waits for it."""
         for device in devices:
             pk = device["device_pk"]
-            good = await self._store.read(lambda view, pk=pk: {row["id"] for row in tokens.live(view, pk)})  # type: ignore[misc]
+            good = await self._store.read(lambda view, pk=pk: {row["id"] for row in token_sql.live(view, pk)})  # type: ignore[misc]
             session = self._broker.sessions().get(device["device_id"])
             if session is None or session.token_id not in good:
                 await self._broker.cut(device["device_id"])
@@ -118,7 +117,7 @@ class EmbeddedAccess:
         """Cut integrators that were revoked, or connected with an earlier password; devices have their own rows."""
         good = {
             (row["name"], row["created_at"])
-            for row in await self._store.read(accounts.everyone)
+            for row in await self._store.read(account_sql.everyone)
             if not row["revoked_at"]
         }
         for key, identity in self._broker.kept_sessions().items():
@@ -173,9 +172,11 @@ class MosquittoAccess:
         Raises:
             PasswordFileError: it cannot be written.
         """
-        entries, replacing = await self._store.read(lambda view: (tokens.broker_entries(view), tokens.replacing(view)))
-        ours = {row["name"]: row for row in await self._store.read(accounts.everyone)}
-        restored = await self._store.read(epochs.base) > 0
+        entries, replacing = await self._store.read(
+            lambda view: (token_sql.broker_entries(view), token_sql.replacing(view))
+        )
+        ours = {row["name"]: row for row in await self._store.read(account_sql.everyone)}
+        restored = await self._store.read(epoch_sql.base) > 0
         await asyncio.to_thread(self._prepare, entries, ours, restored=restored)
         if self._locks and self._sentinel:
             wanted = self.file.fixed | dict(entries)
@@ -215,7 +216,7 @@ class MosquittoAccess:
         if restored:
             kept = without_lost(kept)
         good = {name: row["broker_entry"] for name, row in ours.items() if row["revoked_at"] is None}
-        self._rights({name: ours[name]["project_id"] for name in good if name not in accounts.KNOWN})
+        self._rights({name: ours[name]["project_id"] for name in good if name not in account_sql.KNOWN})
         fixed = {name: entry for name, entry in (kept | good | self._own).items() if name != SENTINEL}
         # The sentinel's entry stays while the broker has yet to read this very file: no try writes it again.
         again, self._waiting = self._waiting == (entries, fixed), (entries, fixed)
@@ -247,13 +248,13 @@ class MosquittoAccess:
         """
         if self._in_force.newest.get(LOCKS) != self._own.get(LOCKS):
             await self._introduce_locks()
-        away, before = await locks.examine(), await self._store.read(lambda view: keys.meta(view, SWEPT))
+        away, before = await locks.examine(), await self._store.read(lambda view: key_sql.meta(view, SWEPT))
         if away and started != before:
             devices = self._in_force.sure.keys() - self._own.keys() - {SENTINEL}
             log.info("broker.sessions_swept", away=away, users=len(devices))
             await locks.sweep(devices)
         if started != before:
-            await self._store.write(lambda tx: keys.set_meta(tx, SWEPT, started))
+            await self._store.write(lambda tx: key_sql.set_meta(tx, SWEPT, started))
 
     async def _introduce_locks(self) -> None:
         """Let the account of the locks in, and change nothing for anybody else."""
@@ -325,7 +326,7 @@ class Keeper:
                 self._error = await self._attempt()
                 if self._error is None:
                     pause = FIRST_RETRY_SECONDS
-                    await self._bells.work(sql.CREDENTIAL)
+                    await self._bells.work(outbox_sql.CREDENTIAL)
                 else:
                     await asyncio.sleep(SPACING_SECONDS)
                     await self._more_within(pause)
@@ -390,14 +391,14 @@ class Keeper:
         """Wait until there may be more work, for so many seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._bells.work(sql.CREDENTIAL)
+                await self._bells.work(outbox_sql.CREDENTIAL)
 
 
 def _done(tx: Tx, rows: list[Row]) -> None:
     for row in rows:
-        tx.measure(measures.ACCESS, "open" if tokens.live(tx, row["device_pk"]) else "closed")
-    sql.done(tx, [row["seq"] for row in rows])
+        tx.measure(measurements.ACCESS, "open" if token_sql.live(tx, row["device_pk"]) else "closed")
+    outbox_sql.done(tx, [row["seq"] for row in rows])
 
 
 def _due(view: View, after: int) -> list[Row]:
-    return sql.pending(view, sql.CREDENTIAL, BATCH, after=after)
+    return outbox_sql.pending(view, outbox_sql.CREDENTIAL, BATCH, after=after)

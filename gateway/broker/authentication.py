@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from gateway import ids, lifecycle
-from gateway.broker.access import Role
-from gateway.broker.embedded import Authenticate, Identity
-from gateway.broker.standing import Accounts
+from gateway.broker.access_rules import Role
+from gateway.broker.embedded.server import Authenticate, Identity
+from gateway.broker.service_accounts import Accounts
+from gateway.core import ids
+from gateway.domain import devices
 from gateway.errors import StoreError
-from gateway.store import Purpose, Row, Store, View, tokens
-from gateway.store import accounts as sql
+from gateway.store import Purpose, Row, Store, View, account_sql, token_sql
 
 
 def identity_of(account: Row) -> Identity:
@@ -19,7 +19,7 @@ def identity_of(account: Row) -> Identity:
     name, project_id = account["name"], account["project_id"]
     if project_id is not None:
         return Identity(Role.PROJECT_INTEGRATOR, name, account["created_at"], project_id)
-    role = Role.HOME_ASSISTANT if name == sql.HOME_ASSISTANT else Role.INTEGRATOR
+    role = Role.HOME_ASSISTANT if name == account_sql.HOME_ASSISTANT else Role.INTEGRATOR
     return Identity(role, name, account["created_at"])
 
 
@@ -33,16 +33,18 @@ def authenticator(store: Store, accounts: Accounts) -> Authenticate:
             account = accounts[username]
             return Identity(account.role, username, None) if account.opens_with(password) else None
         if not username.startswith(ids.DEVICE):
-            known = await store.read(lambda view: sql.opened_by(view, username, password), Purpose.AUTHENTICATION)
+            known = await store.read(
+                lambda view: account_sql.opened_by(view, username, password), Purpose.AUTHENTICATION
+            )
             return None if known is None else identity_of(known)
         if username != client_id:
             return None
-        find = partial(tokens.by_mqtt_password, device_id=username, password=password)
+        find = partial(token_sql.by_mqtt_password, device_id=username, password=password)
         token = await store.read(find, Purpose.AUTHENTICATION)
         if token is None:
             return None
         if token["first_used_at"] is None:
-            await store.write(lambda tx: lifecycle.use(tx, token["id"]))
+            await store.write(lambda tx: devices.use(tx, token["id"]))
         return Identity(Role.DEVICE, username, token["id"])
 
     return authenticate
@@ -64,6 +66,6 @@ def acquaintance(store: Store, accounts: Accounts) -> Callable[[str], bool]:
 
 def _opens_something(view: View, username: str) -> bool:
     if username.startswith(ids.DEVICE):
-        return tokens.opens_something(view, username)
-    account = sql.find(view, username)
+        return token_sql.opens_something(view, username)
+    account = account_sql.find(view, username)
     return account is not None and account["revoked_at"] is None

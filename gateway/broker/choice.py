@@ -8,8 +8,8 @@ from typing import Final, Literal
 
 from broker_config import local
 from gateway.errors import UnavailableError
-from gateway.settings import Settings
-from gateway.settings_types import EMBEDDED, MOSQUITTO
+from gateway.settings.loading import Settings
+from gateway.settings.types import EMBEDDED, MOSQUITTO
 
 OLDEST: Final = (2, 0)
 """What ``broker_config`` is written for."""

@@ -18,9 +18,9 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from gateway.broker.access import MADE_UP
-from gateway.private_files import replace_text
-from gateway.settings import FIELDS, Settings
+from gateway.broker.access_rules import MADE_UP
+from gateway.runtime.private_files import replace_text
+from gateway.settings.loading import FIELDS, Settings
 
 FILE_NAME: Final = "doctor.json"
 READER: Final = "doctor"

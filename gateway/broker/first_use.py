@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gateway import lifecycle
+from gateway.domain import devices
 from gateway.errors import StoreError
 
 if TYPE_CHECKING:
@@ -87,4 +87,4 @@ class FirstUses:
 
 def _use(tx: Tx, used: Mapping[str, int]) -> None:
     for token_id in used.values():
-        lifecycle.use(tx, token_id)
+        devices.use(tx, token_id)

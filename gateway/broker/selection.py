@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gateway.addresses import Address, BrokerUrl
-from gateway.broker import own_mosquitto, reloader
-from gateway.broker.accounts import kept_entries, own_entry
+from gateway.broker.access_sync import NOT_SIGNALLED, Access, EmbeddedAccess, MosquittoAccess, NoAccess
 from gateway.broker.choice import Choice, choose
-from gateway.broker.keeper import NOT_SIGNALLED, Access, EmbeddedAccess, MosquittoAccess, NoAccess
-from gateway.broker.mosquitto import PasswordFile
-from gateway.broker.probes import ProbeAccounts
-from gateway.broker.session_locks import NAME as LOCKS
-from gateway.broker.session_locks import SessionLocks, derived_password
-from gateway.broker.standing import GATEWAY_USER, standing
-from gateway.certificates import ServerCertificate, client_context
+from gateway.broker.doctor_accounts import ProbeAccounts
+from gateway.broker.mosquitto import managed, reloader
+from gateway.broker.mosquitto.password_entries import kept_entries, own_entry
+from gateway.broker.mosquitto.password_file import PasswordFile
+from gateway.broker.mosquitto.session_locks import NAME as LOCKS
+from gateway.broker.mosquitto.session_locks import SessionLocks, derived_password
+from gateway.broker.service_accounts import GATEWAY_USER, standing
+from gateway.core.addresses import Address, BrokerUrl
+from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import UnavailableError
-from gateway.mqtt import link
+from gateway.mqtt import connect
 from gateway.mqtt.probe import Target
-from gateway.refused_sign_ins import RefusedSignIn
-from gateway.settings import Settings
-from gateway.settings_types import AUTO, EMBEDDED, MOSQUITTO
+from gateway.settings.loading import Settings
+from gateway.settings.types import AUTO, EMBEDDED, MOSQUITTO
 from gateway.store import Store
+from gateway.tls.certificates import ServerCertificate, client_context
 
 if TYPE_CHECKING:
-    from gateway.broker.embedded import EmbeddedBroker
+    from gateway.broker.embedded.server import EmbeddedBroker
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ class Broker:
     broker of our own is known on this machine; ``trouble`` what keeps it from running, as far as it is ours to know.
     """
 
-    upstream: link.Address
+    upstream: connect.Address
     access: Access
     advertised: Address
     tls: bool
@@ -83,7 +83,7 @@ async def broker_of(
         if settings.broker_auth is None:
             access = _external_access(settings, settings.broker, store, accounts)
         else:
-            from gateway.broker.http_auth.serving import asked_access  # noqa: PLC0415 - 2 MB that few need
+            from gateway.broker.external.serving import asked_access  # noqa: PLC0415 - 2 MB that few need
 
             access = await asked_access(settings, store, accounts, http_certificate, stack, refused)
         return _advertised(settings, upstream, access, settings.broker.address, tls=upstream.tls is not None)
@@ -122,19 +122,19 @@ async def _own_mosquitto(
     certificate: ServerCertificate | None,
     stack: AsyncExitStack,
 ) -> Broker:
-    own, password = own_mosquitto.prepared(settings, certificate), secrets.token_urlsafe(32)
+    own, password = managed.prepared(settings, certificate), secrets.token_urlsafe(32)
     locking = derived_password(password)
     users = {**accounts.passwords, GATEWAY_USER: password, LOCKS: locking}
     fixed = {name: own_entry(secret, None) for name, secret in users.items()}
     file = PasswordFile(own.files.password_file, pid_file=own.files.pid_file, fixed=fixed)
-    rights = own_mosquitto.rights(own, settings.topic_prefix)
+    rights = managed.rights(own, settings.topic_prefix)
     target = Target(own.inside, own.tls)
     access = MosquittoAccess(file, store, target, rights, SessionLocks(target, locking))
     await access.write()
-    supervisor = await own_mosquitto.run(own, program, settings, stack)
+    supervisor = await managed.run(own, program, settings, stack)
     if certificate:
-        own_mosquitto.follow(certificate, own, file)
-    upstream = link.Address(
+        managed.follow(certificate, own, file)
+    upstream = connect.Address(
         own.inside.host,
         own.inside.port,
         GATEWAY_USER,
@@ -158,7 +158,7 @@ async def _own_embedded(
     refused: Callable[[RefusedSignIn], None],
 ) -> Broker:
     from gateway.broker.authentication import acquaintance, authenticator  # noqa: PLC0415 - amqtt, 4 MB for who runs no other broker
-    from gateway.broker.embedded import EmbeddedBroker  # noqa: PLC0415 - the same
+    from gateway.broker.embedded.server import EmbeddedBroker  # noqa: PLC0415 - the same
 
     password = secrets.token_urlsafe(32)
     own = standing(password, accounts)
@@ -175,7 +175,7 @@ async def _own_embedded(
     host = _LOOPBACK if settings.mqtt.is_wildcard else settings.mqtt.host
     inside = (host, broker.port) if broker.inner_port is None else (_LOOPBACK, broker.inner_port)
     keepalive = settings.mqtt_keepalive_seconds
-    upstream = link.Address(*inside, GATEWAY_USER, password, keepalive_seconds=keepalive, devices_wait=True)
+    upstream = connect.Address(*inside, GATEWAY_USER, password, keepalive_seconds=keepalive, devices_wait=True)
     outside = Address(host, broker.port)
     chosen = _advertised(settings, upstream, EmbeddedAccess(broker, store), outside, tls=certificate is not None)
     return replace(chosen, kind=EMBEDDED)
@@ -203,14 +203,14 @@ def verified_by(settings: Settings) -> ssl.SSLContext | None:
     return client_context(settings.broker_ca_file, settings.broker_cert_file, settings.broker_key_file)
 
 
-def _external(settings: Settings, url: BrokerUrl) -> link.Address:
+def _external(settings: Settings, url: BrokerUrl) -> connect.Address:
     if not url.tls and not Address(url.address.host, url.address.port).is_loopback:
         log.warning(
             "broker.link_not_encrypted",
             message="The gateway's own password, and all that devices say, cross the network to the broker in the "
             "clear. Use mqtts:// ('gateway docs tls').",
         )
-    return link.Address(
+    return connect.Address(
         url.address.host,
         url.address.port,
         url.username,
@@ -245,7 +245,7 @@ def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts:
     return MosquittoAccess(file, store, target, locks=locks)
 
 
-def _advertised(settings: Settings, upstream: link.Address, access: Access, at: Address, *, tls: bool) -> Broker:
+def _advertised(settings: Settings, upstream: connect.Address, access: Access, at: Address, *, tls: bool) -> Broker:
     if settings.own_broker and settings.mqtt.is_wildcard and settings.mqtt_advertise is None:
         log.warning(
             "broker.not_advertised",

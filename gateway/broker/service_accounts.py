@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.broker.access import Role
-from gateway.broker.probes import DEVICE, READER, ProbeAccounts
+from gateway.broker.access_rules import Role
+from gateway.broker.doctor_accounts import DEVICE, READER, ProbeAccounts
 
 GATEWAY_USER: Final = "gateway"
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway.cli.lazy import Commands
+from gateway.cli.lazy_loading import Commands
+from gateway.core.redaction import redact
+from gateway.core.text import wants_colour
+from gateway.core.visible_text import escaped
 from gateway.errors import ConflictError, GatewayError
-from gateway.redaction import redact
-from gateway.settings import SettingsError
-from gateway.visible_text import escaped
-from gateway.wording import wants_colour
+from gateway.settings.loading import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

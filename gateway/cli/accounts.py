@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from broker_config import reading
-from gateway import administration
+from gateway.bootstrap import first_start
 from gateway.cli import output
 from gateway.cli.keys import on_registry
 from gateway.cli.options import SettingsCommand, with_settings
-from gateway.first_start import first_start
-from gateway.store import Row, Tx, View, accounts, keys, open_database
-from gateway.store.backup import require_registry
-from gateway.store.devices import moment
-from gateway.store.events import CLI
+from gateway.domain import administration
+from gateway.store import Row, Tx, View, account_sql, key_sql, open_database
+from gateway.store.device_sql import moment
+from gateway.store.event_sql import CLI
+from gateway.store.sqlite.backup import require_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.settings import Loaded, Settings
+    from gateway.settings.loading import Loaded, Settings
 
-DEFAULT: Final = accounts.INTEGRATOR
+DEFAULT: Final = account_sql.INTEGRATOR
 ALL_TOPICS: Final = ("devices/+/state", "devices/+/events/#", "gateways/#")
 HOME_ASSISTANT_TOPICS: Final = ("devices/+/state", "gateways/#", "homeassistant/#")
 GROUP_EPILOG: Final = """\b
@@ -73,7 +73,7 @@ def create(loaded: Loaded, *, name: str, project: str | None, all_projects: bool
     _, first_project = first_start(loaded.settings)
 
     def make(tx: Tx, name: str, actor: str) -> str:
-        wanted = None if all_projects else keys.require_project(tx, project or first_project)["id"]
+        wanted = None if all_projects else key_sql.require_project(tx, project or first_project)["id"]
         return administration.create_account(tx, name, wanted, actor)
 
     row = _make(loaded, name, make, as_json=as_json)
@@ -91,7 +91,7 @@ def list_accounts(loaded: Loaded, *, as_json: bool) -> None:
     """
     require_registry(loaded.settings.data_dir)
     with closing(open_database(loaded.settings.data_dir)) as connection:
-        rows = [_facts(row) for row in accounts.everyone(View(connection))]
+        rows = [_facts(row) for row in account_sql.everyone(View(connection))]
     if as_json:
         output.as_json(rows)
     else:
@@ -125,7 +125,7 @@ def revoke(loaded: Loaded, *, name: str, yes: bool, as_json: bool) -> None:
     Who is connected with it is cut. One that is revoked already stays as it is.
     """
     data_dir = loaded.settings.data_dir
-    before = on_registry(data_dir, lambda tx: accounts.find(tx, name) or accounts.require(tx, name))
+    before = on_registry(data_dir, lambda tx: account_sql.find(tx, name) or account_sql.require(tx, name))
     if before["revoked_at"] is not None:
         output.note(f"'{name}' is revoked already, since {moment(before['revoked_at'])}.")
         facts = _facts(before)
@@ -141,7 +141,7 @@ def revoke(loaded: Loaded, *, name: str, yes: bool, as_json: bool) -> None:
 def _make(loaded: Loaded, name: str, verb: Callable[[Tx, str, str], str], *, as_json: bool) -> Row:
     def write(tx: Tx) -> tuple[Row, str]:
         password = verb(tx, name, CLI)
-        return accounts.require(tx, name), password
+        return account_sql.require(tx, name), password
 
     row, password = on_registry(loaded.settings.data_dir, write)
     if as_json:
@@ -154,7 +154,7 @@ def _make(loaded: Loaded, name: str, verb: Callable[[Tx, str, str], str], *, as_
 
 def _topics(account: Row, prefix: str) -> list[str]:
     """What the account may read, as topic filters."""
-    if account["name"] == accounts.HOME_ASSISTANT:
+    if account["name"] == account_sql.HOME_ASSISTANT:
         return [f"{prefix}{each}" for each in HOME_ASSISTANT_TOPICS]
     of = "" if account["project_id"] is None else f"projects/{account['project_id']}/"
     return [f"{prefix}{of if each.startswith('devices') else ''}{each}" for each in ALL_TOPICS]
@@ -167,7 +167,7 @@ def _note_broker(settings: Settings, account: Row) -> None:
     if settings.mosquitto_password_file is None and not settings.own_broker:
         output.note("The gateway writes no accounts at your broker: make it there, with these rights.")
     name = account["name"]
-    if not settings.own_broker and (settings.mosquitto_password_file is None or name not in accounts.KNOWN):
+    if not settings.own_broker and (settings.mosquitto_password_file is None or name not in account_sql.KNOWN):
         lines = reading(name, settings.topic_prefix, account["project_id"])
         output.note(f"Add this to Mosquitto's ACL file, then send it SIGHUP:\n\n{lines}")
 

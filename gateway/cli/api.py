@@ -13,11 +13,11 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from gateway import whereabouts
-from gateway.cli.lazy import lazily
+from gateway.cli.connection_errors import CA_VARIABLE, KEY_VARIABLE, URL_VARIABLE, unreached
+from gateway.cli.lazy_loading import lazily
 from gateway.cli.options import with_settings
-from gateway.cli.unreached import CA_VARIABLE, KEY_VARIABLE, URL_VARIABLE, unreached
 from gateway.errors import ConflictError, GatewayError, UnavailableError
+from gateway.runtime import endpoint_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from gateway.settings import Loaded, Settings
+    from gateway.settings.loading import Loaded, Settings
 else:
     httpx = lazily("httpx")
 
@@ -146,7 +146,7 @@ class Place:
 
     def run(self, work: Callable[[Api], Awaitable[T]], *, device: str | None = None) -> T:
         """Do some work there. ``device``, an id or a serial number, says which project where several are at hand."""
-        from gateway import log  # noqa: PLC0415 - structlog, which is not needed before
+        from gateway.runtime import log  # noqa: PLC0415 - structlog, which is not needed before
 
         log.configure("warning")
         return asyncio.run(self._run(work, device))
@@ -179,7 +179,7 @@ class Place:
             )
         if not key:
             return None
-        found = whereabouts.read(self.settings.data_dir)
+        found = endpoint_file.read(self.settings.data_dir)
         by_data_dir = url is None
         url = url or (found.http_url if found else None)
         if url is None:
@@ -204,7 +204,7 @@ def trusting(authority: Path | None, pinned: Path | None) -> SSLContext | bool:
     """Who may answer: whom this authority signed; or whose certificate the data directory names; or the usual."""
     if authority is None and pinned is None:
         return True
-    from gateway.certificates import CertificateError, client_context  # noqa: PLC0415 - cryptography, not needed before
+    from gateway.tls.certificates import CertificateError, client_context  # noqa: PLC0415 - cryptography, not needed before
 
     try:
         return client_context(authority, pinned=None if authority else pinned)

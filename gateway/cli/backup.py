@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway import restoring
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
+from gateway.core.text import count
+from gateway.domain import restoring
 from gateway.errors import AlreadyRunningError
-from gateway.sealing import read_key, vault_of
-from gateway.store import DATABASE_NAME, backup_files
-from gateway.store import backup as registry
-from gateway.wording import count
+from gateway.runtime.sealing import read_key, vault_of
+from gateway.store import DATABASE_NAME
+from gateway.store.sqlite import backup as registry
+from gateway.store.sqlite import backup_files
 
 if TYPE_CHECKING:
-    from gateway.settings import Loaded
+    from gateway.settings.loading import Loaded
     from gateway.store.reopened import Reopened
 
 _KINDS: Final = {

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from gateway.cli import output
-from gateway.cli.hints import repeated
+from gateway.cli.suggestions import repeated
 from gateway.errors import InvalidRequestError, UnavailableError
 
 if TYPE_CHECKING:
-    from gateway.setup.init import Outcome
+    from gateway.setup.broker_init import Outcome
 
 EPILOG: Final = """\b
 Examples:
@@ -57,7 +57,7 @@ def reloader(*, path: Path, pid_file: Path, for_user: str) -> None:
 
     Run it as Mosquitto's user; the gateway then needs no right to signal that (setting mosquitto_reload_socket).
     """
-    from gateway.broker import reloader as reloading  # noqa: PLC0415 - no other command needs it
+    from gateway.broker.mosquitto import reloader as reloading  # noqa: PLC0415 - no other command needs it
 
     uid = _uid_of(for_user)
     try:
@@ -107,8 +107,8 @@ def init(*, directory: Path, force: bool, as_json: bool, **given: Any) -> None:
     Into DIR: configuration, who may do what, passwords, certificates, settings of the gateway that fit, and units
     for systemd. Nothing outside of DIR is touched, and nothing is started.
     """
-    from gateway.setup.init import initialise  # noqa: PLC0415 - cryptography, which is not needed before
-    from gateway.setup.wish import Wish  # noqa: PLC0415 - the same
+    from gateway.setup.broker_init import initialise  # noqa: PLC0415 - cryptography, which is not needed before
+    from gateway.setup.options import Wish  # noqa: PLC0415 - the same
 
     try:
         outcome = initialise(directory, Wish(**given), force=force)

@@ -9,11 +9,11 @@ import click
 
 from gateway.cli import output
 from gateway.cli.api import Api, Json, Place, at, with_gateway
+from gateway.cli.device_lookup import DEVICE, EXPLAINED, device_id
 from gateway.cli.devices import devices, json_option, yes_option
 from gateway.cli.options import SettingsCommand
-from gateway.cli.which import DEVICE, EXPLAINED, device_id
-from gateway.fleet_model import MOST_DEVICES
-from gateway.wording import count
+from gateway.core.text import count
+from gateway.models.fleet import MOST_DEVICES
 
 EPILOG: Final = f"""\b
 Examples:

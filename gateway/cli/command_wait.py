@@ -10,8 +10,8 @@ import click
 
 from gateway.cli import output
 from gateway.cli.api import Api, Json, Place, RefusedError, at
-from gateway.cli.types import DURATION
-from gateway.model import CommandStatus
+from gateway.cli.param_types import DURATION
+from gateway.models.model import CommandStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,13 +9,13 @@ import click
 from gateway.cli import output
 from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
 from gateway.cli.command_wait import exit_code, wait_for, wait_options
+from gateway.cli.device_lookup import EXPLAINED, device_argument, on_device
 from gateway.cli.devices import json_option
 from gateway.cli.key_values import EXPLAINED as KEY_VALUE_EXPLAINED
 from gateway.cli.key_values import KEY_VALUE
 from gateway.cli.options import SettingsCommand
-from gateway.cli.types import DURATION
-from gateway.cli.which import EXPLAINED, device_argument, on_device
-from gateway.model import CommandStatus, CommandType
+from gateway.cli.param_types import DURATION
+from gateway.models.model import CommandStatus, CommandType
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

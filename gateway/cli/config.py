@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.options import SettingsCommand, with_settings
-from gateway.settings import FIELDS, group, plain, written
+from gateway.settings.loading import FIELDS, group, plain, written
 
 if TYPE_CHECKING:
-    from gateway.settings import Loaded
+    from gateway.settings.loading import Loaded
 
 WIDTH_OF_A_PIPE: Final = 1000
 EPILOG = """\b

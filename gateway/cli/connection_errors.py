@@ -7,7 +7,7 @@ import ssl
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
-from gateway.cli.lazy import lazily
+from gateway.cli.lazy_loading import lazily
 from gateway.errors import UnavailableError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from gateway import log
+from gateway.runtime import log
 
 TERMINATED: Final = 143
 """What a shell says of a program that SIGTERM ended."""

@@ -8,11 +8,11 @@ import click
 
 from gateway.cli import output
 from gateway.cli.api import Api, Json, Place, at, with_gateway
+from gateway.cli.device_lookup import device_argument, on_device
 from gateway.cli.devices import json_option
 from gateway.cli.options import SettingsCommand
-from gateway.cli.types import DURATION
-from gateway.cli.which import device_argument, on_device
-from gateway.fleet_model import MOST_HEARTBEATS
+from gateway.cli.param_types import DURATION
+from gateway.models.fleet import MOST_HEARTBEATS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from gateway import ids, serial_numbers
 from gateway.cli.api import PAGE, Api, Place, at
-from gateway.cli.hints import again
+from gateway.cli.suggestions import again
+from gateway.core import ids, serial_numbers
+from gateway.core.visible_text import escaped
 from gateway.errors import GatewayError, NotFoundError
-from gateway.settings import load
-from gateway.visible_text import escaped
+from gateway.settings.loading import load
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

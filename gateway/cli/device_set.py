@@ -8,10 +8,10 @@ import click
 
 from gateway.cli import output
 from gateway.cli.api import Place, at, with_gateway
+from gateway.cli.device_lookup import device_argument, on_device
 from gateway.cli.devices import json_option
 from gateway.cli.key_values import EXPLAINED, KEY_VALUE, nested
 from gateway.cli.options import SettingsCommand
-from gateway.cli.which import device_argument, on_device
 
 EPILOG: Final = f"""\b
 Examples:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from gateway.cli import output, presence, resets
+from gateway.cli import output, presence, reset_status
 from gateway.cli.api import Api, Json, Place, at, with_gateway
 from gateway.cli.command_wait import exit_code, wait_for, wait_options
-from gateway.cli.hints import again
-from gateway.cli.lazy import Commands
+from gateway.cli.device_lookup import EXPLAINED, device_argument, on_device
+from gateway.cli.lazy_loading import Commands
 from gateway.cli.options import SettingsCommand
-from gateway.cli.which import EXPLAINED, device_argument, on_device
+from gateway.cli.suggestions import again
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -67,7 +67,7 @@ def yes_option(function: Callable[..., Any]) -> Callable[..., Any]:
             "set": "gateway.cli.device_set:set_device",
             "heartbeats": "gateway.cli.device_heartbeats:heartbeats",
             "bulk-reset": "gateway.cli.bulk_reset:bulk_reset",
-            "cancel-resets": "gateway.cli.fleet:cancel_resets",
+            "cancel-resets": "gateway.cli.cancel_resets:cancel_resets",
         }
     ),
 )
@@ -147,14 +147,14 @@ def show(place: Place, *, device: str, as_json: bool) -> None:
     One that said that its reset failed is told of, and one whose reset waits for WiFi or cellular.
     """
     facts, state, why = on_device(place, device, _known)
-    reset = on_device(place, facts["id"], resets.newest)
+    reset = on_device(place, facts["id"], reset_status.newest)
     if as_json:
         output.as_json(facts)
     else:
         output.details({**presence.as_known(facts, why), "last_seen_by": state["last_seen_by"]})
         presence.warn(why)
-    resets.warn_failed(facts, reset)
-    resets.warn_behind_bluetooth(state, reset)
+    reset_status.warn_failed(facts, reset)
+    reset_status.warn_behind_bluetooth(state, reset)
 
 
 async def _known(api: Api, device_id: str) -> tuple[Json, Json, str | None]:
@@ -258,10 +258,10 @@ def reset(place: Place, *, device: str, yes: bool, wait: bool, timeout_ms: int |
     if not as_json:
         told = {"command": command and command["id"], "command status": command and command["status"]}
         output.details({**_summary(facts), **told})
-    if command and not resets.may_be_fetched(facts, command):
-        resets.warn_unfetched(facts["id"], command["id"])
+    if command and not reset_status.may_be_fetched(facts, command):
+        reset_status.warn_unfetched(facts["id"], command["id"])
     else:
-        resets.warn_behind_bluetooth(state, command)
+        reset_status.warn_behind_bluetooth(state, command)
         if command and wait:
             command = wait_for(place, command, timeout_ms)
         elif not as_json:
@@ -273,7 +273,7 @@ def reset(place: Place, *, device: str, yes: bool, wait: bool, timeout_ms: int |
 
 async def _reset(api: Api, device_id: str) -> tuple[Json, Json | None, Json]:
     device = await api.post(at("devices", device_id, "reset"))
-    return device, await resets.newest(api, device_id), await api.get(at("devices", device_id, "state"))
+    return device, await reset_status.newest(api, device_id), await api.get(at("devices", device_id, "state"))
 
 
 @devices_group.command(cls=SettingsCommand, name="delete", epilog="\b\nExample:\n  gateway devices delete dev_01JD3M5Q")

@@ -1,4 +1,4 @@
-"""The manual of the command line: ``python -m gateway.cli.manual docs/cli.md`` writes what the commands say into it."""
+"""Reference of the command line: ``python -m gateway.cli.docs_commands docs/cli.md`` writes the help texts into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of all settings for the documentation: ``python -m gateway.cli.reference`` prints it."""
+"""The table of all settings for the documentation: ``python -m gateway.cli.docs_settings`` prints it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 import click
 
-from gateway.settings import FIELDS, bounds, form, group, option_name, plain, variable_name, written
+from gateway.settings.loading import FIELDS, bounds, form, group, option_name, plain, variable_name, written
 
 HEADER = "| setting | what it is | value | default |\n|---|---|---|---|"
 

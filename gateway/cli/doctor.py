@@ -10,11 +10,11 @@ import click
 
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
-from gateway.wording import count
+from gateway.core.text import count
 
 if TYPE_CHECKING:
     from gateway.doctor.findings import Finding
-    from gateway.settings import Loaded
+    from gateway.settings.loading import Loaded
 
 _SIGNS: Final = (("ok", "green"), ("warning", "yellow"), ("ERROR", "red"))
 _EXIT_CODES: Final = (0, 1, 7)
@@ -59,7 +59,7 @@ def doctor(loaded: Loaded, *, fix: bool, as_json: bool) -> int:
 
 
 async def _all(loaded: Loaded, *, fix: bool) -> list[Finding]:
-    from gateway.doctor.examine import examine  # noqa: PLC0415 - no other command needs what this imports
+    from gateway.doctor.run_checks import examine  # noqa: PLC0415 - no other command needs what this imports
 
     return [finding async for finding in examine(loaded, fix=fix)]
 

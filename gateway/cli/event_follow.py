@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway import ids
 from gateway.cli import output
 from gateway.cli.api import PAGE, Api, Json, at
-from gateway.cli.lazy import lazily
+from gateway.cli.lazy_loading import lazily
+from gateway.core import ids
+from gateway.core.backoff import Backoff, Pauses
+from gateway.core.received_json import parse_json
 from gateway.errors import GatewayError, UnavailableError
-from gateway.mqtt.backoff import Backoff, Pauses
-from gateway.received_json import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway.cli import following
+from gateway.cli import event_follow
 from gateway.cli.api import Api, Json, Place, with_gateway
+from gateway.cli.device_lookup import DEVICE, device_id
 from gateway.cli.devices import json_option
-from gateway.cli.following import newest
-from gateway.cli.glance import told
+from gateway.cli.event_follow import newest
+from gateway.cli.fleet_view import told
 from gateway.cli.options import SettingsCommand, with_settings
-from gateway.cli.which import DEVICE, device_id
-from gateway.model import EventType
-from gateway.store import View, events, keys, open_database
-from gateway.store.backup import require_registry
+from gateway.models.model import EventType
+from gateway.store import View, event_sql, key_sql, open_database
+from gateway.store.sqlite.backup import require_registry
 
 if TYPE_CHECKING:
-    from gateway.settings import Loaded
+    from gateway.settings.loading import Loaded
 
 _ADMINISTRATIVE: Final = tuple(str(each) for each in EventType if not each.is_of_device)
 
@@ -81,10 +81,10 @@ def security(loaded: Loaded, *, project: str | None, kind: str | None, limit: in
     require_registry(loaded.settings.data_dir)
     with closing(open_database(loaded.settings.data_dir)) as connection:
         view = View(connection)
-        project_id = None if project is None else keys.require_project(view, project)["id"]
-        rows = events.administrative(view, project_id, kind, limit)
+        project_id = None if project is None else key_sql.require_project(view, project)["id"]
+        rows = event_sql.administrative(view, project_id, kind, limit)
     for row in reversed(rows):
-        event = events.to_model(row).model_dump()
+        event = event_sql.to_model(row).model_dump()
         of = row["project"] or "the registry"
         click.echo(json.dumps({**event, "project": row["project"]}) if as_json else told(event, subject=of))
 
@@ -94,7 +94,7 @@ async def _tail(api: Api, only: dict[str, str | None], limit: int, *, follow: bo
     for event in known[-limit:] if limit else []:
         _print(event, as_json=as_json)
     if follow:
-        async for event in following.follow(api, known[-1]["id"] if known else None, only):
+        async for event in event_follow.follow(api, known[-1]["id"] if known else None, only):
             _print(event, as_json=as_json)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli import output, presence
 from gateway.cli.api import Api, Json, at
-from gateway.wording import relative_time
+from gateway.core.text import relative_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway import whereabouts
-from gateway.cli.lazy import lazily
+from gateway.cli.connection_errors import unreached
+from gateway.cli.lazy_loading import lazily
 from gateway.cli.options import with_settings
-from gateway.cli.unreached import unreached
+from gateway.core.visible_text import escaped_lines
 from gateway.errors import UnavailableError
-from gateway.visible_text import escaped_lines
+from gateway.runtime import endpoint_file
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
     import httpx
 
-    from gateway.settings import Loaded
+    from gateway.settings.loading import Loaded
 else:
     httpx = lazily("httpx")
 
@@ -44,12 +44,12 @@ def health(loaded: Loaded, *, ready: bool) -> int:
     It needs no API key. Where the gateway listens is read from its data directory.
     """
     data_dir = loaded.settings.data_dir
-    found = whereabouts.read(data_dir)
+    found = endpoint_file.read(data_dir)
     if found is None:
         raise UnavailableError(f"No gateway runs on {data_dir}. Start one with 'gateway serve', or name --data-dir.")
     verify: SSLContext | bool = True
     if found.certificate is not None:
-        from gateway.certificates import client_context  # noqa: PLC0415 - cryptography, for HTTPS alone
+        from gateway.tls.certificates import client_context  # noqa: PLC0415 - cryptography, for HTTPS alone
 
         verify = client_context(None, pinned=found.certificate)
     try:

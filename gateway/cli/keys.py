@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from gateway import administration
+from gateway.bootstrap import first_start
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
-from gateway.cli.types import DURATION, EXPIRY, NEVER
-from gateway.credentials import SCOPES
-from gateway.first_start import first_start
-from gateway.sealing import Vault
-from gateway.store import Context, Row, View, keys, open_database, transact
-from gateway.store.backup import require_registry
-from gateway.store.database import DATABASE_NAME
-from gateway.store.devices import moment
-from gateway.store.events import CLI
-from gateway.visible_text import visible_not_blank
+from gateway.cli.param_types import DURATION, EXPIRY, NEVER
+from gateway.core.credentials import SCOPES
+from gateway.core.visible_text import visible_not_blank
+from gateway.domain import administration
+from gateway.runtime.sealing import Vault
+from gateway.store import Context, Row, View, key_sql, open_database, transact
+from gateway.store.device_sql import moment
+from gateway.store.event_sql import CLI
+from gateway.store.sqlite.backup import require_registry
+from gateway.store.sqlite.connection import DATABASE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from gateway.settings import Loaded
+    from gateway.settings.loading import Loaded
     from gateway.store import Tx
 
 T = TypeVar("T")
@@ -178,7 +178,7 @@ def list_keys(loaded: Loaded, *, as_json: bool) -> None:
     """
     require_registry(loaded.settings.data_dir)
     with closing(open_database(loaded.settings.data_dir)) as connection:
-        rows = [_facts(row) for row in keys.all_keys(View(connection))]
+        rows = [_facts(row) for row in key_sql.all_keys(View(connection))]
     if as_json:
         output.as_json(rows)
     else:
@@ -223,7 +223,7 @@ def revoke(loaded: Loaded, *, key: str, yes: bool, as_json: bool) -> None:
     One that is revoked already stays as it is.
     """
     data_dir = loaded.settings.data_dir
-    row = on_registry(data_dir, lambda tx: keys.require(tx, key))
+    row = on_registry(data_dir, lambda tx: key_sql.require(tx, key))
     if row["revoked_at"] is not None:
         output.note(
             f"{row['id']} ('{output.cell(row['name'])}') is revoked already, since {moment(row['revoked_at'])}."

@@ -2,7 +2,8 @@
 
 It is the very application that ``gateway serve`` serves, with its checks and its words; only the question who calls has
 another answer: ``cli``, who may do everything. SQLite takes a second writer, and a running gateway notices within a
-quarter of a second what was committed here (:mod:`gateway.watcher`). Without one, what is for the broker waits.
+quarter of a second what was committed here (:mod:`gateway.workers.change_poller`). Without one, what is for the broker
+waits.
 """
 
 from __future__ import annotations
@@ -14,24 +15,26 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import httpx
 
-from gateway import backlog, ids, whereabouts
-from gateway.addresses import Address, BrokerUrl
+from gateway.bootstrap import rules_of, settled
 from gateway.cli.api import trusting
-from gateway.credentials import SCOPES
+from gateway.core import ids
+from gateway.core.addresses import Address, BrokerUrl
+from gateway.core.credentials import SCOPES
+from gateway.core.received_json import parse_json
+from gateway.core.topics import Topics
+from gateway.domain import backlog
 from gateway.errors import NotFoundError, UnavailableError
-from gateway.first_start import rules_of, settled
 from gateway.http.app import build
 from gateway.http.operation import ApiKey
 from gateway.http.services import Services
-from gateway.outbound.sender import Sender
-from gateway.outbox import Bells
-from gateway.received_json import parse_json
-from gateway.sealing import vault_of
-from gateway.store import Context, Row, Store, View, devices, keys
-from gateway.store.backup import require_registry
-from gateway.store.database import connect
-from gateway.store.events import CLI
-from gateway.topics import Topics
+from gateway.runtime import endpoint_file
+from gateway.runtime.sealing import vault_of
+from gateway.store import Context, Row, Store, View, device_sql, key_sql
+from gateway.store.event_sql import CLI
+from gateway.store.sqlite.backup import require_registry
+from gateway.store.sqlite.connection import connect
+from gateway.store.wakeups import Bells
+from gateway.webhooks.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,8 +42,8 @@ if TYPE_CHECKING:
     from starlette.datastructures import Headers
 
     from gateway.http.operation import Caller
-    from gateway.settings import Settings
-    from gateway.whereabouts import Whereabouts
+    from gateway.runtime.endpoint_file import Whereabouts
+    from gateway.settings.loading import Settings
 
 ACTOR: Final = CLI
 _LOOK_SECONDS: Final = 0.05
@@ -56,7 +59,7 @@ async def in_process(settings: Settings, project: str | None, device: str | None
         click.UsageError: there are several projects, and none is named.
     """
     with closing(connect(require_registry(settings.data_dir), read_only=True)) as connection:
-        gateway_id = keys.meta(View(connection), "gateway_id") or ACTOR
+        gateway_id = key_sql.meta(View(connection), "gateway_id") or ACTOR
     with settled(settings.data_dir, vault_of(settings.encryption_key_file)):
         async with _served(settings, gateway_id, project, device) as client:
             yield client
@@ -82,8 +85,8 @@ async def _served(
 
 def _project(view: View, wanted: str | None, device: str | None) -> str:
     if wanted is not None:
-        return str(keys.require_project(view, wanted)["id"])
-    projects = keys.projects(view)
+        return str(key_sql.require_project(view, wanted)["id"])
+    projects = key_sql.projects(view)
     if not projects:
         raise NotFoundError("There is no project yet. Make one: gateway projects create NAME")
     if device is None:
@@ -101,7 +104,7 @@ def _the_one(projects: list[Row], otherwise: str) -> str:
 
 def _has(view: View, project_id: str, device: str) -> bool:
     by_id = ids.is_id(ids.DEVICE, device)
-    row = (devices.any_of_project if by_id else devices.by_serial)(view, project_id, device)
+    row = (device_sql.any_of_project if by_id else device_sql.by_serial)(view, project_id, device)
     return row is not None
 
 
@@ -114,7 +117,7 @@ def _as_cli(project_id: str) -> Any:
 
 
 def _services(settings: Settings, store: Store, bells: Bells) -> Services:
-    found = whereabouts.read(settings.data_dir)
+    found = endpoint_file.read(settings.data_dir)
 
     def broker() -> tuple[str, int, bool]:
         address, tls = (found.broker, found.tls) if found else _advertised(settings)

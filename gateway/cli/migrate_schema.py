@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway import log
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.errors import AlreadyRunningError
+from gateway.runtime import log
 from gateway.store import schema
-from gateway.store.backup import require_registry
-from gateway.store.lock import exclusive
 from gateway.store.opening import migrate_registry
+from gateway.store.sqlite.backup import require_registry
+from gateway.store.sqlite.lock import exclusive
 
 if TYPE_CHECKING:
-    from gateway.settings import Loaded
+    from gateway.settings.loading import Loaded
 
 EPILOG: Final = """\b
 Examples:

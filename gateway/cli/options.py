@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.shell_completion import CompletionItem
 
-from gateway.settings import CONFIG_NAME, FIELDS, form, group, load, option_name, written
-from gateway.visible_text import escaped
+from gateway.core.visible_text import escaped
+from gateway.settings.loading import CONFIG_NAME, FIELDS, form, group, load, option_name, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ class SettingsCommand(click.Command):
 def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: gives a command ``--config`` and the options of these settings (of all when none is named).
 
-    The command gets ``loaded``, a ``gateway.settings.Loaded``. What is odd but not wrong is said on stderr.
+    The command gets ``loaded``, a ``gateway.settings.loading.Loaded``. What is odd but not wrong is said on stderr.
     """
     chosen = names or tuple(FIELDS)
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.cells import cell_len
 
-from gateway.visible_text import escaped, escaped_lines, isolated
-from gateway.wording import relative_time
+from gateway.core.text import relative_time
+from gateway.core.visible_text import escaped, escaped_lines, isolated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway import administration
 from gateway.cli import output
-from gateway.cli.hints import again
 from gateway.cli.keys import name_of, on_registry
 from gateway.cli.options import SettingsCommand, with_settings
-from gateway.store import Row, Tx, View, keys, open_database
-from gateway.store.backup import require_registry
-from gateway.store.devices import moment
-from gateway.store.events import CLI
+from gateway.cli.suggestions import again
+from gateway.domain import administration
+from gateway.store import Row, Tx, View, key_sql, open_database
+from gateway.store.device_sql import moment
+from gateway.store.event_sql import CLI
+from gateway.store.sqlite.backup import require_registry
 
 if TYPE_CHECKING:
-    from gateway.settings import Loaded
+    from gateway.settings.loading import Loaded
 
 
 @click.group(name="projects", epilog="\b\nExample:\n  gateway projects create 'Clinic North'")
@@ -42,7 +42,7 @@ def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
 
     def write(tx: Tx) -> Row:
         project_id = administration.create_project(tx, name, CLI)
-        return keys.require_project(tx, project_id)
+        return key_sql.require_project(tx, project_id)
 
     facts = _facts(on_registry(loaded.settings.data_dir, write))
     if as_json:
@@ -59,7 +59,7 @@ def list_projects(loaded: Loaded, *, as_json: bool) -> None:
     """List the projects, the oldest first."""
     require_registry(loaded.settings.data_dir)
     with closing(open_database(loaded.settings.data_dir)) as connection:
-        rows = [_facts(row) for row in keys.projects(View(connection))]
+        rows = [_facts(row) for row in key_sql.projects(View(connection))]
     if as_json:
         output.as_json(rows)
     else:

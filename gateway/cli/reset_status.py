@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gateway import model
 from gateway.cli import output, presence
 from gateway.cli.api import Api, Json, at
-from gateway.cli.hints import again
+from gateway.cli.suggestions import again
+from gateway.models import model
 
 
 async def newest(api: Api, device_id: str) -> Json | None:

@@ -12,15 +12,15 @@ import click
 from gateway.cli import output
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.errors import AlreadyRunningError, ConflictError, UnavailableError
-from gateway.sealing import Vault, vault_of, write_new_key
-from gateway.store import Context, View, open_database, secrets, transact
-from gateway.store.backup import copies_beside, require_registry
-from gateway.store.lock import exclusive
+from gateway.runtime.sealing import Vault, vault_of, write_new_key
+from gateway.store import Context, View, open_database, secret_sql, transact
+from gateway.store.sqlite.backup import copies_beside, require_registry
+from gateway.store.sqlite.lock import exclusive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.settings import Loaded
+    from gateway.settings.loading import Loaded
 
 GROUP_EPILOG: Final = """\b
 Examples:
@@ -71,7 +71,7 @@ def status(loaded: Loaded, *, as_json: bool) -> None:
     settings = loaded.settings
     require_registry(settings.data_dir)
     with closing(open_database(settings.data_dir)) as connection:
-        known = secrets.key_id(View(connection))
+        known = secret_sql.key_id(View(connection))
     given = vault_of(settings.encryption_key_file).key_id
     _print({"encrypted": known is not None, "key": known, "key_of_the_setting": given}, as_json=as_json)
 
@@ -126,8 +126,8 @@ def _change(loaded: Loaded, before: Vault, after: Vault, *, as_json: bool) -> No
     require_registry(data_dir)
     try:
         with exclusive(data_dir), closing(open_database(data_dir)) as connection:
-            secrets.leave_no_traces(connection)
-            number = transact(connection, Context(), lambda tx: secrets.reseal(tx, before, after))
+            secret_sql.leave_no_traces(connection)
+            number = transact(connection, Context(), lambda tx: secret_sql.reseal(tx, before, after))
             _overwrite(connection)
     except AlreadyRunningError as error:
         raise AlreadyRunningError(
@@ -141,10 +141,10 @@ def _change(loaded: Loaded, before: Vault, after: Vault, *, as_json: bool) -> No
 
 def _overwrite(connection: sqlite3.Connection) -> None:
     try:
-        secrets.write_anew(connection)
+        secret_sql.write_anew(connection)
     except sqlite3.OperationalError as error:
         output.note(f"warning: the file could not be written anew ({error}): make room and run sqlite3 FILE VACUUM.")
-    secrets.empty_log(connection)
+    secret_sql.empty_log(connection)
 
 
 def _print(facts: Mapping[str, object], *, as_json: bool) -> None:

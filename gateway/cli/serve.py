@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway import log
 from gateway.cli.options import SettingsCommand, with_settings
+from gateway.runtime import log
 
 if TYPE_CHECKING:
-    from gateway.settings import Loaded
+    from gateway.settings.loading import Loaded
 
 EPILOG = """\b
 Examples:
@@ -34,7 +34,7 @@ def serve(loaded: Loaded) -> int:
     It stops on Ctrl-C or SIGTERM.
     """
     from gateway.app import serve as run  # noqa: PLC0415 - the whole gateway, which no other command needs
-    from gateway.precedence import Precedence  # noqa: PLC0415 - the same
+    from gateway.runtime.loop_priority import Precedence  # noqa: PLC0415 - the same
 
     log.configure(
         loaded.settings.log_level,

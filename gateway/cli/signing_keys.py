@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from gateway import administration
 from gateway.cli import output
-from gateway.cli.hints import again
 from gateway.cli.keys import on_registry
 from gateway.cli.options import SettingsCommand, with_settings
+from gateway.cli.suggestions import again
+from gateway.domain import administration
 from gateway.errors import NotFoundError
-from gateway.sealing import vault_of
-from gateway.store import Row, View, open_database, tokens
-from gateway.store.backup import require_registry
-from gateway.store.devices import moment
-from gateway.store.events import CLI
+from gateway.runtime.sealing import vault_of
+from gateway.store import Row, View, open_database, token_sql
+from gateway.store.device_sql import moment
+from gateway.store.event_sql import CLI
+from gateway.store.sqlite.backup import require_registry
 
 if TYPE_CHECKING:
-    from gateway.settings import Loaded
+    from gateway.settings.loading import Loaded
 
 GROUP_EPILOG: Final = """\b
 Examples:
@@ -53,7 +53,7 @@ def list_signing_keys(loaded: Loaded, *, as_json: bool) -> None:
     """
     require_registry(loaded.settings.data_dir)
     with closing(open_database(loaded.settings.data_dir)) as connection:
-        found = [_facts(row) for row in tokens.signing_keys(View(connection))]
+        found = [_facts(row) for row in token_sql.signing_keys(View(connection))]
     if as_json:
         output.as_json(found)
     else:
@@ -123,6 +123,6 @@ def devices(loaded: Loaded, *, kid: str, as_json: bool) -> None:
 
 
 def _relying_on(view: View, kid: str) -> list[Row]:
-    if tokens.signing_key(view, kid) is None:
+    if token_sql.signing_key(view, kid) is None:
         raise NotFoundError(f"There is no signing key '{kid[:80]}'. 'gateway signing-keys list' shows those there are.")
-    return tokens.relying_on(view, kid)
+    return token_sql.relying_on(view, kid)

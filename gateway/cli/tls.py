@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway import ids
 from gateway.cli import output
+from gateway.core import ids
 
 if TYPE_CHECKING:
-    from gateway.authority import Pair
+    from gateway.tls.ca import Pair
 
 SERVER: Final = "server"
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
@@ -68,7 +68,7 @@ def init(*, directory: Path, hosts: tuple[str, ...], as_json: bool) -> None:
     Both lie in DIR. Called once more, it keeps the authority and renews the server's certificate, which a running
     gateway takes up by itself.
     """
-    from gateway.authority import Authority  # noqa: PLC0415 - cryptography, which is not needed before
+    from gateway.tls.ca import Authority  # noqa: PLC0415 - cryptography, which is not needed before
 
     authority = Authority(directory)
     pair = authority.server(SERVER, (*(hosts or (socket.gethostname(),)), *LOCAL))
@@ -89,7 +89,7 @@ def device(*, directory: Path, device_id: str, as_json: bool) -> None:
 
     By it the device shows who it is, beside its token (settings http_client_ca_file and mqtt_client_ca_file).
     """
-    from gateway.authority import Authority  # noqa: PLC0415 - as above
+    from gateway.tls.ca import Authority  # noqa: PLC0415 - as above
 
     if not (directory / "ca.pem").exists():
         raise click.UsageError(f"There is no authority in {directory}: make it with 'gateway tls init {directory}'.")

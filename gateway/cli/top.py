@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway.cli import following, output, presence, terminal
+from gateway.cli import event_follow, keyboard, output, presence
 from gateway.cli.api import Api, Json, with_gateway
 from gateway.cli.devices import json_option
-from gateway.cli.glance import COLUMNS, EVENTS, FIGURES, ONLY, cells, counted, look, project_name, told
+from gateway.cli.fleet_view import COLUMNS, EVENTS, FIGURES, ONLY, cells, counted, look, project_name, told
 from gateway.cli.options import SettingsCommand
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ def top(place: Place, *, only: str, once: bool, as_json: bool) -> None:
     How many devices are online, offline, low, full or waiting for a reset, the newest of them, and what happens.
     Without a terminal it is printed once, as plain text; with --json as one JSON document.
     """
-    if as_json or once or not terminal.at_terminal():
+    if as_json or once or not keyboard.at_terminal():
         whole, why = place.run(lambda api: _whole(api, only))
         output.as_json(whole) if as_json else _print(whole, why)
     else:
-        from gateway.cli.live import LiveView  # noqa: PLC0415 - what draws, which nothing else needs
+        from gateway.cli.top_live import LiveView  # noqa: PLC0415 - what draws, which nothing else needs
 
         place.run(lambda api: LiveView(api, only).run())
 
@@ -56,7 +56,7 @@ async def _whole(api: Api, only: str) -> tuple[Json, str | None]:
         "stats": fleet.stats,
         "devices": fleet.devices,
         "has_more": fleet.more,
-        "events": await following.newest(api, EVENTS, None),
+        "events": await event_follow.newest(api, EVENTS, None),
     }
     return whole, fleet.doubt
 

@@ -11,9 +11,9 @@ from typing import Final
 from rich.console import Console
 from rich.live import Live
 
-from gateway.cli import following, panels, terminal
+from gateway.cli import event_follow, keyboard, top_screen
 from gateway.cli.api import PAGE, Api, Json
-from gateway.cli.glance import EVENTS, ONLY, Glance, look, project_name
+from gateway.cli.fleet_view import EVENTS, ONLY, Glance, look, project_name
 from gateway.errors import GatewayError
 
 _BY_KEY: Final = dict(zip("anovbsr", ONLY, strict=True))
@@ -47,19 +47,19 @@ class LiveView:
             GatewayError: the API refuses, for example because the key was revoked.
         """
         self.project = await project_name(self.api)
-        self.events.extend(await following.newest(self.api, EVENTS, None))
+        self.events.extend(await event_follow.newest(self.api, EVENTS, None))
         self.fleet = await self._look()
-        with terminal.keys(self._pressed), Live(console=self.console, screen=True, auto_refresh=False) as live:
+        with keyboard.keys(self._pressed), Live(console=self.console, screen=True, auto_refresh=False) as live:
             async with asyncio.TaskGroup() as group:
                 follower = group.create_task(self._follow(), name="events")
                 while not self.over:
                     await self._look_if_due()
-                    live.update(panels.drawn(self._shown(), self.console.size), refresh=True)
+                    live.update(top_screen.drawn(self._shown(), self.console.size), refresh=True)
                     await self._wait()
                 follower.cancel()
 
-    def _shown(self) -> panels.Shown:
-        return panels.Shown(self.project, self.fleet, self.events, self.only, self.offset, self.trouble)
+    def _shown(self) -> top_screen.Shown:
+        return top_screen.Shown(self.project, self.fleet, self.events, self.only, self.offset, self.trouble)
 
     def _pressed(self, key: str) -> None:
         rows = self._rows()
@@ -74,7 +74,7 @@ class LiveView:
         self._wake()
 
     def _rows(self) -> int:
-        return min(PAGE, panels.rows_for(self.console.size.height)[0])
+        return min(PAGE, top_screen.rows_for(self.console.size.height)[0])
 
     def _wake(self, trouble: str | None = None) -> None:
         self.trouble = trouble or self.trouble
@@ -82,7 +82,7 @@ class LiveView:
         self.woken.set()
 
     async def _follow(self) -> None:
-        async for event in following.follow(
+        async for event in event_follow.follow(
             self.api, self.events[-1]["id"] if self.events else None, {}, lost=self._wake
         ):
             self.events.append(event)
@@ -100,7 +100,7 @@ class LiveView:
             self.fleet = await self._look()
             self.trouble = None
         except GatewayError as error:
-            if not following.passes(error):
+            if not event_follow.passes(error):
                 raise
             self.trouble, self.due = error.message, now + _PAUSE_SECONDS
 

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from gateway.cli import glance, output, presence
+from gateway.cli import fleet_view, output, presence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import ConsoleDimensions, RenderableType
 
     from gateway.cli.api import Json
-    from gateway.cli.glance import Glance
+    from gateway.cli.fleet_view import Glance
 
 KEYS: Final = (
     "a all  n online  o offline  v never seen  b low battery  s storage full  r resets  space next  p previous  q quit"
@@ -53,7 +53,7 @@ class Shown:
 
 def rows_for(height: int) -> tuple[int, int]:
     """How many devices and how many events fit into so many lines."""
-    events = max(2, min(glance.EVENTS, height // 4))
+    events = max(2, min(fleet_view.EVENTS, height // 4))
     return max(3, height - events - _AROUND), events
 
 
@@ -94,12 +94,12 @@ def _state(shown: Shown) -> tuple[str, str]:
 
 def _figures(fleet: Glance, only: str, width: int) -> Text:
     parts = []
-    for (name, label), narrowed in zip(glance.FIGURES.items(), glance.ONLY, strict=True):
+    for (name, label), narrowed in zip(fleet_view.FIGURES.items(), fleet_view.ONLY, strict=True):
         tone = _TONES.get(name, "") if fleet.stats[name] else ""
         word = label if width >= _WIDE else _SHORT.get(label, label)
         parts.append(
             _line(
-                f"{glance.counted(fleet.stats, name, fleet.doubt)} {word}",
+                f"{fleet_view.counted(fleet.stats, name, fleet.doubt)} {word}",
                 f"bold {tone}" + (" reverse" if narrowed == only else ""),
             )
         )
@@ -108,11 +108,11 @@ def _figures(fleet: Glance, only: str, width: int) -> Text:
 
 def _devices(devices: Sequence[Json], width: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    shown = [name for name in glance.COLUMNS if _LEAST_WIDTH.get(name, 0) <= width]
+    shown = [name for name in fleet_view.COLUMNS if _LEAST_WIDTH.get(name, 0) <= width]
     for name in shown:
         table.add_column(name, no_wrap=True, overflow="ellipsis")
     for device in devices:
-        row = dict(zip(glance.COLUMNS, glance.cells(device), strict=True))
+        row = dict(zip(fleet_view.COLUMNS, fleet_view.cells(device), strict=True))
         table.add_row(*(Text(output.cell(row[name]), style=_tone(name, device)) for name in shown))
     return table
 
@@ -125,4 +125,4 @@ def _tone(column: str, device: Json) -> str:
 
 
 def _events(events: Sequence[Json], lines: int) -> list[Text]:
-    return [_line(glance.told(each), "dim") for each in events] + [Text()] * (lines - len(events))
+    return [_line(fleet_view.told(each), "dim") for each in events] + [Text()] * (lines - len(events))

@@ -7,7 +7,8 @@ import sqlite3
 
 import click
 
-from gateway import __version__, build_info
+from gateway import __version__
+from gateway.runtime import build_info
 from gateway.store.schema import steps
 
 EPILOG = """\b

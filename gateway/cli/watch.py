@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from gateway.cli import following, output, presence
+from gateway.cli import event_follow, output, presence
 from gateway.cli.api import Api, Json, at, with_gateway
+from gateway.cli.device_lookup import EXPLAINED, device_argument, on_device
 from gateway.cli.devices import json_option
-from gateway.cli.glance import ago, percent, told, used_percent
+from gateway.cli.fleet_view import ago, percent, told, used_percent
 from gateway.cli.options import SettingsCommand
-from gateway.cli.which import EXPLAINED, device_argument, on_device
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def watch(place: Place, *, device: str, limit: int, heartbeats: bool, as_json: b
 
 async def _watch(api: Api, device_id: str, limit: int, *, heartbeats: bool, as_json: bool) -> None:
     device = await api.get(at("devices", device_id))
-    known = await following.newest(api, max(limit, 1), None, device_id=device_id)
+    known = await event_follow.newest(api, max(limit, 1), None, device_id=device_id)
     if not as_json:
         why = await presence.doubt(api)
         click.echo(_summary(presence.as_known(device, why)))
@@ -64,7 +64,7 @@ async def _watch(api: Api, device_id: str, limit: int, *, heartbeats: bool, as_j
     async with asyncio.TaskGroup() as group:
         if heartbeats:
             group.create_task(_beats(api, device_id, as_json=as_json), name="heartbeats")
-        async for event in following.follow(api, known[-1]["id"] if known else None, {"device_id": device_id}):
+        async for event in event_follow.follow(api, known[-1]["id"] if known else None, {"device_id": device_id}):
             _print(event, as_json=as_json)
 
 
@@ -117,7 +117,7 @@ async def _beats(api: Api, device_id: str, *, as_json: bool) -> None:
             since = newest[0]["received_at"] if newest else None
             found: list[Json] = (await api.get(path, limit=_MOST, since=since))["data"]
         except GatewayError as error:
-            if not following.passes(error) and error.code != "not_found":  # deleted, which an event tells
+            if not event_follow.passes(error) and error.code != "not_found":  # deleted, which an event tells
                 raise
             continue
         for beat in reversed([each for each in found if each not in shown]):

@@ -10,7 +10,7 @@ from gateway.cli import output
 from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
 from gateway.cli.devices import json_option, yes_option
 from gateway.cli.options import SettingsCommand
-from gateway.cli.types import DURATION
+from gateway.cli.param_types import DURATION
 
 GROUP_EPILOG: Final = """\b
 Examples:

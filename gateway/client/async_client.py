@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final, Unpack
 
-from gateway import fleet_model, webhooks_model
-from gateway import model as models
 from gateway.client.arguments import DeviceChanges, DeviceFilters, Json, WebhookChanges, given, path
 from gateway.client.async_transport import AsyncTransport
+from gateway.models import fleet, webhooks
+from gateway.models import model as models
 
 MOST_DEVICES: Final = 1_000
 ME: Final = "me"
@@ -65,9 +65,9 @@ class AsyncClient(AsyncTransport):
         """Return what a device last said of itself."""
         return await self._get(models.DeviceHealth, path("devices", device_id, "state"))
 
-    async def get_device_stats(self) -> fleet_model.DeviceStats:
+    async def get_device_stats(self) -> fleet.DeviceStats:
         """Count the devices of the project."""
-        return await self._get(fleet_model.DeviceStats, path("devices", "stats"))
+        return await self._get(fleet.DeviceStats, path("devices", "stats"))
 
     async def update_device(self, device_id: str, **changes: Unpack[DeviceChanges]) -> models.Device:
         """Change a device; metadata and settings are merged."""
@@ -98,17 +98,17 @@ class AsyncClient(AsyncTransport):
 
     async def bulk_reset(
         self, device_ids: list[str], *, dry_run: bool = False, once: str | None = None
-    ) -> fleet_model.BulkOutcomes:
+    ) -> fleet.BulkOutcomes:
         """Reset up to 1,000 devices."""
         body = {"device_ids": device_ids, "dry_run": dry_run}
-        return await self._post(fleet_model.BulkOutcomes, path("devices", "bulk", "reset"), body, once)
+        return await self._post(fleet.BulkOutcomes, path("devices", "bulk", "reset"), body, once)
 
     async def bulk_cancel(
         self, device_ids: list[str], *, dry_run: bool = False, once: str | None = None
-    ) -> fleet_model.BulkCancelOutcomes:
+    ) -> fleet.BulkCancelOutcomes:
         """Cancel the open resets of up to 1,000 devices."""
         body = {"device_ids": device_ids, "dry_run": dry_run}
-        return await self._post(fleet_model.BulkCancelOutcomes, path("devices", "bulk", "reset", "cancel"), body, once)
+        return await self._post(fleet.BulkCancelOutcomes, path("devices", "bulk", "reset", "cancel"), body, once)
 
     async def list_device_events(
         self, device_id: str, *, limit: int | None = None, cursor: str | None = None
@@ -125,10 +125,10 @@ class AsyncClient(AsyncTransport):
         limit: int | None = None,
         cursor: str | None = None,
         every: int | None = None,
-    ) -> fleet_model.HeartbeatList:
+    ) -> fleet.HeartbeatList:
         """Return a page of the history of a device; times are RFC 3339."""
         query = given(since=since, until=until, limit=limit, cursor=cursor, every=every)
-        return await self._get(fleet_model.HeartbeatList, path("devices", device_id, "heartbeats"), **query)
+        return await self._get(fleet.HeartbeatList, path("devices", device_id, "heartbeats"), **query)
 
     async def create_command(
         self,
@@ -186,9 +186,9 @@ class AsyncClient(AsyncTransport):
         body = {"status": status, **given(result=result, error=error, receipt=receipt)}
         return await self._post(models.Command, path("devices", device_id, "commands", command_id, "ack"), body)
 
-    async def refresh_token(self, *, once: str | None = None) -> fleet_model.RefreshedToken:
+    async def refresh_token(self, *, once: str | None = None) -> fleet.RefreshedToken:
         """Get another token for the device that asks."""
-        return await self._post(fleet_model.RefreshedToken, path("devices", ME, "token", "refresh"), {}, once)
+        return await self._post(fleet.RefreshedToken, path("devices", ME, "token", "refresh"), {}, once)
 
     async def list_events(
         self,
@@ -221,41 +221,41 @@ class AsyncClient(AsyncTransport):
         description: str | None = None,
         enabled: bool | None = None,
         once: str | None = None,
-    ) -> webhooks_model.CreatedWebhook:
+    ) -> webhooks.CreatedWebhook:
         """Have events sent to a URL; the secret that signs them is in the answer, this once."""
         body = {"url": url, **given(events=events, description=description, enabled=enabled)}
-        return await self._post(webhooks_model.CreatedWebhook, path("webhooks"), body, once)
+        return await self._post(webhooks.CreatedWebhook, path("webhooks"), body, once)
 
-    async def list_webhooks(self, *, limit: int | None = None, cursor: str | None = None) -> webhooks_model.WebhookList:
+    async def list_webhooks(self, *, limit: int | None = None, cursor: str | None = None) -> webhooks.WebhookList:
         """Return a page of webhooks, newest first."""
-        return await self._get(webhooks_model.WebhookList, path("webhooks"), limit=limit, cursor=cursor)
+        return await self._get(webhooks.WebhookList, path("webhooks"), limit=limit, cursor=cursor)
 
-    async def get_webhook(self, webhook_id: str) -> webhooks_model.Webhook:
+    async def get_webhook(self, webhook_id: str) -> webhooks.Webhook:
         """Return a webhook."""
-        return await self._get(webhooks_model.Webhook, path("webhooks", webhook_id))
+        return await self._get(webhooks.Webhook, path("webhooks", webhook_id))
 
-    async def update_webhook(self, webhook_id: str, **changes: Unpack[WebhookChanges]) -> webhooks_model.Webhook:
+    async def update_webhook(self, webhook_id: str, **changes: Unpack[WebhookChanges]) -> webhooks.Webhook:
         """Change a webhook."""
-        return await self._patch(webhooks_model.Webhook, path("webhooks", webhook_id), {**changes})
+        return await self._patch(webhooks.Webhook, path("webhooks", webhook_id), {**changes})
 
-    async def delete_webhook(self, webhook_id: str) -> webhooks_model.Webhook:
+    async def delete_webhook(self, webhook_id: str) -> webhooks.Webhook:
         """Delete a webhook."""
-        return await self._delete(webhooks_model.Webhook, path("webhooks", webhook_id))
+        return await self._delete(webhooks.Webhook, path("webhooks", webhook_id))
 
     async def rotate_webhook_secret(
         self, webhook_id: str, *, overlap_seconds: int | None = None
-    ) -> webhooks_model.CreatedWebhook:
+    ) -> webhooks.CreatedWebhook:
         """Give a webhook a new secret; both secrets sign for ``overlap_seconds`` (a day)."""
         body = given(overlap_seconds=overlap_seconds)
-        return await self._post(webhooks_model.CreatedWebhook, path("webhooks", webhook_id, "rotate"), body)
+        return await self._post(webhooks.CreatedWebhook, path("webhooks", webhook_id, "rotate"), body)
 
-    async def forget_previous_secret(self, webhook_id: str) -> webhooks_model.Webhook:
+    async def forget_previous_secret(self, webhook_id: str) -> webhooks.Webhook:
         """End the overlap of a webhook's last rotation."""
-        return await self._delete(webhooks_model.Webhook, path("webhooks", webhook_id, "previous-secret"))
+        return await self._delete(webhooks.Webhook, path("webhooks", webhook_id, "previous-secret"))
 
-    async def send_test_event(self, webhook_id: str) -> webhooks_model.WebhookTest:
+    async def send_test_event(self, webhook_id: str) -> webhooks.WebhookTest:
         """Send a test event and return what came back."""
-        return await self._post(webhooks_model.WebhookTest, path("webhooks", webhook_id, "test"), {})
+        return await self._post(webhooks.WebhookTest, path("webhooks", webhook_id, "test"), {})
 
     async def list_deliveries(
         self,
@@ -264,15 +264,15 @@ class AsyncClient(AsyncTransport):
         status: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
-    ) -> webhooks_model.DeliveryList:
+    ) -> webhooks.DeliveryList:
         """Return a page of deliveries, those of the newest events first."""
         query = given(status=status, limit=limit, cursor=cursor)
-        return await self._get(webhooks_model.DeliveryList, path("webhooks", webhook_id, "deliveries"), **query)
+        return await self._get(webhooks.DeliveryList, path("webhooks", webhook_id, "deliveries"), **query)
 
-    async def replay_delivery(self, webhook_id: str, delivery_id: str) -> webhooks_model.Delivery:
+    async def replay_delivery(self, webhook_id: str, delivery_id: str) -> webhooks.Delivery:
         """Send a delivery again."""
         url = path("webhooks", webhook_id, "deliveries", delivery_id, "replay")
-        return await self._post(webhooks_model.Delivery, url, {})
+        return await self._post(webhooks.Delivery, url, {})
 
     async def get_key(self) -> models.KeyFacts:
         """Return what the API key may do."""

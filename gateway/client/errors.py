@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.received_json import parse_json
+from gateway.core.received_json import parse_json
 
 if TYPE_CHECKING:
     import httpx

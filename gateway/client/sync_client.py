@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Unpack
 
-from gateway import fleet_model, webhooks_model
-from gateway import model as models
 from gateway.client.arguments import DeviceChanges, DeviceFilters, Json, WebhookChanges, given, path
 from gateway.client.sync_transport import Transport
+from gateway.models import fleet, webhooks
+from gateway.models import model as models
 
 MOST_DEVICES: Final = 1_000
 ME: Final = "me"
@@ -65,9 +65,9 @@ class Client(Transport):
         """Return what a device last said of itself."""
         return self._get(models.DeviceHealth, path("devices", device_id, "state"))
 
-    def get_device_stats(self) -> fleet_model.DeviceStats:
+    def get_device_stats(self) -> fleet.DeviceStats:
         """Count the devices of the project."""
-        return self._get(fleet_model.DeviceStats, path("devices", "stats"))
+        return self._get(fleet.DeviceStats, path("devices", "stats"))
 
     def update_device(self, device_id: str, **changes: Unpack[DeviceChanges]) -> models.Device:
         """Change a device; metadata and settings are merged."""
@@ -98,17 +98,17 @@ class Client(Transport):
 
     def bulk_reset(
         self, device_ids: list[str], *, dry_run: bool = False, once: str | None = None
-    ) -> fleet_model.BulkOutcomes:
+    ) -> fleet.BulkOutcomes:
         """Reset up to 1,000 devices."""
         body = {"device_ids": device_ids, "dry_run": dry_run}
-        return self._post(fleet_model.BulkOutcomes, path("devices", "bulk", "reset"), body, once)
+        return self._post(fleet.BulkOutcomes, path("devices", "bulk", "reset"), body, once)
 
     def bulk_cancel(
         self, device_ids: list[str], *, dry_run: bool = False, once: str | None = None
-    ) -> fleet_model.BulkCancelOutcomes:
+    ) -> fleet.BulkCancelOutcomes:
         """Cancel the open resets of up to 1,000 devices."""
         body = {"device_ids": device_ids, "dry_run": dry_run}
-        return self._post(fleet_model.BulkCancelOutcomes, path("devices", "bulk", "reset", "cancel"), body, once)
+        return self._post(fleet.BulkCancelOutcomes, path("devices", "bulk", "reset", "cancel"), body, once)
 
     def list_device_events(
         self, device_id: str, *, limit: int | None = None, cursor: str | None = None
@@ -125,10 +125,10 @@ class Client(Transport):
         limit: int | None = None,
         cursor: str | None = None,
         every: int | None = None,
-    ) -> fleet_model.HeartbeatList:
+    ) -> fleet.HeartbeatList:
         """Return a page of the history of a device; times are RFC 3339."""
         query = given(since=since, until=until, limit=limit, cursor=cursor, every=every)
-        return self._get(fleet_model.HeartbeatList, path("devices", device_id, "heartbeats"), **query)
+        return self._get(fleet.HeartbeatList, path("devices", device_id, "heartbeats"), **query)
 
     def create_command(
         self,
@@ -186,9 +186,9 @@ class Client(Transport):
         body = {"status": status, **given(result=result, error=error, receipt=receipt)}
         return self._post(models.Command, path("devices", device_id, "commands", command_id, "ack"), body)
 
-    def refresh_token(self, *, once: str | None = None) -> fleet_model.RefreshedToken:
+    def refresh_token(self, *, once: str | None = None) -> fleet.RefreshedToken:
         """Get another token for the device that asks."""
-        return self._post(fleet_model.RefreshedToken, path("devices", ME, "token", "refresh"), {}, once)
+        return self._post(fleet.RefreshedToken, path("devices", ME, "token", "refresh"), {}, once)
 
     def list_events(
         self,
@@ -219,41 +219,39 @@ class Client(Transport):
         description: str | None = None,
         enabled: bool | None = None,
         once: str | None = None,
-    ) -> webhooks_model.CreatedWebhook:
+    ) -> webhooks.CreatedWebhook:
         """Have events sent to a URL; the secret that signs them is in the answer, this once."""
         body = {"url": url, **given(events=events, description=description, enabled=enabled)}
-        return self._post(webhooks_model.CreatedWebhook, path("webhooks"), body, once)
+        return self._post(webhooks.CreatedWebhook, path("webhooks"), body, once)
 
-    def list_webhooks(self, *, limit: int | None = None, cursor: str | None = None) -> webhooks_model.WebhookList:
+    def list_webhooks(self, *, limit: int | None = None, cursor: str | None = None) -> webhooks.WebhookList:
         """Return a page of webhooks, newest first."""
-        return self._get(webhooks_model.WebhookList, path("webhooks"), limit=limit, cursor=cursor)
+        return self._get(webhooks.WebhookList, path("webhooks"), limit=limit, cursor=cursor)
 
-    def get_webhook(self, webhook_id: str) -> webhooks_model.Webhook:
+    def get_webhook(self, webhook_id: str) -> webhooks.Webhook:
         """Return a webhook."""
-        return self._get(webhooks_model.Webhook, path("webhooks", webhook_id))
+        return self._get(webhooks.Webhook, path("webhooks", webhook_id))
 
-    def update_webhook(self, webhook_id: str, **changes: Unpack[WebhookChanges]) -> webhooks_model.Webhook:
+    def update_webhook(self, webhook_id: str, **changes: Unpack[WebhookChanges]) -> webhooks.Webhook:
         """Change a webhook."""
-        return self._patch(webhooks_model.Webhook, path("webhooks", webhook_id), {**changes})
+        return self._patch(webhooks.Webhook, path("webhooks", webhook_id), {**changes})
 
-    def delete_webhook(self, webhook_id: str) -> webhooks_model.Webhook:
+    def delete_webhook(self, webhook_id: str) -> webhooks.Webhook:
         """Delete a webhook."""
-        return self._delete(webhooks_model.Webhook, path("webhooks", webhook_id))
+        return self._delete(webhooks.Webhook, path("webhooks", webhook_id))
 
-    def rotate_webhook_secret(
-        self, webhook_id: str, *, overlap_seconds: int | None = None
-    ) -> webhooks_model.CreatedWebhook:
+    def rotate_webhook_secret(self, webhook_id: str, *, overlap_seconds: int | None = None) -> webhooks.CreatedWebhook:
         """Give a webhook a new secret; both secrets sign for ``overlap_seconds`` (a day)."""
         body = given(overlap_seconds=overlap_seconds)
-        return self._post(webhooks_model.CreatedWebhook, path("webhooks", webhook_id, "rotate"), body)
+        return self._post(webhooks.CreatedWebhook, path("webhooks", webhook_id, "rotate"), body)
 
-    def forget_previous_secret(self, webhook_id: str) -> webhooks_model.Webhook:
+    def forget_previous_secret(self, webhook_id: str) -> webhooks.Webhook:
         """End the overlap of a webhook's last rotation."""
-        return self._delete(webhooks_model.Webhook, path("webhooks", webhook_id, "previous-secret"))
+        return self._delete(webhooks.Webhook, path("webhooks", webhook_id, "previous-secret"))
 
-    def send_test_event(self, webhook_id: str) -> webhooks_model.WebhookTest:
+    def send_test_event(self, webhook_id: str) -> webhooks.WebhookTest:
         """Send a test event and return what came back."""
-        return self._post(webhooks_model.WebhookTest, path("webhooks", webhook_id, "test"), {})
+        return self._post(webhooks.WebhookTest, path("webhooks", webhook_id, "test"), {})
 
     def list_deliveries(
         self,
@@ -262,15 +260,15 @@ class Client(Transport):
         status: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
-    ) -> webhooks_model.DeliveryList:
+    ) -> webhooks.DeliveryList:
         """Return a page of deliveries, those of the newest events first."""
         query = given(status=status, limit=limit, cursor=cursor)
-        return self._get(webhooks_model.DeliveryList, path("webhooks", webhook_id, "deliveries"), **query)
+        return self._get(webhooks.DeliveryList, path("webhooks", webhook_id, "deliveries"), **query)
 
-    def replay_delivery(self, webhook_id: str, delivery_id: str) -> webhooks_model.Delivery:
+    def replay_delivery(self, webhook_id: str, delivery_id: str) -> webhooks.Delivery:
         """Send a delivery again."""
         url = path("webhooks", webhook_id, "deliveries", delivery_id, "replay")
-        return self._post(webhooks_model.Delivery, url, {})
+        return self._post(webhooks.Delivery, url, {})
 
     def get_key(self) -> models.KeyFacts:
         """Return what the API key may do."""

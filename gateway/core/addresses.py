@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from pydantic import SecretStr
 
-from gateway.redaction import MASK
+from gateway.core.redaction import MASK
 
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 ADDRESS_FORM: Final = "HOST:PORT, for example 127.0.0.1:8080"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from gateway.entropy import Entropy
+    from gateway.core.randomness import Entropy
 
 DEVICE_TOKEN: Final = "dtok_"  # noqa: S105 - a prefix, not a password
 WEBHOOK_SECRET: Final = "whsec_"  # noqa: S105 - a prefix, not a password

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from gateway.entropy import Entropy
+    from gateway.core.randomness import Entropy
 
 PROJECT: Final = "proj_"
 DEVICE: Final = "dev_"

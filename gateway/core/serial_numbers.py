@@ -10,8 +10,8 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-from gateway import ids
-from gateway.visible_text import visible_not_blank
+from gateway.core import ids
+from gateway.core.visible_text import visible_not_blank
 
 LONGEST: Final = 128
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from gateway import ids
-from gateway.command_types import CommandType
+from gateway.core import ids
+from gateway.core.command_types import CommandType
 
 REMEMBERED: Final = 32_768
 """Topics that are taken apart once only: some 12 MB at most."""

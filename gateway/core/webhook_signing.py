@@ -17,10 +17,10 @@ import base64
 import hmac
 from typing import TYPE_CHECKING, Final
 
-from gateway.credentials import WEBHOOK_SECRET
+from gateway.core.credentials import WEBHOOK_SECRET
 
 if TYPE_CHECKING:
-    from gateway.entropy import Entropy
+    from gateway.core.randomness import Entropy
 
 _RANDOM_BYTES: Final = 24
 

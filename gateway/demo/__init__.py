@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.demo.live import keep_running
-from gateway.demo.story import run
+from gateway.demo.keep_running import keep_running
+from gateway.demo.scenario import run
 
 __all__ = ["keep_running", "run"]

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 
 from device_sim import DirectoryFlash, Fact, GatewayApi, SimulatedDevice
 from gateway.app import Running, running
-from gateway.settings import load
-from gateway.store import keys
+from gateway.settings.loading import load
+from gateway.store import key_sql
 
 Radio = Literal["wifi", "cellular", "ble"]
 
@@ -55,7 +55,7 @@ async def stage(http: str = "127.0.0.1:0", mqtt: str = "127.0.0.1:0") -> AsyncIt
         }
         # The environment is left out: a demo beside a configured gateway must not touch that one's data or broker.
         async with running(load(options, {}).settings) as gateway:
-            _, key = await gateway.store.write(lambda tx: keys.create(tx, gateway.project_id, "demo", test=True))
+            _, key = await gateway.store.write(lambda tx: key_sql.create(tx, gateway.project_id, "demo", test=True))
             async with GatewayApi(gateway.http_url, key) as api:
                 yield Stage(gateway, key, Path(folder), api)
 

@@ -12,8 +12,8 @@ from typing import Final
 from rich.console import Console
 
 from device_sim import Fact
-from gateway.demo.stage import Radio, stage
-from gateway.demo.story import SHOWN
+from gateway.demo.environment import Radio, stage
+from gateway.demo.scenario import SHOWN
 
 _DEVICES: Final[tuple[tuple[str, Radio], ...]] = (
     ("DEMO-WIFI", "wifi"),

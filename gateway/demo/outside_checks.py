@@ -10,8 +10,8 @@ from typing import Any, Final
 import aiomqtt
 import httpx
 
-from gateway.mqtt.link import Address
-from gateway.received_json import parse_json
+from gateway.core.received_json import parse_json
+from gateway.mqtt.connect import Address
 
 _MARK: Final = "gateways/demo/mark"
 _HTTP_UNAUTHORIZED: Final = 401

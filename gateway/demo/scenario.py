@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from device_sim import Fact, SimulatedDevice, SimulatorError
-from gateway.demo.probes import Outside
-from gateway.demo.show import Timeline
-from gateway.demo.stage import Radio, Stage, stage
+from gateway.demo.environment import Radio, Stage, stage
+from gateway.demo.outside_checks import Outside
+from gateway.demo.timeline import Timeline
 
 RESET: Final = "factory_reset"
 GIVE_UP_SECONDS: Final = 25.0

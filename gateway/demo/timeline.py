@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.markup import escape
 
-from gateway.wording import as_called
+from gateway.core.text import as_called
 
 _NEXT: Final = (
     ("demo --keep-running", "a gateway with three devices alive, its page, a key and a curl line"),

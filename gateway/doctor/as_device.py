@@ -9,17 +9,17 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from gateway.addresses import Address, BrokerUrl
-from gateway.broker.probes import DEVICE
+from gateway.broker.doctor_accounts import DEVICE
+from gateway.core.addresses import Address, BrokerUrl
 from gateway.doctor.findings import Area, Finding
 from gateway.mqtt.probe import ProbeError, ProbeRefusedError, Target, connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from gateway.broker.probes import ProbeAccounts
-    from gateway.settings import Settings
-    from gateway.whereabouts import Whereabouts
+    from gateway.broker.doctor_accounts import ProbeAccounts
+    from gateway.runtime.endpoint_file import Whereabouts
+    from gateway.settings.loading import Settings
 
 TOLD: Final = Area("what devices are told")
 ANSWER_SECONDS: Final = 5.0

@@ -8,14 +8,13 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from gateway import topics
-from gateway.broker.access import PROBED
-from gateway.broker.probes import DEVICE, READER, ProbeAccounts
+from gateway.broker.access_rules import PROBED
+from gateway.broker.doctor_accounts import DEVICE, READER, ProbeAccounts
+from gateway.core import topics
 from gateway.doctor.findings import Area, Finding
 from gateway.mqtt.probe import Probe, ProbeError, ProbeRefusedError, Target, connected
 from gateway.mqtt.publisher import payload
-from gateway.store import Row, View, devices, outbox
-from gateway.store import commands as command_sql
+from gateway.store import Row, View, command_sql, device_sql, outbox_sql
 
 BROKER, RETAINED = Area("broker"), Area("retained commands")
 LOOKS: Final = 3
@@ -238,7 +237,7 @@ def _of_open(view: View, names: topics.Topics, row: Row, held: dict[str, bytes])
     """What is wrong with the retained message of this open command; it is taken out of ``held``."""
     topic = names.command(row["device_id"], row["type"])
     found = held.pop(topic, None)
-    if outbox.has(view, outbox.COMMAND, row["device_pk"], row["type"]) or found == payload(row):
+    if outbox_sql.has(view, outbox_sql.COMMAND, row["device_pk"], row["type"]) or found == payload(row):
         return None
     return f"{'missing' if found is None else 'differs'}: {topic} ({row['id']})"
 
@@ -249,9 +248,9 @@ def _is_command(names: topics.Topics, topic: str) -> bool:
 
 def _on_its_way(view: View, names: topics.Topics, topic: str) -> bool:
     place = names.parse(topic)
-    device = devices.any_by_id(view, place.device_id) if isinstance(place, topics.Command) else None
+    device = device_sql.any_by_id(view, place.device_id) if isinstance(place, topics.Command) else None
     return (
         device is not None
         and isinstance(place, topics.Command)
-        and outbox.has(view, outbox.COMMAND, device["pk"], place.type)
+        and outbox_sql.has(view, outbox_sql.COMMAND, device["pk"], place.type)
     )

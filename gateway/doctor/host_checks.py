@@ -12,21 +12,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway import build_info, epoch
-from gateway.clock import system_clock, to_rfc3339
+from gateway.core.clock import system_clock, to_rfc3339
+from gateway.core.text import count
 from gateway.doctor.findings import Area, Finding, Level
+from gateway.domain import epoch
 from gateway.errors import StoreError, UnavailableError
-from gateway.sealing import require_same, vault_of
-from gateway.settings import FIELDS, written
-from gateway.store import DATABASE_NAME, View, accounts, epochs, figures, keys, secrets
-from gateway.store.database import connect
+from gateway.runtime import build_info
+from gateway.runtime.sealing import require_same, vault_of
+from gateway.settings.loading import FIELDS, written
+from gateway.store import DATABASE_NAME, View, account_sql, epoch_sql, gauge_sql, key_sql, secret_sql
 from gateway.store.schema import from_a_newer_gateway, missing, newest_applied
-from gateway.wording import count
+from gateway.store.sqlite.connection import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gateway.settings import Loaded
+    from gateway.settings.loading import Loaded
 
 SETTINGS, DATA, REGISTRY, CLOCK, LIMITS = (
     Area(name) for name in ("settings", "data directory", "registry", "clock", "limits")
@@ -156,7 +157,7 @@ def registry(directory: Path, key_file: Path | None) -> Iterator[Finding]:
 
 def _encryption(view: View, key_file: Path | None) -> Finding:
     """Are signing keys and webhook secrets encrypted, and does the setting's key open them?"""
-    known = secrets.key_id(view)
+    known = secret_sql.key_id(view)
     try:
         require_same(known, vault_of(key_file).key_id)
     except UnavailableError as error:
@@ -172,7 +173,7 @@ def _encryption(view: View, key_file: Path | None) -> Finding:
 
 def _epoch(view: View) -> Iterator[Finding]:
     """When and why the present epoch began, if it is not the first."""
-    began_at, reason = epochs.began_at(view), epochs.reason(view)
+    began_at, reason = epoch_sql.began_at(view), epoch_sql.reason(view)
     if not began_at:
         return
     says = f"an epoch began at {to_rfc3339(began_at)}: {reason}"
@@ -214,7 +215,7 @@ def _inside(view: View, file: Path, key_file: Path | None) -> Iterator[Finding]:
     if schema.level is not Level.OK:
         return  # its tables may be others than the following looks at
     yield from _epoch(view)
-    fleet = figures.fleet(view)
+    fleet = gauge_sql.fleet(view)
     yield REGISTRY.ok(
         "contents", f"{count(fleet.devices, 'device')}, {fleet.bound} bound, {fleet.online} online; {_bytes(size)}"
     )
@@ -228,7 +229,7 @@ def _inside(view: View, file: Path, key_file: Path | None) -> Iterator[Finding]:
 
 def _accounts(view: View) -> Iterator[Finding]:
     """Which accounts at the broker read all projects, where there are several."""
-    names, projects = accounts.reading_all(view), len(keys.projects(view))
+    names, projects = account_sql.reading_all(view), len(key_sql.projects(view))
     if names and projects > 1:
         yield REGISTRY.ok("accounts", f"{', '.join(names)} {'read' if names[1:] else 'reads'} all {projects} projects")
 
@@ -291,14 +292,14 @@ def _wal(file: Path) -> Finding:
 
 def _waiting(view: View) -> Iterator[Finding]:
     now = system_clock()
-    rows = figures.outbox(view)
+    rows = gauge_sql.outbox(view)
     oldest = max((max(0, now - since) // 1_000 for _, _, since in rows), default=0)
     says = f"{sum(count for _, count, _ in rows)} wait, the oldest for {oldest} s"
     if oldest > OUTBOX_WARNING_SECONDS:
         yield REGISTRY.warning("outbox", says, "It goes out once a gateway runs and has its broker.")
     else:
         yield REGISTRY.ok("outbox", says)
-    resets = [each for each in figures.open_commands(view) if each.type == "factory_reset"]
+    resets = [each for each in gauge_sql.open_commands(view) if each.type == "factory_reset"]
     if resets:
         since = min(each.oldest_at for each in resets)
         yield REGISTRY.ok("resets", f"{sum(each.number for each in resets)} open, the oldest since {to_rfc3339(since)}")
@@ -306,7 +307,7 @@ def _waiting(view: View) -> Iterator[Finding]:
 
 def _api_keys(view: View) -> Finding:
     """Which keys end soon: whoever uses one is refused then."""
-    rows = keys.expiring(view, system_clock())
+    rows = key_sql.expiring(view, system_clock())
     if not rows:
         return REGISTRY.ok("API keys", "none expires soon")
     return REGISTRY.warning(

@@ -12,27 +12,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from gateway import outgrown, whereabouts
-from gateway.addresses import BrokerUrl
-from gateway.broker import own_mosquitto, probes
-from gateway.broker.session_locks import EXPOSED
-from gateway.brokers import verified_by
-from gateway.certificates import CertificateError, client_context
-from gateway.doctor import as_device, broker, installation, settings_file, tls
-from gateway.doctor.broker import Looking
+from gateway.broker import doctor_accounts
+from gateway.broker.embedded import capacity
+from gateway.broker.mosquitto import managed
+from gateway.broker.mosquitto.session_locks import EXPOSED
+from gateway.broker.selection import verified_by
+from gateway.core.addresses import BrokerUrl
+from gateway.core.topics import Topics
+from gateway.doctor import as_device, broker_checks, host_checks, settings_file, tls_checks
+from gateway.doctor.broker_checks import Looking
 from gateway.doctor.findings import Area, Finding, Level
 from gateway.mqtt.probe import Target
 from gateway.readiness import reasons
-from gateway.settings_types import EMBEDDED, MOSQUITTO
-from gateway.store import DATABASE_NAME, Context, View, figures, keys, transact
-from gateway.store.database import connect
-from gateway.store.lock import LOCK_NAME, holder
-from gateway.topics import Topics
-from gateway.watcher import ask_for_comparison
+from gateway.runtime import endpoint_file
+from gateway.settings.types import EMBEDDED, MOSQUITTO
+from gateway.store import DATABASE_NAME, Context, View, gauge_sql, key_sql, transact
+from gateway.store.sqlite.connection import connect
+from gateway.store.sqlite.lock import LOCK_NAME, holder
+from gateway.tls.certificates import CertificateError, client_context
+from gateway.workers.change_poller import ask_for_comparison
 
 if TYPE_CHECKING:
-    from gateway.settings import Loaded, Settings
-    from gateway.whereabouts import Whereabouts
+    from gateway.runtime.endpoint_file import Whereabouts
+    from gateway.settings.loading import Loaded, Settings
 
 GATEWAY: Final = Area("gateway")
 ANSWER_SECONDS: Final = 5.0
@@ -45,7 +47,7 @@ async def examine(loaded: Loaded, *, fix: bool) -> AsyncIterator[Finding]:
     settings, directory = loaded.settings, loaded.settings.data_dir
     for finding in _at_rest(loaded):
         yield finding
-    pid, where = holder(directory), whereabouts.read(directory)
+    pid, where = holder(directory), endpoint_file.read(directory)
     for finding in _sizes(settings, pid, where):
         yield finding
     yield await _alive(pid, where)
@@ -54,12 +56,12 @@ async def examine(loaded: Loaded, *, fix: bool) -> AsyncIterator[Finding]:
     try:
         target = _target(settings, where)
     except CertificateError as error:
-        yield tls.TLS.error("broker's authority", error.message, "See 'gateway docs tls'.")
+        yield tls_checks.TLS.error("broker's authority", error.message, "See 'gateway docs tls'.")
         return
-    async for finding in tls.listener(settings):
+    async for finding in tls_checks.listener(settings):
         yield finding
     if target is None:
-        yield broker.BROKER.ok("reachable", "the gateway has a broker of its own, which runs when it does")
+        yield broker_checks.BROKER.ok("reachable", "the gateway has a broker of its own, which runs when it does")
         return
     async for finding in _at_the_broker(settings, target, where if pid is not None else None, fix=fix):
         yield finding
@@ -77,19 +79,19 @@ async def _at_the_broker(
     settings: Settings, target: Target, where: Whereabouts | None, *, fix: bool
 ) -> AsyncIterator[Finding]:
     """Who gets in there, and with a running gateway (``where``) what shows from inside."""
-    async for finding in broker.strangers(target):
+    async for finding in broker_checks.strangers(target):
         yield finding
         if finding.name == "reachable":
             return
     async for finding in _as_device(settings, where, target):
         yield finding
     if where is None:
-        yield broker.BROKER.warning(
+        yield broker_checks.BROKER.warning(
             "looked at from inside",
             "that needs a running gateway, which lets the doctor in",
             "Start the gateway; it compares the broker with the registry at each connect.",
         )
-    elif installation.has_own_schema(settings.data_dir):
+    elif host_checks.has_own_schema(settings.data_dir):
         async for finding in _inside(settings, target, fix=fix):
             yield finding
 
@@ -97,12 +99,14 @@ async def _at_the_broker(
 def _at_rest(loaded: Loaded) -> Iterator[Finding]:
     """What can be seen whether a gateway runs or not."""
     directory = loaded.settings.data_dir
-    yield from installation.settings(loaded)
-    yield from settings_file.settings_file(loaded, probes.read(directory) if holder(directory) is not None else None)
-    yield from installation.data_directory(directory)
-    yield from installation.registry(directory, loaded.settings.encryption_key_file)
-    yield from installation.clock()
-    yield from tls.certificates(loaded.settings)
+    yield from host_checks.settings(loaded)
+    yield from settings_file.settings_file(
+        loaded, doctor_accounts.read(directory) if holder(directory) is not None else None
+    )
+    yield from host_checks.data_directory(directory)
+    yield from host_checks.registry(directory, loaded.settings.encryption_key_file)
+    yield from host_checks.clock()
+    yield from tls_checks.certificates(loaded.settings)
 
 
 async def _as_device(settings: Settings, where: Whereabouts | None, target: Target) -> AsyncIterator[Finding]:
@@ -111,7 +115,7 @@ async def _as_device(settings: Settings, where: Whereabouts | None, target: Targ
     if place is not None:
         address, tls_told = place
         asked = settings.mqtt_client_ca_file is not None  # for a certificate of the device, which the doctor has not
-        accounts = None if where is None or asked else probes.read(settings.data_dir)
+        accounts = None if where is None or asked else doctor_accounts.read(settings.data_dir)
         async for finding in as_device.as_device(address, tls=tls_told, accounts=accounts, inside=target):
             yield finding
 
@@ -121,16 +125,16 @@ def _sizes(settings: Settings, pid: int | None, where: Whereabouts | None) -> It
     fleet, kind = _fleet(settings.data_dir), where.kind if where else "embedded" if settings.embedded else ""
     if pid:
         of_devices = fleet.devices if kind == EMBEDDED else 0
-        yield installation.limits(pid, "open files", installation.FILES_PER_STREAM + of_devices)
-    own = own_mosquitto.pid(settings) if kind == MOSQUITTO else None
+        yield host_checks.limits(pid, "open files", host_checks.FILES_PER_STREAM + of_devices)
+    own = managed.pid(settings) if kind == MOSQUITTO else None
     if own is not None:
-        yield installation.limits(own, "open files of Mosquitto", installation.FILES_PER_STREAM + fleet.devices)
+        yield host_checks.limits(own, "open files of Mosquitto", host_checks.FILES_PER_STREAM + fleet.devices)
     if kind == EMBEDDED:
-        said = outgrown.outgrown(fleet.bound)
+        said = capacity.outgrown(fleet.bound)
         yield (
-            broker.BROKER.warning("size of the fleet", said, outgrown.REMEDY)
+            broker_checks.BROKER.warning("size of the fleet", said, capacity.REMEDY)
             if said
-            else broker.BROKER.ok("size of the fleet", f"{fleet.bound} of {outgrown.MOST_BOUND} bound devices")
+            else broker_checks.BROKER.ok("size of the fleet", f"{fleet.bound} of {capacity.MOST_BOUND} bound devices")
         )
 
 
@@ -138,8 +142,8 @@ async def _inside(settings: Settings, target: Target, *, fix: bool) -> AsyncIter
     looking = _looking(settings, target)
     if looking is None:
         return
-    findings = [finding async for finding in broker.inside(looking)]
-    differs = [each for each in findings if each.area == broker.RETAINED.name and each.level is not Level.OK]
+    findings = [finding async for finding in broker_checks.inside(looking)]
+    differs = [each for each in findings if each.area == broker_checks.RETAINED.name and each.level is not Level.OK]
     for finding in findings:
         if finding not in differs or not fix:
             yield finding
@@ -160,14 +164,16 @@ async def _put_right(looking: Looking, before: Finding) -> Finding:
     try:
         async with asyncio.timeout(PUT_RIGHT_SECONDS):
             while True:
-                after = [each async for each in broker.inside(looking) if each.area == broker.RETAINED.name]
+                after = [
+                    each async for each in broker_checks.inside(looking) if each.area == broker_checks.RETAINED.name
+                ]
                 if after and after[0].level is Level.OK:
                     return Finding(
                         after[0].area, "comparison", Level.OK, f"put right: {after[0].says}", details=before.details
                     )
                 await asyncio.sleep(_LOOK_SECONDS)
     except TimeoutError:
-        return broker.RETAINED.error(
+        return broker_checks.RETAINED.error(
             "comparison",
             f"{before.says}, and the gateway did not put them right",
             "See /ready and its log.",
@@ -176,11 +182,11 @@ async def _put_right(looking: Looking, before: Finding) -> Finding:
 
 
 def _looking(settings: Settings, target: Target) -> Looking | None:
-    accounts = probes.read(settings.data_dir)
+    accounts = doctor_accounts.read(settings.data_dir)
     if accounts is None:
         return None
     with _reading(settings.data_dir) as view:
-        gateway_id = keys.meta(view, "gateway_id") or ""
+        gateway_id = key_sql.meta(view, "gateway_id") or ""
     return Looking(target, accounts, Topics(settings.topic_prefix), gateway_id, lambda: _reading(settings.data_dir))
 
 
@@ -190,12 +196,12 @@ def _reading(directory: Path) -> Iterator[View]:
         yield View(connection)
 
 
-def _fleet(directory: Path) -> figures.Fleet:
+def _fleet(directory: Path) -> gauge_sql.Fleet:
     try:
         with _reading(directory) as view:
-            return figures.fleet(view)
+            return gauge_sql.fleet(view)
     except Exception:  # noqa: BLE001 - that the registry cannot be read has been said
-        return figures.Fleet()
+        return gauge_sql.Fleet()
 
 
 def _target(settings: Settings, where: Whereabouts | None) -> Target | None:
@@ -214,9 +220,9 @@ async def _alive(pid: int | None, where: Whereabouts | None) -> Finding:
     if where is None:
         return GATEWAY.error(
             "running",
-            f"{process} holds the data directory, and {whereabouts.FILE_NAME} is missing: it starts at this moment, or "
+            f"{process} holds the data directory, and {endpoint_file.FILE_NAME} is missing: it starts now, or "
             "the file was removed by hand",
-            f"Look again in a moment; if it stays so, restart the gateway, which writes {whereabouts.FILE_NAME} anew.",
+            f"Look again in a moment; if it stays so, restart the gateway: it writes {endpoint_file.FILE_NAME} again.",
         )
     try:
         report = await asyncio.to_thread(_ready, where)

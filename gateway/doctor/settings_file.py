@@ -9,16 +9,16 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from gateway.addresses import BrokerUrl
-from gateway.broker_api import BrokerApi
+from gateway.core.addresses import BrokerUrl
 from gateway.doctor.findings import Finding
-from gateway.doctor.installation import SETTINGS
+from gateway.doctor.host_checks import SETTINGS
+from gateway.settings.broker_api import BrokerApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gateway.broker.probes import ProbeAccounts
-    from gateway.settings import Loaded
+    from gateway.broker.doctor_accounts import ProbeAccounts
+    from gateway.settings.loading import Loaded
 
 
 def settings_file(loaded: Loaded, running: ProbeAccounts | None) -> Iterator[Finding]:

@@ -7,18 +7,18 @@ import ssl
 import stat
 from typing import TYPE_CHECKING, Final
 
-from gateway import certificates as pem
-from gateway.addresses import BrokerUrl
-from gateway.brokers import verified_by
-from gateway.clock import system_clock, to_rfc3339
+from gateway.broker.selection import verified_by
+from gateway.core.addresses import BrokerUrl
+from gateway.core.clock import system_clock, to_rfc3339
+from gateway.core.text import count
 from gateway.doctor.findings import Area, Finding
-from gateway.wording import count
+from gateway.tls import certificates as pem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from gateway.settings import Settings
+    from gateway.settings.loading import Settings
 
 TLS: Final = Area("certificates")
 ANSWER_SECONDS: Final = 5.0

@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway import credentials, model
-from gateway.commands import RESET, Refusal, close, revoke
-from gateway.model import CommandStatus
-from gateway.store import Row, Tx, View, events, measures, tokens
-from gateway.store import commands as sql
-from gateway.tracing import Kind, Traced, same_trace
+from gateway.core import credentials
+from gateway.domain.commands import RESET, Refusal, close, revoke
+from gateway.models import model
+from gateway.models.model import CommandStatus
+from gateway.runtime.tracing import Kind, Traced, same_trace
+from gateway.store import Row, Tx, View, command_sql, event_sql, measurements, token_sql
 
 _SECOND_MS: Final = 1000
 _LATE: Final = "late_acknowledgement"
@@ -49,7 +49,7 @@ def acknowledge(
     own answer proves that it was heard.
     """
     sender = sender or Sender(device["id"])
-    command = sql.find(tx, device["pk"], ack.command_id)
+    command = command_sql.find(tx, device["pk"], ack.command_id)
     if command is None:
         return Refusal(
             "unknown_command", "This device has no such command. Acknowledge the id that came with it.", "command_id"
@@ -68,12 +68,12 @@ def acknowledge(
         _executed(tx, device, command, ack, sender)
     else:
         _failed(tx, device, command, ack, sender)
-    return sql.by_id(tx, ack.command_id) or command
+    return command_sql.by_id(tx, ack.command_id) or command
 
 
 def is_news(view: View, device: Row, command_type: str, ack: model.Ack) -> bool:
     """Whether :func:`acknowledge` would change something by this, if it were asked."""
-    command = sql.find(view, device["pk"], ack.command_id)
+    command = command_sql.find(view, device["pk"], ack.command_id)
     if command is None or _wrong_type(command, command_type) is not None or _is_known(command, ack.status):
         return False
     return _unproven(view, device, command, ack, Sender(device["id"])) is None
@@ -123,7 +123,7 @@ def _unproven(view: View, device: Row, command: Row, ack: model.Ack, sender: Sen
         return _receipt_missing(ack.status) if command["type"] == RESET or sender.via is not None else None
     # A device that refuses a stale command holds a newer token than that of the command, and signs with the newer one.
     generation = command["binding_generation"]
-    for key in tokens.receipt_keys(view, device["pk"], generation, or_newer=ack.status == "failed"):
+    for key in token_sql.receipt_keys(view, device["pk"], generation, or_newer=ack.status == "failed"):
         if credentials.receipt_is_good(ack.receipt, key, command["id"], ack.status, generation):
             return None
     return Refusal(
@@ -144,11 +144,11 @@ def _receipt_missing(status: str) -> Refusal:
 
 
 def _delivered(tx: Tx, device: Row, command: Row, sender: Sender) -> None:
-    sql.set_delivered(tx, command["id"])
+    command_sql.set_delivered(tx, command["id"])
     if command["type"] == RESET:
         _took(tx, "delivered", since=command["created_at"])
     event = "reset.delivered" if command["type"] == RESET else "command.delivered"
-    events.record(tx, device, event, sender.actor, command_id=command["id"], type=command["type"], **sender.facts)
+    event_sql.record(tx, device, event, sender.actor, command_id=command["id"], type=command["type"], **sender.facts)
 
 
 def _executed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Sender) -> None:
@@ -170,7 +170,7 @@ def _executed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Sender)
 
 
 def _took(tx: Tx, stage: str, *, since: int) -> None:
-    tx.measure(measures.RESET, stage, max(0, tx.now - since) / _SECOND_MS)
+    tx.measure(measurements.RESET, stage, max(0, tx.now - since) / _SECOND_MS)
 
 
 def _failed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Sender) -> None:
@@ -192,8 +192,8 @@ def _failed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Sender) -
 def _late(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Sender) -> None:
     result = json.loads(command["result"] or "{}")
     word = ack.model_dump(exclude_none=True, exclude={"receipt", "command_id"})
-    sql.set_result(tx, command["id"], {**result, _LATE: word})
-    events.record(
+    command_sql.set_result(tx, command["id"], {**result, _LATE: word})
+    event_sql.record(
         tx,
         device,
         "acknowledgement.late",

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway import grants
-from gateway.clock import to_rfc3339
-from gateway.model import EventType
-from gateway.store import accounts, events, keys, tokens
+from gateway.core.clock import to_rfc3339
+from gateway.domain import grants
+from gateway.models.model import EventType
+from gateway.store import account_sql, event_sql, key_sql, token_sql
 
 if TYPE_CHECKING:
     from gateway.store import Row, Tx, View
@@ -22,8 +22,8 @@ def create_project(tx: Tx, name: str, actor: str) -> str:
     Raises:
         ConflictError: ``resource_already_exists``, one of this name is there.
     """
-    project_id = keys.create_project(tx, name)
-    events.record_administrative(tx, project_id, EventType.PROJECT_CREATED, actor, project_id=project_id, name=name)
+    project_id = key_sql.create_project(tx, name)
+    event_sql.record_administrative(tx, project_id, EventType.PROJECT_CREATED, actor, project_id=project_id, name=name)
     return project_id
 
 
@@ -42,9 +42,9 @@ def create_key(
     Raises:
         NotFoundError: no such project.
     """
-    key_id, secret = keys.create(tx, project, name, scopes=scopes, test=test, expires_at=expires_at)
-    row = keys.require(tx, key_id)
-    _of_key(tx, row, EventType.KEY_CREATED, actor, scopes=keys.scopes(row), expires_at=_moment(row["expires_at"]))
+    key_id, secret = key_sql.create(tx, project, name, scopes=scopes, test=test, expires_at=expires_at)
+    row = key_sql.require(tx, key_id)
+    _of_key(tx, row, EventType.KEY_CREATED, actor, scopes=key_sql.scopes(row), expires_at=_moment(row["expires_at"]))
     return row, secret
 
 
@@ -55,9 +55,9 @@ def rotate_key(tx: Tx, wanted: str, overlap_ms: int, actor: str) -> tuple[Row, s
         NotFoundError: there is no such key.
         ConflictError: it is revoked or has expired, or several have this name.
     """
-    key_id = keys.require(tx, wanted)["id"]
-    secret = keys.rotate(tx, key_id, overlap_ms)
-    row = keys.require(tx, key_id)
+    key_id = key_sql.require(tx, wanted)["id"]
+    secret = key_sql.rotate(tx, key_id, overlap_ms)
+    row = key_sql.require(tx, key_id)
     until = _moment(row["previous_expires_at"])
     _of_key(tx, row, EventType.KEY_ROTATED, actor, previous_secret_expires_at=until)
     return row, secret
@@ -70,8 +70,8 @@ def revoke_key(tx: Tx, wanted: str, actor: str) -> Row:
         NotFoundError: there is no such key.
         ConflictError: several have this name.
     """
-    before = keys.require(tx, wanted)
-    row = keys.revoke(tx, before["id"])
+    before = key_sql.require(tx, wanted)
+    row = key_sql.revoke(tx, before["id"])
     if before["revoked_at"] is None:
         _of_key(tx, row, EventType.KEY_REVOKED, actor)
     return row
@@ -84,7 +84,7 @@ def expire_key(tx: Tx, wanted: str, expires_at: int | None, actor: str) -> Row:
         NotFoundError: there is no such key.
         ConflictError: it is revoked, or several have this name.
     """
-    row = keys.expire(tx, keys.require(tx, wanted)["id"], expires_at)
+    row = key_sql.expire(tx, key_sql.require(tx, wanted)["id"], expires_at)
     _of_key(tx, row, EventType.KEY_UPDATED, actor, expires_at=_moment(expires_at))
     return row
 
@@ -93,8 +93,8 @@ def keys_to_warn_of(view: View, now: int) -> list[Row]:
     """Keys that expire soon, of which no event tells yet."""
     return [
         row
-        for row in keys.expiring(view, now)
-        if not events.told_of_key(
+        for row in key_sql.expiring(view, now)
+        if not event_sql.told_of_key(
             view, EventType.KEY_EXPIRING, row["project_id"], row["id"], to_rfc3339(row["expires_at"])
         )
     ]
@@ -115,7 +115,7 @@ def create_account(tx: Tx, name: str, project_id: str | None, actor: str) -> str
         InvalidRequestError: not a name that accounts have, or not one of an account of a project.
         ConflictError: ``resource_already_exists``.
     """
-    password = accounts.create(tx, name, project_id)
+    password = account_sql.create(tx, name, project_id)
     _of_account(tx, name, EventType.ACCOUNT_CREATED, actor)
     return password
 
@@ -126,7 +126,7 @@ def rotate_account(tx: Tx, name: str, actor: str) -> str:
     Raises:
         NotFoundError: there is no such account, or it was revoked.
     """
-    password = accounts.rotate(tx, name)
+    password = account_sql.rotate(tx, name)
     _of_account(tx, name, EventType.ACCOUNT_ROTATED, actor)
     return password
 
@@ -137,29 +137,29 @@ def revoke_account(tx: Tx, name: str, actor: str) -> Row:
     Raises:
         NotFoundError: there is no such account, or it was revoked.
     """
-    row = accounts.revoke(tx, name)
+    row = account_sql.revoke(tx, name)
     _of_account(tx, name, EventType.ACCOUNT_REVOKED, actor)
     return row
 
 
 def rotate_signing_key(tx: Tx, actor: str, **facts: Any) -> tuple[str | None, str]:
     """Sign for new bindings with a new key; return the ids of the old key, if there was one, and the new key."""
-    before = tokens.signing_key(tx)
+    before = token_sql.signing_key(tx)
     retired, kid = None if before is None else str(before["kid"]), grants.rotate(tx)
-    events.record_administrative(
-        tx, events.REGISTRY, EventType.SIGNING_KEY_ROTATED, actor, kid=kid, retired=retired, **facts
+    event_sql.record_administrative(
+        tx, event_sql.REGISTRY, EventType.SIGNING_KEY_ROTATED, actor, kid=kid, retired=retired, **facts
     )
     return retired, kid
 
 
 def _of_key(tx: Tx, row: Row, kind: EventType, actor: str, **facts: Any) -> None:
-    events.record_administrative(tx, row["project_id"], kind, actor, key_id=row["id"], name=row["name"], **facts)
+    event_sql.record_administrative(tx, row["project_id"], kind, actor, key_id=row["id"], name=row["name"], **facts)
 
 
 def _of_account(tx: Tx, name: str, kind: EventType, actor: str) -> None:
     """An account of one project belongs to that project, one of all of them to the registry."""
-    project_id = accounts.known(tx, name)["project_id"]
-    events.record_administrative(tx, project_id or events.REGISTRY, kind, actor, account=name)
+    project_id = account_sql.known(tx, name)["project_id"]
+    event_sql.record_administrative(tx, project_id or event_sql.REGISTRY, kind, actor, account=name)
 
 
 def _moment(at: int | None) -> str | None:

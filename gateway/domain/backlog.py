@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gateway.errors import StoreError
-from gateway.store import keys
+from gateway.store import key_sql
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway.outbox import Bells
     from gateway.store import Store, Tx, View
+    from gateway.store.wakeups import Bells
 
 log = structlog.get_logger()
 
@@ -31,16 +31,16 @@ _TAKEN_IN: Final = "backlog_taken_in"
 
 def asked(view: View) -> int:
     """How many requests there were."""
-    return int(keys.meta(view, ASKED) or 0)
+    return int(key_sql.meta(view, ASKED) or 0)
 
 
 def _taken_in(view: View) -> int:
-    return int(keys.meta(view, _TAKEN_IN) or 0)
+    return int(key_sql.meta(view, _TAKEN_IN) or 0)
 
 
 def _ask(tx: Tx) -> int:
     number = asked(tx) + 1
-    keys.set_meta(tx, ASKED, str(number))
+    key_sql.set_meta(tx, ASKED, str(number))
     return number
 
 
@@ -72,6 +72,6 @@ class BacklogRequests:
             try:
                 number = await self._store.read(asked)
                 if await self._take_in(LONGEST_SECONDS):
-                    await self._store.write(lambda tx, number=number: keys.set_meta(tx, _TAKEN_IN, str(number)))  # type: ignore[misc]
+                    await self._store.write(lambda tx, number=number: key_sql.set_meta(tx, _TAKEN_IN, str(number)))  # type: ignore[misc]
             except StoreError as error:
                 log.warning("backlog.not_served", reason=error.message)

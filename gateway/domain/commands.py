@@ -9,12 +9,13 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway import grants, ids, model
-from gateway.clock import to_rfc3339
+from gateway.core import ids
+from gateway.core.clock import to_rfc3339
+from gateway.domain import grants
 from gateway.errors import BacklogError, ConflictError, NotFoundError
-from gateway.model import CommandStatus, CommandType
-from gateway.store import Row, Tx, devices, events, outbox, tokens
-from gateway.store import commands as sql
+from gateway.models import model
+from gateway.models.model import CommandStatus, CommandType
+from gateway.store import Row, Tx, command_sql, device_sql, event_sql, outbox_sql, token_sql
 
 RESET: Final = CommandType.FACTORY_RESET
 _SECOND_MS: Final = 1000
@@ -50,17 +51,17 @@ def queue(
         "params": params or {},
         "binding_generation": device["binding_generation"] if fetched_by is None else fetched_by["generation"],
         "created_at": to_rfc3339(tx.now),
-        "expires_at": devices.moment(expires_at),
+        "expires_at": device_sql.moment(expires_at),
     }
     kid = grants.ensure_key(tx) if fetched_by is None else fetched_by["grant_kid"]
-    seq = sql.next_seq(tx, device["pk"], command_type)
+    seq = command_sql.next_seq(tx, device["pk"], command_type)
     grant = grants.sign(tx, kid=kid, device=device, command=unsigned, seq=seq, expires_at=expires_at)
     command = model.CommandPayload.model_validate({**unsigned, "grant_token": grant})
     # Counted as sent while the link is up: a cancel is only stricter by it, and the publisher needs no commit before
     # it sends.
     leaves_now = tx.context.link.is_up and not not_before
-    sql.insert(tx, device["pk"], command, seq, expires_at, idempotency_key, leaves_now=leaves_now)
-    outbox.mark_command(tx, device["pk"], command_type, not_before=not_before)
+    command_sql.insert(tx, device["pk"], command, seq, expires_at, idempotency_key, leaves_now=leaves_now)
+    outbox_sql.mark_command(tx, device["pk"], command_type, not_before=not_before)
     return command.id
 
 
@@ -75,7 +76,7 @@ def create(tx: Tx, device: Row, body: model.CreateCommand, actor: str) -> Row:
     if known is not None:
         return known
     _may_queue(tx, device, body.type)
-    live = tokens.live(tx, device["pk"])
+    live = token_sql.live(tx, device["pk"])
     command_id = queue(
         tx,
         device,
@@ -85,12 +86,14 @@ def create(tx: Tx, device: Row, body: model.CreateCommand, actor: str) -> Row:
         expires_at=tx.now + body.ttl_seconds * _SECOND_MS,
         idempotency_key=body.idempotency_key,
     )
-    events.record(tx, device, "command.created", actor, command_id=command_id, type=body.type)
+    event_sql.record(tx, device, "command.created", actor, command_id=command_id, type=body.type)
     return _row(tx, command_id)
 
 
 def _same_request(tx: Tx, device: Row, body: model.CreateCommand) -> Row | None:
-    known = None if body.idempotency_key is None else sql.by_idempotency_key(tx, device["pk"], body.idempotency_key)
+    known = (
+        None if body.idempotency_key is None else command_sql.by_idempotency_key(tx, device["pk"], body.idempotency_key)
+    )
     if known is None:
         return None
     before = (known["type"], json.loads(known["params"]), known["ttl_ms"])
@@ -110,7 +113,7 @@ def _may_queue(tx: Tx, device: Row, command_type: CommandType) -> None:
             f"A factory reset unbinds the device too. Ask for it with POST /v1/devices/{device['id']}/reset.",
         )
     for open_type, code in ((RESET, "reset_pending"), (command_type, "command_pending")):
-        command = sql.open_of_type(tx, device["pk"], open_type)
+        command = command_sql.open_of_type(tx, device["pk"], open_type)
         if command is not None:
             raise ConflictError(
                 code,
@@ -128,7 +131,7 @@ def _may_queue(tx: Tx, device: Row, command_type: CommandType) -> None:
 
 def require(tx: Tx, device: Row, command_id: str) -> Row:
     """The command of this device, or a 404."""
-    row = sql.find(tx, device["pk"], command_id)
+    row = command_sql.find(tx, device["pk"], command_id)
     if row is None:
         raise NotFoundError(
             f"This device has no command '{command_id[:80]}'. "
@@ -160,7 +163,7 @@ def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool =
             "reset_pending",
             "The device has the reset already and is wiping itself, so it cannot be cancelled. Wait until it is "
             "executed, then bind the device again.",
-            details={"command_id": command_id, "delivered_at": devices.moment(command["delivered_at"])},
+            details={"command_id": command_id, "delivered_at": device_sql.moment(command["delivered_at"])},
         )
     if command["sent_at"] is not None and not taken_in:
         raise BacklogError(
@@ -182,15 +185,15 @@ def expire(tx: Tx) -> int:
     year ahead would stay open for a year. Its device gets it again with the time that counts, signed again: a device
     refuses a command whose time is not that of its grant.
     """
-    for command in sql.dated_ahead(tx, tx.now + sql.CLOCKS_DIFFER_MS):
+    for command in command_sql.dated_ahead(tx, tx.now + command_sql.CLOCKS_DIFFER_MS):
         expires_at = tx.now + command["ttl_ms"]
-        device = devices.by_pk(tx, command["device_pk"])
+        device = device_sql.by_pk(tx, command["device_pk"])
         grant = grants.sign_again(tx, device, command, seq=command["seq"], expires_at=expires_at)
-        sql.expire_at(tx, command["id"], expires_at, grant)
-        outbox.mark_command(tx, command["device_pk"], command["type"])
-    rows = sql.expired(tx, tx.now)
+        command_sql.expire_at(tx, command["id"], expires_at, grant)
+        outbox_sql.mark_command(tx, command["device_pk"], command["type"])
+    rows = command_sql.expired(tx, tx.now)
     for command in rows:
-        device = devices.by_pk(tx, command["device_pk"])
+        device = device_sql.by_pk(tx, command["device_pk"])
         close(tx, device, command, CommandStatus.EXPIRED, "gateway", event="command.expired")
     return len(rows)
 
@@ -201,7 +204,7 @@ def renew_grants(tx: Tx) -> int:
     Devices that check both would refuse them for ever. The command stays the same, and so does its id. One whose
     params cannot be signed is cancelled.
     """
-    rows = sql.without_seq(tx)
+    rows = command_sql.without_seq(tx)
     for command in rows:
         _sign_with_next_seq(tx, command)
     return len(rows)
@@ -213,20 +216,20 @@ def raise_open_resets(tx: Tx) -> None:
     The lost registry may have sent later resets, which devices remember. Other open commands keep their ``seq``: one
     that a device has passed by is not to be obeyed after all.
     """
-    for command in sql.open_resets(tx):
+    for command in command_sql.open_resets(tx):
         _sign_with_next_seq(tx, command)
 
 
 def _sign_with_next_seq(tx: Tx, command: Row) -> None:
-    device = devices.by_pk(tx, command["device_pk"])
-    seq = sql.next_seq(tx, device["pk"], command["type"])
+    device = device_sql.by_pk(tx, command["device_pk"])
+    seq = command_sql.next_seq(tx, device["pk"], command["type"])
     try:
         grant = grants.sign_again(tx, device, command, seq=seq, expires_at=command["expires_at"])
     except ValueError:
         close(tx, device, command, CommandStatus.CANCELLED, "gateway", event="command.cancelled")
         return
-    sql.set_grant(tx, command["id"], seq, grant)
-    outbox.mark_command(tx, device["pk"], command["type"])
+    command_sql.set_grant(tx, command["id"], seq, grant)
+    outbox_sql.mark_command(tx, device["pk"], command["type"])
 
 
 def close(
@@ -242,10 +245,10 @@ def close(
     **facts: str,
 ) -> None:
     """Make an open command final, say so, and mark its topic to be cleared. ``facts`` go into the event too."""
-    sql.set_final(tx, command["id"], status, result=result, error=error)
-    outbox.mark_command(tx, device["pk"], command["type"])
+    command_sql.set_final(tx, command["id"], status, result=result, error=error)
+    outbox_sql.mark_command(tx, device["pk"], command["type"])
     said = {"result": result, "error": error}
-    events.record(
+    event_sql.record(
         tx,
         device,
         event,
@@ -259,16 +262,16 @@ def close(
 
 def revoke(tx: Tx, device: Row, actor: str, **facts: str) -> None:
     """The device's tokens open nothing from now on; live sessions are to be cut. ``facts`` go into the event."""
-    live = tokens.live(tx, device["pk"])  # all of one binding: a bind begins with this
+    live = token_sql.live(tx, device["pk"])  # all of one binding: a bind begins with this
     if live:
-        tokens.revoke(tx, device["pk"])
-        outbox.mark_credential(tx, device["pk"])
-        outbox.mark_topic(tx, device["pk"], outbox.STATUS)
-        events.record(tx, device, "token.revoked", actor, binding_generation=live[0]["generation"], **facts)
+        token_sql.revoke(tx, device["pk"])
+        outbox_sql.mark_credential(tx, device["pk"])
+        outbox_sql.mark_topic(tx, device["pk"], outbox_sql.STATUS)
+        event_sql.record(tx, device, "token.revoked", actor, binding_generation=live[0]["generation"], **facts)
 
 
 def _row(tx: Tx, command_id: str) -> Row:
-    row = sql.by_id(tx, command_id)
+    row = command_sql.by_id(tx, command_id)
     if row is None:
         raise LookupError(f"no command {command_id}")
     return row

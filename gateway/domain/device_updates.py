@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from gateway import device_settings
+from gateway.domain.devices import require
 from gateway.errors import InvalidRequestError
-from gateway.lifecycle import require
-from gateway.model import MAX_METADATA_BYTES
-from gateway.store import Row, Tx, events
-from gateway.store import devices as sql
+from gateway.models import device_settings
+from gateway.models.model import MAX_METADATA_BYTES
+from gateway.store import Row, Tx, device_sql, event_sql
 
 if TYPE_CHECKING:
-    from gateway.fleet_model import UpdateDevice
+    from gateway.models.fleet import UpdateDevice
 
 Properties = dict[str, Any]
 
@@ -29,9 +28,9 @@ def update(tx: Tx, project_id: str, device_id: str, change: UpdateDevice, actor:
     after = before | _wanted(before, change)
     if _text(after) == _text(before):
         return device
-    sql.store_properties(tx, device["pk"], **after)
-    events.record(tx, device, "device.updated", actor, **_changes(before, after))
-    return sql.by_pk(tx, device["pk"])
+    device_sql.store_properties(tx, device["pk"], **after)
+    event_sql.record(tx, device, "device.updated", actor, **_changes(before, after))
+    return device_sql.by_pk(tx, device["pk"])
 
 
 def _properties(device: Row) -> Properties:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway import credentials, grants, ids, model
-from gateway.commands import close, queue, revoke
+from gateway.core import credentials, ids
+from gateway.domain import grants
+from gateway.domain.commands import close, queue, revoke
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, TooSoonError, UnavailableError
-from gateway.model import CommandStatus, CommandType, TokenState
-from gateway.store import Row, Tx, View, events, health, outbox, tokens
-from gateway.store import commands as command_sql
-from gateway.store import devices as sql
+from gateway.models import model
+from gateway.models.model import CommandStatus, CommandType, TokenState
+from gateway.store import Row, Tx, View, command_sql, device_sql, event_sql, health_sql, outbox_sql, token_sql
 
 RESET = CommandType.FACTORY_RESET
 _SECOND_MS: Final = 1_000
@@ -44,7 +44,7 @@ class Refreshed:
 
 def require(view: View, project_id: str, device_id: str) -> Row:
     """The device, or a 404 that tells nothing of other projects."""
-    row = sql.find(view, project_id, device_id)
+    row = device_sql.find(view, project_id, device_id)
     if row is None:
         raise _unknown(device_id)
     return row
@@ -59,7 +59,7 @@ def _unknown(device_id: str) -> NotFoundError:
 
 def register(tx: Tx, project_id: str, body: model.RegisterDevice, actor: str) -> tuple[Row, bool]:
     """The device with this serial number, and whether it is new."""
-    known = sql.by_serial(tx, project_id, body.serial_number)
+    known = device_sql.by_serial(tx, project_id, body.serial_number)
     if known is not None:
         return _known(known), False
     device_model = body.model or tx.rules.models[0]
@@ -68,9 +68,9 @@ def register(tx: Tx, project_id: str, body: model.RegisterDevice, actor: str) ->
             f"model: '{device_model}' is not known here. Use one of: {', '.join(tx.rules.models)}.",
             details={"field": "model", "allowed": list(tx.rules.models)},
         )
-    pk = sql.insert(tx, tx.new_id(ids.DEVICE), project_id, body, device_model)
-    device = sql.by_pk(tx, pk)
-    events.record(tx, device, "device.registered", actor, serial_number=body.serial_number, model=device_model)
+    pk = device_sql.insert(tx, tx.new_id(ids.DEVICE), project_id, body, device_model)
+    device = device_sql.by_pk(tx, pk)
+    event_sql.record(tx, device, "device.registered", actor, serial_number=body.serial_number, model=device_model)
     return device, True
 
 
@@ -105,15 +105,15 @@ def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) 
     device = require(tx, project_id, device_id)
     _may_bind(tx, device)
     revoke(tx, device, actor)
-    generation = sql.set_binding(tx, device["pk"], end_user_id)
+    generation = device_sql.set_binding(tx, device["pk"], end_user_id)
     token = credentials.mint_device_token(tx.entropy)
     kid = grants.ensure_key(tx)
-    tokens.insert(tx, device["pk"], generation, token, kid)
-    outbox.mark_credential(tx, device["pk"])
-    health.forget_broker(tx, device["pk"])
-    outbox.mark_topic(tx, device["pk"], outbox.STATUS)
-    bound = sql.by_pk(tx, device["pk"])
-    events.record(tx, bound, "device.bound", actor, end_user_id=end_user_id, binding_generation=generation)
+    token_sql.insert(tx, device["pk"], generation, token, kid)
+    outbox_sql.mark_credential(tx, device["pk"])
+    health_sql.forget_broker(tx, device["pk"])
+    outbox_sql.mark_topic(tx, device["pk"], outbox_sql.STATUS)
+    bound = device_sql.by_pk(tx, device["pk"])
+    event_sql.record(tx, bound, "device.bound", actor, end_user_id=end_user_id, binding_generation=generation)
     return Binding(bound, token.secret, token.mqtt_password, grants.public_key(tx, kid))
 
 
@@ -123,7 +123,7 @@ def _may_bind(tx: Tx, device: Row) -> None:
             "device_already_bound",
             f"The device is bound. Unbind it first (POST /v1/devices/{device['id']}/unbind), or reset it if it goes to "
             "someone else.",
-            details={"end_user_id": device["end_user_id"], "bound_at": sql.moment(device["bound_at"])},
+            details={"end_user_id": device["end_user_id"], "bound_at": device_sql.moment(device["bound_at"])},
         )
     command = command_sql.open_of_type(tx, device["pk"], RESET)
     if command is not None:
@@ -133,7 +133,7 @@ def _may_bind(tx: Tx, device: Row) -> None:
             'was reset by hand, bind with "supersede_reset": true, which cancels it.',
             details={"command_id": command["id"], "status": command["status"]},
         )
-    if outbox.has(tx, outbox.COMMAND, device["pk"], RESET):
+    if outbox_sql.has(tx, outbox_sql.COMMAND, device["pk"], RESET):
         raise UnavailableError(
             "The broker still holds an old reset of this device and cannot be reached to clear it. Nothing was bound. "
             "Try again once the broker is back (GET /ready tells)."
@@ -160,10 +160,10 @@ def _cancel(tx: Tx, device: Row, open_commands: Sequence[Row], actor: str) -> No
 
 
 def _unbound(tx: Tx, device: Row, actor: str) -> Row:
-    generation = sql.set_binding(tx, device["pk"], None)
-    unbound = sql.by_pk(tx, device["pk"])
+    generation = device_sql.set_binding(tx, device["pk"], None)
+    unbound = device_sql.by_pk(tx, device["pk"])
     if device["bound_at"] is not None:
-        events.record(
+        event_sql.record(
             tx, unbound, "device.unbound", actor, end_user_id=device["end_user_id"], binding_generation=generation
         )
     return unbound
@@ -180,10 +180,10 @@ def reset(tx: Tx, project_id: str, device_id: str, actor: str, *, not_before: in
     if any(command["type"] == RESET for command in still_open):
         return device
     _cancel(tx, device, still_open, actor)
-    tokens.demote(tx, device["pk"])
+    token_sql.demote(tx, device["pk"])
     unbound = _unbound(tx, device, actor)
     command_id = queue(tx, unbound, RESET, fetched_by=_fetching_token(tx, device["pk"]), not_before=not_before)
-    events.record(
+    event_sql.record(
         tx,
         unbound,
         "reset.requested",
@@ -208,12 +208,12 @@ def delete(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
     if device["bound_at"] is not None:
         _unbound(tx, device, actor)
     if device["connection"] == "online":
-        health.set_offline(tx, device["pk"])
-        events.record(tx, device, "device.offline", actor)
-    sql.set_deleted(tx, device["pk"], tx.now)
-    outbox.mark_topic(tx, device["pk"], outbox.STATUS)
-    events.record(tx, device, "device.deleted", actor, serial_number=device["serial_number"])
-    return sql.by_pk(tx, device["pk"])
+        health_sql.set_offline(tx, device["pk"])
+        event_sql.record(tx, device, "device.offline", actor)
+    device_sql.set_deleted(tx, device["pk"], tx.now)
+    outbox_sql.mark_topic(tx, device["pk"], outbox_sql.STATUS)
+    event_sql.record(tx, device, "device.deleted", actor, serial_number=device["serial_number"])
+    return device_sql.by_pk(tx, device["pk"])
 
 
 def _may_delete(view: View, device: Row) -> None:
@@ -230,14 +230,14 @@ def _may_delete(view: View, device: Row) -> None:
 
 def restore(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
     """Bring a deleted device back, unbound; nothing happens to one that is not deleted."""
-    device = sql.any_of_project(tx, project_id, device_id)
+    device = device_sql.any_of_project(tx, project_id, device_id)
     if device is None:
         raise _unknown(device_id)
     if device["deleted_at"] is None:
         return device
-    sql.set_deleted(tx, device["pk"], None)
-    events.record(tx, device, "device.restored", actor, serial_number=device["serial_number"])
-    return sql.by_pk(tx, device["pk"])
+    device_sql.set_deleted(tx, device["pk"], None)
+    event_sql.record(tx, device, "device.restored", actor, serial_number=device["serial_number"])
+    return device_sql.by_pk(tx, device["pk"])
 
 
 def refresh(tx: Tx, project_id: str, device_id: str, token_id: int) -> Refreshed:
@@ -251,15 +251,15 @@ def refresh(tx: Tx, project_id: str, device_id: str, token_id: int) -> Refreshed
     """
     device = require(tx, project_id, device_id)
     use(tx, token_id)
-    asking = tokens.by_row(tx, token_id)
+    asking = token_sql.by_row(tx, token_id)
     _may_refresh(tx, asking)
-    if tokens.revoke_others(tx, asking):
+    if token_sql.revoke_others(tx, asking):
         _replaced(tx, device, asking["generation"])
     token = credentials.mint_device_token(tx.entropy)
-    tokens.insert(tx, device["pk"], asking["generation"], token, asking["grant_kid"], state=asking["state"])
-    tokens.forget(tx, asking)
-    outbox.mark_credential(tx, device["pk"])
-    events.record(tx, device, "token.refreshed", device["id"], binding_generation=asking["generation"])
+    token_sql.insert(tx, device["pk"], asking["generation"], token, asking["grant_kid"], state=asking["state"])
+    token_sql.forget(tx, asking)
+    outbox_sql.mark_credential(tx, device["pk"])
+    event_sql.record(tx, device, "token.refreshed", device["id"], binding_generation=asking["generation"])
     return Refreshed(token.secret, token.mqtt_password, asking["generation"])
 
 
@@ -268,7 +268,7 @@ def _may_refresh(tx: Tx, asking: Row) -> None:
 
     A token that is dated ahead of the clock was minted before the clock was set back: it keeps nobody waiting.
     """
-    refreshed_at = tokens.last_refreshed_at(tx, asking)
+    refreshed_at = token_sql.last_refreshed_at(tx, asking)
     wait_ms = 0 if refreshed_at is None else refreshed_at + tx.rules.token_refresh_ms - tx.now
     if 0 < wait_ms <= tx.rules.token_refresh_ms:
         seconds = math.ceil(wait_ms / _SECOND_MS)
@@ -281,24 +281,24 @@ def _may_refresh(tx: Tx, asking: Row) -> None:
 
 def use(tx: Tx, token_id: int) -> None:
     """A device token is used: if for the first time, the ones it was to replace are revoked."""
-    if tokens.touch(tx, token_id):
-        token = tokens.by_row(tx, token_id)
-        if tokens.revoke_older(tx, token):
-            _replaced(tx, sql.by_pk(tx, token["device_pk"]), token["generation"])
+    if token_sql.touch(tx, token_id):
+        token = token_sql.by_row(tx, token_id)
+        if token_sql.revoke_older(tx, token):
+            _replaced(tx, device_sql.by_pk(tx, token["device_pk"]), token["generation"])
 
 
 def _replaced(tx: Tx, device: Row, generation: int) -> None:
     """The tokens of this binding that a newer one took the place of are revoked."""
-    outbox.mark_credential(tx, device["pk"])
-    events.record(tx, device, "token.revoked", device["id"], binding_generation=generation, replaced=True)
+    outbox_sql.mark_credential(tx, device["pk"])
+    event_sql.record(tx, device, "token.revoked", device["id"], binding_generation=generation, replaced=True)
 
 
 def _fetching_token(view: View, device_pk: int) -> Row | None:
-    live = tokens.live(view, device_pk)
+    live = token_sql.live(view, device_pk)
     return live[0] if live else None
 
 
 def token_state(view: View, device_pk: int) -> TokenState | None:
     """What the device's token opens: ``None`` when it has none that opens anything."""
-    live = tokens.live(view, device_pk)
+    live = token_sql.live(view, device_pk)
     return TokenState(live[0]["state"]) if live else None

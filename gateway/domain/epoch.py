@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from gateway import administration, grants
-from gateway.commands import raise_open_resets
-from gateway.received_json import parse_json
-from gateway.store import broker_sessions, commands, epochs
-from gateway.store.epochs import Position
+from gateway.core.received_json import parse_json
+from gateway.domain import administration, grants
+from gateway.domain.commands import raise_open_resets
+from gateway.store import broker_session_sql, command_sql, epoch_sql
+from gateway.store.epoch_sql import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -58,10 +58,10 @@ def begin(tx: Tx, reason: str, *, known: int = 0) -> Epoch:
     epoch_id = tx.entropy(_ID_BYTES).hex()
     base = _next_base(tx, known)
     _, kid = administration.rotate_signing_key(tx, _ACTOR, reason=reason)
-    devices = epochs.raise_generations(tx, base)
-    epochs.identify(tx, registry_id(tx))
-    epochs.set_epoch(tx, epoch_id, base, reason)
-    broker_sessions.forget_all(tx)
+    devices = epoch_sql.raise_generations(tx, base)
+    epoch_sql.identify(tx, registry_id(tx))
+    epoch_sql.set_epoch(tx, epoch_id, base, reason)
+    broker_session_sql.forget_all(tx)
     raise_open_resets(tx)
     return Epoch(epoch_id, base, devices, kid)
 
@@ -69,14 +69,17 @@ def begin(tx: Tx, reason: str, *, known: int = 0) -> Epoch:
 def _next_base(tx: Tx, known: int) -> int:
     by_clock = (tx.now - GENERATIONS_BEGIN_MS) // 1_000
     floor = max(
-        epochs.highest_generation(tx), commands.highest_seq(tx), known, by_clock if by_clock < HIGHEST_BY_CLOCK else 0
+        epoch_sql.highest_generation(tx),
+        command_sql.highest_seq(tx),
+        known,
+        by_clock if by_clock < HIGHEST_BY_CLOCK else 0,
     )
     return floor + STEP + int.from_bytes(tx.entropy(8)) % STEP
 
 
 def registry_id(tx: Tx) -> str:
     """Return the id of this registry, made when it has none."""
-    return epochs.registry_id(tx) or tx.entropy(_ID_BYTES).hex()
+    return epoch_sql.registry_id(tx) or tx.entropy(_ID_BYTES).hex()
 
 
 def known_by(position: Position | None) -> int:
@@ -89,7 +92,7 @@ def put_back(view: View, noted: Position | None) -> str | None:
 
     ``noted`` is what the file beside it says. A registry of an older version, which has no id yet, had no such file.
     """
-    here = epochs.position(view)
+    here = epoch_sql.position(view)
     if here is None:
         return None if noted is None else "it is a copy from before an upgrade"
     if noted is None:
@@ -103,7 +106,7 @@ def _left_behind(view: View, here: Position, noted: Position) -> str | None:
     """Return how the audit trail differs from the one that the file tells of, or None when it goes on from there."""
     if here.event_seq < noted.event_seq:
         return f"it ends at event {here.event_seq}, and the registry that was here reached {noted.event_seq}"
-    known = epochs.event_id(view, noted.event_seq)
+    known = epoch_sql.event_id(view, noted.event_seq)
     if None in (known, noted.event_id) or known == noted.event_id:  # it may have been pruned
         return None
     return f"its event {noted.event_seq} is {known}, and was {noted.event_id} in the registry that was here"
@@ -124,10 +127,10 @@ def lost_history(view: View, last_status: Position | None, held: Iterable[bytes]
 
 
 def _behind_the_broker(view: View, last_status: Position | None) -> str | None:
-    here = epochs.position(view)
+    here = epoch_sql.position(view)
     if here is None or last_status is None or last_status.registry_id != here.registry_id:
         return None
-    if last_status.epoch_id in epochs.past(view) or not epochs.is_announced(view):
+    if last_status.epoch_id in epoch_sql.past(view) or not epoch_sql.is_announced(view):
         return None
     if last_status.epoch_id != here.epoch_id:
         return "the broker was served in another epoch of it since"
@@ -137,11 +140,11 @@ def _behind_the_broker(view: View, last_status: Position | None) -> str | None:
 
 
 def _unknown_commands(view: View, held: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    began_at = epochs.began_at(view)
+    began_at = epoch_sql.began_at(view)
     for payload in held:
         with suppress(ValueError, TypeError, LookupError):
             said = parse_json(payload)
-            if commands.by_id(view, str(said["id"])) is None:
+            if command_sql.by_id(view, str(said["id"])) is None:
                 claims = grants.verified(view, said["grant_token"])
                 if claims is not None and claims["iat"] * 1_000 >= began_at:
                     yield claims
@@ -151,9 +154,9 @@ def settle(tx: Tx, noted: Position | None) -> Epoch | None:
     """Give a new registry its id; begin a new epoch for one that was put back by hand, and return that epoch."""
     reason = put_back(tx, noted)
     if reason is None:
-        if epochs.position(tx) is None:
-            epochs.identify(tx, registry_id(tx))
-            epochs.set_first_epoch(tx, tx.entropy(_ID_BYTES).hex())
+        if epoch_sql.position(tx) is None:
+            epoch_sql.identify(tx, registry_id(tx))
+            epoch_sql.set_first_epoch(tx, tx.entropy(_ID_BYTES).hex())
         return None
     return begin_after_loss(tx, reason, known_by(noted))
 

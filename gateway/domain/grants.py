@@ -15,23 +15,23 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gateway import canonical, model
-from gateway.received_json import parse_json
-from gateway.store import Row, Tx, View, secrets
-from gateway.store import tokens as sql
+from gateway.core import canonical_json
+from gateway.core.received_json import parse_json
+from gateway.models import model
+from gateway.store import Row, Tx, View, secret_sql, token_sql
 
 _SECOND_MS = 1000
 
 
 def ensure_key(tx: Tx) -> str:
     """The id of the signing key in use; made on the first start."""
-    row = sql.signing_key(tx)
+    row = token_sql.signing_key(tx)
     if row is not None:
         return str(row["kid"])
     private_key = tx.entropy(32)
     public = _public(private_key)
     kid = _thumbprint(public)
-    sql.insert_signing_key(tx, kid, public, secrets.seal(tx, secrets.place_of_key(kid), private_key))
+    token_sql.insert_signing_key(tx, kid, public, secret_sql.seal(tx, secret_sql.place_of_key(kid), private_key))
     return kid
 
 
@@ -40,13 +40,13 @@ def rotate(tx: Tx) -> str:
 
     A device goes by the key that it was told when it was bound, so the old ones go on signing for those devices.
     """
-    sql.retire_signing_keys(tx)
+    token_sql.retire_signing_keys(tx)
     return ensure_key(tx)
 
 
 def public_key(view: View, kid: str) -> model.Jwk:
     """The public half of a key, as a JWK."""
-    row = sql.signing_key(view, kid)
+    row = token_sql.signing_key(view, kid)
     if row is None:
         raise LookupError(f"no signing key {kid}")
     return model.Jwk(x=row["public_key"], kid=kid)
@@ -70,7 +70,7 @@ def sign(
         LookupError: there is no such key.
         ValueError: the params have no canonical JSON.
     """
-    row = sql.signing_key(tx, kid)
+    row = token_sql.signing_key(tx, kid)
     if row is None:
         raise LookupError(f"no signing key {kid}")
     claims = {
@@ -80,12 +80,12 @@ def sign(
         "cmd": str(command["type"]),
         "gen": command["binding_generation"],
         "iat": tx.now // _SECOND_MS,
-        "par": canonical.params_digest(command["params"]),
+        "par": canonical_json.params_digest(command["params"]),
         "seq": seq,
     }
     if expires_at is not None:
         claims["exp"] = -(-expires_at // _SECOND_MS)  # rounded up, so that the grant never ends before the command
-    return _signed(claims, kid, _private(tx.context.vault.open(secrets.place_of_key(kid), row["private_key"])))
+    return _signed(claims, kid, _private(tx.context.vault.open(secret_sql.place_of_key(kid), row["private_key"])))
 
 
 def sign_again(tx: Tx, device: Row, command: Row, *, seq: int, expires_at: int | None) -> str:
@@ -116,7 +116,7 @@ def verified(view: View, grant: str) -> dict[str, Any] | None:
         ValueError: it is no JWT.
     """
     head, body, signature = grant.split(".")
-    row = sql.signing_key(view, str(parse_json(_unbase64url(head))["kid"]))
+    row = token_sql.signing_key(view, str(parse_json(_unbase64url(head))["kid"]))
     if row is None:
         return None
     try:

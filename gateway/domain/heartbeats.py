@@ -11,13 +11,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from gateway import acknowledgements, model, newest
-from gateway.acknowledgements import Sender
-from gateway.commands import Refusal
-from gateway.model import TokenState
-from gateway.store import Row, Rules, Tx, event_budgets, events, history, measures, outbox
-from gateway.store import health as sql
-from gateway.store.history import Beat
+from gateway.domain import acknowledgements, newest
+from gateway.domain.acknowledgements import Sender
+from gateway.domain.commands import Refusal
+from gateway.models import model
+from gateway.models.model import TokenState
+from gateway.store import (
+    Row,
+    Rules,
+    Tx,
+    event_budget_sql,
+    event_sql,
+    health_sql,
+    heartbeat_sql,
+    measurements,
+    outbox_sql,
+)
+from gateway.store.heartbeat_sql import Beat
 
 PART: Final = 20
 """Devices whose newest state is written in one go: a fifth of a millisecond or so, and twice that when all are news."""
@@ -40,7 +50,7 @@ def beat(
     The heartbeat itself is taken all the same. ``at_broker`` says that it came over MQTT, ``sender`` who relays it.
     """
     heard = Heard(tx, at_broker=at_broker)
-    heard.take([Beat(sql.Sender(device), heartbeat, radio)])
+    heard.take([Beat(health_sql.Sender(device), heartbeat, radio)])
     heard.settle()
     return _last_command(tx, device, heartbeat.last_command, sender)
 
@@ -56,12 +66,12 @@ class Heard:
     def __init__(self, tx: Tx, *, at_broker: bool) -> None:
         self._tx = tx
         self._at_broker = at_broker
-        self._devices: dict[int, sql.Sender] = {}
+        self._devices: dict[int, health_sql.Sender] = {}
 
     def take(self, beats: Sequence[Beat]) -> None:
         """Take some, in the order in which they came."""
         told = [beat for beat in beats if beat.device.tells]
-        stored = history.append(self._tx, told)
+        stored = heartbeat_sql.append(self._tx, told)
         _count(self._tx, beats, len(told), len(stored))
         now, rest = self._tx.now, iter(stored)
         to_say = next(rest, None)
@@ -84,9 +94,9 @@ class Heard:
             self._settle(devices[begin : begin + PART])
         self._devices.clear()
 
-    def _settle(self, devices: Sequence[sql.Sender]) -> None:
-        sql.store_newest(self._tx, devices, at_broker=self._at_broker)
-        outbox.mark_all_shown(self._tx, [device.pk for device in devices if device.news], outbox.STATE)
+    def _settle(self, devices: Sequence[health_sql.Sender]) -> None:
+        health_sql.store_newest(self._tx, devices, at_broker=self._at_broker)
+        outbox_sql.mark_all_shown(self._tx, [device.pk for device in devices if device.news], outbox_sql.STATE)
         for device in devices:
             device.news = False
 
@@ -98,7 +108,7 @@ def _count(tx: Tx, beats: Sequence[Beat], told: int, stored: int) -> None:
         counts |= {"reset_only": resetting, "unbound": len(beats) - told - resetting}
     for outcome, count in counts.items():
         if count:
-            tx.measure(measures.HEARTBEAT, outcome, count)
+            tx.measure(measurements.HEARTBEAT, outcome, count)
 
 
 def _last_command(tx: Tx, device: Row, last: model.LastCommand | None, sender: Sender | None) -> Refusal | None:
@@ -112,16 +122,16 @@ def _last_command(tx: Tx, device: Row, last: model.LastCommand | None, sender: S
 def birth(tx: Tx, device: Row) -> None:
     """The device says that it is there."""
     if device["connection"] == "offline":
-        event_budgets.record(tx, device, newest.ONLINE, device["id"], last_seen_by=None)
-        outbox.mark_shown(tx, device["pk"], outbox.STATE)
+        event_budget_sql.record(tx, device, newest.ONLINE, device["id"], last_seen_by=None)
+        outbox_sql.mark_shown(tx, device["pk"], outbox_sql.STATE)
     elif newest.ONLINE in (device["owed"] or ""):
-        event_budgets.make_up(tx, device, newest.ONLINE, device["id"], last_seen_by=None)
-    sql.seen(tx, device["pk"], tx.now + tx.rules.silence_ms)
+        event_budget_sql.make_up(tx, device, newest.ONLINE, device["id"], last_seen_by=None)
+    health_sql.seen(tx, device["pk"], tx.now + tx.rules.silence_ms)
 
 
 def farewell(tx: Tx, device: Row) -> None:
     """The device, or its last will, says that it is gone; it is believed after the grace time."""
-    sql.leaving(tx, device["pk"], tx.now + tx.rules.offline_grace_ms)
+    health_sql.leaving(tx, device["pk"], tx.now + tx.rules.offline_grace_ms)
 
 
 def left_broker(tx: Tx, device: Row) -> None:
@@ -129,7 +139,7 @@ def left_broker(tx: Tx, device: Row) -> None:
 
     It is believed only of a device that was heard last over MQTT: its session must have ended after that.
     """
-    sql.left_broker(tx, device["pk"], tx.now + tx.rules.offline_grace_ms)
+    health_sql.left_broker(tx, device["pk"], tx.now + tx.rules.offline_grace_ms)
 
 
 def latest_due(rules: Rules, now: int) -> int:
@@ -144,18 +154,18 @@ def sweep_presence(tx: Tx, *, until: int | None = None) -> int:
     After the clock was set back, silence counts from now: else a device that is gone would stay online for as long as
     the clock went back.
     """
-    sql.wait_no_longer(tx, latest_due(tx.rules, tx.now), tx.now + tx.rules.silence_ms)
-    rows = sql.overdue(tx, tx.now if until is None else min(until, tx.now), _SWEEP)
+    health_sql.wait_no_longer(tx, latest_due(tx.rules, tx.now), tx.now + tx.rules.silence_ms)
+    rows = health_sql.overdue(tx, tx.now if until is None else min(until, tx.now), _SWEEP)
     for device in rows:
-        sql.set_offline(tx, device["pk"])
-        if event_budgets.owes(tx, device["pk"], newest.ONLINE):  # nobody was told that it was online
-            event_budgets.suppress(tx, device["pk"], "device.offline")
+        health_sql.set_offline(tx, device["pk"])
+        if event_budget_sql.owes(tx, device["pk"], newest.ONLINE):  # nobody was told that it was online
+            event_budget_sql.suppress(tx, device["pk"], "device.offline")
         else:
-            events.record(tx, device, "device.offline", "gateway")
+            event_sql.record(tx, device, "device.offline", "gateway")
     return len(rows)
 
 
 def prune(tx: Tx) -> int:
     """Drop history and events that are older than the settings keep, a few thousand at a time."""
-    beats = history.prune(tx, tx.now - tx.rules.heartbeat_history_days * _DAY_MS, 10 * _SWEEP)
-    return beats + events.prune(tx, tx.now - tx.rules.event_history_days * _DAY_MS, 10 * _SWEEP)
+    beats = heartbeat_sql.prune(tx, tx.now - tx.rules.heartbeat_history_days * _DAY_MS, 10 * _SWEEP)
+    return beats + event_sql.prune(tx, tx.now - tx.rules.event_history_days * _DAY_MS, 10 * _SWEEP)

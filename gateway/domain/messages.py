@@ -11,16 +11,27 @@ from typing import Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from gateway import acknowledgements, heartbeats, model, topics
-from gateway.acknowledgements import Sender
-from gateway.commands import Refusal
-from gateway.mqtt_model import RefusedMessage
-from gateway.problems import invalid
-from gateway.redaction import redact
-from gateway.store import Row, Tx, View, devices, event_budgets, events, measures, outbox
-from gateway.store import commands as command_sql
-from gateway.store import health as sql
-from gateway.store.history import Beat
+from gateway.core import topics
+from gateway.core.redaction import redact
+from gateway.domain import acknowledgements, heartbeats
+from gateway.domain.acknowledgements import Sender
+from gateway.domain.commands import Refusal
+from gateway.models import model
+from gateway.models.mqtt import RefusedMessage
+from gateway.models.validation import invalid
+from gateway.store import (
+    Row,
+    Tx,
+    View,
+    command_sql,
+    device_sql,
+    event_budget_sql,
+    event_sql,
+    health_sql,
+    measurements,
+    outbox_sql,
+)
+from gateway.store.heartbeat_sql import Beat
 
 MAX_PAYLOAD_BYTES: Final = 65_536
 PART: Final = 20
@@ -166,7 +177,7 @@ def _sorted(tx: Tx, messages: Sequence[Parsed]) -> tuple[list[Beat], list[Parsed
     names = {parsed.plain for parsed in messages}
     if "" in names:
         names -= {getattr(parsed.topic, "device_id", "") for parsed in messages if not parsed.plain} | {""}
-    known = sql.senders(tx, names)
+    known = health_sql.senders(tx, names)
     together, alone = [], []
     for parsed in messages:
         _, _, body, name = parsed
@@ -192,7 +203,7 @@ def apply(tx: Tx, parsed: Parsed) -> Answer | None:
 
 
 def _sender(tx: Tx, topic: topics.Topic) -> Row | None:
-    return None if isinstance(topic, topics.GatewayStatus | topics.Marks) else sql.sender(tx, topic.device_id)
+    return None if isinstance(topic, topics.GatewayStatus | topics.Marks) else health_sql.sender(tx, topic.device_id)
 
 
 def _left_behind(tx: Tx, topic: topics.Topic | None) -> bool:
@@ -200,10 +211,10 @@ def _left_behind(tx: Tx, topic: topics.Topic | None) -> bool:
 
     It is retained, and has to go (contract, section 3).
     """
-    known = devices.any_by_id(tx, topic.device_id) if isinstance(topic, topics.Status) else None
+    known = device_sql.any_by_id(tx, topic.device_id) if isinstance(topic, topics.Status) else None
     if known is None or known["deleted_at"] is None:
         return False
-    outbox.mark_topic(tx, known["pk"], outbox.STATUS)
+    outbox_sql.mark_topic(tx, known["pk"], outbox_sql.STATUS)
     return True
 
 
@@ -235,7 +246,7 @@ def is_news(view: View, parsed: Parsed) -> bool:
         return False
     if command_sql.by_id(view, parsed.body.command_id) is None:
         return False  # as nearly all of a flood: one look-up
-    device = devices.by_id(view, parsed.topic.device_id)
+    device = device_sql.by_id(view, parsed.topic.device_id)
     return device is not None and acknowledgements.is_news(view, device, parsed.topic.type, parsed.body)
 
 
@@ -258,10 +269,10 @@ def _refuse(tx: Tx, parsed: Parsed, device: Row | None, refusal: Refusal) -> Non
 
 def keep_refusal(tx: Tx, device_id: str | None, source: str, refusal: Refusal, payload: bytes) -> None:
     """Keep what was refused for diagnosis, secrets blotted out."""
-    tx.measure(measures.REFUSAL, refusal.code)
+    tx.measure(measurements.REFUSAL, refusal.code)
     shown = redact(payload[:_PAYLOAD_READ].decode("utf-8", "replace")).replace("\0", "\ufffd")
     source = redact(source.encode("utf-8", "replace").decode())[:_SOURCE_SHOWN]
-    sql.refuse(tx, device_id, source, refusal.code, refusal.message, refusal.field, shown)
+    health_sql.refuse(tx, device_id, source, refusal.code, refusal.message, refusal.field, shown)
 
 
 def audit_refusal(
@@ -274,13 +285,13 @@ def audit_refusal(
     window_ms: int = _MINUTE_MS,
 ) -> None:
     """Write a refused acknowledgement into the audit trail, ``most`` in ``window_ms`` (milliseconds) per device."""
-    if events.recent(tx, device["pk"], _REFUSED, tx.now - window_ms, tx.now) >= most:
+    if event_sql.recent(tx, device["pk"], _REFUSED, tx.now - window_ms, tx.now) >= most:
         return
     said = {"code": refusal.code, "field": refusal.field}
     if sender is None:
-        event_budgets.record(tx, device, _REFUSED, device["id"], **said)
+        event_budget_sql.record(tx, device, _REFUSED, device["id"], **said)
     else:  # a key that forges words must not hide behind what the device has used up
-        events.record(tx, device, _REFUSED, sender.actor, **said, **sender.facts)
+        event_sql.record(tx, device, _REFUSED, sender.actor, **said, **sender.facts)
 
 
 def audit_last_command(tx: Tx, device: Row, refusal: Refusal, sender: Sender | None = None) -> None:

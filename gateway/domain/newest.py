@@ -5,18 +5,17 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any, Final
 
-from gateway import model
-from gateway.store import Tx, event_budgets
-from gateway.store import health as sql
-from gateway.store.health import Sender
+from gateway.models import model
+from gateway.store import Tx, event_budget_sql, health_sql
+from gateway.store.health_sql import Sender
 
 ONLINE: Final = "device.online"
 _LOW: Final = "device.low_battery"
 _FULL: Final = "device.storage_full"
 _UPDATED: Final = "device.updated"
 _SPREAD_MS: Final = 7_919  # a prime, so that neighbours lie far apart
-_TOTAL: Final = sql.NEWEST.index("storage_total_mb")
-_said: Final = itemgetter(*("device_state" if name == "recording_state" else name for name in sql.NEWEST))
+_TOTAL: Final = health_sql.NEWEST.index("storage_total_mb")
+_said: Final = itemgetter(*("device_state" if name == "recording_state" else name for name in health_sql.NEWEST))
 
 
 def present(tx: Tx, device: Sender, radio: str | None) -> None:
@@ -87,15 +86,15 @@ def _has_room_again(device: Sender, heartbeat: model.Heartbeat) -> bool:
 def _tell(tx: Tx, device: Sender, kind: str, *, is_new: bool, **facts: Any) -> None:
     """Record what has become so, and what is so still and was suppressed."""
     if is_new:
-        told = event_budgets.record(tx, device.row, kind, device.id, **facts)
+        told = event_budget_sql.record(tx, device.row, kind, device.id, **facts)
     elif kind in device.owed:
-        told = event_budgets.make_up(tx, device.row, kind, device.id, **facts)
+        told = event_budget_sql.make_up(tx, device.row, kind, device.id, **facts)
     else:
         return
     device.owed = device.owed - {kind} if told else device.owed | {kind}
 
 
 def _runs(tx: Tx, device: Sender, firmware: str) -> None:
-    sql.store_firmware(tx, device.pk, firmware)
+    health_sql.store_firmware(tx, device.pk, firmware)
     _tell(tx, device, _UPDATED, is_new=True, firmware_version=firmware)
     device.firmware = firmware

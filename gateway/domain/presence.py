@@ -14,9 +14,9 @@ from typing import Final
 
 import structlog
 
-from gateway import heartbeats
+from gateway.domain import heartbeats
 from gateway.errors import StoreError
-from gateway.store import Store, View, health
+from gateway.store import Store, View, health_sql
 
 log = structlog.get_logger()
 
@@ -79,7 +79,7 @@ class PresenceWorker:
             moved = 0
             after: int | None = 0
             while after is not None:
-                count, after = await self._store.write(partial(health.postpone, after=after, by=gap, limit=_PIECE))
+                count, after = await self._store.write(partial(health_sql.postpone, after=after, by=gap, limit=_PIECE))
                 moved += count
             log.info("presence.gap_forgiven", seconds=round(gap / 1_000, 1), devices=moved)
         self._heard_until = now
@@ -112,10 +112,10 @@ class PresenceWorker:
 
     def _is_due(self, view: View, *, until: int) -> bool:
         now = self._store.context.clock()
-        return health.presence_is_due(view, min(until, now), heartbeats.latest_due(self._store.context.rules, now))
+        return health_sql.presence_is_due(view, min(until, now), heartbeats.latest_due(self._store.context.rules, now))
 
 
 def _last_heard(view: View, *, silence_ms: int) -> int | None:
     """When any device was heard last: until then an earlier process was listening."""
-    latest = health.latest_deadline(view)
+    latest = health_sql.latest_deadline(view)
     return None if latest is None else latest - silence_ms

@@ -16,10 +16,10 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 import structlog
 
-from gateway.clock import to_rfc3339
+from gateway.core.clock import to_rfc3339
 from gateway.errors import GatewayError, StoreError
-from gateway.model import EventType
-from gateway.store import Store, Tx, events
+from gateway.models.model import EventType
+from gateway.store import Store, Tx, event_sql
 
 log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ class RefusedSignIn(NamedTuple):
     reason: Reason
     address: str
     key_id: str | None = None
-    project_id: str = events.REGISTRY
+    project_id: str = event_sql.REGISTRY
 
 
 class _From(NamedTuple):
@@ -140,7 +140,7 @@ class RefusedSignIns:
         rest, most = self._take_rest(), self._take_most()
         if not rest and not most:
             return
-        told = [(events.REGISTRY, rest.facts())] if rest else []
+        told = [(event_sql.REGISTRY, rest.facts())] if rest else []
         told += [(source.project_id, {**source.facts(), **gathered.facts()}) for source, gathered in most]
         try:
             await self._store.write(lambda tx: _record(tx, told), urgent=False)
@@ -184,4 +184,4 @@ class RefusedSignIns:
 
 def _record(tx: Tx, told: list[tuple[str, dict[str, Any]]]) -> None:
     for project_id, facts in told:
-        events.record_administrative(tx, project_id, EventType.AUTH_REFUSED, "gateway", **facts)
+        event_sql.record_administrative(tx, project_id, EventType.AUTH_REFUSED, "gateway", **facts)

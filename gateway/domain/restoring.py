@@ -7,14 +7,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from gateway import administration, epoch, lifecycle
+from gateway.domain import administration, devices, epoch
 from gateway.errors import ConflictError, NotFoundError, StoreError
-from gateway.sealing import Vault
-from gateway.store import DATABASE_NAME, Context, View, accounts, backup, devices, epochs, keys
-from gateway.store.database import connect
-from gateway.store.events import CLI
+from gateway.runtime.sealing import Vault
+from gateway.store import DATABASE_NAME, Context, View, account_sql, device_sql, epoch_sql, key_sql
+from gateway.store.event_sql import CLI
 from gateway.store.position_file import read_position
 from gateway.store.reopened import Reopened, reopened
+from gateway.store.sqlite import backup
+from gateway.store.sqlite.connection import connect
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,17 +92,17 @@ def _revoke_reopened(tx: Tx, found: Reopened) -> list[str]:
         administration.revoke_account(tx, each["id"], _ACTOR)
         names.append(each["id"])
     for each in found.device_tokens:  # a binding whose token is revoked is of no use: end it
-        device = devices.any_by_id(tx, each["id"])
+        device = device_sql.any_by_id(tx, each["id"])
         if device is None:
             raise NotFoundError(f"The copy has no device {each['id']}.")
-        lifecycle.unbind(tx, device["project_id"], each["id"], _ACTOR)
+        devices.unbind(tx, device["project_id"], each["id"], _ACTOR)
         names.append(each["id"])
     return names
 
 
 def _revoke_all(tx: Tx) -> list[str]:
-    good_keys = [row["id"] for row in keys.all_keys(tx) if row["revoked_at"] is None]
-    good_accounts = [row["name"] for row in accounts.everyone(tx) if row["revoked_at"] is None]
+    good_keys = [row["id"] for row in key_sql.all_keys(tx) if row["revoked_at"] is None]
+    good_accounts = [row["name"] for row in account_sql.everyone(tx) if row["revoked_at"] is None]
     for key_id in good_keys:
         administration.revoke_key(tx, key_id, _ACTOR)
     for name in good_accounts:
@@ -117,6 +118,6 @@ def _issued(data_dir: Path) -> int:
     noted = epoch.known_by(read_position(data_dir))
     try:
         with closing(connect(data_dir / DATABASE_NAME, read_only=True)) as connection:
-            return max(noted, epochs.highest_generation(View(connection)))
+            return max(noted, epoch_sql.highest_generation(View(connection)))
     except (StoreError, sqlite3.Error):
         return noted

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from gateway import ids, signatures
-from gateway.clock import to_rfc3339
+from gateway.core import ids, webhook_signing
+from gateway.core.clock import to_rfc3339
+from gateway.core.webhook_urls import check_url
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
-from gateway.model import MAX_NUMBER, EventType
-from gateway.store import Context, Row, Tx, View, deliveries, events, measures, secrets
-from gateway.store import webhooks as sql
-from gateway.targets import check_url
-from gateway.webhooks_model import EVERY, CreateWebhook, UpdateWebhook
+from gateway.models.model import MAX_NUMBER, EventType
+from gateway.models.webhooks import EVERY, CreateWebhook, UpdateWebhook
+from gateway.store import Context, Row, Tx, View, delivery_sql, event_sql, measurements, secret_sql, webhook_sql
 
 MOST_PER_PROJECT: Final = 50
 TRIES_AT: Final = (0, 60, 300, 1_800, 7_200, 28_800)
@@ -55,18 +54,18 @@ def create(tx: Tx, project_id: str, body: CreateWebhook, actor: str) -> tuple[Ro
         ConflictError: ``webhook_limit_reached``.
     """
     _require_url(tx, body.url)
-    if sql.count(tx, project_id) >= MOST_PER_PROJECT:
+    if webhook_sql.count(tx, project_id) >= MOST_PER_PROJECT:
         raise ConflictError(
             "webhook_limit_reached",
             f"This project has {MOST_PER_PROJECT} webhooks, which is the limit. Delete one that is not needed "
             "(DELETE /v1/webhooks/{id}), or let one take more types of events.",
             details={"limit": MOST_PER_PROJECT},
         )
-    key, webhook_id = signatures.mint_key(tx.entropy), tx.new_id(ids.WEBHOOK)
+    key, webhook_id = webhook_signing.mint_key(tx.entropy), tx.new_id(ids.WEBHOOK)
     facts = _facts(webhook_id, body.url, body.events, enabled=body.enabled)
-    events.record_administrative(tx, project_id, EventType.WEBHOOK_CREATED, actor, **facts)
-    sql.insert(tx, project_id, webhook_id, body, key)
-    return require(tx, project_id, webhook_id), signatures.secret(key)
+    event_sql.record_administrative(tx, project_id, EventType.WEBHOOK_CREATED, actor, **facts)
+    webhook_sql.insert(tx, project_id, webhook_id, body, key)
+    return require(tx, project_id, webhook_id), webhook_signing.secret(key)
 
 
 def _facts(webhook_id: str, url: str, types: Sequence[str], *, enabled: bool) -> dict[str, Any]:
@@ -90,7 +89,7 @@ def _require_url(tx: Tx, url: str) -> None:
 
 def require(view: View, project_id: str, webhook_id: str) -> Row:
     """The webhook, or a 404 that tells nothing of other projects."""
-    row = sql.find(view, project_id, webhook_id)
+    row = webhook_sql.find(view, project_id, webhook_id)
     if row is None:
         raise NotFoundError(
             f"There is no webhook '{webhook_id[:80]}' in this project. GET /v1/webhooks lists those there are."
@@ -107,14 +106,14 @@ def update(tx: Tx, project_id: str, webhook_id: str, body: UpdateWebhook, actor:
     webhook, changes = require(tx, project_id, webhook_id), body.changes
     if "url" in changes:
         _require_url(tx, body.url)
-    sql.update(tx, webhook_id, changes)
+    webhook_sql.update(tx, webhook_id, changes)
     row = require(tx, project_id, webhook_id)
     changed = [name for name in changes if row[name] != webhook[name]]
     if changed:
         facts = {**_facts_of(row), "changed": changed}
-        events.record_administrative(tx, project_id, EventType.WEBHOOK_UPDATED, actor, **facts)
+        event_sql.record_administrative(tx, project_id, EventType.WEBHOOK_UPDATED, actor, **facts)
     if changes.get("enabled", bool(webhook["enabled"])) != bool(webhook["enabled"]):
-        (sql.end_gap if changes["enabled"] else sql.begin_gap)(tx, webhook_id)
+        (webhook_sql.end_gap if changes["enabled"] else webhook_sql.begin_gap)(tx, webhook_id)
     return require(tx, project_id, webhook_id)
 
 
@@ -125,44 +124,44 @@ def rotate(tx: Tx, project_id: str, webhook_id: str, overlap_ms: int, actor: str
         The webhook, and its new secret, which is shown this once.
     """
     require(tx, project_id, webhook_id)
-    key = signatures.mint_key(tx.entropy)
-    sql.rotate(tx, webhook_id, secrets.seal(tx, secrets.place_of_webhook(webhook_id), key), overlap_ms)
-    return _record_rotation(tx, require(tx, project_id, webhook_id), actor), signatures.secret(key)
+    key = webhook_signing.mint_key(tx.entropy)
+    webhook_sql.rotate(tx, webhook_id, secret_sql.seal(tx, secret_sql.place_of_webhook(webhook_id), key), overlap_ms)
+    return _record_rotation(tx, require(tx, project_id, webhook_id), actor), webhook_signing.secret(key)
 
 
 def _record_rotation(tx: Tx, row: Row, actor: str) -> Row:
     until = None if row["previous_expires_at"] is None else to_rfc3339(row["previous_expires_at"])
     facts = {"webhook_id": row["id"], "previous_secret_expires_at": until}
-    events.record_administrative(tx, row["project_id"], EventType.WEBHOOK_ROTATED, actor, **facts)
+    event_sql.record_administrative(tx, row["project_id"], EventType.WEBHOOK_ROTATED, actor, **facts)
     return row
 
 
 def forget_previous(tx: Tx, project_id: str, webhook_id: str, actor: str) -> Row:
     """End the overlap of the last rotation now; without one nothing changes."""
     before = require(tx, project_id, webhook_id)
-    sql.forget_previous(tx, webhook_id)
+    webhook_sql.forget_previous(tx, webhook_id)
     after = require(tx, project_id, webhook_id)
     return after if before["previous_expires_at"] is None else _record_rotation(tx, after, actor)
 
 
-def signing_keys(webhook_id: str, row: Row, context: Context) -> signatures.Keys:
+def signing_keys(webhook_id: str, row: Row, context: Context) -> webhook_signing.Keys:
     """Return the keys that sign at this instant; ``row`` has the secrets of the webhook."""
-    still = sql.signs_still(row, context.clock())
+    still = webhook_sql.signs_still(row, context.clock())
     stored = (row["secret"], row["previous_secret"]) if still else (row["secret"],)
-    return tuple(context.vault.open(secrets.place_of_webhook(webhook_id), each) for each in stored)
+    return tuple(context.vault.open(secret_sql.place_of_webhook(webhook_id), each) for each in stored)
 
 
 def delete(tx: Tx, project_id: str, webhook_id: str, actor: str) -> Row:
     """Drop a webhook with its deliveries; the webhook as it was."""
     webhook = require(tx, project_id, webhook_id)
-    events.record_administrative(tx, project_id, EventType.WEBHOOK_DELETED, actor, **_facts_of(webhook))
-    sql.delete(tx, webhook_id)
+    event_sql.record_administrative(tx, project_id, EventType.WEBHOOK_DELETED, actor, **_facts_of(webhook))
+    webhook_sql.delete(tx, webhook_id)
     return webhook
 
 
 def require_delivery(view: View, webhook: Row, delivery_id: str) -> Row:
     """The delivery to this webhook, or a 404."""
-    row = deliveries.find(view, webhook["id"], delivery_id)
+    row = delivery_sql.find(view, webhook["id"], delivery_id)
     if row is None:
         raise NotFoundError(
             f"This webhook has no delivery '{delivery_id[:80]}', or it is no longer kept. "
@@ -185,7 +184,7 @@ def replay(tx: Tx, project_id: str, webhook_id: str, delivery_id: str) -> Row:
             f"The webhook is switched off, so nothing is sent. Switch it on first (PATCH /v1/webhooks/{webhook_id} "
             'with "enabled": true).',
         )
-    deliveries.replay(tx, delivery_id)
+    delivery_sql.replay(tx, delivery_id)
     return require_delivery(tx, webhook, delivery_id)
 
 
@@ -194,20 +193,20 @@ def pick_up(tx: Tx, webhook_id: str) -> bool:
 
     The cursor moves in the same transaction, so each event is picked up once, whenever the process dies.
     """
-    webhook = deliveries.webhook(tx, webhook_id)
+    webhook = delivery_sql.webhook(tx, webhook_id)
     if webhook is None:
         return False
-    gap = sql.next_gap(tx, webhook_id)
-    unread = deliveries.unread(tx, webhook, MAX_NUMBER if gap is None else gap["after_seq"], _PICKED_AT_ONCE)
+    gap = webhook_sql.next_gap(tx, webhook_id)
+    unread = delivery_sql.unread(tx, webhook, MAX_NUMBER if gap is None else gap["after_seq"], _PICKED_AT_ONCE)
     if not unread:
         if gap is not None:
-            sql.pass_gap(tx, webhook_id, gap)
+            webhook_sql.pass_gap(tx, webhook_id, gap)
         return gap is not None
     wanted = set(json.loads(webhook["events"]))
     for event in unread:
         if (EVERY in wanted or event["type"] in wanted) and not _is_about(webhook_id, event):
-            deliveries.pick_up(tx, webhook_id, event["seq"])
-    deliveries.set_cursor(tx, webhook_id, unread[-1]["seq"])
+            delivery_sql.pick_up(tx, webhook_id, event["seq"])
+    delivery_sql.set_cursor(tx, webhook_id, unread[-1]["seq"])
     return True
 
 
@@ -222,8 +221,8 @@ def settle(tx: Tx, delivery: Row, outcome: Outcome) -> None:
     more = not outcome.delivered and tries < len(TRIES_AT)
     # The distance to the next try counts from this one: after a standstill they do not all come at once.
     pause = _pause_ms(tries) if more else 0
-    tx.measure(measures.DELIVERY, "delivered" if outcome.delivered else "to_be_retried" if more else "failed")
-    deliveries.settle(
+    tx.measure(measurements.DELIVERY, "delivered" if outcome.delivered else "to_be_retried" if more else "failed")
+    delivery_sql.settle(
         tx,
         delivery,
         status="delivered" if outcome.delivered else "pending" if more else "failed",
@@ -244,7 +243,7 @@ def count_anew(tx: Tx) -> None:
     After the clock was set back: else it would wait for as long as the clock went back on top.
     """
     for tries in range(len(TRIES_AT)):
-        deliveries.wait_no_longer(tx, tries, tx.now + _pause_ms(tries))
+        delivery_sql.wait_no_longer(tx, tries, tx.now + _pause_ms(tries))
 
 
 def prune(tx: Tx) -> int:
@@ -252,6 +251,6 @@ def prune(tx: Tx) -> int:
 
     A few thousand at a time.
     """
-    return sql.forget_expired(tx) + deliveries.prune(
+    return webhook_sql.forget_expired(tx) + delivery_sql.prune(
         tx, tx.now - tx.rules.delivery_history_days * _DAY_MS, _PRUNED_AT_ONCE
     )

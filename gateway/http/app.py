@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp
 
 from gateway.http import auth
+from gateway.http.auth_failure_limit import Strangers
 from gateway.http.endpoint import Authenticate, Endpoint, Parts, Unknown
 from gateway.http.middleware import EveryRequest
 from gateway.http.operation import AnyOperation
 from gateway.http.pages import pages
-from gateway.http.quota import Limiter
+from gateway.http.rate_limit import Limiter
+from gateway.http.resources.operations import OPERATIONS
 from gateway.http.routing import Paths
 from gateway.http.services import Services
-from gateway.http.strangers import Strangers
-from gateway.http.table import OPERATIONS
 
 
 def build(
@@ -43,7 +43,7 @@ def build(
 
 
 def _document() -> bytes:
-    from gateway.http import openapi  # noqa: PLC0415 - all that it explains, which is seldom read
+    from gateway.http.spec import openapi  # noqa: PLC0415 - all that it explains, which is seldom read
 
     return openapi.document()
 

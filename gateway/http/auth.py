@@ -9,16 +9,16 @@ from typing import Final, NamedTuple
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from gateway import lifecycle
-from gateway.certificates import common_name
-from gateway.credentials import hash_secret, same_hash
+from gateway.core.credentials import hash_secret, same_hash
+from gateway.domain import devices
+from gateway.domain.refused_sign_ins import Reason
 from gateway.errors import InsufficientScopeError, NotFoundError, UnauthorizedError
 from gateway.http.operation import Access, ApiKey, Caller, DeviceToken
 from gateway.http.services import Services
-from gateway.model import TokenState
-from gateway.refused_sign_ins import Reason
-from gateway.store import Row, View, keys, tokens
-from gateway.store.events import REGISTRY
+from gateway.models.model import TokenState
+from gateway.store import Row, View, key_sql, token_sql
+from gateway.store.event_sql import REGISTRY
+from gateway.tls.certificates import common_name
 
 ME: Final = "me"
 PEER: Final = "gateway.peer_certificate"
@@ -108,9 +108,9 @@ def _resolve(view: View, secret: str, now: int) -> Caller | Refused:
 
 
 def _api_key(view: View, secret: str, now: int) -> ApiKey | Refused:
-    row = keys.by_secret(view, secret, now)
+    row = key_sql.by_secret(view, secret, now)
     if row is None:
-        return _refused_key(keys.of_closed_secret(view, secret), secret, now)
+        return _refused_key(key_sql.of_closed_secret(view, secret), secret, now)
     return ApiKey(row["id"], row["project_id"], frozenset(json.loads(row["scopes"])), row["last_used_at"])
 
 
@@ -127,7 +127,7 @@ def _refused_key(row: Row | None, secret: str, now: int) -> Refused:
 
 
 def _device_token(view: View, secret: str) -> DeviceToken | Refused:
-    row = tokens.by_secret(view, secret)
+    row = token_sql.by_secret(view, secret)
     if row is None:
         return Refused("unknown")
     if row["state"] == TokenState.REVOKED:
@@ -196,7 +196,7 @@ def state_now(view: View, token: DeviceToken) -> TokenState:
     Raises:
         UnauthorizedError: nothing any more.
     """
-    state = tokens.state(view, token.token_id)
+    state = token_sql.state(view, token.token_id)
     if state is None or state == TokenState.REVOKED:
         raise UnauthorizedError(_REVOKED)
     return TokenState(state)
@@ -210,7 +210,7 @@ def refuse_reset_only() -> UnauthorizedError:
 async def note_first_use(services: Services, caller: Caller) -> None:
     """Write down the first use of a device token before it opens anything: what it replaces is revoked by that."""
     if isinstance(caller, DeviceToken) and not caller.used_before:
-        await services.store.write(lambda tx: lifecycle.use(tx, caller.token_id))
+        await services.store.write(lambda tx: devices.use(tx, caller.token_id))
 
 
 async def note_use(services: Services, caller: Caller) -> None:
@@ -220,4 +220,4 @@ async def note_use(services: Services, caller: Caller) -> None:
     now = services.store.context.clock()
     if caller.last_used_at is None or not now - _NOTED_EVERY_MS < caller.last_used_at <= now:
         before = now - _NOTED_EVERY_MS + 1
-        await services.store.write(lambda tx: keys.touch(tx, caller.id, before), urgent=False)
+        await services.store.write(lambda tx: key_sql.touch(tx, caller.id, before), urgent=False)

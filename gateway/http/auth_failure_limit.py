@@ -14,9 +14,9 @@ from typing import Final
 import structlog
 from starlette.types import Scope
 
-from gateway.clock import Clock
+from gateway.core.clock import Clock
 from gateway.http.errors import RateLimitExceededError, TooManyRefusalsError
-from gateway.http.quota import WINDOW_SECONDS, Quota
+from gateway.http.rate_limit import WINDOW_SECONDS, Quota
 
 log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ class Strangers:
     So a device that tries a revoked token on and on does not keep others at its site from being told of theirs. Of more
     than ``most_addresses`` those not seen for longest go first.
 
-    Less than the limit of callers has to do (``gateway.http.quota``): this is the way that a flood takes.
+    Less than the limit of callers has to do (``gateway.http.rate_limit``): this is the way that a flood takes.
     """
 
     def __init__(self, per_minute: int, clock: Clock, *, most_addresses: int = MOST_ADDRESSES) -> None:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope
 
 from gateway.errors import InvalidRequestError
 from gateway.http.errors import PayloadTooLargeError, UnsupportedMediaTypeError
-from gateway.problems import invalid
+from gateway.models.validation import invalid
 
 T = TypeVar("T", bound=BaseModel)
 

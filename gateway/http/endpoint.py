@@ -11,19 +11,19 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import GatewayError, NotFoundError, StoreError, UnauthorizedError
 from gateway.http import auth, body, idempotency, insiders
+from gateway.http.auth_failure_limit import UNKNOWN_HOST, Strangers
 from gateway.http.errors import MethodNotAllowedError
 from gateway.http.idempotency import Once
 from gateway.http.middleware import Facts, facts_of
 from gateway.http.operation import READ, Answer, AnyOperation, ApiKey, Call, Caller, DeviceToken, ReplayError, Stream
-from gateway.http.quota import Limiter
+from gateway.http.rate_limit import Limiter
 from gateway.http.services import Services
-from gateway.http.strangers import UNKNOWN_HOST, Strangers
 from gateway.http.streaming import Streaming
-from gateway.model import Empty, TokenState
-from gateway.refused_sign_ins import RefusedSignIn
-from gateway.store import idempotency as sql
+from gateway.models.model import Empty, TokenState
+from gateway.store import idempotency_sql
 
 BASE: Final = "/v1"
 Authenticate = Callable[[Services, Headers], Awaitable[Caller]]
@@ -133,7 +133,9 @@ def _once(operation: AnyOperation, caller: Caller | None, scope: Scope, raw: byt
 
 def _most_bytes(caller: Caller) -> int:
     """There may be a hundred thousand devices; keys are few, and one may serve all of these."""
-    return sql.MOST_BYTES_OF_DEVICE if isinstance(caller, DeviceToken) else sql.MOST_BYTES_OF_KEY
+    return (
+        idempotency_sql.MOST_BYTES_OF_DEVICE if isinstance(caller, DeviceToken) else idempotency_sql.MOST_BYTES_OF_KEY
+    )
 
 
 async def _only_once(operation: AnyOperation, call: Call, takes: BaseModel, once: Once) -> Answer | Stream:

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from gateway import model
+from gateway.core.redaction import redact
 from gateway.errors import ConflictError, GatewayError, TooSoonError
-from gateway.redaction import redact
+from gateway.models import model
 
 RETRY_SECONDS: Final = 5
 SCAN_RETRY_SECONDS: Final = 1

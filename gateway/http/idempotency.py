@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from starlette.datastructures import Headers
 
 from gateway.errors import ConflictError, InvalidRequestError
-from gateway.store import Tx, View, idempotency
+from gateway.store import Tx, View, idempotency_sql
 
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotent-Replay"
@@ -82,7 +82,7 @@ class Once:
     key: str
     credential: str
     request_hash: bytes
-    most_bytes: int = idempotency.MOST_BYTES_OF_KEY
+    most_bytes: int = idempotency_sql.MOST_BYTES_OF_KEY
     """What is kept of this caller at most."""
     kept: bool = False
 
@@ -92,7 +92,7 @@ class Once:
         Raises:
             ConflictError: the key came with another request, or with another secret of the same caller.
         """
-        row = idempotency.find(view, self.caller, self._key_hash(part), now)
+        row = idempotency_sql.find(view, self.caller, self._key_hash(part), now)
         if row is None:
             return None
         if row["request_hash"] != self.request_hash:
@@ -107,7 +107,7 @@ class Once:
         """Keep the answer, in the transaction that does what it tells."""
         nonce = tx.entropy(_NONCE_BYTES)
         sealed = nonce + self._cipher(part).encrypt(nonce, content, self._bound_to(status))
-        idempotency.keep(tx, self.caller, self._key_hash(part), self.request_hash, status, sealed, self.most_bytes)
+        idempotency_sql.keep(tx, self.caller, self._key_hash(part), self.request_hash, status, sealed, self.most_bytes)
         self.kept = self.kept or not part
 
     def _key_hash(self, part: str) -> bytes:

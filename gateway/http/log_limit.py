@@ -12,8 +12,8 @@ from typing import Final
 import structlog
 from starlette.types import Scope
 
-from gateway.clock import Clock
-from gateway.http.strangers import MOST_ADDRESSES, address_of
+from gateway.core.clock import Clock
+from gateway.http.auth_failure_limit import MOST_ADDRESSES, address_of
 
 log = structlog.get_logger()
 

@@ -13,18 +13,18 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import tracing
+from gateway.core.redaction import redact
 from gateway.errors import GatewayError
 from gateway.http import auth, errors
+from gateway.http.auth_failure_limit import host_of
 from gateway.http.body import ClientGoneError
+from gateway.http.log_limit import StrangerLines
 from gateway.http.operation import Caller, DeviceToken
-from gateway.http.quota import Limiter, Quota
+from gateway.http.rate_limit import Limiter, Quota
 from gateway.http.request_target import HostRules, require_plain_path
 from gateway.http.security_headers import HSTS_SECONDS, security_headers
 from gateway.http.services import Services
-from gateway.http.stranger_lines import StrangerLines
-from gateway.http.strangers import host_of
-from gateway.redaction import redact
+from gateway.runtime import tracing
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from gateway.errors import GatewayError
 from gateway.http.idempotency import REPLAYED, Once
 from gateway.http.services import Services
-from gateway.model import TokenState
+from gateway.models.model import TokenState
 from gateway.store import Deadline, Purpose, Tx, View
 
 T = TypeVar("T", bound=BaseModel)

@@ -11,7 +11,7 @@ from typing import Final
 
 from throttled import MemoryStore, RateLimiterType, Throttled, rate_limiter
 
-from gateway.clock import Clock
+from gateway.core.clock import Clock
 from gateway.http.errors import RateLimitExceededError
 
 WINDOW_SECONDS: Final = 60

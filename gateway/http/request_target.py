@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.types import Scope
 
 from gateway.errors import InvalidRequestError
-from gateway.http.request_head import host_of
+from gateway.http.server.request_head import host_of
 
 ANY: Final = "*"
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")

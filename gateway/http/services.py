@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.core.topics import Topics
+from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import NotFoundError
 from gateway.http.scan_limit import ScanLimiter
-from gateway.http.streams import Streams
-from gateway.metrics import Metrics
-from gateway.outbound.sender import Sender
-from gateway.outbox import Bells
-from gateway.refused_sign_ins import RefusedSignIn
+from gateway.http.stream_limit import Streams
+from gateway.observability.metrics import Metrics
 from gateway.store import Store
-from gateway.topics import Topics
+from gateway.store.wakeups import Bells
+from gateway.webhooks.sender import Sender
 
 BrokerAddress = Callable[[], tuple[str, int, bool]]
 """Host, port and whether by TLS: where devices are told to find the broker."""
@@ -26,7 +26,7 @@ TakenIn = Callable[[float], Awaitable[bool]]
 """Given seconds: wait until all is committed that the broker took before; ``False`` when that took longer."""
 
 ReadinessReport = Callable[[], Awaitable[dict[str, Any]]]
-"""The facts of :class:`gateway.model.Readiness`."""
+"""The facts of :class:`gateway.models.model.Readiness`."""
 
 
 MetricsText = Callable[[], Awaitable[bytes]]

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.errors import GatewayError, UnauthorizedError
 from gateway.http.operation import Stream
-from gateway.http.streams import Streams
+from gateway.http.stream_limit import Streams
 
 log = structlog.get_logger()
 

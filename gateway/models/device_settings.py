@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
 
-from gateway.problems import invalid
+from gateway.models.validation import invalid
 
 
 def _idle_timeout(seconds: int) -> int:

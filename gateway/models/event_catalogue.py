@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from gateway.model import EventType
+from gateway.models.model import EventType
 
 
 class Meaning(NamedTuple):

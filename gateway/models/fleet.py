@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from gateway.device_settings import CHANGE_SCHEMA
-from gateway.model import DeviceState, Inbound, Instant, Label, Metadata, Name, Outbound, Radio, VisibleVersion
+from gateway.models.device_settings import CHANGE_SCHEMA
+from gateway.models.model import DeviceState, Inbound, Instant, Label, Metadata, Name, Outbound, Radio, VisibleVersion
 
 MOST_DEVICES: Final = 1_000
 MOST_HEARTBEATS: Final = 1_000

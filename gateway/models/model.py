@@ -28,11 +28,11 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from gateway import canonical, command_types, ids
-from gateway.device_settings import ShownSettings
-from gateway.problems import NO_NUL
-from gateway.serial_numbers import serial_number
-from gateway.visible_text import visible
+from gateway.core import canonical_json, command_types, ids
+from gateway.core.serial_numbers import serial_number
+from gateway.core.visible_text import visible
+from gateway.models.device_settings import ShownSettings
+from gateway.models.validation import NO_NUL
 
 MAX_NUMBER: Final = 2**53 - 1
 MAX_NAME_UNITS: Final = 128
@@ -196,7 +196,7 @@ def _bounded(document: dict[str, Any], limit: int = MAX_DOCUMENT_BYTES) -> dict[
 def _signable(document: dict[str, Any]) -> dict[str, Any]:
     bounded = _bounded(document)
     try:
-        canonical.params_digest(bounded)
+        canonical_json.params_digest(bounded)
     except ValueError as error:
         raise ValueError(
             f"should hold integers from {-MAX_NUMBER} to {MAX_NUMBER} and whole characters only, since devices check "

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gateway.model import EventType, Outbound
+from gateway.models.model import EventType, Outbound
 
 
 class CloudEvent(Outbound):

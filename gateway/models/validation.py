@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from gateway import ids
+from gateway.core import ids
+from gateway.core.redaction import redact
 from gateway.errors import InvalidRequestError
-from gateway.redaction import redact
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

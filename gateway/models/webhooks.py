@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from gateway.model import Event, EventType, Inbound, Label, Outbound, Text
-from gateway.targets import MAX_URL_LENGTH, Target
+from gateway.core.webhook_urls import MAX_URL_LENGTH, Target
+from gateway.models.model import Event, EventType, Inbound, Label, Outbound, Text
 
 EVERY: Final = "*"
 _TYPES: Final = (EVERY, *EventType)

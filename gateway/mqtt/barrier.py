@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.entropy import Entropy
+from gateway.core.randomness import Entropy
 from gateway.mqtt.session import LinkError, Session
 
 MARK_BYTES: Final = 16

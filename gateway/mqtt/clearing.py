@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from gateway.inbound import Message
+from gateway.domain.messages import Message
 from gateway.mqtt.session import PublishRefusedError, Session
 
 log = structlog.get_logger()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 
-from gateway.mqtt import aiomqtt_link, mqtt5_link
 from gateway.mqtt.session import (
     Address,
     LinkError,
@@ -12,6 +11,8 @@ from gateway.mqtt.session import (
     Session,
     VersionRefusedError,
 )
+from gateway.mqtt.v3 import session
+from gateway.mqtt.v5 import connect
 
 __all__ = ["Address", "LinkError", "PublishRefusedError", "Session", "VersionRefusedError", "open_session"]
 
@@ -25,5 +26,5 @@ def open_session(address: Address, *, client_id: str, will: tuple[str, bytes]) -
         VersionRefusedError: the broker does not speak this version.
         LinkError: it cannot be reached, refused us, or the connection was lost inside the block.
     """
-    opener = mqtt5_link.open_session if address.version == "5" else aiomqtt_link.open_session
+    opener = connect.open_session if address.version == "5" else session.open_session
     return opener(address, client_id=client_id, will=will)

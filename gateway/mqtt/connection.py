@@ -12,24 +12,24 @@ from typing import Final, Literal, Protocol
 import structlog
 
 from gateway import __version__
-from gateway.clock import to_rfc3339
+from gateway.core.backoff import Backoff, Pauses
+from gateway.core.clock import to_rfc3339
+from gateway.core.topics import Topics
+from gateway.domain.messages import Message
 from gateway.errors import StoreError
-from gateway.inbound import Message
-from gateway.mqtt.backoff import Backoff, Pauses
+from gateway.models.mqtt import GatewayStatus
 from gateway.mqtt.barrier import Barrier
-from gateway.mqtt.census import Mark
+from gateway.mqtt.connect import Address, LinkError, Session, VersionRefusedError, open_session
 from gateway.mqtt.guarded_outlet import GuardedOutlet
 from gateway.mqtt.ingest import FirstUses, Ingest
 from gateway.mqtt.lineage import Lineage
-from gateway.mqtt.link import Address, LinkError, Session, VersionRefusedError, open_session
 from gateway.mqtt.peers import COMES_BACK_SECONDS, Identity, OtherGatewayError, Peers, UnsettledError
 from gateway.mqtt.publisher import Publisher
-from gateway.mqtt.reconcile import Reconciler
+from gateway.mqtt.reconciler import Reconciler
+from gateway.mqtt.retained_scan import Mark
 from gateway.mqtt.session import Delivery
-from gateway.mqtt_model import GatewayStatus
-from gateway.outbox import Bells
 from gateway.store import Store
-from gateway.topics import Topics
+from gateway.store.wakeups import Bells
 
 log = structlog.get_logger()
 

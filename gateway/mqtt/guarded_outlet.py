@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gateway.errors import StoreError
-from gateway.mqtt.cancellation import heed_cancellation
 from gateway.mqtt.session import LinkError, PublishRefusedError, SubscriptionRefusedError
+from gateway.mqtt.v3.cancellation import heed_cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.inbound import Message
+    from gateway.domain.messages import Message
     from gateway.mqtt.connection import Outlet
     from gateway.mqtt.session import Session
 

@@ -14,13 +14,14 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from gateway import inbound, topics
-from gateway.clock import Clock
-from gateway.commands import Refusal
+from gateway.core import topics
+from gateway.core.clock import Clock
+from gateway.domain import messages
+from gateway.domain.commands import Refusal
+from gateway.domain.messages import Answer, Message, Parsed
 from gateway.errors import StoreError
-from gateway.inbound import Answer, Message, Parsed
-from gateway.mqtt.budget import SAVED_MESSAGES, Budget
 from gateway.mqtt.clearing import Clearing
+from gateway.mqtt.message_budget import SAVED_MESSAGES, Budget
 from gateway.mqtt.session import Delivery, Session
 from gateway.store import Store, Tx
 
@@ -198,7 +199,7 @@ class Ingest:
                 return self._news_in(message) or self._refuse_over_budget(message)
         if message.topic.endswith(_HEARTBEAT):
             return message
-        parsed = inbound.parse(self._topics, message)
+        parsed = messages.parse(self._topics, message)
         if isinstance(parsed.topic, topics.Marks):
             self._marks.append(message.payload)
             return None
@@ -217,15 +218,15 @@ class Ingest:
         word = (message.topic, message.payload)
         if word in self._news:
             return None
-        parsed = inbound.parse(self._topics, message)
-        if not self._store.look(lambda view: inbound.is_news(view, parsed)):
+        parsed = messages.parse(self._topics, message)
+        if not self._store.look(lambda view: messages.is_news(view, parsed)):
             return None
         self._news.add(word)
         return parsed
 
     def _taken_apart(self, waiting: Waiting) -> Parsed | None:
         """In the writer's thread."""
-        return inbound.parse(self._topics, waiting) if isinstance(waiting, Message) else waiting
+        return messages.parse(self._topics, waiting) if isinstance(waiting, Message) else waiting
 
     def _too_much(self, message: Message) -> Parsed:
         most = self._store.context.rules.device_messages_per_second
@@ -266,13 +267,13 @@ class Ingest:
             Refusal("internal_error", "The gateway failed on this message and did not take it. Its log says why."),
         )
         try:
-            return await self._until_stored(lambda tx: inbound.apply_all(tx, [broken]))
+            return await self._until_stored(lambda tx: messages.apply_all(tx, [broken]))
         except Exception:  # the log has it in full
             log.exception("ingest.message_not_kept", topic=message.topic)
             return []
 
     async def _store_some(self, batch: Sequence[Waiting]) -> tuple[int, list[Answer]]:
-        return await self._until_stored(lambda tx: inbound.apply_some(tx, batch, tx.hurried, self._taken_apart))
+        return await self._until_stored(lambda tx: messages.apply_some(tx, batch, tx.hurried, self._taken_apart))
 
     async def _until_stored(self, write: Callable[[Tx], T]) -> T:
         pause = FIRST_RETRY_SECONDS
@@ -289,7 +290,7 @@ class Ingest:
             if self._throttle.admits(answer.device_id):
                 refusal = answer.refusal
                 log.info("message.refused", device_id=answer.device_id, code=refusal.code, field=refusal.field)
-                await session.publish(self._topics.errors(answer.device_id), inbound.error_payload(refusal), qos=0)
+                await session.publish(self._topics.errors(answer.device_id), messages.error_payload(refusal), qos=0)
 
 
 def _is_budgeted(delivery: Delivery) -> bool:

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from gateway import epoch
-from gateway.received_json import parse_json
-from gateway.store import epochs
-from gateway.store.epochs import Position
+from gateway.core.received_json import parse_json
+from gateway.domain import epoch
+from gateway.store import epoch_sql
+from gateway.store.epoch_sql import Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.inbound import Message
+    from gateway.domain.messages import Message
     from gateway.mqtt.session import Session
-    from gateway.outbox import Bells
     from gateway.store import Store, Tx
+    from gateway.store.wakeups import Bells
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ class Lineage:
         Raises:
             StoreError: it cannot be read.
         """
-        return self._store.look(epochs.position)
+        return self._store.look(epoch_sql.position)
 
     def heard(self, message: Message) -> bool:
         """Return whether this is what :meth:`read` asked for."""
@@ -92,7 +92,7 @@ class Lineage:
             return
         payloads, last = list(held.values()), self._last
         found = await self._store.read(lambda view: epoch.lost_history(view, last, payloads))
-        if found is not None or not self._store.look(epochs.is_announced):
+        if found is not None or not self._store.look(epoch_sql.is_announced):
             await self._store.write(lambda tx: _settled(tx, found))
             self._bells.recorded()  # so that the file beside the registry is written, too
         self._judged = True
@@ -101,7 +101,7 @@ class Lineage:
 def _settled(tx: Tx, found: tuple[str, int] | None) -> None:
     if found is not None:
         epoch.begin_after_loss(tx, *found)
-    epochs.announce(tx)
+    epoch_sql.announce(tx)
 
 
 def _position_in(payload: bytes) -> Position | None:

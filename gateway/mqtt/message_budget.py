@@ -9,7 +9,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Final
 
-from gateway.clock import Clock
+from gateway.core.clock import Clock
 
 SAVED_SECONDS: Final = 200
 """What a device does not use of its budget it may use later: so many seconds of it, or more."""

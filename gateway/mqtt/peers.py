@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from pydantic import ValidationError
 
+from gateway.core.received_json import parse_json
+from gateway.models.mqtt import GatewayMark
 from gateway.mqtt.session import Delivery, LinkError, Session
-from gateway.mqtt_model import GatewayMark
-from gateway.received_json import parse_json
-from gateway.store import keys
+from gateway.store import key_sql
 
 if TYPE_CHECKING:
-    from gateway.inbound import Message
+    from gateway.core.topics import Topics
+    from gateway.domain.messages import Message
     from gateway.store import Store
-    from gateway.topics import Topics
 
 log = structlog.get_logger()
 
@@ -174,7 +174,7 @@ class Peers:
             LinkError: the connection is gone.
         """
         if not self._known:
-            self._statuses = await self._store.read(lambda view: _loaded(keys.meta(view, _SEEN)))
+            self._statuses = await self._store.read(lambda view: _loaded(key_sql.meta(view, _SEEN)))
             self._known = True
         self._asked.clear()  # an answer to an earlier question may come again, and its gateway be gone
         filters = [self._topics.gateway_status("+"), self._topics.marks]
@@ -212,7 +212,7 @@ class Peers:
         if changed or unseen:
             self._statuses |= found
             kept = dict(list(self._statuses.items())[-_REMEMBERED:])
-            await self._store.write(lambda tx: keys.set_meta(tx, _SEEN, _dumped(kept)))
+            await self._store.write(lambda tx: key_sql.set_meta(tx, _SEEN, _dumped(kept)))
         for topic in changed:
             said = _read(found[topic])
             self._meet(topic.split("/")[-2], str(said.get("started_at")), str(said.get("instance")))

@@ -14,9 +14,9 @@ from typing import Any, Final, TypeVar
 
 import aiomqtt
 
-from gateway.addresses import Address
-from gateway.inbound import Message
-from gateway.mqtt.cancellation import heed_cancellation
+from gateway.core.addresses import Address
+from gateway.domain.messages import Message
+from gateway.mqtt.v3.cancellation import heed_cancellation
 
 T = TypeVar("T")
 

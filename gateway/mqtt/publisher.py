@@ -14,13 +14,11 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from gateway.core.topics import Topics
 from gateway.mqtt.session import PublishRefusedError, Session
-from gateway.outbox import Bells
-from gateway.store import Row, Store, Tx, View, health, tokens
-from gateway.store import commands as command_sql
-from gateway.store import outbox as sql
-from gateway.topics import Topics
-from gateway.tracing import NOTHING, Kind, Span
+from gateway.runtime.tracing import NOTHING, Kind, Span
+from gateway.store import Row, Store, Tx, View, command_sql, health_sql, outbox_sql, token_sql
+from gateway.store.wakeups import Bells
 
 log = structlog.get_logger()
 
@@ -63,8 +61,8 @@ class Publisher:
         Raises:
             LinkError: it is gone, or the broker refused something; what was not taken stays in the outbox.
         """
-        if self._store.look(sql.paced):
-            await self._store.write(sql.resume_pace)
+        if self._store.look(outbox_sql.paced):
+            await self._store.write(outbox_sql.resume_pace)
         link = self._store.context.link
         link.is_up = True
         try:
@@ -77,14 +75,14 @@ class Publisher:
 
     async def _more(self) -> None:
         """Wait for a commit that marked something, or for the next turn."""
-        turn, context = self._store.look(sql.next_due), self._store.context
+        turn, context = self._store.look(outbox_sql.next_due), self._store.context
         seconds = None if turn is None else (turn - context.clock()) / 1_000
-        if seconds is not None and seconds > sql.step_ms(context.rules) / 1_000:  # the clock was set back
-            await self._store.write(sql.resume_pace)
+        if seconds is not None and seconds > outbox_sql.step_ms(context.rules) / 1_000:  # the clock was set back
+            await self._store.write(outbox_sql.resume_pace)
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(None if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)):
-                await self._bells.work(sql.COMMAND)
+                await self._bells.work(outbox_sql.COMMAND)
 
     async def drain(self, session: Session) -> int:
         """Bring one batch in step; how many rows it had."""
@@ -106,7 +104,7 @@ class Publisher:
         """Take away what devices may have left retained whose binding has ended, where nobody saw it come."""
         if self._clear is None or session.sees_retained:
             return
-        ended = [row.device_id for row in rows if row.kind == sql.TOPIC and row.payload is not None]
+        ended = [row.device_id for row in rows if row.kind == outbox_sql.TOPIC and row.payload is not None]
         await self._clear(session, [topic for device_id in ended for topic in self._topics.news(device_id)])
 
     async def _publish(self, session: Session, rows: list[_Due]) -> None:
@@ -132,7 +130,7 @@ class Publisher:
         )
 
     async def _done(self, rows: list[_Due]) -> None:
-        await self._store.write(lambda tx: sql.done(tx, [row.seq for row in rows]))
+        await self._store.write(lambda tx: outbox_sql.done(tx, [row.seq for row in rows]))
         self._bells.progressed()
         for row in rows:
             if row.payload is not None:
@@ -149,8 +147,10 @@ class Publisher:
         return due
 
     def _due(self, view: View) -> list[_Due]:
-        rows = sql.due(view, self._store.context.clock(), BATCH)
-        return [self._command(view, row) if row["kind"] == sql.COMMAND else self._topic(view, row) for row in rows]
+        rows = outbox_sql.due(view, self._store.context.clock(), BATCH)
+        return [
+            self._command(view, row) if row["kind"] == outbox_sql.COMMAND else self._topic(view, row) for row in rows
+        ]
 
     def _command(self, view: View, row: Row) -> _Due:
         topic = self._topics.command(row["device_id"], row["detail"])
@@ -173,10 +173,10 @@ def status(view: View, row: Row) -> bytes | None:
     """
     if row["deleted_at"] is not None:
         return b""
-    if not tokens.live(view, row["device_pk"]):
+    if not token_sql.live(view, row["device_pk"]):
         return OFFLINE
     # A device that was just bound has said nothing there yet: what lies there is of its last binding.
-    return None if health.is_at_broker(view, row["device_pk"]) else b""
+    return None if health_sql.is_at_broker(view, row["device_pk"]) else b""
 
 
 def payload(command: Row) -> bytes:

@@ -1,8 +1,8 @@
 """The comparison of both ends: retained messages on the broker = open commands in SQLite (contract, section 4).
 
 After each connect the gateway asks the broker what it holds on the command topics, and marks in the outbox whatever
-differs. Where the broker does not tell all that it holds (:mod:`gateway.mqtt.census`), every open command is published
-again and every topic that was closed lately is cleared unseen; after a restore every topic of every device.
+differs. Where the broker does not tell all that it holds (:mod:`gateway.mqtt.retained_scan`), every open command is
+published again and every topic that was closed lately is cleared unseen; after a restore every topic of every device.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from typing import Final
 
 import structlog
 
-from gateway import topics
-from gateway.model import CommandType
-from gateway.mqtt.census import Census, Mark
+from gateway.core import topics
+from gateway.models.model import CommandType
 from gateway.mqtt.publisher import payload
+from gateway.mqtt.retained_scan import Census, Mark
 from gateway.mqtt.session import Session
-from gateway.store import Store, Tx, devices, epochs, outbox
-from gateway.store import commands as command_sql
+from gateway.store import Store, Tx, command_sql, device_sql, epoch_sql, outbox_sql
 
 log = structlog.get_logger()
 
@@ -60,18 +59,18 @@ def compare(tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy
     strangers = []
     for topic in held:  # what is left lies there for no open command
         place = names.parse(topic)
-        device = devices.any_by_id(tx, place.device_id) if isinstance(place, topics.Command) else None
+        device = device_sql.any_by_id(tx, place.device_id) if isinstance(place, topics.Command) else None
         if device is None or not isinstance(place, topics.Command):
             strangers.append(topic)
         else:
             differing.add((device["pk"], place.type))
     if not trustworthy:
         differing |= {(row["device_pk"], row["type"]) for row in command_sql.closed_since(tx, tx.now - LATELY_MS)}
-        if not epochs.is_announced(tx):  # of a registry that was lost nobody knows what it published
-            differing |= {(row["pk"], kind) for row in devices.names_after(tx, 0, _ALL) for kind in CommandType}
-        for device_pk in devices.deleted_since(tx, tx.now - LATELY_MS):
-            outbox.mark_topic(tx, device_pk, outbox.STATUS)
-    differing -= outbox.turns(tx, tx.now)  # a bulk reset keeps its pace
+        if not epoch_sql.is_announced(tx):  # of a registry that was lost nobody knows what it published
+            differing |= {(row["pk"], kind) for row in device_sql.names_after(tx, 0, _ALL) for kind in CommandType}
+        for device_pk in device_sql.deleted_since(tx, tx.now - LATELY_MS):
+            outbox_sql.mark_topic(tx, device_pk, outbox_sql.STATUS)
+    differing -= outbox_sql.turns(tx, tx.now)  # a bulk reset keeps its pace
     for device_pk, command_type in sorted(differing):
-        outbox.mark_command(tx, device_pk, command_type)
+        outbox_sql.mark_command(tx, device_pk, command_type)
     return strangers, len(differing)

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.inbound import Message
+from gateway.core.topics import Topics
+from gateway.domain.messages import Message
 from gateway.mqtt.session import Session
-from gateway.topics import Topics
 
 QUIET_SECONDS: Final = 0.25
 LONGEST_SECONDS: Final = 4.0

@@ -1,6 +1,6 @@
 """What the gateway asks of a connection to its broker, whichever client is behind it.
 
-There are two: :mod:`gateway.mqtt.mqtt5_link` for brokers that speak MQTT 5, :mod:`gateway.mqtt.aiomqtt_link` for those
+There are two: :mod:`gateway.mqtt.v5.connect` for brokers that speak MQTT 5, :mod:`gateway.mqtt.v3.session` for those
 that speak 3.1.1. The gateway holds one connection with one persistent session (docs/design.md says why).
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from gateway.inbound import Message
+from gateway.domain.messages import Message
 
 BATCH: Final = 4_000
 RECEIVE_MAXIMUM: Final = 4_000

@@ -14,11 +14,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from gateway import __version__
-from gateway.model import EventType
-from gateway.refused_sign_ins import SIGN_INS
-from gateway.store import measures
-from gateway.store.event_budgets import SUPPRESSIBLE
-from gateway.store.measures import Measure
+from gateway.domain.refused_sign_ins import SIGN_INS
+from gateway.models.model import EventType
+from gateway.store import measurements
+from gateway.store.event_budget_sql import SUPPRESSIBLE
+from gateway.store.measurements import Measure
 
 MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"})
@@ -135,18 +135,18 @@ class Metrics:
     def take(self, done: Sequence[Measure]) -> None:
         """What a transaction did, once it is committed."""
         counters = {
-            measures.ACCESS: self._access,
-            measures.HEARTBEAT: self._heartbeats,
-            measures.REFUSAL: self._refusals,
-            measures.EVENT: self._events,
-            measures.EVENT_SUPPRESSED: self._suppressed,
-            measures.DELIVERY: self._deliveries,
+            measurements.ACCESS: self._access,
+            measurements.HEARTBEAT: self._heartbeats,
+            measurements.REFUSAL: self._refusals,
+            measurements.EVENT: self._events,
+            measurements.EVENT_SUPPRESSED: self._suppressed,
+            measurements.DELIVERY: self._deliveries,
         }
         tally: Tally[tuple[str, str]] = Tally()
         for name, label, value in done:
-            if name == measures.COMMIT:
+            if name == measurements.COMMIT:
                 self._commits.observe(value)
-            elif name == measures.RESET:
+            elif name == measurements.RESET:
                 self._resets.labels(label).observe(value)
             else:
                 tally[name, label] += int(value)

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from gateway.metrics import Gauges, Metrics
-from gateway.model import CommandType
-from gateway.store import DATABASE_NAME, Purpose, Store, View, figures
+from gateway.models.model import CommandType
+from gateway.observability.metrics import Gauges, Metrics
+from gateway.store import DATABASE_NAME, Purpose, Store, View, gauge_sql
 
 KEPT_SECONDS: Final = 1.0
 FLEET_SECONDS: Final = 15
@@ -21,7 +21,7 @@ _KINDS: Final = ("command", "credential", "topic", "shown")
 
 class _Registry(NamedTuple):
     outbox: list[tuple[str, int, int]]
-    commands: list[figures.OpenCommands]
+    commands: list[gauge_sql.OpenCommands]
     deliveries: int
 
 
@@ -41,7 +41,7 @@ class Scrape:
         self._data_dir = data_dir
         self._readiness = readiness
         self._counting = asyncio.Lock()
-        self._fleet: tuple[int, figures.Fleet] | None = None
+        self._fleet: tuple[int, gauge_sql.Fleet] | None = None
         self._kept_seconds = kept_seconds
         self._making = asyncio.Lock()
         self._kept: tuple[float, bytes] | None = None
@@ -66,15 +66,15 @@ class Scrape:
         _disk(gauges, self._data_dir)
         return self._metrics.text(gauges)
 
-    async def _counted(self, now: int) -> figures.Fleet:
+    async def _counted(self, now: int) -> gauge_sql.Fleet:
         async with self._counting:  # however many ask at once, one counts
             if self._fleet is None or not 0 <= now - self._fleet[0] < FLEET_SECONDS * 1_000:
-                self._fleet = (now, await self._store.read(figures.fleet, Purpose.HEALTH))
+                self._fleet = (now, await self._store.read(gauge_sql.fleet, Purpose.HEALTH))
             return self._fleet[1]
 
 
 def _read(view: View) -> _Registry:
-    return _Registry(figures.outbox(view), figures.open_commands(view), figures.deliveries_waiting(view))
+    return _Registry(gauge_sql.outbox(view), gauge_sql.open_commands(view), gauge_sql.deliveries_waiting(view))
 
 
 def _age(now: int, since: int) -> float:
@@ -98,7 +98,7 @@ def _registry(gauges: Gauges, found: _Registry, now: int) -> None:
     gauges.set("webhook_deliveries_waiting", "Deliveries that are not made and not given up.", found.deliveries)
 
 
-def _fleet(gauges: Gauges, fleet: figures.Fleet) -> None:
+def _fleet(gauges: Gauges, fleet: gauge_sql.Fleet) -> None:
     told = f"{{}} (counted at most every {FLEET_SECONDS} s)."
     gauges.set("devices", told.format("Devices, deleted ones aside"), fleet.devices)
     gauges.set("devices_bound", told.format("Devices that are bound"), fleet.bound)

@@ -11,8 +11,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway import __version__, tracing
-from gateway.tracing import Kind
+from gateway import __version__
+from gateway.runtime import tracing
+from gateway.runtime.tracing import Kind
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _KINDS: Final = {

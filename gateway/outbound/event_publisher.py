@@ -14,14 +14,14 @@ from typing import Final
 
 import structlog
 
-from gateway.clock import to_rfc3339
+from gateway.core.clock import to_rfc3339
+from gateway.core.topics import Topics
+from gateway.domain.messages import Message
 from gateway.errors import StoreError
-from gateway.inbound import Message
+from gateway.models.mqtt import CloudEvent
 from gateway.mqtt.session import PublishRefusedError, Session
-from gateway.mqtt_model import CloudEvent
-from gateway.outbox import Bells
-from gateway.store import Row, Store, Tx, View, accounts, events, keys
-from gateway.topics import Topics
+from gateway.store import Row, Store, Tx, View, account_sql, event_sql, key_sql
+from gateway.store.wakeups import Bells
 
 log = structlog.get_logger()
 
@@ -77,11 +77,11 @@ class Feed:
 
     def _enabled_since(self, tx: Tx) -> int:
         if not self._enabled:
-            keys.forget_meta(tx, events.FEED_CURSOR)
+            key_sql.forget_meta(tx, event_sql.FEED_CURSOR)
             return 0
-        known = keys.meta(tx, events.FEED_CURSOR)
-        told = events.newest(tx) if known is None else int(known)
-        keys.set_meta(tx, events.FEED_CURSOR, str(told))
+        known = key_sql.meta(tx, event_sql.FEED_CURSOR)
+        told = event_sql.newest(tx) if known is None else int(known)
+        key_sql.set_meta(tx, event_sql.FEED_CURSOR, str(told))
         return told
 
     async def _tell(self, session: Session) -> None:
@@ -114,8 +114,8 @@ class Feed:
 
         What happened to no device is not published: no topic is of a project or of the registry.
         """
-        rows = events.after(view, self._told, BATCH)
-        read = accounts.projects(view) if rows else frozenset()
+        rows = event_sql.after(view, self._told, BATCH)
+        read = account_sql.projects(view) if rows else frozenset()
         return [(row["seq"], self._messages(row, read)) for row in rows]
 
     async def _idle(self, news: asyncio.Event) -> None:
@@ -131,7 +131,7 @@ class Feed:
     async def _save(self) -> None:
         if self._told != self._saved:
             told = self._told
-            await self._store.write(lambda tx: keys.set_meta(tx, events.FEED_CURSOR, str(told)), urgent=False)
+            await self._store.write(lambda tx: key_sql.set_meta(tx, event_sql.FEED_CURSOR, str(told)), urgent=False)
             self._saved, self._saved_at = told, asyncio.get_running_loop().time()
 
     def _messages(self, row: Row, read: Container[str]) -> list[tuple[str, bytes]]:

@@ -10,10 +10,11 @@ import json
 import re
 from typing import Any, Final
 
-from gateway import __version__, ids
-from gateway.received_json import parse_json
-from gateway.store import Row, View, outbox
-from gateway.topics import Topics
+from gateway import __version__
+from gateway.core import ids
+from gateway.core.received_json import parse_json
+from gateway.core.topics import Topics
+from gateway.store import Row, View, outbox_sql
 
 Json = dict[str, Any]
 _DEVICE: Final = "(value_json | default({}))"  # a state that is cleared is an empty message
@@ -74,8 +75,8 @@ _ENTITIES: Final[dict[str, Json]] = {
 class DiscoveryLeaf:
     """A device as Home Assistant is told of it; ``prefix`` is what that listens to, without a slash at its end."""
 
-    detail = outbox.DISCOVERY
-    fact = f"shown_{outbox.DISCOVERY}"
+    detail = outbox_sql.DISCOVERY
+    fact = f"shown_{outbox_sql.DISCOVERY}"
     """Where the registry keeps that devices were ever announced."""
 
     def __init__(self, names: Topics, prefix: str, gateway_id: str) -> None:

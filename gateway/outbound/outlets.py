@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gateway.mqtt.census import Mark
+from gateway.core.topics import Topics
 from gateway.mqtt.connection import Outlet
-from gateway.outbound.feed import Feed
+from gateway.mqtt.retained_scan import Mark
+from gateway.outbound.event_publisher import Feed
 from gateway.outbound.home_assistant import DiscoveryLeaf
-from gateway.outbound.shown import Shown
+from gateway.outbound.retained_mirror import Shown
 from gateway.outbound.states import ProjectStateLeaf, StateLeaf
 from gateway.outbound.withdrawals import Withdrawals
-from gateway.outbox import Bells
-from gateway.settings import Settings
+from gateway.settings.loading import Settings
 from gateway.store import Store
-from gateway.topics import Topics
+from gateway.store.wakeups import Bells
 
 
 def outlets(settings: Settings, store: Store, names: Topics, bells: Bells) -> Sequence[Callable[[Mark], Outlet]]:

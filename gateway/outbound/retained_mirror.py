@@ -17,9 +17,9 @@ from typing import Final, Protocol
 import structlog
 
 from gateway.errors import StoreError
-from gateway.mqtt.census import Census, Mark
+from gateway.mqtt.retained_scan import Census, Mark
 from gateway.mqtt.session import PublishRefusedError, Session, SubscriptionRefusedError
-from gateway.store import Row, Store, Tx, View, devices, keys, outbox
+from gateway.store import Row, Store, Tx, View, device_sql, key_sql, outbox_sql
 
 log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class Shown:
         self._store = store
         self._leaf = leaf
         self._tick = tick_seconds
-        self._is_shown = outbox.is_shown(store.context.rules, leaf.detail)
+        self._is_shown = outbox_sql.is_shown(store.context.rules, leaf.detail)
         self._held: dict[str, tuple[str, bytes]] = {}
         self._place_kept = False
         self._strangers: list[str] = []
@@ -94,7 +94,7 @@ class Shown:
 
     async def _publish_changes(self, session: Session) -> None:
         """All that was marked before now; what is marked meanwhile is for the next time."""
-        up_to = await self._store.read(outbox.newest)
+        up_to = await self._store.read(outbox_sql.newest)
         while rows := await self._due(up_to):
             await self._keep_place()
             try:
@@ -105,7 +105,7 @@ class Shown:
             await self._done([seq for seq, _ in rows])
 
     async def _done(self, seqs: list[int]) -> None:
-        await self._store.write(lambda tx: outbox.done(tx, seqs), urgent=False)
+        await self._store.write(lambda tx: outbox_sql.done(tx, seqs), urgent=False)
 
     async def _due(self, up_to: int) -> list[_Due]:
         """The next batch; it is dropped from the outbox in one transaction."""
@@ -118,9 +118,9 @@ class Shown:
         return due
 
     def _some_due(self, view: View, after: int, up_to: int) -> list[_Due]:
-        rows = outbox.shown(view, self._leaf.detail, after, up_to, PIECE)
+        rows = outbox_sql.shown(view, self._leaf.detail, after, up_to, PIECE)
         shown = self._leaf.projects(view) if rows else None
-        return [(row["seq"], self._message(devices.by_pk(view, row["device_pk"]), shown)) for row in rows]
+        return [(row["seq"], self._message(device_sql.by_pk(view, row["device_pk"]), shown)) for row in rows]
 
     def _message(self, device: Row, shown: Container[str] | None) -> tuple[str, bytes]:
         is_there = device["deleted_at"] is None and _is_in(shown, device)
@@ -153,15 +153,15 @@ class Shown:
     async def _keep_place(self) -> None:
         """Remember where these topics lie before the first is published, so that they are found and cleared."""
         if not self._place_kept:
-            known = await self._store.read(lambda view: keys.meta(view, self._fact))
+            known = await self._store.read(lambda view: key_sql.meta(view, self._fact))
             if known != self._place:
-                await self._store.write(lambda tx: keys.set_meta(tx, self._fact, self._place))
+                await self._store.write(lambda tx: key_sql.set_meta(tx, self._fact, self._place))
             self._place_kept = True
 
     async def _move(self, session: Session, place: str) -> None:
         """Where the topics lay under another name, or are shown no more, clear them; remember where they lie now."""
         self._place_kept = False
-        known = await self._store.read(lambda view: keys.meta(view, self._fact)) or ""
+        known = await self._store.read(lambda view: key_sql.meta(view, self._fact)) or ""
         if known == place:
             return
         cleared = await self._clear(session, known) if known else 0
@@ -173,13 +173,13 @@ class Shown:
         return f"shown_{self._leaf.detail}"
 
     def _remember(self, tx: Tx, place: str) -> None:
-        keys.set_meta(tx, self._fact, place)
+        key_sql.set_meta(tx, self._fact, place)
         if not self._is_shown:
-            outbox.drop_shown(tx, self._leaf.detail)
+            outbox_sql.drop_shown(tx, self._leaf.detail)
 
     async def _clear(self, session: Session, place: str) -> int:
         after, cleared = 0, 0
-        while rows := await self._store.read(lambda view: devices.names_after(view, after, BATCH)):  # noqa: B023 - awaited here
+        while rows := await self._store.read(lambda view: device_sql.names_after(view, after, BATCH)):  # noqa: B023 - awaited here
             topics = (place.replace(_ANY, row["id"]).replace(_ANY_PROJECT, row["project_id"]) for row in rows)
             await session.publish_retained([(topic, b"") for topic in topics])
             after, cleared = rows[-1]["pk"], cleared + len(rows)
@@ -221,7 +221,7 @@ class Shown:
         shown = self._leaf.projects(view)
         return [
             (row, _digest(self._leaf.compared(self._leaf.payload(row))) if _is_in(shown, row) else None)
-            for row in devices.living(view, after, PIECE)
+            for row in device_sql.living(view, after, PIECE)
         ]
 
     async def _mark_gone(self, *, told: bool) -> int:
@@ -235,7 +235,7 @@ class Shown:
         gone = {pk for topic, pk in known.items() if topic in self._held}
         if not told:
             since = self._store.context.clock() - LATELY_MS
-            gone |= set(await self._store.read(lambda view: devices.deleted_since(view, since)))
+            gone |= set(await self._store.read(lambda view: device_sql.deleted_since(view, since)))
         return await self._mark(sorted(gone))
 
     async def _mark(self, pks: Sequence[int]) -> int:
@@ -253,13 +253,13 @@ def _is_in(shown: Container[str] | None, device: Row) -> bool:
 
 
 def _records(view: View, device_ids: Sequence[str]) -> list[Row]:
-    found = (devices.any_by_id(view, each) for each in device_ids)
+    found = (device_sql.any_by_id(view, each) for each in device_ids)
     return [row for row in found if row is not None]
 
 
 def _mark(tx: Tx, pks: Sequence[int], detail: str) -> None:
     for pk in pks:
-        outbox.mark_shown(tx, pk, detail)
+        outbox_sql.mark_shown(tx, pk, detail)
 
 
 def _digest(payload: bytes) -> bytes:

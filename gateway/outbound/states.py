@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.store import Row, View, accounts, devices, outbox
-from gateway.topics import Topics
+from gateway.core.topics import Topics
+from gateway.store import Row, View, account_sql, device_sql, outbox_sql
 
 _HEARD: Final = re.compile(rb'"last_heartbeat_at":("[^"]*"|null),')
 
@@ -18,7 +18,7 @@ _HEARD: Final = re.compile(rb'"last_heartbeat_at":("[^"]*"|null),')
 class StateLeaf:
     """The device as the API shows it."""
 
-    detail = outbox.STATE
+    detail = outbox_sql.STATE
 
     def __init__(self, names: Topics) -> None:
         self._names = names
@@ -40,7 +40,7 @@ class StateLeaf:
 
     def payload(self, device: Row) -> bytes:
         """The device object as JSON."""
-        return devices.to_model(device).model_dump_json().encode()
+        return device_sql.to_model(device).model_dump_json().encode()
 
     def compared(self, payload: bytes) -> bytes:
         """All but when it was last heard, which alone is no reason to tell it again."""
@@ -50,7 +50,7 @@ class StateLeaf:
 class ProjectStateLeaf(StateLeaf):
     """The same where the integrators of its project read it."""
 
-    detail = outbox.PROJECT_STATE
+    detail = outbox_sql.PROJECT_STATE
 
     def topic(self, device_id: str, project_id: str) -> str:
         """Where it lies."""
@@ -58,7 +58,7 @@ class ProjectStateLeaf(StateLeaf):
 
     def projects(self, view: View) -> frozenset[str]:
         """Return the projects that have an integrator of their own."""
-        return accounts.projects(view)
+        return account_sql.projects(view)
 
     def device_of(self, topic: str, payload: bytes) -> str | None:
         """Whose state this is."""

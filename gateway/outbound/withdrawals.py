@@ -13,10 +13,10 @@ import structlog
 
 from gateway.errors import StoreError
 from gateway.mqtt.session import PublishRefusedError, SubscriptionRefusedError
-from gateway.store import devices, keys
+from gateway.store import device_sql, key_sql
 
 if TYPE_CHECKING:
-    from gateway.inbound import Message
+    from gateway.domain.messages import Message
     from gateway.mqtt.session import Session
     from gateway.outbound.home_assistant import DiscoveryLeaf
     from gateway.store import Store
@@ -56,7 +56,7 @@ class Withdrawals:
             LinkError: the connection is gone.
         """
         try:
-            if not self._is_shown and await self._store.read(lambda view: keys.meta(view, self._leaf.fact)) is None:
+            if not self._is_shown and await self._store.read(lambda view: key_sql.meta(view, self._leaf.fact)) is None:
                 return
             await session.subscribe(self._leaf.status_topics)
             while True:
@@ -69,7 +69,7 @@ class Withdrawals:
     async def _withdraw(self, session: Session) -> None:
         after, count = 0, 0
         while rows := await self._store.read(
-            lambda view: devices.names_after(view, after, BATCH, deleted=self._is_shown)  # noqa: B023 - awaited here
+            lambda view: device_sql.names_after(view, after, BATCH, deleted=self._is_shown)  # noqa: B023 - awaited here
         ):
             await session.publish_retained([(self._leaf.topic(row["id"]), b"") for row in rows])
             after, count = rows[-1]["pk"], count + len(rows)

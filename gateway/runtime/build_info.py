@@ -16,7 +16,7 @@ from typing import Final
 
 from gateway import __version__
 
-_PACKAGE: Final = Path(__file__).parent
+_PACKAGE: Final = Path(__file__).parent.parent
 COMMIT_FILE: Final = "COMMIT"
 _SHOWN: Final = 12
 _SECONDS: Final = 5

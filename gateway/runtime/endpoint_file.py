@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from gateway.addresses import Address
-from gateway.private_files import replace_text
+from gateway.core.addresses import Address
+from gateway.runtime.private_files import replace_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

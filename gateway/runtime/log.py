@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from gateway.imports import without
-from gateway.redaction import CUT, redact
-from gateway.visible_text import escaped, escaped_lines
-from gateway.wording import wants_colour
+from gateway.core.redaction import CUT, redact
+from gateway.core.text import wants_colour
+from gateway.core.visible_text import escaped, escaped_lines
+from gateway.runtime.optional_imports import without
 
 with without("rich"):  # structlog would load it to draw tracebacks, which are plain here: 5 MB of every gateway
     import structlog

@@ -1,7 +1,7 @@
 """Traces without a library: what the parts of the gateway tell of their work, and where a trace goes on.
 
 A place in a trace is a ``traceparent`` (W3C Trace Context). :class:`NoTracer` costs next to nothing; who wants traces
-sets ``otlp_endpoint``, and :mod:`gateway.otel` takes its place.
+sets ``otlp_endpoint``, and :mod:`gateway.observability.otel` takes its place.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import SecretStr
 
-from gateway.addresses import Address
-from gateway.redaction import MASK
+from gateway.core.addresses import Address
+from gateway.core.redaction import MASK
 
 API_FORM: Final = (
     "rabbitmq+http[s]://USER:PASSWORD@HOST:PORT, emqx+http[s]://KEY:SECRET@HOST:PORT or vernemq+http[s]://KEY@HOST:PORT"

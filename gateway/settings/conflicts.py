@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.addresses import BrokerUrl
-from gateway.settings_types import AUTO, EMBEDDED, MOSQUITTO
+from gateway.core.addresses import BrokerUrl
+from gateway.settings.types import AUTO, EMBEDDED, MOSQUITTO
 
 if TYPE_CHECKING:
-    from gateway.settings_model import Settings
+    from gateway.settings.model import Settings
 
 
 class ConflictingSettingsError(ValueError):

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from gateway.addresses import Address, BrokerUrl, masked_url
+from gateway.core.addresses import Address, BrokerUrl, masked_url
+from gateway.core.redaction import MASK, redact
 from gateway.errors import GatewayError
-from gateway.private_files import ForeignFileError, read_trusted
-from gateway.redaction import MASK, redact
-from gateway.settings_agreement import ConflictingSettingsError
-from gateway.settings_model import Settings
-from gateway.settings_types import DIRECTORY, FILE, Form
+from gateway.runtime.private_files import ForeignFileError, read_trusted
+from gateway.settings.conflicts import ConflictingSettingsError
+from gateway.settings.model import Settings
+from gateway.settings.types import DIRECTORY, FILE, Form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,7 +1,7 @@
 """What can be set: defaults, then a TOML file, then ``GATEWAY_…`` in the environment, then options; read once, frozen.
 
 Every setting has one name: ``mqtt_keepalive_seconds`` in TOML is ``GATEWAY_MQTT_KEEPALIVE_SECONDS`` in the environment
-and ``--mqtt-keepalive-seconds`` on the command line. How the sources are read is in ``gateway/settings.py``.
+and ``--mqtt-keepalive-seconds`` on the command line. How the sources are read is in ``gateway/settings/loading.py``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway import settings_agreement
-from gateway.addresses import Address, BrokerUrl
-from gateway.settings_types import (
+from gateway.core.addresses import Address, BrokerUrl
+from gateway.settings import conflicts
+from gateway.settings.types import (
     ANY_HOST,
     AUTO,
     EMBEDDED,
@@ -374,5 +374,5 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        settings_agreement.check(self)
+        conflicts.check(self)
         return self

@@ -9,8 +9,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 
-from gateway.addresses import ADDRESS_FORM, BROKER_FORM, Address, BrokerUrl
-from gateway.broker_api import API_FORM, BrokerApi
+from gateway.core.addresses import ADDRESS_FORM, BROKER_FORM, Address, BrokerUrl
+from gateway.settings.broker_api import API_FORM, BrokerApi
 
 EMBEDDED: Final = "embedded"
 MOSQUITTO: Final = "mosquitto"

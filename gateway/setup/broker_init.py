@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 import broker_config
-from gateway.broker.accounts import kept_entries, own_entry
-from gateway.broker.mosquitto import PasswordFile
+from gateway.broker.mosquitto.password_entries import kept_entries, own_entry
+from gateway.broker.mosquitto.password_file import PasswordFile
 from gateway.errors import UnavailableError
-from gateway.setup import keys, runnable
-from gateway.setup.ledger import Ledger
-from gateway.setup.owned_files import Owner, check_place, make_folder, own, read, replace
-from gateway.setup.texts import Places, texts
-from gateway.setup.wish import Site, Wish, site
+from gateway.runtime.owned_files import Owner, check_place, make_folder, own, read, replace
+from gateway.setup import certificates, runnable
+from gateway.setup.file_manifest import Ledger
+from gateway.setup.file_templates import Places, texts
+from gateway.setup.options import Site, Wish, site
 
 if TYPE_CHECKING:
-    from gateway.setup.ledger import State
+    from gateway.setup.file_manifest import State
 
 ACCOUNTS: Final = "accounts"
 GATEWAY, INTEGRATOR = "gateway", "integrator"
@@ -66,7 +66,7 @@ def _written(made: Site, wish: Wish, ledger: Ledger) -> Outcome:
     _make_folders(made)
     passwords, new = _accounts(made, ledger)
     if made.tls != "none":
-        make = keys.of_authority if made.tls == "trial" else keys.of_files
+        make = certificates.of_authority if made.tls == "trial" else certificates.of_files
         ledger.states.update(make(made, *_certificates_wanted(made)))
     for name, (content, owner) in texts(made, passwords[GATEWAY]).items():
         ledger.put(name, content, owner)

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 
-from gateway.authority import Authority
-from gateway.certificates import CertificateError, client_context, expiry
-from gateway.clock import system_clock
+from gateway.core.clock import system_clock
 from gateway.errors import InvalidRequestError
-from gateway.setup.owned_files import Owner, make_folder, own, read, replace
+from gateway.runtime.owned_files import Owner, make_folder, own, read, replace
+from gateway.tls.ca import Authority
+from gateway.tls.certificates import CertificateError, client_context, expiry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.setup.ledger import State
-    from gateway.setup.wish import Site
+    from gateway.setup.file_manifest import State
+    from gateway.setup.options import Site
 
 RENEWED_BEFORE_MS: Final = 30 * 86_400_000
 _AUTHORITY: Final = "authority"

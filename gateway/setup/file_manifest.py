@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from gateway.errors import UnavailableError
-from gateway.setup.owned_files import Owner, own, read, replace
+from gateway.runtime.owned_files import Owner, own, read, replace
 
 NAME: Final = ".broker-init.json"
 State = Literal["written", "unchanged", "updated", "kept", "replaced"]

@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 import broker_config
 from broker_config import local
-from gateway.addresses import Address
-from gateway.setup.owned_files import Owner
+from gateway.core.addresses import Address
+from gateway.runtime.owned_files import Owner
 
 if TYPE_CHECKING:
-    from gateway.setup.wish import Site
+    from gateway.setup.options import Site
 
 _LOWEST_FREE_PORT: Final = 1024
 _HOMES: Final = ("/home", "/root", "/run/user")

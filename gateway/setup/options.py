@@ -11,9 +11,9 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.addresses import Address
+from gateway.core.addresses import Address
 from gateway.errors import InvalidRequestError
-from gateway.settings_types import TopicPrefix
+from gateway.settings.types import TopicPrefix
 
 Tls = Literal["trial", "files", "none"]
 TLS_PORT: Final = 8883

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway.setup.texts import mosquitto_program, own_program
+from gateway.setup.file_templates import mosquitto_program, own_program
 
 if TYPE_CHECKING:
-    from gateway.setup.wish import Account, Site
+    from gateway.setup.options import Account, Site
 
 _SECONDS: Final = 30
 _ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}

@@ -8,9 +8,14 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from gateway.precedence import Precedence
-from gateway.store.checkpoint import MOST_PAGES, Checkpointer
-from gateway.store.database import (
+from gateway.runtime.loop_priority import Precedence
+from gateway.runtime.tracing import NO_TRACER, Traced, Tracer
+from gateway.store.errors import store_error
+from gateway.store.measurements import Measure
+from gateway.store.opening import open_database, open_to_serve
+from gateway.store.schema import from_a_newer_gateway
+from gateway.store.sqlite.checkpoint import MOST_PAGES, Checkpointer
+from gateway.store.sqlite.connection import (
     DATABASE_NAME,
     Context,
     Row,
@@ -22,13 +27,8 @@ from gateway.store.database import (
     transact,
     transaction,
 )
-from gateway.store.measures import Measure
-from gateway.store.opening import open_database, open_to_serve
-from gateway.store.readers import Deadline, DeadlineError, Purpose, Readers, interrupted, unwatch
-from gateway.store.schema import from_a_newer_gateway
-from gateway.store.trouble import store_error
-from gateway.store.writer import Writer
-from gateway.tracing import NO_TRACER, Traced, Tracer
+from gateway.store.sqlite.readers import Deadline, DeadlineError, Purpose, Readers, interrupted, unwatch
+from gateway.store.sqlite.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,15 +12,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from gateway.credentials import BROKER_PASSWORD, broker_entry, hash_secret, mint, same_hash
+from gateway.core.credentials import BROKER_PASSWORD, broker_entry, hash_secret, mint, same_hash
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
-from gateway.store import outbox
-from gateway.store.keys import meta, set_meta
+from gateway.store import outbox_sql
+from gateway.store.key_sql import meta, set_meta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.sqlite.connection import Row, Tx, View
 
 CHANGES: Final = "accounts_changed"
 """A fact that counts the changes: a gateway that runs notices by it what the command line has done."""
@@ -114,7 +114,7 @@ def reading_all(view: View) -> list[str]:
 def _mark_copies(tx: Tx, before: frozenset[str]) -> None:
     """Have the states of a project published for its first account, and cleared after its last."""
     for project_id in projects(tx) ^ before:
-        outbox.mark_project(tx, project_id)
+        outbox_sql.mark_project(tx, project_id)
 
 
 def _give_password(tx: Tx, name: str, project_id: str | None) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway import ids
-from gateway.store import accounts
+from gateway.core import ids
+from gateway.store import account_sql
 
 if TYPE_CHECKING:
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.sqlite.connection import Row, Tx, View
 
 MOST_CLIENTS: Final = 1_000
 """So many clients of one integrator are kept, those that were let in last; the others count as unknown."""
@@ -47,7 +47,7 @@ def is_good(view: View, username: str, credential: int | None) -> bool:
     """
     if ids.is_id(ids.DEVICE, username):
         return credential is not None and _is_live(view, username, credential)
-    account = accounts.find(view, username)
+    account = account_sql.find(view, username)
     return account is not None and not is_old(account, credential)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway import model
-from gateway.clock import to_rfc3339
-from gateway.store.devices import moment
-from gateway.store.keys import EPOCH_BASE
+from gateway.core.clock import to_rfc3339
+from gateway.models import model
+from gateway.store.device_sql import moment
+from gateway.store.key_sql import EPOCH_BASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.sqlite.connection import Row, Tx, View
 
 CLOCKS_DIFFER_MS: Final = 1_000
 """A clock that goes back by less than this was not set back."""

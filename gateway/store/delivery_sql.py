@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway import ids
-from gateway.clock import to_rfc3339
-from gateway.store.devices import moment
-from gateway.webhooks_model import Delivery, ListDeliveries
+from gateway.core import ids
+from gateway.core.clock import to_rfc3339
+from gateway.models.webhooks import Delivery, ListDeliveries
+from gateway.store.device_sql import moment
 
 if TYPE_CHECKING:
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.sqlite.connection import Row, Tx, View
 
 _FROM = "FROM deliveries d JOIN events e ON e.seq = d.event_seq"
 _COLUMNS = "d.*, e.id AS event_id, e.type AS event_type"

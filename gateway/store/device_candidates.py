@@ -14,8 +14,8 @@ from gateway.store import device_search
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gateway.model import ListDevices
-    from gateway.store.database import View
+    from gateway.models.model import ListDevices
+    from gateway.store.sqlite.connection import View
 
 FEW: Final = 1_000
 _HEALTH: Final = {

@@ -8,15 +8,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway import serial_numbers
-from gateway.received_json import parse_json
+from gateway.core import serial_numbers
+from gateway.core.received_json import parse_json
 from gateway.store import device_search
 from gateway.store.device_candidates import few
-from gateway.store.devices import COLUMNS, FROM
+from gateway.store.device_sql import COLUMNS, FROM
 
 if TYPE_CHECKING:
-    from gateway.model import ListDevices
-    from gateway.store.database import Row, View
+    from gateway.models.model import ListDevices
+    from gateway.store.sqlite.connection import Row, View
 
 MOST_COUNTED: Final = 100_000
 """A total looks at so many devices at most, the newest of the project."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gateway.store.database import Tx
+    from gateway.store.sqlite.connection import Tx
 
 _INDEXED: Final = ("id", "serial_number", "name")
 _COLUMNS: Final = (*_INDEXED, "end_user_id")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway import fleet_model, model, serial_numbers
-from gateway.clock import to_rfc3339
-from gateway.device_settings import with_defaults
+from gateway.core import serial_numbers
+from gateway.core.clock import to_rfc3339
+from gateway.models import fleet, model
+from gateway.models.device_settings import with_defaults
 from gateway.store import device_search
-from gateway.store.keys import EPOCH_BASE, meta
-from gateway.store.outbox import DISCOVERY, STATE, mark_shown
+from gateway.store.key_sql import EPOCH_BASE, meta
+from gateway.store.outbox_sql import DISCOVERY, STATE, mark_shown
 
 if TYPE_CHECKING:
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.sqlite.connection import Row, Tx, View
 
 COLUMNS: Final = """
     d.*, h.battery_percent, h.storage_used_mb, h.storage_total_mb, h.signal_strength_dbm, h.last_heartbeat_at,
@@ -149,7 +150,7 @@ def deleted_since(view: View, since: int) -> list[int]:
     return [row["pk"] for row in view.all("SELECT pk FROM devices WHERE deleted_at >= ?", since)]
 
 
-def count(view: View, project_id: str) -> fleet_model.DeviceStats:
+def count(view: View, project_id: str) -> fleet.DeviceStats:
     """How many devices of the project there are, and in what state; deleted ones do not count."""
     row = view.one(
         """SELECT count(*) AS total, coalesce(sum(h.connection = 'online'), 0) AS online,
@@ -163,7 +164,7 @@ def count(view: View, project_id: str) -> fleet_model.DeviceStats:
     )
     if row is None:
         raise LookupError("a count without a row")
-    return fleet_model.DeviceStats(
+    return fleet.DeviceStats(
         project_id=project_id,
         total_count=row["total"],
         online_count=row["online"],

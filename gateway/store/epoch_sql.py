@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gateway.store.keys import EPOCH_BASE, meta, set_meta
-from gateway.store.outbox import STATE, mark_all_shown
+from gateway.store.key_sql import EPOCH_BASE, meta, set_meta
+from gateway.store.outbox_sql import STATE, mark_all_shown
 
 if TYPE_CHECKING:
-    from gateway.store.database import Tx, View
+    from gateway.store.sqlite.connection import Tx, View
 
 REGISTRY_ID: Final = "registry_id"
 EPOCH_ID: Final = "epoch_id"

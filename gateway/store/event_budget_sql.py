@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.store import events, measures
+from gateway.store import event_sql, measurements
 
 if TYPE_CHECKING:
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.sqlite.connection import Row, Tx, View
 
 SAVED_HOURS: Final = 2
 """What a device does not use of its budget it may use later, up to so many hours of it."""
@@ -42,7 +42,7 @@ def make_up(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> bool:
 
 def suppress(tx: Tx, device_pk: int, kind: str) -> None:
     """Count an event that is not recorded."""
-    tx.measure(measures.EVENT_SUPPRESSED, kind)
+    tx.measure(measurements.EVENT_SUPPRESSED, kind)
     tx.run(
         """INSERT INTO event_budgets (device_pk, type, paid_until, suppressed) VALUES (?, ?, 0, 1)
             ON CONFLICT (device_pk, type) DO UPDATE SET suppressed = suppressed + 1""",
@@ -67,7 +67,7 @@ def _recorded(tx: Tx, device: Row, kind: str, actor: str, facts: dict[str, Any],
         _store(tx, device["pk"], kind, 0)
     if suppressed > known:
         facts["suppressed"] = suppressed - known
-    events.record(tx, device, kind, actor, **facts)
+    event_sql.record(tx, device, kind, actor, **facts)
     return True
 
 

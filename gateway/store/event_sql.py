@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway import ids, model
-from gateway.clock import to_rfc3339
-from gateway.os_user import os_user
-from gateway.redaction import redact
-from gateway.store import measures
+from gateway.core import ids
+from gateway.core.clock import to_rfc3339
+from gateway.core.redaction import redact
+from gateway.models import model
+from gateway.runtime.os_user import os_user
+from gateway.store import measurements
 
 if TYPE_CHECKING:
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.sqlite.connection import Row, Tx, View
 
 FEED_CURSOR: Final = "events_told"
 """The fact that says up to which ``seq`` events were published over MQTT; it is not there where none are."""
@@ -37,7 +38,7 @@ def record_administrative(tx: Tx, project_id: str, kind: str, actor: Actor, /, *
 
 def _write(tx: Tx, project_id: str, device_pk: int | None, kind: str, data: dict[str, Any]) -> None:
     tx.news = True
-    tx.measure(measures.EVENT, kind)
+    tx.measure(measurements.EVENT, kind)
     tx.run(
         "INSERT INTO events (id, project_id, device_pk, type, created_at, data) VALUES (?, ?, ?, ?, ?, ?)",
         *(tx.new_id(ids.EVENT), project_id, device_pk, kind, tx.now, json.dumps(data, ensure_ascii=False)),

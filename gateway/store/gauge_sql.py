@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.store import tokens
+from gateway.store import token_sql
 
 if TYPE_CHECKING:
-    from gateway.store.database import View
+    from gateway.store.sqlite.connection import View
 
 
 class OpenCommands(NamedTuple):
@@ -50,7 +50,7 @@ def fleet(view: View) -> Fleet:
             FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.deleted_at IS NULL"""
     )
     counted = Fleet() if row is None else Fleet(*row)
-    return counted._replace(without_mqtt_password=tokens.without_mqtt_password(view))
+    return counted._replace(without_mqtt_password=token_sql.without_mqtt_password(view))
 
 
 def outbox(view: View) -> list[tuple[str, int, int]]:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.store.outbox import DISCOVERY, STATE, mark_shown
+from gateway.store.outbox_sql import DISCOVERY, STATE, mark_shown
 
 if TYPE_CHECKING:
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.sqlite.connection import Row, Tx, View
 
 NEWEST: Final = (
     "battery_percent",

@@ -11,15 +11,15 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway import fleet_model, model
-from gateway.clock import from_datetime, to_rfc3339
-from gateway.store.devices import moment
+from gateway.core.clock import from_datetime, to_rfc3339
+from gateway.models import fleet, model
+from gateway.store.device_sql import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gateway.store.database import Row, Tx, View
-    from gateway.store.health import Sender
+    from gateway.store.health_sql import Sender
+    from gateway.store.sqlite.connection import Row, Tx, View
 
 _DAY_MS: Final = 86_400_000
 _SAMPLES: Final = 256
@@ -47,7 +47,7 @@ _WALK: Final = """WITH RECURSIVE walk AS (
 
 
 class Beat(NamedTuple):
-    """A heartbeat, the device that sent it, and over which link (a :class:`gateway.model.Radio`)."""
+    """A heartbeat, the device that sent it, and over which link (a :class:`gateway.models.model.Radio`)."""
 
     device: Sender
     heartbeat: model.Heartbeat
@@ -167,12 +167,12 @@ def _previous(view: View, device_pk: int, heartbeat_id: int) -> int | None:
     return found
 
 
-def to_record(row: Row) -> fleet_model.HeartbeatRecord:
+def to_record(row: Row) -> fleet.HeartbeatRecord:
     """A row of the history as the API shows it."""
-    told = {name: row[name] for name in fleet_model.HeartbeatRecord.model_fields if name in row.keys()}  # noqa: SIM118 - a sqlite3.Row iterates over its values
+    told = {name: row[name] for name in fleet.HeartbeatRecord.model_fields if name in row.keys()}  # noqa: SIM118 - a sqlite3.Row iterates over its values
     times = {"received_at": to_rfc3339(row["received_at"]), "sent_at": moment(row["sent_at"])}
     radio = None if row["radio"] is None else [row["radio"]]
-    return fleet_model.HeartbeatRecord.model_validate({**told, **times, "connection_type": radio})
+    return fleet.HeartbeatRecord.model_validate({**told, **times, "connection_type": radio})
 
 
 def prune(tx: Tx, before: int, limit: int) -> int:

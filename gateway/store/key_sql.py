@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from gateway import ids
-from gateway.credentials import HINT_LENGTH, SCOPES, api_key_prefix, hash_secret, mint, same_hash
+from gateway.core import ids
+from gateway.core.credentials import HINT_LENGTH, SCOPES, api_key_prefix, hash_secret, mint, same_hash
 from gateway.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.sqlite.connection import Row, Tx, View
 
 _WITH_PROJECT: Final = "SELECT k.*, p.name AS project FROM api_keys k JOIN projects p ON p.id = k.project_id"
 EPOCH_BASE: Final = "epoch_base"

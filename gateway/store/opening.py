@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gateway import __version__, whereabouts
-from gateway.clock import system_clock, to_rfc3339
+from gateway import __version__
+from gateway.core.clock import system_clock, to_rfc3339
 from gateway.errors import StoreError
+from gateway.runtime import endpoint_file
 from gateway.store import schema
-from gateway.store.database import DATABASE_NAME, connect, create_private
-from gateway.store.lock import UNKNOWN_PROCESS, alone, holder
-from gateway.store.trouble import store_error
+from gateway.store.errors import store_error
+from gateway.store.sqlite.connection import DATABASE_NAME, connect, create_private
+from gateway.store.sqlite.lock import UNKNOWN_PROCESS, alone, holder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,7 @@ def open_database(data_dir: Path) -> sqlite3.Connection:
 
 
 def open_to_serve(data_dir: Path) -> sqlite3.Connection:
-    """The same for who holds :func:`gateway.store.lock.exclusive`: an older registry is copied and migrated.
+    """The same for who holds :func:`gateway.store.sqlite.lock.exclusive`: an older registry is copied and migrated.
 
     Raises:
         StoreError: as above, or there is no room for the copy.
@@ -124,7 +125,7 @@ def _refuse_newer(data_dir: Path, connection: sqlite3.Connection) -> None:
 
 def _running(data_dir: Path) -> str:
     """Which gateway runs on this registry, as a sentence; nothing when none does."""
-    process, where = holder(data_dir), whereabouts.read(data_dir)
+    process, where = holder(data_dir), endpoint_file.read(data_dir)
     if process is None or process == os.getpid():
         return ""
     version = f"gateway {where.version}" if where and where.version else "another version of the gateway"

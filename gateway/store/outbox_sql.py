@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.store.database import Row, Rules, Tx, View
+    from gateway.store.sqlite.connection import Row, Rules, Tx, View
 
 COMMAND: Final = "command"
 CREDENTIAL: Final = "credential"

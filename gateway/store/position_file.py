@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from gateway.store.epochs import Position, position
+from gateway.store.epoch_sql import Position, position
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gateway.store.database import View
+    from gateway.store.sqlite.connection import View
 
 log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gateway.store.database import Row, View
+    from gateway.store.sqlite.connection import Row, View
 
 
 @dataclass(frozen=True)

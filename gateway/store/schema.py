@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Final
 
-from gateway.serial_numbers import normalised
+from gateway.core.serial_numbers import normalised
 
 if TYPE_CHECKING:
     import sqlite3

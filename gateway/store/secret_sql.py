@@ -1,6 +1,6 @@
 """Secrets that the gateway must be able to read: private signing keys, and what signs webhooks.
 
-They lie in the clear, or all of them sealed under one key (:mod:`gateway.sealing`), whose name stands in ``meta``.
+They lie in the clear, or all of them sealed under one key (:mod:`gateway.runtime.sealing`), whose name stands in ``meta``.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
-from gateway import sealing
-from gateway.store import keys
+from gateway.runtime import sealing
+from gateway.store import key_sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gateway.store.database import Tx, View
+    from gateway.store.sqlite.connection import Tx, View
 
 KEY_ID: Final = "encryption_key"
 _COLUMNS: Final = (("signing_keys", "kid", "private_key"), ("webhooks", "id", "secret"))
@@ -44,7 +44,7 @@ def seal(tx: Tx, place: str, secret: bytes) -> bytes:
 
 def key_id(view: View) -> str | None:
     """Return the name of the key that seals this registry's secrets; ``None`` when they lie in the clear."""
-    return keys.meta(view, KEY_ID) or None
+    return key_sql.meta(view, KEY_ID) or None
 
 
 def settle(tx: Tx) -> int:
@@ -73,7 +73,7 @@ def reseal(tx: Tx, before: sealing.Vault, after: sealing.Vault) -> int:
         secret = after.seal(place, before.open(place, stored), tx.entropy(sealing.NONCE_BYTES))
         tx.run(f"UPDATE {table} SET {column} = ? WHERE {name} = ?", secret, row_id)  # noqa: S608 - constants
         number += 1
-    keys.set_meta(tx, KEY_ID, after.key_id or "")
+    key_sql.set_meta(tx, KEY_ID, after.key_id or "")
     return number
 
 

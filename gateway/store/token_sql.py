@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway import model
-from gateway.credentials import DeviceToken, hash_secret, same_hash
+from gateway.core.credentials import DeviceToken, hash_secret, same_hash
+from gateway.models import model
 
 if TYPE_CHECKING:
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.sqlite.connection import Row, Tx, View
 
 _KEPT_PER_BINDING: Final = 8
 

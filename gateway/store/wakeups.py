@@ -9,10 +9,9 @@ import asyncio
 from collections.abc import Collection
 from typing import Final
 
-from gateway.store import Store
-from gateway.store import outbox as sql
+from gateway.store import Store, outbox_sql
 
-EVERY: Final = frozenset((sql.COMMAND, sql.TOPIC, sql.CREDENTIAL))
+EVERY: Final = frozenset((outbox_sql.COMMAND, outbox_sql.TOPIC, outbox_sql.CREDENTIAL))
 
 
 class Bells:
@@ -20,7 +19,7 @@ class Bells:
 
     def __init__(self) -> None:
         topics = asyncio.Event()
-        self._work = {sql.COMMAND: topics, sql.TOPIC: topics, sql.CREDENTIAL: asyncio.Event()}
+        self._work = {outbox_sql.COMMAND: topics, outbox_sql.TOPIC: topics, outbox_sql.CREDENTIAL: asyncio.Event()}
         self._progress = asyncio.Event()
         self._news = asyncio.Event()
         self.comparison = asyncio.Event()
@@ -48,7 +47,7 @@ class Bells:
     def access_changed(self) -> None:
         """Who may connect there is to be compared."""
         self.access.set()
-        self._work[sql.CREDENTIAL].set()
+        self._work[outbox_sql.CREDENTIAL].set()
 
     def committed(self, kinds: Collection[str]) -> None:
         """There is work of these kinds in the outbox; all retained topics are worked off by one."""
@@ -71,7 +70,7 @@ class Bells:
             async with asyncio.timeout(seconds):
                 while True:
                     progress = self._progress
-                    if not store.look(lambda view: sql.waits(view, device_pk)):
+                    if not store.look(lambda view: outbox_sql.waits(view, device_pk)):
                         return True
                     await progress.wait()
         except TimeoutError:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from gateway.clock import to_rfc3339
-from gateway.store import secrets
-from gateway.store.devices import moment
-from gateway.webhooks_model import CreateWebhook, ListWebhooks, Webhook
+from gateway.core.clock import to_rfc3339
+from gateway.models.webhooks import CreateWebhook, ListWebhooks, Webhook
+from gateway.store import secret_sql
+from gateway.store.device_sql import moment
 
 if TYPE_CHECKING:
-    from gateway.store.database import Row, Tx, View
+    from gateway.store.sqlite.connection import Row, Tx, View
 
 
 def find(view: View, project_id: str, webhook_id: str) -> Row | None:
@@ -46,7 +46,7 @@ def insert(tx: Tx, project_id: str, webhook_id: str, body: CreateWebhook, key: b
         json.dumps(body.events),
         body.description,
         body.enabled,
-        secrets.seal(tx, secrets.place_of_webhook(webhook_id), key),
+        secret_sql.seal(tx, secret_sql.place_of_webhook(webhook_id), key),
         tx.now,
     )
     if not body.enabled:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gateway.clock import system_clock, to_rfc3339
+from gateway.core.clock import system_clock, to_rfc3339
 from gateway.errors import UnavailableError
 
 if TYPE_CHECKING:

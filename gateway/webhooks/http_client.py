@@ -18,9 +18,9 @@ from typing import Final
 import httpcore
 
 from gateway import __version__
-from gateway.redaction import redact
-from gateway.targets import Ip, Target, literal, may_connect
-from gateway.webhooks import Outcome
+from gateway.core.redaction import redact
+from gateway.core.webhook_urls import Ip, Target, literal, may_connect
+from gateway.domain.webhooks import Outcome
 
 BODY_BYTES: Final = 16_384
 _BODY_SECONDS: Final = 2.0

@@ -1,15 +1,15 @@
-"""Events for webhooks: where to, and how signed (contract, section 5). :mod:`gateway.outbound.posting` sends them."""
+"""Events for webhooks: URL and signature (contract, section 5). :mod:`gateway.webhooks.http_client` sends them."""
 
 from __future__ import annotations
 
 import ssl
 from typing import Final
 
-from gateway import signatures
-from gateway.clock import Clock, system_clock
-from gateway.model import Event
-from gateway.targets import check_url
-from gateway.webhooks import Outcome
+from gateway.core import webhook_signing
+from gateway.core.clock import Clock, system_clock
+from gateway.core.webhook_urls import check_url
+from gateway.domain.webhooks import Outcome
+from gateway.models.model import Event
 
 SECONDS: Final = 30.0
 _SECOND_MS: Final = 1_000
@@ -33,9 +33,9 @@ class Sender:
         self._tls = tls
         self._seconds = seconds
 
-    async def send(self, url: str, keys: signatures.Keys, event: Event) -> Outcome:
+    async def send(self, url: str, keys: webhook_signing.Keys, event: Event) -> Outcome:
         """Send an event once. Never raises for what the receiver or the network does: the outcome says it."""
-        from gateway.outbound import posting  # noqa: PLC0415 - an HTTP client, for those who have webhooks
+        from gateway.webhooks import http_client  # noqa: PLC0415 - an HTTP client, for those who have webhooks
 
         try:
             # the settings may have changed since it was made
@@ -43,10 +43,10 @@ class Sender:
         except ValueError as error:
             return Outcome(error=f"The URL {error}.")
         body = event.model_dump_json().encode()
-        headers = signatures.headers(keys, event.id, self._clock() // _SECOND_MS, body)
+        headers = webhook_signing.headers(keys, event.id, self._clock() // _SECOND_MS, body)
         if target.scheme == "https":
-            self._tls = self._tls or posting.default_tls()
-        way = posting.Way(
+            self._tls = self._tls or http_client.default_tls()
+        way = http_client.Way(
             self._seconds, self._tls, allow_private=self._allow_private, allow_loopback=self._allow_loopback
         )
-        return await posting.post(target, headers, body, way)
+        return await http_client.post(target, headers, body, way)

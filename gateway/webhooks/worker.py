@@ -13,14 +13,13 @@ from typing import Final
 
 import structlog
 
-from gateway import webhooks
-from gateway.clock import to_rfc3339
+from gateway.core.clock import to_rfc3339
+from gateway.domain import webhooks
 from gateway.errors import StoreError
-from gateway.model import Event
-from gateway.outbound.sender import Sender
-from gateway.outbox import Bells
-from gateway.store import Row, Store
-from gateway.store import deliveries as sql
+from gateway.models.model import Event
+from gateway.store import Row, Store, delivery_sql
+from gateway.store.wakeups import Bells
+from gateway.webhooks.sender import Sender
 
 log = structlog.get_logger()
 
@@ -67,7 +66,9 @@ class Webhooks:
         """Start lanes for the webhooks that have work; seconds until the next look if nothing happens."""
         now = self._store.context.clock()
         try:
-            busy, due = self._store.look(lambda view: (sql.with_work(view, now), sql.next_due(view, now)))
+            busy, due = self._store.look(
+                lambda view: (delivery_sql.with_work(view, now), delivery_sql.next_due(view, now))
+            )
         except StoreError as error:
             log.error("webhook.not_read", reason=error.message)  # noqa: TRY400 - no bug of ours
             return _TROUBLE_SECONDS
@@ -96,7 +97,7 @@ class Webhooks:
         """Send the next delivery that is due, or pick up events; whether there was anything to do."""
         async with self._slots:
             now = self._store.context.clock()
-            delivery = await self._store.read(lambda view: sql.due(view, webhook_id, now))
+            delivery = await self._store.read(lambda view: delivery_sql.due(view, webhook_id, now))
             if delivery is None:
                 return await self._store.write(lambda tx: webhooks.pick_up(tx, webhook_id), urgent=False)
             keys = webhooks.signing_keys(webhook_id, delivery, self._store.context)

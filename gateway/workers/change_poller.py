@@ -12,10 +12,10 @@ from typing import Final
 
 import structlog
 
-from gateway import backlog
+from gateway.domain import backlog
 from gateway.errors import StoreError
-from gateway.outbox import EVERY, Bells
-from gateway.store import Store, Tx, View, accounts, keys
+from gateway.store import Store, Tx, View, account_sql, key_sql
+from gateway.store.wakeups import EVERY, Bells
 
 log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ class Watcher:
             self._bells.recorded()
         if before and self._seen.get(COMPARISON) != before.get(COMPARISON):
             self._bells.compare()
-        if before and self._seen.get(accounts.CHANGES) != before.get(accounts.CHANGES):
+        if before and self._seen.get(account_sql.CHANGES) != before.get(account_sql.CHANGES):
             self._bells.access_changed()
         if before and self._seen.get(backlog.ASKED) != before.get(backlog.ASKED):
             self._bells.backlog.set()
@@ -61,8 +61,8 @@ class Watcher:
 def _numbers(view: View) -> dict[str, int]:
     rows = view.all("SELECT name, seq FROM sqlite_sequence WHERE name IN ('outbox', 'events')")
     facts = {
-        COMPARISON: int(keys.meta(view, COMPARISON) or 0),
-        accounts.CHANGES: accounts.changes(view),
+        COMPARISON: int(key_sql.meta(view, COMPARISON) or 0),
+        account_sql.CHANGES: account_sql.changes(view),
         backlog.ASKED: backlog.asked(view),
         _SCHEMA: view.value("PRAGMA schema_version"),
     }
@@ -71,4 +71,4 @@ def _numbers(view: View) -> dict[str, int]:
 
 def ask_for_comparison(tx: Tx) -> None:
     """Have the gateway that runs on this registry compare the broker with it, now."""
-    keys.set_meta(tx, COMPARISON, str(int(keys.meta(tx, COMPARISON) or 0) + 1))
+    key_sql.set_meta(tx, COMPARISON, str(int(key_sql.meta(tx, COMPARISON) or 0) + 1))

@@ -1,4 +1,4 @@
-"""What time alone brings about: commands expire, old history goes. Silence: :mod:`gateway.presence`."""
+"""What time alone brings about: commands expire, old history goes. Silence: :mod:`gateway.domain.presence`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Final
 
 import structlog
 
-from gateway import administration, commands, heartbeats, webhooks
-from gateway.clock import to_rfc3339
+from gateway.core.clock import to_rfc3339
+from gateway.domain import administration, commands, heartbeats, webhooks
 from gateway.errors import StoreError
-from gateway.store import Store, Tx, View, idempotency, keys
-from gateway.store.commands import CLOCKS_DIFFER_MS
+from gateway.store import Store, Tx, View, idempotency_sql, key_sql
+from gateway.store.command_sql import CLOCKS_DIFFER_MS
 
 log = structlog.get_logger()
 
@@ -77,8 +77,8 @@ class Sweeper:
 
 
 def _touch(tx: Tx) -> None:
-    keys.set_meta(tx, "touched_at", str(tx.now))
+    key_sql.set_meta(tx, "touched_at", str(tx.now))
 
 
 def _prune(tx: Tx) -> int:
-    return heartbeats.prune(tx) + idempotency.prune(tx) + webhooks.prune(tx)
+    return heartbeats.prune(tx) + idempotency_sql.prune(tx) + webhooks.prune(tx)

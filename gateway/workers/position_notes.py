@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gateway.errors import StoreError
-from gateway.store.epochs import Position, position
+from gateway.store.epoch_sql import Position, position
 from gateway.store.position_file import write_position
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gateway.outbox import Bells
     from gateway.store import Store
+    from gateway.store.wakeups import Bells
 
 log = structlog.get_logger()
 

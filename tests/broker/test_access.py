@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gateway.broker.access import Action, Role, may, may_retain
+from gateway.broker.access_rules import Action, Role, may, may_retain
 
 ONE_LEVEL = r"[^/+#\x00]*"
 TYPES = "factory_reset|start_recording|stop_recording|trigger_upload|reboot"

@@ -15,15 +15,15 @@ from support.ports import closed_port
 from support.registry import Bound, Registry, registry
 from support.wait import eventually
 
-from gateway.broker.asked import NOT_CUT, AskedAccess
 from gateway.broker.clients import Client
-from gateway.broker.cutters import Cutter, cutter_of
-from gateway.broker.http_auth.admissions import SETTLE_SECONDS, Admissions
-from gateway.broker_api import BrokerApi
+from gateway.broker.external.admissions import SETTLE_SECONDS, Admissions
+from gateway.broker.external.disconnect_clients import Cutter, cutter_of
+from gateway.broker.external.session_sync import NOT_CUT, AskedAccess
 from gateway.errors import UnavailableError
-from gateway.http.server import HttpServer
-from gateway.store import Row, accounts, broker_sessions, outbox
-from gateway.store.broker_sessions import MOST_CLIENTS
+from gateway.http.server.server import HttpServer
+from gateway.settings.broker_api import BrokerApi
+from gateway.store import Row, account_sql, broker_session_sql, outbox_sql
+from gateway.store.broker_session_sql import MOST_CLIENTS
 
 GOLDEN = Path(__file__).parent / "golden" / "broker_api.json"
 
@@ -64,7 +64,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Registry]:
 
 async def due(fleet: Registry) -> list[Row]:
     """What the outbox says of credentials."""
-    return await fleet.store.read(lambda view: outbox.pending(view, outbox.CREDENTIAL, 100))
+    return await fleet.store.read(lambda view: outbox_sql.pending(view, outbox_sql.CREDENTIAL, 100))
 
 
 async def token_id(fleet: Registry, device: Bound) -> int:
@@ -78,7 +78,7 @@ async def token_id(fleet: Registry, device: Bound) -> int:
 async def let_in_before(fleet: Registry, device: Bound) -> None:
     """Have the gateway let this device in, in a process that has ended since."""
     token = await token_id(fleet, device)
-    assert await fleet.store.write(lambda tx: broker_sessions.note(tx, device.id, device.id, token))
+    assert await fleet.store.write(lambda tx: broker_session_sql.note(tx, device.id, device.id, token))
 
 
 async def test_a_session_of_a_good_token_stays_and_all_others_go(fleet: Registry) -> None:
@@ -146,14 +146,14 @@ async def test_integrators_who_were_revoked_or_rotated_are_cut(fleet: Registry) 
     """By every client id of theirs; one whose password is still the one that let it in stays."""
     names = ("integrator", "integrator_old", "integrator_new")
     for name in names:
-        await fleet.store.write(lambda tx, name=name: accounts.create(tx, name))  # type: ignore[misc]
+        await fleet.store.write(lambda tx, name=name: account_sql.create(tx, name))  # type: ignore[misc]
     admissions = Admissions()
-    made = {row["name"]: row["created_at"] for row in await fleet.store.read(accounts.everyone)}
+    made = {row["name"]: row["created_at"] for row in await fleet.store.read(account_sql.everyone)}
     there = {Client("integrator-2", "integrator"), Client("integrator_old-7", "integrator_old")}
     there |= {Client(name, name) for name in names}
     for client in there:
         admissions.let_in(client, made[client.username])
-    await fleet.store.write(lambda tx: accounts.revoke(tx, "integrator_old"))
+    await fleet.store.write(lambda tx: account_sql.revoke(tx, "integrator_old"))
     await fleet.store.write(lambda tx: tx.run("UPDATE broker_accounts SET created_at = 1 WHERE name = ?", names[2]))
     scissors = Scissors(there=set(there))
     await AskedAccess(fleet.store, admissions, scissors).compare()
@@ -162,7 +162,7 @@ async def test_integrators_who_were_revoked_or_rotated_are_cut(fleet: Registry) 
 
 async def test_integrators_of_which_nothing_is_known_are_cut_once(fleet: Registry) -> None:
     """Rotated while the gateway was away: after its start the session is cut, and after the next start it stays."""
-    await fleet.store.write(lambda tx: accounts.create(tx, "integrator"))
+    await fleet.store.write(lambda tx: account_sql.create(tx, "integrator"))
     client = Client("integrator-1", "integrator")
     scissors = Scissors(there={client})
     access = AskedAccess(fleet.store, Admissions(), scissors)
@@ -172,7 +172,7 @@ async def test_integrators_of_which_nothing_is_known_are_cut_once(fleet: Registr
     assert await AskedAccess(fleet.store, Admissions(), Scissors()).compare()
     assert await AskedAccess(fleet.store, Admissions(), scissors).compare()
     assert scissors.cuts == ["integrator-1"]
-    await fleet.store.write(lambda tx: accounts.rotate(tx, "integrator"))
+    await fleet.store.write(lambda tx: account_sql.rotate(tx, "integrator"))
     assert not await AskedAccess(fleet.store, Admissions(), scissors).compare()
     assert scissors.cuts == ["integrator-1"] * 2
 
@@ -215,16 +215,16 @@ async def left_are(access: AskedAccess, fleet: Registry, stuck: list[Bound]) -> 
 
 async def test_clients_of_one_integrator_are_remembered_up_to_a_bound(fleet: Registry) -> None:
     """Those that were let in last, in the registry too; of the others nothing is known any more."""
-    await fleet.store.write(lambda tx: accounts.create(tx, "integrator"))
-    made = (await fleet.store.read(lambda view: accounts.require(view, "integrator")))["created_at"]
+    await fleet.store.write(lambda tx: account_sql.create(tx, "integrator"))
+    made = (await fleet.store.read(lambda view: account_sql.require(view, "integrator")))["created_at"]
     admissions, names = Admissions(), [f"integrator-{number}" for number in range(MOST_CLIENTS + 1)]
     for name in names:
         admissions.let_in(Client(name, "integrator"), made)
     for name in names:
-        await fleet.store.write(lambda tx, name=name: broker_sessions.note(tx, name, "integrator", made))  # type: ignore[misc]
+        await fleet.store.write(lambda tx, name=name: broker_session_sql.note(tx, name, "integrator", made))  # type: ignore[misc]
     assert len(admissions.clients()) == MOST_CLIENTS
     assert (admissions.token_of(names[0]), admissions.token_of(names[1])) == (None, made)
-    kept = await fleet.store.read(lambda view: [broker_sessions.credential_of(view, name) for name in names])
+    kept = await fleet.store.read(lambda view: [broker_session_sql.credential_of(view, name) for name in names])
     assert kept.count(made) == MOST_CLIENTS
     assert kept[-1] == made
 

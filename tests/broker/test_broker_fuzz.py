@@ -17,12 +17,12 @@ from support.registry import GATEWAY_ID, registry
 from support.wire import Kind, Packet, Will, connect_packet, publish_packet, subscribe_packet, text
 from test_embedded import PASSWORD, authenticate, joined, listening
 
-from gateway.broker.embedded import EmbeddedBroker
-from gateway.broker.http_auth.admissions import Admissions
-from gateway.broker.http_auth.door import DIALECTS, Door
-from gateway.broker.http_auth.judge import Judge
-from gateway.broker.probes import ProbeAccounts
-from gateway.broker.standing import standing
+from gateway.broker.doctor_accounts import ProbeAccounts
+from gateway.broker.embedded.server import EmbeddedBroker
+from gateway.broker.external.admissions import Admissions
+from gateway.broker.external.decisions import Judge
+from gateway.broker.external.endpoint import DIALECTS, Door
+from gateway.broker.service_accounts import standing
 
 CORPUS = Path(__file__).parent / "corpus"
 OK = 200

@@ -27,8 +27,8 @@ from support.wire import (
     parse_publish,
 )
 
-from gateway.broker.access import Role
-from gateway.broker.embedded import EmbeddedBroker, Identity
+from gateway.broker.access_rules import Role
+from gateway.broker.embedded.server import EmbeddedBroker, Identity
 
 PASSWORD = "dtok_right"
 UNACCEPTABLE_PROTOCOL_VERSION = 1

@@ -19,7 +19,7 @@ from test_embedded import (
     payloads_until_last_word,
 )
 
-from gateway.broker.embedded import EmbeddedBroker, Identity, Limits
+from gateway.broker.embedded.server import EmbeddedBroker, Identity, Limits
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 RESET = "devices/dev_A/commands/factory_reset"

@@ -32,11 +32,11 @@ from test_embedded import (
     payloads_until_last_word,
 )
 
-from gateway.broker.embedded import EmbeddedBroker, Limits
-from gateway.broker.embedded_session import Backlog, Waiting
-from gateway.broker.embedded_strangers import site_of
-from gateway.certificates import Files, ServerCertificate
-from gateway.http.listener import MOST_BEFORE_HANDSHAKE
+from gateway.broker.embedded.server import EmbeddedBroker, Limits
+from gateway.broker.embedded.session import Backlog, Waiting
+from gateway.broker.embedded.unknown_clients import site_of
+from gateway.http.server.listener import MOST_BEFORE_HANDSHAKE
+from gateway.tls.certificates import Files, ServerCertificate
 
 SERVER_UNAVAILABLE = 3
 

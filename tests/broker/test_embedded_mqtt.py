@@ -17,7 +17,7 @@ from test_embedded import (
     payloads_until_last_word,
 )
 
-from gateway.broker.embedded import EmbeddedBroker
+from gateway.broker.embedded.server import EmbeddedBroker
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 STATUS = "devices/dev_A/status"

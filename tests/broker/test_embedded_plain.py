@@ -30,8 +30,8 @@ from support.wire import (
 )
 from test_embedded import PASSWORD, ROLES, Place, authenticate, hesitant, joined, listening, payloads_until_last_word
 
-from gateway.broker.access import Role, may
-from gateway.broker.embedded import EmbeddedBroker
+from gateway.broker.access_rules import Role, may
+from gateway.broker.embedded.server import EmbeddedBroker
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 REBOOT = "devices/dev_A/commands/reboot"

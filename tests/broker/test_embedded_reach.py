@@ -14,7 +14,7 @@ from test_embedded import (
     payloads_until_last_word,
 )
 
-from gateway.broker.embedded import EmbeddedBroker, Limits
+from gateway.broker.embedded.server import EmbeddedBroker, Limits
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 STATUS = "devices/dev_A/status"

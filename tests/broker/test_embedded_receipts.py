@@ -8,7 +8,7 @@ import pytest
 from support.wire import Kind, Packet, Will, publish_packet
 from test_embedded import authenticate, hesitant, joined, listening, nothing_more
 
-from gateway.broker.embedded import EmbeddedBroker
+from gateway.broker.embedded.server import EmbeddedBroker
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 ACK = "devices/dev_A/commands/factory_reset/ack"

@@ -9,10 +9,10 @@ from typing import Self
 import pytest
 from support.wire import ACCEPTED, CLOSED, NOT_AUTHORISED, Wire
 
-from gateway.broker.access import Role
-from gateway.broker.embedded import EmbeddedBroker, Identity
-from gateway.broker.embedded_refusals import HELD, PER_SECOND, SAVED_SECONDS, SAVED_SECONDS_OF_NAME
-from gateway.broker.embedded_session import Connection
+from gateway.broker.access_rules import Role
+from gateway.broker.embedded.password_pace import HELD, PER_SECOND, SAVED_SECONDS, SAVED_SECONDS_OF_NAME
+from gateway.broker.embedded.server import EmbeddedBroker, Identity
+from gateway.broker.embedded.session import Connection
 
 UNAVAILABLE = 3
 GOOD, OTHER = "dev_A", "dev_B"

@@ -9,7 +9,7 @@ from support.wait import eventually
 from support.wire import ACCEPTED, CLOSED, NOT_AUTHORISED, Kind, Will, Wire, publish_packet
 from test_embedded import PASSWORD, authenticate, joined, listening, payloads_until_last_word
 
-from gateway.broker.embedded import EmbeddedBroker, Identity
+from gateway.broker.embedded.server import EmbeddedBroker, Identity
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 REBOOT = "devices/dev_A/commands/reboot"

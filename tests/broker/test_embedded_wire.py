@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.wire import Kind, connect_packet, publish_packet, subscribe_packet
 from support.wire import Packet as Sent
 
-from gateway.broker.embedded_wire import (
+from gateway.broker.embedded.codec import (
     MAX_CONNECT_BYTES,
     MalformedPacketError,
     Packet,

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from support.asking import GATEWAY_PASSWORD, SECRET, Endpoint, asking
 from support.registry import GATEWAY_ID, Bound, Registry, registry
 
-from gateway.broker.http_auth.door import DIALECTS, MAX_BODY_BYTES
-from gateway.store import DATABASE_NAME, accounts
+from gateway.broker.external.endpoint import DIALECTS, MAX_BODY_BYTES
+from gateway.store import DATABASE_NAME, account_sql
 
 GOLDEN = Path(__file__).parent / "golden"
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
@@ -172,7 +172,7 @@ async def test_a_token_opens_what_its_state_says(fleet: Registry, endpoint: Endp
 
 async def test_an_integrator_of_the_registry_reads_and_writes_nothing(fleet: Registry, endpoint: Endpoint) -> None:
     """Made on the command line, it comes in at once; revoked, neither it nor a session of it may anything."""
-    password = await fleet.store.write(lambda tx: accounts.create(tx, "integrator_acme"))
+    password = await fleet.store.write(lambda tx: account_sql.create(tx, "integrator_acme"))
     who = {"clientid": "integrator_acme-1", "username": "integrator_acme"}
 
     async def told() -> list[str]:
@@ -183,7 +183,7 @@ async def test_an_integrator_of_the_registry_reads_and_writes_nothing(fleet: Reg
         return [answer.json()["result"] for answer in answers]
 
     assert await told() == ["allow", "allow", "deny"]
-    await fleet.store.write(lambda tx: accounts.revoke(tx, "integrator_acme"))
+    await fleet.store.write(lambda tx: account_sql.revoke(tx, "integrator_acme"))
     assert await told() == ["deny", "deny", "deny"]
 
 

@@ -11,13 +11,13 @@ from structlog.testing import capture_logs
 from support.certificates import make_authority, server_pair, trusting
 from support.registry import GATEWAY_ID, Registry, registry
 
-from gateway.broker.asked import NOT_CUT
-from gateway.broker.http_auth.serving import asked_access
-from gateway.broker.probes import ProbeAccounts
-from gateway.certificates import Files, ServerCertificate
+from gateway.broker.doctor_accounts import ProbeAccounts
+from gateway.broker.external.serving import asked_access
+from gateway.broker.external.session_sync import NOT_CUT
+from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import UnavailableError
-from gateway.refused_sign_ins import RefusedSignIn
-from gateway.settings import Settings, load
+from gateway.settings.loading import Settings, load
+from gateway.tls.certificates import Files, ServerCertificate
 
 QUESTION = {"clientid": GATEWAY_ID, "username": "central", "password": "p@ss"}
 

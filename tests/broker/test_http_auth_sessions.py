@@ -11,9 +11,9 @@ import pytest
 from support.asking import Endpoint, asking
 from support.registry import GATEWAY_ID, Bound, Registry, registry
 
-from gateway import epoch
-from gateway.broker.http_auth.admissions import SETTLE_SECONDS
-from gateway.store import accounts
+from gateway.broker.external.admissions import SETTLE_SECONDS
+from gateway.domain import epoch
+from gateway.store import account_sql
 
 GOLDEN = Path(__file__).parent / "golden"
 EMQX_READING = {"action": "subscribe", "topic": "gateways/#"}
@@ -151,13 +151,13 @@ async def _enters(endpoint: Endpoint, password: str) -> bool:
 async def test_a_session_of_an_earlier_password_has_no_rights(fleet: Registry) -> None:
     """Rotated, or revoked and made again under the same name; also after a restart of the gateway."""
     clock = Clock()
-    password = await fleet.store.write(lambda tx: accounts.create(tx, "integrator_a"))
+    password = await fleet.store.write(lambda tx: account_sql.create(tx, "integrator_a"))
     async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         assert not await _reads(endpoint), "nothing is known of this session"
         assert await _enters(endpoint, password)
         assert await _reads(endpoint)
-        await fleet.store.write(lambda tx: accounts.revoke(tx, "integrator_a"))
-        password = await fleet.store.write(lambda tx: accounts.create(tx, "integrator_a"))
+        await fleet.store.write(lambda tx: account_sql.revoke(tx, "integrator_a"))
+        password = await fleet.store.write(lambda tx: account_sql.create(tx, "integrator_a"))
         assert not await _reads(endpoint)
     async with asking(fleet.store, gateway_id=GATEWAY_ID, clock=clock) as endpoint:
         assert not await _reads(endpoint)

@@ -20,7 +20,7 @@ from support.mosquitto import Mosquitto
 from support.wait import eventually
 from support.wire import ACCEPTED, NOT_AUTHORISED
 
-from gateway.broker.mosquitto import (
+from gateway.broker.mosquitto.password_file import (
     BrokerSignalError,
     PasswordEntryError,
     PasswordFile,

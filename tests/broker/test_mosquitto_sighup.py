@@ -9,7 +9,7 @@ from support.mosquitto import Mosquitto
 from support.wait import eventually
 from support.wire import ACCEPTED, NOT_AUTHORISED, Will, Wire
 
-from gateway.broker.mosquitto import PasswordFile, password_entry
+from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
 
 A = "dev_A"
 B = "dev_B"

@@ -13,8 +13,8 @@ import pytest
 from support.mosquitto import Mosquitto
 from support.wire import NOT_AUTHORISED
 
-from gateway.broker import reloader
-from gateway.broker.mosquitto import BrokerSignalError, PasswordFile, password_entry
+from gateway.broker.mosquitto import reloader
+from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
 
 GATEWAY, STRANGER = 65_534, 65_533
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become other users")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 
-from gateway.addresses import Address
-from gateway.broker.mosquitto import BrokerSignalError, PasswordFile, password_entry
-from gateway.broker.sentinel import TRIES, Sentinel
+from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
+from gateway.broker.mosquitto.reload_probe import TRIES, Sentinel
+from gateway.core.addresses import Address
 from gateway.mqtt.probe import ProbeRefusedError, Target, connected
 
 

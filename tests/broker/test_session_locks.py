@@ -9,8 +9,8 @@ from support import wire
 from support.mosquitto import GATEWAY_PASSWORD, INTEGRATOR_PASSWORD, Mosquitto
 
 from broker_config import local
-from gateway.addresses import Address
-from gateway.broker.session_locks import EXPOSED, NAME, SessionLocks, derived_password
+from gateway.broker.mosquitto.session_locks import EXPOSED, NAME, SessionLocks, derived_password
+from gateway.core.addresses import Address
 from gateway.mqtt.probe import Target, connected
 from gateway.mqtt.takeover import end_session
 

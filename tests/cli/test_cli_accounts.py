@@ -5,13 +5,13 @@ from contextlib import closing
 import pytest
 
 from cli.support import Cli
-from gateway.store import View, accounts, open_database
+from gateway.store import View, account_sql, open_database
 
 
 def opens(cli: Cli, name: str, password: str) -> bool:
     """Whether this is the password of this account."""
     with closing(open_database(cli.data_dir)) as connection:
-        return accounts.opened_by(View(connection), name, password) is not None
+        return account_sql.opened_by(View(connection), name, password) is not None
 
 
 def test_a_password_is_shown_once(empty: Cli) -> None:

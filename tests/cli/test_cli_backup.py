@@ -12,7 +12,7 @@ import pytest
 
 from cli.support import Cli
 from gateway.store import DATABASE_NAME, open_database
-from gateway.store.lock import LOCK_NAME, exclusive
+from gateway.store.sqlite.lock import LOCK_NAME, exclusive
 
 
 @pytest.fixture

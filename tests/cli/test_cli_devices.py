@@ -8,10 +8,10 @@ from contextlib import closing
 import pytest
 
 from cli.support import Cli
-from gateway import lifecycle
 from gateway.cli import main
-from gateway.cli.which import DEVICE
-from gateway.model import RegisterDevice
+from gateway.cli.device_lookup import DEVICE
+from gateway.domain import devices
+from gateway.models.model import RegisterDevice
 from gateway.store import Context, View, open_database, transact
 
 NO_GATEWAY = "warning: no gateway runs on this data directory, so which devices are online is not known.\n"
@@ -320,7 +320,7 @@ def test_the_audit_trail_names_keys(cli: Cli) -> None:
     key = cli.json("keys", "list")[0]
     body = RegisterDevice(serial_number="BP-1")
     with closing(open_database(cli.data_dir)) as connection:
-        transact(connection, Context(), lambda tx: lifecycle.register(tx, key["project_id"], body, key["id"]))
+        transact(connection, Context(), lambda tx: devices.register(tx, key["project_id"], body, key["id"]))
     for command in ("events", "tail"), ("top",):
         assert f"by backend ({key['id']})" in cli(*command).out
 

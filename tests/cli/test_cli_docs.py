@@ -79,7 +79,7 @@ def test_messages_name_pages_that_everyone_has() -> None:
     assert [each for each in files if each[0] not in WRITERS] == []
 
 
-WRITERS = {"gateway/http/manual.py", "gateway/cli/manual.py", "gateway/cli/reference.py"}
+WRITERS = {"gateway/http/spec/reference.py", "gateway/cli/docs_commands.py", "gateway/cli/docs_settings.py"}
 """Modules that write files of the checkout's docs."""
 
 

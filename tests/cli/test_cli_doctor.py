@@ -3,7 +3,7 @@
 import pytest
 
 from cli.support import Cli
-from gateway.doctor import installation
+from gateway.doctor import host_checks
 from gateway.doctor.findings import Level
 
 
@@ -33,4 +33,4 @@ def test_an_area_has_one_heading_and_words_fit_their_numbers(cli: Cli) -> None:
 )
 def test_a_python_with_known_weaknesses(version: tuple[int, int, int], base: str, level: Level) -> None:
     """A floor for the patch level of each version; the finding names it."""
-    assert installation.python(version, base).level is level
+    assert host_checks.python(version, base).level is level

@@ -8,9 +8,9 @@ from contextlib import closing
 import pytest
 
 from cli.support import Cli
-from gateway import administration
-from gateway.credentials import SCOPES
-from gateway.store import Context, View, keys, open_database, transact
+from gateway.core.credentials import SCOPES
+from gateway.domain import administration
+from gateway.store import Context, View, key_sql, open_database, transact
 
 DAY_MS = 86_400_000
 
@@ -23,7 +23,7 @@ def now() -> int:
 def opens(cli: Cli, secret: str, at: int | None = None) -> bool:
     """Whether this secret is one that the gateway takes at that instant."""
     with closing(open_database(cli.data_dir)) as connection:
-        return keys.by_secret(View(connection), secret, now() if at is None else at) is not None
+        return key_sql.by_secret(View(connection), secret, now() if at is None else at) is not None
 
 
 def test_a_key_is_shown_once(empty: Cli) -> None:

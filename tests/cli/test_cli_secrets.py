@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from cli.support import Cli
-from gateway import grants
+from gateway.domain import grants
 from gateway.errors import UnavailableError
-from gateway.sealing import Vault
-from gateway.store import DATABASE_NAME, View, open_database, tokens
-from gateway.store.lock import exclusive
+from gateway.runtime.sealing import Vault
+from gateway.store import DATABASE_NAME, View, open_database, token_sql
+from gateway.store.sqlite.lock import exclusive
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_nothing_that_signs_is_on_the_disk_in_the_clear(cli: Cli, monkeypatch: p
         claims = grants.verified(view, grant)
         assert claims is not None
         assert claims["aud"] == device["id"]
-        assert len(tokens.signing_keys(view)) == 5
+        assert len(token_sql.signing_keys(view)) == 5
 
 
 def test_without_the_key_nothing_is_signed_and_the_setting_is_named(

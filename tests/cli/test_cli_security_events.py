@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from cli.support import Cli
-from gateway import administration
-from gateway.model import EventType
-from gateway.os_user import os_user
+from gateway.domain import administration
+from gateway.models.model import EventType
+from gateway.runtime.os_user import os_user
 from gateway.store import Context, open_database, transact
 
 ME = pwd.getpwuid(os.getuid()).pw_name

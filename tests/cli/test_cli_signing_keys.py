@@ -5,13 +5,13 @@ from contextlib import closing
 import pytest
 
 from cli.support import Cli
-from gateway.store import View, open_database, tokens
+from gateway.store import View, open_database, token_sql
 
 
 def published(cli: Cli) -> list[str]:
     """The ids of the keys that ``/.well-known/jwks.json`` tells."""
     with closing(open_database(cli.data_dir)) as connection:
-        return tokens.signing_key_ids(View(connection))
+        return token_sql.signing_key_ids(View(connection))
 
 
 def test_a_new_key_counts_for_the_next_binding(cli: Cli) -> None:

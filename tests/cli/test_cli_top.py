@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console, ConsoleDimensions
 
 from cli.support import Cli
-from gateway.cli.glance import FIGURES, ONLY, Glance
-from gateway.cli.panels import Shown, drawn, rows_for
+from gateway.cli.fleet_view import FIGURES, ONLY, Glance
+from gateway.cli.top_screen import Shown, drawn, rows_for
 
 HOSTILE = "\x1b[2J[red]\nW\u200b" + "W" * 90
 COUNTS = dict.fromkeys(FIGURES, 1234567)

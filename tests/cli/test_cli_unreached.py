@@ -8,7 +8,7 @@ from support.hostile_gateway import ESCAPED, hostile_gateway
 from support.tls_door import tls_door
 
 from cli.support import Cli
-from gateway.authority import Authority, Pair
+from gateway.tls.ca import Authority, Pair
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway import lifecycle, model
-from gateway.store import Context, Store, Tx, keys
+from gateway.domain import devices
+from gateway.models import model
+from gateway.store import Context, Store, Tx, key_sql
 
 
 async def _register_for_ever(store: Store, project_id: str, numbers: Iterator[int]) -> None:
@@ -15,9 +16,9 @@ async def _register_for_ever(store: Store, project_id: str, numbers: Iterator[in
         serial = f"SN-{number}"
 
         def reset_at_once(tx: Tx, serial: str = serial) -> str:
-            device, _ = lifecycle.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_1")
-            lifecycle.bind(tx, project_id, device["id"], "eu_1", "key_1")
-            lifecycle.reset(tx, project_id, device["id"], "key_1")
+            device, _ = devices.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_1")
+            devices.bind(tx, project_id, device["id"], "eu_1", "key_1")
+            devices.reset(tx, project_id, device["id"], "key_1")
             return serial
 
         sys.stdout.write(await store.write(reset_at_once) + "\n")
@@ -26,7 +27,7 @@ async def _register_for_ever(store: Store, project_id: str, numbers: Iterator[in
 
 async def _main(data_dir: Path) -> None:
     async with Store(data_dir, Context()) as store:
-        project_id = await store.write(lambda tx: keys.create_project(tx, "ward"))
+        project_id = await store.write(lambda tx: key_sql.create_project(tx, "ward"))
         numbers = itertools.count()
         await asyncio.gather(*(_register_for_ever(store, project_id, numbers) for _ in range(8)))
 

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway import ids
+from gateway.core import ids
 from gateway.store import Context, Tx, View, open_database
-from gateway.store.measures import Measure
-from gateway.store.writer import Writer
+from gateway.store.measurements import Measure
+from gateway.store.sqlite.writer import Writer
 
 
 @dataclass

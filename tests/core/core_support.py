@@ -10,13 +10,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from gateway import commands, fleet_model, inbound, lifecycle, model, upkeep
-from gateway.ids import Ids
-from gateway.lifecycle import Binding
-from gateway.store import Context, Row, Rules, Tx, View, keys, open_database, tokens, transact
-from gateway.store import commands as command_sql
-from gateway.store import devices as device_sql
-from gateway.topics import Topics
+from gateway.core.ids import Ids
+from gateway.core.topics import Topics
+from gateway.domain import commands, device_updates, devices, messages
+from gateway.domain.devices import Binding
+from gateway.models import fleet, model
+from gateway.store import (
+    Context,
+    Row,
+    Rules,
+    Tx,
+    View,
+    command_sql,
+    device_sql,
+    key_sql,
+    open_database,
+    token_sql,
+    transact,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,7 +73,7 @@ class World:
     def __enter__(self) -> Self:
         self.connection = open_database(self.data_dir)
         self.view = View(self.connection)
-        self.project_id = self.run(keys.create_project, "ward")
+        self.project_id = self.run(key_sql.create_project, "ward")
         return self
 
     def __exit__(
@@ -83,12 +94,12 @@ class World:
     def register(self, serial_number: str = "SN-1", **body: Any) -> str:
         """Register a device; its id."""
         asked = model.RegisterDevice(serial_number=serial_number, **body)
-        device, _ = self.run(lifecycle.register, self.project_id, asked, "key_1")
+        device, _ = self.run(devices.register, self.project_id, asked, "key_1")
         return str(device["id"])
 
     def bind(self, device_id: str, end_user_id: str = "eu_1") -> Binding:
         """Bind a device."""
-        return self.run(lifecycle.bind, self.project_id, device_id, end_user_id, "key_1")
+        return self.run(devices.bind, self.project_id, device_id, end_user_id, "key_1")
 
     def bound(self, serial_number: str = "SN-1") -> tuple[str, str]:
         """A new device that is bound: its id and its token. The outbox is empty afterwards."""
@@ -99,38 +110,38 @@ class World:
 
     def unbind(self, device_id: str) -> Row:
         """Unbind a device."""
-        return self.run(lifecycle.unbind, self.project_id, device_id, "key_1")
+        return self.run(devices.unbind, self.project_id, device_id, "key_1")
 
     def reset(self, device_id: str) -> Row:
         """Ask for a reset; the open command."""
-        self.run(lifecycle.reset, self.project_id, device_id, "key_1")
+        self.run(devices.reset, self.project_id, device_id, "key_1")
         return self.command(device_id)
 
     def delete(self, device_id: str) -> Row:
         """Delete a device."""
-        return self.run(lifecycle.delete, self.project_id, device_id, "key_1")
+        return self.run(devices.delete, self.project_id, device_id, "key_1")
 
     def restore(self, device_id: str) -> Row:
         """Bring a deleted device back."""
-        return self.run(lifecycle.restore, self.project_id, device_id, "key_1")
+        return self.run(devices.restore, self.project_id, device_id, "key_1")
 
     def update(self, device_id: str, **change: Any) -> Row:
         """Change a device, by a body as JSON holds it."""
-        body = fleet_model.UpdateDevice.model_validate_json(json.dumps(change))
-        return self.run(upkeep.update, self.project_id, device_id, body, "key_1")
+        body = fleet.UpdateDevice.model_validate_json(json.dumps(change))
+        return self.run(device_updates.update, self.project_id, device_id, body, "key_1")
 
     def use(self, token: str) -> None:
         """The device shows a token: to the broker when it connects, or over HTTP."""
-        self.run(lifecycle.use, self.token(token)["id"])
+        self.run(devices.use, self.token(token)["id"])
 
     def refresh(self, device_id: str, token: str) -> str:
         """The device asks for another token with this one, a minute after it did last; the new one."""
         self.now += MINUTE_MS
-        return self.run(lifecycle.refresh, self.project_id, device_id, self.token(token)["id"]).device_token
+        return self.run(devices.refresh, self.project_id, device_id, self.token(token)["id"]).device_token
 
     def supersede(self, device_id: str) -> None:
         """Cancel an open reset for good."""
-        self.run(lifecycle.supersede_reset, self.project_id, device_id, "key_1")
+        self.run(devices.supersede_reset, self.project_id, device_id, "key_1")
 
     def create(self, device_id: str, kind: str = "reboot", **body: Any) -> Row:
         """Queue a command."""
@@ -141,16 +152,16 @@ class World:
         """Cancel a command."""
         return self.run(lambda tx: commands.cancel(tx, self.device(device_id), command_id, "key_1"))
 
-    def say(self, topic: str, body: Any, *, retain: bool = False) -> inbound.Answer | None:
+    def say(self, topic: str, body: Any, *, retain: bool = False) -> messages.Answer | None:
         """A message comes from the broker; what the device is answered on its ``errors`` topic."""
         payload = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.run(inbound.apply, inbound.parse(self.names, inbound.Message(topic, payload, retain)))
+        return self.run(messages.apply, messages.parse(self.names, messages.Message(topic, payload, retain)))
 
-    def beat(self, device_id: str, **body: Any) -> inbound.Answer | None:
+    def beat(self, device_id: str, **body: Any) -> messages.Answer | None:
         """A heartbeat comes in."""
         return self.say(self.names.heartbeat(device_id), body)
 
-    def ack(self, command: Row, status: str, token: str | None = None, **body: Any) -> inbound.Answer | None:
+    def ack(self, command: Row, status: str, token: str | None = None, **body: Any) -> messages.Answer | None:
         """The command's device acknowledges it, with a receipt if the device has a token to make it with."""
         device_id = device_sql.by_pk(self.view, command["device_pk"])["id"]
         if token is not None:
@@ -167,7 +178,7 @@ class World:
 
     def device(self, device_id: str) -> Row:
         """The row of a device."""
-        return lifecycle.require(self.view, self.project_id, device_id)
+        return devices.require(self.view, self.project_id, device_id)
 
     def record(self, device_id: str) -> Row:
         """The row of a device, deleted or not."""
@@ -177,7 +188,7 @@ class World:
 
     def token(self, secret: str) -> Row:
         """The row of a token."""
-        row = tokens.by_secret(self.view, secret)
+        row = token_sql.by_secret(self.view, secret)
         assert row is not None
         return row
 

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from core_support import RESET, World, receipt
 
-from gateway.model import CommandType
-from gateway.store import Row
-from gateway.store import commands as command_sql
+from gateway.models.model import CommandType
+from gateway.store import Row, command_sql
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ from core_support import World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway import heartbeats, inbound, model
-from gateway.inbound import Answer, Message, Parsed
-from gateway.store import Context, Rules, Tx, open_database, outbox
-from gateway.store.kept import Kept
-from gateway.store.measures import Measure
+from gateway.domain import heartbeats, messages
+from gateway.domain.messages import Answer, Message, Parsed
+from gateway.models import model
+from gateway.store import Context, Rules, Tx, open_database, outbox_sql
+from gateway.store.measurements import Measure
+from gateway.store.sqlite.device_cache import Kept
 
-RULES = Rules(heartbeat_history_days=2, shown=(outbox.STATE, outbox.DISCOVERY))
+RULES = Rules(heartbeat_history_days=2, shown=(outbox_sql.STATE, outbox_sql.DISCOVERY))
 PART = 3
 """Messages in a part of a batch, so that a batch has several."""
 DAY_MS = 86_400_000
@@ -66,7 +67,7 @@ class Fleet:
         """The messages of a batch."""
         names = self.world.names
         return [
-            inbound.parse(names, Message(f"devices/{self.ids[who]}/{leaf}", json.dumps(body).encode(), retain))
+            messages.parse(names, Message(f"devices/{self.ids[who]}/{leaf}", json.dumps(body).encode(), retain))
             for who, (leaf, body), retain in steps
         ]
 
@@ -77,7 +78,7 @@ class Fleet:
             if together:
                 tx.kept = self.kept
                 return _cut_short(tx, batch), tx.measures
-            answers = [inbound.apply(tx, each) for each in _regrouped(batch, self.with_token)]
+            answers = [messages.apply(tx, each) for each in _regrouped(batch, self.with_token)]
             return [each for each in answers if each is not None], tx.measures
 
         self.world.now += 1_000
@@ -114,7 +115,7 @@ class Fleet:
         self.world.connection.execute("BEGIN IMMEDIATE")
         tx = Tx(self.world.connection, Context(RULES, clock=lambda: self.world.now))
         tx.kept = self.kept
-        inbound.apply_all(tx, batch)
+        messages.apply_all(tx, batch)
         self.world.connection.execute("ROLLBACK")
         self.kept.forget()
 
@@ -134,7 +135,7 @@ def _cut_short(tx: Tx, batch: list[Parsed]) -> list[Answer]:
     answers: list[Answer] = []
     hurried = len(batch) % 2 == 0
     while batch:
-        count, more = inbound.apply_some(tx, batch, lambda: hurried, lambda parsed: parsed)
+        count, more = messages.apply_some(tx, batch, lambda: hurried, lambda parsed: parsed)
         batch, answers = batch[count:], answers + more
     return answers
 
@@ -166,8 +167,8 @@ def test_a_batch_is_its_messages_one_by_one(batches: list[Any]) -> None:
     with (
         tempfile.TemporaryDirectory() as one,
         tempfile.TemporaryDirectory() as other,
-        mock.patch.object(inbound, "PART", PART),
-        mock.patch.object(inbound, "LEAST", PART),
+        mock.patch.object(messages, "PART", PART),
+        mock.patch.object(messages, "LEAST", PART),
     ):
         together, alone = Fleet(Path(one)), Fleet(Path(other))
         try:

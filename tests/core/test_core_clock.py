@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from core_support import ACTOR, World
 
-from gateway import commands, grants, webhooks
-from gateway.store import Tx, deliveries, events, history, idempotency, keys
-from gateway.webhooks_model import CreateWebhook
+from gateway.domain import commands, grants, webhooks
+from gateway.models.webhooks import CreateWebhook
+from gateway.store import Tx, delivery_sql, event_sql, heartbeat_sql, idempotency_sql, key_sql
 
 DAY = 86_400_000
 YEAR = 365 * DAY
@@ -83,10 +83,10 @@ INSERTS = {
     "idempotency": insert_answers,
 }
 PRUNES = {
-    "heartbeats": lambda tx: history.prune(tx, tx.now - 30 * DAY, 5_000),
-    "events": lambda tx: events.prune(tx, tx.now - 365 * DAY, 5_000),
-    "deliveries": lambda tx: deliveries.prune(tx, tx.now - 30 * DAY, 5_000),
-    "idempotency": idempotency.prune,
+    "heartbeats": lambda tx: heartbeat_sql.prune(tx, tx.now - 30 * DAY, 5_000),
+    "events": lambda tx: event_sql.prune(tx, tx.now - 365 * DAY, 5_000),
+    "deliveries": lambda tx: delivery_sql.prune(tx, tx.now - 30 * DAY, 5_000),
+    "idempotency": idempotency_sql.prune,
 }
 
 
@@ -156,24 +156,24 @@ def test_a_clock_that_goes_back_a_little_changes_nothing(world: World) -> None:
 
 def test_the_overlap_of_a_rotated_key_ends(world: World) -> None:
     """Also when the clock was ahead at the rotation: a day is not a year and a day."""
-    key_id, before = world.run(keys.create, world.project_id, "back end")
+    key_id, before = world.run(key_sql.create, world.project_id, "back end")
     world.now += YEAR
-    after = world.run(keys.rotate, key_id, DAY)
-    assert [keys.by_secret(world.view, secret, world.now) is None for secret in (before, after)] == [False, False]
-    assert keys.by_secret(world.view, before, world.now + DAY) is None
-    assert keys.by_secret(world.view, before, world.now - MINUTE) is not None
+    after = world.run(key_sql.rotate, key_id, DAY)
+    assert [key_sql.by_secret(world.view, secret, world.now) is None for secret in (before, after)] == [False, False]
+    assert key_sql.by_secret(world.view, before, world.now + DAY) is None
+    assert key_sql.by_secret(world.view, before, world.now - MINUTE) is not None
     world.now -= YEAR
-    assert [keys.by_secret(world.view, secret, world.now) is None for secret in (before, after)] == [True, False]
+    assert [key_sql.by_secret(world.view, secret, world.now) is None for secret in (before, after)] == [True, False]
 
 
 def test_when_a_key_was_used_is_put_right(world: World) -> None:
     """It is not shown as used in the future until that comes."""
-    key_id, _ = world.run(keys.create, world.project_id, "back end")
+    key_id, _ = world.run(key_sql.create, world.project_id, "back end")
     world.now += YEAR
-    world.run(keys.touch, key_id, world.now)
+    world.run(key_sql.touch, key_id, world.now)
     world.now -= YEAR
-    world.run(keys.touch, key_id, world.now - MINUTE)
-    assert keys.require(world.view, key_id)["last_used_at"] == world.now
+    world.run(key_sql.touch, key_id, world.now - MINUTE)
+    assert key_sql.require(world.view, key_id)["last_used_at"] == world.now
 
 
 def test_refusals_dated_ahead_hide_no_new_one(world: World) -> None:

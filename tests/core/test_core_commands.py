@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from core_support import RESET, World
 
-from gateway import commands, model
+from gateway.domain import commands
 from gateway.errors import ConflictError, NotFoundError
-from gateway.store import commands as command_sql
+from gateway.models import model
+from gateway.store import command_sql
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.mqtt_password import mqtt_password_of
 
-from gateway import credentials
+from gateway.core import credentials
 
 GOLDEN_TOKEN = "dtok_GoldenGoldenGoldenGoldenGolden0001"
 GOLDEN_RECEIPT = "a6IfD3yq90ZDvzASFBdCkqiNZkjJhD03huZNTyEcBEA"  # by openssl dgst -sha256 -mac HMAC

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from core_support import RESET, World
 
-from gateway import heartbeats
+from gateway.domain import heartbeats
 from gateway.errors import ConflictError, NotFoundError
-from gateway.store import commands, keys, tokens
+from gateway.store import command_sql, key_sql, token_sql
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def test_deleting_ends_everything_but_the_record(world: World) -> None:
     assert (device["bound_at"], device["end_user_id"], device["connection"]) == (None, None, "offline")
     assert (device["binding_generation"], device["battery_percent"]) == (2, 50)
     assert world.token_states(device_id) == ["revoked"]
-    assert tokens.by_secret(world.view, token) is None
-    assert tokens.broker_entries(world.view) == []
+    assert token_sql.by_secret(world.view, token) is None
+    assert token_sql.broker_entries(world.view) == []
     assert world.again(reboot)["status"] == "cancelled"
-    assert commands.open_of_type(world.view, device["pk"], RESET) is None
+    assert command_sql.open_of_type(world.view, device["pk"], RESET) is None
     assert set(world.outbox()) == {("command", "reboot"), ("credential", ""), ("topic", "status")}
     assert world.events(told) == [
         "command.cancelled",
@@ -95,7 +95,7 @@ def test_a_restored_device_is_as_it_was_and_unbound(world: World) -> None:
     gone = {"end_user_id": None, "bound_at": None, "connection": "offline", "binding_generation": 2}
     assert device == before | gone | {"updated_at": world.now}
     assert world.events()[-1] == "device.restored"
-    assert tokens.by_secret(world.view, token) is not None
+    assert token_sql.by_secret(world.view, token) is not None
     assert world.token_states(device_id) == ["revoked"]
     assert world.bind(device_id).device["binding_generation"] == 3
 
@@ -111,7 +111,7 @@ def test_restoring_what_is_not_deleted_does_nothing(world: World) -> None:
 def test_what_is_not_there_is_neither_deleted_nor_restored(world: World) -> None:
     """404 for unknown and for another project's devices, deleted or not; a deleted one is not deleted again."""
     home = world.project_id
-    world.project_id = world.run(keys.create_project, "other ward")
+    world.project_id = world.run(key_sql.create_project, "other ward")
     elsewhere, deleted_elsewhere = world.register("SN-8"), world.register("SN-9")
     world.delete(deleted_elsewhere)
     world.project_id = home

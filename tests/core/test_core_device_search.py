@@ -11,9 +11,10 @@ import pytest
 from core_store_support import queued
 from core_support import World
 
-from gateway import lifecycle, model
-from gateway.store import Context, Row, Store, Tx, device_candidates, device_list, device_search, keys
-from gateway.store.writer import Writer
+from gateway.domain import devices
+from gateway.models import model
+from gateway.store import Context, Row, Store, Tx, device_candidates, device_list, device_search, key_sql
+from gateway.store.sqlite.writer import Writer
 
 LETTERS = ["a", "A", "b", "ä", "Ä", "%", "_", "\\", '"', "'", "*", " ", "-", "ß", "漢", "🙂", "AND", "ward", "(", ":"]
 
@@ -90,11 +91,11 @@ def test_what_was_undone_is_not_found(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with Store(tmp_path, Context()) as store:
-            project_id = await store.write(lambda tx: keys.create_project(tx, "ward"))
+            project_id = await store.write(lambda tx: key_sql.create_project(tx, "ward"))
 
             def register(tx: Tx, number: int) -> None:
                 body = model.RegisterDevice(serial_number=f"SN-{number:04}", name=f"bed {number:04}")
-                lifecycle.register(tx, project_id, body, "key_1")
+                devices.register(tx, project_id, body, "key_1")
                 if number % 3 == 0:
                     raise LookupError
 

@@ -14,13 +14,13 @@ import pytest
 import structlog
 from core_support import World
 
-from gateway import epoch
-from gateway.first_start import first_start
-from gateway.settings import Settings
-from gateway.store import DATABASE_NAME, View, open_database, tokens
-from gateway.store.epochs import Position, position
-from gateway.store.lock import exclusive
+from gateway.bootstrap import first_start
+from gateway.domain import epoch
+from gateway.settings.loading import Settings
+from gateway.store import DATABASE_NAME, View, open_database, token_sql
+from gateway.store.epoch_sql import Position, position
 from gateway.store.position_file import POSITION_NAME, read_position, write_position
+from gateway.store.sqlite.lock import exclusive
 
 HIGHEST = 2**31
 
@@ -196,7 +196,7 @@ class Site:
     def kids(self) -> list[str]:
         """The key in use."""
         with closing(open_database(self.settings.data_dir)) as connection:
-            return tokens.signing_key_ids(View(connection))
+            return token_sql.signing_key_ids(View(connection))
 
 
 @pytest.fixture

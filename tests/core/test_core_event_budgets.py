@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from core_support import World
 
-from gateway import heartbeats
+from gateway.domain import heartbeats
 from gateway.store import Rules
-from gateway.store.event_budgets import SAVED_HOURS
+from gateway.store.event_budget_sql import SAVED_HOURS
 
 PER_HOUR = 12
 SAVED = PER_HOUR * SAVED_HOURS

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import gateway
-from gateway.model import EventType
+from gateway.models.model import EventType
 
 ROOT = Path(gateway.__file__).parent
 WRITERS = {

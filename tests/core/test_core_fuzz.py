@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.fuzzing import JSON, TEXTS, Target, encoded, fuzz, leaks, mangled, objects
 
-from gateway import device_settings, fleet_model, inbound, model, settings, topics, upkeep
-from gateway.commands import Refusal
+from gateway.core import topics
+from gateway.domain import device_updates, messages
+from gateway.domain.commands import Refusal
 from gateway.errors import InvalidRequestError
-from gateway.model import CommandStatus, CommandType, DeviceState
-from gateway.problems import invalid
-from gateway.settings import SettingsError
+from gateway.models import device_settings, fleet, model
+from gateway.models.model import CommandStatus, CommandType, DeviceState
+from gateway.models.validation import invalid
+from gateway.settings import loading
+from gateway.settings.loading import SettingsError
 from gateway.store import Tx
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -70,7 +73,7 @@ def told_well(refusal: Refusal) -> None:
     assert refusal.message.endswith("."), refusal.message
     assert len(refusal.message) < 1_000
     assert leaks(f"{refusal.message} {refusal.field}") == []
-    json.loads(inbound.error_payload(refusal))
+    json.loads(messages.error_payload(refusal))
 
 
 # --- topics -----------------------------------------------------------------------------------------------------------
@@ -181,7 +184,7 @@ def test_messages(stage: Stage) -> None:
 
     def check(raw: bytes) -> None:
         head, _, payload = stage.filled(raw).partition(b"\n")
-        message = inbound.Message(head[1:].decode("utf-8", "replace"), payload, head[:1] == b"R")
+        message = messages.Message(head[1:].decode("utf-8", "replace"), payload, head[:1] == b"R")
         stage.world.connection.execute("BEGIN IMMEDIATE")
         try:
             _take(stage, Tx(stage.world.connection, stage.world.context), message)
@@ -191,10 +194,10 @@ def test_messages(stage: Stage) -> None:
     fuzz(MESSAGES, check, CORPUS / "messages.json")
 
 
-def _take(stage: Stage, tx: Tx, message: inbound.Message) -> None:
+def _take(stage: Stage, tx: Tx, message: messages.Message) -> None:
     before = stage.state(tx.connection)
-    parsed = inbound.parse(stage.world.names, message)
-    answer = inbound.apply(tx, parsed)
+    parsed = messages.parse(stage.world.names, message)
+    answer = messages.apply(tx, parsed)
     if isinstance(parsed.body, model.Heartbeat | model.Status | model.Ack):
         kind = type(parsed.body)
         assert kind.model_validate_json(parsed.body.model_dump_json(exclude_unset=True)) == parsed.body
@@ -277,14 +280,16 @@ def _change(stage: Stage, tx: Tx, raw: bytes) -> None:
     before = stage.state(tx.connection)
     try:
         change = _parsed(raw)
-        device = upkeep.update(tx, stage.world.project_id, stage.bound, change, "key_1")
+        device = device_updates.update(tx, stage.world.project_id, stage.bound, change, "key_1")
     except InvalidRequestError as refusal:
         _is_a_good_refusal(refusal)
         _is(stage.state(tx.connection), before)
         return
     shown = device_settings.with_defaults(json.loads(device["settings"]))
-    again = fleet_model.UpdateDevice.model_validate_json(json.dumps({"name": device["name"], "settings": shown}))
-    assert upkeep.update(tx, stage.world.project_id, stage.bound, again, "key_1")["settings"] == device["settings"]
+    again = fleet.UpdateDevice.model_validate_json(json.dumps({"name": device["name"], "settings": shown}))
+    assert (
+        device_updates.update(tx, stage.world.project_id, stage.bound, again, "key_1")["settings"] == device["settings"]
+    )
 
 
 def _is_a_good_refusal(refusal: InvalidRequestError) -> None:
@@ -296,9 +301,9 @@ def _is(now: list[Any], before: list[Any]) -> None:
     assert now == before
 
 
-def _parsed(raw: bytes) -> fleet_model.UpdateDevice:
+def _parsed(raw: bytes) -> fleet.UpdateDevice:
     try:
-        return fleet_model.UpdateDevice.model_validate_json(raw)
+        return fleet.UpdateDevice.model_validate_json(raw)
     except ValidationError as error:
         raise invalid(error, whole="The body") from error
 
@@ -318,7 +323,7 @@ _VALUES = st.one_of(
         ]
     ),
 )
-_LINES = st.builds(lambda name, value: f"{name} = {value}\n", st.sampled_from(sorted(settings.FIELDS)) | TEXTS, _VALUES)
+_LINES = st.builds(lambda name, value: f"{name} = {value}\n", st.sampled_from(sorted(loading.FIELDS)) | TEXTS, _VALUES)
 TOML = Target(
     "toml",
     0.06,
@@ -336,11 +341,11 @@ def test_toml_settings(tmp_path: Path) -> None:
     def check(raw: bytes) -> None:
         file.write_bytes(raw)
         try:
-            loaded = settings.load({}, {}, file)
+            loaded = loading.load({}, {}, file)
         except SettingsError as error:
             _names_what_is_wrong(str(error))
         else:
-            assert _PASSWORD not in settings.written(loaded.settings.broker)
+            assert _PASSWORD not in loading.written(loaded.settings.broker)
 
     fuzz(TOML, check, CORPUS / "toml.json")
 

@@ -14,8 +14,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from device_sim.canonical import params_digest
-from gateway import grants, model
-from gateway.store import tokens
+from gateway.domain import grants
+from gateway.models import model
+from gateway.store import token_sql
 
 KEY_SEED = bytes(range(32))
 
@@ -26,7 +27,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     with World(tmp_path) as opened:
         with opened.connection:
             public = grants._public(KEY_SEED)  # noqa: SLF001 - a key that is not random
-            opened.run(tokens.insert_signing_key, grants._thumbprint(public), public, KEY_SEED)  # noqa: SLF001
+            opened.run(token_sql.insert_signing_key, grants._thumbprint(public), public, KEY_SEED)  # noqa: SLF001
         yield opened
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from core_support import World
 
-from gateway import heartbeats
+from gateway.domain import heartbeats
 from gateway.store import Rules
 
 SENT = "2026-11-10T11:59:58.5Z"

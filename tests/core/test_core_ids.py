@@ -7,7 +7,7 @@ from core_support import NOON, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import clock, ids
+from gateway.core import clock, ids
 
 MOMENTS = st.integers(min_value=0, max_value=2**47)
 

@@ -44,7 +44,7 @@ def _imported(source: Path) -> set[str]:
 
 
 def _part(source: Path) -> str:
-    """The top-level name inside the package: ``store`` for ``gateway/store/outbox.py``."""
+    """The top-level name inside the package: ``store`` for ``gateway/store/outbox_sql.py``."""
     return source.relative_to(ROOT).with_suffix("").parts[0]
 
 

@@ -10,7 +10,8 @@ from core_support import World, golden
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import inbound, topics
+from gateway.core import topics
+from gateway.domain import messages
 from gateway.store import Rules
 
 BROKEN = {
@@ -198,7 +199,7 @@ def test_the_message_that_clears_a_retained_one_asks_for_nothing(world: World, t
 def test_the_limit_of_a_payload(world: World) -> None:
     """65,536 bytes are taken, one more is not."""
     device_id, _ = world.bound()
-    fits = b'{"x":"' + b"y" * (inbound.MAX_PAYLOAD_BYTES - 8) + b'"}'
+    fits = b'{"x":"' + b"y" * (messages.MAX_PAYLOAD_BYTES - 8) + b'"}'
     assert world.say(world.names.heartbeat(device_id), fits) is None
     answer = world.say(world.names.heartbeat(device_id), fits + b" ")
     assert answer is not None
@@ -226,7 +227,7 @@ def test_secrets_are_blotted_out(world: World) -> None:
         {"command_id": "cmd_1", "status": "delivered", token: 1, "x": "sk_live_" + secret},
     )
     assert answer is not None
-    assert secret[:8] not in inbound.error_payload(answer.refusal).decode()
+    assert secret[:8] not in messages.error_payload(answer.refusal).decode()
     world.say(f"devices/{token}/heartbeat", b"{}")
     for row in world.refusals():
         assert secret[:8] not in "".join(str(value) for value in tuple(row))
@@ -239,7 +240,7 @@ def test_the_name_of_a_field_is_bounded(world: World) -> None:
     body = {"command_id": "cmd_1", "status": "delivered", "x" * 60_000: 1}
     answer = world.say(world.names.ack(device_id, "reboot"), body)
     assert answer is not None
-    assert len(inbound.error_payload(answer.refusal)) < 512
+    assert len(messages.error_payload(answer.refusal)) < 512
     assert max(len(line) for line in world.dump()) < 2_000
 
 
@@ -250,7 +251,7 @@ def test_what_a_device_is_told(world: World) -> None:
     for body in ({"battery_percent": 101}, {"device_state": "asleep"}, {"firmware_version": "x" * 33}, {"flags": "1"}):
         answer = world.beat(device_id, **body)
         assert answer is not None
-        shown = json.loads(inbound.error_payload(answer.refusal))
+        shown = json.loads(messages.error_payload(answer.refusal))
         assert list(shown) == ["code", "message", "field"]
         told[shown["field"]] = shown["message"]
     assert told == {
@@ -267,7 +268,7 @@ def test_taking_apart_never_raises(topic: str, payload: bytes, retain: bool) -> 
     """Whatever comes: a model, or a refusal."""
     names = topics.Topics()
     for name in (topic, names.heartbeat("dev_1"), names.status("dev_1"), names.ack("dev_1", "reboot")):
-        inbound.parse(names, inbound.Message(name, payload, retain))
+        messages.parse(names, messages.Message(name, payload, retain))
 
 
 @pytest.mark.parametrize("seed", range(5))

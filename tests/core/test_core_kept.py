@@ -10,25 +10,25 @@ from pathlib import Path
 import pytest
 from support.registry import Bound, Registry, registry
 
-from gateway import inbound
+from gateway.core.topics import Topics
+from gateway.domain import messages
 from gateway.errors import StoreError
-from gateway.store import Tx, View, events, health, open_database
-from gateway.store.kept import MOST, Kept
-from gateway.topics import Topics
+from gateway.store import Tx, View, event_sql, health_sql, open_database
+from gateway.store.sqlite.device_cache import MOST, Kept
 
 BATCH = 2
 """A single message is taken without what is remembered."""
 
 
-def _beats(device: Bound, *percents: int) -> list[inbound.Parsed]:
+def _beats(device: Bound, *percents: int) -> list[messages.Parsed]:
     topic = Topics().heartbeat(device.id)
     payloads = [json.dumps({"battery_percent": percent}).encode() for percent in percents]
-    return [inbound.parse(Topics(), inbound.Message(topic, payload)) for payload in payloads]
+    return [messages.parse(Topics(), messages.Message(topic, payload)) for payload in payloads]
 
 
-async def _say(registered: Registry, device: Bound, *percents: int) -> list[inbound.Answer]:
+async def _say(registered: Registry, device: Bound, *percents: int) -> list[messages.Answer]:
     batch = _beats(device, *percents)
-    return await registered.store.write(lambda tx: inbound.apply_all(tx, batch), urgent=False)
+    return await registered.store.write(lambda tx: messages.apply_all(tx, batch), urgent=False)
 
 
 async def _selects(registered: Registry, work: Callable[[Tx], object]) -> int:
@@ -51,8 +51,8 @@ async def test_a_device_is_looked_up_once(tmp_path: Path) -> None:
     async with registry(tmp_path) as registered:
         device = await registered.bound("SN-1")
         batch = _beats(device, 80, 79)
-        assert await _selects(registered, lambda tx: inbound.apply_all(tx, batch)) == 1
-        assert await _selects(registered, lambda tx: inbound.apply_all(tx, batch)) == 0
+        assert await _selects(registered, lambda tx: messages.apply_all(tx, batch)) == 1
+        assert await _selects(registered, lambda tx: messages.apply_all(tx, batch)) == 0
 
 
 async def test_a_token_that_was_revoked_meanwhile_opens_nothing(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ async def test_a_token_that_was_revoked_meanwhile_opens_nothing(tmp_path: Path) 
         assert await _say(registered, device, 80, 79) == []
         await registered.unbind(device)
         assert {answer.refusal.code for answer in await _say(registered, device, 60, 59)} == {"token_revoked"}
-        row = await registered.store.read(lambda view: health.sender(view, device.id))
+        row = await registered.store.read(lambda view: health_sql.sender(view, device.id))
         assert row is not None
         assert row["battery_percent"] == 79
 
@@ -102,7 +102,7 @@ async def test_one_of_several_writes_that_was_undone_leaves_nothing_behind(tmp_p
 
         outcomes = await asyncio.gather(
             *(registered.store.write(partial(_fails, batch)) for _ in range(BATCH)),
-            registered.store.write(lambda tx: inbound.apply_all(tx, batch)),
+            registered.store.write(lambda tx: messages.apply_all(tx, batch)),
             return_exceptions=True,
         )
         assert [type(outcome) for outcome in outcomes] == [RuntimeError, RuntimeError, list]
@@ -120,7 +120,7 @@ async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
         await registered.store.write(lambda tx: tx.value(f"PRAGMA max_page_count = {pages}"))
         wide = _beats(device, *range(10, 60)) * 40
         with pytest.raises(StoreError):
-            await registered.store.write(lambda tx: inbound.apply_all(tx, wide), urgent=False)
+            await registered.store.write(lambda tx: messages.apply_all(tx, wide), urgent=False)
         await registered.store.write(lambda tx: tx.value("PRAGMA max_page_count = 1000000"))
         await _say(registered, device, 78, 77)
         rows = await registered.store.read(lambda view: view.all("SELECT id, previous FROM heartbeats ORDER BY id"))
@@ -133,11 +133,11 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
         device = await registered.bound("SN-1")
 
         def fill(tx: Tx) -> int:
-            row = health.sender(tx, device.id)
+            row = health_sql.sender(tx, device.id)
             assert row is not None
             kept = Kept()
             kept.open(tx.connection)
-            kept.senders.update((f"dev_{number}", health.Sender(row)) for number in range(MOST + 1))
+            kept.senders.update((f"dev_{number}", health_sql.Sender(row)) for number in range(MOST + 1))
             kept.close(tx.connection)
             kept.open(tx.connection)
             return len(kept.senders)
@@ -146,9 +146,9 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
 
 
 def _low(view: View, device: Bound) -> int:
-    return sum(row["type"] == "device.low_battery" for row in events.of_device(view, device.pk))
+    return sum(row["type"] == "device.low_battery" for row in event_sql.of_device(view, device.pk))
 
 
-def _fails(batch: list[inbound.Parsed], tx: Tx) -> None:
-    inbound.apply_all(tx, batch)
+def _fails(batch: list[messages.Parsed], tx: Tx) -> None:
+    messages.apply_all(tx, batch)
     raise RuntimeError("after the batch")

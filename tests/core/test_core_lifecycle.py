@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from core_support import World
 
-from gateway import credentials, ids, lifecycle
+from gateway.core import credentials, ids
+from gateway.domain import devices
 from gateway.errors import ConflictError, GatewayError, InvalidRequestError, NotFoundError, UnavailableError
-from gateway.store import keys, outbox, tokens
+from gateway.store import key_sql, outbox_sql, token_sql
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_the_serial_number_of_a_deleted_device_is_taken(world: World) -> None:
 def test_the_same_serial_number_in_another_project_is_another_device(world: World) -> None:
     """Projects see nothing of each other."""
     first = world.register()
-    world.project_id = world.run(keys.create_project, "other ward")
+    world.project_id = world.run(key_sql.create_project, "other ward")
     assert world.register() != first
 
 
@@ -73,10 +74,10 @@ def test_a_binding_raises_the_generation_and_mints_its_token(world: World) -> No
     device_id = world.register()
     binding = world.bind(device_id, "eu_7")
     assert (binding.device["end_user_id"], binding.device["bound_at"]) == ("eu_7", world.now)
-    token = tokens.by_secret(world.view, binding.device_token)
+    token = token_sql.by_secret(world.view, binding.device_token)
     assert token is not None
     assert (token["generation"], token["state"], token["device_id"]) == (1, "active", device_id)
-    assert tokens.broker_entries(world.view) == [(device_id, token["broker_entry"])]
+    assert token_sql.broker_entries(world.view) == [(device_id, token["broker_entry"])]
     assert world.outbox() == [("credential", ""), ("topic", "status")]
     assert world.events() == ["device.registered", "device.bound"]
     assert world.facts()["binding_generation"] == 1
@@ -103,10 +104,10 @@ def test_unbinding_revokes_the_token(world: World) -> None:
     device = world.unbind(device_id)
     assert (device["binding_generation"], device["end_user_id"], device["bound_at"]) == (2, None, None)
     assert world.token_states(device_id) == ["revoked"]
-    assert tokens.broker_entries(world.view) == []
+    assert token_sql.broker_entries(world.view) == []
     assert world.outbox() == [("credential", ""), ("topic", "status")]
     assert world.events(2) == ["token.revoked", "device.unbound"]
-    assert lifecycle.token_state(world.view, device["pk"]) is None
+    assert devices.token_state(world.view, device["pk"]) is None
 
 
 def test_unbinding_an_unbound_device_does_nothing(world: World) -> None:
@@ -145,7 +146,7 @@ def _delete(world: World, device_id: str) -> None:
 
 def _elsewhere(world: World) -> str:
     home = world.project_id
-    world.project_id = world.run(keys.create_project, "other ward")
+    world.project_id = world.run(key_sql.create_project, "other ward")
     device_id = world.register("SN-9")
     world.project_id = home
     return device_id
@@ -219,10 +220,10 @@ def test_a_bind_waits_until_the_old_reset_is_cleared(world: World) -> None:
     with pytest.raises(UnavailableError):
         world.bind(device_id)
     pk = world.device(device_id)["pk"]
-    reset_row = next(row for row in outbox.pending(world.view, outbox.COMMAND, 10) if row["device_pk"] == pk)
-    world.run(outbox.done, [reset_row["seq"]])
+    reset_row = next(row for row in outbox_sql.pending(world.view, outbox_sql.COMMAND, 10) if row["device_pk"] == pk)
+    world.run(outbox_sql.done, [reset_row["seq"]])
     assert world.outbox() == [("credential", ""), ("topic", "status")]
-    world.run(outbox.mark_command, pk, "reboot")
+    world.run(outbox_sql.mark_command, pk, "reboot")
     assert world.bind(device_id).device["binding_generation"] == 3
 
 
@@ -230,14 +231,14 @@ def test_the_publisher_leaves_a_row_that_was_marked_again(world: World) -> None:
     """A row that is worked off while it is marked anew has another number then, and stays."""
     device_id, _ = world.bound()
     world.reset(device_id)
-    at_work = [row["seq"] for row in outbox.pending(world.view, outbox.COMMAND, 10)]
+    at_work = [row["seq"] for row in outbox_sql.pending(world.view, outbox_sql.COMMAND, 10)]
     world.supersede(device_id)
-    world.run(outbox.done, at_work)
+    world.run(outbox_sql.done, at_work)
     assert ("command", "factory_reset") in world.outbox()
     world.now += 5_000
-    assert outbox.depth(world.view) == (3, world.now - 5_000)
+    assert outbox_sql.depth(world.view) == (3, world.now - 5_000)
 
 
 def test_the_depth_of_an_empty_outbox(world: World) -> None:
     """Nothing waits, since never."""
-    assert outbox.depth(world.view) == (0, None)
+    assert outbox_sql.depth(world.view) == (0, None)

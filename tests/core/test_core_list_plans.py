@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from core_support import World
 
-from gateway import model
+from gateway.models import model
 from gateway.store import Row, View, device_list
 
 ORDERS = ("asc", "desc")

@@ -12,10 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway import commands, heartbeats, lifecycle
+from gateway.domain import commands, devices, heartbeats
 from gateway.errors import ConflictError, NotFoundError, UnavailableError
-from gateway.store import Row, outbox, tokens
-from gateway.store import commands as command_sql
+from gateway.store import Row, command_sql, outbox_sql, token_sql
 
 SERIALS = ("SN-1", "SN-2")
 PLAIN_TYPES = ("reboot", "start_recording")
@@ -76,7 +75,7 @@ class Life(RuleBasedStateMachine):
             self.world.supersede(device_id)
         device = self.world.device(device_id)
         free = device["bound_at"] is None and not self._open(device, RESET)
-        cleared = not outbox.has(self.world.view, outbox.COMMAND, device["pk"], RESET)
+        cleared = not outbox_sql.has(self.world.view, outbox_sql.COMMAND, device["pk"], RESET)
         if free and cleared:
             self.secrets[device_id].append(self.world.bind(device_id).device_token)
             self._raised(device, 1)
@@ -97,7 +96,7 @@ class Life(RuleBasedStateMachine):
         """Reset; the same reset while one is open."""
         device = self.world.device(self._device(data))
         was_open = self._open(device, RESET)
-        live = tokens.live(self.world.view, device["pk"])
+        live = token_sql.live(self.world.view, device["pk"])
         command = self.world.reset(device["id"])
         self._raised(device, 0 if was_open else 1)
         fetched_by = live[0]["generation"] if live else self.world.device(device["id"])["binding_generation"]
@@ -110,8 +109,8 @@ class Life(RuleBasedStateMachine):
         device = self.world.device(self._device(data))
         was_open = self._open(device, RESET)
         self.world.run(
-            lambda tx: lifecycle.reset(
-                tx, self.world.project_id, device["id"], "key_1", not_before=outbox.next_turn(tx)
+            lambda tx: devices.reset(
+                tx, self.world.project_id, device["id"], "key_1", not_before=outbox_sql.next_turn(tx)
             )
         )
         self._raised(device, 0 if was_open else 1)
@@ -165,7 +164,7 @@ class Life(RuleBasedStateMachine):
         else:
             self.world.cancel(device_id, command["id"])
             if command["type"] == RESET and command["status"] == "pending":
-                assert not tokens.live(self.world.view, command["device_pk"])
+                assert not token_sql.live(self.world.view, command["device_pk"])
 
     # --- the devices --------------------------------------------------------------------------------------------------
 
@@ -200,7 +199,9 @@ class Life(RuleBasedStateMachine):
         self.world.use(secret)
         device_pk = self.world.token(secret)["device_pk"]
         if first:
-            assert [row["id"] for row in tokens.live(self.world.view, device_pk)][-1] == self.world.token(secret)["id"]
+            assert [row["id"] for row in token_sql.live(self.world.view, device_pk)][-1] == self.world.token(secret)[
+                "id"
+            ]
 
     @precondition(lambda self: self._good())
     @rule(data=st.data())
@@ -210,7 +211,7 @@ class Life(RuleBasedStateMachine):
         device_id = self.world.token(secret)["device_id"]
         new = self.world.refresh(device_id, secret)
         self.secrets[device_id].append(new)
-        assert {row["id"] for row in tokens.live(self.world.view, self.world.token(new)["device_pk"])} == {
+        assert {row["id"] for row in token_sql.live(self.world.view, self.world.token(new)["device_pk"])} == {
             self.world.token(each)["id"] for each in (secret, new)
         }
         one, other = self.world.token(secret), self.world.token(new)
@@ -246,13 +247,13 @@ class Life(RuleBasedStateMachine):
     def publisher_publishes(self) -> None:
         """The broker has it all; the rows that were not marked again are done."""
         for row, view in self.in_flight:
-            if row["kind"] == outbox.COMMAND:
+            if row["kind"] == outbox_sql.COMMAND:
                 self.broker[row["device_pk"], row["detail"]] = view
-            elif row["kind"] == outbox.TOPIC:
+            elif row["kind"] == outbox_sql.TOPIC:
                 self.cleared.add(row["device_pk"])
             else:
                 self.admitted[row["device_pk"]] = view
-        self.world.run(outbox.done, [row["seq"] for row, _ in self.in_flight])
+        self.world.run(outbox_sql.done, [row["seq"] for row, _ in self.in_flight])
         self.in_flight = []
 
     # --- what always holds --------------------------------------------------------------------------------------------
@@ -267,7 +268,7 @@ class Life(RuleBasedStateMachine):
     def tokens_follow_the_binding(self) -> None:
         """Bound ⇔ an active token of the current generation, or two and the newer unused; none beside an open reset."""
         for device in self._devices():
-            live = tokens.live(self.world.view, device["pk"])
+            live = token_sql.live(self.world.view, device["pk"])
             active = [token["generation"] for token in live if token["state"] == "active"]
             assert set(active) == (set() if device["bound_at"] is None else {device["binding_generation"]})
             assert len(live) <= 2
@@ -314,12 +315,12 @@ class Life(RuleBasedStateMachine):
         """Where the broker would have to show something else than it does, a row of the outbox says so."""
         for device in self._devices():
             for kind in (RESET, *PLAIN_TYPES):
-                if self.broker.get((device["pk"], kind)) != self._view(outbox.COMMAND, device["pk"], kind):
-                    assert outbox.has(self.world.view, outbox.COMMAND, device["pk"], kind)
+                if self.broker.get((device["pk"], kind)) != self._view(outbox_sql.COMMAND, device["pk"], kind):
+                    assert outbox_sql.has(self.world.view, outbox_sql.COMMAND, device["pk"], kind)
             if device["deleted_at"] is not None and device["pk"] not in self.cleared:
-                assert outbox.has(self.world.view, outbox.TOPIC, device["pk"], outbox.STATUS)
-            if self.admitted.get(device["pk"]) != self._view(outbox.CREDENTIAL, device["pk"], ""):
-                assert outbox.has(self.world.view, outbox.CREDENTIAL, device["pk"])
+                assert outbox_sql.has(self.world.view, outbox_sql.TOPIC, device["pk"], outbox_sql.STATUS)
+            if self.admitted.get(device["pk"]) != self._view(outbox_sql.CREDENTIAL, device["pk"], ""):
+                assert outbox_sql.has(self.world.view, outbox_sql.CREDENTIAL, device["pk"])
 
     def check_invariants(self, *args: Any, **kwargs: Any) -> None:
         """Take the picture that the next step is compared with, after all has been checked."""
@@ -354,7 +355,7 @@ class Life(RuleBasedStateMachine):
     def _good(self, *states: str) -> list[str]:
         """Secrets of devices that are there, as far as they open anything (or are in one of these states)."""
         known = [secret for each in self.secrets.values() for secret in each]
-        rows = {secret: tokens.by_secret(self.world.view, secret) for secret in known}
+        rows = {secret: token_sql.by_secret(self.world.view, secret) for secret in known}
         wanted = states or ("active", "reset_only")
         return [secret for secret, row in rows.items() if row is not None and row["state"] in wanted]
 
@@ -372,11 +373,11 @@ class Life(RuleBasedStateMachine):
         return command_sql.open_of_type(self.world.view, device["pk"], kind) is not None
 
     def _summary(self, device: Row) -> dict[str, Any]:
-        return {"bound": device["bound_at"] is not None, "live": len(tokens.live(self.world.view, device["pk"]))}
+        return {"bound": device["bound_at"] is not None, "live": len(token_sql.live(self.world.view, device["pk"]))}
 
     def _generations(self, command: Row) -> dict[str, int]:
         """The command's device's own secrets, each with its generation."""
-        found = {secret: tokens.by_secret(self.world.view, secret) for secret in self.secrets[self._owner(command)]}
+        found = {secret: token_sql.by_secret(self.world.view, secret) for secret in self.secrets[self._owner(command)]}
         return {secret: row["generation"] for secret, row in found.items() if row is not None}
 
     @staticmethod
@@ -386,10 +387,10 @@ class Life(RuleBasedStateMachine):
 
     def _view(self, kind: str, device_pk: int, detail: str) -> str | None:
         """What the broker is to show now: the open command of a topic, or the password entry of a device."""
-        if kind == outbox.COMMAND:
+        if kind == outbox_sql.COMMAND:
             command = command_sql.open_of_type(self.world.view, device_pk, detail)
             return None if command is None else str(command["id"])
-        live = tokens.live(self.world.view, device_pk)
+        live = token_sql.live(self.world.view, device_pk)
         return str(live[0]["broker_entry"]) if live else None
 
 

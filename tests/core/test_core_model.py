@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from gateway import model
-from gateway.store import commands as command_sql
-from gateway.store import devices as device_sql
+from gateway.models import model
+from gateway.store import command_sql, device_sql
 
 
 def _refused(kind: type[BaseModel], body: Any) -> str:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from core_support import World
 
-from gateway.addresses import Address
-from gateway.outbox import Bells
-from gateway.store import Context, Store, outbox
-from gateway.watcher import Watcher
-from gateway.whereabouts import FILE_NAME, Whereabouts, published, read
+from gateway.core.addresses import Address
+from gateway.runtime.endpoint_file import FILE_NAME, Whereabouts, published, read
+from gateway.store import Context, Store, outbox_sql
+from gateway.store.wakeups import Bells
+from gateway.workers.change_poller import Watcher
 
 
 async def test_a_foreign_commit_rings_the_bells(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ async def test_a_foreign_commit_rings_the_bells(tmp_path: Path) -> None:
         async with Store(tmp_path, Context()) as store:
             watcher = Watcher(store, bells)
             await watcher.look()
-            news, work = bells.news, asyncio.create_task(bells.work(outbox.COMMAND))
+            news, work = bells.news, asyncio.create_task(bells.work(outbox_sql.COMMAND))
             device_id = other.register()
             await watcher.look()
             assert news.is_set()

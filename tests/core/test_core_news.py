@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from gateway import lifecycle, model, webhooks
+from gateway.domain import devices, webhooks
 from gateway.errors import StoreError
-from gateway.outbox import Bells
-from gateway.store import Context, Store, Tx, keys
-from gateway.store import webhooks as sql
-from gateway.webhooks_model import CreateWebhook, UpdateWebhook
+from gateway.models import model
+from gateway.models.webhooks import CreateWebhook, UpdateWebhook
+from gateway.store import Context, Store, Tx, key_sql, webhook_sql
+from gateway.store.wakeups import Bells
 
 
 def _register(tx: Tx, project_id: str, serial: str) -> str:
-    device, _ = lifecycle.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_1")
+    device, _ = devices.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_1")
     return str(device["id"])
 
 
@@ -23,13 +23,13 @@ async def test_each_commit_rings_for_what_it_did(tmp_path: Path) -> None:
     """Events ring for their followers, a mark in the outbox for who works off its kind; else nobody is woken."""
     rung: list[str] = []
     async with Store(tmp_path, Context(), on_commit=rung.extend, on_news=lambda: rung.append("news")) as store:
-        project_id = await store.write(lambda tx: keys.create_project(tx, "one"))
+        project_id = await store.write(lambda tx: key_sql.create_project(tx, "one"))
         assert rung == []
         device_id = await store.write(lambda tx: _register(tx, project_id, "SN-1"))
         assert rung == ["news"]
-        await store.write(lambda tx: lifecycle.bind(tx, project_id, device_id, "eu_1", "key_1"))
+        await store.write(lambda tx: devices.bind(tx, project_id, device_id, "eu_1", "key_1"))
         assert (rung[0], sorted(rung[1:3]), rung[3]) == ("news", ["credential", "topic"], "news")
-        await store.write(lambda tx: lifecycle.reset(tx, project_id, device_id, "key_1"))
+        await store.write(lambda tx: devices.reset(tx, project_id, device_id, "key_1"))
         assert rung[4:] == ["command", "news"]
 
 
@@ -37,7 +37,7 @@ async def test_what_is_undone_rings_for_nobody(tmp_path: Path) -> None:
     """No commit, no bell."""
     rung: list[str] = []
     async with Store(tmp_path, Context(), on_news=lambda: rung.append("news")) as store:
-        project_id = await store.write(lambda tx: keys.create_project(tx, "one"))
+        project_id = await store.write(lambda tx: key_sql.create_project(tx, "one"))
 
         def full_disk(tx: Tx) -> None:
             _register(tx, project_id, "SN-1")
@@ -53,7 +53,7 @@ async def test_what_changes_who_gets_events_rings(tmp_path: Path) -> None:
     """A webhook that is switched on, and a delivery that is replayed, are not left to wait for the next event."""
     rung: list[str] = []
     async with Store(tmp_path, Context(), on_news=lambda: rung.append("news")) as store:
-        project_id = await store.write(lambda tx: keys.create_project(tx, "one"))
+        project_id = await store.write(lambda tx: key_sql.create_project(tx, "one"))
 
         async def rings(write: Callable[[Tx], object]) -> bool:
             rung.clear()
@@ -68,7 +68,7 @@ async def test_what_changes_who_gets_events_rings(tmp_path: Path) -> None:
         change = UpdateWebhook.model_validate({"enabled": True})
         assert await rings(lambda tx: webhooks.update(tx, project_id, webhook["id"], change, "gateway"))
         assert await rings(lambda tx: webhooks.replay(tx, project_id, webhook["id"], delivery_id))
-        assert not await rings(lambda tx: sql.end_gap(tx, webhook["id"]))
+        assert not await rings(lambda tx: webhook_sql.end_gap(tx, webhook["id"]))
 
 
 async def test_a_bell_that_is_taken_before_the_look_misses_nothing() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from core_support import NOON, World
 
-from gateway import commands, lifecycle
-from gateway.first_start import rules_of
-from gateway.settings import Settings
-from gateway.store import Rules, Tx, outbox
+from gateway.bootstrap import rules_of
+from gateway.domain import commands, devices
+from gateway.settings.loading import Settings
+from gateway.store import Rules, Tx, outbox_sql
 
 STEP = 20
 """Milliseconds between two turns at 50 a second."""
@@ -26,7 +26,7 @@ def reset_paced(world: World, device_id: str) -> None:
     """Reset a device as a bulk reset does."""
 
     def reset(tx: Tx) -> None:
-        lifecycle.reset(tx, world.project_id, device_id, "key_1", not_before=outbox.next_turn(tx))
+        devices.reset(tx, world.project_id, device_id, "key_1", not_before=outbox_sql.next_turn(tx))
 
     world.run(reset)
 
@@ -47,14 +47,14 @@ def turns(world: World) -> list[int]:
 
 def due(world: World) -> list[str]:
     """The devices whose commands are due now, in the order in which they go out."""
-    return [row["device_id"] for row in outbox.due(world.view, world.now, 100) if row["kind"] == outbox.COMMAND]
+    return [row["device_id"] for row in outbox_sql.due(world.view, world.now, 100) if row["kind"] == outbox_sql.COMMAND]
 
 
 def test_a_bulk_reset_goes_out_step_by_step(world: World) -> None:
     """One every 20 ms; the next turn is known; what is not due is not published."""
     devices = some(world, 3)
     assert turns(world) == [STEP, 2 * STEP, 3 * STEP]
-    assert (due(world), outbox.next_due(world.view)) == ([], NOON + STEP)
+    assert (due(world), outbox_sql.next_due(world.view)) == ([], NOON + STEP)
     world.now += 2 * STEP
     assert due(world) == devices[:2]
 
@@ -64,11 +64,11 @@ def test_two_bulk_resets_at_once_share_the_pace(world: World) -> None:
     later, latest = world.bound("SN-8")[0], world.bound("SN-9")[0]
     some(world, 2)
     world.now += STEP
-    world.run(outbox.done, [row["seq"] for row in outbox.due(world.view, world.now, 100)])
+    world.run(outbox_sql.done, [row["seq"] for row in outbox_sql.due(world.view, world.now, 100)])
     reset_paced(world, later)
     assert turns(world) == [STEP, 2 * STEP]
     world.now += 2 * STEP
-    world.run(outbox.done, [row["seq"] for row in outbox.due(world.view, world.now, 100)])
+    world.run(outbox_sql.done, [row["seq"] for row in outbox_sql.due(world.view, world.now, 100)])
     reset_paced(world, latest)
     assert turns(world) == [STEP]
 
@@ -90,8 +90,8 @@ def test_turns_that_went_by_are_not_made_up_at_once(world: World) -> None:
     """After an hour without a broker the first goes out now, the others follow at the old distance."""
     devices = some(world, 3)
     world.now += 3_600_000
-    assert outbox.paced(world.view)
-    world.run(outbox.resume_pace)
+    assert outbox_sql.paced(world.view)
+    world.run(outbox_sql.resume_pace)
     assert due(world) == devices[:1]
     assert turns(world) == [0, STEP, 2 * STEP]
 
@@ -101,7 +101,7 @@ def test_a_clock_that_was_set_back_does_not_hold_the_fleet_up(world: World) -> N
     devices = some(world, 2)
     world.now -= 86_400_000
     assert due(world) == []
-    world.run(outbox.resume_pace)
+    world.run(outbox_sql.resume_pace)
     assert turns(world) == [STEP, 2 * STEP]
     world.now += STEP
     assert due(world) == devices[:1]
@@ -112,7 +112,7 @@ def test_a_link_that_flaps_does_not_quicken_the_pace(world: World) -> None:
     some(world, 2)
     world.now += STEP // 2
     for _ in range(3):
-        world.run(outbox.resume_pace)
+        world.run(outbox_sql.resume_pace)
     assert turns(world) == [STEP // 2, STEP // 2 + STEP]
 
 
@@ -121,17 +121,17 @@ def test_what_is_not_paced_is_left_alone(world: World) -> None:
     device_id, _ = world.bound()
     world.create(device_id, "reboot")
     before = world.dump()
-    assert not outbox.paced(world.view)
-    world.run(outbox.resume_pace)
+    assert not outbox_sql.paced(world.view)
+    world.run(outbox_sql.resume_pace)
     assert world.dump() == before
-    assert outbox.next_due(world.view) == 0
+    assert outbox_sql.next_due(world.view) == 0
 
 
 def test_urgent_rows_go_first(world: World) -> None:
     """A reset of one device, and a cancelled one of the bulk, wait for nobody."""
     alone, _ = world.bound("SN-8")
     first, second = some(world, 2)
-    world.run(lifecycle.reset, world.project_id, alone, "key_1")
+    world.run(devices.reset, world.project_id, alone, "key_1")
     assert due(world) == [alone]
     world.run(lambda tx: commands.cancel(tx, world.device(second), world.command(second)["id"], "key_1"))
     assert due(world) == [alone, second]
@@ -154,19 +154,19 @@ def test_other_retained_topics_are_due_too(world: World) -> None:
     device_id, _ = world.bound()
     world.create(device_id, "reboot")
     world.delete(device_id)
-    rows = outbox.due(world.view, world.now, 100)
+    rows = outbox_sql.due(world.view, world.now, 100)
     assert [(row["kind"], row["detail"], row["deleted_at"]) for row in rows] == [
         ("command", "reboot", world.now),
         ("topic", "status", world.now),
     ]
-    assert [row["kind"] for row in outbox.due(world.view, world.now, 1)] == ["command"]
-    world.run(outbox.done, [rows[0]["seq"]])
-    assert outbox.next_due(world.view) == 0
-    world.run(outbox.done, [rows[1]["seq"]])
-    assert outbox.next_due(world.view) is None
+    assert [row["kind"] for row in outbox_sql.due(world.view, world.now, 1)] == ["command"]
+    world.run(outbox_sql.done, [rows[0]["seq"]])
+    assert outbox_sql.next_due(world.view) == 0
+    world.run(outbox_sql.done, [rows[1]["seq"]])
+    assert outbox_sql.next_due(world.view) is None
 
 
 def test_the_age_of_the_oldest_is_not_that_of_one_that_waits_for_its_turn(world: World) -> None:
     """It counts from its turn on, so that ``/ready`` does not show a delay that is meant."""
     some(world, 1)
-    assert outbox.depth(world.view) == (1, NOON + STEP)
+    assert outbox_sql.depth(world.view) == (1, NOON + STEP)

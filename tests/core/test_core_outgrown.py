@@ -5,7 +5,7 @@ from pathlib import Path
 from core_support import World
 from structlog.testing import capture_logs
 
-from gateway.outgrown import MOST_BOUND, SAID_EVERY, SizeWatch, outgrown
+from gateway.broker.embedded.capacity import MOST_BOUND, SAID_EVERY, SizeWatch, outgrown
 from gateway.store import Context, Store
 
 FLEET = 3

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from core_support import World
 
-from gateway import heartbeats, inbound, model
-from gateway.inbound import PART, Message
-from gateway.precedence import Loop, Precedence
-from gateway.store import Tx, health
+from gateway.domain import heartbeats, messages
+from gateway.domain.messages import PART, Message
+from gateway.models import model
+from gateway.runtime.loop_priority import Loop, Precedence
+from gateway.store import Tx, health_sql
 
 TRIES = 1_000
 GIVEN_UP_SECONDS = 20
@@ -41,7 +42,7 @@ def _sees_it_rest(precedence: Precedence) -> bool:
 
 def test_whoever_gives_way_goes_on_when_the_loop_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not only when the longest time is over."""
-    monkeypatch.setattr("gateway.precedence.LONGEST_SECONDS", 100 * GIVEN_UP_SECONDS)
+    monkeypatch.setattr("gateway.runtime.loop_priority.LONGEST_SECONDS", 100 * GIVEN_UP_SECONDS)
     precedence = Precedence()
 
     async def work() -> bool:
@@ -86,7 +87,7 @@ def test_a_loop_that_is_busy_for_long_holds_nobody_up_for_ever() -> None:
 
 def test_work_in_bulk_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waited in vain goes on for as long before it waits again: a hundred more waits would take far longer."""
-    monkeypatch.setattr("gateway.precedence.LONGEST_SECONDS", GIVEN_UP_SECONDS / 20)
+    monkeypatch.setattr("gateway.runtime.loop_priority.LONGEST_SECONDS", GIVEN_UP_SECONDS / 20)
     precedence = Precedence()
 
     async def work() -> bool:
@@ -222,12 +223,12 @@ def test_a_batch_breathes_before_each_part(tmp_path: Path) -> None:
     with World(tmp_path) as world:
         device_id, _ = world.bound()
         topic = world.names.heartbeat(device_id)
-        batch = [inbound.parse(world.names, Message(topic, b"{}"))] * (2 * PART + 1)
+        batch = [messages.parse(world.names, Message(topic, b"{}"))] * (2 * PART + 1)
         stored: list[int] = []
 
         def write(tx: Tx) -> None:
             tx.breathe = lambda: stored.append(tx.value("SELECT count(*) FROM heartbeats"))
-            inbound.apply_all(tx, batch)
+            messages.apply_all(tx, batch)
 
         world.run(write)
         assert stored == [0, PART, 2 * PART]
@@ -241,7 +242,7 @@ def test_a_single_heartbeat_does_not_breathe(tmp_path: Path) -> None:
 
         def write(tx: Tx) -> None:
             tx.breathe = lambda: breaths.append(None)
-            device = health.sender(tx, device_id)
+            device = health_sql.sender(tx, device_id)
             assert device is not None
             heartbeats.beat(tx, device, model.Heartbeat(), None)
 
@@ -253,12 +254,12 @@ def test_the_newest_states_of_many_are_written_in_parts(tmp_path: Path) -> None:
     """It breathes between two of them."""
     with World(tmp_path) as world:
         topics = [world.names.heartbeat(world.bound(f"SN-{number}")[0]) for number in range(PART + 1)]
-        batch = [inbound.parse(world.names, Message(topic, b"{}")) for topic in topics]
+        batch = [messages.parse(world.names, Message(topic, b"{}")) for topic in topics]
         written: list[int] = []
 
         def write(tx: Tx) -> None:
             tx.breathe = lambda: written.append(tx.value("SELECT count(*) FROM health WHERE history_id IS NOT NULL"))
-            inbound.apply_all(tx, batch)
+            messages.apply_all(tx, batch)
 
         world.run(write)
         assert written == [0, 0, heartbeats.PART]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from core_support import World
 
-from gateway import heartbeats
-from gateway.presence import PresenceWorker
+from gateway.domain import heartbeats
+from gateway.domain.presence import PresenceWorker
 from gateway.store import Context, Rules, Store
 
 SILENCE, GRACE = 180_000, 10_000

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gateway import model
-from gateway.device_settings import changed
+from gateway.core.topics import Topics
+from gateway.domain.messages import Message, parse
 from gateway.errors import InvalidRequestError
-from gateway.inbound import Message, parse
-from gateway.problems import invalid
-from gateway.topics import Topics
+from gateway.models import model
+from gateway.models.device_settings import changed
+from gateway.models.validation import invalid
 
 
 class Inner(BaseModel):

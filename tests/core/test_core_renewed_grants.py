@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from core_support import World
 
-from gateway import commands, grants
-from gateway.store import Row, Tx, tokens
+from gateway.domain import commands, grants
+from gateway.store import Row, Tx, token_sql
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def as_before(world: World, command: Row, **fields: Any) -> Row:
     """The same command as an older version had written it: a grant without ``par`` and ``seq``, and no number."""
 
     def rewrite(tx: Tx) -> None:
-        key = tokens.signing_key(tx)
+        key = token_sql.signing_key(tx)
         assert key is not None
         said = {name: value for name, value in claims(command).items() if name not in {"par", "seq"}}
         signed = grants._signed(said, key["kid"], grants._private(key["private_key"]))  # noqa: SLF001 - an older version's

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from core_support import RESET, World, receipt
 
-from gateway import commands, heartbeats, model
+from gateway.domain import commands, heartbeats
 from gateway.errors import ConflictError
-from gateway.store import Tx, health, tokens
-from gateway.store import commands as command_sql
+from gateway.models import model
+from gateway.store import Tx, command_sql, health_sql, token_sql
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_reset_is_one_transaction(world: World) -> None:
     assert world.outbox() == [("command", "start_recording"), ("command", "reboot"), ("command", "factory_reset")]
     assert world.events(seen) == ["command.cancelled", "command.cancelled", "device.unbound", "reset.requested"]
     assert world.facts()["command_id"] == command["id"]
-    assert tokens.by_secret(world.view, token) is not None
+    assert token_sql.by_secret(world.view, token) is not None
 
 
 def test_a_reset_keeps_the_record(world: World) -> None:
@@ -104,7 +104,7 @@ def test_a_relayed_heartbeat_shows_presence_and_never_delivers(world: World) -> 
     command = world.reset(device_id)
 
     def relay(tx: Tx) -> object:
-        sender = health.sender(tx, device_id)
+        sender = health_sql.sender(tx, device_id)
         assert sender is not None
         return heartbeats.beat(tx, sender, model.Heartbeat(battery_percent=9), model.Radio.BLE)
 
@@ -209,7 +209,7 @@ def test_a_reset_of_an_unbound_device_without_a_token(world: World) -> None:
     command = world.reset(device_id)
     assert (command["status"], command["binding_generation"]) == ("pending", 1)
     assert world.device(device_id)["binding_generation"] == 1
-    assert tokens.broker_entries(world.view) == []
+    assert token_sql.broker_entries(world.view) == []
     assert world.events() == ["device.registered", "reset.requested"]
     with pytest.raises(ConflictError, match="supersede_reset") as refusal:
         world.bind(device_id)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from core_support import World
 
-from gateway import heartbeats
+from gateway.core.topics import Topics
+from gateway.domain import heartbeats
 from gateway.outbound.states import StateLeaf
-from gateway.store import Rules, devices, outbox
-from gateway.topics import Topics
+from gateway.store import Rules, device_sql, outbox_sql
 
 SHOWN = ("shown", "state")
 FIVE_MINUTES_MS = 300_000
@@ -18,7 +18,7 @@ FIVE_MINUTES_MS = 300_000
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A registry with one project, whose devices are shown."""
-    with World(tmp_path, rules=Rules(shown=(outbox.STATE,))) as opened:
+    with World(tmp_path, rules=Rules(shown=(outbox_sql.STATE,))) as opened:
         yield opened
 
 
@@ -110,7 +110,7 @@ def test_when_it_was_last_heard_is_told_now_and_then(world: World, device: str) 
 
 def test_a_fleet_does_not_tell_all_at_once(tmp_path: Path) -> None:
     """The five minutes of fifty devices that are heard together begin at many moments."""
-    with World(tmp_path, rules=Rules(shown=(outbox.STATE,))) as world:
+    with World(tmp_path, rules=Rules(shown=(outbox_sql.STATE,))) as world:
         fleet = [world.bound(f"SN-{number}")[0] for number in range(50)]
         for device_id in fleet:
             world.beat(device_id, battery_percent=80)
@@ -141,7 +141,7 @@ def test_a_state_is_marked_once_however_often_it_changes(world: World, device: s
         world.beat(device, battery_percent=battery)
     rows = world.view.all("SELECT seq FROM outbox WHERE kind = 'shown'")
     assert len(rows) == 1
-    assert outbox.newest(world.view) == rows[0]["seq"]
+    assert outbox_sql.newest(world.view) == rows[0]["seq"]
 
 
 def test_nothing_is_marked_where_nothing_is_shown(tmp_path: Path) -> None:
@@ -150,22 +150,22 @@ def test_nothing_is_marked_where_nothing_is_shown(tmp_path: Path) -> None:
         device_id = world.register()
         world.beat(device_id, battery_percent=3)
         assert SHOWN not in world.outbox()
-    with World(tmp_path / "on", rules=Rules(shown=(outbox.STATE,))) as world:
+    with World(tmp_path / "on", rules=Rules(shown=(outbox_sql.STATE,))) as world:
         device = world.device(world.register())
         assert SHOWN in world.outbox()
-        assert not outbox.waits(world.view, device["pk"])
-        assert outbox.depth(world.view)[0] == 0
+        assert not outbox_sql.waits(world.view, device["pk"])
+        assert outbox_sql.depth(world.view)[0] == 0
 
 
 def test_what_is_compared_is_all_but_the_time_of_the_last_heartbeat(world: World, device: str) -> None:
     """Also where somebody named a key so, or a device."""
     leaf = StateLeaf(Topics())
     world.update(device, name='"last_heartbeat_at":"x",', metadata={"last_heartbeat_at": "y", "z": 1})
-    before = leaf.payload(devices.by_pk(world.view, 1))
+    before = leaf.payload(device_sql.by_pk(world.view, 1))
     world.now += 1_000
     world.beat(device)
-    after = leaf.payload(devices.by_pk(world.view, 1))
+    after = leaf.payload(device_sql.by_pk(world.view, 1))
     assert before != after
     assert leaf.compared(before) == leaf.compared(after)
     world.update(device, metadata={"last_heartbeat_at": "z"})
-    assert leaf.compared(leaf.payload(devices.by_pk(world.view, 1))) != leaf.compared(after)
+    assert leaf.compared(leaf.payload(device_sql.by_pk(world.view, 1))) != leaf.compared(after)

@@ -8,9 +8,9 @@ import pytest
 from core_support import seeded
 
 import gateway
-from gateway import signatures
-from gateway.model import EventType
-from gateway.redaction import redact
+from gateway.core import webhook_signing
+from gateway.core.redaction import redact
+from gateway.models.model import EventType
 
 KEY = bytes(range(24))
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
@@ -29,7 +29,7 @@ OWN = "v1=728f02830e2bc24a920ea3df2dab1bad002ecb61d15d4346e11e8ff5b1f39dbd"
 
 def test_the_headers_are_the_golden_ones() -> None:
     """Both signatures, the ids and the time: to the letter what a receiver with other software expects."""
-    assert signatures.headers((KEY,), EVENT_ID, TIMESTAMP, BODY) == {
+    assert webhook_signing.headers((KEY,), EVENT_ID, TIMESTAMP, BODY) == {
         "webhook-id": EVENT_ID,
         "webhook-timestamp": "1794312000",
         "webhook-signature": STANDARD,
@@ -42,8 +42,8 @@ def test_the_headers_are_the_golden_ones() -> None:
 def test_during_an_overlap_each_header_has_both_signatures_the_new_one_first() -> None:
     """Separated as Standard Webhooks says; outside an overlap nothing differs from before."""
     other = bytes(reversed(KEY))
-    both = signatures.headers((other, KEY), EVENT_ID, TIMESTAMP, BODY)
-    alone = signatures.headers((other,), EVENT_ID, TIMESTAMP, BODY)
+    both = webhook_signing.headers((other, KEY), EVENT_ID, TIMESTAMP, BODY)
+    alone = webhook_signing.headers((other,), EVENT_ID, TIMESTAMP, BODY)
     assert both["webhook-signature"] == f"{alone['webhook-signature']} {STANDARD}"
     assert both["X-Bota-Signature"] == f"{alone['X-Bota-Signature']},{OWN}"
 
@@ -60,14 +60,14 @@ def test_the_documentation_shows_the_golden_ones() -> None:
 
 def test_a_secret_is_what_libraries_of_standard_webhooks_take() -> None:
     """``whsec_`` and base64 of the very bytes that sign."""
-    assert signatures.secret(KEY) == SECRET
+    assert webhook_signing.secret(KEY) == SECRET
     assert base64.b64decode(SECRET.removeprefix("whsec_")) == KEY
 
 
 @pytest.mark.parametrize("seed", range(50))
 def test_a_new_secret_has_enough_bits_and_never_reaches_a_log(seed: int) -> None:
     """At least 190 random bits, and redaction knows it in every form that base64 gives it."""
-    key = signatures.mint_key(seeded(seed))
-    secret = signatures.secret(key)
+    key = webhook_signing.mint_key(seeded(seed))
+    secret = webhook_signing.secret(key)
     assert len(key) * 8 >= 190
     assert redact(f"the secret {secret} leaked") == "the secret whsec_… leaked"

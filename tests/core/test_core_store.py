@@ -17,8 +17,8 @@ from support.wait import eventually
 
 from gateway.errors import StoreError
 from gateway.store import DATABASE_NAME, Context, Store, View, open_database, transact
-from gateway.store.checkpoint import MOST_PAGES, ROWS, Checkpointer
-from gateway.store.lock import OPENING_NAME
+from gateway.store.sqlite.checkpoint import MOST_PAGES, ROWS, Checkpointer
+from gateway.store.sqlite.lock import OPENING_NAME
 
 
 def _modes(directory: Path) -> dict[str, int]:

@@ -9,8 +9,8 @@ import pytest
 from core_store_support import Gate, names, project, queued, writing
 
 from gateway.errors import StoreError
-from gateway.store import DATABASE_NAME, Context, Store, Tx, keys, open_database, transact
-from gateway.store.database import connect
+from gateway.store import DATABASE_NAME, Context, Store, Tx, key_sql, open_database, transact
+from gateway.store.sqlite.connection import connect
 
 
 def _large(tx: Tx) -> None:
@@ -76,11 +76,11 @@ async def test_a_damaged_database(tmp_path: Path) -> None:
     async with writing(tmp_path) as bench:
         for _ in range(2):
             with pytest.raises(StoreError, match="malformed"):
-                await bench.writer.write(keys.projects)
+                await bench.writer.write(key_sql.projects)
         assert await bench.writer.write(_meta) == 0
     async with Store(tmp_path, Context()) as store:
         with pytest.raises(StoreError, match=r"could not be read.*malformed"):
-            await store.read(keys.projects)
+            await store.read(key_sql.projects)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.targets import Target, check_url, is_public, may_connect
+from gateway.core.webhook_urls import Target, check_url, is_public, may_connect
 
 PUBLIC = ["8.8.8.8", "192.88.98.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 NOT_PUBLIC = [

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from core_support import MINUTE_MS, World
 
-from gateway import lifecycle
+from gateway.domain import devices
 from gateway.errors import TooSoonError
-from gateway.store import tokens
+from gateway.store import token_sql
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def good(world: World, *secrets: str) -> list[str]:
     """The states of these tokens; ``gone`` for one that is forgotten."""
-    rows = [tokens.by_secret(world.view, secret) for secret in secrets]
+    rows = [token_sql.by_secret(world.view, secret) for secret in secrets]
     return ["gone" if row is None else row["state"] for row in rows]
 
 
@@ -32,7 +32,7 @@ def test_a_refreshed_token_is_of_the_same_binding(world: World) -> None:
     assert world.token(new)["grant_kid"] == world.token(old)["grant_kid"]
     assert world.device(device_id)["binding_generation"] == 1
     assert good(world, old, new) == ["active", "active"]
-    assert tokens.broker_entries(world.view) == [(device_id, world.token(new)["broker_entry"])]
+    assert token_sql.broker_entries(world.view) == [(device_id, world.token(new)["broker_entry"])]
     assert world.outbox() == [("credential", "")]
     assert world.events(2) == ["token.refreshed"]
     assert world.facts() == {"device_id": device_id, "actor": device_id, "binding_generation": 1}
@@ -102,7 +102,7 @@ def test_a_token_that_waits_for_a_reset_gets_another_like_it(world: World) -> No
     new = world.refresh(device_id, old)
     assert good(world, old, new) == ["reset_only", "reset_only"]
     assert world.token(new)["generation"] == command["binding_generation"] == 1
-    assert tokens.broker_entries(world.view) == [(device_id, world.token(new)["broker_entry"])]
+    assert token_sql.broker_entries(world.view) == [(device_id, world.token(new)["broker_entry"])]
     world.use(new)
     assert good(world, old, new) == ["revoked", "reset_only"]
     world.ack(command, "executed", new)
@@ -121,11 +121,11 @@ def test_a_refresh_is_refused_within_a_minute_of_the_last(world: World, used: bo
     for passed, wait in ((0, 60), (1, 60), (30_000, 30), (MINUTE_MS - 1, 1)):
         world.now = world.token(new)["created_at"] + passed
         with pytest.raises(TooSoonError) as refused:
-            world.run(lifecycle.refresh, world.project_id, device_id, asking)
+            world.run(devices.refresh, world.project_id, device_id, asking)
         assert (refused.value.seconds, refused.value.details) == (wait, {"retry_after_seconds": wait})
     assert good(world, old, new) == ["revoked" if used else "active", "active"]
     world.now = world.token(new)["created_at"] + MINUTE_MS
-    world.run(lifecycle.refresh, world.project_id, device_id, asking)
+    world.run(devices.refresh, world.project_id, device_id, asking)
 
 
 def test_a_clock_that_was_set_back_keeps_no_device_waiting(world: World) -> None:
@@ -133,7 +133,7 @@ def test_a_clock_that_was_set_back_keeps_no_device_waiting(world: World) -> None
     device_id, old = world.bound()
     world.refresh(device_id, old)
     world.now -= 3_600_000
-    world.run(lifecycle.refresh, world.project_id, device_id, world.token(old)["id"])
+    world.run(devices.refresh, world.project_id, device_id, world.token(old)["id"])
 
 
 @pytest.mark.parametrize("end", [World.unbind, World.delete])
@@ -144,7 +144,7 @@ def test_the_end_of_a_binding_is_the_end_of_both_tokens(world: World, end: objec
     assert callable(end)
     end(world, device_id)
     assert world.token_states(device_id) == ["revoked", "revoked"]
-    assert lifecycle.token_state(world.view, world.record(device_id)["pk"]) is None
+    assert devices.token_state(world.view, world.record(device_id)["pk"]) is None
 
 
 def test_tokens_of_a_binding_are_not_kept_for_ever(world: World) -> None:

@@ -10,10 +10,10 @@ from core_support import World
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import device_settings
-from gateway.device_settings import DeviceSettings, changed, difference, merge, with_defaults
 from gateway.errors import InvalidRequestError, NotFoundError
-from gateway.store import devices, keys
+from gateway.models import device_settings
+from gateway.models.device_settings import DeviceSettings, changed, difference, merge, with_defaults
+from gateway.store import device_sql, key_sql
 
 DEFAULTS = with_defaults({})
 
@@ -33,7 +33,7 @@ def stored(world: World, device_id: str) -> dict[str, Any]:
 
 def metadata(world: World, device_id: str) -> Any:
     """The metadata as the API shows it."""
-    return devices.fields(world.device(device_id))["metadata"]
+    return device_sql.fields(world.device(device_id))["metadata"]
 
 
 # --- what changes and what is told ------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_a_device_that_is_not_there_is_not_changed(world: World) -> None:
     """404 for another project's, a deleted and an unknown one."""
     device_id = world.register()
     world.delete(device_id)
-    home, world.project_id = world.project_id, world.run(keys.create_project, "other ward")
+    home, world.project_id = world.project_id, world.run(key_sql.create_project, "other ward")
     elsewhere = world.register("SN-9")
     world.project_id = home
     for each in (device_id, elsewhere, "dev_unknown"):
@@ -189,7 +189,7 @@ def test_off_peak_hours_can_be_switched_off_and_have_a_zone(world: World) -> Non
 
 def shown_hours(world: World, device_id: str) -> Any:
     """Off-peak hours as the API shows them."""
-    return devices.to_model(world.device(device_id)).settings["upload"]["off_peak_hours"]
+    return device_sql.to_model(world.device(device_id)).settings["upload"]["off_peak_hours"]
 
 
 @pytest.mark.parametrize("seconds", [-1, 0, 10, 2540])
@@ -198,7 +198,7 @@ def test_idle_timeouts_take_minus_one_for_never_too(world: World, seconds: int) 
     device_id = world.register()
     change = {"power_management": {"wifi_idle_timeout_seconds": seconds, "cellular_idle_timeout_seconds": seconds}}
     world.update(device_id, settings={"connection": change})
-    shown = devices.to_model(world.device(device_id)).settings["connection"]
+    shown = device_sql.to_model(world.device(device_id)).settings["connection"]
     assert {"power_management": shown["power_management"]} == change
 
 

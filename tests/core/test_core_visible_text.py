@@ -3,7 +3,7 @@
 import random
 import unicodedata
 
-from gateway.visible_text import escaped, is_visible, isolated
+from gateway.core.visible_text import escaped, is_visible, isolated
 
 SEED = 32
 

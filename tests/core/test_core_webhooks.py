@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from core_support import ACTOR, NOON, World
 
-from gateway import webhooks
+from gateway.domain import webhooks
+from gateway.domain.webhooks import Outcome
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
-from gateway.store import Context, Row, deliveries, events, keys
-from gateway.store import webhooks as sql
-from gateway.webhooks import Outcome
-from gateway.webhooks_model import CreateWebhook, UpdateWebhook
+from gateway.models.webhooks import CreateWebhook, UpdateWebhook
+from gateway.store import Context, Row, delivery_sql, event_sql, key_sql, webhook_sql
 
 GOOD = Outcome(204)
 BAD = Outcome(500, error="The receiver answered 500.")
@@ -44,7 +43,7 @@ def due(world: World, webhook_id: str) -> Row | None:
     """The delivery that is due, after everything was picked up."""
     while world.run(webhooks.pick_up, webhook_id):
         pass
-    return deliveries.due(world.view, webhook_id, world.now)
+    return delivery_sql.due(world.view, webhook_id, world.now)
 
 
 def sent(world: World, webhook_id: str, outcome: Outcome = GOOD) -> list[str]:
@@ -87,11 +86,11 @@ def test_only_the_types_that_were_asked_for(world: World) -> None:
 def test_projects_do_not_see_each_other(world: World) -> None:
     """Neither the events nor the webhooks: a stranger's id is a 404."""
     webhook_id = created(world)
-    other = world.run(keys.create_project, "two")
+    other = world.run(key_sql.create_project, "two")
     stranger, _ = world.run(webhooks.create, other, CreateWebhook(url="https://example.com/"), ACTOR)
     world.register()
     assert sent(world, stranger["id"]) == []
-    assert deliveries.with_work(world.view, world.now) == [webhook_id]
+    assert delivery_sql.with_work(world.view, world.now) == [webhook_id]
     with pytest.raises(NotFoundError, match="GET /v1/webhooks"):
         webhooks.require(world.view, other, webhook_id)
 
@@ -109,12 +108,12 @@ def test_the_schedule_of_the_contract(world: World) -> None:
         if only(world)["status"] != "pending":
             break
         assert due(world, webhook_id) is None
-        world.now = deliveries.next_due(world.view, world.now) or 0
+        world.now = delivery_sql.next_due(world.view, world.now) or 0
     assert tried_at == [0, 60, 300, 1_800, 7_200, 28_800]
     row = only(world)
     assert (row["status"], row["attempts"], row["response_status"], row["next_attempt_at"]) == ("failed", 6, 500, None)
     assert row["error"] == "The receiver answered 500."
-    assert deliveries.next_due(world.view, world.now) is None
+    assert delivery_sql.next_due(world.view, world.now) is None
 
 
 def test_after_a_standstill_the_tries_do_not_come_at_once(world: World) -> None:
@@ -147,7 +146,7 @@ def test_switched_off_nothing_is_sent_and_what_happens_is_left_out(world: World)
     world.now += DAY
     world.bind(device_id)
     assert sent(world, webhook_id) == []
-    assert (deliveries.with_work(world.view, world.now), deliveries.next_due(world.view, 0)) == ([], None)
+    assert (delivery_sql.with_work(world.view, world.now), delivery_sql.next_due(world.view, 0)) == ([], None)
     update(world, webhook_id, enabled=True)
     world.unbind(device_id)
     assert sent(world, webhook_id) == ["device.registered", "token.revoked", "device.unbound"]
@@ -198,13 +197,13 @@ def test_events_that_wait_for_a_webhook_are_not_pruned(world: World) -> None:
     update(world, webhook_id, enabled=False)
     world.register("SN-3")  # nobody waits for this one, nor for the creation of the webhook
     world.now += 400 * DAY
-    assert world.run(events.prune, world.now - 365 * DAY, 100) == 2
+    assert world.run(event_sql.prune, world.now - 365 * DAY, 100) == 2
     assert world.run(webhooks.prune) == 0
     update(world, webhook_id, enabled=True)
     assert told(world, webhook_id) == ["SN-1", "SN-2"]
     world.now += 31 * DAY
     assert world.run(webhooks.prune) == 2
-    assert world.run(events.prune, world.now - 365 * DAY, 100) == 3  # with the change of the webhook
+    assert world.run(event_sql.prune, world.now - 365 * DAY, 100) == 3  # with the change of the webhook
 
 
 def test_events_that_were_not_published_are_not_pruned(world: World) -> None:
@@ -212,11 +211,11 @@ def test_events_that_were_not_published_are_not_pruned(world: World) -> None:
     for number in range(3):
         world.register(f"SN-{number}")
     told = world.view.value("SELECT min(seq) FROM events")
-    world.run(keys.set_meta, events.FEED_CURSOR, str(told))
+    world.run(key_sql.set_meta, event_sql.FEED_CURSOR, str(told))
     world.now += 400 * DAY
-    assert world.run(events.prune, world.now - 365 * DAY, 100) == 1
-    world.run(keys.forget_meta, events.FEED_CURSOR)
-    assert world.run(events.prune, world.now - 365 * DAY, 100) == 2
+    assert world.run(event_sql.prune, world.now - 365 * DAY, 100) == 1
+    world.run(key_sql.forget_meta, event_sql.FEED_CURSOR)
+    assert world.run(event_sql.prune, world.now - 365 * DAY, 100) == 2
 
 
 def test_a_replay_during_a_try_is_not_lost(world: World) -> None:
@@ -314,9 +313,9 @@ def test_deliveries_go_with_their_time_and_with_their_events(world: World) -> No
     world.now += 11 * DAY
     assert (world.run(webhooks.prune), world.run(webhooks.prune)) == (1, 0)
     assert only(world)["status"] == "pending"
-    assert world.run(events.prune, world.now, 100) == 2  # with the creation of the webhook
+    assert world.run(event_sql.prune, world.now, 100) == 2  # with the creation of the webhook
     assert sent(world, webhook_id) == ["device.registered"]
-    assert world.run(events.prune, world.now, 100) == 1
+    assert world.run(event_sql.prune, world.now, 100) == 1
     assert world.view.value("SELECT count(*) FROM deliveries") == 0
     world.register("SN-3")
     assert sent(world, webhook_id) == ["device.registered"]
@@ -332,7 +331,7 @@ def test_a_url_that_the_setting_forbids_is_refused_at_once(world: World) -> None
         with pytest.raises(InvalidRequestError, match=r"^url: should .*webhook_allow_private") as caught:
             attempt()
         assert caught.value.details["field"] == "url"
-    row = sql.find(world.view, world.project_id, webhook_id)
+    row = webhook_sql.find(world.view, world.project_id, webhook_id)
     assert row is not None
     assert row["url"] == "https://example.com/"
 

@@ -12,11 +12,11 @@ from core_store_support import Gate, names, project, queued, writing
 from support.taken import TakenIds
 from support.wait import eventually
 
-from gateway import model
 from gateway.errors import UnavailableError
-from gateway.store import DATABASE_NAME, Context, Tx, View, devices, open_database, outbox, transact
-from gateway.store.database import connect
-from gateway.store.measures import Measure
+from gateway.models import model
+from gateway.store import DATABASE_NAME, Context, Tx, View, device_sql, open_database, outbox_sql, transact
+from gateway.store.measurements import Measure
+from gateway.store.sqlite.connection import connect
 
 
 def _committed(data_dir: Path) -> set[str]:
@@ -154,13 +154,13 @@ async def test_commits_that_mark_the_outbox_are_told_before_their_results(tmp_pa
         await bench.writer.write(project("quiet"))
         assert told == []
         await bench.writer.write(_marked_device)
-        assert told == [{outbox.CREDENTIAL}]
+        assert told == [{outbox_sql.CREDENTIAL}]
 
 
 def _marked_device(tx: Tx) -> None:
     project_id = project("ward")(tx)
-    pk = devices.insert(tx, "dev_1", project_id, model.RegisterDevice(serial_number="SN-1"), "bota_pin")
-    outbox.mark_credential(tx, pk)
+    pk = device_sql.insert(tx, "dev_1", project_id, model.RegisterDevice(serial_number="SN-1"), "bota_pin")
+    outbox_sql.mark_credential(tx, pk)
 
 
 async def test_a_bell_that_breaks_holds_no_result_back(tmp_path: Path) -> None:

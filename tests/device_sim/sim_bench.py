@@ -5,11 +5,7 @@ from dataclasses import dataclass, field
 
 from sim_support import NOW, Signer, a_binding, seeded
 
-from device_sim.binding import Binding
-from device_sim.device import Device, State
-from device_sim.facts import step
-from device_sim.flash import MemoryFlash, manufacture, power_on
-from device_sim.signals import (
+from device_sim.actions import (
     Action,
     EraseFlash,
     Input,
@@ -22,6 +18,10 @@ from device_sim.signals import (
     Tell,
     WriteFlash,
 )
+from device_sim.binding import Binding
+from device_sim.device import Device, State
+from device_sim.facts import step
+from device_sim.flash import MemoryFlash, manufacture, power_on
 
 HOME = {"ssid": "home", "psk": "secret"}
 

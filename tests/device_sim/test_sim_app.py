@@ -13,10 +13,10 @@ from support.tls_door import tls_door
 
 from device_sim import AnswerError, ApiError, DirectoryFlash, GatewayApi, ProvisioningError, UnreachableError
 from device_sim.binding import Binding, Endpoint
+from device_sim.error_hints import remedy
 from device_sim.errors import UntrustedError
-from device_sim.remedies import remedy
 from device_sim.tls import tls_context
-from gateway.authority import Pair
+from gateway.tls.ca import Pair
 
 
 @asynccontextmanager

@@ -21,8 +21,8 @@ from support.hostile_gateway import ESCAPED, hostile_gateway
 
 from device_sim.arguments import parse_mix
 from device_sim.cli import main
+from device_sim.error_hints import BY_CODE, remedy
 from device_sim.errors import AnswerError, ApiError, SimulatorError, UnreachableError
-from device_sim.remedies import BY_CODE, remedy
 
 
 @pytest.fixture

@@ -7,10 +7,7 @@ from sim_bench import HOME, Bench, link_up, online
 from sim_support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, a_binding, seeded
 
 from device_sim import wire
-from device_sim.device import Device, State
-from device_sim.flash import power_on
-from device_sim.journal import REMEMBERED
-from device_sim.signals import (
+from device_sim.actions import (
     CommandReceived,
     HeartbeatDue,
     Input,
@@ -27,6 +24,9 @@ from device_sim.signals import (
     TokenRefreshed,
     WifiGiven,
 )
+from device_sim.device import Device, State
+from device_sim.flash import power_on
+from device_sim.journal import REMEMBERED
 
 SIGNER = Signer()
 RESET = CommandReceived("factory_reset", SIGNER.command())

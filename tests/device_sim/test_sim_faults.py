@@ -4,10 +4,10 @@ import pytest
 from sim_support import Signer as _Signer
 from sim_support import a_binding, seeded
 
+from device_sim.actions import Action, Area, EraseFlash, OpenLink, Publish, Reboot, Tell, WriteFlash
 from device_sim.errors import PowerCutError
 from device_sim.facts import step
 from device_sim.faults import NoFaults, SeededFaults
-from device_sim.signals import Action, Area, EraseFlash, OpenLink, Publish, Reboot, Tell, WriteFlash
 
 ACTIONS: list[tuple[Action, str]] = [
     (Tell("online"), "tell:online"),

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from sim_support import GUARD_SECONDS, seeded
 
+from device_sim.actions import Area
 from device_sim.flash import DirectoryFlash, Flash, MemoryFlash, manufacture
-from device_sim.signals import Area
 
 KILLS = 12
 WRITER = """
 import sys
 from device_sim.flash import DirectoryFlash
-from device_sim.signals import Area
+from device_sim.actions import Area
 flash = DirectoryFlash(sys.argv[1])
 number = 0
 while True:

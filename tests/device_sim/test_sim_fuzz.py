@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from support.fuzzing import JSON, TEXTS, Target, encoded, fuzz, leaks, mangled, objects
 
 from device_sim import Binding, Device, State, grant, wire
+from device_sim.actions import Action, CommandReceived, PowerOn, Publish, Tell, WriteFlash
 from device_sim.binding import PAIRING, TOKEN
 from device_sim.sequences import SEQUENCES, Sequences
-from device_sim.signals import Action, CommandReceived, PowerOn, Publish, Tell, WriteFlash
 
 CORPUS = Path(__file__).parent / "corpus"
 NOW = 1_794_312_000_000

@@ -17,7 +17,7 @@ from device_sim import GatewayApi
 from device_sim.binding import Endpoint
 from device_sim.errors import UnreachableError
 from device_sim.load import PAYLOAD_BYTES, Broker, Order, heartbeat, run
-from device_sim.loaded import CredentialsError, loaded, recall, remember
+from device_sim.load_devices import CredentialsError, loaded, recall, remember
 from device_sim.tls import tls_context
 
 WHO = [(f"dev_{number}", "token") for number in range(20)]

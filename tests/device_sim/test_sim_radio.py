@@ -14,7 +14,7 @@ from support.wait import eventually
 
 from device_sim import GatewayApi, MemoryFlash, Options, SeededFaults, SimulatedDevice
 from device_sim.options import MqttVersion
-from gateway.authority import Authority
+from gateway.tls.ca import Authority
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from sim_stage import QUICK, Stage, a_stage, alive, occurrences
 from sim_support import GUARD_SECONDS
 
 from device_sim import Options
+from device_sim.actions import Publish
 from device_sim.errors import RadioError
 from device_sim.relay import BleRelay
-from device_sim.signals import Publish
 
 HTTP: Options = replace(QUICK, transport="http")
 

@@ -7,9 +7,9 @@ from sim_bench import HOME, Bench, link_up, online
 from sim_support import COMMAND_ID, TOKEN, Signer, a_binding, seeded
 
 from device_sim import wire
+from device_sim.actions import CommandReceived, HeartbeatDue, LinkDown, LinkUp, Provisioned, Published, PublishFailed
 from device_sim.device import Device, State
 from device_sim.flash import power_on
-from device_sim.signals import CommandReceived, HeartbeatDue, LinkDown, LinkUp, Provisioned, Published, PublishFailed
 
 SIGNER = Signer()
 RESET = CommandReceived("factory_reset", SIGNER.command())

@@ -7,11 +7,11 @@ import pytest
 from sim_bench import Bench, online
 from sim_support import COMMAND_ID, NOW, Signer, a_binding, par_of, seeded
 
+from device_sim.actions import CommandReceived, Provisioned
 from device_sim.device import Device, State
 from device_sim.flash import power_on
 from device_sim.journal import REMEMBERED
 from device_sim.sequences import SEQUENCES, Sequences
-from device_sim.signals import CommandReceived, Provisioned
 
 SIGNER = Signer()
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from sim_support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, a_binding, seeded
 
 from device_sim import wire
+from device_sim.actions import LinkUp, PowerOn, Provisioned, Publish
 from device_sim.device import RESET_RESULT, Device
-from device_sim.signals import LinkUp, PowerOn, Provisioned, Publish
 
 EXECUTED_RECEIPT = "oQHJLPi17aMuJfZqNHGXnn6nceBT94mv9RuCwU6sHNQ"
 

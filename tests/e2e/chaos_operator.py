@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 
 from device_sim import ApiError, GatewayApi, SimulatedDevice, SimulatorError
+from device_sim.actions import Area
 from device_sim.binding import WIPED_BY_A_RESET
-from device_sim.signals import Area
 
 RESET = "factory_reset"
 OPEN = ("pending", "delivered")

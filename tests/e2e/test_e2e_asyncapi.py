@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from support import node, wire
 from support.wait import eventually
 
-from gateway.http.asyncapi import document
+from gateway.http.spec.asyncapi import document
 
 COPY = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 DOCUMENT: dict[str, Any] = json.loads(document())
@@ -65,8 +65,10 @@ async def test_it_is_valid_asyncapi() -> None:
 
 
 def test_the_copy_is_what_the_command_writes() -> None:
-    """``python -m gateway.http.asyncapi > docs/asyncapi.json``."""
-    printed = subprocess.run([sys.executable, "-m", "gateway.http.asyncapi"], check=True, capture_output=True).stdout
+    """``python -m gateway.http.spec.asyncapi > docs/asyncapi.json``."""
+    printed = subprocess.run(
+        [sys.executable, "-m", "gateway.http.spec.asyncapi"], check=True, capture_output=True
+    ).stdout
     assert printed == document() == COPY.read_bytes()
 
 

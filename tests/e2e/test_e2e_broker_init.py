@@ -20,7 +20,7 @@ from support.wait import eventually
 
 from broker_config import local
 from device_sim import GatewayApi, MemoryFlash, Options, SimulatedDevice
-from gateway.certificates import client_context
+from gateway.tls.certificates import client_context
 
 ME = getpass.getuser()
 USAGE = 2

@@ -17,7 +17,7 @@ from e2e_program import Program, clean_environment, run, script, started
 from support.ports import free_port
 
 from gateway.cli import cli
-from gateway.settings import Settings, load
+from gateway.settings.loading import Settings, load
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")

@@ -11,7 +11,7 @@ import structlog
 from e2e_program import Program, clean_environment, complaints, run, script, started
 from support.wait import eventually
 
-from gateway.demo import story
+from gateway.demo import scenario
 
 TOLD = (
     "Three devices are registered, bound and alive",
@@ -115,9 +115,11 @@ async def test_the_demo_fails_when_it_does_not_see_the_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Time runs out in the middle of the story: exit 1, and the document says which observation was not made."""
-    monkeypatch.setattr(story, "GIVE_UP_SECONDS", 1.5)  # the relayed heartbeats of the third chapter alone take longer
+    monkeypatch.setattr(
+        scenario, "GIVE_UP_SECONDS", 1.5
+    )  # the relayed heartbeats of the third chapter alone take longer
     with structlog.testing.capture_logs():
-        assert await story.run(as_json=True) == 1
+        assert await scenario.run(as_json=True) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["ok"] is False
     assert [check["check"] for check in document["checks"] if not check["ok"]] == ["the story ends in time"]

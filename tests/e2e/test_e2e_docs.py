@@ -14,7 +14,7 @@ from support.ports import free_port
 from support.receiver import receiving
 from support.snippets import ROOT, SHOWN, Block, blocks, run_by
 
-from gateway.settings import load
+from gateway.settings.loading import load
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GENERATED = ("docs/cli.md", "docs/reference/http.md")

@@ -11,7 +11,7 @@ from e2e_program import Outcome, run, script
 from e2e_site import BROKERS, BrokerKind, Site, a_site, topic
 from support.wait import eventually
 
-from gateway.broker.session_locks import EXPOSED
+from gateway.broker.mosquitto.session_locks import EXPOSED
 
 Json = dict[str, Any]
 

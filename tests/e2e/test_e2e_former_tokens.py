@@ -10,8 +10,8 @@ from support import wire
 from support.former_registry import former_registry
 
 from device_sim import MemoryFlash
+from device_sim.actions import Area
 from device_sim.binding import Binding, Endpoint
-from device_sim.signals import Area
 
 
 async def _told_by_the_doctor(site: Site) -> dict[str, Any]:

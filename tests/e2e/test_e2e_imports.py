@@ -12,7 +12,7 @@ from e2e_program import started
 TELLS = (sys.executable, "-v")
 _LOADED = re.compile(r"^import '([\w.]+)' #", re.MULTILINE)
 FOR_PEOPLE = {"rich", "pygments", "attr"}
-FOR_OTHERS = {"httpx", "httpcore", "jwt", "tabulate", "gateway.http.openapi", "gateway.http.asyncapi"}
+FOR_OTHERS = {"httpx", "httpcore", "jwt", "tabulate", "gateway.http.spec.openapi", "gateway.http.spec.asyncapi"}
 FOR_AN_UPDATE = {"sqlite_utils", "dateutil", "pluggy"}
 COMMANDS = {f"gateway.cli.{name}" for name in ("devices", "keys", "top", "watch", "demo", "doctor", "output", "api")}
 

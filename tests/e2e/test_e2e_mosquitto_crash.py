@@ -19,7 +19,7 @@ from support import wire
 from support.receipts import receipt_of
 from support.wait import eventually
 
-from gateway.broker.left_over import left_over
+from gateway.broker.mosquitto.orphan import left_over
 
 ROUNDS = int(os.environ.get("GATEWAY_ATTACK_ROUNDS", "14"))
 AT_ONCE = 20

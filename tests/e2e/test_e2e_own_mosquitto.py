@@ -22,8 +22,8 @@ from support.mosquitto import Mosquitto
 from support.wait import eventually
 
 from device_sim import GatewayApi, MemoryFlash, Options, SimulatedDevice
-from gateway.authority import Authority
-from gateway.broker.left_over import left_over
+from gateway.broker.mosquitto.orphan import left_over
+from gateway.tls.ca import Authority
 
 Json = dict[str, Any]
 

@@ -22,10 +22,11 @@ from support import wire
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from support.wait import eventually
 
-from gateway import grants, lifecycle, model
-from gateway.clock import to_rfc3339
-from gateway.first_start import first_start
-from gateway.settings import Settings
+from gateway.bootstrap import first_start
+from gateway.core.clock import to_rfc3339
+from gateway.domain import devices, grants
+from gateway.models import model
+from gateway.settings.loading import Settings
 from gateway.store import DATABASE_NAME, Context, Tx, open_database, transact
 
 DEVICES = int(os.environ.get("STAMPEDE_DEVICES", "2000"))
@@ -48,8 +49,8 @@ def a_fleet(data: Path) -> list[Who]:
 
 
 def _bound(tx: Tx, project: str, number: int) -> Who:
-    device, _ = lifecycle.register(tx, project, model.RegisterDevice(serial_number=f"SN{number}"), "key_test")
-    return device["id"], lifecycle.bind(tx, project, device["id"], f"eu_{number}", "key_test").mqtt_password
+    device, _ = devices.register(tx, project, model.RegisterDevice(serial_number=f"SN{number}"), "key_test")
+    return device["id"], devices.bind(tx, project, device["id"], f"eu_{number}", "key_test").mqtt_password
 
 
 class Crowd:

@@ -20,7 +20,7 @@ from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from support.wait import eventually
 
 from device_sim import GatewayApi, MemoryFlash, Options, SimulatedDevice
-from gateway.authority import Pair
+from gateway.tls.ca import Pair
 
 Json = dict[str, Any]
 

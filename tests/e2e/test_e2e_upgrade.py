@@ -26,7 +26,7 @@ import pathlib, sys
 sys.path.insert(0, sys.argv[2])
 import e2e_newer
 from gateway.store import schema
-from gateway.store.database import connect
+from gateway.store.sqlite.connection import connect
 print(schema.migrate(connect(pathlib.Path(sys.argv[1]))))
 """
 

@@ -26,10 +26,10 @@ from schemathesis import AuthContext, Case, CheckContext, HookContext, Response
 from schemathesis.core.failures import Failure
 from schemathesis.openapi.checks import EnsureResourceAvailability, RejectedPositiveData, UseAfterFree
 
+from gateway.domain.webhooks import MOST_PER_PROJECT
 from gateway.http.idempotency import HEADER, PATTERN
 from gateway.http.operation import AnyOperation
-from gateway.http.table import OPERATIONS
-from gateway.webhooks import MOST_PER_PROJECT
+from gateway.http.resources.operations import OPERATIONS
 
 FACTS: Final = json.loads(Path(os.environ["CONTRACT_FACTS"]).read_text(encoding="utf-8"))
 URL: Final[str] = FACTS["url"]

@@ -18,19 +18,19 @@ from typing import Any
 import httpx
 from openapi_schema_validator import OAS31Validator
 
-from gateway.clock import system_clock
+from gateway.core.clock import system_clock
+from gateway.core.topics import Topics
 from gateway.http.app import build
-from gateway.http.openapi import describe
 from gateway.http.operation import AnyOperation
-from gateway.http.server import HttpServer
+from gateway.http.resources.operations import OPERATIONS
+from gateway.http.server.server import HttpServer
 from gateway.http.services import Services
-from gateway.http.table import OPERATIONS
-from gateway.metrics import Metrics
-from gateway.outbound.sender import Sender
-from gateway.outbox import EVERY, Bells
-from gateway.scrape import Scrape
-from gateway.store import DATABASE_NAME, Context, Rules, Store, keys, outbox
-from gateway.topics import Topics
+from gateway.http.spec.openapi import describe
+from gateway.observability.metrics import Metrics
+from gateway.observability.metrics_endpoint import Scrape
+from gateway.store import DATABASE_NAME, Context, Rules, Store, key_sql, outbox_sql
+from gateway.store.wakeups import EVERY, Bells
+from gateway.webhooks.sender import Sender
 
 Json = dict[str, Any]
 
@@ -72,7 +72,7 @@ class Broker:
     async def run(self) -> None:
         """Work off whatever waits, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for kinds in ((outbox.COMMAND, outbox.TOPIC), (outbox.CREDENTIAL,)):
+            for kinds in ((outbox_sql.COMMAND, outbox_sql.TOPIC), (outbox_sql.CREDENTIAL,)):
                 group.create_task(self._drain(kinds))
 
     async def _drain(self, kinds: tuple[str, ...]) -> None:
@@ -81,9 +81,9 @@ class Broker:
             seqs = [
                 row["seq"]
                 for kind in kinds
-                for row in await self.store.read(partial(outbox.pending, kind=kind, limit=100))
+                for row in await self.store.read(partial(outbox_sql.pending, kind=kind, limit=100))
             ]
-            await self.store.write(lambda tx, seqs=seqs: outbox.done(tx, seqs))  # type: ignore[misc]
+            await self.store.write(lambda tx, seqs=seqs: outbox_sql.done(tx, seqs))  # type: ignore[misc]
             self.bells.progressed()
             await self.bells.work(kinds[0])
 
@@ -137,8 +137,8 @@ class Api:
         """A key with these scopes (none: all), of this project or of a new one with that name."""
         project_id = self.project_id
         if project is not None:
-            project_id = await self.store.write(lambda tx: keys.create_project(tx, project))
-        return (await self.store.write(lambda tx: keys.create(tx, project_id, "another", scopes=scopes)))[1]
+            project_id = await self.store.write(lambda tx: key_sql.create_project(tx, project))
+        return (await self.store.write(lambda tx: key_sql.create(tx, project_id, "another", scopes=scopes)))[1]
 
     async def registered(self, serial: str = "BP-1", **fields: Any) -> Json:
         """A device just registered."""
@@ -300,8 +300,8 @@ async def serving(
         ) as store,
         asyncio.TaskGroup() as group,
     ):
-        project_id = await store.write(lambda tx: keys.create_project(tx, project))
-        key_id, key = await store.write(lambda tx: keys.create(tx, project_id, "back end"))
+        project_id = await store.write(lambda tx: key_sql.create_project(tx, project))
+        key_id, key = await store.write(lambda tx: key_sql.create(tx, project_id, "back end"))
         broker = Broker(store, bells)
         broker.switch(up=True)
         worker = group.create_task(broker.run())

@@ -5,8 +5,10 @@ import math
 import random
 from typing import Any
 
-from gateway import heartbeats, ids, lifecycle, model
-from gateway.store import Tx, device_search, health
+from gateway.core import ids
+from gateway.domain import devices, heartbeats
+from gateway.models import model
+from gateway.store import Tx, device_search, health_sql
 
 SEED = 20
 MINUTE_MS = 60_000
@@ -26,7 +28,7 @@ def fill(tx: Tx, project_id: str, number: int) -> None:
         if rng.random() < 0.96:
             _health(tx, pk, rng, online=bound and rng.random() < 0.94)
     for row in tx.all("SELECT id FROM devices WHERE bound_at IS NOT NULL ORDER BY pk LIMIT ?", number // 800):
-        lifecycle.reset(tx, project_id, row["id"], "cli")
+        devices.reset(tx, project_id, row["id"], "cli")
 
 
 def _device(tx: Tx, project_id: str, index: int, registered: int, rng: random.Random, *, bound: bool) -> int:
@@ -78,7 +80,7 @@ def live_through(tx: Tx, device_id: str, days: float, every_ms: int = 5 * MINUTE
     away = range(now - DAY_MS // 2, now - DAY_MS // 3)
     for at in (each for each in range(first, now, every_ms) if each not in away):
         tx.now = at
-        device = health.sender(tx, device_id)
+        device = health_sql.sender(tx, device_id)
         assert device
         heartbeats.beat(tx, device, model.Heartbeat(**vitals(at)), model.Radio.WIFI)
     tx.now = now

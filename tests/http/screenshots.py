@@ -15,7 +15,7 @@ from http_support import Api, Json, serving
 from page_fleet import fill, live_through, vitals
 from support.page import DESKTOP, PHONE, Visitor, signed_in
 
-from gateway import log
+from gateway.runtime import log
 
 MANY = 10_000
 SHOTS: dict[str, "Shot"] = {}

@@ -14,10 +14,10 @@ from http_support import Api
 from support import generated
 from support.snippets import run_by
 
-from gateway import fleet_model, model, webhooks_model
 from gateway.client import ApiError, AsyncClient, Client
 from gateway.client.arguments import DeviceChanges, DeviceFilters, WebhookChanges
-from gateway.http.table import OPERATIONS
+from gateway.http.resources.operations import OPERATIONS
+from gateway.models import fleet, model, webhooks
 
 ROOT = Path(__file__).parents[2]
 BY_OTHER_MEANS = {"get_metrics", "get_openapi", "get_asyncapi", "delete_command"}
@@ -44,8 +44,8 @@ def test_what_a_call_takes_is_what_the_operation_takes() -> None:
     """Filters and changes, field by field."""
     paging = {"limit", "cursor", "offset", "total"}
     assert set(DeviceFilters.__annotations__) == set(model.ListDevices.model_fields) - paging
-    assert set(DeviceChanges.__annotations__) == set(fleet_model.UpdateDevice.model_fields)
-    assert set(WebhookChanges.__annotations__) == set(webhooks_model.UpdateWebhook.model_fields)
+    assert set(DeviceChanges.__annotations__) == set(fleet.UpdateDevice.model_fields)
+    assert set(WebhookChanges.__annotations__) == set(webhooks.UpdateWebhook.model_fields)
 
 
 @pytest.mark.parametrize("name", ["client", "transport"])

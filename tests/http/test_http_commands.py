@@ -8,7 +8,7 @@ import pytest
 from http_support import Api, body, error
 from support.receipts import receipt_of
 
-from gateway.commands import expire
+from gateway.domain.commands import expire
 
 
 async def test_queueing_answers_the_whole_command(api: Api) -> None:

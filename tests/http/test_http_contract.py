@@ -19,13 +19,13 @@ import httpx
 from structlog.testing import capture_logs
 from support.wait import eventually
 
-from gateway.addresses import Address
 from gateway.app import Running, running
-from gateway.credentials import SCOPES
-from gateway.http.openapi import document
-from gateway.http.table import OPERATIONS
-from gateway.settings import Settings
-from gateway.store import Tx, commands, keys
+from gateway.core.addresses import Address
+from gateway.core.credentials import SCOPES
+from gateway.http.resources.operations import OPERATIONS
+from gateway.http.spec.openapi import document
+from gateway.settings.loading import Settings
+from gateway.store import Tx, command_sql, key_sql
 
 HERE = Path(__file__).parent
 SEED = os.environ.get("CONTRACT_SEED", "20261123")
@@ -60,8 +60,8 @@ async def gateway(folder: Path) -> AsyncIterator[Running]:
 
 async def another_project(site: Running) -> str:
     """A key of a new project."""
-    project_id = await site.store.write(lambda tx: keys.create_project(tx, WORD))
-    return (await site.store.write(lambda tx: keys.create(tx, project_id, WORD)))[1]
+    project_id = await site.store.write(lambda tx: key_sql.create_project(tx, WORD))
+    return (await site.store.write(lambda tx: key_sql.create(tx, project_id, WORD)))[1]
 
 
 async def credentials(site: Running) -> dict[str, Any]:
@@ -69,11 +69,11 @@ async def credentials(site: Running) -> dict[str, Any]:
 
     def make(tx: Tx) -> dict[str, Any]:
         def key(name: str, *scopes: str) -> tuple[str, str]:
-            return keys.create(tx, site.project_id, name, scopes=scopes)
+            return key_sql.create(tx, site.project_id, name, scopes=scopes)
 
         revoked, expired = key("revoked"), key("expired")
-        keys.revoke(tx, revoked[0])
-        keys.expire(tx, expired[0], tx.now - 1)
+        key_sql.revoke(tx, revoked[0])
+        key_sql.expire(tx, expired[0], tx.now - 1)
         unknown = "x" * 34
         closed = {"revoked": revoked[1], "expired": expired[1], "short": "x", "basic": f"Basic {unknown}"}
         closed |= {f"unknown {prefix}": prefix + unknown for prefix in ("sk_live_", "rk_test_", "dtok_")}
@@ -161,7 +161,7 @@ async def rows_of(site: Running, project_id: str) -> list[str]:
 
 async def published(site: Running, command_id: str) -> bool:
     """Whether the registry knows that the broker was given this command."""
-    row = await site.store.read(lambda view: commands.by_id(view, command_id))
+    row = await site.store.read(lambda view: command_sql.by_id(view, command_id))
     return row is not None and row["sent_at"] is not None
 
 

@@ -6,7 +6,7 @@ import pytest
 from http_support import Api, body, error
 
 from gateway.http.operation import AnyOperation
-from gateway.http.table import OPERATIONS
+from gateway.http.resources.operations import OPERATIONS
 
 ON_A_DEVICE = [
     each

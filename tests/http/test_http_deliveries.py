@@ -18,8 +18,8 @@ from support.receiver import BUSY, receiving
 from support.wait import eventually
 from webhook_worker import delivering, later
 
-from gateway.outbound.posting import BODY_BYTES
-from gateway.outbound.sender import Sender
+from gateway.webhooks.http_client import BODY_BYTES
+from gateway.webhooks.sender import Sender
 
 GUARD_SECONDS = 30
 

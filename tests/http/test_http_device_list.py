@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from http_support import Api, Json, body, error
 
-from gateway import model
-from gateway.store import Tx, devices
+from gateway.models import model
+from gateway.store import Tx, device_sql
 
 PATH = "/v1/devices"
 ORDERS = list(itertools.product(("created_at", "updated_at", "serial_number", "name"), ("asc", "desc")))
@@ -36,7 +36,7 @@ async def insert(api: Api, count: int) -> None:
     def many(tx: Tx) -> None:
         for number in range(count):
             wanted = model.RegisterDevice(serial_number=f"BP-{number:06}", name=f"Ward {number % 97}")
-            devices.insert(tx, f"dev_{number:026}", api.project_id, wanted, "bota_pin")
+            device_sql.insert(tx, f"dev_{number:026}", api.project_id, wanted, "bota_pin")
 
     await api.store.write(many)
 

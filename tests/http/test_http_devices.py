@@ -7,7 +7,7 @@ import pytest
 from http_support import Api, Json, body, error
 from support.mqtt_password import mqtt_password_of
 
-from gateway.store import devices, outbox
+from gateway.store import device_sql, outbox_sql
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 FIELDS = [
@@ -247,7 +247,7 @@ async def test_reset_does_not_wait_for_the_broker(api: Api) -> None:
     bound = await api.bound()
     api.broker.switch(up=False)
     body(await api.back_end.post(f"/v1/devices/{bound['id']}/reset"), 200)
-    assert (await api.store.read(outbox.depth))[0] > 0
+    assert (await api.store.read(outbox_sql.depth))[0] > 0
 
 
 async def test_bind_while_a_reset_is_open(api: Api) -> None:
@@ -270,7 +270,7 @@ async def test_bind_waits_until_the_broker_knows(api: Api) -> None:
     bound = await api.bound()
     await api.reset(bound["id"])
     await api.back_end.post(f"/v1/devices/{bound['id']}/bind", json={"end_user_id": "eu_2", "supersede_reset": True})
-    row = await api.store.read(lambda view: devices.by_id(view, bound["id"]))
+    row = await api.store.read(lambda view: device_sql.by_id(view, bound["id"]))
     assert row is not None
     assert not await api.store.read(lambda view: view.all("SELECT * FROM outbox WHERE device_pk = ?", row["pk"]))
 

@@ -8,7 +8,7 @@ import pytest
 from http_support import Api
 from support.chromium import Page, browser
 
-from gateway.http.table import OPERATIONS
+from gateway.http.resources.operations import OPERATIONS
 
 
 @pytest.fixture

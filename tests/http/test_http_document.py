@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from http_support import DOCUMENT
 
-from gateway import model
-from gateway.http import glossary, links
-from gateway.http.examples import ERRORS
-from gateway.http.table import OPERATIONS
+from gateway.http.resources.operations import OPERATIONS
+from gateway.http.spec import glossary, links
+from gateway.http.spec.examples import ERRORS
+from gateway.models import model
 
 Json = dict[str, Any]
 

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from support.receipts import receipt_of
 from support.wait import eventually
 
-from gateway import lifecycle
-from gateway.store import health, outbox
+from gateway.domain import devices
+from gateway.store import health_sql, outbox_sql
 
 NOTHING = {
     "total_count": 0,
@@ -50,7 +50,7 @@ async def test_stats_count_each_device_in_each_of_its_states(api: Api) -> None:
     await api.registered("silent")
     away = await api.bound("away")
     body(await api.as_(away["device_token"]).post("/v1/devices/me/heartbeat"), 200)
-    await api.store.write(lambda tx: health.set_offline(tx, lifecycle.require(tx, api.project_id, away["id"])["pk"]))
+    await api.store.write(lambda tx: health_sql.set_offline(tx, devices.require(tx, api.project_id, away["id"])["pk"]))
     beats = {
         "low": {"battery_percent": 5},
         "full": {"flags": 4},
@@ -180,7 +180,7 @@ async def test_bind_does_not_wait_for_a_turn(tmp_path: Path) -> None:
         again = asyncio.create_task(api.back_end.post(path, json={"end_user_id": "eu_2", "supersede_reset": True}))
 
         async def cancelled() -> bool:
-            return not await api.store.read(lambda view: outbox.turns(view, 0))
+            return not await api.store.read(lambda view: outbox_sql.turns(view, 0))
 
         await eventually(cancelled, "the reset was cancelled")
         api.broker.switch(up=True)
@@ -280,6 +280,6 @@ async def test_what_is_taken_back_waits_for_no_turn(api: Api) -> None:
     await api.settled()
     api.broker.switch(up=False)
     await reset(api, devices)
-    assert len(await api.store.read(lambda view: outbox.turns(view, 0))) == len(devices)
+    assert len(await api.store.read(lambda view: outbox_sql.turns(view, 0))) == len(devices)
     assert {outcome for _, outcome in await cancel(api, devices)} == {"cancelled"}
-    assert await api.store.read(lambda view: outbox.turns(view, 0)) == set()
+    assert await api.store.read(lambda view: outbox_sql.turns(view, 0)) == set()

@@ -15,10 +15,10 @@ from support.certificates import HOST, make_authority, server_pair, trusting
 from support.wait import eventually
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from gateway.certificates import Files, ServerCertificate
-from gateway.http import connection as module
-from gateway.http.room import Places
-from gateway.http.server import HttpServer
+from gateway.http.server import connection as module
+from gateway.http.server.connection_limit import Places
+from gateway.http.server.server import HttpServer
+from gateway.tls.certificates import Files, ServerCertificate
 
 LONG_SECONDS = 30
 PLACES = 10

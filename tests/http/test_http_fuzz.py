@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from support.fuzzing import JSON, KEY, TEXTS, TOKEN, Target, encoded, fuzz, leaks, mangled, objects
 
 from gateway.http.app import build
-from gateway.http.table import OPERATIONS
+from gateway.http.resources.operations import OPERATIONS
 
 CORPUS = Path(__file__).parent / "corpus"
 OK, REFUSED, FAILED, AWAY = 200, 400, 500, 503

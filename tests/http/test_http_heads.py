@@ -9,7 +9,7 @@ import pytest
 from http_support import Api
 from starlette.types import Receive, Scope, Send
 
-from gateway.http.server import HttpServer
+from gateway.http.server.server import HttpServer
 
 LONG_SECONDS = 30
 HOST = b"Host: x\r\n"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from http_support import Api, Json, body, error
 
-from gateway.clock import to_rfc3339
+from gateway.core.clock import to_rfc3339
 from gateway.store import View
 
 FIELDS = [

@@ -7,7 +7,7 @@ import pytest
 from http_support import TLS, error, serving
 
 from gateway.http.pages import FILES
-from gateway.settings import SettingsError, load
+from gateway.settings.loading import SettingsError, load
 
 REBOUND = ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "evil:8080", "1.2.3", "0x7f.1")
 OWN = (

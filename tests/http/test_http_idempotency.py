@@ -12,13 +12,13 @@ from http_support import JSON, Api, Caller, Client, Json, body, error, serving, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.core.topics import Topics
 from gateway.http.idempotency import Once
 from gateway.http.operation import Answer, AnyOperation, ApiKey, Call, ReplayError
+from gateway.http.resources.operations import OPERATIONS
 from gateway.http.services import Services
-from gateway.http.table import OPERATIONS
-from gateway.model import Empty
-from gateway.store import DATABASE_NAME, Tx, idempotency, keys
-from gateway.topics import Topics
+from gateway.models.model import Empty
+from gateway.store import DATABASE_NAME, Tx, idempotency_sql, key_sql
 
 DAY_MS = 86_400_000
 POSTS = [operation for operation in OPERATIONS if operation.once]
@@ -179,7 +179,7 @@ async def test_a_dry_run_leaves_no_answer(api: Api, path: str) -> None:
 
 async def test_the_bytes_of_a_caller_are_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device acknowledges under a new key each time: its oldest answers go, and those of others stay."""
-    monkeypatch.setattr(idempotency, "MOST_BYTES_OF_DEVICE", 20_000)
+    monkeypatch.setattr(idempotency_sql, "MOST_BYTES_OF_DEVICE", 20_000)
     register: Json = {"json": {"serial_number": "BP-9"}, "headers": keyed("other")}
     first = await api.back_end.post("/v1/devices", **register)
     bound = await api.bound()
@@ -194,7 +194,7 @@ async def test_the_bytes_of_a_caller_are_bounded(api: Api, monkeypatch: pytest.M
     same(first, await api.back_end.post("/v1/devices", **register))
     await what_is_counted_is_there(api)
     api.clock.ahead += DAY_MS + 60_000
-    while await api.store.write(lambda tx: idempotency.prune(tx, limit=7)):
+    while await api.store.write(lambda tx: idempotency_sql.prune(tx, limit=7)):
         await what_is_counted_is_there(api)
     assert await count(api, "SELECT count(*) FROM idempotency_use") == 0
 
@@ -238,9 +238,9 @@ async def test_a_revoked_credential_gets_no_old_answer(api: Api) -> None:
     key = await api.another_key()
     client = api.as_(key)
     body(await client.post("/v1/devices", json={"serial_number": "BP-1"}, headers=keyed("a")), 201)
-    row = await api.store.read(lambda view: keys.by_secret(view, key, api.clock()))
+    row = await api.store.read(lambda view: key_sql.by_secret(view, key, api.clock()))
     assert row is not None
-    await api.store.write(lambda tx: keys.revoke(tx, row["id"]))
+    await api.store.write(lambda tx: key_sql.revoke(tx, row["id"]))
     error(await client.post("/v1/devices", json={"serial_number": "BP-1"}, headers=keyed("a")), 401, "unauthorized")
 
 
@@ -249,7 +249,7 @@ async def test_after_a_rotation_nothing_is_done_twice(api: Api) -> None:
     device = await api.registered()
     path, asked = f"/v1/devices/{device['id']}/bind", {"end_user_id": "eu_1"}
     first = await api.back_end.post(path, json=asked, headers=keyed("bind"))
-    secret = await api.store.write(lambda tx: keys.rotate(tx, api.key_id, DAY_MS))
+    secret = await api.store.write(lambda tx: key_sql.rotate(tx, api.key_id, DAY_MS))
     same(first, await api.back_end.post(path, json=asked, headers=keyed("bind")))
     told = error(await api.as_(secret).post(path, json=asked, headers=keyed("bind")), 409, "idempotency_mismatch")
     assert "another secret" in told["message"]
@@ -264,16 +264,16 @@ async def test_it_is_kept_for_a_day(api: Api) -> None:
     same(first, await api.back_end.post("/v1/devices", **asked))
     api.clock.ahead += 60_001
     body(await api.back_end.post("/v1/devices", **asked), 200)
-    assert await api.store.write(idempotency.prune) == 0
+    assert await api.store.write(idempotency_sql.prune) == 0
     api.clock.ahead += DAY_MS
-    assert await api.store.write(idempotency.prune) == 1
+    assert await api.store.write(idempotency_sql.prune) == 1
 
 
 async def test_their_number_is_bounded(api: Api) -> None:
     """The oldest go."""
     for number in range(5):
         await api.back_end.post("/v1/devices", json={"serial_number": f"BP-{number}"}, headers=keyed(str(number)))
-    assert await api.store.write(lambda tx: idempotency.prune(tx, most=2)) == 3
+    assert await api.store.write(lambda tx: idempotency_sql.prune(tx, most=2)) == 3
     again = await api.back_end.post("/v1/devices", json={"serial_number": "BP-4"}, headers=keyed("4"))
     assert again.headers["Idempotent-Replay"] == "true"
 

@@ -7,7 +7,7 @@ from http_support import Api, body, error, serving
 from starlette.types import Scope
 
 from gateway.http.insiders import is_local
-from gateway.scrape import Scrape
+from gateway.observability.metrics_endpoint import Scrape
 from gateway.store import DATABASE_NAME
 
 BY_PROXY = {"X-Forwarded-For": "203.0.113.7"}

@@ -18,10 +18,10 @@ from starlette.types import Receive, Scope, Send
 from support.certificates import HOST, make_authority, server_pair, trusting
 from support.wait import eventually
 
-from gateway.certificates import Files, ServerCertificate
-from gateway.http import listener
-from gateway.http.listener import MOST_BEFORE_HANDSHAKE, Listener
-from gateway.http.server import HttpServer
+from gateway.http.server import listener
+from gateway.http.server.listener import MOST_BEFORE_HANDSHAKE, Listener
+from gateway.http.server.server import HttpServer
+from gateway.tls.certificates import Files, ServerCertificate
 
 LONG_SECONDS = 60
 CLIENT_HELLO_BEGINS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
@@ -105,7 +105,7 @@ SHORT = """
 import asyncio, logging, os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
 from gateway import log
-from gateway.http.server import HttpServer
+from gateway.http.server.server import HttpServer
 log.configure("info", "json", lines_per_second=200)
 
 async def app(scope, receive, send):

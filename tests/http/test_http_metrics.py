@@ -12,8 +12,8 @@ import pytest
 from http_support import Api, Json, body, error
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics import MEDIA_TYPE
-from gateway.store import Tx, measures
+from gateway.observability.metrics import MEDIA_TYPE
+from gateway.store import Tx, measurements
 
 DOCS = Path(__file__).parents[2] / "docs"
 MONITORING = DOCS / "monitoring"
@@ -99,12 +99,12 @@ async def test_what_was_undone_is_not_counted(api: Api) -> None:
     device = await api.registered()
 
     def undone(tx: Tx) -> None:
-        tx.measure(measures.EVENT, "device.online")
+        tx.measure(measurements.EVENT, "device.online")
         raise LookupError(device["id"])
 
     with pytest.raises(LookupError):
         await api.store.write(undone)
-    await api.store.write(lambda tx: tx.measure(measures.EVENT, "device.offline"))
+    await api.store.write(lambda tx: tx.measure(measurements.EVENT, "device.offline"))
     figures = await _figures(api)
     assert figures["gateway_events_total", "device.online"] == 0
     assert figures["gateway_events_total", "device.offline"] == 1
@@ -153,7 +153,7 @@ def test_the_alert_rules_hold() -> None:
 
 async def _names(api: Api) -> set[str]:
     await api.reset((await api.bound())["id"])
-    await api.store.write(lambda tx: tx.measure(measures.REFUSAL, "invalid_request"))
+    await api.store.write(lambda tx: tx.measure(measurements.REFUSAL, "invalid_request"))
     return {_bare(sample[0]) for sample in await _figures(api) if sample[0].startswith("gateway_")}
 
 

@@ -10,9 +10,9 @@ from http_support import DOCUMENT, Api
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from gateway.http.examples import ERRORS, EXAMPLES
-from gateway.http.openapi import document
-from gateway.http.table import OPERATIONS
+from gateway.http.resources.operations import OPERATIONS
+from gateway.http.spec.examples import ERRORS, EXAMPLES
+from gateway.http.spec.openapi import document
 
 COPY = Path(__file__).parents[2] / "docs" / "openapi.json"
 
@@ -24,7 +24,7 @@ def test_it_is_valid_openapi() -> None:
 
 
 async def test_it_is_served_as_it_is_kept(api: Api) -> None:
-    """The copy in ``docs/`` is the very one; ``python -m gateway.http.openapi > docs/openapi.json`` makes it anew."""
+    """The copy in ``docs/`` is the same; ``python -m gateway.http.spec.openapi > docs/openapi.json`` writes it."""
     answer = await api.as_(None).get("/openapi.json")
     assert answer.headers["content-type"] == "application/json"
     assert answer.content == document() == COPY.read_bytes()
@@ -32,7 +32,9 @@ async def test_it_is_served_as_it_is_kept(api: Api) -> None:
 
 def test_the_command_writes_it() -> None:
     """What the command prints is the document."""
-    printed = subprocess.run([sys.executable, "-m", "gateway.http.openapi"], check=True, capture_output=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-m", "gateway.http.spec.openapi"], check=True, capture_output=True
+    ).stdout
     assert printed == document()
 
 

@@ -12,9 +12,9 @@ from support.page import Visitor, signed_in, visiting
 from support.receipts import receipt_of
 from support.wait import eventually
 
-from gateway import lifecycle
-from gateway.http.streams import Limits, Streams
-from gateway.store import health, keys
+from gateway.domain import devices
+from gateway.http.stream_limit import Limits, Streams
+from gateway.store import health_sql, key_sql
 
 SCRIPT = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
 
@@ -104,7 +104,7 @@ async def test_a_key_that_is_revoked_leads_back_to_the_sign_in(api: Api, tmp_pat
     async with signed_in(api.url, key, tmp_path) as visitor:
         await visitor.lists("BP-1")
         revoked = body(await api.as_(key).get("/v1/key"), 200)["id"]
-        await api.store.write(lambda tx: keys.revoke(tx, revoked))
+        await api.store.write(lambda tx: key_sql.revoke(tx, revoked))
         await api.registered("BP-2")
         await visitor.sees("revoked or has expired", "#refused")
         assert "BP-1" not in await visitor.text("body")
@@ -150,7 +150,7 @@ async def test_figures_lead_to_the_devices_that_they_count(api: Api, tmp_path: P
         await beat(api, bound[serial], **vitals)
     await api.reset(bound["reset"]["id"])
     await api.store.write(
-        lambda tx: health.set_offline(tx, lifecycle.require(tx, api.project_id, bound["away"]["id"])["pk"])
+        lambda tx: health_sql.set_offline(tx, devices.require(tx, api.project_id, bound["away"]["id"])["pk"])
     )
     everything = ("silent", "away", "reset", "well", "full", "low")
     figures = {

@@ -8,7 +8,7 @@ from page_fleet import fill
 from support.mqtt_password import mqtt_password_of
 from support.page import Visitor, signed_in
 
-from gateway.model import EventType
+from gateway.models.model import EventType
 
 
 async def enter(visitor: Visitor, field: str, value: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.http.paging import MAX_ANSWER_BYTES
-from gateway.store import keys
+from gateway.store import key_sql
 
 WRITES = st.lists(st.integers(0, 4), max_size=6)
 """How many rows come in between one page and the next."""
@@ -137,7 +137,7 @@ async def test_the_newest_comes_first_although_the_clock_was_set_back(tmp_path: 
         device = await api.bound()
         commands = [await another_command(api, device) for _ in range(3)]
     async with serving(tmp_path, project="two", rate_limit_per_minute=0) as api:
-        key = await api.store.write(lambda tx: keys.create(tx, device["project_id"], "another"))
+        key = await api.store.write(lambda tx: key_sql.create(tx, device["project_id"], "another"))
         api.back_end = api.as_(key[1])
         commands += [await another_command(api, device) for _ in range(3)]
         path = f"/v1/devices/{device['id']}/commands"

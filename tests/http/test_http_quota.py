@@ -3,7 +3,7 @@
 import pytest
 from throttled import utils
 
-from gateway.http.quota import Limiter
+from gateway.http.rate_limit import Limiter
 
 
 class Hand:

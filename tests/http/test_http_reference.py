@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.event_meanings import MEANINGS
-from gateway.http.manual import events_reference, http_reference
 from gateway.http.operation import AnyOperation
-from gateway.http.table import OPERATIONS
-from gateway.model import EventType
+from gateway.http.resources.operations import OPERATIONS
+from gateway.http.spec.reference import events_reference, http_reference
+from gateway.models.event_catalogue import MEANINGS
+from gateway.models.model import EventType
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 FOLDER = Path(__file__).parent.parent.parent / "docs" / "reference"

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from http_support import JSON, WITH_BODY, Api, Caller, Json, body, error, trying
 
-from gateway.http.table import OPERATIONS
+from gateway.http.resources.operations import OPERATIONS
 
 DEEP = 100_000
 NO_BODIES = (

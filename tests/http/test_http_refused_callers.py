@@ -3,7 +3,7 @@
 import pytest
 from http_support import GUARDED, JSON, NOWHERE, REQUIRED, Api, Caller, body, error, trying
 
-from gateway.http.table import OPERATIONS
+from gateway.http.resources.operations import OPERATIONS
 
 NO_CREDENTIALS = (
     b"",

@@ -12,12 +12,12 @@ import httpx
 import pytest
 from support import wire
 
-from gateway.addresses import Address
 from gateway.app import Running, running
+from gateway.core.addresses import Address
+from gateway.domain.refused_sign_ins import EVENTS_PER_HOUR, RefusedSignIn, RefusedSignIns
 from gateway.errors import StoreError
-from gateway.refused_sign_ins import EVENTS_PER_HOUR, RefusedSignIn, RefusedSignIns
-from gateway.settings import Settings
-from gateway.store import Context, Store, Tx, View, events, keys, open_database
+from gateway.settings.loading import Settings
+from gateway.store import Context, Store, Tx, View, event_sql, key_sql, open_database
 
 WRONG = "sk_live_0000000000000000000000000000000000"
 HOUR_MS = 3_600_000
@@ -39,7 +39,7 @@ async def gateway(folder: Path) -> AsyncIterator[Running]:
 def refused(folder: Path) -> list[dict[str, Any]]:
     """The events of refused sign-ins, with their project."""
     with closing(open_database(folder)) as connection:
-        rows = events.administrative(View(connection), None, "auth.refused", 10_000)
+        rows = event_sql.administrative(View(connection), None, "auth.refused", 10_000)
     return [{**json.loads(row["data"]), "project": row["project"]} for row in reversed(rows)]
 
 
@@ -47,12 +47,12 @@ async def test_each_is_counted_and_told_by_address(tmp_path: Path) -> None:
     """HTTP and MQTT alike; what was good before names its key, to its project; no credential is in any of it."""
 
     def make(tx: Tx) -> dict[str, tuple[str, str]]:
-        made = {name: keys.create(tx, site.project_id, name) for name in ("expired", "revoked", "rotated")}
-        keys.expire(tx, made["expired"][0], tx.now - 1)
-        keys.revoke(tx, made["revoked"][0])
-        keys.rotate(tx, made["rotated"][0], 0)
-        made["overlapped"] = keys.create(tx, site.project_id, "overlapped")
-        keys.rotate(tx, made["overlapped"][0], 1)
+        made = {name: key_sql.create(tx, site.project_id, name) for name in ("expired", "revoked", "rotated")}
+        key_sql.expire(tx, made["expired"][0], tx.now - 1)
+        key_sql.revoke(tx, made["revoked"][0])
+        key_sql.rotate(tx, made["rotated"][0], 0)
+        made["overlapped"] = key_sql.create(tx, site.project_id, "overlapped")
+        key_sql.rotate(tx, made["overlapped"][0], 1)
         return made
 
     async with gateway(tmp_path) as site:

@@ -9,10 +9,10 @@ import pytest
 from http_support import Api, Client, Json, body, error
 
 from gateway.errors import UnauthorizedError
-from gateway.http import reports
 from gateway.http.operation import Call, DeviceToken
-from gateway.model import CommandAck, Heartbeat, TokenState
-from gateway.store import tokens
+from gateway.http.resources import device_calls
+from gateway.models.model import CommandAck, Heartbeat, TokenState
+from gateway.store import token_sql
 
 HEARTBEAT = {
     "battery_percent": 81,
@@ -271,7 +271,7 @@ async def test_a_revoked_token_opens_nothing(api: Api, how: str) -> None:
 async def test_a_token_that_is_revoked_while_its_request_waits(api: Api) -> None:
     """Whoever was let in and whose token is revoked before its turn comes gets 401, and nothing is stored."""
     bound = await api.bound()
-    row = await api.store.read(lambda view: tokens.by_secret(view, bound["device_token"]))
+    row = await api.store.read(lambda view: token_sql.by_secret(view, bound["device_token"]))
     assert row is not None
     caller = DeviceToken(bound["id"], api.project_id, row["id"], TokenState.ACTIVE, used_before=True)
     body(await api.back_end.post(f"/v1/devices/{bound['id']}/unbind"), 200)
@@ -280,9 +280,9 @@ async def test_a_token_that_is_revoked_while_its_request_waits(api: Api) -> None
     path = {"device_id": "me", "command_id": "cmd_1"}
     call = Call(api.services, caller, path, raw=b"{}", document=bytes)
     with pytest.raises(UnauthorizedError):
-        await reports.send_heartbeat(call, Heartbeat(battery_percent=7))
+        await device_calls.send_heartbeat(call, Heartbeat(battery_percent=7))
     with pytest.raises(UnauthorizedError):
-        await reports.acknowledge_command(call, CommandAck(status="executed"))
+        await device_calls.acknowledge_command(call, CommandAck(status="executed"))
     assert api.dump() == before
 
 

@@ -10,13 +10,13 @@ from http_support import JSON, Api, Client, Json, body, error, serving
 from structlog.testing import capture_logs
 from throttled import utils
 
-from gateway.clock import system_clock
+from gateway.core.clock import system_clock
+from gateway.core.topics import Topics
 from gateway.http.app import build
-from gateway.http.quota import NO_LIMIT
-from gateway.http.server import HttpServer
+from gateway.http.rate_limit import NO_LIMIT
+from gateway.http.server.server import HttpServer
 from gateway.http.services import Services
 from gateway.store import DATABASE_NAME, Context, Store
-from gateway.topics import Topics
 
 SECRETS = ("sk_live_", "dtok_")
 

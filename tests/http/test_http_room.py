@@ -1,6 +1,6 @@
 """Connections that only wait give way when there are too many."""
 
-from gateway.http.room import Places, Room
+from gateway.http.server.connection_limit import Places, Room
 
 
 class Guest:

@@ -15,12 +15,12 @@ import pytest
 from http_support import TLS, Api, Json, body, error, serving
 from support.wait import eventually
 
-from gateway.addresses import Address
 from gateway.app import Running, running
+from gateway.core.addresses import Address
 from gateway.http.scan_limit import MAX_OPEN, ScanLimiter
-from gateway.settings import Settings
-from gateway.store import Purpose, Tx, View, device_search, keys
-from gateway.store.readers import THREADS
+from gateway.settings.loading import Settings
+from gateway.store import Purpose, Tx, View, device_search, key_sql
+from gateway.store.sqlite.readers import THREADS
 
 GUARD_SECONDS = 30.0
 MANY = 20_000
@@ -152,8 +152,10 @@ async def whole_gateway(folder: Path) -> AsyncIterator[Running]:
 async def test_while_a_key_searches_devices_are_let_in_and_cut(tmp_path: Path) -> None:
     """Twelve searches hang; a device connects, is unbound and loses its session; health and the device are answered."""
     async with whole_gateway(tmp_path) as site, AsyncExitStack() as stack:
-        _, secret = await site.store.write(lambda tx: keys.create(tx, site.project_id, "back end"))
-        _, other = await site.store.write(lambda tx: keys.create(tx, site.project_id, "ro", scopes=("devices:read",)))
+        _, secret = await site.store.write(lambda tx: key_sql.create(tx, site.project_id, "back end"))
+        _, other = await site.store.write(
+            lambda tx: key_sql.create(tx, site.project_id, "ro", scopes=("devices:read",))
+        )
         back_end, reader = [await stack.enter_async_context(client(site.http_url, key)) for key in (secret, other)]
         device = body(await back_end.post("/v1/devices", json={"serial_number": "BP-1"}), 201)
         path = f"/v1/devices/{device['id']}"

@@ -14,9 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.errors import UnavailableError
 from gateway.http import body
-from gateway.http import connection as module
-from gateway.http.head_refusals import MAX_HEAD_BYTES
-from gateway.http.server import HttpServer
+from gateway.http.server import connection as module
+from gateway.http.server.head_refusals import MAX_HEAD_BYTES
+from gateway.http.server.server import HttpServer
 
 LONG_SECONDS = 30
 

@@ -10,9 +10,9 @@ import structlog
 from http_support import Api, body, error, serving
 from starlette.types import Scope
 
-from gateway.clock import system_clock
-from gateway.http.stranger_lines import LINES_PER_MINUTE, LINES_PER_SECOND, StrangerLines
-from gateway.http.strangers import MOST_ADDRESSES, Strangers, address_of
+from gateway.core.clock import system_clock
+from gateway.http.auth_failure_limit import MOST_ADDRESSES, Strangers, address_of
+from gateway.http.log_limit import LINES_PER_MINUTE, LINES_PER_SECOND, StrangerLines
 
 WRONG = "sk_live_0000000000000000000000000000000000"
 LIMIT = 3

@@ -17,10 +17,10 @@ from support.wait import eventually
 
 from gateway.errors import StoreError, UnauthorizedError
 from gateway.http.operation import Stream
-from gateway.http.server import HttpServer
+from gateway.http.server.server import HttpServer
+from gateway.http.stream_limit import Limits, Streams
 from gateway.http.streaming import Streaming
-from gateway.http.streams import Limits, Streams
-from gateway.store import Tx, devices, events, keys
+from gateway.store import Tx, device_sql, event_sql, key_sql
 
 MINUTE_MS = 60_000
 LAST_CHUNK = b"\r\n0\r\n\r\n"
@@ -219,13 +219,13 @@ async def revoked(api: Api, key_id: str) -> None:
 
 async def expired(api: Api, key_id: str) -> None:
     """Its time is over."""
-    await api.store.write(lambda tx: keys.expire(tx, key_id, tx.now + MINUTE_MS))
+    await api.store.write(lambda tx: key_sql.expire(tx, key_id, tx.now + MINUTE_MS))
     api.clock.ahead += MINUTE_MS + 1
 
 
 async def rotated(api: Api, key_id: str) -> None:
     """It has another secret, and the overlap is over."""
-    await api.store.write(lambda tx: keys.rotate(tx, key_id, MINUTE_MS))
+    await api.store.write(lambda tx: key_sql.rotate(tx, key_id, MINUTE_MS))
     api.clock.ahead += MINUTE_MS + 1
 
 
@@ -298,10 +298,10 @@ async def test_while_the_gateway_stops_nobody_opens_another(api: Api) -> None:
 
 def _much(tx: Tx, device_id: str) -> None:
     """More than any socket holds."""
-    device = devices.by_id(tx, device_id)
+    device = device_sql.by_id(tx, device_id)
     assert device
     for _ in range(1_000):
-        events.record(tx, device, "device.updated", "key_1", filler="x" * 16_000)
+        event_sql.record(tx, device, "device.updated", "key_1", filler="x" * 16_000)
 
 
 async def _what_came(client: socket.socket) -> bytes:

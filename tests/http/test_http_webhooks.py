@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from support.receiver import receiving
 from webhook_worker import delivering
 
-from gateway.model import EventType
+from gateway.models.model import EventType
 
 PATH = "/v1/webhooks"
 URL = "https://example.com/hooks"

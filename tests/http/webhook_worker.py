@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 from http_support import Api
 
-from gateway.outbound.sender import Sender
-from gateway.outbound.webhooks import Webhooks
+from gateway.webhooks.sender import Sender
+from gateway.webhooks.worker import Webhooks
 
 
 @asynccontextmanager

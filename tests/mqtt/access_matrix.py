@@ -16,7 +16,7 @@ from support import wire
 from support.asking import PROBES
 from support.wait import eventually
 
-from gateway.store import accounts
+from gateway.store import account_sql
 
 NOBODY, WRONG = "nobody", "wrong password"
 ACTIVE, RESET_ONLY, REVOKED = "active device", "reset_only device", "revoked device"
@@ -239,7 +239,7 @@ async def disturbs(place: Place, who: Who) -> bool:
 async def prepared(site: Site) -> AsyncIterator[tuple[Place, list[Who]]]:
     """Everybody made and known to the broker, and the gateway stopped, so that nobody else is heard."""
     await site.start()
-    password = await site.store.write(lambda tx: accounts.create(tx, INTEGRATOR))
+    password = await site.store.write(lambda tx: account_sql.create(tx, INTEGRATOR))
     site.bells.access.set()
     active, waiting, revoked, other = [await site.bound(f"SN-{name}") for name in ("A", "W", "R", "O")]
     await site.reset(waiting)

@@ -8,22 +8,22 @@ from support.asking import PROBES, SECRET
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from support.rabbitmq import RabbitMq
 
-from gateway.addresses import Address
-from gateway.broker.access import Role
-from gateway.broker.accounts import kept_entries, own_entry
-from gateway.broker.asked import AskedAccess
+from gateway.broker.access_rules import Role
+from gateway.broker.access_sync import Access, EmbeddedAccess, MosquittoAccess
 from gateway.broker.authentication import authenticator
-from gateway.broker.cutters import cutter_of
-from gateway.broker.embedded import EmbeddedBroker
-from gateway.broker.http_auth.admissions import Admissions
-from gateway.broker.http_auth.door import Door
-from gateway.broker.http_auth.judge import Judge
-from gateway.broker.keeper import Access, EmbeddedAccess, MosquittoAccess
-from gateway.broker.mosquitto import PasswordFile
-from gateway.broker.standing import Account, Accounts, standing
-from gateway.broker_api import BrokerApi
-from gateway.http.server import HttpServer
+from gateway.broker.embedded.server import EmbeddedBroker
+from gateway.broker.external.admissions import Admissions
+from gateway.broker.external.decisions import Judge
+from gateway.broker.external.disconnect_clients import cutter_of
+from gateway.broker.external.endpoint import Door
+from gateway.broker.external.session_sync import AskedAccess
+from gateway.broker.mosquitto.password_entries import kept_entries, own_entry
+from gateway.broker.mosquitto.password_file import PasswordFile
+from gateway.broker.service_accounts import Account, Accounts, standing
+from gateway.core.addresses import Address
+from gateway.http.server.server import HttpServer
 from gateway.mqtt.probe import Target
+from gateway.settings.broker_api import BrokerApi
 from gateway.store import Store
 
 ADMIN_PASSWORD = "admin-password"

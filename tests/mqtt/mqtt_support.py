@@ -28,23 +28,34 @@ from support.mqtt_password import mqtt_password_of
 from support.rabbitmq import RabbitMq
 from support.wait import eventually
 
-from gateway import commands, grants, lifecycle, model
-from gateway.broker.keeper import Keeper, first_uses_at
-from gateway.clock import system_clock, to_rfc3339
+from gateway.bootstrap import first_start
+from gateway.broker.access_sync import Keeper, first_uses_at
+from gateway.core.backoff import Pauses
+from gateway.core.clock import system_clock, to_rfc3339
+from gateway.core.topics import Topics
+from gateway.domain import commands, devices, grants
+from gateway.domain.presence import PresenceWorker
 from gateway.errors import GatewayError
-from gateway.first_start import first_start
-from gateway.mqtt.backoff import Pauses
-from gateway.mqtt.census import Mark
+from gateway.models import model
+from gateway.mqtt.connect import Address
 from gateway.mqtt.connection import Connection, Notices, Outlet
-from gateway.mqtt.link import Address
-from gateway.outbox import Bells
-from gateway.presence import PresenceWorker
+from gateway.mqtt.retained_scan import Mark
 from gateway.readiness import Readiness
-from gateway.settings import Settings
-from gateway.store import DATABASE_NAME, Context, Row, Rules, Store, Tx, open_database, outbox, transact
-from gateway.store import commands as command_sql
-from gateway.sweeper import Sweeper
-from gateway.topics import Topics
+from gateway.settings.loading import Settings
+from gateway.store import (
+    DATABASE_NAME,
+    Context,
+    Row,
+    Rules,
+    Store,
+    Tx,
+    command_sql,
+    open_database,
+    outbox_sql,
+    transact,
+)
+from gateway.store.wakeups import Bells
+from gateway.workers.expiry import Sweeper
 
 T = TypeVar("T")
 
@@ -182,7 +193,7 @@ class Site:
         await eventually(self._is_settled, f"the gateway settled ({self.connection.status})")
 
     async def _is_settled(self) -> bool:
-        depth, _ = await self.store.read(outbox.depth)
+        depth, _ = await self.store.read(outbox_sql.depth)
         return self.connection.status.reconciled and depth == 0
 
     async def ready(self) -> dict[str, Any]:
@@ -197,16 +208,16 @@ class Site:
 
     async def bound_again(self, device: Device) -> Device:
         """Bind it anew, to somebody else."""
-        binding = await self.store.write(lambda tx: lifecycle.bind(tx, self.project_id, device.id, "eu_2", "key_test"))
+        binding = await self.store.write(lambda tx: devices.bind(tx, self.project_id, device.id, "eu_2", "key_test"))
         return Device(device.id, device.pk, binding.device_token, binding.device["binding_generation"])
 
-    def _bind(self, tx: Tx, serial: str) -> lifecycle.Binding:
-        device, _ = lifecycle.register(tx, self.project_id, model.RegisterDevice(serial_number=serial), "key_test")
-        return lifecycle.bind(tx, self.project_id, device["id"], "eu_1", "key_test")
+    def _bind(self, tx: Tx, serial: str) -> devices.Binding:
+        device, _ = devices.register(tx, self.project_id, model.RegisterDevice(serial_number=serial), "key_test")
+        return devices.bind(tx, self.project_id, device["id"], "eu_1", "key_test")
 
     async def reset(self, device: Device) -> Row:
         """Reset it; the open command."""
-        await self.store.write(lambda tx: lifecycle.reset(tx, self.project_id, device.id, "key_test"))
+        await self.store.write(lambda tx: devices.reset(tx, self.project_id, device.id, "key_test"))
         command = await self.store.read(lambda view: command_sql.open_of_type(view, device.pk, RESET))
         assert command
         return command
@@ -215,20 +226,20 @@ class Site:
         """Queue a command; its row."""
         wanted = model.CreateCommand(type=model.CommandType(kind), **body)
         return await self.store.write(
-            lambda tx: commands.create(tx, lifecycle.require(tx, self.project_id, device.id), wanted, "key_test")
+            lambda tx: commands.create(tx, devices.require(tx, self.project_id, device.id), wanted, "key_test")
         )
 
     async def cancel(self, device: Device, command: Row) -> None:
         """Cancel a command, of which the device has said nothing that waits at the broker."""
         await self.store.write(
             lambda tx: commands.cancel(
-                tx, lifecycle.require(tx, self.project_id, device.id), command["id"], "key_test", taken_in=True
+                tx, devices.require(tx, self.project_id, device.id), command["id"], "key_test", taken_in=True
             )
         )
 
     async def unbind(self, device: Device) -> None:
         """Unbind it: its token is revoked."""
-        await self.store.write(lambda tx: lifecycle.unbind(tx, self.project_id, device.id, "key_test"))
+        await self.store.write(lambda tx: devices.unbind(tx, self.project_id, device.id, "key_test"))
 
     @contextlib.asynccontextmanager
     async def join(

@@ -8,7 +8,7 @@ from typing import Self
 
 import mqtt5
 
-from gateway.mqtt.link import Address, Session, open_session
+from gateway.mqtt.connect import Address, Session, open_session
 
 WELCOME = mqtt5.ConnAckPacket().write()
 GUARD_SECONDS = 20.0

@@ -10,13 +10,13 @@ from mqtt_support import Site, beat, on_every_broker, site
 from support import wire
 from support.wait import eventually
 
-from gateway.mqtt.census import Mark
 from gateway.mqtt.connection import Outlet
-from gateway.outbound.feed import Feed
-from gateway.outbound.shown import Shown
+from gateway.mqtt.retained_scan import Mark
+from gateway.outbound.event_publisher import Feed
+from gateway.outbound.retained_mirror import Shown
 from gateway.outbound.states import StateLeaf
-from gateway.store import accounts
-from gateway.watcher import Watcher
+from gateway.store import account_sql
+from gateway.workers.change_poller import Watcher
 
 NAME = "integrator"
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
@@ -42,19 +42,19 @@ class Accounts:
     async def make(self) -> str:
         """Make the account; its password."""
         await self._watcher.look()
-        password = await self.place.store.write(lambda tx: accounts.create(tx, NAME))
+        password = await self.place.store.write(lambda tx: account_sql.create(tx, NAME))
         await self._watcher.look()
         return password
 
     async def rotate(self) -> str:
         """Another password."""
-        password = await self.place.store.write(lambda tx: accounts.rotate(tx, NAME))
+        password = await self.place.store.write(lambda tx: account_sql.rotate(tx, NAME))
         await self._watcher.look()
         return password
 
     async def revoke(self) -> None:
         """Refuse it."""
-        await self.place.store.write(lambda tx: accounts.revoke(tx, NAME))
+        await self.place.store.write(lambda tx: account_sql.revoke(tx, NAME))
         await self._watcher.look()
 
     async def answer(self, password: str) -> int:

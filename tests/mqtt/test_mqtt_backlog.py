@@ -14,12 +14,12 @@ import httpx
 from mqtt_support import Device, Site, on_every_broker, on_mosquitto, site
 from support.wait import eventually
 
-from gateway.backlog import BacklogRequests, ask
-from gateway.commands import RESET
+from gateway.domain.backlog import BacklogRequests, ask
+from gateway.domain.commands import RESET
 from gateway.http.app import build
 from gateway.http.services import Services
-from gateway.store import Row, keys
-from gateway.watcher import Watcher
+from gateway.store import Row, key_sql
+from gateway.workers.change_poller import Watcher
 
 SHORT = 0.05
 LONG = 60.0
@@ -35,7 +35,7 @@ async def api(place: Site, seconds: float = LONG) -> AsyncIterator[httpx.AsyncCl
     async def synced(device_pk: int, wait: float) -> bool:
         return await place.bells.synced(place.store, device_pk, wait)
 
-    _, key = await place.store.write(lambda tx: keys.create(tx, place.project_id, "back end"))
+    _, key = await place.store.write(lambda tx: key_sql.create(tx, place.project_id, "back end"))
     services = Services(
         store=place.store,
         topics=place.topics,

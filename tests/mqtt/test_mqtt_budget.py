@@ -5,8 +5,8 @@ from pathlib import Path
 from mqtt_support import Site, beat, on_every_broker, site
 from support.wait import eventually
 
-from gateway.mqtt.budget import SAVED_MESSAGES, SAVED_SECONDS, Budget
 from gateway.mqtt.ingest import SAVED_ACKNOWLEDGEMENTS
+from gateway.mqtt.message_budget import SAVED_MESSAGES, SAVED_SECONDS, Budget
 from gateway.store import Context, Row, Rules
 
 FLOOD = 500

@@ -6,8 +6,8 @@ import logging
 import aiomqtt
 import pytest
 
-from gateway.mqtt.aiomqtt_link import open_session
-from gateway.mqtt.cancellation import heed_cancellation
+from gateway.mqtt.v3.cancellation import heed_cancellation
+from gateway.mqtt.v3.session import open_session
 
 
 async def _waits(answer: asyncio.Future[str]) -> str:
@@ -37,7 +37,7 @@ async def test_what_was_dealt_with_is_over() -> None:
 
 async def test_an_answer_that_nobody_waits_for_any_more_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     """As when the gateway stops while it gives up a subscription: aiomqtt would log the UNSUBACK with a stack trace."""
-    assert open_session.__module__ == "gateway.mqtt.aiomqtt_link", "with the link comes its filter"
+    assert open_session.__module__ == "gateway.mqtt.v3.session", "with the link comes its filter"
     client = aiomqtt.Client("127.0.0.1")
     paho = client._client  # noqa: SLF001 - the broker's answer is given to it here
     client._on_unsubscribe(paho, None, 24, [])  # noqa: SLF001

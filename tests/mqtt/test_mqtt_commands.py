@@ -12,9 +12,9 @@ from structlog.testing import capture_logs
 from support.receipts import receipt_of
 from support.wait import eventually
 
-from gateway import acknowledgements, lifecycle, model
-from gateway.store import Context, Rules, Tx, outbox
-from gateway.store import commands as command_sql
+from gateway.domain import acknowledgements, devices
+from gateway.models import model
+from gateway.store import Context, Rules, Tx, command_sql, outbox_sql
 
 NOON = 1_794_312_000_000
 GOLDEN = (
@@ -42,7 +42,7 @@ async def final(place: Site, device: Device, command: Any) -> None:
     """The device says `failed`."""
     ack = model.Ack(command_id=command["id"], status="failed", receipt=receipt_of(device.token, command, "failed"))
     await place.store.write(
-        lambda tx: acknowledgements.acknowledge(tx, lifecycle.require(tx, place.project_id, device.id), None, ack)
+        lambda tx: acknowledgements.acknowledge(tx, devices.require(tx, place.project_id, device.id), None, ack)
     )
 
 
@@ -112,9 +112,7 @@ async def _live_wildly(place: Site, device: Device, dice: random.Random) -> None
             case "bind":
                 await attempt(place.bound_again(device))
             case "supersede":
-                await place.store.write(
-                    lambda tx: lifecycle.supersede_reset(tx, place.project_id, device.id, "key_test")
-                )
+                await place.store.write(lambda tx: devices.supersede_reset(tx, place.project_id, device.id, "key_test"))
             case verb:
                 await _close_one(place, device, verb, dice)
 
@@ -286,11 +284,11 @@ async def test_marks_of_the_outbox_wait_for_a_gateway_that_never_ran(tmp_path: P
     async with site("mosquitto-5", tmp_path) as place:
 
         def backlog(tx: Tx) -> int:
-            return outbox.depth(tx)[0]
+            return outbox_sql.depth(tx)[0]
 
         for number in range(300):
             await place.reset(await place.bound(f"SN-{number}"))
-        assert await place.store.read(lambda view: outbox.depth(view)[0]) == 900
+        assert await place.store.read(lambda view: outbox_sql.depth(view)[0]) == 900
         await place.start()
         assert await place.store.write(backlog) == 0
         assert await place.in_step()

@@ -19,10 +19,13 @@ from support import wire
 from support.ports import closed_port
 from support.wait import eventually
 
-from gateway import __version__, commands, lifecycle, model
-from gateway.mqtt.backoff import Pauses
-from gateway.outbox import EVERY
+from gateway import __version__
+from gateway.core.backoff import Pauses
+from gateway.domain import commands
+from gateway.domain import devices as lifecycle
+from gateway.models import model
 from gateway.store import Tx
+from gateway.store.wakeups import EVERY
 
 READ_ONLY = """
 user gateway

@@ -7,7 +7,7 @@ from mqtt_support import RESET, on_every_broker, site
 from support.statements import LOOP, READER, WRITER, Statements
 from support.wait import eventually
 
-from gateway import lifecycle
+from gateway.domain import devices
 
 
 @on_every_broker
@@ -26,7 +26,7 @@ async def test_a_command_is_published_without_a_change_of_thread(
         async with place.join(device) as connected:
             await connected.subscribe(device.topic(f"commands/{RESET}"))
             statements.forget()
-            await place.store.write(lambda tx: lifecycle.reset(tx, place.project_id, device.id, "key_test"))
+            await place.store.write(lambda tx: devices.reset(tx, place.project_id, device.id, "key_test"))
             await connected.read_publish()
             await eventually(lambda: "DELETE outbox" in statements.of(WRITER), "its mark was taken away")
         await eventually(lambda: statements.of(WRITER).count("COMMIT") == 2, "that was committed")

@@ -16,9 +16,9 @@ from support.small_disk import full, may_mount, small_disk
 from support.wait import eventually
 from test_mqtt_keeper import REFUSED, answer
 
-from gateway.broker.keeper import Access
+from gateway.broker.access_sync import Access
 from gateway.store import Row, View
-from gateway.store.readers import THREADS, Purpose
+from gateway.store.sqlite.readers import THREADS, Purpose
 
 TRIES = int(os.environ.get("CUT_TRIES", "3"))
 CUT_SECONDS = 1.0

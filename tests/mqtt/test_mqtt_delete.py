@@ -6,9 +6,9 @@ from mqtt_support import Device, Site, beat, on_every_broker, site
 from support import wire
 from support.wait import eventually
 
-from gateway import lifecycle
-from gateway.command_types import CommandType
-from gateway.mqtt.reconcile import compare
+from gateway.core.command_types import CommandType
+from gateway.domain import devices
+from gateway.mqtt.reconciler import compare
 from gateway.store import Row
 
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
@@ -18,12 +18,12 @@ OFFLINE = b'{"status":"offline"}'
 
 async def delete(place: Site, device: Device) -> Row:
     """Delete it."""
-    return await place.store.write(lambda tx: lifecycle.delete(tx, place.project_id, device.id, "key_test"))
+    return await place.store.write(lambda tx: devices.delete(tx, place.project_id, device.id, "key_test"))
 
 
 async def restore(place: Site, device: Device) -> Row:
     """Bring it back."""
-    return await place.store.write(lambda tx: lifecycle.restore(tx, place.project_id, device.id, "key_test"))
+    return await place.store.write(lambda tx: devices.restore(tx, place.project_id, device.id, "key_test"))
 
 
 async def leave_status(place: Site, *devices: Device) -> None:

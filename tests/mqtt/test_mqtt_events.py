@@ -13,11 +13,11 @@ from mqtt_support import Site, on_every_broker, site
 from support import wire
 from support.wait import eventually
 
-from gateway import administration
-from gateway.mqtt.census import Mark
+from gateway.domain import administration
 from gateway.mqtt.connection import Outlet
-from gateway.outbound.feed import Feed
-from gateway.outbound.shown import Shown
+from gateway.mqtt.retained_scan import Mark
+from gateway.outbound.event_publisher import Feed
+from gateway.outbound.retained_mirror import Shown
 from gateway.outbound.states import StateLeaf
 from gateway.store import Tx
 

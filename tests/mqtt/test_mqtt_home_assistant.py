@@ -8,13 +8,13 @@ from mqtt_support import HANGS_SECONDS, Site, on_every_broker, site
 from structlog.testing import capture_logs
 from support.wait import eventually
 
-from gateway import lifecycle
-from gateway.mqtt.census import Mark
+from gateway.domain import devices
 from gateway.mqtt.connection import Outlet
+from gateway.mqtt.retained_scan import Mark
 from gateway.outbound.home_assistant import DiscoveryLeaf
-from gateway.outbound.shown import Shown
+from gateway.outbound.retained_mirror import Shown
 from gateway.outbound.withdrawals import Withdrawals
-from gateway.store import keys
+from gateway.store import key_sql
 
 ANNOUNCED = "homeassistant/device/+/config"
 ON = {"shown": ("state", "discovery")}
@@ -70,7 +70,7 @@ async def test_ours_follow_and_others_stay(kind: str, tmp_path: Path) -> None:
         told = json.loads((await place.retained(ANNOUNCED))[ours[stays.id]])
         assert told["state_topic"] == stays.topic("state")
         await place.stop()
-        await place.store.write(lambda tx: lifecycle.delete(tx, place.project_id, goes.id, "key_test"))
+        await place.store.write(lambda tx: devices.delete(tx, place.project_id, goes.id, "key_test"))
         async with place.admin("other") as client:
             await client.publish(ours[stays.id], b"", retain=True)
         await place.start()
@@ -118,7 +118,7 @@ async def test_a_home_assistant_that_was_away_hears_of_deleted_devices(kind: str
         stays, goes = await place.bound("SN-1"), await place.bound("SN-2")
         ours = {device.id: f"homeassistant/device/{device.id}/config" for device in (stays, goes)}
         await becomes(place, set(ours.values()))
-        await place.store.write(lambda tx: lifecycle.delete(tx, place.project_id, goes.id, "key_test"))
+        await place.store.write(lambda tx: devices.delete(tx, place.project_id, goes.id, "key_test"))
         await becomes(place, {ours[stays.id]})
         for _ in range(2):
             await told_empty(place, {ours[goes.id]})
@@ -130,7 +130,7 @@ async def test_a_home_assistant_that_was_away_hears_that_nothing_is_announced(ki
     async with site(kind, tmp_path) as place:
         device = await place.bound()
         await place.store.write(
-            lambda tx: keys.set_meta(tx, DiscoveryLeaf.fact, "homeassistant/device/{device_id}/config")
+            lambda tx: key_sql.set_meta(tx, DiscoveryLeaf.fact, "homeassistant/device/{device_id}/config")
         )
         place.outlets = [partial(announcing, place), partial(withdrawing, place)]
         await place.start()

@@ -14,7 +14,7 @@ from support.taken import TakenIds
 from support.wait import eventually
 
 from device_sim.wire import receipt
-from gateway.inbound import LEAST
+from gateway.domain.messages import LEAST
 from gateway.mqtt.session import BATCH, WAITING_AT_QOS_0
 from gateway.store import Context, Rules, Tx
 

@@ -19,10 +19,10 @@ from support import wire
 from support.pty import at_terminal
 from support.wait import eventually
 
-from gateway import epoch, lifecycle
-from gateway.broker.drift import DriftWatch
-from gateway.broker.keeper import MosquittoAccess
-from gateway.broker.mosquitto import PasswordFile, password_entry
+from gateway.broker.access_sync import MosquittoAccess
+from gateway.broker.mosquitto.file_watch import DriftWatch
+from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
+from gateway.domain import devices, epoch
 
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
 
@@ -306,12 +306,12 @@ async def test_every_verb_reaches_the_broker(kind: str, tmp_path: Path) -> None:
         await _told(place, device, lets_in=False)
         device = await place.bound_again(device)
         await place.reset(device)
-        await place.store.write(lambda tx: lifecycle.supersede_reset(tx, place.project_id, device.id, "key_test"))
+        await place.store.write(lambda tx: devices.supersede_reset(tx, place.project_id, device.id, "key_test"))
         await _told(place, device, lets_in=False)
         device = await place.bound_again(device)
         await _told(place, device, lets_in=True)
-        await place.store.write(lambda tx: lifecycle.delete(tx, place.project_id, device.id, "key_test"))
+        await place.store.write(lambda tx: devices.delete(tx, place.project_id, device.id, "key_test"))
         await _told(place, device, lets_in=False)
-        await place.store.write(lambda tx: lifecycle.restore(tx, place.project_id, device.id, "key_test"))
+        await place.store.write(lambda tx: devices.restore(tx, place.project_id, device.id, "key_test"))
         await _told(place, device, lets_in=False)
         await _told(place, await place.bound_again(device), lets_in=True)

@@ -11,7 +11,7 @@ import pytest
 from mqtt_support import Site, on_every_broker, on_mosquitto, site
 from structlog.testing import capture_logs
 
-from gateway.store import DATABASE_NAME, View, epochs, tokens
+from gateway.store import DATABASE_NAME, View, epoch_sql, token_sql
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ class Snapshot:
 
 async def key(place: Site) -> str:
     """The signing key in use."""
-    return (await place.store.read(tokens.signing_key_ids))[0]
+    return (await place.store.read(token_sql.signing_key_ids))[0]
 
 
 @on_every_broker
@@ -80,7 +80,7 @@ async def test_a_snapshot_is_known_by_the_last_status(kind: str, tmp_path: Path,
         await place.stop()
         await place.start()
         assert len(put_back(logs)) == 1
-        assert told["registry_id"] == (await place.store.read(epochs.registry_id))
+        assert told["registry_id"] == (await place.store.read(epoch_sql.registry_id))
 
 
 @on_mosquitto
@@ -152,6 +152,6 @@ async def test_the_status_says_how_far_the_registry_is(tmp_path: Path) -> None:
         told = json.loads((await place.retained("gateways/+/status"))[place.status_topic])
         with closing(sqlite3.connect(tmp_path / "data" / DATABASE_NAME)) as connection:
             connection.row_factory = sqlite3.Row
-            here = epochs.position(View(connection))
+            here = epoch_sql.position(View(connection))
         assert here is not None
         assert (told["registry_id"], told["epoch_id"], told["event_seq"]) == (here.registry_id, here.epoch_id, 2)

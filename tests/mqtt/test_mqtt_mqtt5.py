@@ -9,11 +9,11 @@ from mqtt5 import DisconnectReasonCode as Reason
 from scripted_broker import WELCOME, ScriptedBroker, joined, message
 from support.wait import eventually
 
-from gateway.mqtt import mqtt5_session
-from gateway.mqtt.inbox import WAITING
-from gateway.mqtt.mqtt5_session import Mqtt5Session
 from gateway.mqtt.session import LinkError, PublishRefusedError, VersionRefusedError
-from gateway.precedence import Loop, Precedence
+from gateway.mqtt.v5 import session as mqtt5_session
+from gateway.mqtt.v5.receive_queue import WAITING
+from gateway.mqtt.v5.session import Mqtt5Session
+from gateway.runtime.loop_priority import Loop, Precedence
 
 NOT_UTF_8 = b"\x30\x06\x00\x02\xff\xfe\x00x"
 HOSTILE = {
@@ -211,7 +211,7 @@ async def _one_message() -> tuple[list[tuple[str, int]], bytes]:
 
 def test_the_loop_reads_the_broker_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """For as long as the connection is there: its number may be that of somebody's request next."""
-    monkeypatch.setattr("gateway.precedence.Loop", Told)
+    monkeypatch.setattr("gateway.runtime.loop_priority.Loop", Told)
     with asyncio.Runner(loop_factory=Precedence().new_loop) as runner:
         told, payload = runner.run(_one_message())
     assert [what for what, _ in told] == ["last", "forget"]

@@ -10,11 +10,11 @@ from mqtt_support import Site, beat, on_every_broker, site
 from structlog.testing import capture_logs
 from support.wait import eventually
 
+from gateway.domain.messages import Message
 from gateway.errors import StoreError
-from gateway.inbound import Message
 from gateway.mqtt import guarded_outlet
-from gateway.mqtt.census import Mark
-from gateway.mqtt.link import PublishRefusedError, Session
+from gateway.mqtt.connect import PublishRefusedError, Session
+from gateway.mqtt.retained_scan import Mark
 
 FAULTS = [
     RecursionError("too deep"),

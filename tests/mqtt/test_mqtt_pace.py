@@ -5,9 +5,9 @@ from pathlib import Path
 from mqtt_support import RESET, Device, MovedClock, Site, on_every_broker, site
 from support.wait import eventually
 
-from gateway import lifecycle
-from gateway.clock import system_clock
-from gateway.store import Tx, outbox
+from gateway.core.clock import system_clock
+from gateway.domain import devices as lifecycle
+from gateway.store import Tx, outbox_sql
 
 STEP_MS = 1_000_000
 SLOW = {"bulk_reset_per_second": 1_000 / STEP_MS}
@@ -19,7 +19,7 @@ async def reset_all(place: Site, *devices: Device) -> None:
     for device in devices:
 
         def reset(tx: Tx, device: Device = device) -> None:
-            lifecycle.reset(tx, place.project_id, device.id, "key_test", not_before=outbox.next_turn(tx))
+            lifecycle.reset(tx, place.project_id, device.id, "key_test", not_before=outbox_sql.next_turn(tx))
 
         await place.store.write(reset)
 

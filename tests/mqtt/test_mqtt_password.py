@@ -11,8 +11,8 @@ from support.former_registry import former_registry
 from test_mqtt_keeper import REFUSED
 from test_mqtt_refresh import refreshed
 
-from gateway import lifecycle
-from gateway.store import View, figures, open_to_serve
+from gateway.domain import devices
+from gateway.store import View, gauge_sql, open_to_serve
 
 
 async def told(place: Site, device: Device, password: str) -> int:
@@ -32,7 +32,7 @@ async def without_password(place: Site) -> int:
     """How many devices show the broker their token, as the metrics and the doctor tell."""
 
     def read(view: View) -> int:
-        return figures.fleet(view).without_mqtt_password
+        return gauge_sql.fleet(view).without_mqtt_password
 
     return await place.store.read(read)
 
@@ -109,7 +109,7 @@ async def test_a_token_from_before_gets_its_reset_and_ends_with_it(kind: str, tm
         await place.reset(device)
         await place.settled()
         assert await told(place, device, device.token) == wire.ACCEPTED
-        await place.store.write(lambda tx: lifecycle.supersede_reset(tx, place.project_id, device.id, "key_test"))
+        await place.store.write(lambda tx: devices.supersede_reset(tx, place.project_id, device.id, "key_test"))
         await place.settled()
         again = await place.bound_again(device)
         await place.settled()

@@ -11,12 +11,12 @@ from mqtt_proxy import Proxy
 from mqtt_support import QUICK, RESET, Site, on_every_broker, on_mosquitto, site
 from support.wait import eventually
 
-from gateway.first_start import first_start
-from gateway.mqtt.backoff import Pauses
+from gateway.bootstrap import first_start
+from gateway.core.backoff import Pauses
 from gateway.mqtt.connection import Connection
-from gateway.outbox import Bells
-from gateway.settings import Settings
+from gateway.settings.loading import Settings
 from gateway.store import Context, Rules, Store
+from gateway.store.wakeups import Bells
 
 SLOW = Pauses(first_seconds=1.0, longest_seconds=2.0)
 """Two gateways that take their session from each other need longer pauses than a look takes."""

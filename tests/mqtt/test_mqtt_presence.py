@@ -8,8 +8,9 @@ from structlog.testing import capture_logs
 from support import wire
 from support.wait import eventually
 
-from gateway import heartbeats, model
-from gateway.store import Row, Tx, health
+from gateway.domain import heartbeats
+from gateway.models import model
+from gateway.store import Row, Tx, health_sql
 
 GRACE_MS = 10_000
 SILENCE_MS = 180_000
@@ -247,7 +248,7 @@ FLEET = 200
 
 def sender(tx: Tx, device_id: str) -> Row:
     """The device, as what it says is judged by."""
-    row = health.sender(tx, device_id)
+    row = health_sql.sender(tx, device_id)
     assert row is not None
     return row
 

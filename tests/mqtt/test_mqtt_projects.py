@@ -16,13 +16,14 @@ from support.rabbitmq import RabbitMq
 from support.wait import eventually
 
 import broker_config
-from gateway import lifecycle, model
-from gateway.mqtt.census import Mark
+from gateway.domain import devices
+from gateway.models import model
 from gateway.mqtt.connection import Outlet
-from gateway.outbound.feed import Feed
-from gateway.outbound.shown import Shown
+from gateway.mqtt.retained_scan import Mark
+from gateway.outbound.event_publisher import Feed
+from gateway.outbound.retained_mirror import Shown
 from gateway.outbound.states import ProjectStateLeaf, StateLeaf
-from gateway.store import Tx, accounts, keys, outbox
+from gateway.store import Tx, account_sql, key_sql, outbox_sql
 
 NAME = "integrator_ward"
 END = "gateways/end/status"
@@ -65,13 +66,13 @@ class Two:
 
     async def account(self) -> str:
         """Make the account of the first project; its password."""
-        password = await self.place.store.write(lambda tx: accounts.create(tx, NAME, self.place.project_id))
+        password = await self.place.store.write(lambda tx: account_sql.create(tx, NAME, self.place.project_id))
         self.place.bells.access_changed()
         return password
 
     async def revoke(self) -> None:
         """Refuse it."""
-        await self.place.store.write(lambda tx: accounts.revoke(tx, NAME))
+        await self.place.store.write(lambda tx: account_sql.revoke(tx, NAME))
         self.place.bells.access_changed()
 
     async def retained(self, topic: str) -> bytes | None:
@@ -92,9 +93,9 @@ class Two:
             yield client
 
 
-def _bind(tx: Tx, project_id: str, serial: str) -> lifecycle.Binding:
-    device, _ = lifecycle.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_test")
-    return lifecycle.bind(tx, project_id, device["id"], "eu_1", "key_test")
+def _bind(tx: Tx, project_id: str, serial: str) -> devices.Binding:
+    device, _ = devices.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_test")
+    return devices.bind(tx, project_id, device["id"], "eu_1", "key_test")
 
 
 @pytest.fixture(params=[*KINDS, "rabbitmq"])
@@ -107,7 +108,7 @@ async def two(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[T
             await place.broker.set_rights(f"{shipped}\n{broker_config.reading(NAME, '', place.project_id)}")
         place.outlets = [partial(each, place) for each in (states, project_states, events)]
         await place.start()
-        other_project = await place.store.write(lambda tx: keys.create_project(tx, "other ward"))
+        other_project = await place.store.write(lambda tx: key_sql.create_project(tx, "other ward"))
         own = await place.bound("SN-1")
         binding = await place.store.write(lambda tx: _bind(tx, other_project, "SN-2"))
         row = binding.device
@@ -168,7 +169,7 @@ async def test_an_account_of_a_project_hears_what_happens_there_in_order(two: Tw
         await client.subscribe(f"projects/{two.place.project_id}/devices/+/events/#")
         await client.subscribe(topic)
         await two.place.command(two.own)
-        await two.place.store.write(lambda tx: lifecycle.unbind(tx, two.other_project, two.other.id, "key_test"))
+        await two.place.store.write(lambda tx: devices.unbind(tx, two.other_project, two.other.id, "key_test"))
         async with two.place.join(two.own) as device:
             await device.publish(two.own.topic("heartbeat"), beat(2))
         await two.place.unbind(two.own)
@@ -193,7 +194,7 @@ async def test_what_is_retained_for_a_project_goes_with_its_last_account(two: Tw
     await two.account()
     await eventually(lambda: two.retained(topic), "the state is there")
     await eventually(lambda: two.retained(gone_topic), "the state is there")
-    await two.place.store.write(lambda tx: lifecycle.delete(tx, two.place.project_id, gone.id, "key_test"))
+    await two.place.store.write(lambda tx: devices.delete(tx, two.place.project_id, gone.id, "key_test"))
     await eventually(partial(_is_away, two, gone_topic), "the state of the deleted device is gone")
     await two.place.stop()
     await two.revoke()
@@ -208,7 +209,7 @@ async def _is_away(two: Two, topic: str) -> bool:
 
 async def test_without_such_an_account_nothing_more_is_published(two: Two) -> None:
     """Neither states nor events, nor rows in the outbox; also with an account that reads all projects."""
-    await two.place.store.write(lambda tx: accounts.create(tx, "integrator"))
+    await two.place.store.write(lambda tx: account_sql.create(tx, "integrator"))
     async with two.place.admin("other") as admin:
         await admin.subscribe("#", qos=0 if isinstance(two.place.broker, Embedded) else 1)
         async with two.place.join(two.own) as device:
@@ -218,7 +219,7 @@ async def test_without_such_an_account_nothing_more_is_published(two: Two) -> No
         heard = {message.topic for message in await admin.read_until("marks/end")}
     assert two.own.topic("heartbeat") in heard
     assert {topic for topic in heard if topic.startswith("projects/")} == set()
-    assert await two.place.rows("SELECT * FROM outbox WHERE detail = ?", outbox.PROJECT_STATE) == []
+    assert await two.place.rows("SELECT * FROM outbox WHERE detail = ?", outbox_sql.PROJECT_STATE) == []
 
 
 async def _shows(two: Two, battery: int) -> bool:

@@ -14,9 +14,8 @@ from support.wait import eventually
 from test_mqtt_keeper import REFUSED, answer
 from test_mqtt_lineage import Snapshot
 
-from gateway import epoch
-from gateway.store import accounts
-from gateway.store import commands as command_sql
+from gateway.domain import epoch
+from gateway.store import account_sql, command_sql
 
 
 @pytest.fixture
@@ -221,7 +220,7 @@ async def test_a_connected_device_is_refused_while_the_gateway_is_away(place: Si
 
 async def test_a_dot_is_a_level(place: Site) -> None:
     """An integrator hears `device.bound` as two levels, by the filter that it has everywhere."""
-    password = await place.store.write(lambda tx: accounts.create(tx, "integrator"))
+    password = await place.store.write(lambda tx: account_sql.create(tx, "integrator"))
     async with wire.Wire.open("127.0.0.1", place.broker.port) as integrator, place.admin() as admin:
         assert await integrator.connect("integrator", "integrator", password) == wire.ACCEPTED
         await integrator.subscribe("devices/+/events/#")

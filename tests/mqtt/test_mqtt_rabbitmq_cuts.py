@@ -15,10 +15,10 @@ from support.wait import eventually
 from test_mqtt_cut_after_trouble import TRIES, counted, judge, seconds_until_cut, tried_in_vain
 from test_mqtt_keeper import REFUSED, answer
 
-from gateway.broker.asked import AskedAccess
-from gateway.broker.cutters import cutter_of
-from gateway.broker_api import BrokerApi
-from gateway.store import accounts
+from gateway.broker.external.disconnect_clients import cutter_of
+from gateway.broker.external.session_sync import AskedAccess
+from gateway.settings.broker_api import BrokerApi
+from gateway.store import account_sql
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def integrator(place: Site, name: str, client_id: str, password: str) -> A
 
 async def make(place: Site, name: str) -> str:
     """An account; its password."""
-    password = await place.store.write(lambda tx: accounts.create(tx, name))
+    password = await place.store.write(lambda tx: account_sql.create(tx, name))
     place.bells.access_changed()
     return password
 
@@ -99,7 +99,7 @@ async def test_revoking_home_assistant_keeps_no_revocation_waiting(place: Site, 
             integrator(place, "home_assistant", "home_assistant", password) as client,
             place.join(device) as live,
         ):
-            await place.store.write(lambda tx: accounts.revoke(tx, "home_assistant"))
+            await place.store.write(lambda tx: account_sql.revoke(tx, "home_assistant"))
             place.bells.access_changed()
             await client.closed()
             await eventually(lambda: "home_assistant" in (place.keeper.last_error or ""), "the trouble is told")
@@ -119,7 +119,7 @@ async def test_an_integrator_that_was_rotated_is_cut(place: Site, rabbitmq: Rabb
         integrator(place, "integrator", "integrator-1", old) as one,
         integrator(place, "integrator", "integrator-2", old) as two,
     ):
-        new = await place.store.write(lambda tx: accounts.rotate(tx, "integrator"))
+        new = await place.store.write(lambda tx: account_sql.rotate(tx, "integrator"))
         place.bells.access_changed()
         await one.closed()
         await two.closed()
@@ -140,7 +140,7 @@ async def test_an_integrator_rotated_while_the_gateway_was_away_is_cut_at_its_st
     async with integrator(place, "integrator", "integrator-1", old) as client:
         await eventually(lambda: _is_enforced(place), "no old session is left")
         await place.stop()
-        new = await place.store.write(lambda tx: accounts.rotate(tx, "integrator"))
+        new = await place.store.write(lambda tx: account_sql.rotate(tx, "integrator"))
         await place.start()
         await client.closed()
     async with integrator(place, "integrator", "integrator-1", new) as client:
@@ -151,7 +151,7 @@ async def test_an_integrator_rotated_while_the_gateway_was_away_is_cut_at_its_st
 
 
 async def _is_enforced(place: Site) -> bool:
-    rows = await place.store.read(accounts.everyone)
+    rows = await place.store.read(account_sql.everyone)
     return all(row["old_sessions_cut"] for row in rows)
 
 

@@ -7,9 +7,9 @@ from mqtt_support import Device, MovedClock, Site, beat, on_mosquitto, site
 from support import wire
 from support.wait import GUARD_SECONDS, eventually
 
-from gateway import lifecycle
-from gateway.broker.keeper import first_uses_at
-from gateway.store import View, tokens
+from gateway.broker.access_sync import first_uses_at
+from gateway.domain import devices
+from gateway.store import View, token_sql
 
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
 
@@ -19,9 +19,9 @@ async def refreshed(place: Site, device: Device) -> Device:
     clock = place.store.context.clock
     assert isinstance(clock, MovedClock)
     clock.ahead_ms += 60_000
-    row = await place.store.read(lambda view: tokens.by_secret(view, device.token))
+    row = await place.store.read(lambda view: token_sql.by_secret(view, device.token))
     assert row
-    new = await place.store.write(lambda tx: lifecycle.refresh(tx, place.project_id, device.id, row["id"]))
+    new = await place.store.write(lambda tx: devices.refresh(tx, place.project_id, device.id, row["id"]))
     return replace(device, token=new.device_token)
 
 
@@ -35,7 +35,7 @@ async def state(place: Site, device: Device) -> str:
     """What the registry says of its token."""
 
     def read(view: View) -> str:
-        row = tokens.by_secret(view, device.token)
+        row = token_sql.by_secret(view, device.token)
         return "unknown" if row is None else str(row["state"])
 
     return await place.store.read(read)
@@ -85,9 +85,9 @@ async def test_a_first_use_over_http_cuts_the_old_session(tmp_path: Path) -> Non
         device = await place.bound()
         async with place.join(device) as old:
             new = await refreshed(place, device)
-            row = await place.store.read(lambda view: tokens.by_secret(view, new.token))
+            row = await place.store.read(lambda view: token_sql.by_secret(view, new.token))
             assert row
-            await place.store.write(lambda tx: lifecycle.use(tx, row["id"]))
+            await place.store.write(lambda tx: devices.use(tx, row["id"]))
             await old.closed()
         await place.settled()
         assert await answer(place, new) == wire.ACCEPTED

@@ -12,9 +12,9 @@ from mqtt_support import Site, site
 from scripted_broker import ScriptedBroker, joined, message
 from support.wait import eventually
 
-from gateway.mqtt.link import open_session
-from gateway.mqtt.mqtt5_session import Mqtt5Session
+from gateway.mqtt.connect import open_session
 from gateway.mqtt.session import LinkError, Session
+from gateway.mqtt.v5.session import Mqtt5Session
 
 LONG = 300.0
 """Seconds: no test waits for the end of it."""

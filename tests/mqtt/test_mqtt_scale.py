@@ -15,7 +15,8 @@ from support import wire
 from support.wait import eventually
 from test_mqtt_keeper import REFUSED, answer
 
-from gateway import lifecycle, model
+from gateway.domain import devices
+from gateway.models import model
 from gateway.store import Tx
 
 REGISTERED, CONNECTED, REVOKED = 10_000, 1_000, 20
@@ -46,8 +47,8 @@ def bind_all(tx: Tx, project_id: str) -> list[Device]:
     bound = []
     for number in range(CONNECTED):
         asked = model.RegisterDevice(serial_number=f"SN-{number}")
-        device, _ = lifecycle.register(tx, project_id, asked, "key_test")
-        binding = lifecycle.bind(tx, project_id, device["id"], "eu_1", "key_test")
+        device, _ = devices.register(tx, project_id, asked, "key_test")
+        binding = devices.bind(tx, project_id, device["id"], "eu_1", "key_test")
         bound.append(Device(device["id"], device["pk"], binding.device_token, 1))
     others(tx)
     return bound

@@ -10,7 +10,7 @@ import aiomqtt
 import pytest
 
 from device_sim.sockets import watch_while_open as as_devices_do
-from gateway.mqtt.sockets import watch_while_open as as_the_gateway_does
+from gateway.mqtt.v3.sockets import watch_while_open as as_the_gateway_does
 
 Watch = Callable[[Any], None]
 both = pytest.mark.parametrize("watch", [as_the_gateway_does, as_devices_do])

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 from support.wait import eventually
 
+from gateway.bootstrap import first_start
 from gateway.errors import AlreadyRunningError, StoreError
-from gateway.first_start import first_start
-from gateway.settings import Settings
-from gateway.store import View, keys, lock, open_database, tokens
-from gateway.store.lock import LOCK_NAME, OPENING_NAME, exclusive
+from gateway.settings.loading import Settings
+from gateway.store import View, key_sql, open_database, token_sql
+from gateway.store.sqlite import lock
+from gateway.store.sqlite.lock import LOCK_NAME, OPENING_NAME, exclusive
 
 HOLDER = """
 import sys, pathlib
-from gateway.store.lock import exclusive
+from gateway.store.sqlite.lock import exclusive
 with exclusive(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -73,7 +74,9 @@ def test_a_lock_file_that_was_removed_lets_no_second_gateway_in(removed: tuple[s
 
 def test_a_gateway_from_before_this_lock_is_seen(tmp_path: Path) -> None:
     """It holds the file alone."""
-    script = HOLDER.replace("from gateway.store.lock import exclusive\nwith exclusive(pathlib.Path(sys.argv[1])):", OLD)
+    script = HOLDER.replace(
+        "from gateway.store.sqlite.lock import exclusive\nwith exclusive(pathlib.Path(sys.argv[1])):", OLD
+    )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
@@ -175,7 +178,7 @@ def signing_keys(data_dir: Path) -> list[str]:
     connection = open_database(data_dir)
     try:
         view = View(connection)
-        assert [row["name"] for row in keys.projects(view)] == ["default"]
-        return tokens.signing_key_ids(view)
+        assert [row["name"] for row in key_sql.projects(view)] == ["default"]
+        return token_sql.signing_key_ids(view)
     finally:
         connection.close()

@@ -10,12 +10,13 @@ from typing import Any
 from mqtt_support import Device, Site, beat, on_every_broker, site
 from support.wait import eventually
 
-from gateway import inbound, lifecycle
-from gateway.mqtt.census import Mark
+from gateway.domain import devices, messages
+from gateway.models import model
 from gateway.mqtt.connection import Outlet
-from gateway.outbound.shown import Shown
+from gateway.mqtt.retained_scan import Mark
+from gateway.outbound.retained_mirror import Shown
 from gateway.outbound.states import StateLeaf
-from gateway.store import devices
+from gateway.store import View, device_sql
 
 STATES = "devices/+/state"
 ON = {"shown": ("state",)}
@@ -34,10 +35,16 @@ async def shown(kind: str, directory: Path, **rules: Any) -> AsyncIterator[Site]
         yield place
 
 
+def _device(view: View, pk: int) -> model.Device:
+    return device_sql.to_model(device_sql.by_pk(view, pk))
+
+
 async def of(place: Site, *found: Device) -> dict[str, dict[str, Any]]:
     """What should be retained of these, by topic."""
     rows = [(await place.rows("SELECT pk FROM devices WHERE id = ?", each.id))[0][0] for each in found]
-    objects = [await place.store.read(lambda view, pk=pk: devices.to_model(devices.by_pk(view, pk))) for pk in rows]  # type: ignore[misc]
+    objects = [
+        await place.store.read(lambda view, pk=pk: device_sql.to_model(device_sql.by_pk(view, pk))) for pk in rows
+    ]  # type: ignore[misc]
     return {each.topic("state"): one.model_dump(mode="json") for each, one in zip(found, objects, strict=True)}
 
 
@@ -53,12 +60,12 @@ async def becomes(place: Site, *found: Device) -> None:
 
 async def delete(place: Site, device: Device) -> None:
     """Delete it."""
-    await place.store.write(lambda tx: lifecycle.delete(tx, place.project_id, device.id, "key_test"))
+    await place.store.write(lambda tx: devices.delete(tx, place.project_id, device.id, "key_test"))
 
 
 async def restore(place: Site, device: Device) -> None:
     """Bring it back."""
-    await place.store.write(lambda tx: lifecycle.restore(tx, place.project_id, device.id, "key_test"))
+    await place.store.write(lambda tx: devices.restore(tx, place.project_id, device.id, "key_test"))
 
 
 @on_every_broker
@@ -142,8 +149,8 @@ async def test_many_changes_between_two_looks_make_one_message(tmp_path: Path) -
         await witness.subscribe(device.topic("state"))
         assert (await witness.read_publish()).retain
         for battery in range(20):
-            message = inbound.Message(device.topic("heartbeat"), beat(battery))
-            await place.store.write(partial(inbound.apply, parsed=inbound.parse(place.topics, message)))
+            message = messages.Message(device.topic("heartbeat"), beat(battery))
+            await place.store.write(partial(messages.apply, parsed=messages.parse(place.topics, message)))
         await place.start()
         told = json.loads((await witness.read_publish()).payload)
         assert told["battery_percent"] == 19

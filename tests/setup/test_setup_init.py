@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from support.certificates import expired, make_authority
 
-from gateway.addresses import BrokerUrl
-from gateway.authority import Authority, Pair
-from gateway.broker.accounts import kept_entries, own_entry
-from gateway.certificates import client_context
+from gateway.broker.mosquitto.password_entries import kept_entries, own_entry
+from gateway.core.addresses import BrokerUrl
 from gateway.errors import InvalidRequestError
-from gateway.settings import load
+from gateway.settings.loading import load
 from gateway.setup import runnable
-from gateway.setup.init import Outcome, initialise
-from gateway.setup.wish import Account, Wish
+from gateway.setup.broker_init import Outcome, initialise
+from gateway.setup.options import Account, Wish
+from gateway.tls.ca import Authority, Pair
+from gateway.tls.certificates import client_context
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 NOBODY = "nobody"

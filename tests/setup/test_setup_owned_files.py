@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from gateway.errors import UnavailableError
-from gateway.setup.init import initialise
-from gateway.setup.wish import Wish
+from gateway.setup.broker_init import initialise
+from gateway.setup.options import Wish
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 NOBODY = "nobody"

@@ -12,7 +12,7 @@ import secrets
 import sys
 import time
 
-from simulation.catching import catch_all, table
+from simulation.detection import catch_all, table
 from simulation.many import Report, soak
 from simulation.plan import plan_of
 from simulation.run import run

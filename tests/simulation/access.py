@@ -5,15 +5,15 @@ import base64
 from collections.abc import Iterable
 from pathlib import Path
 
-from gateway.addresses import Address
-from gateway.broker.access import Role
-from gateway.broker.embedded import EmbeddedBroker
-from gateway.broker.embedded_session import Identity
-from gateway.broker.keeper import MosquittoAccess
-from gateway.broker.mosquitto import BrokerSignalError, PasswordFile, password_entry
-from gateway.broker.sentinel import Sentinel
-from gateway.broker.standing import GATEWAY_USER
-from gateway.credentials import broker_entry
+from gateway.broker.access_rules import Role
+from gateway.broker.access_sync import MosquittoAccess
+from gateway.broker.embedded.server import EmbeddedBroker
+from gateway.broker.embedded.session import Identity
+from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
+from gateway.broker.mosquitto.reload_probe import Sentinel
+from gateway.broker.service_accounts import GATEWAY_USER
+from gateway.core.addresses import Address
+from gateway.core.credentials import broker_entry
 from gateway.mqtt.probe import Target
 from gateway.store import Store
 from simulation.broker import Broker

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from gateway.broker import access
-from gateway.broker.embedded_session import Identity
-from gateway.mqtt.census import matches
-from gateway.topics import Topics
+from gateway.broker import access_rules
+from gateway.broker.embedded.session import Identity
+from gateway.core.topics import Topics
+from gateway.mqtt.retained_scan import matches
 from simulation.network import Line
 
 Will = tuple[str, bytes]
@@ -152,7 +152,7 @@ class Broker:
         if session.peer is not None:
             self._end(session.peer, will=True, reason="taken over")
         peer.identity, session.peer = identity, peer
-        session.is_gateway = identity.role == access.Role.GATEWAY
+        session.is_gateway = identity.role == access_rules.Role.GATEWAY
         peer.line.far = lambda reason: self._end(peer, will=True, reason=reason)
         peer.line.down.send(answer, True)  # noqa: FBT003 - a CONNACK
         for packet in list(session.inflight.values()):  # again, in the old order [MQTT-4.4.0-1]
@@ -206,8 +206,10 @@ class Broker:
         identity = peer.identity
         if identity is None or not self._is_live(peer):
             return
-        refused = self.refusing(packet.topic) and identity.role == access.Role.GATEWAY
-        allowed = not refused and access.may(identity.role, identity.username, access.Action.PUBLISH, packet.topic)
+        refused = self.refusing(packet.topic) and identity.role == access_rules.Role.GATEWAY
+        allowed = not refused and access_rules.may(
+            identity.role, identity.username, access_rules.Action.PUBLISH, packet.topic
+        )
         if self._waits(identity, packet) and allowed:
             self._held.append(partial(self.publish, peer, packet, answer))
             return
@@ -219,7 +221,7 @@ class Broker:
 
     def _waits(self, identity: Identity, packet: Packet) -> bool:
         """Whether a device says this before the gateway listens."""
-        if not self.confirms_late or identity.role != access.Role.DEVICE:
+        if not self.confirms_late or identity.role != access_rules.Role.DEVICE:
             return False
         gateways = [session for session in self.sessions.values() if session.is_gateway]
         return not any(matches(each, packet.topic) for session in gateways for each in session.filters)
@@ -230,7 +232,7 @@ class Broker:
         arrived = self.commit_now()
 
         def confirm() -> None:
-            if allowed and peer.identity is not None and peer.identity.role == access.Role.DEVICE:
+            if allowed and peer.identity is not None and peer.identity.role == access_rules.Role.DEVICE:
                 self.confirming(packet, arrived)
             peer.line.down.send(answer)
 
@@ -262,7 +264,7 @@ class Broker:
         if retain:
             self._retain(sender, topic, payload)
         self.on_message(topic, payload)
-        late = receipt if self.confirms_late and sender.role != access.Role.GATEWAY else None
+        late = receipt if self.confirms_late and sender.role != access_rules.Role.GATEWAY else None
         packet = Packet(topic, payload, qos, retain=False, receipt=late)
         self._note_word(sender, packet)
         for session in self.sessions.values():
@@ -271,7 +273,7 @@ class Broker:
 
     def _note_word(self, sender: Identity, packet: Packet) -> None:
         """An acknowledgement that the broker keeps for the gateway, which alone subscribes to those."""
-        if sender.role != access.Role.DEVICE or not packet.qos:
+        if sender.role != access_rules.Role.DEVICE or not packet.qos:
             return
         if packet.topic.endswith("/status"):
             self.heard.pop(sender.username, None)
@@ -284,7 +286,7 @@ class Broker:
             self.words.add((word["command_id"], word["status"]))
 
     def _retain(self, sender: Identity, topic: str, payload: bytes) -> None:
-        if not access.may_retain(sender.role, sender.username, topic):
+        if not access_rules.may_retain(sender.role, sender.username, topic):
             return
         self._snapshots.append(dict(self.retained))
         if payload:
@@ -317,7 +319,7 @@ class Broker:
         peer = session.peer
         if peer is None or peer.identity is None:
             return
-        window = GATEWAY_WINDOW if peer.identity.role == access.Role.GATEWAY else DEVICE_WINDOW
+        window = GATEWAY_WINDOW if peer.identity.role == access_rules.Role.GATEWAY else DEVICE_WINDOW
         while session.queue and len(session.inflight) < window:
             packet = session.queue.popleft()
             if not session.is_gateway:
@@ -325,7 +327,9 @@ class Broker:
                 if handed is None:
                     continue
                 packet = handed
-            if not access.may(peer.identity.role, peer.identity.username, access.Action.RECEIVE, packet.topic):
+            if not access_rules.may(
+                peer.identity.role, peer.identity.username, access_rules.Action.RECEIVE, packet.topic
+            ):
                 continue
             if packet.qos:
                 session.last_id = packet.packet_id = session.last_id + 1
@@ -349,7 +353,7 @@ class Broker:
         session = self.sessions[peer.client_id]
         peer.line.down.send(answer, True)  # noqa: FBT003 - a SUBACK
         for each in filters:
-            if not access.may(peer.identity.role, peer.identity.username, access.Action.SUBSCRIBE, each):
+            if not access_rules.may(peer.identity.role, peer.identity.username, access_rules.Action.SUBSCRIBE, each):
                 continue
             session.filters[each] = 1
             if self.wildcard_retained or "+" not in each:

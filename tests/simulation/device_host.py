@@ -7,13 +7,7 @@ import json
 from collections import deque
 from typing import Any, Literal, Protocol
 
-from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
-from device_sim.device import IN_PROGRESS, JOURNAL, RESET, Device, State
-from device_sim.errors import PowerCutError, RadioError
-from device_sim.facts import step
-from device_sim.flash import MemoryFlash, manufacture, power_on
-from device_sim.relay import BleRelay, HttpRadio, refreshed
-from device_sim.signals import (
+from device_sim.actions import (
     Action,
     Area,
     CommandReceived,
@@ -31,6 +25,12 @@ from device_sim.signals import (
     TokenRefreshed,
     WriteFlash,
 )
+from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
+from device_sim.device import IN_PROGRESS, JOURNAL, RESET, Device, State
+from device_sim.errors import PowerCutError, RadioError
+from device_sim.facts import step
+from device_sim.flash import MemoryFlash, manufacture, power_on
+from device_sim.relay import BleRelay, HttpRadio, refreshed
 from simulation.broker import Broker
 from simulation.http import VirtualApi
 from simulation.network import Nature

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.store import Context, Deadline, Purpose, Store, Tx, View
-from gateway.store.measures import Measure
+from gateway.store.errors import store_error
+from gateway.store.measurements import Measure
 from gateway.store.schema import migrate
-from gateway.store.trouble import store_error
-from gateway.store.writer import Writer
+from gateway.store.sqlite.writer import Writer
 from simulation.process import Process
 
 T = TypeVar("T")

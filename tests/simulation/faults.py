@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from gateway.broker.access import Role
-from gateway.broker.embedded_session import Identity
-from gateway.mqtt.census import matches
+from gateway.broker.access_rules import Role
+from gateway.broker.embedded.session import Identity
+from gateway.mqtt.retained_scan import matches
 from simulation.broker import Packet
-from simulation.ghost import RESET
+from simulation.model_state import RESET
 from simulation.world import World
 
 _STRANGER = Identity(Role.GATEWAY, "gateway", None)

@@ -14,27 +14,27 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from gateway.broker.access_sync import Access, EmbeddedAccess, Keeper, first_uses_at
 from gateway.broker.authentication import authenticator
-from gateway.broker.keeper import Access, EmbeddedAccess, Keeper, first_uses_at
-from gateway.broker.probes import ProbeAccounts
-from gateway.broker.standing import GATEWAY_USER, standing
+from gateway.broker.doctor_accounts import ProbeAccounts
+from gateway.broker.service_accounts import GATEWAY_USER, standing
+from gateway.core.backoff import Pauses
+from gateway.core.ids import Ids
+from gateway.core.topics import Topics
+from gateway.domain.presence import PresenceWorker
 from gateway.http.app import build
 from gateway.http.services import Services
-from gateway.ids import Ids
-from gateway.metrics import Metrics
-from gateway.mqtt.backoff import Pauses
-from gateway.mqtt.census import Mark
+from gateway.mqtt.connect import Address, Session
 from gateway.mqtt.connection import Connection, Notices, Outlet
-from gateway.mqtt.link import Address, Session
-from gateway.outbound.feed import Feed
-from gateway.outbound.shown import Shown
+from gateway.mqtt.retained_scan import Mark
+from gateway.observability.metrics import Metrics
+from gateway.outbound.event_publisher import Feed
+from gateway.outbound.retained_mirror import Shown
 from gateway.outbound.states import ProjectStateLeaf, StateLeaf
-from gateway.outbox import Bells
-from gateway.presence import PresenceWorker
 from gateway.store import Context, Rules, Store
-from gateway.sweeper import Sweeper
-from gateway.topics import Topics
-from gateway.watcher import Watcher as CommandLineWatcher
+from gateway.store.wakeups import Bells
+from gateway.workers.change_poller import Watcher as CommandLineWatcher
+from gateway.workers.expiry import Sweeper
 from simulation.access import PasswordTable, VirtualEmbedded, VirtualMosquitto
 from simulation.broker import Broker
 from simulation.disk import Disk, VirtualStore

@@ -6,9 +6,9 @@ import json
 import sqlite3
 from collections.abc import Iterator
 
+from gateway.core.topics import Topics
 from gateway.outbound.states import ProjectStateLeaf, StateLeaf
-from gateway.store import View, accounts, devices
-from gateway.topics import Topics
+from gateway.store import View, account_sql, device_sql
 from simulation.broker import Broker
 
 Broken = tuple[int, str, str]
@@ -37,7 +37,7 @@ class Integrator:
             """SELECT e.id, e.type, d.project_id FROM events e JOIN devices d ON d.pk = e.device_pk ORDER BY e.seq"""
         ).fetchall()
         yield from self._untold(rows, self._told)
-        read = accounts.projects(View(self._disk))
+        read = account_sql.projects(View(self._disk))
         yield from self._untold([row for row in rows if row["project_id"] in read], self._told_project)
         for row in rows:
             if row["id"] in self._told_project and row["project_id"] not in read:
@@ -54,7 +54,7 @@ class Integrator:
     def _wrong_states(self, leaf: StateLeaf) -> Iterator[Broken]:
         shown = leaf.projects(View(self._disk))
         for row in self._disk.execute("SELECT pk FROM devices").fetchall():
-            device = devices.by_pk(View(self._disk), row["pk"])
+            device = device_sql.by_pk(View(self._disk), row["pk"])
             is_shown = device["deleted_at"] is None and (shown is None or device["project_id"] in shown)
             wanted = leaf.payload(device) if is_shown else b""
             held = self._broker.retained.get(leaf.topic(device["id"], device["project_id"]), b"")

@@ -9,11 +9,11 @@ from typing import Final
 
 from device_sim.device import State
 from device_sim.wire import mqtt_password
-from gateway.mqtt.census import matches
-from gateway.store import View, tokens
+from gateway.mqtt.retained_scan import matches
+from gateway.store import View, token_sql
 from simulation.device_host import DeviceHost
 from simulation.gateway_host import GATEWAY_ID
-from simulation.witness import Broken
+from simulation.integrator import Broken
 from simulation.world import World
 
 LOOK_SECONDS: Final = 0.5
@@ -125,7 +125,7 @@ class Judge:
         """Each token opens over HTTP what its state says, and at the broker."""
         world = self._world
         for secret, device_id in world.secrets.items():
-            row = tokens.by_secret(View(world.disk), secret)
+            row = token_sql.by_secret(View(world.disk), secret)
             state = "revoked" if row is None else row["state"]
             pending, _ = await world.api.exchange("GET", "/v1/devices/me/commands/pending", b"", secret)
             if (pending == 200) != (state == "active"):
@@ -204,10 +204,10 @@ class Judge:
         world = self._world
         for device in world.devices:
             binding = device.binding
-            row = None if binding is None else tokens.by_secret(View(world.disk), binding.device_token)
+            row = None if binding is None else token_sql.by_secret(View(world.disk), binding.device_token)
             if row is None or device.kind == "ble" or device.machine.state is not State.ONLINE:
                 continue
-            if any(each["id"] < row["id"] for each in tokens.live(View(world.disk), row["device_pk"])):
+            if any(each["id"] < row["id"] for each in token_sql.live(View(world.disk), row["device_pk"])):
                 yield 5, "the first use of a new token ends the old one", f"{device.serial}: the old one is good still"
 
     async def _queue_is_empty(self) -> None:
@@ -225,5 +225,5 @@ class Judge:
 def _state(world: World, device: DeviceHost) -> str:
     """What the token that the device holds opens."""
     binding = device.binding
-    row = None if binding is None else tokens.by_secret(View(world.disk), binding.device_token)
+    row = None if binding is None else token_sql.by_secret(View(world.disk), binding.device_token)
     return "revoked" if row is None else str(row["state"])

@@ -1,11 +1,11 @@
-"""The gateway's session on the virtual broker: what :mod:`gateway.mqtt.link` is on a real one."""
+"""The gateway's session on the virtual broker: what :mod:`gateway.mqtt.connect` is on a real one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from gateway.inbound import Message
+from gateway.domain.messages import Message
 from gateway.mqtt.session import ANSWER_SECONDS, BATCH, Address, Delivery, LinkError, PublishRefusedError, Session
 from simulation.broker import Broker, Packet
 from simulation.client import Client, ClosedError
@@ -145,7 +145,7 @@ async def opened(
     client_id: str,
     will: tuple[str, bytes],
 ) -> AsyncIterator[Session]:
-    """A session as ``gateway.mqtt.link.open_session`` opens it; the connection breaks at the end of the block."""
+    """A session as ``gateway.mqtt.connect.open_session`` opens it; the connection breaks at the end of the block."""
     process.seam("connect")
     client = Client(broker, latency)
     process.lines.append(client.line)

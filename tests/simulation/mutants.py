@@ -12,26 +12,25 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from device_sim import grant
+from device_sim.actions import Action, WriteFlash
 from device_sim.device import IN_PROGRESS, Device
 from device_sim.journal import Journal
-from device_sim.last_word import LAST_COMMAND, LastWord
-from device_sim.signals import Action, WriteFlash
+from device_sim.last_command import LAST_COMMAND, LastWord
 from device_sim.wire import mqtt_password
-from gateway import acknowledgements, commands, epoch, grants, heartbeats, inbound, lifecycle
+from gateway.broker.access_sync import Keeper
 from gateway.broker.first_use import FirstUses
-from gateway.broker.keeper import Keeper
+from gateway.core.topics import Topics
+from gateway.domain import acknowledgements, commands, devices, epoch, grants, heartbeats, messages
+from gateway.domain.presence import PresenceWorker
 from gateway.errors import StoreError, UnauthorizedError
-from gateway.http import devices as http_devices
-from gateway.model import CommandStatus
+from gateway.http.resources import devices as http_devices
+from gateway.models.model import CommandStatus
 from gateway.mqtt import ingest
 from gateway.mqtt.publisher import payload
-from gateway.mqtt.reconcile import Reconciler
+from gateway.mqtt.reconciler import Reconciler
 from gateway.mqtt.session import Delivery, Session
-from gateway.presence import PresenceWorker
-from gateway.store import Row, Tx, View, events, outbox, tokens
-from gateway.store import commands as command_sql
-from gateway.store.kept import Kept
-from gateway.topics import Topics
+from gateway.store import Row, Tx, View, command_sql, event_sql, outbox_sql, token_sql
+from gateway.store.sqlite.device_cache import Kept
 from simulation.access import PasswordTable, VirtualEmbedded
 from simulation.broker import Broker, Packet, Peer
 from simulation.link import VirtualSession
@@ -65,32 +64,32 @@ def fault(name: str, *invariants: int) -> Callable[[Callable[[], Iterator[None]]
 
 @fault("a new command is not put into the outbox", 3)
 def _no_outbox_row() -> Iterator[None]:
-    real = outbox.mark_command
+    real = outbox_sql.mark_command
 
     def mark(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0) -> None:
         if command_sql.open_of_type(tx, device_pk, command_type) is None:
             real(tx, device_pk, command_type, not_before=not_before)
 
-    with patch.object(outbox, "mark_command", mark):
+    with patch.object(outbox_sql, "mark_command", mark):
         yield
 
 
 @fault("a final command is not put into the outbox", 3)
 def _not_cleared() -> Iterator[None]:
-    real = outbox.mark_command
+    real = outbox_sql.mark_command
 
     def mark(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0) -> None:
         if command_sql.open_of_type(tx, device_pk, command_type) is not None:
             real(tx, device_pk, command_type, not_before=not_before)
 
-    with patch.object(outbox, "mark_command", mark):
+    with patch.object(outbox_sql, "mark_command", mark):
         yield
 
 
 @fault("a row that was marked again while it was published is dropped", 3)
 def _marks_get_lost() -> Iterator[None]:
     seen: dict[int, tuple[str, int, str]] = {}
-    due = outbox.due
+    due = outbox_sql.due
 
     def remembering(*args: Any) -> list[Row]:
         rows = due(*args)
@@ -102,7 +101,7 @@ def _marks_get_lost() -> Iterator[None]:
             what = seen.get(seq, ("", 0, ""))
             tx.run("DELETE FROM outbox WHERE seq = ? OR (kind = ? AND device_pk = ? AND detail = ?)", seq, *what)
 
-    with patch.object(outbox, "due", remembering), patch.object(outbox, "done", done):
+    with patch.object(outbox_sql, "due", remembering), patch.object(outbox_sql, "done", done):
         yield
 
 
@@ -126,7 +125,7 @@ def _published_too_early() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(patch.object(VirtualSession, "__init__", remembered))
         stack.enter_context(patch.object(commands, "queue", queued))
-        stack.enter_context(patch.object(lifecycle, "queue", queued))
+        stack.enter_context(patch.object(devices, "queue", queued))
         yield
 
 
@@ -145,7 +144,7 @@ def _does_not_wait() -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(http_devices, "_reset_to_clear", lambda *given: (real(*given)[0], False)))
-        stack.enter_context(patch.object(outbox, "has", lambda *_: False))
+        stack.enter_context(patch.object(outbox_sql, "has", lambda *_: False))
         yield
 
 
@@ -188,7 +187,7 @@ def _not_stored() -> Iterator[None]:
         try:
             store = self._store
             return await store.write(
-                lambda tx: inbound.apply_some(tx, batch, tx.hurried, self._taken_apart), urgent=False
+                lambda tx: messages.apply_some(tx, batch, tx.hurried, self._taken_apart), urgent=False
             )
         except StoreError:
             return len(batch), []
@@ -208,7 +207,7 @@ def _never_forgets() -> Iterator[None]:
 
 @fault("a reset revokes the token at once", 1, 6)
 def _revoked_at_once() -> Iterator[None]:
-    with patch.object(tokens, "demote", tokens.revoke):
+    with patch.object(token_sql, "demote", token_sql.revoke):
         yield
 
 
@@ -243,9 +242,9 @@ def _keeper_sleeps() -> Iterator[None]:
 @fault("a refresh revokes the token that asks", 5)
 def _refresh_bricks() -> Iterator[None]:
     def revoke_others(tx: Tx, token: Row) -> int:
-        return tokens.revoke(tx, token["device_pk"])
+        return token_sql.revoke(tx, token["device_pk"])
 
-    with patch.object(tokens, "revoke_others", revoke_others):
+    with patch.object(token_sql, "revoke_others", revoke_others):
         yield
 
 
@@ -266,12 +265,12 @@ def _old_message_counts() -> Iterator[None]:
 
 @fault("the broker takes the token for the MQTT password", 5)
 def _token_is_password() -> Iterator[None]:
-    real = tokens.by_mqtt_password
+    real = token_sql.by_mqtt_password
 
     def by_mqtt_password(view: View, device_id: str, password: str) -> Row | None:
         return real(view, device_id, mqtt_password(password) if password.startswith("dtok_") else password)
 
-    with patch.object(tokens, "by_mqtt_password", by_mqtt_password):
+    with patch.object(token_sql, "by_mqtt_password", by_mqtt_password):
         yield
 
 
@@ -282,7 +281,7 @@ def _no_refresh_before_a_reset() -> Iterator[None]:
         if asking["state"] == "reset_only":
             raise UnauthorizedError("not this one")
 
-    with patch.object(lifecycle, "_may_refresh", may_refresh):
+    with patch.object(devices, "_may_refresh", may_refresh):
         yield
 
 
@@ -300,7 +299,7 @@ def _wrong_generation() -> Iterator[None]:
         del fetched_by
         return real(tx, device, command_type, fetched_by=None, **facts)
 
-    with patch.object(commands, "queue", queue), patch.object(lifecycle, "queue", queue):
+    with patch.object(commands, "queue", queue), patch.object(devices, "queue", queue):
         yield
 
 
@@ -353,19 +352,19 @@ def _judged_too_early() -> Iterator[None]:
 
 @fault("an unbind writes no event", 6)
 def _no_event() -> Iterator[None]:
-    real = events.record
+    real = event_sql.record
 
     def record(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> None:
         if kind != "device.unbound":
             real(tx, device, kind, actor, **facts)
 
-    with patch.object(events, "record", record):
+    with patch.object(event_sql, "record", record):
         yield
 
 
 @fault("a device is taken offline in one transaction, and its event written in the next", 6)
 def _event_comes_later() -> Iterator[None]:
-    real = events.record
+    real = event_sql.record
     waiting: list[tuple[Row, str, str]] = []
 
     def record(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> None:
@@ -377,7 +376,7 @@ def _event_comes_later() -> Iterator[None]:
         else:
             real(tx, device, kind, actor, **facts)
 
-    with patch.object(events, "record", record):
+    with patch.object(event_sql, "record", record):
         yield
 
 

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from device_sim.binding import Binding
 from device_sim.errors import ApiError, SimulatorError
-from gateway import grants, lifecycle
+from gateway.core.ids import Ids
+from gateway.domain import devices, grants
 from gateway.errors import GatewayError
-from gateway.ids import Ids
 from gateway.store import Context, transact
 from simulation.device_host import DeviceHost
-from simulation.ghost import RESET
+from simulation.model_state import RESET
 from simulation.world import World
 
 _TRY_AGAIN_SECONDS: Final = 0.4
@@ -222,5 +222,5 @@ class People:
         world.tell("people", f"'gateway devices reset {device.serial}'")
         world.disk.before_commit = lambda: None
         with suppress(GatewayError):
-            transact(world.disk, context, lambda tx: lifecycle.reset(tx, world.project_id, device.id, "key_local"))
+            transact(world.disk, context, lambda tx: devices.reset(tx, world.project_id, device.id, "key_local"))
             world.after_commit()

@@ -8,12 +8,12 @@ from unittest.mock import patch
 
 from device_sim import grant
 from device_sim.sequences import Sequences
-from gateway import acknowledgements, grants, model
-from gateway.acknowledgements import Sender
-from gateway.commands import Refusal
-from gateway.store import Row, View
-from gateway.store import commands as command_sql
-from simulation.planted import FAULTS, Fault, fault
+from gateway.domain import acknowledgements, grants
+from gateway.domain.acknowledgements import Sender
+from gateway.domain.commands import Refusal
+from gateway.models import model
+from gateway.store import Row, View, command_sql
+from simulation.mutants import FAULTS, Fault, fault
 
 __all__ = ["FAULTS", "Fault"]  # all that are planted, these among them
 

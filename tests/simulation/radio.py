@@ -4,11 +4,11 @@ import asyncio
 import random
 from collections.abc import Callable
 
+from device_sim.actions import CommandReceived, LinkDown, LinkRefused, LinkUp, Publish, RefusalReceived
 from device_sim.backoff import Backoff
 from device_sim.binding import Binding
 from device_sim.errors import RadioError
 from device_sim.radio import CONFIRM_SECONDS, REPORT_AFTER_REFUSALS, Deliver
-from device_sim.signals import CommandReceived, LinkDown, LinkRefused, LinkUp, Publish, RefusalReceived
 from device_sim.wire import OFFLINE, Topics
 from simulation.broker import Broker, Packet
 from simulation.client import Client, ClosedError, NotAuthorisedError

@@ -10,15 +10,15 @@ from typing import Any, Final
 
 import structlog
 
-from simulation.ghost import Violation
-from simulation.judge import Judge
+from simulation.faults import Trouble
+from simulation.integrator import Broken
+from simulation.invariants import Judge
 from simulation.loop import VirtualLoop
-from simulation.people import People
+from simulation.model_state import Violation
+from simulation.operators import People
 from simulation.plan import FAULTS, Plan
 from simulation.process import KilledError
 from simulation.step import Step
-from simulation.trouble import Trouble
-from simulation.witness import Broken
 from simulation.world import World
 
 RECONNECT_SECONDS: Final = 6.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from simulation.ghost import Violation
+from simulation.model_state import Violation
 from simulation.plan import Plan, Surroundings
 from simulation.run import Outcome, run
 from simulation.step import Step

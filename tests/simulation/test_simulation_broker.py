@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.broker.access import Role
-from gateway.broker.embedded_session import Identity
+from gateway.broker.access_rules import Role
+from gateway.broker.embedded.session import Identity
 from simulation.broker import Broker
 from simulation.client import Client, ClosedError, NotAuthorisedError
 from simulation.loop import StalledError, VirtualLoop

@@ -2,7 +2,7 @@
 
 import pytest
 
-from simulation.catching import first_failure
+from simulation.detection import first_failure
 from simulation.plan import plan_of
 from simulation.planted_grants import FAULTS
 from simulation.run import Outcome, run

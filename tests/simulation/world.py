@@ -9,23 +9,23 @@ import sqlite3
 from dataclasses import replace
 from typing import Any, cast
 
-from device_sim.signals import Publish
-from gateway import epoch, grants, lifecycle
-from gateway.ids import Ids
-from gateway.inbound import Message
-from gateway.model import RegisterDevice
-from gateway.store import Context, Row, Tx, View, accounts, keys, outbox, tokens, transact
-from gateway.store.database import rollback
+from device_sim.actions import Publish
+from gateway.core.ids import Ids
+from gateway.domain import devices, epoch, grants
+from gateway.domain.messages import Message
+from gateway.models.model import RegisterDevice
+from gateway.store import Context, Row, Tx, View, account_sql, key_sql, outbox_sql, token_sql, transact
+from gateway.store.sqlite.connection import rollback
 from simulation.broker import Broker, Packet
+from simulation.commit_check import unkept
 from simulation.device_host import DeviceHost, Kind, said_in
 from simulation.disk import ledger_of, new_disk
 from simulation.gateway_host import RULES, GatewayHost
-from simulation.ghost import OPEN, RESET, Ghost
 from simulation.http import VirtualApi
-from simulation.keeping import unkept
+from simulation.integrator import Integrator
+from simulation.model_state import OPEN, RESET, Ghost
 from simulation.network import Nature, latency_of
 from simulation.plan import Plan
-from simulation.witness import Integrator
 
 NOON = 1_794_312_000_000
 """2026-11-10T12:00:00Z in milliseconds since the epoch: when every run begins."""
@@ -58,7 +58,7 @@ class World:
             watcher=self,
         )
         self.host.embedded, self.host.watching = around.embedded, around.watching
-        self.host.rules = replace(RULES, shown=(outbox.STATE,) if around.shown else ())
+        self.host.rules = replace(RULES, shown=(outbox_sql.STATE,) if around.shown else ())
         self.project_id, self.key, self.bystander = self._first_start()
         self.altered: set[str] = set()
         """Commands whose params the broker has changed: their device refuses them, and that is right."""
@@ -99,13 +99,13 @@ class World:
         def first(tx: Tx) -> tuple[str, str, str]:
             epoch.settle(tx, None)
             grants.ensure_key(tx)
-            project_id, others = keys.create_project(tx, "ward"), keys.create_project(tx, "another ward")
-            device, _ = lifecycle.register(tx, others, RegisterDevice(serial_number="SN-0"), "key_others")
-            lifecycle.bind(tx, others, device["id"], "eu_others", "key_others")
+            project_id, others = key_sql.create_project(tx, "ward"), key_sql.create_project(tx, "another ward")
+            device, _ = devices.register(tx, others, RegisterDevice(serial_number="SN-0"), "key_others")
+            devices.bind(tx, others, device["id"], "eu_others", "key_others")
             self.ghost.bystanders.add(device["pk"])
-            key = keys.create(tx, project_id, "back end")[1]
+            key = key_sql.create(tx, project_id, "back end")[1]
             if self.plan.surroundings.shown and self.plan.seed % 2:
-                accounts.create(tx, "integrator_ward", project_id)
+                account_sql.create(tx, "integrator_ward", project_id)
             return project_id, key, device["id"]
 
         made = transact(self.disk, context, first)
@@ -258,7 +258,7 @@ class World:
     def note_secret(self, token: str, device: DeviceHost) -> None:
         """A device token that was shown; the broker's table is told whose row it is."""
         self.secrets[token] = device.id
-        row = tokens.by_secret(View(self.disk), token)
+        row = token_sql.by_secret(View(self.disk), token)
         if row is not None:
             self.host.table.token_of[row["broker_entry"]] = row["id"]
 
@@ -280,7 +280,7 @@ class World:
         context = Context(self.host.rules, clock=self.clock, entropy=entropy, ids=Ids(entropy))
         transact(self.disk, context, lambda tx: epoch.begin(tx, epoch.RESTORED))
         ledger_of(self.disk)  # no change of the gateway's
-        base = int(keys.meta(View(self.disk), keys.EPOCH_BASE) or 0)
+        base = int(key_sql.meta(View(self.disk), key_sql.EPOCH_BASE) or 0)
         self.ghost.restored(self.disk, base, set(self.secrets))
         carried = self.rows("SELECT id FROM commands WHERE status IN ('pending', 'delivered') AND type <> ?", RESET)
         self.carried |= {row["id"] for row in carried}

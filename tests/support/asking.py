@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import httpx
 
-from gateway.broker.access import Role
-from gateway.broker.http_auth.admissions import Admissions
-from gateway.broker.http_auth.door import Door
-from gateway.broker.http_auth.judge import Judge
-from gateway.broker.probes import ProbeAccounts
-from gateway.broker.standing import Account, standing
-from gateway.http.server import HttpServer
+from gateway.broker.access_rules import Role
+from gateway.broker.doctor_accounts import ProbeAccounts
+from gateway.broker.external.admissions import Admissions
+from gateway.broker.external.decisions import Judge
+from gateway.broker.external.endpoint import Door
+from gateway.broker.service_accounts import Account, standing
+from gateway.http.server.server import HttpServer
 from gateway.store import Store
 
 SECRET = "bsec_of-the-tests-0123456789abcdef"

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from gateway.authority import Authority, Pair
+from gateway.tls.ca import Authority, Pair
 
 HOST = "127.0.0.1"
 

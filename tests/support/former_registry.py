@@ -6,8 +6,8 @@ from contextlib import closing
 from pathlib import Path
 
 from gateway.store import DATABASE_NAME
-from gateway.store.database import connect, create_private
 from gateway.store.schema import apply
+from gateway.store.sqlite.connection import connect, create_private
 from support.registry import Bound
 
 THEN = "m021_webhook_rotation"

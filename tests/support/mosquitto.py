@@ -20,7 +20,7 @@ from typing import Self
 
 import broker_config
 from broker_config import local
-from gateway.broker.mosquitto import PasswordFile, password_entry
+from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
 from support import wire
 from support.ports import free_port
 from support.wait import eventually

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway import grants, lifecycle, model
-from gateway.first_start import first_start
-from gateway.settings import Settings
+from gateway.bootstrap import first_start
+from gateway.domain import devices, grants
+from gateway.models import model
+from gateway.settings.loading import Settings
 from gateway.store import Context, Rules, Store, Tx, open_database, transact
 from support.mqtt_password import mqtt_password_of
 
@@ -44,22 +45,22 @@ class Registry:
 
     def _bound(self, tx: Tx, serial: str) -> Bound:
         asked = model.RegisterDevice(serial_number=serial)
-        device, _ = lifecycle.register(tx, self.project_id, asked, ACTOR)
-        binding = lifecycle.bind(tx, self.project_id, device["id"], "eu_1", ACTOR)
+        device, _ = devices.register(tx, self.project_id, asked, ACTOR)
+        binding = devices.bind(tx, self.project_id, device["id"], "eu_1", ACTOR)
         return Bound(device["id"], device["pk"], binding.device_token)
 
     async def bound_again(self, device: Bound) -> Bound:
         """Bind it anew, to somebody else."""
-        binding = await self.store.write(lambda tx: lifecycle.bind(tx, self.project_id, device.id, "eu_2", ACTOR))
+        binding = await self.store.write(lambda tx: devices.bind(tx, self.project_id, device.id, "eu_2", ACTOR))
         return Bound(device.id, device.pk, binding.device_token)
 
     async def unbind(self, device: Bound) -> None:
         """Unbind it: its token is revoked."""
-        await self.store.write(lambda tx: lifecycle.unbind(tx, self.project_id, device.id, ACTOR))
+        await self.store.write(lambda tx: devices.unbind(tx, self.project_id, device.id, ACTOR))
 
     async def reset(self, device: Bound) -> None:
         """Reset it: its token is good for its reset alone."""
-        await self.store.write(lambda tx: lifecycle.reset(tx, self.project_id, device.id, ACTOR))
+        await self.store.write(lambda tx: devices.reset(tx, self.project_id, device.id, ACTOR))
 
 
 @asynccontextmanager

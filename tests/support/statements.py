@@ -9,7 +9,7 @@ import pytest
 
 import gateway.store
 import gateway.store.opening
-from gateway.store.database import connect
+from gateway.store.sqlite.connection import connect
 
 WRITER = "store-writer"
 READER = "any of the readers"

@@ -1,7 +1,7 @@
 """Ids of which the next are taken already, as if another process had minted them first."""
 
-from gateway.entropy import system_entropy
-from gateway.ids import Ids
+from gateway.core.ids import Ids
+from gateway.core.randomness import system_entropy
 
 
 class TakenIds(Ids):

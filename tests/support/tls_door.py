@@ -6,7 +6,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 
-from gateway.authority import Pair
+from gateway.tls.ca import Pair
 from support.certificates import speaking_cbc
 
 

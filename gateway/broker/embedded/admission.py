@@ -20,12 +20,12 @@ from amqtt.mqtt.connack import (
 )
 from amqtt.mqtt.connect import ConnectPacket
 
-from gateway.broker.access import Action, Role, is_name, loggable, may
-from gateway.broker.embedded_refusals import Refusals
-from gateway.broker.embedded_session import Connection, Identity
-from gateway.broker.embedded_wire import MalformedPacketError, UnsupportedProtocolError, read_connect, will_of
-from gateway.certificates import ServerCertificate
-from gateway.paced import Paced
+from gateway.broker.access_rules import Action, Role, is_name, loggable, may
+from gateway.broker.embedded.codec import MalformedPacketError, UnsupportedProtocolError, read_connect, will_of
+from gateway.broker.embedded.password_pace import Refusals
+from gateway.broker.embedded.session import Connection, Identity
+from gateway.runtime.paced_log import Paced
+from gateway.tls.certificates import ServerCertificate
 
 Authenticate = Callable[[str, str | None, str | None], Awaitable[Identity | None]]
 """(client id, user name, password) to who that is; None refuses. It raises nothing; if it did, that would refuse."""

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from gateway.errors import StoreError
-from gateway.store import Purpose, Store, figures
+from gateway.store import Purpose, Store, gauge_sql
 
 log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ class SizeWatch:
 
     async def look(self) -> None:
         """Count, and warn unless that was done within the last day."""
-        bound = (await self._store.read(figures.fleet, Purpose.HEALTH)).bound
+        bound = (await self._store.read(gauge_sql.fleet, Purpose.HEALTH)).bound
         message = outgrown(bound, self._most)
         if message is None:
             self._looks_until_said = 0

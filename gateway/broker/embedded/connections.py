@@ -14,16 +14,16 @@ from amqtt.broker import Server
 from amqtt.mqtt.connack import CONNECTION_ACCEPTED, ConnackPacket
 from amqtt.mqtt.packet import DISCONNECT
 
-from gateway.broker.access import Role
-from gateway.broker.embedded_admission import Admission, Admitted, Listener
-from gateway.broker.embedded_packets import handle
-from gateway.broker.embedded_routing import RoutingBroker
-from gateway.broker.embedded_session import ClientSession, Connection, Identity, Limits
-from gateway.broker.embedded_strangers import Strangers
-from gateway.broker.embedded_wire import LenientReader, MalformedPacketError, Packet, will_of
-from gateway.http.listener import Listener as Doorstep
-from gateway.http.listener import bound
-from gateway.paced import Paced
+from gateway.broker.access_rules import Role
+from gateway.broker.embedded.admission import Admission, Admitted, Listener
+from gateway.broker.embedded.codec import LenientReader, MalformedPacketError, Packet, will_of
+from gateway.broker.embedded.packets import handle
+from gateway.broker.embedded.routing import RoutingBroker
+from gateway.broker.embedded.session import ClientSession, Connection, Identity, Limits
+from gateway.broker.embedded.unknown_clients import Strangers
+from gateway.http.server.listener import Listener as Doorstep
+from gateway.http.server.listener import bound
+from gateway.runtime.paced_log import Paced
 
 log = structlog.get_logger()
 

@@ -9,10 +9,10 @@ from amqtt.mqtt.pubcomp import PubcompPacket
 from amqtt.mqtt.suback import SubackPacket
 from amqtt.mqtt.unsuback import UnsubackPacket
 
-from gateway.broker.embedded_receipts import PUBACK, PUBREC
-from gateway.broker.embedded_routing import REFUSED, RoutingBroker
-from gateway.broker.embedded_session import ClientSession, Connection
-from gateway.broker.embedded_wire import MalformedPacketError, Packet, decode
+from gateway.broker.embedded.codec import MalformedPacketError, Packet, decode
+from gateway.broker.embedded.receipts import PUBACK, PUBREC
+from gateway.broker.embedded.routing import REFUSED, RoutingBroker
+from gateway.broker.embedded.session import ClientSession, Connection
 
 _QOS_1: Final = 1
 _QOS_2: Final = 2

@@ -10,10 +10,10 @@ from typing import Final
 
 import structlog
 
-from gateway.broker.embedded_session import Connection
-from gateway.broker.embedded_strangers import site_of
-from gateway.mqtt.budget import Budget
-from gateway.paced import Paced
+from gateway.broker.embedded.session import Connection
+from gateway.broker.embedded.unknown_clients import site_of
+from gateway.mqtt.message_budget import Budget
+from gateway.runtime.paced_log import Paced
 
 log = structlog.get_logger()
 

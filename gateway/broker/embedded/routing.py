@@ -8,11 +8,11 @@ from typing import Any, Final
 import structlog
 from amqtt.broker import Broker, RetainedApplicationMessage
 
-from gateway.broker.access import Action, Role, may, may_retain
-from gateway.broker.embedded_pressure import Pressure
-from gateway.broker.embedded_receipts import Receipt
-from gateway.broker.embedded_session import ClientSession, Connection, Limits
-from gateway.broker.embedded_wire import Will
+from gateway.broker.access_rules import Action, Role, may, may_retain
+from gateway.broker.embedded.backpressure import Pressure
+from gateway.broker.embedded.codec import Will
+from gateway.broker.embedded.receipts import Receipt
+from gateway.broker.embedded.session import ClientSession, Connection, Limits
 
 log = structlog.get_logger()
 

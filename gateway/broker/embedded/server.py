@@ -12,10 +12,10 @@ from typing import Final, Self
 
 import structlog
 
-from gateway.broker.embedded_admission import Authenticate, Listener
-from gateway.broker.embedded_guard import GuardedBroker
-from gateway.broker.embedded_session import Identity, Limits
-from gateway.certificates import ServerCertificate
+from gateway.broker.embedded.admission import Authenticate, Listener
+from gateway.broker.embedded.connections import GuardedBroker
+from gateway.broker.embedded.session import Identity, Limits
+from gateway.tls.certificates import ServerCertificate
 
 __all__ = ["Authenticate", "EmbeddedBroker", "Identity", "Limits"]
 

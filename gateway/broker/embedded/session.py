@@ -12,11 +12,11 @@ import structlog
 from amqtt.mqtt.publish import PublishPacket
 from amqtt.session import OutgoingApplicationMessage, Session
 
-from gateway.broker.access import Role
-from gateway.broker.embedded_pressure import Pressure
-from gateway.broker.embedded_receipts import Debts, Receipt
-from gateway.broker.embedded_wire import Packet, Will, read_packet
-from gateway.certificates import common_name
+from gateway.broker.access_rules import Role
+from gateway.broker.embedded.backpressure import Pressure
+from gateway.broker.embedded.codec import Packet, Will, read_packet
+from gateway.broker.embedded.receipts import Debts, Receipt
+from gateway.tls.certificates import common_name
 
 log = structlog.get_logger()
 

@@ -9,8 +9,8 @@ from typing import Final
 
 import structlog
 
-from gateway.broker.embedded_session import Connection
-from gateway.paced import Paced
+from gateway.broker.embedded.session import Connection
+from gateway.runtime.paced_log import Paced
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.broker.clients import Client
-from gateway.store.broker_sessions import MOST_CLIENTS
+from gateway.store.broker_session_sql import MOST_CLIENTS
 
 SETTLE_SECONDS: Final = 2.0
 """How long a broker may take from our answer until the session stands where it can be found and cut."""

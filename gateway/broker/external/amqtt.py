@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.broker.access import Action
+from gateway.broker.access_rules import Action
 from gateway.broker.clients import Client
-from gateway.broker.http_auth.answers import Answer, Dialect, as_json
-from gateway.broker.http_auth.fields import Fields
-from gateway.broker.http_auth.judge import Judge
+from gateway.broker.external.decisions import Judge
+from gateway.broker.external.dialect import Answer, Dialect, as_json
+from gateway.broker.external.fields import Fields
 
 _DENY: Final = as_json({"ok": False})
 _ALLOW: Final = as_json({"ok": True})

@@ -12,14 +12,14 @@ from typing import Final
 
 import structlog
 
-from gateway import ids
-from gateway.broker.access import Action, Role, is_name, loggable, may, may_retain
+from gateway.broker.access_rules import Action, Role, is_name, loggable, may, may_retain
 from gateway.broker.authentication import authenticator, identity_of
 from gateway.broker.clients import Client
-from gateway.broker.embedded import Identity
-from gateway.broker.http_auth.admissions import Admissions
-from gateway.broker.standing import Accounts
-from gateway.store import Purpose, Store, View, accounts, broker_sessions
+from gateway.broker.embedded.server import Identity
+from gateway.broker.external.admissions import Admissions
+from gateway.broker.service_accounts import Accounts
+from gateway.core import ids
+from gateway.store import Purpose, Store, View, account_sql, broker_session_sql
 
 log = structlog.get_logger()
 
@@ -86,9 +86,9 @@ class Judge:
         credential = identity.token_id
         if credential is None:
             return True
-        known = await self._store.read(lambda view: broker_sessions.credential_of(view, client.client_id))
+        known = await self._store.read(lambda view: broker_session_sql.credential_of(view, client.client_id))
         if known != credential and not await self._store.write(
-            lambda tx: broker_sessions.note(tx, client.client_id, client.username, credential)
+            lambda tx: broker_session_sql.note(tx, client.client_id, client.username, credential)
         ):
             return False
         self._admissions.let_in(client, credential)
@@ -137,10 +137,10 @@ class Judge:
         """What the registry says of the credential of this session."""
         credential = self._admissions.token_of(client.client_id)
         if credential is None:
-            credential = broker_sessions.credential_of(view, client.client_id)
-        if not broker_sessions.is_good(view, client.username, credential):
+            credential = broker_session_sql.credential_of(view, client.client_id)
+        if not broker_session_sql.is_good(view, client.username, credential):
             return None
         if ids.is_id(ids.DEVICE, client.username):
             return Identity(Role.DEVICE, client.username, credential)
-        account = accounts.find(view, client.username)
+        account = account_sql.find(view, client.username)
         return None if account is None else identity_of(account)

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.broker.http_auth.fields import Fields
-from gateway.broker.http_auth.judge import Judge
+from gateway.broker.external.decisions import Judge
+from gateway.broker.external.fields import Fields
 
 
 @dataclass(frozen=True)

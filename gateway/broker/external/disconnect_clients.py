@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 import httpx
 
 from gateway.broker.clients import Client
-from gateway.broker_api import BrokerApi
+from gateway.core.received_json import parse_json
 from gateway.errors import UnavailableError
-from gateway.received_json import parse_json
+from gateway.settings.broker_api import BrokerApi
 
 SECONDS: Final = 5.0
 """What one call may take."""

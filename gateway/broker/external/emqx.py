@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.broker.access import Action
+from gateway.broker.access_rules import Action
 from gateway.broker.clients import Client
-from gateway.broker.http_auth.answers import Answer, Dialect, as_json
-from gateway.broker.http_auth.fields import Fields
-from gateway.broker.http_auth.judge import Judge
+from gateway.broker.external.decisions import Judge
+from gateway.broker.external.dialect import Answer, Dialect, as_json
+from gateway.broker.external.fields import Fields
 
 _ACTIONS: Final = {"publish": Action.PUBLISH, "subscribe": Action.SUBSCRIBE}
 _DENY: Final = as_json({"result": "deny", "is_superuser": False})

@@ -18,10 +18,10 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from gateway.broker.http_auth import amqtt, emqx, mosquitto_go_auth, rabbitmq, vernemq
-from gateway.broker.http_auth.answers import Answer, Dialect
-from gateway.broker.http_auth.fields import Fields, MalformedError
-from gateway.broker.http_auth.judge import Judge
+from gateway.broker.external import amqtt, emqx, mosquitto_go_auth, rabbitmq, vernemq
+from gateway.broker.external.decisions import Judge
+from gateway.broker.external.dialect import Answer, Dialect
+from gateway.broker.external.fields import Fields, MalformedError
 from gateway.errors import GatewayError
 
 log = structlog.get_logger()

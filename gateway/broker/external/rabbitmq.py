@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.broker.access import Action
+from gateway.broker.access_rules import Action
 from gateway.broker.clients import Client
-from gateway.broker.http_auth.answers import Answer, Dialect
-from gateway.broker.http_auth.fields import Fields
-from gateway.broker.http_auth.judge import Judge
+from gateway.broker.external.decisions import Judge
+from gateway.broker.external.dialect import Answer, Dialect
+from gateway.broker.external.fields import Fields
 
 _DENY: Final = Answer(b"deny", media_type="text/plain")
 _ALLOW: Final = Answer(b"allow", media_type="text/plain")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from gateway import credentials
+from gateway.core import credentials
 from gateway.errors import UnavailableError
 
 FILE_NAME: Final = "broker-auth-secret"

@@ -7,20 +7,20 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from gateway.addresses import BrokerUrl
-from gateway.broker.asked import NOT_CUT, AskedAccess
-from gateway.broker.cutters import Cutter, cutter_of
-from gateway.broker.http_auth.admissions import Admissions
-from gateway.broker.http_auth.door import Door
-from gateway.broker.http_auth.judge import Judge
-from gateway.broker.http_auth.secret import FILE_NAME, shared_secret
-from gateway.broker.probes import ProbeAccounts
-from gateway.broker.standing import Accounts, standing
-from gateway.certificates import ServerCertificate, client_context
-from gateway.http.server import HttpServer
-from gateway.refused_sign_ins import RefusedSignIn
-from gateway.settings import Settings
+from gateway.broker.doctor_accounts import ProbeAccounts
+from gateway.broker.external.admissions import Admissions
+from gateway.broker.external.decisions import Judge
+from gateway.broker.external.disconnect_clients import Cutter, cutter_of
+from gateway.broker.external.endpoint import Door
+from gateway.broker.external.secret import FILE_NAME, shared_secret
+from gateway.broker.external.session_sync import NOT_CUT, AskedAccess
+from gateway.broker.service_accounts import Accounts, standing
+from gateway.core.addresses import BrokerUrl
+from gateway.domain.refused_sign_ins import RefusedSignIn
+from gateway.http.server.server import HttpServer
+from gateway.settings.loading import Settings
 from gateway.store import Store
+from gateway.tls.certificates import ServerCertificate, client_context
 
 log = structlog.get_logger()
 

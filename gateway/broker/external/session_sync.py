@@ -9,12 +9,12 @@ from typing import Final
 
 import structlog
 
-from gateway import ids
 from gateway.broker.clients import Client
-from gateway.broker.cutters import Cutter
-from gateway.broker.http_auth.admissions import Admissions
+from gateway.broker.external.admissions import Admissions
+from gateway.broker.external.disconnect_clients import Cutter
 from gateway.broker.settling import Settling
-from gateway.store import Row, Store, View, accounts, broker_sessions
+from gateway.core import ids
+from gateway.store import Row, Store, View, account_sql, broker_session_sql
 
 log = structlog.get_logger()
 
@@ -80,7 +80,7 @@ class AskedAccess:
         """
         if self._cutter is None:
             return True
-        now, changes = asyncio.get_running_loop().time(), await self._store.read(accounts.changes)
+        now, changes = asyncio.get_running_loop().time(), await self._store.read(account_sql.changes)
         if self._settled or changes != self._changes or now - self._listed_at >= LISTED_EVERY_SECONDS:
             self._strays, self._listed_at, self._changes = await self._foul(self._cutter), now, changes
         cut = await self._settling.settled(
@@ -95,32 +95,34 @@ class AskedAccess:
         return await self._store.read(lambda view: self._strays_of(view, there))
 
     def _strays_of(self, view: View, there: set[Client]) -> set[Client]:
-        may = broker_sessions.with_good_token(view)
+        may = broker_session_sql.with_good_token(view)
         devices = {client for client in there if ids.is_id(ids.DEVICE, client.username) and client.username not in may}
-        known = {row["name"]: row for row in accounts.everyone(view)}
+        known = {row["name"]: row for row in account_sql.everyone(view)}
         integrators = (client for client in there | self._admissions.clients() if client.username in known)
         old = {
-            client for client in integrators if broker_sessions.is_old(known[client.username], self._made(view, client))
+            client
+            for client in integrators
+            if broker_session_sql.is_old(known[client.username], self._made(view, client))
         }
         return old | {client for client in devices if self._is_stray(view, client)}
 
     def _is_stray(self, view: View, client: Client) -> bool:
         if ids.is_id(ids.DEVICE, client.username):
-            return not broker_sessions.is_good(view, client.username, self._made(view, client))
-        account = accounts.find(view, client.username)
-        return account is not None and broker_sessions.is_old(account, self._made(view, client))
+            return not broker_session_sql.is_good(view, client.username, self._made(view, client))
+        account = account_sql.find(view, client.username)
+        return account is not None and broker_session_sql.is_old(account, self._made(view, client))
 
     def _made(self, view: View, client: Client) -> int | None:
         """The credential of its session: of a device the token, of an integrator the time of its password."""
         known = self._admissions.token_of(client.client_id)
-        return broker_sessions.credential_of(view, client.client_id) if known is None else known
+        return broker_session_sql.credential_of(view, client.client_id) if known is None else known
 
     async def _is_enforced(self) -> bool:
         """Note for which accounts no old session is left; whether that is so for all of them."""
-        waiting = [row for row in await self._store.read(accounts.everyone) if not row["old_sessions_cut"]]
+        waiting = [row for row in await self._store.read(account_sql.everyone) if not row["old_sessions_cut"]]
         done = [row for row in waiting if self._admissions.is_settled(row["name"])]
         if done:
-            await self._store.write(lambda tx: accounts.note_cut(tx, done))
+            await self._store.write(lambda tx: account_sql.note_cut(tx, done))
         return len(done) == len(waiting)
 
     async def _cut(self, cutter: Cutter, client: Client) -> bool:

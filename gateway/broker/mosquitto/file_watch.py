@@ -12,9 +12,9 @@ from typing import Final
 
 import structlog
 
-from gateway.broker.accounts import OperatorAccounts
-from gateway.broker.mosquitto import PasswordFile
-from gateway.outbox import Bells
+from gateway.broker.mosquitto.password_entries import OperatorAccounts
+from gateway.broker.mosquitto.password_file import PasswordFile
+from gateway.store.wakeups import Bells
 
 log = structlog.get_logger()
 

@@ -20,17 +20,17 @@ import structlog
 
 import broker_config
 from broker_config import local
-from gateway.addresses import Address
-from gateway.broker.keeper import Rights
-from gateway.broker.left_over import left_over
-from gateway.broker.mosquitto import BrokerSignalError, PasswordFile
-from gateway.broker.supervisor import Supervisor
-from gateway.certificates import ServerCertificate, client_context
+from gateway.broker.access_sync import Rights
+from gateway.broker.mosquitto.orphan import left_over
+from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile
+from gateway.broker.mosquitto.supervisor import Supervisor
+from gateway.core.addresses import Address
 from gateway.errors import UnavailableError
-from gateway.private_files import replace_text
-from gateway.settings import Settings
-from gateway.setup.owned_files import Owner, make_folder, read, replace
-from gateway.setup.owned_files import own as give
+from gateway.runtime.owned_files import Owner, make_folder, read, replace
+from gateway.runtime.owned_files import own as give
+from gateway.runtime.private_files import replace_text
+from gateway.settings.loading import Settings
+from gateway.tls.certificates import ServerCertificate, client_context
 
 log = structlog.get_logger()
 

@@ -13,10 +13,10 @@ from typing import Final
 
 import structlog
 
-from gateway import ids
-from gateway.broker.mosquitto import PasswordFileError, is_account, is_account_name
-from gateway.credentials import broker_entry
-from gateway.store import accounts
+from gateway.broker.mosquitto.password_file import PasswordFileError, is_account, is_account_name
+from gateway.core import ids
+from gateway.core.credentials import broker_entry
+from gateway.store import account_sql
 
 log = structlog.get_logger()
 
@@ -191,7 +191,7 @@ def without_lost(kept: dict[str, str]) -> dict[str, str]:
 
     Nobody could revoke them. ``mosquitto_passwd`` writes other entries, so what people made stays.
     """
-    lost = [name for name, entry in kept.items() if accounts.may_be_named(name) and entry.startswith(OWN_FORM)]
+    lost = [name for name, entry in kept.items() if account_sql.may_be_named(name) and entry.startswith(OWN_FORM)]
     if lost:
         log.warning("broker.unknown_accounts_dropped", accounts=lost)
     return {name: entry for name, entry in kept.items() if name not in lost}

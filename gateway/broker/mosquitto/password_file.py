@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway import credentials
+from gateway.core import credentials
 from gateway.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class PasswordFile:
 
     ``fixed`` are the users that are no devices (user name to entry: the gateway's own, integrators).
     ``pid_file`` is the broker's; without one somebody else has to reload the broker when the file changes, and
-    `reload` does nothing. ``ask_for_reload`` has another process signal the broker (:mod:`gateway.broker.reloader`).
+    `reload` does nothing. ``ask_for_reload`` has another process signal the broker (:mod:`gateway.broker.mosquitto.reloader`).
 
     Both methods block (10,000 users take 20 ms to write, `reload` keeps its distance): call them in a thread, `write`
     in one at a time.

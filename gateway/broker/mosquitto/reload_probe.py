@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from typing import Final
 
-from gateway.broker.mosquitto import BrokerSignalError, PasswordFile, password_entry
+from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
 from gateway.mqtt.probe import ProbeRefusedError, Target, connected
 
 NAME: Final = "gateway_sentinel"

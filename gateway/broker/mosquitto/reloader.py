@@ -13,8 +13,8 @@ import struct
 import time
 from typing import TYPE_CHECKING, Final
 
-from gateway.broker.mosquitto import BrokerSignalError, PasswordFile
-from gateway.visible_text import escaped
+from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile
+from gateway.core.visible_text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

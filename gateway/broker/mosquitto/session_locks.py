@@ -22,11 +22,11 @@ from typing import Any, Final
 
 import structlog
 
+from gateway.core.received_json import parse_json
+from gateway.domain.messages import Message
 from gateway.errors import UnavailableError
-from gateway.inbound import Message
 from gateway.mqtt.probe import Probe, ProbeError, Target, connected
 from gateway.mqtt.takeover import end_session
-from gateway.received_json import parse_json
 
 log = structlog.get_logger()
 

@@ -21,9 +21,9 @@ from typing import Final, Self
 
 import structlog
 
-from gateway.broker.left_over import end_left_over
+from gateway.broker.mosquitto.orphan import end_left_over
+from gateway.core.backoff import Backoff, Pauses
 from gateway.errors import UnavailableError
-from gateway.mqtt.backoff import Backoff, Pauses
 
 log = structlog.get_logger()
 
@@ -132,7 +132,7 @@ class Supervisor:
         """A session of its own keeps a Ctrl-C on the terminal from it: the gateway stops it when it is its turn.
 
         It is started in its folder and goes by paths below that: its user may have no right on the folders above.
-        By its first argument a later gateway knows whose it is (:mod:`gateway.broker.left_over`).
+        By its first argument a later gateway knows whose it is (:mod:`gateway.broker.mosquitto.orphan`).
         """
         try:
             process = await asyncio.create_subprocess_exec(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from gateway import commands, ids, model
+from gateway.core import ids
+from gateway.domain import commands
 from gateway.errors import BacklogError, NotFoundError
-from gateway.http.devices import bad_cursor, find
 from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation
 from gateway.http.paging import fitting
-from gateway.store import Row, Tx, View
-from gateway.store import commands as sql
+from gateway.http.resources.devices import bad_cursor, find
+from gateway.models import model
+from gateway.store import Row, Tx, View, command_sql
 
 TAG: Final = "commands"
 
@@ -21,7 +22,7 @@ async def create_command(call: Call, body: model.CreateCommand) -> Answer:
 
     def create(tx: Tx) -> Answer:
         command = commands.create(tx, find(tx, call), body, call.actor)
-        return Answer(sql.to_model(command, call.device_id), status=201)
+        return Answer(command_sql.to_model(command, call.device_id), status=201)
 
     return await call.commit(create)
 
@@ -30,18 +31,18 @@ async def list_commands(call: Call, query: model.ListCommands) -> Answer:
     """``GET /v1/devices/{device_id}/commands``."""
     if query.cursor is not None and not ids.is_id(ids.COMMAND, query.cursor):
         raise bad_cursor()
-    rows = await call.read(lambda view: sql.page(view, find(view, call)["pk"], query))
-    page, more = fitting(rows, query.limit, lambda row: sql.to_model(row, call.device_id))
+    rows = await call.read(lambda view: command_sql.page(view, find(view, call)["pk"], query))
+    page, more = fitting(rows, query.limit, lambda row: command_sql.to_model(row, call.device_id))
     return Answer(model.CommandList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 async def get_command(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/devices/{device_id}/commands/{command_id}``."""
-    return Answer(sql.to_model(await call.read(lambda view: _require(view, call)), call.device_id))
+    return Answer(command_sql.to_model(await call.read(lambda view: _require(view, call)), call.device_id))
 
 
 def _require(view: View, call: Call) -> Row:
-    command = sql.find(view, find(view, call)["pk"], call.path["command_id"])
+    command = command_sql.find(view, find(view, call)["pk"], call.path["command_id"])
     if command is None:
         raise NotFoundError("This device has no such command. GET the device's commands to see those it has.")
     return command
@@ -52,7 +53,7 @@ async def cancel_command(call: Call, _: model.Empty) -> Answer:
 
     def cancel(tx: Tx, *, taken_in: bool) -> Answer:
         command = commands.cancel(tx, find(tx, call), call.path["command_id"], call.actor, taken_in=taken_in)
-        return Answer(sql.to_model(command, call.device_id))
+        return Answer(command_sql.to_model(command, call.device_id))
 
     try:
         return await call.commit(partial(cancel, taken_in=False))

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway import acknowledgements, heartbeats, inbound, model
-from gateway.commands import Refusal
+from gateway.domain import acknowledgements, heartbeats, messages
+from gateway.domain.commands import Refusal
 from gateway.errors import GatewayError, InvalidRequestError, NotFoundError
 from gateway.http import auth
-from gateway.http.devices import find
 from gateway.http.operation import Access, Answer, AnyOperation, Call, DeviceToken, Operation
-from gateway.model import CommandType, Radio, TokenState
-from gateway.store import Row, Tx, View, health
-from gateway.store import commands as sql
+from gateway.http.resources.devices import find
+from gateway.models import model
+from gateway.models.model import CommandType, Radio, TokenState
+from gateway.store import Row, Tx, View, command_sql, health_sql
 
 TAG: Final = "devices' own"
 RESET: Final = CommandType.FACTORY_RESET
@@ -38,17 +38,17 @@ def _beat(tx: Tx, call: Call, heartbeat: model.Heartbeat) -> model.HeartbeatAnsw
     radio = Radio.BLE if state is None else heartbeat.radio
     refusal = heartbeats.beat(tx, device, heartbeat, radio, sender=relay)
     if refusal is not None:
-        inbound.audit_last_command(tx, device, refusal, relay)
-        inbound.keep_refusal(tx, device["id"], f"POST {OPERATIONS[0].path}", refusal, call.raw)
+        messages.audit_last_command(tx, device, refusal, relay)
+        messages.keep_refusal(tx, device["id"], f"POST {OPERATIONS[0].path}", refusal, call.raw)
     if state is None:
         return model.HeartbeatAnswer()
     to_fetch = _to_fetch(tx, device, state, tx.now)
-    sql.set_sent(tx, [command.id for command in to_fetch])
+    command_sql.set_sent(tx, [command.id for command in to_fetch])
     return model.HeartbeatAnswer(commands=to_fetch or None)
 
 
 def _sender(tx: Tx, call: Call) -> Row:
-    row = health.sender(tx, find(tx, call)["id"])
+    row = health_sql.sender(tx, find(tx, call)["id"])
     if row is None:
         raise LookupError("a device that was just found is gone")
     return row
@@ -56,8 +56,8 @@ def _sender(tx: Tx, call: Call) -> Row:
 
 def _to_fetch(view: View, device: Row, state: TokenState, now: int) -> list[model.CommandPayload]:
     """The open commands, oldest first, but for those whose time is over and that the sweeper has yet to close."""
-    due = [row for row in sql.open_of_device(view, device["pk"]) if (row["expires_at"] or now + 1) > now]
-    return [sql.payload(row) for row in due if state is TokenState.ACTIVE or row["type"] == RESET]
+    due = [row for row in command_sql.open_of_device(view, device["pk"]) if (row["expires_at"] or now + 1) > now]
+    return [command_sql.payload(row) for row in due if state is TokenState.ACTIVE or row["type"] == RESET]
 
 
 async def list_pending_commands(call: Call, _: model.Empty) -> Answer:
@@ -84,16 +84,16 @@ def _acknowledge(tx: Tx, call: Call, body: model.CommandAck) -> Answer | Gateway
     ack = model.Ack.model_construct(**{**dict(body), "command_id": command_id})
     outcome = acknowledgements.acknowledge(tx, device, None, ack)
     if isinstance(outcome, Refusal):
-        inbound.audit_refusal(tx, device, outcome)
-        inbound.keep_refusal(tx, device["id"], f"POST {OPERATIONS[2].path}", outcome, call.raw)
+        messages.audit_refusal(tx, device, outcome)
+        messages.keep_refusal(tx, device["id"], f"POST {OPERATIONS[2].path}", outcome, call.raw)
         return _refused(outcome)
-    return Answer(sql.to_model(outcome, call.device_id))
+    return Answer(command_sql.to_model(outcome, call.device_id))
 
 
 def _require_right(view: View, call: Call, device: Row, command_id: str) -> None:
     """A ``reset_only`` token acknowledges the reset and nothing else (contract, section 1)."""
     state = auth.state_now(view, call.token)
-    command = sql.find(view, device["pk"], command_id)
+    command = command_sql.find(view, device["pk"], command_id)
     if state is TokenState.RESET_ONLY and command is not None and command["type"] != RESET:
         raise auth.refuse_reset_only()
 

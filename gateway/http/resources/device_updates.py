@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway import fleet_model, lifecycle, model, upkeep
-from gateway.http.devices import TAG
+from gateway.domain import device_updates, devices
 from gateway.http.operation import WRITE, Answer, AnyOperation, Call, Operation
-from gateway.store import devices as sql
+from gateway.http.resources.devices import TAG
+from gateway.models import fleet, model
+from gateway.store import device_sql
 
 
-async def update_device(call: Call, body: fleet_model.UpdateDevice) -> Answer:
+async def update_device(call: Call, body: fleet.UpdateDevice) -> Answer:
     """``PATCH /v1/devices/{device_id}``."""
     return await call.commit(
-        lambda tx: Answer(sql.to_model(upkeep.update(tx, call.project_id, call.device_id, body, call.actor)))
+        lambda tx: Answer(
+            device_sql.to_model(device_updates.update(tx, call.project_id, call.device_id, body, call.actor))
+        )
     )
 
 
 async def delete_device(call: Call, _: model.Empty) -> Answer:
     """``DELETE /v1/devices/{device_id}``."""
     return await call.commit(
-        lambda tx: Answer(sql.to_model(lifecycle.delete(tx, call.project_id, call.device_id, call.actor)))
+        lambda tx: Answer(device_sql.to_model(devices.delete(tx, call.project_id, call.device_id, call.actor)))
     )
 
 
 async def restore_device(call: Call, _: model.Empty) -> Answer:
     """``POST /v1/devices/{device_id}/restore``."""
     return await call.commit(
-        lambda tx: Answer(sql.to_model(lifecycle.restore(tx, call.project_id, call.device_id, call.actor)))
+        lambda tx: Answer(device_sql.to_model(devices.restore(tx, call.project_id, call.device_id, call.actor)))
     )
 
 
@@ -42,7 +45,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "leaves `updated_at` and the audit trail as they are.",
         tag=TAG,
         access=WRITE,
-        takes=fleet_model.UpdateDevice,
+        takes=fleet.UpdateDevice,
         handler=update_device,
         answers={200: model.Device},
     ),

@@ -6,14 +6,14 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-from gateway import lifecycle, model
+from gateway.core.topics import Topics
+from gateway.domain import devices
 from gateway.errors import InvalidRequestError
 from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation
 from gateway.http.paging import MAX_ANSWER_BYTES, fitting
-from gateway.model import CommandType
-from gateway.store import Row, Tx, View, commands, device_list, events, outbox
-from gateway.store import devices as sql
-from gateway.topics import Topics
+from gateway.models import model
+from gateway.models.model import CommandType
+from gateway.store import Row, Tx, View, command_sql, device_list, device_sql, event_sql, outbox_sql
 
 TAG: Final = "devices"
 SYNCED: Final = "X-Broker-Synced"
@@ -25,8 +25,8 @@ async def register_device(call: Call, body: model.RegisterDevice) -> Answer:
     """``POST /v1/devices``."""
 
     def register(tx: Tx) -> Answer:
-        device, new = lifecycle.register(tx, call.project_id, body, call.actor)
-        return Answer(sql.to_model(device), status=201 if new else 200)
+        device, new = devices.register(tx, call.project_id, body, call.actor)
+        return Answer(device_sql.to_model(device), status=201 if new else 200)
 
     return await call.commit(register)
 
@@ -47,7 +47,7 @@ async def list_devices(call: Call, query: model.ListDevices) -> Answer:
 
 def _page(view: View, project_id: str, query: model.ListDevices) -> bytes:
     rows = device_list.page(view, project_id, query)
-    shown, more = fitting(rows, query.limit, sql.to_model, MAX_PAGE_BYTES)
+    shown, more = fitting(rows, query.limit, device_sql.to_model, MAX_PAGE_BYTES)
     total = device_list.total(view, project_id, query) if query.total else None
     answer = model.DeviceList(
         data=shown,
@@ -61,7 +61,7 @@ def _page(view: View, project_id: str, query: model.ListDevices) -> bytes:
 
 async def get_device(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/devices/{device_id}``."""
-    return Answer(sql.to_model(call.services.store.look(lambda view: find(view, call))))
+    return Answer(device_sql.to_model(call.services.store.look(lambda view: find(view, call))))
 
 
 async def bind_device(call: Call, body: model.BindDevice) -> Answer:
@@ -80,28 +80,26 @@ async def bind_device(call: Call, body: model.BindDevice) -> Answer:
     if to_clear:
         await wait_until_synced(call, device_pk, until)
     answer = await call.commit(
-        lambda tx: Answer(
-            _bound(call, lifecycle.bind(tx, call.project_id, call.device_id, body.end_user_id, call.actor))
-        )
+        lambda tx: Answer(_bound(call, devices.bind(tx, call.project_id, call.device_id, body.end_user_id, call.actor)))
     )
     synced = await wait_until_synced(call, device_pk, until)
     return answer if synced else replace(answer, headers={SYNCED: "false"})
 
 
 def _reset_was_sent(view: View, call: Call) -> bool:
-    command = commands.open_of_type(view, find(view, call)["pk"], CommandType.FACTORY_RESET)
+    command = command_sql.open_of_type(view, find(view, call)["pk"], CommandType.FACTORY_RESET)
     return command is not None and command["sent_at"] is not None
 
 
 def _supersede(tx: Tx, call: Call) -> model.Empty:
-    lifecycle.supersede_reset(tx, call.project_id, call.device_id, call.actor)
+    devices.supersede_reset(tx, call.project_id, call.device_id, call.actor)
     return model.Empty()
 
 
 def _reset_to_clear(view: View, call: Call) -> tuple[int, bool]:
     pk: int = find(view, call)["pk"]
-    is_open = commands.open_of_type(view, pk, CommandType.FACTORY_RESET) is not None  # then bind refuses anyhow
-    return pk, not is_open and outbox.has(view, outbox.COMMAND, pk, CommandType.FACTORY_RESET)
+    is_open = command_sql.open_of_type(view, pk, CommandType.FACTORY_RESET) is not None  # then bind refuses anyhow
+    return pk, not is_open and outbox_sql.has(view, outbox_sql.COMMAND, pk, CommandType.FACTORY_RESET)
 
 
 async def wait_until_synced(call: Call, device_pk: int, until: float) -> bool:
@@ -109,11 +107,11 @@ async def wait_until_synced(call: Call, device_pk: int, until: float) -> bool:
     return await call.services.synced(device_pk, max(0.0, until - asyncio.get_running_loop().time()))
 
 
-def _bound(call: Call, binding: lifecycle.Binding) -> model.BoundDevice:
+def _bound(call: Call, binding: devices.Binding) -> model.BoundDevice:
     device_id = binding.device["id"]
     host, port, tls = call.services.broker_address()
     return model.BoundDevice(
-        **sql.fields(binding.device),
+        **device_sql.fields(binding.device),
         device_token=binding.device_token,
         mqtt=model.MqttAccess(
             host=host,
@@ -140,14 +138,14 @@ def _topics(topics: Topics, device_id: str) -> model.MqttTopics:
 async def unbind_device(call: Call, _: model.Empty) -> Answer:
     """``POST /v1/devices/{device_id}/unbind``."""
     return await call.commit(
-        lambda tx: Answer(sql.to_model(lifecycle.unbind(tx, call.project_id, call.device_id, call.actor)))
+        lambda tx: Answer(device_sql.to_model(devices.unbind(tx, call.project_id, call.device_id, call.actor)))
     )
 
 
 async def reset_device(call: Call, _: model.Empty) -> Answer:
     """``POST /v1/devices/{device_id}/reset``: one transaction, then the answer; it never waits for the broker."""
     return await call.commit(
-        lambda tx: Answer(sql.to_model(lifecycle.reset(tx, call.project_id, call.device_id, call.actor)))
+        lambda tx: Answer(device_sql.to_model(devices.reset(tx, call.project_id, call.device_id, call.actor)))
     )
 
 
@@ -155,7 +153,7 @@ async def get_state(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/devices/{device_id}/state``."""
     row = call.services.store.look(lambda view: find(view, call))
     facts = {name: row[name] for name in ("binding_generation", "last_seen_by")}
-    fields = sql.fields(row)
+    fields = device_sql.fields(row)
     facts |= {name: fields[name] for name in model.DeviceHealth.model_fields if name in fields}
     return Answer(model.DeviceHealth(device_id=row["id"], **facts))
 
@@ -163,15 +161,15 @@ async def get_state(call: Call, _: model.Empty) -> Answer:
 async def list_device_events(call: Call, query: model.ListEvents) -> Answer:
     """``GET /v1/devices/{device_id}/events``."""
     rows = await call.read(lambda view: _events(view, call, query))
-    page, more = fitting(rows, query.limit, events.to_model)
+    page, more = fitting(rows, query.limit, event_sql.to_model)
     return Answer(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 def _events(view: View, call: Call, query: model.ListEvents) -> list[Row]:
     device = find(view, call)
-    if query.cursor is not None and not events.has(view, device["pk"], query.cursor):
+    if query.cursor is not None and not event_sql.has(view, device["pk"], query.cursor):
         raise bad_cursor()
-    return events.page(view, device["pk"], query)
+    return event_sql.page(view, device["pk"], query)
 
 
 def bad_cursor() -> InvalidRequestError:
@@ -187,7 +185,7 @@ def find(view: View, call: Call) -> Row:
     Raises:
         NotFoundError: it is not there for this caller.
     """
-    return lifecycle.require(view, call.project_id, call.device_id)
+    return devices.require(view, call.project_id, call.device_id)
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Final
 
-from gateway import ids, model
+from gateway.core import ids
 from gateway.errors import InvalidRequestError
-from gateway.http.devices import bad_cursor
 from gateway.http.operation import READ, Answer, AnyOperation, Call, Operation, Stream
 from gateway.http.paging import fitting
-from gateway.store import Row, View, events
+from gateway.http.resources.devices import bad_cursor
+from gateway.models import model
+from gateway.store import Row, View, event_sql
 
 TAG: Final = "events"
 LAST_EVENT_ID: Final = "Last-Event-ID"
@@ -24,14 +25,14 @@ _RETRY_MS: Final = 2_000
 async def list_events(call: Call, query: model.ListProjectEvents) -> Answer:
     """``GET /v1/events``."""
     rows = await call.read(lambda view: _page(view, call.project_id, query))
-    page, more = fitting(rows, query.limit, events.to_model)
+    page, more = fitting(rows, query.limit, event_sql.to_model)
     return Answer(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 def _page(view: View, project_id: str, query: model.ListProjectEvents) -> list[Row]:
-    if query.cursor is not None and events.seq_of(view, project_id, query.cursor) is None:
+    if query.cursor is not None and event_sql.seq_of(view, project_id, query.cursor) is None:
         raise bad_cursor()
-    return events.page_of_project(view, project_id, query)
+    return event_sql.page_of_project(view, project_id, query)
 
 
 async def stream_events(call: Call, query: model.StreamEvents) -> Stream:
@@ -44,11 +45,11 @@ async def stream_events(call: Call, query: model.StreamEvents) -> Stream:
 async def _resume_after(call: Call, last: str | None) -> int:
     """After which ``seq`` to go on. An event that is no longer kept is looked for among those of all projects."""
     if last is not None:
-        seq = await call.read(lambda view: events.seq_of(view, call.project_id, last))
+        seq = await call.read(lambda view: event_sql.seq_of(view, call.project_id, last))
         if seq is not None:
             return seq
-        return await call.scan(lambda view: events.resume_after(view, call.project_id, last))
-    return await call.read(lambda view: events.resume_after(view, call.project_id, None))
+        return await call.scan(lambda view: event_sql.resume_after(view, call.project_id, last))
+    return await call.read(lambda view: event_sql.resume_after(view, call.project_id, None))
 
 
 def _last_event_id(call: Call, query: model.StreamEvents) -> str | None:
@@ -71,7 +72,7 @@ async def _follow(call: Call, query: model.StreamEvents, after: int) -> AsyncGen
     quiet_until = clock() + services.stream_heartbeat_seconds
     while True:
         news = services.bells.news
-        tail = partial(events.tail, project_id=call.project_id, query=query, after=after, limit=_BATCH)
+        tail = partial(event_sql.tail, project_id=call.project_id, query=query, after=after, limit=_BATCH)
         rows, after = await call.read(tail)
         for row in rows:
             yield _message(row)
@@ -82,7 +83,7 @@ async def _follow(call: Call, query: model.StreamEvents, after: int) -> AsyncGen
 
 
 def _message(row: Row) -> bytes:
-    event = events.to_model(row)
+    event = event_sql.to_model(row)
     return f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
 
 

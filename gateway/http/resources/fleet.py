@@ -10,18 +10,17 @@ from typing import Final, Generic, TypeVar
 
 import structlog
 
-from gateway import commands, fleet_model, lifecycle, model
+from gateway.domain import commands, devices
 from gateway.errors import GatewayError, NotFoundError
-from gateway.http.devices import TAG
 from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation, ReplayError
-from gateway.model import CommandStatus, CommandType
-from gateway.store import Row, Tx, View, outbox
-from gateway.store import commands as sql_commands
-from gateway.store import devices as sql
+from gateway.http.resources.devices import TAG
+from gateway.models import fleet, model
+from gateway.models.model import CommandStatus, CommandType
+from gateway.store import Row, Tx, View, command_sql, device_sql, outbox_sql
 
 log = structlog.get_logger()
 
-OutcomeT = TypeVar("OutcomeT", fleet_model.BulkOutcome, fleet_model.BulkCancelOutcome)
+OutcomeT = TypeVar("OutcomeT", fleet.BulkOutcome, fleet.BulkCancelOutcome)
 
 RESET: Final = CommandType.FACTORY_RESET
 ABREAST: Final = 50
@@ -32,21 +31,21 @@ _UNFORESEEN: Final = "The gateway failed at this device, and left it as it was. 
 
 async def get_device_stats(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/devices/stats``."""
-    return Answer(await call.scan(lambda view: sql.count(view, call.project_id)))
+    return Answer(await call.scan(lambda view: device_sql.count(view, call.project_id)))
 
 
-async def bulk_reset(call: Call, body: fleet_model.BulkReset) -> Answer:
+async def bulk_reset(call: Call, body: fleet.BulkReset) -> Answer:
     """``POST /v1/devices/bulk/reset``: each device in a transaction of its own."""
-    outcomes = await _each(call, body, Verb("reset", fleet_model.BulkOutcome, _would_reset, _reset))
-    return await call.commit(lambda _: Answer(fleet_model.BulkOutcomes(data=outcomes)))
+    outcomes = await _each(call, body, Verb("reset", fleet.BulkOutcome, _would_reset, _reset))
+    return await call.commit(lambda _: Answer(fleet.BulkOutcomes(data=outcomes)))
 
 
-async def bulk_cancel(call: Call, body: fleet_model.BulkCancel) -> Answer:
+async def bulk_cancel(call: Call, body: fleet.BulkCancel) -> Answer:
     """``POST /v1/devices/bulk/reset/cancel``: each device in a transaction of its own."""
     taken_in = not body.dry_run and await _taken_in(call, body.device_ids)
     cancel = partial(_cancel, taken_in=taken_in)
-    outcomes = await _each(call, body, Verb("cancelled", fleet_model.BulkCancelOutcome, _would_cancel, cancel))
-    return await call.commit(lambda _: Answer(fleet_model.BulkCancelOutcomes(data=outcomes)))
+    outcomes = await _each(call, body, Verb("cancelled", fleet.BulkCancelOutcome, _would_cancel, cancel))
+    return await call.commit(lambda _: Answer(fleet.BulkCancelOutcomes(data=outcomes)))
 
 
 async def _taken_in(call: Call, device_ids: Sequence[str]) -> bool:
@@ -73,19 +72,17 @@ class Verb(Generic[OutcomeT]):
     would: Callable[[View, Call, str], str]
     do: Callable[[Tx, Call, str], str]
 
-    def told(self, device_id: str, outcome: str, error: fleet_model.BulkError | None = None) -> OutcomeT:
+    def told(self, device_id: str, outcome: str, error: fleet.BulkError | None = None) -> OutcomeT:
         """An outcome as it is answered."""
         return self.kind.model_validate({"id": device_id, "outcome": outcome, "error": error})
 
     def nothing_done(self, device_id: str, error: GatewayError) -> OutcomeT:
         """That nothing was changed, and why."""
         outcome = "not_found" if isinstance(error, NotFoundError) else "failed"
-        return self.told(device_id, outcome, fleet_model.BulkError(code=error.code, message=error.message))
+        return self.told(device_id, outcome, fleet.BulkError(code=error.code, message=error.message))
 
 
-async def _each(
-    call: Call, body: fleet_model.BulkReset | fleet_model.BulkCancel, verb: Verb[OutcomeT]
-) -> list[OutcomeT]:
+async def _each(call: Call, body: fleet.BulkReset | fleet.BulkCancel, verb: Verb[OutcomeT]) -> list[OutcomeT]:
     wanted = list(dict.fromkeys(body.device_ids))
     if body.dry_run:
         return await call.read(lambda view: [_would(view, call, verb, each) for each in wanted])
@@ -124,7 +121,7 @@ def _would_reset(view: View, call: Call, device_id: str) -> str:
 def _reset(tx: Tx, call: Call, device_id: str) -> str:
     if _open_reset(tx, call, device_id) is not None:
         return "already_pending"
-    lifecycle.reset(tx, call.project_id, device_id, call.actor, not_before=outbox.next_turn(tx))
+    devices.reset(tx, call.project_id, device_id, call.actor, not_before=outbox_sql.next_turn(tx))
     return "reset"
 
 
@@ -139,16 +136,16 @@ def _cancel(tx: Tx, call: Call, device_id: str, *, taken_in: bool) -> str:
     outcome = _would_cancel(tx, call, device_id)
     if outcome != "would_cancel":
         return outcome
-    device = lifecycle.require(tx, call.project_id, device_id)
-    command = sql_commands.open_of_type(tx, device["pk"], RESET)
+    device = devices.require(tx, call.project_id, device_id)
+    command = command_sql.open_of_type(tx, device["pk"], RESET)
     if command is not None:
         commands.cancel(tx, device, command["id"], call.actor, taken_in=taken_in)
     return "cancelled"
 
 
 def _open_reset(view: View, call: Call, device_id: str) -> Row | None:
-    device = lifecycle.require(view, call.project_id, device_id)
-    return sql_commands.open_of_type(view, device["pk"], RESET)
+    device = devices.require(view, call.project_id, device_id)
+    return command_sql.open_of_type(view, device["pk"], RESET)
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (
@@ -161,7 +158,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         access=READ,
         takes=model.Empty,
         handler=get_device_stats,
-        answers={200: fleet_model.DeviceStats},
+        answers={200: fleet.DeviceStats},
     ),
     Operation(
         method="POST",
@@ -172,9 +169,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "steady pace (setting `bulk_reset_per_second`, 50), over restarts too. Send it with `dry_run` first.",
         tag=TAG,
         access=WRITE,
-        takes=fleet_model.BulkReset,
+        takes=fleet.BulkReset,
         handler=bulk_reset,
-        answers={200: fleet_model.BulkOutcomes},
+        answers={200: fleet.BulkOutcomes},
     ),
     Operation(
         method="POST",
@@ -188,8 +185,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "`service_unavailable`. Send the request again then.",
         tag=TAG,
         access=WRITE,
-        takes=fleet_model.BulkCancel,
+        takes=fleet.BulkCancel,
         handler=bulk_cancel,
-        answers={200: fleet_model.BulkCancelOutcomes},
+        answers={200: fleet.BulkCancelOutcomes},
     ),
 )

@@ -5,35 +5,35 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from gateway import fleet_model
-from gateway.clock import from_datetime
-from gateway.http.devices import TAG, find
+from gateway.core.clock import from_datetime
 from gateway.http.operation import READ, Answer, AnyOperation, Call, Operation
-from gateway.model import MAX_NUMBER
-from gateway.store import Row, View, history
+from gateway.http.resources.devices import TAG, find
+from gateway.models import fleet
+from gateway.models.model import MAX_NUMBER
+from gateway.store import Row, View, heartbeat_sql
 
 _SECOND_MS: Final = 1_000
 
 
-async def list_heartbeats(call: Call, query: fleet_model.ListHeartbeats) -> Answer:
+async def list_heartbeats(call: Call, query: fleet.ListHeartbeats) -> Answer:
     """``GET /v1/devices/{device_id}/heartbeats``."""
     rows = await call.read(lambda view: _history(view, call, query))
     page = rows[: query.limit]
     more = len(rows) > len(page)
     return Answer(
-        fleet_model.HeartbeatList(
-            data=[history.to_record(row) for row in page],
+        fleet.HeartbeatList(
+            data=[heartbeat_sql.to_record(row) for row in page],
             has_more=more,
             next_cursor=f"{page[-1]['received_at']}.{page[-1]['id']}" if more else None,
         )
     )
 
 
-def _history(view: View, call: Call, query: fleet_model.ListHeartbeats) -> list[Row]:
-    return history.page(
+def _history(view: View, call: Call, query: fleet.ListHeartbeats) -> list[Row]:
+    return heartbeat_sql.page(
         view,
         find(view, call)["pk"],
-        history.Window(_instant(query.since, 0), _instant(query.until, MAX_NUMBER)),
+        heartbeat_sql.Window(_instant(query.since, 0), _instant(query.until, MAX_NUMBER)),
         after=_place(query.cursor),
         limit=query.limit + 1,
         every=None if query.every is None else query.every * _SECOND_MS,
@@ -58,8 +58,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "at `next_cursor`.",
         tag=TAG,
         access=READ,
-        takes=fleet_model.ListHeartbeats,
+        takes=fleet.ListHeartbeats,
         handler=list_heartbeats,
-        answers={200: fleet_model.HeartbeatList},
+        answers={200: fleet.HeartbeatList},
     ),
 )

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.http import commands, devices, events, fleet, history, meta, refresh, reports, upkeep, webhooks
 from gateway.http.operation import AnyOperation
+from gateway.http.resources import (
+    commands,
+    device_calls,
+    device_updates,
+    devices,
+    events,
+    fleet,
+    heartbeat_history,
+    system,
+    token_refresh,
+    webhooks,
+)
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    *meta.OPERATIONS,
+    *system.OPERATIONS,
     *fleet.OPERATIONS,
     *devices.OPERATIONS,
-    *upkeep.OPERATIONS,
-    *history.OPERATIONS,
-    *reports.OPERATIONS,
-    *refresh.OPERATIONS,
+    *device_updates.OPERATIONS,
+    *heartbeat_history.OPERATIONS,
+    *device_calls.OPERATIONS,
+    *token_refresh.OPERATIONS,
     *commands.OPERATIONS,
     *events.OPERATIONS,
     *webhooks.OPERATIONS,

@@ -6,11 +6,13 @@ import asyncio
 import sqlite3
 from typing import Final
 
-from gateway import grants, metrics, model
+from gateway.domain import grants
 from gateway.errors import StoreError
 from gateway.http.operation import PUBLIC, READ, Access, Answer, AnyOperation, ApiKey, Call, Operation
+from gateway.models import model
+from gateway.observability import metrics
 from gateway.readiness import without_words
-from gateway.store import Purpose, View, keys, tokens
+from gateway.store import Purpose, View, key_sql, token_sql
 
 TAG: Final = "gateway"
 _UNAVAILABLE: Final = 503
@@ -19,7 +21,7 @@ _UNAVAILABLE: Final = 503
 async def get_health(call: Call, _: model.Empty) -> Answer:
     """``GET /health``."""
     try:
-        await call.services.store.read(keys.projects, Purpose.HEALTH)
+        await call.services.store.read(key_sql.projects, Purpose.HEALTH)
     except (StoreError, sqlite3.Error):
         return Answer(model.Health(status="unhealthy", database="disconnected"), status=_UNAVAILABLE)
     return Answer(model.Health(status="healthy", database="connected"))
@@ -45,7 +47,7 @@ async def get_openapi(call: Call, _: model.Empty) -> Answer:
 async def get_asyncapi(call: Call, _: model.Empty) -> Answer:
     """``GET /asyncapi.json``."""
     del call
-    from gateway.http import asyncapi  # noqa: PLC0415 - all that it explains, which is seldom read
+    from gateway.http.spec import asyncapi  # noqa: PLC0415 - all that it explains, which is seldom read
 
     return Answer(asyncapi.document())
 
@@ -58,12 +60,12 @@ async def get_jwks(call: Call, _: model.Empty) -> Answer:
 
 
 def _keys(view: View) -> model.JwkSet:
-    return model.JwkSet(keys=[grants.public_key(view, kid) for kid in tokens.signing_key_ids(view)])
+    return model.JwkSet(keys=[grants.public_key(view, kid) for kid in token_sql.signing_key_ids(view)])
 
 
 async def get_key(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/key``."""
-    project = await call.read(lambda view: keys.require_project(view, call.project_id))
+    project = await call.read(lambda view: key_sql.require_project(view, call.project_id))
     scopes = call.caller.scopes if isinstance(call.caller, ApiKey) else ()
     return Answer(
         model.KeyFacts(id=call.actor, project_id=project["id"], project_name=project["name"], scopes=sorted(scopes))

@@ -6,11 +6,12 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-from gateway import fleet_model, lifecycle, model
+from gateway.domain import devices
 from gateway.http import auth
-from gateway.http.devices import SYNCED, find, wait_until_synced
 from gateway.http.operation import Access, Answer, AnyOperation, Call, Operation
-from gateway.http.reports import TAG
+from gateway.http.resources.device_calls import TAG
+from gateway.http.resources.devices import SYNCED, find, wait_until_synced
+from gateway.models import fleet, model
 from gateway.store import Tx
 
 
@@ -25,11 +26,11 @@ async def refresh_token(call: Call, _: model.Empty) -> Answer:
 
 def _refresh(tx: Tx, call: Call) -> Answer:
     auth.state_now(tx, call.token)
-    refreshed = lifecycle.refresh(tx, call.project_id, call.device_id, call.token.token_id)
+    refreshed = devices.refresh(tx, call.project_id, call.device_id, call.token.token_id)
     return Answer(
-        fleet_model.RefreshedToken(
+        fleet.RefreshedToken(
             device_token=refreshed.device_token,
-            mqtt=fleet_model.RefreshedMqtt(password=refreshed.mqtt_password),
+            mqtt=fleet.RefreshedMqtt(password=refreshed.mqtt_password),
             binding_generation=refreshed.binding_generation,
         )
     )
@@ -51,7 +52,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         access=Access(device=True, reset_only=True),
         takes=model.Empty,
         handler=refresh_token,
-        answers={200: fleet_model.RefreshedToken},
+        answers={200: fleet.RefreshedToken},
         headers={
             SYNCED: "`false` when the broker did not know the new password yet when this was answered: connects with "
             "it are refused until the broker has caught up. Absent otherwise."

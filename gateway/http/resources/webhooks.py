@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from gateway import ids, model, webhooks, webhooks_model
-from gateway.clock import to_rfc3339
-from gateway.http.devices import bad_cursor
+from gateway.core import ids
+from gateway.core.clock import to_rfc3339
+from gateway.domain import webhooks
 from gateway.http.operation import Access, Answer, AnyOperation, Call, Operation
 from gateway.http.paging import fitting
-from gateway.store import Row, Tx, View, deliveries
-from gateway.store import webhooks as sql
+from gateway.http.resources.devices import bad_cursor
+from gateway.models import model
+from gateway.models import webhooks as webhooks_model
+from gateway.store import Row, Tx, View, delivery_sql, webhook_sql
 
 TAG: Final = "webhooks"
 TEST: Final = "webhook.test"
@@ -29,7 +31,7 @@ async def create_webhook(call: Call, body: webhooks_model.CreateWebhook) -> Answ
 
     def create(tx: Tx) -> Answer:
         row, secret = webhooks.create(tx, call.project_id, body, call.actor)
-        return Answer(webhooks_model.CreatedWebhook(**sql.fields(row), secret=secret), status=201)
+        return Answer(webhooks_model.CreatedWebhook(**webhook_sql.fields(row), secret=secret), status=201)
 
     return await call.commit(create)
 
@@ -38,14 +40,14 @@ async def list_webhooks(call: Call, query: webhooks_model.ListWebhooks) -> Answe
     """``GET /v1/webhooks``."""
     if query.cursor is not None and not ids.is_id(ids.WEBHOOK, query.cursor):
         raise bad_cursor()
-    rows = await call.read(lambda view: sql.page(view, call.project_id, query))
-    page, more = fitting(rows, query.limit, sql.to_model)
+    rows = await call.read(lambda view: webhook_sql.page(view, call.project_id, query))
+    page, more = fitting(rows, query.limit, webhook_sql.to_model)
     return Answer(webhooks_model.WebhookList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 async def get_webhook(call: Call, _: model.Empty) -> Answer:
     """``GET /v1/webhooks/{webhook_id}``."""
-    return Answer(sql.to_model(await call.read(lambda view: _find(view, call))))
+    return Answer(webhook_sql.to_model(await call.read(lambda view: _find(view, call))))
 
 
 def _find(view: View, call: Call) -> Row:
@@ -55,14 +57,18 @@ def _find(view: View, call: Call) -> Row:
 async def update_webhook(call: Call, body: webhooks_model.UpdateWebhook) -> Answer:
     """``PATCH /v1/webhooks/{webhook_id}``."""
     return await call.commit(
-        lambda tx: Answer(sql.to_model(webhooks.update(tx, call.project_id, call.path["webhook_id"], body, call.actor)))
+        lambda tx: Answer(
+            webhook_sql.to_model(webhooks.update(tx, call.project_id, call.path["webhook_id"], body, call.actor))
+        )
     )
 
 
 async def delete_webhook(call: Call, _: model.Empty) -> Answer:
     """``DELETE /v1/webhooks/{webhook_id}``."""
     return await call.commit(
-        lambda tx: Answer(sql.to_model(webhooks.delete(tx, call.project_id, call.path["webhook_id"], call.actor)))
+        lambda tx: Answer(
+            webhook_sql.to_model(webhooks.delete(tx, call.project_id, call.path["webhook_id"], call.actor))
+        )
     )
 
 
@@ -72,7 +78,7 @@ async def rotate_webhook_secret(call: Call, body: webhooks_model.RotateWebhook) 
     def rotate(tx: Tx) -> Answer:
         webhook_id, overlap_ms = call.path["webhook_id"], body.overlap_seconds * _SECOND_MS
         row, secret = webhooks.rotate(tx, call.project_id, webhook_id, overlap_ms, call.actor)
-        return Answer(webhooks_model.CreatedWebhook(**sql.fields(row), secret=secret))
+        return Answer(webhooks_model.CreatedWebhook(**webhook_sql.fields(row), secret=secret))
 
     return await call.commit(rotate)
 
@@ -81,7 +87,7 @@ async def forget_previous_secret(call: Call, _: model.Empty) -> Answer:
     """``DELETE /v1/webhooks/{webhook_id}/previous-secret``."""
     return await call.commit(
         lambda tx: Answer(
-            sql.to_model(webhooks.forget_previous(tx, call.project_id, call.path["webhook_id"], call.actor))
+            webhook_sql.to_model(webhooks.forget_previous(tx, call.project_id, call.path["webhook_id"], call.actor))
         )
     )
 
@@ -119,22 +125,22 @@ async def list_deliveries(call: Call, query: webhooks_model.ListDeliveries) -> A
     """``GET /v1/webhooks/{webhook_id}/deliveries``."""
     read = call.read if query.status is None else call.scan  # one status may be that of few among many
     rows = await read(lambda view: _deliveries(view, call, query))
-    page, more = fitting(rows, query.limit, deliveries.to_model)
+    page, more = fitting(rows, query.limit, delivery_sql.to_model)
     return Answer(webhooks_model.DeliveryList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 def _deliveries(view: View, call: Call, query: webhooks_model.ListDeliveries) -> list[Row]:
     webhook = _find(view, call)
-    if query.cursor is not None and deliveries.find(view, webhook["id"], query.cursor) is None:
+    if query.cursor is not None and delivery_sql.find(view, webhook["id"], query.cursor) is None:
         raise bad_cursor()
-    return deliveries.page(view, webhook["id"], query)
+    return delivery_sql.page(view, webhook["id"], query)
 
 
 async def replay_delivery(call: Call, _: model.Empty) -> Answer:
     """``POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay``."""
     webhook_id, delivery_id = call.path["webhook_id"], call.path["delivery_id"]
     return await call.commit(
-        lambda tx: Answer(deliveries.to_model(webhooks.replay(tx, call.project_id, webhook_id, delivery_id)))
+        lambda tx: Answer(delivery_sql.to_model(webhooks.replay(tx, call.project_id, webhook_id, delivery_id)))
     )
 
 

@@ -12,7 +12,10 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.http.auth import PEER
-from gateway.http.head_refusals import (
+from gateway.http.auth_failure_limit import site_of
+from gateway.http.security_headers import HSTS_SECONDS, security_headers
+from gateway.http.server.connection_limit import Room
+from gateway.http.server.head_refusals import (
     FRAMING_TOO_LARGE,
     FULL,
     HEAD_TOO_LARGE,
@@ -21,12 +24,9 @@ from gateway.http.head_refusals import (
     HeadRefusal,
     bad_head,
 )
-from gateway.http.request_head import fault_in, with_host_of_url, without_upgrade
-from gateway.http.room import Room
-from gateway.http.security_headers import HSTS_SECONDS, security_headers
-from gateway.http.strangers import site_of
+from gateway.http.server.request_head import fault_in, with_host_of_url, without_upgrade
 from gateway.http.streaming import ABORT
-from gateway.paced import Paced
+from gateway.runtime.paced_log import Paced
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from gateway.paced import Paced
+from gateway.runtime.paced_log import Paced
 
 log = structlog.get_logger()
 

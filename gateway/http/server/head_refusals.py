@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway import model
+from gateway.models import model
 
 MAX_HEAD_BYTES: Final = 32_768
 

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.http.room import Places, Room
-from gateway.http.strangers import site_of
-from gateway.paced import Paced
+from gateway.http.auth_failure_limit import site_of
+from gateway.http.server.connection_limit import Places, Room
+from gateway.runtime.paced_log import Paced
 
 log = structlog.get_logger()
 

@@ -14,12 +14,12 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.addresses import Address
-from gateway.certificates import ServerCertificate
+from gateway.core.addresses import Address
 from gateway.errors import UnavailableError
-from gateway.http.connection import HttpConnection
-from gateway.http.listener import Listener, most_descriptors
-from gateway.http.room import RESERVE, Places, Room
+from gateway.http.server.connection import HttpConnection
+from gateway.http.server.connection_limit import RESERVE, Places, Room
+from gateway.http.server.listener import Listener, most_descriptors
+from gateway.tls.certificates import ServerCertificate
 
 log = structlog.get_logger()
 

@@ -1,6 +1,6 @@
 """The AsyncAPI 3.0 document: what travels over MQTT, made from the models that read and write it.
 
-``python -m gateway.http.asyncapi > docs/asyncapi.json`` writes the copy that is kept in the repository.
+``python -m gateway.http.spec.asyncapi > docs/asyncapi.json`` writes the copy that is kept in the repository.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
-from gateway import __version__, model, mqtt_model
-from gateway.http import schemas
-from gateway.http.examples import EXAMPLES
-from gateway.model import CommandType, EventType
-from gateway.topics import Topics
+from gateway import __version__
+from gateway.core.topics import Topics
+from gateway.http.spec import schemas
+from gateway.http.spec.examples import EXAMPLES
+from gateway.models import model, mqtt
+from gateway.models.model import CommandType, EventType
 
 Json = dict[str, Any]
 
@@ -127,7 +128,7 @@ MESSAGES: Final = (
         "refusal",
         _NAMES.errors(_ID),
         "send",
-        mqtt_model.RefusedMessage,
+        mqtt.RefusedMessage,
         "The gateway says why it did not take a message",
         "One a second at most for each device.",
         {
@@ -152,7 +153,7 @@ MESSAGES: Final = (
         "event",
         _NAMES.event(_ID, "{eventType}"),
         "send",
-        mqtt_model.CloudEvent,
+        mqtt.CloudEvent,
         "Something happened to a device",
         "CloudEvents 1.0, structured mode; at least once, in the order in which it happened.",
         _EVENT,
@@ -172,7 +173,7 @@ MESSAGES: Final = (
         "projectEvent",
         _NAMES.project_event(_PROJECT, _ID, "{eventType}"),
         "send",
-        mqtt_model.CloudEvent,
+        mqtt.CloudEvent,
         "Something happened to a device, for the integrators of its project",
         "The same as on `devices/{deviceId}/events/{eventType}`, while its project has an integrator's account.",
         _EVENT,
@@ -182,7 +183,7 @@ MESSAGES: Final = (
         "gatewayStatus",
         _NAMES.gateway_status("{gatewayId}"),
         "send",
-        mqtt_model.GatewayStatus,
+        mqtt.GatewayStatus,
         "The gateway comes or goes",
         "Its birth, its farewell and its last will.",
         {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from gateway.device_settings import with_defaults
-from gateway.http.webhook_examples import WEBHOOK_EXAMPLES
+from gateway.http.spec.webhook_examples import WEBHOOK_EXAMPLES
+from gateway.models.device_settings import with_defaults
 
 _DEVICE_ID: Final = "dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB"
 _COMMAND_ID: Final = "cmd_01JD3N0A1B2C3D4E5F6G7H8J9K"

@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 document, made from the table of operations.
 
-``python -m gateway.http.openapi > docs/openapi.json`` writes the copy that is kept in the repository.
+``python -m gateway.http.spec.openapi > docs/openapi.json`` writes the copy that is kept in the repository.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
-from gateway import __version__, model
-from gateway.credentials import SCOPES
-from gateway.http import glossary, idempotency, links, schemas
-from gateway.http.examples import ERRORS, EXAMPLES
+from gateway import __version__
+from gateway.core.credentials import SCOPES
+from gateway.http import idempotency
 from gateway.http.operation import READ, Access, AnyOperation
-from gateway.http.table import OPERATIONS
+from gateway.http.resources.operations import OPERATIONS
+from gateway.http.spec import glossary, links, schemas
+from gateway.http.spec.examples import ERRORS, EXAMPLES
+from gateway.models import model
 
 Json = dict[str, Any]
 

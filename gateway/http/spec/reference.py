@@ -1,4 +1,4 @@
-"""Pages of the documentation that come from the code: ``python -m gateway.http.manual docs/reference``."""
+"""Pages of the documentation that come from the code: ``python -m gateway.http.spec.reference docs/reference``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.event_meanings import MEANINGS
-from gateway.http.examples import ERRORS
-from gateway.http.openapi import document
+from gateway.http.spec.examples import ERRORS
+from gateway.http.spec.openapi import document
+from gateway.models.event_catalogue import MEANINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.device_settings import SHOWN_AS, DeviceSettings
-from gateway.http import glossary
+from gateway.http.spec import glossary
+from gateway.models.device_settings import SHOWN_AS, DeviceSettings
 
 Json = dict[str, Any]
 REF: Final = "#/components/schemas/{model}"

@@ -25,9 +25,8 @@ import structlog
 from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt import client as mqtt
 
-from gateway.inbound import Message
-from gateway.mqtt.cancellation import heed_cancellation
-from gateway.mqtt.gathering import WAITED_FOR_SECONDS, Gathering
+from gateway.domain.messages import Message
+from gateway.mqtt.coalescing import WAITED_FOR_SECONDS, Gathering
 from gateway.mqtt.session import (
     ANSWER_SECONDS,
     AT_LEAST_ONCE,
@@ -43,7 +42,8 @@ from gateway.mqtt.session import (
     VersionRefusedError,
     not_taken,
 )
-from gateway.mqtt.sockets import watch_while_open
+from gateway.mqtt.v3.cancellation import heed_cancellation
+from gateway.mqtt.v3.sockets import watch_while_open
 
 log = structlog.get_logger()
 
@@ -216,7 +216,7 @@ def _delivery(message: aiomqtt.Message) -> Delivery:
 
 @asynccontextmanager
 async def open_session(address: Address, *, client_id: str, will: tuple[str, bytes]) -> AsyncIterator[Session]:
-    """See :func:`gateway.mqtt.link.open_session`."""
+    """See :func:`gateway.mqtt.connect.open_session`."""
     client = _client(address, client_id, will)
     try:
         async with client:

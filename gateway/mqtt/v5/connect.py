@@ -1,4 +1,4 @@
-"""How the connection to a broker that speaks MQTT 5 is made; what it is used for: :mod:`gateway.mqtt.mqtt5_session`."""
+"""How the connection to a broker that speaks MQTT 5 is made; what it is used for: :mod:`gateway.mqtt.v5.session`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Final
 
 import mqtt5
 
-from gateway.mqtt.mqtt5_session import Mqtt5Session, words
-from gateway.mqtt.mqtt5_wire import MAX_PACKET_BYTES, ProtocolError
 from gateway.mqtt.session import (
     CONNECT_SECONDS,
     RECEIVE_MAXIMUM,
@@ -19,13 +17,15 @@ from gateway.mqtt.session import (
     Session,
     VersionRefusedError,
 )
+from gateway.mqtt.v5.session import Mqtt5Session, words
+from gateway.mqtt.v5.wire import MAX_PACKET_BYTES, ProtocolError
 
 NEVER: Final = 0xFFFF_FFFF  # a session that expires can crash Mosquitto 2.0 (docs/mosquitto.md)
 
 
 @asynccontextmanager
 async def open_session(address: Address, *, client_id: str, will: tuple[str, bytes]) -> AsyncIterator[Session]:
-    """See :func:`gateway.mqtt.link.open_session`."""
+    """See :func:`gateway.mqtt.connect.open_session`."""
     session = Mqtt5Session()
     try:
         await _connect(address, session)

@@ -11,9 +11,9 @@ from typing import Final
 import mqtt5
 import structlog
 
-from gateway.inbound import Message
+from gateway.domain.messages import Message
 from gateway.mqtt.session import AT_LEAST_ONCE, RECEIVE_MAXIMUM, TOLD_EVERY, WAITING_AT_QOS_0, Delivery
-from gateway.tracing import HEADER, well_formed
+from gateway.runtime.tracing import HEADER, well_formed
 
 log = structlog.get_logger()
 

@@ -1,7 +1,7 @@
 """The connection to a broker that speaks MQTT 5, made for one thing: a great many messages, each acknowledged late.
 
 It is as thin as can be over the codec :mod:`mqtt5`: no task, no callback and no lock for a message. Messages wait
-in :class:`gateway.mqtt.inbox.Inbox` until the ingest takes them.
+in :class:`gateway.mqtt.v5.receive_queue.Inbox` until the ingest takes them.
 
 The codec's enums say in its stub that they are integers; they are not: they can be compared for equality, and turned
 into one.
@@ -20,9 +20,7 @@ import mqtt5
 from mqtt5 import DisconnectReasonCode as Reason
 
 from gateway.mqtt.clearing import NEWS
-from gateway.mqtt.gathering import Gathering
-from gateway.mqtt.inbox import Inbox
-from gateway.mqtt.mqtt5_wire import ProtocolError, Wire
+from gateway.mqtt.coalescing import Gathering
 from gateway.mqtt.session import (
     ANSWER_SECONDS,
     AT_LEAST_ONCE,
@@ -34,7 +32,9 @@ from gateway.mqtt.session import (
     SubscriptionRefusedError,
     not_taken,
 )
-from gateway.tracing import HEADER
+from gateway.mqtt.v5.receive_queue import Inbox
+from gateway.mqtt.v5.wire import ProtocolError, Wire
+from gateway.runtime.tracing import HEADER
 
 _REFUSED: Final = 0x80
 _PUBACK: Final = 0x4002

@@ -13,7 +13,7 @@ import mqtt5
 from mqtt5 import DisconnectReasonCode as Reason
 
 from gateway.mqtt.session import LinkError
-from gateway.precedence import Loop
+from gateway.runtime.loop_priority import Loop
 
 MAX_PACKET_BYTES: Final = 4_194_304
 """The broker is told so; it leaves out larger messages [MQTT-3.1.2-25], and devices may not send them anyway."""

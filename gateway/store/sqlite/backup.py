@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway.clock import to_rfc3339
+from gateway.core.clock import to_rfc3339
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
-from gateway.store import backup_files
-from gateway.store import secrets as secrets_of
-from gateway.store.database import DATABASE_NAME, Context, Tx, View, connect, create_private, transact
-from gateway.store.lock import LOCK_NAME, alone, exclusive
+from gateway.store import secret_sql
 from gateway.store.position_file import note_position
 from gateway.store.schema import from_a_newer_gateway, migrate
+from gateway.store.sqlite import backup_files
+from gateway.store.sqlite.connection import DATABASE_NAME, Context, Tx, View, connect, create_private, transact
+from gateway.store.sqlite.lock import LOCK_NAME, alone, exclusive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -234,8 +234,8 @@ def _prepare(draft: Path, prepare: Callable[[Tx], None], context: Context) -> No
     try:
         with closing(connect(draft)) as connection:
             migrate(connection)
-            secrets_of.leave_no_traces(connection)
-            transact(connection, context, secrets_of.settle)
+            secret_sql.leave_no_traces(connection)
+            transact(connection, context, secret_sql.settle)
             transact(connection, context, prepare)
             connection.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import InvalidRequestError, NotFoundError, StoreError, UnavailableError
-from gateway.private_files import replace_text
-from gateway.sealing import key_id_of
+from gateway.runtime.private_files import replace_text
+from gateway.runtime.sealing import key_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,15 +12,15 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
 
-from gateway.clock import Clock, system_clock
-from gateway.entropy import Entropy, system_entropy
+from gateway.core.clock import Clock, system_clock
+from gateway.core.ids import Ids
+from gateway.core.randomness import Entropy, system_entropy
 from gateway.errors import StoreError
-from gateway.ids import Ids
-from gateway.sealing import Vault
-from gateway.store.kept import Kept
-from gateway.store.measures import Measure
-from gateway.store.trouble import store_error
-from gateway.tracing import Traced
+from gateway.runtime.sealing import Vault
+from gateway.runtime.tracing import Traced
+from gateway.store.errors import store_error
+from gateway.store.measurements import Measure
+from gateway.store.sqlite.device_cache import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
-    from gateway.store.health import Sender
+    from gateway.store.health_sql import Sender
 
 MOST: Final = 16_384
 """Devices that are remembered: some 12 MB."""

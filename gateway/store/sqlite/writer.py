@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
-from gateway import tracing
 from gateway.errors import UnavailableError
-from gateway.precedence import Precedence
-from gateway.store import measures
-from gateway.store.database import ID_TRIES, Context, Tx, concerns_all, id_was_taken, rollback
-from gateway.store.kept import Kept
-from gateway.store.measures import Measure
+from gateway.runtime import tracing
+from gateway.runtime.loop_priority import Precedence
+from gateway.runtime.tracing import Traced
+from gateway.store import measurements
+from gateway.store.errors import Trouble
+from gateway.store.measurements import Measure
 from gateway.store.schema import SchemaWatch
-from gateway.store.trouble import Trouble
-from gateway.tracing import Traced
+from gateway.store.sqlite.connection import ID_TRIES, Context, Tx, concerns_all, id_was_taken, rollback
+from gateway.store.sqlite.device_cache import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,7 +168,7 @@ class Writer:
                 rollback(self._connection)
             return self._failed(jobs, error)
         self.trouble.written()
-        tx.measure(measures.COMMIT, "", time.perf_counter() - began)
+        tx.measure(measurements.COMMIT, "", time.perf_counter() - began)
         self._changed(self._connection.total_changes)
         rings = (
             (partial(self._committed, frozenset(tx.marked)), tx.marked),

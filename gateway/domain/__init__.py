@@ -1,0 +1,1 @@
+"""What may happen to a device: bind, reset, commands, heartbeats, receipts. Imports no transport."""

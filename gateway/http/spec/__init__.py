@@ -1,0 +1,1 @@
+"""The descriptions of the interfaces that machines read: OpenAPI and AsyncAPI."""

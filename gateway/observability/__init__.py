@@ -1,0 +1,1 @@
+"""Metrics and traces, and how they are read."""

@@ -1,0 +1,1 @@
+"""Settings: where they come from, their types, and which ones exclude each other."""

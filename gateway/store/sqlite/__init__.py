@@ -1,0 +1,1 @@
+"""The SQLite engine: connections, the writer thread, readers, checkpoints, backup."""

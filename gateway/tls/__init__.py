@@ -1,0 +1,1 @@
+"""Certificates and the certificate authority of a site."""

@@ -1,0 +1,1 @@
+"""Webhook deliveries: the worker, the sender, the HTTP client."""

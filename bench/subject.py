@@ -17,41 +17,41 @@ from bench.broker import GATEWAY_USER, HOST, eventually
 from gateway.bootstrap import first_start
 from gateway.core.topics import Topics
 from gateway.mqtt import connect
-from gateway.mqtt.connection import Connection
+from gateway.mqtt.connection import BrokerConnection
 from gateway.runtime import gc_tuning, log
-from gateway.runtime.loop_priority import Precedence
+from gateway.runtime.loop_priority import LoopPriority
 from gateway.settings.loading import load
 from gateway.store import Context, Rules, Store
-from gateway.store.wakeups import Bells
+from gateway.store.wakeups import Wakeups
 
 PASSWORD_VARIABLE: Final = "BENCH_BROKER_PASSWORD"  # noqa: S105 - the name of a variable
 
 
-async def main(data_dir: Path, port: int, precedence: Precedence) -> None:
+async def main(data_dir: Path, port: int, precedence: LoopPriority) -> None:
     """Run the parts as the composition root puts them together."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     gateway_id, _ = first_start(load({"data_dir": str(data_dir)}, {}).settings)
-    bells = Bells()
+    bells = Wakeups()
     context = Context(rules=Rules(gateway_id=gateway_id, device_messages_per_second=50))
     async with Store(data_dir, context, on_commit=bells.committed, precedence=precedence) as store:
         connection = _connection(port, store, bells)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(connection.run(), name="connection")
             await eventually(lambda: connection.status.reconciled, "connection to the broker")
-            gc_tuning.calm()
+            gc_tuning.tune_gc()
             print("ready", flush=True)  # noqa: T201 - the benchmark reads it
             await stop.wait()
             running.cancel()
 
 
-def _connection(port: int, store: Store, bells: Bells) -> Connection:
-    address = connect.Address(HOST, port, GATEWAY_USER, os.environ[PASSWORD_VARIABLE], version="5")
-    return Connection(address, auto_version=True, store=store, topics=Topics(""), bells=bells)
+def _connection(port: int, store: Store, bells: Wakeups) -> BrokerConnection:
+    address = connect.BrokerAddress(HOST, port, GATEWAY_USER, os.environ[PASSWORD_VARIABLE], version="5")
+    return BrokerConnection(address, auto_version=True, store=store, topics=Topics(""), bells=bells)
 
 
 if __name__ == "__main__":
     log.configure("warning", "json")
-    first = Precedence()
+    first = LoopPriority()
     with asyncio.Runner(loop_factory=first.new_loop) as runner:
         runner.run(main(Path(sys.argv[1]), int(sys.argv[2]), first))

@@ -17,10 +17,10 @@ import structlog
 from gateway.announce import announce, announce_readiness
 from gateway.bootstrap import first_start, rules_of
 from gateway.broker import doctor_accounts
-from gateway.broker.access_sync import Keeper, MosquittoAccess, first_uses_at, knows_new_tokens
-from gateway.broker.embedded.capacity import SizeWatch
+from gateway.broker.access_sync import AccessSyncer, MosquittoAccess, first_uses_at, knows_new_tokens
+from gateway.broker.embedded.capacity import CapacityMonitor
 from gateway.broker.external.secret import shared_secret
-from gateway.broker.mosquitto.file_watch import DriftWatch
+from gateway.broker.mosquitto.file_watch import PasswordFileWatch
 from gateway.broker.selection import broker_of
 from gateway.core.addresses import Address
 from gateway.core.backoff import Pauses
@@ -30,19 +30,19 @@ from gateway.domain.presence import PresenceWorker
 from gateway.domain.refused_sign_ins import RefusedSignIns
 from gateway.errors import UnavailableError
 from gateway.http.app import build
-from gateway.http.server.connection_limit import Places
+from gateway.http.server.connection_limit import ConnectionLimits
 from gateway.http.server.server import HttpServer
 from gateway.http.services import Services
-from gateway.http.stream_limit import Limits, Streams
+from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.mqtt import connect
-from gateway.mqtt.connection import Connection, Notices
+from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
 from gateway.observability.metrics import Metrics
 from gateway.observability.metrics_endpoint import Scrape
 from gateway.outbound.outlets import outlets
 from gateway.readiness import Readiness
 from gateway.runtime import build_info, gc_tuning
-from gateway.runtime.endpoint_file import Whereabouts, published
-from gateway.runtime.loop_priority import Precedence
+from gateway.runtime.endpoint_file import Endpoints, published
+from gateway.runtime.loop_priority import LoopPriority
 from gateway.runtime.private_files import is_open_to_others, require_own_directory
 from gateway.runtime.sealing import vault_of
 from gateway.runtime.tracing import NO_TRACER, Tracer
@@ -50,12 +50,12 @@ from gateway.settings.loading import Loaded, Settings
 from gateway.settings.types import EMBEDDED
 from gateway.store import Context, Store, account_sql, device_sql, key_sql
 from gateway.store.sqlite.lock import exclusive
-from gateway.store.wakeups import Bells
+from gateway.store.wakeups import Wakeups
 from gateway.tls.certificates import Files, Renewal, ServerCertificate
-from gateway.webhooks.sender import Sender
-from gateway.webhooks.worker import Webhooks
-from gateway.workers.change_poller import Watcher
-from gateway.workers.expiry import Sweeper
+from gateway.webhooks.sender import WebhookSender
+from gateway.webhooks.worker import WebhookWorker
+from gateway.workers.change_poller import ChangePoller
+from gateway.workers.expiry import ExpiryWorker
 from gateway.workers.position_notes import PositionNotes
 
 log = structlog.get_logger()
@@ -76,11 +76,11 @@ class Running:
     tls: bool
     gateway_id: str
     project_id: str
-    keeper: Keeper
-    connection: Connection
+    keeper: AccessSyncer
+    connection: BrokerConnection
     topics: Topics
-    upstream: connect.Address
-    bells: Bells
+    upstream: connect.BrokerAddress
+    bells: Wakeups
     renewal: Renewal
     broker_kind: str
     readiness: Readiness
@@ -91,7 +91,7 @@ class Running:
         return device is not None and await self.bells.synced(self.store, device["pk"], seconds)
 
 
-async def serve(loaded: Loaded, precedence: Precedence) -> int:
+async def serve(loaded: Loaded, precedence: LoopPriority) -> int:
     """Run until SIGTERM or SIGINT, in the loop of ``precedence``; the exit code."""
     _open_as_many_files_as_allowed()
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -100,7 +100,7 @@ async def serve(loaded: Loaded, precedence: Precedence) -> int:
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with running(loaded.settings, precedence) as gateway:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.renewal.ask)
-        gc_tuning.calm()
+        gc_tuning.tune_gc()
         await announce(gateway)
         async with _background(announce_readiness(gateway)):
             await stop.wait()
@@ -138,7 +138,7 @@ def _open_as_many_files_as_allowed() -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings, precedence: Precedence | None = None) -> AsyncIterator[Running]:
+async def running(settings: Settings, precedence: LoopPriority | None = None) -> AsyncIterator[Running]:
     """Start every part, hand over the gateway, and stop every part in the opposite order.
 
     ``precedence`` is the one whose loop this runs in, if it is one of those.
@@ -152,7 +152,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
         gateway_id, project_id = first_start(settings, to_serve=True)
         tracer = tracer_of(settings, gateway_id)
         stack.callback(tracer.stop)
-        bells, topics, metrics = Bells(), Topics(settings.topic_prefix), Metrics()
+        bells, topics, metrics = Wakeups(), Topics(settings.topic_prefix), Metrics()
         store = await stack.enter_async_context(
             Store(
                 settings.data_dir,
@@ -173,7 +173,7 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
         broker = await broker_of(
             settings, store, accounts, mqtt_tls, stack, http_certificate=http_tls, refused=sign_ins.note
         )
-        keeper = Keeper(store, bells, broker.access)
+        keeper = AccessSyncer(store, bells, broker.access)
 
         def connected() -> None:
             metrics.connected()
@@ -185,35 +185,39 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
         async def listening() -> None:
             await presence.forgive()
 
-        connection = Connection(
+        connection = BrokerConnection(
             broker.upstream,
             auto_version=settings.mqtt_version == "auto",
             store=store,
             topics=topics,
             bells=bells,
-            notices=Notices(connected, metrics.acknowledged, metrics.refused, first_uses_at(broker.access), listening),
+            notices=ConnectionObserver(
+                connected, metrics.acknowledged, metrics.refused, first_uses_at(broker.access), listening
+            ),
             outlets=outlets(settings, store, topics, bells),
             pauses=Pauses(compare_seconds=settings.compare_seconds),
         )
         presence = PresenceWorker(store, connection.barrier.passed, lambda: connection.status.connected)
-        streams = Streams(Limits(settings.event_streams_per_key, settings.event_streams))
-        sender = Sender(allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback)
-        watch = [SizeWatch(store).run()] if broker.kind == EMBEDDED else []
+        streams = StreamLimiter(StreamLimits(settings.event_streams_per_key, settings.event_streams))
+        sender = WebhookSender(
+            allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback
+        )
+        watch = [CapacityMonitor(store).run()] if broker.kind == EMBEDDED else []
         if isinstance(broker.access, MosquittoAccess):
-            watch.append(DriftWatch(broker.access.file, bells, broker.access.people).run())
+            watch.append(PasswordFileWatch(broker.access.file, bells, broker.access.people).run())
             watch.append(broker.access.first_uses.run(connection.barrier.passed))
         await stack.enter_async_context(
             _background(
                 *watch,
                 keeper.run(),
                 connection.run(),
-                Sweeper(store).run(),
+                ExpiryWorker(store).run(),
                 sign_ins.run(),
                 presence.run(),
-                Watcher(store, bells).run(),
+                ChangePoller(store, bells).run(),
                 PositionNotes(store, bells, settings.data_dir).run(),
                 BacklogRequests(store, bells, connection.barrier.passed).run(),
-                Webhooks(store, bells, sender).run(),
+                WebhookWorker(store, bells, sender).run(),
                 renewal.run(),
             )
         )
@@ -250,12 +254,12 @@ async def running(settings: Settings, precedence: Precedence | None = None) -> A
                 settings.http.host,
                 settings.http.port,
                 certificate=http_tls,
-                places=Places(settings.http_connections, settings.http_connections_per_address),
+                places=ConnectionLimits(settings.http_connections, settings.http_connections_per_address),
                 stopping=streams.close,
             )
         )
         inner = Address(broker.upstream.host, broker.upstream.port) if settings.own_broker else None
-        places = Whereabouts(
+        places = Endpoints(
             http.url,
             broker.advertised,
             broker.tls,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from gateway.broker.access_sync import Keeper
-from gateway.mqtt.connection import Connection
+from gateway.broker.access_sync import AccessSyncer
+from gateway.mqtt.connection import BrokerConnection
 from gateway.store import Purpose, Store, outbox_sql
 from gateway.tls.certificates import ServerCertificate
 
@@ -17,8 +17,8 @@ class Readiness:
     def __init__(
         self,
         store: Store,
-        connection: Connection,
-        keeper: Keeper,
+        connection: BrokerConnection,
+        keeper: AccessSyncer,
         certificates: tuple[ServerCertificate, ...] = (),
         *,
         broker_kind: str = "external",

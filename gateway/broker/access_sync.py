@@ -20,13 +20,13 @@ from gateway.broker.mosquitto.entries_in_force import InForce
 from gateway.broker.mosquitto.password_entries import OperatorAccounts, without_lost
 from gateway.broker.mosquitto.password_file import PasswordFile
 from gateway.broker.mosquitto.reload_probe import NAME as SENTINEL
-from gateway.broker.mosquitto.reload_probe import Sentinel
+from gateway.broker.mosquitto.reload_probe import ReloadProbe
 from gateway.broker.mosquitto.session_locks import NAME as LOCKS
 from gateway.broker.mosquitto.session_locks import SessionLocks
 from gateway.errors import GatewayError, UnavailableError
-from gateway.mqtt.probe import ProbeError, Target
+from gateway.mqtt.probe import ProbeError, ProbeTarget
 from gateway.store import Row, Store, Tx, View, account_sql, epoch_sql, key_sql, measurements, outbox_sql, token_sql
-from gateway.store.wakeups import Bells
+from gateway.store.wakeups import Wakeups
 
 if TYPE_CHECKING:
     from gateway.broker.embedded.server import EmbeddedBroker  # and with it amqtt, which only who runs it needs
@@ -56,7 +56,7 @@ Rights = Callable[[Mapping[str, str | None]], None]
 """Writes the rights of these accounts: their names, and the project of each, or ``None`` for all."""
 
 
-class Access(Protocol):
+class BrokerAccess(Protocol):
     """What the gateway can do about who may connect."""
 
     name: str
@@ -143,7 +143,7 @@ class MosquittoAccess:
         self,
         file: PasswordFile,
         store: Store,
-        target: Target,
+        target: ProbeTarget,
         rights: Rights = lambda _: None,
         locks: SessionLocks | None = None,
     ) -> None:
@@ -154,7 +154,7 @@ class MosquittoAccess:
         self._rights = rights
         self._own = dict(file.fixed)
         self._store = store
-        self._sentinel = Sentinel(file, target) if file.is_signalled else None
+        self._sentinel = ReloadProbe(file, target) if file.is_signalled else None
         self._waiting: tuple[list[tuple[str, str]], dict[str, str]] | None = None
         self.first_uses = FirstUses(store)
         self.people = OperatorAccounts(file.path)
@@ -292,20 +292,20 @@ class NoAccess:
         """Nothing is under way."""
 
 
-def first_uses_at(access: Access) -> FirstUses | None:
+def first_uses_at(access: BrokerAccess) -> FirstUses | None:
     """Who notes first uses of tokens over MQTT; ``None`` at a broker that asks, where authentication does."""
     return access.first_uses if isinstance(access, MosquittoAccess) else None
 
 
-def knows_new_tokens(access: Access) -> bool:
+def knows_new_tokens(access: BrokerAccess) -> bool:
     """Whether the broker takes a new token once ``access`` is in step; else that is up to somebody else."""
     return not isinstance(access, NoAccess) and access.caution != NOT_SIGNALLED
 
 
-class Keeper:
+class AccessSyncer:
     """Works the outbox of credentials off."""
 
-    def __init__(self, store: Store, bells: Bells, access: Access) -> None:
+    def __init__(self, store: Store, bells: Wakeups, access: BrokerAccess) -> None:
         self.access = access
         self._error: str | None = "The broker has not been told yet who may connect."
         self._store = store

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from gateway.broker.access_rules import Role
-from gateway.broker.embedded.server import Authenticate, Identity
+from gateway.broker.embedded.server import Authenticate, ClientIdentity
 from gateway.broker.service_accounts import Accounts
 from gateway.core import ids
 from gateway.domain import devices
@@ -14,24 +14,24 @@ from gateway.errors import StoreError
 from gateway.store import Purpose, Row, Store, View, account_sql, token_sql
 
 
-def identity_of(account: Row) -> Identity:
+def identity_of(account: Row) -> ClientIdentity:
     """Who the client of an account in the registry is."""
     name, project_id = account["name"], account["project_id"]
     if project_id is not None:
-        return Identity(Role.PROJECT_INTEGRATOR, name, account["created_at"], project_id)
+        return ClientIdentity(Role.PROJECT_INTEGRATOR, name, account["created_at"], project_id)
     role = Role.HOME_ASSISTANT if name == account_sql.HOME_ASSISTANT else Role.INTEGRATOR
-    return Identity(role, name, account["created_at"])
+    return ClientIdentity(role, name, account["created_at"])
 
 
 def authenticator(store: Store, accounts: Accounts) -> Authenticate:
     """Knows devices, these accounts and the registry's integrators by their MQTT passwords; nobody else."""
 
-    async def authenticate(client_id: str, username: str | None, password: str | None) -> Identity | None:
+    async def authenticate(client_id: str, username: str | None, password: str | None) -> ClientIdentity | None:
         if not username or not password:
             return None
         if username in accounts:
             account = accounts[username]
-            return Identity(account.role, username, None) if account.opens_with(password) else None
+            return ClientIdentity(account.role, username, None) if account.opens_with(password) else None
         if not username.startswith(ids.DEVICE):
             known = await store.read(
                 lambda view: account_sql.opened_by(view, username, password), Purpose.AUTHENTICATION
@@ -45,7 +45,7 @@ def authenticator(store: Store, accounts: Accounts) -> Authenticate:
             return None
         if token["first_used_at"] is None:
             await store.write(lambda tx: devices.use(tx, token["id"]))
-        return Identity(Role.DEVICE, username, token["id"])
+        return ClientIdentity(Role.DEVICE, username, token["id"])
 
     return authenticate
 

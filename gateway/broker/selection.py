@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gateway.broker.access_sync import NOT_SIGNALLED, Access, EmbeddedAccess, MosquittoAccess, NoAccess
+from gateway.broker.access_sync import NOT_SIGNALLED, BrokerAccess, EmbeddedAccess, MosquittoAccess, NoAccess
 from gateway.broker.choice import Choice, choose
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.mosquitto import managed, reloader
@@ -23,12 +23,12 @@ from gateway.broker.mosquitto.password_entries import kept_entries, own_entry
 from gateway.broker.mosquitto.password_file import PasswordFile
 from gateway.broker.mosquitto.session_locks import NAME as LOCKS
 from gateway.broker.mosquitto.session_locks import SessionLocks, derived_password
-from gateway.broker.service_accounts import GATEWAY_USER, standing
+from gateway.broker.service_accounts import GATEWAY_USER, service_accounts
 from gateway.core.addresses import Address, BrokerUrl
 from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import UnavailableError
 from gateway.mqtt import connect
-from gateway.mqtt.probe import Target
+from gateway.mqtt.probe import ProbeTarget
 from gateway.settings.loading import Settings
 from gateway.settings.types import AUTO, EMBEDDED, MOSQUITTO
 from gateway.store import Store
@@ -50,8 +50,8 @@ class Broker:
     broker of our own is known on this machine; ``trouble`` what keeps it from running, as far as it is ours to know.
     """
 
-    upstream: connect.Address
-    access: Access
+    upstream: connect.BrokerAddress
+    access: BrokerAccess
     advertised: Address
     tls: bool
     kind: str = "external"
@@ -128,13 +128,13 @@ async def _own_mosquitto(
     fixed = {name: own_entry(secret, None) for name, secret in users.items()}
     file = PasswordFile(own.files.password_file, pid_file=own.files.pid_file, fixed=fixed)
     rights = managed.rights(own, settings.topic_prefix)
-    target = Target(own.inside, own.tls)
+    target = ProbeTarget(own.inside, own.tls)
     access = MosquittoAccess(file, store, target, rights, SessionLocks(target, locking))
     await access.write()
     supervisor = await managed.run(own, program, settings, stack)
     if certificate:
         managed.follow(certificate, own, file)
-    upstream = connect.Address(
+    upstream = connect.BrokerAddress(
         own.inside.host,
         own.inside.port,
         GATEWAY_USER,
@@ -161,7 +161,7 @@ async def _own_embedded(
     from gateway.broker.embedded.server import EmbeddedBroker  # noqa: PLC0415 - the same
 
     password = secrets.token_urlsafe(32)
-    own = standing(password, accounts)
+    own = service_accounts(password, accounts)
     embedded = EmbeddedBroker(
         host=settings.mqtt.host,
         port=settings.mqtt.port,
@@ -175,7 +175,7 @@ async def _own_embedded(
     host = _LOOPBACK if settings.mqtt.is_wildcard else settings.mqtt.host
     inside = (host, broker.port) if broker.inner_port is None else (_LOOPBACK, broker.inner_port)
     keepalive = settings.mqtt_keepalive_seconds
-    upstream = connect.Address(*inside, GATEWAY_USER, password, keepalive_seconds=keepalive, devices_wait=True)
+    upstream = connect.BrokerAddress(*inside, GATEWAY_USER, password, keepalive_seconds=keepalive, devices_wait=True)
     outside = Address(host, broker.port)
     chosen = _advertised(settings, upstream, EmbeddedAccess(broker, store), outside, tls=certificate is not None)
     return replace(chosen, kind=EMBEDDED)
@@ -203,14 +203,14 @@ def verified_by(settings: Settings) -> ssl.SSLContext | None:
     return client_context(settings.broker_ca_file, settings.broker_cert_file, settings.broker_key_file)
 
 
-def _external(settings: Settings, url: BrokerUrl) -> connect.Address:
+def _external(settings: Settings, url: BrokerUrl) -> connect.BrokerAddress:
     if not url.tls and not Address(url.address.host, url.address.port).is_loopback:
         log.warning(
             "broker.link_not_encrypted",
             message="The gateway's own password, and all that devices say, cross the network to the broker in the "
             "clear. Use mqtts:// ('gateway docs tls').",
         )
-    return connect.Address(
+    return connect.BrokerAddress(
         url.address.host,
         url.address.port,
         url.username,
@@ -221,12 +221,12 @@ def _external(settings: Settings, url: BrokerUrl) -> connect.Address:
     )
 
 
-def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts: ProbeAccounts) -> Access:
+def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts: ProbeAccounts) -> BrokerAccess:
     if settings.mosquitto_password_file is None:
         log.warning("broker.access_not_managed", message=NoAccess.caution)
         return NoAccess()
     own = {name: own_entry(password, None) for name, password in accounts.passwords.items()}
-    target, locks = Target(url.address, verified_by(settings)), None
+    target, locks = ProbeTarget(url.address, verified_by(settings)), None
     if url.username is not None and url.password is not None:
         kept, password = kept_entries(settings.mosquitto_password_file), url.password.get_secret_value()
         locking = derived_password(password)
@@ -245,7 +245,9 @@ def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts:
     return MosquittoAccess(file, store, target, locks=locks)
 
 
-def _advertised(settings: Settings, upstream: connect.Address, access: Access, at: Address, *, tls: bool) -> Broker:
+def _advertised(
+    settings: Settings, upstream: connect.BrokerAddress, access: BrokerAccess, at: Address, *, tls: bool
+) -> Broker:
     if settings.own_broker and settings.mqtt.is_wildcard and settings.mqtt_advertise is None:
         log.warning(
             "broker.not_advertised",

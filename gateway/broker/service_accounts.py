@@ -14,7 +14,7 @@ GATEWAY_USER: Final = "gateway"
 
 
 @dataclass(frozen=True)
-class Account:
+class ServiceAccount:
     """What somebody who knows the password may be."""
 
     role: Role
@@ -25,14 +25,14 @@ class Account:
         return hmac.compare_digest(password.encode("utf-8", "surrogatepass"), self.password.encode())
 
 
-Accounts = Mapping[str, Account]
+Accounts = Mapping[str, ServiceAccount]
 """By user name."""
 
 
-def standing(gateway_password: str, probes: ProbeAccounts, *, gateway_user: str = GATEWAY_USER) -> Accounts:
+def service_accounts(gateway_password: str, probes: ProbeAccounts, *, gateway_user: str = GATEWAY_USER) -> Accounts:
     """Those accounts."""
     return {
-        READER: Account(Role.DOCTOR, probes.reader),
-        DEVICE: Account(Role.DEVICE, probes.device),
-        gateway_user: Account(Role.GATEWAY, gateway_password),
+        READER: ServiceAccount(Role.DOCTOR, probes.reader),
+        DEVICE: ServiceAccount(Role.DEVICE, probes.device),
+        gateway_user: ServiceAccount(Role.GATEWAY, gateway_password),
     }

@@ -44,7 +44,7 @@ class RefusedError(GatewayError):
         self.code = code
 
 
-class Api:
+class ApiClient:
     """Calls of the API; what it refuses is raised."""
 
     def __init__(self, client: httpx.AsyncClient, *, remote: bool, authority: Path | None = None) -> None:
@@ -144,16 +144,16 @@ class Place:
     project: str | None
     ca_file: Path | None = None
 
-    def run(self, work: Callable[[Api], Awaitable[T]], *, device: str | None = None) -> T:
+    def run(self, work: Callable[[ApiClient], Awaitable[T]], *, device: str | None = None) -> T:
         """Do some work there. ``device``, an id or a serial number, says which project where several are at hand."""
         from gateway.runtime import log  # noqa: PLC0415 - structlog, which is not needed before
 
         log.configure("warning")
         return asyncio.run(self._run(work, device))
 
-    async def _run(self, work: Callable[[Api], Awaitable[T]], device: str | None) -> T:
+    async def _run(self, work: Callable[[ApiClient], Awaitable[T]], device: str | None) -> T:
         async with self._open(device) as client:
-            return await work(Api(client, remote=self._remote() is not None, authority=self.ca_file))
+            return await work(ApiClient(client, remote=self._remote() is not None, authority=self.ca_file))
 
     @asynccontextmanager
     async def _open(self, device: str | None) -> AsyncIterator[httpx.AsyncClient]:

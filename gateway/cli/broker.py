@@ -13,7 +13,7 @@ from gateway.cli.suggestions import repeated
 from gateway.errors import InvalidRequestError, UnavailableError
 
 if TYPE_CHECKING:
-    from gateway.setup.broker_init import Outcome
+    from gateway.setup.broker_init import InitOutcome
 
 EPILOG: Final = """\b
 Examples:
@@ -108,10 +108,10 @@ def init(*, directory: Path, force: bool, as_json: bool, **given: Any) -> None:
     for systemd. Nothing outside of DIR is touched, and nothing is started.
     """
     from gateway.setup.broker_init import initialise  # noqa: PLC0415 - cryptography, which is not needed before
-    from gateway.setup.options import Wish  # noqa: PLC0415 - the same
+    from gateway.setup.options import InitOptions  # noqa: PLC0415 - the same
 
     try:
-        outcome = initialise(directory, Wish(**given), force=force)
+        outcome = initialise(directory, InitOptions(**given), force=force)
     except InvalidRequestError as error:
         raise click.UsageError(error.message + _without_users(error)) from error
     if as_json:
@@ -126,7 +126,7 @@ def _without_users(error: InvalidRequestError) -> str:
     return f"\nOr, for a trial, as a user that there is: {repeated(instead)}" if instead else ""
 
 
-def _document(outcome: Outcome) -> dict[str, Any]:
+def _document(outcome: InitOutcome) -> dict[str, Any]:
     made = outcome.site
     return {
         "directory": str(made.directory),
@@ -139,7 +139,7 @@ def _document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _show(outcome: Outcome) -> None:
+def _show(outcome: InitOutcome) -> None:
     made = outcome.site
     output.table(("FILE", "STATE"), [(name, _SAYS[state]) for name, state in sorted(outcome.files.items())])
     changed = [name for name, state in outcome.files.items() if state == "kept"]
@@ -154,7 +154,7 @@ def _show(outcome: Outcome) -> None:
     output.note(_next_steps(outcome))
 
 
-def _next_steps(outcome: Outcome) -> str:
+def _next_steps(outcome: InitOutcome) -> str:
     made = outcome.site
     units = made.directory / "systemd"
     reload = " device-gateway-reload" if "systemd/device-gateway-reload.service" in outcome.files else ""

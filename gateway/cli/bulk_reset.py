@@ -8,7 +8,7 @@ from typing import IO, Final
 import click
 
 from gateway.cli import output
-from gateway.cli.api import Api, Json, Place, at, with_gateway
+from gateway.cli.api import ApiClient, Json, Place, at, with_gateway
 from gateway.cli.device_lookup import DEVICE, EXPLAINED, device_id
 from gateway.cli.devices import json_option, yes_option
 from gateway.cli.options import SettingsCommand
@@ -65,7 +65,7 @@ def _listed(source: IO[str] | None) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-async def _reset(api: Api, wanted: tuple[str, ...], *, dry_run: bool) -> list[Json]:
+async def _reset(api: ApiClient, wanted: tuple[str, ...], *, dry_run: bool) -> list[Json]:
     ids = list(dict.fromkeys([await device_id(api, each) for each in wanted]))
     outcomes: list[Json] = []
     for start in range(0, len(ids), MOST_DEVICES):

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from gateway.cli import output
-from gateway.cli.api import Api, Json, Place, at, with_gateway
+from gateway.cli.api import ApiClient, Json, Place, at, with_gateway
 from gateway.cli.device_lookup import DEVICE, EXPLAINED, device_id
 from gateway.cli.devices import devices, json_option, yes_option
 from gateway.cli.options import SettingsCommand
@@ -52,7 +52,7 @@ def cancel_resets(
     _print(outcomes, as_json=as_json)
 
 
-async def _cancel(api: Api, named: tuple[str, ...], *, dry_run: bool) -> list[Json]:
+async def _cancel(api: ApiClient, named: tuple[str, ...], *, dry_run: bool) -> list[Json]:
     wanted = [await device_id(api, each) for each in named]
     if not named:
         wanted = [device["id"] for device in (await devices(api, 0, _ALL))[0]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from gateway.cli import output
-from gateway.cli.api import Api, Json, Place, RefusedError, at
+from gateway.cli.api import ApiClient, Json, Place, RefusedError, at
 from gateway.cli.param_types import DURATION
 from gateway.models.model import CommandStatus
 
@@ -48,7 +48,7 @@ def wait_for(place: Place, command: Json, timeout_ms: int | None) -> Json:
     return place.run(lambda api: _wait_until_final(api, device_id, command_id, timeout_ms), device=device_id)
 
 
-async def _wait_until_final(api: Api, device_id: str, command_id: str, timeout_ms: int | None) -> Json:
+async def _wait_until_final(api: ApiClient, device_id: str, command_id: str, timeout_ms: int | None) -> Json:
     until = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
     said = None
     while True:
@@ -62,7 +62,7 @@ async def _wait_until_final(api: Api, device_id: str, command_id: str, timeout_m
         await asyncio.sleep(_POLL_SECONDS if command is not None else _LIMITED_SECONDS)
 
 
-async def _read(api: Api, device_id: str, command_id: str) -> Json | None:
+async def _read(api: ApiClient, device_id: str, command_id: str) -> Json | None:
     """The command; None while the rate limit of the key forbids to ask."""
     try:
         return await api.get(at("devices", device_id, "commands", command_id))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from gateway.cli import output
-from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
+from gateway.cli.api import PAGE, ApiClient, Json, Place, at, with_gateway
 from gateway.cli.command_wait import exit_code, wait_for, wait_options
 from gateway.cli.device_lookup import EXPLAINED, device_argument, on_device
 from gateway.cli.devices import json_option
@@ -65,7 +65,7 @@ def list_commands(place: Place, *, device: str, status: str | None, limit: int, 
         output.note(f"There are more than {limit}: --limit 0 lists all.")
 
 
-async def _commands(api: Api, device_id: str, status: str | None, limit: int) -> tuple[list[Json], bool]:
+async def _commands(api: ApiClient, device_id: str, status: str | None, limit: int) -> tuple[list[Json], bool]:
     found: list[Json] = []
     cursor, more = None, True
     while more and (not limit or len(found) < limit):
@@ -162,7 +162,7 @@ def cancel(place: Place, *, device: str, command_id: str, as_json: bool) -> None
     broker away, or the gateway stopped, nothing is cancelled.
     """
 
-    def work(api: Api, device_id: str) -> Awaitable[Json]:
+    def work(api: ApiClient, device_id: str) -> Awaitable[Json]:
         return api.post(at("devices", device_id, "commands", command_id, "cancel"))
 
     _print(on_device(place, device, work), as_json=as_json)

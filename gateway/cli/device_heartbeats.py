@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from gateway.cli import output
-from gateway.cli.api import Api, Json, Place, at, with_gateway
+from gateway.cli.api import ApiClient, Json, Place, at, with_gateway
 from gateway.cli.device_lookup import device_argument, on_device
 from gateway.cli.devices import json_option
 from gateway.cli.options import SettingsCommand
@@ -70,7 +70,7 @@ def heartbeats(
 
 
 async def _heartbeats(
-    api: Api, device_id: str, query: Mapping[str, str | int | None], limit: int
+    api: ApiClient, device_id: str, query: Mapping[str, str | int | None], limit: int
 ) -> tuple[list[Json], bool]:
     found: list[Json] = []
     cursor, more = None, True

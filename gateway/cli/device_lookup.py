@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from gateway.cli.api import PAGE, Api, Place, at
+from gateway.cli.api import PAGE, ApiClient, Place, at
 from gateway.cli.suggestions import again
 from gateway.core import ids, serial_numbers
 from gateway.core.visible_text import escaped
@@ -22,7 +22,7 @@ T = TypeVar("T")
 EXPLAINED: Final = "DEVICE is the id of a device or its serial number. What has the form of an id is taken for one."
 
 
-class Device(click.ParamType[str]):
+class FoundDevice(click.ParamType[str]):
     """The id of a device, or its serial number; shells complete both."""
 
     name = "device"
@@ -52,7 +52,7 @@ def _help(*words: str | None) -> str:
     return escaped(" ".join(filter(None, words)))
 
 
-DEVICE: Final = Device()
+DEVICE: Final = FoundDevice()
 
 
 def device_argument(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,16 +60,16 @@ def device_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("device", metavar="DEVICE", type=DEVICE)(function)
 
 
-def on_device(place: Place, wanted: str, work: Callable[[Api, str], Awaitable[T]], *, deleted: bool = False) -> T:
+def on_device(place: Place, wanted: str, work: Callable[[ApiClient, str], Awaitable[T]], *, deleted: bool = False) -> T:
     """Do some work in the project of a device; it gets the device's id."""
 
-    async def found(api: Api) -> T:
+    async def found(api: ApiClient) -> T:
         return await work(api, await device_id(api, wanted, deleted=deleted))
 
     return place.run(found, device=wanted)
 
 
-async def device_id(api: Api, wanted: str, *, deleted: bool = False) -> str:
+async def device_id(api: ApiClient, wanted: str, *, deleted: bool = False) -> str:
     """The id of the device with this id or serial number; with ``deleted``, of one that was deleted too.
 
     Raises:
@@ -89,7 +89,7 @@ async def device_id(api: Api, wanted: str, *, deleted: bool = False) -> str:
     return str(found)
 
 
-async def _deleted(api: Api, serial_number: str) -> str | None:
+async def _deleted(api: ApiClient, serial_number: str) -> str | None:
     """By the audit trail, since no list has it any more; what is older than that is found by its id alone."""
     cursor, more, known = None, True, serial_numbers.forms(serial_number)
     while more:

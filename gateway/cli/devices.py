@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from gateway.cli import output, presence, reset_status
-from gateway.cli.api import Api, Json, Place, at, with_gateway
+from gateway.cli.api import ApiClient, Json, Place, at, with_gateway
 from gateway.cli.command_wait import exit_code, wait_for, wait_options
 from gateway.cli.device_lookup import EXPLAINED, device_argument, on_device
 from gateway.cli.lazy_loading import Commands
@@ -120,11 +120,13 @@ def list_devices(place: Place, *, limit: int, as_json: bool, seen: bool | None, 
     presence.warn(why if found else None)
 
 
-async def _listed(api: Api, limit: int, wanted: dict[str, str | None]) -> tuple[tuple[list[Json], bool], str | None]:
+async def _listed(
+    api: ApiClient, limit: int, wanted: dict[str, str | None]
+) -> tuple[tuple[list[Json], bool], str | None]:
     return await devices(api, limit, wanted), await presence.doubt(api)
 
 
-async def devices(api: Api, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
+async def devices(api: ApiClient, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
     """At most so many devices (0: all) that pass the filters, the newest first, and whether there are more."""
     found: list[Json] = []
     cursor: str | None = None
@@ -157,7 +159,7 @@ def show(place: Place, *, device: str, as_json: bool) -> None:
     reset_status.warn_behind_bluetooth(state, reset)
 
 
-async def _known(api: Api, device_id: str) -> tuple[Json, Json, str | None]:
+async def _known(api: ApiClient, device_id: str) -> tuple[Json, Json, str | None]:
     """A device, its health, and why its presence is not known, if it is not."""
     path = at("devices", device_id)
     return await api.get(path), await api.get(f"{path}/state"), await presence.doubt(api)
@@ -271,7 +273,7 @@ def reset(place: Place, *, device: str, yes: bool, wait: bool, timeout_ms: int |
     return exit_code(command) if wait and command else 0
 
 
-async def _reset(api: Api, device_id: str) -> tuple[Json, Json | None, Json]:
+async def _reset(api: ApiClient, device_id: str) -> tuple[Json, Json | None, Json]:
     device = await api.post(at("devices", device_id, "reset"))
     return device, await reset_status.newest(api, device_id), await api.get(at("devices", device_id, "state"))
 
@@ -301,7 +303,7 @@ def delete(place: Place, *, device: str, yes: bool, as_json: bool) -> None:
 def restore(place: Place, *, device: str, as_json: bool) -> None:
     """Bring a deleted device back, unbound."""
 
-    def work(api: Api, device_id: str) -> Awaitable[Json]:
+    def work(api: ApiClient, device_id: str) -> Awaitable[Json]:
         return api.post(at("devices", device_id, "restore"))
 
     _print(on_device(place, device, work, deleted=True), as_json=as_json)

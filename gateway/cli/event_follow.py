@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli import output
-from gateway.cli.api import PAGE, Api, Json, at
+from gateway.cli.api import PAGE, ApiClient, Json, at
 from gateway.cli.lazy_loading import lazily
 from gateway.core import ids
 from gateway.core.backoff import Backoff, Pauses
@@ -33,7 +33,7 @@ def passes(error: GatewayError) -> bool:
 
 
 async def follow(
-    api: Api, last: str | None, only: Mapping[str, str | None], *, lost: Callable[[str], None] = output.note
+    api: ApiClient, last: str | None, only: Mapping[str, str | None], *, lost: Callable[[str], None] = output.note
 ) -> AsyncIterator[Json]:
     """The events after ``last`` (``None``: there was none so far), the oldest first, without an end.
 
@@ -49,7 +49,7 @@ async def follow(
 
 
 async def _streamed(
-    api: Api, last: str, only: Mapping[str, str | None], lost: Callable[[str], None]
+    api: ApiClient, last: str, only: Mapping[str, str | None], lost: Callable[[str], None]
 ) -> AsyncIterator[Json]:
     """From the stream, which is taken up again where it was lost."""
     backoff, clock = Backoff(_PAUSES), asyncio.get_running_loop().time
@@ -70,7 +70,7 @@ async def _streamed(
         await asyncio.sleep(backoff.pause(clock() - began))
 
 
-async def _looked_up(api: Api, last: str, only: Mapping[str, str | None]) -> AsyncIterator[Json]:
+async def _looked_up(api: ApiClient, last: str, only: Mapping[str, str | None]) -> AsyncIterator[Json]:
     while True:
         for event in await newest(api, None, last, **only):
             last = event["id"]
@@ -78,7 +78,7 @@ async def _looked_up(api: Api, last: str, only: Mapping[str, str | None]) -> Asy
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def newest(api: Api, limit: int | None, after: str | None, **only: Any) -> list[Json]:
+async def newest(api: ApiClient, limit: int | None, after: str | None, **only: Any) -> list[Json]:
     """The newest ``limit`` events, or all that came after one, the oldest first."""
     found: list[Json] = []
     cursor, more = None, True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from gateway.cli import event_follow
-from gateway.cli.api import Api, Json, Place, with_gateway
+from gateway.cli.api import ApiClient, Json, Place, with_gateway
 from gateway.cli.device_lookup import DEVICE, device_id
 from gateway.cli.devices import json_option
 from gateway.cli.event_follow import newest
@@ -49,7 +49,7 @@ def tail(place: Place, *, follow: bool, device: str | None, kind: str | None, li
     which is taken up again where it was lost. With --json each is a JSON document on a line of its own.
     """
 
-    async def work(api: Api) -> None:
+    async def work(api: ApiClient) -> None:
         of_device = None if device is None else await device_id(api, device, deleted=True)
         await _tail(api, {"device_id": of_device, "type": kind}, limit, follow=follow, as_json=as_json)
 
@@ -89,7 +89,7 @@ def security(loaded: Loaded, *, project: str | None, kind: str | None, limit: in
         click.echo(json.dumps({**event, "project": row["project"]}) if as_json else told(event, subject=of))
 
 
-async def _tail(api: Api, only: dict[str, str | None], limit: int, *, follow: bool, as_json: bool) -> None:
+async def _tail(api: ApiClient, only: dict[str, str | None], limit: int, *, follow: bool, as_json: bool) -> None:
     known = await newest(api, max(limit, 1), None, **only)
     for event in known[-limit:] if limit else []:
         _print(event, as_json=as_json)

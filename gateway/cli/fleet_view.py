@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli import output, presence
-from gateway.cli.api import Api, Json, at
+from gateway.cli.api import ApiClient, Json, at
 from gateway.core.text import relative_time
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Glance:
     """Why presence is not known, if it is not."""
 
 
-async def look(api: Api, only: str, *, offset: int, limit: int) -> Glance:
+async def look(api: ApiClient, only: str, *, offset: int, limit: int) -> Glance:
     """How the fleet is now, with ``limit`` of the devices that fit ``only``, the newest first."""
     stats = await api.get(at("devices", "stats"))
     page = await api.get(at("devices"), **ONLY[only], limit=limit, offset=offset)
@@ -63,7 +63,7 @@ def counted(stats: Json, name: str, why: str | None) -> str:
     return "?" if why is not None and name in _PRESENCE else f"{stats[name]:,}"
 
 
-async def project_name(api: Api) -> str:
+async def project_name(api: ApiClient) -> str:
     """Whose fleet it is."""
     return str((await api.get(at("key")))["project_name"])
 

@@ -25,7 +25,7 @@ from gateway.core.topics import Topics
 from gateway.domain import backlog
 from gateway.errors import NotFoundError, UnavailableError
 from gateway.http.app import build
-from gateway.http.operation import ApiKey
+from gateway.http.operation import ApiKeyCaller
 from gateway.http.services import Services
 from gateway.runtime import endpoint_file
 from gateway.runtime.sealing import vault_of
@@ -33,8 +33,8 @@ from gateway.store import Context, Row, Store, View, device_sql, key_sql
 from gateway.store.event_sql import CLI
 from gateway.store.sqlite.backup import require_registry
 from gateway.store.sqlite.connection import connect
-from gateway.store.wakeups import Bells
-from gateway.webhooks.sender import Sender
+from gateway.store.wakeups import Wakeups
+from gateway.webhooks.sender import WebhookSender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from starlette.datastructures import Headers
 
     from gateway.http.operation import Caller
-    from gateway.runtime.endpoint_file import Whereabouts
+    from gateway.runtime.endpoint_file import Endpoints
     from gateway.settings.loading import Settings
 
 ACTOR: Final = CLI
@@ -72,7 +72,7 @@ async def _served(
     context = Context(rules=rules_of(settings, gateway_id), vault=vault_of(settings.encryption_key_file))
     async with Store(settings.data_dir, context) as store:
         project_id = await store.read(lambda view: _project(view, project, device))
-        bells = Bells()
+        bells = Wakeups()
         worker = asyncio.create_task(_ring(bells))
         try:
             app = build(_services(settings, store, bells), authenticate=_as_cli(project_id))
@@ -111,12 +111,12 @@ def _has(view: View, project_id: str, device: str) -> bool:
 def _as_cli(project_id: str) -> Any:
     async def authenticate(services: Services, headers: Headers) -> Caller:
         del headers
-        return ApiKey(ACTOR, project_id, frozenset(SCOPES), services.store.context.clock())
+        return ApiKeyCaller(ACTOR, project_id, frozenset(SCOPES), services.store.context.clock())
 
     return authenticate
 
 
-def _services(settings: Settings, store: Store, bells: Bells) -> Services:
+def _services(settings: Settings, store: Store, bells: Wakeups) -> Services:
     found = endpoint_file.read(settings.data_dir)
 
     def broker() -> tuple[str, int, bool]:
@@ -140,7 +140,9 @@ def _services(settings: Settings, store: Store, bells: Bells) -> Services:
         bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
         taken_in=taken_in,
         cancel_broker_wait_seconds=settings.cancel_broker_wait_seconds,
-        sender=Sender(allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback),
+        sender=WebhookSender(
+            allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback
+        ),
     )
 
 
@@ -151,7 +153,7 @@ def _advertised(settings: Settings) -> tuple[Address, bool]:
     return settings.mqtt_advertise or (upstream.address if upstream else settings.mqtt), tls
 
 
-async def _readiness(found: Whereabouts | None) -> dict[str, Any]:
+async def _readiness(found: Endpoints | None) -> dict[str, Any]:
     """Return what the gateway that runs on this data directory says.
 
     Raises:
@@ -168,7 +170,7 @@ async def _readiness(found: Whereabouts | None) -> dict[str, Any]:
     return facts
 
 
-async def _ring(bells: Bells) -> None:
+async def _ring(bells: Wakeups) -> None:
     """What another process has worked off is seen by looking."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)

@@ -8,7 +8,7 @@ from gateway.cli import output
 from gateway.models.model import Radio
 
 if TYPE_CHECKING:
-    from gateway.cli.api import Api, Json
+    from gateway.cli.api import ApiClient, Json
 
 UNKNOWN: Final = "unknown"
 BLUETOOTH_ONLY: Final = (
@@ -17,7 +17,7 @@ BLUETOOTH_ONLY: Final = (
 )
 
 
-async def doubt(api: Api) -> str | None:
+async def doubt(api: ApiClient) -> str | None:
     """Return why presence is not known now; None when it is."""
     facts = await api.readiness()
     if facts is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from gateway.cli import output, presence
-from gateway.cli.api import Api, Json, at
+from gateway.cli.api import ApiClient, Json, at
 from gateway.cli.suggestions import again
 from gateway.models import model
 
 
-async def newest(api: Api, device_id: str) -> Json | None:
+async def newest(api: ApiClient, device_id: str) -> Json | None:
     """Return the newest reset of a device, or None."""
     commands = await api.get(at("devices", device_id, "commands"), type=model.CommandType.FACTORY_RESET, limit=1)
     return next(iter(commands["data"]), None)

@@ -34,13 +34,13 @@ def serve(loaded: Loaded) -> int:
     It stops on Ctrl-C or SIGTERM.
     """
     from gateway.app import serve as run  # noqa: PLC0415 - the whole gateway, which no other command needs
-    from gateway.runtime.loop_priority import Precedence  # noqa: PLC0415 - the same
+    from gateway.runtime.loop_priority import LoopPriority  # noqa: PLC0415 - the same
 
     log.configure(
         loaded.settings.log_level,
         loaded.settings.log_format,
         lines_per_second=loaded.settings.log_lines_per_second,
     )
-    precedence = Precedence()
+    precedence = LoopPriority()
     with asyncio.Runner(loop_factory=precedence.new_loop) as runner:
         return runner.run(run(loaded, precedence))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from gateway.cli import event_follow, keyboard, output, presence
-from gateway.cli.api import Api, Json, with_gateway
+from gateway.cli.api import ApiClient, Json, with_gateway
 from gateway.cli.devices import json_option
 from gateway.cli.fleet_view import COLUMNS, EVENTS, FIGURES, ONLY, cells, counted, look, project_name, told
 from gateway.cli.options import SettingsCommand
@@ -49,7 +49,7 @@ def top(place: Place, *, only: str, once: bool, as_json: bool) -> None:
         place.run(lambda api: LiveView(api, only).run())
 
 
-async def _whole(api: Api, only: str) -> tuple[Json, str | None]:
+async def _whole(api: ApiClient, only: str) -> tuple[Json, str | None]:
     fleet = await look(api, only, offset=0, limit=_LISTED)
     whole = {
         "project_name": await project_name(api),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from gateway.cli import event_follow, keyboard, top_screen
-from gateway.cli.api import PAGE, Api, Json
+from gateway.cli.api import PAGE, ApiClient, Json
 from gateway.cli.fleet_view import EVENTS, ONLY, Glance, look, project_name
 from gateway.errors import GatewayError
 
@@ -28,7 +28,7 @@ _PAUSE_SECONDS: Final = 5.0
 class LiveView:
     """The view that goes on: what is shown, what is known, and when to look again."""
 
-    api: Api
+    api: ApiClient
     only: str
     offset: int = 0
     trouble: str | None = None
@@ -58,8 +58,8 @@ class LiveView:
                     await self._wait()
                 follower.cancel()
 
-    def _shown(self) -> top_screen.Shown:
-        return top_screen.Shown(self.project, self.fleet, self.events, self.only, self.offset, self.trouble)
+    def _shown(self) -> top_screen.ShownDevice:
+        return top_screen.ShownDevice(self.project, self.fleet, self.events, self.only, self.offset, self.trouble)
 
     def _pressed(self, key: str) -> None:
         rows = self._rows()

@@ -40,7 +40,7 @@ _AROUND: Final = 6
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownDevice:
     """What there is to draw."""
 
     project: str
@@ -57,7 +57,7 @@ def rows_for(height: int) -> tuple[int, int]:
     return max(3, height - events - _AROUND), events
 
 
-def drawn(shown: Shown, size: ConsoleDimensions) -> RenderableType:
+def drawn(shown: ShownDevice, size: ConsoleDimensions) -> RenderableType:
     """All of it, for a terminal of this size."""
     rows, events = rows_for(size.height)
     devices = [presence.as_known(each, shown.fleet.doubt) for each in shown.fleet.devices[:rows]]
@@ -76,7 +76,7 @@ def _line(text: str, style: str = "") -> Text:
     return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
-def _heading(shown: Shown) -> Text:
+def _heading(shown: ShownDevice) -> Text:
     first, last = shown.offset + 1, shown.offset + len(shown.fleet.devices)
     place = f"{first} to {last}{' and more' if shown.fleet.more else ''}" if shown.fleet.devices else "none"
     state = _state(shown)
@@ -84,7 +84,7 @@ def _heading(shown: Shown) -> Text:
     return _line("  ").join(_line(text, style) for text, style in parts)
 
 
-def _state(shown: Shown) -> tuple[str, str]:
+def _state(shown: ShownDevice) -> tuple[str, str]:
     if shown.trouble is not None:
         return f"not live: {output.cell(shown.trouble)}", "bold yellow"
     if shown.fleet.doubt is not None:

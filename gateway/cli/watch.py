@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from gateway.cli import event_follow, output, presence
-from gateway.cli.api import Api, Json, at, with_gateway
+from gateway.cli.api import ApiClient, Json, at, with_gateway
 from gateway.cli.device_lookup import EXPLAINED, device_argument, on_device
 from gateway.cli.devices import json_option
 from gateway.cli.fleet_view import ago, percent, told, used_percent
@@ -46,13 +46,13 @@ def watch(place: Place, *, device: str, limit: int, heartbeats: bool, as_json: b
     event of the type "heartbeat".
     """
 
-    def work(api: Api, device_id: str) -> Awaitable[None]:
+    def work(api: ApiClient, device_id: str) -> Awaitable[None]:
         return _watch(api, device_id, limit, heartbeats=heartbeats, as_json=as_json)
 
     on_device(place, device, work)
 
 
-async def _watch(api: Api, device_id: str, limit: int, *, heartbeats: bool, as_json: bool) -> None:
+async def _watch(api: ApiClient, device_id: str, limit: int, *, heartbeats: bool, as_json: bool) -> None:
     device = await api.get(at("devices", device_id))
     known = await event_follow.newest(api, max(limit, 1), None, device_id=device_id)
     if not as_json:
@@ -106,7 +106,7 @@ def _vitals(said: Json) -> list[str]:
     return [f"{name} {value}" for name, value in known.items() if value is not None]
 
 
-async def _beats(api: Api, device_id: str, *, as_json: bool) -> None:
+async def _beats(api: ApiClient, device_id: str, *, as_json: bool) -> None:
     """Look for new heartbeats again and again; those of the last look are not told twice."""
     path = at("devices", device_id, "heartbeats")
     newest = (await api.get(path, limit=1))["data"]

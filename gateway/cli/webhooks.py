@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from gateway.cli import output
-from gateway.cli.api import PAGE, Api, Json, Place, at, with_gateway
+from gateway.cli.api import PAGE, ApiClient, Json, Place, at, with_gateway
 from gateway.cli.devices import json_option, yes_option
 from gateway.cli.options import SettingsCommand
 from gateway.cli.param_types import DURATION
@@ -211,7 +211,7 @@ def replay(place: Place, *, webhook_id: str, delivery_id: str, as_json: bool) ->
     _print(place.run(lambda api: api.post(path)), as_json=as_json)
 
 
-async def _all(api: Api, path: str, limit: int, **query: str | None) -> list[Json]:
+async def _all(api: ApiClient, path: str, limit: int, **query: str | None) -> list[Json]:
     found: list[Json] = []
     cursor, more = None, True
     while more and (not limit or len(found) < limit):

@@ -66,7 +66,7 @@ Ip = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True)
-class Target:
+class WebhookUrl:
     """A URL, taken apart; ``host`` without brackets, ``path`` with the query."""
 
     scheme: str
@@ -75,7 +75,7 @@ class Target:
     path: str
 
     @classmethod
-    def parse(cls, url: str) -> Target:
+    def parse(cls, url: str) -> WebhookUrl:
         """Read a URL; ValueError says what it should be, and never repeats it."""
         found = _URL.fullmatch(url) if len(url) <= MAX_URL_LENGTH else None
         if found is None:
@@ -99,12 +99,12 @@ class Target:
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-def check_url(url: str, *, allow_private: bool, allow_loopback: bool) -> Target:
+def check_url(url: str, *, allow_private: bool, allow_loopback: bool) -> WebhookUrl:
     """The target of a URL that a webhook may have; ValueError says why it may not.
 
     A host that is a name is only known when the gateway connects: see :func:`may_connect`.
     """
-    target = Target.parse(url)
+    target = WebhookUrl.parse(url)
     if target.is_loopback and not allow_loopback:
         raise ValueError(
             "should not be the gateway's own machine. The operator of the gateway can allow that, for trying things "
@@ -125,7 +125,7 @@ def check_url(url: str, *, allow_private: bool, allow_loopback: bool) -> Target:
     return target
 
 
-def may_connect(target: Target, ip: Ip, *, allow_private: bool, allow_loopback: bool) -> bool:
+def may_connect(target: WebhookUrl, ip: Ip, *, allow_private: bool, allow_loopback: bool) -> bool:
     """Whether the gateway connects to this address for this target.
 
     A name that leads to this machine needs both settings: what listens there trusts its own machine, and a name shows

@@ -11,7 +11,7 @@ import aiomqtt
 import httpx
 
 from gateway.core.received_json import parse_json
-from gateway.mqtt.connect import Address
+from gateway.mqtt.connect import BrokerAddress
 
 _MARK: Final = "gateways/demo/mark"
 _HTTP_UNAUTHORIZED: Final = 401
@@ -39,7 +39,7 @@ class TokenUse:
 class Outside:
     """Somebody at the broker with an administrator's rights, and somebody with a token at the HTTP API."""
 
-    def __init__(self, broker: Address, url: str) -> None:
+    def __init__(self, broker: BrokerAddress, url: str) -> None:
         self._broker = broker
         self._url = url
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 from gateway.broker.doctor_accounts import DEVICE
 from gateway.core.addresses import Address, BrokerUrl
 from gateway.doctor.findings import Area, Finding
-from gateway.mqtt.probe import ProbeError, ProbeRefusedError, Target, connected
+from gateway.mqtt.probe import ProbeError, ProbeRefusedError, ProbeTarget, connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from gateway.broker.doctor_accounts import ProbeAccounts
-    from gateway.runtime.endpoint_file import Whereabouts
+    from gateway.runtime.endpoint_file import Endpoints
     from gateway.settings.loading import Settings
 
 TOLD: Final = Area("what devices are told")
@@ -28,7 +28,7 @@ _ADVERTISE: Final = (
 )
 
 
-def told(settings: Settings, where: Whereabouts | None) -> tuple[Address, bool] | None:
+def told(settings: Settings, where: Endpoints | None) -> tuple[Address, bool] | None:
     """Where a bind says the broker is, and whether with TLS; ``None`` when only a running gateway knows."""
     if where is not None:
         return where.broker, where.tls
@@ -41,7 +41,7 @@ def told(settings: Settings, where: Whereabouts | None) -> tuple[Address, bool] 
 
 
 async def as_device(
-    address: Address, *, tls: bool, accounts: ProbeAccounts | None, inside: Target | None
+    address: Address, *, tls: bool, accounts: ProbeAccounts | None, inside: ProbeTarget | None
 ) -> AsyncIterator[Finding]:
     """Be a device. ``inside`` is where the gateway reaches the broker; ``accounts`` are those of a running one."""
     unreachable = await _unreachable(address)
@@ -55,7 +55,7 @@ async def as_device(
         if context is None:
             return
     if accounts is not None:
-        yield await _let_in(Target(address, context), accounts, inside)
+        yield await _let_in(ProbeTarget(address, context), accounts, inside)
     elif not tls:
         yield TOLD.ok("address", f"{address} answers")
 
@@ -118,7 +118,7 @@ async def _shown(address: Address, context: ssl.SSLContext) -> bytes:
     return certificate
 
 
-async def _let_in(there: Target, accounts: ProbeAccounts, inside: Target | None) -> Finding:
+async def _let_in(there: ProbeTarget, accounts: ProbeAccounts, inside: ProbeTarget | None) -> Finding:
     """Whether what answers there is the broker of this gateway: nobody else knows the account of a made-up device."""
     try:
         async with connected(there, DEVICE, accounts.device):
@@ -136,7 +136,7 @@ async def _let_in(there: Target, accounts: ProbeAccounts, inside: Target | None)
         return TOLD.error("connect", f"{there.address} does not answer as a broker ({error})", _ADVERTISE)
 
 
-async def _gets_in(target: Target, accounts: ProbeAccounts) -> bool:
+async def _gets_in(target: ProbeTarget, accounts: ProbeAccounts) -> bool:
     try:
         async with connected(target, DEVICE, accounts.device):
             return True

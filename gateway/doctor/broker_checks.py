@@ -12,7 +12,7 @@ from gateway.broker.access_rules import PROBED
 from gateway.broker.doctor_accounts import DEVICE, READER, ProbeAccounts
 from gateway.core import topics
 from gateway.doctor.findings import Area, Finding
-from gateway.mqtt.probe import Probe, ProbeError, ProbeRefusedError, Target, connected
+from gateway.mqtt.probe import Probe, ProbeError, ProbeRefusedError, ProbeTarget, connected
 from gateway.mqtt.publisher import payload
 from gateway.store import Row, View, command_sql, device_sql, outbox_sql
 
@@ -27,7 +27,7 @@ _ACCESS_REMEDY: Final = "Let Mosquitto use the acl file of 'gateway broker init'
 class Looking:
     """What the checks of a broker need."""
 
-    target: Target
+    target: ProbeTarget
     accounts: ProbeAccounts
     names: topics.Topics
     gateway_id: str
@@ -39,7 +39,7 @@ class Looking:
         return self.names.under(f"devices/{PROBED}/marker")
 
 
-async def strangers(target: Target) -> AsyncIterator[Finding]:
+async def strangers(target: ProbeTarget) -> AsyncIterator[Finding]:
     """Nobody without a name, and nobody with a wrong password, may come in."""
     for what, username, password in (
         ("anonymous", None, None),

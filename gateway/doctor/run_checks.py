@@ -22,7 +22,7 @@ from gateway.core.topics import Topics
 from gateway.doctor import as_device, broker_checks, host_checks, settings_file, tls_checks
 from gateway.doctor.broker_checks import Looking
 from gateway.doctor.findings import Area, Finding, Level
-from gateway.mqtt.probe import Target
+from gateway.mqtt.probe import ProbeTarget
 from gateway.readiness import reasons
 from gateway.runtime import endpoint_file
 from gateway.settings.types import EMBEDDED, MOSQUITTO
@@ -33,7 +33,7 @@ from gateway.tls.certificates import CertificateError, client_context
 from gateway.workers.change_poller import ask_for_comparison
 
 if TYPE_CHECKING:
-    from gateway.runtime.endpoint_file import Whereabouts
+    from gateway.runtime.endpoint_file import Endpoints
     from gateway.settings.loading import Loaded, Settings
 
 GATEWAY: Final = Area("gateway")
@@ -76,7 +76,7 @@ def _no_process_file(directory: Path) -> Finding:
 
 
 async def _at_the_broker(
-    settings: Settings, target: Target, where: Whereabouts | None, *, fix: bool
+    settings: Settings, target: ProbeTarget, where: Endpoints | None, *, fix: bool
 ) -> AsyncIterator[Finding]:
     """Who gets in there, and with a running gateway (``where``) what shows from inside."""
     async for finding in broker_checks.strangers(target):
@@ -109,7 +109,7 @@ def _at_rest(loaded: Loaded) -> Iterator[Finding]:
     yield from tls_checks.certificates(loaded.settings)
 
 
-async def _as_device(settings: Settings, where: Whereabouts | None, target: Target) -> AsyncIterator[Finding]:
+async def _as_device(settings: Settings, where: Endpoints | None, target: ProbeTarget) -> AsyncIterator[Finding]:
     """What a bind tells devices, tried."""
     place = as_device.told(settings, where)
     if place is not None:
@@ -120,7 +120,7 @@ async def _as_device(settings: Settings, where: Whereabouts | None, target: Targ
             yield finding
 
 
-def _sizes(settings: Settings, pid: int | None, where: Whereabouts | None) -> Iterator[Finding]:
+def _sizes(settings: Settings, pid: int | None, where: Endpoints | None) -> Iterator[Finding]:
     """Is there room for the fleet?"""
     fleet, kind = _fleet(settings.data_dir), where.kind if where else "embedded" if settings.embedded else ""
     if pid:
@@ -138,7 +138,7 @@ def _sizes(settings: Settings, pid: int | None, where: Whereabouts | None) -> It
         )
 
 
-async def _inside(settings: Settings, target: Target, *, fix: bool) -> AsyncIterator[Finding]:
+async def _inside(settings: Settings, target: ProbeTarget, *, fix: bool) -> AsyncIterator[Finding]:
     looking = _looking(settings, target)
     if looking is None:
         return
@@ -181,7 +181,7 @@ async def _put_right(looking: Looking, before: Finding) -> Finding:
         )
 
 
-def _looking(settings: Settings, target: Target) -> Looking | None:
+def _looking(settings: Settings, target: ProbeTarget) -> Looking | None:
     accounts = doctor_accounts.read(settings.data_dir)
     if accounts is None:
         return None
@@ -196,24 +196,24 @@ def _reading(directory: Path) -> Iterator[View]:
         yield View(connection)
 
 
-def _fleet(directory: Path) -> gauge_sql.Fleet:
+def _fleet(directory: Path) -> gauge_sql.FleetGauges:
     try:
         with _reading(directory) as view:
             return gauge_sql.fleet(view)
     except Exception:  # noqa: BLE001 - that the registry cannot be read has been said
-        return gauge_sql.Fleet()
+        return gauge_sql.FleetGauges()
 
 
-def _target(settings: Settings, where: Whereabouts | None) -> Target | None:
+def _target(settings: Settings, where: Endpoints | None) -> ProbeTarget | None:
     if isinstance(settings.broker, BrokerUrl):
-        return Target(settings.broker.address, verified_by(settings))
+        return ProbeTarget(settings.broker.address, verified_by(settings))
     if where is None:
         return None
     pinned = client_context(None, pinned=where.inner_certificate) if where.inner_certificate else None
-    return Target(where.inner or where.broker, pinned)
+    return ProbeTarget(where.inner or where.broker, pinned)
 
 
-async def _alive(pid: int | None, where: Whereabouts | None) -> Finding:
+async def _alive(pid: int | None, where: Endpoints | None) -> Finding:
     process = f"process {pid}" if pid else "a process"
     if pid is None:
         return GATEWAY.warning("running", "no gateway runs on this data directory", "Start it: gateway serve.")
@@ -243,7 +243,7 @@ async def _alive(pid: int | None, where: Whereabouts | None) -> Finding:
     return GATEWAY.error("ready", f"it is not: {says}", "The reasons below say what to do.", *reasons(report))
 
 
-def _ready(where: Whereabouts) -> dict[str, Any]:
+def _ready(where: Endpoints) -> dict[str, Any]:
     url = where.http_url
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"{url} is no address of a gateway")

@@ -21,7 +21,7 @@ _RELAY: Final = "relay"
 
 
 @dataclass(frozen=True)
-class Sender:
+class AcknowledgementSource:
     """Who handed an acknowledgement over: the device itself, or an API key that relays the device's word."""
 
     actor: str
@@ -33,13 +33,13 @@ class Sender:
         return {} if self.via is None else {"via": self.via}
 
 
-def relayed_by(key_id: str) -> Sender:
+def relayed_by(key_id: str) -> AcknowledgementSource:
     """Return the sender of a word that this API key relays."""
-    return Sender(key_id, _RELAY)
+    return AcknowledgementSource(key_id, _RELAY)
 
 
 def acknowledge(
-    tx: Tx, device: Row, command_type: str | None, ack: model.Ack, sender: Sender | None = None
+    tx: Tx, device: Row, command_type: str | None, ack: model.Ack, sender: AcknowledgementSource | None = None
 ) -> Row | Refusal:
     """Take a device's word on one of its commands, if it is the device's word (contract, sections 3 and 4).
 
@@ -48,7 +48,7 @@ def acknowledge(
     heard already changes nothing and makes no noise: firmware goes on telling of its wipe, since only the gateway's
     own answer proves that it was heard.
     """
-    sender = sender or Sender(device["id"])
+    sender = sender or AcknowledgementSource(device["id"])
     command = command_sql.find(tx, device["pk"], ack.command_id)
     if command is None:
         return Refusal(
@@ -76,7 +76,7 @@ def is_news(view: View, device: Row, command_type: str, ack: model.Ack) -> bool:
     command = command_sql.find(view, device["pk"], ack.command_id)
     if command is None or _wrong_type(command, command_type) is not None or _is_known(command, ack.status):
         return False
-    return _unproven(view, device, command, ack, Sender(device["id"])) is None
+    return _unproven(view, device, command, ack, AcknowledgementSource(device["id"])) is None
 
 
 def _is_known(command: Row, said: str) -> bool:
@@ -113,7 +113,7 @@ def _wrong_type(command: Row, command_type: str | None) -> Refusal | None:
     )
 
 
-def _unproven(view: View, device: Row, command: Row, ack: model.Ack, sender: Sender) -> Refusal | None:
+def _unproven(view: View, device: Row, command: Row, ack: model.Ack, sender: AcknowledgementSource) -> Refusal | None:
     """Return why this is not known to be the device's word, or None when it is.
 
     Each status of a reset needs a receipt, since others can publish on the broker or hold a key. So does each word
@@ -143,7 +143,7 @@ def _receipt_missing(status: str) -> Refusal:
     )
 
 
-def _delivered(tx: Tx, device: Row, command: Row, sender: Sender) -> None:
+def _delivered(tx: Tx, device: Row, command: Row, sender: AcknowledgementSource) -> None:
     command_sql.set_delivered(tx, command["id"])
     if command["type"] == RESET:
         _took(tx, "delivered", since=command["created_at"])
@@ -151,7 +151,7 @@ def _delivered(tx: Tx, device: Row, command: Row, sender: Sender) -> None:
     event_sql.record(tx, device, event, sender.actor, command_id=command["id"], type=command["type"], **sender.facts)
 
 
-def _executed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Sender) -> None:
+def _executed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: AcknowledgementSource) -> None:
     event = "reset.completed" if command["type"] == RESET else "command.executed"
     close(
         tx,
@@ -173,7 +173,7 @@ def _took(tx: Tx, stage: str, *, since: int) -> None:
     tx.measure(measurements.RESET, stage, max(0, tx.now - since) / _SECOND_MS)
 
 
-def _failed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Sender) -> None:
+def _failed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: AcknowledgementSource) -> None:
     error = ack.error or model.AckError(code="unspecified", message="The device gave no reason.")
     event = "reset.failed" if command["type"] == RESET else "command.failed"
     close(
@@ -189,7 +189,7 @@ def _failed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Sender) -
     )
 
 
-def _late(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Sender) -> None:
+def _late(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: AcknowledgementSource) -> None:
     result = json.loads(command["result"] or "{}")
     word = ack.model_dump(exclude_none=True, exclude={"receipt", "command_id"})
     command_sql.set_result(tx, command["id"], {**result, _LATE: word})

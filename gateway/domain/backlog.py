@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.store import Store, Tx, View
-    from gateway.store.wakeups import Bells
+    from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
 
@@ -59,7 +59,7 @@ async def ask(store: Store, seconds: float) -> bool:
 class BacklogRequests:
     """Serves the requests of other processes, in the gateway; ``taken_in`` waits for the backlog, so many seconds."""
 
-    def __init__(self, store: Store, bells: Bells, taken_in: Callable[[float], Awaitable[bool]]) -> None:
+    def __init__(self, store: Store, bells: Wakeups, taken_in: Callable[[float], Awaitable[bool]]) -> None:
         self._store = store
         self._bells = bells
         self._take_in = taken_in

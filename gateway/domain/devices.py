@@ -24,7 +24,7 @@ _SECOND_MS: Final = 1_000
 
 
 @dataclass(frozen=True)
-class Binding:
+class BoundDevice:
     """A device just bound: the row, its token and MQTT password (shown once), and the public key of its grants."""
 
     device: Row
@@ -95,7 +95,7 @@ def supersede_reset(tx: Tx, project_id: str, device_id: str, actor: str) -> None
     revoke(tx, device, actor)
 
 
-def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) -> Binding:
+def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) -> BoundDevice:
     """Bind an unbound device and mint its token.
 
     Raises:
@@ -114,7 +114,7 @@ def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) 
     outbox_sql.mark_topic(tx, device["pk"], outbox_sql.STATUS)
     bound = device_sql.by_pk(tx, device["pk"])
     event_sql.record(tx, bound, "device.bound", actor, end_user_id=end_user_id, binding_generation=generation)
-    return Binding(bound, token.secret, token.mqtt_password, grants.public_key(tx, kid))
+    return BoundDevice(bound, token.secret, token.mqtt_password, grants.public_key(tx, kid))
 
 
 def _may_bind(tx: Tx, device: Row) -> None:

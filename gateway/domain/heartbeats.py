@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.domain import acknowledgements, newest
-from gateway.domain.acknowledgements import Sender
+from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
 from gateway.models import model
 from gateway.models.model import TokenState
@@ -36,26 +36,26 @@ _DAY_MS: Final = 86_400_000
 _CLOCKS_DIFFER_MS: Final = 60_000
 
 
-def beat(
+def record_heartbeat(
     tx: Tx,
     device: Row,
     heartbeat: model.Heartbeat,
     radio: str | None,
     *,
     at_broker: bool = False,
-    sender: Sender | None = None,
+    sender: AcknowledgementSource | None = None,
 ) -> Refusal | None:
     """Take one heartbeat; the refusal of its ``last_command``, if that was refused.
 
     The heartbeat itself is taken all the same. ``at_broker`` says that it came over MQTT, ``sender`` who relays it.
     """
-    heard = Heard(tx, at_broker=at_broker)
-    heard.take([Beat(health_sql.Sender(device), heartbeat, radio)])
+    heard = HeartbeatBatch(tx, at_broker=at_broker)
+    heard.take([Beat(health_sql.DeviceState(device), heartbeat, radio)])
     heard.settle()
     return _last_command(tx, device, heartbeat.last_command, sender)
 
 
-class Heard:
+class HeartbeatBatch:
     """Takes heartbeats, all but what they say of commands, for one transaction.
 
     It does for many what it does for each of them in turn, with a few statements for all: each goes into the history,
@@ -66,7 +66,7 @@ class Heard:
     def __init__(self, tx: Tx, *, at_broker: bool) -> None:
         self._tx = tx
         self._at_broker = at_broker
-        self._devices: dict[int, health_sql.Sender] = {}
+        self._devices: dict[int, health_sql.DeviceState] = {}
 
     def take(self, beats: Sequence[Beat]) -> None:
         """Take some, in the order in which they came."""
@@ -78,11 +78,11 @@ class Heard:
         for beat in beats:
             device, heartbeat, radio = beat
             if device.last_heartbeat_at != now or not device.online:  # once in a transaction
-                newest.present(self._tx, device, radio)
+                newest.mark_online(self._tx, device, radio)
             device.radio = radio or device.radio
             self._devices[device.pk] = device
             if beat is to_say:
-                newest.says(self._tx, device, heartbeat)
+                newest.update_state(self._tx, device, heartbeat)
                 to_say = next(rest, None)
 
     def settle(self) -> None:
@@ -94,7 +94,7 @@ class Heard:
             self._settle(devices[begin : begin + PART])
         self._devices.clear()
 
-    def _settle(self, devices: Sequence[health_sql.Sender]) -> None:
+    def _settle(self, devices: Sequence[health_sql.DeviceState]) -> None:
         health_sql.store_newest(self._tx, devices, at_broker=self._at_broker)
         outbox_sql.mark_all_shown(self._tx, [device.pk for device in devices if device.news], outbox_sql.STATE)
         for device in devices:
@@ -111,7 +111,9 @@ def _count(tx: Tx, beats: Sequence[Beat], told: int, stored: int) -> None:
             tx.measure(measurements.HEARTBEAT, outcome, count)
 
 
-def _last_command(tx: Tx, device: Row, last: model.LastCommand | None, sender: Sender | None) -> Refusal | None:
+def _last_command(
+    tx: Tx, device: Row, last: model.LastCommand | None, sender: AcknowledgementSource | None
+) -> Refusal | None:
     if last is None:
         return None
     ack = model.Ack(command_id=last.command_id, status=last.status, receipt=last.receipt)
@@ -119,7 +121,7 @@ def _last_command(tx: Tx, device: Row, last: model.LastCommand | None, sender: S
     return replace(outcome, field=f"last_command.{outcome.field}") if isinstance(outcome, Refusal) else None
 
 
-def birth(tx: Tx, device: Row) -> None:
+def device_online(tx: Tx, device: Row) -> None:
     """The device says that it is there."""
     if device["connection"] == "offline":
         event_budget_sql.record(tx, device, newest.ONLINE, device["id"], last_seen_by=None)
@@ -129,7 +131,7 @@ def birth(tx: Tx, device: Row) -> None:
     health_sql.seen(tx, device["pk"], tx.now + tx.rules.silence_ms)
 
 
-def farewell(tx: Tx, device: Row) -> None:
+def device_offline(tx: Tx, device: Row) -> None:
     """The device, or its last will, says that it is gone; it is believed after the grace time."""
     health_sql.leaving(tx, device["pk"], tx.now + tx.rules.offline_grace_ms)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from gateway.core import topics
 from gateway.core.redaction import redact
 from gateway.domain import acknowledgements, heartbeats
-from gateway.domain.acknowledgements import Sender
+from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
 from gateway.models import model
 from gateway.models.mqtt import RefusedMessage
@@ -76,7 +76,7 @@ class Parsed(NamedTuple):
     """Whose heartbeat it is, if it is one that says nothing of commands: many of those can be taken together."""
 
 
-class Answer(NamedTuple):
+class MessageResult(NamedTuple):
     """What the device is told on its ``errors`` topic."""
 
     device_id: str
@@ -141,26 +141,26 @@ def _invalid(error: ValidationError) -> Refusal:
     return Refusal("invalid_request", problem.message, problem.details["field"])
 
 
-def apply_all(tx: Tx, messages: Sequence[Parsed]) -> list[Answer]:
+def apply_all(tx: Tx, messages: Sequence[Parsed]) -> list[MessageResult]:
     """Do what a batch asks; the answers for the devices' ``errors`` topics."""
-    return apply_some(tx, messages, lambda: False, lambda parsed: parsed)[1]
+    return process_batch(tx, messages, lambda: False, lambda parsed: parsed)[1]
 
 
-def apply_some(
+def process_batch(
     tx: Tx, batch: Sequence[T], hurried: Callable[[], bool], taken_apart: Callable[[T], Parsed | None]
-) -> tuple[int, list[Answer]]:
+) -> tuple[int, list[MessageResult]]:
     """Do what a batch asks, part after part until it is ``hurried``; how many of the first it took, and the answers.
 
     A part is ``taken_apart`` when its turn comes, here in the writer's thread: the event loop has others to serve.
     Heartbeats that say nothing of commands are taken together, when their device says nothing else in this part: the
     order of what one device says is kept, that of different devices means nothing.
     """
-    count, answers, heard = 0, list[Answer](), heartbeats.Heard(tx, at_broker=True)
+    count, answers, heard = 0, list[MessageResult](), heartbeats.HeartbeatBatch(tx, at_broker=True)
     tx.kept.open(tx.connection)
     while count < len(batch) and not (count >= LEAST and hurried()):
         tx.breathe()
         part = batch[count : count + PART]
-        together, alone = _sorted(tx, [parsed for each in part if (parsed := taken_apart(each)) is not None])
+        together, alone = _partition(tx, [parsed for each in part if (parsed := taken_apart(each)) is not None])
         heard.take(together)
         if alone:
             heard.settle()
@@ -172,12 +172,12 @@ def apply_some(
     return count, answers
 
 
-def _sorted(tx: Tx, messages: Sequence[Parsed]) -> tuple[list[Beat], list[Parsed]]:
+def _partition(tx: Tx, messages: Sequence[Parsed]) -> tuple[list[Beat], list[Parsed]]:
     """What can be taken together, and what goes one by one; each in the order in which it came."""
     names = {parsed.plain for parsed in messages}
     if "" in names:
         names -= {getattr(parsed.topic, "device_id", "") for parsed in messages if not parsed.plain} | {""}
-    known = health_sql.senders(tx, names)
+    known = health_sql.device_states(tx, names)
     together, alone = [], []
     for parsed in messages:
         _, _, body, name = parsed
@@ -189,7 +189,7 @@ def _sorted(tx: Tx, messages: Sequence[Parsed]) -> tuple[list[Beat], list[Parsed
     return together, alone
 
 
-def apply(tx: Tx, parsed: Parsed) -> Answer | None:
+def apply(tx: Tx, parsed: Parsed) -> MessageResult | None:
     """Do what the message asks, or refuse it; the answer for the device's ``errors`` topic, if it gets one."""
     tx.traceparent = parsed.message.traceparent
     device = None if parsed.topic is None else _sender(tx, parsed.topic)
@@ -199,11 +199,13 @@ def apply(tx: Tx, parsed: Parsed) -> Answer | None:
     if outcome is None:
         return None
     _refuse(tx, parsed, device, outcome)
-    return None if device is None else Answer(device["id"], outcome)
+    return None if device is None else MessageResult(device["id"], outcome)
 
 
 def _sender(tx: Tx, topic: topics.Topic) -> Row | None:
-    return None if isinstance(topic, topics.GatewayStatus | topics.Marks) else health_sql.sender(tx, topic.device_id)
+    return (
+        None if isinstance(topic, topics.GatewayStatus | topics.Marks) else health_sql.device_state(tx, topic.device_id)
+    )
 
 
 def _left_behind(tx: Tx, topic: topics.Topic | None) -> bool:
@@ -236,7 +238,7 @@ def _dispatch(tx: Tx, parsed: Parsed, device: Row | None) -> Refusal | None:
                     "token_revoked",
                     "The token of this device was revoked. Bind the device again, and give it the new one.",
                 )
-            return heartbeats.beat(tx, device, parsed.body, parsed.body.radio, at_broker=True)
+            return heartbeats.record_heartbeat(tx, device, parsed.body, parsed.body.radio, at_broker=True)
     return None
 
 
@@ -252,22 +254,22 @@ def is_news(view: View, parsed: Parsed) -> bool:
 
 def _status(tx: Tx, device: Row, status: model.Status, *, retained: bool) -> None:
     if status.status == "offline":
-        (heartbeats.left_broker if retained else heartbeats.farewell)(tx, device)
+        (heartbeats.left_broker if retained else heartbeats.device_offline)(tx, device)
     elif not retained and device["token_state"] is not None:
         # A retained birth may be older than the silence that followed it: the next heartbeat tells.
-        heartbeats.birth(tx, device)
+        heartbeats.device_online(tx, device)
 
 
 def _refuse(tx: Tx, parsed: Parsed, device: Row | None, refusal: Refusal) -> None:
     claimed = getattr(parsed.topic, "device_id", None)
     if device is not None and isinstance(parsed.topic, topics.Ack):
-        audit_refusal(tx, device, refusal)
+        audit_rejection(tx, device, refusal)
     elif device is not None and isinstance(parsed.body, model.Heartbeat) and device["token_state"] is not None:
         audit_last_command(tx, device, refusal)
-    keep_refusal(tx, claimed, parsed.message.topic, refusal, parsed.message.payload)
+    record_rejection(tx, claimed, parsed.message.topic, refusal, parsed.message.payload)
 
 
-def keep_refusal(tx: Tx, device_id: str | None, source: str, refusal: Refusal, payload: bytes) -> None:
+def record_rejection(tx: Tx, device_id: str | None, source: str, refusal: Refusal, payload: bytes) -> None:
     """Keep what was refused for diagnosis, secrets blotted out."""
     tx.measure(measurements.REFUSAL, refusal.code)
     shown = redact(payload[:_PAYLOAD_READ].decode("utf-8", "replace")).replace("\0", "\ufffd")
@@ -275,11 +277,11 @@ def keep_refusal(tx: Tx, device_id: str | None, source: str, refusal: Refusal, p
     health_sql.refuse(tx, device_id, source, refusal.code, refusal.message, refusal.field, shown)
 
 
-def audit_refusal(
+def audit_rejection(
     tx: Tx,
     device: Row,
     refusal: Refusal,
-    sender: Sender | None = None,
+    sender: AcknowledgementSource | None = None,
     *,
     most: int = _AUDITED_PER_MINUTE,
     window_ms: int = _MINUTE_MS,
@@ -294,16 +296,16 @@ def audit_refusal(
         event_sql.record(tx, device, _REFUSED, sender.actor, **said, **sender.facts)
 
 
-def audit_last_command(tx: Tx, device: Row, refusal: Refusal, sender: Sender | None = None) -> None:
+def audit_last_command(tx: Tx, device: Row, refusal: Refusal, sender: AcknowledgementSource | None = None) -> None:
     """Write a refused ``last_command`` into the audit trail.
 
     Firmware repeats it with every heartbeat, so once a day per device is enough. What a key relays is told each time,
     within the bounds of :func:`audit_refusal`: a key that forges words must not hide behind a device's own refusal.
     """
     if sender is None:
-        audit_refusal(tx, device, refusal, most=1, window_ms=_DAY_MS)
+        audit_rejection(tx, device, refusal, most=1, window_ms=_DAY_MS)
     else:
-        audit_refusal(tx, device, refusal, sender)
+        audit_rejection(tx, device, refusal, sender)
 
 
 def error_payload(refusal: Refusal) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gateway.models import model
 from gateway.store import Tx, event_budget_sql, health_sql
-from gateway.store.health_sql import Sender
+from gateway.store.health_sql import DeviceState
 
 ONLINE: Final = "device.online"
 _LOW: Final = "device.low_battery"
@@ -18,7 +18,7 @@ _TOTAL: Final = health_sql.NEWEST.index("storage_total_mb")
 _said: Final = itemgetter(*("device_state" if name == "recording_state" else name for name in health_sql.NEWEST))
 
 
-def present(tx: Tx, device: Sender, radio: str | None) -> None:
+def mark_online(tx: Tx, device: DeviceState, radio: str | None) -> None:
     """The device was heard, whatever it said."""
     if not device.online or device.owed:
         _tell(tx, device, ONLINE, is_new=not device.online, last_seen_by=radio)
@@ -26,7 +26,7 @@ def present(tx: Tx, device: Sender, radio: str | None) -> None:
     device.online, device.last_heartbeat_at = True, tx.now
 
 
-def _due_again(tx: Tx, device: Sender) -> bool:
+def _due_again(tx: Tx, device: DeviceState) -> bool:
     """Whether this is the first heartbeat in a while: ``last_heartbeat_at`` alone is no news, but must not get old.
 
     A while begins at another moment for each device, so that a fleet does not tell all at once.
@@ -38,7 +38,7 @@ def _due_again(tx: Tx, device: Sender) -> bool:
     return bool((last + offset) // refresh_ms != (tx.now + offset) // refresh_ms)
 
 
-def says(tx: Tx, device: Sender, heartbeat: model.Heartbeat) -> None:
+def update_state(tx: Tx, device: DeviceState, heartbeat: model.Heartbeat) -> None:
     """Take over what it says; what it leaves out stays as it was."""
     before, said = device.said, _said(heartbeat.__dict__)
     if None in said:
@@ -51,12 +51,12 @@ def says(tx: Tx, device: Sender, heartbeat: model.Heartbeat) -> None:
     _judge(tx, device, heartbeat)
     firmware = heartbeat.firmware_version
     if firmware is not None and firmware != device.firmware:
-        _runs(tx, device, firmware)
+        _update_firmware(tx, device, firmware)
     elif device.owed:
         _tell(tx, device, _UPDATED, is_new=False, firmware_version=device.firmware)
 
 
-def _judge(tx: Tx, device: Sender, heartbeat: model.Heartbeat) -> None:
+def _judge(tx: Tx, device: DeviceState, heartbeat: model.Heartbeat) -> None:
     """A battery or a storage is judged by all that is known of it.
 
     Or one that is told now by its percentage, now by its flag would seem to recover in between.
@@ -72,7 +72,7 @@ def _judge(tx: Tx, device: Sender, heartbeat: model.Heartbeat) -> None:
     device.low_battery, device.storage_full = low, full
 
 
-def _has_room_again(device: Sender, heartbeat: model.Heartbeat) -> bool:
+def _has_room_again(device: DeviceState, heartbeat: model.Heartbeat) -> bool:
     """Whether a device that says no more that its storage is full says why: by figures, or else by its word alone.
 
     Figures count in the heartbeat that brings them. Old ones would keep a device that tells no more full for ever.
@@ -83,7 +83,7 @@ def _has_room_again(device: Sender, heartbeat: model.Heartbeat) -> bool:
     return used is not None or heartbeat.flags is not None or heartbeat.device_state is not None
 
 
-def _tell(tx: Tx, device: Sender, kind: str, *, is_new: bool, **facts: Any) -> None:
+def _tell(tx: Tx, device: DeviceState, kind: str, *, is_new: bool, **facts: Any) -> None:
     """Record what has become so, and what is so still and was suppressed."""
     if is_new:
         told = event_budget_sql.record(tx, device.row, kind, device.id, **facts)
@@ -94,7 +94,7 @@ def _tell(tx: Tx, device: Sender, kind: str, *, is_new: bool, **facts: Any) -> N
     device.owed = device.owed - {kind} if told else device.owed | {kind}
 
 
-def _runs(tx: Tx, device: Sender, firmware: str) -> None:
+def _update_firmware(tx: Tx, device: DeviceState, firmware: str) -> None:
     health_sql.store_firmware(tx, device.pk, firmware)
     _tell(tx, device, _UPDATED, is_new=True, firmware_version=firmware)
     device.firmware = firmware

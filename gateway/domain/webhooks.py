@@ -33,7 +33,7 @@ _PICKED_AT_ONCE: Final = 100
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DeliveryOutcome:
     """How a try ended: the status of the answer, if there was one, and why it failed, if it did."""
 
     response_status: int | None = None
@@ -215,7 +215,7 @@ def _is_about(webhook_id: str, event: Row) -> bool:
     return event["type"] in _OF_WEBHOOKS and json.loads(event["data"])["webhook_id"] == webhook_id
 
 
-def settle(tx: Tx, delivery: Row, outcome: Outcome) -> None:
+def settle(tx: Tx, delivery: Row, outcome: DeliveryOutcome) -> None:
     """Write down how a try ended, and when the next one is; after the last the delivery is ``failed`` and kept."""
     tries = delivery["attempts"] + 1
     more = not outcome.delivered and tries < len(TRIES_AT)

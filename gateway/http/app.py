@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp
 
 from gateway.http import auth
-from gateway.http.auth_failure_limit import Strangers
+from gateway.http.auth_failure_limit import AuthFailureLimiter
 from gateway.http.endpoint import Authenticate, Endpoint, Parts, Unknown
-from gateway.http.middleware import EveryRequest
+from gateway.http.middleware import RequestMiddleware
 from gateway.http.operation import AnyOperation
 from gateway.http.pages import pages
-from gateway.http.rate_limit import Limiter
+from gateway.http.rate_limit import RateLimiter
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.routing import Paths
 from gateway.http.services import Services
@@ -30,8 +30,8 @@ def build(
     Who serves it to nobody but itself, as the command line does, says by ``authenticate`` who calls.
     """
     clock = services.store.context.clock
-    limiter = Limiter(services.rate_limit_per_minute, clock)
-    strangers = Strangers(services.refused_credentials_per_minute, clock)
+    limiter = RateLimiter(services.rate_limit_per_minute, clock)
+    strangers = AuthFailureLimiter(services.refused_credentials_per_minute, clock)
     parts = Parts(services, limiter, strangers, _document, authenticate)
     endpoints = [
         (path, Endpoint(parts, path, {each.method: each for each in on_path}))
@@ -39,7 +39,7 @@ def build(
     ]
     served = pages(fleet=services.serves_page, docs=services.serves_docs)
     paths = Paths([*endpoints, *((page.path, page) for page in served)], Unknown(parts))
-    return EveryRequest(paths, services, limiter)
+    return RequestMiddleware(paths, services, limiter)
 
 
 def _document() -> bytes:

@@ -13,7 +13,7 @@ from gateway.core.credentials import hash_secret, same_hash
 from gateway.domain import devices
 from gateway.domain.refused_sign_ins import Reason
 from gateway.errors import InsufficientScopeError, NotFoundError, UnauthorizedError
-from gateway.http.operation import Access, ApiKey, Caller, DeviceToken
+from gateway.http.operation import ApiKeyCaller, Authorization, Caller, DeviceCaller
 from gateway.http.services import Services
 from gateway.models.model import TokenState
 from gateway.store import Row, View, key_sql, token_sql
@@ -78,7 +78,7 @@ def require_certificate(scope: Scope, caller: Caller) -> None:
     Raises:
         UnauthorizedError: it showed none, or another's.
     """
-    if isinstance(caller, DeviceToken) and common_name(scope.get(PEER)) != caller.id:
+    if isinstance(caller, DeviceCaller) and common_name(scope.get(PEER)) != caller.id:
         raise RefusedCredentialError(
             "This gateway asks devices for a certificate besides their token, with the device's id as its CN. Connect "
             "with that certificate.",
@@ -107,11 +107,11 @@ def _resolve(view: View, secret: str, now: int) -> Caller | Refused:
     return _api_key(view, secret, now) if secret.startswith(_KEY_PREFIXES) else _device_token(view, secret)
 
 
-def _api_key(view: View, secret: str, now: int) -> ApiKey | Refused:
+def _api_key(view: View, secret: str, now: int) -> ApiKeyCaller | Refused:
     row = key_sql.by_secret(view, secret, now)
     if row is None:
         return _refused_key(key_sql.of_closed_secret(view, secret), secret, now)
-    return ApiKey(row["id"], row["project_id"], frozenset(json.loads(row["scopes"])), row["last_used_at"])
+    return ApiKeyCaller(row["id"], row["project_id"], frozenset(json.loads(row["scopes"])), row["last_used_at"])
 
 
 def _refused_key(row: Row | None, secret: str, now: int) -> Refused:
@@ -126,13 +126,13 @@ def _refused_key(row: Row | None, secret: str, now: int) -> Refused:
     return Refused("expired" if has_expired else "unknown", row["id"], row["project_id"])
 
 
-def _device_token(view: View, secret: str) -> DeviceToken | Refused:
+def _device_token(view: View, secret: str) -> DeviceCaller | Refused:
     row = token_sql.by_secret(view, secret)
     if row is None:
         return Refused("unknown")
     if row["state"] == TokenState.REVOKED:
         return Refused("revoked")
-    return DeviceToken(
+    return DeviceCaller(
         row["device_id"],
         row["project_id"],
         row["id"],
@@ -141,7 +141,7 @@ def _device_token(view: View, secret: str) -> DeviceToken | Refused:
     )
 
 
-def authorize(access: Access, caller: Caller, device_id: str | None) -> None:
+def authorize(access: Authorization, caller: Caller, device_id: str | None) -> None:
     """Let this caller pass, or not; ``device_id`` is what the path names.
 
     Raises:
@@ -149,13 +149,13 @@ def authorize(access: Access, caller: Caller, device_id: str | None) -> None:
         InsufficientScopeError: the credential is good, for something else.
         NotFoundError: a device that asks for another.
     """
-    if isinstance(caller, ApiKey):
+    if isinstance(caller, ApiKeyCaller):
         _authorize_key(access, caller)
     else:
         _authorize_device(access, caller, device_id)
 
 
-def _authorize_key(access: Access, key: ApiKey) -> None:
+def _authorize_key(access: Authorization, key: ApiKeyCaller) -> None:
     if access.scope is None:
         raise InsufficientScopeError(
             "This is the device's own call: it takes a device token (dtok_…), no API key.",
@@ -169,7 +169,7 @@ def _authorize_key(access: Access, key: ApiKey) -> None:
         )
 
 
-def _needs(access: Access) -> str:
+def _needs(access: Authorization) -> str:
     """Return which key opens this."""
     options = " ".join(f"--scope {scope}" for scope in access.scopes)
     if not access.also:
@@ -178,7 +178,7 @@ def _needs(access: Access) -> str:
     return f"This call needs {both}: use a key that has them all ('gateway keys create {options}')."
 
 
-def _authorize_device(access: Access, token: DeviceToken, device_id: str | None) -> None:
+def _authorize_device(access: Authorization, token: DeviceCaller, device_id: str | None) -> None:
     if token.state is TokenState.RESET_ONLY and not access.reset_only:
         raise UnauthorizedError(_RESET_ONLY)
     if not access.device:
@@ -190,7 +190,7 @@ def _authorize_device(access: Access, token: DeviceToken, device_id: str | None)
         raise NotFoundError("A device token opens its own device alone. Use 'me', or the device's own id, in the path.")
 
 
-def state_now(view: View, token: DeviceToken) -> TokenState:
+def state_now(view: View, token: DeviceCaller) -> TokenState:
     """What the token opens inside this transaction: since the request was let in it may have been revoked.
 
     Raises:
@@ -209,13 +209,13 @@ def refuse_reset_only() -> UnauthorizedError:
 
 async def note_first_use(services: Services, caller: Caller) -> None:
     """Write down the first use of a device token before it opens anything: what it replaces is revoked by that."""
-    if isinstance(caller, DeviceToken) and not caller.used_before:
+    if isinstance(caller, DeviceCaller) and not caller.used_before:
         await services.store.write(lambda tx: devices.use(tx, caller.token_id))
 
 
 async def note_use(services: Services, caller: Caller) -> None:
     """Write down, at most once a minute, that a key is in use."""
-    if isinstance(caller, DeviceToken):
+    if isinstance(caller, DeviceCaller):
         return
     now = services.store.context.clock()
     if caller.last_used_at is None or not now - _NOTED_EVERY_MS < caller.last_used_at <= now:

@@ -29,7 +29,7 @@ _NETWORK_BITS: Final = 64
 """Of an IPv6 address: the rest belongs to one subscriber, who has all of it to call from."""
 
 
-class Strangers:
+class AuthFailureLimiter:
     """Counts refusals per address; 0 is no limit. One bad credential has a tenth of that, or ten where that is more.
 
     So a device that tries a revoked token on and on does not keep others at its site from being told of theirs. Of more

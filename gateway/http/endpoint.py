@@ -14,12 +14,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import GatewayError, NotFoundError, StoreError, UnauthorizedError
 from gateway.http import auth, body, idempotency, insiders
-from gateway.http.auth_failure_limit import UNKNOWN_HOST, Strangers
+from gateway.http.auth_failure_limit import UNKNOWN_HOST, AuthFailureLimiter
 from gateway.http.errors import MethodNotAllowedError
-from gateway.http.idempotency import Once
-from gateway.http.middleware import Facts, facts_of
-from gateway.http.operation import READ, Answer, AnyOperation, ApiKey, Call, Caller, DeviceToken, ReplayError, Stream
-from gateway.http.rate_limit import Limiter
+from gateway.http.idempotency import IdempotentRequest
+from gateway.http.middleware import RequestInfo, request_info
+from gateway.http.operation import (
+    READ,
+    AnyOperation,
+    ApiKeyCaller,
+    ApiResponse,
+    Caller,
+    DeviceCaller,
+    ReplayError,
+    RequestContext,
+    Stream,
+)
+from gateway.http.rate_limit import RateLimiter
 from gateway.http.services import Services
 from gateway.http.streaming import Streaming
 from gateway.models.model import Empty, TokenState
@@ -35,8 +45,8 @@ class Parts:
     """What all endpoints share."""
 
     services: Services
-    limiter: Limiter
-    strangers: Strangers
+    limiter: RateLimiter
+    strangers: AuthFailureLimiter
     document: Callable[[], bytes]
     authenticate: Authenticate
 
@@ -53,12 +63,12 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request on this path."""
-        facts = facts_of(scope)
+        facts = request_info(scope)
         facts.template = self._path
         response = await self._respond(scope, receive, facts)
         await response(scope, receive, send)
 
-    async def _respond(self, scope: Scope, receive: Receive, facts: Facts) -> ASGIApp:
+    async def _respond(self, scope: Scope, receive: Receive, facts: RequestInfo) -> ASGIApp:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if method == "OPTIONS":
             return Response(status_code=204, headers={"Allow": self._allow})
@@ -88,7 +98,7 @@ class Endpoint:
 
     async def _call(
         self, operation: AnyOperation, caller: Caller | None, scope: Scope, receive: Receive, *, is_inside: bool
-    ) -> Answer | Stream:
+    ) -> ApiResponse | Stream:
         services = self._parts.services
         raw = b""
         if operation.has_body:
@@ -101,7 +111,7 @@ class Endpoint:
         if getattr(takes, "dry_run", False):
             once = None  # it changes nothing, so nothing needs to be kept
         headers = Headers(scope=scope)
-        call = Call(
+        call = RequestContext(
             services,
             caller,
             scope["path_params"],
@@ -117,28 +127,30 @@ class Endpoint:
 
 def _audited_address(caller: Caller | None, scope: Scope) -> str | None:
     """Return the address for events: none of a device, whose wearer it would locate, or of the command line."""
-    address = facts_of(scope).client_address
-    return address if isinstance(caller, ApiKey) and address != UNKNOWN_HOST else None
+    address = request_info(scope).client_address
+    return address if isinstance(caller, ApiKeyCaller) and address != UNKNOWN_HOST else None
 
 
-def _once(operation: AnyOperation, caller: Caller | None, scope: Scope, raw: bytes) -> Once | None:
+def _once(operation: AnyOperation, caller: Caller | None, scope: Scope, raw: bytes) -> IdempotentRequest | None:
     """What a POST with an ``Idempotency-Key`` is known by."""
     headers = Headers(scope=scope)
     key = idempotency.key_of(headers) if operation.once else None
     if key is None or caller is None:
         return None
     request = idempotency.request_hash(operation.method, scope["path"], raw)
-    return Once(caller.credential_id, key, auth.credential(headers), request, _most_bytes(caller))
+    return IdempotentRequest(caller.credential_id, key, auth.credential(headers), request, _most_bytes(caller))
 
 
 def _most_bytes(caller: Caller) -> int:
     """There may be a hundred thousand devices; keys are few, and one may serve all of these."""
     return (
-        idempotency_sql.MOST_BYTES_OF_DEVICE if isinstance(caller, DeviceToken) else idempotency_sql.MOST_BYTES_OF_KEY
+        idempotency_sql.MOST_BYTES_OF_DEVICE if isinstance(caller, DeviceCaller) else idempotency_sql.MOST_BYTES_OF_KEY
     )
 
 
-async def _only_once(operation: AnyOperation, call: Call, takes: BaseModel, once: Once) -> Answer | Stream:
+async def _only_once(
+    operation: AnyOperation, call: RequestContext, takes: BaseModel, once: IdempotentRequest
+) -> ApiResponse | Stream:
     """Do it, unless it was done before; whoever comes second gets the answer of the first."""
     try:
         await call.read(call.replay)
@@ -166,21 +178,21 @@ class Unknown:
 
 async def refuse_unknown(parts: Parts, scope: Scope) -> NoReturn:
     """There is nothing at this path; beneath the base of the API only callers with a credential hear that."""
-    await _admit(parts, scope, facts_of(scope))
+    await _admit(parts, scope, request_info(scope))
     page = ", and /docs is a page to try it" if parts.services.serves_docs else ""
     raise NotFoundError(f"There is nothing at this path. GET /openapi.json lists what there is{page}.")
 
 
-async def _admit(parts: Parts, scope: Scope, facts: Facts) -> None:
+async def _admit(parts: Parts, scope: Scope, facts: RequestInfo) -> None:
     """Beneath the base of the API even an error is for callers with a credential."""
     if scope["path"] != BASE and not scope["path"].startswith(f"{BASE}/"):
         return
     caller = await _identify(parts, scope, facts)
-    if isinstance(caller, DeviceToken) and caller.state is TokenState.RESET_ONLY:
+    if isinstance(caller, DeviceCaller) and caller.state is TokenState.RESET_ONLY:
         raise auth.refuse_reset_only()
 
 
-async def _is_inside(parts: Parts, operation: AnyOperation, scope: Scope, facts: Facts) -> bool:
+async def _is_inside(parts: Parts, operation: AnyOperation, scope: Scope, facts: RequestInfo) -> bool:
     """Whether the caller is told all; what is for insiders alone is refused to others."""
     alone = operation.access.insiders == "alone"
     headers, token = Headers(scope=scope), parts.services.metrics_token
@@ -201,7 +213,7 @@ async def _is_inside(parts: Parts, operation: AnyOperation, scope: Scope, facts:
     return insiders.may_read(caller)
 
 
-async def _identify(parts: Parts, scope: Scope, facts: Facts) -> Caller:
+async def _identify(parts: Parts, scope: Scope, facts: RequestInfo) -> Caller:
     try:
         caller = facts.caller = await parts.authenticate(parts.services, Headers(scope=scope))
         if parts.services.device_certificates:
@@ -217,14 +229,14 @@ async def _identify(parts: Parts, scope: Scope, facts: Facts) -> Caller:
     return caller
 
 
-def _note_refusal(parts: Parts, facts: Facts, error: UnauthorizedError) -> None:
+def _note_refusal(parts: Parts, facts: RequestInfo, error: UnauthorizedError) -> None:
     refused = error.refused if isinstance(error, auth.RefusedCredentialError) else auth.Refused("unknown")
     parts.services.sign_in_refused(
         RefusedSignIn("http", refused.reason, facts.client_address, refused.key_id, refused.project_id)
     )
 
 
-def _count_refusal(parts: Parts, scope: Scope, facts: Facts) -> None:
+def _count_refusal(parts: Parts, scope: Scope, facts: RequestInfo) -> None:
     """Refuse for a while, and leave no line in the log, where too many were refused that come from there."""
     too_many = parts.strangers.refused(scope)
     if too_many is not None:
@@ -233,7 +245,7 @@ def _count_refusal(parts: Parts, scope: Scope, facts: Facts) -> None:
         raise error
 
 
-def _response(answer: Answer, media_type: str) -> Response:
+def _response(answer: ApiResponse, media_type: str) -> Response:
     return Response(
         answer.content,
         status_code=answer.status,

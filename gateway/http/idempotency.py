@@ -75,7 +75,7 @@ def _canonical(raw: bytes) -> bytes:
 
 
 @dataclass
-class Once:
+class IdempotentRequest:
     """One request that carries a key: looks for its answer, and keeps it. ``part`` is one step of several."""
 
     caller: str

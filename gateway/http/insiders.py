@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from gateway.http import auth
-from gateway.http.operation import READ, ApiKey, Caller
+from gateway.http.operation import READ, ApiKeyCaller, Caller
 
 _SAID_BY_PROXIES: Final = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
@@ -39,7 +39,7 @@ def shows(headers: Headers, token: str | None) -> bool:
 
 def may_read(caller: Caller) -> bool:
     """Whether it is a key that may read devices."""
-    return isinstance(caller, ApiKey) and READ.scope in caller.scopes
+    return isinstance(caller, ApiKeyCaller) and READ.scope in caller.scopes
 
 
 def _is_loopback(host: str) -> bool:

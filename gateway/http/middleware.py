@@ -19,8 +19,8 @@ from gateway.http import auth, errors
 from gateway.http.auth_failure_limit import host_of
 from gateway.http.body import ClientGoneError
 from gateway.http.log_limit import StrangerLines
-from gateway.http.operation import Caller, DeviceToken
-from gateway.http.rate_limit import Limiter, Quota
+from gateway.http.operation import Caller, DeviceCaller
+from gateway.http.rate_limit import Quota, RateLimiter
 from gateway.http.request_target import HostRules, require_plain_path
 from gateway.http.security_headers import HSTS_SECONDS, security_headers
 from gateway.http.services import Services
@@ -28,7 +28,7 @@ from gateway.runtime import tracing
 
 log = structlog.get_logger()
 
-FACTS: Final = "gateway.facts"
+REQUEST_INFO: Final = "gateway.facts"
 REQUEST_ID: Final = "X-Request-Id"
 PIECE_BYTES: Final = 65_536
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -37,7 +37,7 @@ _SERVER_ERROR: Final = 500
 
 
 @dataclass
-class Facts:
+class RequestInfo:
     """What becomes known of a request while it is worked on: for its log line and the headers of its answer."""
 
     request_id: str
@@ -59,16 +59,16 @@ class Facts:
         return time.perf_counter() - self.started
 
 
-def facts_of(scope: Scope) -> Facts:
+def request_info(scope: Scope) -> RequestInfo:
     """The facts of this request."""
-    facts: Facts = scope[FACTS]
+    facts: RequestInfo = scope[REQUEST_INFO]
     return facts
 
 
-class EveryRequest:
+class RequestMiddleware:
     """Outermost layer of the API, pure ASGI."""
 
-    def __init__(self, app: ASGIApp, services: Services, limiter: Limiter) -> None:
+    def __init__(self, app: ASGIApp, services: Services, limiter: RateLimiter) -> None:
         self._app = app
         self._services = services
         self._limiter = limiter
@@ -78,7 +78,7 @@ class EveryRequest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         headers = Headers(scope=scope)
-        facts = scope[FACTS] = Facts(
+        facts = scope[REQUEST_INFO] = RequestInfo(
             _request_id(), _client_request_id(headers), host_of(scope), self._limiter.untouched()
         )
         hsts = scope.get(HSTS_SECONDS, 0)
@@ -104,12 +104,12 @@ class EveryRequest:
                 self._services.metrics.request(scope["method"], facts.template, facts.status, facts.seconds)
             await self._note_use(facts)
 
-    def _is_logged(self, scope: Scope, facts: Facts) -> bool:
+    def _is_logged(self, scope: Scope, facts: RequestInfo) -> bool:
         if facts.caller is not None or facts.status >= _SERVER_ERROR:
             return facts.worth_a_line
         return self._stranger_lines.is_written(scope, worth_a_line=facts.worth_a_line)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, facts: Facts) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, facts: RequestInfo) -> None:
         try:
             self._hosts.require(scope)
             require_plain_path(scope)
@@ -125,7 +125,7 @@ class EveryRequest:
             facts.error = unexpected.code
             await errors.answer(unexpected)(scope, receive, send)
 
-    async def _note_use(self, facts: Facts) -> None:
+    async def _note_use(self, facts: RequestInfo) -> None:
         """After the answer, since nobody has to wait for it."""
         if facts.caller is None:
             return
@@ -153,7 +153,9 @@ def _pieces(message: Message) -> Iterator[Message]:
     yield {**message, "body": content[(len(content) - 1) // PIECE_BYTES * PIECE_BYTES :]} if content else message
 
 
-def _headers(given: Iterable[tuple[bytes, bytes]], facts: Facts, hsts_seconds: int) -> Iterator[tuple[bytes, bytes]]:
+def _headers(
+    given: Iterable[tuple[bytes, bytes]], facts: RequestInfo, hsts_seconds: int
+) -> Iterator[tuple[bytes, bytes]]:
     """What is added to the headers that an answer has already."""
     quota = facts.quota
     yield b"x-request-id", facts.request_id.encode()
@@ -166,7 +168,7 @@ def _headers(given: Iterable[tuple[bytes, bytes]], facts: Facts, hsts_seconds: i
         yield b"cache-control", b"no-store"
 
 
-def _tell(span: tracing.Span, method: str, facts: Facts) -> None:
+def _tell(span: tracing.Span, method: str, facts: RequestInfo) -> None:
     span.called(f"{method} {facts.template}")
     span.note(
         http__request__method=method,
@@ -177,8 +179,8 @@ def _tell(span: tracing.Span, method: str, facts: Facts) -> None:
     )
 
 
-def _log(method: str, facts: Facts) -> None:
-    who = {"device_id" if isinstance(facts.caller, DeviceToken) else "key_id": facts.caller.id} if facts.caller else {}
+def _log(method: str, facts: RequestInfo) -> None:
+    who = {"device_id" if isinstance(facts.caller, DeviceCaller) else "key_id": facts.caller.id} if facts.caller else {}
     write = log.warning if facts.status >= _SERVER_ERROR else log.info
     write(
         "http.request",

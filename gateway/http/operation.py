@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from pydantic import BaseModel
 
 from gateway.errors import GatewayError
-from gateway.http.idempotency import REPLAYED, Once
+from gateway.http.idempotency import REPLAYED, IdempotentRequest
 from gateway.http.services import Services
 from gateway.models.model import TokenState
 from gateway.store import Deadline, Purpose, Tx, View
@@ -24,7 +24,7 @@ READ_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
-class ApiKey:
+class ApiKeyCaller:
     """A caller with an API key."""
 
     id: str
@@ -39,7 +39,7 @@ class ApiKey:
 
 
 @dataclass(frozen=True)
-class DeviceToken:
+class DeviceCaller:
     """A device that calls with its own token, ``active`` or ``reset_only``."""
 
     id: str
@@ -54,11 +54,11 @@ class DeviceToken:
         return f"{self.id}/{self.token_id}"
 
 
-Caller = ApiKey | DeviceToken
+Caller = ApiKeyCaller | DeviceCaller
 
 
 @dataclass(frozen=True)
-class Access:
+class Authorization:
     """Who may call: API keys with this scope (``None``: none), the device itself, also with a ``reset_only`` token.
 
     ``also``: further scopes that a key needs, all of them, besides ``scope``.
@@ -83,13 +83,13 @@ class Access:
         return () if self.scope is None else (self.scope, *self.also)
 
 
-READ = Access(scope="devices:read")
-WRITE = Access(scope="devices:write")
-PUBLIC = Access()
+READ = Authorization(scope="devices:read")
+WRITE = Authorization(scope="devices:write")
+PUBLIC = Authorization()
 
 
 @dataclass(frozen=True)
-class Answer:
+class ApiResponse:
     """What a handler answers: a model (or bytes that are JSON already), its status, and headers beside the usual."""
 
     body: BaseModel | bytes
@@ -117,13 +117,13 @@ class Stream:
 class ReplayError(Exception):
     """The request was done before; ``answer`` is what it was answered then."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ApiResponse) -> None:
         super().__init__("done before")
         self.answer = answer
 
 
 @dataclass(frozen=True)
-class Call:
+class RequestContext:
     """One request that has been authenticated, as the handler of its operation gets it."""
 
     services: Services
@@ -132,7 +132,7 @@ class Call:
     raw: bytes
     document: Callable[[], bytes]
     """Makes the OpenAPI document, or has it."""
-    once: Once | None = None
+    once: IdempotentRequest | None = None
     """Set when the request carries an ``Idempotency-Key``."""
     headers: Mapping[str, str] = field(default_factory=dict)
     client_address: str | None = None
@@ -160,7 +160,7 @@ class Call:
         async with self.services.scans.turn(self.known.id) as deadline:
             return await self.services.store.read(read, Purpose.SCANS, deadline=deadline)
 
-    async def commit(self, write: Callable[[Tx], Answer | GatewayError]) -> Answer:
+    async def commit(self, write: Callable[[Tx], ApiResponse | GatewayError]) -> ApiResponse:
         """Do it and make the answer, in one transaction, so that a request with an ``Idempotency-Key`` is done once.
 
         An error that ``write`` raises undoes everything. One that it returns is raised after the commit; it isn't
@@ -170,9 +170,9 @@ class Call:
             ReplayError: the request was done before.
         """
 
-        def commit(tx: Tx) -> Answer | GatewayError:
+        def commit(tx: Tx) -> ApiResponse | GatewayError:
             outcome = write(tx)
-            if self.once is not None and isinstance(outcome, Answer):
+            if self.once is not None and isinstance(outcome, ApiResponse):
                 self.once.keep(tx, outcome.status, outcome.content)
             return outcome
 
@@ -221,7 +221,7 @@ class Call:
         """
         found = None if self.once is None else self.once.find(view, self.services.store.context.clock())
         if found is not None:
-            raise ReplayError(Answer(found[1], status=found[0], headers={REPLAYED: "true"}))
+            raise ReplayError(ApiResponse(found[1], status=found[0], headers={REPLAYED: "true"}))
 
     @property
     def actor(self) -> str:
@@ -241,16 +241,16 @@ class Call:
         return self.caller
 
     @property
-    def token(self) -> DeviceToken:
+    def token(self) -> DeviceCaller:
         """The caller of an operation that only devices may call."""
-        if isinstance(self.caller, DeviceToken):
+        if isinstance(self.caller, DeviceCaller):
             return self.caller
         raise LookupError("the caller is no device")
 
     @property
     def device_id(self) -> str:
         """The device that the path names; for its own token ``me`` is the device."""
-        return self.known.id if isinstance(self.caller, DeviceToken) else self.path["device_id"]
+        return self.known.id if isinstance(self.caller, DeviceCaller) else self.path["device_id"]
 
 
 @dataclass(frozen=True)
@@ -266,9 +266,9 @@ class Operation(Generic[T]):
     summary: str
     description: str
     tag: str
-    access: Access
+    access: Authorization
     takes: type[T]
-    handler: Callable[[Call, T], Awaitable[Answer | Stream]]
+    handler: Callable[[RequestContext, T], Awaitable[ApiResponse | Stream]]
     answers: Mapping[int, type[BaseModel] | None]
     conflicts: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.http.errors import MethodNotAllowedError
-from gateway.http.middleware import facts_of
+from gateway.http.middleware import request_info
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
@@ -66,7 +66,7 @@ class Page:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve it."""
-        facts_of(scope).template = _MODULES if self.path.startswith("/page/") else self.path
+        request_info(scope).template = _MODULES if self.path.startswith("/page/") else self.path
         await self._answer(scope["method"], Headers(scope=scope))(scope, receive, send)
 
     def _answer(self, method: str, asked: Headers) -> Response:

@@ -29,7 +29,7 @@ class Quota:
     reset: int
 
 
-class Limiter:
+class RateLimiter:
     """Counts requests per caller.
 
     A limit of 0 is none: the headers then say ``NO_LIMIT``, so that a client which stops at "0 remaining" never does.

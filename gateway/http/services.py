@@ -10,11 +10,11 @@ from gateway.core.topics import Topics
 from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import NotFoundError
 from gateway.http.scan_limit import ScanLimiter
-from gateway.http.stream_limit import Streams
+from gateway.http.stream_limit import StreamLimiter
 from gateway.observability.metrics import Metrics
 from gateway.store import Store
-from gateway.store.wakeups import Bells
-from gateway.webhooks.sender import Sender
+from gateway.store.wakeups import Wakeups
+from gateway.webhooks.sender import WebhookSender
 
 BrokerAddress = Callable[[], tuple[str, int, bool]]
 """Host, port and whether by TLS: where devices are told to find the broker."""
@@ -70,11 +70,11 @@ class Services:
     serves_docs: bool = True
     device_certificates: bool = False
     """Whether devices have to show a certificate besides their token."""
-    bells: Bells = field(default_factory=Bells)
-    streams: Streams = field(default_factory=Streams)
+    bells: Wakeups = field(default_factory=Wakeups)
+    streams: StreamLimiter = field(default_factory=StreamLimiter)
     scans: ScanLimiter = field(default_factory=ScanLimiter)
     stream_heartbeat_seconds: float = 15.0
-    sender: Sender = field(default_factory=Sender)
+    sender: WebhookSender = field(default_factory=WebhookSender)
     metrics: Metrics = field(default_factory=Metrics)
     sign_in_refused: Callable[[RefusedSignIn], None] = _not_noted
     """Is told of each refused credential."""

@@ -12,7 +12,7 @@ from gateway.http.errors import TooManyStreamsError
 
 
 @dataclass(frozen=True)
-class Limits:
+class StreamLimits:
     """How many streams there may be per key and in total.
 
     In seconds: how often each looks whether its key is still good, and how long a client may take nothing. A look costs
@@ -25,15 +25,15 @@ class Limits:
     send_seconds: float = 30.0
 
 
-class Streams:
+class StreamLimiter:
     """The streams that are open.
 
     When there are as many as there may be, a key takes the newest of the key that has most, as long as that one has
     more of them afterwards than it: keys that want more than their share cannot keep the others out.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: StreamLimits | None = None) -> None:
+        self.limits = limits or StreamLimits()
         self.closing = asyncio.Event()
         self._open: dict[str, dict[asyncio.Event, None]] = {}
 

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.errors import GatewayError, UnauthorizedError
 from gateway.http.operation import Stream
-from gateway.http.stream_limit import Streams
+from gateway.http.stream_limit import StreamLimiter
 
 log = structlog.get_logger()
 
@@ -33,7 +33,9 @@ class Streaming:
     more, when the gateway stops, when another key's takes its place, or when the client takes nothing for too long.
     """
 
-    def __init__(self, stream: Stream, streams: Streams, key_id: str, still_good: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(
+        self, stream: Stream, streams: StreamLimiter, key_id: str, still_good: Callable[[], Awaitable[Any]]
+    ) -> None:
         self._stream = stream
         self._streams = streams
         self._limits = streams.limits

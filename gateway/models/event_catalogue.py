@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from gateway.models.model import EventType
 
 
-class Meaning(NamedTuple):
+class EventDescription(NamedTuple):
     """One sentence, and the names of the facts in ``data``."""
 
     says: str
@@ -25,78 +25,88 @@ _SAID: Final = (*_COMMAND, "via")
 _KEY: Final = ("key_id", "name")
 _WEBHOOK: Final = ("webhook_id", "host", "events", "enabled")
 
-MEANINGS: Final[Mapping[EventType, Meaning]] = {
-    EventType.DEVICE_REGISTERED: Meaning("A device was registered.", ("serial_number", "model")),
-    EventType.DEVICE_UPDATED: Meaning(
+EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
+    EventType.DEVICE_REGISTERED: EventDescription("A device was registered.", ("serial_number", "model")),
+    EventType.DEVICE_UPDATED: EventDescription(
         "Something of it was changed: the new values; of `metadata` and `settings` the changed keys alone.",
         ("name", "firmware_version", "metadata", "settings", _SUPPRESSED),
     ),
-    EventType.DEVICE_BOUND: Meaning("It was bound to an end user.", ("end_user_id", "binding_generation")),
-    EventType.DEVICE_UNBOUND: Meaning(
+    EventType.DEVICE_BOUND: EventDescription("It was bound to an end user.", ("end_user_id", "binding_generation")),
+    EventType.DEVICE_UNBOUND: EventDescription(
         "It was unbound; `end_user_id` is whom it was bound to.", ("end_user_id", "binding_generation")
     ),
-    EventType.DEVICE_DELETED: Meaning("It was taken out of the fleet; it was not wiped.", ("serial_number",)),
-    EventType.DEVICE_RESTORED: Meaning("It was brought back, unbound.", ("serial_number",)),
-    EventType.DEVICE_ONLINE: Meaning("It was heard after it had been offline.", ("last_seen_by", _SUPPRESSED)),
-    EventType.DEVICE_OFFLINE: Meaning("It said good-bye, its last will came, or it was silent for too long."),
-    EventType.DEVICE_LOW_BATTERY: Meaning("Its battery fell below its threshold.", ("battery_percent", _SUPPRESSED)),
-    EventType.DEVICE_STORAGE_FULL: Meaning("Its storage is full.", ("storage_used_mb", _SUPPRESSED)),
-    EventType.RESET_REQUESTED: Meaning(
+    EventType.DEVICE_DELETED: EventDescription("It was taken out of the fleet; it was not wiped.", ("serial_number",)),
+    EventType.DEVICE_RESTORED: EventDescription("It was brought back, unbound.", ("serial_number",)),
+    EventType.DEVICE_ONLINE: EventDescription("It was heard after it had been offline.", ("last_seen_by", _SUPPRESSED)),
+    EventType.DEVICE_OFFLINE: EventDescription("It said good-bye, its last will came, or it was silent for too long."),
+    EventType.DEVICE_LOW_BATTERY: EventDescription(
+        "Its battery fell below its threshold.", ("battery_percent", _SUPPRESSED)
+    ),
+    EventType.DEVICE_STORAGE_FULL: EventDescription("Its storage is full.", ("storage_used_mb", _SUPPRESSED)),
+    EventType.RESET_REQUESTED: EventDescription(
         "Somebody asked for its factory reset; `end_user_id` is whom it was bound to.",
         ("command_id", "end_user_id", "binding_generation"),
     ),
-    EventType.RESET_DELIVERED: Meaning("The device said that it has the reset.", _SAID),
-    EventType.RESET_COMPLETED: Meaning("The device said, with its receipt, that it is wiped.", (*_SAID, "result")),
-    EventType.RESET_FAILED: Meaning("The device said that it cannot.", (*_SAID, "error")),
-    EventType.RESET_SUPERSEDED: Meaning("It was bound anew with `supersede_reset`; the reset is cancelled.", _COMMAND),
-    EventType.COMMAND_CREATED: Meaning("A command was queued.", _COMMAND),
-    EventType.COMMAND_DELIVERED: Meaning("The device said that it has the command.", _SAID),
-    EventType.COMMAND_EXECUTED: Meaning("The device said that it did it.", (*_SAID, "result")),
-    EventType.COMMAND_FAILED: Meaning("The device said that it cannot.", (*_SAID, "error")),
-    EventType.COMMAND_EXPIRED: Meaning("Its time was over before the device had done it.", _COMMAND),
-    EventType.COMMAND_CANCELLED: Meaning("It was cancelled, or its binding ended.", _COMMAND),
-    EventType.TOKEN_REFRESHED: Meaning("The device got another token of the same binding.", ("binding_generation",)),
-    EventType.TOKEN_REVOKED: Meaning(
+    EventType.RESET_DELIVERED: EventDescription("The device said that it has the reset.", _SAID),
+    EventType.RESET_COMPLETED: EventDescription(
+        "The device said, with its receipt, that it is wiped.", (*_SAID, "result")
+    ),
+    EventType.RESET_FAILED: EventDescription("The device said that it cannot.", (*_SAID, "error")),
+    EventType.RESET_SUPERSEDED: EventDescription(
+        "It was bound anew with `supersede_reset`; the reset is cancelled.", _COMMAND
+    ),
+    EventType.COMMAND_CREATED: EventDescription("A command was queued.", _COMMAND),
+    EventType.COMMAND_DELIVERED: EventDescription("The device said that it has the command.", _SAID),
+    EventType.COMMAND_EXECUTED: EventDescription("The device said that it did it.", (*_SAID, "result")),
+    EventType.COMMAND_FAILED: EventDescription("The device said that it cannot.", (*_SAID, "error")),
+    EventType.COMMAND_EXPIRED: EventDescription("Its time was over before the device had done it.", _COMMAND),
+    EventType.COMMAND_CANCELLED: EventDescription("It was cancelled, or its binding ended.", _COMMAND),
+    EventType.TOKEN_REFRESHED: EventDescription(
+        "The device got another token of the same binding.", ("binding_generation",)
+    ),
+    EventType.TOKEN_REVOKED: EventDescription(
         "Its tokens, of this generation, open nothing any more; with `replaced` only those that a newer one took the "
         "place of.",
         ("binding_generation", "replaced", "via"),
     ),
-    EventType.ACKNOWLEDGEMENT_LATE: Meaning(
+    EventType.ACKNOWLEDGEMENT_LATE: EventDescription(
         "The device spoke of a command that was final: `status` is the command's, `acknowledged` what it said.",
         (*_SAID, "status", "acknowledged"),
     ),
-    EventType.ACKNOWLEDGEMENT_REFUSED: Meaning(
+    EventType.ACKNOWLEDGEMENT_REFUSED: EventDescription(
         "An acknowledgement was refused: a bad receipt, a wrong type, an unknown command.",
         ("code", "field", "via", _SUPPRESSED),
     ),
-    EventType.PROJECT_CREATED: Meaning("A project was created.", ("project_id", "name")),
-    EventType.KEY_CREATED: Meaning("An API key was created.", (*_KEY, "scopes", "expires_at")),
-    EventType.KEY_UPDATED: Meaning("An API key got another end; null: it has none.", (*_KEY, "expires_at")),
-    EventType.KEY_EXPIRING: Meaning(
+    EventType.PROJECT_CREATED: EventDescription("A project was created.", ("project_id", "name")),
+    EventType.KEY_CREATED: EventDescription("An API key was created.", (*_KEY, "scopes", "expires_at")),
+    EventType.KEY_UPDATED: EventDescription("An API key got another end; null: it has none.", (*_KEY, "expires_at")),
+    EventType.KEY_EXPIRING: EventDescription(
         "An API key expires within a week, or in the last quarter of a shorter life. Told once for each end.",
         (*_KEY, "expires_at"),
     ),
-    EventType.KEY_ROTATED: Meaning(
+    EventType.KEY_ROTATED: EventDescription(
         "An API key got a new secret; the one before is good until then.", (*_KEY, "previous_secret_expires_at")
     ),
-    EventType.KEY_REVOKED: Meaning("An API key was revoked.", _KEY),
-    EventType.ACCOUNT_CREATED: Meaning("A broker account was created.", ("account",)),
-    EventType.ACCOUNT_ROTATED: Meaning("A broker account got another password.", ("account",)),
-    EventType.ACCOUNT_REVOKED: Meaning("A broker account was revoked.", ("account",)),
-    EventType.SIGNING_KEY_ROTATED: Meaning(
+    EventType.KEY_REVOKED: EventDescription("An API key was revoked.", _KEY),
+    EventType.ACCOUNT_CREATED: EventDescription("A broker account was created.", ("account",)),
+    EventType.ACCOUNT_ROTATED: EventDescription("A broker account got another password.", ("account",)),
+    EventType.ACCOUNT_REVOKED: EventDescription("A broker account was revoked.", ("account",)),
+    EventType.SIGNING_KEY_ROTATED: EventDescription(
         "New bindings are told a new signing key; `reason` says which restore or epoch did it.",
         ("kid", "retired", "reason"),
     ),
-    EventType.WEBHOOK_CREATED: Meaning(
+    EventType.WEBHOOK_CREATED: EventDescription(
         "A webhook was created. Events of a webhook go to the project's other webhooks alone.", _WEBHOOK
     ),
-    EventType.WEBHOOK_UPDATED: Meaning("A webhook was changed: `changed` names the fields.", (*_WEBHOOK, "changed")),
-    EventType.WEBHOOK_ROTATED: Meaning(
+    EventType.WEBHOOK_UPDATED: EventDescription(
+        "A webhook was changed: `changed` names the fields.", (*_WEBHOOK, "changed")
+    ),
+    EventType.WEBHOOK_ROTATED: EventDescription(
         "A webhook got a new secret, or its overlap was ended; the secret before signs, too, until then.",
         ("webhook_id", "previous_secret_expires_at"),
     ),
-    EventType.WEBHOOK_DELETED: Meaning("A webhook was deleted.", _WEBHOOK),
-    EventType.AUTH_REFUSED: Meaning(
+    EventType.WEBHOOK_DELETED: EventDescription("A webhook was deleted.", _WEBHOOK),
+    EventType.AUTH_REFUSED: EventDescription(
         "Sign-ins were refused: so many from this address, for these reasons. With `sources`: the rest of an hour. "
         "`key_id` is the API key whose revoked, expired or replaced secret was used.",
         ("channel", "address", "key_id", "count", "reasons", "first_at", "last_at", "sources"),

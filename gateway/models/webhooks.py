@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from gateway.core.webhook_urls import MAX_URL_LENGTH, Target
+from gateway.core.webhook_urls import MAX_URL_LENGTH, WebhookUrl
 from gateway.models.model import Event, EventType, Inbound, Label, Outbound, Text
 
 EVERY: Final = "*"
@@ -16,7 +16,7 @@ MOST_OVERLAP_SECONDS: Final = 30 * 86_400
 
 
 def _url(text: str) -> str:
-    Target.parse(text)
+    WebhookUrl.parse(text)
     return text
 
 

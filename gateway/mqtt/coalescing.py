@@ -15,7 +15,7 @@ WAITED_FOR_SECONDS: Final = 0.005
 """How long they gather where devices wait for the commit: a commit costs a tenth of that, a PUBACK half a pause."""
 
 
-class Gathering:
+class ReadCoalescer:
     """One pause after the other, in one task; each ends early when something is expected that somebody waits for.
 
     None is longer than ``longest`` seconds.

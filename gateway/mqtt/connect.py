@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 
 from gateway.mqtt.session import (
-    Address,
+    BrokerAddress,
     LinkError,
     PublishRefusedError,
     Session,
@@ -14,10 +14,12 @@ from gateway.mqtt.session import (
 from gateway.mqtt.v3 import session
 from gateway.mqtt.v5 import connect
 
-__all__ = ["Address", "LinkError", "PublishRefusedError", "Session", "VersionRefusedError", "open_session"]
+__all__ = ["BrokerAddress", "LinkError", "PublishRefusedError", "Session", "VersionRefusedError", "open_session"]
 
 
-def open_session(address: Address, *, client_id: str, will: tuple[str, bytes]) -> AbstractAsyncContextManager[Session]:
+def open_session(
+    address: BrokerAddress, *, client_id: str, will: tuple[str, bytes]
+) -> AbstractAsyncContextManager[Session]:
     """Connect with a persistent session and a retained last will; at the end the socket is closed at once.
 
     So the broker publishes the will, unless :meth:`Session.leave` was called before.

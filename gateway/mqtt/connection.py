@@ -19,17 +19,17 @@ from gateway.domain.messages import Message
 from gateway.errors import StoreError
 from gateway.models.mqtt import GatewayStatus
 from gateway.mqtt.barrier import Barrier
-from gateway.mqtt.connect import Address, LinkError, Session, VersionRefusedError, open_session
-from gateway.mqtt.guarded_outlet import GuardedOutlet
+from gateway.mqtt.connect import BrokerAddress, LinkError, Session, VersionRefusedError, open_session
+from gateway.mqtt.guarded_outlet import GuardedPublisher
 from gateway.mqtt.ingest import FirstUses, Ingest
 from gateway.mqtt.lineage import Lineage
-from gateway.mqtt.peers import COMES_BACK_SECONDS, Identity, OtherGatewayError, Peers, UnsettledError
+from gateway.mqtt.peers import COMES_BACK_SECONDS, GatewayIdentity, OtherGatewayError, Peers, UnsettledError
 from gateway.mqtt.publisher import Publisher
 from gateway.mqtt.reconciler import Reconciler
-from gateway.mqtt.retained_scan import Mark
-from gateway.mqtt.session import Delivery
+from gateway.mqtt.retained_scan import ScanMarker
+from gateway.mqtt.session import ReceivedMessage
 from gateway.store import Store
-from gateway.store.wakeups import Bells
+from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
 
@@ -51,7 +51,7 @@ class LinkStatus:
     last_error: str | None = None
 
 
-class Outlet(Protocol):
+class BackgroundPublisher(Protocol):
     """What the gateway tells others over this connection of its own accord: nothing that a device goes by."""
 
     @property
@@ -81,7 +81,7 @@ async def _nothing() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Notices:
+class ConnectionObserver:
     """Who is told of a connection, of the seconds that a batch took, of the code of a refusal that is not kept.
 
     ``first_uses`` is told of devices that speak, while it waits for some.
@@ -95,19 +95,19 @@ class Notices:
     """Awaited at each connect, before anything is taken in."""
 
 
-class Connection:
+class BrokerConnection:
     """The gateway's one connection to its broker, over all its lives."""
 
     def __init__(
         self,
-        address: Address,
+        address: BrokerAddress,
         *,
         auto_version: bool,
         store: Store,
         topics: Topics,
-        bells: Bells,
-        notices: Notices = Notices(),
-        outlets: Iterable[Callable[[Mark], Outlet]] = (),
+        bells: Wakeups,
+        notices: ConnectionObserver = ConnectionObserver(),
+        outlets: Iterable[Callable[[ScanMarker], BackgroundPublisher]] = (),
         pauses: Pauses = Pauses(),  # noqa: B008 - frozen
     ) -> None:
         self.status = LinkStatus()
@@ -118,7 +118,7 @@ class Connection:
         self._status_topic = topics.gateway_status(gateway_id)
         self._started_at = self._connected = to_rfc3339(store.context.clock())
         self._instance = store.context.entropy(_INSTANCE_BYTES).hex()
-        identity = Identity(gateway_id, self._instance, self._started_at)
+        identity = GatewayIdentity(gateway_id, self._instance, self._started_at)
         self._peers = Peers(store, topics, identity, self._met_younger)
         self._shared = address.shared
         self._compare_seconds = pauses.compare_seconds
@@ -128,9 +128,9 @@ class Connection:
         self._was_steady = False
         self._clock = store.context.clock
         self._lineage = Lineage(store, bells, self._status_topic)
-        mark = Mark.own_status(topics, gateway_id, lambda: self._says("online"))
+        mark = ScanMarker.own_status(topics, gateway_id, lambda: self._says("online"))
         self._reconciler = Reconciler(store, topics, mark)
-        self._outlets = tuple(GuardedOutlet(outlet(mark), bells.comparison.set) for outlet in outlets)
+        self._outlets = tuple(GuardedPublisher(outlet(mark), bells.comparison.set) for outlet in outlets)
         self.barrier = Barrier(topics.marks, store.context.entropy, self._peers.mark)
         told = notices.acknowledged, notices.refused, self._heard_mark, notices.first_uses
         self._ingest = Ingest(store, topics, self._heard, *told)
@@ -182,11 +182,11 @@ class Connection:
                 await self._leave(session)
                 raise
 
-    def opened(self, address: Address, will: tuple[str, bytes]) -> AbstractAsyncContextManager[Session]:
+    def opened(self, address: BrokerAddress, will: tuple[str, bytes]) -> AbstractAsyncContextManager[Session]:
         """A session on the broker, with this last will; a simulation has another broker."""
         return open_session(address, client_id=self._gateway_id, will=will)
 
-    async def _work(self, session: Session, ahead: Sequence[Delivery]) -> None:
+    async def _work(self, session: Session, ahead: Sequence[ReceivedMessage]) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ingest.run(session, ahead), name="ingest")
             await self._lineage.read(session)

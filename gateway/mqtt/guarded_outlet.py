@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.domain.messages import Message
-    from gateway.mqtt.connection import Outlet
+    from gateway.mqtt.connection import BackgroundPublisher
     from gateway.mqtt.session import Session
 
 log = structlog.get_logger()
@@ -29,13 +29,13 @@ STORE_RETRY_SECONDS: Final = 1.0
 """The same after the registry could not be read or written: it may be well again at any moment."""
 
 
-class GuardedOutlet:
+class GuardedPublisher:
     """An outlet that never ends the connection by a fault of its code or of the store.
 
     ``ask_to_compare`` is called some time after a comparison failed.
     """
 
-    def __init__(self, outlet: Outlet, ask_to_compare: Callable[[], None]) -> None:
+    def __init__(self, outlet: BackgroundPublisher, ask_to_compare: Callable[[], None]) -> None:
         self.name = outlet.name
         self._outlet = outlet
         self._ask_to_compare = ask_to_compare

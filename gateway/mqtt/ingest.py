@@ -18,11 +18,11 @@ from gateway.core import topics
 from gateway.core.clock import Clock
 from gateway.domain import messages
 from gateway.domain.commands import Refusal
-from gateway.domain.messages import Answer, Message, Parsed
+from gateway.domain.messages import Message, MessageResult, Parsed
 from gateway.errors import StoreError
 from gateway.mqtt.clearing import Clearing
-from gateway.mqtt.message_budget import SAVED_MESSAGES, Budget
-from gateway.mqtt.session import Delivery, Session
+from gateway.mqtt.message_budget import SAVED_MESSAGES, MessageBudget
+from gateway.mqtt.session import ReceivedMessage, Session
 from gateway.store import Store, Tx
 
 log = structlog.get_logger()
@@ -81,9 +81,9 @@ class Ingest:
         self._on_acknowledged = on_acknowledged
         self._throttle = Throttle(store.context.clock)
         per_second = store.context.rules.device_messages_per_second
-        self._budget = Budget(per_second, store.context.clock, saved=SAVED_MESSAGES)
+        self._budget = MessageBudget(per_second, store.context.clock, saved=SAVED_MESSAGES)
         self._over_budget = Throttle(store.context.clock)
-        self._ack_budget = Budget(
+        self._ack_budget = MessageBudget(
             per_second,
             store.context.clock,
             saved_seconds=SAVED_ACKNOWLEDGEMENTS_SECONDS,
@@ -98,7 +98,7 @@ class Ingest:
         self._marks: list[bytes] = []
         """Of the batch that is being looked at."""
 
-    async def run(self, session: Session, ahead: Sequence[Delivery] = ()) -> None:
+    async def run(self, session: Session, ahead: Sequence[ReceivedMessage] = ()) -> None:
         """Take messages until the connection is gone; first those that somebody has read ahead.
 
         Raises:
@@ -141,7 +141,7 @@ class Ingest:
     async def _take(
         self,
         session: Session,
-        deliveries: list[Delivery],
+        deliveries: list[ReceivedMessage],
         waiting: list[Waiting],
         marks: Sequence[bytes],
         retained: Sequence[str],
@@ -157,7 +157,7 @@ class Ingest:
             self._on_mark(mark)
         await self._clearing.clear(session, retained)
 
-    async def _admit_all(self, deliveries: Sequence[Delivery]) -> tuple[list[Waiting], bool]:
+    async def _admit_all(self, deliveries: Sequence[ReceivedMessage]) -> tuple[list[Waiting], bool]:
         """All of them as they are to be stored, and whether any is what somebody may wait for.
 
         Some at a time, so that whoever else has something to do in this loop gets a turn in between.
@@ -176,7 +176,7 @@ class Ingest:
             await asyncio.sleep(0)
         return waiting, awaited
 
-    def _speakers(self, deliveries: Sequence[Delivery]) -> Iterator[str]:
+    def _speakers(self, deliveries: Sequence[ReceivedMessage]) -> Iterator[str]:
         """The ids of devices whose heartbeats have just come.
 
         A status may be a last will, which speaks of an earlier session. An acknowledgement may be refused, and what is
@@ -187,7 +187,7 @@ class Ingest:
             if isinstance(topic, topics.Heartbeat):
                 yield topic.device_id
 
-    def _admit(self, delivery: Delivery) -> Waiting:
+    def _admit(self, delivery: ReceivedMessage) -> Waiting:
         message = delivery.message
         if (message.retain or not message.payload) and self._clearing.sees(message):
             return None
@@ -240,7 +240,7 @@ class Ingest:
             ),
         )
 
-    async def _commit(self, batch: Sequence[Waiting]) -> tuple[int, list[Answer]]:
+    async def _commit(self, batch: Sequence[Waiting]) -> tuple[int, list[MessageResult]]:
         """How many of the first are committed now, and the answers to them."""
         if not any(batch):
             return len(batch), []
@@ -251,7 +251,7 @@ class Ingest:
             log.exception("ingest.batch_failed", messages=len(messages))
             return len(batch), [answer for each in messages for answer in await self._commit_alone(each)]
 
-    async def _commit_alone(self, waiting: Message | Parsed) -> list[Answer]:
+    async def _commit_alone(self, waiting: Message | Parsed) -> list[MessageResult]:
         message = waiting if isinstance(waiting, Message) else waiting.message
         try:
             _, answers = await self._store_some([waiting])
@@ -260,7 +260,7 @@ class Ingest:
             return await self._keep_broken(message)
         return answers
 
-    async def _keep_broken(self, message: Message) -> list[Answer]:
+    async def _keep_broken(self, message: Message) -> list[MessageResult]:
         broken = Parsed(
             message,
             None,
@@ -272,8 +272,8 @@ class Ingest:
             log.exception("ingest.message_not_kept", topic=message.topic)
             return []
 
-    async def _store_some(self, batch: Sequence[Waiting]) -> tuple[int, list[Answer]]:
-        return await self._until_stored(lambda tx: messages.apply_some(tx, batch, tx.hurried, self._taken_apart))
+    async def _store_some(self, batch: Sequence[Waiting]) -> tuple[int, list[MessageResult]]:
+        return await self._until_stored(lambda tx: messages.process_batch(tx, batch, tx.hurried, self._taken_apart))
 
     async def _until_stored(self, write: Callable[[Tx], T]) -> T:
         pause = FIRST_RETRY_SECONDS
@@ -285,7 +285,7 @@ class Ingest:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_RETRY_SECONDS)
 
-    async def _answer(self, session: Session, answers: Sequence[Answer]) -> None:
+    async def _answer(self, session: Session, answers: Sequence[MessageResult]) -> None:
         for answer in answers:
             if self._throttle.admits(answer.device_id):
                 refusal = answer.refusal
@@ -293,11 +293,11 @@ class Ingest:
                 await session.publish(self._topics.errors(answer.device_id), messages.error_payload(refusal), qos=0)
 
 
-def _is_budgeted(delivery: Delivery) -> bool:
+def _is_budgeted(delivery: ReceivedMessage) -> bool:
     return delivery.message.topic.endswith(_BUDGETED)
 
 
-async def _acknowledge(session: Session, deliveries: list[Delivery], waiting: list[Waiting], count: int) -> None:
+async def _acknowledge(session: Session, deliveries: list[ReceivedMessage], waiting: list[Waiting], count: int) -> None:
     """The first so many, which are stored: some at a time, and let go of as they are, which takes as long."""
     for begin in range(0, count, SLICE):
         some = slice(min(SLICE, count - begin))

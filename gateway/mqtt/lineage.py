@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.domain.messages import Message
     from gateway.mqtt.session import Session
     from gateway.store import Store, Tx
-    from gateway.store.wakeups import Bells
+    from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ class Lineage:
     It does so once: two gateways that serve copies of one registry would go on for ever.
     """
 
-    def __init__(self, store: Store, bells: Bells, status_topic: str) -> None:
+    def __init__(self, store: Store, bells: Wakeups, status_topic: str) -> None:
         self._store = store
         self._bells = bells
         self._topic = status_topic

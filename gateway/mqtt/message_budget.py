@@ -20,7 +20,7 @@ _REMEMBERED: Final = 50_000
 _SECOND_MS: Final = 1_000
 
 
-class Budget:
+class MessageBudget:
     """``per_second`` messages on each topic, 0 for no limit; remembers a bounded number of topics.
 
     What is not used may be used later: ``saved_seconds`` of it, or ``saved`` messages if those are more.

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from gateway.core.received_json import parse_json
 from gateway.models.mqtt import GatewayMark
-from gateway.mqtt.session import Delivery, LinkError, Session
+from gateway.mqtt.session import LinkError, ReceivedMessage, Session
 from gateway.store import key_sql
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class UnsettledError(LinkError):
 
 
 @dataclass(frozen=True)
-class Identity:
+class GatewayIdentity:
     """This process of the gateway."""
 
     gateway_id: str
@@ -78,7 +78,9 @@ class Identity:
 class Peers:
     """Knows what other gateways said at this broker, and whether they are alive."""
 
-    def __init__(self, store: Store, topics: Topics, identity: Identity, met_younger: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, topics: Topics, identity: GatewayIdentity, met_younger: Callable[[], None]
+    ) -> None:
         self._store = store
         self._topics = topics
         self._identity = identity
@@ -165,7 +167,7 @@ class Peers:
 
     # --- before anything is taken or published ------------------------------------------------------------------------
 
-    async def look(self, session: Session) -> list[Delivery]:
+    async def look(self, session: Session) -> list[ReceivedMessage]:
         """Look whether another gateway is at work; what was read meanwhile is for the ingest, unacknowledged.
 
         Raises:
@@ -181,7 +183,7 @@ class Peers:
         await session.subscribe(filters)
         name = self._new_name()
         await session.publish(self._topics.marks, self.mark(name))
-        ahead: list[Delivery] = []
+        ahead: list[ReceivedMessage] = []
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS) as limit:
                 while True:

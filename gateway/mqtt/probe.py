@@ -34,7 +34,7 @@ class ProbeRefusedError(ProbeError):
 
 
 @dataclass(frozen=True)
-class Target:
+class ProbeTarget:
     """Where the broker is; ``tls`` verifies its certificate."""
 
     address: Address
@@ -110,7 +110,7 @@ class Probe:
 
 
 @asynccontextmanager
-async def connected(target: Target, username: str | None, password: str | None) -> AsyncIterator[Probe]:
+async def connected(target: ProbeTarget, username: str | None, password: str | None) -> AsyncIterator[Probe]:
     """A probe that came in as this user, its client id the user name.
 
     Raises:

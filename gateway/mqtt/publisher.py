@@ -18,7 +18,7 @@ from gateway.core.topics import Topics
 from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.runtime.tracing import NOTHING, Kind, Span
 from gateway.store import Row, Store, Tx, View, command_sql, health_sql, outbox_sql, token_sql
-from gateway.store.wakeups import Bells
+from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ class _Due(NamedTuple):
 class Publisher:
     """Works the outbox of retained topics off, over whatever session there is."""
 
-    def __init__(self, store: Store, topics: Topics, bells: Bells, clear: Clear | None = None) -> None:
+    def __init__(self, store: Store, topics: Topics, bells: Wakeups, clear: Clear | None = None) -> None:
         self._store = store
         self._topics = topics
         self._bells = bells

@@ -14,7 +14,7 @@ import structlog
 from gateway.core import topics
 from gateway.models.model import CommandType
 from gateway.mqtt.publisher import payload
-from gateway.mqtt.retained_scan import Census, Mark
+from gateway.mqtt.retained_scan import RetainedScan, ScanMarker
 from gateway.mqtt.session import Session
 from gateway.store import Store, Tx, command_sql, device_sql, epoch_sql, outbox_sql
 
@@ -27,12 +27,12 @@ LATELY_MS: Final = 7 * 86_400_000
 class Reconciler:
     """Compares command topics. ``mark`` is the gateway's own retained status."""
 
-    def __init__(self, store: Store, names: topics.Topics, mark: Mark) -> None:
+    def __init__(self, store: Store, names: topics.Topics, mark: ScanMarker) -> None:
         self._store = store
         self._topics = names
         self.held: dict[str, bytes] = {}
         """What the broker held on command topics at the last comparison, by topic."""
-        self._census = Census(mark, [names.command("+", "+")], self.held.__setitem__)
+        self._census = RetainedScan(mark, [names.command("+", "+")], self.held.__setitem__)
         self.heard = self._census.heard
 
     async def run(self, session: Session) -> None:

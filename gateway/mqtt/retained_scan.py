@@ -22,7 +22,7 @@ LONGEST_SECONDS: Final = 4.0
 
 
 @dataclass(frozen=True)
-class Mark:
+class ScanMarker:
     """The gateway's own status: a retained message that the broker is sure to hold, and where it lies."""
 
     topic_filter: str
@@ -35,19 +35,23 @@ class Mark:
         return self.says()
 
     @classmethod
-    def own_status(cls, names: Topics, gateway_id: str, says: Callable[[], bytes]) -> Mark:
+    def own_status(cls, names: Topics, gateway_id: str, says: Callable[[], bytes]) -> ScanMarker:
         """The birth of this gateway."""
         return cls(names.gateway_status("+"), names.gateway_status(gateway_id), says)
 
 
-class Census:
+class RetainedScan:
     """Counts what lies on ``filters``; ``keep`` takes each retained message while :meth:`take` asks for them.
 
     Only one may be taken at a time: they share the mark.
     """
 
     def __init__(
-        self, mark: Mark, filters: Sequence[str], keep: Callable[[str, bytes], None], longest: float = LONGEST_SECONDS
+        self,
+        mark: ScanMarker,
+        filters: Sequence[str],
+        keep: Callable[[str, bytes], None],
+        longest: float = LONGEST_SECONDS,
     ) -> None:
         self._mark = mark
         self._filters = (*filters, mark.topic_filter)

@@ -32,7 +32,7 @@ class VersionRefusedError(LinkError):
     """The broker does not speak this version of MQTT, or closed without a word, which may mean the same."""
 
     @classmethod
-    def closed(cls, address: Address) -> VersionRefusedError:
+    def closed(cls, address: BrokerAddress) -> VersionRefusedError:
         """It closed the connection before it answered CONNECT."""
         return cls(
             f"The broker at {address.host}:{address.port} closed the connection without an answer (to MQTT "
@@ -62,7 +62,7 @@ class PublishRefusedError(LinkError):
 
 
 @dataclass(frozen=True)
-class Address:
+class BrokerAddress:
     """Where the broker is and as whom the gateway comes; ``version`` is ``"5"`` or ``"3.1.1"``.
 
     ``devices_wait``: a device has its PUBACK only when the gateway has acknowledged to the broker (the embedded one).
@@ -80,7 +80,7 @@ class Address:
     """Whether other gateways may come to it: not to a broker that the gateway runs itself."""
 
 
-class Delivery(NamedTuple):
+class ReceivedMessage(NamedTuple):
     """A message and what the broker calls it until it is acknowledged."""
 
     message: Message
@@ -95,7 +95,7 @@ class Session(ABC):
     """Whether a message shows as it comes that it was sent to be retained (MQTT 5); else a later subscription does."""
 
     @abstractmethod
-    async def batch(self, limit: int = BATCH) -> list[Delivery]:
+    async def batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
         """Wait for a message; that one and those that are here already, ``limit`` at most.
 
         Raises:
@@ -113,7 +113,7 @@ class Session(ABC):
         """Devices may answer soon: end a rest, and keep those that follow short for a while."""
 
     @abstractmethod
-    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+    def acknowledge(self, deliveries: Iterable[ReceivedMessage]) -> None:
         """Tell the broker that these are committed, in the order in which they came [MQTT-4.6.0-2]."""
 
     @abstractmethod

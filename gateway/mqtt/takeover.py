@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-from gateway.mqtt.probe import ProbeError, ProbeRefusedError, Target
+from gateway.mqtt.probe import ProbeError, ProbeRefusedError, ProbeTarget
 
 _CONNECT, _CONNACK, _DISCONNECT = 0x10, 0x20, b"\xe0\x00"
 _WITH_USERNAME_AND_PASSWORD: Final = 0xC0
@@ -17,7 +17,7 @@ _LONGEST: Final = 127
 _READ_BYTES: Final = 1 << 16
 
 
-async def end_session(target: Target, username: str, password: str) -> None:
+async def end_session(target: ProbeTarget, username: str, password: str) -> None:
     """Connect under this name, with the same client id, and disconnect: no session of it is left.
 
     The session is resumed and not started clean: then the broker drops its last will instead of sending it.

@@ -41,7 +41,7 @@ class Scrape:
         self._data_dir = data_dir
         self._readiness = readiness
         self._counting = asyncio.Lock()
-        self._fleet: tuple[int, gauge_sql.Fleet] | None = None
+        self._fleet: tuple[int, gauge_sql.FleetGauges] | None = None
         self._kept_seconds = kept_seconds
         self._making = asyncio.Lock()
         self._kept: tuple[float, bytes] | None = None
@@ -66,7 +66,7 @@ class Scrape:
         _disk(gauges, self._data_dir)
         return self._metrics.text(gauges)
 
-    async def _counted(self, now: int) -> gauge_sql.Fleet:
+    async def _counted(self, now: int) -> gauge_sql.FleetGauges:
         async with self._counting:  # however many ask at once, one counts
             if self._fleet is None or not 0 <= now - self._fleet[0] < FLEET_SECONDS * 1_000:
                 self._fleet = (now, await self._store.read(gauge_sql.fleet, Purpose.HEALTH))
@@ -98,7 +98,7 @@ def _registry(gauges: Gauges, found: _Registry, now: int) -> None:
     gauges.set("webhook_deliveries_waiting", "Deliveries that are not made and not given up.", found.deliveries)
 
 
-def _fleet(gauges: Gauges, fleet: gauge_sql.Fleet) -> None:
+def _fleet(gauges: Gauges, fleet: gauge_sql.FleetGauges) -> None:
     told = f"{{}} (counted at most every {FLEET_SECONDS} s)."
     gauges.set("devices", told.format("Devices, deleted ones aside"), fleet.devices)
     gauges.set("devices_bound", told.format("Devices that are bound"), fleet.bound)

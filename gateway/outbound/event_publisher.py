@@ -21,7 +21,7 @@ from gateway.errors import StoreError
 from gateway.models.mqtt import CloudEvent
 from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.store import Row, Store, Tx, View, account_sql, event_sql, key_sql
-from gateway.store.wakeups import Bells
+from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
 
@@ -35,12 +35,12 @@ REFUSED_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 30.0
 
 
-class Feed:
+class EventPublisher:
     """Tells events over whatever session there is, in the order of the commits."""
 
     name = "events"
 
-    def __init__(self, store: Store, names: Topics, bells: Bells, *, enabled: bool = True) -> None:
+    def __init__(self, store: Store, names: Topics, bells: Wakeups, *, enabled: bool = True) -> None:
         self._store = store
         self._names = names
         self._bells = bells

@@ -72,7 +72,7 @@ _ENTITIES: Final[dict[str, Json]] = {
 }
 
 
-class DiscoveryLeaf:
+class DiscoveryTopic:
     """A device as Home Assistant is told of it; ``prefix`` is what that listens to, without a slash at its end."""
 
     detail = outbox_sql.DISCOVERY

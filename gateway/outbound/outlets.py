@@ -5,36 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gateway.core.topics import Topics
-from gateway.mqtt.connection import Outlet
-from gateway.mqtt.retained_scan import Mark
-from gateway.outbound.event_publisher import Feed
-from gateway.outbound.home_assistant import DiscoveryLeaf
-from gateway.outbound.retained_mirror import Shown
-from gateway.outbound.states import ProjectStateLeaf, StateLeaf
+from gateway.mqtt.connection import BackgroundPublisher
+from gateway.mqtt.retained_scan import ScanMarker
+from gateway.outbound.event_publisher import EventPublisher
+from gateway.outbound.home_assistant import DiscoveryTopic
+from gateway.outbound.retained_mirror import RetainedMirror
+from gateway.outbound.states import ProjectStateLeaf, StateTopic
 from gateway.outbound.withdrawals import Withdrawals
 from gateway.settings.loading import Settings
 from gateway.store import Store
-from gateway.store.wakeups import Bells
+from gateway.store.wakeups import Wakeups
 
 
-def outlets(settings: Settings, store: Store, names: Topics, bells: Bells) -> Sequence[Callable[[Mark], Outlet]]:
+def outlets(
+    settings: Settings, store: Store, names: Topics, bells: Wakeups
+) -> Sequence[Callable[[ScanMarker], BackgroundPublisher]]:
     """Every outlet, those that are switched off too: they take back what an earlier run left on the broker."""
 
-    def states(mark: Mark) -> Outlet:
-        return Shown(store, StateLeaf(names), mark)
+    def states(mark: ScanMarker) -> BackgroundPublisher:
+        return RetainedMirror(store, StateTopic(names), mark)
 
-    def project_states(mark: Mark) -> Outlet:
-        return Shown(store, ProjectStateLeaf(names), mark)
+    def project_states(mark: ScanMarker) -> BackgroundPublisher:
+        return RetainedMirror(store, ProjectStateLeaf(names), mark)
 
-    leaf = DiscoveryLeaf(names, settings.home_assistant_prefix, store.context.rules.gateway_id)
+    leaf = DiscoveryTopic(names, settings.home_assistant_prefix, store.context.rules.gateway_id)
 
-    def announcements(mark: Mark) -> Outlet:
-        return Shown(store, leaf, mark)
+    def announcements(mark: ScanMarker) -> BackgroundPublisher:
+        return RetainedMirror(store, leaf, mark)
 
-    def withdrawals(_: Mark) -> Outlet:
+    def withdrawals(_: ScanMarker) -> BackgroundPublisher:
         return Withdrawals(store, leaf)
 
-    def events(_: Mark) -> Outlet:
-        return Feed(store, names, bells, enabled=settings.publish_events)
+    def events(_: ScanMarker) -> BackgroundPublisher:
+        return EventPublisher(store, names, bells, enabled=settings.publish_events)
 
     return (states, project_states, announcements, withdrawals, events)

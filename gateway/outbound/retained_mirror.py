@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import structlog
 
 from gateway.errors import StoreError
-from gateway.mqtt.retained_scan import Census, Mark
+from gateway.mqtt.retained_scan import RetainedScan, ScanMarker
 from gateway.mqtt.session import PublishRefusedError, Session, SubscriptionRefusedError
 from gateway.store import Row, Store, Tx, View, device_sql, key_sql, outbox_sql
 
@@ -37,7 +37,7 @@ _Due = tuple[int, tuple[str, bytes]]
 """A row of the outbox by its number, and what is to be shown for it: topic and payload."""
 
 
-class Leaf(Protocol):
+class MirroredTopic(Protocol):
     """One retained topic of each device."""
 
     @property
@@ -60,10 +60,12 @@ class Leaf(Protocol):
         """The part of it that has to agree with the registry."""
 
 
-class Shown:
+class RetainedMirror:
     """One leaf, kept in step while ``shown``; what an earlier run left is taken back when it is not."""
 
-    def __init__(self, store: Store, leaf: Leaf, mark: Mark, *, tick_seconds: float = TICK_SECONDS) -> None:
+    def __init__(
+        self, store: Store, leaf: MirroredTopic, mark: ScanMarker, *, tick_seconds: float = TICK_SECONDS
+    ) -> None:
         self.name = f"shown {leaf.detail}"
         self._store = store
         self._leaf = leaf
@@ -72,7 +74,7 @@ class Shown:
         self._held: dict[str, tuple[str, bytes]] = {}
         self._place_kept = False
         self._strangers: list[str] = []
-        self._census = Census(mark, [leaf.topic("+", "+")], self._note, LONGEST_COUNT_SECONDS)
+        self._census = RetainedScan(mark, [leaf.topic("+", "+")], self._note, LONGEST_COUNT_SECONDS)
         self.heard = self._census.heard
 
     async def run(self, session: Session) -> None:

@@ -15,7 +15,7 @@ from gateway.store import Row, View, account_sql, device_sql, outbox_sql
 _HEARD: Final = re.compile(rb'"last_heartbeat_at":("[^"]*"|null),')
 
 
-class StateLeaf:
+class StateTopic:
     """The device as the API shows it."""
 
     detail = outbox_sql.STATE
@@ -47,7 +47,7 @@ class StateLeaf:
         return _HEARD.sub(b"", payload, count=1)
 
 
-class ProjectStateLeaf(StateLeaf):
+class ProjectStateLeaf(StateTopic):
     """The same where the integrators of its project read it."""
 
     detail = outbox_sql.PROJECT_STATE

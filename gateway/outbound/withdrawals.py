@@ -18,7 +18,7 @@ from gateway.store import device_sql, key_sql
 if TYPE_CHECKING:
     from gateway.domain.messages import Message
     from gateway.mqtt.session import Session
-    from gateway.outbound.home_assistant import DiscoveryLeaf
+    from gateway.outbound.home_assistant import DiscoveryTopic
     from gateway.store import Store
 
 log = structlog.get_logger()
@@ -32,7 +32,7 @@ class Withdrawals:
 
     name = "withdrawals for Home Assistant"
 
-    def __init__(self, store: Store, leaf: DiscoveryLeaf) -> None:
+    def __init__(self, store: Store, leaf: DiscoveryTopic) -> None:
         self._store = store
         self._leaf = leaf
         self._is_shown = leaf.detail in store.context.rules.shown

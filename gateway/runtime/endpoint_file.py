@@ -18,7 +18,7 @@ FILE_NAME: Final = "gateway.url"
 
 
 @dataclass(frozen=True)
-class Whereabouts:
+class Endpoints:
     """The base URL of the HTTP API, and the broker that devices are told.
 
     ``certificate`` is the file of the one that HTTPS shows: who may read the data directory needs no authority to know
@@ -47,7 +47,7 @@ class Whereabouts:
 
 
 @contextlib.contextmanager
-def published(data_dir: Path, whereabouts: Whereabouts) -> Iterator[None]:
+def published(data_dir: Path, whereabouts: Endpoints) -> Iterator[None]:
     """Have the file there for as long as the block runs. After a ``kill -9`` it stays, and nobody answers there."""
     file = data_dir / FILE_NAME
     replace_text(file, str(whereabouts), mode=0o644)
@@ -58,12 +58,12 @@ def published(data_dir: Path, whereabouts: Whereabouts) -> Iterator[None]:
             file.unlink()
 
 
-def read(data_dir: Path) -> Whereabouts | None:
+def read(data_dir: Path) -> Endpoints | None:
     """What the file says; ``None`` when no gateway runs, or when it cannot be read."""
     with contextlib.suppress(OSError, ValueError):
         http_url, broker, *others = (data_dir / FILE_NAME).read_text(encoding="utf-8").splitlines()
         parts, more = urlsplit(broker), dict(line.split(" ", 1) for line in others)
-        return Whereabouts(
+        return Endpoints(
             http_url,
             Address.parse(parts.netloc),
             parts.scheme == "mqtts",

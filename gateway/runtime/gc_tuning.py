@@ -10,7 +10,7 @@ _MIDDLE: Final = 20
 _OLD: Final = 100
 
 
-def calm() -> None:
+def tune_gc() -> None:
     """Look less often, and never again at what is there now; call it when everything has started.
 
     A batch of heartbeats makes thousands of small objects that die with it. By its defaults Python would look through

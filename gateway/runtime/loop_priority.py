@@ -20,7 +20,7 @@ LONGEST_SECONDS: Final = 0.002
 Ready: TypeAlias = list[tuple[selectors.SelectorKey, int]]
 
 
-class Precedence:
+class LoopPriority:
     """Whether somebody waits for the loop, as the loop of :meth:`new_loop` has it; without one nobody does."""
 
     def __init__(self) -> None:

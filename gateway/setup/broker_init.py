@@ -15,9 +15,9 @@ from gateway.broker.mosquitto.password_file import PasswordFile
 from gateway.errors import UnavailableError
 from gateway.runtime.owned_files import Owner, check_place, make_folder, own, read, replace
 from gateway.setup import certificates, runnable
-from gateway.setup.file_manifest import Ledger
-from gateway.setup.file_templates import Places, texts
-from gateway.setup.options import Site, Wish, site
+from gateway.setup.file_manifest import FileManifest
+from gateway.setup.file_templates import DeploymentPaths, texts
+from gateway.setup.options import DeploymentPlan, InitOptions, deployment_plan
 
 if TYPE_CHECKING:
     from gateway.setup.file_manifest import State
@@ -34,10 +34,10 @@ _HEADER: Final = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class InitOutcome:
     """What was written for, what became of each file, and the file with the passwords."""
 
-    site: Site
+    site: DeploymentPlan
     files: dict[str, State]
     accounts: Path
     new_accounts: bool
@@ -45,7 +45,7 @@ class Outcome:
     """What of the units would fail, and what to do."""
 
 
-def initialise(directory: Path, wish: Wish, *, force: bool = False) -> Outcome:
+def initialise(directory: Path, wish: InitOptions, *, force: bool = False) -> InitOutcome:
     """Write the set for this wish, and for what was wished before where it says nothing.
 
     Raises:
@@ -54,15 +54,15 @@ def initialise(directory: Path, wish: Wish, *, force: bool = False) -> Outcome:
     """
     try:
         check_place(directory)
-        ledger = Ledger(directory.absolute(), force=force)
-        whole = wish.over(Wish.from_json(ledger.options))
-        made = site(directory, whole)
+        ledger = FileManifest(directory.absolute(), force=force)
+        whole = wish.over(InitOptions.from_json(ledger.options))
+        made = deployment_plan(directory, whole)
         return _written(made, whole, ledger)
     except OSError as error:
         raise UnavailableError(f"{error.filename or directory} cannot be written ({error.strerror}).") from error
 
 
-def _written(made: Site, wish: Wish, ledger: Ledger) -> Outcome:
+def _written(made: DeploymentPlan, wish: InitOptions, ledger: FileManifest) -> InitOutcome:
     _make_folders(made)
     passwords, new = _accounts(made, ledger)
     if made.tls != "none":
@@ -73,10 +73,10 @@ def _written(made: Site, wish: Wish, ledger: Ledger) -> Outcome:
     _password_file(made, passwords, ledger)
     _locks_file(made)
     ledger.save(wish.to_json())
-    return Outcome(made, ledger.states, made.directory / ACCOUNTS, new, tuple(runnable.problems(made)))
+    return InitOutcome(made, ledger.states, made.directory / ACCOUNTS, new, tuple(runnable.problems(made)))
 
 
-def _certificates_wanted(made: Site) -> tuple[dict[str, Owner], dict[str, Owner]]:
+def _certificates_wanted(made: DeploymentPlan) -> tuple[dict[str, Owner], dict[str, Owner]]:
     """Who shows a certificate, and who trusts its authority."""
     for_gateway = _owner(made, 0o640, None, made.gateway.gid)
     shown = {"mosquitto/server.pem": _owner(made, 0o640, None, made.broker.gid)}
@@ -84,13 +84,13 @@ def _certificates_wanted(made: Site) -> tuple[dict[str, Owner], dict[str, Owner]
     return shown, {"ca.pem": Owner(0o644), "gateway/broker-ca.pem": for_gateway}
 
 
-def _owner(made: Site, mode: int, uid: int | None, gid: int) -> Owner:
+def _owner(made: DeploymentPlan, mode: int, uid: int | None, gid: int) -> Owner:
     """Only root gives files away; for everybody else both processes are the same user anyway."""
     return Owner(mode, uid if uid is not None else 0, gid) if made.privileged else Owner(mode)
 
 
-def _make_folders(made: Site) -> None:
-    places, gateway, broker = Places(made.directory), made.gateway, made.broker
+def _make_folders(made: DeploymentPlan) -> None:
+    places, gateway, broker = DeploymentPaths(made.directory), made.gateway, made.broker
     made.directory.mkdir(parents=True, exist_ok=True)
     folders = {
         places.mosquitto: _owner(made, 0o750, None, broker.gid),
@@ -105,13 +105,13 @@ def _make_folders(made: Site) -> None:
         make_folder(folder, owner)
 
 
-def _accounts(made: Site, ledger: Ledger) -> tuple[dict[str, str], bool]:
+def _accounts(made: DeploymentPlan, ledger: FileManifest) -> tuple[dict[str, str], bool]:
     """The passwords of the gateway and of integrators, and whether one of them is new.
 
     Those of an earlier time are in the file of accounts. Without that, the gateway's is in its settings, and the
     integrator's in nobody's hands but theirs.
     """
-    file, places = made.directory / ACCOUNTS, Places(made.directory)
+    file, places = made.directory / ACCOUNTS, DeploymentPaths(made.directory)
     known = _in_settings(places.gateway / "gateway.toml") | _read(file)
     wanted = {GATEWAY, INTEGRATOR} - set(known)
     if read(places.password_file) is not None:  # a plain file: kept_entries would follow a link
@@ -136,16 +136,16 @@ def _in_settings(file: Path) -> dict[str, str]:
     return {GATEWAY: unquote(found[1])} if found else {}
 
 
-def _locks_file(made: Site) -> None:
+def _locks_file(made: DeploymentPlan) -> None:
     """What the plugin of a Mosquitto 2.0 begins with; it replaces the file itself, in its own folder."""
-    path = Places(made.directory).persistence / "locks.json"
+    path = DeploymentPaths(made.directory).persistence / "locks.json"
     if read(path) is None:
         replace(path, broker_config.NO_LOCKS.encode(), _owner(made, 0o600, made.broker.uid, made.broker.gid))
 
 
-def _password_file(made: Site, passwords: dict[str, str], ledger: Ledger) -> None:
+def _password_file(made: DeploymentPlan, passwords: dict[str, str], ledger: FileManifest) -> None:
     """Mosquitto does not start without one. Once it is there it is the gateway's."""
-    path, name = Places(made.directory).password_file, "passwords/passwords"
+    path, name = DeploymentPaths(made.directory).password_file, "passwords/passwords"
     if read(path) is not None:
         ledger.note(name, "unchanged")
         return

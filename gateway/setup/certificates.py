@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gateway.setup.file_manifest import State
-    from gateway.setup.options import Site
+    from gateway.setup.options import DeploymentPlan
 
 RENEWED_BEFORE_MS: Final = 30 * 86_400_000
 _AUTHORITY: Final = "authority"
 
 
-def of_authority(site: Site, wanted: dict[str, Owner], trusted: dict[str, Owner]) -> dict[str, State]:
+def of_authority(site: DeploymentPlan, wanted: dict[str, Owner], trusted: dict[str, Owner]) -> dict[str, State]:
     """Have a certificate of the site's own authority in each of the files ``wanted``, and its own in ``trusted``.
 
     One that is good for the same names, and for a while yet, stays. Answers what became of each file.
@@ -42,7 +42,7 @@ def of_authority(site: Site, wanted: dict[str, Owner], trusted: dict[str, Owner]
     }
 
 
-def of_files(site: Site, wanted: dict[str, Owner], trusted: dict[str, Owner]) -> dict[str, State]:
+def of_files(site: DeploymentPlan, wanted: dict[str, Owner], trusted: dict[str, Owner]) -> dict[str, State]:
     """Have the operator's certificate in each of the files ``wanted``, and its authority, if there is one, in others.
 
     Raises:
@@ -63,7 +63,7 @@ def of_files(site: Site, wanted: dict[str, Owner], trusted: dict[str, Owner]) ->
     return {name: _copied(site.directory / name, *each) for name, each in files.items()}
 
 
-def _renewed(authority: Authority, site: Site, name: str, owner: Owner) -> State:
+def _renewed(authority: Authority, site: DeploymentPlan, name: str, owner: Owner) -> State:
     file = site.directory / name
     is_there = read(file) is not None
     if is_there and _is_good(file, authority, site.certified):

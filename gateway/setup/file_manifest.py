@@ -15,7 +15,7 @@ State = Literal["written", "unchanged", "updated", "kept", "replaced"]
 """New; as it was; ours, brought up to date; changed by somebody and left alone; changed, and overwritten by force."""
 
 
-class Ledger:
+class FileManifest:
     """What was written into ``directory`` before: a digest by file name, and the options."""
 
     def __init__(self, directory: Path, *, force: bool) -> None:

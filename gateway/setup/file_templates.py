@@ -15,7 +15,7 @@ from gateway.core.addresses import Address
 from gateway.runtime.owned_files import Owner
 
 if TYPE_CHECKING:
-    from gateway.setup.options import Site
+    from gateway.setup.options import DeploymentPlan
 
 _LOWEST_FREE_PORT: Final = 1024
 _HOMES: Final = ("/home", "/root", "/run/user")
@@ -23,7 +23,7 @@ _PUBLIC: Final = Owner(0o644)
 
 
 @dataclass(frozen=True)
-class Places:
+class DeploymentPaths:
     """The folders of a site: what each process may read, what it may write, and what is neither's."""
 
     directory: Path
@@ -69,9 +69,9 @@ class Places:
         return self.directory / "data"
 
 
-def texts(site: Site, password: str) -> dict[str, tuple[str, Owner]]:
+def texts(site: DeploymentPlan, password: str) -> dict[str, tuple[str, Owner]]:
     """Content and owner of each file, by its path below the directory."""
-    places = Places(site.directory)
+    places = DeploymentPaths(site.directory)
     values = _values(site, places, password)
     root = 0 if site.privileged else None
     broker, gateway = (
@@ -87,16 +87,16 @@ def texts(site: Site, password: str) -> dict[str, tuple[str, Owner]]:
     }
 
 
-def _units(site: Site) -> tuple[str, ...]:
+def _units(site: DeploymentPlan) -> tuple[str, ...]:
     names = ("device-gateway.service", "device-gateway-mosquitto.service")
     return names if _is_one_user(site) else (*names, "device-gateway-reload.service")
 
 
-def _is_one_user(site: Site) -> bool:
+def _is_one_user(site: DeploymentPlan) -> bool:
     return site.gateway.uid == site.broker.uid
 
 
-def _reload(site: Site, places: Places) -> str:
+def _reload(site: DeploymentPlan, places: DeploymentPaths) -> str:
     """Who tells Mosquitto that its password file has changed: the gateway, or a process of the broker's user."""
     if _is_one_user(site):
         return ""
@@ -106,7 +106,7 @@ def _reload(site: Site, places: Places) -> str:
     )
 
 
-def _mosquitto(site: Site, places: Places) -> dict[str, str]:
+def _mosquitto(site: DeploymentPlan, places: DeploymentPaths) -> dict[str, str]:
     pair = places.mosquitto / "server.pem"
     _, found = broker_config.texts(
         places.mosquitto,
@@ -123,7 +123,7 @@ def _mosquitto(site: Site, places: Places) -> dict[str, str]:
     return found
 
 
-def _values(site: Site, places: Places, password: str) -> dict[str, str]:
+def _values(site: DeploymentPlan, places: DeploymentPaths, password: str) -> dict[str, str]:
     program = mosquitto_program()
     return {
         "directory": str(site.directory),
@@ -152,7 +152,7 @@ def _values(site: Site, places: Places, password: str) -> dict[str, str]:
     }
 
 
-def _addresses(site: Site, places: Places, password: str) -> dict[str, str]:
+def _addresses(site: DeploymentPlan, places: DeploymentPaths, password: str) -> dict[str, str]:
     scheme, host = "mqtt" if site.tls == "none" else "mqtts", site.broker_host
     at = Address(host, site.listen.port)
     has_authority = site.tls == "trial" or len(site.files) == 3  # noqa: PLR2004 - chain, key, authority
@@ -165,7 +165,7 @@ def _addresses(site: Site, places: Places, password: str) -> dict[str, str]:
     }
 
 
-def _http_tls(site: Site, places: Places) -> str:
+def _http_tls(site: DeploymentPlan, places: DeploymentPaths) -> str:
     if site.http_tls:
         pair = places.gateway / "server.pem"
         return f'http_cert_file = "{pair}"\nhttp_key_file = "{pair}"'
@@ -180,7 +180,7 @@ def _http_tls(site: Site, places: Places) -> str:
     )
 
 
-def _broker_capabilities(site: Site) -> str:
+def _broker_capabilities(site: DeploymentPlan) -> str:
     if site.listen.port < _LOWEST_FREE_PORT:
         return "AmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE"
     return "CapabilityBoundingSet="

@@ -27,7 +27,7 @@ LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
-class Wish:
+class InitOptions:
     """The options, as they were given or as they were the last time; ``None`` and empty: the default."""
 
     host: str | None = None
@@ -43,7 +43,7 @@ class Wish:
     broker_user: str | None = None
     insecure_listen: bool | None = None
 
-    def over(self, earlier: Wish) -> Wish:
+    def over(self, earlier: InitOptions) -> InitOptions:
         """These options, and those of an earlier time where nothing is said now.
 
         Raises:
@@ -79,7 +79,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Account:
+class SystemAccount:
     """A user of this system, by name and numbers."""
 
     name: str
@@ -88,7 +88,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Site:
+class DeploymentPlan:
     """What is to be written for: every value there, and good."""
 
     directory: Path
@@ -99,8 +99,8 @@ class Site:
     tls: Tls
     files: tuple[Path, ...]
     """With ``tls`` files: chain, key, and the authority if one was named."""
-    gateway: Account
-    broker: Account
+    gateway: SystemAccount
+    broker: SystemAccount
     insecure: bool
     privileged: bool = field(default_factory=lambda: os.geteuid() == 0)
 
@@ -125,7 +125,7 @@ class Site:
         return tuple(dict.fromkeys((*self.names, *own, *LOCAL_NAMES)))
 
 
-def site(directory: Path, wish: Wish) -> Site:
+def deployment_plan(directory: Path, wish: InitOptions) -> DeploymentPlan:
     """Complete and check.
 
     Raises:
@@ -136,7 +136,7 @@ def site(directory: Path, wish: Wish) -> Site:
     port = wish.port or (PLAIN_PORT if tls == "none" else TLS_PORT)
     listen, http = _address("--host", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), _http(wish)
     accounts = _accounts(wish)
-    made = Site(
+    made = DeploymentPlan(
         directory=_directory(directory),
         listen=listen,
         names=_names(wish.names) or _default_names(listen),
@@ -157,7 +157,7 @@ def _default_names(listen: Address) -> tuple[str, ...]:
     return ("localhost",) if listen.is_loopback else (socket.gethostname(),)
 
 
-def _http(wish: Wish) -> Address:
+def _http(wish: InitOptions) -> Address:
     return _address("--http", wish.http or "127.0.0.1:8080")
 
 
@@ -198,7 +198,7 @@ def _names(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _files(tls: Tls, wish: Wish) -> tuple[Path, ...]:
+def _files(tls: Tls, wish: InitOptions) -> tuple[Path, ...]:
     if tls != "files":
         return ()
     if not (wish.cert_file and wish.key_file):
@@ -209,7 +209,7 @@ def _files(tls: Tls, wish: Wish) -> tuple[Path, ...]:
     return tuple(Path(each).absolute() for each in given if each)
 
 
-def _accounts(wish: Wish) -> tuple[Account, Account]:
+def _accounts(wish: InitOptions) -> tuple[SystemAccount, SystemAccount]:
     """Whom the gateway and the broker run as."""
     root, here = os.geteuid() == 0, pwd.getpwuid(os.geteuid()).pw_name
     names = {
@@ -221,8 +221,8 @@ def _accounts(wish: Wish) -> tuple[Account, Account]:
         raise _no_such_users(missing)
     gateway, broker = (pwd.getpwnam(name) for name in names.values())
     return (
-        Account(gateway.pw_name, gateway.pw_uid, gateway.pw_gid),
-        Account(broker.pw_name, broker.pw_uid, broker.pw_gid),
+        SystemAccount(gateway.pw_name, gateway.pw_uid, gateway.pw_gid),
+        SystemAccount(broker.pw_name, broker.pw_uid, broker.pw_gid),
     )
 
 
@@ -245,7 +245,7 @@ def _no_such_users(missing: dict[str, str]) -> InvalidRequestError:
     return InvalidRequestError("\n".join(lines), details={"instead": dict.fromkeys(missing, here)})
 
 
-def _refuse_open_listeners(made: Site) -> None:
+def _refuse_open_listeners(made: DeploymentPlan) -> None:
     reached = [name for name, each in (("--host", made.listen), ("--http", made.http)) if not each.is_loopback]
     if made.tls == "none" and reached and not made.insecure:
         raise InvalidRequestError(
@@ -254,7 +254,7 @@ def _refuse_open_listeners(made: Site) -> None:
         )
 
 
-def _refuse_other_users(made: Site) -> None:
+def _refuse_other_users(made: DeploymentPlan) -> None:
     others = [each.name for each in (made.gateway, made.broker) if each.uid != os.geteuid()]
     if others and not made.privileged:
         raise InvalidRequestError(f"Only root can make files for {' and '.join(others)}: run this as root.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.setup.file_templates import mosquitto_program, own_program
 
 if TYPE_CHECKING:
-    from gateway.setup.options import Account, Site
+    from gateway.setup.options import DeploymentPlan, SystemAccount
 
 _SECONDS: Final = 30
 _ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
@@ -23,7 +23,7 @@ _ELSEWHERE: Final = (
 )
 
 
-def problems(site: Site) -> list[str]:
+def problems(site: DeploymentPlan) -> list[str]:
     """What of the units would fail, a sentence or two for each; empty when all is well."""
     found = []
     for account in dict.fromkeys((site.gateway, site.broker)):
@@ -54,7 +54,7 @@ def problems(site: Site) -> list[str]:
     return found
 
 
-def cannot_run(account: Account, program: list[str], *, privileged: bool) -> str | None:
+def cannot_run(account: SystemAccount, program: list[str], *, privileged: bool) -> str | None:
     """Why this user cannot run the program, or ``None``. Only root can try it; else its path is looked at."""
     closed = closed_to(account, Path(program[0]))
     if closed is not None:
@@ -62,7 +62,7 @@ def cannot_run(account: Account, program: list[str], *, privileged: bool) -> str
     return _try(account, [*program, "--version"]) if privileged else None
 
 
-def _try(account: Account, line: list[str]) -> str | None:
+def _try(account: SystemAccount, line: list[str]) -> str | None:
     try:
         tried = subprocess.run(  # noqa: S603 - this program itself
             line,
@@ -88,7 +88,7 @@ def _try(account: Account, line: list[str]) -> str | None:
     return f"'{shlex.join(line)}' said: {said[-1]}"
 
 
-def closed_to(account: Account, path: Path) -> Path | None:
+def closed_to(account: SystemAccount, path: Path) -> Path | None:
     """The first part of this path that the user may not enter, or run where it is the last and a file."""
     if account.uid == 0:
         return None

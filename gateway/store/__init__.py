@@ -8,7 +8,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from gateway.runtime.loop_priority import Precedence
+from gateway.runtime.loop_priority import LoopPriority
 from gateway.runtime.tracing import NO_TRACER, Traced, Tracer
 from gateway.store.errors import store_error
 from gateway.store.measurements import Measure
@@ -72,7 +72,7 @@ class Store:
         on_news: Callable[[], None] = lambda: None,
         on_measures: Callable[[list[Measure]], None] = lambda _: None,
         tracer: Tracer = NO_TRACER,
-        precedence: Precedence | None = None,
+        precedence: LoopPriority | None = None,
     ) -> None:
         self.context = context
         self._data_dir = data_dir

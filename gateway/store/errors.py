@@ -29,7 +29,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
 }
 
 
-class Trouble:
+class StorageHealth:
     """Whether the registry is in trouble, told in the log when it begins and when it is over.
 
     It is over with the next commit, except for damage: that a write succeeds which touches other pages proves nothing.

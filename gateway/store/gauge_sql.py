@@ -19,7 +19,7 @@ class OpenCommands(NamedTuple):
     oldest_at: int
 
 
-class Fleet(NamedTuple):
+class FleetGauges(NamedTuple):
     """How many devices there are, deleted ones aside."""
 
     devices: int = 0
@@ -42,14 +42,14 @@ def open_commands(view: View) -> list[OpenCommands]:
     ]
 
 
-def fleet(view: View) -> Fleet:
+def fleet(view: View) -> FleetGauges:
     """The fleet at a glance. It looks at every device: not for every second."""
     row = view.one(
         """SELECT count(*), coalesce(sum(d.bound_at IS NOT NULL), 0), coalesce(sum(h.connection = 'online'), 0),
             count(*) - count(h.device_pk), coalesce(sum(h.low_battery), 0), coalesce(sum(h.storage_full), 0)
             FROM devices d LEFT JOIN health h ON h.device_pk = d.pk WHERE d.deleted_at IS NULL"""
     )
-    counted = Fleet() if row is None else Fleet(*row)
+    counted = FleetGauges() if row is None else FleetGauges(*row)
     return counted._replace(without_mqtt_password=token_sql.without_mqtt_password(view))
 
 

@@ -49,7 +49,7 @@ _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_d
     {", ".join(f"{name} = excluded.{name}" for name in NEWEST)}"""  # noqa: S608 - our own columns
 
 
-class Sender:
+class DeviceState:
     """A device that says something: what that is judged by, and what was known of it last."""
 
     __slots__ = (
@@ -77,21 +77,21 @@ class Sender:
         """Whether integrators are to be shown the device again."""
 
 
-def sender(view: View, device_id: str) -> Row | None:
+def device_state(view: View, device_id: str) -> Row | None:
     """What a message of this device is judged by: the device, its newest health, the state of its token."""
     return view.one(_SENDER, device_id)
 
 
-def senders(tx: Tx, device_ids: Iterable[str]) -> dict[str, Sender]:
+def device_states(tx: Tx, device_ids: Iterable[str]) -> dict[str, DeviceState]:
     """The same for many, by id, those whom nobody knows left out; others that ``tx.kept`` remembers are there too."""
     kept = tx.kept
     unknown = [device_id for device_id in device_ids if device_id not in kept.senders]
     if unknown:
-        kept.learn(map(Sender, tx.all(_SENDERS, json.dumps(unknown))))
+        kept.learn(map(DeviceState, tx.all(_SENDERS, json.dumps(unknown))))
     return kept.senders
 
 
-def store_newest(tx: Tx, heard: Iterable[Sender], *, at_broker: bool) -> None:
+def store_newest(tx: Tx, heard: Iterable[DeviceState], *, at_broker: bool) -> None:
     """They were heard: online, until they were silent for too long, with what they said last in each field.
 
     ``at_broker`` says that it came over MQTT.
@@ -101,7 +101,7 @@ def store_newest(tx: Tx, heard: Iterable[Sender], *, at_broker: bool) -> None:
     tx.connection.executemany(_UPSERT, rows)
 
 
-def _newest_row(now: int, due: int, of: Sender, at_broker: bool) -> tuple[Any, ...]:  # noqa: FBT001 - a value of the row
+def _newest_row(now: int, due: int, of: DeviceState, at_broker: bool) -> tuple[Any, ...]:  # noqa: FBT001 - a value of the row
     judged = (of.low_battery, of.storage_full)
     return (of.pk, now, due, of.radio, *judged, of.history_id, of.history_day, of.links, at_broker, *of.said)
 

@@ -18,7 +18,7 @@ from gateway.store.device_sql import moment
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gateway.store.health_sql import Sender
+    from gateway.store.health_sql import DeviceState
     from gateway.store.sqlite.connection import Row, Tx, View
 
 _DAY_MS: Final = 86_400_000
@@ -49,7 +49,7 @@ _WALK: Final = """WITH RECURSIVE walk AS (
 class Beat(NamedTuple):
     """A heartbeat, the device that sent it, and over which link (a :class:`gateway.models.model.Radio`)."""
 
-    device: Sender
+    device: DeviceState
     heartbeat: model.Heartbeat
     radio: str | None
 

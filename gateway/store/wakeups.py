@@ -14,7 +14,7 @@ from gateway.store import Store, outbox_sql
 EVERY: Final = frozenset((outbox_sql.COMMAND, outbox_sql.TOPIC, outbox_sql.CREDENTIAL))
 
 
-class Bells:
+class Wakeups:
     """Rung by the store after commits that marked the outbox or made news, and by workers that cleared some of it."""
 
     def __init__(self) -> None:

@@ -19,8 +19,8 @@ import httpcore
 
 from gateway import __version__
 from gateway.core.redaction import redact
-from gateway.core.webhook_urls import Ip, Target, literal, may_connect
-from gateway.domain.webhooks import Outcome
+from gateway.core.webhook_urls import Ip, WebhookUrl, literal, may_connect
+from gateway.domain.webhooks import DeliveryOutcome
 
 BODY_BYTES: Final = 16_384
 _BODY_SECONDS: Final = 2.0
@@ -35,7 +35,7 @@ class _RefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Way:
+class DeliveryOptions:
     """How to get there: what one try may take, with all that belongs to it, and whom to trust."""
 
     seconds: float
@@ -50,7 +50,7 @@ def default_tls() -> ssl.SSLContext:
     return httpcore.default_ssl_context()
 
 
-async def post(target: Target, headers: dict[str, str], body: bytes, way: Way) -> Outcome:
+async def post(target: WebhookUrl, headers: dict[str, str], body: bytes, way: DeliveryOptions) -> DeliveryOutcome:
     """Send it once. Never raises for what the receiver or the network does: the outcome says it."""
     answer = _Answer()
     try:
@@ -65,7 +65,9 @@ async def post(target: Target, headers: dict[str, str], body: bytes, way: Way) -
     return answer.outcome(None)
 
 
-async def _post(target: Target, headers: dict[str, str], body: bytes, way: Way, answer: _Answer) -> None:
+async def _post(
+    target: WebhookUrl, headers: dict[str, str], body: bytes, way: DeliveryOptions, answer: _Answer
+) -> None:
     async with (
         httpcore.AsyncConnectionPool(
             ssl_context=way.tls if target.scheme == "https" else None,
@@ -94,11 +96,13 @@ class _Answer:
                     if len(self._body) >= BODY_BYTES:
                         return
 
-    def outcome(self, problem: str | None) -> Outcome:
+    def outcome(self, problem: str | None) -> DeliveryOutcome:
         """The outcome, by the status if one came: what went wrong afterwards does not matter then."""
         if self.status is None:
-            return Outcome(error=problem)
-        return Outcome(self.status, redact(self._body.decode("utf-8", "replace"))[:_BODY_SHOWN], _refused(self.status))
+            return DeliveryOutcome(error=problem)
+        return DeliveryOutcome(
+            self.status, redact(self._body.decode("utf-8", "replace"))[:_BODY_SHOWN], _refused(self.status)
+        )
 
 
 def _refused(status: int) -> str | None:
@@ -120,13 +124,13 @@ def _reason(error: BaseException) -> str:
     return redact(text.strip(". ") or "the other side closed the connection")[:_ERROR_SHOWN]
 
 
-def _url(target: Target) -> httpcore.URL:
+def _url(target: WebhookUrl) -> httpcore.URL:
     return httpcore.URL(
         scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path.encode()
     )
 
 
-def _head(target: Target, headers: dict[str, str]) -> list[tuple[str, str]]:
+def _head(target: WebhookUrl, headers: dict[str, str]) -> list[tuple[str, str]]:
     own = {"Host": target.host_header, "User-Agent": _USER_AGENT, "Content-Type": "application/json", "Accept": "*/*"}
     return [*own.items(), *headers.items()]
 
@@ -134,7 +138,7 @@ def _head(target: Target, headers: dict[str, str]) -> list[tuple[str, str]]:
 class _Backend(httpcore.AnyIOBackend):
     """Connects to the very addresses that were judged: a name is resolved once, so it can't mean another then."""
 
-    def __init__(self, target: Target, way: Way) -> None:
+    def __init__(self, target: WebhookUrl, way: DeliveryOptions) -> None:
         self._target = target
         self._way = way
 

@@ -8,14 +8,14 @@ from typing import Final
 from gateway.core import webhook_signing
 from gateway.core.clock import Clock, system_clock
 from gateway.core.webhook_urls import check_url
-from gateway.domain.webhooks import Outcome
+from gateway.domain.webhooks import DeliveryOutcome
 from gateway.models.model import Event
 
 SECONDS: Final = 30.0
 _SECOND_MS: Final = 1_000
 
 
-class Sender:
+class WebhookSender:
     """Sends events to webhooks. ``seconds`` is what one try may take, with all that belongs to it."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Sender:
         self._tls = tls
         self._seconds = seconds
 
-    async def send(self, url: str, keys: webhook_signing.Keys, event: Event) -> Outcome:
+    async def send(self, url: str, keys: webhook_signing.Keys, event: Event) -> DeliveryOutcome:
         """Send an event once. Never raises for what the receiver or the network does: the outcome says it."""
         from gateway.webhooks import http_client  # noqa: PLC0415 - an HTTP client, for those who have webhooks
 
@@ -41,12 +41,12 @@ class Sender:
             # the settings may have changed since it was made
             target = check_url(url, allow_private=self._allow_private, allow_loopback=self._allow_loopback)
         except ValueError as error:
-            return Outcome(error=f"The URL {error}.")
+            return DeliveryOutcome(error=f"The URL {error}.")
         body = event.model_dump_json().encode()
         headers = webhook_signing.headers(keys, event.id, self._clock() // _SECOND_MS, body)
         if target.scheme == "https":
             self._tls = self._tls or http_client.default_tls()
-        way = http_client.Way(
+        way = http_client.DeliveryOptions(
             self._seconds, self._tls, allow_private=self._allow_private, allow_loopback=self._allow_loopback
         )
         return await http_client.post(target, headers, body, way)

@@ -18,8 +18,8 @@ from gateway.domain import webhooks
 from gateway.errors import StoreError
 from gateway.models.model import Event
 from gateway.store import Row, Store, delivery_sql
-from gateway.store.wakeups import Bells
-from gateway.webhooks.sender import Sender
+from gateway.store.wakeups import Wakeups
+from gateway.webhooks.sender import WebhookSender
 
 log = structlog.get_logger()
 
@@ -29,10 +29,12 @@ _TROUBLE_SECONDS: Final = 1.0
 _SECOND_MS: Final = 1_000
 
 
-class Webhooks:
+class WebhookWorker:
     """The worker. At most ``most_at_once`` deliveries are under way at a time, one per webhook."""
 
-    def __init__(self, store: Store, bells: Bells, sender: Sender, *, most_at_once: int = MOST_AT_ONCE) -> None:
+    def __init__(
+        self, store: Store, bells: Wakeups, sender: WebhookSender, *, most_at_once: int = MOST_AT_ONCE
+    ) -> None:
         self._store = store
         self._bells = bells
         self._sender = sender
@@ -116,7 +118,7 @@ def _event(delivery: Row) -> Event:
     )
 
 
-def _log(delivery: Row, outcome: webhooks.Outcome) -> None:
+def _log(delivery: Row, outcome: webhooks.DeliveryOutcome) -> None:
     facts = {
         "webhook_id": delivery["webhook_id"],
         "delivery_id": delivery["id"],

@@ -15,7 +15,7 @@ import structlog
 from gateway.domain import backlog
 from gateway.errors import StoreError
 from gateway.store import Store, Tx, View, account_sql, key_sql
-from gateway.store.wakeups import EVERY, Bells
+from gateway.store.wakeups import EVERY, Wakeups
 
 log = structlog.get_logger()
 
@@ -24,10 +24,10 @@ COMPARISON: Final = "comparisons_asked"
 _SCHEMA: Final = "schema_version"
 
 
-class Watcher:
+class ChangePoller:
     """Rings the bells of the outbox and of events when either has grown; own commits are rung once more by it."""
 
-    def __init__(self, store: Store, bells: Bells) -> None:
+    def __init__(self, store: Store, bells: Wakeups) -> None:
         self._store = store
         self._bells = bells
         self._seen: dict[str, int] = {}

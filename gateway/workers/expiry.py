@@ -19,7 +19,7 @@ INTERVAL_SECONDS: Final = 1.0
 PRUNE_EVERY: Final = 600
 
 
-class Sweeper:
+class ExpiryWorker:
     """Looks once a second, and writes only when there is something to write."""
 
     def __init__(self, store: Store) -> None:

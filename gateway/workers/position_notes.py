@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.store import Store
-    from gateway.store.wakeups import Bells
+    from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
 
@@ -26,7 +26,7 @@ SPACING_SECONDS: Final = 1.0
 class PositionNotes:
     """Writes the file of :mod:`gateway.store.position_file` when events were committed."""
 
-    def __init__(self, store: Store, bells: Bells, data_dir: Path) -> None:
+    def __init__(self, store: Store, bells: Wakeups, data_dir: Path) -> None:
         self._store = store
         self._bells = bells
         self._data_dir = data_dir

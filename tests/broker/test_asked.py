@@ -17,8 +17,8 @@ from support.wait import eventually
 
 from gateway.broker.clients import Client
 from gateway.broker.external.admissions import SETTLE_SECONDS, Admissions
-from gateway.broker.external.disconnect_clients import Cutter, cutter_of
-from gateway.broker.external.session_sync import NOT_CUT, AskedAccess
+from gateway.broker.external.disconnect_clients import ClientDisconnector, disconnector_of
+from gateway.broker.external.session_sync import NOT_CUT, SessionSync
 from gateway.errors import UnavailableError
 from gateway.http.server.server import HttpServer
 from gateway.settings.broker_api import BrokerApi
@@ -85,7 +85,7 @@ async def test_a_session_of_a_good_token_stays_and_all_others_go(fleet: Registry
     """Of a reset nobody is cut, of a revocation the device is, and so is one of which nothing is known."""
     scissors, clock = Scissors(), Clock()
     admissions = Admissions(clock)
-    access = AskedAccess(fleet.store, admissions, scissors)
+    access = SessionSync(fleet.store, admissions, scissors)
     good, revoked, unknown = [await fleet.bound(f"SN-{number}") for number in range(3)]
     for device in (good, revoked):
         admissions.let_in(Client.of_device(device.id), await token_id(fleet, device))
@@ -100,7 +100,7 @@ async def test_a_session_that_may_only_just_begin_is_cut_again(fleet: Registry) 
     """Let in a moment before the revocation, it may not be there yet to be cut: so once more, until it must be."""
     scissors, clock = Scissors(), Clock()
     admissions = Admissions(clock)
-    access = AskedAccess(fleet.store, admissions, scissors)
+    access = SessionSync(fleet.store, admissions, scissors)
     device = await fleet.bound("SN-1")
     admissions.let_in(Client.of_device(device.id), await token_id(fleet, device))
     await fleet.unbind(device)
@@ -117,7 +117,7 @@ async def test_a_new_owner_is_not_cut_for_the_old_one(fleet: Registry) -> None:
     """Bound anew and let in by its new token, the session is the new one: it took the old one over."""
     scissors = Scissors()
     admissions = Admissions()
-    access = AskedAccess(fleet.store, admissions, scissors)
+    access = SessionSync(fleet.store, admissions, scissors)
     device = await fleet.bound("SN-1")
     await fleet.unbind(device)
     again = await fleet.bound_again(device)
@@ -138,7 +138,7 @@ async def test_at_the_start_those_without_a_good_token_are_cut(fleet: Registry) 
     devices = {Client.of_device(each) for each in (good.id, *strays)}
     others = {Client("gw_test", "gateway"), Client("integrator", "integrator"), Client("billing", "billing")}
     scissors = Scissors(there=devices | others)
-    assert not await AskedAccess(fleet.store, Admissions(), scissors).compare()
+    assert not await SessionSync(fleet.store, Admissions(), scissors).compare()
     assert sorted(scissors.cuts) == sorted(strays)
 
 
@@ -156,7 +156,7 @@ async def test_integrators_who_were_revoked_or_rotated_are_cut(fleet: Registry) 
     await fleet.store.write(lambda tx: account_sql.revoke(tx, "integrator_old"))
     await fleet.store.write(lambda tx: tx.run("UPDATE broker_accounts SET created_at = 1 WHERE name = ?", names[2]))
     scissors = Scissors(there=set(there))
-    await AskedAccess(fleet.store, admissions, scissors).compare()
+    await SessionSync(fleet.store, admissions, scissors).compare()
     assert sorted(scissors.cuts) == ["integrator_new", "integrator_old", "integrator_old-7"]
 
 
@@ -165,15 +165,15 @@ async def test_integrators_of_which_nothing_is_known_are_cut_once(fleet: Registr
     await fleet.store.write(lambda tx: account_sql.create(tx, "integrator"))
     client = Client("integrator-1", "integrator")
     scissors = Scissors(there={client})
-    access = AskedAccess(fleet.store, Admissions(), scissors)
+    access = SessionSync(fleet.store, Admissions(), scissors)
     assert not await access.compare()
     assert scissors.cuts == ["integrator-1"]
     scissors.there.add(client)
-    assert await AskedAccess(fleet.store, Admissions(), Scissors()).compare()
-    assert await AskedAccess(fleet.store, Admissions(), scissors).compare()
+    assert await SessionSync(fleet.store, Admissions(), Scissors()).compare()
+    assert await SessionSync(fleet.store, Admissions(), scissors).compare()
     assert scissors.cuts == ["integrator-1"]
     await fleet.store.write(lambda tx: account_sql.rotate(tx, "integrator"))
-    assert not await AskedAccess(fleet.store, Admissions(), scissors).compare()
+    assert not await SessionSync(fleet.store, Admissions(), scissors).compare()
     assert scissors.cuts == ["integrator-1"] * 2
 
 
@@ -191,7 +191,7 @@ async def test_a_session_that_cannot_be_cut_keeps_no_other_waiting(fleet: Regist
                 raise UnavailableError("it does not close")
             await super().cut(client)
 
-    access = AskedAccess(fleet.store, Admissions(), Stuck())
+    access = SessionSync(fleet.store, Admissions(), Stuck())
     for device in (*stuck, fine):
         await fleet.unbind(device)
     await left_are(access, fleet, stuck)
@@ -203,7 +203,7 @@ async def test_a_session_that_cannot_be_cut_keeps_no_other_waiting(fleet: Regist
     access.stop()
 
 
-async def left_are(access: AskedAccess, fleet: Registry, stuck: list[Bound]) -> None:
+async def left_are(access: SessionSync, fleet: Registry, stuck: list[Bound]) -> None:
     """Wait until exactly these are left: one call waits only a moment, and a busy machine may need several."""
 
     async def only_they() -> bool:
@@ -231,7 +231,7 @@ async def test_clients_of_one_integrator_are_remembered_up_to_a_bound(fleet: Reg
 
 async def test_without_an_api_it_says_what_it_cannot_do(fleet: Registry) -> None:
     """The outbox is worked off all the same, since there is nothing to do."""
-    access = AskedAccess(fleet.store, Admissions(), None)
+    access = SessionSync(fleet.store, Admissions(), None)
     await fleet.bound("SN-1")
     assert access.caution == NOT_CUT
     assert await access.sync(await due(fleet)) == ()
@@ -258,12 +258,14 @@ class RecordedApi:
 
 
 @asynccontextmanager
-async def api_of(kind: str, answers: dict[str, dict[str, object]]) -> AsyncIterator[tuple[RecordedApi, Cutter]]:
+async def api_of(
+    kind: str, answers: dict[str, dict[str, object]]
+) -> AsyncIterator[tuple[RecordedApi, ClientDisconnector]]:
     """That API over a socket, and what the gateway makes of it."""
     recorded = RecordedApi(answers)
     async with HttpServer(recorded, "127.0.0.1", 0) as server:
         user = "key" if kind == "vernemq" else "key:secret"
-        yield recorded, cutter_of(BrokerApi.parse(f"{kind}+http://{user}@{server.address}"), None)
+        yield recorded, disconnector_of(BrokerApi.parse(f"{kind}+http://{user}@{server.address}"), None)
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "emqx", "vernemq"])
@@ -294,5 +296,5 @@ async def test_an_api_that_is_away_is_named(kind: str) -> None:
     """Nothing counts as connected, and the message says that the API does not answer."""
     user = "key" if kind == "vernemq" else "key:secret"
     with closed_port() as port, pytest.raises(UnavailableError, match="does not answer") as caught:
-        await cutter_of(BrokerApi.parse(f"{kind}+http://{user}@127.0.0.1:{port}"), None).connected()
+        await disconnector_of(BrokerApi.parse(f"{kind}+http://{user}@127.0.0.1:{port}"), None).connected()
     assert "secret" not in caught.value.message

@@ -20,9 +20,9 @@ from test_embedded import PASSWORD, authenticate, joined, listening
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.embedded.server import EmbeddedBroker
 from gateway.broker.external.admissions import Admissions
-from gateway.broker.external.decisions import Judge
-from gateway.broker.external.endpoint import DIALECTS, Door
-from gateway.broker.service_accounts import standing
+from gateway.broker.external.decisions import AuthDecisions
+from gateway.broker.external.endpoint import DIALECTS, AuthEndpoint
+from gateway.broker.service_accounts import service_accounts
 
 CORPUS = Path(__file__).parent / "corpus"
 OK = 200
@@ -158,8 +158,8 @@ async def test_questions(tmp_path: Path) -> None:
     """Answered as the dialect wants it, with a yes only to who shows the secret, and what was right is still let in."""
     async with registry(tmp_path) as fleet:
         device = await fleet.bound("SN-1")
-        accounts = standing(GATEWAY_PASSWORD, ProbeAccounts())
-        door = Door(Judge(fleet.store, accounts, Admissions(), own_id=GATEWAY_ID, prefix=""), SECRET)
+        accounts = service_accounts(GATEWAY_PASSWORD, ProbeAccounts())
+        door = AuthEndpoint(AuthDecisions(fleet.store, accounts, Admissions(), own_id=GATEWAY_ID, prefix=""), SECRET)
         loop = asyncio.get_running_loop()
 
         def check(raw: bytes) -> None:
@@ -181,7 +181,7 @@ def _is_a_yes(answer: str) -> bool:
     return plain.startswith("allow") or any(word in plain for word in ('"allow"', '"ok":true', '"result":"ok"'))
 
 
-async def _asked(door: Door, raw: bytes) -> tuple[int, str]:
+async def _asked(door: AuthEndpoint, raw: bytes) -> tuple[int, str]:
     head, _, payload = raw.partition(b"\n")
     secret, question, kind, hook = (part.decode("latin-1") for part in (*head.split(b"|", 3), b"", b"", b"")[:4])
     messages: list[Any] = []

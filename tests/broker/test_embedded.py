@@ -28,7 +28,7 @@ from support.wire import (
 )
 
 from gateway.broker.access_rules import Role
-from gateway.broker.embedded.server import EmbeddedBroker, Identity
+from gateway.broker.embedded.server import ClientIdentity, EmbeddedBroker
 
 PASSWORD = "dtok_right"
 UNACCEPTABLE_PROTOCOL_VERSION = 1
@@ -37,12 +37,12 @@ TAKEN = "devices/+/heartbeat", "devices/+/status", "devices/+/commands/+/ack", "
 ROLES = {"gateway": Role.GATEWAY, "integrator": Role.INTEGRATOR}
 
 
-async def authenticate(client_id: str, username: str | None, password: str | None) -> Identity | None:
+async def authenticate(client_id: str, username: str | None, password: str | None) -> ClientIdentity | None:
     """Stands for the registry: one password for everybody; who is neither gateway nor integrator is a device."""
     assert client_id is not None
     if username is None or password != PASSWORD:
         return None
-    return Identity(ROLES.get(username, Role.DEVICE), username, 7 if username.startswith("dev_") else None)
+    return ClientIdentity(ROLES.get(username, Role.DEVICE), username, 7 if username.startswith("dev_") else None)
 
 
 class Place(Protocol):
@@ -190,9 +190,9 @@ async def test_sessions_tell_who_is_connected(broker: EmbeddedBroker) -> None:
     async with joined(broker, "gateway"), joined(broker, "dev_A"), Wire.open(broker.host, broker.port) as thief:
         assert await thief.connect("dev_A", "integrator", PASSWORD) == ACCEPTED
         assert broker.sessions() == {
-            "gateway": Identity(Role.GATEWAY, "gateway", None),
-            "dev_A": Identity(Role.DEVICE, "dev_A", 7),
-            "integrator/dev_A": Identity(Role.INTEGRATOR, "integrator", None),
+            "gateway": ClientIdentity(Role.GATEWAY, "gateway", None),
+            "dev_A": ClientIdentity(Role.DEVICE, "dev_A", 7),
+            "integrator/dev_A": ClientIdentity(Role.INTEGRATOR, "integrator", None),
         }
     await eventually(lambda: not broker.sessions(), "all sessions ended")
 
@@ -247,7 +247,7 @@ async def test_stopping_does_not_wait_for_anybody() -> None:
     """With idle, deaf and half-connected clients, and one that is being authenticated."""
     asked = asyncio.Event()
 
-    async def slow(client_id: str, username: str | None, password: str | None) -> Identity | None:
+    async def slow(client_id: str, username: str | None, password: str | None) -> ClientIdentity | None:
         if client_id == "dev_slow":
             asked.set()
             await asyncio.Event().wait()

@@ -19,7 +19,7 @@ from test_embedded import (
     payloads_until_last_word,
 )
 
-from gateway.broker.embedded.server import EmbeddedBroker, Identity, Limits
+from gateway.broker.embedded.server import BrokerLimits, ClientIdentity, EmbeddedBroker
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 RESET = "devices/dev_A/commands/factory_reset"
@@ -81,7 +81,7 @@ async def test_what_came_before_a_reset_counts_when_the_client_is_let_in_after_i
     """The authenticator takes its time; meanwhile the device has said all it had to say, and is gone."""
     asked, answer = asyncio.Event(), asyncio.Event()
 
-    async def slow(client_id: str, username: str | None, password: str | None) -> Identity | None:
+    async def slow(client_id: str, username: str | None, password: str | None) -> ClientIdentity | None:
         if client_id == "dev_A":
             asked.set()
             await answer.wait()
@@ -125,7 +125,7 @@ async def test_an_unacknowledged_message_comes_again_after_the_reconnect(broker:
 async def test_a_gateway_that_acknowledges_late_loses_nothing() -> None:
     """3,000 heartbeats while it acknowledges none: 1,000 in flight, the rest as it acknowledges, each once."""
     async with (
-        EmbeddedBroker(authenticate=authenticate, limits=Limits(unheard=3_000)) as broker,
+        EmbeddedBroker(authenticate=authenticate, limits=BrokerLimits(unheard=3_000)) as broker,
         hesitant(broker) as gateway,
         joined(broker, "dev_A") as device,
     ):
@@ -144,7 +144,7 @@ async def test_a_gateway_that_acknowledges_late_loses_nothing() -> None:
 
 async def test_a_device_that_is_away_gets_what_came_at_qos_1_and_only_the_last_hundred() -> None:
     """Its persistent session holds a bounded number of messages, in order; QoS 0 is not kept."""
-    limits = Limits(queued=100)
+    limits = BrokerLimits(queued=100)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "gateway") as gateway:
         async with joined(broker, "dev_A", clean=False) as device:
             assert await device.subscribe(REBOOT, "devices/dev_A/errors") == [1, 1]
@@ -180,7 +180,7 @@ async def test_messages_that_wait_are_bounded_in_bytes() -> None:
 
     It has no PUBACK and is cut off, so that it says it again; what came before that and fits is kept.
     """
-    limits = Limits(queued_bytes=10 * (1_000 + len("devices/dev_A/heartbeat")))
+    limits = BrokerLimits(queued_bytes=10 * (1_000 + len("devices/dev_A/heartbeat")))
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "dev_A") as device:
         async with hesitant(broker, "devices/+/heartbeat", clean=False) as gateway:
             await gateway.disconnect()

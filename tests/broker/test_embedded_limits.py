@@ -32,7 +32,7 @@ from test_embedded import (
     payloads_until_last_word,
 )
 
-from gateway.broker.embedded.server import EmbeddedBroker, Limits
+from gateway.broker.embedded.server import BrokerLimits, EmbeddedBroker
 from gateway.broker.embedded.session import Backlog, Waiting
 from gateway.broker.embedded.unknown_clients import site_of
 from gateway.http.server.listener import MOST_BEFORE_HANDSHAKE
@@ -182,7 +182,7 @@ async def test_what_does_not_begin_with_a_connect_is_closed(broker: EmbeddedBrok
 
 async def test_clients_beyond_the_limit_are_refused() -> None:
     """Sockets that say nothing take no place. Who is connected may come anew, and the gateway always gets in."""
-    limits = Limits(connections=2)
+    limits = BrokerLimits(connections=2)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, Wire.open(broker.host, broker.port):
         async with joined(broker, "dev_A"), joined(broker, "dev_B"):
             async with Wire.open(broker.host, broker.port) as client:
@@ -194,7 +194,7 @@ async def test_clients_beyond_the_limit_are_refused() -> None:
 
 async def test_integrators_leave_the_places_of_devices_free() -> None:
     """Their share is bounded, whoever has the accounts."""
-    limits = Limits(connections=3, connections_others=1)
+    limits = BrokerLimits(connections=3, connections_others=1)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "integrator"):
         async with Wire.open(broker.host, broker.port) as client:
             assert await client.connect("another", "integrator", PASSWORD) == SERVER_UNAVAILABLE
@@ -231,7 +231,7 @@ async def test_silent_sockets_cost_no_tls_buffer(tmp_path: Path) -> None:
 
 async def test_the_address_with_most_silent_sockets_loses_the_oldest() -> None:
     """One elsewhere that takes its time with its CONNECT is let in, however many others were opened after it."""
-    limits = Limits(strangers=5)
+    limits = BrokerLimits(strangers=5)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, contextlib.AsyncExitStack() as stack:
         slow = await stack.enter_async_context(Wire.open(broker.host, broker.port))
         silent = [
@@ -257,7 +257,7 @@ def test_a_site_is_an_address_or_a_network(address: str, site: str) -> None:
 
 async def test_one_account_has_a_bounded_number_of_sessions() -> None:
     """The oldest whose client is away goes for a new one; where all are connected the new one is refused."""
-    limits = Limits(sessions_of_account=2)
+    limits = BrokerLimits(sessions_of_account=2)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, contextlib.AsyncExitStack() as stack:
         for name in ("one", "two", "three"):
             client = await stack.enter_async_context(Wire.open(broker.host, broker.port))
@@ -275,7 +275,7 @@ async def test_one_account_has_a_bounded_number_of_sessions() -> None:
 
 async def test_sessions_beyond_the_limit_are_refused() -> None:
     """Sessions that are kept for clients that are away are bounded as well."""
-    async with EmbeddedBroker(authenticate=authenticate, limits=Limits(sessions=1)) as broker:
+    async with EmbeddedBroker(authenticate=authenticate, limits=BrokerLimits(sessions=1)) as broker:
         async with joined(broker, "dev_A", clean=False) as device:
             await device.disconnect()
         async with Wire.open(broker.host, broker.port) as client:
@@ -294,7 +294,7 @@ async def test_a_client_that_runs_wild_is_held_and_nobody_else() -> None:
 
     What is held is with its sender: nothing of it is lost, and all comes in its order.
     """
-    limits = Limits(unheard=50)
+    limits = BrokerLimits(unheard=50)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, hesitant(broker) as gateway:
         async with joined(broker, "dev_A") as wild, joined(broker, "dev_B") as other:
             await wild.send(*numbered(500))
@@ -320,7 +320,7 @@ async def acknowledged(gateway: Wire, count: int) -> AsyncIterator[bytes]:
 
 async def test_a_held_client_can_be_cut_and_comes_back_held() -> None:
     """Its socket is closed although the gateway never takes what it sent, and a new connection is no way out."""
-    limits = Limits(unheard=10)
+    limits = BrokerLimits(unheard=10)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, hesitant(broker) as gateway:
         async with joined(broker, "dev_A") as wild:
             await wild.send(*numbered(50))
@@ -339,7 +339,7 @@ async def test_a_held_client_can_be_cut_and_comes_back_held() -> None:
 
 async def test_who_spoke_to_a_gateway_that_is_forgotten_is_cut_off() -> None:
     """What waited for it will not reach it: nobody is held for that, and its sender says it again."""
-    limits = Limits(unheard=10)
+    limits = BrokerLimits(unheard=10)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "dev_A") as wild:
         async with hesitant(broker) as gateway:
             await wild.send(*numbered(50))

@@ -14,7 +14,7 @@ from test_embedded import (
     payloads_until_last_word,
 )
 
-from gateway.broker.embedded.server import EmbeddedBroker, Limits
+from gateway.broker.embedded.server import BrokerLimits, EmbeddedBroker
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 STATUS = "devices/dev_A/status"
@@ -127,7 +127,7 @@ async def test_a_device_retains_its_status_and_nothing_else(broker: EmbeddedBrok
 
 async def test_retained_messages_are_bounded() -> None:
     """Beyond the limit a new topic is not kept; known ones go on, and a cleared one makes room."""
-    limits = Limits(retained=2)
+    limits = BrokerLimits(retained=2)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "gateway") as gateway:
         for topic, payload in (("a", b"1"), ("b", b"1"), ("c", b"1"), ("a", b"2"), ("b", b""), ("d", b"1")):
             await gateway.publish(topic, payload, qos=1, retain=True)
@@ -139,7 +139,7 @@ async def test_retained_messages_are_bounded() -> None:
 
 async def test_subscriptions_of_one_client_are_bounded() -> None:
     """A device cannot grow the table that each message walks; one taken back makes room."""
-    limits = Limits(subscriptions=2)
+    limits = BrokerLimits(subscriptions=2)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "dev_A") as device:
         filters = [f"devices/dev_A/commands/type_{n}" for n in range(3)]
         assert await device.subscribe(*filters) == [1, 1, SUBSCRIPTION_REFUSED]

@@ -11,8 +11,8 @@ from support.wire import ACCEPTED, CLOSED, NOT_AUTHORISED, Wire
 
 from gateway.broker.access_rules import Role
 from gateway.broker.embedded.password_pace import HELD, PER_SECOND, SAVED_SECONDS, SAVED_SECONDS_OF_NAME
-from gateway.broker.embedded.server import EmbeddedBroker, Identity
-from gateway.broker.embedded.session import Connection
+from gateway.broker.embedded.server import ClientIdentity, EmbeddedBroker
+from gateway.broker.embedded.session import ClientConnection
 
 UNAVAILABLE = 3
 GOOD, OTHER = "dev_A", "dev_B"
@@ -27,10 +27,10 @@ class Site:
         self.asked: Counter[str] = Counter()
         self.broker = EmbeddedBroker(authenticate=self._authenticate, is_known=lambda name: name in (GOOD, OTHER))
 
-    async def _authenticate(self, _: str, username: str | None, password: str | None) -> Identity | None:
+    async def _authenticate(self, _: str, username: str | None, password: str | None) -> ClientIdentity | None:
         self.asked[username or ""] += 1
         good = username in (GOOD, OTHER) and password == PASSWORD
-        return Identity(Role.DEVICE, username or "", 1) if good else None
+        return ClientIdentity(Role.DEVICE, username or "", 1) if good else None
 
     async def tries(self, name: str, password: str) -> int:
         """What the broker answers."""
@@ -118,9 +118,9 @@ class Served:
     """A socket that somebody has opened, as the broker has it."""
 
     async def __aenter__(self) -> Self:
-        self._opened: asyncio.Queue[Connection] = asyncio.Queue()
+        self._opened: asyncio.Queue[ClientConnection] = asyncio.Queue()
         self._server = await asyncio.start_server(
-            lambda reader, writer: self._opened.put_nowait(Connection(reader, writer)), "127.0.0.1", 0
+            lambda reader, writer: self._opened.put_nowait(ClientConnection(reader, writer)), "127.0.0.1", 0
         )
         return self
 
@@ -128,7 +128,7 @@ class Served:
         self._client.close()
         self._server.close()
 
-    async def connection(self) -> Connection:
+    async def connection(self) -> ClientConnection:
         """The broker's end of a new one."""
         _, self._client = await asyncio.open_connection(*self._server.sockets[0].getsockname()[:2])
         return await self._opened.get()

@@ -9,7 +9,7 @@ from support.wait import eventually
 from support.wire import ACCEPTED, CLOSED, NOT_AUTHORISED, Kind, Will, Wire, publish_packet
 from test_embedded import PASSWORD, authenticate, joined, listening, payloads_until_last_word
 
-from gateway.broker.embedded.server import EmbeddedBroker, Identity
+from gateway.broker.embedded.server import ClientIdentity, EmbeddedBroker
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 REBOOT = "devices/dev_A/commands/reboot"
@@ -173,7 +173,7 @@ async def test_a_cut_reaches_a_connect_that_is_just_being_authenticated() -> Non
     """Revoked between the question and the answer: what the answer says is out of date, so it lets nobody in."""
     asked, answer = asyncio.Event(), asyncio.Event()
 
-    async def slow(client_id: str, username: str | None, password: str | None) -> Identity | None:
+    async def slow(client_id: str, username: str | None, password: str | None) -> ClientIdentity | None:
         asked.set()
         await answer.wait()
         return await authenticate(client_id, username, password)

@@ -6,9 +6,9 @@ import pytest
 from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 
 from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
-from gateway.broker.mosquitto.reload_probe import TRIES, Sentinel
+from gateway.broker.mosquitto.reload_probe import TRIES, ReloadProbe
 from gateway.core.addresses import Address
-from gateway.mqtt.probe import ProbeRefusedError, Target, connected
+from gateway.mqtt.probe import ProbeRefusedError, ProbeTarget, connected
 
 
 class ForgottenSignals(PasswordFile):
@@ -30,7 +30,7 @@ def _file(broker: Mosquitto, forgotten: int) -> ForgottenSignals:
     return file
 
 
-def _write(file: PasswordFile, sentinel: Sentinel, **more: str) -> None:
+def _write(file: PasswordFile, sentinel: ReloadProbe, **more: str) -> None:
     entries = {"gateway": GATEWAY_PASSWORD} | more
     file.fixed = {name: password_entry(word) for name, word in entries.items()} | sentinel.account()
     file.write(())
@@ -40,9 +40,9 @@ def _write(file: PasswordFile, sentinel: Sentinel, **more: str) -> None:
 async def test_a_forgotten_signal_is_sent_again(tmp_path: Path, forgotten: int) -> None:
     """Whoever is in the new file gets in, and whoever is not does not, as soon as it counts as taken up."""
     async with Mosquitto(tmp_path, users={"old": "old-password"}) as broker:
-        target = Target(Address(broker.host, broker.port))
+        target = ProbeTarget(Address(broker.host, broker.port))
         file = _file(broker, forgotten)
-        sentinel = Sentinel(file, target)
+        sentinel = ReloadProbe(file, target)
         _write(file, sentinel, new="new-password")
         await sentinel.taken_up()
         async with connected(target, "new", "new-password"):
@@ -56,7 +56,7 @@ async def test_a_signal_that_never_has_its_effect_is_an_error(tmp_path: Path) ->
     """It says which file and which settings to look at."""
     async with Mosquitto(tmp_path) as broker:
         file = _file(broker, TRIES)
-        sentinel = Sentinel(file, Target(Address(broker.host, broker.port)))
+        sentinel = ReloadProbe(file, ProbeTarget(Address(broker.host, broker.port)))
         _write(file, sentinel)
         with pytest.raises(BrokerSignalError, match=str(broker.password_file)):
             await sentinel.taken_up()

@@ -11,7 +11,7 @@ from support.mosquitto import GATEWAY_PASSWORD, INTEGRATOR_PASSWORD, Mosquitto
 from broker_config import local
 from gateway.broker.mosquitto.session_locks import EXPOSED, NAME, SessionLocks, derived_password
 from gateway.core.addresses import Address
-from gateway.mqtt.probe import Target, connected
+from gateway.mqtt.probe import ProbeTarget, connected
 from gateway.mqtt.takeover import end_session
 
 LOCKING = derived_password(GATEWAY_PASSWORD)
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(local.locks_plugin() is None, reason="this Mosqu
 
 
 def _locks(broker: Mosquitto) -> SessionLocks:
-    return SessionLocks(Target(Address(broker.host, broker.port)), LOCKING)
+    return SessionLocks(ProbeTarget(Address(broker.host, broker.port)), LOCKING)
 
 
 async def test_a_locked_user_is_out_and_others_are_not(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ async def test_locks_of_an_earlier_run_are_released(tmp_path: Path) -> None:
 async def test_nobody_else_steers_the_plugin(tmp_path: Path) -> None:
     """A device, an integrator and the gateway's own account ask it for an account: none is made."""
     async with Mosquitto(tmp_path, users=USERS) as broker:
-        target = Target(Address(broker.host, broker.port))
+        target = ProbeTarget(Address(broker.host, broker.port))
         for name, password in (
             ("dev_A", "secret-a"),
             ("integrator", INTEGRATOR_PASSWORD),
@@ -124,5 +124,5 @@ async def test_many_sessions_end_at_once(tmp_path: Path) -> None:
         answers = [await broker.connect_answer(name, name, password) for name, password in names.items()]
         assert set(answers) <= REFUSED
         await locks.release()
-        target = Target(Address(broker.host, broker.port))
+        target = ProbeTarget(Address(broker.host, broker.port))
         await asyncio.gather(*(end_session(target, name, password) for name, password in names.items()))

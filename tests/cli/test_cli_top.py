@@ -7,7 +7,7 @@ from rich.console import Console, ConsoleDimensions
 
 from cli.support import Cli
 from gateway.cli.fleet_view import FIGURES, ONLY, Glance
-from gateway.cli.top_screen import Shown, drawn, rows_for
+from gateway.cli.top_screen import ShownDevice, drawn, rows_for
 
 HOSTILE = "\x1b[2J[red]\nW\u200b" + "W" * 90
 COUNTS = dict.fromkeys(FIGURES, 1234567)
@@ -75,7 +75,7 @@ def test_it_fits_the_terminal(size: tuple[int, int], devices: int, trouble: str 
     rows, _ = rows_for(height)
     fleet = Glance(COUNTS, [device] * min(rows, devices), more=True)
     console = Console(width=width, height=height, force_terminal=True, color_system=None)
-    shown = Shown(HOSTILE, fleet, [event] * 20, list(ONLY)[1], 0, trouble)
+    shown = ShownDevice(HOSTILE, fleet, [event] * 20, list(ONLY)[1], 0, trouble)
     lines = console.render_lines(drawn(shown, ConsoleDimensions(width, height)))
     assert len(lines) <= height
     for line in lines:

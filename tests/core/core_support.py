@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from gateway.core.ids import Ids
 from gateway.core.topics import Topics
 from gateway.domain import commands, device_updates, devices, messages
-from gateway.domain.devices import Binding
+from gateway.domain.devices import BoundDevice
 from gateway.models import fleet, model
 from gateway.store import (
     Context,
@@ -97,7 +97,7 @@ class World:
         device, _ = self.run(devices.register, self.project_id, asked, "key_1")
         return str(device["id"])
 
-    def bind(self, device_id: str, end_user_id: str = "eu_1") -> Binding:
+    def bind(self, device_id: str, end_user_id: str = "eu_1") -> BoundDevice:
         """Bind a device."""
         return self.run(devices.bind, self.project_id, device_id, end_user_id, "key_1")
 
@@ -152,16 +152,16 @@ class World:
         """Cancel a command."""
         return self.run(lambda tx: commands.cancel(tx, self.device(device_id), command_id, "key_1"))
 
-    def say(self, topic: str, body: Any, *, retain: bool = False) -> messages.Answer | None:
+    def say(self, topic: str, body: Any, *, retain: bool = False) -> messages.MessageResult | None:
         """A message comes from the broker; what the device is answered on its ``errors`` topic."""
         payload = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.run(messages.apply, messages.parse(self.names, messages.Message(topic, payload, retain)))
 
-    def beat(self, device_id: str, **body: Any) -> messages.Answer | None:
+    def beat(self, device_id: str, **body: Any) -> messages.MessageResult | None:
         """A heartbeat comes in."""
         return self.say(self.names.heartbeat(device_id), body)
 
-    def ack(self, command: Row, status: str, token: str | None = None, **body: Any) -> messages.Answer | None:
+    def ack(self, command: Row, status: str, token: str | None = None, **body: Any) -> messages.MessageResult | None:
         """The command's device acknowledges it, with a receipt if the device has a token to make it with."""
         device_id = device_sql.by_pk(self.view, command["device_pk"])["id"]
         if token is not None:

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.domain import heartbeats, messages
-from gateway.domain.messages import Answer, Message, Parsed
+from gateway.domain.messages import Message, MessageResult, Parsed
 from gateway.models import model
 from gateway.store import Context, Rules, Tx, open_database, outbox_sql
 from gateway.store.measurements import Measure
-from gateway.store.sqlite.device_cache import Kept
+from gateway.store.sqlite.device_cache import DeviceCache
 
 RULES = Rules(heartbeat_history_days=2, shown=(outbox_sql.STATE, outbox_sql.DISCOVERY))
 PART = 3
@@ -60,7 +60,7 @@ class Fleet:
         self.world.unbind(self.ids["revoked"])
         self.world.delete(self.ids["deleted"])
         self.measures: Counter[tuple[str, str]] = Counter()
-        self.kept = Kept()
+        self.kept = DeviceCache()
         self.with_token = {self.ids[name] for name in ("active", "second", "waits")}
 
     def parsed(self, steps: list[Any]) -> list[Parsed]:
@@ -71,10 +71,10 @@ class Fleet:
             for who, (leaf, body), retain in steps
         ]
 
-    def take(self, batch: list[Parsed], *, together: bool) -> list[Answer]:
+    def take(self, batch: list[Parsed], *, together: bool) -> list[MessageResult]:
         """All in one transaction; one by one in the order in which a batch goes."""
 
-        def write(tx: Tx) -> tuple[list[Answer], list[Measure]]:
+        def write(tx: Tx) -> tuple[list[MessageResult], list[Measure]]:
             if together:
                 tx.kept = self.kept
                 return _cut_short(tx, batch), tx.measures
@@ -130,12 +130,12 @@ class Fleet:
         return [*rows, *(str(tuple(mark)) for mark in marks)]
 
 
-def _cut_short(tx: Tx, batch: list[Parsed]) -> list[Answer]:
+def _cut_short(tx: Tx, batch: list[Parsed]) -> list[MessageResult]:
     """Every other batch is given up after each of its parts, as if something urgent waited, and taken up again."""
-    answers: list[Answer] = []
+    answers: list[MessageResult] = []
     hurried = len(batch) % 2 == 0
     while batch:
-        count, more = messages.apply_some(tx, batch, lambda: hurried, lambda parsed: parsed)
+        count, more = messages.process_batch(tx, batch, lambda: hurried, lambda parsed: parsed)
         batch, answers = batch[count:], answers + more
     return answers
 

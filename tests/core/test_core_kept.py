@@ -14,7 +14,7 @@ from gateway.core.topics import Topics
 from gateway.domain import messages
 from gateway.errors import StoreError
 from gateway.store import Tx, View, event_sql, health_sql, open_database
-from gateway.store.sqlite.device_cache import MOST, Kept
+from gateway.store.sqlite.device_cache import MOST, DeviceCache
 
 BATCH = 2
 """A single message is taken without what is remembered."""
@@ -26,7 +26,7 @@ def _beats(device: Bound, *percents: int) -> list[messages.Parsed]:
     return [messages.parse(Topics(), messages.Message(topic, payload)) for payload in payloads]
 
 
-async def _say(registered: Registry, device: Bound, *percents: int) -> list[messages.Answer]:
+async def _say(registered: Registry, device: Bound, *percents: int) -> list[messages.MessageResult]:
     batch = _beats(device, *percents)
     return await registered.store.write(lambda tx: messages.apply_all(tx, batch), urgent=False)
 
@@ -62,7 +62,7 @@ async def test_a_token_that_was_revoked_meanwhile_opens_nothing(tmp_path: Path) 
         assert await _say(registered, device, 80, 79) == []
         await registered.unbind(device)
         assert {answer.refusal.code for answer in await _say(registered, device, 60, 59)} == {"token_revoked"}
-        row = await registered.store.read(lambda view: health_sql.sender(view, device.id))
+        row = await registered.store.read(lambda view: health_sql.device_state(view, device.id))
         assert row is not None
         assert row["battery_percent"] == 79
 
@@ -133,11 +133,11 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
         device = await registered.bound("SN-1")
 
         def fill(tx: Tx) -> int:
-            row = health_sql.sender(tx, device.id)
+            row = health_sql.device_state(tx, device.id)
             assert row is not None
-            kept = Kept()
+            kept = DeviceCache()
             kept.open(tx.connection)
-            kept.senders.update((f"dev_{number}", health_sql.Sender(row)) for number in range(MOST + 1))
+            kept.senders.update((f"dev_{number}", health_sql.DeviceState(row)) for number in range(MOST + 1))
             kept.close(tx.connection)
             kept.open(tx.connection)
             return len(kept.senders)

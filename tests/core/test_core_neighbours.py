@@ -7,18 +7,18 @@ import pytest
 from core_support import World
 
 from gateway.core.addresses import Address
-from gateway.runtime.endpoint_file import FILE_NAME, Whereabouts, published, read
+from gateway.runtime.endpoint_file import FILE_NAME, Endpoints, published, read
 from gateway.store import Context, Store, outbox_sql
-from gateway.store.wakeups import Bells
-from gateway.workers.change_poller import Watcher
+from gateway.store.wakeups import Wakeups
+from gateway.workers.change_poller import ChangePoller
 
 
 async def test_a_foreign_commit_rings_the_bells(tmp_path: Path) -> None:
     """What another connection marks in the outbox, and the events that it writes, wake those who wait for either."""
     with World(tmp_path) as other:
-        bells = Bells()
+        bells = Wakeups()
         async with Store(tmp_path, Context()) as store:
-            watcher = Watcher(store, bells)
+            watcher = ChangePoller(store, bells)
             await watcher.look()
             news, work = bells.news, asyncio.create_task(bells.work(outbox_sql.COMMAND))
             device_id = other.register()
@@ -34,9 +34,9 @@ async def test_a_foreign_commit_rings_the_bells(tmp_path: Path) -> None:
 async def test_without_news_nobody_is_woken(tmp_path: Path) -> None:
     """Other commits, and what was worked off, ring nothing."""
     with World(tmp_path) as other:
-        bells = Bells()
+        bells = Wakeups()
         async with Store(tmp_path, Context()) as store:
-            watcher = Watcher(store, bells)
+            watcher = ChangePoller(store, bells)
             other.bound()
             await watcher.look()
             news = bells.news
@@ -49,7 +49,7 @@ async def test_without_news_nobody_is_woken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "mqtt.example.com", "::1"])
 def test_whereabouts_are_read_as_they_were_written(tmp_path: Path, host: str, *, tls: bool) -> None:
     """While the gateway runs, and not after it."""
-    told = Whereabouts("http://127.0.0.1:8080", Address(host, 8883), tls)
+    told = Endpoints("http://127.0.0.1:8080", Address(host, 8883), tls)
     with published(tmp_path, told):
         assert read(tmp_path) == told
     assert read(tmp_path) is None

@@ -11,7 +11,7 @@ from gateway.errors import StoreError
 from gateway.models import model
 from gateway.models.webhooks import CreateWebhook, UpdateWebhook
 from gateway.store import Context, Store, Tx, key_sql, webhook_sql
-from gateway.store.wakeups import Bells
+from gateway.store.wakeups import Wakeups
 
 
 def _register(tx: Tx, project_id: str, serial: str) -> str:
@@ -73,7 +73,7 @@ async def test_what_changes_who_gets_events_rings(tmp_path: Path) -> None:
 
 async def test_a_bell_that_is_taken_before_the_look_misses_nothing() -> None:
     """Every waiter is woken, whoever takes the bell afterwards waits for the next."""
-    bells = Bells()
+    bells = Wakeups()
     first = bells.news
     waiters = [asyncio.create_task(first.wait()) for _ in range(3)]
     await asyncio.sleep(0)

@@ -5,7 +5,7 @@ from pathlib import Path
 from core_support import World
 from structlog.testing import capture_logs
 
-from gateway.broker.embedded.capacity import MOST_BOUND, SAID_EVERY, SizeWatch, outgrown
+from gateway.broker.embedded.capacity import MOST_BOUND, SAID_EVERY, CapacityMonitor, outgrown
 from gateway.store import Context, Store
 
 FLEET = 3
@@ -18,7 +18,7 @@ async def test_it_is_said_once_a_day(tmp_path: Path) -> None:
             world.bound(f"SN-{number}")
         world.register("SN-unbound")
     async with Store(tmp_path, Context()) as store:
-        watch, content = SizeWatch(store, most=FLEET - 1), SizeWatch(store, most=FLEET)
+        watch, content = CapacityMonitor(store, most=FLEET - 1), CapacityMonitor(store, most=FLEET)
         with capture_logs() as logs:
             for _ in range(SAID_EVERY + 1):
                 await watch.look()

@@ -12,7 +12,7 @@ from core_support import World
 from gateway.domain import heartbeats, messages
 from gateway.domain.messages import PART, Message
 from gateway.models import model
-from gateway.runtime.loop_priority import Loop, Precedence
+from gateway.runtime.loop_priority import Loop, LoopPriority
 from gateway.store import Tx, health_sql
 
 TRIES = 1_000
@@ -21,7 +21,7 @@ GIVEN_UP_SECONDS = 20
 
 def test_the_loop_says_when_it_is_busy() -> None:
     """It is while a callback runs, and no longer when it waits for something, though it has worked before."""
-    precedence = Precedence()
+    precedence = LoopPriority()
 
     async def work() -> tuple[bool, ...]:
         waited = [await asyncio.to_thread(_sees_it_rest, precedence) for _ in range(2)]
@@ -31,7 +31,7 @@ def test_the_loop_says_when_it_is_busy() -> None:
         assert runner.run(work()) == (True, True, True)
 
 
-def _sees_it_rest(precedence: Precedence) -> bool:
+def _sees_it_rest(precedence: LoopPriority) -> bool:
     """Give way until the loop has nothing to do; it hands this thread over first, so it may be busy still."""
     for _ in range(TRIES):
         if not precedence.busy:
@@ -43,7 +43,7 @@ def _sees_it_rest(precedence: Precedence) -> bool:
 def test_whoever_gives_way_goes_on_when_the_loop_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not only when the longest time is over."""
     monkeypatch.setattr("gateway.runtime.loop_priority.LONGEST_SECONDS", 100 * GIVEN_UP_SECONDS)
-    precedence = Precedence()
+    precedence = LoopPriority()
 
     async def work() -> bool:
         went_on = threading.Event()
@@ -69,7 +69,7 @@ def test_whoever_gives_way_goes_on_when_the_loop_rests(monkeypatch: pytest.Monke
 
 def test_a_loop_that_is_busy_for_long_holds_nobody_up_for_ever() -> None:
     """Whoever gives way goes on after a while, though the loop's callback still runs."""
-    precedence = Precedence()
+    precedence = LoopPriority()
 
     async def work() -> bool:
         went_on = threading.Event()
@@ -88,7 +88,7 @@ def test_a_loop_that_is_busy_for_long_holds_nobody_up_for_ever() -> None:
 def test_work_in_bulk_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waited in vain goes on for as long before it waits again: a hundred more waits would take far longer."""
     monkeypatch.setattr("gateway.runtime.loop_priority.LONGEST_SECONDS", GIVEN_UP_SECONDS / 20)
-    precedence = Precedence()
+    precedence = LoopPriority()
 
     async def work() -> bool:
         went_on = threading.Event()
@@ -108,14 +108,14 @@ def test_work_in_bulk_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_without_such_a_loop_nobody_waits() -> None:
     """As on the command line, which works on the registry in a loop of asyncio's own."""
-    assert not Precedence().busy
+    assert not LoopPriority().busy
 
 
 class Site:
     """A loop that does not run unless a test runs it, and what comes on two of its sockets."""
 
     def __init__(self) -> None:
-        self.precedence = Precedence()
+        self.precedence = LoopPriority()
         loop = self.precedence.new_loop()
         assert isinstance(loop, Loop)
         self.loop = loop
@@ -242,9 +242,9 @@ def test_a_single_heartbeat_does_not_breathe(tmp_path: Path) -> None:
 
         def write(tx: Tx) -> None:
             tx.breathe = lambda: breaths.append(None)
-            device = health_sql.sender(tx, device_id)
+            device = health_sql.device_state(tx, device_id)
             assert device is not None
-            heartbeats.beat(tx, device, model.Heartbeat(), None)
+            heartbeats.record_heartbeat(tx, device, model.Heartbeat(), None)
 
         world.run(write)
         assert breaths == []

@@ -104,9 +104,9 @@ def test_a_relayed_heartbeat_shows_presence_and_never_delivers(world: World) -> 
     command = world.reset(device_id)
 
     def relay(tx: Tx) -> object:
-        sender = health_sql.sender(tx, device_id)
+        sender = health_sql.device_state(tx, device_id)
         assert sender is not None
-        return heartbeats.beat(tx, sender, model.Heartbeat(battery_percent=9), model.Radio.BLE)
+        return heartbeats.record_heartbeat(tx, sender, model.Heartbeat(battery_percent=9), model.Radio.BLE)
 
     assert world.run(relay) is None
     device = world.device(device_id)

@@ -8,7 +8,7 @@ from core_support import World
 
 from gateway.core.topics import Topics
 from gateway.domain import heartbeats
-from gateway.outbound.states import StateLeaf
+from gateway.outbound.states import StateTopic
 from gateway.store import Rules, device_sql, outbox_sql
 
 SHOWN = ("shown", "state")
@@ -159,7 +159,7 @@ def test_nothing_is_marked_where_nothing_is_shown(tmp_path: Path) -> None:
 
 def test_what_is_compared_is_all_but_the_time_of_the_last_heartbeat(world: World, device: str) -> None:
     """Also where somebody named a key so, or a device."""
-    leaf = StateLeaf(Topics())
+    leaf = StateTopic(Topics())
     world.update(device, name='"last_heartbeat_at":"x",', metadata={"last_heartbeat_at": "y", "z": 1})
     before = leaf.payload(device_sql.by_pk(world.view, 1))
     world.now += 1_000

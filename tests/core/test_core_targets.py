@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.webhook_urls import Target, check_url, is_public, may_connect
+from gateway.core.webhook_urls import WebhookUrl, check_url, is_public, may_connect
 
 PUBLIC = ["8.8.8.8", "192.88.98.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 NOT_PUBLIC = [
@@ -37,16 +37,16 @@ def test_an_address_that_is_not_public(address: str) -> None:
 @pytest.mark.parametrize(
     ("url", "target"),
     [
-        ("https://example.com", Target("https", "example.com", 443, "/")),
-        ("HTTPS://Example.COM:8443/Hooks?x=%20#".rstrip("#"), Target("https", "example.com", 8443, "/Hooks?x=%20")),
-        ("https://example.com?x=1", Target("https", "example.com", 443, "/?x=1")),
-        ("http://[::1]:8080/", Target("http", "::1", 8080, "/")),
-        ("https://a_b.example/", Target("https", "a_b.example", 443, "/")),
+        ("https://example.com", WebhookUrl("https", "example.com", 443, "/")),
+        ("HTTPS://Example.COM:8443/Hooks?x=%20#".rstrip("#"), WebhookUrl("https", "example.com", 8443, "/Hooks?x=%20")),
+        ("https://example.com?x=1", WebhookUrl("https", "example.com", 443, "/?x=1")),
+        ("http://[::1]:8080/", WebhookUrl("http", "::1", 8080, "/")),
+        ("https://a_b.example/", WebhookUrl("https", "a_b.example", 443, "/")),
     ],
 )
-def test_a_url_is_taken_apart(url: str, target: Target) -> None:
+def test_a_url_is_taken_apart(url: str, target: WebhookUrl) -> None:
     """Scheme and host in lower case, the port that belongs to the scheme, path with query to the letter."""
-    assert Target.parse(url) == target
+    assert WebhookUrl.parse(url) == target
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_url_is_taken_apart(url: str, target: Target) -> None:
 )
 def test_the_host_header(url: str, header: str) -> None:
     """Without the port that goes without saying, and with brackets around IPv6."""
-    assert Target.parse(url).host_header == header
+    assert WebhookUrl.parse(url).host_header == header
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_the_host_header(url: str, header: str) -> None:
 def test_a_url_that_is_none(url: str) -> None:
     """Credentials, fragments, other schemes, odd characters: refused with a sentence that does not repeat the URL."""
     with pytest.raises(ValueError, match="should be an https:// URL") as caught:
-        Target.parse(url)
+        WebhookUrl.parse(url)
     assert "pw" not in str(caught.value)
 
 
@@ -91,7 +91,7 @@ def test_a_url_that_is_none(url: str) -> None:
 def test_nothing_else_than_a_value_error(url: str) -> None:
     """Whatever it is given, it reads a URL or refuses it; and what it read has no user in its host."""
     with contextlib.suppress(ValueError):
-        target = Target.parse(url)
+        target = WebhookUrl.parse(url)
         assert set("@/?#\\ ").isdisjoint(target.host)
         assert target.path.startswith("/")
 
@@ -136,7 +136,7 @@ def test_which_urls_a_webhook_may_have(url: str, needs: str) -> None:
 )
 def test_a_name_never_means_this_machine(name: str) -> None:
     """Whatever it resolves to: only the word localhost and literal loopback addresses do."""
-    target = Target.parse(f"https://{name}/")
+    target = WebhookUrl.parse(f"https://{name}/")
     for address in ("127.0.0.1", "::1", "0.0.0.0", "::", "::ffff:127.0.0.1"):  # noqa: S104 - where it leads
         for private, loopback in ((False, False), (True, False), (False, True)):
             assert not may_connect(target, ip_address(address), allow_private=private, allow_loopback=loopback)
@@ -145,7 +145,7 @@ def test_a_name_never_means_this_machine(name: str) -> None:
 
 def test_this_machine_is_only_this_machine() -> None:
     """What calls itself localhost leads nowhere else, also where private addresses are allowed."""
-    target = Target.parse("http://localhost/")
+    target = WebhookUrl.parse("http://localhost/")
     for private in (False, True):
         assert not may_connect(target, ip_address("127.0.0.1"), allow_private=private, allow_loopback=False)
         for address, expected in (("127.0.0.1", True), ("10.0.0.1", False), ("8.8.8.8", False)):

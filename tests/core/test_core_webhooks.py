@@ -9,13 +9,13 @@ import pytest
 from core_support import ACTOR, NOON, World
 
 from gateway.domain import webhooks
-from gateway.domain.webhooks import Outcome
+from gateway.domain.webhooks import DeliveryOutcome
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
 from gateway.models.webhooks import CreateWebhook, UpdateWebhook
 from gateway.store import Context, Row, delivery_sql, event_sql, key_sql, webhook_sql
 
-GOOD = Outcome(204)
-BAD = Outcome(500, error="The receiver answered 500.")
+GOOD = DeliveryOutcome(204)
+BAD = DeliveryOutcome(500, error="The receiver answered 500.")
 MINUTE = 60_000
 DAY = 86_400_000
 
@@ -46,7 +46,7 @@ def due(world: World, webhook_id: str) -> Row | None:
     return delivery_sql.due(world.view, webhook_id, world.now)
 
 
-def sent(world: World, webhook_id: str, outcome: Outcome = GOOD) -> list[str]:
+def sent(world: World, webhook_id: str, outcome: DeliveryOutcome = GOOD) -> list[str]:
     """Try everything that is due, with this outcome; the types of the events, in their order."""
     types = []
     while (delivery := due(world, webhook_id)) is not None:

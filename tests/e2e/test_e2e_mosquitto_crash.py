@@ -19,7 +19,7 @@ from support import wire
 from support.receipts import receipt_of
 from support.wait import eventually
 
-from gateway.broker.mosquitto.orphan import left_over
+from gateway.broker.mosquitto.orphan import find_orphan
 
 ROUNDS = int(os.environ.get("GATEWAY_ATTACK_ROUNDS", "14"))
 AT_ONCE = 20
@@ -162,7 +162,7 @@ class Attack:
 
     def stop_broker(self) -> None:
         """Have Mosquitto save its sessions and end; the gateway starts it again."""
-        (pid,) = left_over((self.gateway.data / "mosquitto" / "mosquitto.conf").resolve())
+        (pid,) = find_orphan((self.gateway.data / "mosquitto" / "mosquitto.conf").resolve())
         os.kill(pid, signal.SIGTERM)
 
     def close(self) -> None:
@@ -186,7 +186,7 @@ async def attack(folder: Path) -> AsyncIterator[Attack]:
                 finally:
                     made.close()
     finally:
-        for pid in left_over((gateway.data / "mosquitto" / "mosquitto.conf").resolve()):
+        for pid in find_orphan((gateway.data / "mosquitto" / "mosquitto.conf").resolve()):
             os.kill(pid, signal.SIGKILL)
 
 

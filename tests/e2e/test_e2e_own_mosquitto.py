@@ -22,7 +22,7 @@ from support.mosquitto import Mosquitto
 from support.wait import eventually
 
 from device_sim import GatewayApi, MemoryFlash, Options, SimulatedDevice
-from gateway.broker.mosquitto.orphan import left_over
+from gateway.broker.mosquitto.orphan import find_orphan
 from gateway.tls.ca import Authority
 
 Json = dict[str, Any]
@@ -45,7 +45,7 @@ class Own:
     @property
     def pid(self) -> int:
         """The process of its Mosquitto."""
-        (pid,) = left_over(self.config)
+        (pid,) = find_orphan(self.config)
         return pid
 
     async def bound(self, serial: str = "SN1") -> Json:
@@ -104,7 +104,7 @@ async def own(folder: Path, *, tls: bool = False) -> AsyncIterator[Own]:
                 await site.settled()
                 yield site
     finally:
-        for pid in left_over(config):
+        for pid in find_orphan(config):
             os.kill(pid, signal.SIGKILL)
 
 
@@ -147,7 +147,7 @@ async def test_a_reset_by_a_broker_of_its_own(tmp_path: Path, tls: bool) -> None
         pid = site.pid
         assert os.getsid(pid) == pid, "Ctrl-C on a terminal must reach the gateway alone"
         assert await site.gateway.stop() == 0
-        assert left_over(site.config) == []
+        assert find_orphan(site.config) == []
     order = [json.loads(line)["event"] for line in site.gateway.err.splitlines() if line.startswith("{")]
     assert order[-2:] == ["broker.stopped", "gateway.stopped"]
     assert "mosquitto.says" in order
@@ -175,7 +175,7 @@ async def test_what_a_killed_gateway_left_is_ended_and_nothing_is_lost(tmp_path:
         bound = await site.bound()
         before = site.pid
         await site.gateway.kill()
-        assert left_over(site.config) == [before], "the broker goes on without the gateway"
+        assert find_orphan(site.config) == [before], "the broker goes on without the gateway"
         async with site.wire() as client:
             assert await client.connect(bound["id"], bound["id"], bound["mqtt"]["password"]) == wire.ACCEPTED
             await client.publish(f"devices/{bound['id']}/heartbeat", b'{"battery_percent": 41}')

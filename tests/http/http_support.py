@@ -29,8 +29,8 @@ from gateway.http.spec.openapi import describe
 from gateway.observability.metrics import Metrics
 from gateway.observability.metrics_endpoint import Scrape
 from gateway.store import DATABASE_NAME, Context, Rules, Store, key_sql, outbox_sql
-from gateway.store.wakeups import EVERY, Bells
-from gateway.webhooks.sender import Sender
+from gateway.store.wakeups import EVERY, Wakeups
+from gateway.webhooks.sender import WebhookSender
 
 Json = dict[str, Any]
 
@@ -66,7 +66,7 @@ class Broker:
     """Stands where publisher and broker stand: works the outbox off while it is up."""
 
     store: Store
-    bells: Bells
+    bells: Wakeups
     up: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -276,8 +276,8 @@ async def serving(
 
     Webhooks may lead to this machine, where the receivers of the tests are, unless ``allow_loopback`` is off.
     """
-    settings = {"sender": Sender(allow_loopback=allow_loopback), **settings}
-    clock, bells, metrics = Clock(), Bells(), Metrics()
+    settings = {"sender": WebhookSender(allow_loopback=allow_loopback), **settings}
+    clock, bells, metrics = Clock(), Wakeups(), Metrics()
     readiness: Json = {
         "ready": True,
         "broker": {"kind": "external", "connected": True, "reconciled": True, "mqtt_version": "5", "error": None},

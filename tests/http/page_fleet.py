@@ -80,9 +80,9 @@ def live_through(tx: Tx, device_id: str, days: float, every_ms: int = 5 * MINUTE
     away = range(now - DAY_MS // 2, now - DAY_MS // 3)
     for at in (each for each in range(first, now, every_ms) if each not in away):
         tx.now = at
-        device = health_sql.sender(tx, device_id)
+        device = health_sql.device_state(tx, device_id)
         assert device
-        heartbeats.beat(tx, device, model.Heartbeat(**vitals(at)), model.Radio.WIFI)
+        heartbeats.record_heartbeat(tx, device, model.Heartbeat(**vitals(at)), model.Radio.WIFI)
     tx.now = now
     metadata = json.dumps({"room": "3.12", "asset": "MED-00417"})
     tx.run("UPDATE devices SET created_at = ?, metadata = ? WHERE id = ?", first, metadata, device_id)

@@ -19,7 +19,7 @@ from support.wait import eventually
 from webhook_worker import delivering, later
 
 from gateway.webhooks.http_client import BODY_BYTES
-from gateway.webhooks.sender import Sender
+from gateway.webhooks.sender import WebhookSender
 
 GUARD_SECONDS = 30
 
@@ -105,7 +105,7 @@ async def test_only_the_types_that_were_asked_for(api: Api) -> None:
 
 async def test_a_failure_is_tried_again_by_the_schedule(api: Api) -> None:
     """After a minute, then after four more; each try is signed anew, under the same id."""
-    async with receiving(BUSY, BUSY) as receiver, delivering(api, Sender(clock=api.clock, allow_loopback=True)):
+    async with receiving(BUSY, BUSY) as receiver, delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
         webhook = await hooked(api, receiver.url)
         await api.registered()
         delivery = await became(api, webhook, "pending")
@@ -126,7 +126,7 @@ async def test_a_failure_is_tried_again_by_the_schedule(api: Api) -> None:
 
 async def test_a_clock_that_is_set_back_holds_up_no_try(api: Api) -> None:
     """The pause counts from then: a try that was a minute away is that still, not an hour and a minute."""
-    async with receiving(BUSY, BUSY) as receiver, delivering(api, Sender(clock=api.clock, allow_loopback=True)):
+    async with receiving(BUSY, BUSY) as receiver, delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
         webhook = await hooked(api, receiver.url)
         await api.registered()
         await became(api, webhook, "pending")
@@ -139,14 +139,14 @@ async def test_a_clock_that_is_set_back_holds_up_no_try(api: Api) -> None:
 async def test_a_clock_that_was_set_back_while_nobody_looked(api: Api) -> None:
     """A worker that starts counts the pauses anew; those that are longer stay longer."""
     async with receiving(BUSY, BUSY) as receiver:
-        async with delivering(api, Sender(clock=api.clock, allow_loopback=True)):
+        async with delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
             webhook = await hooked(api, receiver.url)
             await api.registered()
             await became(api, webhook, "pending")
             later(api, 61)
             await became(api, webhook, "pending", attempts=2)
         later(api, -86_400)
-        async with delivering(api, Sender(clock=api.clock, allow_loopback=True)):
+        async with delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
             [due] = await eventually(lambda: _due_within(api, webhook, 240), "the pause counts from now")
             assert due > 60  # the second pause is longer than the first
             later(api, 241)
@@ -188,7 +188,7 @@ async def test_after_six_tries_it_is_failed_and_kept(api: Api) -> None:
 
 async def test_a_receiver_that_does_not_answer(api: Api) -> None:
     """Is a failure when the time is over; the answer that comes after that does not count."""
-    async with receiving() as receiver, delivering(api, Sender(seconds=0.2, allow_loopback=True)):
+    async with receiving() as receiver, delivering(api, WebhookSender(seconds=0.2, allow_loopback=True)):
         receiver.open.clear()
         webhook = await hooked(api, receiver.url)
         await api.registered()
@@ -453,7 +453,7 @@ async def test_a_name_that_leads_to_this_machine_is_refused_when_connecting(api:
         assert receiver.received == []
         await _set_url(api, webhook, f"http://{host}:{receiver.port}/")
         assert "should start with https://" in (await came_back(api, webhook))["error"]
-        async with delivering(api, Sender(allow_private=True, allow_loopback=True)):
+        async with delivering(api, WebhookSender(allow_private=True, allow_loopback=True)):
             await api.registered()
             await receiver.got(1)
 
@@ -514,7 +514,7 @@ async def test_tls_is_verified(api: Api, tmp_path: Path) -> None:
         webhook = await hooked(api, receiver.url)
         answer = await came_back(api, webhook)
         assert "certificate verify failed" in answer["error"].lower()
-        async with delivering(api, Sender(tls=client, allow_loopback=True)):
+        async with delivering(api, WebhookSender(tls=client, allow_loopback=True)):
             await api.registered()
             await receiver.got(1)
             await became(api, webhook, "delivered")

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.topics import Topics
-from gateway.http.idempotency import Once
-from gateway.http.operation import Answer, AnyOperation, ApiKey, Call, ReplayError
+from gateway.http.idempotency import IdempotentRequest
+from gateway.http.operation import AnyOperation, ApiKeyCaller, ApiResponse, ReplayError, RequestContext
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.services import Services
 from gateway.models.model import Empty
@@ -324,7 +324,7 @@ async def test_the_answer_is_kept_in_the_transaction_of_the_effect(
     def fails(*_: object) -> None:
         raise RuntimeError("the process dies here")
 
-    monkeypatch.setattr(Once, "keep", fails)
+    monkeypatch.setattr(IdempotentRequest, "keep", fails)
     with trying(operation.id):
         answer = await caller.call(operation, json=_asked(operation, caller), headers=keyed("a"))
         assert answer.status_code >= 400
@@ -339,7 +339,7 @@ async def test_a_bind_without_its_answer_is_none(api: Api, monkeypatch: pytest.M
     def fails(*_: object) -> None:
         raise RuntimeError("the process dies here")
 
-    monkeypatch.setattr(Once, "keep", fails)
+    monkeypatch.setattr(IdempotentRequest, "keep", fails)
     path, asked = f"/v1/devices/{device['id']}/bind", {"end_user_id": "eu_1"}
     error(await api.back_end.post(path, json=asked, headers=keyed("a")), 500, "internal_error")
     assert api.dump() == before
@@ -361,19 +361,19 @@ async def test_what_a_part_did_is_not_done_again(api: Api) -> None:
     for name in ("one", "two"):
         await _call(api).part(name, Empty, do(name))
     assert done == ["one", "two"]
-    await _call(api).commit(lambda _: Answer(b"{}"))
+    await _call(api).commit(lambda _: ApiResponse(b"{}"))
     with pytest.raises(ReplayError):
         await _call(api).part("three", Empty, do("three"))
     assert done == ["one", "two"]
 
 
-def _call(api: Api) -> Call:
+def _call(api: Api) -> RequestContext:
     async def nothing(*_: object) -> Any:
         return {}
 
     services = Services(api.store, Topics(), lambda: ("h", 1, False), synced=nothing, readiness=nothing)
-    caller = ApiKey(api.key_id, api.project_id, frozenset(), None)
-    return Call(services, caller, {}, b"", bytes, Once(api.key_id, "k", api.key, b"request"))
+    caller = ApiKeyCaller(api.key_id, api.project_id, frozenset(), None)
+    return RequestContext(services, caller, {}, b"", bytes, IdempotentRequest(api.key_id, "k", api.key, b"request"))
 
 
 async def test_a_bulk_reset_that_comes_again_is_the_same(api: Api) -> None:

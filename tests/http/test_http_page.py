@@ -13,7 +13,7 @@ from support.receipts import receipt_of
 from support.wait import eventually
 
 from gateway.domain import devices
-from gateway.http.stream_limit import Limits, Streams
+from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.store import health_sql, key_sql
 
 SCRIPT = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
@@ -230,9 +230,9 @@ async def test_a_gateway_that_asks_to_slow_down_is_obeyed(tmp_path: Path) -> Non
 
 async def test_without_a_stream_it_says_why_and_shows_what_it_can(tmp_path: Path) -> None:
     """A key that has as many streams open as it may: the gateway's own words, and the list all the same."""
-    limits = Limits(per_key=0)
+    limits = StreamLimits(per_key=0)
     async with (
-        serving(tmp_path / "data", streams=Streams(limits)) as api,
+        serving(tmp_path / "data", streams=StreamLimiter(limits)) as api,
         visiting(api.url, tmp_path / "at") as visitor,
     ):
         await api.registered("BP-1")

@@ -3,7 +3,7 @@
 import pytest
 from throttled import utils
 
-from gateway.http.rate_limit import Limiter
+from gateway.http.rate_limit import RateLimiter
 
 
 class Hand:
@@ -25,14 +25,14 @@ def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
     return hand
 
 
-def allowed(limiter: Limiter, caller: str) -> bool:
+def allowed(limiter: RateLimiter, caller: str) -> bool:
     """Whether one more request of this caller passes."""
     return limiter.take(caller)[1] is None
 
 
 def test_so_many_in_a_minute(hand: Hand) -> None:
     """Then none until the next one; the headers and ``Retry-After`` say when that is. Each caller for itself."""
-    limiter = Limiter(2, hand)
+    limiter = RateLimiter(2, hand)
     assert [allowed(limiter, "a") for _ in range(3)] == [True, True, False]
     assert allowed(limiter, "b")
     hand.now += 59_000
@@ -45,7 +45,7 @@ def test_so_many_in_a_minute(hand: Hand) -> None:
 
 def test_whoever_keeps_asking_is_let_in_again(hand: Hand) -> None:
     """Refused requests do not make the wait longer."""
-    limiter = Limiter(1, hand)
+    limiter = RateLimiter(1, hand)
     for _ in range(600):
         allowed(limiter, "a")
         hand.now += 100
@@ -54,7 +54,7 @@ def test_whoever_keeps_asking_is_let_in_again(hand: Hand) -> None:
 
 def test_a_clock_that_steps_back_locks_nobody_out(hand: Hand) -> None:
     """It is another minute, with a count of its own."""
-    limiter = Limiter(1, hand)
+    limiter = RateLimiter(1, hand)
     assert allowed(limiter, "a")
     hand.now -= 86_400_000
     assert allowed(limiter, "a")
@@ -63,7 +63,7 @@ def test_a_clock_that_steps_back_locks_nobody_out(hand: Hand) -> None:
 
 def test_only_so_many_callers_are_remembered(hand: Hand) -> None:
     """The one not seen for longest is forgotten first."""
-    limiter = Limiter(1, hand, most_callers=3)
+    limiter = RateLimiter(1, hand, most_callers=3)
     for caller in "abcd":
         assert allowed(limiter, caller)
     assert not allowed(limiter, "d")
@@ -72,6 +72,6 @@ def test_only_so_many_callers_are_remembered(hand: Hand) -> None:
 
 def test_no_limit(hand: Hand) -> None:
     """0 lets everybody pass, and the headers leave nobody waiting."""
-    limiter = Limiter(0, hand)
+    limiter = RateLimiter(0, hand)
     assert all(allowed(limiter, "a") for _ in range(1_000))
     assert limiter.untouched().remaining == limiter.limit == 2**31 - 1

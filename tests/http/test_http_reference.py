@@ -10,7 +10,7 @@ import pytest
 from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.spec.reference import events_reference, http_reference
-from gateway.models.event_catalogue import MEANINGS
+from gateway.models.event_catalogue import EVENT_TYPES
 from gateway.models.model import EventType
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -65,4 +65,4 @@ def _paths() -> list[str]:
 
 def test_every_type_of_event_is_explained() -> None:
     """None is missing and none is made up."""
-    assert set(MEANINGS) == set(EventType)
+    assert set(EVENT_TYPES) == set(EventType)

@@ -9,7 +9,7 @@ import pytest
 from http_support import Api, Client, Json, body, error
 
 from gateway.errors import UnauthorizedError
-from gateway.http.operation import Call, DeviceToken
+from gateway.http.operation import DeviceCaller, RequestContext
 from gateway.http.resources import device_calls
 from gateway.models.model import CommandAck, Heartbeat, TokenState
 from gateway.store import token_sql
@@ -273,12 +273,12 @@ async def test_a_token_that_is_revoked_while_its_request_waits(api: Api) -> None
     bound = await api.bound()
     row = await api.store.read(lambda view: token_sql.by_secret(view, bound["device_token"]))
     assert row is not None
-    caller = DeviceToken(bound["id"], api.project_id, row["id"], TokenState.ACTIVE, used_before=True)
+    caller = DeviceCaller(bound["id"], api.project_id, row["id"], TokenState.ACTIVE, used_before=True)
     body(await api.back_end.post(f"/v1/devices/{bound['id']}/unbind"), 200)
     await api.settled()
     before = api.dump()
     path = {"device_id": "me", "command_id": "cmd_1"}
-    call = Call(api.services, caller, path, raw=b"{}", document=bytes)
+    call = RequestContext(api.services, caller, path, raw=b"{}", document=bytes)
     with pytest.raises(UnauthorizedError):
         await device_calls.send_heartbeat(call, Heartbeat(battery_percent=7))
     with pytest.raises(UnauthorizedError):

@@ -1,12 +1,12 @@
 """Connections that only wait give way when there are too many."""
 
-from gateway.http.server.connection_limit import Places, Room
+from gateway.http.server.connection_limit import ConnectionLimiter, ConnectionLimits
 
 
 class Guest:
     """A connection that notes that it was sent away."""
 
-    def __init__(self, room: Room, address: str = "") -> None:
+    def __init__(self, room: ConnectionLimiter, address: str = "") -> None:
         self.gone = False
         self._address = address
         self._room = room
@@ -24,7 +24,7 @@ class Guest:
 
 def test_who_waits_longest_goes() -> None:
     """One place is made for each that comes; who is served keeps its own."""
-    room = Room(Places(3))
+    room = ConnectionLimiter(ConnectionLimits(3))
     busy, first, second, third, fourth = (Guest(room) for _ in range(5))
     assert all(guest.comes() for guest in (busy, first, second))
     room.works(busy)
@@ -38,7 +38,7 @@ def test_who_waits_longest_goes() -> None:
 
 def test_where_all_are_served_nobody_else_comes_in() -> None:
     """Until one has left."""
-    room = Room(Places(1))
+    room = ConnectionLimiter(ConnectionLimits(1))
     busy, late = Guest(room), Guest(room)
     assert busy.comes()
     room.works(busy)
@@ -50,7 +50,7 @@ def test_where_all_are_served_nobody_else_comes_in() -> None:
 
 def test_who_comes_in_numbers_makes_way() -> None:
     """Of the address that has most connections one goes, whoever comes, and however long others have been waiting."""
-    room = Room(Places(4))
+    room = ConnectionLimiter(ConnectionLimits(4))
     lone, *crowd = Guest(room, "lone"), *(Guest(room, "crowd") for _ in range(3))
     assert all(guest.comes() for guest in (lone, *crowd))
     assert Guest(room, "new").comes()
@@ -60,7 +60,7 @@ def test_who_comes_in_numbers_makes_way() -> None:
 
 def test_an_address_has_its_share() -> None:
     """One more of it takes a place of its own that waits, or none; others come in."""
-    room = Room(Places(4, per_address=2))
+    room = ConnectionLimiter(ConnectionLimits(4, per_address=2))
     crowd = [Guest(room, "crowd") for _ in range(3)]
     assert all(guest.comes() for guest in crowd)
     assert [guest.gone for guest in crowd] == [True, False, False]

@@ -11,7 +11,7 @@ from http_support import Api, body, error, serving
 from starlette.types import Scope
 
 from gateway.core.clock import system_clock
-from gateway.http.auth_failure_limit import MOST_ADDRESSES, Strangers, address_of
+from gateway.http.auth_failure_limit import MOST_ADDRESSES, AuthFailureLimiter, address_of
 from gateway.http.log_limit import LINES_PER_MINUTE, LINES_PER_SECOND, StrangerLines
 
 WRONG = "sk_live_0000000000000000000000000000000000"
@@ -42,14 +42,14 @@ def from_(address: str | None) -> Scope:
     return {"type": "http", "client": None if address is None else (address, 4711)}
 
 
-def refusals(strangers: Strangers, address: str, times: int) -> list[bool]:
+def refusals(strangers: AuthFailureLimiter, address: str, times: int) -> list[bool]:
     """Which of so many refusals in a row were one too many."""
     return [strangers.refused(from_(address)) is not None for _ in range(times)]
 
 
 def test_each_address_has_its_own_count() -> None:
     """So many are told, then none; another address has not been counted."""
-    strangers = Strangers(LIMIT, Hand())
+    strangers = AuthFailureLimiter(LIMIT, Hand())
     assert refusals(strangers, "192.0.2.1", 5) == [False] * LIMIT + [True, True]
     assert refusals(strangers, "192.0.2.2", 1) == [False]
 
@@ -57,7 +57,7 @@ def test_each_address_has_its_own_count() -> None:
 def test_the_next_minute_begins_anew() -> None:
     """``Retry-After`` says when that is; a clock that is set back locks nobody out."""
     hand = Hand()
-    strangers = Strangers(1, hand)
+    strangers = AuthFailureLimiter(1, hand)
     hand.now += 59_000
     strangers.refused(from_("192.0.2.1"))
     refused = strangers.refused(from_("192.0.2.1"))
@@ -71,7 +71,7 @@ def test_the_next_minute_begins_anew() -> None:
 
 def test_only_so_many_addresses_are_remembered() -> None:
     """Whoever calls from ever new ones fills no memory: the one not seen for longest is forgotten."""
-    strangers = Strangers(1, Hand(), most_addresses=3)
+    strangers = AuthFailureLimiter(1, Hand(), most_addresses=3)
     for last in range(1, 5):
         refusals(strangers, f"192.0.2.{last}", 1)
     assert refusals(strangers, "192.0.2.4", 1) == [True]
@@ -103,7 +103,7 @@ def shown(credential: str) -> Scope:
 
 def test_one_bad_credential_has_a_share() -> None:
     """A device that tries its revoked token without end leaves the others at its site 270 of 300 clear answers."""
-    strangers = Strangers(300, Hand())
+    strangers = AuthFailureLimiter(300, Hand())
     stuck = [strangers.refused(shown("dtok_revoked")) for _ in range(1_000)]
     assert [each is not None for each in stuck] == [False] * 30 + [True] * 970
     assert stuck[-1] is not None
@@ -150,7 +150,7 @@ def test_strangers_from_everywhere_fill_no_log() -> None:
 
 def test_no_limit() -> None:
     """0 never says so."""
-    assert not any(refusals(Strangers(0, Hand()), "192.0.2.1", 1_000))
+    assert not any(refusals(AuthFailureLimiter(0, Hand()), "192.0.2.1", 1_000))
 
 
 async def test_strangers_wait_and_others_do_not(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from support.wait import eventually
 from gateway.errors import StoreError, UnauthorizedError
 from gateway.http.operation import Stream
 from gateway.http.server.server import HttpServer
-from gateway.http.stream_limit import Limits, Streams
+from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.http.streaming import Streaming
 from gateway.store import Tx, device_sql, event_sql, key_sql
 
@@ -170,7 +170,7 @@ async def test_head_opens_nothing(api: Api) -> None:
 
 async def test_a_key_has_a_bounded_number(tmp_path: Path) -> None:
     """One more is a 429 that says what to do; when one is closed there is room again; another key is not concerned."""
-    async with serving(tmp_path, streams=Streams(Limits(per_key=2))) as api:
+    async with serving(tmp_path, streams=StreamLimiter(StreamLimits(per_key=2))) as api:
         async with following(api), following(api):
             answer = await api.back_end.get(PATH)
             assert "Close one" in error(answer, 429, "rate_limit_exceeded")["message"]
@@ -184,7 +184,7 @@ async def test_a_key_has_a_bounded_number(tmp_path: Path) -> None:
 
 async def test_there_is_a_bounded_number_in_all(tmp_path: Path) -> None:
     """One more is a 503 that says when to come again."""
-    async with serving(tmp_path, streams=Streams(Limits(total=1))) as api, following(api):
+    async with serving(tmp_path, streams=StreamLimiter(StreamLimits(total=1))) as api, following(api):
         answer = await api.as_(await api.another_key()).get(PATH)
         error(answer, 503, "service_unavailable")
         assert int(answer.headers["retry-after"]) > 0
@@ -193,7 +193,7 @@ async def test_there_is_a_bounded_number_in_all(tmp_path: Path) -> None:
 async def test_no_key_keeps_the_others_out(tmp_path: Path) -> None:
     """One key takes all places; each stream of another takes one of its, until they have as many."""
     async with (
-        serving(tmp_path, streams=Streams(Limits(per_key=10, total=4))) as api,
+        serving(tmp_path, streams=StreamLimiter(StreamLimits(per_key=10, total=4))) as api,
         contextlib.AsyncExitStack() as all_,
     ):
         greedy = [await all_.enter_async_context(following(api)) for _ in range(4)]
@@ -246,12 +246,12 @@ async def test_it_ends_when_the_key_is_over(api: Api, end: Callable[[Api, str], 
 
 def test_a_revoked_key_is_noticed_in_time() -> None:
     """Within a second: half of it for the look, half for the way."""
-    assert Limits().recheck_seconds <= 0.5
+    assert StreamLimits().recheck_seconds <= 0.5
 
 
 async def test_a_registry_that_cannot_be_read_is_told_once() -> None:
     """However often the stream looks; it goes on, and ends when the key is found to be over."""
-    streams, refused = Streams(Limits(recheck_seconds=0.01)), StoreError("away")
+    streams, refused = StreamLimiter(StreamLimits(recheck_seconds=0.01)), StoreError("away")
     looks = 0
 
     async def still_good() -> None:
@@ -314,7 +314,7 @@ async def _what_came(client: socket.socket) -> bytes:
 
 async def test_a_client_that_does_not_read_is_cut_off(tmp_path: Path) -> None:
     """After the time of the limits; nothing piles up for it, and its place is free."""
-    async with serving(tmp_path, streams=Streams(Limits(send_seconds=0.2))) as api:
+    async with serving(tmp_path, streams=StreamLimiter(StreamLimits(send_seconds=0.2))) as api:
         device = await api.registered()
         first = (await trail(api))[0]
         await api.store.write(lambda tx: _much(tx, device["id"]))

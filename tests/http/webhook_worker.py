@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 
 from http_support import Api
 
-from gateway.webhooks.sender import Sender
-from gateway.webhooks.worker import Webhooks
+from gateway.webhooks.sender import WebhookSender
+from gateway.webhooks.worker import WebhookWorker
 
 
 @asynccontextmanager
-async def delivering(api: Api, sender: Sender | None = None, *, most_at_once: int = 10) -> AsyncIterator[None]:
+async def delivering(api: Api, sender: WebhookSender | None = None, *, most_at_once: int = 10) -> AsyncIterator[None]:
     """The gateway's worker at work."""
     bells = api.services.bells
-    worker = Webhooks(api.store, bells, sender or api.services.sender, most_at_once=most_at_once)
+    worker = WebhookWorker(api.store, bells, sender or api.services.sender, most_at_once=most_at_once)
     task = asyncio.create_task(worker.run())
     try:
         yield

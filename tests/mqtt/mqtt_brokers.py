@@ -9,20 +9,20 @@ from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 from support.rabbitmq import RabbitMq
 
 from gateway.broker.access_rules import Role
-from gateway.broker.access_sync import Access, EmbeddedAccess, MosquittoAccess
+from gateway.broker.access_sync import BrokerAccess, EmbeddedAccess, MosquittoAccess
 from gateway.broker.authentication import authenticator
 from gateway.broker.embedded.server import EmbeddedBroker
 from gateway.broker.external.admissions import Admissions
-from gateway.broker.external.decisions import Judge
-from gateway.broker.external.disconnect_clients import cutter_of
-from gateway.broker.external.endpoint import Door
-from gateway.broker.external.session_sync import AskedAccess
+from gateway.broker.external.decisions import AuthDecisions
+from gateway.broker.external.disconnect_clients import disconnector_of
+from gateway.broker.external.endpoint import AuthEndpoint
+from gateway.broker.external.session_sync import SessionSync
 from gateway.broker.mosquitto.password_entries import kept_entries, own_entry
 from gateway.broker.mosquitto.password_file import PasswordFile
-from gateway.broker.service_accounts import Account, Accounts, standing
+from gateway.broker.service_accounts import Accounts, ServiceAccount, service_accounts
 from gateway.core.addresses import Address
 from gateway.http.server.server import HttpServer
-from gateway.mqtt.probe import Target
+from gateway.mqtt.probe import ProbeTarget
 from gateway.settings.broker_api import BrokerApi
 from gateway.store import Store
 
@@ -73,11 +73,11 @@ class External:
         self.mosquitto.files.acl.write_text(f"{rules}{_ADMIN_RULES}")
         await self.mosquitto.apply_users()
 
-    def access(self, store: Store) -> Access:
+    def access(self, store: Store) -> BrokerAccess:
         """The password file, kept by the gateway."""
         file = self.mosquitto.password_file
         own = {"gateway": own_entry(GATEWAY_PASSWORD, kept_entries(file).get("gateway"))}
-        target = Target(Address(self.mosquitto.host, self.mosquitto.port))
+        target = ProbeTarget(Address(self.mosquitto.host, self.mosquitto.port))
         return MosquittoAccess(PasswordFile(file, pid_file=self.mosquitto.pid_file, fixed=own), store, target)
 
 
@@ -118,7 +118,7 @@ class Embedded:
         self._runs = True
         self.port = self.broker.port
 
-    def access(self, store: Store) -> Access:
+    def access(self, store: Store) -> BrokerAccess:
         """Its live sessions."""
         return EmbeddedAccess(self.broker, store)
 
@@ -137,8 +137,8 @@ class Asking:
         self.node = node
         self.port = node.port
         self.admissions = Admissions()
-        judge = Judge(store, _accounts(), self.admissions, own_id=store.context.rules.gateway_id)
-        self._endpoint = HttpServer(Door(judge, SECRET), node.host, node.auth_port)
+        judge = AuthDecisions(store, _accounts(), self.admissions, own_id=store.context.rules.gateway_id)
+        self._endpoint = HttpServer(AuthEndpoint(judge, SECRET), node.host, node.auth_port)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -158,15 +158,15 @@ class Asking:
         """The node has nobody to ask."""
         await self._endpoint.__aexit__(None, None, None)
 
-    def access(self, store: Store) -> Access:
+    def access(self, store: Store) -> BrokerAccess:
         """Its live sessions, by its API."""
-        return AskedAccess(store, self.admissions, cutter_of(BrokerApi.parse(self.node.api_url), None))
+        return SessionSync(store, self.admissions, disconnector_of(BrokerApi.parse(self.node.api_url), None))
 
 
 def _accounts() -> Accounts:
     """Those of the gateway, and the administrators of the tests."""
-    admins = {name: Account(Role.GATEWAY, ADMIN_PASSWORD) for name in _ADMINS}
-    return {**standing(GATEWAY_PASSWORD, PROBES), **admins}
+    admins = {name: ServiceAccount(Role.GATEWAY, ADMIN_PASSWORD) for name in _ADMINS}
+    return {**service_accounts(GATEWAY_PASSWORD, PROBES), **admins}
 
 
 Broker = External | Embedded | Asking

@@ -29,7 +29,7 @@ from support.rabbitmq import RabbitMq
 from support.wait import eventually
 
 from gateway.bootstrap import first_start
-from gateway.broker.access_sync import Keeper, first_uses_at
+from gateway.broker.access_sync import AccessSyncer, first_uses_at
 from gateway.core.backoff import Pauses
 from gateway.core.clock import system_clock, to_rfc3339
 from gateway.core.topics import Topics
@@ -37,9 +37,9 @@ from gateway.domain import commands, devices, grants
 from gateway.domain.presence import PresenceWorker
 from gateway.errors import GatewayError
 from gateway.models import model
-from gateway.mqtt.connect import Address
-from gateway.mqtt.connection import Connection, Notices, Outlet
-from gateway.mqtt.retained_scan import Mark
+from gateway.mqtt.connect import BrokerAddress
+from gateway.mqtt.connection import BackgroundPublisher, BrokerConnection, ConnectionObserver
+from gateway.mqtt.retained_scan import ScanMarker
 from gateway.readiness import Readiness
 from gateway.settings.loading import Settings
 from gateway.store import (
@@ -54,8 +54,8 @@ from gateway.store import (
     outbox_sql,
     transact,
 )
-from gateway.store.wakeups import Bells
-from gateway.workers.expiry import Sweeper
+from gateway.store.wakeups import Wakeups
+from gateway.workers.expiry import ExpiryWorker
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class Device:
 class Site:
     """A registry on disk, a broker, and the gateway between them, started or not."""
 
-    def __init__(self, broker: Broker, proxy: Proxy, store: Store, bells: Bells, ids: tuple[str, str]) -> None:
+    def __init__(self, broker: Broker, proxy: Proxy, store: Store, bells: Wakeups, ids: tuple[str, str]) -> None:
         self.broker = broker
         self.proxy = proxy
         self.store = store
@@ -110,9 +110,9 @@ class Site:
         self.gateway_id, self.project_id = ids
         self.topics = Topics()
         self.keeper = self._new_keeper()
-        self.sweeper = Sweeper(store)
+        self.sweeper = ExpiryWorker(store)
         self.presence = self._new_presence()
-        self.address = Address(
+        self.address = BrokerAddress(
             "127.0.0.1",
             proxy.port,
             "gateway",
@@ -121,7 +121,7 @@ class Site:
             devices_wait=isinstance(broker, Embedded),
         )
         self.pauses = QUICK
-        self.outlets: Sequence[Callable[[Mark], Outlet]] = ()
+        self.outlets: Sequence[Callable[[ScanMarker], BackgroundPublisher]] = ()
         self.auto_version = False
         self.connection = self._new_connection()
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,8 +131,8 @@ class Site:
         """The gateway's own."""
         return self.topics.gateway_status(self.gateway_id)
 
-    def _new_keeper(self) -> Keeper:
-        return Keeper(self.store, self.bells, self.broker.access(self.store))
+    def _new_keeper(self) -> AccessSyncer:
+        return AccessSyncer(self.store, self.bells, self.broker.access(self.store))
 
     def _new_presence(self) -> PresenceWorker:
         return PresenceWorker(
@@ -144,14 +144,14 @@ class Site:
     async def _taken_in(self, seconds: float) -> bool:
         return await self.connection.barrier.passed(seconds)
 
-    def _new_connection(self) -> Connection:
-        return Connection(
+    def _new_connection(self) -> BrokerConnection:
+        return BrokerConnection(
             self.address,
             auto_version=self.auto_version,
             store=self.store,
             topics=self.topics,
             bells=self.bells,
-            notices=Notices(
+            notices=ConnectionObserver(
                 self.bells.access_changed,
                 first_uses=first_uses_at(self.keeper.access),
                 listening=self.presence.forgive,
@@ -211,7 +211,7 @@ class Site:
         binding = await self.store.write(lambda tx: devices.bind(tx, self.project_id, device.id, "eu_2", "key_test"))
         return Device(device.id, device.pk, binding.device_token, binding.device["binding_generation"])
 
-    def _bind(self, tx: Tx, serial: str) -> devices.Binding:
+    def _bind(self, tx: Tx, serial: str) -> devices.BoundDevice:
         device, _ = devices.register(tx, self.project_id, model.RegisterDevice(serial_number=serial), "key_test")
         return devices.bind(tx, self.project_id, device["id"], "eu_1", "key_test")
 
@@ -331,7 +331,7 @@ async def site(
     with contextlib.closing(open_database(directory / "data")) as database:
         transact(database, made, grants.ensure_key)
     ids = first_start(Settings(data_dir=directory / "data", gateway_id="gw_test"))
-    bells = Bells()
+    bells = Wakeups()
     async with (
         Store(directory / "data", made, on_commit=bells.committed, on_news=bells.recorded) as store,
         _broker(kind, directory, store, settings, node) as broker,

@@ -8,7 +8,7 @@ from typing import Self
 
 import mqtt5
 
-from gateway.mqtt.connect import Address, Session, open_session
+from gateway.mqtt.connect import BrokerAddress, Session, open_session
 
 WELCOME = mqtt5.ConnAckPacket().write()
 GUARD_SECONDS = 20.0
@@ -74,9 +74,9 @@ class ScriptedBroker:
             pass
         return packet
 
-    def address(self, **changes: object) -> Address:
+    def address(self, **changes: object) -> BrokerAddress:
         """Where it listens."""
-        return Address("127.0.0.1", self.port, "gateway", "secret", version="5", **changes)  # type: ignore[arg-type]
+        return BrokerAddress("127.0.0.1", self.port, "gateway", "secret", version="5", **changes)  # type: ignore[arg-type]
 
 
 def _read(data: bytes) -> tuple[mqtt5.Packet, int] | None:

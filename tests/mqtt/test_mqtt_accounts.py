@@ -10,26 +10,26 @@ from mqtt_support import Site, beat, on_every_broker, site
 from support import wire
 from support.wait import eventually
 
-from gateway.mqtt.connection import Outlet
-from gateway.mqtt.retained_scan import Mark
-from gateway.outbound.event_publisher import Feed
-from gateway.outbound.retained_mirror import Shown
-from gateway.outbound.states import StateLeaf
+from gateway.mqtt.connection import BackgroundPublisher
+from gateway.mqtt.retained_scan import ScanMarker
+from gateway.outbound.event_publisher import EventPublisher
+from gateway.outbound.retained_mirror import RetainedMirror
+from gateway.outbound.states import StateTopic
 from gateway.store import account_sql
-from gateway.workers.change_poller import Watcher
+from gateway.workers.change_poller import ChangePoller
 
 NAME = "integrator"
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
 
 
-def states(place: Site, mark: Mark) -> Outlet:
+def states(place: Site, mark: ScanMarker) -> BackgroundPublisher:
     """States, at a pace for tests."""
-    return Shown(place.store, StateLeaf(place.topics), mark, tick_seconds=0.05)
+    return RetainedMirror(place.store, StateTopic(place.topics), mark, tick_seconds=0.05)
 
 
-def events(place: Site, _: Mark) -> Outlet:
+def events(place: Site, _: ScanMarker) -> BackgroundPublisher:
     """Events."""
-    return Feed(place.store, place.topics, place.bells)
+    return EventPublisher(place.store, place.topics, place.bells)
 
 
 class Accounts:
@@ -37,7 +37,7 @@ class Accounts:
 
     def __init__(self, place: Site) -> None:
         self.place = place
-        self._watcher = Watcher(place.store, place.bells)
+        self._watcher = ChangePoller(place.store, place.bells)
 
     async def make(self) -> str:
         """Make the account; its password."""

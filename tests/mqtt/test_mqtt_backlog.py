@@ -19,7 +19,7 @@ from gateway.domain.commands import RESET
 from gateway.http.app import build
 from gateway.http.services import Services
 from gateway.store import Row, key_sql
-from gateway.workers.change_poller import Watcher
+from gateway.workers.change_poller import ChangePoller
 
 SHORT = 0.05
 LONG = 60.0
@@ -192,7 +192,7 @@ async def test_another_process_has_the_backlog_read(kind: str, tmp_path: Path) -
     """The command line asks through the registry, and is answered once all is committed."""
     async with site(kind, tmp_path) as place:
         await place.start()
-        watcher = Watcher(place.store, place.bells)
+        watcher = ChangePoller(place.store, place.bells)
         await watcher.look()
         device = await place.bound()
         command = await wiped(place, device)

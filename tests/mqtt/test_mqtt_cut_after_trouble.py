@@ -16,7 +16,7 @@ from support.small_disk import full, may_mount, small_disk
 from support.wait import eventually
 from test_mqtt_keeper import REFUSED, answer
 
-from gateway.broker.access_sync import Access
+from gateway.broker.access_sync import BrokerAccess
 from gateway.store import Row, View
 from gateway.store.sqlite.readers import THREADS, Purpose
 
@@ -33,7 +33,7 @@ SCAN = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x 
 class CountedAccess:
     """The real access, and how often the gateway turned to it."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: BrokerAccess) -> None:
         self._access = access
         self.syncs = 0
 

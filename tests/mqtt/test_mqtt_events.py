@@ -14,24 +14,24 @@ from support import wire
 from support.wait import eventually
 
 from gateway.domain import administration
-from gateway.mqtt.connection import Outlet
-from gateway.mqtt.retained_scan import Mark
-from gateway.outbound.event_publisher import Feed
-from gateway.outbound.retained_mirror import Shown
-from gateway.outbound.states import StateLeaf
+from gateway.mqtt.connection import BackgroundPublisher
+from gateway.mqtt.retained_scan import ScanMarker
+from gateway.outbound.event_publisher import EventPublisher
+from gateway.outbound.retained_mirror import RetainedMirror
+from gateway.outbound.states import StateTopic
 from gateway.store import Tx
 
 EVENTS = "devices/+/events/#"
 
 
-def telling(place: Site, _: Mark, *, enabled: bool = True) -> Outlet:
+def telling(place: Site, _: ScanMarker, *, enabled: bool = True) -> BackgroundPublisher:
     """The worker."""
-    return Feed(place.store, place.topics, place.bells, enabled=enabled)
+    return EventPublisher(place.store, place.topics, place.bells, enabled=enabled)
 
 
-def showing(place: Site, mark: Mark) -> Outlet:
+def showing(place: Site, mark: ScanMarker) -> BackgroundPublisher:
     """States beside it."""
-    return Shown(place.store, StateLeaf(place.topics), mark, tick_seconds=0.05)
+    return RetainedMirror(place.store, StateTopic(place.topics), mark, tick_seconds=0.05)
 
 
 @asynccontextmanager

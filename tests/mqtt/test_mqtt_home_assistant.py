@@ -9,10 +9,10 @@ from structlog.testing import capture_logs
 from support.wait import eventually
 
 from gateway.domain import devices
-from gateway.mqtt.connection import Outlet
-from gateway.mqtt.retained_scan import Mark
-from gateway.outbound.home_assistant import DiscoveryLeaf
-from gateway.outbound.retained_mirror import Shown
+from gateway.mqtt.connection import BackgroundPublisher
+from gateway.mqtt.retained_scan import ScanMarker
+from gateway.outbound.home_assistant import DiscoveryTopic
+from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.withdrawals import Withdrawals
 from gateway.store import key_sql
 
@@ -25,9 +25,9 @@ FOREIGN = {
 }
 
 
-def announcing(place: Site, mark: Mark, *, prefix: str = "homeassistant") -> Outlet:
+def announcing(place: Site, mark: ScanMarker, *, prefix: str = "homeassistant") -> BackgroundPublisher:
     """The worker, at a pace for tests."""
-    return Shown(place.store, DiscoveryLeaf(place.topics, prefix, place.gateway_id), mark, tick_seconds=0.05)
+    return RetainedMirror(place.store, DiscoveryTopic(place.topics, prefix, place.gateway_id), mark, tick_seconds=0.05)
 
 
 async def becomes(place: Site, wanted: set[str], where: str = ANNOUNCED) -> None:
@@ -91,9 +91,9 @@ async def test_another_prefix_moves_them(tmp_path: Path) -> None:
         await becomes(place, set())
 
 
-def withdrawing(place: Site, _: Mark) -> Outlet:
+def withdrawing(place: Site, _: ScanMarker) -> BackgroundPublisher:
     """The worker that repeats what was taken back."""
-    return Withdrawals(place.store, DiscoveryLeaf(place.topics, "homeassistant", place.gateway_id))
+    return Withdrawals(place.store, DiscoveryTopic(place.topics, "homeassistant", place.gateway_id))
 
 
 async def told_empty(place: Site, wanted: set[str]) -> None:
@@ -130,7 +130,7 @@ async def test_a_home_assistant_that_was_away_hears_that_nothing_is_announced(ki
     async with site(kind, tmp_path) as place:
         device = await place.bound()
         await place.store.write(
-            lambda tx: key_sql.set_meta(tx, DiscoveryLeaf.fact, "homeassistant/device/{device_id}/config")
+            lambda tx: key_sql.set_meta(tx, DiscoveryTopic.fact, "homeassistant/device/{device_id}/config")
         )
         place.outlets = [partial(announcing, place), partial(withdrawing, place)]
         await place.start()

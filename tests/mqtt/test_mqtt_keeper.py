@@ -20,7 +20,7 @@ from support.pty import at_terminal
 from support.wait import eventually
 
 from gateway.broker.access_sync import MosquittoAccess
-from gateway.broker.mosquitto.file_watch import DriftWatch
+from gateway.broker.mosquitto.file_watch import PasswordFileWatch
 from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
 from gateway.domain import devices, epoch
 
@@ -237,7 +237,7 @@ async def test_an_account_typed_while_the_gateway_writes_is_not_lost(kind: str, 
             person.type("ops-password\n")
             assert await person.ended() == 0
         assert isinstance(place.keeper.access, MosquittoAccess)
-        watch = DriftWatch(mosquitto_file(place), place.bells, place.keeper.access.people, every_seconds=0.05)
+        watch = PasswordFileWatch(mosquitto_file(place), place.bells, place.keeper.access.people, every_seconds=0.05)
         watching = asyncio.create_task(watch.run())
 
         async def let_in() -> bool:

@@ -13,7 +13,7 @@ from gateway.mqtt.session import LinkError, PublishRefusedError, VersionRefusedE
 from gateway.mqtt.v5 import session as mqtt5_session
 from gateway.mqtt.v5.receive_queue import WAITING
 from gateway.mqtt.v5.session import Mqtt5Session
-from gateway.runtime.loop_priority import Loop, Precedence
+from gateway.runtime.loop_priority import Loop, LoopPriority
 
 NOT_UTF_8 = b"\x30\x06\x00\x02\xff\xfe\x00x"
 HOSTILE = {
@@ -212,7 +212,7 @@ async def _one_message() -> tuple[list[tuple[str, int]], bytes]:
 def test_the_loop_reads_the_broker_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """For as long as the connection is there: its number may be that of somebody's request next."""
     monkeypatch.setattr("gateway.runtime.loop_priority.Loop", Told)
-    with asyncio.Runner(loop_factory=Precedence().new_loop) as runner:
+    with asyncio.Runner(loop_factory=LoopPriority().new_loop) as runner:
         told, payload = runner.run(_one_message())
     assert [what for what, _ in told] == ["last", "forget"]
     assert len({descriptor for _, descriptor in told}) == 1

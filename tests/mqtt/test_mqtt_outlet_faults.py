@@ -14,7 +14,7 @@ from gateway.domain.messages import Message
 from gateway.errors import StoreError
 from gateway.mqtt import guarded_outlet
 from gateway.mqtt.connect import PublishRefusedError, Session
-from gateway.mqtt.retained_scan import Mark
+from gateway.mqtt.retained_scan import ScanMarker
 
 FAULTS = [
     RecursionError("too deep"),
@@ -29,7 +29,7 @@ class Faulty:
 
     name = "faulty"
 
-    def __init__(self, _: Mark, fault: Exception) -> None:
+    def __init__(self, _: ScanMarker, fault: Exception) -> None:
         self._fault = fault
         self.runs = self.compares = 0
 
@@ -68,7 +68,7 @@ async def test_faults_do_not_end_the_connection(kind: str, tmp_path: Path, monke
     monkeypatch.setattr(guarded_outlet, "STORE_RETRY_SECONDS", 0.01)
     made: list[Faulty] = []
 
-    def outlet(mark: Mark, fault: Exception) -> Faulty:
+    def outlet(mark: ScanMarker, fault: Exception) -> Faulty:
         made.append(Faulty(mark, fault))
         return made[-1]
 
@@ -112,7 +112,7 @@ class Leaving:
 async def test_a_fault_on_the_way_out_holds_up_no_stop() -> None:
     """It takes the place of the cancellation, which ends the outlet all the same."""
     outlet = Leaving()
-    running = asyncio.create_task(guarded_outlet.GuardedOutlet(outlet, lambda: None).run(cast("Session", None)))
+    running = asyncio.create_task(guarded_outlet.GuardedPublisher(outlet, lambda: None).run(cast("Session", None)))
     await outlet.runs.wait()
     running.cancel()
     await asyncio.wait([running])

@@ -13,10 +13,10 @@ from support.wait import eventually
 
 from gateway.bootstrap import first_start
 from gateway.core.backoff import Pauses
-from gateway.mqtt.connection import Connection
+from gateway.mqtt.connection import BrokerConnection
 from gateway.settings.loading import Settings
 from gateway.store import Context, Rules, Store
-from gateway.store.wakeups import Bells
+from gateway.store.wakeups import Wakeups
 
 SLOW = Pauses(first_seconds=1.0, longest_seconds=2.0)
 """Two gateways that take their session from each other need longer pauses than a look takes."""
@@ -38,7 +38,7 @@ async def another(place: Site, gateway_id: str) -> AsyncIterator[Another]:
     """A second registry, and its gateway that is not started yet."""
     directory = place.broker.directory / "another"
     ids = first_start(Settings(data_dir=directory, gateway_id=gateway_id))
-    bells = Bells()
+    bells = Wakeups()
     async with (
         Store(directory, Context(rules=Rules(gateway_id=gateway_id)), on_commit=bells.committed) as store,
         Proxy(lambda: place.broker.port) as proxy,
@@ -52,7 +52,7 @@ async def another(place: Site, gateway_id: str) -> AsyncIterator[Another]:
             await second.stop()
 
 
-def refused(connection: Connection, gateway_id: str) -> bool:
+def refused(connection: BrokerConnection, gateway_id: str) -> bool:
     """Whether it stays away because of that gateway."""
     said = connection.status.last_error or ""
     return not connection.status.connected and f"Another gateway, '{gateway_id}'" in said

@@ -248,14 +248,14 @@ FLEET = 200
 
 def sender(tx: Tx, device_id: str) -> Row:
     """The device, as what it says is judged by."""
-    row = health_sql.sender(tx, device_id)
+    row = health_sql.device_state(tx, device_id)
     assert row is not None
     return row
 
 
 def birth(tx: Tx, device: Device) -> None:
     """It says over MQTT that it is there."""
-    heartbeats.birth(tx, sender(tx, device.id))
+    heartbeats.device_online(tx, sender(tx, device.id))
 
 
 async def offline_count(place: Site) -> int:
@@ -325,7 +325,9 @@ async def test_a_stale_farewell_takes_no_device_offline_that_speaks_http(kind: s
     """What lies retained is older than what was heard over HTTP; of a device that was there over MQTT it is news."""
     async with site(kind, tmp_path, rules=RULES) as place:
         device, other = await place.bound(), await place.bound("SN-2")
-        await place.store.write(lambda tx: heartbeats.beat(tx, sender(tx, device.id), model.Heartbeat(), "wifi"))
+        await place.store.write(
+            lambda tx: heartbeats.record_heartbeat(tx, sender(tx, device.id), model.Heartbeat(), "wifi")
+        )
         await place.store.write(lambda tx: birth(tx, other))
         async with place.admin() as admin:
             for each in (device, other):

@@ -18,11 +18,11 @@ from support.wait import eventually
 import broker_config
 from gateway.domain import devices
 from gateway.models import model
-from gateway.mqtt.connection import Outlet
-from gateway.mqtt.retained_scan import Mark
-from gateway.outbound.event_publisher import Feed
-from gateway.outbound.retained_mirror import Shown
-from gateway.outbound.states import ProjectStateLeaf, StateLeaf
+from gateway.mqtt.connection import BackgroundPublisher
+from gateway.mqtt.retained_scan import ScanMarker
+from gateway.outbound.event_publisher import EventPublisher
+from gateway.outbound.retained_mirror import RetainedMirror
+from gateway.outbound.states import ProjectStateLeaf, StateTopic
 from gateway.store import Tx, account_sql, key_sql, outbox_sql
 
 NAME = "integrator_ward"
@@ -30,19 +30,19 @@ END = "gateways/end/status"
 LOST = (wire.ConnectionClosedError, ConnectionError)
 
 
-def states(place: Site, mark: Mark) -> Outlet:
+def states(place: Site, mark: ScanMarker) -> BackgroundPublisher:
     """States for those who read all projects, at a pace for tests."""
-    return Shown(place.store, StateLeaf(place.topics), mark, tick_seconds=0.05)
+    return RetainedMirror(place.store, StateTopic(place.topics), mark, tick_seconds=0.05)
 
 
-def project_states(place: Site, mark: Mark) -> Outlet:
+def project_states(place: Site, mark: ScanMarker) -> BackgroundPublisher:
     """States for those who read one project."""
-    return Shown(place.store, ProjectStateLeaf(place.topics), mark, tick_seconds=0.05)
+    return RetainedMirror(place.store, ProjectStateLeaf(place.topics), mark, tick_seconds=0.05)
 
 
-def events(place: Site, _: Mark) -> Outlet:
+def events(place: Site, _: ScanMarker) -> BackgroundPublisher:
     """Events."""
-    return Feed(place.store, place.topics, place.bells)
+    return EventPublisher(place.store, place.topics, place.bells)
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Two:
             yield client
 
 
-def _bind(tx: Tx, project_id: str, serial: str) -> devices.Binding:
+def _bind(tx: Tx, project_id: str, serial: str) -> devices.BoundDevice:
     device, _ = devices.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_test")
     return devices.bind(tx, project_id, device["id"], "eu_1", "key_test")
 

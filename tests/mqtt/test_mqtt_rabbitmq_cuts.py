@@ -15,8 +15,8 @@ from support.wait import eventually
 from test_mqtt_cut_after_trouble import TRIES, counted, judge, seconds_until_cut, tried_in_vain
 from test_mqtt_keeper import REFUSED, answer
 
-from gateway.broker.external.disconnect_clients import cutter_of
-from gateway.broker.external.session_sync import AskedAccess
+from gateway.broker.external.disconnect_clients import disconnector_of
+from gateway.broker.external.session_sync import SessionSync
 from gateway.settings.broker_api import BrokerApi
 from gateway.store import account_sql
 
@@ -76,7 +76,7 @@ async def test_a_session_that_is_not_cut_has_no_rights_after_the_next_bind(rabbi
     """Without an API of the broker: what the old session asks for is refused, which ends it; the new one lives on."""
     async with site("rabbitmq", tmp_path, node=rabbitmq) as place:
         admissions = place.broker.admissions  # type: ignore[union-attr]
-        place.broker.access = lambda store: AskedAccess(store, admissions, None)  # type: ignore[method-assign]
+        place.broker.access = lambda store: SessionSync(store, admissions, None)  # type: ignore[method-assign]
         await place.start()
         device, other = await place.bound("SN-1"), await place.bound("SN-2")
         async with place.join(device) as old, place.join(other) as witness:
@@ -161,8 +161,8 @@ async def test_after_the_api_was_away(place: Site, rabbitmq: RabbitMq, record_pr
         url = rabbitmq.api_url.replace(f":{rabbitmq.api_port}", f":{api.port}")
         await place.stop()
         admissions = place.broker.admissions  # type: ignore[union-attr]
-        reached = cutter_of(BrokerApi.parse(url), None)
-        place.broker.access = lambda store: AskedAccess(store, admissions, reached)  # type: ignore[method-assign]
+        reached = disconnector_of(BrokerApi.parse(url), None)
+        place.broker.access = lambda store: SessionSync(store, admissions, reached)  # type: ignore[method-assign]
         await place.start()
         access, lived, returned = counted(place), list[float](), list[float]()
         for number in range(TRIES):

@@ -12,19 +12,19 @@ from support.wait import eventually
 
 from gateway.domain import devices, messages
 from gateway.models import model
-from gateway.mqtt.connection import Outlet
-from gateway.mqtt.retained_scan import Mark
-from gateway.outbound.retained_mirror import Shown
-from gateway.outbound.states import StateLeaf
+from gateway.mqtt.connection import BackgroundPublisher
+from gateway.mqtt.retained_scan import ScanMarker
+from gateway.outbound.retained_mirror import RetainedMirror
+from gateway.outbound.states import StateTopic
 from gateway.store import View, device_sql
 
 STATES = "devices/+/state"
 ON = {"shown": ("state",)}
 
 
-def showing(place: Site, mark: Mark) -> Outlet:
+def showing(place: Site, mark: ScanMarker) -> BackgroundPublisher:
     """The worker, at a pace for tests."""
-    return Shown(place.store, StateLeaf(place.topics), mark, tick_seconds=0.05)
+    return RetainedMirror(place.store, StateTopic(place.topics), mark, tick_seconds=0.05)
 
 
 @asynccontextmanager

@@ -19,8 +19,8 @@ from gateway.core.addresses import BrokerUrl
 from gateway.errors import InvalidRequestError
 from gateway.settings.loading import load
 from gateway.setup import runnable
-from gateway.setup.broker_init import Outcome, initialise
-from gateway.setup.options import Account, Wish
+from gateway.setup.broker_init import InitOutcome, initialise
+from gateway.setup.options import InitOptions, SystemAccount
 from gateway.tls.ca import Authority, Pair
 from gateway.tls.certificates import client_context
 
@@ -31,9 +31,9 @@ CONFIG = "mosquitto/mosquitto.conf"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing listens here
 
 
-def init(directory: Path, *, force: bool = False, **wish: Any) -> Outcome:
+def init(directory: Path, *, force: bool = False, **wish: Any) -> InitOutcome:
     """Write a set for processes of this user."""
-    return initialise(directory, Wish(**{"user": ME, "broker_user": ME, **wish}), force=force)
+    return initialise(directory, InitOptions(**{"user": ME, "broker_user": ME, **wish}), force=force)
 
 
 def lines(file: Path) -> list[str]:
@@ -84,7 +84,7 @@ def test_a_second_time_changes_nothing(tmp_path: Path, tls: str) -> None:
     """Not a byte, and with no option given those of the first time count."""
     first = init(tmp_path / "site", tls=tls, port=8885, http="127.0.0.1:8086")
     before = contents(first.site.directory)
-    again = initialise(tmp_path / "site", Wish())
+    again = initialise(tmp_path / "site", InitOptions())
     assert set(again.files.values()) == {"unchanged"}
     assert (again.site.listen.port, again.site.tls, again.new_accounts) == (8885, tls, False)
     assert contents(first.site.directory) == before
@@ -93,7 +93,7 @@ def test_a_second_time_changes_nothing(tmp_path: Path, tls: str) -> None:
 def test_another_option_brings_up_to_date_what_follows_from_it(tmp_path: Path) -> None:
     """And nothing else."""
     init(tmp_path / "site", tls="none")
-    again = initialise(tmp_path / "site", Wish(port=1999))
+    again = initialise(tmp_path / "site", InitOptions(port=1999))
     assert {name for name, state in again.files.items() if state == "updated"} == {CONFIG, SETTINGS}
     assert "listener 1999 127.0.0.1" in lines(tmp_path / "site" / CONFIG)
 
@@ -104,12 +104,12 @@ def test_what_somebody_changed_stays(tmp_path: Path) -> None:
     file = tmp_path / "site" / CONFIG
     changed = file.read_text() + "max_connections 5\n"
     file.write_text(changed)
-    assert initialise(tmp_path / "site", Wish()).files[CONFIG] == "kept"
+    assert initialise(tmp_path / "site", InitOptions()).files[CONFIG] == "kept"
     assert not file.with_name("mosquitto.conf.new").exists(), "there is nothing new"
-    assert initialise(tmp_path / "site", Wish(port=8889)).files[CONFIG] == "kept"
+    assert initialise(tmp_path / "site", InitOptions(port=8889)).files[CONFIG] == "kept"
     assert file.read_text() == changed
     assert "listener 8889 127.0.0.1" in lines(file.with_name("mosquitto.conf.new"))
-    assert initialise(tmp_path / "site", Wish(), force=True).files[CONFIG] == "replaced"
+    assert initialise(tmp_path / "site", InitOptions(), force=True).files[CONFIG] == "replaced"
     assert "listener 8889 127.0.0.1" in lines(file)
     assert file.with_name("mosquitto.conf.old").read_text() == changed
 
@@ -137,7 +137,7 @@ def test_noted_passwords_can_be_deleted(tmp_path: Path) -> None:
     directory = init(tmp_path / "site").site.directory
     secret = password(directory, "gateway")
     (directory / "accounts").unlink()
-    again = initialise(directory, Wish(port=8889))
+    again = initialise(directory, InitOptions(port=8889))
     assert (again.new_accounts, (directory / "accounts").exists()) == (False, False)
     assert secret in (directory / SETTINGS).read_text()
 
@@ -155,10 +155,10 @@ def test_a_certificate_that_ends_soon_is_renewed(tmp_path: Path) -> None:
     first, authority = _shown(directory), Authority(directory / "authority")
     file = directory / "mosquitto/server.pem"
     expired(authority, Pair(file, file))
-    assert initialise(directory, Wish()).files["mosquitto/server.pem"] == "updated"
+    assert initialise(directory, InitOptions()).files["mosquitto/server.pem"] == "updated"
     assert (directory / "ca.pem").read_bytes() == authority.files.certificate.read_bytes()
     second = _shown(directory)
-    assert initialise(directory, Wish(names=("new.lan",))).files["mosquitto/server.pem"] == "updated"
+    assert initialise(directory, InitOptions(names=("new.lan",))).files["mosquitto/server.pem"] == "updated"
     assert len({first, second, _shown(directory)}) == 3
     client_context(directory / "ca.pem", file, file)
 
@@ -180,7 +180,7 @@ def test_files_of_the_operator(tmp_path: Path) -> None:
     assert pair.certificate.read_bytes() in _shown(directory)
     assert pair.key.read_bytes() in _shown(directory)
     authority.server("own", ["mqtt.example.org"])
-    again = initialise(directory, Wish())
+    again = initialise(directory, InitOptions())
     assert {name for name, state in again.files.items() if state == "updated"} == {
         "mosquitto/server.pem",
         "gateway/server.pem",
@@ -193,7 +193,7 @@ def test_relative_paths_are_those_of_the_first_time(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path / "ca")
     init(tmp_path / "site", names=("mqtt.example.org",), cert_file="own.pem", key_file="own.key")
     monkeypatch.chdir("/")
-    assert set(initialise(tmp_path / "site", Wish()).files.values()) == {"unchanged"}
+    assert set(initialise(tmp_path / "site", InitOptions()).files.values()) == {"unchanged"}
 
 
 def test_a_certificate_of_the_systems_authorities(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_who_runs_it_alone_has_no_problems(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("sys.argv", [str(own)])
     assert init(tmp_path / "site").problems == ()
     own.chmod(0o600)
-    stranger = Account("nobody", 65_534, 65_534)
+    stranger = SystemAccount("nobody", 65_534, 65_534)
     reason = runnable.cannot_run(stranger, [str(own)], privileged=False)
     assert reason is not None
     assert "is closed to it" in reason

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.errors import UnavailableError
 from gateway.setup.broker_init import initialise
-from gateway.setup.options import Wish
+from gateway.setup.options import InitOptions
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 NOBODY = "nobody"
@@ -42,7 +42,7 @@ SWAP = 'echo begins; while :; do rm -f "$1"; ln -s "$2" "$1"; rm -f "$1"; done'
 
 def init(directory: Path, user: str = ME) -> None:
     """Write the set, or bring it up to date."""
-    initialise(directory, Wish(user=user, broker_user=user))
+    initialise(directory, InitOptions(user=user, broker_user=user))
 
 
 def state_of(path: Path) -> tuple[int, int, int, bytes | None]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from gateway.broker.access_rules import Role
 from gateway.broker.access_sync import MosquittoAccess
 from gateway.broker.embedded.server import EmbeddedBroker
-from gateway.broker.embedded.session import Identity
+from gateway.broker.embedded.session import ClientIdentity
 from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
-from gateway.broker.mosquitto.reload_probe import Sentinel
+from gateway.broker.mosquitto.reload_probe import ReloadProbe
 from gateway.broker.service_accounts import GATEWAY_USER
 from gateway.core.addresses import Address
 from gateway.core.credentials import broker_entry
-from gateway.mqtt.probe import Target
+from gateway.mqtt.probe import ProbeTarget
 from gateway.store import Store
 from simulation.broker import Broker
 from simulation.link import GATEWAY_PASSWORD
@@ -31,11 +31,11 @@ class VirtualEmbedded(EmbeddedBroker):
         self._virtual = broker
         self._process = process
 
-    def sessions(self) -> dict[str, Identity]:
+    def sessions(self) -> dict[str, ClientIdentity]:
         """Who is connected."""
         return self._virtual.live()
 
-    def kept_sessions(self) -> dict[str, Identity]:
+    def kept_sessions(self) -> dict[str, ClientIdentity]:
         """The same: nobody simulates an integrator's session."""
         return self._virtual.live()
 
@@ -67,21 +67,21 @@ class PasswordTable(PasswordFile):
             if self._in_force.get(name) != entry:
                 self._broker.cut(name, forget=False)
 
-    async def admit(self, client_id: str, username: str, password: str) -> Identity | None:
+    async def admit(self, client_id: str, username: str, password: str) -> ClientIdentity | None:
         """Whether the table lets them in."""
         if username == GATEWAY_USER:
-            return Identity(Role.GATEWAY, GATEWAY_USER, None) if password == GATEWAY_PASSWORD else None
+            return ClientIdentity(Role.GATEWAY, GATEWAY_USER, None) if password == GATEWAY_PASSWORD else None
         entry = self._in_force.get(username)
         if entry is None or client_id != username or not _opens(entry, password):
             return None
-        return Identity(Role.DEVICE, username, self.token_of.get(entry))
+        return ClientIdentity(Role.DEVICE, username, self.token_of.get(entry))
 
 
 def _opens(entry: str, password: str) -> bool:
     return broker_entry(password, base64.b64decode(entry.split("$")[2])) == entry
 
 
-class VirtualSentinel(Sentinel):
+class VirtualSentinel(ReloadProbe):
     """Signals the virtual broker."""
 
     def __init__(self, table: PasswordTable, broker: Broker, process: Process) -> None:
@@ -107,5 +107,5 @@ class VirtualMosquitto(MosquittoAccess):
     """The gateway's own steering of Mosquitto, with the virtual file and signal."""
 
     def __init__(self, table: PasswordTable, broker: Broker, store: Store, process: Process) -> None:
-        super().__init__(table, store, Target(Address("127.0.0.1", 1883)))
+        super().__init__(table, store, ProbeTarget(Address("127.0.0.1", 1883)))
         self._sentinel = VirtualSentinel(table, broker, process)

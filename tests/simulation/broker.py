@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from gateway.broker import access_rules
-from gateway.broker.embedded.session import Identity
+from gateway.broker.embedded.session import ClientIdentity
 from gateway.core.topics import Topics
 from gateway.mqtt.retained_scan import matches
 from simulation.network import Line
 
 Will = tuple[str, bytes]
-Admit = Callable[[str, str, str], Awaitable[Identity | None]]
+Admit = Callable[[str, str, str], Awaitable[ClientIdentity | None]]
 """Client id, user name and password → who that is, or nobody."""
 
 GATEWAY_WINDOW = 1_000
@@ -74,7 +74,7 @@ class Peer:
         self.username = username
         self.will = will
         self.receive = receive
-        self.identity: Identity | None = None
+        self.identity: ClientIdentity | None = None
         self.owed: deque[Receipt] = deque()
         self.parting = ""
 
@@ -147,7 +147,7 @@ class Broker:
         else:
             self._let_in(peer, identity, answer)
 
-    def _let_in(self, peer: Peer, identity: Identity, answer: Callable[[bool], None]) -> None:
+    def _let_in(self, peer: Peer, identity: ClientIdentity, answer: Callable[[bool], None]) -> None:
         session = self.sessions.setdefault(peer.client_id, Session(peer.client_id))
         if session.peer is not None:
             self._end(session.peer, will=True, reason="taken over")
@@ -194,7 +194,7 @@ class Broker:
         peer.parting = "cut by the broker"
         asyncio.get_running_loop().call_later(PARTING_SECONDS, peer.line.cut, peer.parting)
 
-    def live(self) -> dict[str, Identity]:
+    def live(self) -> dict[str, ClientIdentity]:
         """Who is connected."""
         peers = {name: session.peer for name, session in self.sessions.items()}
         return {name: peer.identity for name, peer in peers.items() if peer is not None and peer.identity is not None}
@@ -219,7 +219,7 @@ class Broker:
             self._route(identity, packet.topic, packet.payload, retain=packet.retain, qos=packet.qos, receipt=receipt)
         self._pay(peer)
 
-    def _waits(self, identity: Identity, packet: Packet) -> bool:
+    def _waits(self, identity: ClientIdentity, packet: Packet) -> bool:
         """Whether a device says this before the gateway listens."""
         if not self.confirms_late or identity.role != access_rules.Role.DEVICE:
             return False
@@ -253,7 +253,7 @@ class Broker:
 
     def _route(
         self,
-        sender: Identity,
+        sender: ClientIdentity,
         topic: str,
         payload: bytes,
         *,
@@ -271,7 +271,7 @@ class Broker:
             if any(matches(each, topic) for each in session.filters):
                 self._enqueue(session, packet)
 
-    def _note_word(self, sender: Identity, packet: Packet) -> None:
+    def _note_word(self, sender: ClientIdentity, packet: Packet) -> None:
         """An acknowledgement that the broker keeps for the gateway, which alone subscribes to those."""
         if sender.role != access_rules.Role.DEVICE or not packet.qos:
             return
@@ -285,7 +285,7 @@ class Broker:
             word = json.loads(packet.payload)
             self.words.add((word["command_id"], word["status"]))
 
-    def _retain(self, sender: Identity, topic: str, payload: bytes) -> None:
+    def _retain(self, sender: ClientIdentity, topic: str, payload: bytes) -> None:
         if not access_rules.may_retain(sender.role, sender.username, topic):
             return
         self._snapshots.append(dict(self.retained))
@@ -376,7 +376,7 @@ class Broker:
                 self.sessions[peer.client_id].filters.pop(each, None)
             peer.line.down.send(answer, True)  # noqa: FBT003 - an UNSUBACK
 
-    def inject(self, sender: Identity, topic: str, payload: bytes, *, retain: bool) -> None:
+    def inject(self, sender: ClientIdentity, topic: str, payload: bytes, *, retain: bool) -> None:
         """A message from a client that nobody simulates."""
         self._route(sender, topic, payload, retain=retain)
 

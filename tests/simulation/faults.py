@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.broker.access_rules import Role
-from gateway.broker.embedded.session import Identity
+from gateway.broker.embedded.session import ClientIdentity
 from gateway.mqtt.retained_scan import matches
 from simulation.broker import Packet
 from simulation.model_state import RESET
 from simulation.world import World
 
-_STRANGER = Identity(Role.GATEWAY, "gateway", None)
+_STRANGER = ClientIdentity(Role.GATEWAY, "gateway", None)
 
 
 class Trouble:

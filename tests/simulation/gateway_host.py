@@ -14,27 +14,27 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from gateway.broker.access_sync import Access, EmbeddedAccess, Keeper, first_uses_at
+from gateway.broker.access_sync import AccessSyncer, BrokerAccess, EmbeddedAccess, first_uses_at
 from gateway.broker.authentication import authenticator
 from gateway.broker.doctor_accounts import ProbeAccounts
-from gateway.broker.service_accounts import GATEWAY_USER, standing
+from gateway.broker.service_accounts import GATEWAY_USER, service_accounts
 from gateway.core.backoff import Pauses
 from gateway.core.ids import Ids
 from gateway.core.topics import Topics
 from gateway.domain.presence import PresenceWorker
 from gateway.http.app import build
 from gateway.http.services import Services
-from gateway.mqtt.connect import Address, Session
-from gateway.mqtt.connection import Connection, Notices, Outlet
-from gateway.mqtt.retained_scan import Mark
+from gateway.mqtt.connect import BrokerAddress, Session
+from gateway.mqtt.connection import BackgroundPublisher, BrokerConnection, ConnectionObserver
+from gateway.mqtt.retained_scan import ScanMarker
 from gateway.observability.metrics import Metrics
-from gateway.outbound.event_publisher import Feed
-from gateway.outbound.retained_mirror import Shown
-from gateway.outbound.states import ProjectStateLeaf, StateLeaf
+from gateway.outbound.event_publisher import EventPublisher
+from gateway.outbound.retained_mirror import RetainedMirror
+from gateway.outbound.states import ProjectStateLeaf, StateTopic
 from gateway.store import Context, Rules, Store
-from gateway.store.wakeups import Bells
-from gateway.workers.change_poller import Watcher as CommandLineWatcher
-from gateway.workers.expiry import Sweeper
+from gateway.store.wakeups import Wakeups
+from gateway.workers.change_poller import ChangePoller as CommandLineWatcher
+from gateway.workers.expiry import ExpiryWorker
 from simulation.access import PasswordTable, VirtualEmbedded, VirtualMosquitto
 from simulation.broker import Broker
 from simulation.disk import Disk, VirtualStore
@@ -48,16 +48,16 @@ RULES = Rules(
 )
 PAUSES = Pauses(first_seconds=0.2, longest_seconds=3.0, steady_seconds=5.0)
 BIND_WAITS_SECONDS = 3.0
-_ACCOUNTS = standing(GATEWAY_PASSWORD, ProbeAccounts())
+_ACCOUNTS = service_accounts(GATEWAY_PASSWORD, ProbeAccounts())
 _METRICS = Metrics()
 
 
-class VirtualConnection(Connection):
+class VirtualConnection(BrokerConnection):
     """The gateway's own connection, on the virtual broker."""
 
     open: Callable[..., AbstractAsyncContextManager[Session]]
 
-    def opened(self, address: Address, will: tuple[str, bytes]) -> AbstractAsyncContextManager[Session]:
+    def opened(self, address: BrokerAddress, will: tuple[str, bytes]) -> AbstractAsyncContextManager[Session]:
         """A session on the virtual broker."""
         return self.open(address, client_id=GATEWAY_ID, will=will)
 
@@ -68,7 +68,7 @@ class Life:
     def __init__(self, host: GatewayHost, process: Process) -> None:
         self.process = process
         self.started = asyncio.get_running_loop().time()
-        self.bells = Bells()
+        self.bells = Wakeups()
         entropy = host.rng.randbytes
         context = Context(host.rules, clock=host.clock, entropy=entropy, ids=Ids(entropy))
         self.store: Store = VirtualStore(
@@ -80,7 +80,7 @@ class Life:
             on_news=self.bells.recorded,
         )
         self.topics = Topics()
-        self.keeper = Keeper(self.store, self.bells, host.access(self.store, process))
+        self.keeper = AccessSyncer(self.store, self.bells, host.access(self.store, process))
         self.presence = PresenceWorker(
             self.store,
             self._taken_in,
@@ -93,15 +93,15 @@ class Life:
     async def _taken_in(self, seconds: float) -> bool:
         return await self.connection.barrier.passed(seconds)
 
-    def _connection(self, host: GatewayHost) -> Connection:
+    def _connection(self, host: GatewayHost) -> BrokerConnection:
         version = "5" if host.broker.version_5 else "3.1.1"
         connection = VirtualConnection(
-            Address("broker", 1883, GATEWAY_USER, GATEWAY_PASSWORD, version=version),
+            BrokerAddress("broker", 1883, GATEWAY_USER, GATEWAY_PASSWORD, version=version),
             auto_version=False,
             store=self.store,
             topics=self.topics,
             bells=self.bells,
-            notices=Notices(
+            notices=ConnectionObserver(
                 self.bells.access_changed,
                 first_uses=first_uses_at(self.keeper.access),
                 listening=self.presence.forgive,
@@ -112,11 +112,11 @@ class Life:
         connection.open = partial(opened, host.broker, self.process, host.watcher, host.latency)
         return connection
 
-    def _outlets(self) -> tuple[Callable[[Mark], Outlet], ...]:
+    def _outlets(self) -> tuple[Callable[[ScanMarker], BackgroundPublisher], ...]:
         return (
-            lambda mark: Shown(self.store, StateLeaf(self.topics), mark),
-            lambda mark: Shown(self.store, ProjectStateLeaf(self.topics), mark),
-            lambda _: Feed(self.store, self.topics, self.bells),
+            lambda mark: RetainedMirror(self.store, StateTopic(self.topics), mark),
+            lambda mark: RetainedMirror(self.store, ProjectStateLeaf(self.topics), mark),
+            lambda _: EventPublisher(self.store, self.topics, self.bells),
         )
 
     def _app(self) -> ASGIApp:
@@ -146,7 +146,7 @@ class Life:
         first_uses = first_uses_at(self.keeper.access)
         if first_uses is not None:
             self.spawn(first_uses.run(self.connection.barrier.passed))
-        self.spawn(Sweeper(self.store).run())
+        self.spawn(ExpiryWorker(self.store).run())
         self.spawn(self.presence.run())
         if watching:
             self.spawn(CommandLineWatcher(self.store, self.bells).run())
@@ -189,7 +189,7 @@ class GatewayHost:
         self.life: Life | None = None
         self._slow = slow
 
-    def access(self, store: Store, process: Process) -> Access:
+    def access(self, store: Store, process: Process) -> BrokerAccess:
         """How the broker is steered, and who it asks."""
         if not self.embedded:
             self.broker.admit = self.table.admit

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from gateway.core.topics import Topics
-from gateway.outbound.states import ProjectStateLeaf, StateLeaf
+from gateway.outbound.states import ProjectStateLeaf, StateTopic
 from gateway.store import View, account_sql, device_sql
 from simulation.broker import Broker
 
@@ -21,7 +21,7 @@ class Integrator:
         self._broker, self._disk = broker, disk
         self._told: dict[str, None] = {}
         self._told_project: dict[str, None] = {}
-        self._leaf, self._project_leaf = StateLeaf(Topics()), ProjectStateLeaf(Topics())
+        self._leaf, self._project_leaf = StateTopic(Topics()), ProjectStateLeaf(Topics())
 
     def hears(self, topic: str, payload: bytes) -> None:
         """The broker has taken a message."""
@@ -51,7 +51,7 @@ class Integrator:
             if row["id"] not in told:
                 yield 6, "every event is told", f"{row['id']} ({row['type']}) never reached the broker"
 
-    def _wrong_states(self, leaf: StateLeaf) -> Iterator[Broken]:
+    def _wrong_states(self, leaf: StateTopic) -> Iterator[Broken]:
         shown = leaf.projects(View(self._disk))
         for row in self._disk.execute("SELECT pk FROM devices").fetchall():
             device = device_sql.by_pk(View(self._disk), row["pk"])

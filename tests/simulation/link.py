@@ -6,7 +6,15 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from gateway.domain.messages import Message
-from gateway.mqtt.session import ANSWER_SECONDS, BATCH, Address, Delivery, LinkError, PublishRefusedError, Session
+from gateway.mqtt.session import (
+    ANSWER_SECONDS,
+    BATCH,
+    BrokerAddress,
+    LinkError,
+    PublishRefusedError,
+    ReceivedMessage,
+    Session,
+)
 from simulation.broker import Broker, Packet
 from simulation.client import Client, ClosedError
 from simulation.process import Process
@@ -40,7 +48,7 @@ class VirtualSession(Session):
         self._watcher = watcher
         self._handed: dict[int, tuple[Packet, int]] = {}
 
-    async def batch(self, limit: int = BATCH) -> list[Delivery]:
+    async def batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
         """Wait for a message; that one and those that are here already."""
         self._process.seam("batch")
         try:
@@ -51,11 +59,11 @@ class VirtualSession(Session):
         inbox = self._virtual.inbox
         return [self._delivery(inbox.popleft()) for _ in range(min(limit, len(inbox)))]
 
-    def _delivery(self, packet: Packet) -> Delivery:
+    def _delivery(self, packet: Packet) -> ReceivedMessage:
         self._handed[packet.packet_id] = (packet, self._watcher.commit_now())
-        return Delivery(Message(packet.topic, packet.payload, packet.retain), packet.packet_id, packet.qos)
+        return ReceivedMessage(Message(packet.topic, packet.payload, packet.retain), packet.packet_id, packet.qos)
 
-    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+    def acknowledge(self, deliveries: Iterable[ReceivedMessage]) -> None:
         """PUBACK each, in the order in which they came."""
         for delivery in deliveries:
             self._process.seam("acknowledge")
@@ -140,7 +148,7 @@ async def opened(
     process: Process,
     watcher: Watcher,
     latency: Callable[[], float],
-    address: Address,
+    address: BrokerAddress,
     *,
     client_id: str,
     will: tuple[str, bytes],

@@ -17,7 +17,7 @@ from device_sim.device import IN_PROGRESS, Device
 from device_sim.journal import Journal
 from device_sim.last_command import LAST_COMMAND, LastWord
 from device_sim.wire import mqtt_password
-from gateway.broker.access_sync import Keeper
+from gateway.broker.access_sync import AccessSyncer
 from gateway.broker.first_use import FirstUses
 from gateway.core.topics import Topics
 from gateway.domain import acknowledgements, commands, devices, epoch, grants, heartbeats, messages
@@ -28,9 +28,9 @@ from gateway.models.model import CommandStatus
 from gateway.mqtt import ingest
 from gateway.mqtt.publisher import payload
 from gateway.mqtt.reconciler import Reconciler
-from gateway.mqtt.session import Delivery, Session
+from gateway.mqtt.session import ReceivedMessage, Session
 from gateway.store import Row, Tx, View, command_sql, event_sql, outbox_sql, token_sql
-from gateway.store.sqlite.device_cache import Kept
+from gateway.store.sqlite.device_cache import DeviceCache
 from simulation.access import PasswordTable, VirtualEmbedded
 from simulation.broker import Broker, Packet, Peer
 from simulation.link import VirtualSession
@@ -155,7 +155,7 @@ def _does_not_wait() -> Iterator[None]:
 def _acknowledged_too_early() -> Iterator[None]:
     real = VirtualSession.batch
 
-    async def batch(self: VirtualSession, *given: int) -> list[Delivery]:
+    async def batch(self: VirtualSession, *given: int) -> list[ReceivedMessage]:
         deliveries = await real(self, *given)
         self.acknowledge(deliveries)
         return deliveries
@@ -187,7 +187,7 @@ def _not_stored() -> Iterator[None]:
         try:
             store = self._store
             return await store.write(
-                lambda tx: messages.apply_some(tx, batch, tx.hurried, self._taken_apart), urgent=False
+                lambda tx: messages.process_batch(tx, batch, tx.hurried, self._taken_apart), urgent=False
             )
         except StoreError:
             return len(batch), []
@@ -201,7 +201,7 @@ def _not_stored() -> Iterator[None]:
 
 @fault("what is remembered of a device outlives its change", 1, 5, 6)
 def _never_forgets() -> Iterator[None]:
-    with patch.object(Kept, "forget", lambda _: None), patch.object(Kept, "open", lambda *_: None):
+    with patch.object(DeviceCache, "forget", lambda _: None), patch.object(DeviceCache, "open", lambda *_: None):
         yield
 
 
@@ -235,7 +235,7 @@ def _keeper_sleeps() -> Iterator[None]:
     async def work(self: Any) -> None:
         self._bells.access.clear()
 
-    with patch.object(Keeper, "_work", work):
+    with patch.object(AccessSyncer, "_work", work):
         yield
 
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 from device_sim import grant
 from device_sim.sequences import Sequences
 from gateway.domain import acknowledgements, grants
-from gateway.domain.acknowledgements import Sender
+from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
 from gateway.models import model
 from gateway.store import Row, View, command_sql
@@ -43,7 +43,9 @@ def _numbers_come_again() -> Iterator[None]:
 def _receipt_of_the_wipe_alone() -> Iterator[None]:
     real = acknowledgements._unproven  # noqa: SLF001 - planted there
 
-    def unproven(view: View, device: Row, command: Row, ack: model.Ack, sender: Sender) -> Refusal | None:
+    def unproven(
+        view: View, device: Row, command: Row, ack: model.Ack, sender: AcknowledgementSource
+    ) -> Refusal | None:
         if ack.receipt is None and ack.status != "executed":
             return None
         return real(view, device, command, ack, sender)

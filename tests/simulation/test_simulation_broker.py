@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.broker.access_rules import Role
-from gateway.broker.embedded.session import Identity
+from gateway.broker.embedded.session import ClientIdentity
 from simulation.broker import Broker
 from simulation.client import Client, ClosedError, NotAuthorisedError
 from simulation.loop import StalledError, VirtualLoop
@@ -25,9 +25,9 @@ class Stage:
         self.broker = Broker(random.Random(1), lambda *_, **__: None)  # noqa: S311 - reproducible on purpose
         self.broker.admit = self._admit
 
-    async def _admit(self, client_id: str, username: str, password: str) -> Identity | None:
+    async def _admit(self, client_id: str, username: str, password: str) -> ClientIdentity | None:
         role = Role.GATEWAY if username == "gateway" else Role.DEVICE
-        return Identity(role, client_id, None) if password == "right" else None
+        return ClientIdentity(role, client_id, None) if password == "right" else None
 
     async def join(self, username: str = "dev_1", password: str = "right") -> Client:  # noqa: S107 - a test needs one
         """A client that is connected."""

@@ -12,9 +12,9 @@ import httpx
 from gateway.broker.access_rules import Role
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.external.admissions import Admissions
-from gateway.broker.external.decisions import Judge
-from gateway.broker.external.endpoint import Door
-from gateway.broker.service_accounts import Account, standing
+from gateway.broker.external.decisions import AuthDecisions
+from gateway.broker.external.endpoint import AuthEndpoint
+from gateway.broker.service_accounts import ServiceAccount, service_accounts
 from gateway.http.server.server import HttpServer
 from gateway.store import Store
 
@@ -24,10 +24,10 @@ INTEGRATOR_PASSWORD = "integrator-password"
 PROBES = ProbeAccounts(reader="doctor-password", device="doctor-device-password")
 
 
-def some_accounts() -> dict[str, Account]:
+def some_accounts() -> dict[str, ServiceAccount]:
     """Those of a gateway that runs, and an integrator."""
-    integrator = Account(Role.INTEGRATOR, INTEGRATOR_PASSWORD)
-    return {**standing(GATEWAY_PASSWORD, PROBES), "integrator": integrator}
+    integrator = ServiceAccount(Role.INTEGRATOR, INTEGRATOR_PASSWORD)
+    return {**service_accounts(GATEWAY_PASSWORD, PROBES), "integrator": integrator}
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,6 @@ async def asking(
 ) -> AsyncIterator[Endpoint]:
     """Serve it for as long as the block runs."""
     accounts, admissions = some_accounts(), Admissions(clock)
-    door = Door(Judge(store, accounts, admissions, own_id=gateway_id, prefix=prefix), SECRET)
+    door = AuthEndpoint(AuthDecisions(store, accounts, admissions, own_id=gateway_id, prefix=prefix), SECRET)
     async with HttpServer(door, "127.0.0.1", port) as server, httpx.AsyncClient(base_url=server.url) as http:
         yield Endpoint(server.url, http, admissions)

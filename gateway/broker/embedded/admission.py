@@ -23,11 +23,11 @@ from amqtt.mqtt.connect import ConnectPacket
 from gateway.broker.access_rules import Action, Role, is_name, loggable, may
 from gateway.broker.embedded.codec import MalformedPacketError, UnsupportedProtocolError, read_connect, will_of
 from gateway.broker.embedded.password_pace import Refusals
-from gateway.broker.embedded.session import Connection, Identity
+from gateway.broker.embedded.session import ClientConnection, ClientIdentity
 from gateway.runtime.paced_log import Paced
 from gateway.tls.certificates import ServerCertificate
 
-Authenticate = Callable[[str, str | None, str | None], Awaitable[Identity | None]]
+Authenticate = Callable[[str, str | None, str | None], Awaitable[ClientIdentity | None]]
 """(client id, user name, password) to who that is; None refuses. It raises nothing; if it did, that would refuse."""
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ class Admitted:
     """A CONNECT that was accepted, and the name under which its session is kept."""
 
     connect: ConnectPacket
-    identity: Identity
+    identity: ClientIdentity
     key: str
 
 
@@ -86,15 +86,15 @@ class Admission:
         self,
         listener: Listener,
         prefix: str,
-        has_room_for: Callable[[str, Identity], bool],
-        spoke: Callable[[Connection], None],
+        has_room_for: Callable[[str, ClientIdentity], bool],
+        spoke: Callable[[ClientConnection], None],
     ) -> None:
         self._listener = listener
         self._spoke = spoke
         self._prefix = prefix
         self._has_room_for = has_room_for
         self._refusals = Refusals(listener.is_known)
-        self._knocking: dict[str, set[Connection]] = {}
+        self._knocking: dict[str, set[ClientConnection]] = {}
         self._tell_full = Paced(lambda count: log.warning("broker.sessions_full", refused_since_last_told=count))
         self._refused_versions = 0
         self._silent_until = -math.inf
@@ -104,7 +104,7 @@ class Admission:
         for connection in self._knocking.get(client_id, set()):
             connection.abort()
 
-    async def admit(self, connection: Connection) -> Admitted | None:
+    async def admit(self, connection: ClientConnection) -> Admitted | None:
         """Let the client in or not, before anything of a session with its name is touched."""
         try:
             async with connection.patience(self._listener.connect_seconds):
@@ -139,7 +139,7 @@ class Admission:
         )
         self._refused_versions, self._silent_until = 0, now + _TOLD_EVERY_SECONDS
 
-    async def _authenticated(self, connection: Connection, connect: ConnectPacket) -> Admitted | None:
+    async def _authenticated(self, connection: ClientConnection, connect: ConnectPacket) -> Admitted | None:
         client_id = connect.client_id or ""
         if not connection.is_inner and not self._refusals.admits(connection, connect.username):
             self._listener.refused(connection.address)
@@ -161,7 +161,7 @@ class Admission:
         key = self._session_key(identity, client_id, is_clean=connect.clean_session_flag)
         return Admitted(connect, identity, key) if connection.open else None
 
-    def _session_key(self, identity: Identity, client_id: str, *, is_clean: bool) -> str:
+    def _session_key(self, identity: ClientIdentity, client_id: str, *, is_clean: bool) -> str:
         """The name of its session, which no other account can get: a device's own id, or `username/client id`."""
         if identity.role is Role.DEVICE and client_id != identity.username:
             raise _RefusedError(IDENTIFIER_REJECTED)
@@ -174,7 +174,7 @@ class Admission:
             raise _RefusedError(SERVER_UNAVAILABLE)
         return key
 
-    def _may_come_so(self, identity: Identity, connection: Connection) -> bool:
+    def _may_come_so(self, identity: ClientIdentity, connection: ClientConnection) -> bool:
         """A device needs TLS where others do, and its own certificate where devices have one."""
         if identity.token_id is None:
             return True
@@ -183,12 +183,12 @@ class Admission:
         certificate = self._listener.certificate
         return certificate is None or not certificate.asks_clients or connection.peer_name == identity.username
 
-    def _may_leave(self, identity: Identity, connect: ConnectPacket) -> bool:
+    def _may_leave(self, identity: ClientIdentity, connect: ConnectPacket) -> bool:
         will = will_of(connect)
         return will is None or may(identity.role, identity.username, Action.WILL, will.topic, prefix=self._prefix)
 
     @contextlib.contextmanager
-    def _knock(self, client_id: str, connection: Connection) -> Iterator[None]:
+    def _knock(self, client_id: str, connection: ClientConnection) -> Iterator[None]:
         self._knocking.setdefault(client_id, set()).add(connection)
         try:
             yield

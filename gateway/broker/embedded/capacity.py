@@ -33,7 +33,7 @@ def outgrown(bound: int, most: int = MOST_BOUND) -> str | None:
     )
 
 
-class SizeWatch:
+class CapacityMonitor:
     """Looks every five minutes, and warns once a day."""
 
     def __init__(self, store: Store, most: int = MOST_BOUND) -> None:

@@ -19,8 +19,8 @@ from gateway.broker.embedded.admission import Admission, Admitted, Listener
 from gateway.broker.embedded.codec import LenientReader, MalformedPacketError, Packet, will_of
 from gateway.broker.embedded.packets import handle
 from gateway.broker.embedded.routing import RoutingBroker
-from gateway.broker.embedded.session import ClientSession, Connection, Identity, Limits
-from gateway.broker.embedded.unknown_clients import Strangers
+from gateway.broker.embedded.session import BrokerLimits, ClientConnection, ClientIdentity, ClientSession
+from gateway.broker.embedded.unknown_clients import UnknownClients
 from gateway.http.server.listener import Listener as Doorstep
 from gateway.http.server.listener import bound
 from gateway.runtime.paced_log import Paced
@@ -40,12 +40,12 @@ _Accepted = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Non
 class GuardedBroker(RoutingBroker):
     """amqtt's broker behind a door: nothing reaches its tables before the client is known and allowed to."""
 
-    def __init__(self, listener: Listener, prefix: str, limits: Limits) -> None:
+    def __init__(self, listener: Listener, prefix: str, limits: BrokerLimits) -> None:
         super().__init__(prefix, limits)
         self._listener = listener
-        self._strangers = Strangers(limits.strangers)
+        self._strangers = UnknownClients(limits.strangers)
         self._admission = Admission(listener, prefix, self._has_room_for, self._strangers.leave)
-        self._connections: dict[Connection, asyncio.Task[None]] = {}
+        self._connections: dict[ClientConnection, asyncio.Task[None]] = {}
         self._most_sockets = limits.connections + limits.strangers + limits.asking
         self._tell_full = Paced(lambda count: log.warning("broker.connections_full", closed_since_last_told=count))
 
@@ -62,11 +62,11 @@ class GuardedBroker(RoutingBroker):
     def _port_of(self, listener: str) -> int:
         return int(self._servers[listener].instance.sockets[0].getsockname()[1])
 
-    def live_sessions(self) -> dict[str, Identity]:
+    def live_sessions(self) -> dict[str, ClientIdentity]:
         """Who is connected, by session name."""
         return {key: session.identity for key, (session, _) in self._sessions.items() if session.connection}
 
-    def kept_sessions(self) -> dict[str, Identity]:
+    def kept_sessions(self) -> dict[str, ClientIdentity]:
         """The same of all that are kept, connected or not."""
         return {key: session.identity for key, (session, _) in self._sessions.items()}
 
@@ -134,12 +134,12 @@ class GuardedBroker(RoutingBroker):
             await server.instance.start_serving()
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._welcome(Connection(reader, writer))
+        await self._welcome(ClientConnection(reader, writer))
 
     async def _accepted_inside(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._welcome(Connection(reader, writer, is_inner=True))
+        await self._welcome(ClientConnection(reader, writer, is_inner=True))
 
-    async def _welcome(self, connection: Connection) -> None:
+    async def _welcome(self, connection: ClientConnection) -> None:
         task = asyncio.current_task()
         if len(self._connections) >= self._most_sockets or task is None:
             self._tell_full()
@@ -156,7 +156,7 @@ class GuardedBroker(RoutingBroker):
             finally:
                 del self._connections[connection]
 
-    async def _live(self, connection: Connection) -> None:
+    async def _live(self, connection: ClientConnection) -> None:
         admitted = await self._admission.admit(connection)
         if admitted is None:
             return
@@ -174,21 +174,21 @@ class GuardedBroker(RoutingBroker):
             if session.connection is connection:
                 self._end(session, with_will=not is_clean)
 
-    def _has_room_for(self, key: str, identity: Identity) -> bool:
+    def _has_room_for(self, key: str, identity: ClientIdentity) -> bool:
         """Whether it can be connected and kept: who is known already, the gateway, and others within the limits."""
         session, _ = self._sessions.get(key, (None, None))
         if identity.role is Role.GATEWAY or (session is not None and session.connection is not None):
             return True
         return self._has_place_for(identity) and (session is not None or self._can_keep(identity))
 
-    def _has_place_for(self, identity: Identity) -> bool:
+    def _has_place_for(self, identity: ClientIdentity) -> bool:
         live = [session.identity.role for session, _ in self._sessions.values() if session.connection is not None]
         others = sum(role not in (Role.DEVICE, Role.GATEWAY) for role in live)
         if identity.role is not Role.DEVICE and others >= self.limits.connections_others:
             return False
         return len(live) - live.count(Role.GATEWAY) < self.limits.connections
 
-    def _can_keep(self, identity: Identity) -> bool:
+    def _can_keep(self, identity: ClientIdentity) -> bool:
         """Whether there is room for a new session, if need be for the oldest of its account whose client is away."""
         if identity.role is not Role.DEVICE:
             own = [each for each, _ in self._sessions.values() if each.identity.username == identity.username]
@@ -199,7 +199,7 @@ class GuardedBroker(RoutingBroker):
                 self.forget(away)
         return len(self._sessions) < self.limits.sessions
 
-    def _attach(self, connection: Connection, admitted: Admitted) -> ClientSession:
+    def _attach(self, connection: ClientConnection, admitted: Admitted) -> ClientSession:
         """Take the session over from an older connection, or begin one, and say so to the client [MQTT 3.1.4]."""
         session, is_resumed = self._session_for(admitted)
         connect = admitted.connect
@@ -226,7 +226,7 @@ class GuardedBroker(RoutingBroker):
             return session, True
         return ClientSession(admitted.key, admitted.identity, self.limits, self._pressure), False
 
-    async def _serve(self, connection: Connection, session: ClientSession, keep_alive: int) -> bool:
+    async def _serve(self, connection: ClientConnection, session: ClientSession, keep_alive: int) -> bool:
         """Handle packets one after the other; returns True at a DISCONNECT. Raises TimeoutError [MQTT-3.1.2-24]."""
         silence = keep_alive * _KEEPALIVE_GRACE or None
         count = 0
@@ -244,13 +244,13 @@ class GuardedBroker(RoutingBroker):
                 await asyncio.sleep(0)  # a client with a full buffer must not keep the others waiting
         return False
 
-    async def _hold(self, connection: Connection, session: ClientSession) -> None:
+    async def _hold(self, connection: ClientConnection, session: ClientSession) -> None:
         """Leave a client unread until the gateway has taken what it sent, or the connection is aborted."""
         with contextlib.suppress(TimeoutError):
             async with connection.patience(None):
                 await self._pressure.falls(session.client_id)
 
-    async def _turn(self, connection: Connection, session: ClientSession, packet: Packet) -> None:
+    async def _turn(self, connection: ClientConnection, session: ClientSession, packet: Packet) -> None:
         if connection.open:
             await handle(self, connection, session, packet)
 

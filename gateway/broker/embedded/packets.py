@@ -12,20 +12,20 @@ from amqtt.mqtt.unsuback import UnsubackPacket
 from gateway.broker.embedded.codec import MalformedPacketError, Packet, decode
 from gateway.broker.embedded.receipts import PUBACK, PUBREC
 from gateway.broker.embedded.routing import REFUSED, RoutingBroker
-from gateway.broker.embedded.session import ClientSession, Connection
+from gateway.broker.embedded.session import ClientConnection, ClientSession
 
 _QOS_1: Final = 1
 _QOS_2: Final = 2
 _ANSWERS: Final = {_QOS_1: PUBACK, _QOS_2: PUBREC}
 
 
-async def handle(broker: RoutingBroker, connection: Connection, session: ClientSession, packet: Packet) -> None:
+async def handle(broker: RoutingBroker, connection: ClientConnection, session: ClientSession, packet: Packet) -> None:
     """Do what the packet asks for. Raises MalformedPacketError."""
     decoded = await decode(packet)
     await _HANDLERS[packet.kind](broker, connection, session, decoded)
 
 
-async def _publish(broker: RoutingBroker, connection: Connection, session: ClientSession, packet: Any) -> None:
+async def _publish(broker: RoutingBroker, connection: ClientConnection, session: ClientSession, packet: Any) -> None:
     """What the gateway reads is answered when it has committed it, all else at once.
 
     A message that may not be published is acknowledged and dropped [MQTT-3.3.5-2].
@@ -47,17 +47,17 @@ async def _publish(broker: RoutingBroker, connection: Connection, session: Clien
     connection.debts.pay()
 
 
-async def _release(_: RoutingBroker, connection: Connection, session: ClientSession, packet: Any) -> None:
+async def _release(_: RoutingBroker, connection: ClientConnection, session: ClientSession, packet: Any) -> None:
     """The second half of QoS 2: the packet id may be used again [MQTT 4.3.3]."""
     session.incoming.discard(packet.packet_id)
     connection.send(PubcompPacket.build(packet.packet_id))
 
 
-async def _acknowledge(_: RoutingBroker, __: Connection, session: ClientSession, packet: Any) -> None:
+async def _acknowledge(_: RoutingBroker, __: ClientConnection, session: ClientSession, packet: Any) -> None:
     session.acknowledged(packet.packet_id)
 
 
-async def _subscribe(broker: RoutingBroker, connection: Connection, session: ClientSession, packet: Any) -> None:
+async def _subscribe(broker: RoutingBroker, connection: ClientConnection, session: ClientSession, packet: Any) -> None:
     wanted = packet.payload.topics
     if not wanted or any(qos > _QOS_2 for _, qos in wanted):
         raise MalformedPacketError("a SUBSCRIBE without topics, or with a QoS above 2 [MQTT-3.8.3-3]")
@@ -68,7 +68,9 @@ async def _subscribe(broker: RoutingBroker, connection: Connection, session: Cli
             broker.hand_retained(session, topic_filter, code)
 
 
-async def _unsubscribe(broker: RoutingBroker, connection: Connection, session: ClientSession, packet: Any) -> None:
+async def _unsubscribe(
+    broker: RoutingBroker, connection: ClientConnection, session: ClientSession, packet: Any
+) -> None:
     if not packet.payload.topics:
         raise MalformedPacketError("an UNSUBSCRIBE without topics [MQTT-3.10.3-2]")
     for topic_filter in packet.payload.topics:
@@ -76,11 +78,11 @@ async def _unsubscribe(broker: RoutingBroker, connection: Connection, session: C
     connection.send(UnsubackPacket.build(packet.variable_header.packet_id))
 
 
-async def _ping(_: RoutingBroker, connection: Connection, __: ClientSession, ___: Any) -> None:
+async def _ping(_: RoutingBroker, connection: ClientConnection, __: ClientSession, ___: Any) -> None:
     connection.send(PingRespPacket.build())
 
 
-Handler = Callable[[RoutingBroker, Connection, ClientSession, Any], Awaitable[None]]
+Handler = Callable[[RoutingBroker, ClientConnection, ClientSession, Any], Awaitable[None]]
 _HANDLERS: Final[dict[int, Handler]] = {
     kinds.PUBLISH: _publish,
     kinds.PUBREL: _release,

@@ -10,9 +10,9 @@ from typing import Final
 
 import structlog
 
-from gateway.broker.embedded.session import Connection
+from gateway.broker.embedded.session import ClientConnection
 from gateway.broker.embedded.unknown_clients import site_of
-from gateway.mqtt.message_budget import Budget
+from gateway.mqtt.message_budget import MessageBudget
 from gateway.runtime.paced_log import Paced
 
 log = structlog.get_logger()
@@ -38,13 +38,13 @@ class Refusals:
 
     def __init__(self, is_known: Callable[[str], bool]) -> None:
         self._is_known = is_known
-        self._failures = Budget(PER_SECOND, _milliseconds, saved_seconds=SAVED_SECONDS)
-        self._names = Budget(PER_SECOND_OF_NAME, _milliseconds, saved_seconds=SAVED_SECONDS_OF_NAME)
-        self._held: dict[str, dict[Connection, None]] = {}
+        self._failures = MessageBudget(PER_SECOND, _milliseconds, saved_seconds=SAVED_SECONDS)
+        self._names = MessageBudget(PER_SECOND_OF_NAME, _milliseconds, saved_seconds=SAVED_SECONDS_OF_NAME)
+        self._held: dict[str, dict[ClientConnection, None]] = {}
         self._count = 0
         self._tell = Paced(lambda count: log.warning("broker.refusals_paced", refused_since_last_told=count))
 
-    def admits(self, connection: Connection, username: str | None) -> bool:
+    def admits(self, connection: ClientConnection, username: str | None) -> bool:
         """Whether this CONNECT is worth a look-up."""
         site = site_of(connection.address)
         if self._failures.has_room(site):
@@ -54,11 +54,11 @@ class Refusals:
         self._tell()
         return False
 
-    def failed(self, connection: Connection) -> bool:
+    def failed(self, connection: ClientConnection) -> bool:
         """Count a failure of this address; returns whether its budget is used up."""
         return not self._failures.admits(site_of(connection.address))
 
-    async def delay(self, connection: Connection) -> None:
+    async def delay(self, connection: ClientConnection) -> None:
         """Let this client wait for its refusal, unless it has to make way for another one."""
         site = site_of(connection.address)
         if self._count >= HELD:
@@ -76,7 +76,7 @@ class Refusals:
         self._leave(site, oldest)
         oldest.abort()
 
-    def _leave(self, site: str, connection: Connection) -> None:
+    def _leave(self, site: str, connection: ClientConnection) -> None:
         if connection in self._held.get(site, {}):
             self._count -= 1
             del self._held[site][connection]

@@ -12,7 +12,7 @@ from gateway.broker.access_rules import Action, Role, may, may_retain
 from gateway.broker.embedded.backpressure import Pressure
 from gateway.broker.embedded.codec import Will
 from gateway.broker.embedded.receipts import Receipt
-from gateway.broker.embedded.session import ClientSession, Connection, Limits
+from gateway.broker.embedded.session import BrokerLimits, ClientConnection, ClientSession
 
 log = structlog.get_logger()
 
@@ -33,7 +33,7 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
     subscribes meanwhile breaks the delivery.
     """
 
-    def __init__(self, prefix: str, limits: Limits) -> None:
+    def __init__(self, prefix: str, limits: BrokerLimits) -> None:
         super().__init__({"listeners": {"default": {"type": "tcp"}}, "plugins": {}})
         self._prefix = prefix
         self.limits = limits
@@ -75,7 +75,7 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         """A client died: say what it left to say."""
         self.publish_from(session, will.topic, will.payload, will.qos, retain=will.retain)
 
-    async def readers_of(self, session: ClientSession, connection: Connection, topic: str) -> Readers | None:
+    async def readers_of(self, session: ClientSession, connection: ClientConnection, topic: str) -> Readers | None:
         """Who reads what a device is about to say: not before the gateway does. ``None`` for another client.
 
         After a start the gateway subscribes a moment later than devices come back, and what it does not get would be

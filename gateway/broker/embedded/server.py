@@ -14,14 +14,14 @@ import structlog
 
 from gateway.broker.embedded.admission import Authenticate, Listener
 from gateway.broker.embedded.connections import GuardedBroker
-from gateway.broker.embedded.session import Identity, Limits
+from gateway.broker.embedded.session import BrokerLimits, ClientIdentity
 from gateway.tls.certificates import ServerCertificate
 
-__all__ = ["Authenticate", "EmbeddedBroker", "Identity", "Limits"]
+__all__ = ["Authenticate", "EmbeddedBroker", "ClientIdentity", "BrokerLimits"]
 
 log = structlog.get_logger()
 
-DEFAULT_LIMITS: Final = Limits()
+DEFAULT_LIMITS: Final = BrokerLimits()
 _NOISY: Final = ("amqtt", "transitions")
 
 
@@ -47,7 +47,7 @@ class EmbeddedBroker:
         certificate: ServerCertificate | None = None,
         max_packet_bytes: int = 131_072,
         connect_timeout: float = 3.0,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: BrokerLimits = DEFAULT_LIMITS,
     ) -> None:
         self._listener = Listener(
             host, port, authenticate, max_packet_bytes, connect_timeout, certificate, is_known=is_known
@@ -90,7 +90,7 @@ class EmbeddedBroker:
         """Where on loopback the gateway itself comes in without TLS; ``None`` when there is no TLS."""
         return self._running.inner_port
 
-    def sessions(self) -> dict[str, Identity]:
+    def sessions(self) -> dict[str, ClientIdentity]:
         """Who is connected, by session name.
 
         That is the client id where it is the user name (every device, and a gateway that connects so), and
@@ -98,7 +98,7 @@ class EmbeddedBroker:
         """
         return self._running.live_sessions()
 
-    def kept_sessions(self) -> dict[str, Identity]:
+    def kept_sessions(self) -> dict[str, ClientIdentity]:
         """The same of all sessions that are kept, connected or not."""
         return self._running.kept_sessions()
 

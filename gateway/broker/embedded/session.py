@@ -27,7 +27,7 @@ _UNREAD_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
-class Identity:
+class ClientIdentity:
     """Who connected, and with which token: its row in the registry, of an integrator when its password was made.
 
     None for accounts without one. ``project_id`` is the project whose devices an integrator reads.
@@ -40,7 +40,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Limits:
+class BrokerLimits:
     """What the embedded broker holds at most, so that no client can fill the memory of the gateway."""
 
     connections: int = 1_200
@@ -82,7 +82,7 @@ class Limits:
         return is_short and topic.count("/") < self.topic_levels
 
 
-class Connection:
+class ClientConnection:
     """One socket. Once `open` is False nothing that still comes from it counts."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_inner: bool = False) -> None:
@@ -247,13 +247,13 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
     is acknowledged, is sent again when the client is back [MQTT-4.4.0-1], and those behind it wait in the backlog.
     """
 
-    def __init__(self, client_id: str, identity: Identity, limits: Limits, pressure: Pressure) -> None:
+    def __init__(self, client_id: str, identity: ClientIdentity, limits: BrokerLimits, pressure: Pressure) -> None:
         super().__init__()
         is_gateway = identity.role is Role.GATEWAY
         self.client_id = client_id
         self.identity = identity
         self.will: Will | None = None
-        self.connection: Connection | None = None
+        self.connection: ClientConnection | None = None
         self.filters: set[str] = set()
         self.incoming: set[int] = set()
         self.was_denied = False

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from gateway.broker.embedded.session import Connection
+from gateway.broker.embedded.session import ClientConnection
 from gateway.runtime.paced_log import Paced
 
 log = structlog.get_logger()
@@ -18,26 +18,26 @@ _HOST_BITS: Final = 64
 """Of an IPv6 address: what one site has to choose from."""
 
 
-class Strangers:
+class UnknownClients:
     """``most`` of them at a time."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._of: dict[str, dict[Connection, None]] = {}
-        self._site: dict[Connection, str] = {}
+        self._of: dict[str, dict[ClientConnection, None]] = {}
+        self._site: dict[ClientConnection, str] = {}
         self._tell = Paced(lambda count: log.warning("broker.strangers_full", most=most, closed_since_last_told=count))
 
     def __len__(self) -> int:
         return len(self._site)
 
-    def enter(self, connection: Connection) -> None:
+    def enter(self, connection: ClientConnection) -> None:
         """A socket was opened; another one may have to go for it."""
         site = self._site[connection] = site_of(connection.address)
         self._of.setdefault(site, {})[connection] = None
         if len(self._site) > self._most:
             self._drop_one()
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: ClientConnection) -> None:
         """It said CONNECT, or is gone."""
         site = self._site.pop(connection, None)
         if site is None:

@@ -6,8 +6,8 @@ from typing import Final
 
 from gateway.broker.access_rules import Action
 from gateway.broker.clients import Client
-from gateway.broker.external.decisions import Judge
-from gateway.broker.external.dialect import Answer, Dialect, as_json
+from gateway.broker.external.decisions import AuthDecisions
+from gateway.broker.external.dialect import AuthAnswer, Dialect, as_json
 from gateway.broker.external.fields import Fields
 
 _DENY: Final = as_json({"ok": False})
@@ -15,11 +15,11 @@ _ALLOW: Final = as_json({"ok": True})
 _ACTIONS: Final = {1: Action.RECEIVE, 2: Action.PUBLISH, 4: Action.SUBSCRIBE}
 
 
-async def _user(judge: Judge, fields: Fields) -> Answer:
+async def _user(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     return _answer(good=await judge.lets_in(_client(fields), fields.text("password")))
 
 
-async def _acl(judge: Judge, fields: Fields) -> Answer:
+async def _acl(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     action = _ACTIONS[fields.number("acc")]
     return _answer(good=await judge.allows(_client(fields), action, fields.text("topic")))
 
@@ -28,7 +28,7 @@ def _client(fields: Fields) -> Client:
     return Client(fields.text("client_id"), fields.text("username"))
 
 
-def _answer(*, good: bool) -> Answer:
+def _answer(*, good: bool) -> AuthAnswer:
     return _ALLOW if good else _DENY
 
 

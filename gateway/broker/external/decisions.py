@@ -15,7 +15,7 @@ import structlog
 from gateway.broker.access_rules import Action, Role, is_name, loggable, may, may_retain
 from gateway.broker.authentication import authenticator, identity_of
 from gateway.broker.clients import Client
-from gateway.broker.embedded.server import Identity
+from gateway.broker.embedded.server import ClientIdentity
 from gateway.broker.external.admissions import Admissions
 from gateway.broker.service_accounts import Accounts
 from gateway.core import ids
@@ -27,7 +27,7 @@ READERS: Final = (Role.INTEGRATOR, Role.PROJECT_INTEGRATOR, Role.HOME_ASSISTANT)
 """They may have several clients at once."""
 
 
-class Judge:
+class AuthDecisions:
     """Goes by the registry as it is committed at that moment, and by the rules of the contract, section 3.
 
     ``own_id`` is the gateway's client id, which is nobody else's. Whoever was let in is noted in ``admissions``;
@@ -66,7 +66,7 @@ class Judge:
             log.info("broker.connect_refused", client_id=loggable(client.client_id), username=loggable(client.username))
         return good
 
-    async def _identity(self, client: Client, password: str) -> Identity | None:
+    async def _identity(self, client: Client, password: str) -> ClientIdentity | None:
         """Who this is, if it may be called so.
 
         While a session of another credential may only just begin under this client id, this waits: the broker must
@@ -81,7 +81,7 @@ class Judge:
                 return identity
             await asyncio.sleep(seconds)
 
-    async def _is_noted(self, client: Client, identity: Identity) -> bool:
+    async def _is_noted(self, client: Client, identity: ClientIdentity) -> bool:
         """Note the credential of the session that is about to begin; ``False`` when it was revoked meanwhile."""
         credential = identity.token_id
         if credential is None:
@@ -94,7 +94,7 @@ class Judge:
         self._admissions.let_in(client, credential)
         return True
 
-    async def identity_of(self, client: Client) -> Identity | None:
+    async def identity_of(self, client: Client) -> ClientIdentity | None:
         """Who this client is that was let in before; ``None`` when it would not be any more.
 
         Raises:
@@ -104,7 +104,7 @@ class Judge:
         if account is None:
             found = await self._store.read(lambda view: self._known_in(view, client), Purpose.AUTHENTICATION)
         else:
-            found = Identity(account.role, client.username, None)
+            found = ClientIdentity(account.role, client.username, None)
         return found if found is not None and self._may_be_called(found.role, client) else None
 
     async def allows(
@@ -133,7 +133,7 @@ class Judge:
             return client_id in (self._own_id, username)
         return client_id == username or (role in READERS and client_id.startswith(f"{username}-"))
 
-    def _known_in(self, view: View, client: Client) -> Identity | None:
+    def _known_in(self, view: View, client: Client) -> ClientIdentity | None:
         """What the registry says of the credential of this session."""
         credential = self._admissions.token_of(client.client_id)
         if credential is None:
@@ -141,6 +141,6 @@ class Judge:
         if not broker_session_sql.is_good(view, client.username, credential):
             return None
         if ids.is_id(ids.DEVICE, client.username):
-            return Identity(Role.DEVICE, client.username, credential)
+            return ClientIdentity(Role.DEVICE, client.username, credential)
         account = account_sql.find(view, client.username)
         return None if account is None else identity_of(account)

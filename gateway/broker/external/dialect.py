@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.broker.external.decisions import Judge
+from gateway.broker.external.decisions import AuthDecisions
 from gateway.broker.external.fields import Fields
 
 
 @dataclass(frozen=True)
-class Answer:
+class AuthAnswer:
     """An answer as it travels."""
 
     content: bytes
@@ -20,7 +20,7 @@ class Answer:
     media_type: str = "application/json"
 
 
-Question = Callable[[Judge, Fields], Awaitable[Answer]]
+Question = Callable[[AuthDecisions, Fields], Awaitable[AuthAnswer]]
 """Answers one kind of question. It may raise: then the answer is the dialect's ``deny``."""
 
 
@@ -29,9 +29,9 @@ class Dialect:
     """The questions of a broker by what stands in the path, and how it is told no, whatever it asked."""
 
     questions: Mapping[str, Question]
-    deny: Answer
+    deny: AuthAnswer
 
 
-def as_json(value: Any, *, status: int = 200) -> Answer:
+def as_json(value: Any, *, status: int = 200) -> AuthAnswer:
     """An answer in JSON."""
-    return Answer(json.dumps(value).encode(), status)
+    return AuthAnswer(json.dumps(value).encode(), status)

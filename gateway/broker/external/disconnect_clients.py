@@ -25,7 +25,7 @@ _LOOK_SECONDS: Final = 0.05
 _GONE: Final = frozenset({httpx.codes.OK, httpx.codes.NO_CONTENT, httpx.codes.NOT_FOUND})
 
 
-class Cutter(Protocol):
+class ClientDisconnector(Protocol):
     """What a broker's API is needed for; each call raises UnavailableError when it fails."""
 
     async def cut(self, client: Client) -> None:
@@ -35,7 +35,7 @@ class Cutter(Protocol):
         """Those that are connected."""
 
 
-class Api:
+class ManagementApi:
     """Calls to a broker's API. A connection each: they are rare, and one that was kept open may be closed by now."""
 
     def __init__(self, api: BrokerApi, tls: ssl.SSLContext | None) -> None:
@@ -87,10 +87,10 @@ class Api:
             )
 
 
-class RabbitMqCutter:
+class RabbitMqDisconnector:
     """RabbitMQ's management plugin; its user needs the tag ``administrator`` and may configure the clients' queues."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: ManagementApi) -> None:
         self._api = api
 
     async def cut(self, client: Client) -> None:
@@ -120,10 +120,10 @@ class RabbitMqCutter:
         return {_of_rabbitmq(each) for each in answer["items"]}, number < answer["page_count"]
 
 
-class EmqxCutter:
+class EmqxDisconnector:
     """EMQX 5's REST API with an API key: kicking a client out ends its session too."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: ManagementApi) -> None:
         self._api = api
 
     async def cut(self, client: Client) -> None:
@@ -140,10 +140,10 @@ class EmqxCutter:
         return found, len(answer["data"]) == PAGE
 
 
-class VerneMqCutter:
+class VerneMqDisconnector:
     """VerneMQ's HTTP API, which is ``vmq-admin`` by URL, with an API key as user name."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: ManagementApi) -> None:
         self._api = api
 
     async def cut(self, client: Client) -> None:
@@ -156,16 +156,16 @@ class VerneMqCutter:
         return {Client(str(each["client_id"]), str(each["user"])) for each in answer["table"]}
 
 
-_CUTTERS: Final[Mapping[str, Callable[[Api], Cutter]]] = {
-    "rabbitmq": RabbitMqCutter,
-    "emqx": EmqxCutter,
-    "vernemq": VerneMqCutter,
+_CUTTERS: Final[Mapping[str, Callable[[ManagementApi], ClientDisconnector]]] = {
+    "rabbitmq": RabbitMqDisconnector,
+    "emqx": EmqxDisconnector,
+    "vernemq": VerneMqDisconnector,
 }
 
 
-def cutter_of(api: BrokerApi, tls: ssl.SSLContext | None) -> Cutter:
+def disconnector_of(api: BrokerApi, tls: ssl.SSLContext | None) -> ClientDisconnector:
     """The one for this kind of broker; ``tls`` verifies its certificate, where it has one."""
-    return _CUTTERS[api.kind](Api(api, tls))
+    return _CUTTERS[api.kind](ManagementApi(api, tls))
 
 
 def _of_rabbitmq(connection: Mapping[str, Any]) -> Client:

@@ -9,8 +9,8 @@ from typing import Final
 
 from gateway.broker.access_rules import Action
 from gateway.broker.clients import Client
-from gateway.broker.external.decisions import Judge
-from gateway.broker.external.dialect import Answer, Dialect, as_json
+from gateway.broker.external.decisions import AuthDecisions
+from gateway.broker.external.dialect import AuthAnswer, Dialect, as_json
 from gateway.broker.external.fields import Fields
 
 _ACTIONS: Final = {"publish": Action.PUBLISH, "subscribe": Action.SUBSCRIBE}
@@ -18,11 +18,11 @@ _DENY: Final = as_json({"result": "deny", "is_superuser": False})
 _ALLOW: Final = as_json({"result": "allow", "is_superuser": False})
 
 
-async def _authenticate(judge: Judge, fields: Fields) -> Answer:
+async def _authenticate(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     return _answer(good=await judge.lets_in(_client(fields), fields.text("password")))
 
 
-async def _authorize(judge: Judge, fields: Fields) -> Answer:
+async def _authorize(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     action = _ACTIONS[fields.text("action")]
     retain = action is Action.PUBLISH and fields.flag("retain")
     return _answer(good=await judge.allows(_client(fields), action, fields.text("topic"), retain=retain))
@@ -32,7 +32,7 @@ def _client(fields: Fields) -> Client:
     return Client(fields.text("clientid"), fields.text("username"))
 
 
-def _answer(*, good: bool) -> Answer:
+def _answer(*, good: bool) -> AuthAnswer:
     return _ALLOW if good else _DENY
 
 

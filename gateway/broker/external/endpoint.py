@@ -19,8 +19,8 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from gateway.broker.external import amqtt, emqx, mosquitto_go_auth, rabbitmq, vernemq
-from gateway.broker.external.decisions import Judge
-from gateway.broker.external.dialect import Answer, Dialect
+from gateway.broker.external.decisions import AuthDecisions
+from gateway.broker.external.dialect import AuthAnswer, Dialect
 from gateway.broker.external.fields import Fields, MalformedError
 from gateway.errors import GatewayError
 
@@ -39,12 +39,12 @@ BODY_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 4.0
 """Before the broker gives up (5 s with most), so that its answer is ours."""
 
-_NOWHERE: Final = Answer(b'{"result":"deny"}', 404)
+_NOWHERE: Final = AuthAnswer(b'{"result":"deny"}', 404)
 _BEARER: Final = "Bearer "
 
 
 @dataclass(frozen=True)
-class _Asked:
+class AuthQuestion:
     """What a path asks."""
 
     dialect: str
@@ -52,10 +52,10 @@ class _Asked:
     secret: str
 
 
-class Door:
+class AuthEndpoint:
     """The endpoint, as an ASGI application."""
 
-    def __init__(self, judge: Judge, secret: str, refused: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, judge: AuthDecisions, secret: str, refused: Callable[[str], None] = lambda _: None) -> None:
         """``refused`` is told the address of whoever shows another secret."""
         self._refused = refused
         self._judge = judge
@@ -69,7 +69,7 @@ class Door:
         answer = await self._answer(asked, headers, receive, client[0] if client else "")
         await _send(answer, send)
 
-    async def _answer(self, asked: _Asked, headers: Headers, receive: Receive, address: str) -> Answer:
+    async def _answer(self, asked: AuthQuestion, headers: Headers, receive: Receive, address: str) -> AuthAnswer:
         dialect = DIALECTS.get(asked.dialect)
         if not hmac.compare_digest(asked.secret.encode("utf-8", "surrogatepass"), self._secret):
             self._refused(address)
@@ -95,13 +95,13 @@ class Door:
         return dialect.deny
 
 
-def _asked(path: str, authorization: str) -> _Asked:
+def _asked(path: str, authorization: str) -> AuthQuestion:
     first, _, rest = path.removeprefix("/").partition("/")
     if first in DIALECTS:
         shown = authorization.removeprefix(_BEARER) if authorization.startswith(_BEARER) else ""
-        return _Asked(first, rest, shown)
+        return AuthQuestion(first, rest, shown)
     dialect, _, question = rest.partition("/")
-    return _Asked(dialect, question, first)
+    return AuthQuestion(dialect, question, first)
 
 
 async def _read(receive: Receive) -> bytes:
@@ -119,7 +119,7 @@ async def _read(receive: Receive) -> bytes:
     return bytes(body)
 
 
-async def _send(answer: Answer, send: Send) -> None:
+async def _send(answer: AuthAnswer, send: Send) -> None:
     headers = {
         "content-type": answer.media_type,
         "content-length": str(len(answer.content)),

@@ -6,8 +6,8 @@ from typing import Final
 
 from gateway.broker.access_rules import Action
 from gateway.broker.clients import Client
-from gateway.broker.external.decisions import Judge
-from gateway.broker.external.dialect import Answer, Dialect, as_json
+from gateway.broker.external.decisions import AuthDecisions
+from gateway.broker.external.dialect import AuthAnswer, Dialect, as_json
 from gateway.broker.external.fields import Fields
 
 _DENY: Final = as_json({"ok": False, "error": "not allowed"}, status=403)
@@ -21,16 +21,16 @@ ACTIONS: Final = {
 """What Mosquitto's ``MOSQ_ACL_…`` numbers ask for."""
 
 
-async def _user(judge: Judge, fields: Fields) -> Answer:
+async def _user(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     return _answer(good=await judge.lets_in(_client(fields), fields.text("password")))
 
 
-async def _superuser(judge: Judge, fields: Fields) -> Answer:
+async def _superuser(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     del judge, fields
     return _DENY  # nobody is above the rules, the gateway neither
 
 
-async def _acl(judge: Judge, fields: Fields) -> Answer:
+async def _acl(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     client, topic = _client(fields), fields.text("topic")
     for action in ACTIONS[fields.number("acc")]:
         if not await judge.allows(client, action, topic):
@@ -42,7 +42,7 @@ def _client(fields: Fields) -> Client:
     return Client(fields.text("clientid"), fields.text("username"))
 
 
-def _answer(*, good: bool) -> Answer:
+def _answer(*, good: bool) -> AuthAnswer:
     return _ALLOW if good else _DENY
 
 

@@ -11,27 +11,27 @@ from typing import Final
 
 from gateway.broker.access_rules import Action
 from gateway.broker.clients import Client
-from gateway.broker.external.decisions import Judge
-from gateway.broker.external.dialect import Answer, Dialect
+from gateway.broker.external.decisions import AuthDecisions
+from gateway.broker.external.dialect import AuthAnswer, Dialect
 from gateway.broker.external.fields import Fields
 
-_DENY: Final = Answer(b"deny", media_type="text/plain")
-_ALLOW: Final = Answer(b"allow", media_type="text/plain")
+_DENY: Final = AuthAnswer(b"deny", media_type="text/plain")
+_ALLOW: Final = AuthAnswer(b"allow", media_type="text/plain")
 _VHOST: Final = "/"
 _EXCHANGE: Final = "amq.topic"
 _TOPIC_ACTIONS: Final = {"write": Action.PUBLISH, "read": Action.SUBSCRIBE}
 
 
-async def _user(judge: Judge, fields: Fields) -> Answer:
+async def _user(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     return _answer(good=await judge.lets_in(_client(fields, "client_id"), fields.text("password")))
 
 
-async def _vhost(judge: Judge, fields: Fields) -> Answer:
+async def _vhost(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     known = await judge.identity_of(_client(fields, "client_id")) is not None
     return _answer(good=known and fields.text("vhost") == _VHOST)
 
 
-async def _resource(judge: Judge, fields: Fields) -> Answer:
+async def _resource(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     client = _client(fields, "client_id")
     kind, name, permission = fields.text("resource"), fields.text("name"), fields.text("permission")
     if fields.text("vhost") != _VHOST or await judge.identity_of(client) is None:
@@ -42,7 +42,7 @@ async def _resource(judge: Judge, fields: Fields) -> Answer:
     return _answer(good=kind == "queue" and name in own)
 
 
-async def _topic(judge: Judge, fields: Fields) -> Answer:
+async def _topic(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     client = _client(fields, "variable_map.client_id")
     if fields.text("vhost") != _VHOST or fields.text("name") != _EXCHANGE:
         return _DENY
@@ -55,7 +55,7 @@ def _client(fields: Fields, client_id: str) -> Client:
     return Client(fields.text(client_id), fields.text("username"))
 
 
-def _answer(*, good: bool) -> Answer:
+def _answer(*, good: bool) -> AuthAnswer:
     return _ALLOW if good else _DENY
 
 

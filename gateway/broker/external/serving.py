@@ -9,12 +9,12 @@ import structlog
 
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.external.admissions import Admissions
-from gateway.broker.external.decisions import Judge
-from gateway.broker.external.disconnect_clients import Cutter, cutter_of
-from gateway.broker.external.endpoint import Door
+from gateway.broker.external.decisions import AuthDecisions
+from gateway.broker.external.disconnect_clients import ClientDisconnector, disconnector_of
+from gateway.broker.external.endpoint import AuthEndpoint
 from gateway.broker.external.secret import FILE_NAME, shared_secret
-from gateway.broker.external.session_sync import NOT_CUT, AskedAccess
-from gateway.broker.service_accounts import Accounts, standing
+from gateway.broker.external.session_sync import NOT_CUT, SessionSync
+from gateway.broker.service_accounts import Accounts, service_accounts
 from gateway.core.addresses import BrokerUrl
 from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.http.server.server import HttpServer
@@ -32,7 +32,7 @@ async def asked_access(
     certificate: ServerCertificate | None,
     stack: AsyncExitStack,
     refused: Callable[[RefusedSignIn], None] = lambda _: None,
-) -> AskedAccess:
+) -> SessionSync:
     """Listen at ``broker_auth`` until ``stack`` ends; on loopback without TLS, beyond it with ``certificate``.
 
     Raises:
@@ -43,7 +43,7 @@ async def asked_access(
         raise ValueError("broker_auth is not set")
     secret = shared_secret(settings.broker_auth_secret_file or settings.data_dir / FILE_NAME)
     own_id = store.context.rules.gateway_id
-    judge = Judge(
+    judge = AuthDecisions(
         store,
         _accounts(settings, probes),
         admissions,
@@ -52,7 +52,7 @@ async def asked_access(
         refused=lambda: refused(RefusedSignIn("mqtt", "unknown", "")),  # the broker does not say where its client is
     )
     server = HttpServer(
-        Door(judge, secret, lambda address: refused(RefusedSignIn("broker_auth", "unknown", address))),
+        AuthEndpoint(judge, secret, lambda address: refused(RefusedSignIn("broker_auth", "unknown", address))),
         at.host,
         at.port,
         certificate=None if at.is_loopback else certificate,
@@ -62,19 +62,19 @@ async def asked_access(
     log.info("broker_auth.listening", url=server.url)
     if settings.broker_api_url is None:
         log.warning("broker.sessions_not_cut", message=NOT_CUT)
-    return AskedAccess(store, admissions, _cutter(settings))
+    return SessionSync(store, admissions, _cutter(settings))
 
 
 def _accounts(settings: Settings, probes: ProbeAccounts) -> Accounts:
     url = settings.broker
     if not isinstance(url, BrokerUrl) or url.username is None or url.password is None:
         raise ValueError("broker has no user and password")  # the settings refuse that
-    return standing(url.password.get_secret_value(), probes, gateway_user=url.username)
+    return service_accounts(url.password.get_secret_value(), probes, gateway_user=url.username)
 
 
-def _cutter(settings: Settings) -> Cutter | None:
+def _cutter(settings: Settings) -> ClientDisconnector | None:
     api = settings.broker_api_url
     if api is None:
         return None
     tls = client_context(settings.broker_ca_file, None, None) if api.scheme == "https" else None
-    return cutter_of(api, tls)
+    return disconnector_of(api, tls)

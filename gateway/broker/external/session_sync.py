@@ -11,7 +11,7 @@ import structlog
 
 from gateway.broker.clients import Client
 from gateway.broker.external.admissions import Admissions
-from gateway.broker.external.disconnect_clients import Cutter
+from gateway.broker.external.disconnect_clients import ClientDisconnector
 from gateway.broker.settling import Settling
 from gateway.core import ids
 from gateway.store import Row, Store, View, account_sql, broker_session_sql
@@ -29,12 +29,12 @@ LISTED_EVERY_SECONDS: Final = 2.0
 """How often the broker is asked for its clients while sessions of a comparison are left to be cut."""
 
 
-class AskedAccess:
+class SessionSync:
     """Cuts each session that was not opened with a token which is good now; one of which nothing is known too."""
 
     name = "http"
 
-    def __init__(self, store: Store, admissions: Admissions, cutter: Cutter | None) -> None:
+    def __init__(self, store: Store, admissions: Admissions, cutter: ClientDisconnector | None) -> None:
         self.caution = None if cutter else NOT_CUT
         self._store = store
         self._admissions = admissions
@@ -90,7 +90,7 @@ class AskedAccess:
         self._settled = not cut and not self._strays and await self._is_enforced()
         return self._settled
 
-    async def _foul(self, cutter: Cutter) -> set[Client]:
+    async def _foul(self, cutter: ClientDisconnector) -> set[Client]:
         there = await cutter.connected()
         return await self._store.read(lambda view: self._strays_of(view, there))
 
@@ -125,7 +125,7 @@ class AskedAccess:
             await self._store.write(lambda tx: account_sql.note_cut(tx, done))
         return len(done) == len(waiting)
 
-    async def _cut(self, cutter: Cutter, client: Client) -> bool:
+    async def _cut(self, cutter: ClientDisconnector, client: Client) -> bool:
         if not await self._store.read(lambda view: self._is_stray(view, client)):
             return True  # bound or made again while this waited for its turn
         await cutter.cut(client)
@@ -133,7 +133,7 @@ class AskedAccess:
         log.info("broker.session_cut", client_id=client.client_id)
         return True
 
-    async def _settle_device(self, cutter: Cutter, client: Client) -> bool:
+    async def _settle_device(self, cutter: ClientDisconnector, client: Client) -> bool:
         """Cut its session if need be; whether that is all."""
         if not await self._store.read(lambda view: self._is_stray(view, client)):
             return True

@@ -9,8 +9,8 @@ from typing import Final
 
 from gateway.broker.access_rules import Action
 from gateway.broker.clients import Client
-from gateway.broker.external.decisions import Judge
-from gateway.broker.external.dialect import Answer, Dialect, as_json
+from gateway.broker.external.decisions import AuthDecisions
+from gateway.broker.external.dialect import AuthAnswer, Dialect, as_json
 from gateway.broker.external.fields import Fields
 
 _DENY: Final = as_json({"result": {"error": "not_allowed"}})
@@ -18,20 +18,20 @@ _ALLOW: Final = as_json({"result": "ok"})
 _REFUSED_QOS: Final = 128  # what a SUBACK says of a filter that was not granted
 
 
-async def _hook(judge: Judge, fields: Fields) -> Answer:
+async def _hook(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     return await _HOOKS[fields.hook.removesuffix("_m5")](judge, fields)
 
 
-async def _register(judge: Judge, fields: Fields) -> Answer:
+async def _register(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     return _answer(good=await judge.lets_in(_client(fields), fields.text("password")))
 
 
-async def _publish(judge: Judge, fields: Fields) -> Answer:
+async def _publish(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     topic, retain = fields.text("topic"), fields.flag("retain")
     return _answer(good=await judge.allows(_client(fields), Action.PUBLISH, topic, retain=retain))
 
 
-async def _subscribe(judge: Judge, fields: Fields) -> Answer:
+async def _subscribe(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     """Each filter on its own; nothing granted is a no to all."""
     client, told = _client(fields), []
     for wanted in fields.each("topics"):
@@ -47,7 +47,7 @@ def _client(fields: Fields) -> Client:
     return Client(fields.text("client_id"), fields.text("username"))
 
 
-def _answer(*, good: bool) -> Answer:
+def _answer(*, good: bool) -> AuthAnswer:
     return _ALLOW if good else _DENY
 
 

@@ -14,14 +14,14 @@ import structlog
 
 from gateway.broker.mosquitto.password_entries import OperatorAccounts
 from gateway.broker.mosquitto.password_file import PasswordFile
-from gateway.store.wakeups import Bells
+from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
 
 LOOKED_AT_EVERY_SECONDS: Final = 2.0
 
 
-class DriftWatch:
+class PasswordFileWatch:
     """Looks at the file, and asks for a comparison when it has changed and then rested for the time between two looks.
 
     Who writes in place has it half written for a moment: nothing is made of that.
@@ -30,7 +30,7 @@ class DriftWatch:
     def __init__(
         self,
         file: PasswordFile,
-        bells: Bells,
+        bells: Wakeups,
         people: OperatorAccounts | None = None,
         *,
         every_seconds: float = LOOKED_AT_EVERY_SECONDS,

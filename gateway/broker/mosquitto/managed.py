@@ -21,7 +21,7 @@ import structlog
 import broker_config
 from broker_config import local
 from gateway.broker.access_sync import Rights
-from gateway.broker.mosquitto.orphan import left_over
+from gateway.broker.mosquitto.orphan import find_orphan
 from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile
 from gateway.broker.mosquitto.supervisor import Supervisor
 from gateway.core.addresses import Address
@@ -44,7 +44,7 @@ _LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
 
 
 @dataclass(frozen=True)
-class OwnMosquitto:
+class ManagedMosquitto:
     """Where it listens, how the gateway verifies it, and the files that the two share."""
 
     listening: Address
@@ -53,7 +53,7 @@ class OwnMosquitto:
     files: broker_config.Rendered
 
 
-def prepared(settings: Settings, certificate: ServerCertificate | None) -> OwnMosquitto:
+def prepared(settings: Settings, certificate: ServerCertificate | None) -> ManagedMosquitto:
     """Write its files.
 
     Raises:
@@ -84,7 +84,7 @@ def prepared(settings: Settings, certificate: ServerCertificate | None) -> OwnMo
     except (OSError, broker_config.BrokerConfigError) as error:
         raise UnavailableError(f"The files of Mosquitto cannot be written into {folder}: {error}") from error
     pinned = client_context(None, pinned=certificate.chain) if certificate else None
-    return OwnMosquitto(listening, _inside(listening), pinned, files)
+    return ManagedMosquitto(listening, _inside(listening), pinned, files)
 
 
 def _user() -> pwd.struct_passwd | None:
@@ -123,7 +123,7 @@ def _hand_over_files(files: broker_config.Rendered, user: pwd.struct_passwd) -> 
             give(file, Owner(0o600, user.pw_uid, user.pw_gid))
 
 
-def rights(own: OwnMosquitto, prefix: str) -> Rights:
+def rights(own: ManagedMosquitto, prefix: str) -> Rights:
     """Writes its ``acl`` anew, with these integrators besides those that are in it as it ships."""
     shipped = own.files.acl.read_text(encoding="utf-8")
 
@@ -137,7 +137,7 @@ def rights(own: OwnMosquitto, prefix: str) -> Rights:
     return write
 
 
-async def run(own: OwnMosquitto, program: str, settings: Settings, stack: AsyncExitStack) -> Supervisor:
+async def run(own: ManagedMosquitto, program: str, settings: Settings, stack: AsyncExitStack) -> Supervisor:
     """Have it run until ``stack`` ends. Its password file must be there.
 
     Raises:
@@ -152,11 +152,11 @@ async def run(own: OwnMosquitto, program: str, settings: Settings, stack: AsyncE
 
 def pid(settings: Settings) -> int | None:
     """The process that runs from these files now, if one does."""
-    found = left_over(settings.data_dir.resolve() / FOLDER / "mosquitto.conf")
+    found = find_orphan(settings.data_dir.resolve() / FOLDER / "mosquitto.conf")
     return found[0] if found else None
 
 
-def follow(certificate: ServerCertificate, own: OwnMosquitto, passwords: PasswordFile) -> None:
+def follow(certificate: ServerCertificate, own: ManagedMosquitto, passwords: PasswordFile) -> None:
     """Have Mosquitto, and the gateway's own link to it, take up each renewal of this certificate."""
 
     def taken_up() -> None:

@@ -25,18 +25,18 @@ _PROCESS_NAME: Final = "mosquitto"
 _PROC: Final = Path("/proc")
 
 
-async def end_left_over(config: Path) -> None:
+async def end_orphan(config: Path) -> None:
     """End every Mosquitto that was started with this configuration file. Only the gateway that holds it may call this.
 
     Raises:
         UnavailableError: one is there that this user may not end.
     """
-    for pid in left_over(config):
+    for pid in find_orphan(config):
         log.warning("broker.left_over", pid=pid, message="A gateway was killed and left its Mosquitto. It is ended.")
         await _end(pid, config)
 
 
-def left_over(config: Path) -> list[int]:
+def find_orphan(config: Path) -> list[int]:
     """The processes of Mosquitto that run with this configuration file."""
     return [int(each.name) for each in _PROC.iterdir() if each.name.isdecimal() and _runs_with(each, config)]
 
@@ -50,7 +50,7 @@ def _runs_with(process: Path, config: Path) -> bool:
 
 async def _end(pid: int, config: Path) -> None:
     with _held(pid) as process:
-        if process is None or pid not in left_over(config):
+        if process is None or pid not in find_orphan(config):
             return  # it has ended, and its number may be somebody else's by now
         for number in (signal.SIGTERM, signal.SIGKILL):
             _send(process, pid, number)

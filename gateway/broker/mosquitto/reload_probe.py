@@ -12,7 +12,7 @@ import secrets
 from typing import Final
 
 from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
-from gateway.mqtt.probe import ProbeRefusedError, Target, connected
+from gateway.mqtt.probe import ProbeRefusedError, ProbeTarget, connected
 
 NAME: Final = "gateway_sentinel"
 """It may do nothing but connect."""
@@ -23,10 +23,10 @@ _LOOK_SECONDS: Final = 0.02
 _SECRET_BYTES: Final = 24
 
 
-class Sentinel:
+class ReloadProbe:
     """Signals, and waits until that had its effect."""
 
-    def __init__(self, file: PasswordFile, target: Target) -> None:
+    def __init__(self, file: PasswordFile, target: ProbeTarget) -> None:
         self._file = file
         self._target = target
         self._password = ""

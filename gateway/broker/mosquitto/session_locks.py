@@ -25,7 +25,7 @@ import structlog
 from gateway.core.received_json import parse_json
 from gateway.domain.messages import Message
 from gateway.errors import UnavailableError
-from gateway.mqtt.probe import Probe, ProbeError, Target, connected
+from gateway.mqtt.probe import Probe, ProbeError, ProbeTarget, connected
 from gateway.mqtt.takeover import end_session
 
 log = structlog.get_logger()
@@ -67,7 +67,7 @@ class SessionLocks:
     ``target`` is where the broker is, ``password`` that of :data:`NAME`.
     """
 
-    def __init__(self, target: Target, password: str) -> None:
+    def __init__(self, target: ProbeTarget, password: str) -> None:
         self.caution: str | None = None
         """That the broker crashes at a device's will, and what to do; ``None`` when it does not."""
         self.needed = False

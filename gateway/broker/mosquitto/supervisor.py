@@ -21,7 +21,7 @@ from typing import Final, Self
 
 import structlog
 
-from gateway.broker.mosquitto.orphan import end_left_over
+from gateway.broker.mosquitto.orphan import end_orphan
 from gateway.core.backoff import Backoff, Pauses
 from gateway.errors import UnavailableError
 
@@ -61,7 +61,7 @@ class Supervisor:
         self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        await end_left_over(self._config)
+        await end_orphan(self._config)
         try:
             await self._start()
         except BaseException:

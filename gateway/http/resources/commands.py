@@ -8,7 +8,7 @@ from typing import Final
 from gateway.core import ids
 from gateway.domain import commands
 from gateway.errors import BacklogError, NotFoundError
-from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation
+from gateway.http.operation import READ, WRITE, AnyOperation, ApiResponse, Operation, RequestContext
 from gateway.http.paging import fitting
 from gateway.http.resources.devices import bad_cursor, find
 from gateway.models import model
@@ -17,43 +17,43 @@ from gateway.store import Row, Tx, View, command_sql
 TAG: Final = "commands"
 
 
-async def create_command(call: Call, body: model.CreateCommand) -> Answer:
+async def create_command(call: RequestContext, body: model.CreateCommand) -> ApiResponse:
     """``POST /v1/devices/{device_id}/commands``."""
 
-    def create(tx: Tx) -> Answer:
+    def create(tx: Tx) -> ApiResponse:
         command = commands.create(tx, find(tx, call), body, call.actor)
-        return Answer(command_sql.to_model(command, call.device_id), status=201)
+        return ApiResponse(command_sql.to_model(command, call.device_id), status=201)
 
     return await call.commit(create)
 
 
-async def list_commands(call: Call, query: model.ListCommands) -> Answer:
+async def list_commands(call: RequestContext, query: model.ListCommands) -> ApiResponse:
     """``GET /v1/devices/{device_id}/commands``."""
     if query.cursor is not None and not ids.is_id(ids.COMMAND, query.cursor):
         raise bad_cursor()
     rows = await call.read(lambda view: command_sql.page(view, find(view, call)["pk"], query))
     page, more = fitting(rows, query.limit, lambda row: command_sql.to_model(row, call.device_id))
-    return Answer(model.CommandList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
+    return ApiResponse(model.CommandList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
-async def get_command(call: Call, _: model.Empty) -> Answer:
+async def get_command(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}/commands/{command_id}``."""
-    return Answer(command_sql.to_model(await call.read(lambda view: _require(view, call)), call.device_id))
+    return ApiResponse(command_sql.to_model(await call.read(lambda view: _require(view, call)), call.device_id))
 
 
-def _require(view: View, call: Call) -> Row:
+def _require(view: View, call: RequestContext) -> Row:
     command = command_sql.find(view, find(view, call)["pk"], call.path["command_id"])
     if command is None:
         raise NotFoundError("This device has no such command. GET the device's commands to see those it has.")
     return command
 
 
-async def cancel_command(call: Call, _: model.Empty) -> Answer:
+async def cancel_command(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/commands/{command_id}/cancel``."""
 
-    def cancel(tx: Tx, *, taken_in: bool) -> Answer:
+    def cancel(tx: Tx, *, taken_in: bool) -> ApiResponse:
         command = commands.cancel(tx, find(tx, call), call.path["command_id"], call.actor, taken_in=taken_in)
-        return Answer(command_sql.to_model(command, call.device_id))
+        return ApiResponse(command_sql.to_model(command, call.device_id))
 
     try:
         return await call.commit(partial(cancel, taken_in=False))
@@ -63,7 +63,7 @@ async def cancel_command(call: Call, _: model.Empty) -> Answer:
     return await call.commit(partial(cancel, taken_in=True))
 
 
-async def delete_command(call: Call, body: model.Empty) -> Answer:
+async def delete_command(call: RequestContext, body: model.Empty) -> ApiResponse:
     """``DELETE /v1/devices/{device_id}/commands/{command_id}``: the same as cancel."""
     return await cancel_command(call, body)
 

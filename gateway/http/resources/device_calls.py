@@ -11,7 +11,7 @@ from gateway.domain import acknowledgements, heartbeats, messages
 from gateway.domain.commands import Refusal
 from gateway.errors import GatewayError, InvalidRequestError, NotFoundError
 from gateway.http import auth
-from gateway.http.operation import Access, Answer, AnyOperation, Call, DeviceToken, Operation
+from gateway.http.operation import AnyOperation, ApiResponse, Authorization, DeviceCaller, Operation, RequestContext
 from gateway.http.resources.devices import find
 from gateway.models import model
 from gateway.models.model import CommandType, Radio, TokenState
@@ -21,25 +21,25 @@ TAG: Final = "devices' own"
 RESET: Final = CommandType.FACTORY_RESET
 
 
-async def send_heartbeat(call: Call, body: model.Heartbeat) -> Answer:
+async def send_heartbeat(call: RequestContext, body: model.Heartbeat) -> ApiResponse:
     """``POST /v1/devices/{device_id}/heartbeat``."""
 
-    def beat(tx: Tx) -> Answer:
+    def beat(tx: Tx) -> ApiResponse:
         answer = _beat(tx, call, body)
-        return Answer(answer, exclude=frozenset({"commands"}) if answer.commands is None else frozenset())
+        return ApiResponse(answer, exclude=frozenset({"commands"}) if answer.commands is None else frozenset())
 
     return await call.commit(beat)
 
 
-def _beat(tx: Tx, call: Call, heartbeat: model.Heartbeat) -> model.HeartbeatAnswer:
-    state = auth.state_now(tx, call.caller) if isinstance(call.caller, DeviceToken) else None
+def _beat(tx: Tx, call: RequestContext, heartbeat: model.Heartbeat) -> model.HeartbeatAnswer:
+    state = auth.state_now(tx, call.caller) if isinstance(call.caller, DeviceCaller) else None
     device = _sender(tx, call)
-    relay = None if isinstance(call.caller, DeviceToken) else acknowledgements.relayed_by(call.actor)
+    relay = None if isinstance(call.caller, DeviceCaller) else acknowledgements.relayed_by(call.actor)
     radio = Radio.BLE if state is None else heartbeat.radio
-    refusal = heartbeats.beat(tx, device, heartbeat, radio, sender=relay)
+    refusal = heartbeats.record_heartbeat(tx, device, heartbeat, radio, sender=relay)
     if refusal is not None:
         messages.audit_last_command(tx, device, refusal, relay)
-        messages.keep_refusal(tx, device["id"], f"POST {OPERATIONS[0].path}", refusal, call.raw)
+        messages.record_rejection(tx, device["id"], f"POST {OPERATIONS[0].path}", refusal, call.raw)
     if state is None:
         return model.HeartbeatAnswer()
     to_fetch = _to_fetch(tx, device, state, tx.now)
@@ -47,8 +47,8 @@ def _beat(tx: Tx, call: Call, heartbeat: model.Heartbeat) -> model.HeartbeatAnsw
     return model.HeartbeatAnswer(commands=to_fetch or None)
 
 
-def _sender(tx: Tx, call: Call) -> Row:
-    row = health_sql.sender(tx, find(tx, call)["id"])
+def _sender(tx: Tx, call: RequestContext) -> Row:
+    row = health_sql.device_state(tx, find(tx, call)["id"])
     if row is None:
         raise LookupError("a device that was just found is gone")
     return row
@@ -60,14 +60,14 @@ def _to_fetch(view: View, device: Row, state: TokenState, now: int) -> list[mode
     return [command_sql.payload(row) for row in due if state is TokenState.ACTIVE or row["type"] == RESET]
 
 
-async def list_pending_commands(call: Call, _: model.Empty) -> Answer:
+async def list_pending_commands(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}/commands/pending``."""
     now = call.services.store.context.clock()
     rows = await call.read(lambda view: _to_fetch(view, find(view, call), TokenState.ACTIVE, now))
-    return Answer(model.PendingCommands(data=rows))
+    return ApiResponse(model.PendingCommands(data=rows))
 
 
-async def acknowledge_command(call: Call, body: model.CommandAck) -> Answer:
+async def acknowledge_command(call: RequestContext, body: model.CommandAck) -> ApiResponse:
     """``POST /v1/devices/{device_id}/commands/{command_id}/ack``."""
     command_id = call.path["command_id"]
     if body.command_id not in (None, command_id):
@@ -77,20 +77,20 @@ async def acknowledge_command(call: Call, body: model.CommandAck) -> Answer:
     return await call.commit(lambda tx: _acknowledge(tx, call, body))
 
 
-def _acknowledge(tx: Tx, call: Call, body: model.CommandAck) -> Answer | GatewayError:
+def _acknowledge(tx: Tx, call: RequestContext, body: model.CommandAck) -> ApiResponse | GatewayError:
     """Take the word, or keep its refusal; that is returned, since what raises is undone."""
     device, command_id = find(tx, call), call.path["command_id"]
     _require_right(tx, call, device, command_id)
     ack = model.Ack.model_construct(**{**dict(body), "command_id": command_id})
     outcome = acknowledgements.acknowledge(tx, device, None, ack)
     if isinstance(outcome, Refusal):
-        messages.audit_refusal(tx, device, outcome)
-        messages.keep_refusal(tx, device["id"], f"POST {OPERATIONS[2].path}", outcome, call.raw)
+        messages.audit_rejection(tx, device, outcome)
+        messages.record_rejection(tx, device["id"], f"POST {OPERATIONS[2].path}", outcome, call.raw)
         return _refused(outcome)
-    return Answer(command_sql.to_model(outcome, call.device_id))
+    return ApiResponse(command_sql.to_model(outcome, call.device_id))
 
 
-def _require_right(view: View, call: Call, device: Row, command_id: str) -> None:
+def _require_right(view: View, call: RequestContext, device: Row, command_id: str) -> None:
     """A ``reset_only`` token acknowledges the reset and nothing else (contract, section 1)."""
     state = auth.state_now(view, call.token)
     command = command_sql.find(view, device["pk"], command_id)
@@ -116,7 +116,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "key with `via` `relay`. An `Idempotency-Key` has no effect here: one that comes again is known by its "
         "`sent_at`, and its answer is that of now.",
         tag=TAG,
-        access=Access(scope="devices:write", device=True, reset_only=True),
+        access=Authorization(scope="devices:write", device=True, reset_only=True),
         takes=model.Heartbeat,
         handler=send_heartbeat,
         keeps_answers=False,
@@ -128,7 +128,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         summary="Fetch the open commands",
         description="What the device is to do, oldest first.",
         tag=TAG,
-        access=Access(device=True),
+        access=Authorization(device=True),
         takes=model.Empty,
         handler=list_pending_commands,
         answers={200: model.PendingCommands},
@@ -141,7 +141,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "`failed`. Each status of a factory reset needs its `receipt`. A command that is final stays as it is. What is "
         "refused is kept in the audit trail, and changes nothing.",
         tag=TAG,
-        access=Access(device=True, reset_only=True),
+        access=Authorization(device=True, reset_only=True),
         takes=model.CommandAck,
         handler=acknowledge_command,
         answers={200: model.Command},

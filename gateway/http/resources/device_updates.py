@@ -5,32 +5,32 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.domain import device_updates, devices
-from gateway.http.operation import WRITE, Answer, AnyOperation, Call, Operation
+from gateway.http.operation import WRITE, AnyOperation, ApiResponse, Operation, RequestContext
 from gateway.http.resources.devices import TAG
 from gateway.models import fleet, model
 from gateway.store import device_sql
 
 
-async def update_device(call: Call, body: fleet.UpdateDevice) -> Answer:
+async def update_device(call: RequestContext, body: fleet.UpdateDevice) -> ApiResponse:
     """``PATCH /v1/devices/{device_id}``."""
     return await call.commit(
-        lambda tx: Answer(
+        lambda tx: ApiResponse(
             device_sql.to_model(device_updates.update(tx, call.project_id, call.device_id, body, call.actor))
         )
     )
 
 
-async def delete_device(call: Call, _: model.Empty) -> Answer:
+async def delete_device(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``DELETE /v1/devices/{device_id}``."""
     return await call.commit(
-        lambda tx: Answer(device_sql.to_model(devices.delete(tx, call.project_id, call.device_id, call.actor)))
+        lambda tx: ApiResponse(device_sql.to_model(devices.delete(tx, call.project_id, call.device_id, call.actor)))
     )
 
 
-async def restore_device(call: Call, _: model.Empty) -> Answer:
+async def restore_device(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/restore``."""
     return await call.commit(
-        lambda tx: Answer(device_sql.to_model(devices.restore(tx, call.project_id, call.device_id, call.actor)))
+        lambda tx: ApiResponse(device_sql.to_model(devices.restore(tx, call.project_id, call.device_id, call.actor)))
     )
 
 

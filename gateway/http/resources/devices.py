@@ -9,7 +9,7 @@ from typing import Final
 from gateway.core.topics import Topics
 from gateway.domain import devices
 from gateway.errors import InvalidRequestError
-from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation
+from gateway.http.operation import READ, WRITE, AnyOperation, ApiResponse, Operation, RequestContext
 from gateway.http.paging import MAX_ANSWER_BYTES, fitting
 from gateway.models import model
 from gateway.models.model import CommandType
@@ -21,17 +21,17 @@ MAX_PAGE_BYTES: Final = 2 * MAX_ANSWER_BYTES
 """Of a page of devices: a thousand ordinary ones, or a hundred of the largest."""
 
 
-async def register_device(call: Call, body: model.RegisterDevice) -> Answer:
+async def register_device(call: RequestContext, body: model.RegisterDevice) -> ApiResponse:
     """``POST /v1/devices``."""
 
-    def register(tx: Tx) -> Answer:
+    def register(tx: Tx) -> ApiResponse:
         device, new = devices.register(tx, call.project_id, body, call.actor)
-        return Answer(device_sql.to_model(device), status=201 if new else 200)
+        return ApiResponse(device_sql.to_model(device), status=201 if new else 200)
 
     return await call.commit(register)
 
 
-async def list_devices(call: Call, query: model.ListDevices) -> Answer:
+async def list_devices(call: RequestContext, query: model.ListDevices) -> ApiResponse:
     """``GET /v1/devices``: the page is read and written out in a reader's thread."""
     if query.cursor is not None and query.offset:
         raise InvalidRequestError(
@@ -40,7 +40,7 @@ async def list_devices(call: Call, query: model.ListDevices) -> Answer:
         )
     try:
         read = call.scan if device_list.looks_at_many(query) else call.read
-        return Answer(await read(lambda view: _page(view, call.project_id, query)))
+        return ApiResponse(await read(lambda view: _page(view, call.project_id, query)))
     except device_list.CursorError as error:
         raise bad_cursor() from error
 
@@ -59,12 +59,12 @@ def _page(view: View, project_id: str, query: model.ListDevices) -> bytes:
     return answer.model_dump_json(exclude=set() if query.total else {"total", "total_is_exact"}).encode()
 
 
-async def get_device(call: Call, _: model.Empty) -> Answer:
+async def get_device(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}``."""
-    return Answer(device_sql.to_model(call.services.store.look(lambda view: find(view, call))))
+    return ApiResponse(device_sql.to_model(call.services.store.look(lambda view: find(view, call))))
 
 
-async def bind_device(call: Call, body: model.BindDevice) -> Answer:
+async def bind_device(call: RequestContext, body: model.BindDevice) -> ApiResponse:
     """``POST /v1/devices/{device_id}/bind``.
 
     A reset that is over may still lie on the broker: nothing is bound before that is cleared, or the new owner's
@@ -80,34 +80,36 @@ async def bind_device(call: Call, body: model.BindDevice) -> Answer:
     if to_clear:
         await wait_until_synced(call, device_pk, until)
     answer = await call.commit(
-        lambda tx: Answer(_bound(call, devices.bind(tx, call.project_id, call.device_id, body.end_user_id, call.actor)))
+        lambda tx: ApiResponse(
+            _bound(call, devices.bind(tx, call.project_id, call.device_id, body.end_user_id, call.actor))
+        )
     )
     synced = await wait_until_synced(call, device_pk, until)
     return answer if synced else replace(answer, headers={SYNCED: "false"})
 
 
-def _reset_was_sent(view: View, call: Call) -> bool:
+def _reset_was_sent(view: View, call: RequestContext) -> bool:
     command = command_sql.open_of_type(view, find(view, call)["pk"], CommandType.FACTORY_RESET)
     return command is not None and command["sent_at"] is not None
 
 
-def _supersede(tx: Tx, call: Call) -> model.Empty:
+def _supersede(tx: Tx, call: RequestContext) -> model.Empty:
     devices.supersede_reset(tx, call.project_id, call.device_id, call.actor)
     return model.Empty()
 
 
-def _reset_to_clear(view: View, call: Call) -> tuple[int, bool]:
+def _reset_to_clear(view: View, call: RequestContext) -> tuple[int, bool]:
     pk: int = find(view, call)["pk"]
     is_open = command_sql.open_of_type(view, pk, CommandType.FACTORY_RESET) is not None  # then bind refuses anyhow
     return pk, not is_open and outbox_sql.has(view, outbox_sql.COMMAND, pk, CommandType.FACTORY_RESET)
 
 
-async def wait_until_synced(call: Call, device_pk: int, until: float) -> bool:
+async def wait_until_synced(call: RequestContext, device_pk: int, until: float) -> bool:
     """Wait until the broker knows all of this device; ``False`` when ``until`` (the loop's time) came first."""
     return await call.services.synced(device_pk, max(0.0, until - asyncio.get_running_loop().time()))
 
 
-def _bound(call: Call, binding: devices.Binding) -> model.BoundDevice:
+def _bound(call: RequestContext, binding: devices.BoundDevice) -> model.BoundDevice:
     device_id = binding.device["id"]
     host, port, tls = call.services.broker_address()
     return model.BoundDevice(
@@ -135,37 +137,37 @@ def _topics(topics: Topics, device_id: str) -> model.MqttTopics:
     )
 
 
-async def unbind_device(call: Call, _: model.Empty) -> Answer:
+async def unbind_device(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/unbind``."""
     return await call.commit(
-        lambda tx: Answer(device_sql.to_model(devices.unbind(tx, call.project_id, call.device_id, call.actor)))
+        lambda tx: ApiResponse(device_sql.to_model(devices.unbind(tx, call.project_id, call.device_id, call.actor)))
     )
 
 
-async def reset_device(call: Call, _: model.Empty) -> Answer:
+async def reset_device(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/reset``: one transaction, then the answer; it never waits for the broker."""
     return await call.commit(
-        lambda tx: Answer(device_sql.to_model(devices.reset(tx, call.project_id, call.device_id, call.actor)))
+        lambda tx: ApiResponse(device_sql.to_model(devices.reset(tx, call.project_id, call.device_id, call.actor)))
     )
 
 
-async def get_state(call: Call, _: model.Empty) -> Answer:
+async def get_state(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}/state``."""
     row = call.services.store.look(lambda view: find(view, call))
     facts = {name: row[name] for name in ("binding_generation", "last_seen_by")}
     fields = device_sql.fields(row)
     facts |= {name: fields[name] for name in model.DeviceHealth.model_fields if name in fields}
-    return Answer(model.DeviceHealth(device_id=row["id"], **facts))
+    return ApiResponse(model.DeviceHealth(device_id=row["id"], **facts))
 
 
-async def list_device_events(call: Call, query: model.ListEvents) -> Answer:
+async def list_device_events(call: RequestContext, query: model.ListEvents) -> ApiResponse:
     """``GET /v1/devices/{device_id}/events``."""
     rows = await call.read(lambda view: _events(view, call, query))
     page, more = fitting(rows, query.limit, event_sql.to_model)
-    return Answer(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
+    return ApiResponse(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
-def _events(view: View, call: Call, query: model.ListEvents) -> list[Row]:
+def _events(view: View, call: RequestContext, query: model.ListEvents) -> list[Row]:
     device = find(view, call)
     if query.cursor is not None and not event_sql.has(view, device["pk"], query.cursor):
         raise bad_cursor()
@@ -179,7 +181,7 @@ def bad_cursor() -> InvalidRequestError:
     )
 
 
-def find(view: View, call: Call) -> Row:
+def find(view: View, call: RequestContext) -> Row:
     """The device that the path names.
 
     Raises:

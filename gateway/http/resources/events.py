@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway.core import ids
 from gateway.errors import InvalidRequestError
-from gateway.http.operation import READ, Answer, AnyOperation, Call, Operation, Stream
+from gateway.http.operation import READ, AnyOperation, ApiResponse, Operation, RequestContext, Stream
 from gateway.http.paging import fitting
 from gateway.http.resources.devices import bad_cursor
 from gateway.models import model
@@ -22,11 +22,11 @@ _BATCH: Final = 32
 _RETRY_MS: Final = 2_000
 
 
-async def list_events(call: Call, query: model.ListProjectEvents) -> Answer:
+async def list_events(call: RequestContext, query: model.ListProjectEvents) -> ApiResponse:
     """``GET /v1/events``."""
     rows = await call.read(lambda view: _page(view, call.project_id, query))
     page, more = fitting(rows, query.limit, event_sql.to_model)
-    return Answer(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
+    return ApiResponse(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 def _page(view: View, project_id: str, query: model.ListProjectEvents) -> list[Row]:
@@ -35,14 +35,14 @@ def _page(view: View, project_id: str, query: model.ListProjectEvents) -> list[R
     return event_sql.page_of_project(view, project_id, query)
 
 
-async def stream_events(call: Call, query: model.StreamEvents) -> Stream:
+async def stream_events(call: RequestContext, query: model.StreamEvents) -> Stream:
     """``GET /v1/events/stream``."""
     last = _last_event_id(call, query)
     after = await _resume_after(call, last)
     return Stream(_follow(call, query, after), MEDIA_TYPE, {"X-Accel-Buffering": "no"})  # nginx would hold them back
 
 
-async def _resume_after(call: Call, last: str | None) -> int:
+async def _resume_after(call: RequestContext, last: str | None) -> int:
     """After which ``seq`` to go on. An event that is no longer kept is looked for among those of all projects."""
     if last is not None:
         seq = await call.read(lambda view: event_sql.seq_of(view, call.project_id, last))
@@ -52,7 +52,7 @@ async def _resume_after(call: Call, last: str | None) -> int:
     return await call.read(lambda view: event_sql.resume_after(view, call.project_id, None))
 
 
-def _last_event_id(call: Call, query: model.StreamEvents) -> str | None:
+def _last_event_id(call: RequestContext, query: model.StreamEvents) -> str | None:
     header = call.headers.get(LAST_EVENT_ID)
     if not header:  # a browser that has seen none yet may send it empty
         return query.last_event_id
@@ -65,7 +65,7 @@ def _last_event_id(call: Call, query: model.StreamEvents) -> str | None:
     return header
 
 
-async def _follow(call: Call, query: model.StreamEvents, after: int) -> AsyncGenerator[bytes, None]:
+async def _follow(call: RequestContext, query: model.StreamEvents, after: int) -> AsyncGenerator[bytes, None]:
     """The events after the one numbered ``after``, as they are committed; a comment when nothing happens for long."""
     services, clock = call.services, asyncio.get_running_loop().time
     yield f": events of {call.project_id}\nretry: {_RETRY_MS}\n\n".encode()

@@ -12,7 +12,7 @@ import structlog
 
 from gateway.domain import commands, devices
 from gateway.errors import GatewayError, NotFoundError
-from gateway.http.operation import READ, WRITE, Answer, AnyOperation, Call, Operation, ReplayError
+from gateway.http.operation import READ, WRITE, AnyOperation, ApiResponse, Operation, ReplayError, RequestContext
 from gateway.http.resources.devices import TAG
 from gateway.models import fleet, model
 from gateway.models.model import CommandStatus, CommandType
@@ -29,33 +29,33 @@ ABREAST: Final = 50
 _UNFORESEEN: Final = "The gateway failed at this device, and left it as it was. Its log has the reason: report that."
 
 
-async def get_device_stats(call: Call, _: model.Empty) -> Answer:
+async def get_device_stats(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/devices/stats``."""
-    return Answer(await call.scan(lambda view: device_sql.count(view, call.project_id)))
+    return ApiResponse(await call.scan(lambda view: device_sql.count(view, call.project_id)))
 
 
-async def bulk_reset(call: Call, body: fleet.BulkReset) -> Answer:
+async def bulk_reset(call: RequestContext, body: fleet.BulkReset) -> ApiResponse:
     """``POST /v1/devices/bulk/reset``: each device in a transaction of its own."""
     outcomes = await _each(call, body, Verb("reset", fleet.BulkOutcome, _would_reset, _reset))
-    return await call.commit(lambda _: Answer(fleet.BulkOutcomes(data=outcomes)))
+    return await call.commit(lambda _: ApiResponse(fleet.BulkOutcomes(data=outcomes)))
 
 
-async def bulk_cancel(call: Call, body: fleet.BulkCancel) -> Answer:
+async def bulk_cancel(call: RequestContext, body: fleet.BulkCancel) -> ApiResponse:
     """``POST /v1/devices/bulk/reset/cancel``: each device in a transaction of its own."""
     taken_in = not body.dry_run and await _taken_in(call, body.device_ids)
     cancel = partial(_cancel, taken_in=taken_in)
     outcomes = await _each(call, body, Verb("cancelled", fleet.BulkCancelOutcome, _would_cancel, cancel))
-    return await call.commit(lambda _: Answer(fleet.BulkCancelOutcomes(data=outcomes)))
+    return await call.commit(lambda _: ApiResponse(fleet.BulkCancelOutcomes(data=outcomes)))
 
 
-async def _taken_in(call: Call, device_ids: Sequence[str]) -> bool:
+async def _taken_in(call: RequestContext, device_ids: Sequence[str]) -> bool:
     """Whether all is known that these devices said of resets that were sent; waits for that if there is any."""
     if not await call.services.store.read(lambda view: any(_was_sent(view, call, each) for each in device_ids)):
         return False  # then nothing is asked of it
     return await call.services.taken_in(call.services.cancel_broker_wait_seconds)
 
 
-def _was_sent(view: View, call: Call, device_id: str) -> bool:
+def _was_sent(view: View, call: RequestContext, device_id: str) -> bool:
     try:
         command = _open_reset(view, call, device_id)
     except NotFoundError:
@@ -69,8 +69,8 @@ class Verb(Generic[OutcomeT]):
 
     name: str
     kind: type[OutcomeT]
-    would: Callable[[View, Call, str], str]
-    do: Callable[[Tx, Call, str], str]
+    would: Callable[[View, RequestContext, str], str]
+    do: Callable[[Tx, RequestContext, str], str]
 
     def told(self, device_id: str, outcome: str, error: fleet.BulkError | None = None) -> OutcomeT:
         """An outcome as it is answered."""
@@ -82,7 +82,7 @@ class Verb(Generic[OutcomeT]):
         return self.told(device_id, outcome, fleet.BulkError(code=error.code, message=error.message))
 
 
-async def _each(call: Call, body: fleet.BulkReset | fleet.BulkCancel, verb: Verb[OutcomeT]) -> list[OutcomeT]:
+async def _each(call: RequestContext, body: fleet.BulkReset | fleet.BulkCancel, verb: Verb[OutcomeT]) -> list[OutcomeT]:
     wanted = list(dict.fromkeys(body.device_ids))
     if body.dry_run:
         return await call.read(lambda view: [_would(view, call, verb, each) for each in wanted])
@@ -95,14 +95,14 @@ async def _each(call: Call, body: fleet.BulkReset | fleet.BulkCancel, verb: Verb
     return outcomes
 
 
-def _would(view: View, call: Call, verb: Verb[OutcomeT], device_id: str) -> OutcomeT:
+def _would(view: View, call: RequestContext, verb: Verb[OutcomeT], device_id: str) -> OutcomeT:
     try:
         return verb.told(device_id, verb.would(view, call, device_id))
     except NotFoundError as error:
         return verb.nothing_done(device_id, error)
 
 
-async def _one(call: Call, verb: Verb[OutcomeT], device_id: str) -> OutcomeT:
+async def _one(call: RequestContext, verb: Verb[OutcomeT], device_id: str) -> OutcomeT:
     try:
         return await call.part(device_id, verb.kind, lambda tx: verb.told(device_id, verb.do(tx, call, device_id)))
     except GatewayError as error:
@@ -114,25 +114,25 @@ async def _one(call: Call, verb: Verb[OutcomeT], device_id: str) -> OutcomeT:
         return verb.nothing_done(device_id, GatewayError(_UNFORESEEN))
 
 
-def _would_reset(view: View, call: Call, device_id: str) -> str:
+def _would_reset(view: View, call: RequestContext, device_id: str) -> str:
     return "would_reset" if _open_reset(view, call, device_id) is None else "already_pending"
 
 
-def _reset(tx: Tx, call: Call, device_id: str) -> str:
+def _reset(tx: Tx, call: RequestContext, device_id: str) -> str:
     if _open_reset(tx, call, device_id) is not None:
         return "already_pending"
     devices.reset(tx, call.project_id, device_id, call.actor, not_before=outbox_sql.next_turn(tx))
     return "reset"
 
 
-def _would_cancel(view: View, call: Call, device_id: str) -> str:
+def _would_cancel(view: View, call: RequestContext, device_id: str) -> str:
     command = _open_reset(view, call, device_id)
     if command is None:
         return "none_open"
     return "would_cancel" if command["status"] == CommandStatus.PENDING else "too_late"
 
 
-def _cancel(tx: Tx, call: Call, device_id: str, *, taken_in: bool) -> str:
+def _cancel(tx: Tx, call: RequestContext, device_id: str, *, taken_in: bool) -> str:
     outcome = _would_cancel(tx, call, device_id)
     if outcome != "would_cancel":
         return outcome
@@ -143,7 +143,7 @@ def _cancel(tx: Tx, call: Call, device_id: str, *, taken_in: bool) -> str:
     return "cancelled"
 
 
-def _open_reset(view: View, call: Call, device_id: str) -> Row | None:
+def _open_reset(view: View, call: RequestContext, device_id: str) -> Row | None:
     device = devices.require(view, call.project_id, device_id)
     return command_sql.open_of_type(view, device["pk"], RESET)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from gateway.core.clock import from_datetime
-from gateway.http.operation import READ, Answer, AnyOperation, Call, Operation
+from gateway.http.operation import READ, AnyOperation, ApiResponse, Operation, RequestContext
 from gateway.http.resources.devices import TAG, find
 from gateway.models import fleet
 from gateway.models.model import MAX_NUMBER
@@ -15,12 +15,12 @@ from gateway.store import Row, View, heartbeat_sql
 _SECOND_MS: Final = 1_000
 
 
-async def list_heartbeats(call: Call, query: fleet.ListHeartbeats) -> Answer:
+async def list_heartbeats(call: RequestContext, query: fleet.ListHeartbeats) -> ApiResponse:
     """``GET /v1/devices/{device_id}/heartbeats``."""
     rows = await call.read(lambda view: _history(view, call, query))
     page = rows[: query.limit]
     more = len(rows) > len(page)
-    return Answer(
+    return ApiResponse(
         fleet.HeartbeatList(
             data=[heartbeat_sql.to_record(row) for row in page],
             has_more=more,
@@ -29,7 +29,7 @@ async def list_heartbeats(call: Call, query: fleet.ListHeartbeats) -> Answer:
     )
 
 
-def _history(view: View, call: Call, query: fleet.ListHeartbeats) -> list[Row]:
+def _history(view: View, call: RequestContext, query: fleet.ListHeartbeats) -> list[Row]:
     return heartbeat_sql.page(
         view,
         find(view, call)["pk"],

@@ -8,7 +8,16 @@ from typing import Final
 
 from gateway.domain import grants
 from gateway.errors import StoreError
-from gateway.http.operation import PUBLIC, READ, Access, Answer, AnyOperation, ApiKey, Call, Operation
+from gateway.http.operation import (
+    PUBLIC,
+    READ,
+    AnyOperation,
+    ApiKeyCaller,
+    ApiResponse,
+    Authorization,
+    Operation,
+    RequestContext,
+)
 from gateway.models import model
 from gateway.observability import metrics
 from gateway.readiness import without_words
@@ -18,43 +27,43 @@ TAG: Final = "gateway"
 _UNAVAILABLE: Final = 503
 
 
-async def get_health(call: Call, _: model.Empty) -> Answer:
+async def get_health(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /health``."""
     try:
         await call.services.store.read(key_sql.projects, Purpose.HEALTH)
     except (StoreError, sqlite3.Error):
-        return Answer(model.Health(status="unhealthy", database="disconnected"), status=_UNAVAILABLE)
-    return Answer(model.Health(status="healthy", database="connected"))
+        return ApiResponse(model.Health(status="unhealthy", database="disconnected"), status=_UNAVAILABLE)
+    return ApiResponse(model.Health(status="healthy", database="connected"))
 
 
-async def get_readiness(call: Call, _: model.Empty) -> Answer:
+async def get_readiness(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /ready``."""
     report = await call.services.readiness()
     readiness = model.Readiness.model_validate(report if call.is_inside else without_words(report))
-    return Answer(readiness, status=200 if readiness.ready else _UNAVAILABLE)
+    return ApiResponse(readiness, status=200 if readiness.ready else _UNAVAILABLE)
 
 
-async def get_metrics(call: Call, _: model.Empty) -> Answer:
+async def get_metrics(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /metrics``."""
-    return Answer(await call.services.scrape())
+    return ApiResponse(await call.services.scrape())
 
 
-async def get_openapi(call: Call, _: model.Empty) -> Answer:
+async def get_openapi(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /openapi.json``."""
-    return Answer(await asyncio.to_thread(call.document))
+    return ApiResponse(await asyncio.to_thread(call.document))
 
 
-async def get_asyncapi(call: Call, _: model.Empty) -> Answer:
+async def get_asyncapi(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /asyncapi.json``."""
     del call
     from gateway.http.spec import asyncapi  # noqa: PLC0415 - all that it explains, which is seldom read
 
-    return Answer(asyncapi.document())
+    return ApiResponse(asyncapi.document())
 
 
-async def get_jwks(call: Call, _: model.Empty) -> Answer:
+async def get_jwks(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /.well-known/jwks.json``."""
-    return Answer(
+    return ApiResponse(
         await call.services.store.read(_keys, Purpose.HEALTH), headers={"Cache-Control": "public, max-age=300"}
     )
 
@@ -63,11 +72,11 @@ def _keys(view: View) -> model.JwkSet:
     return model.JwkSet(keys=[grants.public_key(view, kid) for kid in token_sql.signing_key_ids(view)])
 
 
-async def get_key(call: Call, _: model.Empty) -> Answer:
+async def get_key(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/key``."""
     project = await call.read(lambda view: key_sql.require_project(view, call.project_id))
-    scopes = call.caller.scopes if isinstance(call.caller, ApiKey) else ()
-    return Answer(
+    scopes = call.caller.scopes if isinstance(call.caller, ApiKeyCaller) else ()
+    return ApiResponse(
         model.KeyFacts(id=call.actor, project_id=project["id"], project_name=project["name"], scopes=sorted(scopes))
     )
 
@@ -92,7 +101,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "503 while the broker is away: what is asked for is accepted all the same, and reaches devices later. What "
         "is wrong is said in words to an API key with `devices:read` and on the gateway's own machine.",
         tag=TAG,
-        access=Access(insiders="more"),
+        access=Authorization(insiders="more"),
         takes=model.Empty,
         handler=get_readiness,
         answers={200: model.Readiness, 503: model.Readiness},
@@ -106,7 +115,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "No device, project or key is ever named; "
         "'gateway docs metrics' says what each figure means.",
         tag=TAG,
-        access=Access(insiders="alone"),
+        access=Authorization(insiders="alone"),
         takes=model.Empty,
         handler=get_metrics,
         answers={200: None},

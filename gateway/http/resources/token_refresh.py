@@ -8,14 +8,14 @@ from typing import Final
 
 from gateway.domain import devices
 from gateway.http import auth
-from gateway.http.operation import Access, Answer, AnyOperation, Call, Operation
+from gateway.http.operation import AnyOperation, ApiResponse, Authorization, Operation, RequestContext
 from gateway.http.resources.device_calls import TAG
 from gateway.http.resources.devices import SYNCED, find, wait_until_synced
 from gateway.models import fleet, model
 from gateway.store import Tx
 
 
-async def refresh_token(call: Call, _: model.Empty) -> Answer:
+async def refresh_token(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/token/refresh``; it waits, a few seconds at most, until the broker knows it."""
     until = asyncio.get_running_loop().time() + call.services.bind_broker_wait_seconds
     device_pk: int = (await call.read(lambda view: find(view, call)))["pk"]
@@ -24,10 +24,10 @@ async def refresh_token(call: Call, _: model.Empty) -> Answer:
     return answer if synced else replace(answer, headers={SYNCED: "false"})
 
 
-def _refresh(tx: Tx, call: Call) -> Answer:
+def _refresh(tx: Tx, call: RequestContext) -> ApiResponse:
     auth.state_now(tx, call.token)
     refreshed = devices.refresh(tx, call.project_id, call.device_id, call.token.token_id)
-    return Answer(
+    return ApiResponse(
         fleet.RefreshedToken(
             device_token=refreshed.device_token,
             mqtt=fleet.RefreshedMqtt(password=refreshed.mqtt_password),
@@ -49,7 +49,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "second call revokes a new token that was never used. With Mosquitto's password file the broker takes the new "
         "password alone, at once, and the old token stays good over HTTP only.",
         tag=TAG,
-        access=Access(device=True, reset_only=True),
+        access=Authorization(device=True, reset_only=True),
         takes=model.Empty,
         handler=refresh_token,
         answers={200: fleet.RefreshedToken},

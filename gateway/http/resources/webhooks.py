@@ -8,7 +8,7 @@ from typing import Final
 from gateway.core import ids
 from gateway.core.clock import to_rfc3339
 from gateway.domain import webhooks
-from gateway.http.operation import Access, Answer, AnyOperation, Call, Operation
+from gateway.http.operation import AnyOperation, ApiResponse, Authorization, Operation, RequestContext
 from gateway.http.paging import fitting
 from gateway.http.resources.devices import bad_cursor
 from gateway.models import model
@@ -17,88 +17,88 @@ from gateway.store import Row, Tx, View, delivery_sql, webhook_sql
 
 TAG: Final = "webhooks"
 TEST: Final = "webhook.test"
-READ: Final = Access(scope="webhooks:read")
-WRITE: Final = Access(scope="webhooks:write")
-READ_EVENTS: Final = Access(scope="webhooks:read", also=("devices:read",))
+READ: Final = Authorization(scope="webhooks:read")
+WRITE: Final = Authorization(scope="webhooks:write")
+READ_EVENTS: Final = Authorization(scope="webhooks:read", also=("devices:read",))
 """Deliveries tell what happens to devices."""
-SEND_EVENTS: Final = Access(scope="webhooks:write", also=("devices:read",))
+SEND_EVENTS: Final = Authorization(scope="webhooks:write", also=("devices:read",))
 """Whoever says where events go reads them."""
 _SECOND_MS: Final = 1_000
 
 
-async def create_webhook(call: Call, body: webhooks_model.CreateWebhook) -> Answer:
+async def create_webhook(call: RequestContext, body: webhooks_model.CreateWebhook) -> ApiResponse:
     """``POST /v1/webhooks``."""
 
-    def create(tx: Tx) -> Answer:
+    def create(tx: Tx) -> ApiResponse:
         row, secret = webhooks.create(tx, call.project_id, body, call.actor)
-        return Answer(webhooks_model.CreatedWebhook(**webhook_sql.fields(row), secret=secret), status=201)
+        return ApiResponse(webhooks_model.CreatedWebhook(**webhook_sql.fields(row), secret=secret), status=201)
 
     return await call.commit(create)
 
 
-async def list_webhooks(call: Call, query: webhooks_model.ListWebhooks) -> Answer:
+async def list_webhooks(call: RequestContext, query: webhooks_model.ListWebhooks) -> ApiResponse:
     """``GET /v1/webhooks``."""
     if query.cursor is not None and not ids.is_id(ids.WEBHOOK, query.cursor):
         raise bad_cursor()
     rows = await call.read(lambda view: webhook_sql.page(view, call.project_id, query))
     page, more = fitting(rows, query.limit, webhook_sql.to_model)
-    return Answer(webhooks_model.WebhookList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
+    return ApiResponse(webhooks_model.WebhookList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
-async def get_webhook(call: Call, _: model.Empty) -> Answer:
+async def get_webhook(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/webhooks/{webhook_id}``."""
-    return Answer(webhook_sql.to_model(await call.read(lambda view: _find(view, call))))
+    return ApiResponse(webhook_sql.to_model(await call.read(lambda view: _find(view, call))))
 
 
-def _find(view: View, call: Call) -> Row:
+def _find(view: View, call: RequestContext) -> Row:
     return webhooks.require(view, call.project_id, call.path["webhook_id"])
 
 
-async def update_webhook(call: Call, body: webhooks_model.UpdateWebhook) -> Answer:
+async def update_webhook(call: RequestContext, body: webhooks_model.UpdateWebhook) -> ApiResponse:
     """``PATCH /v1/webhooks/{webhook_id}``."""
     return await call.commit(
-        lambda tx: Answer(
+        lambda tx: ApiResponse(
             webhook_sql.to_model(webhooks.update(tx, call.project_id, call.path["webhook_id"], body, call.actor))
         )
     )
 
 
-async def delete_webhook(call: Call, _: model.Empty) -> Answer:
+async def delete_webhook(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``DELETE /v1/webhooks/{webhook_id}``."""
     return await call.commit(
-        lambda tx: Answer(
+        lambda tx: ApiResponse(
             webhook_sql.to_model(webhooks.delete(tx, call.project_id, call.path["webhook_id"], call.actor))
         )
     )
 
 
-async def rotate_webhook_secret(call: Call, body: webhooks_model.RotateWebhook) -> Answer:
+async def rotate_webhook_secret(call: RequestContext, body: webhooks_model.RotateWebhook) -> ApiResponse:
     """``POST /v1/webhooks/{webhook_id}/rotate``."""
 
-    def rotate(tx: Tx) -> Answer:
+    def rotate(tx: Tx) -> ApiResponse:
         webhook_id, overlap_ms = call.path["webhook_id"], body.overlap_seconds * _SECOND_MS
         row, secret = webhooks.rotate(tx, call.project_id, webhook_id, overlap_ms, call.actor)
-        return Answer(webhooks_model.CreatedWebhook(**webhook_sql.fields(row), secret=secret))
+        return ApiResponse(webhooks_model.CreatedWebhook(**webhook_sql.fields(row), secret=secret))
 
     return await call.commit(rotate)
 
 
-async def forget_previous_secret(call: Call, _: model.Empty) -> Answer:
+async def forget_previous_secret(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``DELETE /v1/webhooks/{webhook_id}/previous-secret``."""
     return await call.commit(
-        lambda tx: Answer(
+        lambda tx: ApiResponse(
             webhook_sql.to_model(webhooks.forget_previous(tx, call.project_id, call.path["webhook_id"], call.actor))
         )
     )
 
 
-async def send_test_event(call: Call, _: model.Empty) -> Answer:
+async def send_test_event(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/webhooks/{webhook_id}/test``: sends while the caller waits; nothing of it is written down."""
     webhook = await call.read(lambda view: _find(view, call))
     event, started = _test_event(call, webhook), time.perf_counter()
     keys = webhooks.signing_keys(webhook["id"], webhook, call.services.store.context)
     outcome = await call.services.sender.send(webhook["url"], keys, event)
-    return Answer(
+    return ApiResponse(
         webhooks_model.WebhookTest(
             delivered=outcome.delivered,
             response_status=outcome.response_status,
@@ -110,7 +110,7 @@ async def send_test_event(call: Call, _: model.Empty) -> Answer:
     )
 
 
-def _test_event(call: Call, webhook: Row) -> model.Event:
+def _test_event(call: RequestContext, webhook: Row) -> model.Event:
     context = call.services.store.context
     now = context.clock()
     return model.Event(
@@ -121,26 +121,26 @@ def _test_event(call: Call, webhook: Row) -> model.Event:
     )
 
 
-async def list_deliveries(call: Call, query: webhooks_model.ListDeliveries) -> Answer:
+async def list_deliveries(call: RequestContext, query: webhooks_model.ListDeliveries) -> ApiResponse:
     """``GET /v1/webhooks/{webhook_id}/deliveries``."""
     read = call.read if query.status is None else call.scan  # one status may be that of few among many
     rows = await read(lambda view: _deliveries(view, call, query))
     page, more = fitting(rows, query.limit, delivery_sql.to_model)
-    return Answer(webhooks_model.DeliveryList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
+    return ApiResponse(webhooks_model.DeliveryList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
-def _deliveries(view: View, call: Call, query: webhooks_model.ListDeliveries) -> list[Row]:
+def _deliveries(view: View, call: RequestContext, query: webhooks_model.ListDeliveries) -> list[Row]:
     webhook = _find(view, call)
     if query.cursor is not None and delivery_sql.find(view, webhook["id"], query.cursor) is None:
         raise bad_cursor()
     return delivery_sql.page(view, webhook["id"], query)
 
 
-async def replay_delivery(call: Call, _: model.Empty) -> Answer:
+async def replay_delivery(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay``."""
     webhook_id, delivery_id = call.path["webhook_id"], call.path["delivery_id"]
     return await call.commit(
-        lambda tx: Answer(delivery_sql.to_model(webhooks.replay(tx, call.project_id, webhook_id, delivery_id)))
+        lambda tx: ApiResponse(delivery_sql.to_model(webhooks.replay(tx, call.project_id, webhook_id, delivery_id)))
     )
 
 

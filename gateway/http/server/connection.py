@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from gateway.http.auth import PEER
 from gateway.http.auth_failure_limit import site_of
 from gateway.http.security_headers import HSTS_SECONDS, security_headers
-from gateway.http.server.connection_limit import Room
+from gateway.http.server.connection_limit import ConnectionLimiter
 from gateway.http.server.head_refusals import (
     FRAMING_TOO_LARGE,
     FULL,
@@ -88,7 +88,7 @@ class HttpConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = self._flow = _Flow(transport)
         self._address = site_of(self.client[0] if self.client else "")
-        self._room: Room = self.config.room  # type: ignore[attr-defined]  # the server made it
+        self._room: ConnectionLimiter = self.config.room  # type: ignore[attr-defined]  # the server made it
         if not self._room.enter(self, self._address):
             self._room = self.config.reserve  # type: ignore[attr-defined]
             self._is_extra = True
@@ -256,7 +256,7 @@ class HttpConnection(HttpToolsProtocol):
         """Whether this request is served: beyond the places that is so for few."""
         if not self._is_extra or self.url.partition(b"?")[0] in RESERVED_PATHS:
             return True
-        room: Room = self.config.room  # type: ignore[attr-defined]  # the server made it
+        room: ConnectionLimiter = self.config.room  # type: ignore[attr-defined]  # the server made it
         if not room.enter(self, self._address):
             return False
         self._room.leave(self)

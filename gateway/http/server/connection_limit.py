@@ -16,36 +16,36 @@ RESERVE: Final = 16
 
 
 @dataclass(frozen=True)
-class Places:
+class ConnectionLimits:
     """How many there are, and how many of them one address may have (0: all)."""
 
     total: int
     per_address: int = 0
 
 
-class Guest(Protocol):
+class EvictableConnection(Protocol):
     """A connection."""
 
     def give_way(self) -> None:
-        """End, since another one needs the place; :meth:`Room.leave` is done already."""
+        """End, since another one needs the place; :meth:`ConnectionLimiter.leave` is done already."""
 
 
-class Room:
+class ConnectionLimiter:
     """Places for so many connections.
 
     One that waits for a request, sends one ever so slowly or does not read its answer can be sent away. Of those it is
     the one that waits longest, of the address that has most connections: who floods takes places from itself.
     """
 
-    def __init__(self, places: Places, *, event: str = "http.connections_full") -> None:
+    def __init__(self, places: ConnectionLimits, *, event: str = "http.connections_full") -> None:
         self._places = places.total
         self._per_address = places.per_address or places.total
-        self._of: dict[str, set[Guest]] = {}
-        self._address: dict[Guest, str] = {}
-        self._waiting: dict[str, dict[Guest, None]] = {}
+        self._of: dict[str, set[EvictableConnection]] = {}
+        self._address: dict[EvictableConnection, str] = {}
+        self._waiting: dict[str, dict[EvictableConnection, None]] = {}
         self._tell = Paced(lambda count: log.warning(event, most=places.total, since_last_told=count))
 
-    def enter(self, guest: Guest, address: str = "") -> bool:
+    def enter(self, guest: EvictableConnection, address: str = "") -> bool:
         """Take a place, that of a guest who waits if there is no other; ``False`` when all are at work."""
         if len(self._of.get(address, ())) >= self._per_address and not self._send_away(address):
             return False
@@ -62,7 +62,7 @@ class Room:
         busiest = max(self._waiting, key=lambda address: len(self._of[address]), default=None)
         return busiest is not None and self._send_away(busiest)
 
-    def leave(self, guest: Guest) -> None:
+    def leave(self, guest: EvictableConnection) -> None:
         """Give the place up."""
         self.works(guest)
         address = self._address.pop(guest, None)
@@ -72,13 +72,13 @@ class Room:
         if not self._of[address]:
             del self._of[address]
 
-    def waits(self, guest: Guest) -> None:
+    def waits(self, guest: EvictableConnection) -> None:
         """A request may come now, or the answer be read, in time."""
         self.works(guest)
         if guest in self._address:
             self._waiting.setdefault(self._address[guest], {})[guest] = None
 
-    def works(self, guest: Guest) -> None:
+    def works(self, guest: EvictableConnection) -> None:
         """Its request has come."""
         address = self._address.get(guest)
         if address is None or address not in self._waiting:

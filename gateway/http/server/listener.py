@@ -18,7 +18,7 @@ from typing import Any, Final
 import structlog
 
 from gateway.http.auth_failure_limit import site_of
-from gateway.http.server.connection_limit import Places, Room
+from gateway.http.server.connection_limit import ConnectionLimiter, ConnectionLimits
 from gateway.runtime.paced_log import Paced
 
 log = structlog.get_logger()
@@ -181,7 +181,7 @@ class _Arrivals:
         self.factory = factory
         self.tls = tls
         self.seconds = seconds
-        self.room = Room(Places(most), event="listener.handshakes_full")
+        self.room = ConnectionLimiter(ConnectionLimits(most), event="listener.handshakes_full")
         self.arriving: set[_Arrival] = set()
 
     def take(self, sock: socket.socket, address: Any) -> None:

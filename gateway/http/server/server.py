@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from gateway.core.addresses import Address
 from gateway.errors import UnavailableError
 from gateway.http.server.connection import HttpConnection
-from gateway.http.server.connection_limit import RESERVE, Places, Room
+from gateway.http.server.connection_limit import RESERVE, ConnectionLimiter, ConnectionLimits
 from gateway.http.server.listener import Listener, most_descriptors
 from gateway.tls.certificates import ServerCertificate
 
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 GRACE_SECONDS: Final = 2.0
 IDLE_SECONDS: Final = 30
-PLACES: Final = Places(2_000)
+PLACES: Final = ConnectionLimits(2_000)
 _BACKLOG: Final = 1024
 _CUT_SECONDS: Final = 0.2
 
@@ -48,7 +48,7 @@ class HttpServer:
         *,
         certificate: ServerCertificate | None = None,
         grace_seconds: float = GRACE_SECONDS,
-        places: Places = PLACES,
+        places: ConnectionLimits = PLACES,
         stopping: Callable[[], None] = lambda: None,
         setting: str = "http",
     ) -> None:
@@ -57,7 +57,7 @@ class HttpServer:
         self._wanted = Address(host, port)
         self._certificate = certificate
         self._grace_seconds = grace_seconds
-        self._room = Room(_within_descriptors(places))
+        self._room = ConnectionLimiter(_within_descriptors(places))
         self._stopping = stopping
 
     async def __aenter__(self) -> Self:
@@ -116,12 +116,12 @@ def _cannot_listen(address: Address, setting: str, error: OSError) -> Unavailabl
     )
 
 
-def _within_descriptors(places: Places) -> Places:
+def _within_descriptors(places: ConnectionLimits) -> ConnectionLimits:
     descriptors = most_descriptors()
     return places if descriptors is None else replace(places, total=min(places.total, descriptors // 2))
 
 
-def _config(app: ASGIApp, certificate: ServerCertificate | None, room: Room) -> uvicorn.Config:
+def _config(app: ASGIApp, certificate: ServerCertificate | None, room: ConnectionLimiter) -> uvicorn.Config:
     config = _Config(
         app,
         http=HttpConnection,
@@ -135,7 +135,7 @@ def _config(app: ASGIApp, certificate: ServerCertificate | None, room: Room) -> 
         backlog=_BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
     )
-    config.room, config.reserve = room, Room(Places(RESERVE))
+    config.room, config.reserve = room, ConnectionLimiter(ConnectionLimits(RESERVE))
     config.hsts_seconds = 0 if certificate is None else certificate.hsts_seconds
     config.load()
     config.ssl = None if certificate is None else certificate.context  # uvicorn would make one, and never renew it
@@ -143,8 +143,8 @@ def _config(app: ASGIApp, certificate: ServerCertificate | None, room: Room) -> 
 
 
 class _Config(uvicorn.Config):
-    room: Room
-    reserve: Room
+    room: ConnectionLimiter
+    reserve: ConnectionLimiter
     hsts_seconds: int
 
 

@@ -45,7 +45,7 @@ _PARAMETERS: Final[dict[str, Json]] = {
 
 
 @dataclass(frozen=True)
-class Message:
+class MessageSpec:
     """One message: where it lies, who sends it, how, and the model of its payload."""
 
     name: str
@@ -86,7 +86,7 @@ _EVENT: Final[Json] = {
     },
 }
 MESSAGES: Final = (
-    Message(
+    MessageSpec(
         "heartbeat",
         _NAMES.heartbeat(_ID),
         "receive",
@@ -95,7 +95,7 @@ MESSAGES: Final = (
         "Once a minute. Acknowledged to the broker when it is stored; one with the same `sent_at` is stored once.",
         model.Heartbeat.model_json_schema()["examples"][0],
     ),
-    Message(
+    MessageSpec(
         "deviceStatus",
         _NAMES.status(_ID),
         "receive",
@@ -105,7 +105,7 @@ MESSAGES: Final = (
         {"status": "online"},
         retain=True,
     ),
-    Message(
+    MessageSpec(
         "command",
         _NAMES.command(_ID, "{commandType}"),
         "send",
@@ -115,7 +115,7 @@ MESSAGES: Final = (
         EXAMPLES["PendingCommands"]["data"][0],
         retain=True,
     ),
-    Message(
+    MessageSpec(
         "acknowledgement",
         _NAMES.ack(_ID, "{commandType}"),
         "receive",
@@ -124,7 +124,7 @@ MESSAGES: Final = (
         "`delivered`, then `executed` or `failed`. For a factory reset each needs a receipt.",
         model.Ack.model_json_schema()["examples"][0],
     ),
-    Message(
+    MessageSpec(
         "refusal",
         _NAMES.errors(_ID),
         "send",
@@ -138,7 +138,7 @@ MESSAGES: Final = (
         },
         qos=0,
     ),
-    Message(
+    MessageSpec(
         "state",
         _NAMES.state(_ID),
         "send",
@@ -149,7 +149,7 @@ MESSAGES: Final = (
         EXAMPLES["Device"],
         retain=True,
     ),
-    Message(
+    MessageSpec(
         "event",
         _NAMES.event(_ID, "{eventType}"),
         "send",
@@ -159,7 +159,7 @@ MESSAGES: Final = (
         _EVENT,
         content_type=CLOUD_EVENTS,
     ),
-    Message(
+    MessageSpec(
         "projectState",
         _NAMES.project_state(_PROJECT, _ID),
         "send",
@@ -169,7 +169,7 @@ MESSAGES: Final = (
         EXAMPLES["Device"],
         retain=True,
     ),
-    Message(
+    MessageSpec(
         "projectEvent",
         _NAMES.project_event(_PROJECT, _ID, "{eventType}"),
         "send",
@@ -179,7 +179,7 @@ MESSAGES: Final = (
         _EVENT,
         content_type=CLOUD_EVENTS,
     ),
-    Message(
+    MessageSpec(
         "gatewayStatus",
         _NAMES.gateway_status("{gatewayId}"),
         "send",
@@ -247,7 +247,7 @@ def _server() -> Json:
     }
 
 
-def _channel(message: Message) -> Json:
+def _channel(message: MessageSpec) -> Json:
     return {
         "address": message.address,
         "servers": [{"$ref": "#/servers/broker"}],
@@ -256,7 +256,7 @@ def _channel(message: Message) -> Json:
     }
 
 
-def _operation(message: Message) -> Json:
+def _operation(message: MessageSpec) -> Json:
     return {
         "action": message.action,
         "channel": {"$ref": f"#/channels/{message.name}"},
@@ -266,7 +266,7 @@ def _operation(message: Message) -> Json:
     }
 
 
-def _message(message: Message) -> Json:
+def _message(message: MessageSpec) -> Json:
     return {
         "name": message.name,
         "title": message.summary,

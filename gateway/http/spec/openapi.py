@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from gateway import __version__
 from gateway.core.credentials import SCOPES
 from gateway.http import idempotency
-from gateway.http.operation import READ, Access, AnyOperation
+from gateway.http.operation import READ, AnyOperation, Authorization
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.spec import glossary, links, schemas
 from gateway.http.spec.examples import ERRORS, EXAMPLES
@@ -123,7 +123,7 @@ def _operation(operation: AnyOperation) -> Json:
     return described
 
 
-def _security(access: Access) -> list[Json]:
+def _security(access: Authorization) -> list[Json]:
     if access.insiders:
         return [{"apiKey": [READ.scope]}, {}]  # none on the gateway's own machine
     key = [] if access.scope is None else [{"apiKey": list(access.scopes)}]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.http.spec.examples import ERRORS
 from gateway.http.spec.openapi import document
-from gateway.models.event_catalogue import MEANINGS
+from gateway.models.event_catalogue import EVENT_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -209,7 +209,7 @@ def events_reference() -> str:
     """Every type of event."""
     return _EVENTS + "".join(
         f"| `{kind}` | {_cell(meaning.says)} | {' '.join(f'`{fact}`' for fact in meaning.facts)} |\n"
-        for kind, meaning in MEANINGS.items()
+        for kind, meaning in EVENT_TYPES.items()
     )
 
 

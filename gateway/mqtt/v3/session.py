@@ -26,7 +26,7 @@ from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt import client as mqtt
 
 from gateway.domain.messages import Message
-from gateway.mqtt.coalescing import WAITED_FOR_SECONDS, Gathering
+from gateway.mqtt.coalescing import WAITED_FOR_SECONDS, ReadCoalescer
 from gateway.mqtt.session import (
     ANSWER_SECONDS,
     AT_LEAST_ONCE,
@@ -34,9 +34,9 @@ from gateway.mqtt.session import (
     CONNECT_SECONDS,
     TOLD_EVERY,
     WAITING_AT_QOS_0,
-    Address,
-    Delivery,
+    BrokerAddress,
     LinkError,
+    ReceivedMessage,
     Session,
     SubscriptionRefusedError,
     VersionRefusedError,
@@ -73,9 +73,9 @@ class AiomqttSession(Session):
         self._paho.on_publish = self._answered
         self._gone.add_done_callback(self._nobody_answers)
         self._outlet = _Outlet(client)
-        self._gathering = Gathering(WAITED_FOR_SECONDS if devices_wait else math.inf)
+        self._gathering = ReadCoalescer(WAITED_FOR_SECONDS if devices_wait else math.inf)
 
-    async def batch(self, limit: int = BATCH) -> list[Delivery]:
+    async def batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
         """What has come; see :class:`Session`."""
         try:
             first = await anext(aiter(self._client.messages))
@@ -93,7 +93,7 @@ class AiomqttSession(Session):
         """Take soon what comes."""
         self._gathering.attend()
 
-    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+    def acknowledge(self, deliveries: Iterable[ReceivedMessage]) -> None:
         """In the order in which they came."""
         for delivery in deliveries:
             if delivery.qos == AT_LEAST_ONCE:
@@ -210,12 +210,12 @@ def _code(code: Any) -> int:
     return int(getattr(code, "value", code))
 
 
-def _delivery(message: aiomqtt.Message) -> Delivery:
-    return Delivery(Message(str(message.topic), message.payload, message.retain), message.mid, message.qos)
+def _delivery(message: aiomqtt.Message) -> ReceivedMessage:
+    return ReceivedMessage(Message(str(message.topic), message.payload, message.retain), message.mid, message.qos)
 
 
 @asynccontextmanager
-async def open_session(address: Address, *, client_id: str, will: tuple[str, bytes]) -> AsyncIterator[Session]:
+async def open_session(address: BrokerAddress, *, client_id: str, will: tuple[str, bytes]) -> AsyncIterator[Session]:
     """See :func:`gateway.mqtt.connect.open_session`."""
     client = _client(address, client_id, will)
     try:
@@ -292,7 +292,7 @@ class _Inbox(asyncio.Queue[aiomqtt.Message]):
         self._dropped += 1
 
 
-def _client(address: Address, client_id: str, will: tuple[str, bytes]) -> aiomqtt.Client:
+def _client(address: BrokerAddress, client_id: str, will: tuple[str, bytes]) -> aiomqtt.Client:
     client = aiomqtt.Client(
         address.host,
         address.port,

@@ -12,7 +12,7 @@ import mqtt5
 from gateway.mqtt.session import (
     CONNECT_SECONDS,
     RECEIVE_MAXIMUM,
-    Address,
+    BrokerAddress,
     LinkError,
     Session,
     VersionRefusedError,
@@ -24,7 +24,7 @@ NEVER: Final = 0xFFFF_FFFF  # a session that expires can crash Mosquitto 2.0 (do
 
 
 @asynccontextmanager
-async def open_session(address: Address, *, client_id: str, will: tuple[str, bytes]) -> AsyncIterator[Session]:
+async def open_session(address: BrokerAddress, *, client_id: str, will: tuple[str, bytes]) -> AsyncIterator[Session]:
     """See :func:`gateway.mqtt.connect.open_session`."""
     session = Mqtt5Session()
     try:
@@ -36,7 +36,7 @@ async def open_session(address: Address, *, client_id: str, will: tuple[str, byt
         session.wire.abort()
 
 
-async def _connect(address: Address, session: Mqtt5Session) -> None:
+async def _connect(address: BrokerAddress, session: Mqtt5Session) -> None:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             await asyncio.get_running_loop().create_connection(
@@ -47,7 +47,7 @@ async def _connect(address: Address, session: Mqtt5Session) -> None:
         raise LinkError(f"The broker at {address.host}:{address.port} cannot be reached: {reason}") from error
 
 
-async def _greeting(session: Mqtt5Session, address: Address, hello: mqtt5.ConnectPacket) -> mqtt5.ConnAckPacket:
+async def _greeting(session: Mqtt5Session, address: BrokerAddress, hello: mqtt5.ConnectPacket) -> mqtt5.ConnAckPacket:
     try:
         answer = await session.greet(hello)
     except ProtocolError as error:
@@ -65,7 +65,7 @@ def _of_old(said: object) -> VersionRefusedError:
     return VersionRefusedError(f"The broker does not speak this version of MQTT: {said}.")
 
 
-def _hello(address: Address, client_id: str, will: tuple[str, bytes]) -> mqtt5.ConnectPacket:
+def _hello(address: BrokerAddress, client_id: str, will: tuple[str, bytes]) -> mqtt5.ConnectPacket:
     return mqtt5.ConnectPacket(
         client_id,
         username=address.username,

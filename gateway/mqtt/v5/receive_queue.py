@@ -12,7 +12,7 @@ import mqtt5
 import structlog
 
 from gateway.domain.messages import Message
-from gateway.mqtt.session import AT_LEAST_ONCE, RECEIVE_MAXIMUM, TOLD_EVERY, WAITING_AT_QOS_0, Delivery
+from gateway.mqtt.session import AT_LEAST_ONCE, RECEIVE_MAXIMUM, TOLD_EVERY, WAITING_AT_QOS_0, ReceivedMessage
 from gateway.runtime.tracing import HEADER, well_formed
 
 log = structlog.get_logger()
@@ -24,11 +24,11 @@ WAITING_BYTES: Final = 8_388_608
 """Bytes of payload that may."""
 
 
-class Inbox:
+class ReceiveQueue:
     """Messages in the order of their arrival."""
 
     def __init__(self) -> None:
-        self._deliveries: list[Delivery] = []
+        self._deliveries: list[ReceivedMessage] = []
         self._bytes = 0
         self._at_qos_0 = 0
         self._dropped = 0
@@ -52,7 +52,7 @@ class Inbox:
             log.warning("ingest.dropped_at_qos_0", topic=packet.topic, dropped_before=self._dropped)
         self._dropped += 1
 
-    def take(self, limit: int) -> list[Delivery]:
+    def take(self, limit: int) -> list[ReceivedMessage]:
         """The oldest, ``limit`` at most."""
         deliveries = self._deliveries[:limit]
         del self._deliveries[:limit]
@@ -74,11 +74,11 @@ class Inbox:
         return self._bytes > size or len(self._deliveries) - self._at_qos_0 > messages
 
 
-def _delivery(packet: mqtt5.PublishPacket) -> Delivery:
+def _delivery(packet: mqtt5.PublishPacket) -> ReceivedMessage:
     topic, packet_id = packet.topic, packet.packet_id
     trace = _trace(packet) if topic.endswith(_ACK) else None
     message = Message(topic, packet.payload, packet.retain, trace)
-    return Delivery(message, 0, 0) if packet_id is None else Delivery(message, packet_id, AT_LEAST_ONCE)
+    return ReceivedMessage(message, 0, 0) if packet_id is None else ReceivedMessage(message, packet_id, AT_LEAST_ONCE)
 
 
 def _trace(packet: mqtt5.PublishPacket) -> str | None:

@@ -1,7 +1,7 @@
 """The connection to a broker that speaks MQTT 5, made for one thing: a great many messages, each acknowledged late.
 
 It is as thin as can be over the codec :mod:`mqtt5`: no task, no callback and no lock for a message. Messages wait
-in :class:`gateway.mqtt.v5.receive_queue.Inbox` until the ingest takes them.
+in :class:`gateway.mqtt.v5.receive_queue.ReceiveQueue` until the ingest takes them.
 
 The codec's enums say in its stub that they are integers; they are not: they can be compared for equality, and turned
 into one.
@@ -20,19 +20,19 @@ import mqtt5
 from mqtt5 import DisconnectReasonCode as Reason
 
 from gateway.mqtt.clearing import NEWS
-from gateway.mqtt.coalescing import Gathering
+from gateway.mqtt.coalescing import ReadCoalescer
 from gateway.mqtt.session import (
     ANSWER_SECONDS,
     AT_LEAST_ONCE,
     BATCH,
-    Delivery,
     LinkError,
     PublishRefusedError,
+    ReceivedMessage,
     Session,
     SubscriptionRefusedError,
     not_taken,
 )
-from gateway.mqtt.v5.receive_queue import Inbox
+from gateway.mqtt.v5.receive_queue import ReceiveQueue
 from gateway.mqtt.v5.wire import ProtocolError, Wire
 from gateway.runtime.tracing import HEADER
 
@@ -61,7 +61,7 @@ class Mqtt5Session(Session):
         self.wire = Wire(self._received)
         self.wire.gone.add_done_callback(self._ended)
         self.greeted: asyncio.Future[mqtt5.ConnAckPacket] = asyncio.get_running_loop().create_future()
-        self._inbox = Inbox()
+        self._inbox = ReceiveQueue()
         self._news = asyncio.Event()
         self._unanswered: dict[int, asyncio.Future[Any]] = {}
         self._last_id = 0
@@ -69,7 +69,7 @@ class Mqtt5Session(Session):
         self._in_flight = 0
         self._room = asyncio.Event()
         self._ping: asyncio.TimerHandle | None = None
-        self._gathering = Gathering()
+        self._gathering = ReadCoalescer()
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class Mqtt5Session(Session):
             self.wire.pause()
         self._news.set()
 
-    async def batch(self, limit: int = BATCH) -> list[Delivery]:
+    async def batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
         """What has come; see :class:`Session`."""
         while not self._inbox and not self.wire.gone.done():
             self._news.clear()
@@ -123,7 +123,7 @@ class Mqtt5Session(Session):
         """Read at once what comes."""
         self._gathering.attend()
 
-    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+    def acknowledge(self, deliveries: Iterable[ReceivedMessage]) -> None:
         """In the order in which they came, in one write."""
         ids = [delivery.packet_id for delivery in deliveries if delivery.qos]
         packets = array("H", [_PUBACK]) * (2 * len(ids))

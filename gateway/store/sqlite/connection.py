@@ -20,7 +20,7 @@ from gateway.runtime.sealing import Vault
 from gateway.runtime.tracing import Traced
 from gateway.store.errors import store_error
 from gateway.store.measurements import Measure
-from gateway.store.sqlite.device_cache import Kept
+from gateway.store.sqlite.device_cache import DeviceCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,7 +73,7 @@ class Rules:
 
 
 @dataclass
-class BrokerLink:
+class LinkState:
     """Whether this process publishes at the moment; set by the publisher, read by the writes that queue commands."""
 
     is_up: bool = False
@@ -87,7 +87,7 @@ class Context:
     clock: Clock = system_clock
     entropy: Entropy = system_entropy
     ids: Ids = field(default_factory=lambda: Ids(system_entropy))
-    link: BrokerLink = field(default_factory=BrokerLink)
+    link: LinkState = field(default_factory=LinkState)
     vault: Vault = field(default_factory=Vault)
     """Opens and seals signing keys and webhook secrets."""
 
@@ -136,7 +136,7 @@ class Tx(View):
         self.client_address: str | None = None
         """Where the request came from whose write this is: events of it say so. Whoever writes sets it."""
         self.traced: list[Traced] = []
-        self.kept = Kept()
+        self.kept = DeviceCache()
         """What is remembered from one transaction to the next, by whoever writes more than one."""
         self.data_version: int | None = None
         """SQLite's counter of what other connections have committed, where it was asked for in this transaction."""

@@ -3,7 +3,7 @@
 A heartbeat is judged by what the registry knows of its device, and most of that the heartbeat before has just written.
 Reading it again costs as much as storing it; so it stays in memory between transactions. Two counters of SQLite tell
 whether anything else was written meanwhile, by this connection (``total_changes``) or by another process
-(``PRAGMA data_version``): then all of it is forgotten. Whoever rolls back calls :meth:`Kept.forget`.
+(``PRAGMA data_version``): then all of it is forgotten. Whoever rolls back calls :meth:`DeviceCache.forget`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
-    from gateway.store.health_sql import Sender
+    from gateway.store.health_sql import DeviceState
 
 MOST: Final = 16_384
 """Devices that are remembered: some 12 MB."""
 
 
-class Kept:
+class DeviceCache:
     """The devices that were heard last, by id; for use inside a transaction, between :meth:`open` and :meth:`close`."""
 
     def __init__(self) -> None:
-        self.senders: dict[str, Sender] = {}
+        self.senders: dict[str, DeviceState] = {}
         self._stamp: tuple[int, int] | None = None
 
     def open(self, connection: sqlite3.Connection) -> None:
@@ -40,7 +40,7 @@ class Kept:
         """What it holds is what is written by now."""
         self._stamp = _stamp(connection)
 
-    def learn(self, senders: Iterable[Sender]) -> None:
+    def learn(self, senders: Iterable[DeviceState]) -> None:
         """Remember these, just read."""
         self.senders.update((sender.id, sender) for sender in senders)
 

@@ -21,14 +21,14 @@ import structlog
 
 from gateway.errors import UnavailableError
 from gateway.runtime import tracing
-from gateway.runtime.loop_priority import Precedence
+from gateway.runtime.loop_priority import LoopPriority
 from gateway.runtime.tracing import Traced
 from gateway.store import measurements
-from gateway.store.errors import Trouble
+from gateway.store.errors import StorageHealth
 from gateway.store.measurements import Measure
 from gateway.store.schema import SchemaWatch
 from gateway.store.sqlite.connection import ID_TRIES, Context, Tx, concerns_all, id_was_taken, rollback
-from gateway.store.sqlite.device_cache import Kept
+from gateway.store.sqlite.device_cache import DeviceCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +76,7 @@ class Writer:
         measured: Callable[[list[Measure]], None] = lambda _: None,
         changed: Callable[[int], None] = lambda _: None,
         traced: Callable[[list[Traced]], None] = lambda _: None,
-        precedence: Precedence | None = None,
+        precedence: LoopPriority | None = None,
     ) -> None:
         self._connection = connection
         self._context = context
@@ -85,15 +85,15 @@ class Writer:
         self._measured = measured
         self._changed = changed
         self._traced = traced
-        self._kept = Kept()
+        self._kept = DeviceCache()
         self._schema = SchemaWatch()
-        self._precedence = precedence or Precedence()
+        self._precedence = precedence or LoopPriority()
         self._urgent: deque[_Job] = deque()
         self._ordinary: deque[_Job] = deque()
         self._wake = threading.Condition()
         self._ordinary_was_last = True
         self._stopping = False
-        self.trouble = Trouble()
+        self.trouble = StorageHealth()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
 

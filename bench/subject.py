@@ -34,7 +34,7 @@ async def main(data_dir: Path, port: int, precedence: LoopPriority) -> None:
     gateway_id, _ = first_start(load({"data_dir": str(data_dir)}, {}).settings)
     bells = Wakeups()
     context = Context(rules=Rules(gateway_id=gateway_id, device_messages_per_second=50))
-    async with Store(data_dir, context, on_commit=bells.committed, precedence=precedence) as store:
+    async with Store(data_dir, context, on_commit=bells.notify_outbox, precedence=precedence) as store:
         connection = _connection(port, store, bells)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(connection.run(), name="connection")

@@ -157,8 +157,8 @@ async def running(settings: Settings, precedence: LoopPriority | None = None) ->
             Store(
                 settings.data_dir,
                 Context(rules=rules_of(settings, gateway_id), vault=vault_of(settings.encryption_key_file)),
-                on_commit=bells.committed,
-                on_news=bells.recorded,
+                on_commit=bells.notify_outbox,
+                on_news=bells.notify_events,
                 on_measures=metrics.take,
                 tracer=tracer,
                 precedence=precedence,

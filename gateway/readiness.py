@@ -53,7 +53,7 @@ class Readiness:
             },
             "access": {
                 "managed_by": self._keeper.access.name,
-                "error": self._keeper.last_error or self._keeper.access.caution,
+                "error": self._keeper.last_error or self._keeper.access.limitation,
             },
             "outbox": {
                 "depth": depth,

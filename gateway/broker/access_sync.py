@@ -62,7 +62,7 @@ class BrokerAccess(Protocol):
     name: str
 
     @property
-    def caution(self) -> str | None:
+    def limitation(self) -> str | None:
         """What it cannot do although all is well; ``None`` when it can do everything."""
 
     @property
@@ -93,7 +93,7 @@ class EmbeddedAccess:
     """The embedded broker asks the registry at each CONNECT, so that only live sessions have to be looked at."""
 
     name = "embedded"
-    caution = None
+    limitation = None
     trouble = None
 
     def __init__(self, broker: EmbeddedBroker, store: Store) -> None:
@@ -160,7 +160,7 @@ class MosquittoAccess:
         self.people = OperatorAccounts(file.path)
 
     @property
-    def caution(self) -> str | None:
+    def limitation(self) -> str | None:
         """That nobody signals the broker, that it crashes, or which lines of the password file were left out."""
         if self._sentinel is None:
             return NOT_SIGNALLED
@@ -272,7 +272,7 @@ class NoAccess:
 
     name = "none"
     trouble = None
-    caution = (
+    limitation = (
         "Accounts and live sessions at this broker are not the gateway's to steer: what revokes a device token, and "
         "cuts its session, is you. For Mosquitto set mosquitto_password_file; others can ask the gateway "
         "('gateway docs other-brokers')."
@@ -299,7 +299,7 @@ def first_uses_at(access: BrokerAccess) -> FirstUses | None:
 
 def knows_new_tokens(access: BrokerAccess) -> bool:
     """Whether the broker takes a new token once ``access`` is in step; else that is up to somebody else."""
-    return not isinstance(access, NoAccess) and access.caution != NOT_SIGNALLED
+    return not isinstance(access, NoAccess) and access.limitation != NOT_SIGNALLED
 
 
 class AccessSyncer:
@@ -326,7 +326,7 @@ class AccessSyncer:
                 self._error = await self._attempt()
                 if self._error is None:
                     pause = FIRST_RETRY_SECONDS
-                    await self._bells.work(outbox_sql.CREDENTIAL)
+                    await self._bells.wait_for(outbox_sql.CREDENTIAL)
                 else:
                     await asyncio.sleep(SPACING_SECONDS)
                     await self._more_within(pause)
@@ -370,7 +370,7 @@ class AccessSyncer:
             again = {row["seq"] for row in await self.access.sync(rows)}
             done = [row for row in rows if row["seq"] not in again]
             await self._store.write(lambda tx, done=done: _done(tx, done))  # type: ignore[misc]
-            self._bells.progressed()
+            self._bells.notify_progress()
             after, settled = rows[-1]["seq"], settled and not again
         return settled
 
@@ -391,7 +391,7 @@ class AccessSyncer:
         """Wait until there may be more work, for so many seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._bells.work(outbox_sql.CREDENTIAL)
+                await self._bells.wait_for(outbox_sql.CREDENTIAL)
 
 
 def _done(tx: Tx, rows: list[Row]) -> None:

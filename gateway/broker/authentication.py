@@ -57,7 +57,7 @@ def acquaintance(store: Store, accounts: Accounts) -> Callable[[str], bool]:
         if username in accounts:
             return True
         try:
-            return store.look(lambda view: _opens_something(view, username))
+            return store.read_inline(lambda view: _opens_something(view, username))
         except StoreError:  # the way to the password says what is wrong
             return True
 

@@ -223,7 +223,7 @@ def _external(settings: Settings, url: BrokerUrl) -> connect.BrokerAddress:
 
 def _external_access(settings: Settings, url: BrokerUrl, store: Store, accounts: ProbeAccounts) -> BrokerAccess:
     if settings.mosquitto_password_file is None:
-        log.warning("broker.access_not_managed", message=NoAccess.caution)
+        log.warning("broker.access_not_managed", message=NoAccess.limitation)
         return NoAccess()
     own = {name: own_entry(password, None) for name, password in accounts.passwords.items()}
     target, locks = ProbeTarget(url.address, verified_by(settings)), None

@@ -174,4 +174,4 @@ async def _ring(bells: Wakeups) -> None:
     """What another process has worked off is seen by looking."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
-        bells.progressed()
+        bells.notify_progress()

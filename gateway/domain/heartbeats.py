@@ -90,7 +90,7 @@ class HeartbeatBatch:
         devices = list(self._devices.values())
         for begin in range(0, len(devices), PART):
             if begin:  # between two parts: a single heartbeat, such as one over HTTP, is no work in bulk
-                self._tx.breathe()
+                self._tx.yield_to_urgent()
             self._settle(devices[begin : begin + PART])
         self._devices.clear()
 

@@ -158,7 +158,7 @@ def process_batch(
     count, answers, heard = 0, list[MessageResult](), heartbeats.HeartbeatBatch(tx, at_broker=True)
     tx.kept.open(tx.connection)
     while count < len(batch) and not (count >= LEAST and hurried()):
-        tx.breathe()
+        tx.yield_to_urgent()
         part = batch[count : count + PART]
         together, alone = _partition(tx, [parsed for each in part if (parsed := taken_apart(each)) is not None])
         heard.take(together)

@@ -66,7 +66,7 @@ async def authenticate(services: Services, headers: Headers) -> Caller:
     """
     secret = credential(headers)
     now = services.store.context.clock()
-    caller = services.store.look(lambda view: _resolve(view, secret, now))
+    caller = services.store.read_inline(lambda view: _resolve(view, secret, now))
     if isinstance(caller, Refused):
         raise RefusedCredentialError(_EXPIRED if caller.reason == "expired" else _REVOKED, caller)
     return caller

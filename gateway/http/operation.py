@@ -181,7 +181,7 @@ class RequestContext:
             raise outcome
         return outcome
 
-    async def part(self, name: str, kind: type[M], write: Callable[[Tx], M]) -> M:
+    async def step(self, name: str, kind: type[M], write: Callable[[Tx], M]) -> M:
         """One transaction of several, before the one that is for :meth:`commit`.
 
         After a crash between them a request with an ``Idempotency-Key`` is repeated; what its parts did is not: the
@@ -194,7 +194,7 @@ class RequestContext:
             return await self._step(write)
         once = self.once
 
-        def part(tx: Tx) -> M:
+        def step(tx: Tx) -> M:
             found = once.find(tx, tx.now, name)
             if found is not None:
                 return kind.model_validate_json(found[1])
@@ -202,7 +202,7 @@ class RequestContext:
             once.keep(tx, _DONE, outcome.model_dump_json().encode(), name)
             return outcome
 
-        return await self._step(part)
+        return await self._step(step)
 
     async def _step(self, write: Callable[[Tx], R]) -> R:
         def step(tx: Tx) -> R:

@@ -82,7 +82,7 @@ class Barrier:
         name = self._entropy(MARK_BYTES).hex()
         mark = self._waiting[name] = asyncio.get_running_loop().create_future()
         try:
-            attachment.session.attend()
+            attachment.session.expect_reply()
             await attachment.session.publish(self._topic, self._made(name))
             await asyncio.wait((mark, attachment.gone), return_when=asyncio.FIRST_COMPLETED)
         except LinkError:

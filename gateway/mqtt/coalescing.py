@@ -31,14 +31,14 @@ class ReadCoalescer:
         """Whether the next one will be."""
         return asyncio.get_running_loop().time() < self._attentive_until
 
-    async def last(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> None:
         """Pause for so long, or briefly."""
         self._over.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(min(self._longest, BRIEFLY_SECONDS if self.is_brief else seconds)):
                 await self._over.wait()
 
-    def attend(self) -> None:
+    def expect_reply(self) -> None:
         """A device may say something soon: end this pause, and be brief for a while."""
         self._attentive_until = asyncio.get_running_loop().time() + ATTENTIVE_SECONDS
         self._over.set()

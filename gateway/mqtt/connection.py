@@ -200,9 +200,9 @@ class BrokerConnection:
                 self.status = dataclasses.replace(self.status, reconciled=True, last_error=None)
                 for outlet in self._outlets:
                     group.create_task(outlet.run(session), name=outlet.name)
-                await self._compare_for_ever(session)
+                await self._reconcile_loop(session)
 
-    async def _compare_for_ever(self, session: Session) -> None:
+    async def _reconcile_loop(self, session: Session) -> None:
         """One comparison after the other; commands first, and again when asked for; commands at intervals, too."""
         asked = True
         while True:
@@ -244,7 +244,7 @@ class BrokerConnection:
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await session.publish(self._status_topic, self._says("offline"), retain=True)
-                await session.leave()
+                await session.disconnect()
         except (LinkError, StoreError, TimeoutError) as error:
             log.warning("broker.no_farewell", reason=str(error) or "timed out")
 

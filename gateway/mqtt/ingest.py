@@ -109,7 +109,7 @@ class Ingest:
         self._clearing.begin()
         try:
             while True:
-                deliveries, ahead = list(ahead) or await session.batch(), ()
+                deliveries, ahead = list(ahead) or await session.receive_batch(), ()
                 count = len(deliveries)
                 waiting, awaited = await self._admit_all(deliveries)  # while the batch before is committed
                 marks, self._marks = self._marks, []
@@ -119,9 +119,9 @@ class Ingest:
                 take = self._take(session, deliveries, waiting, marks, retained)
                 before = asyncio.create_task(take, name="ingest batch")
                 if awaited:
-                    session.attend()  # after an acknowledgement the next is often on its way
+                    session.expect_reply()  # after an acknowledgement the next is often on its way
                 elif count < FEW:
-                    await session.rest(pause)
+                    await session.pause_reading_for(pause)
                     pause = min(2 * pause, GATHERING_SECONDS)
                 else:
                     pause = FIRST_GATHERING_SECONDS
@@ -219,7 +219,7 @@ class Ingest:
         if word in self._news:
             return None
         parsed = messages.parse(self._topics, message)
-        if not self._store.look(lambda view: messages.is_news(view, parsed)):
+        if not self._store.read_inline(lambda view: messages.is_news(view, parsed)):
             return None
         self._news.add(word)
         return parsed
@@ -273,7 +273,7 @@ class Ingest:
             return []
 
     async def _store_some(self, batch: Sequence[Waiting]) -> tuple[int, list[MessageResult]]:
-        return await self._until_stored(lambda tx: messages.process_batch(tx, batch, tx.hurried, self._taken_apart))
+        return await self._until_stored(lambda tx: messages.process_batch(tx, batch, tx.should_stop, self._taken_apart))
 
     async def _until_stored(self, write: Callable[[Tx], T]) -> T:
         pause = FIRST_RETRY_SECONDS

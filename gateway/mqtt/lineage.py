@@ -53,7 +53,7 @@ class Lineage:
         Raises:
             StoreError: it cannot be read.
         """
-        return self._store.look(epoch_sql.position)
+        return self._store.read_inline(epoch_sql.position)
 
     def heard(self, message: Message) -> bool:
         """Return whether this is what :meth:`read` asked for."""
@@ -92,9 +92,9 @@ class Lineage:
             return
         payloads, last = list(held.values()), self._last
         found = await self._store.read(lambda view: epoch.lost_history(view, last, payloads))
-        if found is not None or not self._store.look(epoch_sql.is_announced):
+        if found is not None or not self._store.read_inline(epoch_sql.is_announced):
             await self._store.write(lambda tx: _settled(tx, found))
-            self._bells.recorded()  # so that the file beside the registry is written, too
+            self._bells.notify_events()  # so that the file beside the registry is written, too
         self._judged = True
 
 

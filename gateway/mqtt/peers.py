@@ -187,7 +187,7 @@ class Peers:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS) as limit:
                 while True:
-                    ahead += (some := await session.batch())
+                    ahead += (some := await session.receive_batch())
                     if any(self._is_own(delivery.message, name) for delivery in some):
                         limit.reschedule(asyncio.get_running_loop().time() + QUIET_SECONDS)
         await session.unsubscribe(filters[:1])
@@ -196,7 +196,7 @@ class Peers:
             await self._compare([delivery.message for delivery in ahead])
         except LinkError:
             await session.unsubscribe(filters[1:])  # or marks would gather there
-            await session.leave()  # without the last will: nothing was said
+            await session.disconnect()  # without the last will: nothing was said
             raise
         return ahead
 

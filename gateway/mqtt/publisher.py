@@ -61,7 +61,7 @@ class Publisher:
         Raises:
             LinkError: it is gone, or the broker refused something; what was not taken stays in the outbox.
         """
-        if self._store.look(outbox_sql.paced):
+        if self._store.read_inline(outbox_sql.paced):
             await self._store.write(outbox_sql.resume_pace)
         link = self._store.context.link
         link.is_up = True
@@ -75,18 +75,18 @@ class Publisher:
 
     async def _more(self) -> None:
         """Wait for a commit that marked something, or for the next turn."""
-        turn, context = self._store.look(outbox_sql.next_due), self._store.context
+        turn, context = self._store.read_inline(outbox_sql.next_due), self._store.context
         seconds = None if turn is None else (turn - context.clock()) / 1_000
         if seconds is not None and seconds > outbox_sql.step_ms(context.rules) / 1_000:  # the clock was set back
             await self._store.write(outbox_sql.resume_pace)
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(None if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)):
-                await self._bells.work(outbox_sql.COMMAND)
+                await self._bells.wait_for(outbox_sql.COMMAND)
 
     async def drain(self, session: Session) -> int:
         """Bring one batch in step; how many rows it had."""
-        due = self._store.look(self._due)
+        due = self._store.read_inline(self._due)
         if not due:
             return 0
         if any(row.first_of for row in due):
@@ -110,7 +110,7 @@ class Publisher:
     async def _publish(self, session: Session, rows: list[_Due]) -> None:
         messages = [(row.topic, row.payload or b"") for row in rows]
         if messages:
-            session.attend()
+            session.expect_reply()
         if not any(row.trace for row in rows):
             await session.publish_retained(messages)
             return
@@ -131,7 +131,7 @@ class Publisher:
 
     async def _done(self, rows: list[_Due]) -> None:
         await self._store.write(lambda tx: outbox_sql.done(tx, [row.seq for row in rows]))
-        self._bells.progressed()
+        self._bells.notify_progress()
         for row in rows:
             if row.payload is not None:
                 event = f"{row.kind}.published" if row.payload else f"{row.kind}.cleared"

@@ -42,7 +42,7 @@ class Reconciler:
             LinkError: the connection is gone; the next one compares again.
         """
         self.held.clear()
-        told = await self._census.take(session)
+        told = await self._census.run(session)
         names, held, count = self._topics, dict(self.held), len(self.held)
         strangers, marked = await self._store.write(lambda tx: compare(tx, names, held, trustworthy=told))
         await session.publish_retained([(topic, b"") for topic in strangers])

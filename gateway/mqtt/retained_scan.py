@@ -70,7 +70,7 @@ class RetainedScan:
             self._count.more.set()
         return counted or matches(self._mark.topic_filter, message.topic)
 
-    async def take(self, session: Session) -> bool:
+    async def run(self, session: Session) -> bool:
         """Ask; whether what did not come is not there either. The mark must be on the broker already.
 
         Raises:

@@ -95,21 +95,21 @@ class Session(ABC):
     """Whether a message shows as it comes that it was sent to be retained (MQTT 5); else a later subscription does."""
 
     @abstractmethod
-    async def batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
+    async def receive_batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
         """Wait for a message; that one and those that are here already, ``limit`` at most.
 
         Raises:
             LinkError: the connection is gone.
         """
 
-    async def rest(self, seconds: float) -> None:
+    async def pause_reading_for(self, seconds: float) -> None:
         """Let messages gather for so long, or for a moment while :meth:`attend` counts or devices wait for answers.
 
         They may be left with the broker, unless it was asked something.
         """
         await asyncio.sleep(seconds)
 
-    def attend(self) -> None:  # noqa: B027 - of one that is simulated nobody waits for an answer
+    def expect_reply(self) -> None:  # noqa: B027 - of one that is simulated nobody waits for an answer
         """Devices may answer soon: end a rest, and keep those that follow short for a while."""
 
     @abstractmethod
@@ -187,7 +187,7 @@ class Session(ABC):
         """
 
     @abstractmethod
-    async def leave(self) -> None:
+    async def disconnect(self) -> None:
         """Say good-bye, so that the broker drops the last will; returns when that has left."""
 
 

@@ -189,7 +189,7 @@ class RetainedMirror:
 
     async def _compare(self, session: Session) -> None:
         self._held, self._strangers = {}, []
-        told = await self._census.take(session)
+        told = await self._census.run(session)
         held = len(self._held)
         marked = await self._mark_living(told=told) + await self._mark_gone(told=told)
         await session.publish_retained([(topic, b"") for topic in self._strangers])

@@ -40,7 +40,7 @@ class LoopPriority:
         """
         return self._selector is not None and self._selector.busy
 
-    def give_way(self) -> None:
+    def yield_to_loop(self) -> None:
         """Block this thread while the loop is busy, for ``LONGEST_SECONDS`` at most."""
         if self._selector is None or not self._selector.busy or time.monotonic() < self._works_until:
             return
@@ -55,7 +55,7 @@ class Loop(asyncio.SelectorEventLoop):
         super().__init__(selector)
         self._order = selector
 
-    def put_last(self, descriptor: int) -> None:
+    def deprioritise(self, descriptor: int) -> None:
         """What comes on this socket comes in bulk: it can wait while there is something else to do."""
         self._order.put_last(descriptor)
 

@@ -171,7 +171,7 @@ class Store:
             unwatch(connection)
             rollback(connection)
 
-    def look(self, read: Callable[[View], T]) -> T:
+    def read_inline(self, read: Callable[[View], T]) -> T:
         """Read here and now, each statement what is committed when it begins: for what an index finds in a few rows.
 
         It takes some ten microseconds in the event loop's own thread. Handing it to another thread and its result back

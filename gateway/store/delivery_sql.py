@@ -135,7 +135,7 @@ def wait_no_longer(tx: Tx, attempts: int, until: int) -> None:
 
 def replay(tx: Tx, delivery_id: str) -> None:
     """Send it again, at once and with all its tries."""
-    tx.news = True
+    tx.wrote_events = True
     tx.run(
         """UPDATE deliveries SET status = 'pending', attempts = 0, next_attempt_at = ?, replays = replays + 1
             WHERE id = ?""",

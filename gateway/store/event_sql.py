@@ -37,7 +37,7 @@ def record_administrative(tx: Tx, project_id: str, kind: str, actor: Actor, /, *
 
 
 def _write(tx: Tx, project_id: str, device_pk: int | None, kind: str, data: dict[str, Any]) -> None:
-    tx.news = True
+    tx.wrote_events = True
     tx.measure(measurements.EVENT, kind)
     tx.run(
         "INSERT INTO events (id, project_id, device_pk, type, created_at, data) VALUES (?, ?, ?, ?, ?, ?)",

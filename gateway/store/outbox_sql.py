@@ -119,7 +119,7 @@ def mark_credential(tx: Tx, device_pk: int) -> None:
 
 
 def _mark(tx: Tx, kind: str, device_pk: int, detail: str, not_before: int = 0) -> None:
-    tx.marked.add(kind)
+    tx.outbox_kinds.add(kind)
     # REPLACE gives the row a new number, so that a publisher which is at work on the old one leaves this one be. What
     # was due already does not come later for being marked again.
     tx.run(

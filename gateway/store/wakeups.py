@@ -34,7 +34,7 @@ class Wakeups:
         """Set by the next commit that writes events or changes who gets them: take it, look, then wait for it."""
         return self._news
 
-    def recorded(self) -> None:
+    def notify_events(self) -> None:
         """There are new events, or somebody new to get them."""
         self._news.set()
         self._news = asyncio.Event()
@@ -49,17 +49,17 @@ class Wakeups:
         self.access.set()
         self._work[outbox_sql.CREDENTIAL].set()
 
-    def committed(self, kinds: Collection[str]) -> None:
+    def notify_outbox(self, kinds: Collection[str]) -> None:
         """There is work of these kinds in the outbox; all retained topics are worked off by one."""
         for kind in kinds:
             self._work[kind].set()
 
-    async def work(self, kind: str) -> None:
+    async def wait_for(self, kind: str) -> None:
         """Wait until there may be work of this kind."""
         await self._work[kind].wait()
         self._work[kind].clear()
 
-    def progressed(self) -> None:
+    def notify_progress(self) -> None:
         """Some of it is done."""
         self._progress.set()
         self._progress = asyncio.Event()
@@ -70,7 +70,7 @@ class Wakeups:
             async with asyncio.timeout(seconds):
                 while True:
                     progress = self._progress
-                    if not store.look(lambda view: outbox_sql.waits(view, device_pk)):
+                    if not store.read_inline(lambda view: outbox_sql.waits(view, device_pk)):
                         return True
                     await progress.wait()
         except TimeoutError:

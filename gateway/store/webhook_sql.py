@@ -55,7 +55,7 @@ def insert(tx: Tx, project_id: str, webhook_id: str, body: CreateWebhook, key: b
 
 def update(tx: Tx, webhook_id: str, changes: dict[str, Any]) -> None:
     """Change these fields."""
-    tx.news = True
+    tx.wrote_events = True
     for name, value in changes.items():
         stored = json.dumps(value) if name == "events" else value
         tx.run(f"UPDATE webhooks SET {_COLUMNS[name]} = ? WHERE id = ?", stored, webhook_id)  # noqa: S608 - constants

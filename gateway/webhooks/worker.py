@@ -68,7 +68,7 @@ class WebhookWorker:
         """Start lanes for the webhooks that have work; seconds until the next look if nothing happens."""
         now = self._store.context.clock()
         try:
-            busy, due = self._store.look(
+            busy, due = self._store.read_inline(
                 lambda view: (delivery_sql.with_work(view, now), delivery_sql.next_due(view, now))
             )
         except StoreError as error:

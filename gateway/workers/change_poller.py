@@ -47,9 +47,9 @@ class ChangePoller:
         if self._seen[_SCHEMA] != before.get(_SCHEMA):
             await self._store.look_at_schema()
         if self._seen.get("outbox") != before.get("outbox"):
-            self._bells.committed(EVERY)
+            self._bells.notify_outbox(EVERY)
         if self._seen.get("events") != before.get("events"):
-            self._bells.recorded()
+            self._bells.notify_events()
         if before and self._seen.get(COMPARISON) != before.get(COMPARISON):
             self._bells.compare()
         if before and self._seen.get(account_sql.CHANGES) != before.get(account_sql.CHANGES):

@@ -48,7 +48,7 @@ class PositionNotes:
 
     def _position(self) -> Position | None:
         try:
-            return self._store.look(position)
+            return self._store.read_inline(position)
         except StoreError as error:
             log.warning("registry.position_not_noted", reason=error.message)
             return None

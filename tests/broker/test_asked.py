@@ -233,7 +233,7 @@ async def test_without_an_api_it_says_what_it_cannot_do(fleet: Registry) -> None
     """The outbox is worked off all the same, since there is nothing to do."""
     access = SessionSync(fleet.store, Admissions(), None)
     await fleet.bound("SN-1")
-    assert access.caution == NOT_CUT
+    assert access.limitation == NOT_CUT
     assert await access.sync(await due(fleet)) == ()
 
 

@@ -41,7 +41,7 @@ async def served(
     """Have it listen; its URL, as the log says it."""
     with capture_logs() as logs:
         access = await asked_access(settings, fleet.store, ProbeAccounts(), certificate, stack)
-    assert access.caution == NOT_CUT
+    assert access.limitation == NOT_CUT
     return next(str(entry["url"]) for entry in logs if entry["event"] == "broker_auth.listening")
 
 

@@ -106,7 +106,7 @@ def test_what_was_undone_is_not_found(tmp_path: Path) -> None:
 
             def search(text: str) -> int:
                 query = model.ListDevices(search=text)
-                return len(store.look(lambda view: device_list.page(view, project_id, query)))
+                return len(store.read_inline(lambda view: device_list.page(view, project_id, query)))
 
             assert [search(f"bed {number:04}") for number in range(100)] == [int(n % 3 != 0) for n in range(100)]
 

@@ -20,7 +20,7 @@ async def test_a_foreign_commit_rings_the_bells(tmp_path: Path) -> None:
         async with Store(tmp_path, Context()) as store:
             watcher = ChangePoller(store, bells)
             await watcher.look()
-            news, work = bells.news, asyncio.create_task(bells.work(outbox_sql.COMMAND))
+            news, work = bells.news, asyncio.create_task(bells.wait_for(outbox_sql.COMMAND))
             device_id = other.register()
             await watcher.look()
             assert news.is_set()

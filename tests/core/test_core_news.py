@@ -77,7 +77,7 @@ async def test_a_bell_that_is_taken_before_the_look_misses_nothing() -> None:
     first = bells.news
     waiters = [asyncio.create_task(first.wait()) for _ in range(3)]
     await asyncio.sleep(0)
-    bells.recorded()
+    bells.notify_events()
     assert await asyncio.gather(*waiters) == [True] * 3
     assert bells.news is not first
     assert not bells.news.is_set()

@@ -36,7 +36,7 @@ def _sees_it_rest(precedence: LoopPriority) -> bool:
     for _ in range(TRIES):
         if not precedence.busy:
             return True
-        precedence.give_way()
+        precedence.yield_to_loop()
     return False
 
 
@@ -52,7 +52,7 @@ def test_whoever_gives_way_goes_on_when_the_loop_rests(monkeypatch: pytest.Monke
             met = 0
             while met < 20:
                 met += precedence.busy
-                precedence.give_way()
+                precedence.yield_to_loop()
             went_on.set()
 
         threading.Thread(target=bulk, daemon=True).start()
@@ -75,7 +75,7 @@ def test_a_loop_that_is_busy_for_long_holds_nobody_up_for_ever() -> None:
         went_on = threading.Event()
 
         def bulk() -> None:
-            precedence.give_way()
+            precedence.yield_to_loop()
             went_on.set()
 
         threading.Thread(target=bulk).start()
@@ -95,7 +95,7 @@ def test_work_in_bulk_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> N
 
         def bulk() -> None:
             for _ in range(100):
-                precedence.give_way()
+                precedence.yield_to_loop()
             went_on.set()
 
         await asyncio.to_thread(lambda: None)  # wakes it
@@ -166,7 +166,7 @@ def test_what_the_loop_has_not_seen_yet_makes_it_busy(site: Site) -> None:
     assert not site.busy()
     site.far_bulk.send(b"x")
     assert site.busy()
-    site.loop.put_last(site.bulk.fileno())
+    site.loop.deprioritise(site.bulk.fileno())
     assert not site.busy()
     site.far_call.send(b"x")
     assert site.busy()
@@ -174,7 +174,7 @@ def test_what_the_loop_has_not_seen_yet_makes_it_busy(site: Site) -> None:
 
 def test_what_is_put_last_stays_so_while_it_is_not_read(site: Site) -> None:
     """The connection to the broker stops reading now and then."""
-    site.loop.put_last(site.bulk.fileno())
+    site.loop.deprioritise(site.bulk.fileno())
     site.loop.remove_reader(site.bulk)
     site.loop.add_reader(site.bulk, lambda: None)
     site.far_bulk.send(b"x")
@@ -183,7 +183,7 @@ def test_what_is_put_last_stays_so_while_it_is_not_read(site: Site) -> None:
 
 def test_what_is_forgotten_is_a_socket_like_any_other(site: Site) -> None:
     """The next socket may get the number of one that was closed."""
-    site.loop.put_last(site.bulk.fileno())
+    site.loop.deprioritise(site.bulk.fileno())
     site.loop.remove_reader(site.bulk)
     site.loop.forget(site.bulk.fileno())
     site.loop.add_reader(site.bulk, lambda: None)
@@ -201,7 +201,7 @@ def test_a_socket_that_waits_to_be_written_makes_the_loop_busy(site: Site) -> No
 
 def test_what_somebody_waits_for_comes_before_what_comes_in_bulk(site: Site) -> None:
     """Whichever was there first, and also what that leads to in the next turn of the loop."""
-    site.loop.put_last(site.bulk.fileno())
+    site.loop.deprioritise(site.bulk.fileno())
     site.far_bulk.send(b"x")
     site.far_call.send(b"x")
 
@@ -211,7 +211,7 @@ def test_what_somebody_waits_for_comes_before_what_comes_in_bulk(site: Site) -> 
 
 def test_what_comes_in_bulk_waits_in_vain_for_no_loop(site: Site) -> None:
     """It comes in the end though the loop has something to do in each turn."""
-    site.loop.put_last(site.bulk.fileno())
+    site.loop.deprioritise(site.bulk.fileno())
     site.far_bulk.send(b"x")
 
     site.run_until_seen(1)
@@ -227,7 +227,7 @@ def test_a_batch_breathes_before_each_part(tmp_path: Path) -> None:
         stored: list[int] = []
 
         def write(tx: Tx) -> None:
-            tx.breathe = lambda: stored.append(tx.value("SELECT count(*) FROM heartbeats"))
+            tx.yield_to_urgent = lambda: stored.append(tx.value("SELECT count(*) FROM heartbeats"))
             messages.apply_all(tx, batch)
 
         world.run(write)
@@ -241,7 +241,7 @@ def test_a_single_heartbeat_does_not_breathe(tmp_path: Path) -> None:
         breaths: list[None] = []
 
         def write(tx: Tx) -> None:
-            tx.breathe = lambda: breaths.append(None)
+            tx.yield_to_urgent = lambda: breaths.append(None)
             device = health_sql.device_state(tx, device_id)
             assert device is not None
             heartbeats.record_heartbeat(tx, device, model.Heartbeat(), None)
@@ -258,7 +258,8 @@ def test_the_newest_states_of_many_are_written_in_parts(tmp_path: Path) -> None:
         written: list[int] = []
 
         def write(tx: Tx) -> None:
-            tx.breathe = lambda: written.append(tx.value("SELECT count(*) FROM health WHERE history_id IS NOT NULL"))
+            count = "SELECT count(*) FROM health WHERE history_id IS NOT NULL"
+            tx.yield_to_urgent = lambda: written.append(tx.value(count))
             messages.apply_all(tx, batch)
 
         world.run(write)

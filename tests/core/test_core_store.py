@@ -82,13 +82,13 @@ async def test_a_read_sees_one_state(tmp_path: Path) -> None:
 async def test_a_look_sees_what_was_committed_last(tmp_path: Path) -> None:
     """Also by another process, and after one that raised: each begins anew."""
     async with Store(tmp_path, Context()) as store:
-        assert store.look(names) == set()
+        assert store.read_inline(names) == set()
         await store.write(project("own"))
         with pytest.raises(LookupError):
-            store.look(_broken)
+            store.read_inline(_broken)
         with closing(open_database(tmp_path)) as connection:
             transact(connection, Context(), project("another's"))
-        assert store.look(names) == {"own", "another's"}
+        assert store.read_inline(names) == {"own", "another's"}
 
 
 def _broken(view: View) -> None:
@@ -112,7 +112,7 @@ async def test_a_read_cannot_write(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="readonly"):
             await store.read(lambda view: view.connection.execute("INSERT INTO meta VALUES ('a', 'b')"))
         with pytest.raises(StoreError, match="readonly"):
-            store.look(lambda view: view.connection.execute("INSERT INTO meta VALUES ('a', 'b')"))
+            store.read_inline(lambda view: view.connection.execute("INSERT INTO meta VALUES ('a', 'b')"))
         assert await store.read(lambda view: view.value("SELECT count(*) FROM meta")) == 0
 
 

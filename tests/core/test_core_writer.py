@@ -183,9 +183,9 @@ async def test_a_long_write_hears_that_an_urgent_one_waits(tmp_path: Path) -> No
         gate = Gate()
 
         def long(tx: Tx) -> None:
-            heard.append(tx.hurried())
+            heard.append(tx.should_stop())
             gate(tx)
-            heard.append(tx.hurried())
+            heard.append(tx.should_stop())
 
         batch = await queued(bench.writer, [long], urgent=False)
         await gate.reached()

@@ -84,14 +84,14 @@ class Broker:
                 for row in await self.store.read(partial(outbox_sql.pending, kind=kind, limit=100))
             ]
             await self.store.write(lambda tx, seqs=seqs: outbox_sql.done(tx, seqs))  # type: ignore[misc]
-            self.bells.progressed()
-            await self.bells.work(kinds[0])
+            self.bells.notify_progress()
+            await self.bells.wait_for(kinds[0])
 
     def switch(self, *, up: bool) -> None:
         """Take it down, or bring it back, where it works off what waited."""
         if up:
             self.up.set()
-            self.bells.committed(EVERY)
+            self.bells.notify_outbox(EVERY)
         else:
             self.up.clear()
 
@@ -294,8 +294,8 @@ async def serving(
         Store(
             data_dir,
             Context(rules=Rules(webhook_allow_loopback=allow_loopback), clock=clock),
-            on_commit=bells.committed,
-            on_news=bells.recorded,
+            on_commit=bells.notify_outbox,
+            on_news=bells.notify_events,
             on_measures=metrics.take,
         ) as store,
         asyncio.TaskGroup() as group,

@@ -121,7 +121,7 @@ class Served:
 
     def state(self) -> list[Any]:
         """What no refusal may change."""
-        return [tuple(row) for sql in _STATE for row in self.api.store.look(lambda view, sql=sql: view.all(sql))]  # type: ignore[misc]
+        return [tuple(row) for sql in _STATE for row in self.api.store.read_inline(lambda view, sql=sql: view.all(sql))]  # type: ignore[misc]
 
     def check(self, raw: bytes) -> None:
         """Ask, in the loop."""

@@ -357,13 +357,13 @@ async def test_what_a_part_did_is_not_done_again(api: Api) -> None:
 
         return write
 
-    await _call(api).part("one", Empty, do("one"))
+    await _call(api).step("one", Empty, do("one"))
     for name in ("one", "two"):
-        await _call(api).part(name, Empty, do(name))
+        await _call(api).step(name, Empty, do(name))
     assert done == ["one", "two"]
     await _call(api).commit(lambda _: ApiResponse(b"{}"))
     with pytest.raises(ReplayError):
-        await _call(api).part("three", Empty, do("three"))
+        await _call(api).step("three", Empty, do("three"))
     assert done == ["one", "two"]
 
 

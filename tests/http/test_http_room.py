@@ -14,7 +14,7 @@ class Guest:
     def comes(self) -> bool:
         """Connect, and wait for a request to be sent."""
         entered = self._room.enter(self, self._address)
-        self._room.waits(self)
+        self._room.mark_idle(self)
         return entered
 
     def give_way(self) -> None:
@@ -27,11 +27,11 @@ def test_who_waits_longest_goes() -> None:
     room = ConnectionLimiter(ConnectionLimits(3))
     busy, first, second, third, fourth = (Guest(room) for _ in range(5))
     assert all(guest.comes() for guest in (busy, first, second))
-    room.works(busy)
+    room.mark_busy(busy)
     assert third.comes()
     assert (busy.gone, first.gone, second.gone) == (False, True, False)
-    room.works(second)
-    room.waits(second)  # served, and back at the end of the queue
+    room.mark_busy(second)
+    room.mark_idle(second)  # served, and back at the end of the queue
     assert fourth.comes()
     assert (third.gone, second.gone) == (True, False)
 
@@ -41,7 +41,7 @@ def test_where_all_are_served_nobody_else_comes_in() -> None:
     room = ConnectionLimiter(ConnectionLimits(1))
     busy, late = Guest(room), Guest(room)
     assert busy.comes()
-    room.works(busy)
+    room.mark_busy(busy)
     assert not late.comes()
     assert not busy.gone
     room.leave(busy)
@@ -65,6 +65,6 @@ def test_an_address_has_its_share() -> None:
     assert all(guest.comes() for guest in crowd)
     assert [guest.gone for guest in crowd] == [True, False, False]
     for guest in crowd[1:]:
-        room.works(guest)
+        room.mark_busy(guest)
     assert not Guest(room, "crowd").comes()
     assert Guest(room, "other").comes()

@@ -94,7 +94,7 @@ async def test_one_caller_has_a_bounded_number_open(api: Api) -> None:
 
 def newest_key(api: Api) -> str:
     """The id of the key that was made last."""
-    newest = api.store.look(lambda view: view.value("SELECT max(id) FROM api_keys"))
+    newest = api.store.read_inline(lambda view: view.value("SELECT max(id) FROM api_keys"))
     return str(newest)
 
 

@@ -27,4 +27,4 @@ async def delivering(api: Api, sender: WebhookSender | None = None, *, most_at_o
 def later(api: Api, seconds: float) -> None:
     """Time passes."""
     api.clock.ahead += round(seconds * 1_000)
-    api.services.bells.recorded()
+    api.services.bells.notify_events()

@@ -333,7 +333,7 @@ async def site(
     ids = first_start(Settings(data_dir=directory / "data", gateway_id="gw_test"))
     bells = Wakeups()
     async with (
-        Store(directory / "data", made, on_commit=bells.committed, on_news=bells.recorded) as store,
+        Store(directory / "data", made, on_commit=bells.notify_outbox, on_news=bells.notify_events) as store,
         _broker(kind, directory, store, settings, node) as broker,
         Proxy(lambda: broker.port) as proxy,
     ):

@@ -43,7 +43,7 @@ async def test_what_mqtt_forbids_ends_the_connection(what: str) -> None:
             await broker.until(mqtt5.PublishPacket)
             broker.say(packet)
             with pytest.raises(LinkError, match="broke the protocol"):
-                await session.batch()
+                await session.receive_batch()
             with pytest.raises(LinkError):
                 await waiting
             said = await broker.until(mqtt5.DisconnectPacket)
@@ -63,7 +63,7 @@ async def test_packets_arrive_in_pieces() -> None:
             broker.say(whole[at:])
             got: list[Any] = []
             while len(got) < 2:
-                got += await session.batch()
+                got += await session.receive_batch()
             assert [each.message.payload for each in got] == [b"one", b"two"]
             assert [each.packet_id for each in got] == [1, 2]
 
@@ -74,7 +74,7 @@ async def test_acknowledgements_go_out_in_the_order_of_receipt() -> None:
         broker.say(message(9), message(None), message(3, duplicate=True), message(5, retain=True))
         deliveries: list[Any] = []
         while len(deliveries) < 4:
-            deliveries += await session.batch()
+            deliveries += await session.receive_batch()
         assert [each.message.retain for each in deliveries] == [False, False, False, True]
         session.acknowledge(deliveries)
         acknowledged = [await broker.next() for _ in range(3)]
@@ -86,7 +86,7 @@ async def test_what_the_broker_says_at_the_end_is_told() -> None:
     async with ScriptedBroker() as broker, joined(broker) as session:
         broker.say(mqtt5.DisconnectPacket(reason_code=Reason.SESSION_TAKEN_OVER, reason_str="somebody else").write())
         with pytest.raises(LinkError, match="Session taken over: somebody else"):
-            await session.batch()
+            await session.receive_batch()
 
 
 async def test_a_refused_publish_names_reason_and_topic() -> None:
@@ -125,11 +125,11 @@ async def test_a_flood_is_held_back_at_the_socket() -> None:
         for n in range(count):
             broker.say(message(n % 60_000 + 1, b"x" * 200))
         await eventually(lambda: session.wire.paused, "the socket is not read any more")
-        first = await session.batch(count)
+        first = await session.receive_batch(count)
         assert WAITING <= len(first) < 2 * WAITING, "no more than one read above the bound"
         got = len(first)
         while got < count:
-            got += len(await session.batch())
+            got += len(await session.receive_batch())
         assert not session.wire.paused
 
 
@@ -163,7 +163,7 @@ async def test_a_silent_broker_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
             assert isinstance(await broker.until(mqtt5.PingReqPacket), mqtt5.PingReqPacket)
             broker.say(mqtt5.PingRespPacket().write())
         with pytest.raises(LinkError, match="not even to a ping"):
-            await session.batch()
+            await session.receive_batch()
 
 
 async def test_whoever_waits_can_be_cancelled() -> None:
@@ -177,7 +177,7 @@ async def test_whoever_waits_can_be_cancelled() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         broker.say(mqtt5.PubAckPacket(sent.packet_id).write(), message(4))
-        assert [each.packet_id for each in await session.batch()] == [4]
+        assert [each.packet_id for each in await session.receive_batch()] == [4]
 
 
 class Told(Loop):
@@ -187,9 +187,9 @@ class Told(Loop):
         super().__init__(selector)
         self.told: list[tuple[str, int]] = []
 
-    def put_last(self, descriptor: int) -> None:
+    def deprioritise(self, descriptor: int) -> None:
         """One more goes last."""
-        super().put_last(descriptor)
+        super().deprioritise(descriptor)
         self.told.append(("last", descriptor))
 
     def forget(self, descriptor: int) -> None:
@@ -202,7 +202,7 @@ async def _one_message() -> tuple[list[tuple[str, int]], bytes]:
     async with ScriptedBroker() as broker:
         async with joined(broker) as session:
             broker.say(message(1, b"x"))
-            deliveries = await session.batch()
+            deliveries = await session.receive_batch()
         assert await broker.until(type(None)) is None
     loop = asyncio.get_running_loop()
     assert isinstance(loop, Told)

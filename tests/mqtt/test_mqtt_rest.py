@@ -35,7 +35,7 @@ def _joined(place: Site) -> AbstractAsyncContextManager[Session]:
 
 async def _attends(session: Mqtt5Session, broker: ScriptedBroker) -> None:
     del broker
-    session.attend()
+    session.expect_reply()
 
 
 @pytest.mark.parametrize("what", [_asks, _attends])
@@ -43,12 +43,12 @@ async def test_a_rest_ends_when_something_is_expected(what: Callable[..., Any]) 
     """The socket is read again as soon as the broker was asked something, or a device may answer."""
     async with ScriptedBroker() as broker, joined(broker) as session:
         assert isinstance(session, Mqtt5Session)
-        resting = asyncio.create_task(session.rest(LONG))
+        resting = asyncio.create_task(session.pause_reading_for(LONG))
         await eventually(lambda: session.wire.paused, "it leaves the socket alone")
         broker.say(message(1, b"one"))
         await what(session, broker)
         await resting
-        assert [each.message.payload for each in await session.batch()] == [b"one"]
+        assert [each.message.payload for each in await session.receive_batch()] == [b"one"]
 
 
 async def test_there_is_no_rest_while_something_is_expected() -> None:
@@ -59,47 +59,47 @@ async def test_there_is_no_rest_while_something_is_expected() -> None:
         sent = await broker.until(mqtt5.PublishPacket)
         assert isinstance(sent, mqtt5.PublishPacket)
         assert sent.packet_id
-        resting = asyncio.create_task(session.rest(LONG))
+        resting = asyncio.create_task(session.pause_reading_for(LONG))
         broker.say(mqtt5.PubAckPacket(sent.packet_id).write())
         await asking
         resting.cancel()
-        session.attend()
-        resting = asyncio.create_task(session.rest(LONG))
+        session.expect_reply()
+        resting = asyncio.create_task(session.pause_reading_for(LONG))
         broker.say(message(1, b"one"))
-        assert [each.message.payload for each in await session.batch()] == [b"one"]
+        assert [each.message.payload for each in await session.receive_batch()] == [b"one"]
         resting.cancel()
 
 
 async def test_a_device_that_may_answer_is_not_kept_waiting() -> None:
     """What has been read is taken soon, too: a rest that would be long is short after a command."""
     async with ScriptedBroker() as broker, joined(broker) as session:
-        session.attend()
-        await session.rest(LONG)
+        session.expect_reply()
+        await session.pause_reading_for(LONG)
 
 
 @pytest.mark.parametrize("kind", ["mosquitto-3.1.1", "embedded"])
 async def test_neither_is_it_under_3_1_1(kind: str, tmp_path: Path) -> None:
     """A rest that has begun ends, and the next is short."""
     async with site(kind, tmp_path) as place, _joined(place) as session:
-        resting = asyncio.create_task(session.rest(LONG))
+        resting = asyncio.create_task(session.pause_reading_for(LONG))
         await asyncio.sleep(0)
-        session.attend()
+        session.expect_reply()
         await resting
-        await session.rest(LONG)
+        await session.pause_reading_for(LONG)
 
 
 async def test_no_rest_is_long_where_a_puback_waits_for_the_commit(tmp_path: Path) -> None:
     """The embedded broker answers a device when the gateway has committed: the next commit follows soon, always."""
     async with site("embedded", tmp_path) as place, _joined(place) as session:
         for _ in range(3):
-            await session.rest(LONG)
+            await session.pause_reading_for(LONG)
 
 
 async def test_a_gateway_that_stops_in_a_rest_hears_that_its_farewell_was_taken() -> None:
     """The rest is cancelled, and the socket read again."""
     async with ScriptedBroker() as broker, joined(broker) as session:
         assert isinstance(session, Mqtt5Session)
-        resting = asyncio.create_task(session.rest(LONG))
+        resting = asyncio.create_task(session.pause_reading_for(LONG))
         await eventually(lambda: session.wire.paused, "it leaves the socket alone")
         resting.cancel()
         await asyncio.wait((resting,))
@@ -110,9 +110,9 @@ async def test_a_connection_that_ends_ends_the_rest() -> None:
     """Also when it is closed from here."""
     async with ScriptedBroker() as broker, joined(broker) as session:
         assert isinstance(session, Mqtt5Session)
-        resting = asyncio.create_task(session.rest(LONG))
+        resting = asyncio.create_task(session.pause_reading_for(LONG))
         await eventually(lambda: session.wire.paused, "it leaves the socket alone")
         session.wire.abort()
         await resting
         with pytest.raises(LinkError):
-            await session.batch()
+            await session.receive_batch()

@@ -42,9 +42,7 @@ def _device(view: View, pk: int) -> model.Device:
 async def of(place: Site, *found: Device) -> dict[str, dict[str, Any]]:
     """What should be retained of these, by topic."""
     rows = [(await place.rows("SELECT pk FROM devices WHERE id = ?", each.id))[0][0] for each in found]
-    objects = [
-        await place.store.read(lambda view, pk=pk: device_sql.to_model(device_sql.by_pk(view, pk))) for pk in rows
-    ]  # type: ignore[misc]
+    objects = [await place.store.read(partial(_device, pk=pk)) for pk in rows]
     return {each.topic("state"): one.model_dump(mode="json") for each, one in zip(found, objects, strict=True)}
 
 

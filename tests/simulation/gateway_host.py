@@ -76,8 +76,8 @@ class Life:
             process,
             context,
             after_commit=host.after_commit,
-            on_commit=self.bells.committed,
-            on_news=self.bells.recorded,
+            on_commit=self.bells.notify_outbox,
+            on_news=self.bells.notify_events,
         )
         self.topics = Topics()
         self.keeper = AccessSyncer(self.store, self.bells, host.access(self.store, process))

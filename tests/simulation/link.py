@@ -48,7 +48,7 @@ class VirtualSession(Session):
         self._watcher = watcher
         self._handed: dict[int, tuple[Packet, int]] = {}
 
-    async def batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
+    async def receive_batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
         """Wait for a message; that one and those that are here already."""
         self._process.seam("batch")
         try:
@@ -135,7 +135,7 @@ class VirtualSession(Session):
         except ClosedError as error:
             raise LinkError(f"The broker did not answer: {error}") from error
 
-    async def leave(self) -> None:
+    async def disconnect(self) -> None:
         """Say good-bye; returns when that has left."""
         self._process.seam("leave")
         self._virtual.disconnect()

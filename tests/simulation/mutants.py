@@ -153,7 +153,7 @@ def _does_not_wait() -> Iterator[None]:
 
 @fault("messages are acknowledged to the broker before the commit", 4)
 def _acknowledged_too_early() -> Iterator[None]:
-    real = VirtualSession.batch
+    real = VirtualSession.receive_batch
 
     async def batch(self: VirtualSession, *given: int) -> list[ReceivedMessage]:
         deliveries = await real(self, *given)

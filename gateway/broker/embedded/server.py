@@ -17,7 +17,7 @@ from gateway.broker.embedded.connections import GuardedBroker
 from gateway.broker.embedded.session import BrokerLimits, ClientIdentity
 from gateway.tls.certificates import ServerCertificate
 
-__all__ = ["Authenticate", "EmbeddedBroker", "ClientIdentity", "BrokerLimits"]
+__all__ = ["Authenticate", "BrokerLimits", "ClientIdentity", "EmbeddedBroker"]
 
 log = structlog.get_logger()
 

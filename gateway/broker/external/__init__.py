@@ -1,1 +1,1 @@
-"""Where other brokers ask who may do what: one set of rules (``gateway/broker/access_rules.py``), a dialect per broker."""
+"""Brokers that ask over HTTP who may do what: one set of rules (``gateway/broker/access_rules.py``), many dialects."""

@@ -35,7 +35,7 @@ class SessionSync:
     name = "http"
 
     def __init__(self, store: Store, admissions: Admissions, cutter: ClientDisconnector | None) -> None:
-        self.caution = None if cutter else NOT_CUT
+        self.limitation = None if cutter else NOT_CUT
         self._store = store
         self._admissions = admissions
         self._cutter = cutter

@@ -61,7 +61,7 @@ def _page(view: View, project_id: str, query: model.ListDevices) -> bytes:
 
 async def get_device(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}``."""
-    return ApiResponse(device_sql.to_model(call.services.store.look(lambda view: find(view, call))))
+    return ApiResponse(device_sql.to_model(call.services.store.read_inline(lambda view: find(view, call))))
 
 
 async def bind_device(call: RequestContext, body: model.BindDevice) -> ApiResponse:
@@ -75,7 +75,7 @@ async def bind_device(call: RequestContext, body: model.BindDevice) -> ApiRespon
         if await call.services.store.read(lambda view: _reset_was_sent(view, call)):
             # The device may have said already what became of it. If the broker is away, the bind ends in a 503 below.
             await call.services.taken_in(max(0.0, until - asyncio.get_running_loop().time()))
-        await call.part("supersede", model.Empty, lambda tx: _supersede(tx, call))
+        await call.step("supersede", model.Empty, lambda tx: _supersede(tx, call))
     device_pk, to_clear = await call.read(lambda view: _reset_to_clear(view, call))
     if to_clear:
         await wait_until_synced(call, device_pk, until)
@@ -153,7 +153,7 @@ async def reset_device(call: RequestContext, _: model.Empty) -> ApiResponse:
 
 async def get_state(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}/state``."""
-    row = call.services.store.look(lambda view: find(view, call))
+    row = call.services.store.read_inline(lambda view: find(view, call))
     facts = {name: row[name] for name in ("binding_generation", "last_seen_by")}
     fields = device_sql.fields(row)
     facts |= {name: fields[name] for name in model.DeviceHealth.model_fields if name in fields}

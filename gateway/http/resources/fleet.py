@@ -104,7 +104,7 @@ def _would(view: View, call: RequestContext, verb: Verb[OutcomeT], device_id: st
 
 async def _one(call: RequestContext, verb: Verb[OutcomeT], device_id: str) -> OutcomeT:
     try:
-        return await call.part(device_id, verb.kind, lambda tx: verb.told(device_id, verb.do(tx, call, device_id)))
+        return await call.step(device_id, verb.kind, lambda tx: verb.told(device_id, verb.do(tx, call, device_id)))
     except GatewayError as error:
         return verb.nothing_done(device_id, error)
     except ReplayError:

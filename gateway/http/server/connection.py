@@ -116,7 +116,7 @@ class HttpConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """There is something that the client has not read."""
         super().pause_writing()
-        self._room.waits(self)
+        self._room.mark_idle(self)
         self._expect_reading()
 
     def resume_writing(self) -> None:
@@ -124,7 +124,7 @@ class HttpConnection(HttpToolsProtocol):
         super().resume_writing()
         self._unset_write_deadline()
         if self._served is not None and not self._served.response_complete:
-            self._room.works(self)
+            self._room.mark_busy(self)
         self._parse()
 
     def data_received(self, data: bytes) -> None:
@@ -311,10 +311,10 @@ class HttpConnection(HttpToolsProtocol):
     def _expect_head(self) -> None:
         self._unset_deadline()
         self._deadline = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
-        self._room.waits(self)
+        self._room.mark_idle(self)
 
     def _unset_deadline(self) -> None:
-        self._room.works(self)
+        self._room.mark_busy(self)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

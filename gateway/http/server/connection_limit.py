@@ -64,7 +64,7 @@ class ConnectionLimiter:
 
     def leave(self, guest: EvictableConnection) -> None:
         """Give the place up."""
-        self.works(guest)
+        self.mark_busy(guest)
         address = self._address.pop(guest, None)
         if address is None:
             return
@@ -72,13 +72,13 @@ class ConnectionLimiter:
         if not self._of[address]:
             del self._of[address]
 
-    def waits(self, guest: EvictableConnection) -> None:
+    def mark_idle(self, guest: EvictableConnection) -> None:
         """A request may come now, or the answer be read, in time."""
-        self.works(guest)
+        self.mark_busy(guest)
         if guest in self._address:
             self._waiting.setdefault(self._address[guest], {})[guest] = None
 
-    def works(self, guest: EvictableConnection) -> None:
+    def mark_busy(self, guest: EvictableConnection) -> None:
         """Its request has come."""
         address = self._address.get(guest)
         if address is None or address not in self._waiting:

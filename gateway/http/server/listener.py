@@ -191,7 +191,7 @@ class _Arrivals:
             return
         site = site_of(address[0])
         self.room.enter(arrival, site)
-        self.room.waits(arrival)
+        self.room.mark_idle(arrival)
         arrival.expect_first_bytes()
 
     async def connected(self, sock: socket.socket) -> None:

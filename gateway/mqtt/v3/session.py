@@ -75,7 +75,7 @@ class AiomqttSession(Session):
         self._outlet = _Outlet(client)
         self._gathering = ReadCoalescer(WAITED_FOR_SECONDS if devices_wait else math.inf)
 
-    async def batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
+    async def receive_batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
         """What has come; see :class:`Session`."""
         try:
             first = await anext(aiter(self._client.messages))
@@ -85,13 +85,13 @@ class AiomqttSession(Session):
         rest = [self._queue.get_nowait() for _ in range(min(limit - 1, self._queue.qsize()))]
         return [_delivery(message) for message in (first, *rest)]
 
-    async def rest(self, seconds: float) -> None:
+    async def pause_reading_for(self, seconds: float) -> None:
         """Messages gather in the queue."""
-        await self._gathering.last(seconds)
+        await self._gathering.wait(seconds)
 
-    def attend(self) -> None:
+    def expect_reply(self) -> None:
         """Take soon what comes."""
-        self._gathering.attend()
+        self._gathering.expect_reply()
 
     def acknowledge(self, deliveries: Iterable[ReceivedMessage]) -> None:
         """In the order in which they came."""
@@ -172,7 +172,7 @@ class AiomqttSession(Session):
         except aiomqtt.MqttError as error:
             raise LinkError(f"The broker did not answer: {error}") from error
 
-    async def leave(self) -> None:
+    async def disconnect(self) -> None:
         """Say good-bye; returns when that has left."""
         if self._paho.disconnect() == mqtt.MQTT_ERR_SUCCESS:
             await asyncio.wait((self._gone,))

@@ -53,7 +53,7 @@ async def _greeting(session: Mqtt5Session, address: BrokerAddress, hello: mqtt5.
     except ProtocolError as error:
         raise _of_old(error) if session.wire.old_version else error from error
     except LinkError as error:
-        raise VersionRefusedError.closed(address) if session.wire.gone.done() else error from error
+        raise VersionRefusedError.closed(address) if session.wire.closed.done() else error from error
     if answer.reason_code == mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION:
         raise _of_old(answer.reason_code.name)
     if answer.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:

@@ -59,7 +59,7 @@ class Mqtt5Session(Session):
 
     def __init__(self) -> None:
         self.wire = Wire(self._received)
-        self.wire.gone.add_done_callback(self._ended)
+        self.wire.closed.add_done_callback(self._ended)
         self.greeted: asyncio.Future[mqtt5.ConnAckPacket] = asyncio.get_running_loop().create_future()
         self._inbox = ReceiveQueue()
         self._news = asyncio.Event()
@@ -97,31 +97,31 @@ class Mqtt5Session(Session):
             self.wire.pause()
         self._news.set()
 
-    async def batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
+    async def receive_batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
         """What has come; see :class:`Session`."""
-        while not self._inbox and not self.wire.gone.done():
+        while not self._inbox and not self.wire.closed.done():
             self._news.clear()
             await self._news.wait()
-        if self.wire.gone.done():
-            raise self.wire.gone.result()
+        if self.wire.closed.done():
+            raise self.wire.closed.result()
         deliveries = self._inbox.take(limit)
         if self.wire.paused and self._inbox.roomy:
             self.wire.resume()
         return deliveries
 
-    async def rest(self, seconds: float) -> None:
+    async def pause_reading_for(self, seconds: float) -> None:
         """Leave the socket alone, so that one turn of the loop takes what else would take one for each message."""
         if not (self._unanswered or self._gathering.is_brief):
             self.wire.pause()
         try:
-            await self._gathering.last(seconds)
+            await self._gathering.wait(seconds)
         finally:  # whoever cancels this may have something to say yet, such as a farewell, and waits for the answer
             if not self._inbox.full:
                 self.wire.resume()
 
-    def attend(self) -> None:
+    def expect_reply(self) -> None:
         """Read at once what comes."""
-        self._gathering.attend()
+        self._gathering.expect_reply()
 
     def acknowledge(self, deliveries: Iterable[ReceivedMessage]) -> None:
         """In the order in which they came, in one write."""
@@ -141,10 +141,11 @@ class Mqtt5Session(Session):
             LinkError: there was none.
         """
         self.wire.send(packet.write())
-        await asyncio.wait((self.greeted, self.wire.gone), timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        either = (self.greeted, self.wire.closed)
+        await asyncio.wait(either, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if self.greeted.done():
             return self.greeted.result()
-        raise self.wire.gone.result() if self.wire.gone.done() else LinkError("The broker did not answer CONNECT.")
+        raise self.wire.closed.result() if self.wire.closed.done() else LinkError("The broker did not answer CONNECT.")
 
     def begin(self, answer: mqtt5.ConnAckPacket, keepalive_seconds: int) -> None:
         """Go by what the broker allows [MQTT 5, 3.2.2.3]."""
@@ -156,17 +157,17 @@ class Mqtt5Session(Session):
 
     def _keep_alive(self, seconds: float) -> None:
         if seconds:
-            self.wire.heard = True
+            self.wire.received_since_ping = True
             self._ping = asyncio.get_running_loop().call_later(seconds, self._tick, seconds)
 
     def _tick(self, seconds: float) -> None:
-        if self.wire.gone.done():
+        if self.wire.closed.done():
             return
-        if not self.wire.heard and not self.wire.paused:
+        if not self.wire.received_since_ping and not self.wire.paused:
             self.wire.fail(LinkError(f"The broker has said nothing for {seconds:g} s, not even to a ping."))
             self.wire.abort()
             return
-        self.wire.heard = False
+        self.wire.received_since_ping = False
         self.wire.send(mqtt5.PingReqPacket().write())
         self._ping = asyncio.get_running_loop().call_later(seconds, self._tick, seconds)
 
@@ -207,7 +208,7 @@ class Mqtt5Session(Session):
     async def _send(
         self, topic: str, payload: bytes, *, retain: bool, content_type: str | None, trace: str | None = None
     ) -> _Sent:
-        while self._in_flight >= self._quota and not self.wire.gone.done():  # [MQTT-3.3.4-7]
+        while self._in_flight >= self._quota and not self.wire.closed.done():  # [MQTT-3.3.4-7]
             self._room.clear()
             await self._room.wait()
         self._in_flight += 1
@@ -254,17 +255,17 @@ class Mqtt5Session(Session):
             raise LinkError(f"The broker did not take {what} within {ANSWER_SECONDS:g} s, or went away.")
         return answer.result().reason_codes
 
-    async def leave(self) -> None:
+    async def disconnect(self) -> None:
         """Say good-bye; returns when that has left."""
         self.wire.send(mqtt5.DisconnectPacket().write())
         self.wire.close()
-        await asyncio.wait((self.wire.gone,))
+        await asyncio.wait((self.wire.closed,))
 
     def _asked(self) -> tuple[int, asyncio.Future[Any]]:
         """A packet id that is free, and where the answer to it will be; ``None`` will be there when none can come."""
         answer = asyncio.get_running_loop().create_future()
         self._gathering.end()
-        if self.wire.gone.done():
+        if self.wire.closed.done():
             answer.set_result(None)
         while (packet_id := self._next_id()) in self._unanswered:
             pass

@@ -39,8 +39,8 @@ class Wire(asyncio.BufferedProtocol):
     """
 
     def __init__(self, received: Callable[[mqtt5.Packet], None]) -> None:
-        self.gone: asyncio.Future[LinkError] = asyncio.get_running_loop().create_future()
-        self.heard = False
+        self.closed: asyncio.Future[LinkError] = asyncio.get_running_loop().create_future()
+        self.received_since_ping = False
         """Whether anything came since somebody set this to false."""
         self.old_version = False
         """Whether the broker answered as one of MQTT 3.1.1 does."""
@@ -60,7 +60,7 @@ class Wire(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         if isinstance(loop, Loop):
             self._descriptor = transport.get_extra_info("socket").fileno()
-            loop.put_last(self._descriptor)
+            loop.deprioritise(self._descriptor)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's
         """Where to put what comes: behind what waits for its rest."""
@@ -70,9 +70,9 @@ class Wire(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take whole packets out; the rest waits for what is still to come."""
-        if self.gone.done():
+        if self.closed.done():
             return
-        self.heard = True
+        self.received_since_ping = True
         try:
             self._take(self._filled + nbytes)
         except ProtocolError as error:
@@ -159,8 +159,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def _end(self, error: LinkError) -> None:
         self._writable.set()
-        if not self.gone.done():
-            self.gone.set_result(error)
+        if not self.closed.done():
+            self.closed.set_result(error)
 
 
 def _read(view: memoryview) -> tuple[mqtt5.Packet, int] | None:

@@ -122,14 +122,14 @@ class Tx(View):
         self.rules = context.rules
         self.entropy = context.entropy
         self.now = context.clock()
-        self.marked: set[str] = set()
+        self.outbox_kinds: set[str] = set()
         """Kinds of rows that were written into the outbox."""
-        self.news = False
+        self.wrote_events = False
         """Whether events were written, or who gets them was changed."""
         self.measures: list[Measure] = []
-        self.hurried: Callable[[], bool] = lambda: False
+        self.should_stop: Callable[[], bool] = lambda: False
         """Whether an urgent write waits, so that a long one that may be cut in two should come to its end."""
-        self.breathe: Callable[[], None] = lambda: None
+        self.yield_to_urgent: Callable[[], None] = lambda: None
         """Give way to calls that somebody waits for; a long write does so now and then."""
         self.traceparent: str | None = None
         """Where in a trace whoever asked for this is (W3C Trace Context)."""

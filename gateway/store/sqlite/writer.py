@@ -136,7 +136,7 @@ class Writer:
 
     def _give_way(self) -> None:
         if not self._urgent:  # whoever waits for that is best served by an end to this
-            self._precedence.give_way()
+            self._precedence.yield_to_loop()
 
     def _next_group(self) -> list[_Job]:
         # An ordinary write may be a large batch: it gets a transaction of its own. Where both wait they take turns,
@@ -157,10 +157,10 @@ class Writer:
             if newer := self._schema.newer(self._connection, data_version):
                 raise self.trouble.outgrown(newer)  # noqa: TRY301 - the callers hear of it as of any other error
             tx = Tx(self._connection, self._context)
-            tx.hurried = lambda: bool(self._urgent)
+            tx.should_stop = lambda: bool(self._urgent)
             tx.kept = self._kept
             tx.data_version = data_version
-            tx.breathe = self._give_way
+            tx.yield_to_urgent = self._give_way
             self._do(jobs, tx)
             self._connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - whatever it is, the callers hear of it and the thread lives on
@@ -171,8 +171,8 @@ class Writer:
         tx.measure(measurements.COMMIT, "", time.perf_counter() - began)
         self._changed(self._connection.total_changes)
         rings = (
-            (partial(self._committed, frozenset(tx.marked)), tx.marked),
-            (self._recorded, tx.news),
+            (partial(self._committed, frozenset(tx.outbox_kinds)), tx.outbox_kinds),
+            (self._recorded, tx.wrote_events),
             (partial(self._traced, tx.traced), tx.traced),
         )
         return [*(bell for bell, due in rings if due), partial(self._count, tx.measures)]

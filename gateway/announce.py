@@ -13,7 +13,7 @@ from gateway.readiness import reasons
 from gateway.store import key_sql
 
 if TYPE_CHECKING:
-    from gateway.app import Running
+    from gateway.running import Running
 
 BROKER_NAMES: Final = {"embedded": "embedded broker", "mosquitto": "Mosquitto of its own", "external": "your broker"}
 LATE_SECONDS: Final = 3.0

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,12 +33,12 @@ from gateway.http.server.connection_limit import ConnectionLimits
 from gateway.http.server.server import HttpServer
 from gateway.http.services import Services
 from gateway.http.stream_limit import StreamLimiter, StreamLimits
-from gateway.mqtt import connect
 from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
 from gateway.observability.metrics import Metrics
 from gateway.observability.metrics_endpoint import Scrape
 from gateway.outbound.outlets import outlets
 from gateway.readiness import Readiness
+from gateway.running import Running
 from gateway.runtime import build_info, gc_tuning
 from gateway.runtime.endpoint_file import Endpoints, published
 from gateway.runtime.loop_priority import LoopPriority
@@ -48,7 +47,7 @@ from gateway.runtime.sealing import vault_of
 from gateway.runtime.tracing import NO_TRACER, Tracer
 from gateway.settings.loading import Loaded, Settings
 from gateway.settings.types import EMBEDDED
-from gateway.store import Context, Store, account_sql, device_sql, key_sql
+from gateway.store import Context, Store, account_sql, key_sql
 from gateway.store.sqlite.lock import exclusive
 from gateway.store.wakeups import Wakeups
 from gateway.tls.certificates import Files, Renewal, ServerCertificate
@@ -63,32 +62,6 @@ log = structlog.get_logger()
 SWITCH_SECONDS: Final = 0.000_5
 """How long one thread may keep others from running: at Python's 5 ms a request would wait for a busy writer that long
 at each of its statements, since SQLite's library gives the interpreter away while it works."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """A gateway at work: where it listens, and its parts for those who run it inside their own program."""
-
-    settings: Settings
-    store: Store
-    http_url: str
-    broker: Address
-    tls: bool
-    gateway_id: str
-    project_id: str
-    keeper: AccessSyncer
-    connection: BrokerConnection
-    topics: Topics
-    upstream: connect.BrokerAddress
-    bells: Wakeups
-    renewal: Renewal
-    broker_kind: str
-    readiness: Readiness
-
-    async def synced(self, device_id: str, seconds: float = 10.0) -> bool:
-        """Wait until the broker knows all that was committed about this device; ``False`` when that took too long."""
-        device = await self.store.read(lambda view: device_sql.any_by_id(view, device_id))
-        return device is not None and await self.bells.synced(self.store, device["pk"], seconds)
 
 
 async def serve(loaded: Loaded, precedence: LoopPriority) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from gateway.broker.access_sync import AccessSyncer
 from gateway.mqtt.connection import BrokerConnection
@@ -61,23 +61,6 @@ class Readiness:
             },
             "certificates": [each.report() for each in self._certificates],
         }
-
-
-HIDDEN: Final = "Ask with an API key that has devices:read, or on the gateway's own machine."
-
-
-def without_words(report: dict[str, Any]) -> dict[str, Any]:
-    """The same for strangers: that something is wrong, and not what the broker or a library said of it."""
-    return {
-        name: without_words(part)
-        if isinstance(part, dict)
-        else [without_words(each) for each in part]
-        if isinstance(part, list)
-        else HIDDEN
-        if name == "error" and part is not None
-        else part
-        for name, part in report.items()
-    }
 
 
 def reasons(report: dict[str, Any]) -> list[str]:

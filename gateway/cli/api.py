@@ -16,6 +16,7 @@ import click
 from gateway.cli.connection_errors import CA_VARIABLE, KEY_VARIABLE, URL_VARIABLE, unreached
 from gateway.cli.lazy_loading import lazily
 from gateway.cli.options import with_settings
+from gateway.cli.server_trust import trusting
 from gateway.errors import ConflictError, GatewayError, UnavailableError
 from gateway.runtime import endpoint_file
 
@@ -198,23 +199,6 @@ def _checked(url: str) -> str:
         origin = f"{parts.scheme}://{parts.netloc}"
         raise click.UsageError(f"--url or {URL_VARIABLE} should have no path: {origin} instead of {url}")
     return url.rstrip("/")
-
-
-def trusting(authority: Path | None, pinned: Path | None) -> SSLContext | bool:
-    """Who may answer: whom this authority signed; or whose certificate the data directory names; or the usual."""
-    if authority is None and pinned is None:
-        return True
-    from gateway.tls.certificates import CertificateError, client_context  # noqa: PLC0415 - cryptography, not needed before
-
-    try:
-        return client_context(authority, pinned=None if authority else pinned)
-    except CertificateError as error:
-        if authority is None:
-            raise
-        raise click.UsageError(
-            f"--ca-file or {CA_VARIABLE} should name a PEM file with the authority of the gateway's certificate, and "
-            f"{authority} is none that can be read."
-        ) from error
 
 
 def with_gateway(function: Callable[..., Any]) -> Callable[..., Any]:

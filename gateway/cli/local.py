@@ -16,7 +16,7 @@ import click
 import httpx
 
 from gateway.bootstrap import rules_of, settled
-from gateway.cli.api import trusting
+from gateway.cli.server_trust import trusting
 from gateway.core import ids
 from gateway.core.addresses import Address, BrokerUrl
 from gateway.core.credentials import SCOPES

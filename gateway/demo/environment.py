@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from device_sim import DirectoryFlash, Fact, GatewayApi, SimulatedDevice
-from gateway.app import Running, running
+from gateway.app import running
+from gateway.running import Running
 from gateway.settings.loading import load
 from gateway.store import key_sql
 

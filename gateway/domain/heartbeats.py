@@ -28,6 +28,7 @@ from gateway.store import (
     outbox_sql,
 )
 from gateway.store.heartbeat_sql import Beat
+from gateway.store.sqlite.device_cache import DeviceState
 
 PART: Final = 20
 """Devices whose newest state is written in one go: a fifth of a millisecond or so, and twice that when all are news."""
@@ -50,7 +51,7 @@ def record_heartbeat(
     The heartbeat itself is taken all the same. ``at_broker`` says that it came over MQTT, ``sender`` who relays it.
     """
     heard = HeartbeatBatch(tx, at_broker=at_broker)
-    heard.take([Beat(health_sql.DeviceState(device), heartbeat, radio)])
+    heard.take([Beat(DeviceState(device), heartbeat, radio)])
     heard.settle()
     return _last_command(tx, device, heartbeat.last_command, sender)
 
@@ -66,7 +67,7 @@ class HeartbeatBatch:
     def __init__(self, tx: Tx, *, at_broker: bool) -> None:
         self._tx = tx
         self._at_broker = at_broker
-        self._devices: dict[int, health_sql.DeviceState] = {}
+        self._devices: dict[int, DeviceState] = {}
 
     def take(self, beats: Sequence[Beat]) -> None:
         """Take some, in the order in which they came."""
@@ -94,7 +95,7 @@ class HeartbeatBatch:
             self._settle(devices[begin : begin + PART])
         self._devices.clear()
 
-    def _settle(self, devices: Sequence[health_sql.DeviceState]) -> None:
+    def _settle(self, devices: Sequence[DeviceState]) -> None:
         health_sql.store_newest(self._tx, devices, at_broker=self._at_broker)
         outbox_sql.mark_all_shown(self._tx, [device.pk for device in devices if device.news], outbox_sql.STATE)
         for device in devices:

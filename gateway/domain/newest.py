@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gateway.models import model
 from gateway.store import Tx, event_budget_sql, health_sql
-from gateway.store.health_sql import DeviceState
+from gateway.store.sqlite.device_cache import DeviceState
 
 ONLINE: Final = "device.online"
 _LOW: Final = "device.low_battery"

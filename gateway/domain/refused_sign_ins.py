@@ -12,25 +12,18 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from gateway.core.clock import to_rfc3339
 from gateway.errors import GatewayError, StoreError
 from gateway.models.model import EventType
+from gateway.models.sign_ins import Channel, Reason
 from gateway.store import Store, Tx, event_sql
 
 log = structlog.get_logger()
 
-Channel = Literal["http", "mqtt", "broker_auth"]
-Reason = Literal["missing", "malformed", "unknown", "expired", "revoked", "rotated", "certificate"]
-SIGN_INS: Final[tuple[tuple[Channel, Reason], ...]] = (
-    *(("http", reason) for reason in get_args(Reason)),
-    ("mqtt", "unknown"),
-    ("broker_auth", "unknown"),
-)
-"""Every pair that can be: the brokers are told no reason, so neither is the gateway."""
 EVENTS_PER_HOUR: Final = 20
 MOST_GATHERED: Final = 1_000
 """So many addresses are told apart between two events of the rest."""

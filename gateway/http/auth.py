@@ -11,11 +11,11 @@ from starlette.types import Scope
 
 from gateway.core.credentials import hash_secret, same_hash
 from gateway.domain import devices
-from gateway.domain.refused_sign_ins import Reason
 from gateway.errors import InsufficientScopeError, NotFoundError, UnauthorizedError
 from gateway.http.operation import ApiKeyCaller, Authorization, Caller, DeviceCaller
 from gateway.http.services import Services
 from gateway.models.model import TokenState
+from gateway.models.sign_ins import Reason
 from gateway.store import Row, View, key_sql, token_sql
 from gateway.store.event_sql import REGISTRY
 from gateway.tls.certificates import common_name

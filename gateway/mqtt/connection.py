@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 import structlog
 
@@ -18,9 +18,9 @@ from gateway.core.topics import Topics
 from gateway.domain.messages import Message
 from gateway.errors import StoreError
 from gateway.models.mqtt import GatewayStatus
+from gateway.mqtt.background_publisher import BackgroundPublisher, GuardedPublisher
 from gateway.mqtt.barrier import Barrier
 from gateway.mqtt.connect import BrokerAddress, LinkError, Session, VersionRefusedError, open_session
-from gateway.mqtt.guarded_outlet import GuardedPublisher
 from gateway.mqtt.ingest import FirstUses, Ingest
 from gateway.mqtt.lineage import Lineage
 from gateway.mqtt.peers import COMES_BACK_SECONDS, GatewayIdentity, OtherGatewayError, Peers, UnsettledError
@@ -49,31 +49,6 @@ class LinkStatus:
     reconciled: bool = False
     version: str | None = None
     last_error: str | None = None
-
-
-class BackgroundPublisher(Protocol):
-    """What the gateway tells others over this connection of its own accord: nothing that a device goes by."""
-
-    @property
-    def name(self) -> str:
-        """For the task."""
-
-    def heard(self, message: Message) -> bool:
-        """Whether the broker sent this because :meth:`compare` asked for it."""
-
-    async def compare(self, session: Session) -> None:
-        """Find out what the broker holds, and have put right what differs.
-
-        Raises:
-            LinkError: the connection is gone.
-        """
-
-    async def run(self, session: Session) -> None:
-        """Tell until the connection is gone.
-
-        Raises:
-            LinkError: it is gone.
-        """
 
 
 async def _nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gateway.core.topics import Topics
-from gateway.mqtt.connection import BackgroundPublisher
+from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.event_publisher import EventPublisher
 from gateway.outbound.home_assistant import DiscoveryTopic

@@ -8,7 +8,7 @@ from gateway.core.addresses import BrokerUrl
 from gateway.settings.types import AUTO, EMBEDDED, MOSQUITTO
 
 if TYPE_CHECKING:
-    from gateway.settings.model import Settings
+    from gateway.settings.model import SettingsFields
 
 
 class ConflictingSettingsError(ValueError):
@@ -19,7 +19,7 @@ class ConflictingSettingsError(ValueError):
         self.setting = setting
 
 
-def check(settings: Settings) -> None:
+def check(settings: SettingsFields) -> None:
     """Have them agree.
 
     Raises:
@@ -29,7 +29,7 @@ def check(settings: Settings) -> None:
     _refuse_contradictions(settings)
 
 
-def _refuse_open_listeners(settings: Settings) -> None:
+def _refuse_open_listeners(settings: SettingsFields) -> None:
     """Keys and tokens must not cross a network in the clear unless somebody said so."""
     listeners = {"http": (settings.http, settings.http_cert_file)}
     if settings.own_broker:
@@ -52,7 +52,7 @@ def _certified_by(listener: str) -> str:
     return "http" if listener == "broker_auth" else listener
 
 
-def _refuse_contradictions(settings: Settings) -> None:
+def _refuse_contradictions(settings: SettingsFields) -> None:
     """A setting that could not take effect is a mistake: better said now than found out later."""
     tls = isinstance(settings.broker, BrokerUrl) and settings.broker.tls
     contradictions = {
@@ -103,7 +103,7 @@ def _refuse_contradictions(settings: Settings) -> None:
     _refuse_half_certificates(settings)
 
 
-def _asking_contradictions(settings: Settings) -> dict[str, tuple[object, str]]:
+def _asking_contradictions(settings: SettingsFields) -> dict[str, tuple[object, str]]:
     """The gateway's own account has to be known to it before the broker can ask for it."""
     url, asked = settings.broker, settings.broker_auth
     named = isinstance(url, BrokerUrl) and url.username and url.password
@@ -117,7 +117,7 @@ def _asking_contradictions(settings: Settings) -> dict[str, tuple[object, str]]:
     }
 
 
-def _refuse_half_certificates(settings: Settings) -> None:
+def _refuse_half_certificates(settings: SettingsFields) -> None:
     """A certificate and its key come together, and an authority for clients needs them."""
     for name in ("http", "mqtt", "broker"):
         needs = {"cert_file": "key_file", "key_file": "cert_file", "client_ca_file": "cert_file"}

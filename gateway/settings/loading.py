@@ -10,16 +10,17 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from gateway.core.addresses import Address, BrokerUrl, masked_url
 from gateway.core.redaction import MASK, redact
 from gateway.errors import GatewayError
 from gateway.runtime.private_files import ForeignFileError, read_trusted
+from gateway.settings import conflicts
 from gateway.settings.conflicts import ConflictingSettingsError
-from gateway.settings.model import Settings
+from gateway.settings.model import SettingsFields
 from gateway.settings.types import DIRECTORY, FILE, Form
 
 if TYPE_CHECKING:
@@ -34,6 +35,17 @@ CONFIG_NAME: Final = "gateway.toml"
 PREFIX: Final = "GATEWAY_"
 CONFIG_VARIABLE: Final = "GATEWAY_CONFIG"
 NOT_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "GATEWAY_URL", "GATEWAY_API_KEY", "GATEWAY_CA_FILE"})
+
+
+class Settings(SettingsFields):
+    """All settings in force; those that contradict each other, or would be unsafe together, are refused."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        conflicts.check(self)
+        return self
+
+
 FIELDS: Final[Mapping[str, FieldInfo]] = Settings.model_fields
 _WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _URLS: Final = ("broker", "broker_api_url")

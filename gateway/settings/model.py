@@ -7,12 +7,11 @@ and ``--mqtt-keepalive-seconds`` on the command line. How the sources are read i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.core.addresses import Address, BrokerUrl
-from gateway.settings import conflicts
 from gateway.settings.types import (
     ANY_HOST,
     AUTO,
@@ -55,7 +54,7 @@ def _setting(group: str, default: object, description: str, *, ge: float | None 
     return Field(default, description=description, json_schema_extra={"group": group}, ge=ge, le=le)
 
 
-class Settings(BaseModel):
+class SettingsFields(BaseModel):
     """All settings in force; times in seconds, ages in days. A prefix or list is checked where it is set, once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -371,8 +370,3 @@ class Settings(BaseModel):
     def own_broker(self) -> bool:
         """Whether the gateway runs a broker of its own, of whichever kind."""
         return not isinstance(self.broker, BrokerUrl)
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        conflicts.check(self)
-        return self

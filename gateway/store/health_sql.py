@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.store.outbox_sql import DISCOVERY, STATE, mark_shown
+from gateway.store.sqlite.device_cache import DeviceState
 
 if TYPE_CHECKING:
     from gateway.store.sqlite.connection import Row, Tx, View
@@ -24,8 +25,6 @@ NEWEST: Final = (
 """Columns of ``health`` that hold what the device said last."""
 
 _PAYLOAD_KEPT: Final = 256
-_NOTHING: Final = frozenset[str]()
-_RESET_ONLY: Final = "reset_only"
 _SENT_BY: Final = f"""SELECT d.id, d.pk, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
     (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1) AS token_state,
     h.history_id, h.history_day, h.connection_type,
@@ -47,34 +46,6 @@ _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_d
     history_id = excluded.history_id, history_day = excluded.history_day, connection_type = excluded.connection_type,
     at_broker = excluded.at_broker,
     {", ".join(f"{name} = excluded.{name}" for name in NEWEST)}"""  # noqa: S608 - our own columns
-
-
-class DeviceState:
-    """A device that says something: what that is judged by, and what was known of it last."""
-
-    __slots__ = (
-        "firmware", "history_day", "history_id", "id", "last_heartbeat_at", "links", "low_battery", "news", "online",
-        "owed", "pk", "radio", "row", "said", "storage_full", "tells", "threshold", "token_state",
-    )  # fmt: skip
-
-    def __init__(self, row: Row) -> None:
-        self.row = row
-        (self.id, self.pk, _, _, bound_at, self.firmware, self.token_state, self.history_id, self.history_day, links,
-         connection, self.last_heartbeat_at, low, full, owed, self.threshold, *said) = row  # fmt: skip
-        self.online = connection == "online"
-        self.tells = bound_at is not None and self.token_state != _RESET_ONLY
-        """Whether what it says of itself is stored: of a device that belongs to nobody, only that it was heard."""
-        self.low_battery, self.storage_full = bool(low), bool(full)
-        self.owed: frozenset[str] = frozenset(owed.split(",")) if owed else _NOTHING
-        """Types of events of which the last was suppressed."""
-        self.said: tuple[Any, ...] = tuple(said)
-        """A value for each of :data:`NEWEST`, in order."""
-        self.links: str | None = links
-        """``connection_type`` as the device said it last, its members joined by commas."""
-        self.radio: str | None = None
-        """Over which link it was heard, since this was read."""
-        self.news = False
-        """Whether integrators are to be shown the device again."""
 
 
 def device_state(view: View, device_id: str) -> Row | None:

@@ -18,8 +18,8 @@ from gateway.store.device_sql import moment
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gateway.store.health_sql import DeviceState
     from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.sqlite.device_cache import DeviceState
 
 _DAY_MS: Final = 86_400_000
 _SAMPLES: Final = 256

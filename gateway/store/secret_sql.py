@@ -1,6 +1,6 @@
 """Secrets that the gateway must be able to read: private signing keys, and what signs webhooks.
 
-They lie in the clear, or all of them sealed under one key (:mod:`gateway.runtime.sealing`), whose name stands in ``meta``.
+They are stored in the clear, or all sealed under one key (:mod:`gateway.runtime.sealing`). ``meta`` names the key.
 """
 
 from __future__ import annotations

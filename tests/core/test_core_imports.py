@@ -1,78 +1,160 @@
-"""Imports run one way: models → store → lifecycle → transports → app → cli."""
+"""Imports run one way: each package of the gateway imports packages of a lower rank only, never one of its own rank."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import gateway
 
 ROOT = Path(gateway.__file__).parent
-LAYERS = (
-    (
-        "build_info canonical clock command_types credentials device_settings entropy errors ids imports log model "
-        "os_user paced precedence private_files problems received_json redaction sealing signatures targets topics "
-        "visible_text wording"
-    ),
-    "tracing",
-    "event_meanings fleet_model mqtt_model webhooks_model",
-    "addresses broker_api settings settings_agreement settings_model settings_types whereabouts",
+RANKS = (
+    "core",
+    "errors",
+    "runtime",
+    "models settings tls",
     "store",
-    (
-        "acknowledgements administration backlog commands epoch first_start grants heartbeats inbound lifecycle newest "
-        "outbox outgrown position_notes presence refused_sign_ins restoring sweeper upkeep watcher webhooks"
-    ),
-    "authority certificates metrics otel",
-    "scrape",
-    "broker client http mqtt outbound readiness",
-    "brokers",
-    "announce app collector demo doctor setup",
-    "cli __main__",
+    "domain observability cluster",
+    "mqtt webhooks workers bootstrap client",
+    "http outbound",
+    "broker",
+    "readiness",
+    "setup doctor running",
+    "announce",
+    "app",
+    "demo",
+    "cli",
+    "__main__",
 )
-RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split()}
+"""Lowest first; a name is a package or a file directly in ``gateway/``."""
+RANK = {name: rank for rank, names in enumerate(RANKS) for name in names.split()}
+MOST_FILES_AT_THE_TOP = 8
+TRANSPORTS = {"starlette", "uvicorn", "httpx", "aiomqtt", "paho", "amqtt"}
+LIBRARIES = {
+    "aiomqtt": {"mqtt/v3", "mqtt/probe.py"},
+    "paho": {"mqtt/v3", "mqtt/probe.py"},
+    "amqtt": {"broker/embedded"},
+    "device_sim": {"demo", "cli"},
+}
+"""Which parts of the gateway may import a library."""
 
 
-def _imported(source: Path) -> set[str]:
-    """Dotted names of the modules that this file imports, under ``TYPE_CHECKING`` too."""
-    found: set[str] = set()
+def _sources() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def _module(source: Path) -> str:
+    parts = ("gateway", *source.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {_module(source): source for source in _sources()}
+
+
+def _imported(source: Path) -> Iterator[str]:
+    """Dotted names of the modules that this file imports, under ``TYPE_CHECKING`` and inside functions too."""
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "gateway":
-            found |= {f"gateway.{alias.name}" for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            found.add(node.module)
-    return found
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module
 
 
-def _part(source: Path) -> str:
-    """The top-level name inside the package: ``store`` for ``gateway/store/outbox_sql.py``."""
-    return source.relative_to(ROOT).with_suffix("").parts[0]
+def _part(module: str) -> str:
+    """The package inside the gateway: ``store`` for ``gateway.store.outbox_sql``."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def wrong_imports(imports: dict[str, set[str]]) -> list[str]:
+    """Imports of a package that does not rank below the importing one."""
+    return [
+        f"{source} imports {target}"
+        for source, targets in sorted(imports.items())
+        for target in sorted(targets)
+        if _part(source) and _part(target) and _part(source) != _part(target)
+        if RANK[_part(target)] >= RANK[_part(source)]
+    ]
+
+
+def _graph() -> dict[str, set[str]]:
+    return {module: {name for name in _imported(source) if name in MODULES} for module, source in MODULES.items()}
+
+
+def test_each_part_has_a_rank() -> None:
+    """A new package or top-level file has to be named in RANKS."""
+    assert {_part(module) for module in MODULES} - {""} <= RANK.keys()
 
 
 def test_imports_run_one_way() -> None:
-    """No module imports from a layer above its own; each top-level module has a layer."""
-    for source in sorted(ROOT.rglob("*.py")):
-        if _part(source) == "__init__":
-            continue
-        assert _part(source) in RANK, f"{source.relative_to(ROOT)} has no layer: name it in LAYERS"
-        for name in _imported(source):
-            package, _, rest = name.partition(".")
-            target = rest.partition(".")[0]
-            if package == "gateway" and target in RANK:
-                assert RANK[target] <= RANK[_part(source)], f"{source.relative_to(ROOT)} imports {name}"
+    """No package imports one of its own rank or a higher one."""
+    assert wrong_imports(_graph()) == []
 
 
-def test_the_simulator_and_the_gateway_know_nothing_of_each_other() -> None:
-    """``device_sim`` imports nothing of the gateway; of the gateway only the demo and the command line import it."""
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("gateway.store", "gateway.domain.commands"), ("gateway.models.fleet", "gateway.settings.loading")],
+)
+def test_a_wrong_import_is_found(source: str, target: str) -> None:
+    """An import upwards is found, and so is one between packages of one rank."""
+    graph = _graph()
+    graph[source].add(target)
+    assert wrong_imports(graph) == [f"{source} imports {target}"]
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import themselves by way of others."""
+    left = {module: set(targets) - {module} for module, targets in graph.items()}
+    while free := [module for module, targets in left.items() if not targets & left.keys()]:
+        for module in free:
+            del left[module]
+    return sorted(left)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Imports for types alone count as well."""
+    assert circles(_graph()) == []
+
+
+def test_a_circle_is_found() -> None:
+    """Two modules that import each other are found."""
+    graph = _graph()
+    graph["gateway.core.ids"].add("gateway.core.clock")
+    graph["gateway.core.clock"].add("gateway.core.ids")
+    assert {"gateway.core.ids", "gateway.core.clock"} <= set(circles(graph))
+
+
+def test_few_files_lie_at_the_top() -> None:
+    """Everything else belongs to a package."""
+    assert len(list(ROOT.glob("*.py"))) <= MOST_FILES_AT_THE_TOP
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_is_imported_where_it_belongs(library: str) -> None:
+    """One part of the gateway wraps each MQTT library; only the demo and the command line know the simulator."""
+    for source in _sources():
+        if library in {name.partition(".")[0] for name in _imported(source)}:
+            path = source.relative_to(ROOT).as_posix()
+            assert any(path == part or path.startswith(f"{part}/") for part in LIBRARIES[library]), path
+
+
+def test_the_simulator_knows_nothing_of_the_gateway() -> None:
+    """``device_sim`` imports nothing of ``gateway``: it stands for firmware."""
     for source in (ROOT.parent / "device_sim").rglob("*.py"):
-        assert not {name for name in _imported(source) if name.partition(".")[0] == "gateway"}, source.name
-    for source in ROOT.rglob("*.py"):
-        if _part(source) not in {"demo", "cli"}:
-            assert not {name for name in _imported(source) if name.partition(".")[0] == "device_sim"}, source.name
+        assert "gateway" not in {name.partition(".")[0] for name in _imported(source)}, source.name
 
 
-def test_the_core_knows_no_transport() -> None:
-    """Neither the store nor the verbs import a web framework, an MQTT library."""
-    for source in ROOT.rglob("*.py"):
-        if RANK.get(_part(source), len(LAYERS)) <= RANK["lifecycle"]:
-            imported = {name.partition(".")[0] for name in _imported(source)}
-            assert not imported & {"starlette", "uvicorn", "httpx", "aiomqtt", "paho", "amqtt"}, source.name
+def test_the_domain_knows_no_transport() -> None:
+    """Neither the store nor the verbs import a web framework or an MQTT library."""
+    for module, source in MODULES.items():
+        if _part(module) and RANK[_part(module)] <= RANK["domain"]:
+            assert not TRANSPORTS & {name.partition(".")[0] for name in _imported(source)}, module
+
+
+def test_the_engine_knows_no_queries() -> None:
+    """The files of an engine import no SQL of a table family, so another engine can stand beside it."""
+    for module in MODULES:
+        if module.startswith(("gateway.store.sqlite.", "gateway.store.postgres.")):
+            assert not [name for name in _graph()[module] if name.endswith("_sql")], module

@@ -14,7 +14,7 @@ from gateway.core.topics import Topics
 from gateway.domain import messages
 from gateway.errors import StoreError
 from gateway.store import Tx, View, event_sql, health_sql, open_database
-from gateway.store.sqlite.device_cache import MOST, DeviceCache
+from gateway.store.sqlite.device_cache import MOST, DeviceCache, DeviceState
 
 BATCH = 2
 """A single message is taken without what is remembered."""
@@ -137,7 +137,7 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
             assert row is not None
             kept = DeviceCache()
             kept.open(tx.connection)
-            kept.senders.update((f"dev_{number}", health_sql.DeviceState(row)) for number in range(MOST + 1))
+            kept.senders.update((f"dev_{number}", DeviceState(row)) for number in range(MOST + 1))
             kept.close(tx.connection)
             kept.open(tx.connection)
             return len(kept.senders)

@@ -19,11 +19,12 @@ import httpx
 from structlog.testing import capture_logs
 from support.wait import eventually
 
-from gateway.app import Running, running
+from gateway.app import running
 from gateway.core.addresses import Address
 from gateway.core.credentials import SCOPES
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.spec.openapi import document
+from gateway.running import Running
 from gateway.settings.loading import Settings
 from gateway.store import Tx, command_sql, key_sql
 

@@ -12,10 +12,11 @@ import httpx
 import pytest
 from support import wire
 
-from gateway.app import Running, running
+from gateway.app import running
 from gateway.core.addresses import Address
 from gateway.domain.refused_sign_ins import EVENTS_PER_HOUR, RefusedSignIn, RefusedSignIns
 from gateway.errors import StoreError
+from gateway.running import Running
 from gateway.settings.loading import Settings
 from gateway.store import Context, Store, Tx, View, event_sql, key_sql, open_database
 

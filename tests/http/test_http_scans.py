@@ -15,9 +15,10 @@ import pytest
 from http_support import TLS, Api, Json, body, error, serving
 from support.wait import eventually
 
-from gateway.app import Running, running
+from gateway.app import running
 from gateway.core.addresses import Address
 from gateway.http.scan_limit import MAX_OPEN, ScanLimiter
+from gateway.running import Running
 from gateway.settings.loading import Settings
 from gateway.store import Purpose, Tx, View, device_search, key_sql
 from gateway.store.sqlite.readers import THREADS

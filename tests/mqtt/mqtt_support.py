@@ -37,8 +37,9 @@ from gateway.domain import commands, devices, grants
 from gateway.domain.presence import PresenceWorker
 from gateway.errors import GatewayError
 from gateway.models import model
+from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.connect import BrokerAddress
-from gateway.mqtt.connection import BackgroundPublisher, BrokerConnection, ConnectionObserver
+from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.readiness import Readiness
 from gateway.settings.loading import Settings

@@ -10,7 +10,7 @@ from mqtt_support import Site, beat, on_every_broker, site
 from support import wire
 from support.wait import eventually
 
-from gateway.mqtt.connection import BackgroundPublisher
+from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.event_publisher import EventPublisher
 from gateway.outbound.retained_mirror import RetainedMirror

@@ -14,7 +14,7 @@ from support import wire
 from support.wait import eventually
 
 from gateway.domain import administration
-from gateway.mqtt.connection import BackgroundPublisher
+from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.event_publisher import EventPublisher
 from gateway.outbound.retained_mirror import RetainedMirror

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from support.wait import eventually
 
 from gateway.domain import devices
-from gateway.mqtt.connection import BackgroundPublisher
+from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.home_assistant import DiscoveryTopic
 from gateway.outbound.retained_mirror import RetainedMirror

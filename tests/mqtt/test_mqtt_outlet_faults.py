@@ -12,7 +12,7 @@ from support.wait import eventually
 
 from gateway.domain.messages import Message
 from gateway.errors import StoreError
-from gateway.mqtt import guarded_outlet
+from gateway.mqtt import background_publisher
 from gateway.mqtt.connect import PublishRefusedError, Session
 from gateway.mqtt.retained_scan import ScanMarker
 
@@ -64,8 +64,8 @@ async def works(place: Site) -> None:
 @on_every_broker
 async def test_faults_do_not_end_the_connection(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages, comparison and publishing fail again and again; devices are served on the one connection."""
-    monkeypatch.setattr(guarded_outlet, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(guarded_outlet, "STORE_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(background_publisher, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(background_publisher, "STORE_RETRY_SECONDS", 0.01)
     made: list[Faulty] = []
 
     def outlet(mark: ScanMarker, fault: Exception) -> Faulty:
@@ -112,7 +112,9 @@ class Leaving:
 async def test_a_fault_on_the_way_out_holds_up_no_stop() -> None:
     """It takes the place of the cancellation, which ends the outlet all the same."""
     outlet = Leaving()
-    running = asyncio.create_task(guarded_outlet.GuardedPublisher(outlet, lambda: None).run(cast("Session", None)))
+    running = asyncio.create_task(
+        background_publisher.GuardedPublisher(outlet, lambda: None).run(cast("Session", None))
+    )
     await outlet.runs.wait()
     running.cancel()
     await asyncio.wait([running])

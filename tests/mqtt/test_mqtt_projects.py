@@ -18,7 +18,7 @@ from support.wait import eventually
 import broker_config
 from gateway.domain import devices
 from gateway.models import model
-from gateway.mqtt.connection import BackgroundPublisher
+from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.event_publisher import EventPublisher
 from gateway.outbound.retained_mirror import RetainedMirror

@@ -12,7 +12,7 @@ from support.wait import eventually
 
 from gateway.domain import devices, messages
 from gateway.models import model
-from gateway.mqtt.connection import BackgroundPublisher
+from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.states import StateTopic

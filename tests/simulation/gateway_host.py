@@ -24,8 +24,9 @@ from gateway.core.topics import Topics
 from gateway.domain.presence import PresenceWorker
 from gateway.http.app import build
 from gateway.http.services import Services
+from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.connect import BrokerAddress, Session
-from gateway.mqtt.connection import BackgroundPublisher, BrokerConnection, ConnectionObserver
+from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.observability.metrics import Metrics
 from gateway.outbound.event_publisher import EventPublisher

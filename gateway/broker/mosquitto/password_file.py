@@ -80,7 +80,8 @@ class PasswordFile:
 
     ``fixed`` are the users that are no devices (user name to entry: the gateway's own, integrators).
     ``pid_file`` is the broker's; without one somebody else has to reload the broker when the file changes, and
-    `reload` does nothing. ``ask_for_reload`` has another process signal the broker (:mod:`gateway.broker.mosquitto.reloader`).
+    `reload` does nothing. ``ask_for_reload`` has another process signal the broker
+    (:mod:`gateway.broker.mosquitto.reloader`).
 
     Both methods block (10,000 users take 20 ms to write, `reload` keeps its distance): call them in a thread, `write`
     in one at a time.

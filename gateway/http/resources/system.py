@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from typing import Final
+from typing import Any, Final
 
 from gateway.domain import grants
 from gateway.errors import StoreError
@@ -20,11 +20,11 @@ from gateway.http.operation import (
 )
 from gateway.models import model
 from gateway.observability import metrics
-from gateway.readiness import without_words
 from gateway.store import Purpose, View, key_sql, token_sql
 
 TAG: Final = "gateway"
 _UNAVAILABLE: Final = 503
+_HIDDEN: Final = "Ask with an API key that has devices:read, or on the gateway's own machine."
 
 
 async def get_health(call: RequestContext, _: model.Empty) -> ApiResponse:
@@ -39,8 +39,22 @@ async def get_health(call: RequestContext, _: model.Empty) -> ApiResponse:
 async def get_readiness(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /ready``."""
     report = await call.services.readiness()
-    readiness = model.Readiness.model_validate(report if call.is_inside else without_words(report))
+    readiness = model.Readiness.model_validate(report if call.is_inside else _without_words(report))
     return ApiResponse(readiness, status=200 if readiness.ready else _UNAVAILABLE)
+
+
+def _without_words(report: dict[str, Any]) -> dict[str, Any]:
+    """The same for strangers: that something is wrong, and not what the broker or a library said of it."""
+    return {
+        name: _without_words(part)
+        if isinstance(part, dict)
+        else [_without_words(each) for each in part]
+        if isinstance(part, list)
+        else _HIDDEN
+        if name == "error" and part is not None
+        else part
+        for name, part in report.items()
+    }
 
 
 async def get_metrics(call: RequestContext, _: model.Empty) -> ApiResponse:

@@ -8,16 +8,47 @@ whether anything else was written meanwhile, by this connection (``total_changes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
-    from gateway.store.health_sql import DeviceState
 
 MOST: Final = 16_384
 """Devices that are remembered: some 12 MB."""
+
+
+_NOTHING: Final = frozenset[str]()
+_RESET_ONLY: Final = "reset_only"
+
+
+class DeviceState:
+    """A device that says something: what that is judged by, and what was known of it last."""
+
+    __slots__ = (
+        "firmware", "history_day", "history_id", "id", "last_heartbeat_at", "links", "low_battery", "news", "online",
+        "owed", "pk", "radio", "row", "said", "storage_full", "tells", "threshold", "token_state",
+    )  # fmt: skip
+
+    def __init__(self, row: sqlite3.Row) -> None:
+        self.row = row
+        (self.id, self.pk, _, _, bound_at, self.firmware, self.token_state, self.history_id, self.history_day, links,
+         connection, self.last_heartbeat_at, low, full, owed, self.threshold, *said) = row  # fmt: skip
+        self.online = connection == "online"
+        self.tells = bound_at is not None and self.token_state != _RESET_ONLY
+        """Whether what it says of itself is stored: of a device that belongs to nobody, only that it was heard."""
+        self.low_battery, self.storage_full = bool(low), bool(full)
+        self.owed: frozenset[str] = frozenset(owed.split(",")) if owed else _NOTHING
+        """Types of events of which the last was suppressed."""
+        self.said: tuple[Any, ...] = tuple(said)
+        """A value for each of :data:`gateway.store.health_sql.NEWEST`, in order."""
+        self.links: str | None = links
+        """``connection_type`` as the device said it last, its members joined by commas."""
+        self.radio: str | None = None
+        """Over which link it was heard, since this was read."""
+        self.news = False
+        """Whether integrators are to be shown the device again."""
 
 
 class DeviceCache:

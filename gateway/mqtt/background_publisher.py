@@ -1,4 +1,4 @@
-"""Guard around a background publisher: its faults are logged, and the connection to the broker stays.
+"""Background publishers, and the guard around each: its faults are logged, and the connection to the broker stays.
 
 Devices do not depend on what outlets publish. So only a lost connection, which ends everything, passes this guard.
 """
@@ -6,7 +6,7 @@ Devices do not depend on what outlets publish. So only a lost connection, which 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.domain.messages import Message
-    from gateway.mqtt.connection import BackgroundPublisher
     from gateway.mqtt.session import Session
 
 log = structlog.get_logger()
@@ -27,6 +26,31 @@ RETRY_SECONDS: Final = 30.0
 """Pause after a fault of the code or a refusal by the broker, before the outlet runs or compares again."""
 STORE_RETRY_SECONDS: Final = 1.0
 """The same after the registry could not be read or written: it may be well again at any moment."""
+
+
+class BackgroundPublisher(Protocol):
+    """What the gateway tells others over this connection of its own accord: nothing that a device goes by."""
+
+    @property
+    def name(self) -> str:
+        """For the task."""
+
+    def heard(self, message: Message) -> bool:
+        """Whether the broker sent this because :meth:`compare` asked for it."""
+
+    async def compare(self, session: Session) -> None:
+        """Find out what the broker holds, and have put right what differs.
+
+        Raises:
+            LinkError: the connection is gone.
+        """
+
+    async def run(self, session: Session) -> None:
+        """Tell until the connection is gone.
+
+        Raises:
+            LinkError: it is gone.
+        """
 
 
 class GuardedPublisher:

@@ -203,7 +203,7 @@ def register(place: Place, *, serial_number: str, model: str | None, name: str |
 @json_option
 @with_gateway
 def bind(place: Place, *, device: str, end_user_id: str, supersede_reset: bool, as_json: bool) -> None:
-    """Bind a device and show its token and MQTT password once."""
+    """Bind a device; show its secrets once."""
     body = {"end_user_id": end_user_id, "supersede_reset": supersede_reset}
     answer = on_device(
         place, device, lambda api, device_id: api.send("POST", at("devices", device_id, "bind"), body=body)

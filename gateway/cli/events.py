@@ -71,7 +71,9 @@ Examples:
 @json_option
 @with_settings("data_dir")
 def security(loaded: Loaded, *, project: str | None, kind: str | None, limit: int, as_json: bool) -> None:
-    """Print what happened to keys, projects, accounts, signing keys and webhooks.
+    """Print changes of keys and accounts.
+
+    They are those of projects, API keys, broker accounts, signing keys and webhooks.
 
     The oldest of them first, of every project and of the registry itself, from the data
     directory. With --json each is a JSON document on a line of its own.

@@ -25,7 +25,12 @@ def test_printed_once_where_no_terminal_is(cli: Cli) -> None:
     assert [line.split()[0] for line in said[3:5]] == ["BP-2", "BP-1"]
     assert "a\\x1b[2Jb" in said[3]
     assert said[4].endswith(device["id"])
-    assert [line.split()[1] for line in said[6:]] == ["device.registered", "device.bound", "device.registered"]
+    assert [line.split()[1] for line in said[6:]] == [
+        "key.created",
+        "device.registered",
+        "device.bound",
+        "device.registered",
+    ]
     assert cli("top", "--once").out.splitlines()[0] == said[0]
 
 

@@ -20,6 +20,7 @@ from gateway.store import (
     Rules,
     Tx,
     View,
+    backup,
     key_sql,
     open_database,
     open_to_serve,
@@ -28,7 +29,6 @@ from gateway.store import (
     transact,
 )
 from gateway.store.position_file import note_position, read_position
-from gateway.store.sqlite import backup
 from gateway.store.sqlite.connection import connect
 from gateway.store.sqlite.lock import holder
 

@@ -17,9 +17,9 @@ from gateway.cli.keys import on_registry
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.domain import administration
 from gateway.store import Row, Tx, View, account_sql, key_sql, open_database
+from gateway.store.backup import require_registry
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import CLI
-from gateway.store.sqlite.backup import require_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from gateway.domain import restoring
 from gateway.errors import AlreadyRunningError
 from gateway.runtime.sealing import read_key, vault_of
 from gateway.store import DATABASE_NAME
-from gateway.store.sqlite import backup as registry
+from gateway.store import backup as registry
 from gateway.store.sqlite import backup_files
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from gateway.cli.fleet_view import told
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.models.model import EventType
 from gateway.store import View, event_sql, key_sql, open_database
-from gateway.store.sqlite.backup import require_registry
+from gateway.store.backup import require_registry
 
 if TYPE_CHECKING:
     from gateway.settings.loading import Loaded

@@ -21,9 +21,9 @@ from gateway.core.visible_text import visible_not_blank
 from gateway.domain import administration
 from gateway.runtime.sealing import Vault
 from gateway.store import Context, Row, View, key_sql, open_database, transact
+from gateway.store.backup import require_registry
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import CLI
-from gateway.store.sqlite.backup import require_registry
 from gateway.store.sqlite.connection import DATABASE_NAME
 
 if TYPE_CHECKING:

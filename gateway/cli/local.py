@@ -30,8 +30,8 @@ from gateway.http.services import Services
 from gateway.runtime import endpoint_file
 from gateway.runtime.sealing import vault_of
 from gateway.store import Context, Row, Store, View, device_sql, key_sql
+from gateway.store.backup import require_registry
 from gateway.store.event_sql import CLI
-from gateway.store.sqlite.backup import require_registry
 from gateway.store.sqlite.connection import connect
 from gateway.store.wakeups import Wakeups
 from gateway.webhooks.sender import WebhookSender

@@ -11,8 +11,8 @@ from gateway.cli.options import SettingsCommand, with_settings
 from gateway.errors import AlreadyRunningError
 from gateway.runtime import log
 from gateway.store import schema
+from gateway.store.backup import require_registry
 from gateway.store.opening import migrate_registry
-from gateway.store.sqlite.backup import require_registry
 from gateway.store.sqlite.lock import exclusive
 
 if TYPE_CHECKING:

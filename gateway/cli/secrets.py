@@ -14,7 +14,7 @@ from gateway.cli.options import SettingsCommand, with_settings
 from gateway.errors import AlreadyRunningError, ConflictError, UnavailableError
 from gateway.runtime.sealing import Vault, vault_of, write_new_key
 from gateway.store import Context, View, open_database, secret_sql, transact
-from gateway.store.sqlite.backup import copies_beside, require_registry
+from gateway.store.backup import copies_beside, require_registry
 from gateway.store.sqlite.lock import exclusive
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from gateway.domain import administration
 from gateway.errors import NotFoundError
 from gateway.runtime.sealing import vault_of
 from gateway.store import Row, View, open_database, token_sql
+from gateway.store.backup import require_registry
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import CLI
-from gateway.store.sqlite.backup import require_registry
 
 if TYPE_CHECKING:
     from gateway.settings.loading import Loaded

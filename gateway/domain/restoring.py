@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Final, Literal
 from gateway.domain import administration, devices, epoch
 from gateway.errors import ConflictError, NotFoundError, StoreError
 from gateway.runtime.sealing import Vault
-from gateway.store import DATABASE_NAME, Context, View, account_sql, device_sql, epoch_sql, key_sql
+from gateway.store import DATABASE_NAME, Context, View, account_sql, backup, device_sql, epoch_sql, key_sql
 from gateway.store.event_sql import CLI
 from gateway.store.position_file import read_position
 from gateway.store.reopened import Reopened, reopened
-from gateway.store.sqlite import backup
 from gateway.store.sqlite.connection import connect
 
 if TYPE_CHECKING:

@@ -76,7 +76,7 @@ class PowerManagement(_Group):
     )
 
 
-class ConnectionSettings(_Group):
+class Connection(_Group):
     """Radios."""
 
     enabled_connections: EnabledConnections = Field(
@@ -137,9 +137,7 @@ class Power(_Group):
 class DeviceSettings(_Group):
     """Everything that can be set on a device."""
 
-    connection: ConnectionSettings = Field(
-        default=ConnectionSettings(), description="Which radios the device uses, and for how long."
-    )
+    connection: Connection = Field(default=Connection(), description="Which radios the device uses, and for how long.")
     upload: Upload = Field(default=Upload(), description="When and how recordings are uploaded.")
     audio: Audio = Field(default=Audio(), description="Format and quality of recordings.")
     power: Power = Field(default=Power(), description="Sleep and low battery.")

@@ -32,7 +32,7 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names.split()
 MOST_FILES_AT_THE_TOP = 8
 TRANSPORTS = {"starlette", "uvicorn", "httpx", "aiomqtt", "paho", "amqtt"}
 LIBRARIES = {
-    "aiomqtt": {"mqtt/v3", "mqtt/probe.py"},
+    "aiomqtt": {"mqtt/v3", "mqtt/probe.py", "demo/outside_checks.py"},
     "paho": {"mqtt/v3", "mqtt/probe.py"},
     "amqtt": {"broker/embedded"},
     "device_sim": {"demo", "cli"},

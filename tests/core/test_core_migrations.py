@@ -14,9 +14,9 @@ from support.small_disk import may_mount, small_disk
 
 from gateway.errors import StoreError
 from gateway.store import DATABASE_NAME, View, open_database, open_to_serve
+from gateway.store.backup import contents
 from gateway.store.opening import COPIES_KEPT
 from gateway.store.schema import apply, migrate, newest_applied, steps
-from gateway.store.sqlite.backup import contents
 from gateway.store.sqlite.connection import connect, create_private
 
 STEPS = steps()

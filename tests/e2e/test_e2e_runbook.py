@@ -22,7 +22,7 @@ from support.receipts import receipt_of
 from support.receiver import receiving
 from support.wait import eventually
 
-from gateway.store.sqlite.backup import contents
+from gateway.store.backup import contents
 
 BROKEN = 7
 WORKS = (0, 1)

@@ -27,7 +27,7 @@ def test_independent_of_the_gateway(module: Path) -> None:
 
 def test_firmware_does_no_io() -> None:
     """Clock, network, files and randomness come from outside: what the firmware imports can't reach them."""
-    pure = ["device", "binding", "signals", "journal", "grant", "wire", "vitals", "backoff"]
+    pure = ["device", "binding", "actions", "journal", "grant", "wire", "telemetry", "backoff"]
     reach = set().union(*(imported(PACKAGE / f"{name}.py") for name in pure))
     assert reach.isdisjoint({"asyncio", "time", "socket", "os", "pathlib", "httpx", "aiomqtt", "secrets"})
 

@@ -20,11 +20,11 @@ class Heard:
 
     @property
     def heartbeat(self) -> tuple[str, str] | None:
-        """Device id and `sent_at`, if this is a heartbeat."""
+        """Device id and `sent_at`, if this is a heartbeat; an empty message clears what was retained there."""
         root, device_id, leaf = (*self.topic.split("/", 2), "")[:3]
         return (
             (device_id, json.loads(self.payload).get("sent_at", ""))
-            if (root, leaf) == ("devices", "heartbeat")
+            if self.payload and (root, leaf) == ("devices", "heartbeat")
             else None
         )
 

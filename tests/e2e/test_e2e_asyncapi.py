@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e_program import run, script
 from e2e_site import Site, a_site, alive
 from jsonschema import Draft202012Validator
 from support import node, wire
@@ -130,6 +131,10 @@ async def test_every_message_travels_as_it_says(tmp_path: Path) -> None:
     The document's own examples are published as well: the gateway takes what the document says that it takes.
     """
     async with a_site(tmp_path, "mosquitto") as site, listening(site) as listener:
+        made = await run(
+            script("gateway"), "accounts", "create", "integrator_ward", "--data-dir", str(site.gateway.data)
+        )
+        assert made.code == 0, made.err
         device = site.device()
         device_id = (await device.provision(end_user_id="eu_1")).device_id
         async with alive(device):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_program import Outcome, run, script
+from e2e_program import Outcome, clean_environment, run, script
 from e2e_site import BROKERS, BrokerKind, Site, a_site, topic
 from support.wait import eventually
 
@@ -21,8 +21,20 @@ _BY_THE_MACHINE = ("clock", "data directory")
 
 async def _examined(site: Site, *options: str) -> tuple[int, dict[str, Json]]:
     """Exit code, and findings by area and name."""
-    outcome = await run(*_line(site.gateway.data, *_broker(site), *options))
+    given, environment = _without_passwords(_broker(site))
+    outcome = await run(*_line(site.gateway.data, *given, *options), environment=environment)
     return outcome.code, _findings(outcome)
+
+
+def _without_passwords(options: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    """The options without URLs that hold a password, and the environment that has these."""
+    left, environment = list(options), clean_environment()
+    for name in ("--broker", "--broker-api-url"):
+        if name in left and "@" in left[left.index(name) + 1]:
+            at = left.index(name)
+            environment[f"GATEWAY_{name.lstrip('-').replace('-', '_').upper()}"] = left[at + 1]
+            del left[at : at + 2]
+    return left, environment
 
 
 def _line(data: Path, *options: str) -> tuple[str, ...]:

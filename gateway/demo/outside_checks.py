@@ -12,6 +12,7 @@ import httpx
 
 from gateway.core.received_json import parse_json
 from gateway.mqtt.connect import BrokerAddress
+from gateway.mqtt.v3.client import Client
 
 _MARK: Final = "gateways/demo/mark"
 _HTTP_UNAUTHORIZED: Final = 401
@@ -63,7 +64,7 @@ class Outside:
             await client.publish(topic, json.dumps(payload), qos=1)
 
     def _client(self) -> aiomqtt.Client:
-        return aiomqtt.Client(
+        return Client(
             self._broker.host,
             self._broker.port,
             username=self._broker.username,
@@ -73,7 +74,7 @@ class Outside:
 
     async def broker_refuses(self, device_id: str, password: str) -> bool:
         """Whether the broker turns this device away with this password."""
-        client = aiomqtt.Client(
+        client = Client(
             self._broker.host, self._broker.port, username=device_id, password=password, identifier=device_id
         )
         try:

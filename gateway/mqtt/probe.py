@@ -17,6 +17,7 @@ import aiomqtt
 from gateway.core.addresses import Address
 from gateway.domain.messages import Message
 from gateway.mqtt.v3.cancellation import heed_cancellation
+from gateway.mqtt.v3.client import Client
 
 T = TypeVar("T")
 
@@ -117,7 +118,7 @@ async def connected(target: ProbeTarget, username: str | None, password: str | N
         ProbeRefusedError: it may not.
         ProbeError: the broker cannot be reached.
     """
-    client = aiomqtt.Client(
+    client = Client(
         target.address.host,
         target.address.port,
         username=username,

@@ -5,8 +5,10 @@ import logging
 
 import aiomqtt
 import pytest
+from support.wait import eventually
 
 from gateway.mqtt.v3.cancellation import heed_cancellation
+from gateway.mqtt.v3.client import Client
 from gateway.mqtt.v3.session import open_session
 
 
@@ -44,3 +46,27 @@ async def test_an_answer_that_nobody_waits_for_any_more_is_no_error(caplog: pyte
     assert not caplog.records
     logging.getLogger("mqtt").error("something else")
     assert [record.message for record in caplog.records] == ["something else"]
+
+
+async def test_a_connection_that_is_lost_after_its_connect_was_given_up_is_no_error() -> None:
+    """A broker accepts, says nothing, and goes away: the event loop has nothing to complain of."""
+    problems: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    came, let_go = asyncio.Event(), asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        came.set()
+        await let_go.wait()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        client = Client("127.0.0.1", server.sockets[0].getsockname()[1])
+        connect = asyncio.create_task(client.__aenter__())
+        await came.wait()
+        client._connected.cancel()  # noqa: SLF001 - as a cancellation does while the answer is awaited
+        with pytest.raises(asyncio.CancelledError):
+            await connect
+        let_go.set()
+        await eventually(lambda: client._client.socket() is None, "the client sees it")  # noqa: SLF001
+    assert problems == []

@@ -43,6 +43,7 @@ from gateway.mqtt.session import (
     not_taken,
 )
 from gateway.mqtt.v3.cancellation import heed_cancellation
+from gateway.mqtt.v3.client import Client
 from gateway.mqtt.v3.sockets import watch_while_open
 
 log = structlog.get_logger()
@@ -293,7 +294,7 @@ class _Inbox(asyncio.Queue[aiomqtt.Message]):
 
 
 def _client(address: BrokerAddress, client_id: str, will: tuple[str, bytes]) -> aiomqtt.Client:
-    client = aiomqtt.Client(
+    client = Client(
         address.host,
         address.port,
         username=address.username,

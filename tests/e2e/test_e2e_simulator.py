@@ -137,7 +137,7 @@ async def test_a_wrong_key(tmp_path: Path) -> None:
 async def test_no_key() -> None:
     """Wrong usage, and both ways to name one."""
     outcome = await run(script("device-sim"), "run")
-    is_a_helpful_failure(outcome, "--key", "GATEWAY_API_KEY", code=2)
+    is_a_helpful_failure(outcome, "--api-key-file", "GATEWAY_API_KEY", code=2)
 
 
 async def test_no_gateway() -> None:

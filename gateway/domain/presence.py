@@ -61,7 +61,7 @@ class PresenceWorker:
         if not self._listens():
             return
         await self.forgive(least_ms=STANDSTILL_MS)
-        await self.judge()
+        await self.judge(self._heard_until)
 
     async def forgive(self, *, least_ms: int = 0) -> None:
         """Move every deadline by the time that the gateway did not listen, if that was at least so many milliseconds.
@@ -88,16 +88,17 @@ class PresenceWorker:
     def _silence_ms(self) -> int:
         return self._store.context.rules.silence_ms
 
-    async def judge(self) -> None:
+    async def judge(self, until: int | None = None) -> None:
         """Declare each device offline that was silent for too long, once the backlog is read.
 
-        What counts is the time at which the gap was looked at last: the clock may jump at any moment after that.
+        What counts is the time ``until`` which the gateway listened, in ms; None: now. The clock may jump at any moment
+        after the gap was looked at.
 
         Raises:
             StoreError: the registry cannot be read or written.
         """
         clock = self._store.context.clock
-        until = clock() if self._heard_until is None else self._heard_until
+        until = clock() if until is None else until
         while await self._store.read(partial(self._is_due, until=until)):
             began = clock()
             if not await self._taken_in(BACKLOG_SECONDS):

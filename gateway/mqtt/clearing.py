@@ -5,6 +5,7 @@ A heartbeat that was sent retained is refused, an acknowledgement is taken; neit
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,8 +18,6 @@ log = structlog.get_logger()
 
 NEWS: Final = ("/heartbeat", "/ack")
 """How the topics end on which nothing may be retained."""
-REMEMBERED: Final = 4_096
-"""Topics whose clearing is recognised when it comes back, the latest ones."""
 
 
 class Clearing:
@@ -26,25 +25,24 @@ class Clearing:
 
     def __init__(self) -> None:
         self._found: dict[str, None] = {}
-        self._cleared: dict[str, None] = {}
+        self._on_its_way: Counter[str] = Counter()
 
     def begin(self) -> None:
-        """A new connection: what was cleared on the one before does not come back on this one."""
+        """A new connection: what was on its way on the one before does not come."""
         self._found.clear()
-        self._cleared.clear()
+        self._on_its_way.clear()
 
     def sees(self, message: Message) -> bool:
-        """Note it if it is retained where it may not be; whether it is the empty message of a clearing of ours.
-
-        A broker may hand that out twice (QoS 1), so an empty message on a topic cleared here always counts as ours.
-        """
+        """Note it if it is retained where it may not be; whether it is the empty message of a clearing of ours."""
         topic, payload, retain = message.topic, message.payload, message.retain
         if (payload and not retain) or not topic.endswith(NEWS):
             return False
         if payload:
             self._found[topic] = None
-            return False
-        return topic in self._cleared
+        elif self._on_its_way[topic]:
+            self._on_its_way[topic] -= 1
+            return True
+        return False
 
     def take(self) -> list[str]:
         """The topics that were found since the last call."""
@@ -59,9 +57,7 @@ class Clearing:
         """
         if not topics:
             return
-        self._cleared.update(dict.fromkeys(topics))
-        for topic in list(self._cleared)[: max(0, len(self._cleared) - REMEMBERED)]:
-            del self._cleared[topic]
+        self._on_its_way.update(topics)
         try:
             await session.publish_retained([(topic, b"") for topic in topics])
         except PublishRefusedError as error:  # it stays there, and is refused at each connect

@@ -29,8 +29,9 @@ async def registered(site: Site, serial: str) -> None:
 
 
 async def trail(site: Site) -> list[str]:
-    """Ids of all events, the oldest first."""
-    return [event["id"] for event in reversed((await site.http.get("/v1/events?limit=100")).json()["data"])]
+    """Ids of the registrations, the oldest first."""
+    listed = await site.http.get("/v1/events?limit=100&type=device.registered")
+    return [event["id"] for event in reversed(listed.json()["data"])]
 
 
 async def test_what_happened_is_delivered_although_the_gateway_is_killed(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ async def test_a_stream_is_taken_up_where_it_broke_off(tmp_path: Path, how: sign
         for number in range(3):
             await registered(site, f"SN-{number}")
             headers = {"Last-Event-ID": seen[-1] if seen else "evt_0"}
-            async with site.http.stream("GET", "/v1/events/stream", headers=headers) as response:
+            async with site.http.stream("GET", "/v1/events/stream?type=device.registered", headers=headers) as response:
                 lines = response.aiter_lines()
                 seen += [line.removeprefix("id: ") async for line in _up_to_an_id(lines)]
                 site.gateway.send(how)

@@ -104,7 +104,7 @@ async def test_a_handshake_that_does_not_end_is_not_waited_for(tmp_path: Path, s
 SHORT = """
 import asyncio, logging, os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
-from gateway import log
+from gateway.runtime import log
 from gateway.http.server.server import HttpServer
 log.configure("info", "json", lines_per_second=200)
 

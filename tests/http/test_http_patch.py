@@ -42,6 +42,7 @@ async def test_a_change_answers_the_whole_device(api: Api) -> None:
         "device_id": device["id"],
         "actor": api.key_id,
         "actor_name": "back end",
+        "client_address": "127.0.0.1",
         "name": "Bett ② 🛏",
         "firmware_version": "2.0",
         "metadata": {"old": None, "room": {"floor": 1}},

@@ -234,7 +234,7 @@ async def test_what_an_active_token_does_not_open(api: Api) -> None:
         ("GET", "/v1/devices/me/state", "devices:read"),
     ):
         answer = error(await device.request(method, url), 403, "insufficient_scope")
-        assert answer["details"] == {"required_scope": scope}
+        assert answer["details"] == {"required_scope": scope, "required_scopes": [scope]}
     for stranger in (other["id"], "dev_nobody"):
         error(await device.post(f"/v1/devices/{stranger}/heartbeat"), 404, "not_found")
         error(await device.get(f"/v1/devices/{stranger}/commands/pending"), 404, "not_found")

@@ -175,13 +175,13 @@ class VirtualStore(Store):
         if before:
             await asyncio.sleep(before)
             self._process.seam("read")
-        found = self.look(read)
+        found = self.read_inline(read)
         if after:
             await asyncio.sleep(after)
             self._process.seam("read")
         return found
 
-    def look(self, read: Callable[[View], T]) -> T:
+    def read_inline(self, read: Callable[[View], T]) -> T:
         """Read what is committed, at once."""
         self._process.seam("look")
         try:

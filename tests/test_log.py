@@ -235,7 +235,7 @@ def test_redaction_of_hostile_text_ends(unit: str) -> None:
 
 def run(code: str, **files: Any) -> subprocess.CompletedProcess[str]:
     """A process of its own that configures logging and runs this code."""
-    program = f"import structlog, threading\nfrom gateway import log\nlog.configure()\n{code}"
+    program = f"import structlog, threading\nfrom gateway.runtime import log\nlog.configure()\n{code}"
     return subprocess.run([sys.executable, "-c", program], text=True, check=False, timeout=30, **files)
 
 

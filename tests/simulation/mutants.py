@@ -155,12 +155,12 @@ def _does_not_wait() -> Iterator[None]:
 def _acknowledged_too_early() -> Iterator[None]:
     real = VirtualSession.receive_batch
 
-    async def batch(self: VirtualSession, *given: int) -> list[ReceivedMessage]:
+    async def receive_batch(self: VirtualSession, *given: int) -> list[ReceivedMessage]:
         deliveries = await real(self, *given)
         self.acknowledge(deliveries)
         return deliveries
 
-    with patch.object(VirtualSession, "batch", batch):
+    with patch.object(VirtualSession, "receive_batch", receive_batch):
         yield
 
 
@@ -187,7 +187,7 @@ def _not_stored() -> Iterator[None]:
         try:
             store = self._store
             return await store.write(
-                lambda tx: messages.process_batch(tx, batch, tx.hurried, self._taken_apart), urgent=False
+                lambda tx: messages.process_batch(tx, batch, tx.should_stop, self._taken_apart), urgent=False
             )
         except StoreError:
             return len(batch), []

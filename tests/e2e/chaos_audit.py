@@ -28,6 +28,9 @@ _ENDS = {
     "cancelled": ("reset.superseded", "command.cancelled"),
 }
 
+FETCH_SECONDS = SETTLE_SECONDS + 60
+"""A device whose answer to a refresh was lost gets the next token a minute after it (contract, section 2)."""
+
 
 @contextmanager
 def registry(world: World) -> Iterator[sqlite3.Connection]:
@@ -41,7 +44,7 @@ def registry(world: World) -> Iterator[sqlite3.Connection]:
 async def everything_is_done(world: World) -> None:
     """What a device can still fetch it has fetched: no reset is open for a token that lies in a device's flash."""
     await world.settled()
-    await eventually(lambda: not _can_be_fetched(world), "open resets are fetched", guard_seconds=SETTLE_SECONDS)
+    await eventually(lambda: not _can_be_fetched(world), "open resets are fetched", guard_seconds=FETCH_SECONDS)
     await world.settled()
 
 

@@ -41,7 +41,7 @@ RESTORE_EPILOG: Final = """\b
 Examples:
   gateway restore /backup/gateway.db
   gateway restore /backup/gateway.db --revoke-keys
-  gateway restore /backup/gateway.age --identity /root/age.key
+  gateway restore /backup/gateway.age --identity age.key
 
 Stop the gateway first. The old registry is kept beside the new one. Done by root, the new one belongs to the owner of
 the data directory. What was bound or reset after the backup was made is unknown then: such devices have to be bound

@@ -19,7 +19,8 @@ USERS = {"dev_A": "secret-a", "dev_B": "secret-b", NAME: LOCKING}
 CONTROL = "$CONTROL/dynamic-security/v1"
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
 
-pytestmark = pytest.mark.skipif(local.locks_plugin() is None, reason="this Mosquitto needs no locks")
+NEEDED = (local.version(local.binary()) or (0, 0)) < local.NEEDS_NO_LOCKS
+pytestmark = pytest.mark.skipif(not NEEDED, reason="this Mosquitto needs no locks")
 
 
 def _locks(broker: Mosquitto) -> SessionLocks:

@@ -1,7 +1,7 @@
 """Who was let in with which token or password, so that a revocation knows whether a session is one of those to cut.
 
 A broker that asks keeps one session per client id, so the credential that was let in last under it is the session's.
-The registry keeps that as well (``store/broker_sessions.py``); what only this process knows is when it was.
+The registry keeps that as well (``store/broker_session_sql.py``); what only this process knows is when it was.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from openapi_schema_validator import OAS31Validator
 
 from gateway.core.clock import system_clock
 from gateway.core.topics import Topics
+from gateway.errors import StoreError
 from gateway.http.app import build
 from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
@@ -61,6 +62,9 @@ class Clock:
         return system_clock() + self.ahead
 
 
+RETRY_SECONDS = 0.01
+
+
 @dataclass
 class Broker:
     """Stands where publisher and broker stand: works the outbox off while it is up."""
@@ -78,14 +82,21 @@ class Broker:
     async def _drain(self, kinds: tuple[str, ...]) -> None:
         while True:
             await self.up.wait()
-            seqs = [
-                row["seq"]
-                for kind in kinds
-                for row in await self.store.read(partial(outbox_sql.pending, kind=kind, limit=100))
-            ]
-            await self.store.write(lambda tx, seqs=seqs: outbox_sql.done(tx, seqs))  # type: ignore[misc]
+            try:
+                await self._work_off(kinds)
+            except StoreError:  # a test took the registry away for a moment; the publisher tries again, too
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
             self.bells.notify_progress()
             await self.bells.wait_for(kinds[0])
+
+    async def _work_off(self, kinds: tuple[str, ...]) -> None:
+        seqs = [
+            row["seq"]
+            for kind in kinds
+            for row in await self.store.read(partial(outbox_sql.pending, kind=kind, limit=100))
+        ]
+        await self.store.write(lambda tx: outbox_sql.done(tx, seqs))
 
     def switch(self, *, up: bool) -> None:
         """Take it down, or bring it back, where it works off what waited."""

@@ -109,7 +109,7 @@ def _own_facts(tx: Tx, settings: Settings) -> tuple[str, str]:
     return gateway_id, projects[0]["id"] if projects else key_sql.create_project(tx, "default")
 
 
-def _shown(settings: Settings) -> dict[str, bool]:
+def _mirrored(settings: Settings) -> dict[str, bool]:
     return {outbox_sql.STATE: settings.publish_state, outbox_sql.DISCOVERY: settings.home_assistant}
 
 
@@ -136,6 +136,6 @@ def rules_of(settings: Settings, gateway_id: str) -> Rules:
         delivery_history_days=settings.delivery_history_days,
         webhook_allow_private=settings.webhook_allow_private,
         webhook_allow_loopback=settings.webhook_allow_loopback,
-        shown=tuple(detail for detail, on in _shown(settings).items() if on),
+        mirrored=tuple(detail for detail, on in _mirrored(settings).items() if on),
         state_refresh_ms=round(settings.state_refresh_seconds * _SECOND_MS),
     )

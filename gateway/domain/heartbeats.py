@@ -97,7 +97,7 @@ class HeartbeatBatch:
 
     def _settle(self, devices: Sequence[DeviceState]) -> None:
         health_sql.store_newest(self._tx, devices, at_broker=self._at_broker)
-        outbox_sql.mark_all_shown(self._tx, [device.pk for device in devices if device.news], outbox_sql.STATE)
+        outbox_sql.mark_all_mirrors(self._tx, [device.pk for device in devices if device.news], outbox_sql.STATE)
         for device in devices:
             device.news = False
 
@@ -126,7 +126,7 @@ def device_online(tx: Tx, device: Row) -> None:
     """The device says that it is there."""
     if device["connection"] == "offline":
         event_budget_sql.record(tx, device, newest.ONLINE, device["id"], last_seen_by=None)
-        outbox_sql.mark_shown(tx, device["pk"], outbox_sql.STATE)
+        outbox_sql.mark_mirror(tx, device["pk"], outbox_sql.STATE)
     elif newest.ONLINE in (device["owed"] or ""):
         event_budget_sql.make_up(tx, device, newest.ONLINE, device["id"], last_seen_by=None)
     health_sql.seen(tx, device["pk"], tx.now + tx.rules.silence_ms)

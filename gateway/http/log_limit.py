@@ -64,7 +64,7 @@ class StrangerLines:
     def _tell(self) -> None:
         for address, count in self._left_out.most_common(1):
             log.warning(
-                "http.stranger_lines_left_out",
+                "http.log_lines_suppressed",
                 lines=self._left_out.total(),
                 addresses=len(self._left_out),
                 most_from=address,

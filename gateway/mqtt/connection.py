@@ -221,7 +221,7 @@ class BrokerConnection:
                 await session.publish(self._status_topic, self._says("offline"), retain=True)
                 await session.disconnect()
         except (LinkError, StoreError, TimeoutError) as error:
-            log.warning("broker.no_farewell", reason=str(error) or "timed out")
+            log.warning("broker.offline_not_published", reason=str(error) or "timed out")
 
     def _says(self, status: Literal["online", "offline"]) -> bytes:
         here = self._lineage.position()

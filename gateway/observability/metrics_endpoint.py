@@ -16,7 +16,7 @@ from gateway.store import DATABASE_NAME, Purpose, Store, View, gauge_sql
 KEPT_SECONDS: Final = 1.0
 FLEET_SECONDS: Final = 15
 """How old the counts of the fleet may be: they look at every device."""
-_KINDS: Final = ("command", "credential", "topic", "shown")
+_KINDS: Final = ("command", "credential", "topic", "mirror")
 
 
 class _Registry(NamedTuple):

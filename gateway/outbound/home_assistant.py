@@ -76,7 +76,7 @@ class DiscoveryTopic:
     """A device as Home Assistant is told of it; ``prefix`` is what that listens to, without a slash at its end."""
 
     detail = outbox_sql.DISCOVERY
-    fact = f"shown_{outbox_sql.DISCOVERY}"
+    fact = f"mirror_{outbox_sql.DISCOVERY}"
     """Where the registry keeps that devices were ever announced."""
 
     def __init__(self, names: Topics, prefix: str, gateway_id: str) -> None:

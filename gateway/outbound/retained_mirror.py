@@ -66,11 +66,11 @@ class RetainedMirror:
     def __init__(
         self, store: Store, leaf: MirroredTopic, mark: ScanMarker, *, tick_seconds: float = TICK_SECONDS
     ) -> None:
-        self.name = f"shown {leaf.detail}"
+        self.name = f"mirror {leaf.detail}"
         self._store = store
         self._leaf = leaf
         self._tick = tick_seconds
-        self._is_shown = outbox_sql.is_shown(store.context.rules, leaf.detail)
+        self._is_mirrored = outbox_sql.is_mirrored(store.context.rules, leaf.detail)
         self._held: dict[str, tuple[str, bytes]] = {}
         self._place_kept = False
         self._strangers: list[str] = []
@@ -83,15 +83,15 @@ class RetainedMirror:
         Raises:
             LinkError: it is gone; what was not taken stays in the outbox.
         """
-        while self._is_shown:
+        while self._is_mirrored:
             pause = self._tick
             try:
                 await self._publish_changes(session)
             except PublishRefusedError as error:
-                log.error("shown.refused", topic=error.topics[0], refused=len(error.topics), reason=error.reason)  # noqa: TRY400 - no bug of ours
+                log.error("mirror.refused", topic=error.topics[0], refused=len(error.topics), reason=error.reason)  # noqa: TRY400 - no bug of ours
                 pause = REFUSED_SECONDS
             except StoreError as error:
-                log.error("shown.not_read", reason=error.message)  # noqa: TRY400 - no bug of ours
+                log.error("mirror.not_read", reason=error.message)  # noqa: TRY400 - no bug of ours
             await asyncio.sleep(pause)
 
     async def _publish_changes(self, session: Session) -> None:
@@ -120,7 +120,7 @@ class RetainedMirror:
         return due
 
     def _some_due(self, view: View, after: int, up_to: int) -> list[_Due]:
-        rows = outbox_sql.shown(view, self._leaf.detail, after, up_to, PIECE)
+        rows = outbox_sql.mirror_rows(view, self._leaf.detail, after, up_to, PIECE)
         shown = self._leaf.projects(view) if rows else None
         return [(row["seq"], self._message(device_sql.by_pk(view, row["device_pk"]), shown)) for row in rows]
 
@@ -137,12 +137,12 @@ class RetainedMirror:
             LinkError: the connection is gone.
         """
         try:
-            is_shown = self._is_shown and await self._store.read(self._is_read)
-            await self._move(session, self._place if is_shown else "")
-            if is_shown:
+            is_mirrored = self._is_mirrored and await self._store.read(self._is_read)
+            await self._move(session, self._place if is_mirrored else "")
+            if is_mirrored:
                 await self._compare(session)
         except (PublishRefusedError, SubscriptionRefusedError) as error:
-            log.error("shown.not_compared", leaf=self._leaf.detail, reason=str(error))  # noqa: TRY400 - no bug of ours
+            log.error("mirror.not_compared", leaf=self._leaf.detail, reason=str(error))  # noqa: TRY400 - no bug of ours
 
     def _is_read(self, view: View) -> bool:
         """Whether anybody may read this, or may have: where no account reads, nothing is asked for."""
@@ -168,16 +168,16 @@ class RetainedMirror:
             return
         cleared = await self._clear(session, known) if known else 0
         await self._store.write(partial(self._remember, place=place))
-        log.info("shown.moved", leaf=self._leaf.detail, now=place or "nowhere", cleared=cleared)
+        log.info("mirror.topic_changed", leaf=self._leaf.detail, now=place or "nowhere", cleared=cleared)
 
     @property
     def _fact(self) -> str:
-        return f"shown_{self._leaf.detail}"
+        return f"mirror_{self._leaf.detail}"
 
     def _remember(self, tx: Tx, place: str) -> None:
         key_sql.set_meta(tx, self._fact, place)
-        if not self._is_shown:
-            outbox_sql.drop_shown(tx, self._leaf.detail)
+        if not self._is_mirrored:
+            outbox_sql.drop_mirror(tx, self._leaf.detail)
 
     async def _clear(self, session: Session, place: str) -> int:
         after, cleared = 0, 0
@@ -193,7 +193,7 @@ class RetainedMirror:
         held = len(self._held)
         marked = await self._mark_living(told=told) + await self._mark_gone(told=told)
         await session.publish_retained([(topic, b"") for topic in self._strangers])
-        log.info("shown.compared", leaf=self._leaf.detail, held=held, marked=marked, strangers=self._strangers[:10])
+        log.info("mirror.compared", leaf=self._leaf.detail, held=held, marked=marked, strangers=self._strangers[:10])
 
     def _note(self, topic: str, payload: bytes) -> None:
         device_id = self._leaf.device_of(topic, payload)
@@ -261,7 +261,7 @@ def _records(view: View, device_ids: Sequence[str]) -> list[Row]:
 
 def _mark(tx: Tx, pks: Sequence[int], detail: str) -> None:
     for pk in pks:
-        outbox_sql.mark_shown(tx, pk, detail)
+        outbox_sql.mark_mirror(tx, pk, detail)
 
 
 def _digest(payload: bytes) -> bytes:

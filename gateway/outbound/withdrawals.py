@@ -35,7 +35,7 @@ class Withdrawals:
     def __init__(self, store: Store, leaf: DiscoveryTopic) -> None:
         self._store = store
         self._leaf = leaf
-        self._is_shown = leaf.detail in store.context.rules.shown
+        self._is_mirrored = leaf.detail in store.context.rules.mirrored
         self._came = asyncio.Event()
 
     def heard(self, message: Message) -> bool:
@@ -56,7 +56,10 @@ class Withdrawals:
             LinkError: the connection is gone.
         """
         try:
-            if not self._is_shown and await self._store.read(lambda view: key_sql.meta(view, self._leaf.fact)) is None:
+            if (
+                not self._is_mirrored
+                and await self._store.read(lambda view: key_sql.meta(view, self._leaf.fact)) is None
+            ):
                 return
             await session.subscribe(self._leaf.status_topics)
             while True:
@@ -64,12 +67,12 @@ class Withdrawals:
                 self._came.clear()
                 await self._withdraw(session)
         except (StoreError, PublishRefusedError, SubscriptionRefusedError) as error:
-            log.error("home_assistant.not_told", reason=str(error))  # noqa: TRY400 - no bug of ours
+            log.error("home_assistant.not_published", reason=str(error))  # noqa: TRY400 - no bug of ours
 
     async def _withdraw(self, session: Session) -> None:
         after, count = 0, 0
         while rows := await self._store.read(
-            lambda view: device_sql.names_after(view, after, BATCH, deleted=self._is_shown)  # noqa: B023 - awaited here
+            lambda view: device_sql.names_after(view, after, BATCH, deleted=self._is_mirrored)  # noqa: B023 - awaited here
         ):
             await session.publish_retained([(self._leaf.topic(row["id"]), b"") for row in rows])
             after, count = rows[-1]["pk"], count + len(rows)

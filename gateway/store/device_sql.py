@@ -11,7 +11,7 @@ from gateway.models import fleet, model
 from gateway.models.device_settings import with_defaults
 from gateway.store import device_search
 from gateway.store.key_sql import EPOCH_BASE, meta
-from gateway.store.outbox_sql import DISCOVERY, STATE, mark_shown
+from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
 
 if TYPE_CHECKING:
     from gateway.store.sqlite.connection import Row, Tx, View
@@ -83,7 +83,7 @@ def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, 
     if cursor.lastrowid is None:
         raise LookupError("SQLite gave no row number")
     device_search.add(tx, cursor.lastrowid)
-    mark_shown(tx, cursor.lastrowid, STATE, DISCOVERY)
+    mark_mirror(tx, cursor.lastrowid, STATE, DISCOVERY)
     return cursor.lastrowid
 
 
@@ -97,7 +97,7 @@ def set_binding(tx: Tx, pk: int, end_user_id: str | None) -> int:
         tx.now,
         pk,
     )
-    mark_shown(tx, pk, STATE)
+    mark_mirror(tx, pk, STATE)
     return generation
 
 
@@ -122,13 +122,13 @@ def store_properties(
             tx.now,
             pk,
         )
-    mark_shown(tx, pk, STATE, DISCOVERY)
+    mark_mirror(tx, pk, STATE, DISCOVERY)
 
 
 def set_deleted(tx: Tx, pk: int, deleted_at: int | None) -> None:
     """Delete (milliseconds since the epoch), or with ``None`` bring back; the record stays as it is."""
     tx.run("UPDATE devices SET deleted_at = ?, updated_at = ? WHERE pk = ?", deleted_at, tx.now, pk)
-    mark_shown(tx, pk, STATE, DISCOVERY)
+    mark_mirror(tx, pk, STATE, DISCOVERY)
 
 
 def living(view: View, after: int, limit: int) -> list[Row]:

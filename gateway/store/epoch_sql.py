@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.store.key_sql import EPOCH_BASE, meta, set_meta
-from gateway.store.outbox_sql import STATE, mark_all_shown
+from gateway.store.outbox_sql import STATE, mark_all_mirrors
 
 if TYPE_CHECKING:
     from gateway.store.sqlite.connection import Tx, View
@@ -80,7 +80,7 @@ def raise_generations(tx: Tx, to: int) -> int:
     Tokens and open commands keep theirs: a device that is still bound goes on obeying what says its own generation.
     """
     changed = tx.run("UPDATE devices SET binding_generation = ?, updated_at = ?", to, tx.now).rowcount
-    mark_all_shown(tx, [row["pk"] for row in tx.all("SELECT pk FROM devices WHERE deleted_at IS NULL")], STATE)
+    mark_all_mirrors(tx, [row["pk"] for row in tx.all("SELECT pk FROM devices WHERE deleted_at IS NULL")], STATE)
     return changed
 
 

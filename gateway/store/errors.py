@@ -44,7 +44,7 @@ class StorageHealth:
         told = store_error(error, failed)
         if not self._lasts and self.reason != told.message:  # once, not for everything that meets it
             self.reason, self._lasts = told.message, remedy(error) is _DAMAGED
-            log.error("store.in_trouble", reason=told.message)
+            log.error("store.failing", reason=told.message)
         return told
 
     def outgrown(self, step: str) -> StoreError:
@@ -55,13 +55,13 @@ class StorageHealth:
         )
         if self.reason != told.message:
             self.reason, self._lasts = told.message, True
-            log.error("store.outgrown", step=step, version=__version__, reason=told.message)
+            log.error("store.capacity_exceeded", step=step, version=__version__, reason=told.message)
         return told
 
     def written(self) -> None:
         """Something was committed."""
         if self.reason is not None and not self._lasts:
-            log.info("store.well_again", after=self.reason)
+            log.info("store.recovered", after=self.reason)
             self.reason = None
 
 

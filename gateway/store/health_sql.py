@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.store.outbox_sql import DISCOVERY, STATE, mark_shown
+from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
 from gateway.store.sqlite.device_cache import DeviceState
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _newest_row(now: int, due: int, of: DeviceState, at_broker: bool) -> tuple[A
 def store_firmware(tx: Tx, device_pk: int, version: str) -> None:
     """The device runs another firmware than the registry knew."""
     tx.run("UPDATE devices SET firmware_version = ?, updated_at = ? WHERE pk = ?", version, tx.now, device_pk)
-    mark_shown(tx, device_pk, STATE, DISCOVERY)
+    mark_mirror(tx, device_pk, STATE, DISCOVERY)
 
 
 def seen(tx: Tx, device_pk: int, offline_due_at: int) -> None:
@@ -175,7 +175,7 @@ def overdue(view: View, now: int, limit: int) -> list[Row]:
 def set_offline(tx: Tx, device_pk: int) -> None:
     """The device is away."""
     tx.run("UPDATE health SET connection = 'offline', offline_due_at = NULL WHERE device_pk = ?", device_pk)
-    mark_shown(tx, device_pk, STATE)
+    mark_mirror(tx, device_pk, STATE)
 
 
 def refuse(

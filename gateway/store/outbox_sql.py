@@ -25,7 +25,7 @@ TOPIC: Final = "topic"
 STATUS: Final = "status"
 """The ``detail`` of a ``topic`` is the topic's last level."""
 
-SHOWN: Final = "shown"
+MIRROR: Final = "mirror"
 """What integrators see of a device, retained: the ``detail`` is one of the following."""
 STATE: Final = "state"
 DISCOVERY: Final = "discovery"
@@ -46,30 +46,30 @@ def mark_topic(tx: Tx, device_pk: int, leaf: str) -> None:
     _mark(tx, TOPIC, device_pk, leaf)
 
 
-def mark_shown(tx: Tx, device_pk: int, *details: str) -> None:
-    """What integrators see of the device has changed: those of ``details`` that the rules say are shown.
+def mark_mirror(tx: Tx, device_pk: int, *details: str) -> None:
+    """What integrators see of the device has changed: those of ``details`` that the rules have mirrored.
 
     Whoever works these off looks once a second: nobody is woken.
     """
     for detail in details:
-        mark_all_shown(tx, [device_pk], detail)
+        mark_all_mirrors(tx, [device_pk], detail)
 
 
-def mark_all_shown(tx: Tx, device_pks: Iterable[int], detail: str) -> None:
+def mark_all_mirrors(tx: Tx, device_pks: Iterable[int], detail: str) -> None:
     """The same of many devices."""
-    if not is_shown(tx.rules, detail):
+    if not is_mirrored(tx.rules, detail):
         return
     pks = list(device_pks)
     tx.connection.executemany(
         "INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at) VALUES (?, ?, ?, ?)",
-        [(SHOWN, device_pk, detail, tx.now) for device_pk in pks],
+        [(MIRROR, device_pk, detail, tx.now) for device_pk in pks],
     )
     if detail == STATE and tx.one(f"{_READ_PROJECTS} LIMIT 1") is not None:
         tx.run(
             f"""INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at)
                 SELECT ?, d.pk, ?, ? FROM json_each(?) AS changed JOIN devices d ON d.pk = changed.value
                 WHERE d.project_id IN ({_READ_PROJECTS})""",  # noqa: S608 - constants
-            *(SHOWN, PROJECT_STATE, tx.now, json.dumps(pks)),
+            *(MIRROR, PROJECT_STATE, tx.now, json.dumps(pks)),
         )
 
 
@@ -78,13 +78,13 @@ def mark_project(tx: Tx, project_id: str) -> None:
     tx.run(
         """INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at)
             SELECT ?, pk, ?, ? FROM devices WHERE project_id = ? AND deleted_at IS NULL""",
-        *(SHOWN, PROJECT_STATE, tx.now, project_id),
+        *(MIRROR, PROJECT_STATE, tx.now, project_id),
     )
 
 
-def is_shown(rules: Rules, detail: str) -> bool:
-    """Whether the settings have this retained topic shown."""
-    return (STATE if detail == PROJECT_STATE else detail) in rules.shown
+def is_mirrored(rules: Rules, detail: str) -> bool:
+    """Whether the settings have this retained topic mirrored."""
+    return (STATE if detail == PROJECT_STATE else detail) in rules.mirrored
 
 
 def newest(view: View) -> int:
@@ -93,23 +93,23 @@ def newest(view: View) -> int:
     return seq or 0
 
 
-def shown(view: View, detail: str, after: int, up_to: int, limit: int) -> list[Row]:
+def mirror_rows(view: View, detail: str, after: int, up_to: int, limit: int) -> list[Row]:
     """``seq`` and ``device_pk`` of the oldest of these rows, after the one number and up to the other."""
     return view.all(
         """SELECT seq, device_pk FROM outbox WHERE kind = ? AND not_before = 0 AND detail = ? AND seq > ? AND seq <= ?
             ORDER BY seq LIMIT ?""",
-        *(SHOWN, detail, after, up_to, limit),
+        *(MIRROR, detail, after, up_to, limit),
     )
 
 
-def drop_shown(tx: Tx, detail: str) -> None:
-    """This is shown no more."""
-    tx.run("DELETE FROM outbox WHERE kind = ? AND detail = ?", SHOWN, detail)
+def drop_mirror(tx: Tx, detail: str) -> None:
+    """Forget what was to be mirrored: the settings do not have it mirrored any more."""
+    tx.run("DELETE FROM outbox WHERE kind = ? AND detail = ?", MIRROR, detail)
 
 
 def waits(view: View, device_pk: int) -> bool:
     """Whether what the device itself goes by is out of step."""
-    found = view.one("SELECT 1 FROM outbox WHERE device_pk = ? AND kind <> ? LIMIT 1", device_pk, SHOWN)
+    found = view.one("SELECT 1 FROM outbox WHERE device_pk = ? AND kind <> ? LIMIT 1", device_pk, MIRROR)
     return found is not None
 
 
@@ -218,5 +218,5 @@ def depth(view: View) -> tuple[int, int | None]:
 
     What integrators are shown does not count: it follows once a second.
     """
-    row = view.one("SELECT count(*), min(max(created_at, not_before)) FROM outbox WHERE kind <> ?", SHOWN)
+    row = view.one("SELECT count(*), min(max(created_at, not_before)) FROM outbox WHERE kind <> ?", MIRROR)
     return (0, None) if row is None else (row[0], row[1])

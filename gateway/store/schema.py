@@ -507,6 +507,28 @@ def m028_serial_numbers(db: Database) -> None:
         db.execute("INSERT INTO device_search (device_search) VALUES ('rebuild')")
 
 
+@step
+def m029_mirror(db: Database) -> None:
+    """The outbox calls ``mirror`` what it called ``shown``: what integrators see of a device, retained."""
+    _each(
+        db,
+        """CREATE TABLE outbox_new (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            kind TEXT NOT NULL CHECK (kind IN ('command', 'credential', 'topic', 'mirror')),
+            device_pk INTEGER NOT NULL REFERENCES devices (pk), detail TEXT NOT NULL, created_at INTEGER NOT NULL,
+            not_before INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, device_pk, detail)) STRICT""",
+        """INSERT INTO outbox_new (seq, kind, device_pk, detail, created_at, not_before)
+            SELECT seq, CASE kind WHEN 'shown' THEN 'mirror' ELSE kind END, device_pk, detail, created_at, not_before
+            FROM outbox""",
+        "DROP TABLE outbox",
+        "ALTER TABLE outbox_new RENAME TO outbox",
+        "CREATE INDEX outbox_due ON outbox (kind, not_before, seq)",
+        "CREATE INDEX outbox_by_device ON outbox (device_pk)",
+        """UPDATE meta SET key = replace(key, 'shown_', 'mirror_')
+            WHERE key IN ('shown_state', 'shown_project_state', 'shown_discovery')""",
+    )
+
+
 def _each(db: Database, *statements: str) -> None:
     for statement in statements:
         db.execute(statement)

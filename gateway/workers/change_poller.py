@@ -38,7 +38,7 @@ class ChangePoller:
             try:
                 await self.look()
             except StoreError as error:
-                log.warning("watcher.not_read", reason=error.message)
+                log.warning("change_poller.not_read", reason=error.message)
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def look(self) -> None:

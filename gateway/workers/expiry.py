@@ -36,9 +36,9 @@ class ExpiryWorker:
                     await self.warn_of_keys()
             except StoreError as error:
                 if error.message != self._store.trouble:  # that it has told itself, once
-                    log.error("sweep.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
+                    log.error("expiry.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
             except Exception:  # a bug of ours, and no reason to stop the gateway
-                log.exception("sweep.failed")
+                log.exception("expiry.failed")
             rounds += 1
             await asyncio.sleep(INTERVAL_SECONDS)
 
@@ -48,12 +48,12 @@ class ExpiryWorker:
             await self._store.write(_touch, urgent=False)  # else only the next request would find out that it is over
         while await self._store.read(self._due):
             expired = await self._store.write(commands.expire, urgent=False)
-            log.info("sweep.done", commands_expired=expired)
+            log.info("expiry.done", commands_expired=expired)
 
     async def prune(self) -> None:
         """Drop what is older than the settings keep, in short transactions."""
         while dropped := await self._store.write(_prune, urgent=False):
-            log.info("sweep.pruned", rows=dropped)
+            log.info("expiry.pruned", rows=dropped)
 
     async def warn_of_keys(self) -> None:
         """Tell of API keys that expire soon."""

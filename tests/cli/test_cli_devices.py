@@ -48,7 +48,7 @@ def test_what_is_for_the_broker_waits(cli: Cli) -> None:
     said = cli("devices", "bind", device["id"], "eu_1")
     assert "no gateway runs here" in said.err
     with closing(open_database(cli.data_dir)) as connection:
-        waiting = View(connection).all("SELECT kind FROM outbox WHERE kind <> 'shown' ORDER BY kind")
+        waiting = View(connection).all("SELECT kind FROM outbox WHERE kind <> 'mirror' ORDER BY kind")
         assert [row["kind"] for row in waiting] == ["credential", "topic"]
 
 

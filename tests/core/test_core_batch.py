@@ -19,7 +19,7 @@ from gateway.store import Context, Rules, Tx, open_database, outbox_sql
 from gateway.store.measurements import Measure
 from gateway.store.sqlite.device_cache import DeviceCache
 
-RULES = Rules(heartbeat_history_days=2, shown=(outbox_sql.STATE, outbox_sql.DISCOVERY))
+RULES = Rules(heartbeat_history_days=2, mirrored=(outbox_sql.STATE, outbox_sql.DISCOVERY))
 PART = 3
 """Messages in a part of a batch, so that a batch has several."""
 DAY_MS = 86_400_000

@@ -49,6 +49,7 @@ LANDED = [
     "m026_command_seq",
     "m027_projects_of_accounts",
     "m028_serial_numbers",
+    "m029_mirror",
 ]
 
 
@@ -454,3 +455,27 @@ def test_sessions_of_devices_with_one_binding_keep_their_rights_over_the_upgrade
     with closing(open_to_serve(tmp_path)) as connection:
         rows = connection.execute("SELECT client_id, username, credential, let_in_at FROM broker_sessions").fetchall()
     assert [tuple(row) for row in rows] == [("dev_1", "dev_1", 2, 5)]
+
+
+def test_what_waits_for_integrators_keeps_its_place_over_the_upgrade(tmp_path: Path) -> None:
+    """The kind of its rows and the names of its facts change; the numbers, and who comes next, do not."""
+    with closing(connect(tmp_path / DATABASE_NAME)) as connection:
+        apply(connection, stop_before="m029_mirror")
+        _some_data(connection)
+        connection.execute("DELETE FROM outbox")
+        connection.execute(
+            "INSERT INTO outbox (seq, kind, device_pk, detail, created_at) "
+            "VALUES (70, 'command', 1, 'reboot', 1), (80, 'shown', 1, 'state', 2)"
+        )
+        connection.execute("INSERT INTO meta (key, value) VALUES ('shown_state', 'fleet/')")
+    with closing(open_to_serve(tmp_path)) as connection:
+        rows = [tuple(row) for row in connection.execute("SELECT seq, kind, detail FROM outbox ORDER BY seq")]
+        facts = [
+            tuple(row)
+            for row in connection.execute("SELECT key, value FROM meta WHERE key LIKE '%\\_state' ESCAPE '\\'")
+        ]
+        connection.execute("INSERT INTO outbox (kind, device_pk, detail, created_at) VALUES ('topic', 1, 'status', 3)")
+        newest = connection.execute("SELECT max(seq) FROM outbox").fetchone()[0]
+    assert rows == [(70, "command", "reboot"), (80, "mirror", "state")]
+    assert facts == [("mirror_state", "fleet/")]
+    assert newest == 81

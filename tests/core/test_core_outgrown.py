@@ -23,7 +23,7 @@ async def test_it_is_said_once_a_day(tmp_path: Path) -> None:
             for _ in range(SAID_EVERY + 1):
                 await watch.look()
             await content.look()
-    assert [(each["event"], each["bound"]) for each in logs] == [("broker.outgrown", FLEET)] * 2
+    assert [(each["event"], each["bound"]) for each in logs] == [("broker.capacity_exceeded", FLEET)] * 2
     assert "--broker mosquitto" in logs[0]["message"]
 
 

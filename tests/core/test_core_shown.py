@@ -11,14 +11,14 @@ from gateway.domain import heartbeats
 from gateway.outbound.states import StateTopic
 from gateway.store import Rules, device_sql, outbox_sql
 
-SHOWN = ("shown", "state")
+MIRROR = ("mirror", "state")
 FIVE_MINUTES_MS = 300_000
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A registry with one project, whose devices are shown."""
-    with World(tmp_path, rules=Rules(shown=(outbox_sql.STATE,))) as opened:
+    with World(tmp_path, rules=Rules(mirrored=(outbox_sql.STATE,))) as opened:
         yield opened
 
 
@@ -33,7 +33,7 @@ def device(world: World) -> str:
 
 def marked(world: World) -> bool:
     """Whether the state is out of step; it is in step afterwards."""
-    found = SHOWN in world.outbox()
+    found = MIRROR in world.outbox()
     world.settle()
     return found
 
@@ -110,7 +110,7 @@ def test_when_it_was_last_heard_is_told_now_and_then(world: World, device: str) 
 
 def test_a_fleet_does_not_tell_all_at_once(tmp_path: Path) -> None:
     """The five minutes of fifty devices that are heard together begin at many moments."""
-    with World(tmp_path, rules=Rules(shown=(outbox_sql.STATE,))) as world:
+    with World(tmp_path, rules=Rules(mirrored=(outbox_sql.STATE,))) as world:
         fleet = [world.bound(f"SN-{number}")[0] for number in range(50)]
         for device_id in fleet:
             world.beat(device_id, battery_percent=80)
@@ -139,7 +139,7 @@ def test_a_state_is_marked_once_however_often_it_changes(world: World, device: s
     """The outbox holds one row a device, with a new number: whoever is at work on the old one leaves it be."""
     for battery in range(70, 50, -1):
         world.beat(device, battery_percent=battery)
-    rows = world.view.all("SELECT seq FROM outbox WHERE kind = 'shown'")
+    rows = world.view.all("SELECT seq FROM outbox WHERE kind = 'mirror'")
     assert len(rows) == 1
     assert outbox_sql.newest(world.view) == rows[0]["seq"]
 
@@ -149,10 +149,10 @@ def test_nothing_is_marked_where_nothing_is_shown(tmp_path: Path) -> None:
     with World(tmp_path) as world:
         device_id = world.register()
         world.beat(device_id, battery_percent=3)
-        assert SHOWN not in world.outbox()
-    with World(tmp_path / "on", rules=Rules(shown=(outbox_sql.STATE,))) as world:
+        assert MIRROR not in world.outbox()
+    with World(tmp_path / "on", rules=Rules(mirrored=(outbox_sql.STATE,))) as world:
         device = world.device(world.register())
-        assert SHOWN in world.outbox()
+        assert MIRROR in world.outbox()
         assert not outbox_sql.waits(world.view, device["pk"])
         assert outbox_sql.depth(world.view)[0] == 0
 

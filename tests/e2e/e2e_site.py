@@ -39,7 +39,7 @@ _STATE = (
     "SELECT * FROM devices ORDER BY pk",
     "SELECT id, device_pk, generation, hash, state FROM tokens ORDER BY id",
     "SELECT * FROM commands ORDER BY id",
-    "SELECT kind, device_pk, detail FROM outbox WHERE kind <> 'shown' ORDER BY seq",  # what is shown has a pace
+    "SELECT kind, device_pk, detail FROM outbox WHERE kind <> 'mirror' ORDER BY seq",  # what is shown has a pace
 )
 _MARK = "auditor/mark"
 

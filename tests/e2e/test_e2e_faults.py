@@ -135,9 +135,9 @@ async def test_the_disk_is_full(tmp_path: Path) -> None:
                 await unready(site, "registry", *words)
                 await is_refused_clearly(site, device_id, *words)
                 await device.wait_for_fact("heartbeat", count=device.counts["heartbeat"] + 10)
-                assert len(site.gateway.logged("store.in_trouble")) == 1
+                assert len(site.gateway.logged("store.failing")) == 1
             await all_is_well_again(site, device, device_id)
-            assert len(site.gateway.logged("store.well_again")) == 1
+            assert len(site.gateway.logged("store.recovered")) == 1
             assert await site.gateway.stop() == 0
 
 

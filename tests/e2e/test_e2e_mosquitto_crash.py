@@ -151,7 +151,7 @@ class Attack:
 
         def expired() -> bool:
             return any(
-                f"Expiring client {witness['id']}" in each["text"] for each in self.gateway.logged("mosquitto.says")
+                f"Expiring client {witness['id']}" in each["text"] for each in self.gateway.logged("mosquitto.log")
             )
 
         await eventually(lambda: expired() or len(self.died()) > ends, "the session of the witness expires")

@@ -199,7 +199,7 @@ async def test_one_that_fails_takes_nothing_of_the_others_with_it(api: Api) -> N
     assert [each["outcome"] for each in outcomes] == ["reset", "failed", "reset"]
     assert outcomes[1]["error"]["code"] == "internal_error"
     assert "Its log has the reason" in outcomes[1]["error"]["message"]
-    assert [each["device_id"] for each in logs if each["event"] == "fleet.device_left_alone"] == [broken]
+    assert [each["device_id"] for each in logs if each["event"] == "fleet.device_skipped"] == [broken]
     states = [body(await api.back_end.get(f"/v1/devices/{each}"), 200)["status"] for each in (one, broken, two)]
     assert states == ["unbound", "bound", "unbound"]
 

@@ -128,7 +128,7 @@ async def test_strangers_fill_no_log(tmp_path: Path) -> None:
     requests = [line for line in lines if line["event"] == "http.request"]
     assert sum("key_id" in line for line in requests) == 3
     assert sum("key_id" not in line for line in requests) == LINES_PER_MINUTE + 1
-    told = [line for line in lines if line["event"] == "http.stranger_lines_left_out"]
+    told = [line for line in lines if line["event"] == "http.log_lines_suppressed"]
     assert [(line["lines"], line["addresses"], line["most_from"], line["of_these"]) for line in told] == [
         (180 - LINES_PER_MINUTE, 1, "127.0.0.1", 180 - LINES_PER_MINUTE)
     ]

@@ -82,7 +82,7 @@ async def let_in(place: Site, stack: AsyncExitStack, password: str) -> wire.Wire
 @on_every_broker
 async def test_an_integrator_reads_the_fleet_and_nothing_else(kind: str, tmp_path: Path) -> None:
     """State, events, the gateway's own status; no command with its grant, no heartbeat, whatever it subscribes to."""
-    async with site(kind, tmp_path, rules={"shown": ("state",)}) as place, AsyncExitStack() as stack:
+    async with site(kind, tmp_path, rules={"mirrored": ("state",)}) as place, AsyncExitStack() as stack:
         place.outlets = [partial(states, place), partial(events, place)]
         await place.start()
         client = await let_in(place, stack, await Accounts(place).make())
@@ -194,7 +194,7 @@ def _password_file(place: Site) -> str:
 @on_every_broker
 async def test_a_device_never_reads_what_integrators_do(kind: str, tmp_path: Path) -> None:
     """Neither about itself nor about another, whether its token is active or good for its reset alone."""
-    async with site(kind, tmp_path, rules={"shown": ("state",)}) as place:
+    async with site(kind, tmp_path, rules={"mirrored": ("state",)}) as place:
         place.outlets = [partial(states, place), partial(events, place)]
         await place.start()
         device, other = await place.bound(), await place.bound("SN-2")

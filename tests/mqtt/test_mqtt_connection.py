@@ -268,7 +268,7 @@ async def test_a_stop_does_not_wait_for_a_broker_that_hangs(tmp_path: Path) -> N
                 began = asyncio.get_running_loop().time()
                 await place.stop()
                 print(f"stopped in {asyncio.get_running_loop().time() - began:.3f} s")  # noqa: T201 - for the curious
-            assert _of(logs, "broker.no_farewell")
+            assert _of(logs, "broker.offline_not_published")
         await place.start()
         assert await place.in_step(), "nothing was half done"
 

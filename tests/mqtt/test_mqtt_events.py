@@ -182,7 +182,7 @@ async def test_under_mqtt_5_subscribers_are_told_what_it_is(tmp_path: Path) -> N
     """The content types of CloudEvents and of JSON, and that the payload is text."""
     async with told("mosquitto-5", tmp_path) as place:
         place.outlets = [*place.outlets, partial(showing, place)]
-        object.__setattr__(place.store.context.rules, "shown", ("state",))
+        object.__setattr__(place.store.context.rules, "mirrored", ("state",))
         await place.start()
         client = aiomqtt.Client(
             "127.0.0.1",

@@ -17,7 +17,7 @@ from gateway.outbound.withdrawals import Withdrawals
 from gateway.store import key_sql
 
 ANNOUNCED = "homeassistant/device/+/config"
-ON = {"shown": ("state", "discovery")}
+ON = {"mirrored": ("state", "discovery")}
 FOREIGN = {
     "homeassistant/device/dev_elsewhere/config": b'{"state_topic": "other/devices/dev_elsewhere/state"}',
     "homeassistant/device/lamp/config": b'{"state_topic": "devices/lamp/state"}',
@@ -49,7 +49,7 @@ async def test_an_announcement_that_is_nested_deeply_is_left_alone(kind: str, tm
         with capture_logs() as logs:
             await place.start()
             device = await place.bound()
-            compared = {"event": "shown.compared", "leaf": "discovery"}
+            compared = {"event": "mirror.compared", "leaf": "discovery"}
             await eventually(lambda: any(compared.items() <= each.items() for each in logs), "it has compared")
             await becomes(place, {"homeassistant/device/dev_deep/config", f"homeassistant/device/{device.id}/config"})
         assert [each for each in logs if each["event"] in ("broker.disconnected", "outlet.message_not_read")] == []

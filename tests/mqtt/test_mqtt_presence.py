@@ -174,7 +174,7 @@ async def test_the_sweeper_outlives_what_nobody_foresaw(tmp_path: Path) -> None:
         await place.store.write(lambda tx: tx.run(trigger))
         with capture_logs() as logs:
             later(place, SILENCE_MS)
-            await eventually(lambda: [each for each in logs if each["event"] == "sweep.failed"], "a sweep failed")
+            await eventually(lambda: [each for each in logs if each["event"] == "expiry.failed"], "a sweep failed")
         await place.store.write(lambda tx: tx.run("DROP TRIGGER bug"))
         await eventually(lambda: _expired(place), "the command expired")
 
@@ -194,7 +194,7 @@ async def test_old_history_goes_in_short_transactions(tmp_path: Path) -> None:
         with capture_logs() as logs:
             await place.sweeper.prune()
         assert await place.beats() == [2]
-        assert [each["rows"] for each in logs if each["event"] == "sweep.pruned"] == [5_000, 5_000, 2_000]
+        assert [each["rows"] for each in logs if each["event"] == "expiry.pruned"] == [5_000, 5_000, 2_000]
         assert len(await place.events(device)) == 2
         later(place, 3 * DAY_MS)
         await place.sweeper.prune()

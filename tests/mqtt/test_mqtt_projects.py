@@ -102,7 +102,7 @@ def _bind(tx: Tx, project_id: str, serial: str) -> devices.BoundDevice:
 async def two(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Two]:
     """On each broker, with the account's rights in Mosquitto's file, as ``gateway accounts create`` prints them."""
     node: RabbitMq | None = request.getfixturevalue("rabbitmq") if request.param == "rabbitmq" else None
-    async with site(request.param, tmp_path, rules={"shown": ("state",)}, node=node) as place:
+    async with site(request.param, tmp_path, rules={"mirrored": ("state",)}, node=node) as place:
         if isinstance(place.broker, External):
             shipped = place.broker.mosquitto.files.acl.read_text()
             await place.broker.set_rights(f"{shipped}\n{broker_config.reading(NAME, '', place.project_id)}")

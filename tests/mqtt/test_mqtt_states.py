@@ -19,7 +19,7 @@ from gateway.outbound.states import StateTopic
 from gateway.store import View, device_sql
 
 STATES = "devices/+/state"
-ON = {"shown": ("state",)}
+ON = {"mirrored": ("state",)}
 
 
 def showing(place: Site, mark: ScanMarker) -> BackgroundPublisher:
@@ -126,13 +126,13 @@ async def test_switched_off_it_takes_back_what_it_showed(kind: str, tmp_path: Pa
         device = await place.bound()
         await becomes(place, device)
         await place.stop()
-        object.__setattr__(place.store.context.rules, "shown", ())
+        object.__setattr__(place.store.context.rules, "mirrored", ())
         await place.start()
         await becomes(place)
         await place.unbind(device)
-        assert await place.rows("SELECT * FROM outbox WHERE kind = 'shown'") == []
+        assert await place.rows("SELECT * FROM outbox WHERE kind = 'mirror'") == []
         await place.stop()
-        object.__setattr__(place.store.context.rules, "shown", ("state",))
+        object.__setattr__(place.store.context.rules, "mirrored", ("state",))
         await place.start()
         await becomes(place, device)
 

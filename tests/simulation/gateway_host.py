@@ -107,7 +107,7 @@ class Life:
                 first_uses=first_uses_at(self.keeper.access),
                 listening=self.presence.forgive,
             ),
-            outlets=self._outlets() if host.rules.shown else (),
+            outlets=self._outlets() if host.rules.mirrored else (),
             pauses=PAUSES,
         )
         connection.open = partial(opened, host.broker, self.process, host.watcher, host.latency)

@@ -110,7 +110,7 @@ class Judge:
 
     def unfinished(self) -> list[Broken]:
         """What has yet to come to its end; invariant, law and detail, as if it never did."""
-        shown = self._world.integrator.misses() if self._world.host.rules.shown else ()
+        shown = self._world.integrator.misses() if self._world.host.rules.mirrored else ()
         return [
             *shown,
             *self._wrong_presence(),

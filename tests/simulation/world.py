@@ -59,7 +59,7 @@ class World:
             watcher=self,
         )
         self.host.embedded, self.host.watching = around.embedded, around.watching
-        self.host.rules = replace(RULES, shown=(outbox_sql.STATE,) if around.shown else ())
+        self.host.rules = replace(RULES, mirrored=(outbox_sql.STATE,) if around.shown else ())
         self.project_id, self.key, self.bystander = self._first_start()
         self.altered: set[str] = set()
         """Commands whose params the broker has changed: their device refuses them, and that is right."""

@@ -58,6 +58,6 @@ class CapacityMonitor:
             self._looks_until_said = 0
             return
         if self._looks_until_said == 0:
-            log.warning("broker.outgrown", bound=bound, message=f"{message} {REMEDY}")
+            log.warning("broker.capacity_exceeded", bound=bound, message=f"{message} {REMEDY}")
             self._looks_until_said = SAID_EVERY
         self._looks_until_said -= 1

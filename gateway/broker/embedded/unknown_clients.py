@@ -25,7 +25,9 @@ class UnknownClients:
         self._most = most
         self._of: dict[str, dict[ClientConnection, None]] = {}
         self._site: dict[ClientConnection, str] = {}
-        self._tell = Paced(lambda count: log.warning("broker.strangers_full", most=most, closed_since_last_told=count))
+        self._tell = Paced(
+            lambda count: log.warning("broker.unauthenticated_full", most=most, closed_since_last_told=count)
+        )
 
     def __len__(self) -> int:
         return len(self._site)

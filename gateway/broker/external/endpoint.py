@@ -89,7 +89,7 @@ class AuthEndpoint:
                 "broker_auth.malformed", dialect=asked.dialect, question=asked.question, reason=str(error)[:200]
             )
         except (GatewayError, TimeoutError) as error:
-            log.error("broker_auth.cannot_tell", dialect=asked.dialect, reason=str(error) or "timed out")  # noqa: TRY400 - no bug of ours
+            log.error("broker_auth.unavailable", dialect=asked.dialect, reason=str(error) or "timed out")  # noqa: TRY400 - no bug of ours
         except Exception:
             log.exception("broker_auth.failed", dialect=asked.dialect, question=asked.question)
         return dialect.deny

@@ -32,7 +32,7 @@ async def end_orphan(config: Path) -> None:
         UnavailableError: one is there that this user may not end.
     """
     for pid in find_orphan(config):
-        log.warning("broker.left_over", pid=pid, message="A gateway was killed and left its Mosquitto. It is ended.")
+        log.warning("broker.orphan_found", pid=pid, message="A gateway was killed and left its Mosquitto. It is ended.")
         await _end(pid, config)
 
 

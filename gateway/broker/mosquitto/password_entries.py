@@ -168,7 +168,7 @@ class OperatorAccounts:
             if each.changed():
                 self._put_back |= each.added()
         if self._put_back:
-            log.warning("broker.accounts_put_back", accounts=sorted(self._put_back), file=str(self._path))
+            log.warning("broker.accounts_restored", accounts=sorted(self._put_back), file=str(self._path))
         return people.entries | self._put_back
 
     def written(self, *, replaced: bool) -> None:

@@ -3,7 +3,7 @@
     async with Supervisor(program, config) as broker:
         ...connect to it...
 
-What it logs becomes events of ours, ``mosquitto.says``.
+What it logs becomes events of ours, ``mosquitto.log``.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Supervisor:
 
     def _say(self, text: str) -> None:
         self._said.append(text)
-        log.log(_level(text), "mosquitto.says", text=text)
+        log.log(_level(text), "mosquitto.log", text=text)
         if _UP.match(text):
             self._up.set()
 

@@ -110,7 +110,7 @@ async def _one(call: RequestContext, verb: Verb[OutcomeT], device_id: str) -> Ou
     except ReplayError:
         raise
     except Exception:  # one device that nobody foresaw must not hold up the others
-        log.exception("fleet.device_left_alone", device_id=device_id)
+        log.exception("fleet.device_skipped", device_id=device_id)
         return verb.nothing_done(device_id, GatewayError(_UNFORESEEN))
 
 

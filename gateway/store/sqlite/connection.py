@@ -65,7 +65,7 @@ class Rules:
     bulk_reset_per_second: int = 50
     device_messages_per_second: int = 1
     device_events_per_hour: int = 12
-    shown: tuple[str, ...] = ()
+    mirrored: tuple[str, ...] = ()
     """Which retained topics integrators are shown of each device (``outbox.STATE``, ``outbox.DISCOVERY``)."""
     state_refresh_ms: int = 300_000
     token_refresh_ms: int = 60_000

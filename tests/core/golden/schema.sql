@@ -16,7 +16,7 @@ CREATE TABLE history_days ( device_pk INTEGER NOT NULL, day INTEGER NOT NULL, fi
 CREATE TABLE idempotency ( seq INTEGER PRIMARY KEY, caller TEXT NOT NULL, key_hash BLOB NOT NULL, request_hash BLOB NOT NULL, status INTEGER NOT NULL, answer BLOB NOT NULL, created_at INTEGER NOT NULL, owner TEXT NOT NULL DEFAULT '', UNIQUE (caller, key_hash)) STRICT;
 CREATE TABLE idempotency_use (owner TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE "outbox" ( seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL CHECK (kind IN ('command', 'credential', 'topic', 'shown')), device_pk INTEGER NOT NULL REFERENCES devices (pk), detail TEXT NOT NULL, created_at INTEGER NOT NULL, not_before INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, device_pk, detail)) STRICT;
+CREATE TABLE "outbox" ( seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL CHECK (kind IN ('command', 'credential', 'topic', 'mirror')), device_pk INTEGER NOT NULL REFERENCES devices (pk), detail TEXT NOT NULL, created_at INTEGER NOT NULL, not_before INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, device_pk, detail)) STRICT;
 CREATE TABLE projects ( id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL) STRICT;
 CREATE TABLE refusals ( id INTEGER PRIMARY KEY, at INTEGER NOT NULL, device_id TEXT, source TEXT NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL, field TEXT, payload TEXT NOT NULL) STRICT;
 CREATE TABLE signing_keys ( kid TEXT PRIMARY KEY, private_key BLOB NOT NULL, created_at INTEGER NOT NULL, retired_at INTEGER, public_key TEXT NOT NULL DEFAULT '') STRICT;

@@ -25,7 +25,7 @@ from gateway.core.topics import Topics
 from gateway.domain import backlog
 from gateway.errors import NotFoundError, UnavailableError
 from gateway.http.app import build
-from gateway.http.operation import ApiKeyCaller
+from gateway.http.callers import ApiKeyCaller
 from gateway.http.services import Services
 from gateway.runtime import endpoint_file
 from gateway.runtime.sealing import vault_of
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from starlette.datastructures import Headers
 
-    from gateway.http.operation import Caller
+    from gateway.http.callers import Caller
     from gateway.runtime.endpoint_file import Endpoints
     from gateway.settings.loading import Settings
 

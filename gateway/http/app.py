@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from starlette.types import ASGIApp
 
@@ -29,10 +30,11 @@ def build(
 
     Who serves it to nobody but itself, as the command line does, says by ``authenticate`` who calls.
     """
+    services = replace(services, openapi=_document)
     clock = services.store.context.clock
     limiter = RateLimiter(services.rate_limit_per_minute, clock)
-    strangers = AuthFailureLimiter(services.refused_credentials_per_minute, clock)
-    parts = Parts(services, limiter, strangers, _document, authenticate)
+    auth_failures = AuthFailureLimiter(services.refused_credentials_per_minute, clock)
+    parts = Parts(services, limiter, auth_failures, authenticate)
     endpoints = [
         (path, Endpoint(parts, path, {each.method: each for each in on_path}))
         for path, on_path in _by_path(operations).items()

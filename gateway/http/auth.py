@@ -12,7 +12,7 @@ from starlette.types import Scope
 from gateway.core.credentials import hash_secret, same_hash
 from gateway.domain import devices
 from gateway.errors import InsufficientScopeError, NotFoundError, UnauthorizedError
-from gateway.http.operation import ApiKeyCaller, Authorization, Caller, DeviceCaller
+from gateway.http.callers import ApiKeyCaller, Authorization, Caller, DeviceCaller
 from gateway.http.services import Services
 from gateway.models.model import TokenState
 from gateway.models.sign_ins import Reason

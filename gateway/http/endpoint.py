@@ -15,23 +15,16 @@ from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import GatewayError, NotFoundError, StoreError, UnauthorizedError
 from gateway.http import auth, body, idempotency, insiders
 from gateway.http.auth_failure_limit import UNKNOWN_HOST, AuthFailureLimiter
+from gateway.http.callers import READ, ApiKeyCaller, Caller, DeviceCaller
 from gateway.http.errors import MethodNotAllowedError
 from gateway.http.idempotency import IdempotentRequest
 from gateway.http.middleware import RequestInfo, request_info
-from gateway.http.operation import (
-    READ,
-    AnyOperation,
-    ApiKeyCaller,
-    ApiResponse,
-    Caller,
-    DeviceCaller,
-    ReplayError,
-    RequestContext,
-    Stream,
-)
+from gateway.http.operation import AnyOperation, Request, RequestContext
 from gateway.http.rate_limit import RateLimiter
+from gateway.http.responses import ApiResponse, Stream
 from gateway.http.services import Services
 from gateway.http.streaming import Streaming
+from gateway.http.unit_of_work import ReplayError, UnitOfWork
 from gateway.models.model import Empty, TokenState
 from gateway.store import idempotency_sql
 
@@ -46,8 +39,7 @@ class Parts:
 
     services: Services
     limiter: RateLimiter
-    strangers: AuthFailureLimiter
-    document: Callable[[], bytes]
+    auth_failures: AuthFailureLimiter
     authenticate: Authenticate
 
 
@@ -99,30 +91,28 @@ class Endpoint:
     async def _call(
         self, operation: AnyOperation, caller: Caller | None, scope: Scope, receive: Receive, *, is_inside: bool
     ) -> ApiResponse | Stream:
-        services = self._parts.services
-        raw = b""
-        if operation.has_body:
-            body.parse_query(Empty, scope)
-            raw = await body.read(receive, Headers(scope=scope), services.max_body_bytes)
-            takes = body.parse(operation.takes, raw)
-        else:
-            takes = body.parse_query(operation.takes, scope)
-        once = _once(operation, caller, scope, raw)
+        raw, takes = await self._parse(operation, scope, receive)
+        idempotent = _idempotent(operation, caller, scope, raw)
         if getattr(takes, "dry_run", False):
-            once = None  # it changes nothing, so nothing needs to be kept
-        headers = Headers(scope=scope)
-        call = RequestContext(
-            services,
-            caller,
-            scope["path_params"],
-            raw,
-            self._parts.document,
-            once,
-            headers,
-            _audited_address(caller, scope),
-            is_inside,
-        )
-        return await (operation.handler(call, takes) if once is None else _only_once(operation, call, takes, once))
+            idempotent = None  # it changes nothing, so nothing needs to be kept
+        request = Request(scope["path_params"], raw, Headers(scope=scope), is_inside)
+        context = RequestContext(self._parts.services, request, self._work(caller, scope, idempotent), caller)
+        if idempotent is None:
+            return await operation.handler(context, takes)
+        return await _only_once(operation, context, takes, idempotent)
+
+    async def _parse(self, operation: AnyOperation, scope: Scope, receive: Receive) -> tuple[bytes, BaseModel]:
+        """Return the body, and the model that the operation takes: of the body, or of the query if there is none."""
+        if not operation.has_body:
+            return b"", body.parse_query(operation.takes, scope)
+        body.parse_query(Empty, scope)
+        raw = await body.read(receive, Headers(scope=scope), self._parts.services.max_body_bytes)
+        return raw, body.parse(operation.takes, raw)
+
+    def _work(self, caller: Caller | None, scope: Scope, idempotent: IdempotentRequest | None) -> UnitOfWork:
+        services = self._parts.services
+        caller_id = "" if caller is None else caller.id
+        return UnitOfWork(services.store, services.scans, caller_id, _audited_address(caller, scope), idempotent)
 
 
 def _audited_address(caller: Caller | None, scope: Scope) -> str | None:
@@ -131,10 +121,10 @@ def _audited_address(caller: Caller | None, scope: Scope) -> str | None:
     return address if isinstance(caller, ApiKeyCaller) and address != UNKNOWN_HOST else None
 
 
-def _once(operation: AnyOperation, caller: Caller | None, scope: Scope, raw: bytes) -> IdempotentRequest | None:
+def _idempotent(operation: AnyOperation, caller: Caller | None, scope: Scope, raw: bytes) -> IdempotentRequest | None:
     """What a POST with an ``Idempotency-Key`` is known by."""
     headers = Headers(scope=scope)
-    key = idempotency.key_of(headers) if operation.once else None
+    key = idempotency.key_of(headers) if operation.is_idempotent else None
     if key is None or caller is None:
         return None
     request = idempotency.request_hash(operation.method, scope["path"], raw)
@@ -149,17 +139,18 @@ def _most_bytes(caller: Caller) -> int:
 
 
 async def _only_once(
-    operation: AnyOperation, call: RequestContext, takes: BaseModel, once: IdempotentRequest
+    operation: AnyOperation, context: RequestContext, takes: BaseModel, idempotent: IdempotentRequest
 ) -> ApiResponse | Stream:
-    """Do it, unless it was done before; whoever comes second gets the answer of the first."""
+    """Call the handler, unless the request was done before; then return the response that it got then."""
+    work = context.work
     try:
-        await call.read(call.replay)
+        await work.read(work.replay)
         try:
-            answer = await operation.handler(call, takes)
+            answer = await operation.handler(context, takes)
         except GatewayError:
-            await call.read(call.replay)  # of two at the same time one may find what the other has done in its way
+            await work.read(work.replay)  # of two at the same time one may find what the other has done in its way
             raise
-        return answer if once.kept or isinstance(answer, Stream) else await call.commit(lambda _: answer)
+        return answer if idempotent.kept or isinstance(answer, Stream) else await work.commit(lambda _: answer)
     except ReplayError as replay:
         return replay.answer
 
@@ -238,7 +229,7 @@ def _note_refusal(parts: Parts, facts: RequestInfo, error: UnauthorizedError) ->
 
 def _count_refusal(parts: Parts, scope: Scope, facts: RequestInfo) -> None:
     """Refuse for a while, and leave no line in the log, where too many were refused that come from there."""
-    too_many = parts.strangers.refused(scope)
+    too_many = parts.auth_failures.refused(scope)
     if too_many is not None:
         facts.quota, error = too_many
         facts.worth_a_line = False

@@ -1,8 +1,8 @@
 """``Idempotency-Key``: a POST that comes again is answered as before, and not done again (contract, section 2).
 
-The answer is written in the transaction that does what it tells (:meth:`gateway.http.operation.Call.commit`), so there
-is no instant at which the one is there without the other; every write of such a request looks first whether
-another of the same has been done meanwhile. The rows in SQLite decide: nothing waits in memory.
+The answer is written in the transaction that does what it tells (:meth:`.UnitOfWork.commit`), so there is no instant
+at which the one is there without the other; every write of such a request looks first whether another of the same has
+been done meanwhile. The rows in SQLite decide: nothing waits in memory.
 
 An answer may hold a secret that is shown once (a device token). So it is stored sealed, under a key that is derived
 from the caller's credential and the header's value; of both the registry has hashes only.

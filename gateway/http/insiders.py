@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from gateway.http import auth
-from gateway.http.operation import READ, ApiKeyCaller, Caller
+from gateway.http.callers import READ, ApiKeyCaller, Caller
 
 _SAID_BY_PROXIES: Final = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}

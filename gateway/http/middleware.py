@@ -18,8 +18,8 @@ from gateway.errors import GatewayError
 from gateway.http import auth, errors
 from gateway.http.auth_failure_limit import host_of
 from gateway.http.body import ClientGoneError
+from gateway.http.callers import Caller, DeviceCaller
 from gateway.http.log_limit import StrangerLines
-from gateway.http.operation import Caller, DeviceCaller
 from gateway.http.rate_limit import Quota, RateLimiter
 from gateway.http.request_target import HostRules, require_plain_path
 from gateway.http.security_headers import HSTS_SECONDS, security_headers

@@ -81,3 +81,5 @@ class Services:
     metrics_token: str | None = None
     """Opens ``/metrics``, also to the gateway's own machine; ``None``: that needs none."""
     scrape: MetricsText = _nothing_to_scrape
+    openapi: Callable[[], bytes] = bytes
+    """Returns the OpenAPI document; set by :func:`gateway.http.app.build`, which knows the operations."""

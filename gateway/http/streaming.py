@@ -15,7 +15,7 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import GatewayError, UnauthorizedError
-from gateway.http.operation import Stream
+from gateway.http.responses import Stream
 from gateway.http.stream_limit import StreamLimiter
 
 log = structlog.get_logger()

@@ -12,16 +12,17 @@ from http_support import JSON, Api, Caller, Client, Json, body, error, serving, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.core.topics import Topics
 from gateway.http.idempotency import IdempotentRequest
-from gateway.http.operation import AnyOperation, ApiKeyCaller, ApiResponse, ReplayError, RequestContext
+from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
-from gateway.http.services import Services
+from gateway.http.responses import ApiResponse
+from gateway.http.scan_limit import ScanLimiter
+from gateway.http.unit_of_work import ReplayError, UnitOfWork
 from gateway.models.model import Empty
 from gateway.store import DATABASE_NAME, Tx, idempotency_sql, key_sql
 
 DAY_MS = 86_400_000
-POSTS = [operation for operation in OPERATIONS if operation.once]
+POSTS = [operation for operation in OPERATIONS if operation.is_idempotent]
 
 
 def keyed(key: str) -> dict[str, str]:
@@ -357,23 +358,19 @@ async def test_what_a_part_did_is_not_done_again(api: Api) -> None:
 
         return write
 
-    await _call(api).step("one", Empty, do("one"))
+    await _work(api).step("one", Empty, do("one"))
     for name in ("one", "two"):
-        await _call(api).step(name, Empty, do(name))
+        await _work(api).step(name, Empty, do(name))
     assert done == ["one", "two"]
-    await _call(api).commit(lambda _: ApiResponse(b"{}"))
+    await _work(api).commit(lambda _: ApiResponse(b"{}"))
     with pytest.raises(ReplayError):
-        await _call(api).step("three", Empty, do("three"))
+        await _work(api).step("three", Empty, do("three"))
     assert done == ["one", "two"]
 
 
-def _call(api: Api) -> RequestContext:
-    async def nothing(*_: object) -> Any:
-        return {}
-
-    services = Services(api.store, Topics(), lambda: ("h", 1, False), synced=nothing, readiness=nothing)
-    caller = ApiKeyCaller(api.key_id, api.project_id, frozenset(), None)
-    return RequestContext(services, caller, {}, b"", bytes, IdempotentRequest(api.key_id, "k", api.key, b"request"))
+def _work(api: Api) -> UnitOfWork:
+    idempotent = IdempotentRequest(api.key_id, "k", api.key, b"request")
+    return UnitOfWork(api.store, ScanLimiter(), api.key_id, idempotent=idempotent)
 
 
 async def test_a_bulk_reset_that_comes_again_is_the_same(api: Api) -> None:

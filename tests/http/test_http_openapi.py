@@ -58,7 +58,7 @@ def test_every_operation_says_what_it_needs_and_can_answer() -> None:
             assert {"apiKey": list(operation.access.scopes)} in described["security"]
         assert ({"deviceToken": []} in described["security"]) == operation.access.device
         assert ("404" in statuses) == ("{" in operation.path)
-        assert ("409" in statuses) == bool(operation.conflicts or operation.once)
+        assert ("409" in statuses) == bool(operation.conflicts or operation.is_idempotent)
         assert ("requestBody" in described) == ("415" in statuses) == operation.has_body
 
 

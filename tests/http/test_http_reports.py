@@ -9,8 +9,10 @@ import pytest
 from http_support import Api, Client, Json, body, error
 
 from gateway.errors import UnauthorizedError
-from gateway.http.operation import DeviceCaller, RequestContext
+from gateway.http.callers import DeviceCaller
+from gateway.http.operation import Request, RequestContext
 from gateway.http.resources import device_calls
+from gateway.http.unit_of_work import UnitOfWork
 from gateway.models.model import CommandAck, Heartbeat, TokenState
 from gateway.store import token_sql
 
@@ -278,7 +280,8 @@ async def test_a_token_that_is_revoked_while_its_request_waits(api: Api) -> None
     await api.settled()
     before = api.dump()
     path = {"device_id": "me", "command_id": "cmd_1"}
-    call = RequestContext(api.services, caller, path, raw=b"{}", document=bytes)
+    work = UnitOfWork(api.store, api.services.scans, caller.id)
+    call = RequestContext(api.services, Request(path, raw=b"{}"), work, caller)
     with pytest.raises(UnauthorizedError):
         await device_calls.send_heartbeat(call, Heartbeat(battery_percent=7))
     with pytest.raises(UnauthorizedError):

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from support.wait import eventually
 
 from gateway.errors import StoreError, UnauthorizedError
-from gateway.http.operation import Stream
+from gateway.http.responses import Stream
 from gateway.http.server.server import HttpServer
 from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.http.streaming import Streaming

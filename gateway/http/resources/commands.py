@@ -8,9 +8,11 @@ from typing import Final
 from gateway.core import ids
 from gateway.domain import commands
 from gateway.errors import BacklogError, NotFoundError
-from gateway.http.operation import READ, WRITE, AnyOperation, ApiResponse, Operation, RequestContext
+from gateway.http.callers import READ, WRITE
+from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.paging import fitting
 from gateway.http.resources.devices import bad_cursor, find
+from gateway.http.responses import ApiResponse
 from gateway.models import model
 from gateway.store import Row, Tx, View, command_sql
 
@@ -24,25 +26,25 @@ async def create_command(call: RequestContext, body: model.CreateCommand) -> Api
         command = commands.create(tx, find(tx, call), body, call.actor)
         return ApiResponse(command_sql.to_model(command, call.device_id), status=201)
 
-    return await call.commit(create)
+    return await call.work.commit(create)
 
 
 async def list_commands(call: RequestContext, query: model.ListCommands) -> ApiResponse:
     """``GET /v1/devices/{device_id}/commands``."""
     if query.cursor is not None and not ids.is_id(ids.COMMAND, query.cursor):
         raise bad_cursor()
-    rows = await call.read(lambda view: command_sql.page(view, find(view, call)["pk"], query))
+    rows = await call.work.read(lambda view: command_sql.page(view, find(view, call)["pk"], query))
     page, more = fitting(rows, query.limit, lambda row: command_sql.to_model(row, call.device_id))
     return ApiResponse(model.CommandList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 async def get_command(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}/commands/{command_id}``."""
-    return ApiResponse(command_sql.to_model(await call.read(lambda view: _require(view, call)), call.device_id))
+    return ApiResponse(command_sql.to_model(await call.work.read(lambda view: _require(view, call)), call.device_id))
 
 
 def _require(view: View, call: RequestContext) -> Row:
-    command = command_sql.find(view, find(view, call)["pk"], call.path["command_id"])
+    command = command_sql.find(view, find(view, call)["pk"], call.request.path["command_id"])
     if command is None:
         raise NotFoundError("This device has no such command. GET the device's commands to see those it has.")
     return command
@@ -52,15 +54,15 @@ async def cancel_command(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/commands/{command_id}/cancel``."""
 
     def cancel(tx: Tx, *, taken_in: bool) -> ApiResponse:
-        command = commands.cancel(tx, find(tx, call), call.path["command_id"], call.actor, taken_in=taken_in)
+        command = commands.cancel(tx, find(tx, call), call.request.path["command_id"], call.actor, taken_in=taken_in)
         return ApiResponse(command_sql.to_model(command, call.device_id))
 
     try:
-        return await call.commit(partial(cancel, taken_in=False))
+        return await call.work.commit(partial(cancel, taken_in=False))
     except BacklogError:
         if not await call.services.taken_in(call.services.cancel_broker_wait_seconds):
             raise
-    return await call.commit(partial(cancel, taken_in=True))
+    return await call.work.commit(partial(cancel, taken_in=True))
 
 
 async def delete_command(call: RequestContext, body: model.Empty) -> ApiResponse:

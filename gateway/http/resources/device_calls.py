@@ -11,13 +11,17 @@ from gateway.domain import acknowledgements, heartbeats, messages
 from gateway.domain.commands import Refusal
 from gateway.errors import GatewayError, InvalidRequestError, NotFoundError
 from gateway.http import auth
-from gateway.http.operation import AnyOperation, ApiResponse, Authorization, DeviceCaller, Operation, RequestContext
+from gateway.http.callers import Authorization, DeviceCaller
+from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.devices import find
+from gateway.http.responses import ApiResponse
 from gateway.models import model
 from gateway.models.model import CommandType, Radio, TokenState
 from gateway.store import Row, Tx, View, command_sql, health_sql
 
 TAG: Final = "devices' own"
+HEARTBEAT_PATH: Final = "/v1/devices/{device_id}/heartbeat"
+ACKNOWLEDGEMENT_PATH: Final = "/v1/devices/{device_id}/commands/{command_id}/ack"
 RESET: Final = CommandType.FACTORY_RESET
 
 
@@ -28,7 +32,7 @@ async def send_heartbeat(call: RequestContext, body: model.Heartbeat) -> ApiResp
         answer = _beat(tx, call, body)
         return ApiResponse(answer, exclude=frozenset({"commands"}) if answer.commands is None else frozenset())
 
-    return await call.commit(beat)
+    return await call.work.commit(beat)
 
 
 def _beat(tx: Tx, call: RequestContext, heartbeat: model.Heartbeat) -> model.HeartbeatAnswer:
@@ -39,7 +43,7 @@ def _beat(tx: Tx, call: RequestContext, heartbeat: model.Heartbeat) -> model.Hea
     refusal = heartbeats.record_heartbeat(tx, device, heartbeat, radio, sender=relay)
     if refusal is not None:
         messages.audit_last_command(tx, device, refusal, relay)
-        messages.record_rejection(tx, device["id"], f"POST {OPERATIONS[0].path}", refusal, call.raw)
+        messages.record_rejection(tx, device["id"], f"POST {HEARTBEAT_PATH}", refusal, call.request.raw)
     if state is None:
         return model.HeartbeatAnswer()
     to_fetch = _to_fetch(tx, device, state, tx.now)
@@ -63,36 +67,36 @@ def _to_fetch(view: View, device: Row, state: TokenState, now: int) -> list[mode
 async def list_pending_commands(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}/commands/pending``."""
     now = call.services.store.context.clock()
-    rows = await call.read(lambda view: _to_fetch(view, find(view, call), TokenState.ACTIVE, now))
+    rows = await call.work.read(lambda view: _to_fetch(view, find(view, call), TokenState.ACTIVE, now))
     return ApiResponse(model.PendingCommands(data=rows))
 
 
 async def acknowledge_command(call: RequestContext, body: model.CommandAck) -> ApiResponse:
     """``POST /v1/devices/{device_id}/commands/{command_id}/ack``."""
-    command_id = call.path["command_id"]
+    command_id = call.request.path["command_id"]
     if body.command_id not in (None, command_id):
         raise InvalidRequestError(
             "command_id: should be the one in the path, or be left out.", details={"field": "command_id"}
         )
-    return await call.commit(lambda tx: _acknowledge(tx, call, body))
+    return await call.work.commit(lambda tx: _acknowledge(tx, call, body))
 
 
 def _acknowledge(tx: Tx, call: RequestContext, body: model.CommandAck) -> ApiResponse | GatewayError:
     """Take the word, or keep its refusal; that is returned, since what raises is undone."""
-    device, command_id = find(tx, call), call.path["command_id"]
+    device, command_id = find(tx, call), call.request.path["command_id"]
     _require_right(tx, call, device, command_id)
     ack = model.Ack.model_construct(**{**dict(body), "command_id": command_id})
     outcome = acknowledgements.acknowledge(tx, device, None, ack)
     if isinstance(outcome, Refusal):
         messages.audit_rejection(tx, device, outcome)
-        messages.record_rejection(tx, device["id"], f"POST {OPERATIONS[2].path}", outcome, call.raw)
+        messages.record_rejection(tx, device["id"], f"POST {ACKNOWLEDGEMENT_PATH}", outcome, call.request.raw)
         return _refused(outcome)
     return ApiResponse(command_sql.to_model(outcome, call.device_id))
 
 
 def _require_right(view: View, call: RequestContext, device: Row, command_id: str) -> None:
     """A ``reset_only`` token acknowledges the reset and nothing else (contract, section 1)."""
-    state = auth.state_now(view, call.token)
+    state = auth.state_now(view, call.device_caller)
     command = command_sql.find(view, device["pk"], command_id)
     if state is TokenState.RESET_ONLY and command is not None and command["type"] != RESET:
         raise auth.refuse_reset_only()
@@ -107,7 +111,7 @@ def _refused(refusal: Refusal) -> GatewayError:
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     Operation(
         method="POST",
-        path="/v1/devices/{device_id}/heartbeat",
+        path=HEARTBEAT_PATH,
         summary="Send a heartbeat",
         description="With a device token (`me` is good as id): stored, and answered with the open commands, if any. "
         "A token that is good for a reset alone gets that reset and stores nothing. With an API key: relayed for the "
@@ -135,7 +139,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
     ),
     Operation(
         method="POST",
-        path="/v1/devices/{device_id}/commands/{command_id}/ack",
+        path=ACKNOWLEDGEMENT_PATH,
         summary="Acknowledge a command",
         description="What the device has to say of a command: `delivered` when it has it, then `executed` or "
         "`failed`. Each status of a factory reset needs its `receipt`. A command that is final stays as it is. What is "

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.domain import device_updates, devices
-from gateway.http.operation import WRITE, AnyOperation, ApiResponse, Operation, RequestContext
+from gateway.http.callers import WRITE
+from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.devices import TAG
+from gateway.http.responses import ApiResponse
 from gateway.models import fleet, model
 from gateway.store import device_sql
 
 
 async def update_device(call: RequestContext, body: fleet.UpdateDevice) -> ApiResponse:
     """``PATCH /v1/devices/{device_id}``."""
-    return await call.commit(
+    return await call.work.commit(
         lambda tx: ApiResponse(
             device_sql.to_model(device_updates.update(tx, call.project_id, call.device_id, body, call.actor))
         )
@@ -22,14 +24,14 @@ async def update_device(call: RequestContext, body: fleet.UpdateDevice) -> ApiRe
 
 async def delete_device(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``DELETE /v1/devices/{device_id}``."""
-    return await call.commit(
+    return await call.work.commit(
         lambda tx: ApiResponse(device_sql.to_model(devices.delete(tx, call.project_id, call.device_id, call.actor)))
     )
 
 
 async def restore_device(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/restore``."""
-    return await call.commit(
+    return await call.work.commit(
         lambda tx: ApiResponse(device_sql.to_model(devices.restore(tx, call.project_id, call.device_id, call.actor)))
     )
 

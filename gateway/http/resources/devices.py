@@ -9,8 +9,10 @@ from typing import Final
 from gateway.core.topics import Topics
 from gateway.domain import devices
 from gateway.errors import InvalidRequestError
-from gateway.http.operation import READ, WRITE, AnyOperation, ApiResponse, Operation, RequestContext
+from gateway.http.callers import READ, WRITE
+from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.paging import MAX_ANSWER_BYTES, fitting
+from gateway.http.responses import ApiResponse
 from gateway.models import model
 from gateway.models.model import CommandType
 from gateway.store import Row, Tx, View, command_sql, device_list, device_sql, event_sql, outbox_sql
@@ -28,7 +30,7 @@ async def register_device(call: RequestContext, body: model.RegisterDevice) -> A
         device, new = devices.register(tx, call.project_id, body, call.actor)
         return ApiResponse(device_sql.to_model(device), status=201 if new else 200)
 
-    return await call.commit(register)
+    return await call.work.commit(register)
 
 
 async def list_devices(call: RequestContext, query: model.ListDevices) -> ApiResponse:
@@ -39,7 +41,7 @@ async def list_devices(call: RequestContext, query: model.ListDevices) -> ApiRes
             details={"field": "cursor"},
         )
     try:
-        read = call.scan if device_list.looks_at_many(query) else call.read
+        read = call.work.scan if device_list.looks_at_many(query) else call.work.read
         return ApiResponse(await read(lambda view: _page(view, call.project_id, query)))
     except device_list.CursorError as error:
         raise bad_cursor() from error
@@ -75,11 +77,11 @@ async def bind_device(call: RequestContext, body: model.BindDevice) -> ApiRespon
         if await call.services.store.read(lambda view: _reset_was_sent(view, call)):
             # The device may have said already what became of it. If the broker is away, the bind ends in a 503 below.
             await call.services.taken_in(max(0.0, until - asyncio.get_running_loop().time()))
-        await call.step("supersede", model.Empty, lambda tx: _supersede(tx, call))
-    device_pk, to_clear = await call.read(lambda view: _reset_to_clear(view, call))
+        await call.work.step("supersede", model.Empty, lambda tx: _supersede(tx, call))
+    device_pk, to_clear = await call.work.read(lambda view: _reset_to_clear(view, call))
     if to_clear:
         await wait_until_synced(call, device_pk, until)
-    answer = await call.commit(
+    answer = await call.work.commit(
         lambda tx: ApiResponse(
             _bound(call, devices.bind(tx, call.project_id, call.device_id, body.end_user_id, call.actor))
         )
@@ -139,14 +141,14 @@ def _topics(topics: Topics, device_id: str) -> model.MqttTopics:
 
 async def unbind_device(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/unbind``."""
-    return await call.commit(
+    return await call.work.commit(
         lambda tx: ApiResponse(device_sql.to_model(devices.unbind(tx, call.project_id, call.device_id, call.actor)))
     )
 
 
 async def reset_device(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/reset``: one transaction, then the answer; it never waits for the broker."""
-    return await call.commit(
+    return await call.work.commit(
         lambda tx: ApiResponse(device_sql.to_model(devices.reset(tx, call.project_id, call.device_id, call.actor)))
     )
 
@@ -162,7 +164,7 @@ async def get_state(call: RequestContext, _: model.Empty) -> ApiResponse:
 
 async def list_device_events(call: RequestContext, query: model.ListEvents) -> ApiResponse:
     """``GET /v1/devices/{device_id}/events``."""
-    rows = await call.read(lambda view: _events(view, call, query))
+    rows = await call.work.read(lambda view: _events(view, call, query))
     page, more = fitting(rows, query.limit, event_sql.to_model)
     return ApiResponse(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 

@@ -9,9 +9,11 @@ from typing import Final
 
 from gateway.core import ids
 from gateway.errors import InvalidRequestError
-from gateway.http.operation import READ, AnyOperation, ApiResponse, Operation, RequestContext, Stream
+from gateway.http.callers import READ
+from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.paging import fitting
 from gateway.http.resources.devices import bad_cursor
+from gateway.http.responses import ApiResponse, Stream
 from gateway.models import model
 from gateway.store import Row, View, event_sql
 
@@ -24,7 +26,7 @@ _RETRY_MS: Final = 2_000
 
 async def list_events(call: RequestContext, query: model.ListProjectEvents) -> ApiResponse:
     """``GET /v1/events``."""
-    rows = await call.read(lambda view: _page(view, call.project_id, query))
+    rows = await call.work.read(lambda view: _page(view, call.project_id, query))
     page, more = fitting(rows, query.limit, event_sql.to_model)
     return ApiResponse(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
@@ -45,15 +47,15 @@ async def stream_events(call: RequestContext, query: model.StreamEvents) -> Stre
 async def _resume_after(call: RequestContext, last: str | None) -> int:
     """After which ``seq`` to go on. An event that is no longer kept is looked for among those of all projects."""
     if last is not None:
-        seq = await call.read(lambda view: event_sql.seq_of(view, call.project_id, last))
+        seq = await call.work.read(lambda view: event_sql.seq_of(view, call.project_id, last))
         if seq is not None:
             return seq
-        return await call.scan(lambda view: event_sql.resume_after(view, call.project_id, last))
-    return await call.read(lambda view: event_sql.resume_after(view, call.project_id, None))
+        return await call.work.scan(lambda view: event_sql.resume_after(view, call.project_id, last))
+    return await call.work.read(lambda view: event_sql.resume_after(view, call.project_id, None))
 
 
 def _last_event_id(call: RequestContext, query: model.StreamEvents) -> str | None:
-    header = call.headers.get(LAST_EVENT_ID)
+    header = call.request.headers.get(LAST_EVENT_ID)
     if not header:  # a browser that has seen none yet may send it empty
         return query.last_event_id
     if not ids.is_id(ids.EVENT, header):
@@ -73,7 +75,7 @@ async def _follow(call: RequestContext, query: model.StreamEvents, after: int) -
     while True:
         news = services.bells.news
         tail = partial(event_sql.tail, project_id=call.project_id, query=query, after=after, limit=_BATCH)
-        rows, after = await call.read(tail)
+        rows, after = await call.work.read(tail)
         for row in rows:
             yield _message(row)
             quiet_until = clock() + services.stream_heartbeat_seconds

@@ -12,8 +12,11 @@ import structlog
 
 from gateway.domain import commands, devices
 from gateway.errors import GatewayError, NotFoundError
-from gateway.http.operation import READ, WRITE, AnyOperation, ApiResponse, Operation, ReplayError, RequestContext
+from gateway.http.callers import READ, WRITE
+from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.devices import TAG
+from gateway.http.responses import ApiResponse
+from gateway.http.unit_of_work import ReplayError
 from gateway.models import fleet, model
 from gateway.models.model import CommandStatus, CommandType
 from gateway.store import Row, Tx, View, command_sql, device_sql, outbox_sql
@@ -31,13 +34,13 @@ _UNFORESEEN: Final = "The gateway failed at this device, and left it as it was. 
 
 async def get_device_stats(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/devices/stats``."""
-    return ApiResponse(await call.scan(lambda view: device_sql.count(view, call.project_id)))
+    return ApiResponse(await call.work.scan(lambda view: device_sql.count(view, call.project_id)))
 
 
 async def bulk_reset(call: RequestContext, body: fleet.BulkReset) -> ApiResponse:
     """``POST /v1/devices/bulk/reset``: each device in a transaction of its own."""
     outcomes = await _each(call, body, Verb("reset", fleet.BulkOutcome, _would_reset, _reset))
-    return await call.commit(lambda _: ApiResponse(fleet.BulkOutcomes(data=outcomes)))
+    return await call.work.commit(lambda _: ApiResponse(fleet.BulkOutcomes(data=outcomes)))
 
 
 async def bulk_cancel(call: RequestContext, body: fleet.BulkCancel) -> ApiResponse:
@@ -45,7 +48,7 @@ async def bulk_cancel(call: RequestContext, body: fleet.BulkCancel) -> ApiRespon
     taken_in = not body.dry_run and await _taken_in(call, body.device_ids)
     cancel = partial(_cancel, taken_in=taken_in)
     outcomes = await _each(call, body, Verb("cancelled", fleet.BulkCancelOutcome, _would_cancel, cancel))
-    return await call.commit(lambda _: ApiResponse(fleet.BulkCancelOutcomes(data=outcomes)))
+    return await call.work.commit(lambda _: ApiResponse(fleet.BulkCancelOutcomes(data=outcomes)))
 
 
 async def _taken_in(call: RequestContext, device_ids: Sequence[str]) -> bool:
@@ -85,7 +88,7 @@ class Verb(Generic[OutcomeT]):
 async def _each(call: RequestContext, body: fleet.BulkReset | fleet.BulkCancel, verb: Verb[OutcomeT]) -> list[OutcomeT]:
     wanted = list(dict.fromkeys(body.device_ids))
     if body.dry_run:
-        return await call.read(lambda view: [_would(view, call, verb, each) for each in wanted])
+        return await call.work.read(lambda view: [_would(view, call, verb, each) for each in wanted])
     outcomes: list[OutcomeT] = []
     for start in range(0, len(wanted), ABREAST):
         some = wanted[start : start + ABREAST]
@@ -104,7 +107,7 @@ def _would(view: View, call: RequestContext, verb: Verb[OutcomeT], device_id: st
 
 async def _one(call: RequestContext, verb: Verb[OutcomeT], device_id: str) -> OutcomeT:
     try:
-        return await call.step(device_id, verb.kind, lambda tx: verb.told(device_id, verb.do(tx, call, device_id)))
+        return await call.work.step(device_id, verb.kind, lambda tx: verb.told(device_id, verb.do(tx, call, device_id)))
     except GatewayError as error:
         return verb.nothing_done(device_id, error)
     except ReplayError:

@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import Final
 
 from gateway.core.clock import from_datetime
-from gateway.http.operation import READ, AnyOperation, ApiResponse, Operation, RequestContext
+from gateway.http.callers import READ
+from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.devices import TAG, find
+from gateway.http.responses import ApiResponse
 from gateway.models import fleet
 from gateway.models.model import MAX_NUMBER
 from gateway.store import Row, View, heartbeat_sql
@@ -17,7 +19,7 @@ _SECOND_MS: Final = 1_000
 
 async def list_heartbeats(call: RequestContext, query: fleet.ListHeartbeats) -> ApiResponse:
     """``GET /v1/devices/{device_id}/heartbeats``."""
-    rows = await call.read(lambda view: _history(view, call, query))
+    rows = await call.work.read(lambda view: _history(view, call, query))
     page = rows[: query.limit]
     more = len(rows) > len(page)
     return ApiResponse(

@@ -8,16 +8,9 @@ from typing import Any, Final
 
 from gateway.domain import grants
 from gateway.errors import StoreError
-from gateway.http.operation import (
-    PUBLIC,
-    READ,
-    AnyOperation,
-    ApiKeyCaller,
-    ApiResponse,
-    Authorization,
-    Operation,
-    RequestContext,
-)
+from gateway.http.callers import PUBLIC, READ, ApiKeyCaller, Authorization
+from gateway.http.operation import AnyOperation, Operation, RequestContext
+from gateway.http.responses import ApiResponse
 from gateway.models import model
 from gateway.observability import metrics
 from gateway.store import Purpose, View, key_sql, token_sql
@@ -39,7 +32,7 @@ async def get_health(call: RequestContext, _: model.Empty) -> ApiResponse:
 async def get_readiness(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /ready``."""
     report = await call.services.readiness()
-    readiness = model.Readiness.model_validate(report if call.is_inside else _without_words(report))
+    readiness = model.Readiness.model_validate(report if call.request.is_inside else _without_words(report))
     return ApiResponse(readiness, status=200 if readiness.ready else _UNAVAILABLE)
 
 
@@ -64,7 +57,7 @@ async def get_metrics(call: RequestContext, _: model.Empty) -> ApiResponse:
 
 async def get_openapi(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /openapi.json``."""
-    return ApiResponse(await asyncio.to_thread(call.document))
+    return ApiResponse(await asyncio.to_thread(call.services.openapi))
 
 
 async def get_asyncapi(call: RequestContext, _: model.Empty) -> ApiResponse:
@@ -88,7 +81,7 @@ def _keys(view: View) -> model.JwkSet:
 
 async def get_key(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/key``."""
-    project = await call.read(lambda view: key_sql.require_project(view, call.project_id))
+    project = await call.work.read(lambda view: key_sql.require_project(view, call.project_id))
     scopes = call.caller.scopes if isinstance(call.caller, ApiKeyCaller) else ()
     return ApiResponse(
         model.KeyFacts(id=call.actor, project_id=project["id"], project_name=project["name"], scopes=sorted(scopes))

@@ -8,9 +8,11 @@ from typing import Final
 
 from gateway.domain import devices
 from gateway.http import auth
-from gateway.http.operation import AnyOperation, ApiResponse, Authorization, Operation, RequestContext
+from gateway.http.callers import Authorization
+from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.device_calls import TAG
 from gateway.http.resources.devices import SYNCED, find, wait_until_synced
+from gateway.http.responses import ApiResponse
 from gateway.models import fleet, model
 from gateway.store import Tx
 
@@ -18,15 +20,15 @@ from gateway.store import Tx
 async def refresh_token(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/token/refresh``; it waits, a few seconds at most, until the broker knows it."""
     until = asyncio.get_running_loop().time() + call.services.bind_broker_wait_seconds
-    device_pk: int = (await call.read(lambda view: find(view, call)))["pk"]
-    answer = await call.commit(lambda tx: _refresh(tx, call))
+    device_pk: int = (await call.work.read(lambda view: find(view, call)))["pk"]
+    answer = await call.work.commit(lambda tx: _refresh(tx, call))
     synced = await wait_until_synced(call, device_pk, until)
     return answer if synced else replace(answer, headers={SYNCED: "false"})
 
 
 def _refresh(tx: Tx, call: RequestContext) -> ApiResponse:
-    auth.state_now(tx, call.token)
-    refreshed = devices.refresh(tx, call.project_id, call.device_id, call.token.token_id)
+    auth.state_now(tx, call.device_caller)
+    refreshed = devices.refresh(tx, call.project_id, call.device_id, call.device_caller.token_id)
     return ApiResponse(
         fleet.RefreshedToken(
             device_token=refreshed.device_token,

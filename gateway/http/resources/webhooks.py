@@ -8,9 +8,11 @@ from typing import Final
 from gateway.core import ids
 from gateway.core.clock import to_rfc3339
 from gateway.domain import webhooks
-from gateway.http.operation import AnyOperation, ApiResponse, Authorization, Operation, RequestContext
+from gateway.http.callers import Authorization
+from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.paging import fitting
 from gateway.http.resources.devices import bad_cursor
+from gateway.http.responses import ApiResponse
 from gateway.models import model
 from gateway.models import webhooks as webhooks_model
 from gateway.store import Row, Tx, View, delivery_sql, webhook_sql
@@ -33,41 +35,45 @@ async def create_webhook(call: RequestContext, body: webhooks_model.CreateWebhoo
         row, secret = webhooks.create(tx, call.project_id, body, call.actor)
         return ApiResponse(webhooks_model.CreatedWebhook(**webhook_sql.fields(row), secret=secret), status=201)
 
-    return await call.commit(create)
+    return await call.work.commit(create)
 
 
 async def list_webhooks(call: RequestContext, query: webhooks_model.ListWebhooks) -> ApiResponse:
     """``GET /v1/webhooks``."""
     if query.cursor is not None and not ids.is_id(ids.WEBHOOK, query.cursor):
         raise bad_cursor()
-    rows = await call.read(lambda view: webhook_sql.page(view, call.project_id, query))
+    rows = await call.work.read(lambda view: webhook_sql.page(view, call.project_id, query))
     page, more = fitting(rows, query.limit, webhook_sql.to_model)
     return ApiResponse(webhooks_model.WebhookList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
 async def get_webhook(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/webhooks/{webhook_id}``."""
-    return ApiResponse(webhook_sql.to_model(await call.read(lambda view: _find(view, call))))
+    return ApiResponse(webhook_sql.to_model(await call.work.read(lambda view: _find(view, call))))
+
+
+def _webhook_id(call: RequestContext) -> str:
+    return call.request.path["webhook_id"]
 
 
 def _find(view: View, call: RequestContext) -> Row:
-    return webhooks.require(view, call.project_id, call.path["webhook_id"])
+    return webhooks.require(view, call.project_id, _webhook_id(call))
 
 
 async def update_webhook(call: RequestContext, body: webhooks_model.UpdateWebhook) -> ApiResponse:
     """``PATCH /v1/webhooks/{webhook_id}``."""
-    return await call.commit(
+    return await call.work.commit(
         lambda tx: ApiResponse(
-            webhook_sql.to_model(webhooks.update(tx, call.project_id, call.path["webhook_id"], body, call.actor))
+            webhook_sql.to_model(webhooks.update(tx, call.project_id, _webhook_id(call), body, call.actor))
         )
     )
 
 
 async def delete_webhook(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``DELETE /v1/webhooks/{webhook_id}``."""
-    return await call.commit(
+    return await call.work.commit(
         lambda tx: ApiResponse(
-            webhook_sql.to_model(webhooks.delete(tx, call.project_id, call.path["webhook_id"], call.actor))
+            webhook_sql.to_model(webhooks.delete(tx, call.project_id, _webhook_id(call), call.actor))
         )
     )
 
@@ -76,25 +82,25 @@ async def rotate_webhook_secret(call: RequestContext, body: webhooks_model.Rotat
     """``POST /v1/webhooks/{webhook_id}/rotate``."""
 
     def rotate(tx: Tx) -> ApiResponse:
-        webhook_id, overlap_ms = call.path["webhook_id"], body.overlap_seconds * _SECOND_MS
+        webhook_id, overlap_ms = _webhook_id(call), body.overlap_seconds * _SECOND_MS
         row, secret = webhooks.rotate(tx, call.project_id, webhook_id, overlap_ms, call.actor)
         return ApiResponse(webhooks_model.CreatedWebhook(**webhook_sql.fields(row), secret=secret))
 
-    return await call.commit(rotate)
+    return await call.work.commit(rotate)
 
 
 async def forget_previous_secret(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``DELETE /v1/webhooks/{webhook_id}/previous-secret``."""
-    return await call.commit(
+    return await call.work.commit(
         lambda tx: ApiResponse(
-            webhook_sql.to_model(webhooks.forget_previous(tx, call.project_id, call.path["webhook_id"], call.actor))
+            webhook_sql.to_model(webhooks.forget_previous(tx, call.project_id, _webhook_id(call), call.actor))
         )
     )
 
 
 async def send_test_event(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/webhooks/{webhook_id}/test``: sends while the caller waits; nothing of it is written down."""
-    webhook = await call.read(lambda view: _find(view, call))
+    webhook = await call.work.read(lambda view: _find(view, call))
     event, started = _test_event(call, webhook), time.perf_counter()
     keys = webhooks.signing_keys(webhook["id"], webhook, call.services.store.context)
     outcome = await call.services.sender.send(webhook["url"], keys, event)
@@ -123,7 +129,7 @@ def _test_event(call: RequestContext, webhook: Row) -> model.Event:
 
 async def list_deliveries(call: RequestContext, query: webhooks_model.ListDeliveries) -> ApiResponse:
     """``GET /v1/webhooks/{webhook_id}/deliveries``."""
-    read = call.read if query.status is None else call.scan  # one status may be that of few among many
+    read = call.work.read if query.status is None else call.work.scan  # one status may be that of few among many
     rows = await read(lambda view: _deliveries(view, call, query))
     page, more = fitting(rows, query.limit, delivery_sql.to_model)
     return ApiResponse(webhooks_model.DeliveryList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
@@ -138,8 +144,8 @@ def _deliveries(view: View, call: RequestContext, query: webhooks_model.ListDeli
 
 async def replay_delivery(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay``."""
-    webhook_id, delivery_id = call.path["webhook_id"], call.path["delivery_id"]
-    return await call.commit(
+    webhook_id, delivery_id = _webhook_id(call), call.request.path["delivery_id"]
+    return await call.work.commit(
         lambda tx: ApiResponse(delivery_sql.to_model(webhooks.replay(tx, call.project_id, webhook_id, delivery_id)))
     )
 

@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from gateway import __version__
 from gateway.core.credentials import SCOPES
 from gateway.http import idempotency
-from gateway.http.operation import READ, AnyOperation, Authorization
+from gateway.http.callers import READ, Authorization
+from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.spec import glossary, links, schemas
 from gateway.http.spec.examples import ERRORS, EXAMPLES
@@ -187,7 +188,7 @@ def _header_parameters(operation: AnyOperation) -> list[Json]:
         {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
         for name, text in operation.takes_headers.items()
     ]
-    if not operation.once:
+    if not operation.is_idempotent:
         return own
     return [
         *own,
@@ -229,7 +230,7 @@ def _request_body(operation: AnyOperation) -> Json:
 def _responses(operation: AnyOperation) -> dict[int, Json]:
     answers = {status: _answer(operation, status, body) for status, body in operation.answers.items()}
     errors: dict[int, Json] = {status: {"$ref": f"#/components/responses/{status}"} for status in _statuses(operation)}
-    conflicts = (*operation.conflicts, *([idempotency.MISMATCH] if operation.once else []))
+    conflicts = (*operation.conflicts, *([idempotency.MISMATCH] if operation.is_idempotent else []))
     if conflicts:
         codes = ", ".join(f"`{code}`" for code in conflicts)
         errors[409] = _error(409, f"The state of things forbids it: {codes}.", conflicts[0])
@@ -253,7 +254,7 @@ def _statuses(operation: AnyOperation) -> Iterable[int]:
 
 
 def _answer(operation: AnyOperation, status: int, body: type[BaseModel] | None) -> Json:
-    headers = {**operation.headers, **({idempotency.REPLAYED: _REPLAYED} if operation.once else {})}
+    headers = {**operation.headers, **({idempotency.REPLAYED: _REPLAYED} if operation.is_idempotent else {})}
     own = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
     json_ = operation.media_type == _JSON
     content: Json = {"schema": {"type": "object" if json_ else "string"} if body is None else _ref(body)}

@@ -1,0 +1,73 @@
+"""Callers of the API and what each operation asks of them: scopes of an API key, or a device's own token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.models.model import TokenState
+
+
+@dataclass(frozen=True)
+class ApiKeyCaller:
+    """A caller with an API key."""
+
+    id: str
+    project_id: str
+    scopes: frozenset[str]
+    last_used_at: int | None
+
+    @property
+    def credential_id(self) -> str:
+        """Under which its answers are kept: the key's id, also after its secret was rotated."""
+        return self.id
+
+
+@dataclass(frozen=True)
+class DeviceCaller:
+    """A device that calls with its own token, ``active`` or ``reset_only``."""
+
+    id: str
+    project_id: str
+    token_id: int
+    state: TokenState
+    used_before: bool
+
+    @property
+    def credential_id(self) -> str:
+        """Under which its answers are kept: never those of another binding of the same device."""
+        return f"{self.id}/{self.token_id}"
+
+
+Caller = ApiKeyCaller | DeviceCaller
+
+
+@dataclass(frozen=True)
+class Authorization:
+    """Who may call: API keys with this scope (``None``: none), the device itself, also with a ``reset_only`` token.
+
+    ``also``: further scopes that a key needs, all of them, besides ``scope``.
+    ``insiders``: of what is public, whether those on the machine and keys that may read devices are told ``more``, or
+    it is for them ``alone`` (``gateway/http/insiders.py``).
+    """
+
+    scope: str | None = None
+    also: tuple[str, ...] = ()
+    device: bool = False
+    reset_only: bool = False
+    insiders: Literal["", "more", "alone"] = ""
+
+    @property
+    def public(self) -> bool:
+        """Whether no credential is asked for."""
+        return self.scope is None and not self.device
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Every scope that an API key needs; none where no API key may call."""
+        return () if self.scope is None else (self.scope, *self.also)
+
+
+READ = Authorization(scope="devices:read")
+WRITE = Authorization(scope="devices:write")
+PUBLIC = Authorization()

@@ -43,9 +43,9 @@ def spread(data_dir: Path, step: int) -> None:
 
 def _move(database: sqlite3.Connection, table: str, column: str, step: int) -> None:
     """From the last to the first, so that none is moved onto another."""
-    taken = database.execute(f"SELECT DISTINCT {column} FROM {table} ORDER BY 1 DESC").fetchall()  # noqa: S608 - ours
+    taken = database.execute(f"SELECT DISTINCT {column} FROM {table} ORDER BY 1 DESC").fetchall()  # noqa: S608 - a constant command
     for (pk,) in taken:
-        database.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (pk * step, pk))  # noqa: S608 - ours
+        database.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (pk * step, pk))  # noqa: S608 - a constant command
 
 
 def fill_devices(data_dir: Path, count: int) -> None:

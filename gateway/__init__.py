@@ -1,4 +1,4 @@
-"""A gateway for wearables that speak MQTT: it keeps their registry and resets them without ever losing a reset."""
+"""A gateway for wearables that speak MQTT. It keeps their registry and never loses a reset."""
 
 from importlib.metadata import version
 

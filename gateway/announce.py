@@ -1,4 +1,4 @@
-"""What ``gateway serve`` prints: where it listens at once, and that it is ready once it is."""
+"""Output of ``gateway serve``: where it listens, then that it is ready."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BROKER_NAMES: Final = {"embedded": "embedded broker", "mosquitto": "Mosquitto of its own", "external": "your broker"}
 LATE_SECONDS: Final = 3.0
-"""After so long a gateway that is not ready says why; mostly it is ready within half a second."""
+"""After this time a gateway that is not ready says why. Usually it is ready within half a second."""
 LOOK_SECONDS: Final = 0.1
 
 
@@ -39,7 +39,7 @@ async def announce(gateway: Running) -> None:
 
 
 async def announce_readiness(gateway: Running) -> None:
-    """Print that the gateway is ready once it is, and what is in the way where that takes long."""
+    """Print that the gateway is ready, and before that what is in the way if it takes long."""
     late = asyncio.get_running_loop().time() + LATE_SECONDS
     told = False
     while not (report := await _report(gateway))["ready"]:

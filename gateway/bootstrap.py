@@ -1,4 +1,4 @@
-"""What a gateway needs before it can do anything: its id, a signing key, a project, and the rules of its settings."""
+"""Bootstrap of a gateway: its id, a signing key, a project, and the rules from its settings."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _PER_INTERVAL: Final = 10
 
 
 def first_start(settings: Settings, *, to_serve: bool = False) -> tuple[str, str]:
-    """Make what is missing; the ids of the gateway and of its first project.
+    """Make what is missing; return the ids of the gateway and of its first project.
 
-    A registry that was put back by hand begins a new epoch, unless another process serves it now.
-    ``to_serve``: the data directory is held, so that an older registry may be migrated.
+    A registry that was put back by hand begins a new epoch, unless another process serves it now. ``to_serve``: the
+    caller holds the data directory, so an older registry may be migrated.
     """
     context = Context(vault=vault_of(settings.encryption_key_file))
     with closing((open_to_serve if to_serve else open_database)(settings.data_dir)) as connection:
@@ -67,15 +67,15 @@ def first_start(settings: Settings, *, to_serve: bool = False) -> tuple[str, str
 
 
 def _copies(settings: Settings) -> list[str]:
-    """Name the older copies beside the registry, whose secrets lie in the clear still."""
+    """Return the names of older copies beside the registry, which still hold secrets in the clear."""
     return [each.name for each in backup.copies_beside(settings.data_dir)]
 
 
 @contextmanager
 def settled(data_dir: Path, vault: Vault) -> Iterator[None]:
-    """Judge the registry as :func:`first_start` does, run the block, and note how far the registry is then.
+    """Check the registry as :func:`first_start` does, run the block, then note the registry's position.
 
-    For a process that writes to the registry of a gateway that is stopped; a running gateway does both itself.
+    This is for a process that writes to the registry of a stopped gateway. A running gateway does both itself.
     """
     if holder(data_dir) is not None:
         yield
@@ -114,13 +114,13 @@ def _mirrored(settings: Settings) -> dict[str, bool]:
 
 
 def _messages_per_second(settings: Settings) -> int:
-    """As set, and enough for devices that are to send heartbeats in quick succession."""
+    """Return the budget of messages a second: the setting, or more for devices with short heartbeat intervals."""
     most = settings.device_messages_per_second
     return max(most, math.ceil(_PER_INTERVAL / settings.heartbeat_interval_seconds)) if most else 0
 
 
 def rules_of(settings: Settings, gateway_id: str) -> Rules:
-    """What these settings say about the life of a device."""
+    """Return the rules for devices that these settings give."""
     silence_seconds = settings.heartbeat_interval_seconds * settings.offline_after_intervals
     return Rules(
         gateway_id=gateway_id,

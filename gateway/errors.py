@@ -1,4 +1,4 @@
-"""What can go wrong in the domain, each with a code of the contract and a message that says what to do."""
+"""Errors of the domain, each with a code of the contract and a message that names the remedy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from gateway.core.redaction import redact
 
 
 class GatewayError(Exception):
-    """Base of every expected error: a code, a sentence for people, facts for machines."""
+    """Base of every expected error: a code, a sentence for people, details for programs."""
 
     code = "internal_error"
 
     def __init__(self, message: str, *, details: dict[str, Any] | None = None) -> None:
-        self.message = redact(message)  # it may repeat what was asked, a token in a path for one
+        self.message = redact(message)  # it may quote the request, such as a token in a path
         super().__init__(self.message)
         self.details = details or {}
 
@@ -25,7 +25,7 @@ class InvalidRequestError(GatewayError):
 
 
 class UnauthorizedError(GatewayError):
-    """No credential, or one that opens nothing here."""
+    """No credential, or one that is not good here."""
 
     code = "unauthorized"
 
@@ -37,7 +37,7 @@ class InsufficientScopeError(GatewayError):
 
 
 class NotFoundError(GatewayError):
-    """No such thing in this project."""
+    """This project has no such thing."""
 
     code = "not_found"
 
@@ -51,7 +51,7 @@ class ConflictError(GatewayError):
 
 
 class TooSoonError(GatewayError):
-    """The same was done a moment ago; it may be asked for again in ``seconds``."""
+    """The same was done a moment ago. It may be tried again after ``seconds``."""
 
     code = "rate_limit_exceeded"
 
@@ -61,17 +61,17 @@ class TooSoonError(GatewayError):
 
 
 class UnavailableError(GatewayError):
-    """Something that is needed for this is away; the same request may succeed later."""
+    """Something that this needs is unavailable. The same request may succeed later."""
 
     code = "service_unavailable"
 
 
 class BacklogError(UnavailableError):
-    """The broker may keep a word of the device that decides this, and the gateway has not taken it in yet."""
+    """The broker may hold a message of the device that decides this, and the gateway has not read it yet."""
 
 
 class StoreError(UnavailableError):
-    """SQLite could not commit: disk full, read only or damaged. Nothing was half done."""
+    """The database could not commit: disk full, read only or damaged. Nothing was half done."""
 
 
 class AlreadyRunningError(GatewayError):

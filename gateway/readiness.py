@@ -1,4 +1,4 @@
-"""Whether the gateway can do its work now: the answer of ``/ready``."""
+"""Readiness of the gateway: the answer of ``/ready``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.tls.certificates import ServerCertificate
 
 
 class Readiness:
-    """Asks each part how it is."""
+    """Collects the state of each part."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Readiness:
         self._broker_trouble = broker_trouble
 
     async def report(self) -> dict[str, Any]:
-        """``ready`` and the facts behind it; ages in seconds.
+        """Return ``ready`` and the facts behind it; ages in seconds.
 
         Raises:
             StoreError: the registry cannot be read.
@@ -64,6 +64,6 @@ class Readiness:
 
 
 def reasons(report: dict[str, Any]) -> list[str]:
-    """What is in the way, of a report that says it is not ready."""
+    """Return the reasons why a report is not ready."""
     parts = (*(report.get(name, {}) for name in ("registry", "broker", "access")), *report.get("certificates", ()))
     return [str(part["error"]) for part in parts if part.get("error")]

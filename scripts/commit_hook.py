@@ -27,7 +27,7 @@ class CommitHook(BuildHookInterface[Any]):
             return ""
         line = ["git", "-C", self.root, "rev-parse", "HEAD"]
         try:
-            return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - ours
+            return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - a constant command
         except (OSError, subprocess.CalledProcessError):
             return ""
 

@@ -1,1 +1,1 @@
-"""Values and pure functions: no input, no output, no other package of the gateway."""
+"""Values and pure functions. They do no input or output and import no other package of the gateway."""

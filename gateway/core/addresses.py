@@ -1,4 +1,4 @@
-"""Where things listen and where the broker is: HOST:PORT and broker URLs, parsed once, printed without secrets."""
+"""Addresses and broker URLs: parsed once, printed without secrets."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ _PORT: Final = re.compile(r"[0-9]{1,5}")
 
 @dataclass(frozen=True)
 class Address:
-    """A TCP address; port 0 asks the kernel for a free port when one listens there."""
+    """A TCP address. Port 0 asks the kernel for a free port."""
 
     host: str
     port: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads HOST:PORT, an IPv6 host in brackets; ValueError says what it should be."""
+        """Parse HOST:PORT; an IPv6 host stands in brackets.
+
+        Raises:
+            ValueError: the text is no address; the message says what it should be.
+        """
         host, colon, port = text.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
         bare = host[1:-1] if bracketed else host
@@ -38,13 +42,13 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it; a name other than localhost counts as reachable."""
+        """Return whether only this machine can reach the address. A name other than localhost counts as reachable."""
         address = _ip_or_none(self.host)
         return self.host == "localhost" if address is None else address.is_loopback
 
     @property
     def is_wildcard(self) -> bool:
-        """Whether it means every interface: good to listen on, useless to connect to."""
+        """Return whether the address means every interface. A listener may use it; a client cannot connect to it."""
         address = _ip_or_none(self.host)
         return address is not None and address.is_unspecified
 
@@ -54,7 +58,7 @@ class Address:
 
 @dataclass(frozen=True)
 class BrokerUrl:
-    """A broker that runs already; printing it in any way hides the password."""
+    """The URL of an external broker. Its password is hidden however the URL is printed."""
 
     address: Address
     tls: bool
@@ -63,7 +67,11 @@ class BrokerUrl:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads mqtt://user:password@host:port (mqtts for TLS); ValueError never repeats what it was given."""
+        """Parse mqtt://user:password@host:port, or mqtts for TLS.
+
+        Raises:
+            ValueError: the text is no such URL; the message never repeats it.
+        """
         try:
             parts = urlsplit(text)
             address = Address(parts.hostname or "", _broker_port(parts))
@@ -81,37 +89,37 @@ class BrokerUrl:
 
 
 def masked_url(text: str) -> str:
-    """What may be shown of a URL that could not be read: its scheme, since any of the rest may be a password."""
+    """Return what may be shown of a URL that cannot be parsed: its scheme. The rest may hold a password."""
     scheme, separator, _ = text.partition("://")
     return f"{scheme}://{MASK}" if separator and scheme in _PORTS else MASK
 
 
 def _parse_port(text: str) -> int:
-    """The number of a TCP port, 0 to 65535."""
-    if not _PORT.fullmatch(text) or int(text) > 65_535:  # noqa: PLR2004 - the largest 16-bit number is its own name
+    """Return a TCP port, 0 to 65535."""
+    if not _PORT.fullmatch(text) or int(text) > 65_535:  # noqa: PLR2004 - the largest 16-bit number
         raise ValueError(f"should be {ADDRESS_FORM}, with a port from 0 to 65535")
     return int(text)
 
 
 def _broker_port(parts: SplitResult) -> int:
-    """The port of a broker's URL, else the one registered for its scheme; 0 can't be connected to."""
+    """Return the port of a broker's URL, or the default port of its scheme. Port 0 is refused."""
     if parts.port == 0 or parts.netloc.endswith(":"):
         raise ValueError("a broker has a port from 1 to 65535")
     return parts.port or _PORTS.get(parts.scheme, 0)
 
 
 def _not_just_an_address(parts: SplitResult) -> bool:
-    """Whether a broker's URL has an unknown scheme or more than user, password, host and port."""
+    """Return whether a URL has an unknown scheme, or more than user, password, host and port."""
     return parts.scheme not in _PORTS or bool(parts.path.strip("/") or parts.query or parts.fragment)
 
 
 def _valid_host(host: str) -> bool:
-    """Whether this can be a host name or an IP address."""
+    """Return whether the text can be a host name or an IP address."""
     return bool(_HOST_NAME.fullmatch(host)) or _ip_or_none(host) is not None
 
 
 def _ip_or_none(host: str) -> IPv4Address | IPv6Address | None:
-    """The IP address that this is, None for a name."""
+    """Return the IP address that the text spells, or None for a name."""
     try:
         return ip_address(host)
     except ValueError:

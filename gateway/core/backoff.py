@@ -1,4 +1,4 @@
-"""Pauses between tries: they double, with jitter, so that a fleet of clients does not come back all at once."""
+"""Exponential backoff with jitter, so that a fleet of clients does not reconnect all at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pauses:
-    """The first and the longest pause, and how long a connection must last to start again from the first; seconds.
+    """The shortest and the longest pause, in seconds, and how a client gets back to the shortest.
 
-    ``compare_seconds`` lie between two comparisons with the broker over one connection.
+    A connection must last ``steady_seconds`` for that. ``compare_seconds``: the time between two comparisons with the
+    broker over one connection.
     """
 
     first_seconds: float = 0.5
@@ -21,14 +22,17 @@ class Pauses:
 
 
 class Backoff:
-    """The pauses of one client. A success alone resets nothing: who is cut right after each must slow down too."""
+    """The pauses of one client. A successful connect alone does not reset them.
+
+    A client that is cut off right after each connect must slow down too.
+    """
 
     def __init__(self, pauses: Pauses) -> None:
         self._pauses = pauses
         self._next = pauses.first_seconds
 
     def pause(self, lasted_seconds: float) -> float:
-        """How long to wait, in seconds, after a connection that lasted this long (less than 0: that failed)."""
+        """Return the next pause in seconds. ``lasted_seconds``: how long the connection lasted; negative: it failed."""
         if lasted_seconds >= self._pauses.steady_seconds:
             self._next = self._pauses.first_seconds
         longest, self._next = self._next, min(2 * self._next, self._pauses.longest_seconds)

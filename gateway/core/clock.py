@@ -1,4 +1,4 @@
-"""Time as the gateway keeps it: integer milliseconds since the epoch inside, RFC 3339 in UTC at the edge."""
+"""Time: integer milliseconds since the epoch inside the gateway, RFC 3339 in UTC at its edge."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def system_clock() -> int:
-    """Milliseconds since the epoch, by the machine's clock."""
+    """Return the machine's time in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
 
 
 def to_rfc3339(milliseconds: int) -> str:
-    """Milliseconds since the epoch as RFC 3339 in UTC with three decimals and ``Z``."""
+    """Return milliseconds since the epoch as RFC 3339 in UTC, with three decimals and ``Z``."""
     moment = _EPOCH + milliseconds * _MILLISECOND
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def from_datetime(moment: datetime) -> int:
-    """An aware datetime as milliseconds since the epoch."""
+    """Return an aware datetime as milliseconds since the epoch."""
     return (moment - _EPOCH) // _MILLISECOND

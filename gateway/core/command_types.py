@@ -1,4 +1,4 @@
-"""What a device can be told to do. The access rules of every broker name these types, so they are listed here alone."""
+"""Types of commands. The access rules of every broker name them, so only this module lists them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class CommandType(enum.StrEnum):
-    """What a device can be told to do."""
+    """A command that a device can get."""
 
     FACTORY_RESET = "factory_reset"
     START_RECORDING = "start_recording"

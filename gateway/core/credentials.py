@@ -1,9 +1,9 @@
-"""Keys and tokens: mint, hash, check (contract, section 1).
+"""Keys and tokens: minting, hashing and checking (contract, section 1).
 
-Every secret carries 200 random bits, so a plain SHA-256 is the right hash: there is no dictionary to try, and the
+Every secret carries 200 random bits. A plain SHA-256 is the right hash for it: there is no dictionary to try, and the
 hot path pays a microsecond instead of a slow key derivation. Only hashes are stored. The SHA-256 of a device token is
-also the key of its receipts (contract, section 3). The MQTT password of a device is derived from its token one way: who
-runs the broker sees the password, and can neither call the HTTP API with it nor sign a receipt.
+also the key of its receipts (contract, section 3). A device's MQTT password is derived from its token, one way. Who
+runs the broker sees the password, but cannot call the HTTP API with it or sign a receipt.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MQTT: Final = b"mqtt"
 
 @dataclass(frozen=True)
 class DeviceToken:
-    """A minted device token with its MQTT password, both shown once, and what is stored of them."""
+    """A new device token and its MQTT password, both shown once, and what the registry stores of them."""
 
     secret: str = field(repr=False)
     mqtt_password: str = field(repr=False)
@@ -43,7 +43,7 @@ class DeviceToken:
 
 
 def mint(prefix: str, entropy: Entropy) -> str:
-    """A new secret: the prefix and 200 random bits in letters and digits."""
+    """Return a new secret: the prefix and 200 random bits in letters and digits."""
     value = int.from_bytes(entropy(_RANDOM_BYTES))
     digits = []
     for _ in range(_LENGTH):
@@ -53,7 +53,7 @@ def mint(prefix: str, entropy: Entropy) -> str:
 
 
 def mint_device_token(entropy: Entropy) -> DeviceToken:
-    """A new device token, its MQTT password, the hashes of both, and the line for a Mosquitto password file."""
+    """Return a new device token, its MQTT password, the hashes of both, and the line for a Mosquitto password file."""
     secret = mint(DEVICE_TOKEN, entropy)
     password = mqtt_password(secret)
     entry = broker_entry(password, entropy(_SALT_BYTES))
@@ -61,17 +61,17 @@ def mint_device_token(entropy: Entropy) -> DeviceToken:
 
 
 def mqtt_password(token: str) -> str:
-    """The MQTT password that belongs to a device token: 43 characters of base64url (contract, section 1)."""
+    """Return the MQTT password of a device token: 43 characters of base64url (contract, section 1)."""
     return _base64url(hmac.digest(token.encode(), _MQTT, "sha256"))
 
 
 def api_key_prefix(*, restricted: bool, test: bool) -> str:
-    """``sk_live_``, ``sk_test_``, ``rk_live_`` or ``rk_test_``."""
+    """Return ``sk_live_``, ``sk_test_``, ``rk_live_`` or ``rk_test_``."""
     return f"{'rk' if restricted else 'sk'}_{'test' if test else 'live'}_"
 
 
 def hash_secret(secret: str) -> bytes:
-    """SHA-256 of a secret: what the registry stores and looks up."""
+    """Return the SHA-256 of a secret. The registry stores it and looks secrets up by it."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -81,19 +81,22 @@ def same_hash(stored: bytes, given: bytes) -> bool:
 
 
 def broker_entry(secret: str, salt: bytes) -> str:
-    """The secret as Mosquitto's ``$6$`` password entry: SHA-512 over password and salt (one round, see above)."""
+    """Return the secret as Mosquitto's ``$6$`` password entry: SHA-512 over password and salt, one round.
+
+    One round is enough, since the secret is random (see the module).
+    """
     digest = hashlib.sha512(secret.encode() + salt).digest()
     return f"$6${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
 
 
 def receipt(key: bytes, command_id: str, status: str, generation: int) -> str:
-    """The receipt of an acknowledgement (contract, section 3); ``key`` is the SHA-256 of the device token."""
+    """Return the receipt of an acknowledgement (contract, section 3); ``key`` is the SHA-256 of the device token."""
     message = f"{command_id}|{status}|{generation}".encode()
     return _base64url(hmac.digest(key, message, "sha256"))
 
 
 def receipt_is_good(given: str, key: bytes, command_id: str, status: str, generation: int) -> bool:
-    """Whether ``given`` is the receipt that only the holder of the token could make; padding is optional."""
+    """Return whether ``given`` is the receipt that only the holder of the token can make. Padding is optional."""
     expected = receipt(key, command_id, status, generation)
     return hmac.compare_digest(given.rstrip("=").encode("utf-8", "surrogatepass"), expected.encode())
 

@@ -1,4 +1,4 @@
-"""Identifiers: a prefix that names the kind, and a ULID that sorts by time (contract, section 1)."""
+"""Identifiers: a prefix that names the kind, and a ULID, so that ids sort by time (contract, section 1)."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ GATEWAY: Final = "gw_"
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _RANDOM_BITS: Final = 80
 _STEP_BITS: Final = 64
-"""Of the step from an id to the next of the same millisecond: 65,536 such steps fit into one."""
+"""Bits of the random step from one id to the next of the same millisecond. A millisecond holds 65,536 such steps."""
 _ULID_LENGTH: Final = 26
 BODY: Final = r"[A-Za-z0-9]{1,64}"
 
 
 class Ids:
-    """Mints ids that rise strictly, also within a millisecond and when the clock steps back (ULID, monotonic).
+    """Mints ids that rise strictly, also within a millisecond and after the clock was set back (monotonic ULID).
 
-    Where the clock gives no higher number, the next id is the last one plus a random step: two processes that go on
-    from the same id do not meet.
+    Where the clock gives no higher number, the next id is the last one plus a random step. The step is random so that
+    two processes that continue from the same id do not mint the same one.
     """
 
     def __init__(self, entropy: Entropy) -> None:
         self._entropy = entropy
         self._last = 0
         self.followed: object = None
-        """What was known of the registry when these ids last followed those in it."""
+        """The newest id of the registry when this object last followed it."""
 
     def after(self, body: str) -> None:
-        """Mint only ids that sort after this one (26 characters, without its prefix), whatever the clock says."""
+        """Mint only ids that sort after this one, whatever the clock says. ``body`` has 26 characters, no prefix."""
         self._last = max(self._last, _decode(body))
 
     def new(self, prefix: str, now: int) -> str:
-        """A new id at ``now`` (milliseconds since the epoch)."""
+        """Return a new id at ``now`` (milliseconds since the epoch)."""
         random = int.from_bytes(self._entropy(_RANDOM_BITS // 8))
         fresh = now << _RANDOM_BITS | random
         step = (random >> _RANDOM_BITS - _STEP_BITS) + 1
@@ -57,7 +57,7 @@ def _encode(value: int) -> str:
 
 
 def _decode(body: str) -> int:
-    """The number behind a ULID; 0 for what is none, such as an id that a person made up."""
+    """Return the number that a ULID spells, or 0 for an id that is no ULID."""
     if len(body) != _ULID_LENGTH or not set(body) <= set(_CROCKFORD):
         return 0
     value = 0
@@ -67,5 +67,5 @@ def _decode(body: str) -> int:
 
 
 def is_id(prefix: str, text: str) -> bool:
-    """Whether ``text`` has the form of an id with this prefix."""
+    """Return whether ``text`` has the form of an id with this prefix."""
     return re.fullmatch(re.escape(prefix) + BODY, text) is not None

@@ -1,4 +1,4 @@
-"""Where randomness comes from: the operating system, or a seed in a simulation."""
+"""Source of randomness: the operating system, or a seed in a simulation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import secrets
 from collections.abc import Callable
 
 Entropy = Callable[[int], bytes]
-"""Given a number of bytes, that many random ones."""
+"""A function that returns so many random bytes."""
 
 system_entropy: Entropy = secrets.token_bytes

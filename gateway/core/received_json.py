@@ -1,7 +1,7 @@
-"""Parser for JSON that a broker or an HTTP peer sent: any flaw of it is a ValueError.
+"""Parser for JSON from brokers and HTTP peers. Every flaw is a ValueError.
 
-``json.loads`` raises RecursionError for deep nesting and returns lone surrogates, which cannot be encoded again. This
-parser refuses both (pydantic's, limit: 200 levels).
+``json.loads`` raises RecursionError for deep nesting. It also returns lone surrogates, which cannot be encoded again.
+This parser, pydantic's, refuses both; its limit is 200 levels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Takes secrets out of text that somebody will read: logs, errors, tracebacks (contract, section 1)."""
+"""Redaction of secrets in logs, errors and tracebacks (contract, section 1)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ CUT: Final = "…"
 
 _SECRET: Final = re.compile(r"(dtok_|sk_live_|sk_test_|rk_live_|rk_test_|whsec_|bsec_|mqttpw_)[A-Za-z0-9_+/=-]{4,}")
 
-# The MQTT password of a device has no prefix by which it is known, only its length and the name before it.
+# A device's MQTT password has no prefix. Its length and the name before it identify it.
 _MQTT_PASSWORD: Final = re.compile(
     r"""(?a)((?:assword|ASSWORD)(?:\\?["'])?\s{0,4}[:=]\s{0,4}(?:\\?["'])?)[\w-]{43}(?![\w-])"""
 )
 
-# What each pattern needs to be there at all: most text has none of it, and looking for that takes a tenth of the time.
-# Lengths are bounded and starts anchored, so that hostile text of any length is searched in linear time.
+# What must be in the text for each pattern to match. Most text has none of it, and this look-up takes a tenth of the
+# time. Lengths are bounded and starts anchored, so that hostile text of any length is searched in linear time.
 RULES: Final = (
     *((needed, _SECRET, rf"\1{CUT}") for needed in ("dtok_", "k_live_", "k_test_", "sec_", "mqttpw_")),
     ("eyJ", re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+\.[\w-]+"), f"eyJ{CUT}"),
@@ -29,9 +29,9 @@ RULES: Final = (
 
 
 def redact(text: str) -> str:
-    """The text without API keys, device tokens, webhook secrets, passwords (also in URLs) and their entries, grants.
+    """Return the text without API keys, device tokens, webhook secrets, grants, and passwords (also in URLs).
 
-    Of a token its prefix stays (at most 8 characters), which tells its kind.
+    At most 8 characters of a token stay: the prefix that names its kind.
     """
     for needed, pattern, instead in RULES:
         if needed in text:

@@ -1,8 +1,7 @@
-"""Serial numbers: what a person reads as one and the same is one and the same.
+"""Serial numbers in normal form: two that look alike are the same one.
 
-``é`` can be one character or two (Unicode, UAX #15), and both look alike on a label. So a serial number is kept in
-normal form C, without blanks around it. It is never of the form of a device's id: a command that takes either would
-mean another device by it.
+``é`` can be one character or two (Unicode, UAX #15), and both look alike on a label. A serial number is therefore kept
+in normal form C, without surrounding blanks. It never has the form of a device's id, since commands take either.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ LONGEST: Final = 128
 
 
 def normalised(text: str) -> str:
-    """Return the text in normal form C, without blanks around it."""
+    """Return the text in normal form C, without surrounding blanks."""
     return unicodedata.normalize("NFC", text.strip())
 
 
 def serial_number(text: str) -> str:
-    """Return a new serial number as it is kept.
+    """Return a new serial number in the form in which the registry keeps it.
 
     Raises:
-        ValueError: it cannot be seen as it is, is too long in normal form, or looks like a device's id.
+        ValueError: it has invisible characters, is too long in normal form, or looks like a device's id.
     """
     kept = normalised(visible_not_blank(text))
     if ids.is_id(ids.DEVICE, kept):
@@ -36,5 +35,5 @@ def serial_number(text: str) -> str:
 
 
 def forms(text: str) -> tuple[str, ...]:
-    """Return what a device may be kept under that somebody calls so: in normal form, or as it came from before."""
+    """Return the forms in which the registry may hold this serial number: in normal form, and as it was given."""
     return tuple(dict.fromkeys((text, normalised(text))))

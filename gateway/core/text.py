@@ -1,4 +1,4 @@
-"""Words for people: a number with its noun, and this program's name as it can be typed."""
+"""Texts for people: numbers with nouns, relative times, this program's name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def count(number: int, thing: str) -> str:
-    """So many of a thing: ``1 device``, ``2 devices``."""
+    """Return a number with its noun: ``1 device``, ``2 devices``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def as_called() -> str:
-    """Return this program as it can be typed again: in a virtual environment it may not be on the PATH."""
+    """Return this program's name as the user can type it. In a virtual environment it may not be on the PATH."""
     called, found = Path(sys.argv[0]), shutil.which("gateway")
     if called.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m gateway"
@@ -27,7 +27,7 @@ def as_called() -> str:
 
 
 def wants_colour() -> bool:
-    """Return whether a terminal may be coloured: not with `NO_COLOR` (https://no-color.org), nor on a dumb one."""
+    """Return whether a terminal may be coloured: not with `NO_COLOR` (https://no-color.org) or on a dumb one."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

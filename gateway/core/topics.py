@@ -1,4 +1,4 @@
-"""Names of topics (contract, section 3): built here, taken apart here, nowhere else."""
+"""Topic names (contract, section 3). Only this module builds and parses them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.core import ids
 from gateway.core.command_types import CommandType
 
 REMEMBERED: Final = 32_768
-"""Topics that are taken apart once only: some 12 MB at most."""
+"""Number of parsed topics that are cached: at most about 12 MB."""
 _DEVICE: Final = re.compile(
     rf"devices/(?P<device>dev_{ids.BODY})/"
     r"(?:(?P<leaf>heartbeat|status)|commands/(?P<type>[a-z_]{1,64})(?P<ack>/ack)?)"
@@ -47,7 +47,7 @@ class Ack:
 
 @dataclass(frozen=True)
 class Command:
-    """``devices/{id}/commands/{type}``: seen by the gateway only while it compares itself with the broker."""
+    """``devices/{id}/commands/{type}``. The gateway reads it only when it compares retained messages."""
 
     device_id: str
     type: str
@@ -62,86 +62,86 @@ class GatewayStatus:
 
 @dataclass(frozen=True)
 class Marks:
-    """``gateways/marks``: what the gateway sends itself through the broker."""
+    """``gateways/marks``: messages that the gateway sends to itself through the broker."""
 
 
 Topic = Heartbeat | Status | Ack | Command | GatewayStatus | Marks
 
 
 class Topics:
-    """Every topic of the contract under one configured prefix (empty, or ending with a slash)."""
+    """Every topic of the contract, under one prefix that is empty or ends with a slash."""
 
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
         self.parse: Callable[[str], Topic | None] = lru_cache(REMEMBERED)(self._parse)
-        """Take a topic apart; ``None`` for one that is not of the contract."""
+        """Parse a topic. Return None for a topic that is not of the contract."""
 
     def under(self, rest: str) -> str:
-        """Any topic or filter under the prefix."""
+        """Return a topic or filter under the prefix."""
         return f"{self.prefix}{rest}"
 
     def heartbeat(self, device_id: str) -> str:
-        """Where a device says how it is."""
+        """Return the topic of a device's heartbeats."""
         return f"{self.prefix}devices/{device_id}/heartbeat"
 
     def status(self, device_id: str) -> str:
-        """A device's birth and last will."""
+        """Return the topic of a device's online message and last will."""
         return f"{self.prefix}devices/{device_id}/status"
 
     def command(self, device_id: str, command_type: str) -> str:
-        """The retained topic of the open command of that type."""
+        """Return the retained topic of the open command of that type."""
         return f"{self.prefix}devices/{device_id}/commands/{command_type}"
 
     def ack(self, device_id: str, command_type: str) -> str:
-        """Where a device acknowledges commands of that type."""
+        """Return the topic where a device acknowledges commands of that type."""
         return f"{self.prefix}devices/{device_id}/commands/{command_type}/ack"
 
     def news(self, device_id: str) -> tuple[str, ...]:
-        """Where a device tells news, so that nothing may be retained there: a status it keeps."""
+        """Return the device's topics on which nothing may be retained: all but its status."""
         return (self.heartbeat(device_id), *(self.ack(device_id, each) for each in CommandType))
 
     def errors(self, device_id: str) -> str:
-        """Where the gateway says why it refused a message."""
+        """Return the topic where the gateway says why it refused a message."""
         return f"{self.prefix}devices/{device_id}/errors"
 
     def state(self, device_id: str) -> str:
-        """The retained device object, for integrators."""
+        """Return the topic of the retained device object, for integrators of all projects."""
         return f"{self.prefix}devices/{device_id}/state"
 
     def event(self, device_id: str, event_type: str) -> str:
-        """Where what happened to a device is told, for integrators."""
+        """Return the topic of a device's events, for integrators of all projects."""
         return f"{self.prefix}devices/{device_id}/events/{event_type}"
 
     def project_state(self, project_id: str, device_id: str) -> str:
-        """The same object, for integrators who read this project alone."""
+        """Return the topic of the retained device object, for integrators of this project."""
         return f"{self.prefix}projects/{project_id}/devices/{device_id}/state"
 
     def project_event(self, project_id: str, device_id: str, event_type: str) -> str:
-        """The same event, for integrators who read this project alone."""
+        """Return the topic of a device's events, for integrators of this project."""
         return f"{self.prefix}projects/{project_id}/devices/{device_id}/events/{event_type}"
 
     def gateway_status(self, gateway_id: str) -> str:
-        """The gateway's own birth and last will."""
+        """Return the topic of the gateway's own online message and last will."""
         return f"{self.prefix}gateways/{gateway_id}/status"
 
     @property
     def marks(self) -> str:
-        """Where the gateway sends itself marks through the broker."""
+        """Return the topic of the marks that the gateway sends to itself."""
         return f"{self.prefix}{_MARKS}"
 
     @property
     def inbound(self) -> tuple[str, ...]:
-        """What the gateway listens to for as long as it runs."""
+        """Return the filters that the gateway subscribes to while it runs."""
         from_devices = (f"{self.prefix}devices/+/{leaf}" for leaf in ("heartbeat", "status", "commands/+/ack"))
         return (*from_devices, self.marks)
 
     def device_of_state(self, topic: str) -> str | None:
-        """Whose state lies there; ``None`` for any other topic."""
+        """Return the device whose state this topic holds, or None for any other topic."""
         found = _STATE.fullmatch(topic.removeprefix(self.prefix)) if topic.startswith(self.prefix) else None
         return None if found is None else found["device"]
 
     def device_of_project_state(self, topic: str) -> str | None:
-        """Whose state lies there for the integrators of a project; ``None`` for any other topic."""
+        """Return the device whose state this topic holds for a project's integrators, or None for any other topic."""
         found = _PROJECT_STATE.fullmatch(topic.removeprefix(self.prefix)) if topic.startswith(self.prefix) else None
         return None if found is None else found["device"]
 

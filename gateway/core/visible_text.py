@@ -1,8 +1,8 @@
-"""Rule for names that people read: no control, bidirectional or invisible characters, no blanks around them.
+"""Validation of names that people read: no control, bidirectional or invisible characters, no surrounding blanks.
 
-A name with U+202E in it turns the sentence around it: "Reset X, bound to Y?" then reads as another question. A name
-with an invisible character looks like another device's. Both are refused where a name is set, and escaped where an
-older name is printed (:func:`escaped`).
+A name with U+202E reverses the sentence around it: "Reset X, bound to Y?" then reads as another question. A name with
+an invisible character looks like another device's name. Both are refused where a name is set. Older names are escaped
+where they are printed (:func:`escaped`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CLASS: Final = (
 )
 """Unicode's controls, line and paragraph separators, bidirectional controls and default-ignorable characters."""
 _JOINERS: Final = "\\u200c\\u200d\\ufe00-\\ufe0f"
-"""They shape the character before them, in emoji, Persian and Indic scripts; after ASCII they are invisible."""
+"""Joiners shape the character before them in emoji, Persian and Indic scripts. After ASCII they are invisible."""
 _REFUSED: Final = re.compile(f"[{_CLASS}]|(?:^|(?<=[\\u0000-\\u007f]))[{_JOINERS}]")
 _ESCAPED: Final = re.compile(f"[{_CLASS}\\ud800-\\udfff]")
 _LAYOUT: Final = "\n\t"
@@ -28,10 +28,10 @@ _ISOLATE, _POP_ISOLATE = "\u2068", "\u2069"
 
 
 def visible(text: str) -> str:
-    """Return the text without blanks around it.
+    """Return the text without surrounding blanks.
 
     Raises:
-        ValueError: it has a character that cannot be seen or that changes the order of the text; the message names it.
+        ValueError: a character is invisible or changes the order of the text; the message names it.
     """
     found = _REFUSED.search(text)
     if found is not None:
@@ -43,7 +43,7 @@ def visible(text: str) -> str:
 
 
 def visible_not_blank(text: str) -> str:
-    """Do the same as :func:`visible`, and refuse what is empty then."""
+    """Return the text as :func:`visible` does, and refuse an empty one."""
     kept = visible(text)
     if not kept:
         raise ValueError("should have a character that can be seen")
@@ -51,7 +51,7 @@ def visible_not_blank(text: str) -> str:
 
 
 def is_visible(text: str) -> bool:
-    """Return whether :func:`visible` takes the text."""
+    """Return whether :func:`visible` accepts the text."""
     return _REFUSED.search(text) is None
 
 
@@ -61,12 +61,12 @@ def _named(character: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return the text with such characters written out as escapes of Python, for a terminal."""
+    """Return the text with such characters as Python escapes, for a terminal."""
     return _ESCAPED.sub(lambda found: _escape(ord(found.group())), text)
 
 
 def escaped_lines(text: str) -> str:
-    """Do the same as :func:`escaped`, and keep line feeds and tabs: for text of ours with text of others in it."""
+    """Return the text as :func:`escaped` does, but keep line feeds and tabs: for our own text that quotes others."""
     return _ESCAPED.sub(lambda found: found.group() if found.group() in _LAYOUT else _escape(ord(found.group())), text)
 
 
@@ -79,7 +79,7 @@ def _escape(code: int) -> str:
 def isolated(text: str) -> str:
     """Return the text so that its direction cannot change that of its neighbours (Unicode TR 9, section 2.4.2).
 
-    Only text with right-to-left characters gets the two marks: all other text is printed as it is.
+    Only text with right-to-left characters gets the two marks. Other text is printed as it is.
     """
     if text.isascii() or not any(unicodedata.bidirectional(each) in _RIGHT_TO_LEFT for each in text):
         return text

@@ -1,10 +1,11 @@
-"""How a webhook is signed (contract, section 5), so that its receiver knows who sent it, and that nobody changed it.
+"""Signatures of webhooks (contract, section 5): they prove who sent a request, and that it is unchanged.
 
-Two signatures, since receivers may know either. The secret is shown as ``whsec_`` and the base64 of 24 random bytes.
+A request has two signatures, since receivers may support either. The secret is shown as ``whsec_`` and the base64 of 24
+random bytes.
 
 - ``webhook-signature`` (https://www.standardwebhooks.com): ``v1,`` and the base64 of the HMAC-SHA256 of
-  ``{id}.{timestamp}.{body}``; the key is the 24 bytes, which is what libraries for it make of the secret.
-- ``X-Bota-Signature``: ``v1=`` and the hexadecimal HMAC-SHA256 of ``{timestamp}.{body}``; the key is the secret as it
+  ``{id}.{timestamp}.{body}``. The key is the 24 bytes, as libraries for it expect.
+- ``X-Bota-Signature``: ``v1=`` and the hexadecimal HMAC-SHA256 of ``{timestamp}.{body}``. The key is the secret as it
   was shown, with ``whsec_``, in ASCII.
 
 While a rotated secret is still good, each header carries two signatures, that of the new secret first. Standard
@@ -25,21 +26,21 @@ if TYPE_CHECKING:
 _RANDOM_BYTES: Final = 24
 
 Keys = tuple[bytes, ...]
-"""The keys that sign a delivery: the current one, then the one before it while that is still good."""
+"""The keys that sign a delivery: the current one, then the previous one while it is still good."""
 
 
 def mint_key(entropy: Entropy) -> bytes:
-    """The key of a new webhook: 192 random bits."""
+    """Return the key of a new webhook: 192 random bits."""
     return entropy(_RANDOM_BYTES)
 
 
 def secret(key: bytes) -> str:
-    """The secret as its owner gets it, once."""
+    """Return the secret in the form in which its owner gets it, once."""
     return WEBHOOK_SECRET + base64.b64encode(key).decode()
 
 
 def headers(keys: Keys, event_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """Return the headers that go with ``body``; ``timestamp`` is that of the attempt, in Unix seconds."""
+    """Return the headers for ``body``; ``timestamp`` is that of the attempt, in Unix seconds."""
     stamped = f"{timestamp}.".encode() + body
     named = f"{event_id}.".encode() + stamped
     return {

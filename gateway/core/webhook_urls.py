@@ -1,7 +1,7 @@
-"""Where webhooks may go: the form of their URLs, and which addresses the gateway connects to for one.
+"""Guard of webhook URLs: their form, and the addresses that the gateway connects to.
 
-Whoever holds a key with ``webhooks:write`` decides where the gateway sends something. So that this is no way into the
-network that the gateway stands in, the addresses are judged when the connection is made, after the name was resolved.
+Who holds a key with ``webhooks:write`` chooses where the gateway sends requests. That must not open a way into the
+gateway's own network. The address is therefore checked when the connection is made, after the name was resolved.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _URL: Final = re.compile(
 _FORM: Final = (
     "should be an https:// URL such as https://example.com/hooks, in ASCII, without user, password and fragment"
 )
-# Addresses that carry an IPv4 address inside: a router on the way may send them there.
+# IPv6 addresses that carry an IPv4 address: a router on the way may forward to that.
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _COMPATIBLE: Final = IPv6Network("::/96")
 _UNICAST: Final = IPv6Network("2000::/3")
@@ -53,10 +53,9 @@ _SPECIAL: Final[Mapping[int, tuple[IPv4Network | IPv6Network, ...]]] = {
         )
     ),
 }
-"""What is not one host on the Internet: IANA's registries of special-purpose addresses, and multicast.
+"""Addresses that are not one host on the Internet: IANA's registries of special-purpose addresses, and multicast.
 
-They are written out, since ``ipaddress`` judges some of them otherwise from one version of Python to the next.
-"""
+They are listed here because ``ipaddress`` judges some of them differently in different versions of Python."""
 _HERE: Final[Mapping[int, tuple[IPv4Network | IPv6Network, ...]]] = {
     4: (IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8")),
     6: (_OWN6,),
@@ -67,7 +66,7 @@ Ip = IPv4Address | IPv6Address
 
 @dataclass(frozen=True)
 class WebhookUrl:
-    """A URL, taken apart; ``host`` without brackets, ``path`` with the query."""
+    """A parsed URL; ``host`` has no brackets, ``path`` includes the query."""
 
     scheme: str
     host: str
@@ -76,7 +75,11 @@ class WebhookUrl:
 
     @classmethod
     def parse(cls, url: str) -> WebhookUrl:
-        """Read a URL; ValueError says what it should be, and never repeats it."""
+        """Parse a URL.
+
+        Raises:
+            ValueError: the text is no URL of a webhook; the message says what it should be and never repeats it.
+        """
         found = _URL.fullmatch(url) if len(url) <= MAX_URL_LENGTH else None
         if found is None:
             raise ValueError(_FORM)
@@ -88,21 +91,22 @@ class WebhookUrl:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is this machine by its very name; a name that only resolves to it is not."""
+        """Return whether the host's name or address is this machine. A name that only resolves to it does not count."""
         ip = literal(self.host)
         return self.host == "localhost" if ip is None else ip.is_loopback
 
     @property
     def host_header(self) -> str:
-        """The ``Host`` of a request to it."""
+        """Return the ``Host`` header of a request to this URL."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def check_url(url: str, *, allow_private: bool, allow_loopback: bool) -> WebhookUrl:
-    """The target of a URL that a webhook may have; ValueError says why it may not.
+    """Return the parsed URL of a webhook. A host name is checked again when the gateway connects (:func:`may_connect`).
 
-    A host that is a name is only known when the gateway connects: see :func:`may_connect`.
+    Raises:
+        ValueError: a webhook may not have this URL; the message says why.
     """
     target = WebhookUrl.parse(url)
     if target.is_loopback and not allow_loopback:
@@ -126,10 +130,10 @@ def check_url(url: str, *, allow_private: bool, allow_loopback: bool) -> Webhook
 
 
 def may_connect(target: WebhookUrl, ip: Ip, *, allow_private: bool, allow_loopback: bool) -> bool:
-    """Whether the gateway connects to this address for this target.
+    """Return whether the gateway may connect to this address for this URL.
 
-    A name that leads to this machine needs both settings: what listens there trusts its own machine, and a name shows
-    nobody where it leads.
+    A name that resolves to this machine needs both settings. Services on loopback trust their machine, and a name does
+    not show where it leads.
     """
     if target.is_loopback:
         return allow_loopback and ip.is_loopback
@@ -139,9 +143,9 @@ def may_connect(target: WebhookUrl, ip: Ip, *, allow_private: bool, allow_loopba
 
 
 def is_public(ip: Ip) -> bool:
-    """Whether this is one host on the Internet, and leads nowhere else."""
+    """Return whether this is one host on the Internet, and nothing else."""
     if ip in _COMPATIBLE:
-        return False  # nobody routes these
+        return False  # not routed
     inner = _inner(ip)
     if inner is not None:
         return is_public(inner)
@@ -151,7 +155,7 @@ def is_public(ip: Ip) -> bool:
 
 
 def leads_here(ip: Ip) -> bool:
-    """Whether a connection to this address ends at this machine: loopback, and 0.0.0.0 and ::, which mean it too."""
+    """Return whether a connection to this address ends at this machine: loopback, 0.0.0.0 and ``::``."""
     inner = _inner(ip)
     if inner is not None:
         return leads_here(inner)
@@ -159,9 +163,9 @@ def leads_here(ip: Ip) -> bool:
 
 
 def _inner(ip: Ip) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 address carries: mapped, compatible, translated (NAT64) or tunnelled (6to4).
+    """Return the IPv4 address inside an IPv6 address: mapped, compatible, translated (NAT64) or tunnelled (6to4).
 
-    Not that of Teredo, which leads to a server of somebody's choice: no such address is public.
+    Teredo is left out: it leads to a server that the sender chooses, and no such address counts as public.
     """
     if isinstance(ip, IPv4Address) or ip in _OWN6:
         return None
@@ -171,7 +175,7 @@ def _inner(ip: Ip) -> IPv4Address | None:
 
 
 def literal(host: str) -> Ip | None:
-    """The IP address that a host is, ``None`` for a name."""
+    """Return the IP address that a host is, or None for a name."""
     try:
         return ip_address(host)
     except ValueError:

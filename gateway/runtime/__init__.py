@@ -1,1 +1,1 @@
-"""The process: log, tracing, garbage collection, loop priority, files of its own."""
+"""The process: log, tracing, garbage collection, loop priority, files."""

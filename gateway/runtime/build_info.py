@@ -1,7 +1,7 @@
 """Version and commit of this program, for reports and for the upgrade page.
 
-The commit comes from the file that the wheel's build writes, from what pip noted of a checkout it installed from
-(PEP 610), or from the checkout that the package lies in.
+The commit comes from the file that the wheel's build writes, from pip's note on a checkout that it installed (PEP 610),
+or from the checkout that holds the package.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _SECONDS: Final = 5
 
 @cache
 def commit() -> str | None:
-    """The commit that this program was built from, shortened; ``None`` when nothing tells."""
+    """Return the shortened commit that this program was built from, or None when it is unknown."""
     found = _of_wheel() or _of_checkout() or _of_installation()
     return found[:_SHOWN] if found else None
 
 
 def described() -> str:
-    """Version and commit in one: ``0.1.0 (0b47c2428cb1)``."""
+    """Return version and commit together: ``0.1.0 (0b47c2428cb1)``."""
     return f"{__version__} ({found})" if (found := commit()) else __version__
 
 
@@ -46,7 +46,7 @@ def _of_checkout() -> str | None:
         return None
     with suppress(OSError, subprocess.SubprocessError):
         line = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        told = subprocess.run(line, capture_output=True, text=True, timeout=_SECONDS, check=True)  # noqa: S603 - ours
+        told = subprocess.run(line, capture_output=True, text=True, timeout=_SECONDS, check=True)  # noqa: S603 - a constant command
         return told.stdout.strip()
     return None
 

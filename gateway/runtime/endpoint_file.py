@@ -1,4 +1,4 @@
-"""Where a running gateway can be reached: it says so in its data directory, and the command line reads it there."""
+"""Endpoint file of a running gateway. The gateway writes it into its data directory; the command line reads it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FILE_NAME: Final = "gateway.url"
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The base URL of the HTTP API, and the broker that devices are told.
+    """The base URL of the HTTP API, and the broker address that devices get.
 
-    ``certificate`` is the file of the one that HTTPS shows: who may read the data directory needs no authority to know
-    the gateway by it. ``inner`` is where a broker of its own takes the gateway's own clients, ``inner_certificate``
-    what it shows there, if anything. ``kind`` is which broker was chosen: ``embedded``, ``mosquitto``, ``external``.
-    ``version`` is that of the gateway, with its commit where that is known.
+    - ``certificate``: the file of the certificate that HTTPS shows. A reader of the data directory needs no authority.
+    - ``inner``: where a managed broker accepts the gateway's own clients; ``inner_certificate``: its certificate there.
+    - ``kind``: the broker in use: ``embedded``, ``mosquitto`` or ``external``.
+    - ``version``: the gateway's version, with its commit where that is known.
     """
 
     http_url: str
@@ -48,7 +48,7 @@ class Endpoints:
 
 @contextlib.contextmanager
 def published(data_dir: Path, whereabouts: Endpoints) -> Iterator[None]:
-    """Have the file there for as long as the block runs. After a ``kill -9`` it stays, and nobody answers there."""
+    """Keep the file for as long as the block runs. After a ``kill -9`` it stays, but nothing answers there."""
     file = data_dir / FILE_NAME
     replace_text(file, str(whereabouts), mode=0o644)
     try:
@@ -59,7 +59,7 @@ def published(data_dir: Path, whereabouts: Endpoints) -> Iterator[None]:
 
 
 def read(data_dir: Path) -> Endpoints | None:
-    """What the file says; ``None`` when no gateway runs, or when it cannot be read."""
+    """Return what the file says, or None when no gateway runs or the file cannot be read."""
     with contextlib.suppress(OSError, ValueError):
         http_url, broker, *others = (data_dir / FILE_NAME).read_text(encoding="utf-8").splitlines()
         parts, more = urlsplit(broker), dict(line.split(" ", 1) for line in others)

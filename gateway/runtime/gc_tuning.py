@@ -1,4 +1,4 @@
-"""How often Python looks for garbage that refers to itself."""
+"""Thresholds of Python's cyclic garbage collector."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _OLD: Final = 100
 
 
 def tune_gc() -> None:
-    """Look less often, and never again at what is there now; call it when everything has started.
+    """Collect less often, and never again what exists now. Call this after the start.
 
-    A batch of heartbeats makes thousands of small objects that die with it. By its defaults Python would look through
-    them, and now and then through all that there is, many times a second: a sixth of what a heartbeat costs. What is
-    there at the start stays: a collection that walks all of it holds every client up.
+    A batch of heartbeats makes thousands of small objects that die with it. At the default thresholds the collector
+    would scan them many times a second, and now and then everything else: a sixth of the cost of a heartbeat. What
+    exists after the start stays, and a collection that walks all of it delays every client.
     """
     gc.collect()
     gc.freeze()

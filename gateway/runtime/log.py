@@ -1,7 +1,6 @@
-"""Logging, set up once: ``area.fact`` events with facts as keys, on stderr; for people on a terminal, else JSON lines.
+"""Logging: ``area.fact`` events with facts as keys on stderr. Readable on a terminal, otherwise JSON lines.
 
-What libraries log through the standard library takes the same way, and so do crashes and warnings: there is one door,
-and at that door secrets are taken out.
+Log lines of libraries, crashes and warnings take the same way. Secrets are redacted at that one place.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from gateway.core.text import wants_colour
 from gateway.core.visible_text import escaped, escaped_lines
 from gateway.runtime.optional_imports import without
 
-with without("rich"):  # structlog would load it to draw tracebacks, which are plain here: 5 MB of every gateway
+with without("rich"):  # structlog would load it to draw tracebacks, which are plain here: 5 MB of memory
     import structlog
     from structlog.stdlib import ProcessorFormatter
 
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _OWN: Final = logging.getLogger("gateway")
 MOST_OF_A_LIBRARY: Final = 10
-"""Lines of one library and level in a second: with tracebacks they are long."""
-# Below warning these tell of every packet, some with the password in it.
+"""Limit of lines a second for one library and level. With tracebacks they are long."""
+# Below warning these log every packet, some with the password in it.
 QUIET: Final = ("amqtt", "transitions", "mqtt", "uvicorn", "httpx", "httpcore", "asyncio")
 SECRET_KEYS: Final = frozenset({"password", "token", "device_token", "secret", "api_key", "authorization"})
 
@@ -47,13 +46,13 @@ _SHARED: Final[tuple[Processor, ...]] = (
 def configure(
     level: str = "info", form: str = "auto", stream: TextIO | None = None, *, lines_per_second: int = 0
 ) -> None:
-    """Sets up logging for this process.
+    """Set up logging for this process.
 
     Args:
         level: the least severe level that is logged: debug, info, warning or error.
         form: ``console``, ``json``, or ``auto``: console when the stream is a terminal.
-        stream: where to; stderr by default.
-        lines_per_second: of one kind, see :class:`Sparing`; of libraries 10 at most; 0 for all.
+        stream: where to write; stderr by default.
+        lines_per_second: limit for lines of one kind, see :class:`Sparing`; at most 10 for libraries; 0 for no limit.
     """
     stream = stream or sys.stderr
     console = form == "console" or (form == "auto" and stream.isatty())
@@ -65,7 +64,7 @@ def configure(
             ProcessorFormatter.wrap_for_formatter,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=lambda *_: _OWN,  # structlog's own would look through the stack for a name at each line
+        logger_factory=lambda *_: _OWN,  # structlog's own would walk the stack for a name at each line
     )
     handler = _Handler(stream)
     if lines_per_second:
@@ -77,10 +76,10 @@ def configure(
 
 
 class Sparing:
-    """Processor: lets through so many lines of one kind (event and level) in a second.
+    """Processor that limits the lines of one kind (event and level) per second.
 
-    So that a flood of one thing neither fills the disk nor hides the others. The next that gets through tells how many
-    did not.
+    A flood of one kind then neither fills the disk nor hides the other kinds. The next line that passes says how many
+    were dropped.
     """
 
     def __init__(self, per_second: int, now: Callable[[], float] = time.monotonic) -> None:
@@ -91,14 +90,14 @@ class Sparing:
         self._second = 0
 
     def __call__(self, _logger: object, method: str, event: EventDict) -> EventDict:
-        """Pass it on, or drop it. Kinds are our own constants, so there is a bounded number of them."""
+        """Pass the event on, or drop it. Kinds are our own constants, so their number is bounded."""
         left_out = self.left_out_before(str(event.get("event")), method)
         if left_out is None:
             raise structlog.DropEvent
         return {**event, "left_out_before": left_out} if left_out else event
 
     def left_out_before(self, name: str, level: str) -> int | None:
-        """Of this kind, before this one; ``None`` for one that is left out, too."""
+        """Return how many of this kind were dropped before this one, or None when this one is dropped too."""
         second = int(self._now())
         if second != self._second:
             self._second = second
@@ -112,14 +111,14 @@ class Sparing:
 
 
 class SparingOthers(logging.Filter):
-    """Lets through so many records of one library and level in a second: their texts are no constants of ours."""
+    """Filter that limits the records per library, level and second. The texts of libraries are no constants of ours."""
 
     def __init__(self, per_second: int, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._sparing = Sparing(per_second, now)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is written. Our own lines were counted before they got here."""
+        """Return whether the record is written. Our own lines were limited before they get here."""
         if record.name == _OWN.name:
             return True
         left_out = self._sparing.left_out_before(record.name, record.levelname)
@@ -129,12 +128,12 @@ class SparingOthers(logging.Filter):
 
 
 def redact_event(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Processor: takes secrets out of every key and value, however deep; what is no JSON value becomes text first."""
+    """Processor that redacts secrets in every key and value, however deep. What is no JSON value becomes text first."""
     return {redact(str(key)): _clean(key, value) for key, value in event.items()}
 
 
 def escape_controls(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Processor for terminals: nothing that a device sent may move the cursor, start a line, or hide."""
+    """Processor for terminals: text from a device cannot move the cursor, start a line or hide text."""
     lines = ("exception", "stack")
     return {escaped(key): _escaped(value, escaped_lines if key in lines else escaped) for key, value in event.items()}
 
@@ -161,7 +160,7 @@ _JSON: Final[tuple[Processor, ...]] = (structlog.processors.JSONRenderer(),)
 
 
 def _console(*, colors: bool) -> tuple[Processor, ...]:
-    """The console's renderer, with plain tracebacks: the rich ones print local variables."""
+    """Return the console's renderer with plain tracebacks: rich ones print local variables."""
     plain = structlog.dev.plain_traceback
     return (escape_controls, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, sort_keys=False))
 
@@ -192,7 +191,7 @@ def _take_over_standard_logging(handler: logging.Handler, level: int) -> None:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes records; of one that cannot be formatted it says so without its arguments, which may be secrets."""
+    """Writes records. A record that cannot be formatted is reported without its arguments, which may be secrets."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
         fact = {"name": record.name, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "log.unprintable"}

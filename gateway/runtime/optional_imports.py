@@ -1,4 +1,4 @@
-"""Which optional parts of other packages are left unloaded."""
+"""Optional parts of other packages that stay unloaded."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def without(package: str) -> Iterator[None]:
-    """Have imports inside the block find this package missing, as ``None`` in ``sys.modules`` tells them to.
+    """Make imports inside the block find this package missing, through ``None`` in ``sys.modules``.
 
-    (https://docs.python.org/3/reference/import.html#the-module-cache) One that is loaded already stays as it is.
+    (https://docs.python.org/3/reference/import.html#the-module-cache) A package that is loaded already stays as it is.
     """
     if package in sys.modules:
         yield

@@ -10,9 +10,9 @@ _LONGEST: Final = 64
 
 
 def os_user() -> str:
-    """Return the name of the user of this process, with the one who became it by sudo, if sudo says so.
+    """Return the user of this process, and the one who became it by sudo, if sudo says so.
 
-    Without an entry in the password database it is the number: ``uid 10001``.
+    A user without an entry in the password database is named by number: ``uid 10001``.
     """
     user = _name(os.getuid())
     behind = os.environ.get("SUDO_USER", "") if os.getuid() == 0 else ""

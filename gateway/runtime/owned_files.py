@@ -1,7 +1,7 @@
-"""Write files and give them to their users as root, where one of those users may try to have another file given away.
+"""Files that root writes and gives to other users, safe against links that those users plant.
 
-Each step works on a descriptor: of the folder, opened without following a link, and of the file itself. A folder that
-others may write, or that belongs to another user, is refused before anything is made there.
+Each step works on a descriptor: that of the folder, opened without following a link, and that of the file. A folder
+that other users may write, or that belongs to another user, is refused before anything is made in it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not hold the open up
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not block the open
 _DRAFT: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ROOT: Final = 0
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose a file is, and who may do what with it; ``None`` where that is left as it is."""
+    """Owner and mode of a file; None leaves that part as it is."""
 
     mode: int
     uid: int | None = None
@@ -34,11 +34,11 @@ class Owner:
 
 
 def check_place(directory: Path) -> None:
-    """Refuse a directory that somebody else could change while it is written.
+    """Refuse a directory that another user could change while it is written.
 
     Raises:
         UnavailableError: it is a link; or it, or a folder above it, belongs to another user or may be written by
-            others. Above it a sticky folder such as ``/tmp`` is good.
+            others. A sticky folder such as ``/tmp`` above it is accepted.
     """
     if directory.is_symlink():
         raise UnavailableError(f"{directory} is a link. Name the directory that it leads to: {directory.resolve()}.")
@@ -66,10 +66,10 @@ def _check_one(place: Path, state: os.stat_result, *, sticky_is_good: bool) -> N
 
 
 def make_folder(path: Path, owner: Owner) -> None:
-    """Make a folder unless it is there, and give it to its owner.
+    """Make a folder unless it exists, and give it to its owner.
 
     Raises:
-        UnavailableError: something else is there, such as a link.
+        UnavailableError: the name is taken by something else, such as a link.
     """
     with _parent_of(path) as parent:
         with contextlib.suppress(FileExistsError):
@@ -79,7 +79,7 @@ def make_folder(path: Path, owner: Owner) -> None:
 
 
 def replace(file: Path, content: bytes, owner: Owner) -> None:
-    """Write a file in one step; a reader sees the old or the new one, and only those who may read the new one."""
+    """Write a file in one step. A reader sees the old or the new content, and only with the rights to the new one."""
     draft = f".{file.name}.draft"
     with _parent_of(file) as parent:
         with contextlib.suppress(FileNotFoundError):
@@ -104,7 +104,7 @@ def own(path: Path, owner: Owner) -> None:
 
 
 def read(path: Path) -> bytes | None:
-    """Return what a file says; None where there is none.
+    """Return the content of a file, or None where there is none.
 
     Raises:
         UnavailableError: it is a link, has a second name elsewhere, or is no file.
@@ -119,7 +119,7 @@ def read(path: Path) -> bytes | None:
 
 
 def _give(descriptor: int, owner: Owner) -> None:
-    """The mode comes second: a change of owner takes set-group bits away."""
+    """Set the owner, then the mode: a change of owner clears set-group bits."""
     if owner.uid is not None or owner.gid is not None:
         os.fchown(descriptor, -1 if owner.uid is None else owner.uid, -1 if owner.gid is None else owner.gid)
     os.fchmod(descriptor, owner.mode)

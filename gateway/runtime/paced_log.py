@@ -1,4 +1,4 @@
-"""Says something once a minute, however often it happens."""
+"""Log lines that are written at most once a minute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TOLD_EVERY_SECONDS: Final = 60.0
 
 
 class Paced:
-    """Calls ``say`` at most once a minute, with how often it happened since."""
+    """Calls ``say`` at most once a minute, with the number of times that it was triggered since."""
 
     def __init__(self, say: Callable[[int], None], now: Callable[[], float] = time.monotonic) -> None:
         self._say = say
@@ -20,7 +20,7 @@ class Paced:
         self._silent_until = -math.inf
 
     def __call__(self) -> None:
-        """It happened."""
+        """Count one occurrence."""
         self._count += 1
         now = self._now()
         if now >= self._silent_until:

@@ -1,7 +1,7 @@
-"""Ownership of the data directory and of files in it: what another user could have written is refused.
+"""Ownership of the data directory and its files. What another user could have written is refused.
 
-The rule for the directory is PostgreSQL's: it belongs to the user that the server runs as, and nobody else may write in
-it. Who may write there can replace the registry with its signing keys.
+The rule for the directory is PostgreSQL's: it belongs to the user that the server runs as, and only that user may write
+in it. Who may write there can replace the registry with its signing keys.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ForeignFileError(UnavailableError):
 def require_own_directory(directory: Path) -> None:
     """Refuse a data directory that another user could change.
 
-    A directory that is not there yet passes: the gateway makes it with mode 0700.
+    A directory that does not exist passes: the gateway makes it with mode 0700.
 
     Raises:
         UnavailableError: it belongs to another user, or group or others may write in it.
@@ -38,7 +38,7 @@ def require_own_directory(directory: Path) -> None:
     try:
         state = directory.stat()
     except OSError:
-        return  # who opens it next says why it cannot be used
+        return  # the next open says why it cannot be used
     if state.st_uid != os.geteuid():
         raise UnavailableError(
             f"The data directory {directory} belongs to the user with the number {state.st_uid}, and this gateway runs "
@@ -54,7 +54,7 @@ def require_own_directory(directory: Path) -> None:
 
 
 def is_open_to_others(directory: Path) -> bool:
-    """Return whether others may read or enter the directory; False for one that is not there yet."""
+    """Return whether others may read or enter the directory; False for one that does not exist."""
     try:
         return bool(directory.stat().st_mode & _OTHERS)
     except OSError:
@@ -62,7 +62,7 @@ def is_open_to_others(directory: Path) -> bool:
 
 
 def read_trusted(file: Path) -> str:
-    """Return the text of a file that this user or root owns, and that nobody else may write.
+    """Return the text of a file that this user or root owns, and that no other user may write.
 
     Raises:
         ForeignFileError: it belongs to another user, or others may write it.

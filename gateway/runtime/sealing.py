@@ -1,7 +1,7 @@
-"""Encryption of secrets at rest, under a key that does not lie beside them: AES-256-GCM.
+"""Encryption of secrets at rest, under a key that lies elsewhere: AES-256-GCM.
 
-A sealed secret names its key, and is bound to its place (table and id): it opens under no other key and in no other
-row. The key is 32 random bytes, as 64 hexadecimal digits in a file (setting ``encryption_key_file``).
+A sealed secret names its key and is bound to its place (table and id). It opens under no other key and in no other row.
+The key is 32 random bytes, as 64 hexadecimal digits in a file (setting ``encryption_key_file``).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Vault:
     def __init__(self, key: bytes | None = None) -> None:
         self._key = key
         self.key_id: str | None = None if key is None else key_id_of(key)
-        """Public name of the key; ``None`` without one."""
+        """Public name of the key, or None without one."""
 
     def seal(self, place: str, secret: bytes, nonce: bytes) -> bytes:
         """Return the secret as it is stored. ``nonce`` is random and used once; ``place`` is table and id."""
@@ -46,7 +46,7 @@ class Vault:
         """Return the secret that is stored at ``place``.
 
         Raises:
-            UnavailableError: it was sealed under another key, or not at all, or it was changed or moved.
+            UnavailableError: it was sealed under another key or not at all, or it was changed or moved.
         """
         sealed_under = key_of(stored)
         require_same(sealed_under, self.key_id)
@@ -76,14 +76,14 @@ def key_id_of(key: bytes) -> str:
 
 
 def key_of(stored: bytes) -> str | None:
-    """Return the name of the key that sealed this secret; ``None`` when it lies in the clear."""
+    """Return the name of the key that sealed this secret, or None when it is stored in the clear."""
     if len(stored) <= _HEAD or not stored.startswith(_MAGIC):
         return None
     return stored[len(_MAGIC) : len(_MAGIC) + _ID_BYTES].hex()
 
 
 def require_same(wanted: str | None, given: str | None) -> None:
-    """Refuse any key but the one that the registry's secrets are sealed under.
+    """Refuse any key except the one that seals the registry's secrets.
 
     Raises:
         UnavailableError: the setting names another key, or none, or one where none is in use.
@@ -147,10 +147,10 @@ def read_key(file: Path, setting: str) -> bytes:
 
 
 def write_new_key(file: Path) -> Vault:
-    """Make a file with a new key, readable by its owner alone; its vault.
+    """Make a file with a new key, readable by its owner alone; return its vault.
 
     Raises:
-        FileExistsError: there is a file already; it is never replaced, since what it opens would be lost.
+        FileExistsError: the file exists. It is never replaced: what its key opens would be lost.
         OSError: it cannot be written.
     """
     key = os.urandom(KEY_BYTES)

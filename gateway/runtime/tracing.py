@@ -1,7 +1,7 @@
-"""Traces without a library: what the parts of the gateway tell of their work, and where a trace goes on.
+"""Traces without a library: the interface that the gateway's parts report their work to.
 
-A place in a trace is a ``traceparent`` (W3C Trace Context). :class:`NoTracer` costs next to nothing; who wants traces
-sets ``otlp_endpoint``, and :mod:`gateway.observability.otel` takes its place.
+A place in a trace is a ``traceparent`` (W3C Trace Context). :class:`NoTracer` costs next to nothing. With the setting
+``otlp_endpoint``, :mod:`gateway.observability.otel` takes its place.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _here: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 
 def here() -> str | None:
-    """Where in a trace this task is; ``None``: in none."""
+    """Return the place in a trace where this task is, or None outside of a trace."""
     return _here.get()
 
 
 def well_formed(traceparent: str | None) -> str | None:
-    """It, if it is a place in a trace; others may have written it."""
+    """Return the ``traceparent`` if it is well formed, else None. It may come from others."""
     return traceparent if traceparent is not None and _FORM.fullmatch(traceparent) else None
 
 
 def same_trace(one: str | None, other: str | None) -> bool:
-    """Whether both lie in one trace."""
+    """Return whether both places are in one trace."""
     first, second = (_FORM.fullmatch(each or "") for each in (one, other))
     return first is not None and second is not None and first["trace"] == second["trace"]
 
 
 class Kind(enum.Enum):
-    """What a span is to others (OpenTelemetry, span kinds)."""
+    """The role of a span towards others (OpenTelemetry, span kinds)."""
 
     INTERNAL = enum.auto()
     SERVER = enum.auto()
@@ -44,7 +44,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Traced:
-    """Something that a transaction did for a trace; told once it is committed. Times in nanoseconds of the epoch."""
+    """Work of a transaction, reported once it is committed. Times in nanoseconds since the epoch."""
 
     name: str
     parent: str
@@ -54,24 +54,24 @@ class Traced:
 
 
 class Span(Protocol):
-    """A piece of work that has begun. Inside ``with`` it is where this task is."""
+    """A piece of work that has begun. Inside ``with`` it is the current span of this task."""
 
     traceparent: str | None
 
     def __enter__(self) -> Self:
-        """It is where this task is."""
+        """Make this the current span of the task."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """It has ended, by ``error`` perhaps."""
+        """End the span, with the error if there was one."""
 
     def called(self, name: str) -> None:
-        """Its name, where that is known later."""
+        """Set the name, where it is known only later."""
 
     def note(self, **facts: Any) -> None:
-        """More about it."""
+        """Add attributes."""
 
     def end(self, error: str | None = None, at: int | None = None) -> None:
-        """It has ended, now or at this time (nanoseconds of the epoch)."""
+        """End the span, now or at this time (nanoseconds since the epoch)."""
 
 
 class Tracer(Protocol):
@@ -80,73 +80,73 @@ class Tracer(Protocol):
     def begin(
         self, name: str, parent: str | None, kind: Kind = Kind.INTERNAL, *, began: int | None = None, **facts: Any
     ) -> Span:
-        """A span below ``parent``; without one a trace begins."""
+        """Begin a span below ``parent``. Without a parent a trace begins."""
 
     def inside(self, name: str) -> Span:
-        """A span below where this task is; nothing when that is in no trace."""
+        """Begin a span below the current one; outside of a trace, do nothing."""
 
     def stop(self) -> None:
-        """Hand over what is left; blocks for seconds at most."""
+        """Send what is left. Blocks for at most some seconds."""
 
 
 class Here:
-    """The part of a span that says where a task is."""
+    """The part of a span that marks where a task is."""
 
     def __init__(self, traceparent: str | None) -> None:
         self.traceparent = traceparent
         self._before: list[Any] = []
 
     def enter(self) -> None:
-        """From here on."""
+        """Make this the current place."""
         self._before.append(_here.set(self.traceparent))
 
     def leave(self) -> None:
-        """Back to where it was."""
+        """Return to the place before."""
         _here.reset(self._before.pop())
 
 
 class _Nothing:
-    """No span."""
+    """A span that records nothing."""
 
     traceparent: str | None = None
 
     def __enter__(self) -> Self:
-        """Nothing changes."""
+        """Do nothing."""
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Nothing ends."""
+        """Do nothing."""
 
     def called(self, name: str) -> None:
-        """Nobody asks."""
+        """Do nothing."""
 
     def note(self, **facts: Any) -> None:
-        """Nobody reads it."""
+        """Do nothing."""
 
     def end(self, error: str | None = None, at: int | None = None) -> None:
-        """Nothing ends."""
+        """Do nothing."""
 
 
 NOTHING: Final = _Nothing()
 
 
 class NoTracer:
-    """Traces nothing."""
+    """A tracer that records nothing."""
 
     def begin(
         self, name: str, parent: str | None, kind: Kind = Kind.INTERNAL, *, began: int | None = None, **facts: Any
     ) -> Span:
-        """No span."""
+        """Return a span that records nothing."""
         del name, parent, kind, began, facts
         return NOTHING
 
     def inside(self, name: str) -> Span:
-        """No span."""
+        """Return a span that records nothing."""
         del name
         return NOTHING
 
     def stop(self) -> None:
-        """Nothing is left."""
+        """Do nothing."""
 
 
 NO_TRACER: Final = NoTracer()

@@ -92,7 +92,7 @@ def prune(tx: Tx, limit: int = 5_000, most: int = MOST) -> int:
 def _delete(tx: Tx, chosen: str, *values: object) -> int:
     """Delete the rows that a statement chooses, and what they count; how many went."""
     went = tx.run(
-        f"DELETE FROM idempotency WHERE seq IN ({chosen}) RETURNING owner, length(answer) AS bytes",  # noqa: S608 - ours
+        f"DELETE FROM idempotency WHERE seq IN ({chosen}) RETURNING owner, length(answer) AS bytes",  # noqa: S608 - a constant command
         *values,
     ).fetchall()
     freed = Counter[str]()

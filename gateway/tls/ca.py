@@ -1,7 +1,8 @@
-"""A certificate authority of one's own, for a trial or a closed site: ``gateway tls`` (docs/tls.md).
+"""Certificate authority for a trial or a closed site: ``gateway tls`` (docs/tls.md).
 
-Keys are ECDSA on P-256, which everything speaks. The authority's key lies beside what it signs and has no password:
-whoever can read it can be any server and any device of the site. A site that has an authority uses that one.
+Keys are ECDSA on P-256, which every TLS library supports. The authority's key lies beside the certificates that it
+signs and has no password: who can read it can pose as any server and any device of the site. A site that has an
+authority already uses that one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 AUTHORITY_DAYS: Final = 3_650
 CERTIFICATE_DAYS: Final = 397
-"""The longest that clients on phones and in browsers accept."""
+"""The longest validity that phones and browsers accept, in days."""
 _BACKDATED: Final = dt.timedelta(hours=1)  # a device's clock may be a little behind
 _LONGEST_NAME: Final = 64  # of a common name (X.520)
 _SECRET_MODE: Final = 0o600
@@ -53,15 +54,15 @@ class Pair:
 
     @classmethod
     def at(cls, folder: Path, name: str) -> Self:
-        """A pair of this name."""
+        """Return the pair of this name."""
         return cls(folder / f"{name}.pem", folder / f"{name}.key")
 
 
 class Authority:
-    """Signs certificates, with the key in ``directory``: ``ca.pem`` and ``ca.key``, made when neither is there."""
+    """Signs certificates with the key in ``directory``: ``ca.pem`` and ``ca.key``, made when neither exists."""
 
     def __init__(self, directory: Path) -> None:
-        """Load it, or make it.
+        """Load the authority, or make it.
 
         Raises:
             UnavailableError: its files cannot be read or written, or one of the two is missing.
@@ -87,16 +88,16 @@ class Authority:
         self._key = key
 
     def server(self, name: str, hosts: Iterable[str], folder: Path | None = None) -> Pair:
-        """A certificate for a server that is reached by ``hosts``, names or IP addresses; the first is its CN.
+        """Issue a certificate for a server that clients reach as ``hosts``, names or IP addresses; the first is its CN.
 
-        The pair is written beside the authority, unless another ``folder`` is named.
+        The pair is written beside the authority, or into ``folder``.
         """
         wanted = list(dict.fromkeys(hosts))
         names = x509.SubjectAlternativeName([_host(each) for each in wanted])
         return self._signed(Pair.at(folder or self.directory, name), wanted[0], ExtendedKeyUsageOID.SERVER_AUTH, names)
 
     def has_signed(self, certificate: x509.Certificate) -> bool:
-        """Whether this one is of this authority."""
+        """Return whether this authority has signed the certificate."""
         try:
             certificate.verify_directly_issued_by(self._certificate)
         except (ValueError, TypeError, InvalidSignature):
@@ -104,7 +105,7 @@ class Authority:
         return True
 
     def client(self, common_name: str) -> Pair:
-        """A certificate by which this device (its id), or the gateway itself, shows who it is."""
+        """Issue a client certificate for this device (its id), or for the gateway itself."""
         pair = Pair.at(self.directory, common_name)
         return self._signed(pair, common_name, ExtendedKeyUsageOID.CLIENT_AUTH, None)
 
@@ -176,7 +177,7 @@ def _draft(
 
 
 def _write(pair: Pair, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-    """The key first: whoever sees the new certificate finds its key."""
+    """Write the key first, so that a reader of the new certificate finds its key."""
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     try:

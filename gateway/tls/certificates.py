@@ -1,7 +1,7 @@
-"""The certificates with which the gateway's listeners show who they are, taken up anew while it runs (docs/tls.md).
+"""Server certificates of the gateway's listeners, reloaded while it runs (docs/tls.md).
 
-A certificate that was renewed is seen within half a minute, or at once after SIGHUP. One that cannot be used changes
-nothing: the old one stays, and the log, ``/ready`` and ``gateway doctor`` say what is wrong with the new one.
+A renewed certificate is noticed within half a minute, or at once after SIGHUP. One that cannot be used changes nothing:
+the old one stays, and the log, ``/ready`` and ``gateway doctor`` say what is wrong with the new one.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ log = structlog.get_logger()
 
 LOOKED_AT_EVERY_SECONDS: Final = 30.0
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""What TLS 1.2 may use, as OpenSSL writes it: forward secrecy and no CBC (RFC 9325, section 4.2)."""
+"""Ciphers of TLS 1.2 in OpenSSL's notation: forward secrecy and no CBC (RFC 9325, section 4.2)."""
 _COMMON_NAME: Final = "commonName"
 
 
 class _ClosingSocket(ssl.SSLSocket):
-    """Closes when its handshake fails; paho 2 leaves such a socket open."""
+    """Closes when its handshake fails. paho 2 leaves such a socket open."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of ssl
         try:
@@ -41,25 +41,25 @@ class _ClosingSocket(ssl.SSLSocket):
 
 
 class CertificateError(UnavailableError):
-    """A certificate, its key or an authority cannot be used; the message names the file and what to do."""
+    """A certificate, its key or an authority cannot be used; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """PEM files: the chain (own certificate first), its key, and who signs the certificates of clients, if asked."""
+    """PEM files: the chain (own certificate first), its key, and the authority of client certificates, if any."""
 
     chain: Path
     key: Path
     client_authority: Path | None = None
     client_required: bool = True
-    """Whether a client without a certificate is refused at once, or let in to be told."""
+    """Whether a client without a certificate is refused in the handshake, or accepted and refused with a message."""
 
 
 class ServerCertificate:
-    """What one listener shows. ``listener`` is ``http`` or ``mqtt``."""
+    """The certificate of one listener. ``listener`` is ``http`` or ``mqtt``."""
 
     def __init__(self, listener: str, files: Files, *, hsts_seconds: int = 0) -> None:
-        """Load it. ``hsts_seconds`` is how long browsers shall use HTTPS alone for its host; 0: they are not told.
+        """Load it. ``hsts_seconds``: how long browsers shall use HTTPS alone for its host; 0 sends no such header.
 
         Raises:
             CertificateError: it cannot be used.
@@ -68,7 +68,7 @@ class ServerCertificate:
         self.hsts_seconds = hsts_seconds
         self.last_error: str | None = None
         self.on_taken_up: Callable[[], None] = lambda: None
-        """Called after a renewal, in a thread: for what else has to know."""
+        """Called in a thread after a renewal, for other parts that must know."""
         self._files = files
         self._seen = _stamp(files)
         self.context = _server_context(files)
@@ -76,31 +76,31 @@ class ServerCertificate:
 
     @property
     def asks_clients(self) -> bool:
-        """Whether a client shows a certificate of its own."""
+        """Return whether clients are asked for a certificate."""
         return self._files.client_authority is not None
 
     @property
     def chain(self) -> Path:
-        """The file of the chain."""
+        """Return the file of the chain."""
         return self._files.chain
 
     @property
     def key(self) -> Path:
-        """The file of the key."""
+        """Return the file of the key."""
         return self._files.key
 
     def look(self) -> None:
-        """Take the files up anew if they are others than before. New connections get the new certificate."""
+        """Reload the files if they have changed. New connections get the new certificate."""
         stamp = _stamp(self._files)
         if stamp == self._seen:
             return
         try:
-            _server_context(self._files)  # a context that fails half-way would be left with a certificate of no key
+            _server_context(self._files)  # a context that fails half-way would hold a certificate without its key
             expires_at = expiry(self._files.chain)
             _load_chain(self.context, self._files)
         except CertificateError as error:
             if self.last_error != error.message:
-                log.error("certificate.not_taken_up", listener=self.listener, message=error.message)  # noqa: TRY400 - said
+                log.error("certificate.not_taken_up", listener=self.listener, message=error.message)  # noqa: TRY400 - the message says it all
             self.last_error = error.message
             return
         self._seen, self.expires_at, self.last_error = stamp, expires_at, None
@@ -109,11 +109,11 @@ class ServerCertificate:
 
     @property
     def expired(self) -> bool:
-        """Whether no client takes it any more."""
+        """Return whether the certificate has expired."""
         return self.expires_at <= system_clock()
 
     def report(self) -> dict[str, object]:
-        """How it is, for ``/ready``: it is good while it is valid and the newest one was taken up."""
+        """Return its state for ``/ready``: good while it is valid and the newest files are loaded."""
         error = f"The certificate has expired: renew {self._files.chain}." if self.expired else None
         return {
             "listener": self.listener,
@@ -123,18 +123,18 @@ class ServerCertificate:
 
 
 class Renewal:
-    """Looks after the certificates: every half minute, and when asked."""
+    """Checks the certificates every half minute, and when asked."""
 
     def __init__(self, certificates: Iterable[ServerCertificate]) -> None:
         self.certificates = tuple(certificates)
         self._asked = asyncio.Event()
 
     def ask(self) -> None:
-        """Look now; for a signal handler."""
+        """Check now; for a signal handler."""
         self._asked.set()
 
     async def run(self) -> None:
-        """Look, until cancelled."""
+        """Check until cancelled."""
         while True:
             try:
                 async with asyncio.timeout(LOOKED_AT_EVERY_SECONDS):
@@ -149,9 +149,9 @@ class Renewal:
 def client_context(
     authority: Path | None, chain: Path | None = None, key: Path | None = None, *, pinned: Path | None = None
 ) -> ssl.SSLContext:
-    """For connections to others, who are verified: by this authority or the system's, or as one that holds ``pinned``.
+    """Return a context that verifies servers: by this authority, by the system's, or as the holder of ``pinned``.
 
-    ``chain`` and ``key`` are what we show ourselves.
+    ``chain`` and ``key`` are our own client certificate.
 
     Raises:
         CertificateError: a file cannot be used.
@@ -162,7 +162,7 @@ def client_context(
         raise _unusable(pinned or authority, error) from error
     context.sslsocket_class = _ClosingSocket
     _restrict(context)
-    if pinned is not None:  # the file says who it is, so its names need not, nor who signed it
+    if pinned is not None:  # the file identifies the server, so its names and its issuer need not
         context.check_hostname = False
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     if chain is not None and key is not None:
@@ -171,12 +171,12 @@ def client_context(
 
 
 def expiry(chain: Path) -> int:
-    """When the first certificate of this file ends, in milliseconds since 1970.
+    """Return when the first certificate of this file expires, in milliseconds since the epoch.
 
     Raises:
         CertificateError: it holds none.
     """
-    from cryptography import x509  # noqa: PLC0415 - 1.5 MB, which a gateway without TLS has no use for
+    from cryptography import x509  # noqa: PLC0415 - 1.5 MB that a gateway without TLS does not need
 
     try:
         first = x509.load_pem_x509_certificates(chain.read_bytes())[0]
@@ -186,7 +186,7 @@ def expiry(chain: Path) -> int:
 
 
 def common_name(certificate: Mapping[str, object] | None) -> str | None:
-    """Whose certificate it is, as ``SSLObject.getpeercert`` tells of it; ``None`` unless it has just one name."""
+    """Return the common name in what ``SSLObject.getpeercert`` returns, or None unless there is exactly one."""
     subject = (certificate or {}).get("subject", ())
     names = [value for part in subject for name, value in part if name == _COMMON_NAME]  # type: ignore[attr-defined]
     return names[0] if len(names) == 1 else None
@@ -235,7 +235,7 @@ def _load_chain(context: ssl.SSLContext, files: Files) -> None:
 
 
 class _EncryptedKeyError(ValueError):
-    """The key wants a password."""
+    """The key is encrypted with a password."""
 
 
 def _no_password() -> str:
@@ -243,7 +243,7 @@ def _no_password() -> str:
 
 
 def _stamp(files: Files) -> tuple[object, ...]:
-    """Changes whenever a file is replaced or written; ``None`` for one that is not there just now."""
+    """Return a value that changes whenever a file is replaced or written. A missing file counts as None."""
     return tuple(_identity(file) for file in (files.chain, files.key))
 
 

@@ -1,1 +1,1 @@
-"""The broker's side: who may do what, the embedded broker, and keeping a Mosquitto in step with the registry."""
+"""The broker's side: access rules, the embedded broker, and access sync of other brokers with the registry."""

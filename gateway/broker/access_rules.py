@@ -1,6 +1,6 @@
-"""Who may do what on the broker (contract, section 3): pure decisions, so that one can be taken without awaiting.
+"""Access rules of the broker (contract, section 3), as pure decisions that need no awaiting.
 
-Everything that is not granted here is refused, and so is every role and action that this file does not know.
+What is not granted here is refused, and so is every role and action that this file does not know.
 """
 
 import enum
@@ -13,22 +13,22 @@ from gateway.core.command_types import CommandType
 
 
 class Role(enum.StrEnum):
-    """What kind of account has connected."""
+    """The kind of account that has connected."""
 
     GATEWAY = "gateway"
     DEVICE = "device"
     INTEGRATOR = "integrator"
-    """Reads the fleets of all projects."""
+    """Reads the devices of all projects."""
     PROJECT_INTEGRATOR = "project_integrator"
-    """Reads the fleet of its own project."""
+    """Reads the devices of its own project."""
     HOME_ASSISTANT = "home_assistant"
-    """Reads the fleet and how it is announced, and says when it is there."""
+    """Reads devices and their discovery messages, and writes ``homeassistant/status``."""
     DOCTOR = "doctor"
-    """Sees which commands are retained, and what the made-up device of ``gateway doctor`` was able to send."""
+    """Reads which commands are retained, and what the made-up device of ``gateway doctor`` could send."""
 
 
 class Action(enum.StrEnum):
-    """What it wants to do: send, ask for, be handed a message, or leave one for after its death."""
+    """What a client wants to do: publish, subscribe, receive a message, or leave a will."""
 
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"
@@ -45,11 +45,11 @@ _USER: Final = "%u"
 _PROJECT: Final = "%p"
 _STATUS: Final = f"devices/{_USER}/status"
 _ACKS: Final = tuple(f"devices/{_USER}/commands/{each}/ack" for each in CommandType)
-"""By name: a wildcard would let one device leave a retained message on as many topics as it makes up."""
+"""Each topic by name. With a wildcard one device could leave retained messages on any number of topics."""
 PROBED: Final = "dev_doctor0probe"
-"""The device that nobody has, whose topics the made-up device of ``gateway doctor`` tries to reach."""
+"""A device that does not exist. The made-up device of ``gateway doctor`` tries to reach its topics."""
 MADE_UP: Final = "doctor_device"
-"""That made-up device."""
+"""The made-up device of ``gateway doctor``."""
 _HERE: Final = "homeassistant/status"
 _MAY_SEND: Final[Mapping[str, tuple[str, ...]]] = {
     Role.GATEWAY: ("#",),
@@ -80,12 +80,12 @@ _MAY_RETAIN: Final[Mapping[str, tuple[str, ...]]] = {
 def may(
     role: str, username: str, action: str, topic_or_filter: str, *, prefix: str = "", project: str | None = None
 ) -> bool:
-    """Whether `username`, being a `Role`, may take an `Action` on a topic (for SUBSCRIBE: on a topic filter).
+    """Return whether `username`, being a `Role`, may take an `Action` on a topic (for SUBSCRIBE: on a topic filter).
 
-    `project` is the one that an account belongs to. An account without one reads no topic of a project.
+    `project` is the project of an account. An account without one reads no topic of a project.
 
-    A subscription is granted when everything that its filter can match is granted. Topics that start with `$`
-    (`$SYS`, `$share`, `$CONTROL`) are nobody's.
+    A subscription is granted when everything that its filter can match is granted. Topics that start with `$` (`$SYS`,
+    `$share`, `$CONTROL`) are granted to no role.
     """
     if action in _SENDING:
         return _is_topic(topic_or_filter) and _granted(_MAY_SEND, role, username, topic_or_filter, prefix)
@@ -97,17 +97,17 @@ def may(
 
 
 def may_retain(role: str, username: str, topic: str, *, prefix: str = "") -> bool:
-    """Whether what `username` publishes on `topic` may stay there: for a device its own status alone."""
+    """Return whether what `username` publishes on `topic` may be retained: for a device its own status alone."""
     return _is_topic(topic) and _granted(_MAY_RETAIN, role, username, topic, prefix)
 
 
 def is_name(username: str) -> bool:
-    """Whether a user name can stand in a topic: a `+`, `#` or `/` in one would open the topics of others."""
+    """Return whether a user name can stand in a topic. A `+`, `#` or `/` in it would open the topics of others."""
     return _NAME.fullmatch(username) is not None
 
 
 def loggable(username: str) -> str:
-    """Of a name that may be a misplaced password no more than may be told of a secret (contract, section 1)."""
+    """Return the part of a name that may be logged. The name may be a misplaced password (contract, section 1)."""
     return username if ids.is_id(ids.DEVICE, username) else username[:_LOGGED_OF_SECRETS]
 
 
@@ -129,12 +129,12 @@ def _granted(
 
 
 def _filled(pattern: str, names: Mapping[str, str]) -> list[str]:
-    """The levels of a pattern, with names for its placeholders."""
+    """Return the levels of a pattern, with names in place of its placeholders."""
     return [names.get(level, level) for level in pattern.split("/")]
 
 
 def _covers(pattern: list[str], levels: list[str]) -> bool:
-    """Whether `pattern` matches each topic that `levels` (a topic's, or a filter's) can match [MQTT 4.7.1]."""
+    """Return whether `pattern` matches each topic that `levels` (a topic's, or a filter's) can match [MQTT 4.7.1]."""
     for wanted, level in zip(pattern, levels, strict=False):
         if wanted == "#":
             return True
@@ -154,7 +154,7 @@ def _is_filter(topic_filter: str) -> bool:
 
 
 def _is_text(text: str) -> bool:
-    """Neither empty, nor `$…`, nor with what MQTT forbids in a string [MQTT-1.5.3-2], nor too long for one."""
+    """Return whether the text may be a topic: not empty, not `$…`, valid [MQTT-1.5.3-2], not too long."""
     if not text or text.startswith("$") or "\0" in text:
         return False
     return len(text.encode(errors="replace")) <= _MAX_TOPIC_BYTES

@@ -1,7 +1,7 @@
-"""Keeps the broker's idea of who may connect in step with the registry, as the outbox says.
+"""Access sync: the broker's accounts and sessions follow the registry, as the outbox says.
 
 A revoked token opens nothing from the commit on: the broker refuses it, and a live session is cut (contract, section
-1). How depends on the broker; a broker that the gateway cannot steer is said so at the start and in ``/ready``.
+1). How that is done depends on the broker. Where the gateway cannot do it, the start and ``/ready`` say so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gateway.store import Row, Store, Tx, View, account_sql, epoch_sql, key_sql,
 from gateway.store.wakeups import Wakeups
 
 if TYPE_CHECKING:
-    from gateway.broker.embedded.server import EmbeddedBroker  # and with it amqtt, which only who runs it needs
+    from gateway.broker.embedded.server import EmbeddedBroker  # loads amqtt, which only the embedded broker needs
 
 log = structlog.get_logger()
 
@@ -38,18 +38,18 @@ NOT_SIGNALLED: Final = (
     "broker, and a new one does not, until somebody sends it SIGHUP. Set mosquitto_pid_file."
 )
 SWEPT: Final = "mosquitto_swept"
-"""The fact in the registry which process of Mosquitto holds no session from before its start."""
+"""Fact in the registry: the process of Mosquitto that holds no session from before its start."""
 BATCH: Final = 1_000
 FIRST_RETRY_SECONDS: Final = 0.1
 LONGEST_RETRY_SECONDS: Final = 0.5
-"""Pauses between tries while the broker does not follow; short, since a revoked session may live for 1 s (contract,
-section 1). A credential that changes meanwhile, and a new connection to the broker, end a pause after SPACING_SECONDS.
+"""Pauses between tries while the broker does not follow. They are short: a revoked session may live for 1 s (contract,
+section 1). A credential that changes meanwhile, or a new connection to the broker, ends a pause after SPACING_SECONDS.
 """
 SPACING_SECONDS: Final = 0.05
 LOGGED_EVERY_SECONDS: Final = 60.0
-"""How often the same failure is logged while it lasts."""
+"""The same failure is logged this often while it lasts."""
 AGAIN_SECONDS: Final = 0.15
-"""Until what has to be looked at once more is."""
+"""Pause before a device is checked once more."""
 
 
 Rights = Callable[[Mapping[str, str | None]], None]
@@ -57,40 +57,38 @@ Rights = Callable[[Mapping[str, str | None]], None]
 
 
 class BrokerAccess(Protocol):
-    """What the gateway can do about who may connect."""
+    """What the gateway can do about the accounts and sessions of a broker."""
 
     name: str
 
     @property
     def limitation(self) -> str | None:
-        """What it cannot do although all is well; ``None`` when it can do everything."""
+        """Return what the gateway cannot do at this broker even when all is well, or None when it can do everything."""
 
     @property
     def trouble(self) -> str | None:
-        """What could not be done for some of them, though it was for others; ``None`` when nothing is left."""
+        """Return what failed for some sessions though it worked for others, or None when nothing is left."""
 
     async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
-        """Bring the access of these devices in step with the registry.
-
-        Returns those that have to be looked at once more in a moment.
+        """Bring the access of these devices in step with the registry. Return those that must be checked again soon.
 
         Raises:
-            GatewayError: the broker could not be told; it is tried again.
+            GatewayError: the broker did not follow; the caller tries again.
         """
 
     async def compare(self) -> bool:
-        """Bring the access of all devices and integrators in step; whether that is all, or it has to be called again.
+        """Bring the access of all devices and integrators in step. Return whether that is all; if not, call it again.
 
         Raises:
-            GatewayError: the broker could not be told; it is tried again.
+            GatewayError: the broker did not follow; the caller tries again.
         """
 
     def stop(self) -> None:
-        """End what is under way."""
+        """Stop what is under way."""
 
 
 class EmbeddedAccess:
-    """The embedded broker asks the registry at each CONNECT, so that only live sessions have to be looked at."""
+    """Access to the embedded broker. It asks the registry at each CONNECT, so only live sessions are checked here."""
 
     name = "embedded"
     limitation = None
@@ -101,7 +99,7 @@ class EmbeddedAccess:
         self._store = store
 
     async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
-        """Cut each device whose session was not opened with a token that is good now, and drop what waits for it."""
+        """Cut each device whose session was not opened with a token that is good now; drop its queue."""
         for device in devices:
             pk = device["device_pk"]
             good = await self._store.read(lambda view, pk=pk: {row["id"] for row in token_sql.live(view, pk)})  # type: ignore[misc]
@@ -111,10 +109,10 @@ class EmbeddedAccess:
         return ()
 
     def stop(self) -> None:
-        """Nothing is under way."""
+        """Do nothing: nothing is under way."""
 
     async def compare(self) -> bool:
-        """Cut integrators that were revoked, or connected with an earlier password; devices have their own rows."""
+        """Cut integrators that were revoked or connected with an earlier password. Devices have rows of their own."""
         good = {
             (row["name"], row["created_at"])
             for row in await self._store.read(account_sql.everyone)
@@ -128,12 +126,12 @@ class EmbeddedAccess:
 
 
 class MosquittoAccess:
-    """Mosquitto reads a password file; clients whose entry is gone or changed are cut when it does.
+    """Access to a Mosquitto with a password file. At a reload it cuts clients whose entry is gone or changed.
 
-    ``file.fixed`` are the gateway's own accounts at the broker. Accounts that an operator adds to the file, or takes
-    out of it, stay as the operator left them. Without a pid file somebody else has to have the broker read it.
-    ``rights`` lets integrators with names of their own read, where the gateway keeps the broker's rights as well.
-    ``locks`` end the sessions that the broker would cut, before it does: Mosquitto 2.0 crashes otherwise.
+    ``file.fixed`` are the gateway's own accounts. Accounts that an operator adds to the file, or removes from it, stay
+    as the operator left them. Without a pid file another process must make the broker read the file. ``rights`` lets
+    integrators read under their own names, where the gateway writes the broker's access rules as well. ``locks`` end
+    sessions before the broker cuts them: Mosquitto 2.0 crashes otherwise.
     """
 
     name = "mosquitto"
@@ -161,13 +159,13 @@ class MosquittoAccess:
 
     @property
     def limitation(self) -> str | None:
-        """That nobody signals the broker, that it crashes, or which lines of the password file were left out."""
+        """Return that no process signals the broker, that it crashes, or which lines were left out."""
         if self._sentinel is None:
             return NOT_SIGNALLED
         return (self._locks.caution if self._locks else None) or self.people.caution
 
     async def write(self) -> Mapping[str, int]:
-        """Make the file say what the registry says; the tokens in it that replace others and were never used.
+        """Write the file from the registry. Return the tokens in it that replace others and were never used.
 
         Raises:
             PasswordFileError: it cannot be written.
@@ -184,8 +182,8 @@ class MosquittoAccess:
         await asyncio.to_thread(self._write, entries)
         return replacing
 
-    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:  # noqa: ARG002 - the file says it for all
-        """Write the file from the registry, and return when the broker goes by it."""
+    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:  # noqa: ARG002 - the file holds all of them
+        """Write the file from the registry, and return when the broker has read it."""
         if self._sentinel is None:
             await self.write()
             return ()
@@ -203,22 +201,23 @@ class MosquittoAccess:
         return ()
 
     async def compare(self) -> bool:
-        """The file says it for all."""
+        """Do the same: the file holds all accounts."""
         await self.sync(())
         return True
 
     def stop(self) -> None:
-        """Nothing is under way."""
+        """Do nothing: nothing is under way."""
 
     def _prepare(self, entries: list[tuple[str, str]], ours: Mapping[str, Row], *, restored: bool) -> None:
-        """Find out what the file is to say besides ``entries``, and what the broker's rights are."""
+        """Find out what the file must hold besides ``entries``, and write the broker's access rules."""
         kept = {name: entry for name, entry in self.people.read().items() if name not in ours}
         if restored:
             kept = without_lost(kept)
         good = {name: row["broker_entry"] for name, row in ours.items() if row["revoked_at"] is None}
         self._rights({name: ours[name]["project_id"] for name in good if name not in account_sql.KNOWN})
         fixed = {name: entry for name, entry in (kept | good | self._own).items() if name != SENTINEL}
-        # The sentinel's entry stays while the broker has yet to read this very file: no try writes it again.
+        # The reload probe's entry stays while the broker has yet to read this very file, so that no try writes it
+        # again.
         again, self._waiting = self._waiting == (entries, fixed), (entries, fixed)
         self.file.fixed = fixed | (self._sentinel.account(again=again) if self._sentinel else {})
 
@@ -227,9 +226,9 @@ class MosquittoAccess:
         self.people.written(replaced=self.file.write(entries))
 
     async def _try_locks(self) -> None:
-        """Make the locks fit for use, where the broker was started since they were used last.
+        """Prepare the locks where the broker has been restarted since they were last used.
 
-        What goes wrong is logged and tried again the next time: the file has to be written at once.
+        A failure is logged and tried again the next time: the file must be written at once.
         """
         started = None if self._locks is None else await asyncio.to_thread(self.file.broker_process)
         if self._locks is None or started is None or started == self._seen:
@@ -242,9 +241,9 @@ class MosquittoAccess:
             self._seen = started
 
     async def _ready_locks(self, locks: SessionLocks, started: str) -> None:
-        """Look at a broker that was just started, and end the sessions that it has brought back.
+        """Check a broker that was just started, and end the sessions that it has restored.
 
-        It knows their passwords no more: each SIGHUP would cut them.
+        The broker does not know the passwords of those sessions any more, so each SIGHUP would cut them.
         """
         if self._in_force.newest.get(LOCKS) != self._own.get(LOCKS):
             await self._introduce_locks()
@@ -257,7 +256,7 @@ class MosquittoAccess:
             await self._store.write(lambda tx: key_sql.set_meta(tx, SWEPT, started))
 
     async def _introduce_locks(self) -> None:
-        """Let the account of the locks in, and change nothing for anybody else."""
+        """Add the account of the locks, and change nothing else."""
         assert self._sentinel
         as_it_is = {name: entry for name, entry in self._in_force.sure.items() if name != SENTINEL}
         self.file.fixed = as_it_is | self._own | self._sentinel.account()
@@ -268,7 +267,7 @@ class MosquittoAccess:
 
 
 class NoAccess:
-    """A broker whose accounts are somebody else's: the gateway can refuse over HTTP, and not cut anybody off."""
+    """A broker whose accounts the gateway does not manage. The gateway refuses over HTTP and cuts no session."""
 
     name = "none"
     trouble = None
@@ -279,31 +278,31 @@ class NoAccess:
     )
 
     async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
-        """Say what somebody else has to do."""
+        """Log what the operator has to do."""
         if devices:
             log.warning("broker.access_not_managed", devices=[row["device_id"] for row in devices][:10])
         return ()
 
     async def compare(self) -> bool:
-        """There is nothing that the gateway could compare."""
+        """Return True: there is nothing that the gateway could compare."""
         return True
 
     def stop(self) -> None:
-        """Nothing is under way."""
+        """Do nothing: nothing is under way."""
 
 
 def first_uses_at(access: BrokerAccess) -> FirstUses | None:
-    """Who notes first uses of tokens over MQTT; ``None`` at a broker that asks, where authentication does."""
+    """Return what records first uses over MQTT, or None where the broker authenticates through the gateway."""
     return access.first_uses if isinstance(access, MosquittoAccess) else None
 
 
 def knows_new_tokens(access: BrokerAccess) -> bool:
-    """Whether the broker takes a new token once ``access`` is in step; else that is up to somebody else."""
+    """Return whether the broker accepts a new token once ``access`` is in step. At others the operator must add it."""
     return not isinstance(access, NoAccess) and access.limitation != NOT_SIGNALLED
 
 
 class AccessSyncer:
-    """Works the outbox of credentials off."""
+    """Works off the outbox rows of credentials."""
 
     def __init__(self, store: Store, bells: Wakeups, access: BrokerAccess) -> None:
         self.access = access
@@ -314,11 +313,11 @@ class AccessSyncer:
 
     @property
     def last_error(self) -> str | None:
-        """Why the broker is not in step, wholly or for some; ``None`` when it is, or is about to be."""
+        """Return why the broker is not in step, or None when it is or is about to be."""
         return self._error or self.access.trouble
 
     async def run(self) -> None:
-        """Keep in step until cancelled; what cannot be done now is tried again, also when there is more to do."""
+        """Work until cancelled. What fails is tried again, also when there is more to do."""
         pause = FIRST_RETRY_SECONDS
         self._bells.access.set()
         try:
@@ -335,13 +334,13 @@ class AccessSyncer:
             self.access.stop()
 
     async def _attempt(self) -> str | None:
-        """What went wrong, if anything did."""
+        """Make one attempt; return what went wrong, or None."""
         try:
             await self._work()
         except GatewayError as error:
             self._log_failure(error.message)
             return error.message
-        except Exception as error:  # a bug of ours, and no reason to give up on revoking tokens
+        except Exception as error:  # a bug of ours must not stop the revoking of tokens
             log.exception("broker.access_not_synced")
             return repr(error)
         self._logged = None
@@ -355,16 +354,16 @@ class AccessSyncer:
             log.error("broker.access_not_synced", reason=reason)
 
     async def _work(self) -> None:
-        """Work off what there is, pass after pass while some of it has to be looked at again.
+        """Work pass after pass while some of it must be checked again.
 
-        Rows come first: they are tokens that were just revoked, and a comparison may find what cannot be mended.
+        Rows come first: they are tokens that were just revoked, and a comparison may find what cannot be repaired.
         """
         while not (await self._rows() & await self._compared()):
             self._error, self._logged = None, None
             await self._more_within(AGAIN_SECONDS)
 
     async def _rows(self) -> bool:
-        """Work each row off once; whether none is left that has to be looked at again."""
+        """Work each row off once. Return whether none is left to be checked again."""
         after, settled = 0, True
         while rows := await self._store.read(partial(_due, after=after)):
             again = {row["seq"] for row in await self.access.sync(rows)}
@@ -375,10 +374,10 @@ class AccessSyncer:
         return settled
 
     async def _compared(self) -> bool:
-        """Compare if that was asked for; whether it is done."""
+        """Compare if a comparison is due. Return whether it is done."""
         if not self._bells.access.is_set():
             return True
-        self._bells.access.clear()  # before it is looked: what changes meanwhile is looked at again
+        self._bells.access.clear()  # before the read: what changes meanwhile is compared again
         done = False
         try:
             done = await self.access.compare()
@@ -388,7 +387,7 @@ class AccessSyncer:
         return done
 
     async def _more_within(self, seconds: float) -> None:
-        """Wait until there may be more work, for so many seconds at most."""
+        """Wait until there may be more work, for at most so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._bells.wait_for(outbox_sql.CREDENTIAL)

@@ -1,4 +1,4 @@
-"""Who a client of the broker is, where the broker asks the gateway (the embedded one, and those that ask over HTTP)."""
+"""Authentication of clients, where the broker asks the gateway (the embedded one, and those that ask over HTTP)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.store import Purpose, Row, Store, View, account_sql, token_sql
 
 
 def identity_of(account: Row) -> ClientIdentity:
-    """Who the client of an account in the registry is."""
+    """Return the identity of an account in the registry."""
     name, project_id = account["name"], account["project_id"]
     if project_id is not None:
         return ClientIdentity(Role.PROJECT_INTEGRATOR, name, account["created_at"], project_id)
@@ -24,7 +24,7 @@ def identity_of(account: Row) -> ClientIdentity:
 
 
 def authenticator(store: Store, accounts: Accounts) -> Authenticate:
-    """Knows devices, these accounts and the registry's integrators by their MQTT passwords; nobody else."""
+    """Return a function that knows devices, these accounts and the registry's integrators by their MQTT passwords."""
 
     async def authenticate(client_id: str, username: str | None, password: str | None) -> ClientIdentity | None:
         if not username or not password:
@@ -51,14 +51,14 @@ def authenticator(store: Store, accounts: Accounts) -> Authenticate:
 
 
 def acquaintance(store: Store, accounts: Accounts) -> Callable[[str], bool]:
-    """Return whether somebody may come in by a user name at all, whatever the password: one look-up in an index."""
+    """Return a function that says whether a user name exists, whatever the password: one indexed look-up."""
 
     def is_known(username: str) -> bool:
         if username in accounts:
             return True
         try:
             return store.read_inline(lambda view: _opens_something(view, username))
-        except StoreError:  # the way to the password says what is wrong
+        except StoreError:  # the password check reports it
             return True
 
     return is_known

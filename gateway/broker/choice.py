@@ -1,4 +1,4 @@
-"""Which broker of its own the gateway runs: the one that was asked for, or with ``auto`` the best that can be had."""
+"""Choice between the brokers that the gateway can run: the one that is set, or the best that is installed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gateway.settings.loading import Settings
 from gateway.settings.types import EMBEDDED, MOSQUITTO
 
 OLDEST: Final = (2, 0)
-"""What ``broker_config`` is written for."""
+"""The oldest version that ``broker_config`` is written for."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """``program`` is the path of Mosquitto, where that was chosen; ``why`` is said to whoever started the gateway."""
+    """``program`` is the path of Mosquitto, where that was chosen; ``why`` is logged at the start."""
 
     kind: Literal["embedded", "mosquitto"]
     why: str
@@ -25,10 +25,10 @@ class Choice:
 
 
 def choose(settings: Settings) -> Choice:
-    """The broker of our own for these settings.
+    """Return the broker that the gateway runs under these settings.
 
     Raises:
-        UnavailableError: Mosquitto was asked for by name and cannot be had.
+        UnavailableError: the settings name Mosquitto, and it is not installed or too old.
     """
     if settings.broker == EMBEDDED:
         return Choice(EMBEDDED, "it is what 'broker' says")
@@ -47,7 +47,7 @@ def choose(settings: Settings) -> Choice:
 
 
 def usable() -> str:
-    """The path of a Mosquitto that is new enough.
+    """Return the path of a Mosquitto that is new enough.
 
     Raises:
         UnavailableError: there is none; the message says what to install.

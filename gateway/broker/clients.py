@@ -1,4 +1,4 @@
-"""A client of the broker: by which name it is known there, and whose it is."""
+"""A client of the broker: its client id and its account."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import NamedTuple, Self
 
 
 class Client(NamedTuple):
-    """A device's client id is its user name; an integrator may have several clients."""
+    """A device's client id is its user name. An integrator may have several clients."""
 
     client_id: str
     username: str
 
     @classmethod
     def of_device(cls, device_id: str) -> Self:
-        """The one client of a device."""
+        """Return the one client of a device."""
         return cls(device_id, device_id)

@@ -1,8 +1,8 @@
-"""The two accounts with which ``gateway doctor`` looks at the broker from outside, while a gateway runs.
+"""The two accounts with which ``gateway doctor`` checks the broker from outside, while a gateway runs.
 
-One reads which commands are retained. The other has the rights of a device that nobody has, to see that they do not
-reach further. Their passwords are new at each start, and lie in the data directory for as long as the gateway runs:
-who can read that has the registry anyway.
+One reads which commands are retained. The other has the rights of a device that does not exist, to check that they do
+not reach further. Their passwords are new at each start. They lie in the data directory for as long as the gateway
+runs: who can read that directory has the registry anyway.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _secret() -> str:
 
 
 def _whole(value: object) -> str:
-    """All of a setting's value, where printing it would hide a password."""
+    """Return all of a setting's value, also what its text form hides."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if is_dataclass(value):
@@ -48,25 +48,25 @@ class ProbeAccounts:
     reader: str = field(default_factory=_secret, repr=False)
     device: str = field(default_factory=_secret, repr=False)
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """A digest of each setting that the gateway was started with: the doctor compares those of the file."""
+    """A digest of each setting that the gateway was started with. The doctor compares those of the settings file."""
 
     def of(self, settings: Settings) -> ProbeAccounts:
-        """The same, with the digests of these settings."""
+        """Return the same accounts, with the digests of these settings."""
         return replace(self, settings={name: self.digest(name, getattr(settings, name)) for name in FIELDS})
 
     def digest(self, name: str, value: object) -> str:
-        """A digest of a setting, its secrets included, which tells nothing without the passwords here."""
+        """Return a digest of a setting, secrets included. Without these passwords it reveals nothing."""
         return hmac.digest(self.device.encode(), f"{name}={_whole(value)}".encode(), "sha256").hex()
 
     @property
     def passwords(self) -> dict[str, str]:
-        """By user name."""
+        """Return the passwords by user name."""
         return {READER: self.reader, DEVICE: self.device}
 
 
 @contextlib.contextmanager
 def published(data_dir: Path, accounts: ProbeAccounts) -> Iterator[None]:
-    """Have them in the data directory, readable by its owner alone, for as long as the block runs."""
+    """Keep the accounts in the data directory, readable by its owner alone, for as long as the block runs."""
     file = data_dir / FILE_NAME
     replace_text(file, json.dumps(asdict(accounts)))
     try:
@@ -77,7 +77,7 @@ def published(data_dir: Path, accounts: ProbeAccounts) -> Iterator[None]:
 
 
 def read(data_dir: Path) -> ProbeAccounts | None:
-    """The accounts of the gateway that runs on this data directory; ``None`` when none does."""
+    """Return the accounts of the gateway that runs on this data directory, or None when none runs."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         return ProbeAccounts(**json.loads((data_dir / FILE_NAME).read_text(encoding="utf-8")))
     return None

@@ -1,8 +1,8 @@
-"""The first use over MQTT of a token that replaces another, at a broker that does not ask the gateway.
+"""First use over MQTT of a token that replaces another, at a broker with a password file.
 
-Mosquitto's password file holds one password per device. Once the broker goes by a file with the new one, it has cut the
-session of the old one. A mark that the gateway then sends itself through the broker (:mod:`gateway.mqtt.barrier`) tells
-old messages from new ones: what a device says after it comes from a session that knew the new password.
+Mosquitto's password file holds one password per device. When the broker has read a file with the new one, it has cut
+the session of the old one. The gateway then sends itself a mark through the broker (:mod:`gateway.mqtt.barrier`). What
+a device publishes after that mark comes from a session that knew the new password.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PASS_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 0.5
 
 Passed = Callable[[float], Awaitable[bool]]
-"""Whether a mark came back through the broker within so many seconds."""
+"""Returns whether a mark came back through the broker within so many seconds."""
 
 
 class FirstUses:
@@ -40,14 +40,17 @@ class FirstUses:
         self._to_pass, self._to_note = asyncio.Event(), asyncio.Event()
 
     def in_force(self, tokens: Mapping[str, int]) -> None:
-        """The broker goes by these unused tokens now, each the newest of its device, whose older one is good still."""
+        """Note that the broker accepts these unused tokens.
+
+        Each is the newest of a device whose older token is still good.
+        """
         self._in_force = tokens
         self.waiting = {device: token for device, token in self.waiting.items() if tokens.get(device) == token}
         if tokens.keys() - self.waiting.keys():
             self._to_pass.set()
 
     def heard(self, device_ids: Iterable[str]) -> None:
-        """These devices have said something over MQTT, just now or since the last mark."""
+        """Note that these devices have published something, just now or since the last mark."""
         for device_id in device_ids:
             token = self.waiting.pop(device_id, None)
             if token is not None:
@@ -55,7 +58,7 @@ class FirstUses:
                 self._to_note.set()
 
     async def run(self, passed: Passed) -> None:
-        """Send marks and note first uses until cancelled."""
+        """Send marks and record first uses until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell_apart(passed), name="marks of new tokens")
             group.create_task(self._note(), name="first uses of tokens")

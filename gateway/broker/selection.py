@@ -1,4 +1,4 @@
-"""Which broker the gateway works with, its own or one that runs already: how it comes in, and whom it steers there."""
+"""Broker selection: the one that the gateway runs, or an external one, and what the gateway manages there."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _LOOPBACK: Final = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Broker:
-    """The broker that was chosen: how the gateway comes in, whom it can let in or cut, where devices find it.
+    """The selected broker: how the gateway connects, which access it manages, which address devices get.
 
-    ``kind`` is ``embedded``, ``mosquitto`` (the gateway's own) or ``external``; ``pinned`` the certificate by which a
-    broker of our own is known on this machine; ``trouble`` what keeps it from running, as far as it is ours to know.
+    ``kind`` is ``embedded``, ``mosquitto`` (managed by the gateway) or ``external``. ``pinned`` is the certificate of a
+    managed broker for clients on this machine. ``trouble`` returns what keeps a managed broker from running.
     """
 
     upstream: connect.BrokerAddress
@@ -69,11 +69,11 @@ async def broker_of(
     http_certificate: ServerCertificate | None = None,
     refused: Callable[[RefusedSignIn], None] = lambda _: None,
 ) -> Broker:
-    """The broker of these settings; one of our own runs until ``stack`` ends, with ``certificate`` if there is one.
+    """Start or find the broker of these settings.
 
-    ``refused`` is told of sign-ins that the gateway refuses for it; Mosquitto's it does not see.
-
-    One that asks the gateway finds it listening, beyond loopback with ``http_certificate``.
+    A managed one runs until ``stack`` ends, with ``certificate`` if given. ``refused`` is called for sign-ins that the
+    gateway refuses on the broker's behalf; it does not see Mosquitto's. A broker that authenticates through the gateway
+    finds an HTTP endpoint, beyond loopback with ``http_certificate``.
 
     Raises:
         UnavailableError: it cannot listen, or a file for TLS cannot be used.
@@ -98,7 +98,7 @@ async def _own(
     stack: AsyncExitStack,
     refused: Callable[[RefusedSignIn], None],
 ) -> Broker:
-    """One that the gateway runs: of the kind that the settings ask for, or that can be had."""
+    """Start the broker that the gateway runs: of the kind that the settings name, or that is installed."""
     choice = choose(settings)
     try:
         if choice.kind == MOSQUITTO:
@@ -157,7 +157,7 @@ async def _own_embedded(
     stack: AsyncExitStack,
     refused: Callable[[RefusedSignIn], None],
 ) -> Broker:
-    from gateway.broker.authentication import acquaintance, authenticator  # noqa: PLC0415 - amqtt, 4 MB for who runs no other broker
+    from gateway.broker.authentication import acquaintance, authenticator  # noqa: PLC0415 - loads amqtt, 4 MB that other brokers do not need
     from gateway.broker.embedded.server import EmbeddedBroker  # noqa: PLC0415 - the same
 
     password = secrets.token_urlsafe(32)
@@ -193,7 +193,7 @@ async def _embedded(broker: EmbeddedBroker, settings: Settings, stack: AsyncExit
 
 
 def verified_by(settings: Settings) -> ssl.SSLContext | None:
-    """How a broker that is not our own is verified, and what it is shown; ``None`` without TLS.
+    """Return the TLS context for an external broker, or None without TLS.
 
     Raises:
         CertificateError: a file cannot be used.

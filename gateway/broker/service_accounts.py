@@ -1,4 +1,4 @@
-"""The accounts at a broker that asks the gateway which are there while it runs: its own, and the doctor's."""
+"""Service accounts at a broker that authenticates through the gateway: the gateway's own, and the doctor's."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ GATEWAY_USER: Final = "gateway"
 
 @dataclass(frozen=True)
 class ServiceAccount:
-    """What somebody who knows the password may be."""
+    """An account that is not in the registry."""
 
     role: Role
     password: str = field(repr=False)
 
     def opens_with(self, password: str) -> bool:
-        """Whether this is the password; takes as long for a wrong one."""
+        """Return whether this is the password; a wrong one takes as long."""
         return hmac.compare_digest(password.encode("utf-8", "surrogatepass"), self.password.encode())
 
 
 Accounts = Mapping[str, ServiceAccount]
-"""By user name."""
+"""Service accounts by user name."""
 
 
 def service_accounts(gateway_password: str, probes: ProbeAccounts, *, gateway_user: str = GATEWAY_USER) -> Accounts:
-    """Those accounts."""
+    """Return the service accounts."""
     return {
         READER: ServiceAccount(Role.DOCTOR, probes.reader),
         DEVICE: ServiceAccount(Role.DEVICE, probes.device),

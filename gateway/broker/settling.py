@@ -1,4 +1,4 @@
-"""Attempts on many sessions at once, each by itself: one that cannot be cut keeps no other one waiting."""
+"""Concurrent attempts on many sessions. One that cannot be cut delays no other one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ log = structlog.get_logger()
 AT_ONCE: Final = 16
 RETRIED_AT_ONCE: Final = 4
 PAUSE_SECONDS: Final = 0.1
-"""How long a failed attempt keeps its place among those that are retried: a bound on the calls to a broken API."""
+"""How long a failed attempt keeps its place among the retried ones. It bounds the calls to a broken API."""
 
 Attempt = Callable[[], Awaitable[bool]]
-"""Cut what has to be cut of a session; whether that is all. Raises UnavailableError when it cannot be done now."""
+"""Cuts what has to be cut of a session and returns whether that is all; raises UnavailableError when it must be
+retried."""
 
 
 class Settling:
-    """At most one attempt per client runs at a time; those that failed before have places of their own."""
+    """Runs at most one attempt per client at a time. Attempts that failed before have places of their own."""
 
     def __init__(self) -> None:
         self._running: dict[Client, asyncio.Task[bool]] = {}
@@ -32,14 +33,14 @@ class Settling:
 
     @property
     def trouble(self) -> str | None:
-        """Why sessions are not cut, with how many they are; ``None`` when none is left."""
+        """Return why sessions are not cut, and how many, or None when none is left."""
         if not self._failed:
             return None
         count, reason = len(self._failed), next(iter(self._failed.values()))
         return f"{count} session{'' if count == 1 else 's'} could not be cut: {reason}"
 
     async def settled(self, wanted: Mapping[Client, Attempt], seconds: float) -> set[Client]:
-        """Attempt each of them; those that are settled after so many seconds at most. The others go on meanwhile."""
+        """Attempt each of them. Return those that are settled within so many seconds; the others go on meanwhile."""
         for client, attempt in wanted.items():
             if client not in self._running:
                 self._running[client] = asyncio.create_task(self._attempt(client, attempt), name=f"cut {client}")
@@ -49,7 +50,7 @@ class Settling:
         return {client for client in wanted if self._is_settled(client)}
 
     def stop(self) -> None:
-        """End every attempt."""
+        """Cancel every attempt."""
         for task in self._running.values():
             task.cancel()
         self._running.clear()
@@ -65,7 +66,7 @@ class Settling:
                 settled = await attempt()
             except UnavailableError as error:
                 self._fail(client, error.message)
-            except Exception as error:  # a bug of ours: this session stays to be cut, and the others are
+            except Exception as error:  # a bug of ours: this session stays to be cut, the others go on
                 log.exception("broker.session_not_cut", client_id=client.client_id)
                 self._failed[client] = repr(error)
             else:

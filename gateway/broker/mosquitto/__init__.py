@@ -1,1 +1,1 @@
-"""Mosquitto: its password file, its process, and the checks that it took a change."""
+"""Mosquitto: its password file, its process, and the checks that it has read a change."""

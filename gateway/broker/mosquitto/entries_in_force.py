@@ -1,4 +1,4 @@
-"""The password entries that Mosquitto may go by now, so that it is known whom the next file would cut."""
+"""Password entries that Mosquitto may have in force. They tell whom the next file would cut."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from pathlib import Path
 from typing import Final
 
 _MOST_KEPT: Final = 16
-"""How many files in a row that the broker has not taken up are remembered."""
+"""How many files in a row, not yet read by the broker, are remembered."""
 
 
 class InForce:
-    """User name and entry in the file that the broker has taken up, and in those written since."""
+    """User names and entries of the file that the broker has read, and of those written since."""
 
     def __init__(self, path: Path) -> None:
-        """Before the first write of a gateway that is the file as it is found."""
+        """Begin with the file as it is found, before the gateway's first write."""
         self._files: list[Mapping[str, str]] = [_entries(path)]
 
     @property
     def sure(self) -> Mapping[str, str]:
-        """What the broker took up last."""
+        """Return what the broker read last."""
         return self._files[0]
 
     @property
     def newest(self) -> Mapping[str, str]:
-        """What the file says now, whether the broker has taken it up or not."""
+        """Return what the file says now, whether the broker has read it or not."""
         return self._files[-1]
 
     def changed(self, wanted: Mapping[str, str]) -> set[str]:
-        """The users whose session the broker would cut when it takes up ``wanted``."""
+        """Return the users whose session the broker would cut when it reads ``wanted``."""
         return {name for file in self._files for name, entry in file.items() if wanted.get(name) != entry}
 
     def written(self, wanted: Mapping[str, str]) -> None:
-        """This is in the file now, and the broker may take it up at any moment."""
+        """Note that the file says this now. The broker may read it at any moment."""
         if wanted != self._files[-1]:
             self._files.append(wanted)
             del self._files[1:-_MOST_KEPT]
 
     def taken_up(self) -> None:
-        """The broker goes by what was written last."""
+        """Note that the broker has read what was written last."""
         self._files = self._files[-1:]
 
 

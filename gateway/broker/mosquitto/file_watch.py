@@ -1,8 +1,8 @@
-"""Notices that the password file is not what the gateway wrote: somebody edited it, put an old one back, or lost it.
+"""Watch of the password file: notices that another process edited it, put an old one back, or removed it.
 
-What follows is a comparison like at the start: devices as the registry has them, accounts of people as they are in the
-file now, and a broker that goes by it. Files that the gateway has replaced are watched, too: who had one open writes
-there. So an account that ``mosquitto_passwd`` has just made is in force seconds later.
+A comparison as at the start follows: devices as in the registry, other accounts as in the file, and a reload. Files
+that the gateway has replaced are watched too, since a program that had one open writes there. An account that
+``mosquitto_passwd`` has just made is thus in force seconds later.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ LOOKED_AT_EVERY_SECONDS: Final = 2.0
 
 
 class PasswordFileWatch:
-    """Looks at the file, and asks for a comparison when it has changed and then rested for the time between two looks.
+    """Looks at the file, and asks for a comparison when it has changed and then stayed unchanged between two looks.
 
-    Who writes in place has it half written for a moment: nothing is made of that.
+    A program that writes in place leaves it half written for a moment. Such a state is not compared.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PasswordFileWatch:
             elif written is not None and now == before and now != told:
                 told = now
                 self._tell()
-            if self._people.wrote():  # an account that would be lost; it is taken up by the comparison
+            if self._people.wrote():  # an account that would be lost; the comparison keeps it
                 self._bells.access_changed()
             before = now
 

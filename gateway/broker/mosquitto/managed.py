@@ -1,7 +1,8 @@
-"""The Mosquitto that the gateway runs itself: its files in the data directory, its certificate, its supervisor.
+"""The Mosquitto that the gateway manages: its files in the data directory, its certificate, its supervisor.
 
-All is derived, and written anew at each start: ``mosquitto.conf`` and ``acl`` from ``broker_config``, the password file
-from the registry (accounts that an operator added to it stay), the certificate from the files that the settings name.
+All files are derived and rewritten at each start: ``mosquitto.conf`` and ``acl`` from ``broker_config``, the password
+file from the registry, the certificate from the files that the settings name. Accounts that an operator added to the
+password file stay.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
 
 @dataclass(frozen=True)
 class ManagedMosquitto:
-    """Where it listens, how the gateway verifies it, and the files that the two share."""
+    """Where it listens, how the gateway verifies it, and the files that both share."""
 
     listening: Address
     inside: Address
@@ -54,7 +55,7 @@ class ManagedMosquitto:
 
 
 def prepared(settings: Settings, certificate: ServerCertificate | None) -> ManagedMosquitto:
-    """Write its files.
+    """Write its files and return them.
 
     Raises:
         UnavailableError: they cannot be written, or a value does not fit into them.
@@ -88,10 +89,10 @@ def prepared(settings: Settings, certificate: ServerCertificate | None) -> Manag
 
 
 def _user() -> pwd.struct_passwd | None:
-    """Who Mosquitto becomes when root starts it; ``None`` for everybody else, whose user it keeps.
+    """Return the user that Mosquitto becomes when root starts it, or None when it keeps the user of the gateway.
 
     Raises:
-        UnavailableError: there is no user without rights.
+        UnavailableError: there is no unprivileged user.
     """
     if os.geteuid() != 0:
         return None
@@ -105,16 +106,16 @@ def _user() -> pwd.struct_passwd | None:
 
 
 def _hand_over(folder: Path, user: pwd.struct_passwd) -> None:
-    """Let Mosquitto's user read what is in the folder, and nothing above it: it is started in there.
+    """Let Mosquitto's user read the folder's files, and nothing above the folder: Mosquitto is started in there.
 
-    The set-group bit gives each new file in it to the group. What Mosquitto writes itself has a folder of its own.
+    The set-group bit gives each new file in it to the group. What Mosquitto writes has a folder of its own.
     """
     make_folder(folder, Owner(_ENTERED_BY_BROKER, os.geteuid(), user.pw_gid))
     make_folder(folder / "persistence", Owner(0o700, user.pw_uid, user.pw_gid))
 
 
 def _hand_over_files(files: broker_config.Rendered, user: pwd.struct_passwd) -> None:
-    """Give the user what it has to write, also what a Mosquitto that ran as root has left."""
+    """Give the user the files that Mosquitto writes, also those that a Mosquitto running as root has left."""
     if read(files.pid_file) is None:
         replace(files.pid_file, b"", Owner(_READ_BY_ALL))
     give(files.pid_file, Owner(_READ_BY_ALL, user.pw_uid, user.pw_gid))
@@ -124,7 +125,7 @@ def _hand_over_files(files: broker_config.Rendered, user: pwd.struct_passwd) -> 
 
 
 def rights(own: ManagedMosquitto, prefix: str) -> Rights:
-    """Writes its ``acl`` anew, with these integrators besides those that are in it as it ships."""
+    """Return a function that rewrites its ``acl`` with these integrators besides those that it ships with."""
     shipped = own.files.acl.read_text(encoding="utf-8")
 
     def write(names: Mapping[str, str | None]) -> None:
@@ -132,13 +133,13 @@ def rights(own: ManagedMosquitto, prefix: str) -> Rights:
         wanted = "\n".join([shipped, *lines])
         if own.files.acl.read_text(encoding="utf-8") != wanted:
             replace_text(own.files.acl, wanted, mode=_READ_BY_BROKER)
-            own.files.acl.chmod(_READ_BY_BROKER)  # whatever the umask has left of it
+            own.files.acl.chmod(_READ_BY_BROKER)  # the umask may have reduced it
 
     return write
 
 
 async def run(own: ManagedMosquitto, program: str, settings: Settings, stack: AsyncExitStack) -> Supervisor:
-    """Have it run until ``stack`` ends. Its password file must be there.
+    """Run it until ``stack`` ends. Its password file must exist.
 
     Raises:
         UnavailableError: it does not come up.
@@ -151,13 +152,13 @@ async def run(own: ManagedMosquitto, program: str, settings: Settings, stack: As
 
 
 def pid(settings: Settings) -> int | None:
-    """The process that runs from these files now, if one does."""
+    """Return the process that runs with these files now, or None."""
     found = find_orphan(settings.data_dir.resolve() / FOLDER / "mosquitto.conf")
     return found[0] if found else None
 
 
 def follow(certificate: ServerCertificate, own: ManagedMosquitto, passwords: PasswordFile) -> None:
-    """Have Mosquitto, and the gateway's own link to it, take up each renewal of this certificate."""
+    """Make Mosquitto, and the gateway's own connection to it, reload this certificate at each renewal."""
 
     def taken_up() -> None:
         _together(own.files.config.parent, certificate)
@@ -165,17 +166,17 @@ def follow(certificate: ServerCertificate, own: ManagedMosquitto, passwords: Pas
             own.tls.load_verify_locations(certificate.chain)
         try:
             passwords.reload()
-        except BrokerSignalError as error:  # it is about to start, and reads the file when it does
+        except BrokerSignalError as error:  # it is about to start, and reads the file then
             log.warning("certificate.not_signalled", message=error.message)
 
     certificate.on_taken_up = taken_up
 
 
 def _together(folder: Path, certificate: ServerCertificate) -> Path:
-    """Chain and key in one file, which is replaced in one step.
+    """Write chain and key into one file, which is replaced in one step.
 
-    Mosquitto reads both at each SIGHUP, also at one that is for the password file. Were they two, it could find the new
-    chain with the old key, and would refuse everybody until the next SIGHUP.
+    Mosquitto reads both at each SIGHUP, also when the SIGHUP is for the password file. With two files it could read the
+    new chain with the old key, and would refuse every client until the next SIGHUP.
     """
     file, draft = folder / _TLS_NAME, folder / f".{_TLS_NAME}.new"
     draft.unlink(missing_ok=True)
@@ -187,7 +188,7 @@ def _together(folder: Path, certificate: ServerCertificate) -> Path:
 
 
 def _with_port(address: Address) -> Address:
-    """With a port that is free just now, when any will do: Mosquitto cannot pick one itself."""
+    """Return the address with a free port where port 0 is given. Mosquitto cannot pick one itself."""
     if address.port:
         return address
     with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as probe:
@@ -196,5 +197,5 @@ def _with_port(address: Address) -> Address:
 
 
 def _inside(listening: Address) -> Address:
-    """Where this machine reaches it."""
+    """Return the address at which this machine reaches the listener."""
     return Address(_LOOPBACK[6 if ":" in listening.host else 4], listening.port) if listening.is_wildcard else listening

@@ -1,7 +1,7 @@
-"""Finds the Mosquitto of a gateway that was killed, and ends it: one broker per data directory, like one gateway.
+"""Orphan of a killed gateway: finds its Mosquitto and ends it. A data directory has one broker, like one gateway.
 
-Taking it over would be quicker for its clients, but it runs by the settings of an earlier start, and what it says goes
-to a pipe that nobody reads any more. SIGTERM has it save its sessions and what it retains, so that nothing is lost.
+Keeping it would be quicker for its clients. But it runs with the settings of an earlier start, and its log goes to a
+pipe without a reader. At SIGTERM it saves its sessions and retained messages, so nothing is lost.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _PROC: Final = Path("/proc")
 
 
 async def end_orphan(config: Path) -> None:
-    """End every Mosquitto that was started with this configuration file. Only the gateway that holds it may call this.
+    """End every Mosquitto that was started with this configuration file. The caller must hold the data directory.
 
     Raises:
-        UnavailableError: one is there that this user may not end.
+        UnavailableError: this user may not end one of them.
     """
     for pid in find_orphan(config):
         log.warning("broker.orphan_found", pid=pid, message="A gateway was killed and left its Mosquitto. It is ended.")
@@ -37,7 +37,7 @@ async def end_orphan(config: Path) -> None:
 
 
 def find_orphan(config: Path) -> list[int]:
-    """The processes of Mosquitto that run with this configuration file."""
+    """Return the processes of Mosquitto that run with this configuration file."""
     return [int(each.name) for each in _PROC.iterdir() if each.name.isdecimal() and _runs_with(each, config)]
 
 
@@ -51,7 +51,7 @@ def _runs_with(process: Path, config: Path) -> bool:
 async def _end(pid: int, config: Path) -> None:
     with _held(pid) as process:
         if process is None or pid not in find_orphan(config):
-            return  # it has ended, and its number may be somebody else's by now
+            return  # it has ended, and its number may belong to another process by now
         for number in (signal.SIGTERM, signal.SIGKILL):
             _send(process, pid, number)
             if await _has_ended(process):
@@ -61,7 +61,7 @@ async def _end(pid: int, config: Path) -> None:
 
 @contextlib.contextmanager
 def _held(pid: int) -> Iterator[int | None]:
-    """A descriptor of this process, so that no other one can be meant; ``None`` when it is gone."""
+    """Yield a descriptor of this process, which can mean no other one, or None when it is gone."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -86,7 +86,7 @@ def _send(process: int, pid: int, number: signal.Signals) -> None:
 
 
 async def _has_ended(process: int) -> bool:
-    """Wait until the process behind this descriptor has ended; ``False`` when that takes too long."""
+    """Wait until the process behind this descriptor has ended. Return False when that takes too long."""
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_reader(process, ended.set)
     try:

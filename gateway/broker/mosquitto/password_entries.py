@@ -1,4 +1,4 @@
-"""The accounts in Mosquitto's password file that are no devices: the gateway's own, and those an operator added."""
+"""Accounts in Mosquitto's password file that are no devices: the gateway's own, and those an operator added."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ LEFT_OUT: Final = (
     "with mosquitto_passwd, or restart the gateway when none is missing."
 )
 OWN_FORM: Final = "$6$"
-"""How an entry begins that the gateway made; those of ``mosquitto_passwd`` begin with $7$."""
+"""Begin of an entry that the gateway made. Those of ``mosquitto_passwd`` begin with $7$."""
 
 
 @dataclass(frozen=True)
 class People:
-    """Accounts of a password file that are no device's: user name to entry, and which lines are of no use.
+    """Accounts of a password file that are no devices (user name to entry), and the lines that cannot be used.
 
-    A line is named by its user name, or by its number where that is none: what else stands in it may be a password.
+    A bad line is named by its user name, or by its number where it has none. Its other parts may be a password.
     """
 
     entries: dict[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class People:
 
 
 def people_in(text: str) -> People:
-    """Take a password file apart. A line that Mosquitto would not understand must not get into the next file."""
+    """Parse a password file. A line that Mosquitto would not understand must not get into the next file."""
     entries, unusable = {}, []
     for number, line in enumerate(text.splitlines(), 1):
         name, colon, entry = line.partition(":")
@@ -59,7 +59,7 @@ def people_in(text: str) -> People:
 
 
 def kept_entries(path: Path) -> dict[str, str]:
-    """User name and entry of each account in the file that is no device's; empty when there is no file yet.
+    """Return user name and entry of each account in the file that is no device; empty when there is no file.
 
     Raises:
         PasswordFileError: the file cannot be read.
@@ -69,10 +69,10 @@ def kept_entries(path: Path) -> dict[str, str]:
 
 
 class Opened:
-    """A password file as it was when it was read, held open: it tells what was written to it since."""
+    """A password file held open as it was when it was read. It shows what was written to it since."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor  # closed with this object, and not by a file object of Python's, which warns
+        self._descriptor = descriptor  # closed with this object; a file object of Python would warn
         self.people = People()
         self._seen = self._stamp()
         self.people = self._now()
@@ -80,28 +80,28 @@ class Opened:
 
     @property
     def age(self) -> float:
-        """Seconds since it was read."""
+        """Return the seconds since it was read."""
         return time.monotonic() - self._since
 
     def __del__(self) -> None:
         self.closed()
 
     def closed(self) -> People:
-        """Close the file; what stood in it when it was read."""
+        """Close the file; return its content at the time of the read."""
         descriptor, self._descriptor = self._descriptor, _CLOSED
         if descriptor != _CLOSED:
             os.close(descriptor)
         return self.people
 
     def changed(self) -> bool:
-        """Whether it was written since it was read, or since :meth:`added`."""
+        """Return whether it was written since it was read, or since :meth:`added`."""
         try:
             return self._stamp() != self._seen
         except OSError:  # closed meanwhile, by the thread that writes
             return False
 
     def added(self) -> dict[str, str]:
-        """User name and entry of what was added or changed since it was read."""
+        """Return user name and entry of what was added or changed since it was read."""
         self._seen = self._stamp()
         return {name: entry for name, entry in self._now().entries.items() if self.people.entries.get(name) != entry}
 
@@ -115,7 +115,7 @@ class Opened:
 
 
 def open_file(path: Path) -> Opened | None:
-    """Open and read a password file; ``None`` when there is none yet.
+    """Open and read a password file. Return None when there is none.
 
     Raises:
         PasswordFileError: the file cannot be read.
@@ -132,11 +132,11 @@ def open_file(path: Path) -> Opened | None:
 
 
 class OperatorAccounts:
-    """The accounts that people keep in the password file, read before each write, and none of them lost.
+    """The accounts that people keep in the password file. They are read before each write, so that none is lost.
 
-    ``mosquitto_passwd`` opens the file, asks for a password, and writes in place. When the gateway has replaced the
-    file meanwhile, the new account is written into a file that nobody reads. So replaced files are held open for a
-    while, and what was written to them is put back.
+    ``mosquitto_passwd`` opens the file, asks for a password, and writes in place. If the gateway replaces the file
+    meanwhile, the new account is written into a file that no longer has a name. Replaced files are therefore held open
+    for a while, and what is written to them is put back.
     """
 
     def __init__(self, path: Path) -> None:
@@ -148,11 +148,11 @@ class OperatorAccounts:
 
     @property
     def caution(self) -> str | None:
-        """Which lines of the file were left out since the start, if any."""
+        """Return which lines of the file were left out since the start, or None."""
         return LEFT_OUT.format(lines=", ".join(self._unusable), file=self._path) if self._unusable else None
 
     def read(self) -> dict[str, str]:
-        """User name and entry of each account, those included that were written to replaced files.
+        """Return user name and entry of each account, also of those that were written to replaced files.
 
         A bad line is left out: it would keep every revoked token good.
 
@@ -172,7 +172,7 @@ class OperatorAccounts:
         return people.entries | self._put_back
 
     def written(self, *, replaced: bool) -> None:
-        """What :meth:`read` gave is in the file now; ``replaced`` is whether the file that was read is gone."""
+        """Note that the file holds what :meth:`read` returned; ``replaced``: whether the file that was read is gone."""
         found, self._read, self._put_back = self._read, None, {}
         if found is not None and replaced:
             self._held.append(found)
@@ -182,14 +182,14 @@ class OperatorAccounts:
             self._held.pop(0).closed()
 
     def wrote(self) -> bool:
-        """Whether somebody has written to a replaced file since :meth:`read`."""
+        """Return whether another process has written to a replaced file since :meth:`read`."""
         return any(each.changed() for each in list(self._held))
 
 
 def without_lost(kept: dict[str, str]) -> dict[str, str]:
-    """Drop accounts that the gateway made and the registry does not know: a restore forgot them.
+    """Drop accounts that the gateway made and the registry does not know: a restore has forgotten them.
 
-    Nobody could revoke them. ``mosquitto_passwd`` writes other entries, so what people made stays.
+    Nothing could revoke them. ``mosquitto_passwd`` writes other entries, so what people made stays.
     """
     lost = [name for name, entry in kept.items() if account_sql.may_be_named(name) and entry.startswith(OWN_FORM)]
     if lost:
@@ -198,7 +198,7 @@ def without_lost(kept: dict[str, str]) -> dict[str, str]:
 
 
 def own_entry(password: str, known: str | None) -> str:
-    """The entry for a password; the known one where that is right, since a changed entry cuts the client off."""
+    """Return the entry for a password: the known one where it is right, since a changed entry cuts the client."""
     if known is not None and _opens(known, password):
         return known
     return broker_entry(password, os.urandom(_SALT_BYTES))

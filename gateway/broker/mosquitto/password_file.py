@@ -1,7 +1,7 @@
 """Mosquitto's password file, kept in step with the registry, and the signal that makes the broker read it.
 
-One line per user that may connect. On SIGHUP the broker reads the file again, cuts every client whose line is gone
-or changed, and leaves the others alone. What was measured: docs/mosquitto.md.
+It has one line per user that may connect. On SIGHUP the broker reads the file again, cuts every client whose line is
+gone or changed, and keeps the others. Measurements: docs/mosquitto.md.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 Stamp = tuple[int, int, int]
-"""Number of the file on its disk, time of its last change in nanoseconds, size in bytes."""
+"""Inode number, time of the last change in nanoseconds, size in bytes."""
 MISSING: Final[Stamp] = (0, 0, 0)
 
 FILE_MODE: Final = 0o640
-"""The gateway writes, the broker reads by its group, nobody else sees it."""
+"""The gateway writes, the broker reads by its group, no other user may read."""
 
 SIGNAL_SPACING_SECONDS: Final = 0.3
-"""Mosquitto 2.0 forgets a SIGHUP that comes while it is busy with the one before, and with it a revocation.
+"""Mosquitto 2.0 forgets a SIGHUP that arrives while it handles the one before, and with it a revocation.
 
-It looks for the signal every 100 ms at the latest, and is busy for 25 ms with 10,000 users.
-"""
+It checks for the signal at least every 100 ms, and needs 25 ms with 10,000 users."""
 
 _SALT_BYTES: Final = 12
 _USERNAME: Final = re.compile(r"[A-Za-z0-9_]{1,128}")
@@ -46,13 +45,13 @@ _HIGHEST_PID: Final = 1 << 22  # PID_MAX_LIMIT of 64-bit Linux
 _PROCESS_NAME: Final = "mosquitto"
 _PROC: Final = Path("/proc")
 _STARTED: Final = 19
-"""Which word after the name in ``/proc/PID/stat`` says when the process was started (proc(5), starttime)."""
+"""The word after the name in ``/proc/PID/stat`` that says when the process was started (proc(5), starttime)."""
 _BOOT_ID: Final = _PROC / "sys/kernel/random/boot_id"
 _SIGHUP_BIT: Final = 1 << (signal.SIGHUP - 1)
 
 
 class PasswordFileError(UnavailableError):
-    """The password file could not be written; the one that was there is untouched."""
+    """The password file could not be written; the one before is untouched."""
 
 
 class PasswordEntryError(PasswordFileError, ValueError):
@@ -60,15 +59,17 @@ class PasswordEntryError(PasswordFileError, ValueError):
 
 
 class BrokerSignalError(UnavailableError):
-    """The broker could not be told to read its password file again; the message says what to do."""
+    """The broker could not be made to read its password file again; the message names the remedy."""
 
 
 def password_entry(secret: str, salt: bytes | None = None) -> str:
-    """``secret`` as a line of a password file holds it: ``$6$<base64 salt>$<base64 SHA-512(secret + salt)>``.
+    """Return ``secret`` as a password file holds it: ``$6$<base64 salt>$<base64 SHA-512(secret + salt)>``.
 
-    One round of SHA-512 is right for random tokens only: never for a password that a person thought of. ``salt`` is
-    random when not given, and has 12 bytes: Mosquitto drops a user with any other, with a line in its log. Raises
-    ValueError for such a salt.
+    One round of SHA-512 is right for random secrets only, never for a password that a person chose. ``salt`` is random
+    when not given, and has 12 bytes: Mosquitto drops a user with any other, with a line in its log.
+
+    Raises:
+        ValueError: the salt has another length.
     """
     if salt is not None and len(salt) != _SALT_BYTES:
         raise ValueError(f"a salt for Mosquitto has {_SALT_BYTES} bytes, not {len(salt)}")
@@ -78,13 +79,12 @@ def password_entry(secret: str, salt: bytes | None = None) -> str:
 class PasswordFile:
     """The ``password_file`` of one Mosquitto.
 
-    ``fixed`` are the users that are no devices (user name to entry: the gateway's own, integrators).
-    ``pid_file`` is the broker's; without one somebody else has to reload the broker when the file changes, and
-    `reload` does nothing. ``ask_for_reload`` has another process signal the broker
-    (:mod:`gateway.broker.mosquitto.reloader`).
+    ``fixed`` are the users that are no devices (user name to entry: the gateway's own, integrators). ``pid_file`` is
+    the broker's. Without it another process has to reload the broker when the file changes, and `reload` does nothing.
+    ``ask_for_reload`` makes another process signal the broker (:mod:`gateway.broker.mosquitto.reloader`).
 
-    Both methods block (10,000 users take 20 ms to write, `reload` keeps its distance): call them in a thread, `write`
-    in one at a time.
+    Both methods block: 10,000 users take 20 ms to write, and `reload` keeps a distance between signals. Call them in a
+    thread, `write` in one thread at a time.
     """
 
     def __init__(
@@ -100,16 +100,19 @@ class PasswordFile:
         self.pid_file = pid_file
         self.fixed = dict(fixed)
         self.written: Stamp | None = None
-        """What :meth:`stamp` said after the last :meth:`write`."""
+        """What :meth:`stamp` returned after the last :meth:`write`."""
         self._signalled = -math.inf
         self._signalling = threading.Lock()
 
     def write(self, entries: Iterable[tuple[str, str]]) -> bool:
         """Make the file say exactly ``fixed`` and ``entries`` (user name, ``$6$`` entry), in one atomic step.
 
-        Returns False, and touches nothing, when it says so already. The mode becomes 0640, the group stays. Raises
-        PasswordEntryError for a user name or an entry that could smuggle in another line or another user's topics, and
-        for a user that is there twice; PasswordFileError when the file cannot be written.
+        Return False, and change nothing, when it says so already. The mode becomes 0640, the group stays.
+
+        Raises:
+            PasswordEntryError: a user name or an entry could smuggle in another line or another user's topics, or a
+                user is there twice.
+            PasswordFileError: the file cannot be written.
         """
         wanted = _rendered(self.fixed, entries)
         try:
@@ -125,7 +128,7 @@ class PasswordFile:
         return changed
 
     def stamp(self) -> Stamp:
-        """It is another one whenever somebody has written the file; :data:`MISSING` while there is none."""
+        """Return a value that changes whenever the file is written, or :data:`MISSING` while there is none."""
         try:
             found = self.path.stat()
         except OSError:
@@ -133,7 +136,7 @@ class PasswordFile:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
     def broker_process(self) -> str | None:
-        """Which process the broker is: its number and when it was started; ``None`` when that cannot be seen."""
+        """Return the broker's process number and start time, or None when they cannot be read."""
         with contextlib.suppress(OSError, ValueError, IndexError, BrokerSignalError):
             if self.pid_file is not None:
                 pid = _pid_in(self.pid_file)
@@ -143,10 +146,12 @@ class PasswordFile:
         return None
 
     def reload(self) -> None:
-        """Send SIGHUP to the broker, having made sure that it is one and that it listens for the signal.
+        """Send SIGHUP to the broker, after checking that it is one and that it handles the signal.
 
-        Waits first, when the last one is less than SIGNAL_SPACING_SECONDS ago. Raises BrokerSignalError, with a remedy,
-        when it was not sent.
+        It first waits until SIGNAL_SPACING_SECONDS have passed since the last signal.
+
+        Raises:
+            BrokerSignalError: the signal was not sent; the message names the remedy.
         """
         if self.pid_file is None and self._ask_for_reload is None:
             return
@@ -160,7 +165,7 @@ class PasswordFile:
 
     @property
     def is_signalled(self) -> bool:
-        """Whether :meth:`reload` reaches the broker."""
+        """Return whether :meth:`reload` reaches the broker."""
         return self.pid_file is not None or self._ask_for_reload is not None
 
     def _content(self) -> bytes | None:
@@ -202,12 +207,12 @@ def _rendered(fixed: Mapping[str, str], entries: Iterable[tuple[str, str]]) -> b
 
 
 def is_account_name(username: str) -> bool:
-    """Whether somebody who is no device may be called so."""
+    """Return whether an account that is no device may have this name."""
     return _ACCOUNT.fullmatch(username) is not None
 
 
 def is_account(username: str, entry: str) -> bool:
-    """Whether a password file may hold this user with this entry."""
+    """Return whether a password file may hold this user with this entry."""
     return is_account_name(username) and _ENTRY.fullmatch(entry) is not None
 
 
@@ -245,7 +250,7 @@ def _pid_in(pid_file: Path) -> int:
 
 
 def _hang_up(pid: int, pid_file: Path) -> None:
-    """Hold on to the process first, look at it then, and signal the one held: a process id is soon somebody else's."""
+    """Open the process first, then check it, then signal the open one: a process id is soon used again."""
     try:
         process = os.pidfd_open(pid)
     except OSError as error:
@@ -277,7 +282,7 @@ def _check_ready(pid: int, pid_file: Path) -> None:
 
 
 def _process_facts(pid: int) -> dict[str, str]:
-    """``/proc/PID/status``: its Name is what ``/proc/PID/comm`` says."""
+    """Return ``/proc/PID/status``; its Name is what ``/proc/PID/comm`` says."""
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:  # noqa: PTH123 - no path to keep
         return {key: value.strip() for key, _, value in (line.partition(":") for line in status)}
 

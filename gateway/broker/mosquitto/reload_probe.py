@@ -1,8 +1,8 @@
-"""Makes sure that Mosquitto has taken up the password file that was just written.
+"""Reload probe: the check that Mosquitto has read the password file that was just written.
 
-A SIGHUP is only a request: it is taken up within 100 ms, and one that comes during a reload is forgotten. So each file
-holds one account, :data:`NAME`, whose password is another one every time. Once the broker lets that in, all else in
-the file is in force too, and every session that the file ends has been cut.
+A SIGHUP is only a request: it is handled within 100 ms, and one that arrives during a reload is forgotten. Each file
+therefore holds one account, :data:`NAME`, with a new password every time. When the broker accepts that password, the
+rest of the file is in force too, and every session that the file ends has been cut.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFi
 from gateway.mqtt.probe import ProbeRefusedError, ProbeTarget, connected
 
 NAME: Final = "gateway_sentinel"
-"""It may do nothing but connect."""
+"""This account may connect and do nothing else."""
 AGAIN_SECONDS: Final = 1.0
 """After this long without effect the signal is sent once more."""
 TRIES: Final = 5
@@ -24,7 +24,7 @@ _SECRET_BYTES: Final = 24
 
 
 class ReloadProbe:
-    """Signals, and waits until that had its effect."""
+    """Signals the broker, and waits for the effect."""
 
     def __init__(self, file: PasswordFile, target: ProbeTarget) -> None:
         self._file = file
@@ -33,18 +33,21 @@ class ReloadProbe:
         self._entry = ""
 
     def account(self, *, again: bool = False) -> dict[str, str]:
-        """The entry for the next file, by user name; with ``again`` the last one, for a file that says the same."""
+        """Return the entry for the next file, by user name.
+
+        ``again``: the last one, for a file that says the same.
+        """
         if not (again and self._entry):
             self._password = secrets.token_urlsafe(_SECRET_BYTES)
             self._entry = password_entry(self._password)
         return {NAME: self._entry}
 
     async def taken_up(self) -> None:
-        """Have the broker read the file, and return when it has.
+        """Make the broker read the file, and return when it has.
 
         Raises:
             BrokerSignalError: it could not be signalled, or does not do what the signal says.
-            ProbeError: it cannot be reached, so nobody is connected to it either.
+            ProbeError: it cannot be reached, so no client is connected to it either.
         """
         for _ in range(TRIES):
             await asyncio.to_thread(self._file.reload)

@@ -1,7 +1,7 @@
-"""Reload of Mosquitto by a process of its own user, so that the gateway needs no right to signal another user's.
+"""Reload of Mosquitto by a process of its own user. The gateway then needs no right to signal another user's process.
 
-The process listens on a Unix socket beside the pid file. Who connects asks for a reload; the answer is ``ok``, or why
-not. It asks the kernel who connects, and does this one thing for the gateway's user, root and its own user alone.
+The process listens on a Unix socket beside the pid file. A connection asks for a reload; the answer is ``ok`` or the
+reason why not. The kernel tells it who connects: it serves the gateway's user, root and its own user alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANSWER_SECONDS: Final = 5.0
-"""How long the gateway waits for the answer; the reloader keeps the distance between two signals meanwhile."""
+"""How long the gateway waits for the answer. The reloader keeps the distance between two signals meanwhile."""
 _OK: Final = b"ok"
 _LONGEST: Final = 1_000
 _SHORTEST_SECONDS: Final = 0.001
@@ -30,7 +30,7 @@ _CREDENTIALS: Final = struct.Struct("3i")
 
 
 def ask(path: Path) -> None:
-    """Have the reloader at this socket signal Mosquitto.
+    """Make the reloader at this socket signal Mosquitto.
 
     Raises:
         BrokerSignalError: it is not there, or could not; the message names the remedy.
@@ -50,7 +50,7 @@ def ask(path: Path) -> None:
 
 
 def _read(connection: socket.socket) -> bytes:
-    """Read to the end, a bounded number of bytes in a bounded time: the broker's user may have put itself there."""
+    """Read to the end, with a bound on bytes and time: the broker's user may have put a program of its own there."""
     answer, until = b"", time.monotonic() + ANSWER_SECONDS
     while len(answer) < _LONGEST:
         connection.settimeout(max(_SHORTEST_SECONDS, until - time.monotonic()))
@@ -63,7 +63,7 @@ def _read(connection: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def listening(path: Path) -> Iterator[socket.socket]:
-    """Listen at this path; a socket that an earlier reloader left there is replaced.
+    """Listen at this path. A socket that an earlier reloader left there is replaced.
 
     Raises:
         OSError: it cannot listen there.
@@ -72,14 +72,14 @@ def listening(path: Path) -> Iterator[socket.socket]:
         path.unlink()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bound:
         bound.bind(str(path))
-        path.chmod(0o666)  # who connects is looked at below
+        path.chmod(0o666)  # the peer's user is checked below
         bound.listen(16)
         yield bound
 
 
 def serve(bound: socket.socket, pid_file: Path, for_uid: int) -> None:
-    """Answer one after the other, until the process is ended. ``for_uid``: the user of the gateway."""
-    broker = PasswordFile(pid_file, pid_file=pid_file, fixed={})  # it writes nothing: its distance of signals is needed
+    """Serve one connection after the other, until the process is ended. ``for_uid``: the user of the gateway."""
+    broker = PasswordFile(pid_file, pid_file=pid_file, fixed={})  # writes nothing; it keeps the distance of signals
     allowed = {_ROOT, os.geteuid(), for_uid}
     while True:
         connection, _ = bound.accept()

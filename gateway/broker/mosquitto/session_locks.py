@@ -1,11 +1,11 @@
-"""Ends the sessions of users whose password changes, before Mosquitto 2.0 reads the new password file.
+"""Session locks: end the sessions of users whose password changes, before Mosquitto 2.0 reads the new password file.
 
-Mosquitto 2.0 notes a session that expires once more at each SIGHUP that cuts it, and frees it once: it crashes. So no
-session may be there that a SIGHUP would cut. Its dynamic security plugin decides before the password file does:
-a client of that name with a password that only the gateway knows refuses the user from that moment. With the same
-password the gateway takes the session over and ends it. The lock goes when the broker has read the new file.
+Mosquitto 2.0 notes a session that expires once more at each SIGHUP that cuts it, but frees it once, and crashes. A
+SIGHUP must therefore find no session to cut. Mosquitto's dynamic security plugin decides before the password file does.
+A client entry there, with a password that only the gateway knows, refuses the user from that moment. With the same
+password the gateway takes the session over and ends it. The entry goes when the broker has read the new file.
 
-Measured and read in the source: docs/mosquitto.md, "A crash to stay clear of".
+Measurements and the reading of the source: docs/mosquitto.md, "A crash to stay clear of".
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from gateway.mqtt.takeover import end_session
 log = structlog.get_logger()
 
 NAME: Final = "gateway_locks"
-"""The account that may steer the plugin, and nothing else."""
+"""The account that may manage the plugin, and do nothing else."""
 FIXED_SINCE: Final = (2, 1)
 AT_ONCE: Final = 100
-"""How many users are locked by one message."""
+"""How many users one message locks."""
 CONNECTIONS: Final = 16
 STEP_SECONDS: Final = 2.0
 """How long a step may take before it is tried again."""
 PATIENCE_SECONDS: Final = 6.0
-"""For how long locks are tried before the password file changes all the same: a revocation must not wait for ever."""
+"""How long locks are tried before the password file changes all the same. A revocation must not wait for ever."""
 EXPOSED: Final = "crashes when a session with an expiry is cut twice"
 CAUTION: Final = (
     "Mosquitto {version} " + EXPOSED + ", which a device can bring about, and the plugin by which the gateway "
@@ -56,20 +56,20 @@ _SECRET_BYTES: Final = 24
 
 
 def derived_password(gateway_password: str) -> str:
-    """The password of :data:`NAME`: it needs no place of its own, and stays when the gateway is started again."""
+    """Return the password of :data:`NAME`. It is derived, so it is stored nowhere and survives a restart."""
     digest = hmac.digest(gateway_password.encode("utf-8", "surrogatepass"), NAME.encode(), "sha256")
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 class SessionLocks:
-    """Locks users out for as long as the password file is on its way, and ends their sessions.
+    """Locks users out while the password file is being replaced, and ends their sessions.
 
     ``target`` is where the broker is, ``password`` that of :data:`NAME`.
     """
 
     def __init__(self, target: ProbeTarget, password: str) -> None:
         self.caution: str | None = None
-        """That the broker crashes at a device's will, and what to do; ``None`` when it does not."""
+        """That a device can crash this broker, and the remedy; None when it cannot."""
         self.needed = False
         """Whether the broker is one that crashes, and has the plugin."""
         self._target = target
@@ -79,12 +79,12 @@ class SessionLocks:
         self._failing_since: float | None = None
 
     async def examine(self) -> int:
-        """Ask the broker which version it is, and whether it has the plugin; the sessions of clients that are away.
+        """Read the broker's version and whether it has the plugin; return how many away sessions it holds.
 
         Locks that an earlier run of the gateway has left count as held from now on.
 
         Raises:
-            ProbeError: it cannot be reached, or does not let :data:`NAME` in.
+            ProbeError: it cannot be reached, or refuses :data:`NAME`.
         """
         self._ended.clear()
         async with asyncio.timeout(2 * STEP_SECONDS), self._steering() as probe:
@@ -100,9 +100,9 @@ class SessionLocks:
             return _away(probe.heard) if self.needed else 0
 
     async def end(self, usernames: Collection[str]) -> None:
-        """Refuse these users, and end their sessions, connected or away; their last wills are not sent.
+        """Refuse these users, and end their sessions, connected or away. Their last wills are not sent.
 
-        Users that cannot be locked out are logged after PATIENCE_SECONDS, and left to the password file.
+        Users that cannot be locked are logged after PATIENCE_SECONDS, and left to the password file.
 
         Raises:
             UnavailableError: not all of it is done yet. Call it again before the password file changes.
@@ -116,7 +116,7 @@ class SessionLocks:
                 await self._take_over(names, once)
 
     async def sweep(self, usernames: Collection[str]) -> None:
-        """End the sessions of these users, who may come back at once.
+        """End the sessions of these users, who may reconnect at once.
 
         Raises:
             ProbeError: the broker went away.
@@ -131,7 +131,7 @@ class SessionLocks:
             await self.release()
 
     async def release(self) -> None:
-        """Leave it to the password file again who may connect.
+        """Remove the locks: the password file decides again who may connect.
 
         Raises:
             ProbeError: the broker went away.
@@ -145,7 +145,7 @@ class SessionLocks:
             self._ended -= set(names)
 
     async def _locked(self, names: Sequence[str], once: str) -> bool:
-        """Lock these users; False when that cannot be done, and the password file has waited long enough."""
+        """Lock these users. Return False when that fails and the password file has waited long enough."""
         now = asyncio.get_running_loop().time()
         self._failing_since = self._failing_since or now
         try:
@@ -155,7 +155,7 @@ class SessionLocks:
                 raise UnavailableError("Mosquitto did not lock users out in time; it is tried again.") from error
             log.error("broker.sessions_not_ended", users=names[:10], reason="no answer in time")  # noqa: TRY400
             return False
-        except ProbeError as error:  # it has ended: what it brings back is swept when it is there again
+        except ProbeError as error:  # it has ended: the sessions that it restores are ended when it is back
             log.error("broker.sessions_not_ended", users=names[:10], reason=str(error))  # noqa: TRY400
             return False
         self._failing_since = None
@@ -168,7 +168,7 @@ class SessionLocks:
                 raise TimeoutError("the dynamic security plugin does not answer")
 
     async def _take_over(self, names: Sequence[str], once: str) -> None:
-        """End the sessions of users that are locked. Nothing is lost by waiting: they are refused already."""
+        """End the sessions of locked users. Waiting loses nothing: they are refused already."""
         places = asyncio.Semaphore(CONNECTIONS)
 
         async def end(name: str) -> None:
@@ -190,7 +190,7 @@ class SessionLocks:
             yield probe
 
     async def _ask(self, probe: Probe, commands: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
-        """What the plugin answers; ``None`` when nothing does."""
+        """Return what the plugin answers, or None when nothing answers."""
         mark = secrets.token_hex(8)
         marked = [{**each, "correlationData": mark} for each in commands]
         await probe.publish(_CONTROL, json.dumps({"commands": marked}).encode())
@@ -198,9 +198,10 @@ class SessionLocks:
 
 
 def _lock(name: str, password: str, *, kick: bool) -> Iterable[dict[str, str]]:
-    """The user has a password from now on that the gateway knows; with ``kick`` a connected one is cut, without will.
+    """Return the commands that give the user a password that only the gateway knows.
 
-    The second command does that, and is what sets the password of a user that is locked already.
+    With ``kick`` a connected client is cut, without its will. The second command does that; it also sets the password
+    of a user that is locked already.
     """
     yield {"command": "createClient", "username": name, "password": password}
     if kick:
@@ -217,7 +218,7 @@ def _answer(heard: Message, mark: str) -> list[dict[str, Any]] | None:
 
 
 def _away(heard: Sequence[Message]) -> int:
-    """Sessions of clients that are not connected, beside the gateway's own, which is away when the broker starts."""
+    """Return the number of sessions of clients that are away, without the gateway's own."""
     told = {each.topic: each.payload for each in heard}
     just_started = told.get(_UPTIME_TOPIC, b"").startswith(b"0 ")
     try:

@@ -1,9 +1,9 @@
-"""Runs a Mosquitto as a child of the gateway: started, listened to, started again when it ends, stopped at the end.
+"""Supervisor of a Mosquitto that runs as a child of the gateway: starts it, reads its log, restarts and stops it.
 
-    async with Supervisor(program, config) as broker:
+async with Supervisor(program, config) as broker:
         ...connect to it...
 
-What it logs becomes events of ours, ``mosquitto.log``.
+Its log lines become events ``mosquitto.log``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gateway.errors import UnavailableError
 log = structlog.get_logger()
 
 START_SECONDS: Final = 15.0
-"""How long it may take to listen: it reads what it retained and queued before."""
+"""How long it may take to listen: it first reads what it retained and queued before."""
 LONGEST_LINE: Final = 1 << 16
 PAUSES: Final = Pauses(first_seconds=0.2, longest_seconds=30.0)
 _LINES_KEPT: Final = 20
@@ -41,10 +41,10 @@ _CHATTER: Final = re.compile(
 
 
 class Supervisor:
-    """One Mosquitto, program and configuration file given, for as long as it is entered.
+    """One Mosquitto with its program and configuration file, for as long as the block runs.
 
     ``stop_seconds`` is what it may take to end before it is killed. Entering raises UnavailableError when it does not
-    come up the first time; later it is tried again without end, ever more slowly, and ``error`` says so.
+    come up the first time. Later it is started again without end, with growing pauses, and ``error`` says so.
     """
 
     def __init__(self, program: str, config: Path, *, stop_seconds: float = 5.0, pauses: Pauses = PAUSES) -> None:
@@ -82,11 +82,11 @@ class Supervisor:
 
     @property
     def pid(self) -> int | None:
-        """Its process id; ``None`` while it does not run."""
+        """Return its process id, or None while it does not run."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def _watch(self) -> None:
-        """Start it again whenever it has ended, until cancelled."""
+        """Restart it whenever it has ended, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
@@ -100,7 +100,7 @@ class Supervisor:
                 self.error = error.message
 
     async def _ended(self) -> str:
-        """Wait until it has ended; how it did."""
+        """Wait until it has ended; return how it did."""
         if self._process is None:
             return self.error or "Mosquitto could not be started."
         code = await self._process.wait()
@@ -112,7 +112,7 @@ class Supervisor:
         """Start it, and return when it listens.
 
         Raises:
-            UnavailableError: it ended instead, or does neither.
+            UnavailableError: it ended instead, or did neither.
         """
         self._up.clear()
         self._said.clear()
@@ -129,10 +129,11 @@ class Supervisor:
         log.info("broker.started", pid=self._process.pid, program=self._program)
 
     async def _spawned(self) -> Process:
-        """A session of its own keeps a Ctrl-C on the terminal from it: the gateway stops it when it is its turn.
+        """Start the process in a session of its own, so that Ctrl-C on the terminal does not reach it.
 
-        It is started in its folder and goes by paths below that: its user may have no right on the folders above.
-        By its first argument a later gateway knows whose it is (:mod:`gateway.broker.mosquitto.orphan`).
+        The gateway stops it in its turn. It is started in its folder and uses paths below that: its user may have no
+        right on the folders above. Its first argument identifies it to a later gateway
+        (:mod:`gateway.broker.mosquitto.orphan`).
         """
         try:
             process = await asyncio.create_subprocess_exec(
@@ -154,7 +155,7 @@ class Supervisor:
         return process
 
     async def _listen(self, process: Process) -> None:
-        """Take its log, to the end: a broker whose log nobody reads stands still."""
+        """Read its log to the end. A broker whose log is not read blocks."""
         assert process.stdout
         while True:
             try:
@@ -181,7 +182,7 @@ class Supervisor:
         return f"It said: {' / '.join(told)}" if told else "It said nothing."
 
     async def _stop(self) -> None:
-        """SIGTERM, on which it saves what it retains; SIGKILL when that takes too long."""
+        """Send SIGTERM, on which it saves what it retains, and SIGKILL when that takes too long."""
         if self._process and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
@@ -201,7 +202,7 @@ class Supervisor:
 
 
 def _level(text: str) -> int:
-    """How severe a line is: Mosquitto says it by the first word only."""
+    """Return the severity of a line. Mosquitto tells it by the first word only."""
     if text.startswith("Error"):
         return 40
     if text.startswith("Warning"):
@@ -210,7 +211,7 @@ def _level(text: str) -> int:
 
 
 def _raise_limit(pid: int) -> None:
-    """Let it open as many files as this user may: a connection is one, and the usual limit is 1,024."""
+    """Let it open as many files as this user may: each connection is one, and the usual limit is 1,024."""
     with contextlib.suppress(OSError):
         _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))

@@ -1,1 +1,1 @@
-"""The broker inside the gateway: connections, admission, sessions, routing, capacity."""
+"""The embedded broker: connections, admission, sessions, routing, capacity."""

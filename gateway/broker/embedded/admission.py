@@ -1,6 +1,6 @@
-"""Who gets into the embedded broker: everything about a CONNECT is decided before a session is touched.
+"""Admission to the embedded broker: a CONNECT is decided before a session is touched.
 
-amqtt replaces the session of a client id first and asks for the password afterwards.
+amqtt replaces the session of a client id first and checks the password afterwards.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from gateway.runtime.paced_log import Paced
 from gateway.tls.certificates import ServerCertificate
 
 Authenticate = Callable[[str, str | None, str | None], Awaitable[ClientIdentity | None]]
-"""(client id, user name, password) to who that is; None refuses. It raises nothing; if it did, that would refuse."""
+"""Maps (client id, user name, password) to an identity; None refuses. It raises nothing; an exception would refuse too."""
 
 log = structlog.get_logger()
 
@@ -41,9 +41,9 @@ def _unheard(address: str) -> None:
 
 @dataclass(frozen=True)
 class Listener:
-    """Where the broker listens, whom it asks about a client, and what it takes from one.
+    """Where the broker listens, how it authenticates a client, and its limits.
 
-    With a ``certificate`` it speaks TLS there, and the gateway's own clients come in by a door of their own.
+    With a ``certificate`` it speaks TLS there, and the gateway's own clients use a listener of their own.
     """
 
     host: str
@@ -53,14 +53,14 @@ class Listener:
     connect_seconds: float
     certificate: ServerCertificate | None = None
     refused: Callable[[str], None] = _unheard
-    """Is told the address of each client whose credential is refused."""
+    """Called with the address of each client whose credential is refused."""
     is_known: Callable[[str], bool] = lambda _: True
-    """Whether a user name is one of the registry: asked only of those from an address that has failed often."""
+    """Returns whether the registry knows a user name. It is called only for addresses that have failed often."""
 
 
 @dataclass(frozen=True)
 class Admitted:
-    """A CONNECT that was accepted, and the name under which its session is kept."""
+    """A CONNECT that was accepted, and the name of its session."""
 
     connect: ConnectPacket
     identity: ClientIdentity
@@ -68,7 +68,7 @@ class Admitted:
 
 
 class _RefusedError(Exception):
-    """The CONNECT is refused with this return code [MQTT 3.2.2.3]; ``unread`` when its password was not looked at."""
+    """The CONNECT is refused with this return code [MQTT 3.2.2.3]; ``unread``: its password was not checked."""
 
     def __init__(self, code: int, *, unread: bool = False) -> None:
         super().__init__(code)
@@ -77,9 +77,9 @@ class _RefusedError(Exception):
 
 
 class Admission:
-    """The door. `has_room_for` tells whether this client can have one more session, of that name.
+    """Decides on each CONNECT. `has_room_for` returns whether this client can have one more session of that name.
 
-    `spoke` is told of each connection that said CONNECT.
+    `spoke` is called for each connection that sent a CONNECT.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Admission:
             connection.abort()
 
     async def admit(self, connection: ClientConnection) -> Admitted | None:
-        """Let the client in or not, before anything of a session with its name is touched."""
+        """Admit the client, or return None, before a session of its name is touched."""
         try:
             async with connection.patience(self._listener.connect_seconds):
                 connect = await read_connect(connection.reader)
@@ -125,7 +125,7 @@ class Admission:
         return None
 
     def _tell_version(self, refused: UnsupportedProtocolError) -> None:
-        """Once a minute: a device that speaks another version comes again and again."""
+        """Log once a minute: a device that speaks another version comes again and again."""
         now = asyncio.get_running_loop().time()
         self._refused_versions += 1
         if now < self._silent_until:
@@ -162,7 +162,7 @@ class Admission:
         return Admitted(connect, identity, key) if connection.open else None
 
     def _session_key(self, identity: ClientIdentity, client_id: str, *, is_clean: bool) -> str:
-        """The name of its session, which no other account can get: a device's own id, or `username/client id`."""
+        """Return the name of its session: a device's own id, or `username/client id`. No other account can get it."""
         if identity.role is Role.DEVICE and client_id != identity.username:
             raise _RefusedError(IDENTIFIER_REJECTED)
         if not client_id and not is_clean:
@@ -175,7 +175,7 @@ class Admission:
         return key
 
     def _may_come_so(self, identity: ClientIdentity, connection: ClientConnection) -> bool:
-        """A device needs TLS where others do, and its own certificate where devices have one."""
+        """Return whether a device has used TLS where it must, and its own certificate where devices have one."""
         if identity.token_id is None:
             return True
         if connection.is_inner:

@@ -1,14 +1,14 @@
-"""How much of what each client says waits for the gateway, so that one that runs wild makes nobody else wait."""
+"""Backpressure per client: a client that sends too much is not read, and delays no other client."""
 
 import asyncio
 from collections import Counter
 
 
 class Pressure:
-    """Counts messages by their sender; a client of which more than ``most`` wait is not read until half are taken.
+    """Counts waiting messages by sender. A client with more than ``most`` of them is not read until half are handled.
 
-    The gateway takes the messages of all in the order of their arrival: so nobody is ever behind more than that many
-    of one other client, and the rest stays with who sends too much, since TCP holds it back.
+    The gateway handles messages in the order of their arrival. So no client is ever behind more than that many of one
+    other client. TCP holds the rest back at the sender.
     """
 
     def __init__(self, most: int) -> None:
@@ -17,11 +17,11 @@ class Pressure:
         self._held: dict[str, asyncio.Event] = {}
 
     def put(self, sender: str) -> None:
-        """A message of this client waits from now on."""
+        """Count one more waiting message of this client."""
         self._waiting[sender] += 1
 
     def taken(self, sender: str) -> None:
-        """One of them waits no more."""
+        """Count one less."""
         left = self._waiting[sender] - 1
         if left:
             self._waiting[sender] = left
@@ -31,9 +31,9 @@ class Pressure:
             self._held.pop(sender).set()
 
     def is_high(self, sender: str) -> bool:
-        """Whether the client is to be held."""
+        """Return whether the client must not be read."""
         return self._waiting[sender] > self._most
 
     async def falls(self, sender: str) -> None:
-        """Wait until no more than half of what may wait of a client does."""
+        """Wait until at most half of the allowed messages of this client wait."""
         await self._held.setdefault(sender, asyncio.Event()).wait()

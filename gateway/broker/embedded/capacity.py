@@ -1,4 +1,4 @@
-"""Says when the fleet outgrows the embedded broker, before its devices find out (docs/embedded-broker.md)."""
+"""Capacity warning for a fleet that outgrows the embedded broker (docs/embedded-broker.md)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gateway.store import Purpose, Store, gauge_sql
 log = structlog.get_logger()
 
 MOST_BOUND: Final = 500
-"""Bound devices that the embedded broker is good for: half of the connections that it takes."""
+"""Bound devices that the embedded broker is good for: half of the connections that it accepts."""
 LOOKED_AT_EVERY_SECONDS: Final = 300.0
 SAID_EVERY: Final = 288
-"""Looks after which it is said again: a day."""
+"""Number of checks until the warning is repeated: a day."""
 REMEDY: Final = (
     "Move to Mosquitto while there is time: --broker mosquitto where it is installed, or 'gateway broker init' for one "
     "beside the gateway ('gateway docs mosquitto'). Devices notice nothing but a reconnect."
@@ -24,7 +24,7 @@ REMEDY: Final = (
 
 
 def outgrown(bound: int, most: int = MOST_BOUND) -> str | None:
-    """What is to be said of a fleet with so many bound devices at the embedded broker."""
+    """Return the warning for a fleet with so many bound devices, or None."""
     if bound <= most:
         return None
     return (
@@ -34,7 +34,7 @@ def outgrown(bound: int, most: int = MOST_BOUND) -> str | None:
 
 
 class CapacityMonitor:
-    """Looks every five minutes, and warns once a day."""
+    """Checks every five minutes, and warns once a day."""
 
     def __init__(self, store: Store, most: int = MOST_BOUND) -> None:
         self._store = store
@@ -42,7 +42,7 @@ class CapacityMonitor:
         self._looks_until_said = 0
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Check until cancelled."""
         while True:
             try:
                 await self.look()
@@ -51,7 +51,7 @@ class CapacityMonitor:
             await asyncio.sleep(LOOKED_AT_EVERY_SECONDS)
 
     async def look(self) -> None:
-        """Count, and warn unless that was done within the last day."""
+        """Count, and warn unless a warning was given within the last day."""
         bound = (await self._store.read(gauge_sql.fleet, Purpose.HEALTH)).bound
         message = outgrown(bound, self._most)
         if message is None:

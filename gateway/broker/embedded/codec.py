@@ -1,8 +1,8 @@
-"""Packets of the embedded broker: read whole and within a limit, decoded by amqtt, refused when malformed.
+"""Packet codec of the embedded broker: packets are read whole and within a limit, and decoded by amqtt.
 
-amqtt decodes straight from the socket: without a limit, and with lengths inside a packet that can reach into the next
-one. Here a packet is first read whole, and one that does not come out the same when encoded again was malformed (text
-that is not UTF-8, lengths that do not add up, bytes left over).
+amqtt decodes straight from the socket, without a limit, and follows lengths inside a packet into the next one. Here a
+packet is first read whole. A packet that encodes differently than it came is malformed: text that is not UTF-8, lengths
+that do not add up, bytes left over.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from amqtt.mqtt.packet import (
 )
 
 MAX_CONNECT_BYTES: Final = 16_384
-"""For a CONNECT, sent by somebody who is not known yet: id, credentials and will of this contract are far smaller."""
+"""Limit for a CONNECT, whose sender is not known yet. Id, credentials and will of this contract are far smaller."""
 
 _MQTT_3_1_1: Final = b"\x00\x04MQTT\x04"
 _OTHER_MQTT: Final = (b"\x00\x04MQTT", b"\x00\x06MQIsdp")
@@ -38,7 +38,7 @@ _QOS_2: Final = 2
 
 
 class MalformedPacketError(Exception):
-    """What came is not a packet that a client may send now; the connection ends [MQTT-4.8.0-1]."""
+    """The client may not send this now, or it is no packet. The connection ends [MQTT-4.8.0-1]."""
 
 
 class UnsupportedProtocolError(Exception):
@@ -50,26 +50,26 @@ class UnsupportedProtocolError(Exception):
 
     @property
     def version(self) -> str:
-        """As people call it."""
+        """Return the version's usual name."""
         return {3: "3.1", 5: "5"}.get(self.level, f"level {self.level}")
 
     @property
     def answer(self) -> bytes:
-        """The CONNACK that says so: as MQTT 5 has it to a client that speaks that, or later [MQTT 5, 3.2.2.2]."""
+        """Return the CONNACK that refuses it, as MQTT 5 has it for newer clients [MQTT 5, 3.2.2.2]."""
         return b"\x20\x03\x00\x84\x00" if self.level >= _MQTT_5 else b"\x20\x02\x00\x01"
 
 
 class LenientReader(asyncio.StreamReader):
-    """Hands out what arrived before the connection was reset; a plain reader drops it (heartbeats among it)."""
+    """Returns what arrived before the connection was reset. A plain reader drops it, heartbeats included."""
 
-    def set_exception(self, exc: Exception) -> None:  # noqa: ARG002 - how the connection ended changes nothing
-        """The connection broke: an end like any other, after what is buffered."""
+    def set_exception(self, exc: Exception) -> None:  # noqa: ARG002 - how the connection ended makes no difference
+        """End the stream after what is buffered, as at any other end."""
         self.feed_eof()
 
 
 @dataclass(frozen=True)
 class Will:
-    """What to publish when the client dies [MQTT 3.1.2.5]."""
+    """The message to publish when the client dies [MQTT 3.1.2.5]."""
 
     topic: str
     payload: bytes
@@ -79,7 +79,7 @@ class Will:
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet as it came: its fixed header, and what follows it."""
+    """A packet as it arrived: its fixed header, and the bytes after it."""
 
     kind: int
     flags: int
@@ -87,7 +87,12 @@ class Packet:
 
 
 async def read_packet(reader: asyncio.StreamReader, max_bytes: int) -> Packet:
-    """Read one packet. Raises MalformedPacketError for one beyond `max_bytes`, without reading it, and EOFError."""
+    """Read one packet.
+
+    Raises:
+        MalformedPacketError: it is longer than `max_bytes`; the rest is not read.
+        EOFError: the connection ended.
+    """
     return await _read_rest(reader, (await reader.readexactly(1))[0], max_bytes)
 
 
@@ -109,9 +114,12 @@ async def _read_length(reader: asyncio.StreamReader) -> int:
 
 
 async def read_connect(reader: asyncio.StreamReader) -> ConnectPacket:
-    """Read the first packet. Raises MalformedPacketError, UnsupportedProtocolError, EOFError.
+    """Read the first packet. A client id that was left out is None; amqtt would make one up.
 
-    A client id that was left out is None (amqtt would make one up).
+    Raises:
+        MalformedPacketError: it is no good CONNECT.
+        UnsupportedProtocolError: it is of another MQTT version.
+        EOFError: the connection ended.
     """
     first = (await reader.readexactly(1))[0]
     if first != CONNECT << 4:
@@ -151,14 +159,18 @@ def _flags_agree(connect: ConnectPacket) -> bool:
 
 
 def will_of(connect: ConnectPacket) -> Will | None:
-    """The last will in a CONNECT."""
+    """Return the last will in a CONNECT, or None."""
     if not connect.will_flag:
         return None
     return Will(connect.will_topic, bytes(connect.will_message), connect.will_qos, connect.will_retain_flag)
 
 
 async def decode(packet: Packet) -> Any:
-    """Have amqtt decode a packet that a connected client may send. Raises MalformedPacketError."""
+    """Decode a packet that a connected client may send.
+
+    Raises:
+        MalformedPacketError: it is none.
+    """
     if not _flags_fit(packet):
         raise MalformedPacketError(f"a packet of type {packet.kind} with flags {packet.flags} [MQTT 2.2.2]")
     decoded = await _decoded(packet)

@@ -1,6 +1,6 @@
-"""The subclass of amqtt's Broker that makes it fit to be reached by devices: how a connection lives and ends.
+"""Connections of the embedded broker: a subclass of amqtt's Broker that is safe for devices to reach.
 
-docs/embedded-broker.md lists the defects of amqtt as it comes and where each one is cured.
+docs/embedded-broker.md lists the defects of amqtt and where each one is mended.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _Accepted = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Non
 
 
 class GuardedBroker(RoutingBroker):
-    """amqtt's broker behind a door: nothing reaches its tables before the client is known and allowed to."""
+    """amqtt's broker behind admission: a client touches no table before it is authenticated and authorised."""
 
     def __init__(self, listener: Listener, prefix: str, limits: BrokerLimits) -> None:
         super().__init__(prefix, limits)
@@ -51,31 +51,31 @@ class GuardedBroker(RoutingBroker):
 
     @property
     def port(self) -> int:
-        """The port it listens on; there once it has been started."""
+        """Return the port that it listens on, once it has been started."""
         return self._port_of(_LISTENER)
 
     @property
     def inner_port(self) -> int | None:
-        """The port on loopback by which the gateway itself comes in; ``None`` when it takes the one of all."""
+        """Return the port on loopback for the gateway itself, or None when it uses the common one."""
         return self._port_of(_INNER) if _INNER in self._servers else None
 
     def _port_of(self, listener: str) -> int:
         return int(self._servers[listener].instance.sockets[0].getsockname()[1])
 
     def live_sessions(self) -> dict[str, ClientIdentity]:
-        """Who is connected, by session name."""
+        """Return the identities of connected clients by session name."""
         return {key: session.identity for key, (session, _) in self._sessions.items() if session.connection}
 
     def kept_sessions(self) -> dict[str, ClientIdentity]:
-        """The same of all that are kept, connected or not."""
+        """Return the identities of all kept sessions, connected or not."""
         return {key: session.identity for key, (session, _) in self._sessions.items()}
 
     def cut(self, key: str) -> bool:
-        """End the session of that name and every socket that speaks for it; returns whether it was connected.
+        """End the session of that name and every socket that uses it. Return whether it was connected.
 
-        Its will is not published: who is cut has no more say. What it said before it still hears of, if the gateway
-        commits it within half a second; nothing that comes meanwhile is heeded.
-        A CONNECT that is just being authenticated is ended too: what it is about to be told may be out of date.
+        Its will is not published: a revoked client says nothing more. Acknowledgements for what it said before still
+        reach it, if the gateway commits within half a second. What it sends meanwhile is ignored. A CONNECT that is
+        being authenticated is ended too, since the result may be out of date.
         """
         self._admission.abort(key)
         session, _ = self._sessions.get(key, (None, None))
@@ -89,7 +89,7 @@ class GuardedBroker(RoutingBroker):
         return connection is not None
 
     async def stop(self) -> None:
-        """Close the listener and all connections, without wills, and let amqtt wind up; bounded in time."""
+        """Close the listener and all connections, without wills, and let amqtt stop; bounded in time."""
         for server in self._servers.values():
             server.instance.close()
         for connection in self._connections:
@@ -109,7 +109,11 @@ class GuardedBroker(RoutingBroker):
             log.warning("broker.stop_timed_out", seconds=_STOP_SECONDS)
 
     async def open(self) -> None:
-        """Bind and serve. Raises OSError when it cannot listen there."""
+        """Bind and serve.
+
+        Raises:
+            OSError: it cannot listen there.
+        """
         certificate = self._listener.certificate
         context = None if certificate is None else certificate.context
         await self._bind(_LISTENER, self._accepted, self._listener.host, self._listener.port, context)
@@ -129,7 +133,7 @@ class GuardedBroker(RoutingBroker):
         self._servers[name] = Server(name, server)
 
     async def _start_listeners(self) -> None:
-        """Called by amqtt's `start`, which would hide why it could not listen."""
+        """Start listening. amqtt's `start` calls this; its own version would hide why it cannot listen."""
         for server in self._servers.values():
             await server.instance.start_serving()
 
@@ -175,7 +179,7 @@ class GuardedBroker(RoutingBroker):
                 self._end(session, with_will=not is_clean)
 
     def _has_room_for(self, key: str, identity: ClientIdentity) -> bool:
-        """Whether it can be connected and kept: who is known already, the gateway, and others within the limits."""
+        """Return whether the client can connect: it has a session, is the gateway, or is within the limits."""
         session, _ = self._sessions.get(key, (None, None))
         if identity.role is Role.GATEWAY or (session is not None and session.connection is not None):
             return True
@@ -189,7 +193,7 @@ class GuardedBroker(RoutingBroker):
         return len(live) - live.count(Role.GATEWAY) < self.limits.connections
 
     def _can_keep(self, identity: ClientIdentity) -> bool:
-        """Whether there is room for a new session, if need be for the oldest of its account whose client is away."""
+        """Return whether there is room for a new session, if need be in place of the account's oldest away session."""
         if identity.role is not Role.DEVICE:
             own = [each for each, _ in self._sessions.values() if each.identity.username == identity.username]
             if len(own) >= self.limits.sessions_of_account:
@@ -200,7 +204,7 @@ class GuardedBroker(RoutingBroker):
         return len(self._sessions) < self.limits.sessions
 
     def _attach(self, connection: ClientConnection, admitted: Admitted) -> ClientSession:
-        """Take the session over from an older connection, or begin one, and say so to the client [MQTT 3.1.4]."""
+        """Take the session over from an older connection, or begin one, and send the CONNACK [MQTT 3.1.4]."""
         session, is_resumed = self._session_for(admitted)
         connect = admitted.connect
         session.identity = admitted.identity
@@ -227,7 +231,11 @@ class GuardedBroker(RoutingBroker):
         return ClientSession(admitted.key, admitted.identity, self.limits, self._pressure), False
 
     async def _serve(self, connection: ClientConnection, session: ClientSession, keep_alive: int) -> bool:
-        """Handle packets one after the other; returns True at a DISCONNECT. Raises TimeoutError [MQTT-3.1.2-24]."""
+        """Handle packets one after the other. Return True at a DISCONNECT.
+
+        Raises:
+            TimeoutError: the keepalive ran out [MQTT-3.1.2-24].
+        """
         silence = keep_alive * _KEEPALIVE_GRACE or None
         count = 0
         while connection.open:
@@ -241,11 +249,11 @@ class GuardedBroker(RoutingBroker):
             await self._turn(connection, session, packet)
             count += 1
             if count % _TURN == 0:
-                await asyncio.sleep(0)  # a client with a full buffer must not keep the others waiting
+                await asyncio.sleep(0)  # a client with a full buffer must not delay the others
         return False
 
     async def _hold(self, connection: ClientConnection, session: ClientSession) -> None:
-        """Leave a client unread until the gateway has taken what it sent, or the connection is aborted."""
+        """Do not read a client until the gateway has handled what it sent, or the connection is aborted."""
         with contextlib.suppress(TimeoutError):
             async with connection.patience(None):
                 await self._pressure.falls(session.client_id)
@@ -264,7 +272,7 @@ class GuardedBroker(RoutingBroker):
         return True
 
     def _end(self, session: ClientSession, *, with_will: bool) -> None:
-        """Part a session from its connection. A clean session ends with it [MQTT 3.1.2.4]."""
+        """Detach a session from its connection. A clean session ends with it [MQTT 3.1.2.4]."""
         connection, session.connection = session.connection, None
         if connection is None:
             return

@@ -1,4 +1,4 @@
-"""What each packet of a connected client does, in the order in which they came."""
+"""Handlers for the packets of a connected client, in the order of arrival."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -20,13 +20,17 @@ _ANSWERS: Final = {_QOS_1: PUBACK, _QOS_2: PUBREC}
 
 
 async def handle(broker: RoutingBroker, connection: ClientConnection, session: ClientSession, packet: Packet) -> None:
-    """Do what the packet asks for. Raises MalformedPacketError."""
+    """Do what the packet asks for.
+
+    Raises:
+        MalformedPacketError: the client may not send it.
+    """
     decoded = await decode(packet)
     await _HANDLERS[packet.kind](broker, connection, session, decoded)
 
 
 async def _publish(broker: RoutingBroker, connection: ClientConnection, session: ClientSession, packet: Any) -> None:
-    """What the gateway reads is answered when it has committed it, all else at once.
+    """Route a PUBLISH. What the gateway reads is acknowledged after its commit, all else at once.
 
     A message that may not be published is acknowledged and dropped [MQTT-3.3.5-2].
     """
@@ -48,7 +52,7 @@ async def _publish(broker: RoutingBroker, connection: ClientConnection, session:
 
 
 async def _release(_: RoutingBroker, connection: ClientConnection, session: ClientSession, packet: Any) -> None:
-    """The second half of QoS 2: the packet id may be used again [MQTT 4.3.3]."""
+    """Answer the second half of QoS 2: the packet id may be used again [MQTT 4.3.3]."""
     session.incoming.discard(packet.packet_id)
     connection.send(PubcompPacket.build(packet.packet_id))
 

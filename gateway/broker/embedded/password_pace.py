@@ -1,7 +1,7 @@
-"""The pace of wrong passwords: who tries many waits for each answer, and most of them are not looked up.
+"""Rate limit for wrong passwords: such a client waits for each answer, and most of its tries are not looked up.
 
-An address has a budget of failures. Once that is used up, a CONNECT from there is looked up only if its user name is
-known to the registry: so a device behind the same NAT comes in at once. A known name has a budget of its own there.
+An address has a budget of failures. Once that is used up, a CONNECT from there is looked up only if the registry knows
+its user name. A device behind the same NAT thus connects at once. A known name has a budget of its own there.
 """
 
 import time
@@ -19,14 +19,14 @@ log = structlog.get_logger()
 
 PER_SECOND: Final = 5
 SAVED_SECONDS: Final = 10
-"""Failures of an address: so many a second in the long run, and what was saved up in so many seconds at once."""
+"""Budget of an address: so many failures a second in the long run, and those of so many seconds at once."""
 PER_SECOND_OF_NAME: Final = 1
 SAVED_SECONDS_OF_NAME: Final = 5
-"""The same of one user name from an address whose budget is used up, good or not."""
+"""The same for one user name from an address whose budget is used up, for good and bad passwords."""
 DELAY_SECONDS: Final = 1.0
-"""How long a client waits for a refusal then."""
+"""How long a client then waits for a refusal."""
 HELD: Final = 256
-"""So many wait at once; for one more the oldest of the address that has most of them is closed."""
+"""Number of clients that wait at once. For one more, the oldest of the address with most of them is closed."""
 
 
 def _milliseconds() -> int:
@@ -34,7 +34,7 @@ def _milliseconds() -> int:
 
 
 class Refusals:
-    """Counts failures by address. ``is_known`` says whether a user name is one of the registry."""
+    """Counts failures by address. ``is_known`` returns whether the registry knows a user name."""
 
     def __init__(self, is_known: Callable[[str], bool]) -> None:
         self._is_known = is_known
@@ -45,7 +45,7 @@ class Refusals:
         self._tell = Paced(lambda count: log.warning("broker.refusals_paced", refused_since_last_told=count))
 
     def admits(self, connection: ClientConnection, username: str | None) -> bool:
-        """Whether this CONNECT is worth a look-up."""
+        """Return whether this CONNECT is looked up."""
         site = site_of(connection.address)
         if self._failures.has_room(site):
             return True
@@ -55,11 +55,11 @@ class Refusals:
         return False
 
     def failed(self, connection: ClientConnection) -> bool:
-        """Count a failure of this address; returns whether its budget is used up."""
+        """Count a failure of this address. Return whether its budget is used up."""
         return not self._failures.admits(site_of(connection.address))
 
     async def delay(self, connection: ClientConnection) -> None:
-        """Let this client wait for its refusal, unless it has to make way for another one."""
+        """Let this client wait for its refusal, unless it has to make room for another one."""
         site = site_of(connection.address)
         if self._count >= HELD:
             self._drop_one()

@@ -1,4 +1,4 @@
-"""The answers that a connection still owes: PUBACK and PUBREC, sent when the gateway has committed the message.
+"""Receipts for publishers: PUBACK and PUBREC, sent after the gateway has committed the message.
 
 They go out in the order in which the messages came [MQTT-4.6.0-2], [MQTT-4.6.0-3].
 """
@@ -13,7 +13,7 @@ _ID_BYTES: Final = 2
 
 
 class Receipt:
-    """The answer to one message. It is due when every gateway session that the message went to has taken it."""
+    """The answer to one message. It is due when every gateway session that got the message has handled it."""
 
     __slots__ = ("_awaited", "_debts", "kind", "packet_id")
 
@@ -25,49 +25,49 @@ class Receipt:
 
     @property
     def is_due(self) -> bool:
-        """Whether nobody has to take the message any more."""
+        """Return whether every session has handled the message."""
         return not self._awaited
 
     def awaits(self) -> None:
-        """One more has to take the message."""
+        """Wait for one more session."""
         self._awaited += 1
 
     def taken(self) -> None:
-        """One of them has."""
+        """Note that one session has handled it."""
         self._awaited -= 1
         if not self._awaited:
             self._debts.pay()
 
     def dropped(self) -> None:
-        """The message is lost: its sender has to say it again, over another connection."""
+        """Note that the message is lost: its sender must send it again, over another connection."""
         self._debts.default()
 
     def encode(self) -> bytes:
-        """The packet."""
+        """Return the packet."""
         return bytes((self.kind, _ID_BYTES)) + self.packet_id.to_bytes(_ID_BYTES)
 
 
 class Debts:
-    """What one connection is owed. ``send`` takes bytes; ``default`` is called when an answer cannot be given."""
+    """The answers that one connection awaits. ``send`` takes bytes; ``default`` is called when one cannot be given."""
 
     def __init__(self, send: Callable[[bytes], None], default: Callable[[], None]) -> None:
         self._receipts: deque[Receipt] = deque()
         self._send = send
         self.default = default
         self.on_paid: Callable[[], None] | None = None
-        """Called once, when nothing is owed any more."""
+        """Called once, when no answer is awaited any more."""
 
     def __bool__(self) -> bool:
         return bool(self._receipts)
 
     def owe(self, kind: int, packet_id: int) -> Receipt:
-        """A message came; its answer is sent by :meth:`pay`, not before those to earlier ones."""
+        """Note that a message came. Its answer is sent by :meth:`pay`, not before those to earlier ones."""
         receipt = Receipt(self, kind, packet_id)
         self._receipts.append(receipt)
         return receipt
 
     def pay(self) -> None:
-        """Send what is due, as far as nothing before it is still awaited."""
+        """Send what is due, up to the first answer that is not."""
         receipts = self._receipts
         if not receipts or not receipts[0].is_due:
             return
@@ -80,5 +80,5 @@ class Debts:
             on_paid()
 
     def unconfirmed(self) -> Iterator[int]:
-        """The ids of messages at QoS 2 that were not answered: they may come again, and are new then."""
+        """Return the ids of QoS 2 messages that were not answered: they may come again, and count as new then."""
         return (each.packet_id for each in self._receipts if each.kind == PUBREC)

@@ -1,4 +1,4 @@
-"""Which message goes to whom: amqtt's tables, walked without awaiting and with every decision taken on the way."""
+"""Routing of messages to subscribers: amqtt's tables, walked without awaiting, with every access rule checked."""
 
 import asyncio
 import contextlib
@@ -21,16 +21,15 @@ _HIGHEST_QOS: Final = 1
 _LOGGED_TOPIC: Final = 200
 
 Readers = list[tuple[ClientSession, int]]
-"""Those who get a message, each with the QoS that it was granted."""
+"""The subscribers of a message, each with its granted QoS."""
 
 
 class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
     """amqtt's broker with its own way from a publisher to the subscribers.
 
-    amqtt puts messages into queues that are dropped when the publisher leaves. Here a message is with all its readers
-    (sent, or in their backlog) before `publish` returns. Its PUBACK waits for more where the gateway is one of them:
-    for the gateway's own, which follows its commit. amqtt's plugins are not loaded: calling them awaits, and whoever
-    subscribes meanwhile breaks the delivery.
+    amqtt puts messages into queues that are dropped when the publisher leaves. Here every subscriber has the message
+    (sent, or in its backlog) before `publish` returns. If the gateway is one of them, the PUBACK follows the gateway's
+    commit. amqtt's plugins are not loaded: calling them awaits, and a subscription made meanwhile breaks the delivery.
     """
 
     def __init__(self, prefix: str, limits: BrokerLimits) -> None:
@@ -52,10 +51,10 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         receipt: Receipt | None = None,
         readers: Readers | None = None,
     ) -> None:
-        """Hand a client's message to all who subscribed to it and may receive it; dropped if it may not say it.
+        """Route a client's message to all subscribers that may receive it. Drop it if the client may not publish it.
 
-        Where it may not retain the message is not kept. The gateway sees that it was asked for, as MQTT 5 would show
-        it under "retain as published", and refuses a heartbeat that was sent so.
+        A message that may not be retained is routed, not kept. The gateway sees the retain flag, as MQTT 5 shows it
+        under "retain as published", and refuses a heartbeat that was sent so.
         """
         if not self.allows(session, Action.PUBLISH, topic):
             self._tell_denied(session, topic)
@@ -63,7 +62,7 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         is_kept = retain and self._may_retain(session, topic)
         if is_kept:
             self._retain(topic, payload, qos)
-        own = session.is_gateway  # it would be held by itself, or wait for itself
+        own = session.is_gateway  # it would block itself, or wait for itself
         sender, receipt = (None, None) if own else (session.client_id, receipt)
         is_shown = retain and not is_kept and session.identity.role is Role.DEVICE
         for reader, granted in self._readers(topic) if readers is None else readers:
@@ -72,14 +71,14 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
             )
 
     def publish_will(self, session: ClientSession, will: Will) -> None:
-        """A client died: say what it left to say."""
+        """Publish the will of a client that died."""
         self.publish_from(session, will.topic, will.payload, will.qos, retain=will.retain)
 
     async def readers_of(self, session: ClientSession, connection: ClientConnection, topic: str) -> Readers | None:
-        """Who reads what a device is about to say: not before the gateway does. ``None`` for another client.
+        """Return the subscribers of what a device is about to publish, once the gateway is one of them.
 
-        After a start the gateway subscribes a moment later than devices come back, and what it does not get would be
-        lost. When the connection is aborted meanwhile, nobody reads it.
+        Return None for other clients. After a start the gateway subscribes a moment later than devices come back, and
+        what it does not get would be lost. If the connection is aborted meanwhile, there is no subscriber.
         """
         if session.identity.role is not Role.DEVICE or not self.allows(session, Action.PUBLISH, topic):
             return None
@@ -93,12 +92,12 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         return readers
 
     def allows(self, session: ClientSession, action: Action, topic: str) -> bool:
-        """Whether the client may take this action."""
+        """Return whether the client may take this action."""
         identity = session.identity
         return may(identity.role, identity.username, action, topic, prefix=self._prefix, project=identity.project_id)
 
     async def subscribe(self, session: ClientSession, topic_filter: str, qos: int) -> int:
-        """Subscribe a client; returns the QoS that it gets, at most 1, or 0x80 for a refusal."""
+        """Subscribe a client. Return the granted QoS, at most 1, or 0x80 for a refusal."""
         self.unsubscribe(session, topic_filter)  # a second SUBSCRIBE replaces the first [MQTT-3.8.4-3]
         if session.identity.role is not Role.GATEWAY and len(session.filters) >= self.limits.subscriptions:
             return REFUSED
@@ -119,7 +118,7 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         return REFUSED
 
     def unsubscribe(self, session: ClientSession, topic_filter: str) -> None:
-        """Take a subscription back; amqtt would keep an empty entry for ever."""
+        """Remove a subscription. amqtt would keep an empty entry for ever."""
         self._del_subscription(topic_filter, session)
         session.filters.discard(topic_filter)
         if not self._subscriptions.get(topic_filter, True):
@@ -127,23 +126,23 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
             self._wildcards.pop(topic_filter, None)
 
     def hand_retained(self, session: ClientSession, topic_filter: str, qos: int) -> None:
-        """Give a client that has just subscribed what is retained there [MQTT-3.3.1-6].
+        """Send a client that has just subscribed what is retained there [MQTT-3.3.1-6].
 
-        amqtt does this at each CONNECT too, for the filters of everybody.
+        amqtt does this at each CONNECT too, for the filters of every client.
         """
         for kept in list(self._retained_matching(topic_filter)):
             if self.allows(session, Action.RECEIVE, kept.topic):
                 session.deliver(kept.topic, kept.data, min(qos, kept.qos or 0), retain=True)
 
     def forget(self, session: ClientSession) -> None:
-        """Drop all that is kept of a client: its subscriptions and what waits for it."""
+        """Drop all that is kept of a client: its subscriptions and its queue."""
         for topic_filter in list(session.filters):
             self.unsubscribe(session, topic_filter)
         self._sessions.pop(session.client_id, None)
         session.drop_all()
 
     def _tell_denied(self, session: ClientSession, topic: str) -> None:
-        if not session.was_denied:  # once a connection: what a client repeats must not fill the log
+        if not session.was_denied:  # once a connection: repetitions must not fill the log
             log.info("broker.publish_denied", client_id=session.client_id, topic=topic[:_LOGGED_TOPIC])
         session.was_denied = True
 
@@ -156,7 +155,7 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
             log.error("broker.retained_full", topic=topic, retained=len(self._retained_messages))
 
     def _readers(self, topic: str) -> Readers:
-        """Each reader once, with the best QoS of its matching subscriptions [MQTT-3.3.5-1]."""
+        """Return each subscriber once, with the best QoS of its matching subscriptions [MQTT-3.3.5-1]."""
         best: dict[str, tuple[ClientSession, int]] = {}
         for topic_filter in self._filters_matching(topic):
             for session, qos in self._subscriptions.get(topic_filter, ()):
@@ -165,7 +164,10 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         return [one for one in best.values() if self.allows(one[0], Action.RECEIVE, topic)]
 
     def _filters_matching(self, topic: str) -> Iterator[str]:
-        """The topic itself and the wildcards that match it: their heads first, as amqtt's full match is slow."""
+        """Yield the topic itself and the wildcards that match it.
+
+        Heads are compared first: amqtt's full match is slow.
+        """
         yield topic
         for topic_filter, head in self._wildcards.items():
             if topic.startswith(head) and self._matches(topic, topic_filter):
@@ -180,7 +182,7 @@ class RoutingBroker(Broker):  # type: ignore[misc]  # amqtt ships no types
         return may_retain(session.identity.role, session.identity.username, topic, prefix=self._prefix)
 
     async def _topic_filtering(self, session: ClientSession, topic: str, action: str) -> bool:
-        """Asked by amqtt's `add_subscription`; it would ask its plugins here, each in a task of its own."""
+        """Return the access rule's decision to amqtt's `add_subscription`, which would ask its plugins in tasks."""
         return self.allows(session, Action(action), topic)
 
 
@@ -193,5 +195,5 @@ def _is_wildcard(topic_filter: str) -> bool:
 
 
 def _head(topic_filter: str) -> str:
-    """What each topic that it matches begins with; `a/#` matches `a` too [MQTT 4.7.1.2]."""
+    """Return what each matching topic begins with; `a/#` matches `a` too [MQTT 4.7.1.2]."""
     return topic_filter.partition("#")[0].partition("+")[0].rstrip("/")

@@ -26,17 +26,17 @@ _NOISY: Final = ("amqtt", "transitions")
 
 
 class EmbeddedBroker:
-    """An MQTT 3.1.1 broker that runs for as long as it is entered. Its state is in memory and ends with it.
+    """An MQTT 3.1.1 broker that runs as long as the block. Its state is in memory and ends with it.
 
-    `host` is where it listens (loopback by default), `port` 0 picks a free one. `authenticate` is asked at each CONNECT
-    with user name and password; anonymous clients are refused before. `is_known` tells whether there is such a user at
-    all, while an address sends many wrong passwords. With a `certificate` all but the gateway itself
-    have to come by TLS. `prefix` stands before every topic of the contract. A packet above `max_packet_bytes`, and a
-    socket that has not said CONNECT within `connect_timeout` seconds, are closed. Entering raises OSError when it
-    cannot listen there.
+    `host` is where it listens (loopback by default), `port` 0 picks a free one. `authenticate` is called at each
+    CONNECT with user name and password; anonymous clients are refused before. `is_known` returns whether a user name
+    exists; it is called while an address sends many wrong passwords. With a `certificate` all clients but the gateway
+    must use TLS. `prefix` stands before every topic of the contract. A packet above `max_packet_bytes`, and a socket
+    that has not sent a CONNECT within `connect_timeout` seconds, are closed. Entering raises OSError when it cannot
+    listen there.
     """
 
-    def __init__(  # noqa: PLR0913 - each by its name
+    def __init__(  # noqa: PLR0913 - each is passed by name
         self,
         *,
         host: str = "127.0.0.1",
@@ -57,7 +57,7 @@ class EmbeddedBroker:
         self._broker: GuardedBroker | None = None
 
     def on_refused(self, refused: Callable[[str], None]) -> None:
-        """Tell this the address of each client whose credential is refused, from the next time it is entered."""
+        """Call this with the address of each client whose credential is refused, from the next start on."""
         self._listener = replace(self._listener, refused=refused)
 
     async def __aenter__(self) -> Self:
@@ -77,36 +77,36 @@ class EmbeddedBroker:
 
     @property
     def host(self) -> str:
-        """Where it listens."""
+        """Return the host that it listens on."""
         return self._listener.host
 
     @property
     def port(self) -> int:
-        """The port it listens on: the one that was picked, when 0 was asked for."""
+        """Return the port that it listens on: the one that was picked, when 0 was given."""
         return self._running.port
 
     @property
     def inner_port(self) -> int | None:
-        """Where on loopback the gateway itself comes in without TLS; ``None`` when there is no TLS."""
+        """Return the port on loopback for the gateway itself without TLS, or None when there is no TLS."""
         return self._running.inner_port
 
     def sessions(self) -> dict[str, ClientIdentity]:
-        """Who is connected, by session name.
+        """Return the identities of connected clients by session name.
 
-        That is the client id where it is the user name (every device, and a gateway that connects so), and
-        `username/client id` otherwise, so that no account can take over the session of another one.
+        The name is the client id where that is the user name (every device, and a gateway that connects so), and
+        `username/client id` otherwise. So no account can take over the session of another one.
         """
         return self._running.live_sessions()
 
     def kept_sessions(self) -> dict[str, ClientIdentity]:
-        """The same of all sessions that are kept, connected or not."""
+        """Return the identities of all kept sessions, connected or not."""
         return self._running.kept_sessions()
 
     async def cut(self, client_id: str) -> bool:
-        """Close that session and every socket of it at once; returns whether it was connected.
+        """Close that session and every socket of it at once. Return whether it was connected.
 
-        Its will is not published. Its subscriptions and the messages queued for it are dropped, also when it was not
-        connected, so that nothing reaches it any more unless it is let in anew.
+        Its will is not published. Its subscriptions and queued messages are dropped, also when it was away. Nothing
+        reaches the client any more unless it is admitted again.
         """
         was_live = self._running.cut(client_id)
         log.info("broker.session_cut", client_id=client_id, was_live=was_live)
@@ -120,7 +120,7 @@ class EmbeddedBroker:
 
 
 def _tame_loggers() -> None:
-    """Hear only warnings of amqtt, which tells of every packet at debug level, unless somebody asked for it by name."""
+    """Set amqtt's loggers to warnings, unless a level was set for it by name: at debug level it logs every packet."""
     for name in _NOISY:
         if logging.getLogger(name).level == logging.NOTSET:
             logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What the embedded broker keeps of a client: who it is, its socket, and the messages on their way to it."""
+"""State of the embedded broker per client: its identity, its socket, and the messages on their way to it."""
 
 import asyncio
 import contextlib
@@ -22,13 +22,13 @@ log = structlog.get_logger()
 
 _LINGER_SECONDS: Final = 1.0
 _DUE_SECONDS: Final = 0.5
-"""How long an end waits for the gateway to commit what the client said, so that it hears of it."""
+"""How long an end waits for the gateway to commit what the client said, so that the client gets its PUBACK."""
 _UNREAD_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class ClientIdentity:
-    """Who connected, and with which token: its row in the registry, of an integrator when its password was made.
+    """The account that connected, and its credential: a device's token row, or when an integrator's password was made.
 
     None for accounts without one. ``project_id`` is the project whose devices an integrator reads.
     """
@@ -41,87 +41,87 @@ class ClientIdentity:
 
 @dataclass(frozen=True)
 class BrokerLimits:
-    """What the embedded broker holds at most, so that no client can fill the memory of the gateway."""
+    """Limits of the embedded broker, so that no client can fill the memory of the gateway."""
 
     connections: int = 1_200
-    """Clients that are connected, the gateway not counted; a CONNECT beyond is refused."""
+    """Connected clients, without the gateway. A CONNECT beyond is refused."""
     connections_others: int = 200
     """Those of them that are no devices."""
     strangers: int = 1_024
-    """Sockets that have not said CONNECT; beyond, the oldest of the address with most of them is closed."""
+    """Sockets that have not sent a CONNECT. Beyond, the oldest of the address with most of them is closed."""
     asking: int = 1_000
-    """Sockets of clients that are being authenticated or closed; more are closed at once."""
+    """Sockets of clients that are being authenticated or closed. More are closed at once."""
     sessions_of_account: int = 100
-    """Sessions kept of one account that is no device; beyond, the oldest goes whose client is away."""
+    """Sessions kept of one account that is no device. Beyond, the oldest whose client is away is dropped."""
     sessions: int = 10_000
     """Clients whose state is kept, connected or not."""
     subscriptions: int = 100
-    """Filters of one client; the gateway has no limit."""
+    """Filters of one client. The gateway has no limit."""
     topic_bytes: int = 1_024
-    """Of a topic or a filter in UTF-8: the longest of this contract, behind the longest prefix, has some 620."""
+    """Bytes of a topic or a filter in UTF-8. The longest of this contract has about 620, behind the longest prefix."""
     topic_levels: int = 32
-    """Of a topic or a filter: the deepest of this contract, behind the deepest prefix, has 13."""
+    """Levels of a topic or a filter. The deepest of this contract, behind the deepest prefix, has 13."""
     retained: int = 50_000
     """Retained messages."""
     queued: int = 100
-    """QoS 1 messages that wait for one client that is away; the oldest goes first."""
+    """QoS 1 messages queued for one client that is away. The oldest is dropped first."""
     queued_gateway: int = 100_000
-    """The same for the gateway, to which the whole fleet talks."""
+    """The same for the gateway, which receives from the whole fleet."""
     queued_bytes: int = 32 << 20
-    """Payload and topics that wait for one client, connected or not."""
+    """Bytes of payloads and topics queued for one client, connected or not."""
     inflight: int = 20
     """QoS 1 messages sent to one client and not acknowledged yet."""
     inflight_gateway: int = 1_000
     """The same for the gateway, which acknowledges after its commit: the size of its batches."""
     unheard: int = 1_000
-    """QoS 1 messages of one client that wait for the gateway; one that has sent more is not read meanwhile."""
+    """QoS 1 messages of one client that wait for the gateway. A client with more is not read meanwhile."""
 
     def take_topic(self, topic: str) -> bool:
-        """Return whether a topic or a filter is short and flat enough."""
+        """Return whether a topic or a filter is within the limits."""
         is_short = len(topic) <= self.topic_bytes // 4 or len(topic.encode()) <= self.topic_bytes
         return is_short and topic.count("/") < self.topic_levels
 
 
 class ClientConnection:
-    """One socket. Once `open` is False nothing that still comes from it counts."""
+    """One socket. Once `open` is False, what still arrives on it is ignored."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_inner: bool = False) -> None:
         self.open = True
         self.is_inner = is_inner
-        """Whether it came by the gateway's own door, which has no TLS."""
+        """Whether it came through the gateway's own listener, which has no TLS."""
         self.debts = Debts(self._write, self.abort)
         self._reader = reader
         self._writer = writer
         self._deadline: asyncio.Timeout | None = None
         self._is_over = asyncio.Event()
-        if sock := writer.get_extra_info("socket"):  # so that a dead client without a keepalive is noticed at last
+        if sock := writer.get_extra_info("socket"):  # detects a dead client that has no keepalive
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     @property
     def peer_name(self) -> str | None:
-        """The common name of the certificate that the client showed, if it did."""
+        """Return the common name of the client's certificate, or None."""
         return common_name(self._writer.get_extra_info("peercert"))
 
     @property
     def address(self) -> str:
-        """Where it comes from."""
+        """Return the client's address."""
         peer = self._writer.get_extra_info("peername")
         return str(peer[0]) if isinstance(peer, tuple) else ""
 
     @property
     def reader(self) -> asyncio.StreamReader:
-        """Where its packets come from."""
+        """Return the stream of its packets."""
         return self._reader
 
     async def read(self, max_bytes: int) -> Packet:
-        """The next packet, once the client has taken enough of what was sent to it (so a deaf one is not fed)."""
+        """Return the next packet, once the client has read enough of what was sent to it."""
         if not self._writer.is_closing():
             with contextlib.suppress(ConnectionError):
                 await self._writer.drain()
         return await read_packet(self._reader, max_bytes)
 
     def send(self, packet: Any) -> None:
-        """Send a packet of amqtt's; never waits."""
+        """Send a packet of amqtt's. This never waits."""
         self.send_bytes(packet.to_bytes())
 
     def send_bytes(self, data: bytes) -> None:
@@ -134,12 +134,12 @@ class ClientConnection:
             self._writer.write(data)
 
     def is_deaf(self) -> bool:
-        """Whether so much waits in its socket that a QoS 0 message is better dropped."""
+        """Return whether the socket holds so much unread data that a QoS 0 message is dropped."""
         return self._writer.transport.get_write_buffer_size() > _UNREAD_BYTES
 
     @contextlib.asynccontextmanager
     async def patience(self, seconds: float | None) -> AsyncIterator[None]:
-        """Raise TimeoutError out of what is done inside when it takes longer, or when the connection is aborted."""
+        """Raise TimeoutError in the block when it takes longer, or when the connection is aborted."""
         try:
             async with asyncio.timeout(seconds) as self._deadline:
                 yield
@@ -151,7 +151,7 @@ class ClientConnection:
         self.open = False
         self._is_over.set()
         self._writer.transport.abort()
-        if self._deadline and not self._deadline.expired():  # one that is about to end could not be moved
+        if self._deadline and not self._deadline.expired():  # an expired one cannot be moved
             self._deadline.reschedule(0)
 
     async def pause(self, seconds: float) -> None:
@@ -161,7 +161,7 @@ class ClientConnection:
                 await self._is_over.wait()
 
     def part(self) -> None:
-        """Heed nothing more that comes; abort it as soon as the gateway has taken, or not, what came before."""
+        """Ignore what still arrives; abort once the gateway has handled, or dropped, what came before."""
         self.open = False
         if not self.debts:
             self.abort()
@@ -175,7 +175,7 @@ class ClientConnection:
         self.debts.on_paid = paid
 
     async def close(self) -> None:
-        """Close it after what is owed and what was sent has left, waiting a moment for either at most."""
+        """Close it after what is due and what was sent has left, waiting a bounded time for either."""
         self.open = False
         await self._paid()
         self._writer.close()
@@ -196,7 +196,7 @@ class ClientConnection:
 class Waiting(OutgoingApplicationMessage):  # type: ignore[misc]  # amqtt ships no types
     """A QoS 1 message on its way to a client.
 
-    On its way to the gateway it knows who sent it, and which ``receipt`` its sender gets when the gateway has it.
+    On its way to the gateway it carries its sender, and the ``receipt`` that the sender gets after the commit.
     """
 
     __slots__ = ("receipt", "sender", "size")
@@ -211,7 +211,7 @@ class Waiting(OutgoingApplicationMessage):  # type: ignore[misc]  # amqtt ships 
 
 
 class Backlog:
-    """QoS 1 messages that wait for a client, first in first out, within limits: the oldest gives way."""
+    """Queue of QoS 1 messages for a client, first in first out, within limits: the oldest is dropped."""
 
     def __init__(self, max_bytes: int) -> None:
         self._messages: deque[Waiting] = deque()
@@ -225,7 +225,7 @@ class Backlog:
         return iter(self._messages)
 
     def append(self, message: Waiting, max_messages: int | None) -> list[Waiting]:
-        """Put one in; returns those that were dropped for it."""
+        """Append one; return those that were dropped for it."""
         self._messages.append(message)
         self._bytes += message.size
         dropped = []
@@ -234,17 +234,17 @@ class Backlog:
         return dropped
 
     def popleft(self) -> Waiting:
-        """Take the oldest out."""
+        """Remove and return the oldest."""
         message = self._messages.popleft()
         self._bytes -= message.size
         return message
 
 
 class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
-    """amqtt's session, with its own way out for messages.
+    """amqtt's session, with its own delivery.
 
     amqtt gives up on a QoS 1 message after five seconds, or when the connection ends. Here it stays in flight until it
-    is acknowledged, is sent again when the client is back [MQTT-4.4.0-1], and those behind it wait in the backlog.
+    is acknowledged, and is sent again when the client is back [MQTT-4.4.0-1]. Those behind it wait in the backlog.
     """
 
     def __init__(self, client_id: str, identity: ClientIdentity, limits: BrokerLimits, pressure: Pressure) -> None:
@@ -265,7 +265,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
 
     @property
     def is_gateway(self) -> bool:
-        """Whether it is the gateway's own."""
+        """Return whether it is the gateway's own session."""
         return self._pressure is not None
 
     def deliver(
@@ -280,7 +280,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
     ) -> None:
         """Send a message now, or as soon as the client can take it; at QoS 0 now or never.
 
-        ``sender`` and ``receipt`` are of interest where this is the gateway.
+        ``sender`` and ``receipt`` matter where the client is the gateway.
         """
         if qos:
             if self._pressure is None:
@@ -291,7 +291,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
             self.connection.send(PublishPacket.build(topic, payload, None, dup_flag=False, qos=0, retain=retain))
 
     def acknowledged(self, packet_id: int) -> None:
-        """The client has this message; an id that is not in flight means nothing."""
+        """Note that the client has this message. An id that is not in flight is ignored."""
         message = self.inflight_out.pop(packet_id, None)
         if message:
             self._relieve([message])
@@ -300,11 +300,11 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
         self._pump()
 
     def drop_all(self) -> None:
-        """Nothing of what waits for the client will reach it."""
+        """Drop all that is queued for the client."""
         self._lose([*self.inflight_out.values(), *self._backlog])
 
     def resume(self) -> None:
-        """The client is back: what it never acknowledged goes out again, then what has come since."""
+        """Send what the client never acknowledged again, then what has arrived since."""
         if self.connection:
             for message in self.inflight_out.values():
                 self.connection.send(message.build_publish_packet(dup=True))
@@ -322,7 +322,7 @@ class ClientSession(Session):  # type: ignore[misc]  # amqtt ships no types
         self._lose(dropped)
 
     def _lose(self, messages: list[Waiting]) -> None:
-        """Who sent one of these and waits for its answer is cut off, so that it comes back and says it again."""
+        """Cut the senders of these messages that wait for a receipt: they reconnect and send them again."""
         self._relieve(messages)
         for message in messages:
             if message.receipt:

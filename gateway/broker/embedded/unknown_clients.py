@@ -1,7 +1,7 @@
-"""Sockets that have not said CONNECT yet: a bounded number of them, apart from the places of clients.
+"""Limit for sockets that have not sent a CONNECT, apart from the places of clients.
 
-When there are too many, the oldest of the address that has most of them goes: who opens sockets and says nothing takes
-places from itself alone, and a device says CONNECT at once.
+Beyond the limit, the oldest socket of the address with most of them is closed. An address that opens silent sockets
+takes places from itself alone, since a device sends its CONNECT at once.
 """
 
 import ipaddress
@@ -15,11 +15,11 @@ from gateway.runtime.paced_log import Paced
 log = structlog.get_logger()
 
 _HOST_BITS: Final = 64
-"""Of an IPv6 address: what one site has to choose from."""
+"""Bits of an IPv6 address that one site can choose."""
 
 
 class UnknownClients:
-    """``most`` of them at a time."""
+    """At most ``most`` such sockets at a time."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -33,14 +33,14 @@ class UnknownClients:
         return len(self._site)
 
     def enter(self, connection: ClientConnection) -> None:
-        """A socket was opened; another one may have to go for it."""
+        """Add a new socket; close another one if need be."""
         site = self._site[connection] = site_of(connection.address)
         self._of.setdefault(site, {})[connection] = None
         if len(self._site) > self._most:
             self._drop_one()
 
     def leave(self, connection: ClientConnection) -> None:
-        """It said CONNECT, or is gone."""
+        """Remove a socket that has sent its CONNECT, or is gone."""
         site = self._site.pop(connection, None)
         if site is None:
             return
@@ -49,7 +49,7 @@ class UnknownClients:
             del self._of[site]
 
     def make_way(self) -> bool:
-        """Close one; ``False`` when there is none."""
+        """Close one; return False when there is none."""
         if self._site:
             self._drop_one()
             return True
@@ -64,7 +64,7 @@ class UnknownClients:
 
 
 def site_of(address: str) -> str:
-    """The address, or the network of an IPv6 address, of which one site has a great many."""
+    """Return the address, or the network of an IPv6 address, since one site has very many of those."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,1 +1,1 @@
-"""Brokers that ask over HTTP who may do what: one set of rules (``gateway/broker/access_rules.py``), many dialects."""
+"""Brokers that authenticate through the gateway over HTTP: one set of access rules, many dialects."""

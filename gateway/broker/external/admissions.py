@@ -1,7 +1,7 @@
-"""Who was let in with which token or password, so that a revocation knows whether a session is one of those to cut.
+"""Record of admitted clients and their credentials. It tells which sessions a revocation must cut.
 
-A broker that asks keeps one session per client id, so the credential that was let in last under it is the session's.
-The registry keeps that as well (``store/broker_session_sql.py``); what only this process knows is when it was.
+Such a broker keeps one session per client id, so the credential admitted last under that id is the session's. The
+registry keeps it as well (``store/broker_session_sql.py``). Only this process knows when it was admitted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.broker.clients import Client
 from gateway.store.broker_session_sql import MOST_CLIENTS
 
 SETTLE_SECONDS: Final = 2.0
-"""How long a broker may take from our answer until the session stands where it can be found and cut."""
+"""How long a broker may take from our answer until the session can be found and cut."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class _Admission:
 
 
 class Admissions:
-    """Who was let in. Bounded by the number of devices and integrators, since only good credentials are noted.
+    """Admitted clients. Only good credentials are recorded, so devices and integrators bound their number.
 
-    An integrator's ``token_id`` is the instant at which its password was made.
+    An integrator's ``token_id`` is the time at which its password was made.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,7 +41,7 @@ class Admissions:
 
     @contextlib.contextmanager
     def knock(self, username: str) -> Iterator[None]:
-        """While a question about this user is being answered, its session may be about to begin."""
+        """Mark that a question about this user is being answered, so its session may be about to begin."""
         self._knocking[username] += 1
         try:
             yield
@@ -51,7 +51,7 @@ class Admissions:
                 del self._knocking[username]
 
     def let_in(self, client: Client, token_id: int) -> None:
-        """It was."""
+        """Record that the client was admitted."""
         self.forget(client.client_id)
         self._let_in[client.client_id] = _Admission(client.username, token_id, self._clock())
         clients = self._clients[client.username]
@@ -60,30 +60,30 @@ class Admissions:
             self.forget(next(iter(clients)))
 
     def clients(self) -> set[Client]:
-        """Who was let in and is not forgotten."""
+        """Return the clients that were admitted and not forgotten."""
         return {Client(client_id, admission.username) for client_id, admission in self._let_in.items()}
 
     def token_of(self, client_id: str) -> int | None:
-        """The token it was let in with last, as far as that is known."""
+        """Return the token that the client id was admitted with last, or None."""
         admission = self._let_in.get(client_id)
         return None if admission is None else admission.token_id
 
     def unsettled_seconds(self, client_id: str, token_id: int) -> float:
-        """How long a session of another token under this client id may still be about to begin; 0 when none is."""
+        """Return how long a session of another token may still be about to begin under this client id; 0 for none."""
         admission = self._let_in.get(client_id)
         if admission is None or admission.token_id == token_id:
             return 0.0
         return max(0.0, admission.at + SETTLE_SECONDS - self._clock())
 
     def is_settled(self, username: str) -> bool:
-        """Whether every session of this user that was let in before now can be found at the broker by now."""
+        """Return whether every session of this user that was admitted before now can be found at the broker."""
         if self._knocking[username]:
             return False
         admissions = (self._let_in[client_id] for client_id in self._clients.get(username, ()))
         return all(self._clock() - admission.at >= SETTLE_SECONDS for admission in admissions)
 
     def forget(self, client_id: str) -> None:
-        """Its session was cut."""
+        """Forget a client whose session was cut."""
         admission = self._let_in.pop(client_id, None)
         if admission is not None:
             clients = self._clients[admission.username]

@@ -1,4 +1,4 @@
-"""amqtt's own HTTP plugins (``amqtt.contrib.http``): JSON out and in, by GET unless told otherwise."""
+"""Dialect of amqtt's own HTTP plugins (``amqtt.contrib.http``): JSON in and out, by GET unless configured otherwise."""
 
 from __future__ import annotations
 

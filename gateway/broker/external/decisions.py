@@ -1,7 +1,7 @@
-"""Answers the two questions of every dialect: may this client come in, and may it do this.
+"""Decisions on the two questions of every dialect: may this client connect, and may it do this.
 
-A question about a right names the user and the client id, no credential. It is judged by the credential that let this
-client id in last: after a new binding the session of the old, revoked token has no rights.
+A question about a right names the user and the client id, no credential. The credential that was admitted last under
+this client id decides. After a new binding the session of the old, revoked token thus has no rights.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from gateway.store import Purpose, Store, View, account_sql, broker_session_sql
 log = structlog.get_logger()
 
 READERS: Final = (Role.INTEGRATOR, Role.PROJECT_INTEGRATOR, Role.HOME_ASSISTANT)
-"""They may have several clients at once."""
+"""Roles that may have several clients at once."""
 
 
 class AuthDecisions:
-    """Goes by the registry as it is committed at that moment, and by the rules of the contract, section 3.
+    """Decides by the registry as it is committed at that moment, and by the access rules of the contract, section 3.
 
-    ``own_id`` is the gateway's client id, which is nobody else's. Whoever was let in is noted in ``admissions``;
-    ``refused`` is called for each who was not.
+    ``own_id`` is the gateway's client id, which no other account may use. Admitted clients are recorded in
+    ``admissions``; ``refused`` is called for each refused one.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class AuthDecisions:
         self._refused = refused
 
     async def lets_in(self, client: Client, password: str) -> bool:
-        """Whether this is its password, and its client id one that it may have.
+        """Return whether this is its password, and its client id one that it may have.
 
         Raises:
             StoreError: the registry cannot be read.
@@ -67,10 +67,10 @@ class AuthDecisions:
         return good
 
     async def _identity(self, client: Client, password: str) -> ClientIdentity | None:
-        """Who this is, if it may be called so.
+        """Return the client's identity, or None to refuse it.
 
-        While a session of another credential may only just begin under this client id, this waits: the broker must
-        take that one over, or it would have the rights of this one.
+        While a session of another credential may be about to begin under this client id, this waits. The broker must
+        take that session over, or it would have the rights of this one.
         """
         while True:
             identity = await self._authenticate(client.client_id, client.username, password)
@@ -82,7 +82,7 @@ class AuthDecisions:
             await asyncio.sleep(seconds)
 
     async def _is_noted(self, client: Client, identity: ClientIdentity) -> bool:
-        """Note the credential of the session that is about to begin; ``False`` when it was revoked meanwhile."""
+        """Record the credential of the session that is about to begin. Return False when it was revoked meanwhile."""
         credential = identity.token_id
         if credential is None:
             return True
@@ -95,7 +95,7 @@ class AuthDecisions:
         return True
 
     async def identity_of(self, client: Client) -> ClientIdentity | None:
-        """Who this client is that was let in before; ``None`` when it would not be any more.
+        """Return the identity of a client that was admitted before, or None when it would be refused now.
 
         Raises:
             StoreError: the registry cannot be read.
@@ -110,7 +110,7 @@ class AuthDecisions:
     async def allows(
         self, client: Client, action: Action, topic: str, *, retain: bool = False, prefix: str | None = None
     ) -> bool:
-        """Whether it may do this; ``prefix`` where the broker writes it in another way than the gateway.
+        """Return whether it may do this. ``prefix``: the topic prefix, where the broker spells it differently.
 
         Raises:
             StoreError: the registry cannot be read.
@@ -125,7 +125,7 @@ class AuthDecisions:
         return good
 
     def _may_be_called(self, role: Role, client: Client) -> bool:
-        """Brokers keep sessions by client id alone, so an account must not be able to take over another one's."""
+        """Return whether the account may use the client id. Brokers keep sessions by client id alone."""
         username, client_id = client.username, client.client_id
         if not is_name(username) or not is_name(client_id.replace("-", "_")):
             return False
@@ -134,7 +134,7 @@ class AuthDecisions:
         return client_id == username or (role in READERS and client_id.startswith(f"{username}-"))
 
     def _known_in(self, view: View, client: Client) -> ClientIdentity | None:
-        """What the registry says of the credential of this session."""
+        """Return what the registry says of the credential of this session."""
         credential = self._admissions.token_of(client.client_id)
         if credential is None:
             credential = broker_session_sql.credential_of(view, client.client_id)

@@ -1,4 +1,4 @@
-"""What a dialect is: how a broker words its questions, and how it wants them answered."""
+"""Dialect: how a broker phrases its questions, and how it expects the answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.broker.external.fields import Fields
 
 @dataclass(frozen=True)
 class AuthAnswer:
-    """An answer as it travels."""
+    """An answer as it is sent."""
 
     content: bytes
     status: int = 200
@@ -26,12 +26,12 @@ Question = Callable[[AuthDecisions, Fields], Awaitable[AuthAnswer]]
 
 @dataclass(frozen=True)
 class Dialect:
-    """The questions of a broker by what stands in the path, and how it is told no, whatever it asked."""
+    """The questions of a broker by path, and the answer that denies any of them."""
 
     questions: Mapping[str, Question]
     deny: AuthAnswer
 
 
 def as_json(value: Any, *, status: int = 200) -> AuthAnswer:
-    """An answer in JSON."""
+    """Return an answer in JSON."""
     return AuthAnswer(json.dumps(value).encode(), status)

@@ -1,6 +1,6 @@
-"""How a live session is cut at a broker that has an API for it, with all that waits for it there.
+"""Disconnection of clients through a broker's management API, with what is queued for them there.
 
-RabbitMQ was run; what EMQX and VerneMQ are asked follows their documentation (docs/other-brokers.md).
+RabbitMQ was run. The calls to EMQX and VerneMQ follow their documentation (docs/other-brokers.md).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.errors import UnavailableError
 from gateway.settings.broker_api import BrokerApi
 
 SECONDS: Final = 5.0
-"""What one call may take."""
+"""Time limit of one call."""
 PAGE: Final = 500
 _LOOKS: Final = 50
 _LOOK_SECONDS: Final = 0.05
@@ -26,17 +26,17 @@ _GONE: Final = frozenset({httpx.codes.OK, httpx.codes.NO_CONTENT, httpx.codes.NO
 
 
 class ClientDisconnector(Protocol):
-    """What a broker's API is needed for; each call raises UnavailableError when it fails."""
+    """The calls to a broker's API; each raises UnavailableError when it fails."""
 
     async def cut(self, client: Client) -> None:
-        """Close its session, and drop its subscriptions and what is queued for it; nothing if there is none."""
+        """Close the client's session, and drop its subscriptions and queue; do nothing if it has none."""
 
     async def connected(self) -> set[Client]:
-        """Those that are connected."""
+        """Return the connected clients."""
 
 
 class ManagementApi:
-    """Calls to a broker's API. A connection each: they are rare, and one that was kept open may be closed by now."""
+    """Calls to a broker's API, each over a new connection: they are rare, and a kept one may be closed by then."""
 
     def __init__(self, api: BrokerApi, tls: ssl.SSLContext | None) -> None:
         self._api = api
@@ -44,7 +44,7 @@ class ManagementApi:
         self._auth = httpx.BasicAuth(api.username.get_secret_value(), api.password.get_secret_value())
 
     async def call(self, method: str, path: str, params: Mapping[str, str] | None = None) -> httpx.Response:
-        """The answer, whatever its status.
+        """Return the answer, whatever its status.
 
         Raises:
             UnavailableError: there is none.
@@ -58,7 +58,7 @@ class ManagementApi:
             raise UnavailableError(f"{self._api} does not answer ({error!r}). Check broker_api_url.") from error
 
     async def gone(self, method: str, path: str) -> None:
-        """Have something gone, if it was there.
+        """Delete something, if it exists.
 
         Raises:
             UnavailableError: the broker refused, or does not answer.
@@ -66,7 +66,7 @@ class ManagementApi:
         self.check(await self.call(method, path), _GONE)
 
     async def json(self, path: str, params: Mapping[str, str] | None = None) -> Any:
-        """What is at this path.
+        """Return the JSON at this path.
 
         Raises:
             UnavailableError: the broker refused, does not answer, or not in JSON.
@@ -79,7 +79,11 @@ class ManagementApi:
             raise UnavailableError(f"{self._api} does not answer in JSON. Check broker_api_url.") from error
 
     def check(self, answer: httpx.Response, good: frozenset[int]) -> None:
-        """Raises UnavailableError for any other status."""
+        """Check the status of an answer.
+
+        Raises:
+            UnavailableError: it is not one of the good ones.
+        """
         if answer.status_code not in good:
             raise UnavailableError(
                 f"{self._api} answered {answer.request.method} {answer.url.path} with {answer.status_code}. Check user "
@@ -88,16 +92,19 @@ class ManagementApi:
 
 
 class RabbitMqDisconnector:
-    """RabbitMQ's management plugin; its user needs the tag ``administrator`` and may configure the clients' queues."""
+    """RabbitMQ's management plugin.
+
+    Its user needs the tag ``administrator``, and configure rights on the clients' queues.
+    """
 
     def __init__(self, api: ManagementApi) -> None:
         self._api = api
 
     async def cut(self, client: Client) -> None:
-        """Close the connections of its user, see that they are closed, and delete the queues of its subscriptions.
+        """Close the connections of its user, check that they are closed, and delete the queues of its subscriptions.
 
-        RabbitMQ lists a connection by its user at once, by its client id seconds later. Other clients of an
-        integrator connect again.
+        RabbitMQ lists a connection under its user at once, under its client id seconds later. Other clients of an
+        integrator reconnect.
         """
         connections = f"/api/connections/username/{client.username}"
         await self._api.gone("DELETE", connections)
@@ -111,7 +118,7 @@ class RabbitMqDisconnector:
             await self._api.gone("DELETE", f"/api/queues/%2F/mqtt-subscription-{client.client_id}qos{qos}")
 
     async def connected(self) -> set[Client]:
-        """As the management plugin lists them."""
+        """Return the clients that the management plugin lists."""
         return await _pages(self._page)
 
     async def _page(self, number: int) -> tuple[set[Client], bool]:
@@ -121,7 +128,7 @@ class RabbitMqDisconnector:
 
 
 class EmqxDisconnector:
-    """EMQX 5's REST API with an API key: kicking a client out ends its session too."""
+    """EMQX 5's REST API with an API key. Kicking a client out ends its session too."""
 
     def __init__(self, api: ManagementApi) -> None:
         self._api = api
@@ -131,7 +138,7 @@ class EmqxDisconnector:
         await self._api.gone("DELETE", f"/api/v5/clients/{client.client_id}")
 
     async def connected(self) -> set[Client]:
-        """Page by page."""
+        """Return the clients, read page by page."""
         return await _pages(self._page)
 
     async def _page(self, number: int) -> tuple[set[Client], bool]:
@@ -151,7 +158,7 @@ class VerneMqDisconnector:
         await self._api.gone("GET", f"/api/v1/session/disconnect?client-id={client.client_id}&--cleanup")
 
     async def connected(self) -> set[Client]:
-        """In one answer."""
+        """Return the clients, read in one answer."""
         answer = await self._api.json("/api/v1/session/show?--client_id&--user&--limit=1000000")
         return {Client(str(each["client_id"]), str(each["user"])) for each in answer["table"]}
 
@@ -164,12 +171,12 @@ _CUTTERS: Final[Mapping[str, Callable[[ManagementApi], ClientDisconnector]]] = {
 
 
 def disconnector_of(api: BrokerApi, tls: ssl.SSLContext | None) -> ClientDisconnector:
-    """The one for this kind of broker; ``tls`` verifies its certificate, where it has one."""
+    """Return the one for this kind of broker. ``tls`` verifies its certificate, where it has one."""
     return _CUTTERS[api.kind](ManagementApi(api, tls))
 
 
 def _of_rabbitmq(connection: Mapping[str, Any]) -> Client:
-    """One that does not speak MQTT has no client id."""
+    """Return the client of a connection. One that does not speak MQTT has no client id."""
     user = str(connection.get("user"))
     return Client(str(connection.get("variable_map", {}).get("client_id", user)), user)
 

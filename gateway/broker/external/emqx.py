@@ -1,6 +1,7 @@
-"""EMQX 5: HTTP authentication and authorisation, with the bodies of ``broker_config/emqx.conf``.
+"""Dialect of EMQX 5: HTTP authentication and authorisation, with the bodies of ``broker_config/emqx.conf``.
 
-Anything but 200 means *ignore* to EMQX, and when everybody ignores a client it may get in: so a no is a 200 as well.
+Anything but 200 means *ignore* to EMQX, and a client that every backend ignores may be admitted. So a denial is a 200
+as well.
 """
 
 from __future__ import annotations

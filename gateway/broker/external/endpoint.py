@@ -1,9 +1,8 @@
-"""The endpoint: who shows the shared secret is the broker and is answered in its dialect; everything else is a no.
+"""Auth endpoint: a request with the shared secret is the broker's and answered in its dialect. All others are denied.
 
-A question is its path and its body, whatever the method (amqtt sends a body with GET); a query is never read, since
-URLs get into logs. The secret stands in ``Authorization: Bearer …``, or, for brokers that can send no header of their
-own, as the first level of the path. Whatever goes wrong (a malformed question, a registry that cannot be read, a bug)
-is a no as well.
+A question is its path and its body, whatever the method, since amqtt sends a body with GET. A query is never read,
+since URLs get into logs. The secret stands in ``Authorization: Bearer …``. For brokers that cannot send a header of
+their own it is the first level of the path. A malformed question, an unreadable registry and a bug are denials too.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
     "amqtt": amqtt.DIALECT,
 }
 MAX_BODY_BYTES: Final = 262_144
-"""VerneMQ sends the payload along, in base64: the largest that a broker of ours takes has 128 KiB."""
+"""VerneMQ sends the payload along, in base64. The largest payload that a broker of ours accepts has 128 KiB."""
 BODY_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 4.0
-"""Before the broker gives up (5 s with most), so that its answer is ours."""
+"""Our time limit, below the broker's (5 s with most), so that the answer is ours."""
 
 _NOWHERE: Final = AuthAnswer(b'{"result":"deny"}', 404)
 _BEARER: Final = "Bearer "
@@ -45,7 +44,7 @@ _BEARER: Final = "Bearer "
 
 @dataclass(frozen=True)
 class AuthQuestion:
-    """What a path asks."""
+    """The question that a path asks."""
 
     dialect: str
     question: str
@@ -56,7 +55,7 @@ class AuthEndpoint:
     """The endpoint, as an ASGI application."""
 
     def __init__(self, judge: AuthDecisions, secret: str, refused: Callable[[str], None] = lambda _: None) -> None:
-        """``refused`` is told the address of whoever shows another secret."""
+        """Make the endpoint. ``refused`` is called with the address of each request that has another secret."""
         self._refused = refused
         self._judge = judge
         self._secret = secret.encode()
@@ -105,7 +104,7 @@ def _asked(path: str, authorization: str) -> AuthQuestion:
 
 
 async def _read(receive: Receive) -> bytes:
-    """The whole body, if it comes in time and is not too long."""
+    """Return the whole body, if it comes in time and is not too long."""
     body, more = bytearray(), True
     async with asyncio.timeout(BODY_SECONDS):
         while more:

@@ -1,4 +1,4 @@
-"""What a broker says in a question: JSON or a form, taken as it is, and strictly where it matters."""
+"""Fields of a broker's question: JSON or a form, checked strictly where it matters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class MalformedError(ValueError):
 
 
 class Fields:
-    """The fields of a question; ``hook`` is the header by which VerneMQ says what it asks."""
+    """The fields of a question; ``hook`` is the header by which VerneMQ names the question."""
 
     def __init__(self, values: Mapping[str, object], hook: str = "") -> None:
         self._values = values
@@ -25,10 +25,10 @@ class Fields:
 
     @classmethod
     def parse(cls, body: bytes, content_type: str, hook: str = "") -> Fields:
-        """Read a body.
+        """Parse a body.
 
         Raises:
-            MalformedError: it is no JSON object and no form, by its own word.
+            MalformedError: it is not the JSON object or form that its content type says.
         """
         try:
             values = _form(body) if content_type.partition(";")[0].strip().lower() == _FORM else json.loads(body)
@@ -39,10 +39,10 @@ class Fields:
         return cls(values, hook)
 
     def text(self, name: str) -> str:
-        """A field that must be there.
+        """Return a required field.
 
         Raises:
-            MalformedError: it is not, or is no text that MQTT can carry.
+            MalformedError: it is missing, or is no text that MQTT can carry.
         """
         value = self._values.get(name)
         if not isinstance(value, str) or not _is_utf8(value):
@@ -50,7 +50,7 @@ class Fields:
         return value
 
     def number(self, name: str) -> int:
-        """A whole number, which a form holds as text.
+        """Return a whole number, which a form holds as text.
 
         Raises:
             MalformedError: it is none.
@@ -63,7 +63,7 @@ class Fields:
         return value
 
     def flag(self, name: str) -> bool:
-        """A yes or no, in whichever way brokers write it; a no when it is not there.
+        """Return a yes or no, in any of the brokers' spellings; no when it is missing.
 
         Raises:
             MalformedError: it is something else.
@@ -76,10 +76,10 @@ class Fields:
         raise MalformedError(f"{name} should be true or false")
 
     def each(self, name: str) -> list[Fields]:
-        """A list of objects.
+        """Return a list of objects.
 
         Raises:
-            MalformedError: it is none, or is empty.
+            MalformedError: it is no list, or is empty.
         """
         value = self._values.get(name)
         if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):

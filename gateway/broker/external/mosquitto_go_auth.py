@@ -1,4 +1,4 @@
-"""mosquitto-go-auth's HTTP backend, with parameters as JSON or as a form, judged by status or by JSON."""
+"""Dialect of mosquitto-go-auth's HTTP backend: parameters as JSON or as a form, answers by status or by JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ACTIONS: Final = {
     3: (Action.RECEIVE, Action.PUBLISH),
     4: (Action.SUBSCRIBE,),
 }
-"""What Mosquitto's ``MOSQ_ACL_…`` numbers ask for."""
+"""Meaning of Mosquitto's ``MOSQ_ACL_…`` numbers."""
 
 
 async def _user(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
@@ -27,7 +27,7 @@ async def _user(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
 
 async def _superuser(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
     del judge, fields
-    return _DENY  # nobody is above the rules, the gateway neither
+    return _DENY  # there is no superuser, not even the gateway
 
 
 async def _acl(judge: AuthDecisions, fields: Fields) -> AuthAnswer:

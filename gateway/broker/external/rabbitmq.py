@@ -1,8 +1,8 @@
-"""RabbitMQ's ``rabbitmq_auth_backend_http`` for its MQTT plugin: forms in, a word out.
+"""Dialect of RabbitMQ's ``rabbitmq_auth_backend_http`` for its MQTT plugin: forms in, a word out.
 
-MQTT there is AMQP underneath: a topic is a routing key of the exchange ``amq.topic`` with ``.`` for ``/`` and ``*`` for
-``+``, a subscription a queue ``mqtt-subscription-<client id>qos<0 or 1>``. Nothing but these is granted, so a device's
-token opens nothing of what else that RabbitMQ carries; and since only MQTT tells a client id, nothing over AMQP.
+Its MQTT is AMQP underneath. A topic is a routing key of the exchange ``amq.topic``, with ``.`` for ``/`` and ``*`` for
+``+``. A subscription is a queue ``mqtt-subscription-<client id>qos<0 or 1>``. Only these are granted, so a device's
+token opens nothing else that RabbitMQ carries. Only MQTT sends a client id, so nothing is granted over AMQP.
 """
 
 from __future__ import annotations

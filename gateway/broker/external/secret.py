@@ -1,4 +1,4 @@
-"""The secret that the broker shows to the endpoint: in a file, made at the first start when there is none."""
+"""Shared secret between the broker and the endpoint: in a file, made at the first start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LETTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxy
 
 
 def shared_secret(path: Path) -> str:
-    """The secret in this file, which is made, readable by its owner alone, if it is not there.
+    """Return the secret in this file. The file is made if it does not exist, readable by its owner alone.
 
     Raises:
         UnavailableError: it cannot be read or made, or holds no secret.

@@ -1,4 +1,4 @@
-"""The endpoint put to work, from the settings: it listens before the gateway itself knocks at the broker."""
+"""Start of the auth endpoint, from the settings. It listens before the gateway connects to the broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeping sessions in step at a broker that asks the gateway: it refuses what is revoked, what is left is to cut."""
+"""Session sync at a broker that authenticates through the gateway: cuts the sessions of revoked credentials."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NOT_CUT: Final = (
     "broker_api_url where the broker has an API for that ('gateway docs other-brokers')."
 )
 PASS_SECONDS: Final = 0.1
-"""How long one call waits for its attempts; those that take longer go on beside the next call."""
+"""How long one call waits for its attempts. Longer ones go on beside the next call."""
 LISTED_EVERY_SECONDS: Final = 2.0
-"""How often the broker is asked for its clients while sessions of a comparison are left to be cut."""
+"""How often the broker's clients are listed while sessions of a comparison are left to be cut."""
 
 
 class SessionSync:
-    """Cuts each session that was not opened with a token which is good now; one of which nothing is known too."""
+    """Cuts each session whose credential is not good now, or not known."""
 
     name = "http"
 
@@ -47,18 +47,17 @@ class SessionSync:
 
     @property
     def trouble(self) -> str | None:
-        """Why sessions are not cut, where others were."""
+        """Return why sessions are not cut, or None."""
         return self._settling.trouble
 
     def stop(self) -> None:
-        """End what is under way."""
+        """Stop what is under way."""
         self._settling.stop()
 
     async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
-        """Cut what has to be cut of these devices; each by itself.
+        """Cut what has to be cut of these devices, each independently.
 
-        Returns those of which a session may only just be beginning, since the gateway let them in a moment ago, or
-        cannot be cut now.
+        Return the devices of which a session may be about to begin, or cannot be cut now.
         """
         if self._cutter is None:
             if devices:
@@ -73,10 +72,10 @@ class SessionSync:
     async def compare(self) -> bool:
         """Cut sessions without a good credential, left from before a restart or a backup, and those of integrators.
 
-        Returns whether that is all; else it is to be called again in a moment.
+        Return whether that is all; if not, call it again in a moment.
 
         Raises:
-            UnavailableError: the broker's API does not tell who is connected.
+            UnavailableError: the broker's API does not list the connected clients.
         """
         if self._cutter is None:
             return True
@@ -113,12 +112,12 @@ class SessionSync:
         return account is not None and broker_session_sql.is_old(account, self._made(view, client))
 
     def _made(self, view: View, client: Client) -> int | None:
-        """The credential of its session: of a device the token, of an integrator the time of its password."""
+        """Return the credential of its session: a device's token, or the time of an integrator's password."""
         known = self._admissions.token_of(client.client_id)
         return broker_session_sql.credential_of(view, client.client_id) if known is None else known
 
     async def _is_enforced(self) -> bool:
-        """Note for which accounts no old session is left; whether that is so for all of them."""
+        """Record the accounts that have no old session left. Return whether that is all of them."""
         waiting = [row for row in await self._store.read(account_sql.everyone) if not row["old_sessions_cut"]]
         done = [row for row in waiting if self._admissions.is_settled(row["name"])]
         if done:
@@ -127,14 +126,14 @@ class SessionSync:
 
     async def _cut(self, cutter: ClientDisconnector, client: Client) -> bool:
         if not await self._store.read(lambda view: self._is_stray(view, client)):
-            return True  # bound or made again while this waited for its turn
+            return True  # bound or made again while this waited
         await cutter.cut(client)
         self._admissions.forget(client.client_id)
         log.info("broker.session_cut", client_id=client.client_id)
         return True
 
     async def _settle_device(self, cutter: ClientDisconnector, client: Client) -> bool:
-        """Cut its session if need be; whether that is all."""
+        """Cut its session if need be. Return whether that is all."""
         if not await self._store.read(lambda view: self._is_stray(view, client)):
             return True
         settled = self._admissions.is_settled(client.client_id)

@@ -1,6 +1,6 @@
-"""VerneMQ's webhooks: one endpoint for all, and a header that says which hook it is (``…_m5`` for MQTT 5).
+"""Dialect of VerneMQ's webhooks: one endpoint, and a header that names the hook (``…_m5`` for MQTT 5).
 
-VerneMQ keeps an answer for as long as ``cache-control`` says, so every one of ours is ``no-store``.
+VerneMQ caches an answer for as long as ``cache-control`` says, so every answer is ``no-store``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def _publish(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
 
 
 async def _subscribe(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
-    """Each filter on its own; nothing granted is a no to all."""
+    """Decide on each filter on its own; without any granted one, deny the whole."""
     client, told = _client(fields), []
     for wanted in fields.each("topics"):
         topic, qos = wanted.text("topic"), wanted.number("qos")

@@ -28,7 +28,7 @@ from gateway.runtime.paced_log import Paced
 from gateway.tls.certificates import ServerCertificate
 
 Authenticate = Callable[[str, str | None, str | None], Awaitable[ClientIdentity | None]]
-"""Maps (client id, user name, password) to an identity; None refuses. It raises nothing; an exception would refuse too."""
+"""Maps (client id, user name, password) to an identity; None refuses. An exception would refuse too."""
 
 log = structlog.get_logger()
 

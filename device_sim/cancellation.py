@@ -9,7 +9,7 @@ import asyncio
 
 
 def heed_cancellation() -> None:
-    """Raise CancelledError if this task was cancelled and nobody has dealt with that yet."""
+    """Raise CancelledError if this task was cancelled and the cancellation was lost."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

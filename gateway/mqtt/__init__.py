@@ -1,1 +1,1 @@
-"""The broker's side: the link, what comes in, what goes out, and the comparison of both ends."""
+"""The gateway's connection to the broker: what it receives, what it publishes, and the comparison of both ends."""

@@ -1,6 +1,6 @@
-"""Background publishers, and the guard around each: its faults are logged, and the connection to the broker stays.
+"""Background publishers, and a guard around each: a fault is logged, and the connection to the broker stays.
 
-Devices do not depend on what outlets publish. So only a lost connection, which ends everything, passes this guard.
+Devices do not depend on what these publish. Only a lost connection, which ends everything, passes the guard.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 RETRY_SECONDS: Final = 30.0
-"""Pause after a fault of the code or a refusal by the broker, before the outlet runs or compares again."""
+"""Pause after a fault of the code or a refusal by the broker, before the publisher runs or compares again."""
 STORE_RETRY_SECONDS: Final = 1.0
-"""The same after the registry could not be read or written: it may be well again at any moment."""
+"""Pause after the registry could not be read or written. It may recover at any moment."""
 
 
 class BackgroundPublisher(Protocol):
-    """What the gateway tells others over this connection of its own accord: nothing that a device goes by."""
+    """Publishes to others than devices over this connection. No device depends on it."""
 
     @property
     def name(self) -> str:
-        """For the task."""
+        """Return the name of its task."""
 
     def heard(self, message: Message) -> bool:
-        """Whether the broker sent this because :meth:`compare` asked for it."""
+        """Return whether the broker sent this because :meth:`compare` subscribed to it."""
 
     async def compare(self, session: Session) -> None:
-        """Find out what the broker holds, and have put right what differs.
+        """Read what the broker holds, and mark what differs.
 
         Raises:
             LinkError: the connection is gone.
         """
 
     async def run(self, session: Session) -> None:
-        """Tell until the connection is gone.
+        """Publish until the connection is gone.
 
         Raises:
             LinkError: it is gone.
@@ -54,7 +54,7 @@ class BackgroundPublisher(Protocol):
 
 
 class GuardedPublisher:
-    """An outlet that never ends the connection by a fault of its code or of the store.
+    """A publisher whose faults of code or store never end the connection.
 
     ``ask_to_compare`` is called some time after a comparison failed.
     """
@@ -65,7 +65,7 @@ class GuardedPublisher:
         self._ask_to_compare = ask_to_compare
 
     def heard(self, message: Message) -> bool:
-        """Return whether the outlet asked for this message; False when it cannot read it."""
+        """Return whether the publisher subscribed to this message; False when it cannot read it."""
         try:
             return self._outlet.heard(message)
         except Exception:
@@ -100,11 +100,11 @@ class GuardedPublisher:
                 if _is_link_lost(error):
                     raise
                 pause = self._tell("outlet.failed", error)
-            heed_cancellation()  # a fault on the way out, such as a full disk, takes the place of the cancellation
+            heed_cancellation()  # a fault during the exit, such as a full disk, replaces the cancellation
             await asyncio.sleep(pause)
 
     def _tell(self, event: str, error: Exception) -> float:
-        """Log a fault; return the pause after it. One of the registry is foreseen, and told without a traceback."""
+        """Log a fault and return the pause after it. A fault of the registry is expected, so it has no traceback."""
         if isinstance(error, StoreError):
             log.warning(event, outlet=self.name, reason=error.message, retry_in_seconds=STORE_RETRY_SECONDS)
             return STORE_RETRY_SECONDS
@@ -113,5 +113,5 @@ class GuardedPublisher:
 
 
 def _is_link_lost(error: Exception) -> bool:
-    """Return whether the connection is gone; after a refusal by the broker it is not."""
+    """Return whether the connection is gone. After a refusal by the broker it is not."""
     return isinstance(error, LinkError) and not isinstance(error, PublishRefusedError | SubscriptionRefusedError)

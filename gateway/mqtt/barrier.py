@@ -1,8 +1,8 @@
-"""A barrier in the stream from the broker: a mark that the gateway publishes and receives back.
+"""Barrier in the stream from the broker: a mark that the gateway publishes and receives back.
 
-A broker keeps one queue for the gateway's session. So when the gateway has committed everything up to its own message,
-it has committed everything that the broker took before that message was published. Whoever must not decide on
-old facts passes the barrier first: a cancel of a command, silence, the first use of a new credential.
+A broker keeps one queue for the gateway's session. When the gateway has committed everything up to its own mark, it has
+committed everything that the broker received before the mark was published. A decision that needs current facts passes
+the barrier first: the cancel of a command, a silence, the first use of a new credential.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MARK_BYTES: Final = 16
 
 @dataclass(frozen=True, eq=False)
 class _Attachment:
-    """A connection over which marks travel; ``gone`` is done when it has ended."""
+    """A connection that carries marks; ``gone`` is done when it has ended."""
 
     session: Session
     gone: asyncio.Future[None]
 
 
 class Barrier:
-    """Publishes marks on ``topic``, to which the gateway's session is subscribed for as long as it runs.
+    """Publishes marks on ``topic``. The gateway's session is subscribed to it while the gateway runs.
 
     ``made`` makes the payload of a mark.
     """
@@ -43,7 +43,7 @@ class Barrier:
 
     @contextmanager
     def attached(self, session: Session) -> Iterator[None]:
-        """Marks travel over this session, which is subscribed to the topic, until the block ends."""
+        """Send marks over this session, which is subscribed to the topic, until the block ends."""
         attachment = _Attachment(session, asyncio.get_running_loop().create_future())
         self._attachment = attachment
         self._attached.set()
@@ -55,15 +55,15 @@ class Barrier:
             attachment.gone.set_result(None)
 
     def received(self, mark: str) -> None:
-        """A mark has come back, and everything before it is committed. One of an earlier process means nothing."""
+        """Note that a mark has come back, and everything before it is committed. Old marks are ignored."""
         waiting = self._waiting.get(mark)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
     async def passed(self, seconds: float) -> bool:
-        """Wait until everything is committed that the broker took before this call; ``False`` after ``seconds``.
+        """Wait until everything is committed that the broker received before this call. Return False after ``seconds``.
 
-        It outlasts a connection that is lost: the mark is published again over the next one.
+        It survives a lost connection: the mark is published again over the next one.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -74,10 +74,10 @@ class Barrier:
         return True
 
     async def _once(self) -> bool:
-        """Whether a mark came back over the connection that there is now, or over the next one."""
+        """Return whether a mark came back over the present connection, or over the next one."""
         await self._attached.wait()
         attachment = self._attachment
-        if attachment is None:  # it ended before this task had its turn
+        if attachment is None:  # it ended before this task ran
             return False
         name = self._entropy(MARK_BYTES).hex()
         mark = self._waiting[name] = asyncio.get_running_loop().create_future()

@@ -1,6 +1,6 @@
-"""Takes away what is retained on topics where devices tell news: it would come again at every connect.
+"""Removal of retained messages on topics that must not hold any: they would arrive again at every connect.
 
-A heartbeat that was sent retained is refused, an acknowledgement is taken; neither may stay at the broker.
+A heartbeat that was sent retained is refused, an acknowledgement is accepted. Neither may stay at the broker.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from gateway.mqtt.session import PublishRefusedError, Session
 log = structlog.get_logger()
 
 NEWS: Final = ("/heartbeat", "/ack")
-"""How the topics end on which nothing may be retained."""
+"""Last levels of the topics on which nothing may be retained."""
 
 
 class Clearing:
-    """Looks at each message; :meth:`take` gives what was found, :meth:`clear` clears it."""
+    """Checks each message. :meth:`take` returns what was found, :meth:`clear` clears it."""
 
     def __init__(self) -> None:
         self._found: dict[str, None] = {}
         self._on_its_way: Counter[str] = Counter()
 
     def begin(self) -> None:
-        """A new connection: what was on its way on the one before does not come."""
+        """Begin a new connection: what was on its way on the one before does not arrive."""
         self._found.clear()
         self._on_its_way.clear()
 
     def sees(self, message: Message) -> bool:
-        """Note it if it is retained where it may not be; whether it is the empty message of a clearing of ours."""
+        """Note a message that may not be retained. Return whether it is the empty message of our own clearing."""
         topic, payload, retain = message.topic, message.payload, message.retain
         if (payload and not retain) or not topic.endswith(NEWS):
             return False
@@ -45,12 +45,12 @@ class Clearing:
         return False
 
     def take(self) -> list[str]:
-        """The topics that were found since the last call."""
+        """Return the topics that were found since the last call."""
         found, self._found = list(self._found), {}
         return found
 
     async def clear(self, session: Session, topics: Sequence[str]) -> None:
-        """Clear these.
+        """Clear these topics.
 
         Raises:
             LinkError: the connection is gone.

@@ -1,4 +1,4 @@
-"""Opens the gateway's connection, with the client for the version of MQTT that is spoken."""
+"""Opens the gateway's connection, with the client for the MQTT version in use."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["BrokerAddress", "LinkError", "PublishRefusedError", "Session", "Vers
 def open_session(
     address: BrokerAddress, *, client_id: str, will: tuple[str, bytes]
 ) -> AbstractAsyncContextManager[Session]:
-    """Connect with a persistent session and a retained last will; at the end the socket is closed at once.
+    """Connect with a persistent session and a retained last will; at the end close the socket at once.
 
-    So the broker publishes the will, unless :meth:`Session.leave` was called before.
+    So the broker publishes the will, unless :meth:`Session.disconnect` was called before.
 
     Raises:
         VersionRefusedError: the broker does not speak this version.

@@ -1,4 +1,4 @@
-"""Keeps the gateway connected: connect, say so, listen, compare, publish; and again after every loss."""
+"""The gateway's broker connection: connect, publish online, receive, compare, publish; again after a loss."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _OTHER_VERSION: Final = {"5": "3.1.1", "3.1.1": "5"}
 
 @dataclasses.dataclass
 class LinkStatus:
-    """How the connection to the broker is, for ``/ready`` and the log.
+    """State of the connection to the broker, for ``/ready`` and the log.
 
-    ``last_error`` is why the last connection ended; it stays until the next one has been compared with the broker.
+    ``last_error`` is why the last connection ended. It stays until the next one has been compared with the broker.
     """
 
     connected: bool = False
@@ -57,9 +57,9 @@ async def _nothing() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ConnectionObserver:
-    """Who is told of a connection, of the seconds that a batch took, of the code of a refusal that is not kept.
+    """Callbacks: on a connect, on the seconds that a batch took, on the code of a refusal that is not stored.
 
-    ``first_uses`` is told of devices that speak, while it waits for some.
+    ``first_uses`` is called for devices that publish, while it waits for some.
     """
 
     connected: Callable[[], None] = lambda: None
@@ -67,11 +67,11 @@ class ConnectionObserver:
     refused: Callable[[str], None] = lambda _: None
     first_uses: FirstUses | None = None
     listening: Callable[[], Awaitable[None]] = _nothing
-    """Awaited at each connect, before anything is taken in."""
+    """Awaited at each connect, before anything is received."""
 
 
 class BrokerConnection:
-    """The gateway's one connection to its broker, over all its lives."""
+    """The gateway's one connection to its broker, across reconnects."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class BrokerConnection:
         self._ended_by = type(error)
         if isinstance(error, VersionRefusedError) and self._auto_version:
             self._address = dataclasses.replace(self._address, version=_OTHER_VERSION[self._address.version])
-        if not isinstance(error, LinkError | StoreError):  # a bug of ours, and no reason to leave the fleet alone
+        if not isinstance(error, LinkError | StoreError):  # a bug of ours must not leave the fleet alone
             log.error("broker.connection_failed", exc_info=error)
 
     async def _live(self) -> None:
@@ -158,7 +158,7 @@ class BrokerConnection:
                 raise
 
     def opened(self, address: BrokerAddress, will: tuple[str, bytes]) -> AbstractAsyncContextManager[Session]:
-        """A session on the broker, with this last will; a simulation has another broker."""
+        """Open a session on the broker with this last will. The simulation overrides this."""
         return open_session(address, client_id=self._gateway_id, will=will)
 
     async def _work(self, session: Session, ahead: Sequence[ReceivedMessage]) -> None:
@@ -178,7 +178,7 @@ class BrokerConnection:
                 await self._reconcile_loop(session)
 
     async def _reconcile_loop(self, session: Session) -> None:
-        """One comparison after the other; commands first, and again when asked for; commands at intervals, too."""
+        """Run one comparison after the other, when asked; those of commands first, and also at intervals."""
         asked = True
         while True:
             for outlet in self._outlets if asked else ():
@@ -187,7 +187,7 @@ class BrokerConnection:
             await self._reconciler.run(session)
 
     async def _asked_to_compare(self) -> bool:
-        """Wait until a comparison is asked for, or until it is time for one; which of both."""
+        """Wait until a comparison is asked for, or due. Return whether it was asked for."""
         wait = None if math.isinf(self._compare_seconds) else self._compare_seconds
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
@@ -197,7 +197,7 @@ class BrokerConnection:
         return asked
 
     def _met_younger(self) -> None:
-        """Another gateway was here: what it has cleared and published is put right once it has gone."""
+        """Compare again after another gateway was here and is gone: what it cleared and published is put right."""
         asyncio.get_running_loop().call_later(COMES_BACK_SECONDS, self._bells.comparison.set)
 
     def _heard_mark(self, payload: bytes) -> None:
@@ -206,7 +206,7 @@ class BrokerConnection:
             self.barrier.received(mark)
 
     def _heard(self, message: Message) -> bool:
-        """Show it to all: the gateway's own status is for whoever counts."""
+        """Pass a message to every scan. The gateway's own status is what they look for."""
         heard = [
             self._lineage.heard(message),
             self._reconciler.heard(message),
@@ -215,7 +215,7 @@ class BrokerConnection:
         return any(heard)
 
     async def _leave(self, session: Session) -> None:
-        # A clean disconnect publishes no will, so the gateway says itself that it goes.
+        # A clean disconnect publishes no will, so the gateway publishes its offline message itself.
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await session.publish(self._status_topic, self._says("offline"), retain=True)
@@ -239,9 +239,9 @@ class BrokerConnection:
 
 
 async def _end_of(life: asyncio.Task[None]) -> BaseException:
-    """Why it ended, from the first of its parts that failed. When we are cancelled it is, and has ended before we do.
+    """Return why the life of a connection ended: the first failure of its parts. Cancel it when we are cancelled.
 
-    It has a task of its own since a task group swallows a cancellation that meets a failure.
+    It runs in a task of its own, since a task group swallows a cancellation that coincides with a failure.
     """
     try:
         await asyncio.wait((life,))

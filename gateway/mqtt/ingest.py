@@ -1,7 +1,7 @@
-"""From the broker into the registry: take apart, commit a batch, acknowledge, in this order.
+"""Ingest: parse what devices send, commit a batch, then acknowledge, in this order.
 
-A message is acknowledged to the broker only after the commit that holds it. Until SQLite can commit nothing is
-acknowledged, so the broker keeps what is not stored, and its in-flight window holds back the rest.
+A message is acknowledged to the broker only after the commit that holds it. While the database cannot commit, nothing
+is acknowledged. The broker then keeps what is not stored, and its in-flight window holds back the rest.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 SLICE: Final = 250
-"""Messages that are looked at, or acknowledged, in one go: a sixth of a millisecond or so."""
+"""Messages that are parsed, or acknowledged, at a time: about a sixth of a millisecond."""
 FEW: Final = 100
 """A batch of fewer heartbeats costs mostly its commit."""
 FIRST_GATHERING_SECONDS: Final = 0.025
 GATHERING_SECONDS: Final = 0.2
-"""How long after such a batch the next may gather: a fleet that trickles in shares five commits a second. It begins
-with less, since it may be the beginning of a great many."""
+"""How long after such a batch the next one gathers: a slow stream shares five commits a second. The first pauses are
+shorter, since it may be the beginning of a great many."""
 FIRST_RETRY_SECONDS: Final = 0.2
 LONGEST_RETRY_SECONDS: Final = 10.0
 _HEARTBEAT: Final = "/heartbeat"
@@ -47,23 +47,23 @@ _ACK: Final = "/ack"
 _COMMANDS: Final = "/commands/"
 SAVED_ACKNOWLEDGEMENTS_SECONDS: Final = 2
 SAVED_ACKNOWLEDGEMENTS: Final = 100
-"""A device has a few open commands, so it has few words to catch up on; and each costs as much as ten heartbeats."""
+"""A device has few open commands, so few acknowledgements to catch up on. Each costs as much as ten heartbeats."""
 
 Waiting = Message | Parsed | None
-"""A message that waits for its commit: as it came, or taken apart already, or not to be stored."""
+"""A message that waits for its commit: as it came, parsed already, or not to be stored."""
 
 
 class FirstUses(Protocol):
-    """Who waits for the next message of some devices."""
+    """Waits for the next message of some devices."""
 
     waiting: dict[str, int]
 
     def heard(self, device_ids: Iterable[str]) -> None:
-        """These have spoken."""
+        """Note that these devices have published something."""
 
 
 class Ingest:
-    """Takes what devices say. What no device may say is shown to ``heard``: it may be for the comparison."""
+    """Receives what devices publish. Messages that no device may send go to ``heard``, for the comparison."""
 
     def __init__(
         self,
@@ -90,19 +90,19 @@ class Ingest:
             saved=SAVED_ACKNOWLEDGEMENTS,
         )
         self._news: set[tuple[str, bytes]] = set()
-        """Acknowledgements of this batch that are over the budget, and taken all the same."""
+        """Acknowledgements of this batch that are over the budget, and accepted all the same."""
         self._on_refused = on_refused
         self._on_mark = on_mark
         self._clearing = Clearing()
         self._first_uses = first_uses
         self._marks: list[bytes] = []
-        """Of the batch that is being looked at."""
+        """Marks in the batch that is being parsed."""
 
     async def run(self, session: Session, ahead: Sequence[ReceivedMessage] = ()) -> None:
-        """Take messages until the connection is gone; first those that somebody has read ahead.
+        """Receive messages until the connection is gone, first those that were read ahead.
 
         Raises:
-            LinkError: it is gone; what was not acknowledged comes again.
+            LinkError: it is gone; what was not acknowledged arrives again.
         """
         before: asyncio.Task[None] | None = None
         pause = FIRST_GATHERING_SECONDS
@@ -131,7 +131,7 @@ class Ingest:
                 await asyncio.gather(before, return_exceptions=True)
 
     async def clear(self, session: Session, topics: Sequence[str]) -> None:
-        """Clear what may be retained on these topics, and know the empty messages as they come back.
+        """Clear what may be retained on these topics, and recognise the empty messages that come back.
 
         Raises:
             LinkError: the connection is gone.
@@ -158,9 +158,9 @@ class Ingest:
         await self._clearing.clear(session, retained)
 
     async def _admit_all(self, deliveries: Sequence[ReceivedMessage]) -> tuple[list[Waiting], bool]:
-        """All of them as they are to be stored, and whether any is what somebody may wait for.
+        """Return all of them as they are to be stored, and whether a client may wait for one of them.
 
-        Some at a time, so that whoever else has something to do in this loop gets a turn in between.
+        A slice at a time, so that other tasks of the loop get a turn in between.
         """
         waiting: list[Waiting] = []
         awaited = False
@@ -177,10 +177,10 @@ class Ingest:
         return waiting, awaited
 
     def _speakers(self, deliveries: Sequence[ReceivedMessage]) -> Iterator[str]:
-        """The ids of devices whose heartbeats have just come.
+        """Yield the ids of devices whose heartbeats have just arrived.
 
-        A status may be a last will, which speaks of an earlier session. An acknowledgement may be refused, and what is
-        refused must not end a token.
+        A status may be a last will of an earlier session. An acknowledgement may be refused, and what is refused must
+        not end a token.
         """
         for message in (delivery.message for delivery in deliveries):
             topic = None if message.retain else self._topics.parse(message.topic)
@@ -194,7 +194,7 @@ class Ingest:
         if message.topic.endswith(_BUDGETED) and not self._budget.admits(message.topic):
             return self._refuse_over_budget(message)
         if message.topic.endswith(_ACK):
-            sender = message.topic.partition(_COMMANDS)[0]  # of whatever type: a device makes up as many as it likes
+            sender = message.topic.partition(_COMMANDS)[0]  # of any type, since a device can make up types
             if not self._ack_budget.admits(sender):
                 return self._news_in(message) or self._refuse_over_budget(message)
         if message.topic.endswith(_HEARTBEAT):
@@ -207,14 +207,14 @@ class Ingest:
         return None if not from_device and self._heard(message) else parsed
 
     def _refuse_over_budget(self, message: Message) -> Parsed | None:
-        """Keep and answer one a second: for each it would cost as much as to take it. All are counted."""
+        """Store and answer one refusal a second, since each would cost as much as accepting it. All are counted."""
         if self._over_budget.admits(message.topic.partition(_COMMANDS)[0]):
             return self._too_much(message)
         self._on_refused(_TOO_MANY)
         return None
 
     def _news_in(self, message: Message) -> Parsed | None:
-        """An acknowledgement over the budget that would change its command is taken; no command has many of those."""
+        """Accept an acknowledgement over the budget if it would change its command. No command has many of those."""
         word = (message.topic, message.payload)
         if word in self._news:
             return None
@@ -241,12 +241,12 @@ class Ingest:
         )
 
     async def _commit(self, batch: Sequence[Waiting]) -> tuple[int, list[MessageResult]]:
-        """How many of the first are committed now, and the answers to them."""
+        """Commit; return how many of the first messages are committed now, and their results."""
         if not any(batch):
             return len(batch), []
         try:
             return await self._store_some(batch)
-        except Exception:  # one message that nobody foresaw must not hold up the others
+        except Exception:  # one unforeseen message must not hold up the others
             messages = [each for each in batch if each is not None]
             log.exception("ingest.batch_failed", messages=len(messages))
             return len(batch), [answer for each in messages for answer in await self._commit_alone(each)]
@@ -255,7 +255,7 @@ class Ingest:
         message = waiting if isinstance(waiting, Message) else waiting.message
         try:
             _, answers = await self._store_some([waiting])
-        except Exception:  # ours to mend, so it is logged in full, kept, and not asked for again
+        except Exception:  # a bug of ours: logged in full, stored, and not asked for again
             log.exception("ingest.message_failed", topic=message.topic)
             return await self._keep_broken(message)
         return answers
@@ -298,7 +298,10 @@ def _is_budgeted(delivery: ReceivedMessage) -> bool:
 
 
 async def _acknowledge(session: Session, deliveries: list[ReceivedMessage], waiting: list[Waiting], count: int) -> None:
-    """The first so many, which are stored: some at a time, and let go of as they are, which takes as long."""
+    """Acknowledge the first so many, which are stored.
+
+    A slice at a time: freeing them takes as long as acknowledging them.
+    """
     for begin in range(0, count, SLICE):
         some = slice(min(SLICE, count - begin))
         session.acknowledge(deliveries[some])
@@ -307,7 +310,7 @@ async def _acknowledge(session: Session, deliveries: list[ReceivedMessage], wait
 
 
 class Throttle:
-    """One answer a second per device, with a memory of a bounded number of devices."""
+    """One answer a second per device, for a bounded number of devices."""
 
     INTERVAL_MS: Final = 1_000
     REMEMBERED: Final = 10_000
@@ -317,7 +320,7 @@ class Throttle:
         self._last: OrderedDict[str, int] = OrderedDict()
 
     def admits(self, device_id: str) -> bool:
-        """Whether this device may be answered now; if so, that is remembered."""
+        """Return whether this device may be answered now, and remember it if so."""
         now = self._clock()
         if abs(now - self._last.get(device_id, -self.INTERVAL_MS)) < self.INTERVAL_MS:
             return False

@@ -1,8 +1,8 @@
-"""Whether the registry is the one that served this broker last, as far as the broker can tell.
+"""Lineage: whether the registry is the one that served this broker last, as far as the broker can tell.
 
-A machine that was put back as a whole (a snapshot) has its old registry and the old file beside it. The broker is
-elsewhere, and kept what the gateway said last: how far the registry was. It is read before the birth replaces it, once
-in the life of a process.
+A machine that was restored as a whole (a snapshot) has its old registry and the old file beside it. The broker lies
+elsewhere, and keeps the gateway's last status, which says how far the registry was. It is read once in the life of a
+process, before the online message replaces it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ QUIET_SECONDS: Final = 0.25
 class Lineage:
     """Reads the gateway's own retained status, and begins a new epoch where the broker knows more than the registry.
 
-    It does so once: two gateways that serve copies of one registry would go on for ever.
+    It does so once. Two gateways that serve copies of one registry would otherwise do so for ever.
     """
 
     def __init__(self, store: Store, bells: Wakeups, status_topic: str) -> None:
@@ -56,7 +56,7 @@ class Lineage:
         return self._store.read_inline(epoch_sql.position)
 
     def heard(self, message: Message) -> bool:
-        """Return whether this is what :meth:`read` asked for."""
+        """Return whether :meth:`read` subscribed to this message."""
         if not (self._asking and message.retain and message.topic == self._topic):
             return False
         self._last = _position_in(message.payload)
@@ -64,7 +64,7 @@ class Lineage:
         return True
 
     async def read(self, session: Session) -> None:
-        """Take in what the broker kept of the last gateway of this id, if it keeps anything.
+        """Read what the broker kept of the last gateway of this id, if anything.
 
         Raises:
             LinkError: the connection is gone.
@@ -94,7 +94,7 @@ class Lineage:
         found = await self._store.read(lambda view: epoch.lost_history(view, last, payloads))
         if found is not None or not self._store.read_inline(epoch_sql.is_announced):
             await self._store.write(lambda tx: _settled(tx, found))
-            self._bells.notify_events()  # so that the file beside the registry is written, too
+            self._bells.notify_events()  # so that the file beside the registry is written too
         self._judged = True
 
 

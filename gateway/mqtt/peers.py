@@ -1,10 +1,10 @@
-"""Other gateways at the same broker and topic prefix: two would clear each other's commands.
+"""Other gateways at the same broker and topic prefix. Two would clear each other's commands.
 
-A gateway that connects looks before it takes or publishes anything. It asks on ``gateways/marks``, where each running
-gateway answers, and reads what is retained on ``gateways/+/status``. A retained message proves nothing by itself, since
-a gateway that died may have left it. So only two things count: an answer to a question just asked, and a status that
-has changed since this gateway looked last. The second one finds a gateway that cannot answer because the two share a
-session and take it from each other (one ``gateway_id``, or one user name where the broker makes client ids of those).
+A gateway that connects checks before it receives or publishes anything. It asks on ``gateways/marks``, where each
+running gateway answers, and reads what is retained on ``gateways/+/status``. A retained message alone proves nothing,
+since a dead gateway may have left it. Two things count: an answer to a question just asked, and a status that has
+changed since this gateway's last check. The second one finds a gateway that cannot answer, because the two share a
+session and take it from each other: one ``gateway_id``, or one user name where the broker makes client ids of those.
 
 Of two gateways the one that started first goes on. The other one stays away from the broker until it is alone.
 """
@@ -39,7 +39,7 @@ LOOK_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 0.25
 """How long after the gateway's own mark an answer, or a retained message, may still be on its way."""
 COMES_BACK_SECONDS: Final = 3.0
-"""How long a gateway whose session was taken over may take to connect again."""
+"""How long a gateway whose session was taken over may take to reconnect."""
 _REMEMBERED: Final = 20
 _ASKED: Final = 64
 _MARK_BYTES: Final = 16
@@ -47,7 +47,7 @@ _SEEN: Final = "peer_statuses"
 
 
 class OtherGatewayError(LinkError):
-    """Another gateway is at work at this broker, under this prefix, and was there first."""
+    """Another gateway works at this broker, under this prefix, and was there first."""
 
     def __init__(self, gateway_id: str, started_at: str, own_id: str) -> None:
         remedy = (
@@ -63,7 +63,7 @@ class OtherGatewayError(LinkError):
 
 
 class UnsettledError(LinkError):
-    """Whether another gateway is at work shows in a moment."""
+    """It will show in a moment whether another gateway works here."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class GatewayIdentity:
 
 
 class Peers:
-    """Knows what other gateways said at this broker, and whether they are alive."""
+    """Knows what other gateways published at this broker, and whether they are alive."""
 
     def __init__(
         self, store: Store, topics: Topics, identity: GatewayIdentity, met_younger: Callable[[], None]
@@ -94,7 +94,7 @@ class Peers:
         self._established = False
 
     def mark(self, name: str, answers: str | None = None) -> bytes:
-        """Return the payload of a mark; to all but an answer other gateways answer."""
+        """Return the payload of a mark. Other gateways answer every mark that is no answer."""
         if answers is None:
             self._asked.append(name)
         here = self._identity
@@ -104,7 +104,7 @@ class Peers:
         return said.model_dump_json().encode()
 
     def heard_mark(self, payload: bytes) -> str | None:
-        """Return the name of a mark of our own; of another gateway's take note."""
+        """Return the name of a mark of our own. Record a mark of another gateway."""
         try:
             said = GatewayMark.model_validate_json(payload)
         except ValidationError:
@@ -136,7 +136,7 @@ class Peers:
                 await self._answer(session, answering.result())
 
     async def _answer(self, session: Session, asked: GatewayMark) -> None:
-        """Answer; ask back whoever started first, since a question may be old and its gateway gone."""
+        """Answer, and ask back a gateway that started first: its question may be old and the gateway gone."""
         await session.publish(self._topics.marks, self.mark(self._new_name(), answers=asked.mark))
         if self._is_elder(asked.started_at, asked.instance):
             await session.publish(self._topics.marks, self.mark(self._new_name()))
@@ -148,7 +148,7 @@ class Peers:
         return self._store.context.entropy(_MARK_BYTES).hex()
 
     def _meet(self, gateway_id: str, started_at: str, instance: str) -> None:
-        """Another gateway is alive."""
+        """Note that another gateway is alive."""
         here = self._identity
         error = OtherGatewayError(gateway_id, started_at, here.gateway_id)
         log.error("broker.other_gateway", gateway_id=gateway_id, started_at=started_at, own_id=here.gateway_id)
@@ -168,11 +168,11 @@ class Peers:
     # --- before anything is taken or published ------------------------------------------------------------------------
 
     async def look(self, session: Session) -> list[ReceivedMessage]:
-        """Look whether another gateway is at work; what was read meanwhile is for the ingest, unacknowledged.
+        """Check whether another gateway works here. Return what was received meanwhile, for the ingest, unacknowledged.
 
         Raises:
-            OtherGatewayError: one is.
-            UnsettledError: that shows at the next connect.
+            OtherGatewayError: one does.
+            UnsettledError: it will show at the next connect.
             LinkError: the connection is gone.
         """
         if not self._known:
@@ -196,7 +196,7 @@ class Peers:
             await self._compare([delivery.message for delivery in ahead])
         except LinkError:
             await session.unsubscribe(filters[1:])  # or marks would gather there
-            await session.disconnect()  # without the last will: nothing was said
+            await session.disconnect()  # without the last will: nothing was published
             raise
         return ahead
 
@@ -204,7 +204,7 @@ class Peers:
         return message.topic == self._topics.marks and self.heard_mark(message.payload) == name
 
     async def _compare(self, messages: Sequence[Message]) -> None:
-        """Find statuses of others that changed since the last look, or were never seen before."""
+        """Find statuses of others that changed since the last check, or are new."""
         found = {each.topic: each.payload for each in messages if each.retain and self._is_foreign(each)}
         own = self._topics.gateway_status(self._identity.gateway_id)
         changed = [
@@ -224,7 +224,7 @@ class Peers:
         self._established = True
 
     def _is_foreign(self, message: Message) -> bool:
-        """Whether this is the status of another gateway; that of an earlier process on this registry is not."""
+        """Return whether this is the status of another gateway, not of an earlier process on this registry."""
         if not message.topic.endswith("/status") or not message.payload:
             return False
         said = _read(message.payload)

@@ -1,6 +1,6 @@
-"""A client that comes, looks and goes, for ``gateway doctor``: nothing of it stays on the broker.
+"""Probe client of ``gateway doctor``: it connects, looks and leaves nothing on the broker.
 
-It speaks MQTT 3.1.1, which every broker does, and judges by what arrives: brokers acknowledge what they then drop.
+It speaks MQTT 3.1.1, which every broker does. It judges by what arrives, since brokers acknowledge what they drop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _AT_LEAST_ONCE: Final = 1
 
 
 class ProbeError(Exception):
-    """The broker did not let the client in, or went away; the message says which."""
+    """The broker refused the client, or went away; the message says which."""
 
 
 class ProbeRefusedError(ProbeError):
@@ -44,7 +44,7 @@ class ProbeTarget:
 
 @dataclass
 class Probe:
-    """A connected client and all that it was sent."""
+    """A connected client and all that it received."""
 
     _client: aiomqtt.Client
     heard: list[Message] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Probe:
     _gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def subscribe(self, *filters: str) -> None:
-        """Ask for these; what is refused is just not heard.
+        """Subscribe to these filters. A refused one just brings nothing.
 
         Raises:
             ProbeError: the connection is gone.
@@ -61,7 +61,7 @@ class Probe:
         await self._unless_gone(self._client.subscribe(wanted, timeout=ANSWER_SECONDS))
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish until the broker has it.
+        """Publish, and return when the broker has it.
 
         Raises:
             ProbeError: it closed the connection instead, as some brokers do with what is forbidden.
@@ -70,11 +70,11 @@ class Probe:
         await self._unless_gone(sent)
 
     async def until(self, topic: str, payload: bytes) -> bool:
-        """Wait for this message; ``False`` when it did not come."""
+        """Wait for this message. Return False when it did not arrive."""
         return bool(await self.find(lambda heard: heard.topic == topic and heard.payload == payload))
 
     async def find(self, told: Callable[[Message], T | None], *, seconds: float = ANSWER_SECONDS) -> T | None:
-        """Wait for a message of which ``told`` makes something; ``None`` when none came for so many seconds."""
+        """Return the first result of ``told`` that is not None, or None after so many seconds."""
         try:
             async with asyncio.timeout(seconds):
                 while not self._gone.is_set():
@@ -87,7 +87,7 @@ class Probe:
         return self._found(told)
 
     async def listen(self) -> None:
-        """Take what comes, until the connection ends."""
+        """Receive until the connection ends."""
         with suppress(aiomqtt.MqttError):
             async for message in self._client.messages:
                 self.heard.append(Message(str(message.topic), message.payload, message.retain))
@@ -99,7 +99,7 @@ class Probe:
         return next((found for each in self.heard if (found := told(each))), None)
 
     async def _unless_gone(self, asked: Coroutine[Any, Any, object]) -> None:
-        """Wait for an answer, or for the end of the connection, which aiomqtt would not notice in this place."""
+        """Wait for an answer, or for the end of the connection, which aiomqtt would not notice here."""
         asking, ending = asyncio.ensure_future(asked), asyncio.ensure_future(self._gone.wait())
         await asyncio.wait((asking, ending), return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
@@ -112,10 +112,10 @@ class Probe:
 
 @asynccontextmanager
 async def connected(target: ProbeTarget, username: str | None, password: str | None) -> AsyncIterator[Probe]:
-    """A probe that came in as this user, its client id the user name.
+    """Connect a probe as this user; its client id is the user name.
 
     Raises:
-        ProbeRefusedError: it may not.
+        ProbeRefusedError: it may not connect.
         ProbeError: the broker cannot be reached.
     """
     client = Client(
@@ -158,10 +158,10 @@ async def _session(client: aiomqtt.Client) -> AsyncIterator[None]:
 
 
 class _told:  # noqa: N801 - reads as a verb where it is used
-    """What aiomqtt raises, in our words."""
+    """Turns aiomqtt's exceptions into ours."""
 
     def __enter__(self) -> None:
-        """Nothing yet."""
+        """Do nothing."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, aiomqtt.MqttError):

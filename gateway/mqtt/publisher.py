@@ -1,8 +1,8 @@
-"""Brings the broker's retained messages in step with the registry, as the outbox says.
+"""Publisher of the outbox: keeps the broker's retained messages in step with the registry.
 
-For each row it reads what is committed at that moment (the open command, or nothing), publishes that retained, and
-drops the row when the broker has it, unless it was marked again meanwhile. A row is never worked on twice at once, so
-the last state of a topic is the last that is published. Rows that wait for their turn are left until it has come.
+For each row it reads what is committed at that moment (the open command, or nothing) and publishes that retained. It
+drops the row when the broker has it, unless it was marked again meanwhile. No row is worked on twice at once, so the
+last state of a topic is the last that is published. Rows with a later turn stay until then.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ log = structlog.get_logger()
 OFFLINE: Final = b'{"status":"offline"}'
 BATCH: Final = 100
 LONGEST_WAIT_SECONDS: Final = 1.0
-"""So that a step of the machine's clock is noticed."""
+"""Upper bound of a wait, so that a step of the machine's clock is noticed."""
 
 
 Clear = Callable[[Session, Sequence[str]], Awaitable[None]]
-"""Clears what is retained on some topics where devices tell news."""
+"""Clears what is retained on topics that must not hold anything."""
 
 
 class _Due(NamedTuple):
-    """A row of the outbox, and what the broker is to hold on its topic: ``None`` when it may hold what it does."""
+    """A row of the outbox, and what the broker is to hold on its topic; None leaves the topic as it is."""
 
     seq: int
     kind: str
     topic: str
     payload: bytes | None
     trace: str | None = None
-    """Where the trace of the command goes on, if it has one."""
+    """The place in a trace where the command continues, if it has one."""
     first_of: str | None = None
-    """The command that leaves for the first time by this."""
+    """The command that is sent for the first time by this."""
     device_id: str = ""
 
 
 class Publisher:
-    """Works the outbox of retained topics off, over whatever session there is."""
+    """Works off the outbox rows of retained topics, over the current session."""
 
     def __init__(self, store: Store, topics: Topics, bells: Wakeups, clear: Clear | None = None) -> None:
         self._store = store
@@ -59,7 +59,7 @@ class Publisher:
         """Publish until the connection is gone.
 
         Raises:
-            LinkError: it is gone, or the broker refused something; what was not taken stays in the outbox.
+            LinkError: it is gone, or the broker refused something; what was not accepted stays in the outbox.
         """
         if self._store.read_inline(outbox_sql.paced):
             await self._store.write(outbox_sql.resume_pace)
@@ -85,7 +85,7 @@ class Publisher:
                 await self._bells.wait_for(outbox_sql.COMMAND)
 
     async def drain(self, session: Session) -> int:
-        """Bring one batch in step; how many rows it had."""
+        """Publish one batch; return how many rows it had."""
         due = self._store.read_inline(self._due)
         if not due:
             return 0
@@ -101,7 +101,7 @@ class Publisher:
         return len(due)
 
     async def _clear_news(self, session: Session, rows: list[_Due]) -> None:
-        """Take away what devices may have left retained whose binding has ended, where nobody saw it come."""
+        """Clear what devices whose binding has ended may have left retained unseen."""
         if self._clear is None or session.sees_retained:
             return
         ended = [row.device_id for row in rows if row.kind == outbox_sql.TOPIC and row.payload is not None]
@@ -138,9 +138,9 @@ class Publisher:
                 log.info(event, topic=row.topic, bytes=len(row.payload))
 
     def _mark_sent(self, tx: Tx) -> list[_Due]:
-        """Note which commands leave now, before they do: a cancel goes by that. Read again, so all of them are open.
+        """Mark the commands that are sent now, before they are: a cancel depends on that. Return the rows, read again.
 
-        Those that were queued while the link was up are noted already.
+        Commands that were queued while the link was up are marked already.
         """
         due = self._due(tx)
         command_sql.set_sent(tx, [row.first_of for row in due if row.first_of])
@@ -166,19 +166,19 @@ class Publisher:
 
 
 def status(view: View, row: Row) -> bytes | None:
-    """What the broker is to hold on a device's status topic; ``None`` while that is the device's own to say.
+    """Return what the broker is to hold on a device's status topic, or None while the device publishes there.
 
-    A device whose token opens nothing cannot say that it is gone, and not every broker publishes the will of a client
-    that it cuts off (Mosquitto does not on SIGHUP).
+    A device whose token opens nothing cannot publish its offline message. Not every broker publishes the will of a
+    client that it cuts (Mosquitto does not on SIGHUP).
     """
     if row["deleted_at"] is not None:
         return b""
     if not token_sql.live(view, row["device_pk"]):
         return OFFLINE
-    # A device that was just bound has said nothing there yet: what lies there is of its last binding.
+    # A device that was just bound has published nothing there yet. What lies there is of its last binding.
     return None if health_sql.is_at_broker(view, row["device_pk"]) else b""
 
 
 def payload(command: Row) -> bytes:
-    """An open command as the device gets it."""
+    """Return an open command in the form that the device gets."""
     return command_sql.payload(command).model_dump_json().encode()

@@ -1,8 +1,8 @@
-"""The comparison of both ends: retained messages on the broker = open commands in SQLite (contract, section 4).
+"""Reconciler: retained messages on the broker = open commands in the registry (contract, section 4).
 
-After each connect the gateway asks the broker what it holds on the command topics, and marks in the outbox whatever
-differs. Where the broker does not tell all that it holds (:mod:`gateway.mqtt.retained_scan`), every open command is
-published again and every topic that was closed lately is cleared unseen; after a restore every topic of every device.
+After each connect the gateway reads what the broker holds on the command topics, and marks in the outbox whatever
+differs. Some brokers do not return all that they hold (:mod:`gateway.mqtt.retained_scan`). There every open command is
+published again, and every topic that was closed lately is cleared unseen; after a restore every topic of every device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.store import Store, Tx, command_sql, device_sql, epoch_sql, outbox_
 
 log = structlog.get_logger()
 
-_ALL: Final = -1  # of LIMIT
+_ALL: Final = -1  # for LIMIT
 LATELY_MS: Final = 7 * 86_400_000
 
 
@@ -36,7 +36,7 @@ class Reconciler:
         self.heard = self._census.heard
 
     async def run(self, session: Session) -> None:
-        """Compare, and mark what differs. The gateway's birth must be on the broker already.
+        """Compare, and mark what differs. The gateway's online message must be on the broker already.
 
         Raises:
             LinkError: the connection is gone; the next one compares again.
@@ -50,14 +50,14 @@ class Reconciler:
 
 
 def compare(tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy: bool) -> tuple[list[str], int]:
-    """Mark every command topic that differs; topics of devices that are not ours, and how many were marked."""
+    """Mark every command topic that differs. Return topics of devices that are not ours, and how many were marked."""
     differing: set[tuple[int, str]] = set()
     for row in command_sql.open_of_all(tx):
         topic = names.command(row["device_id"], row["type"])
         if held.pop(topic, None) != payload(row):
             differing.add((row["device_pk"], row["type"]))
     strangers = []
-    for topic in held:  # what is left lies there for no open command
+    for topic in held:  # what is left there belongs to no open command
         place = names.parse(topic)
         device = device_sql.any_by_id(tx, place.device_id) if isinstance(place, topics.Command) else None
         if device is None or not isinstance(place, topics.Command):
@@ -66,7 +66,7 @@ def compare(tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy
             differing.add((device["pk"], place.type))
     if not trustworthy:
         differing |= {(row["device_pk"], row["type"]) for row in command_sql.closed_since(tx, tx.now - LATELY_MS)}
-        if not epoch_sql.is_announced(tx):  # of a registry that was lost nobody knows what it published
+        if not epoch_sql.is_announced(tx):  # what a lost registry published is not known
             differing |= {(row["pk"], kind) for row in device_sql.names_after(tx, 0, _ALL) for kind in CommandType}
         for device_pk in device_sql.deleted_since(tx, tx.now - LATELY_MS):
             outbox_sql.mark_topic(tx, device_pk, outbox_sql.STATUS)

@@ -1,8 +1,8 @@
-"""Asks the broker which retained messages it holds on some topics.
+"""Scan of the retained messages that a broker holds on some topics.
 
-Some brokers (RabbitMQ) hand no retained messages to a wildcard. So the gateway asks, by a wildcard too, for a topic on
-which it knows there is one, its own status: where that does not come back, or the answer does not come to an end in
-time, what is missing in it means nothing.
+Some brokers (RabbitMQ) send no retained messages to a wildcard. So the gateway also subscribes, by a wildcard, to a
+topic that surely holds one: its own status. If that does not arrive, or the answer does not end in time, what is
+missing in the answer means nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONGEST_SECONDS: Final = 4.0
 
 @dataclass(frozen=True)
 class ScanMarker:
-    """The gateway's own status: a retained message that the broker is sure to hold, and where it lies."""
+    """The gateway's own status: a retained message that the broker surely holds, and its topic."""
 
     topic_filter: str
     topic: str
@@ -31,19 +31,19 @@ class ScanMarker:
 
     @property
     def payload(self) -> bytes:
-        """What lies there, as it is to be said now."""
+        """Return its present payload."""
         return self.says()
 
     @classmethod
     def own_status(cls, names: Topics, gateway_id: str, says: Callable[[], bytes]) -> ScanMarker:
-        """The birth of this gateway."""
+        """Return the marker made of this gateway's online message."""
         return cls(names.gateway_status("+"), names.gateway_status(gateway_id), says)
 
 
 class RetainedScan:
-    """Counts what lies on ``filters``; ``keep`` takes each retained message while :meth:`take` asks for them.
+    """Counts what lies on ``filters``; ``keep`` receives each retained message during :meth:`run`.
 
-    Only one may be taken at a time: they share the mark.
+    Only one scan may run at a time: they share the marker.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class RetainedScan:
         self._count: _Count | None = None
 
     def heard(self, message: Message) -> bool:
-        """Whether the broker sent this because it was asked; if it is being asked now, take note of it."""
+        """Return whether the broker sent this because of a scan, and record it during a scan."""
         counted = any(matches(each, message.topic) for each in self._counted)
         if self._count is not None and message.topic == self._mark.topic:
             self._count.mark(retained_copy=message.retain)
@@ -71,16 +71,16 @@ class RetainedScan:
         return counted or matches(self._mark.topic_filter, message.topic)
 
     async def run(self, session: Session) -> bool:
-        """Ask; whether what did not come is not there either. The mark must be on the broker already.
+        """Scan. Return whether what did not arrive does not exist. The marker must be on the broker already.
 
         Raises:
-            SubscriptionRefusedError: the broker does not let the gateway look there.
+            SubscriptionRefusedError: the broker refuses the subscription.
             LinkError: the connection is gone.
         """
         count = self._count = _Count()
         try:
             await session.subscribe(self._filters)
-            # Once more, now as a mark in the stream: what the broker had to tell came before it.
+            # Once more, now as a mark in the stream: what the broker had to send came before it.
             await session.publish(self._mark.topic, self._mark.payload, retain=True)
             told = await count.complete(self._longest)
             await session.unsubscribe(self._filters)
@@ -90,13 +90,13 @@ class RetainedScan:
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Whether a filter without ``#`` holds this topic."""
+    """Return whether a filter without ``#`` matches this topic."""
     wanted, levels = topic_filter.split("/"), topic.split("/")
     return len(wanted) == len(levels) and all(one in ("+", level) for one, level in zip(wanted, levels, strict=True))
 
 
 class _Count:
-    """How far the broker's answer is."""
+    """The progress of the broker's answer."""
 
     def __init__(self) -> None:
         self.more = asyncio.Event()
@@ -111,7 +111,7 @@ class _Count:
             self._marked.set()
 
     async def complete(self, longest: float) -> bool:
-        """Wait for the mark, and then until nothing more comes: not every broker keeps the order."""
+        """Wait for the marker, and then until nothing more arrives: not every broker keeps the order."""
         with suppress(TimeoutError):
             async with asyncio.timeout(longest):
                 await self._marked.wait()

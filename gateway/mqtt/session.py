@@ -1,7 +1,7 @@
-"""What the gateway asks of a connection to its broker, whichever client is behind it.
+"""Interface of a connection to the broker, for either MQTT version.
 
-There are two: :mod:`gateway.mqtt.v5.connect` for brokers that speak MQTT 5, :mod:`gateway.mqtt.v3.session` for those
-that speak 3.1.1. The gateway holds one connection with one persistent session (docs/design.md says why).
+There are two implementations: :mod:`gateway.mqtt.v5.connect` for brokers that speak MQTT 5, and
+:mod:`gateway.mqtt.v3.session` for those that speak 3.1.1. The gateway holds one connection with one persistent session.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class LinkError(Exception):
 
 
 class VersionRefusedError(LinkError):
-    """The broker does not speak this version of MQTT, or closed without a word, which may mean the same."""
+    """The broker does not speak this version of MQTT, or closed without an answer, which may mean the same."""
 
     @classmethod
     def closed(cls, address: BrokerAddress) -> VersionRefusedError:
-        """It closed the connection before it answered CONNECT."""
+        """Return the error for a connection that was closed before the answer to CONNECT."""
         return cls(
             f"The broker at {address.host}:{address.port} closed the connection without an answer (to MQTT "
             f"{address.version}). Check that this is its MQTT port, and whether it wants TLS."
@@ -41,7 +41,7 @@ class VersionRefusedError(LinkError):
 
 
 class SubscriptionRefusedError(LinkError):
-    """The broker does not let the gateway read there."""
+    """The broker refuses the gateway this subscription."""
 
     def __init__(self, filters: Sequence[str]) -> None:
         super().__init__(
@@ -50,7 +50,7 @@ class SubscriptionRefusedError(LinkError):
 
 
 class PublishRefusedError(LinkError):
-    """The broker took publishes and refused to do them (MQTT 5 only): the gateway's rights do not suffice."""
+    """The broker refused publishes (MQTT 5 only): the gateway's rights do not suffice."""
 
     def __init__(self, topics: Sequence[str], reason: str) -> None:
         self.topics = tuple(topics)
@@ -63,9 +63,9 @@ class PublishRefusedError(LinkError):
 
 @dataclass(frozen=True)
 class BrokerAddress:
-    """Where the broker is and as whom the gateway comes; ``version`` is ``"5"`` or ``"3.1.1"``.
+    """Where the broker is and as whom the gateway connects; ``version`` is ``"5"`` or ``"3.1.1"``.
 
-    ``devices_wait``: a device has its PUBACK only when the gateway has acknowledged to the broker (the embedded one).
+    ``devices_wait``: a device gets its PUBACK only after the gateway has acknowledged to the broker (the embedded one).
     """
 
     host: str
@@ -77,11 +77,11 @@ class BrokerAddress:
     keepalive_seconds: int = 30
     devices_wait: bool = False
     shared: bool = False
-    """Whether other gateways may come to it: not to a broker that the gateway runs itself."""
+    """Whether other gateways may connect to it; not to a broker that the gateway runs itself."""
 
 
 class ReceivedMessage(NamedTuple):
-    """A message and what the broker calls it until it is acknowledged."""
+    """A message, and its handle for the acknowledgement."""
 
     message: Message
     packet_id: int
@@ -92,29 +92,29 @@ class Session(ABC):
     """A live connection with a persistent session on the broker's side."""
 
     sees_retained: bool = False
-    """Whether a message shows as it comes that it was sent to be retained (MQTT 5); else a later subscription does."""
+    """Whether a message shows that it was sent retained (MQTT 5). Otherwise only a later subscription shows it."""
 
     @abstractmethod
     async def receive_batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
-        """Wait for a message; that one and those that are here already, ``limit`` at most.
+        """Wait for a message; return it and those that have arrived already, at most ``limit``.
 
         Raises:
             LinkError: the connection is gone.
         """
 
     async def pause_reading_for(self, seconds: float) -> None:
-        """Let messages gather for so long, or for a moment while :meth:`attend` counts or devices wait for answers.
+        """Let messages gather for so long; shorter while :meth:`expect_reply` counts or devices wait for answers.
 
         They may be left with the broker, unless it was asked something.
         """
         await asyncio.sleep(seconds)
 
-    def expect_reply(self) -> None:  # noqa: B027 - of one that is simulated nobody waits for an answer
-        """Devices may answer soon: end a rest, and keep those that follow short for a while."""
+    def expect_reply(self) -> None:  # noqa: B027 - nothing waits for the answer of a simulated one
+        """Expect answers of devices: end a pause, and keep the next ones short for a while."""
 
     @abstractmethod
     def acknowledge(self, deliveries: Iterable[ReceivedMessage]) -> None:
-        """Tell the broker that these are committed, in the order in which they came [MQTT-4.6.0-2]."""
+        """Acknowledge these messages, which are committed, in the order in which they came [MQTT-4.6.0-2]."""
 
     @abstractmethod
     async def publish(
@@ -126,13 +126,13 @@ class Session(ABC):
         retain: bool = False,
         content_type: str | None = None,
     ) -> None:
-        """Publish; at QoS 1 until the broker has it, at QoS 0 until it has left.
+        """Publish; at QoS 1 until the broker has it, at QoS 0 until it is sent.
 
-        MQTT 5 tells subscribers the ``content_type``.
+        MQTT 5 passes the ``content_type`` to subscribers.
 
         Raises:
             PublishRefusedError: the broker (MQTT 5) refused it.
-            LinkError: the broker did not take it in time, or the connection is gone.
+            LinkError: the broker did not answer in time, or the connection is gone.
         """
 
     async def publish_retained(
@@ -142,11 +142,11 @@ class Session(ABC):
         content_type: str | None = None,
         traces: Sequence[str | None] = (),
     ) -> None:
-        """Publish retained messages at QoS 1, all in flight together; an empty payload clears its topic.
+        """Publish retained messages at QoS 1, all in flight together. An empty payload clears its topic.
 
         Raises:
-            PublishRefusedError: the broker (MQTT 5) refused its ``topics``, and took all others.
-            LinkError: not all were taken.
+            PublishRefusedError: the broker (MQTT 5) refused its ``topics``, and accepted all others.
+            LinkError: not all were accepted.
         """
         await self.publish_all(messages, retain=True, content_type=content_type, traces=traces)
 
@@ -159,14 +159,14 @@ class Session(ABC):
         content_type: str | None = None,
         traces: Sequence[str | None] = (),
     ) -> None:
-        """Publish at QoS 1, all in flight together; MQTT 5 tells subscribers the ``content_type``.
+        """Publish at QoS 1, all in flight together; MQTT 5 passes the ``content_type`` to subscribers.
 
-        It also tells them where in a trace each message is, as the user property ``traceparent``: ``traces`` is empty,
-        or has one for each.
+        It also passes the place of each message in a trace, as the user property ``traceparent``. ``traces`` is empty,
+        or has one for each message.
 
         Raises:
-            PublishRefusedError: the broker (MQTT 5) refused its ``topics``, and took all others.
-            LinkError: not all were taken.
+            PublishRefusedError: the broker (MQTT 5) refused its ``topics``, and accepted all others.
+            LinkError: not all were accepted.
         """
 
     @abstractmethod
@@ -180,7 +180,7 @@ class Session(ABC):
 
     @abstractmethod
     async def unsubscribe(self, filters: Sequence[str]) -> None:
-        """Give subscriptions up.
+        """Unsubscribe.
 
         Raises:
             LinkError: the connection is gone.
@@ -188,9 +188,9 @@ class Session(ABC):
 
     @abstractmethod
     async def disconnect(self) -> None:
-        """Say good-bye, so that the broker drops the last will; returns when that has left."""
+        """Send DISCONNECT, so that the broker drops the last will; return when it has left."""
 
 
 def not_taken(topic: str) -> LinkError:
-    """The broker gave no answer to a message."""
+    """Return the error for a message that the broker did not answer."""
     return LinkError(f"The broker did not take a message on {topic} within {ANSWER_SECONDS:g} s, or went away.")

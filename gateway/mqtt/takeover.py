@@ -1,4 +1,4 @@
-"""Takes a client's session over and ends it, by the few bytes of MQTT 5 that this takes."""
+"""Takeover of a client's session in order to end it, in the few bytes of MQTT 5 that this needs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _CONNECT, _CONNACK, _DISCONNECT = 0x10, 0x20, b"\xe0\x00"
 _WITH_USERNAME_AND_PASSWORD: Final = 0xC0
 _KEEPALIVE: Final = b"\x00\x3c"
 _NO_PROPERTIES: Final = b"\x00"
-"""Among them the session expiry: without it the session ends with the connection."""
+"""No properties, so no session expiry: the session ends with the connection."""
 _LONGEST: Final = 127
 _READ_BYTES: Final = 1 << 16
 
 
 async def end_session(target: ProbeTarget, username: str, password: str) -> None:
-    """Connect under this name, with the same client id, and disconnect: no session of it is left.
+    """Connect under this name, with the same client id, and disconnect, so that no session of it is left.
 
-    The session is resumed and not started clean: then the broker drops its last will instead of sending it.
+    The session is resumed, not started clean. The broker then drops its last will instead of sending it.
 
     Raises:
-        ProbeRefusedError: the broker does not let this user in.
+        ProbeRefusedError: the broker refuses this user.
         ProbeError: it cannot be reached, or went away.
     """
     try:
@@ -59,5 +59,5 @@ def _text(text: str) -> bytes:
 
 
 def _length(length: int) -> bytes:
-    """The remaining length of a packet; that of these is below 16,384."""
+    """Return the remaining length of a packet, encoded; here it is below 16,384."""
     return bytes([length]) if length <= _LONGEST else bytes([length & _LONGEST | 0x80, length >> 7])

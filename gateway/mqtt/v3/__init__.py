@@ -1,1 +1,1 @@
-"""MQTT 3.1.1 by aiomqtt."""
+"""MQTT 3.1.1 through aiomqtt."""

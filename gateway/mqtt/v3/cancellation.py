@@ -1,7 +1,7 @@
-"""A cancellation that was forgotten on the way up is remembered here.
+"""Recovery of a cancellation that was lost.
 
-In Python 3.11 ``asyncio.wait_for``, by which aiomqtt waits for answers, drops a cancellation that comes in the same
-moment as the answer (python/cpython issue 86296; gone in 3.12). Whoever was cancelled would then just go on.
+In Python 3.11 ``asyncio.wait_for``, which aiomqtt uses, drops a cancellation that coincides with the answer
+(python/cpython issue 86296; gone in 3.12). The cancelled task would then just go on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 
 
 def heed_cancellation() -> None:
-    """Raise CancelledError if this task was cancelled and nobody has dealt with that yet."""
+    """Raise CancelledError if this task was cancelled and the cancellation was lost."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

@@ -1,8 +1,8 @@
-"""The client of aiomqtt without two faults of its handler for lost connections.
+"""aiomqtt's client without two faults of its handler for lost connections.
 
-Both end in an error in the log where nothing is wrong. A connect that was cancelled leaves a cancelled future. The
-handler asks it for its exception, which raises CancelledError in the event loop. And a connection that is lost while
-its user leaves sets an exception that nobody retrieves.
+Both log an error where nothing is wrong. A cancelled connect leaves a cancelled future. The handler asks it for its
+exception, which raises CancelledError in the event loop. And a connection that is lost while its user leaves sets an
+exception that is never retrieved.
 """
 
 from __future__ import annotations
@@ -20,4 +20,4 @@ class Client(aiomqtt.Client):
             return
         super()._on_disconnect(*args, **kwargs)
         if self._disconnected.done() and not self._disconnected.cancelled():
-            self._disconnected.exception()  # whoever waits for it still gets it
+            self._disconnected.exception()  # who waits for it still gets it

@@ -1,13 +1,13 @@
-"""The connection to a broker that speaks MQTT 3.1.1, by aiomqtt. The only file that reaches behind aiomqtt.
+"""Session over MQTT 3.1.1, through aiomqtt. The only file that uses aiomqtt's private parts.
 
-aiomqtt acknowledges a message to the broker when it queues it. The gateway may only do so after its commit, so paho's
-manual acknowledgement is switched on, which aiomqtt does not offer (its private ``_client``). Messages wait in
-aiomqtt's queue. The broker's in-flight window should bound it, since nothing is acknowledged before it is taken out.
-Mosquitto 2.0 keeps to that window only until something was acknowledged; then what it may queue is the bound.
+aiomqtt acknowledges a message to the broker when it queues it. The gateway may only do so after its commit. So it turns
+on paho's manual acknowledgement, which aiomqtt does not offer (its private ``_client``). Messages wait in aiomqtt's
+queue. The broker's in-flight window should bound it, since nothing is acknowledged before it is taken out. Mosquitto
+2.0 keeps to that window only until the first acknowledgement; then its own queue limit is the bound.
 
-Two more things are done here rather than by aiomqtt: a publish that waits for the broker's answer hears at once when
-the connection is gone; and a connection ends at once, however the broker is. aiomqtt would wait ten
-seconds for a broker that hangs, and say good-bye in order, without the last will, when something failed.
+Two more things are done here instead of by aiomqtt. A publish that waits for the broker's answer fails at once when the
+connection is gone. And a connection ends at once, whatever state the broker is in. aiomqtt would wait ten seconds for a
+broker that hangs, and would disconnect cleanly, without the last will, when something failed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _UNSUPPORTED_VERSION: Final = (1, 132)  # CONNACK return code, and what paho mak
 
 
 class _Sent(NamedTuple):
-    """A message on its way; ``answer`` is whether the broker has taken it, ``False`` when it will not say so."""
+    """A message on its way; ``answer`` becomes whether the broker has accepted it."""
 
     topic: str
     packet_id: int
@@ -77,7 +77,7 @@ class AiomqttSession(Session):
         self._gathering = ReadCoalescer(WAITED_FOR_SECONDS if devices_wait else math.inf)
 
     async def receive_batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
-        """What has come; see :class:`Session`."""
+        """Return what has arrived; see :class:`Session`."""
         try:
             first = await anext(aiter(self._client.messages))
         except aiomqtt.MqttError as error:
@@ -87,15 +87,15 @@ class AiomqttSession(Session):
         return [_delivery(message) for message in (first, *rest)]
 
     async def pause_reading_for(self, seconds: float) -> None:
-        """Messages gather in the queue."""
+        """Let messages gather in the queue."""
         await self._gathering.wait(seconds)
 
     def expect_reply(self) -> None:
-        """Take soon what comes."""
+        """Receive the next messages soon."""
         self._gathering.expect_reply()
 
     def acknowledge(self, deliveries: Iterable[ReceivedMessage]) -> None:
-        """In the order in which they came."""
+        """Acknowledge in the order of arrival."""
         for delivery in deliveries:
             if delivery.qos == AT_LEAST_ONCE:
                 self._paho.ack(delivery.packet_id, delivery.qos)
@@ -107,7 +107,7 @@ class AiomqttSession(Session):
         *,
         qos: int = AT_LEAST_ONCE,
         retain: bool = False,
-        content_type: str | None = None,  # noqa: ARG002 - this version has no place for it
+        content_type: str | None = None,  # noqa: ARG002 - this version has no field for it
     ) -> None:
         """Publish. A broker of this version acknowledges and drops what may not be published."""
         sent = self._send(topic, payload, qos, retain=retain)
@@ -122,7 +122,7 @@ class AiomqttSession(Session):
         content_type: str | None = None,  # noqa: ARG002 - the same
         traces: Sequence[str | None] = (),  # noqa: ARG002 - the same
     ) -> None:
-        """All in flight together."""
+        """Publish all of them in flight together."""
         if messages:
             sent = [self._send(*each, AT_LEAST_ONCE, retain=retain) for each in messages]
             self._outlet.flush()
@@ -151,7 +151,7 @@ class AiomqttSession(Session):
         if answer is not None and not answer.done():
             answer.set_result(True)
 
-    def _nobody_answers(self, gone: asyncio.Future[Any]) -> None:  # noqa: ARG002 - why is told elsewhere
+    def _nobody_answers(self, gone: asyncio.Future[Any]) -> None:  # noqa: ARG002 - the reason is reported elsewhere
         for answer in self._unanswered.values():
             if not answer.done():
                 answer.set_result(False)
@@ -174,16 +174,16 @@ class AiomqttSession(Session):
             raise LinkError(f"The broker did not answer: {error}") from error
 
     async def disconnect(self) -> None:
-        """Say good-bye; returns when that has left."""
+        """Send DISCONNECT; return when it has left."""
         if self._paho.disconnect() == mqtt.MQTT_ERR_SUCCESS:
             await asyncio.wait((self._gone,))
 
 
 class _Outlet:
-    """Brings paho's packets onto the socket: at once, and what does not fit when the socket takes more.
+    """Writes paho's packets to the socket: at once, and the rest when the socket accepts more.
 
-    aiomqtt has the loop watch the socket for every single packet, and by way of the loop's door for other threads. So a
-    packet would leave two turns of the loop later, after whatever else is done in them.
+    aiomqtt makes the loop watch the socket for every single packet, through the loop's call for other threads. A packet
+    would leave two turns of the loop later, after whatever else is done in them.
     """
 
     def __init__(self, client: aiomqtt.Client) -> None:
@@ -196,7 +196,7 @@ class _Outlet:
         """Send what is queued."""
         try:
             self._paho.loop_write()
-        except Exception as error:  # noqa: BLE001 - as aiomqtt does: whatever it is, the connection is of no use any more
+        except Exception as error:  # noqa: BLE001 - as aiomqtt does: after any error the connection is unusable
             if not self._gone.done():
                 self._gone.set_exception(error)
         left = self._paho.socket()
@@ -243,7 +243,7 @@ def _refused(error: MqttConnectError) -> LinkError:
 
 
 def _hang_up(client: aiomqtt.Client) -> None:
-    """Close the socket now. A connect that is still on its way in aiomqtt's thread comes to nothing."""
+    """Close the socket now. A connect that is still under way in aiomqtt's thread is abandoned."""
     paho = client._client  # noqa: SLF001 - see the module's docstring
     paho.on_socket_open = _turn_away
     paho._sock_close()  # noqa: SLF001
@@ -252,7 +252,7 @@ def _hang_up(client: aiomqtt.Client) -> None:
         gone.set_result(None)  # or leaving aiomqtt's block would wait for the broker
     for outcome in (gone, answer):
         if outcome.done() and not outcome.cancelled():
-            outcome.exception()  # has been told already, or is of no interest any more
+            outcome.exception()  # reported already, or not needed any more
 
 
 def _turn_away(client: Any, userdata: Any, opened: Any) -> None:  # noqa: ARG001 - paho's
@@ -272,19 +272,19 @@ def _notice_early_end(client: aiomqtt.Client) -> None:
         answer = client._connected  # noqa: SLF001
         if not answer.done():
             answer.set_exception(_ClosedEarlyError())
-        if not answer.cancelled():  # nobody waits for it any more; aiomqtt would stumble over that
+        if not answer.cancelled():  # no task waits for it any more; aiomqtt would fail over that
             forward(*facts)
 
     paho.on_disconnect = ended
 
 
 class _Inbox(asyncio.Queue[aiomqtt.Message]):
-    """Where aiomqtt puts what arrives. The in-flight window holds back QoS 1; nothing but this holds back QoS 0."""
+    """Queue that aiomqtt fills. The in-flight window bounds QoS 1; only this bounds QoS 0."""
 
     _dropped = 0
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
-        """Take it in, or drop it when it may be dropped [MQTT 4.3.1] and too many wait."""
+        """Add a message, or drop it when it may be dropped [MQTT 4.3.1] and too many wait."""
         if item.qos or self.qsize() < WAITING_AT_QOS_0:
             super().put_nowait(item)
             return

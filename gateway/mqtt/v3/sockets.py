@@ -1,8 +1,8 @@
-"""Watches aiomqtt's socket for being writable only as long as it is open.
+"""Watch of aiomqtt's socket for writing that ends when the socket is closed.
 
-aiomqtt 2.5.1 asks the loop to watch a number, a moment later. When the connection was closed meanwhile that number
-belongs to nobody, which the loop complains of, or to whatever was opened next: then the loop would run hot, since that
-one can be written to, and the client behind the callback has nothing to write any more.
+aiomqtt 2.5.1 asks the loop to watch a file descriptor a moment later. If the connection was closed meanwhile, the
+number is unused, which the loop reports, or belongs to the next open file. The loop would then run hot: that file is
+writable, and the client behind the callback has nothing to write.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 
 def watch_while_open(client: Any) -> None:
-    """Take over what aiomqtt does for paho's wish to write. Call it in the client's loop, before it connects."""
+    """Replace aiomqtt's handling of paho's request to write. Call it in the client's loop, before it connects."""
     loop, paho = asyncio.get_running_loop(), client._client  # noqa: SLF001 - aiomqtt offers no way
 
     def write() -> None:
         try:
             paho.loop_write()
-        except Exception as error:  # noqa: BLE001 - as aiomqtt: whatever it is, the connection is broken
+        except Exception as error:  # noqa: BLE001 - as aiomqtt: after any error the connection is broken
             if not client._disconnected.done():  # noqa: SLF001 - the same
                 client._disconnected.set_exception(error)  # noqa: SLF001 - the same
 

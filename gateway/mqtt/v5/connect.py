@@ -1,4 +1,4 @@
-"""How the connection to a broker that speaks MQTT 5 is made; what it is used for: :mod:`gateway.mqtt.v5.session`."""
+"""Connect to a broker that speaks MQTT 5. The session itself: :mod:`gateway.mqtt.v5.session`."""
 
 from __future__ import annotations
 

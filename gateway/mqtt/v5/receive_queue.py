@@ -1,6 +1,6 @@
-"""What the broker has sent and nobody has taken yet, under MQTT 5; bounded.
+"""Receive queue under MQTT 5: messages that have arrived and wait for the ingest; bounded.
 
-The receive maximum [MQTT 5, 4.9] should bound it, but Mosquitto 2.0 forgets that once something was acknowledged. So
+The receive maximum [MQTT 5, 4.9] should bound it, but Mosquitto 2.0 ignores that after the first acknowledgement. So
 the socket is not read while too much waits.
 """
 
@@ -19,9 +19,9 @@ log = structlog.get_logger()
 
 _ACK: Final = "/ack"
 WAITING: Final = 2 * RECEIVE_MAXIMUM
-"""Messages at QoS 1 that may wait before the socket is not read any more."""
+"""Messages at QoS 1 that may wait before the socket is no longer read."""
 WAITING_BYTES: Final = 8_388_608
-"""Bytes of payload that may."""
+"""Bytes of payload that may wait."""
 
 
 class ReceiveQueue:
@@ -37,7 +37,10 @@ class ReceiveQueue:
         return len(self._deliveries)
 
     def put(self, packet: mqtt5.PublishPacket) -> None:
-        """Take it in, or drop it when it may be dropped [MQTT 5, 4.3.1] and too many wait: nothing holds back QoS 0."""
+        """Add a message, or drop it when it may be dropped [MQTT 5, 4.3.1] and too many wait.
+
+        Nothing else bounds QoS 0.
+        """
         if packet.packet_id is None:
             if self._at_qos_0 >= WAITING_AT_QOS_0:
                 self._drop(packet)
@@ -53,7 +56,7 @@ class ReceiveQueue:
         self._dropped += 1
 
     def take(self, limit: int) -> list[ReceivedMessage]:
-        """The oldest, ``limit`` at most."""
+        """Return the oldest, at most ``limit``."""
         deliveries = self._deliveries[:limit]
         del self._deliveries[:limit]
         self._at_qos_0 -= [delivery.qos for delivery in deliveries].count(0)
@@ -62,12 +65,12 @@ class ReceiveQueue:
 
     @property
     def full(self) -> bool:
-        """Whether so much waits that nothing more should be read."""
+        """Return whether so much waits that the socket should not be read."""
         return self._waits(WAITING, WAITING_BYTES)
 
     @property
     def roomy(self) -> bool:
-        """Whether so little waits that reading can go on."""
+        """Return whether so little waits that reading can go on."""
         return not self._waits(WAITING // 2, WAITING_BYTES // 2)
 
     def _waits(self, messages: int, size: int) -> bool:
@@ -82,5 +85,5 @@ def _delivery(packet: mqtt5.PublishPacket) -> ReceivedMessage:
 
 
 def _trace(packet: mqtt5.PublishPacket) -> str | None:
-    """Where in a trace the device is; only acknowledgements are asked for it, for the sake of heartbeats."""
+    """Return the device's place in a trace. Only acknowledgements are checked for it, to keep heartbeats cheap."""
     return well_formed(dict(packet.user_properties).get(HEADER))

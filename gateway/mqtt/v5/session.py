@@ -1,10 +1,9 @@
-"""The connection to a broker that speaks MQTT 5, made for one thing: a great many messages, each acknowledged late.
+"""Session over MQTT 5, made for one thing: a great many messages, each acknowledged late.
 
-It is as thin as can be over the codec :mod:`mqtt5`: no task, no callback and no lock for a message. Messages wait
-in :class:`gateway.mqtt.v5.receive_queue.ReceiveQueue` until the ingest takes them.
+It is a thin layer over the codec :mod:`mqtt5`: no task, no callback and no lock per message. Messages wait in
+:class:`gateway.mqtt.v5.receive_queue.ReceiveQueue` until the ingest takes them.
 
-The codec's enums say in its stub that they are integers; they are not: they can be compared for equality, and turned
-into one.
+The codec's stub says that its enums are integers. They are not: they can be compared for equality, and converted.
 """
 
 from __future__ import annotations
@@ -38,22 +37,22 @@ from gateway.runtime.tracing import HEADER
 
 _REFUSED: Final = 0x80
 _PUBACK: Final = 0x4002
-"""The first two bytes of a PUBACK that brings its packet id and no more: success [MQTT 5, 3.4.2.1]."""
+"""The first two bytes of a PUBACK that has a packet id and nothing more: success [MQTT 5, 3.4.2.1]."""
 _LAST_PACKET_ID: Final = 0xFFFF
 _PINGS_PER_KEEPALIVE: Final = 2
 _AT_ONCE: Final = 50
-"""Messages that are made in one go: a third of a millisecond or so."""
+"""Messages that are encoded at a time: about a third of a millisecond."""
 
 
 class _Sent(NamedTuple):
-    """A message on its way, and where the broker's answer to it will be."""
+    """A message on its way, and the future of the broker's answer."""
 
     topic: str
     answer: asyncio.Future[Any]
 
 
 class Mqtt5Session(Session):
-    """A session over one :class:`Wire`. ``greeted`` holds the broker's CONNACK once it has come."""
+    """A session over one :class:`Wire`. ``greeted`` holds the broker's CONNACK once it has arrived."""
 
     sees_retained = True
 
@@ -98,7 +97,7 @@ class Mqtt5Session(Session):
         self._news.set()
 
     async def receive_batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
-        """What has come; see :class:`Session`."""
+        """Return what has arrived; see :class:`Session`."""
         while not self._inbox and not self.wire.closed.done():
             self._news.clear()
             await self._news.wait()
@@ -110,21 +109,21 @@ class Mqtt5Session(Session):
         return deliveries
 
     async def pause_reading_for(self, seconds: float) -> None:
-        """Leave the socket alone, so that one turn of the loop takes what else would take one for each message."""
+        """Do not read the socket for a while, so that one turn of the loop reads many messages."""
         if not (self._unanswered or self._gathering.is_brief):
             self.wire.pause()
         try:
             await self._gathering.wait(seconds)
-        finally:  # whoever cancels this may have something to say yet, such as a farewell, and waits for the answer
+        finally:  # the canceller may still publish, such as an offline message, and waits for the answer
             if not self._inbox.full:
                 self.wire.resume()
 
     def expect_reply(self) -> None:
-        """Read at once what comes."""
+        """Read the next messages at once."""
         self._gathering.expect_reply()
 
     def acknowledge(self, deliveries: Iterable[ReceivedMessage]) -> None:
-        """In the order in which they came, in one write."""
+        """Acknowledge in the order of arrival, in one write."""
         ids = [delivery.packet_id for delivery in deliveries if delivery.qos]
         packets = array("H", [_PUBACK]) * (2 * len(ids))
         packets[1::2] = array("H", ids)
@@ -135,7 +134,7 @@ class Mqtt5Session(Session):
     # --- what goes out ------------------------------------------------------------------------------------------------
 
     async def greet(self, packet: mqtt5.ConnectPacket) -> mqtt5.ConnAckPacket:
-        """Send CONNECT; the broker's answer, good or bad.
+        """Send CONNECT; return the broker's answer, good or bad.
 
         Raises:
             LinkError: there was none.
@@ -148,7 +147,7 @@ class Mqtt5Session(Session):
         raise self.wire.closed.result() if self.wire.closed.done() else LinkError("The broker did not answer CONNECT.")
 
     def begin(self, answer: mqtt5.ConnAckPacket, keepalive_seconds: int) -> None:
-        """Go by what the broker allows [MQTT 5, 3.2.2.3]."""
+        """Apply the broker's limits [MQTT 5, 3.2.2.3]."""
         if not answer.retain_available or answer.max_qos == mqtt5.QoS.AT_MOST_ONCE:
             raise LinkError("The broker offers no retained messages, or no QoS 1: the gateway cannot work with it.")
         self._quota = answer.receive_max
@@ -195,7 +194,7 @@ class Mqtt5Session(Session):
         content_type: str | None = None,
         traces: Sequence[str | None] = (),
     ) -> None:
-        """As many in flight together as the broker allows."""
+        """Publish as many in flight together as the broker allows."""
         if messages:
             told = zip_longest(messages, traces)
             sent = []
@@ -229,9 +228,9 @@ class Mqtt5Session(Session):
             raise PublishRefusedError([topic for topic, _ in refused], refused[0][1])
 
     async def subscribe(self, filters: Sequence[str]) -> None:
-        """Subscribe at QoS 1; what is retained comes marked as such, what is said from now on does not.
+        """Subscribe at QoS 1. What is retained arrives marked as such; what is published from now on does not.
 
-        Where nothing may be retained the mark of the sender is shown, so that it can be refused and cleared.
+        On topics that must not hold anything, the sender's retain flag is shown, so that it can be refused and cleared.
         """
         qos = mqtt5.QoS.AT_LEAST_ONCE
         wanted = [mqtt5.TopicFilter(name, max_qos=qos, retain_as_published=name.endswith(NEWS)) for name in filters]
@@ -242,7 +241,7 @@ class Mqtt5Session(Session):
             raise SubscriptionRefusedError(refused)
 
     async def unsubscribe(self, filters: Sequence[str]) -> None:
-        """Give subscriptions up."""
+        """Unsubscribe."""
         packet_id, answer = self._asked()
         await self._answer(answer, mqtt5.UnsubscribePacket(packet_id, list(filters)), "the end of a subscription")
 
@@ -256,13 +255,13 @@ class Mqtt5Session(Session):
         return answer.result().reason_codes
 
     async def disconnect(self) -> None:
-        """Say good-bye; returns when that has left."""
+        """Send DISCONNECT; return when it has left."""
         self.wire.send(mqtt5.DisconnectPacket().write())
         self.wire.close()
         await asyncio.wait((self.wire.closed,))
 
     def _asked(self) -> tuple[int, asyncio.Future[Any]]:
-        """A packet id that is free, and where the answer to it will be; ``None`` will be there when none can come."""
+        """Return a free packet id and the future of its answer, which becomes None when no answer can arrive."""
         answer = asyncio.get_running_loop().create_future()
         self._gathering.end()
         if self.wire.closed.done():
@@ -277,7 +276,7 @@ class Mqtt5Session(Session):
         return self._last_id
 
     def _answered(self, packet: mqtt5.PubAckPacket | mqtt5.SubAckPacket | mqtt5.UnsubAckPacket) -> None:
-        """Only now is its packet id free, also when nobody waits for the answer any more."""
+        """Pass on an answer. Only now is its packet id free, also when no task waits any more."""
         answer = self._unanswered.pop(packet.packet_id, None)
         if answer is not None and isinstance(packet, mqtt5.PubAckPacket):
             self._in_flight -= 1
@@ -305,7 +304,7 @@ def _publish(
     content_type: str | None,
     trace: str | None = None,
 ) -> mqtt5.PublishPacket:
-    """At QoS 1, or without a packet id at QoS 0."""
+    """Return a PUBLISH at QoS 1, or without a packet id at QoS 0."""
     return mqtt5.PublishPacket(
         topic,
         payload,
@@ -319,6 +318,6 @@ def _publish(
 
 
 def words(packet: mqtt5.DisconnectPacket | mqtt5.PubAckPacket | mqtt5.ConnAckPacket) -> str:
-    """What the broker says of it: the name of the reason code, and its own words."""
+    """Return the broker's explanation: the name of the reason code, and its text."""
     name = packet.reason_code.name.replace("_", " ").capitalize()
     return f"{name}: {packet.reason_str}" if packet.reason_str else name

@@ -1,6 +1,6 @@
-"""Bytes to packets and back, on the socket to a broker that speaks MQTT 5: no more than :mod:`mqtt5` leaves to do.
+"""Wire to a broker that speaks MQTT 5: bytes to packets and back, around the codec :mod:`mqtt5`.
 
-Whatever breaks the protocol ends the connection: DISCONNECT with the reason, then the socket is closed.
+A breach of the protocol ends the connection: DISCONNECT with the reason, then the socket is closed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gateway.mqtt.session import LinkError
 from gateway.runtime.loop_priority import Loop
 
 MAX_PACKET_BYTES: Final = 4_194_304
-"""The broker is told so; it leaves out larger messages [MQTT-3.1.2-25], and devices may not send them anyway."""
+"""Announced to the broker, which leaves out larger messages [MQTT-3.1.2-25]. Devices may not send them anyway."""
 READ_BYTES: Final = 65_536
 _CONNACK: Final = 0x20
 _OLD_CONNACK: Final = b"\x20\x02"
@@ -24,7 +24,7 @@ _PANIC: Final = "PanicException"
 
 
 class ProtocolError(LinkError):
-    """The broker did what MQTT forbids; ``reason`` is what it is told."""
+    """The broker did what MQTT forbids; ``reason`` is the code of our DISCONNECT."""
 
     def __init__(self, text: str, reason: Reason = Reason.PROTOCOL_ERROR) -> None:
         self.reason = reason
@@ -32,18 +32,18 @@ class ProtocolError(LinkError):
 
 
 class Wire(asyncio.BufferedProtocol):
-    """One socket. Packets go to ``received``; ``gone`` holds why the connection ended, once it has.
+    """One socket. Packets go to ``received``; ``closed`` holds why the connection ended, once it has.
 
-    It reads into one buffer that it keeps, a piece at a time, so that whoever else has something to do in the loop gets
-    a turn between two pieces; a loop that knows what goes last is told that this does.
+    It reads into one buffer that it keeps, a piece at a time, so that other tasks of the loop get a turn in between. A
+    loop with priorities is told that this socket carries bulk.
     """
 
     def __init__(self, received: Callable[[mqtt5.Packet], None]) -> None:
         self.closed: asyncio.Future[LinkError] = asyncio.get_running_loop().create_future()
         self.received_since_ping = False
-        """Whether anything came since somebody set this to false."""
+        """Whether anything arrived since this was last set to false."""
         self.old_version = False
-        """Whether the broker answered as one of MQTT 3.1.1 does."""
+        """Whether the broker answered like one of MQTT 3.1.1."""
         self._received = received
         self._buffer = bytearray(READ_BYTES)
         self._filled = 0
@@ -54,7 +54,7 @@ class Wire(asyncio.BufferedProtocol):
         self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is open."""
+        """Note that the socket is open."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         loop = asyncio.get_running_loop()
@@ -63,13 +63,13 @@ class Wire(asyncio.BufferedProtocol):
             loop.deprioritise(self._descriptor)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's
-        """Where to put what comes: behind what waits for its rest."""
+        """Return the free part of the buffer, behind an incomplete packet."""
         if self._filled == len(self._buffer):  # one packet fills it
             self._buffer.extend(bytes(len(self._buffer)))
         return memoryview(self._buffer)[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take whole packets out; the rest waits for what is still to come."""
+        """Take whole packets out; an incomplete one stays."""
         if self.closed.done():
             return
         self.received_since_ping = True
@@ -79,7 +79,7 @@ class Wire(asyncio.BufferedProtocol):
             self.fail(error)
 
     def _take(self, filled: int) -> None:
-        """Take packets out of that much of the buffer, and move what is left to its beginning."""
+        """Take packets out of the filled part of the buffer, and move what is left to its beginning."""
         view, at = memoryview(self._buffer)[:filled], 0
         if self._first:
             self._look_at(bytes(view[: len(_OLD_CONNACK)]))
@@ -92,29 +92,33 @@ class Wire(asyncio.BufferedProtocol):
         view[: self._filled] = bytes(view[at:])
 
     def _look_at(self, answer: bytes) -> None:
-        """Raises ProtocolError for an answer to CONNECT that is none: the codec might wait for the rest of it."""
+        """Check an answer to CONNECT, since the codec might wait for more bytes of a bad one.
+
+        Raises:
+            ProtocolError: it is no CONNACK.
+        """
         self._first = False
         self.old_version = answer.startswith(_OLD_CONNACK)  # of MQTT 5 it has three bytes at least
         if answer[0] != _CONNACK:
             raise ProtocolError("it answers CONNECT with something else")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is about to be closed, by whomever."""
+        """Note that the socket is about to be closed."""
         loop = asyncio.get_running_loop()
         if isinstance(loop, Loop):
             loop.forget(self._descriptor)
         self._end(LinkError(f"The connection to the broker was lost: {exc or 'it was closed'}"))
 
     def pause_writing(self) -> None:
-        """The broker does not read as fast as we write."""
+        """Note that the broker does not read as fast as we write."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """It has caught up."""
+        """Note that it has caught up."""
         self._writable.set()
 
     def send(self, data: bytes) -> None:
-        """Write packets; nothing happens once the connection is gone."""
+        """Write packets; do nothing once the connection is gone."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
@@ -123,7 +127,7 @@ class Wire(asyncio.BufferedProtocol):
         await self._writable.wait()
 
     def pause(self) -> None:
-        """Read nothing more, so that the broker has to wait."""
+        """Stop reading, so that the broker has to wait."""
         if not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -136,18 +140,18 @@ class Wire(asyncio.BufferedProtocol):
 
     @property
     def paused(self) -> bool:
-        """Whether it is we who do not read."""
+        """Return whether it is we who do not read."""
         return self._paused
 
     def fail(self, error: LinkError) -> None:
-        """End the connection for this reason, the will included."""
+        """End the connection for this reason, so that the will is published."""
         if isinstance(error, ProtocolError):
             self.send(mqtt5.DisconnectPacket(reason_code=error.reason).write())
         self._end(error)
         self.close()
 
     def close(self) -> None:
-        """Close the socket when everything written has left."""
+        """Close the socket after everything written has left."""
         if self._transport is not None:
             self._transport.close()
 
@@ -164,10 +168,10 @@ class Wire(asyncio.BufferedProtocol):
 
 
 def _read(view: memoryview) -> tuple[mqtt5.Packet, int] | None:
-    """The first packet and its length; ``None`` when it is not there as a whole.
+    """Return the first packet and its length, or None when it is incomplete.
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: it is no packet.
     """
     try:
         return mqtt5.read(view)
@@ -176,6 +180,6 @@ def _read(view: memoryview) -> tuple[mqtt5.Packet, int] | None:
     except ValueError as error:
         raise ProtocolError(str(error), Reason.MALFORMED_PACKET) from error
     except BaseException as error:
-        if type(error).__name__ != _PANIC:  # what the codec makes of text that is not UTF-8; no Exception, by design
+        if type(error).__name__ != _PANIC:  # what the codec raises for text that is not UTF-8; no Exception, by design
             raise
         raise ProtocolError("a packet cannot be read", Reason.MALFORMED_PACKET) from error

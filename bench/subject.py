@@ -27,15 +27,15 @@ from gateway.store.wakeups import Wakeups
 PASSWORD_VARIABLE: Final = "BENCH_BROKER_PASSWORD"  # noqa: S105 - the name of a variable
 
 
-async def main(data_dir: Path, port: int, precedence: LoopPriority) -> None:
+async def main(data_dir: Path, port: int, loop_priority: LoopPriority) -> None:
     """Run the parts as the composition root puts them together."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     gateway_id, _ = first_start(load({"data_dir": str(data_dir)}, {}).settings)
-    bells = Wakeups()
+    wakeups = Wakeups()
     context = Context(rules=Rules(gateway_id=gateway_id, device_messages_per_second=50))
-    async with Store(data_dir, context, on_commit=bells.notify_outbox, precedence=precedence) as store:
-        connection = _connection(port, store, bells)
+    async with Store(data_dir, context, on_commit=wakeups.notify_outbox, loop_priority=loop_priority) as store:
+        connection = _connection(port, store, wakeups)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(connection.run(), name="connection")
             await eventually(lambda: connection.status.reconciled, "connection to the broker")
@@ -45,9 +45,9 @@ async def main(data_dir: Path, port: int, precedence: LoopPriority) -> None:
             running.cancel()
 
 
-def _connection(port: int, store: Store, bells: Wakeups) -> BrokerConnection:
+def _connection(port: int, store: Store, wakeups: Wakeups) -> BrokerConnection:
     address = connect.BrokerAddress(HOST, port, GATEWAY_USER, os.environ[PASSWORD_VARIABLE], version="5")
-    return BrokerConnection(address, auto_version=True, store=store, topics=Topics(""), bells=bells)
+    return BrokerConnection(address, auto_version=True, store=store, topics=Topics(""), wakeups=wakeups)
 
 
 if __name__ == "__main__":

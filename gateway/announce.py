@@ -1,19 +1,28 @@
-"""Output of ``gateway serve``: where it listens, then that it is ready."""
+"""Where a running gateway listens, for other processes and on the terminal, then that it is ready."""
 
 from __future__ import annotations
 
 import asyncio
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
 from gateway import __version__
+from gateway.core.addresses import Address
 from gateway.core.text import as_called
 from gateway.errors import StoreError
 from gateway.readiness import reasons
+from gateway.runtime import build_info
+from gateway.runtime.endpoint_file import Endpoints, published
 from gateway.store import key_sql
 
 if TYPE_CHECKING:
     from gateway.running import Running
+
+log = structlog.get_logger()
 
 BROKER_NAMES: Final = {"embedded": "embedded broker", "mosquitto": "Mosquitto of its own", "external": "your broker"}
 LATE_SECONDS: Final = 3.0
@@ -21,16 +30,42 @@ LATE_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 0.1
 
 
+@contextmanager
+def endpoints_published(gateway: Running) -> Iterator[None]:
+    """Write where the gateway listens to the log, and for the block to the data directory."""
+    broker, version = gateway.broker, build_info.described()
+    inner = Address(broker.upstream.host, broker.upstream.port) if gateway.settings.own_broker else None
+    endpoints = Endpoints(
+        gateway.http.url,
+        broker.advertised,
+        broker.tls,
+        gateway.settings.http_cert_file,
+        inner,
+        broker.pinned,
+        broker.kind,
+        version,
+    )
+    with published(gateway.settings.data_dir, endpoints):
+        log.info(
+            "gateway.started",
+            version=version,
+            http=gateway.http.url,
+            broker=str(broker.advertised),
+            access=broker.access.name,
+        )
+        yield
+
+
 async def announce(gateway: Running) -> None:
     """Print where the gateway listens, and how to make the first key."""
-    scheme = "mqtts" if gateway.tls else "mqtt"
-    kind = BROKER_NAMES[gateway.broker_kind]
+    scheme = "mqtts" if gateway.broker.tls else "mqtt"
+    kind = BROKER_NAMES[gateway.broker.kind]
     lines = [
         f"gateway {__version__} has started",
-        f"  HTTP  {gateway.http_url}",
-        f"  MQTT  {scheme}://{gateway.broker} ({kind})",
+        f"  HTTP  {gateway.http.url}",
+        f"  MQTT  {scheme}://{gateway.broker.advertised} ({kind})",
         f"  data  {gateway.settings.data_dir}",
-        f"  page  {gateway.http_url}/ (sign in with an API key)",
+        f"  page  {gateway.http.url}/ (sign in with an API key)",
     ]
     if not await gateway.store.read(key_sql.all_keys):
         data_dir = shlex.quote(str(gateway.settings.data_dir))

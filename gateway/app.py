@@ -1,4 +1,4 @@
-"""The composition root: everything is made here and handed on as arguments; start, run and stop read in this order."""
+"""The composition root: every part is made here, started in this order and stopped in the opposite order."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import asyncio
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from gateway.announce import announce, announce_readiness
+from gateway.announce import announce, announce_readiness, endpoints_published
 from gateway.bootstrap import first_start, rules_of
 from gateway.broker import doctor_accounts
 from gateway.broker.access_sync import AccessSyncer, MosquittoAccess, first_uses_at, knows_new_tokens
+from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.embedded.capacity import CapacityMonitor
 from gateway.broker.external.secret import shared_secret
 from gateway.broker.mosquitto.file_watch import PasswordFileWatch
-from gateway.broker.selection import broker_of
-from gateway.core.addresses import Address
+from gateway.broker.selection import Broker, broker_of
 from gateway.core.backoff import Pauses
 from gateway.core.topics import Topics
 from gateway.domain.backlog import BacklogRequests
 from gateway.domain.presence import PresenceWorker
 from gateway.domain.refused_sign_ins import RefusedSignIns
-from gateway.errors import UnavailableError
 from gateway.http.app import build
 from gateway.http.server.connection_limit import ConnectionLimits
 from gateway.http.server.server import HttpServer
@@ -36,15 +36,14 @@ from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
 from gateway.observability.metrics import Metrics
 from gateway.observability.metrics_endpoint import Scrape
+from gateway.observability.tracers import tracer_of
 from gateway.outbound.outlets import outlets
 from gateway.readiness import Readiness
-from gateway.running import Running
-from gateway.runtime import build_info, gc_tuning
-from gateway.runtime.endpoint_file import Endpoints, published
+from gateway.running import Registry, Running, Workers
+from gateway.runtime import gc_tuning
 from gateway.runtime.loop_priority import LoopPriority
 from gateway.runtime.private_files import is_open_to_others, require_own_directory
 from gateway.runtime.sealing import vault_of
-from gateway.runtime.tracing import NO_TRACER, Tracer
 from gateway.settings.loading import Loaded, Settings
 from gateway.settings.types import EMBEDDED
 from gateway.store import Context, Store, account_sql, key_sql
@@ -64,14 +63,14 @@ SWITCH_SECONDS: Final = 0.000_5
 at each of its statements, since SQLite's library gives the interpreter away while it works."""
 
 
-async def serve(loaded: Loaded, precedence: LoopPriority) -> int:
-    """Run until SIGTERM or SIGINT, in the loop of ``precedence``; the exit code."""
+async def serve(loaded: Loaded, loop_priority: LoopPriority) -> int:
+    """Run until SIGTERM or SIGINT, in the loop of ``loop_priority``; the exit code."""
     _open_as_many_files_as_allowed()
     sys.setswitchinterval(SWITCH_SECONDS)
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    async with running(loaded.settings, precedence) as gateway:
+    async with running(loaded.settings, loop_priority) as gateway:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, gateway.renewal.ask)
         gc_tuning.tune_gc()
         await announce(gateway)
@@ -92,7 +91,7 @@ def _check_data_directory(directory: Path) -> None:
         )
 
 
-async def _tell_of_accounts(store: Store) -> None:
+async def _warn_of_accounts(store: Store) -> None:
     """Say which accounts read all projects, where there are several: those from before accounts had one do."""
     names, projects = await store.read(lambda view: (account_sql.reading_all(view), len(key_sql.projects(view))))
     if names and projects > 1:
@@ -111,174 +110,194 @@ def _open_as_many_files_as_allowed() -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings, precedence: LoopPriority | None = None) -> AsyncIterator[Running]:
+async def running(settings: Settings, loop_priority: LoopPriority | None = None) -> AsyncIterator[Running]:
     """Start every part, hand over the gateway, and stop every part in the opposite order.
 
-    ``precedence`` is the one whose loop this runs in, if it is one of those.
+    ``loop_priority`` is the one whose loop this runs in, if it is one of those.
 
     Raises:
         GatewayError: it cannot start; the message says what to do.
     """
     async with AsyncExitStack() as stack:
-        _check_data_directory(settings.data_dir)
-        stack.enter_context(exclusive(settings.data_dir))
-        gateway_id, project_id = first_start(settings, to_serve=True)
-        tracer = tracer_of(settings, gateway_id)
-        stack.callback(tracer.stop)
-        bells, topics, metrics = Wakeups(), Topics(settings.topic_prefix), Metrics()
-        store = await stack.enter_async_context(
-            Store(
-                settings.data_dir,
-                Context(rules=rules_of(settings, gateway_id), vault=vault_of(settings.encryption_key_file)),
-                on_commit=bells.notify_outbox,
-                on_news=bells.notify_events,
-                on_measures=metrics.take,
-                tracer=tracer,
-                precedence=precedence,
-            )
-        )
-        accounts = doctor_accounts.ProbeAccounts().of(settings)
-        stack.enter_context(doctor_accounts.published(settings.data_dir, accounts))
+        registry = await _open_registry(stack, settings, loop_priority)
+        accounts = _publish_doctor_accounts(stack, settings)
         http_tls, mqtt_tls = certificates(settings)
         renewal = Renewal(each for each in (http_tls, mqtt_tls) if each)
-        await _tell_of_accounts(store)
-        sign_ins = RefusedSignIns(store, metrics.sign_in_refused)
+        await _warn_of_accounts(registry.store)
         broker = await broker_of(
-            settings, store, accounts, mqtt_tls, stack, http_certificate=http_tls, refused=sign_ins.note
-        )
-        keeper = AccessSyncer(store, bells, broker.access)
-
-        def connected() -> None:
-            metrics.connected()
-            bells.access_changed()  # it may be a broker that has just started, with who knows which password file
-
-        async def synced(device_pk: int, seconds: float) -> bool:
-            return await bells.synced(store, device_pk, seconds) and knows_new_tokens(broker.access)
-
-        async def listening() -> None:
-            await presence.forgive()
-
-        connection = BrokerConnection(
-            broker.upstream,
-            auto_version=settings.mqtt_version == "auto",
-            store=store,
-            topics=topics,
-            bells=bells,
-            notices=ConnectionObserver(
-                connected, metrics.acknowledged, metrics.refused, first_uses_at(broker.access), listening
-            ),
-            outlets=outlets(settings, store, topics, bells),
-            pauses=Pauses(compare_seconds=settings.compare_seconds),
-        )
-        presence = PresenceWorker(store, connection.barrier.passed, lambda: connection.status.connected)
-        streams = StreamLimiter(StreamLimits(settings.event_streams_per_key, settings.event_streams))
-        sender = WebhookSender(
-            allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback
-        )
-        watch = [CapacityMonitor(store).run()] if broker.kind == EMBEDDED else []
-        if isinstance(broker.access, MosquittoAccess):
-            watch.append(PasswordFileWatch(broker.access.file, bells, broker.access.people).run())
-            watch.append(broker.access.first_uses.run(connection.barrier.passed))
-        await stack.enter_async_context(
-            _background(
-                *watch,
-                keeper.run(),
-                connection.run(),
-                ExpiryWorker(store).run(),
-                sign_ins.run(),
-                presence.run(),
-                ChangePoller(store, bells).run(),
-                PositionNotes(store, bells, settings.data_dir).run(),
-                BacklogRequests(store, bells, connection.barrier.passed).run(),
-                WebhookWorker(store, bells, sender).run(),
-                renewal.run(),
-            )
-        )
-        readiness = Readiness(
-            store, connection, keeper, renewal.certificates, broker_kind=broker.kind, broker_trouble=broker.trouble
-        )
-        services = Services(
-            store=store,
-            topics=topics,
-            broker_address=lambda: (broker.advertised.host, broker.advertised.port, broker.tls),
-            synced=synced,
-            readiness=readiness.report,
-            scrape=Scrape(metrics, store, settings.data_dir, readiness.report).text,
-            metrics=metrics,
-            sign_in_refused=sign_ins.note,
-            metrics_token=shared_secret(settings.metrics_token_file) if settings.metrics_token_file else None,
-            max_body_bytes=settings.max_body_bytes,
-            allowed_hosts=settings.allowed_hosts,
-            serves_page=settings.http_page,
-            serves_docs=settings.http_docs,
-            device_certificates=settings.http_client_ca_file is not None,
-            rate_limit_per_minute=settings.rate_limit_per_minute,
-            refused_credentials_per_minute=settings.refused_credentials_per_minute,
-            bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
-            taken_in=connection.barrier.passed,
-            cancel_broker_wait_seconds=settings.cancel_broker_wait_seconds,
-            bells=bells,
-            streams=streams,
-            sender=sender,
-        )
-        http = await stack.enter_async_context(
-            HttpServer(
-                build(services),
-                settings.http.host,
-                settings.http.port,
-                certificate=http_tls,
-                places=ConnectionLimits(settings.http_connections, settings.http_connections_per_address),
-                stopping=streams.close,
-            )
-        )
-        inner = Address(broker.upstream.host, broker.upstream.port) if settings.own_broker else None
-        places = Endpoints(
-            http.url,
-            broker.advertised,
-            broker.tls,
-            settings.http_cert_file,
-            inner,
-            broker.pinned,
-            broker.kind,
-            build_info.described(),
-        )
-        stack.enter_context(published(settings.data_dir, places))
-        at = str(broker.advertised)
-        log.info("gateway.started", version=build_info.described(), http=http.url, broker=at, access=broker.access.name)
-        yield Running(
             settings,
-            store,
-            http.url,
-            broker.advertised,
-            broker.tls,
-            gateway_id,
-            project_id,
-            keeper=keeper,
-            connection=connection,
-            topics=topics,
-            upstream=broker.upstream,
-            bells=bells,
-            renewal=renewal,
-            broker_kind=broker.kind,
-            readiness=readiness,
+            registry.store,
+            accounts,
+            mqtt_tls,
+            stack,
+            http_certificate=http_tls,
+            refused=registry.refused_sign_ins.note,
         )
+        workers = await _start_workers(stack, settings, registry, broker, renewal)
+        readiness = _readiness(registry, broker, workers, renewal)
+        http = await _serve_http(stack, settings, _services(settings, registry, broker, workers, readiness), http_tls)
+        gateway = Running(settings, registry, broker, renewal, workers, readiness, http)
+        stack.enter_context(endpoints_published(gateway))
+        yield gateway
 
 
-def tracer_of(settings: Settings, gateway_id: str) -> Tracer:
-    """Who is told of traces.
+async def _open_registry(stack: AsyncExitStack, settings: Settings, loop_priority: LoopPriority | None) -> Registry:
+    """Lock the data directory, and open the registry there. Make both if this is the first start."""
+    _check_data_directory(settings.data_dir)
+    stack.enter_context(exclusive(settings.data_dir))
+    gateway_id, project_id = first_start(settings, to_serve=True)
+    tracer = tracer_of(settings, gateway_id)
+    stack.callback(tracer.stop)
+    wakeups, topics, metrics = Wakeups(), Topics(settings.topic_prefix), Metrics()
+    store = await stack.enter_async_context(
+        Store(
+            settings.data_dir,
+            Context(rules=rules_of(settings, gateway_id), vault=vault_of(settings.encryption_key_file)),
+            on_commit=wakeups.notify_outbox,
+            on_news=wakeups.notify_events,
+            on_measures=metrics.take,
+            tracer=tracer,
+            loop_priority=loop_priority,
+        )
+    )
+    refused_sign_ins = RefusedSignIns(store, metrics.sign_in_refused)
+    return Registry(gateway_id, project_id, store, wakeups, topics, metrics, refused_sign_ins)
 
-    Raises:
-        UnavailableError: what it takes is not installed.
-    """
-    if settings.otlp_endpoint is None:
-        return NO_TRACER
-    try:
-        from gateway.observability.otel import OtelTracer  # noqa: PLC0415 - an optional dependency, and not a light one
-    except ImportError as error:
-        raise UnavailableError(
-            f"otlp_endpoint needs packages that are not installed ({error.name}): pip install 'device-gateway[otel]'."
-        ) from error
-    return OtelTracer(settings.otlp_endpoint, gateway_id)
+
+def _publish_doctor_accounts(stack: AsyncExitStack, settings: Settings) -> ProbeAccounts:
+    accounts = ProbeAccounts().of(settings)
+    stack.enter_context(doctor_accounts.published(settings.data_dir, accounts))
+    return accounts
+
+
+async def _start_workers(
+    stack: AsyncExitStack, settings: Settings, registry: Registry, broker: Broker, renewal: Renewal
+) -> Workers:
+    store, wakeups = registry.store, registry.wakeups
+    access_syncer = AccessSyncer(store, wakeups, broker.access)
+    connection, presence = _connection(settings, registry, broker)
+    barrier = connection.barrier.passed
+    sender = WebhookSender(allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback)
+    await stack.enter_async_context(
+        _background(
+            *_broker_watchers(registry, broker, barrier),
+            access_syncer.run(),
+            connection.run(),
+            ExpiryWorker(store).run(),
+            registry.refused_sign_ins.run(),
+            presence.run(),
+            ChangePoller(store, wakeups).run(),
+            PositionNotes(store, wakeups, settings.data_dir).run(),
+            BacklogRequests(store, wakeups, barrier).run(),
+            WebhookWorker(store, wakeups, sender).run(),
+            renewal.run(),
+        )
+    )
+    return Workers(access_syncer, connection, sender)
+
+
+def _connection(settings: Settings, registry: Registry, broker: Broker) -> tuple[BrokerConnection, PresenceWorker]:
+    """Return the connection, and the worker that forgives devices the silence before each connect."""
+    store, topics, wakeups = registry.store, registry.topics, registry.wakeups
+
+    async def listening() -> None:
+        await presence.forgive()
+
+    connection = BrokerConnection(
+        broker.upstream,
+        auto_version=settings.mqtt_version == "auto",
+        store=store,
+        topics=topics,
+        wakeups=wakeups,
+        observer=_observer(registry, broker, listening),
+        outlets=outlets(settings, store, topics, wakeups),
+        pauses=Pauses(compare_seconds=settings.compare_seconds),
+    )
+    presence = PresenceWorker(store, connection.barrier.passed, lambda: connection.status.connected)
+    return connection, presence
+
+
+def _observer(registry: Registry, broker: Broker, listening: Callable[[], Awaitable[None]]) -> ConnectionObserver:
+    metrics = registry.metrics
+
+    def connected() -> None:
+        metrics.connected()
+        registry.wakeups.access_changed()  # a broker that has just started may have any password file
+
+    first_uses = first_uses_at(broker.access)
+    return ConnectionObserver(connected, metrics.acknowledged, metrics.refused, first_uses, listening)
+
+
+def _broker_watchers(
+    registry: Registry, broker: Broker, barrier: Callable[[float], Awaitable[bool]]
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield the workers that only some kinds of broker need."""
+    if broker.kind == EMBEDDED:
+        yield CapacityMonitor(registry.store).run()
+    if isinstance(broker.access, MosquittoAccess):
+        yield PasswordFileWatch(broker.access.file, registry.wakeups, broker.access.people).run()
+        yield broker.access.first_uses.run(barrier)
+
+
+def _readiness(registry: Registry, broker: Broker, workers: Workers, renewal: Renewal) -> Readiness:
+    return Readiness(
+        registry.store,
+        workers.connection,
+        workers.access_syncer,
+        renewal.certificates,
+        broker_kind=broker.kind,
+        broker_trouble=broker.trouble,
+    )
+
+
+def _services(
+    settings: Settings, registry: Registry, broker: Broker, workers: Workers, readiness: Readiness
+) -> Services:
+    """Return what the HTTP API needs of the other parts."""
+    return Services(
+        store=registry.store,
+        topics=registry.topics,
+        broker_address=lambda: (broker.advertised.host, broker.advertised.port, broker.tls),
+        synced=partial(_synced, registry, broker),
+        readiness=readiness.report,
+        scrape=Scrape(registry.metrics, registry.store, settings.data_dir, readiness.report).text,
+        metrics=registry.metrics,
+        sign_in_refused=registry.refused_sign_ins.note,
+        metrics_token=shared_secret(settings.metrics_token_file) if settings.metrics_token_file else None,
+        max_body_bytes=settings.max_body_bytes,
+        allowed_hosts=settings.allowed_hosts,
+        serves_page=settings.http_page,
+        serves_docs=settings.http_docs,
+        device_certificates=settings.http_client_ca_file is not None,
+        rate_limit_per_minute=settings.rate_limit_per_minute,
+        refused_credentials_per_minute=settings.refused_credentials_per_minute,
+        bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
+        taken_in=workers.connection.barrier.passed,
+        cancel_broker_wait_seconds=settings.cancel_broker_wait_seconds,
+        wakeups=registry.wakeups,
+        streams=StreamLimiter(StreamLimits(settings.event_streams_per_key, settings.event_streams)),
+        sender=workers.webhook_sender,
+    )
+
+
+async def _synced(registry: Registry, broker: Broker, device_pk: int, seconds: float) -> bool:
+    """Wait until a device can connect with a new token; ``False`` if that takes longer, or cannot be known."""
+    return await registry.wakeups.synced(registry.store, device_pk, seconds) and knows_new_tokens(broker.access)
+
+
+async def _serve_http(
+    stack: AsyncExitStack, settings: Settings, services: Services, certificate: ServerCertificate | None
+) -> HttpServer:
+    return await stack.enter_async_context(
+        HttpServer(
+            build(services),
+            settings.http.host,
+            settings.http.port,
+            certificate=certificate,
+            limits=ConnectionLimits(settings.http_connections, settings.http_connections_per_address),
+            stopping=services.streams.close,
+        )
+    )
 
 
 def certificates(settings: Settings) -> tuple[ServerCertificate | None, ServerCertificate | None]:

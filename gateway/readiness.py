@@ -18,7 +18,7 @@ class Readiness:
         self,
         store: Store,
         connection: BrokerConnection,
-        keeper: AccessSyncer,
+        access_syncer: AccessSyncer,
         certificates: tuple[ServerCertificate, ...] = (),
         *,
         broker_kind: str = "external",
@@ -26,7 +26,7 @@ class Readiness:
     ) -> None:
         self._store = store
         self._connection = connection
-        self._keeper = keeper
+        self._access_syncer = access_syncer
         self._certificates = certificates
         self._broker_kind = broker_kind
         self._broker_trouble = broker_trouble
@@ -39,7 +39,7 @@ class Readiness:
         """
         depth, oldest = await self._store.read(outbox_sql.depth, Purpose.HEALTH)
         link = self._connection.status
-        told = self._keeper.last_error is None
+        told = self._access_syncer.last_error is None
         valid = not any(each.expired for each in self._certificates)
         return {
             "ready": link.connected and link.reconciled and told and valid and self._store.trouble is None,
@@ -52,8 +52,8 @@ class Readiness:
                 "error": self._broker_trouble() or link.last_error,
             },
             "access": {
-                "managed_by": self._keeper.access.name,
-                "error": self._keeper.last_error or self._keeper.access.limitation,
+                "managed_by": self._access_syncer.access.name,
+                "error": self._access_syncer.last_error or self._access_syncer.access.limitation,
             },
             "outbox": {
                 "depth": depth,

@@ -1,42 +1,64 @@
-"""A gateway at work: where it listens, and its parts."""
+"""A running gateway and its parts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from gateway.broker.access_sync import AccessSyncer
-from gateway.core.addresses import Address
+from gateway.broker.selection import Broker
 from gateway.core.topics import Topics
-from gateway.mqtt import connect
+from gateway.domain.refused_sign_ins import RefusedSignIns
+from gateway.http.server.server import HttpServer
 from gateway.mqtt.connection import BrokerConnection
+from gateway.observability.metrics import Metrics
 from gateway.readiness import Readiness
 from gateway.settings.loading import Settings
 from gateway.store import Store, device_sql
 from gateway.store.wakeups import Wakeups
 from gateway.tls.certificates import Renewal
+from gateway.webhooks.sender import WebhookSender
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The open registry, and what its commits wake and count."""
+
+    gateway_id: str
+    project_id: str
+    store: Store
+    wakeups: Wakeups
+    topics: Topics
+    metrics: Metrics
+    refused_sign_ins: RefusedSignIns
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The background workers that other parts ask something of."""
+
+    access_syncer: AccessSyncer
+    connection: BrokerConnection
+    webhook_sender: WebhookSender
 
 
 @dataclass(frozen=True)
 class Running:
-    """A gateway at work: where it listens, and its parts for those who run it inside their own program."""
+    """A running gateway, for programs that run it inside themselves."""
 
     settings: Settings
-    store: Store
-    http_url: str
-    broker: Address
-    tls: bool
-    gateway_id: str
-    project_id: str
-    keeper: AccessSyncer
-    connection: BrokerConnection
-    topics: Topics
-    upstream: connect.BrokerAddress
-    bells: Wakeups
+    registry: Registry
+    broker: Broker
     renewal: Renewal
-    broker_kind: str
+    workers: Workers
     readiness: Readiness
+    http: HttpServer
+
+    @property
+    def store(self) -> Store:
+        """The registry's store."""
+        return self.registry.store
 
     async def synced(self, device_id: str, seconds: float = 10.0) -> bool:
         """Wait until the broker knows all that was committed about this device; ``False`` when that took too long."""
         device = await self.store.read(lambda view: device_sql.any_by_id(view, device_id))
-        return device is not None and await self.bells.synced(self.store, device["pk"], seconds)
+        return device is not None and await self.registry.wakeups.synced(self.store, device["pk"], seconds)

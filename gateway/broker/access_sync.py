@@ -304,11 +304,11 @@ def knows_new_tokens(access: BrokerAccess) -> bool:
 class AccessSyncer:
     """Works off the outbox rows of credentials."""
 
-    def __init__(self, store: Store, bells: Wakeups, access: BrokerAccess) -> None:
+    def __init__(self, store: Store, wakeups: Wakeups, access: BrokerAccess) -> None:
         self.access = access
         self._error: str | None = "The broker has not been told yet who may connect."
         self._store = store
-        self._bells = bells
+        self._wakeups = wakeups
         self._logged: tuple[str, float] | None = None
 
     @property
@@ -319,13 +319,13 @@ class AccessSyncer:
     async def run(self) -> None:
         """Work until cancelled. What fails is tried again, also when there is more to do."""
         pause = FIRST_RETRY_SECONDS
-        self._bells.access.set()
+        self._wakeups.access.set()
         try:
             while True:
                 self._error = await self._attempt()
                 if self._error is None:
                     pause = FIRST_RETRY_SECONDS
-                    await self._bells.wait_for(outbox_sql.CREDENTIAL)
+                    await self._wakeups.wait_for(outbox_sql.CREDENTIAL)
                 else:
                     await asyncio.sleep(SPACING_SECONDS)
                     await self._more_within(pause)
@@ -369,28 +369,28 @@ class AccessSyncer:
             again = {row["seq"] for row in await self.access.sync(rows)}
             done = [row for row in rows if row["seq"] not in again]
             await self._store.write(lambda tx, done=done: _done(tx, done))  # type: ignore[misc]
-            self._bells.notify_progress()
+            self._wakeups.notify_progress()
             after, settled = rows[-1]["seq"], settled and not again
         return settled
 
     async def _compared(self) -> bool:
         """Compare if a comparison is due. Return whether it is done."""
-        if not self._bells.access.is_set():
+        if not self._wakeups.access.is_set():
             return True
-        self._bells.access.clear()  # before the read: what changes meanwhile is compared again
+        self._wakeups.access.clear()  # before the read: what changes meanwhile is compared again
         done = False
         try:
             done = await self.access.compare()
         finally:
             if not done:
-                self._bells.access.set()
+                self._wakeups.access.set()
         return done
 
     async def _more_within(self, seconds: float) -> None:
         """Wait until there may be more work, for at most so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._bells.wait_for(outbox_sql.CREDENTIAL)
+                await self._wakeups.wait_for(outbox_sql.CREDENTIAL)
 
 
 def _done(tx: Tx, rows: list[Row]) -> None:

@@ -72,10 +72,10 @@ async def _served(
     context = Context(rules=rules_of(settings, gateway_id), vault=vault_of(settings.encryption_key_file))
     async with Store(settings.data_dir, context) as store:
         project_id = await store.read(lambda view: _project(view, project, device))
-        bells = Wakeups()
-        worker = asyncio.create_task(_ring(bells))
+        wakeups = Wakeups()
+        worker = asyncio.create_task(_ring(wakeups))
         try:
-            app = build(_services(settings, store, bells), authenticate=_as_cli(project_id))
+            app = build(_services(settings, store, wakeups), authenticate=_as_cli(project_id))
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
                 yield client
@@ -116,7 +116,7 @@ def _as_cli(project_id: str) -> Any:
     return authenticate
 
 
-def _services(settings: Settings, store: Store, bells: Wakeups) -> Services:
+def _services(settings: Settings, store: Store, wakeups: Wakeups) -> Services:
     found = endpoint_file.read(settings.data_dir)
 
     def broker() -> tuple[str, int, bool]:
@@ -124,7 +124,7 @@ def _services(settings: Settings, store: Store, bells: Wakeups) -> Services:
         return address.host, address.port, tls
 
     async def synced(device_pk: int, seconds: float) -> bool:
-        return found is not None and await bells.synced(store, device_pk, seconds)
+        return found is not None and await wakeups.synced(store, device_pk, seconds)
 
     async def taken_in(seconds: float) -> bool:
         return found is not None and await backlog.ask(store, seconds)
@@ -170,8 +170,8 @@ async def _readiness(found: Endpoints | None) -> dict[str, Any]:
     return facts
 
 
-async def _ring(bells: Wakeups) -> None:
+async def _ring(wakeups: Wakeups) -> None:
     """What another process has worked off is seen by looking."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
-        bells.notify_progress()
+        wakeups.notify_progress()

@@ -41,6 +41,6 @@ def serve(loaded: Loaded) -> int:
         loaded.settings.log_format,
         lines_per_second=loaded.settings.log_lines_per_second,
     )
-    precedence = LoopPriority()
-    with asyncio.Runner(loop_factory=precedence.new_loop) as runner:
-        return runner.run(run(loaded, precedence))
+    loop_priority = LoopPriority()
+    with asyncio.Runner(loop_factory=loop_priority.new_loop) as runner:
+        return runner.run(run(loaded, loop_priority))

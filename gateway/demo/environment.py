@@ -56,8 +56,10 @@ async def stage(http: str = "127.0.0.1:0", mqtt: str = "127.0.0.1:0") -> AsyncIt
         }
         # The environment is left out: a demo beside a configured gateway must not touch that one's data or broker.
         async with running(load(options, {}).settings) as gateway:
-            _, key = await gateway.store.write(lambda tx: key_sql.create(tx, gateway.project_id, "demo", test=True))
-            async with GatewayApi(gateway.http_url, key) as api:
+            _, key = await gateway.store.write(
+                lambda tx: key_sql.create(tx, gateway.registry.project_id, "demo", test=True)
+            )
+            async with GatewayApi(gateway.http.url, key) as api:
                 yield Stage(gateway, key, Path(folder), api)
 
 

@@ -31,8 +31,8 @@ async def keep_running() -> int:
     async with stage(_free(8080), _free(1883)) as scene:
         devices = [scene.device(serial, radio, _teller(console)) for serial, radio in _DEVICES]
         bindings = [await device.provision(end_user_id="eu_demo") for device in devices]
-        url, key = scene.gateway.http_url, scene.key
-        console.print(f"HTTP  {url}\nMQTT  mqtt://{scene.gateway.broker} (embedded broker)\nkey   {key}")
+        url, key = scene.gateway.http.url, scene.key
+        console.print(f"HTTP  {url}\nMQTT  mqtt://{scene.gateway.broker.advertised} (embedded broker)\nkey   {key}")
         console.print(f"page  {url}/ (sign in with the key)\n")
         for device, binding in zip(devices, bindings, strict=True):
             console.print(f"{device.serial:<14} {binding.device_id}")

@@ -65,8 +65,8 @@ class _Story:
         self._tell = timeline.tell
         self._check = timeline.check
         self._chapter = timeline.chapter
-        self._outside = Outside(scene.gateway.upstream, scene.gateway.http_url)
-        self._topics = scene.gateway.topics
+        self._outside = Outside(scene.gateway.broker.upstream, scene.gateway.http.url)
+        self._topics = scene.gateway.registry.topics
 
     async def play(self) -> None:
         wifi, cellular, ble = (self._actor(name) for name in ("wifi", "cellular", "ble"))

@@ -59,16 +59,16 @@ async def ask(store: Store, seconds: float) -> bool:
 class BacklogRequests:
     """Serves the requests of other processes, in the gateway; ``taken_in`` waits for the backlog, so many seconds."""
 
-    def __init__(self, store: Store, bells: Wakeups, taken_in: Callable[[float], Awaitable[bool]]) -> None:
+    def __init__(self, store: Store, wakeups: Wakeups, taken_in: Callable[[float], Awaitable[bool]]) -> None:
         self._store = store
-        self._bells = bells
+        self._wakeups = wakeups
         self._take_in = taken_in
 
     async def run(self) -> None:
         """Serve them until cancelled: each wake-up serves all requests up to then."""
         while True:
-            await self._bells.backlog.wait()
-            self._bells.backlog.clear()
+            await self._wakeups.backlog.wait()
+            self._wakeups.backlog.clear()
             try:
                 number = await self._store.read(asked)
                 if await self._take_in(LONGEST_SECONDS):

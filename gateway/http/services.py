@@ -70,7 +70,7 @@ class Services:
     serves_docs: bool = True
     device_certificates: bool = False
     """Whether devices have to show a certificate besides their token."""
-    bells: Wakeups = field(default_factory=Wakeups)
+    wakeups: Wakeups = field(default_factory=Wakeups)
     streams: StreamLimiter = field(default_factory=StreamLimiter)
     scans: ScanLimiter = field(default_factory=ScanLimiter)
     stream_heartbeat_seconds: float = 15.0

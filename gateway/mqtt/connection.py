@@ -80,8 +80,8 @@ class BrokerConnection:
         auto_version: bool,
         store: Store,
         topics: Topics,
-        bells: Wakeups,
-        notices: ConnectionObserver = ConnectionObserver(),
+        wakeups: Wakeups,
+        observer: ConnectionObserver = ConnectionObserver(),
         outlets: Iterable[Callable[[ScanMarker], BackgroundPublisher]] = (),
         pauses: Pauses = Pauses(),  # noqa: B008 - frozen
     ) -> None:
@@ -102,17 +102,17 @@ class BrokerConnection:
         self._ended_by: type[BaseException] | None = None
         self._was_steady = False
         self._clock = store.context.clock
-        self._lineage = Lineage(store, bells, self._status_topic)
+        self._lineage = Lineage(store, wakeups, self._status_topic)
         mark = ScanMarker.own_status(topics, gateway_id, lambda: self._says("online"))
         self._reconciler = Reconciler(store, topics, mark)
-        self._outlets = tuple(GuardedPublisher(outlet(mark), bells.comparison.set) for outlet in outlets)
+        self._outlets = tuple(GuardedPublisher(outlet(mark), wakeups.comparison.set) for outlet in outlets)
         self.barrier = Barrier(topics.marks, store.context.entropy, self._peers.mark)
-        told = notices.acknowledged, notices.refused, self._heard_mark, notices.first_uses
+        told = observer.acknowledged, observer.refused, self._heard_mark, observer.first_uses
         self._ingest = Ingest(store, topics, self._heard, *told)
-        self._publisher = Publisher(store, topics, bells, None if address.devices_wait else self._ingest.clear)
+        self._publisher = Publisher(store, topics, wakeups, None if address.devices_wait else self._ingest.clear)
         self._backoff = Backoff(pauses)
-        self._bells = bells
-        self._notices = notices
+        self._wakeups = wakeups
+        self._observer = observer
         self._connected_at = math.inf
 
     async def run(self) -> None:
@@ -149,8 +149,8 @@ class BrokerConnection:
             ahead = await self._peers.look(session) if self._shared and not self._was_steady else []
             log.info("broker.connected", host=self._address.host, port=self._address.port, mqtt=self._address.version)
             self.status = dataclasses.replace(self.status, connected=True, version=self._address.version)
-            self._notices.connected()
-            await self._notices.listening()
+            self._observer.connected()
+            await self._observer.listening()
             try:
                 await self._work(session, ahead)
             except asyncio.CancelledError:
@@ -191,14 +191,14 @@ class BrokerConnection:
         wait = None if math.isinf(self._compare_seconds) else self._compare_seconds
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
-                await self._bells.comparison.wait()
-        asked = self._bells.comparison.is_set()
-        self._bells.comparison.clear()
+                await self._wakeups.comparison.wait()
+        asked = self._wakeups.comparison.is_set()
+        self._wakeups.comparison.clear()
         return asked
 
     def _met_younger(self) -> None:
         """Compare again after another gateway was here and is gone: what it cleared and published is put right."""
-        asyncio.get_running_loop().call_later(COMES_BACK_SECONDS, self._bells.comparison.set)
+        asyncio.get_running_loop().call_later(COMES_BACK_SECONDS, self._wakeups.comparison.set)
 
     def _heard_mark(self, payload: bytes) -> None:
         mark = self._peers.heard_mark(payload)

@@ -38,9 +38,9 @@ class Lineage:
     It does so once. Two gateways that serve copies of one registry would otherwise do so for ever.
     """
 
-    def __init__(self, store: Store, bells: Wakeups, status_topic: str) -> None:
+    def __init__(self, store: Store, wakeups: Wakeups, status_topic: str) -> None:
         self._store = store
-        self._bells = bells
+        self._wakeups = wakeups
         self._topic = status_topic
         self._came = asyncio.Event()
         self._asking = False
@@ -94,7 +94,7 @@ class Lineage:
         found = await self._store.read(lambda view: epoch.lost_history(view, last, payloads))
         if found is not None or not self._store.read_inline(epoch_sql.is_announced):
             await self._store.write(lambda tx: _settled(tx, found))
-            self._bells.notify_events()  # so that the file beside the registry is written too
+            self._wakeups.notify_events()  # so that the file beside the registry is written too
         self._judged = True
 
 

@@ -49,10 +49,10 @@ class _Due(NamedTuple):
 class Publisher:
     """Works off the outbox rows of retained topics, over the current session."""
 
-    def __init__(self, store: Store, topics: Topics, bells: Wakeups, clear: Clear | None = None) -> None:
+    def __init__(self, store: Store, topics: Topics, wakeups: Wakeups, clear: Clear | None = None) -> None:
         self._store = store
         self._topics = topics
-        self._bells = bells
+        self._wakeups = wakeups
         self._clear = clear
 
     async def run(self, session: Session) -> None:
@@ -82,7 +82,7 @@ class Publisher:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(None if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)):
-                await self._bells.wait_for(outbox_sql.COMMAND)
+                await self._wakeups.wait_for(outbox_sql.COMMAND)
 
     async def drain(self, session: Session) -> int:
         """Publish one batch; return how many rows it had."""
@@ -131,7 +131,7 @@ class Publisher:
 
     async def _done(self, rows: list[_Due]) -> None:
         await self._store.write(lambda tx: outbox_sql.done(tx, [row.seq for row in rows]))
-        self._bells.notify_progress()
+        self._wakeups.notify_progress()
         for row in rows:
             if row.payload is not None:
                 event = f"{row.kind}.published" if row.payload else f"{row.kind}.cleared"

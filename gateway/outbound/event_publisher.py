@@ -40,10 +40,10 @@ class EventPublisher:
 
     name = "events"
 
-    def __init__(self, store: Store, names: Topics, bells: Wakeups, *, enabled: bool = True) -> None:
+    def __init__(self, store: Store, names: Topics, wakeups: Wakeups, *, enabled: bool = True) -> None:
         self._store = store
         self._names = names
-        self._bells = bells
+        self._wakeups = wakeups
         self._enabled = enabled
         self._source = f"/gateways/{store.context.rules.gateway_id}"
         self._told = 0
@@ -85,7 +85,7 @@ class EventPublisher:
         return told
 
     async def _tell(self, session: Session) -> None:
-        news = self._bells.news
+        news = self._wakeups.news
         try:
             while await self._tell_some(session):
                 pass

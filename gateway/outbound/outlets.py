@@ -18,7 +18,7 @@ from gateway.store.wakeups import Wakeups
 
 
 def outlets(
-    settings: Settings, store: Store, names: Topics, bells: Wakeups
+    settings: Settings, store: Store, names: Topics, wakeups: Wakeups
 ) -> Sequence[Callable[[ScanMarker], BackgroundPublisher]]:
     """Every outlet, those that are switched off too: they take back what an earlier run left on the broker."""
 
@@ -37,6 +37,6 @@ def outlets(
         return Withdrawals(store, leaf)
 
     def events(_: ScanMarker) -> BackgroundPublisher:
-        return EventPublisher(store, names, bells, enabled=settings.publish_events)
+        return EventPublisher(store, names, wakeups, enabled=settings.publish_events)
 
     return (states, project_states, announcements, withdrawals, events)

@@ -59,8 +59,8 @@ class Store:
 
     ``on_commit`` is called in the event loop after a commit that marked the outbox, with the kinds it marked,
     ``on_news`` after one that wrote events or changed who gets them, ``on_measures`` after each with what it did; all
-    before results are handed out. ``tracer`` is told of writes that belong to a trace. ``precedence`` says when work in
-    bulk has to wait for the loop.
+    before results are handed out. ``tracer`` is told of writes that belong to a trace. ``loop_priority`` says when bulk
+    work has to wait for the loop.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Store:
         on_news: Callable[[], None] = lambda: None,
         on_measures: Callable[[list[Measure]], None] = lambda _: None,
         tracer: Tracer = NO_TRACER,
-        precedence: LoopPriority | None = None,
+        loop_priority: LoopPriority | None = None,
     ) -> None:
         self.context = context
         self._data_dir = data_dir
@@ -80,7 +80,7 @@ class Store:
         self._on_news = on_news
         self._on_measures = on_measures
         self.tracer = tracer
-        self._precedence = precedence
+        self._loop_priority = loop_priority
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._readers = Readers()
@@ -98,7 +98,7 @@ class Store:
             measured=self._on_measures,
             changed=self._checkpointer.committed,
             traced=self._tell_traces,
-            precedence=self._precedence,
+            loop_priority=self._loop_priority,
         )
         self._checkpointer.start()
         self._writer.start()

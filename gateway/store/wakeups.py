@@ -1,6 +1,6 @@
 """Who wakes whom: commits wake those who bring the outside in step, and they wake whoever waits for that.
 
-No state lives here. The outbox is a table; these are bells.
+No state lives here. The outbox is a table; these are wakeups.
 """
 
 from __future__ import annotations

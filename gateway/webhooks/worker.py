@@ -33,10 +33,10 @@ class WebhookWorker:
     """The worker. At most ``most_at_once`` deliveries are under way at a time, one per webhook."""
 
     def __init__(
-        self, store: Store, bells: Wakeups, sender: WebhookSender, *, most_at_once: int = MOST_AT_ONCE
+        self, store: Store, wakeups: Wakeups, sender: WebhookSender, *, most_at_once: int = MOST_AT_ONCE
     ) -> None:
         self._store = store
-        self._bells = bells
+        self._wakeups = wakeups
         self._sender = sender
         self._slots = asyncio.Semaphore(most_at_once)
         self._lanes: set[str] = set()
@@ -47,7 +47,7 @@ class WebhookWorker:
         """Deliver until cancelled."""
         async with asyncio.TaskGroup() as lanes:
             while True:
-                news = self._bells.news
+                news = self._wakeups.news
                 self._lane_ended.clear()
                 await self._mind_the_clock()
                 seconds = self._look(lanes)

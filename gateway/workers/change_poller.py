@@ -1,6 +1,6 @@
 """Notices what other processes have committed: the command line writes to the same registry (``gateway devices …``).
 
-The store rings the bells after its own commits. Those of others show in the highest numbers that outbox and events
+The store rings the wakeups after its own commits. Those of others show in the highest numbers that outbox and events
 ever gave; a wish for a comparison with the broker (``gateway doctor --fix``) and changes of accounts there show in the
 facts that the gateway keeps about itself: a few look-ups, a few times a second.
 """
@@ -25,11 +25,11 @@ _SCHEMA: Final = "schema_version"
 
 
 class ChangePoller:
-    """Rings the bells of the outbox and of events when either has grown; own commits are rung once more by it."""
+    """Rings the wakeups of the outbox and of events when either has grown; own commits are rung once more by it."""
 
-    def __init__(self, store: Store, bells: Wakeups) -> None:
+    def __init__(self, store: Store, wakeups: Wakeups) -> None:
         self._store = store
-        self._bells = bells
+        self._wakeups = wakeups
         self._seen: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -47,15 +47,15 @@ class ChangePoller:
         if self._seen[_SCHEMA] != before.get(_SCHEMA):
             await self._store.look_at_schema()
         if self._seen.get("outbox") != before.get("outbox"):
-            self._bells.notify_outbox(EVERY)
+            self._wakeups.notify_outbox(EVERY)
         if self._seen.get("events") != before.get("events"):
-            self._bells.notify_events()
+            self._wakeups.notify_events()
         if before and self._seen.get(COMPARISON) != before.get(COMPARISON):
-            self._bells.compare()
+            self._wakeups.compare()
         if before and self._seen.get(account_sql.CHANGES) != before.get(account_sql.CHANGES):
-            self._bells.access_changed()
+            self._wakeups.access_changed()
         if before and self._seen.get(backlog.ASKED) != before.get(backlog.ASKED):
-            self._bells.backlog.set()
+            self._wakeups.backlog.set()
 
 
 def _numbers(view: View) -> dict[str, int]:

@@ -26,16 +26,16 @@ SPACING_SECONDS: Final = 1.0
 class PositionNotes:
     """Writes the file of :mod:`gateway.store.position_file` when events were committed."""
 
-    def __init__(self, store: Store, bells: Wakeups, data_dir: Path) -> None:
+    def __init__(self, store: Store, wakeups: Wakeups, data_dir: Path) -> None:
         self._store = store
-        self._bells = bells
+        self._wakeups = wakeups
         self._data_dir = data_dir
 
     async def run(self) -> None:
         """Note until cancelled, and once more then."""
         try:
             while True:
-                news = self._bells.news
+                news = self._wakeups.news
                 here = self._position()
                 if here is not None:
                     await asyncio.to_thread(write_position, self._data_dir, here)

@@ -16,11 +16,11 @@ from gateway.workers.change_poller import ChangePoller
 async def test_a_foreign_commit_rings_the_bells(tmp_path: Path) -> None:
     """What another connection marks in the outbox, and the events that it writes, wake those who wait for either."""
     with World(tmp_path) as other:
-        bells = Wakeups()
+        wakeups = Wakeups()
         async with Store(tmp_path, Context()) as store:
-            watcher = ChangePoller(store, bells)
+            watcher = ChangePoller(store, wakeups)
             await watcher.look()
-            news, work = bells.news, asyncio.create_task(bells.wait_for(outbox_sql.COMMAND))
+            news, work = wakeups.news, asyncio.create_task(wakeups.wait_for(outbox_sql.COMMAND))
             device_id = other.register()
             await watcher.look()
             assert news.is_set()
@@ -34,12 +34,12 @@ async def test_a_foreign_commit_rings_the_bells(tmp_path: Path) -> None:
 async def test_without_news_nobody_is_woken(tmp_path: Path) -> None:
     """Other commits, and what was worked off, ring nothing."""
     with World(tmp_path) as other:
-        bells = Wakeups()
+        wakeups = Wakeups()
         async with Store(tmp_path, Context()) as store:
-            watcher = ChangePoller(store, bells)
+            watcher = ChangePoller(store, wakeups)
             other.bound()
             await watcher.look()
-            news = bells.news
+            news = wakeups.news
             other.settle()
             await watcher.look()
             assert not news.is_set()

@@ -73,11 +73,11 @@ async def test_what_changes_who_gets_events_rings(tmp_path: Path) -> None:
 
 async def test_a_bell_that_is_taken_before_the_look_misses_nothing() -> None:
     """Every waiter is woken, whoever takes the bell afterwards waits for the next."""
-    bells = Wakeups()
-    first = bells.news
+    wakeups = Wakeups()
+    first = wakeups.news
     waiters = [asyncio.create_task(first.wait()) for _ in range(3)]
     await asyncio.sleep(0)
-    bells.notify_events()
+    wakeups.notify_events()
     assert await asyncio.gather(*waiters) == [True] * 3
-    assert bells.news is not first
-    assert not bells.news.is_set()
+    assert wakeups.news is not first
+    assert not wakeups.news.is_set()

@@ -21,29 +21,29 @@ GIVEN_UP_SECONDS = 20
 
 def test_the_loop_says_when_it_is_busy() -> None:
     """It is while a callback runs, and no longer when it waits for something, though it has worked before."""
-    precedence = LoopPriority()
+    loop_priority = LoopPriority()
 
     async def work() -> tuple[bool, ...]:
-        waited = [await asyncio.to_thread(_sees_it_rest, precedence) for _ in range(2)]
-        return (precedence.busy, *waited)
+        waited = [await asyncio.to_thread(_sees_it_rest, loop_priority) for _ in range(2)]
+        return (loop_priority.busy, *waited)
 
-    with asyncio.Runner(loop_factory=precedence.new_loop) as runner:
+    with asyncio.Runner(loop_factory=loop_priority.new_loop) as runner:
         assert runner.run(work()) == (True, True, True)
 
 
-def _sees_it_rest(precedence: LoopPriority) -> bool:
+def _sees_it_rest(loop_priority: LoopPriority) -> bool:
     """Give way until the loop has nothing to do; it hands this thread over first, so it may be busy still."""
     for _ in range(TRIES):
-        if not precedence.busy:
+        if not loop_priority.busy:
             return True
-        precedence.yield_to_loop()
+        loop_priority.yield_to_loop()
     return False
 
 
 def test_whoever_gives_way_goes_on_when_the_loop_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not only when the longest time is over."""
     monkeypatch.setattr("gateway.runtime.loop_priority.LONGEST_SECONDS", 100 * GIVEN_UP_SECONDS)
-    precedence = LoopPriority()
+    loop_priority = LoopPriority()
 
     async def work() -> bool:
         went_on = threading.Event()
@@ -51,8 +51,8 @@ def test_whoever_gives_way_goes_on_when_the_loop_rests(monkeypatch: pytest.Monke
         def bulk() -> None:
             met = 0
             while met < 20:
-                met += precedence.busy
-                precedence.yield_to_loop()
+                met += loop_priority.busy
+                loop_priority.yield_to_loop()
             went_on.set()
 
         threading.Thread(target=bulk, daemon=True).start()
@@ -63,46 +63,46 @@ def test_whoever_gives_way_goes_on_when_the_loop_rests(monkeypatch: pytest.Monke
             await asyncio.sleep(1e-4)  # at rest
         return went_on.is_set()
 
-    with asyncio.Runner(loop_factory=precedence.new_loop) as runner:
+    with asyncio.Runner(loop_factory=loop_priority.new_loop) as runner:
         assert runner.run(work())
 
 
 def test_a_loop_that_is_busy_for_long_holds_nobody_up_for_ever() -> None:
     """Whoever gives way goes on after a while, though the loop's callback still runs."""
-    precedence = LoopPriority()
+    loop_priority = LoopPriority()
 
     async def work() -> bool:
         went_on = threading.Event()
 
         def bulk() -> None:
-            precedence.yield_to_loop()
+            loop_priority.yield_to_loop()
             went_on.set()
 
         threading.Thread(target=bulk).start()
         return went_on.wait(GIVEN_UP_SECONDS)  # this blocks the loop
 
-    with asyncio.Runner(loop_factory=precedence.new_loop) as runner:
+    with asyncio.Runner(loop_factory=loop_priority.new_loop) as runner:
         assert runner.run(work())
 
 
 def test_work_in_bulk_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waited in vain goes on for as long before it waits again: a hundred more waits would take far longer."""
     monkeypatch.setattr("gateway.runtime.loop_priority.LONGEST_SECONDS", GIVEN_UP_SECONDS / 20)
-    precedence = LoopPriority()
+    loop_priority = LoopPriority()
 
     async def work() -> bool:
         went_on = threading.Event()
 
         def bulk() -> None:
             for _ in range(100):
-                precedence.yield_to_loop()
+                loop_priority.yield_to_loop()
             went_on.set()
 
         await asyncio.to_thread(lambda: None)  # wakes it
         threading.Thread(target=bulk, daemon=True).start()
         return went_on.wait(GIVEN_UP_SECONDS)  # this blocks the loop
 
-    with asyncio.Runner(loop_factory=precedence.new_loop) as runner:
+    with asyncio.Runner(loop_factory=loop_priority.new_loop) as runner:
         assert runner.run(work())
 
 
@@ -115,8 +115,8 @@ class Site:
     """A loop that does not run unless a test runs it, and what comes on two of its sockets."""
 
     def __init__(self) -> None:
-        self.precedence = LoopPriority()
-        loop = self.precedence.new_loop()
+        self.loop_priority = LoopPriority()
+        loop = self.loop_priority.new_loop()
         assert isinstance(loop, Loop)
         self.loop = loop
         self.bulk, self.far_bulk = socket.socketpair()
@@ -132,7 +132,7 @@ class Site:
 
     def busy(self) -> bool:
         """Whether other threads give way to the loop."""
-        return self.precedence.busy
+        return self.loop_priority.busy
 
     def run_until_seen(self, count: int) -> None:
         """Run the loop, which has something to do in each turn, until so much was read."""

@@ -70,7 +70,7 @@ class Broker:
     """Stands where publisher and broker stand: works the outbox off while it is up."""
 
     store: Store
-    bells: Wakeups
+    wakeups: Wakeups
     up: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -87,8 +87,8 @@ class Broker:
             except StoreError:  # a test took the registry away for a moment; the publisher tries again, too
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            self.bells.notify_progress()
-            await self.bells.wait_for(kinds[0])
+            self.wakeups.notify_progress()
+            await self.wakeups.wait_for(kinds[0])
 
     async def _work_off(self, kinds: tuple[str, ...]) -> None:
         seqs = [
@@ -102,7 +102,7 @@ class Broker:
         """Take it down, or bring it back, where it works off what waited."""
         if up:
             self.up.set()
-            self.bells.notify_outbox(EVERY)
+            self.wakeups.notify_outbox(EVERY)
         else:
             self.up.clear()
 
@@ -172,7 +172,7 @@ class Api:
         """Wait until the broker knows everything and the notes of used credentials are written."""
         rows = await self.store.read(lambda view: view.all("SELECT pk FROM devices"))
         for row in rows:
-            assert await self.broker.bells.synced(self.store, row["pk"], 30)
+            assert await self.broker.wakeups.synced(self.store, row["pk"], 30)
         await self.store.write(lambda _: None, urgent=False)
 
     def dump(self) -> list[str]:
@@ -288,7 +288,7 @@ async def serving(
     Webhooks may lead to this machine, where the receivers of the tests are, unless ``allow_loopback`` is off.
     """
     settings = {"sender": WebhookSender(allow_loopback=allow_loopback), **settings}
-    clock, bells, metrics = Clock(), Wakeups(), Metrics()
+    clock, wakeups, metrics = Clock(), Wakeups(), Metrics()
     readiness: Json = {
         "ready": True,
         "broker": {"kind": "external", "connected": True, "reconciled": True, "mqtt_version": "5", "error": None},
@@ -305,24 +305,24 @@ async def serving(
         Store(
             data_dir,
             Context(rules=Rules(webhook_allow_loopback=allow_loopback), clock=clock),
-            on_commit=bells.notify_outbox,
-            on_news=bells.notify_events,
+            on_commit=wakeups.notify_outbox,
+            on_news=wakeups.notify_events,
             on_measures=metrics.take,
         ) as store,
         asyncio.TaskGroup() as group,
     ):
         project_id = await store.write(lambda tx: key_sql.create_project(tx, project))
         key_id, key = await store.write(lambda tx: key_sql.create(tx, project_id, "back end"))
-        broker = Broker(store, bells)
+        broker = Broker(store, wakeups)
         broker.switch(up=True)
         worker = group.create_task(broker.run())
         services = Services(
             store=store,
             topics=Topics(),
             broker_address=lambda: ("mqtt.example.com", 8883, True),
-            synced=lambda device_pk, seconds: bells.synced(store, device_pk, seconds),
+            synced=lambda device_pk, seconds: wakeups.synced(store, device_pk, seconds),
             readiness=report,
-            bells=bells,
+            wakeups=wakeups,
             metrics=metrics,
             scrape=Scrape(metrics, store, data_dir, report, kept_seconds=kept_seconds).text,
             **settings,

@@ -70,7 +70,7 @@ async def credentials(site: Running) -> dict[str, Any]:
 
     def make(tx: Tx) -> dict[str, Any]:
         def key(name: str, *scopes: str) -> tuple[str, str]:
-            return key_sql.create(tx, site.project_id, name, scopes=scopes)
+            return key_sql.create(tx, site.registry.project_id, name, scopes=scopes)
 
         revoked, expired = key("revoked"), key("expired")
         key_sql.revoke(tx, revoked[0])
@@ -173,12 +173,12 @@ async def test_the_api_is_what_its_document_says(tmp_path: Path) -> None:
     with capture_logs() as logs:
         async with gateway(tmp_path / "data") as site:
             mine, others = await credentials(site), await another_project(site)
-            ids = await furnish(site.http_url, others)
+            ids = await furnish(site.http.url, others)
             await eventually(lambda: published(site, ids[2]), "the command was published, which is written down")
             before = await rows_of(site, ids[0])
             facts = {**mine, "others": others, "ids": ids, "words": [WORD], "answered": str(answered)}
-            stirring = asyncio.create_task(stir(site.http_url, mine["key"]))
-            code, said = await schemathesis(tmp_path, site.http_url, facts)
+            stirring = asyncio.create_task(stir(site.http.url, mine["key"]))
+            code, said = await schemathesis(tmp_path, site.http.url, facts)
             stirring.cancel()
             assert await rows_of(site, ids[0]) == before
     print(said[said.rfind("= SUMMARY") :] if code == 0 else said)  # noqa: T201 - the same

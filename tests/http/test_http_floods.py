@@ -48,7 +48,7 @@ class App:
 async def serving(*, per_address: int = 0) -> AsyncIterator[tuple[HttpServer, App]]:
     """A server with few places."""
     app = App()
-    server = HttpServer(app, "127.0.0.1", 0, places=ConnectionLimits(PLACES, per_address), grace_seconds=0.1)
+    server = HttpServer(app, "127.0.0.1", 0, limits=ConnectionLimits(PLACES, per_address), grace_seconds=0.1)
     async with asyncio.timeout(LONG_SECONDS), server:
         yield server, app
 
@@ -164,7 +164,7 @@ async def test_who_does_not_read_makes_way_by_tls(tmp_path: Path) -> None:
     pair = server_pair(authority := make_authority(tmp_path))
     certificate = ServerCertificate("http", Files(pair.certificate, pair.key))
     app, context = App(), trusting(authority)
-    server = HttpServer(app, HOST, 0, certificate=certificate, places=ConnectionLimits(PLACES), grace_seconds=0.1)
+    server = HttpServer(app, HOST, 0, certificate=certificate, limits=ConnectionLimits(PLACES), grace_seconds=0.1)
     async with asyncio.timeout(LONG_SECONDS), server, contextlib.AsyncExitStack() as stack:
         for _ in range(PLACES + 2):
             reader, writer = await asyncio.open_connection(HOST, server.address.port, ssl=context, limit=1)

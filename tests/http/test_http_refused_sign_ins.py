@@ -48,18 +48,18 @@ async def test_each_is_counted_and_told_by_address(tmp_path: Path) -> None:
     """HTTP and MQTT alike; what was good before names its key, to its project; no credential is in any of it."""
 
     def make(tx: Tx) -> dict[str, tuple[str, str]]:
-        made = {name: key_sql.create(tx, site.project_id, name) for name in ("expired", "revoked", "rotated")}
+        made = {name: key_sql.create(tx, site.registry.project_id, name) for name in ("expired", "revoked", "rotated")}
         key_sql.expire(tx, made["expired"][0], tx.now - 1)
         key_sql.revoke(tx, made["revoked"][0])
         key_sql.rotate(tx, made["rotated"][0], 0)
-        made["overlapped"] = key_sql.create(tx, site.project_id, "overlapped")
+        made["overlapped"] = key_sql.create(tx, site.registry.project_id, "overlapped")
         key_sql.rotate(tx, made["overlapped"][0], 1)
         return made
 
     async with gateway(tmp_path) as site:
         made = await site.store.write(make)
         await asyncio.sleep(0.01)  # the overlap of a millisecond is over
-        async with httpx.AsyncClient(base_url=site.http_url) as http:
+        async with httpx.AsyncClient(base_url=site.http.url) as http:
 
             async def ask(header: str | None) -> httpx.Response:
                 return await http.get("/v1/devices", headers={} if header is None else {"Authorization": header})
@@ -68,7 +68,7 @@ async def test_each_is_counted_and_told_by_address(tmp_path: Path) -> None:
             answers = [await ask(header) for header in (*[f"Bearer {WRONG}"] * 5, "Basic eDp5", None)]
             metrics = (await http.get("/metrics")).text
         for client_id in ("dev_nobody", "integrator"):
-            async with wire.Wire.open("127.0.0.1", site.broker.port) as client:
+            async with wire.Wire.open("127.0.0.1", site.broker.advertised.port) as client:
                 assert await client.connect(client_id, client_id, WRONG) == 5
     assert {answer.status_code for answer in answers} <= {401, 429}
     assert "has expired" in told["expired"].json()["error"]["message"]

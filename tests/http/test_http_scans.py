@@ -153,11 +153,11 @@ async def whole_gateway(folder: Path) -> AsyncIterator[Running]:
 async def test_while_a_key_searches_devices_are_let_in_and_cut(tmp_path: Path) -> None:
     """Twelve searches hang; a device connects, is unbound and loses its session; health and the device are answered."""
     async with whole_gateway(tmp_path) as site, AsyncExitStack() as stack:
-        _, secret = await site.store.write(lambda tx: key_sql.create(tx, site.project_id, "back end"))
+        _, secret = await site.store.write(lambda tx: key_sql.create(tx, site.registry.project_id, "back end"))
         _, other = await site.store.write(
-            lambda tx: key_sql.create(tx, site.project_id, "ro", scopes=("devices:read",))
+            lambda tx: key_sql.create(tx, site.registry.project_id, "ro", scopes=("devices:read",))
         )
-        back_end, reader = [await stack.enter_async_context(client(site.http_url, key)) for key in (secret, other)]
+        back_end, reader = [await stack.enter_async_context(client(site.http.url, key)) for key in (secret, other)]
         device = body(await back_end.post("/v1/devices", json={"serial_number": "BP-1"}), 201)
         path = f"/v1/devices/{device['id']}"
         async with held(site):

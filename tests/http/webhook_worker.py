@@ -13,8 +13,8 @@ from gateway.webhooks.worker import WebhookWorker
 @asynccontextmanager
 async def delivering(api: Api, sender: WebhookSender | None = None, *, most_at_once: int = 10) -> AsyncIterator[None]:
     """The gateway's worker at work."""
-    bells = api.services.bells
-    worker = WebhookWorker(api.store, bells, sender or api.services.sender, most_at_once=most_at_once)
+    wakeups = api.services.wakeups
+    worker = WebhookWorker(api.store, wakeups, sender or api.services.sender, most_at_once=most_at_once)
     task = asyncio.create_task(worker.run())
     try:
         yield
@@ -27,4 +27,4 @@ async def delivering(api: Api, sender: WebhookSender | None = None, *, most_at_o
 def later(api: Api, seconds: float) -> None:
     """Time passes."""
     api.clock.ahead += round(seconds * 1_000)
-    api.services.bells.notify_events()
+    api.services.wakeups.notify_events()

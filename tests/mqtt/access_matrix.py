@@ -240,7 +240,7 @@ async def prepared(site: Site) -> AsyncIterator[tuple[Place, list[Who]]]:
     """Everybody made and known to the broker, and the gateway stopped, so that nobody else is heard."""
     await site.start()
     password = await site.store.write(lambda tx: account_sql.create(tx, INTEGRATOR))
-    site.bells.access.set()
+    site.wakeups.access.set()
     active, waiting, revoked, other = [await site.bound(f"SN-{name}") for name in ("A", "W", "R", "O")]
     await site.reset(waiting)
     await site.unbind(revoked)

@@ -103,14 +103,14 @@ class Device:
 class Site:
     """A registry on disk, a broker, and the gateway between them, started or not."""
 
-    def __init__(self, broker: Broker, proxy: Proxy, store: Store, bells: Wakeups, ids: tuple[str, str]) -> None:
+    def __init__(self, broker: Broker, proxy: Proxy, store: Store, wakeups: Wakeups, ids: tuple[str, str]) -> None:
         self.broker = broker
         self.proxy = proxy
         self.store = store
-        self.bells = bells
+        self.wakeups = wakeups
         self.gateway_id, self.project_id = ids
         self.topics = Topics()
-        self.keeper = self._new_keeper()
+        self.access_syncer = self._new_access_syncer()
         self.sweeper = ExpiryWorker(store)
         self.presence = self._new_presence()
         self.address = BrokerAddress(
@@ -132,8 +132,8 @@ class Site:
         """The gateway's own."""
         return self.topics.gateway_status(self.gateway_id)
 
-    def _new_keeper(self) -> AccessSyncer:
-        return AccessSyncer(self.store, self.bells, self.broker.access(self.store))
+    def _new_access_syncer(self) -> AccessSyncer:
+        return AccessSyncer(self.store, self.wakeups, self.broker.access(self.store))
 
     def _new_presence(self) -> PresenceWorker:
         return PresenceWorker(
@@ -151,10 +151,10 @@ class Site:
             auto_version=self.auto_version,
             store=self.store,
             topics=self.topics,
-            bells=self.bells,
-            notices=ConnectionObserver(
-                self.bells.access_changed,
-                first_uses=first_uses_at(self.keeper.access),
+            wakeups=self.wakeups,
+            observer=ConnectionObserver(
+                self.wakeups.access_changed,
+                first_uses=first_uses_at(self.access_syncer.access),
                 listening=self.presence.forgive,
             ),
             pauses=self.pauses,
@@ -164,11 +164,11 @@ class Site:
     async def start(self, *, settled: bool = True) -> None:
         """Start the gateway; with `settled` wait until it has compared itself with the broker and nothing is due."""
         self.presence = self._new_presence()
-        self.keeper = self._new_keeper()
+        self.access_syncer = self._new_access_syncer()
         self.connection = self._new_connection()
-        first_uses = first_uses_at(self.keeper.access)
+        first_uses = first_uses_at(self.access_syncer.access)
         noting = [] if first_uses is None else [first_uses.run(self.connection.barrier.passed)]
-        self._start(self.keeper.run(), self.connection.run(), self.sweeper.run(), *noting)
+        self._start(self.access_syncer.run(), self.connection.run(), self.sweeper.run(), *noting)
         if settled:
             await self.settled()
 
@@ -199,7 +199,7 @@ class Site:
 
     async def ready(self) -> dict[str, Any]:
         """What `/ready` says."""
-        return await Readiness(self.store, self.connection, self.keeper).report()
+        return await Readiness(self.store, self.connection, self.access_syncer).report()
 
     async def bound(self, serial: str = "SN-1") -> Device:
         """Register a device and bind it."""
@@ -332,13 +332,13 @@ async def site(
     with contextlib.closing(open_database(directory / "data")) as database:
         transact(database, made, grants.ensure_key)
     ids = first_start(Settings(data_dir=directory / "data", gateway_id="gw_test"))
-    bells = Wakeups()
+    wakeups = Wakeups()
     async with (
-        Store(directory / "data", made, on_commit=bells.notify_outbox, on_news=bells.notify_events) as store,
+        Store(directory / "data", made, on_commit=wakeups.notify_outbox, on_news=wakeups.notify_events) as store,
         _broker(kind, directory, store, settings, node) as broker,
         Proxy(lambda: broker.port) as proxy,
     ):
-        place = Site(broker, proxy, store, bells, ids)
+        place = Site(broker, proxy, store, wakeups, ids)
         try:
             yield place
         finally:

@@ -29,7 +29,7 @@ def states(place: Site, mark: ScanMarker) -> BackgroundPublisher:
 
 def events(place: Site, _: ScanMarker) -> BackgroundPublisher:
     """Events."""
-    return EventPublisher(place.store, place.topics, place.bells)
+    return EventPublisher(place.store, place.topics, place.wakeups)
 
 
 class Accounts:
@@ -37,7 +37,7 @@ class Accounts:
 
     def __init__(self, place: Site) -> None:
         self.place = place
-        self._watcher = ChangePoller(place.store, place.bells)
+        self._watcher = ChangePoller(place.store, place.wakeups)
 
     async def make(self) -> str:
         """Make the account; its password."""

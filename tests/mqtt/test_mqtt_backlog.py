@@ -33,7 +33,7 @@ async def api(place: Site, seconds: float = LONG) -> AsyncIterator[httpx.AsyncCl
         return {}
 
     async def synced(device_pk: int, wait: float) -> bool:
-        return await place.bells.synced(place.store, device_pk, wait)
+        return await place.wakeups.synced(place.store, device_pk, wait)
 
     _, key = await place.store.write(lambda tx: key_sql.create(tx, place.project_id, "back end"))
     services = Services(
@@ -42,7 +42,7 @@ async def api(place: Site, seconds: float = LONG) -> AsyncIterator[httpx.AsyncCl
         broker_address=lambda: ("127.0.0.1", place.proxy.port, False),
         synced=synced,
         readiness=nothing,
-        bells=place.bells,
+        wakeups=place.wakeups,
         taken_in=place.connection.barrier.passed,
         cancel_broker_wait_seconds=seconds,
         bind_broker_wait_seconds=seconds,
@@ -192,12 +192,12 @@ async def test_another_process_has_the_backlog_read(kind: str, tmp_path: Path) -
     """The command line asks through the registry, and is answered once all is committed."""
     async with site(kind, tmp_path) as place:
         await place.start()
-        watcher = ChangePoller(place.store, place.bells)
+        watcher = ChangePoller(place.store, place.wakeups)
         await watcher.look()
         device = await place.bound()
         command = await wiped(place, device)
         assert not await ask(place.store, SHORT), "nobody serves it"
-        requests = BacklogRequests(place.store, place.bells, place.connection.barrier.passed)
+        requests = BacklogRequests(place.store, place.wakeups, place.connection.barrier.passed)
         work = [asyncio.create_task(each) for each in (watcher.run(), requests.run())]
         assert not await ask(place.store, SHORT), "the broker cannot be read"
         place.proxy.resume()

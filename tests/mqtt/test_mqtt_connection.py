@@ -98,7 +98,7 @@ async def test_a_failure_of_ours_leaves_by_the_will(kind: str, tmp_path: Path) -
             assert (await said(other, place.status_topic))["status"] == "online"
             with capture_logs() as logs:
                 await place.store.write(lambda tx: tx.run("ALTER TABLE outbox RENAME TO elsewhere"))
-                place.bells.notify_outbox(EVERY)
+                place.wakeups.notify_outbox(EVERY)
                 assert (await said(other, place.status_topic))["status"] == "offline"
                 await eventually(lambda: _of(logs, "broker.disconnected"), "the loss was logged")
             assert place.proxy.to_broker[wire.Kind.DISCONNECT] == 0

@@ -53,8 +53,8 @@ class CountedAccess:
 
 def counted(place: Site) -> CountedAccess:
     """Count from now on how often the gateway tries."""
-    access = CountedAccess(place.keeper.access)
-    place.keeper.access = access  # type: ignore[assignment]
+    access = CountedAccess(place.access_syncer.access)
+    place.access_syncer.access = access  # type: ignore[assignment]
     return access
 
 
@@ -64,9 +64,9 @@ async def tried_in_vain(place: Site, access: CountedAccess, persist: Callable[[]
 
     def failed() -> bool:
         persist()
-        if place.keeper.last_error is None:
-            place.bells.access_changed()
-        return access.syncs >= before + FAILED_TRIES and place.keeper.last_error is not None
+        if place.access_syncer.last_error is None:
+            place.wakeups.access_changed()
+        return access.syncs >= before + FAILED_TRIES and place.access_syncer.last_error is not None
 
     await eventually(failed, "the gateway tried in vain")
 

@@ -26,7 +26,7 @@ EVENTS = "devices/+/events/#"
 
 def telling(place: Site, _: ScanMarker, *, enabled: bool = True) -> BackgroundPublisher:
     """The worker."""
-    return EventPublisher(place.store, place.topics, place.bells, enabled=enabled)
+    return EventPublisher(place.store, place.topics, place.wakeups, enabled=enabled)
 
 
 def showing(place: Site, mark: ScanMarker) -> BackgroundPublisher:

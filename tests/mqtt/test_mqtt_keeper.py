@@ -176,7 +176,7 @@ async def test_a_missing_pid_file_is_said_and_healed(kind: str, tmp_path: Path) 
             pid_file.rename(pid_file.with_suffix(".away"))
             with capture_logs() as logs:
                 await place.unbind(device)
-                error = await eventually(lambda: place.keeper.last_error or "", "the error is shown")
+                error = await eventually(lambda: place.access_syncer.last_error or "", "the error is shown")
             assert str(pid_file) in error
             ready = await eventually(partial(_ready_with, place, 1), "the device's status is published")
             assert ready
@@ -236,8 +236,10 @@ async def test_an_account_typed_while_the_gateway_writes_is_not_lost(kind: str, 
             await person.shows("Reenter password:")
             person.type("ops-password\n")
             assert await person.ended() == 0
-        assert isinstance(place.keeper.access, MosquittoAccess)
-        watch = PasswordFileWatch(mosquitto_file(place), place.bells, place.keeper.access.people, every_seconds=0.05)
+        assert isinstance(place.access_syncer.access, MosquittoAccess)
+        watch = PasswordFileWatch(
+            mosquitto_file(place), place.wakeups, place.access_syncer.access.people, every_seconds=0.05
+        )
         watching = asyncio.create_task(watch.run())
 
         async def let_in() -> bool:
@@ -250,8 +252,8 @@ async def test_an_account_typed_while_the_gateway_writes_is_not_lost(kind: str, 
 
 def mosquitto_file(place: Site) -> PasswordFile:
     """The file that the gateway keeps."""
-    assert isinstance(place.keeper.access, MosquittoAccess)
-    return place.keeper.access.file
+    assert isinstance(place.access_syncer.access, MosquittoAccess)
+    return place.access_syncer.access.file
 
 
 @on_mosquitto

@@ -38,12 +38,12 @@ async def another(place: Site, gateway_id: str) -> AsyncIterator[Another]:
     """A second registry, and its gateway that is not started yet."""
     directory = place.broker.directory / "another"
     ids = first_start(Settings(data_dir=directory, gateway_id=gateway_id))
-    bells = Wakeups()
+    wakeups = Wakeups()
     async with (
-        Store(directory, Context(rules=Rules(gateway_id=gateway_id)), on_commit=bells.notify_outbox) as store,
+        Store(directory, Context(rules=Rules(gateway_id=gateway_id)), on_commit=wakeups.notify_outbox) as store,
         Proxy(lambda: place.broker.port) as proxy,
     ):
-        second = Another(place.broker, proxy, store, bells, ids)
+        second = Another(place.broker, proxy, store, wakeups, ids)
         second.share()
         second.pauses = SLOW
         try:

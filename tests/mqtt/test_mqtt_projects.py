@@ -42,7 +42,7 @@ def project_states(place: Site, mark: ScanMarker) -> BackgroundPublisher:
 
 def events(place: Site, _: ScanMarker) -> BackgroundPublisher:
     """Events."""
-    return EventPublisher(place.store, place.topics, place.bells)
+    return EventPublisher(place.store, place.topics, place.wakeups)
 
 
 @dataclass
@@ -67,13 +67,13 @@ class Two:
     async def account(self) -> str:
         """Make the account of the first project; its password."""
         password = await self.place.store.write(lambda tx: account_sql.create(tx, NAME, self.place.project_id))
-        self.place.bells.access_changed()
+        self.place.wakeups.access_changed()
         return password
 
     async def revoke(self) -> None:
         """Refuse it."""
         await self.place.store.write(lambda tx: account_sql.revoke(tx, NAME))
-        self.place.bells.access_changed()
+        self.place.wakeups.access_changed()
 
     async def retained(self, topic: str) -> bytes | None:
         """What lies there, for who asks by its full name."""

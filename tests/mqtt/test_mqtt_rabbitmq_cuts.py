@@ -41,7 +41,7 @@ async def integrator(place: Site, name: str, client_id: str, password: str) -> A
 async def make(place: Site, name: str) -> str:
     """An account; its password."""
     password = await place.store.write(lambda tx: account_sql.create(tx, name))
-    place.bells.access_changed()
+    place.wakeups.access_changed()
     return password
 
 
@@ -59,7 +59,7 @@ async def test_a_session_that_cannot_be_ended_keeps_no_revocation_waiting(place:
     await with_a_queue(place, stuck)
     with rabbitmq.rights(f"^mqtt-subscription-(?!{stuck.id})"):
         await place.unbind(stuck)
-        await eventually(lambda: stuck.id in (place.keeper.last_error or ""), "the trouble is told")
+        await eventually(lambda: stuck.id in (place.access_syncer.last_error or ""), "the trouble is told")
         async with place.join(other) as client:
             await place.unbind(other)
             await client.closed()
@@ -68,7 +68,7 @@ async def test_a_session_that_cannot_be_ended_keeps_no_revocation_waiting(place:
         assert not ready["ready"]
         assert "1 session could not be cut" in ready["access"]["error"]
     await place.settled()
-    assert place.keeper.last_error is None
+    assert place.access_syncer.last_error is None
     assert f"mqtt-subscription-{stuck.id}qos1" not in rabbitmq.queues()
 
 
@@ -100,13 +100,13 @@ async def test_revoking_home_assistant_keeps_no_revocation_waiting(place: Site, 
             place.join(device) as live,
         ):
             await place.store.write(lambda tx: account_sql.revoke(tx, "home_assistant"))
-            place.bells.access_changed()
+            place.wakeups.access_changed()
             await client.closed()
-            await eventually(lambda: "home_assistant" in (place.keeper.last_error or ""), "the trouble is told")
+            await eventually(lambda: "home_assistant" in (place.access_syncer.last_error or ""), "the trouble is told")
             await place.unbind(device)
             await live.closed()
             await place.settled()
-    await eventually(lambda: place.keeper.last_error is None, "the queue may be deleted")
+    await eventually(lambda: place.access_syncer.last_error is None, "the queue may be deleted")
     assert not [queue for queue in rabbitmq.queues() if "home_assistant" in queue]
 
 
@@ -120,12 +120,12 @@ async def test_an_integrator_that_was_rotated_is_cut(place: Site, rabbitmq: Rabb
         integrator(place, "integrator", "integrator-2", old) as two,
     ):
         new = await place.store.write(lambda tx: account_sql.rotate(tx, "integrator"))
-        place.bells.access_changed()
+        place.wakeups.access_changed()
         await one.closed()
         await two.closed()
         await eventually(lambda: _is_enforced(place), "no old session is left")
         async with integrator(place, "integrator", "integrator-1", new) as client:
-            place.bells.access_changed()
+            place.wakeups.access_changed()
             await place.unbind(await place.bound("SN-2"))
             await place.settled()
             await client.ping()

@@ -154,7 +154,7 @@ async def test_what_the_old_token_said_is_no_use_of_the_new_one(kind: str, tmp_p
 
 async def _expected(place: Site, new: Device) -> None:
     """Wait until the next message of the device counts as a use of its new token."""
-    first_uses = first_uses_at(place.keeper.access)
+    first_uses = first_uses_at(place.access_syncer.access)
     assert first_uses
     await eventually(lambda: new.id in first_uses.waiting, "a mark came back after the new password")
 

@@ -100,4 +100,4 @@ async def test_those_who_are_revoked_are_cut_and_the_others_stay(kind: str, tmp_
         assert WILL not in {message.payload for message in told}
         offline = {message.topic for message in told if message.payload == b'{"status":"offline"}'}
         assert {device.topic("status") for device in victims} <= offline
-        await eventually(lambda: place.keeper.last_error is None, "the keeper is content")
+        await eventually(lambda: place.access_syncer.last_error is None, "the keeper is content")

@@ -25,7 +25,7 @@ _SALT = bytes(12)
 
 
 class VirtualEmbedded(EmbeddedBroker):
-    """What the keeper asks of the embedded broker."""
+    """what the access syncer asks of the embedded broker."""
 
     def __init__(self, broker: Broker, process: Process) -> None:  # nothing to listen on: no super call
         self._virtual = broker

@@ -128,17 +128,17 @@ class _Writer(Writer):
             return
         jobs = self._next_group()
         self.disk.before_commit = partial(self.process.seam, "commit")
-        bells = self._commit(jobs)
+        wakeups = self._commit(jobs)
         if self.process.died():  # before the commit: undone
             return
         self.after_commit()
-        self._loop.call_later(self.process.pause("committed"), self._told, jobs, bells)
+        self._loop.call_later(self.process.pause("committed"), self._told, jobs, wakeups)
         if self._urgent or self._ordinary:
             self._soon()
 
-    def _told(self, jobs: Any, bells: Any) -> None:
+    def _told(self, jobs: Any, wakeups: Any) -> None:
         if self.process.survives("committed"):
-            self._settle(jobs, bells)
+            self._settle(jobs, wakeups)
 
 
 class VirtualStore(Store):

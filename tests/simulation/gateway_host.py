@@ -69,7 +69,7 @@ class Life:
     def __init__(self, host: GatewayHost, process: Process) -> None:
         self.process = process
         self.started = asyncio.get_running_loop().time()
-        self.bells = Wakeups()
+        self.wakeups = Wakeups()
         entropy = host.rng.randbytes
         context = Context(host.rules, clock=host.clock, entropy=entropy, ids=Ids(entropy))
         self.store: Store = VirtualStore(
@@ -77,11 +77,11 @@ class Life:
             process,
             context,
             after_commit=host.after_commit,
-            on_commit=self.bells.notify_outbox,
-            on_news=self.bells.notify_events,
+            on_commit=self.wakeups.notify_outbox,
+            on_news=self.wakeups.notify_events,
         )
         self.topics = Topics()
-        self.keeper = AccessSyncer(self.store, self.bells, host.access(self.store, process))
+        self.access_syncer = AccessSyncer(self.store, self.wakeups, host.access(self.store, process))
         self.presence = PresenceWorker(
             self.store,
             self._taken_in,
@@ -101,10 +101,10 @@ class Life:
             auto_version=False,
             store=self.store,
             topics=self.topics,
-            bells=self.bells,
-            notices=ConnectionObserver(
-                self.bells.access_changed,
-                first_uses=first_uses_at(self.keeper.access),
+            wakeups=self.wakeups,
+            observer=ConnectionObserver(
+                self.wakeups.access_changed,
+                first_uses=first_uses_at(self.access_syncer.access),
                 listening=self.presence.forgive,
             ),
             outlets=self._outlets() if host.rules.mirrored else (),
@@ -117,7 +117,7 @@ class Life:
         return (
             lambda mark: RetainedMirror(self.store, StateTopic(self.topics), mark),
             lambda mark: RetainedMirror(self.store, ProjectStateLeaf(self.topics), mark),
-            lambda _: EventPublisher(self.store, self.topics, self.bells),
+            lambda _: EventPublisher(self.store, self.topics, self.wakeups),
         )
 
     def _app(self) -> ASGIApp:
@@ -129,28 +129,28 @@ class Life:
                 store=self.store,
                 topics=self.topics,
                 broker_address=lambda: ("broker", 1883, False),
-                synced=lambda device_pk, seconds: self.bells.synced(self.store, device_pk, seconds),
+                synced=lambda device_pk, seconds: self.wakeups.synced(self.store, device_pk, seconds),
                 readiness=nothing,
                 rate_limit_per_minute=0,
                 bind_broker_wait_seconds=BIND_WAITS_SECONDS,
                 taken_in=self.connection.barrier.passed,
                 cancel_broker_wait_seconds=BIND_WAITS_SECONDS,
-                bells=self.bells,
+                wakeups=self.wakeups,
                 metrics=_METRICS,
             )
         )
 
     def run(self, *, watching: bool) -> None:
         """Start its parts."""
-        self.spawn(self.keeper.run())
+        self.spawn(self.access_syncer.run())
         self.spawn(self.connection.run())
-        first_uses = first_uses_at(self.keeper.access)
+        first_uses = first_uses_at(self.access_syncer.access)
         if first_uses is not None:
             self.spawn(first_uses.run(self.connection.barrier.passed))
         self.spawn(ExpiryWorker(self.store).run())
         self.spawn(self.presence.run())
         if watching:
-            self.spawn(CommandLineWatcher(self.store, self.bells).run())
+            self.spawn(CommandLineWatcher(self.store, self.wakeups).run())
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that ends with the process."""

@@ -233,7 +233,7 @@ def _not_cut() -> Iterator[None]:
 @fault("the credentials' outbox is never worked off", 1, 5)
 def _keeper_sleeps() -> Iterator[None]:
     async def work(self: Any) -> None:
-        self._bells.access.clear()
+        self._wakeups.access.clear()
 
     with patch.object(AccessSyncer, "_work", work):
         yield

@@ -30,13 +30,13 @@ class PasswordFileWatch:
     def __init__(
         self,
         file: PasswordFile,
-        bells: Wakeups,
+        wakeups: Wakeups,
         people: OperatorAccounts | None = None,
         *,
         every_seconds: float = LOOKED_AT_EVERY_SECONDS,
     ) -> None:
         self._file = file
-        self._bells = bells
+        self._wakeups = wakeups
         self._people = people or OperatorAccounts(file.path)
         self._every_seconds = every_seconds
 
@@ -52,7 +52,7 @@ class PasswordFileWatch:
                 told = now
                 self._tell()
             if self._people.wrote():  # an account that would be lost; the comparison keeps it
-                self._bells.access_changed()
+                self._wakeups.access_changed()
             before = now
 
     def _tell(self) -> None:
@@ -61,4 +61,4 @@ class PasswordFileWatch:
             file=str(self._file.path),
             message="Somebody else changed it, or took it away. It is compared with the registry.",
         )
-        self._bells.access_changed()
+        self._wakeups.access_changed()

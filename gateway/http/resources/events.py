@@ -73,7 +73,7 @@ async def _follow(call: RequestContext, query: model.StreamEvents, after: int) -
     yield f": events of {call.project_id}\nretry: {_RETRY_MS}\n\n".encode()
     quiet_until = clock() + services.stream_heartbeat_seconds
     while True:
-        news = services.bells.news
+        news = services.wakeups.news
         tail = partial(event_sql.tail, project_id=call.project_id, query=query, after=after, limit=_BATCH)
         rows, after = await call.work.read(tail)
         for row in rows:

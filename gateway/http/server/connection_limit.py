@@ -37,13 +37,13 @@ class ConnectionLimiter:
     the one that waits longest, of the address that has most connections: who floods takes places from itself.
     """
 
-    def __init__(self, places: ConnectionLimits, *, event: str = "http.connections_full") -> None:
-        self._places = places.total
-        self._per_address = places.per_address or places.total
+    def __init__(self, limits: ConnectionLimits, *, event: str = "http.connections_full") -> None:
+        self._places = limits.total
+        self._per_address = limits.per_address or limits.total
         self._of: dict[str, set[EvictableConnection]] = {}
         self._address: dict[EvictableConnection, str] = {}
         self._waiting: dict[str, dict[EvictableConnection, None]] = {}
-        self._tell = Paced(lambda count: log.warning(event, most=places.total, since_last_told=count))
+        self._tell = Paced(lambda count: log.warning(event, most=limits.total, since_last_told=count))
 
     def enter(self, guest: EvictableConnection, address: str = "") -> bool:
         """Take a place, that of a guest who waits if there is no other; ``False`` when all are at work."""

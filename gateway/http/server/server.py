@@ -36,7 +36,7 @@ class HttpServer:
     With a ``certificate`` it is HTTPS. Leaving the block lets requests that are being worked on finish, for
     ``grace_seconds`` at most; connections that only wait for another request are closed at once. ``stopping`` is called
     first, for answers without an end of their own. ``setting`` is the one that says where it listens. Of more
-    connections than ``places`` (or half the process's descriptors), the one goes that has been waiting longest, for a
+    connections than ``limits`` (or half the process's descriptors), the one goes that has been waiting longest, for a
     request or for its client to read.
     """
 
@@ -48,7 +48,7 @@ class HttpServer:
         *,
         certificate: ServerCertificate | None = None,
         grace_seconds: float = GRACE_SECONDS,
-        places: ConnectionLimits = PLACES,
+        limits: ConnectionLimits = PLACES,
         stopping: Callable[[], None] = lambda: None,
         setting: str = "http",
     ) -> None:
@@ -57,7 +57,7 @@ class HttpServer:
         self._wanted = Address(host, port)
         self._certificate = certificate
         self._grace_seconds = grace_seconds
-        self._room = ConnectionLimiter(_within_descriptors(places))
+        self._room = ConnectionLimiter(_within_descriptors(limits))
         self._stopping = stopping
 
     async def __aenter__(self) -> Self:
@@ -116,9 +116,9 @@ def _cannot_listen(address: Address, setting: str, error: OSError) -> Unavailabl
     )
 
 
-def _within_descriptors(places: ConnectionLimits) -> ConnectionLimits:
+def _within_descriptors(limits: ConnectionLimits) -> ConnectionLimits:
     descriptors = most_descriptors()
-    return places if descriptors is None else replace(places, total=min(places.total, descriptors // 2))
+    return limits if descriptors is None else replace(limits, total=min(limits.total, descriptors // 2))
 
 
 def _config(app: ASGIApp, certificate: ServerCertificate | None, room: ConnectionLimiter) -> uvicorn.Config:

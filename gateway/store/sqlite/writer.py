@@ -63,7 +63,7 @@ class Writer:
     In the loop, after each commit: ``committed`` is called with the kinds that it marked in the outbox, if any,
     ``recorded`` if it made news, ``traced`` with what belongs to traces, if anything does, and ``measured`` with what
     it did. ``changed`` is called in the writer's thread, with how many rows were changed by now. Work in bulk gives way
-    to the loop, as ``precedence`` says.
+    to the loop, as ``loop_priority`` says.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Writer:
         measured: Callable[[list[Measure]], None] = lambda _: None,
         changed: Callable[[int], None] = lambda _: None,
         traced: Callable[[list[Traced]], None] = lambda _: None,
-        precedence: LoopPriority | None = None,
+        loop_priority: LoopPriority | None = None,
     ) -> None:
         self._connection = connection
         self._context = context
@@ -87,7 +87,7 @@ class Writer:
         self._traced = traced
         self._kept = DeviceCache()
         self._schema = SchemaWatch()
-        self._precedence = precedence or LoopPriority()
+        self._loop_priority = loop_priority or LoopPriority()
         self._urgent: deque[_Job] = deque()
         self._ordinary: deque[_Job] = deque()
         self._wake = threading.Condition()
@@ -125,8 +125,8 @@ class Writer:
 
     def _run(self) -> None:
         while jobs := self._take():
-            bells = self._commit(jobs)
-            self._loop.call_soon_threadsafe(partial(self._settle, jobs, bells))
+            wakeups = self._commit(jobs)
+            self._loop.call_soon_threadsafe(partial(self._settle, jobs, wakeups))
 
     def _take(self) -> list[_Job]:
         with self._wake:
@@ -136,7 +136,7 @@ class Writer:
 
     def _give_way(self) -> None:
         if not self._urgent:  # whoever waits for that is best served by an end to this
-            self._precedence.yield_to_loop()
+            self._loop_priority.yield_to_loop()
 
     def _next_group(self) -> list[_Job]:
         # An ordinary write may be a large batch: it gets a transaction of its own. Where both wait they take turns,
@@ -178,7 +178,7 @@ class Writer:
         return [*(bell for bell, due in rings if due), partial(self._count, tx.measures)]
 
     def _count(self, done: list[Measure]) -> None:
-        """Behind those whom the other bells woke: the publisher has a command to bring to its device."""
+        """Behind those whom the other wakeups woke: the publisher has a command to bring to its device."""
         self._loop.call_soon(self._measured, done)
 
     def _do(self, jobs: list[_Job], tx: Tx) -> None:
@@ -233,9 +233,9 @@ class Writer:
             job.error = error  # this job's caller alone hears of it
         self._connection.execute("RELEASE job")
 
-    def _settle(self, jobs: list[_Job], bells: list[Callable[[], None]]) -> None:
+    def _settle(self, jobs: list[_Job], wakeups: list[Callable[[], None]]) -> None:
         try:
-            for bell in bells:
+            for bell in wakeups:
                 bell()
         finally:
             for job in jobs:

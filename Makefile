@@ -26,7 +26,7 @@ ROUNDS ?= 100
 SEED   ?= $(shell date +%s)
 
 chaos: $(VENV)/.dev tools ## kill, cut and stall real parts under load (ROUNDS=100, from SEED on)
-	CHAOS_SEED=$(SEED) CHAOS_ROUNDS=$(ROUNDS) $(PYTEST) tests/e2e/test_e2e_chaos.py
+	CHAOS_SEED=$(SEED) CHAOS_ROUNDS=$(ROUNDS) $(PYTEST) tests/e2e/test_chaos.py
 
 INPUTS ?= 1000000
 
@@ -34,10 +34,10 @@ DEVICES ?= 10000
 
 .PHONY: fuzz stampede
 stampede: $(VENV)/.dev tools ## a broker comes back, and DEVICES=10000 of them at once
-	STAMPEDE_DEVICES=$(DEVICES) $(PYTEST) -n 0 -s tests/e2e/test_e2e_stampede.py
+	STAMPEDE_DEVICES=$(DEVICES) $(PYTEST) -n 0 -s tests/e2e/test_stampede.py
 
 fuzz: $(VENV)/.dev ## throw inputs at whatever parses bytes from outside (INPUTS=1000000, SEED=…)
-	FUZZ_SEED=$(SEED) FUZZ_INPUTS=$(INPUTS) $(PYTEST) tests/*/test_*_fuzz.py -o faulthandler_timeout=7200
+	FUZZ_SEED=$(SEED) FUZZ_INPUTS=$(INPUTS) $(PYTEST) tests/*/test_fuzz.py -o faulthandler_timeout=7200
 
 check: $(VENV)/.dev ## format, lint, types, documents
 	$(BIN)/ruff format --check
@@ -62,10 +62,10 @@ docs: $(VENV)/.dev ## write the documents that come from code, and the site (sit
 	$(SITE)
 
 screenshots: $(VENV)/.dev tools ## take the pictures of the page in docs/screenshots anew
-	PYTHONPATH=tests $(BIN)/python tests/http/screenshots.py docs/screenshots
+	$(BIN)/python -m tests.http.page.screenshots docs/screenshots
 
 access: $(VENV)/.dev tools ## write docs/access.md from what the brokers do
-	WRITE_ACCESS_PAGE=1 $(BIN)/pytest -q tests/mqtt/test_mqtt_access.py
+	WRITE_ACCESS_PAGE=1 $(BIN)/pytest -q tests/broker/test_access_matrix.py
 
 bench: $(VENV)/.dev tools ## measure, as ratios against a floor in the same run
 	$(BIN)/python -m bench --report docs/benchmarks
@@ -83,10 +83,10 @@ bench-growth: $(VENV)/.dev tools ## ingest beside a large registry; make bench-g
 .PHONY: soak replay
 SEEDS ?= 50000
 soak: $(VENV)/.dev ## simulate many seeds: make soak SEEDS=1000000 (docs/simulation.md)
-	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 replay: $(VENV)/.dev ## simulate one seed again and tell its story, shrunk: make replay SEED=4711
-	PYTHONPATH=tests $(BIN)/python -m simulation --seed $(SEED)
+	$(BIN)/python -m tests.simulation --seed $(SEED)
 
 .PHONY: sbom audit
 SUPPLY := $(VENV)/supply/bin

@@ -1,6 +1,6 @@
 """What tests of several folders share."""
 
-from support.measured import pytest_terminal_summary
-from support.rabbitmq_node import pytest_xdist_make_scheduler, rabbitmq, rabbitmq_node
+from tests.support.measured import pytest_terminal_summary
+from tests.support.rabbitmq_node import pytest_xdist_make_scheduler, rabbitmq, rabbitmq_node
 
 __all__ = ["pytest_terminal_summary", "pytest_xdist_make_scheduler", "rabbitmq", "rabbitmq_node"]

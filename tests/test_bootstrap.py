@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.wait import eventually
 
 from gateway.bootstrap import first_start
 from gateway.errors import AlreadyRunningError, StoreError
@@ -18,6 +17,7 @@ from gateway.settings.loading import Settings
 from gateway.store import View, key_sql, open_database, token_sql
 from gateway.store.sqlite import lock
 from gateway.store.sqlite.lock import LOCK_NAME, OPENING_NAME, exclusive
+from tests.support.wait import eventually
 
 HOLDER = """
 import sys, pathlib

@@ -10,13 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from mqtt_brokers import ADMIN_PASSWORD, Asking, Embedded, External
-from mqtt_support import Device, Site
-from support import wire
-from support.asking import PROBES
-from support.wait import eventually
-
 from gateway.store import account_sql
+from tests.mqtt.brokers import ADMIN_PASSWORD, Asking, Embedded, External
+from tests.mqtt.support import Device, Site
+from tests.support import wire
+from tests.support.asking import PROBES
+from tests.support.wait import eventually
 
 NOBODY, WRONG = "nobody", "wrong password"
 ACTIVE, RESET_ONLY, REVOKED = "active device", "reset_only device", "revoked device"

@@ -1,6 +1,6 @@
 """The rows of the access matrix: what is tried, who may do it by the contract (section 3), and where brokers differ."""
 
-from access_matrix import (
+from tests.broker.access_matrix import (
     ACTIVE,
     DEVICES,
     DOCTOR,

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from access_matrix import ROLES, prepared
-from access_rows import ROWS
-from mqtt_support import site
+
+from tests.broker.access_matrix import ROLES, prepared
+from tests.broker.access_rows import ROWS
+from tests.mqtt.support import site
 
 PAGE = Path(__file__).parents[2] / "docs" / "access.md"
 LETTERS = {"embedded": "E", "mosquitto-3.1.1": "M", "rabbitmq": "R"}
@@ -18,12 +19,12 @@ NO = "no"
 HEAD = """\
 # Who may do what, on each broker
 
-Tried on the wire by `tests/mqtt/test_mqtt_access.py`, which fails when this page differs from what it saw (`make
+Tried on the wire by `tests/broker/test_access_matrix.py`, which fails when this page differs from what it saw (`make
 access` writes it). A letter says that it works: **E** on the embedded broker, **M** on Mosquitto 2.0, **R** on RabbitMQ
 3.10 that asks the gateway ([other-brokers.md](other-brokers.md)). It is judged by what arrives, since brokers
 acknowledge what they then drop. For accounts that are no device's, "its own" are those of some device. What a
 `reset_only` device publishes arrives, and the gateway stores nothing of it but presence, the reset and its
-acknowledgement. The integrator here reads all projects; one of a single project is tried by `test_mqtt_projects.py`.
+acknowledgement. The integrator here reads all projects; `test_integrator_projects.py` tries one of a single project.
 
 """
 Seen = dict[tuple[str, str], str]

@@ -12,17 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mqtt_brokers import External
-from mqtt_support import Device, Site, on_every_broker, on_mosquitto, site
 from structlog.testing import capture_logs
-from support import wire
-from support.pty import at_terminal
-from support.wait import eventually
 
 from gateway.broker.access_sync import MosquittoAccess
 from gateway.broker.mosquitto.file_watch import PasswordFileWatch
 from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
 from gateway.domain import devices, epoch
+from tests.mqtt.brokers import External
+from tests.mqtt.support import Device, Site, on_every_broker, on_mosquitto, site
+from tests.support import wire
+from tests.support.pty import at_terminal
+from tests.support.wait import eventually
 
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
-from mqtt_support import Device, Site, on_every_broker, site
-from support import wire
-from support.former_registry import former_registry
-from test_mqtt_keeper import REFUSED
-from test_mqtt_refresh import refreshed
 
 from gateway.domain import devices
 from gateway.store import View, gauge_sql, open_to_serve
+from tests.broker.test_access_sync import REFUSED
+from tests.mqtt.support import Device, Site, on_every_broker, site
+from tests.mqtt.test_token_refresh import refreshed
+from tests.support import wire
+from tests.support.former_registry import former_registry
 
 
 async def told(place: Site, device: Device, password: str) -> int:

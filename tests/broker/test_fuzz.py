@@ -11,11 +11,6 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
-from support.asking import GATEWAY_PASSWORD, SECRET
-from support.fuzzing import JSON, TEXTS, TOKEN, Target, encoded, fuzz, leaks, mangled, objects
-from support.registry import GATEWAY_ID, registry
-from support.wire import Kind, Packet, Will, connect_packet, publish_packet, subscribe_packet, text
-from test_embedded import PASSWORD, authenticate, joined, listening
 
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.embedded.server import EmbeddedBroker
@@ -23,6 +18,11 @@ from gateway.broker.external.admissions import Admissions
 from gateway.broker.external.decisions import AuthDecisions
 from gateway.broker.external.endpoint import DIALECTS, AuthEndpoint
 from gateway.broker.service_accounts import service_accounts
+from tests.broker.embedded.test_server import PASSWORD, authenticate, joined, listening
+from tests.support.asking import GATEWAY_PASSWORD, SECRET
+from tests.support.fuzzing import JSON, TEXTS, TOKEN, Target, encoded, fuzz, leaks, mangled, objects
+from tests.support.registry import GATEWAY_ID, registry
+from tests.support.wire import Kind, Packet, Will, connect_packet, publish_packet, subscribe_packet, text
 
 CORPUS = Path(__file__).parent / "corpus"
 OK = 200

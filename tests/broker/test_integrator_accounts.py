@@ -5,11 +5,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from mqtt_brokers import Embedded, External
-from mqtt_support import Site, beat, on_every_broker, site
-from support import wire
-from support.wait import eventually
-
 from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.event_publisher import EventPublisher
@@ -17,6 +12,10 @@ from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.states import StateTopic
 from gateway.store import account_sql
 from gateway.workers.change_poller import ChangePoller
+from tests.mqtt.brokers import Embedded, External
+from tests.mqtt.support import Site, beat, on_every_broker, site
+from tests.support import wire
+from tests.support.wait import eventually
 
 NAME = "integrator"
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}

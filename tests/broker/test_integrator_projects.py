@@ -9,11 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from mqtt_brokers import Embedded, External
-from mqtt_support import KINDS, Device, Site, beat, site
-from support import wire
-from support.rabbitmq import RabbitMq
-from support.wait import eventually
 
 import broker_config
 from gateway.domain import devices
@@ -24,6 +19,11 @@ from gateway.outbound.event_publisher import EventPublisher
 from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.states import ProjectStateLeaf, StateTopic
 from gateway.store import Tx, account_sql, key_sql, outbox_sql
+from tests.mqtt.brokers import Embedded, External
+from tests.mqtt.support import KINDS, Device, Site, beat, site
+from tests.support import wire
+from tests.support.rabbitmq import RabbitMq
+from tests.support.wait import eventually
 
 NAME = "integrator_ward"
 END = "gateways/end/status"

@@ -10,15 +10,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from mqtt_support import Device, Site, on_every_broker, on_mosquitto, site
-from support.measured import MEASURED, Measured
-from support.small_disk import full, may_mount, small_disk
-from support.wait import eventually
-from test_mqtt_keeper import REFUSED, answer
 
 from gateway.broker.access_sync import BrokerAccess
 from gateway.store import Row, View
 from gateway.store.sqlite.readers import THREADS, Purpose
+from tests.broker.test_access_sync import REFUSED, answer
+from tests.mqtt.support import Device, Site, on_every_broker, on_mosquitto, site
+from tests.support.measured import MEASURED, Measured
+from tests.support.small_disk import full, may_mount, small_disk
+from tests.support.wait import eventually
 
 TRIES = int(os.environ.get("CUT_TRIES", "3"))
 CUT_SECONDS = 1.0

@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from mqtt_support import Device, Site, site
-from support import wire
-from support.wait import eventually
-from test_mqtt_keeper import REFUSED, answer
 
 from gateway.domain import devices
 from gateway.models import model
 from gateway.store import Tx
+from tests.broker.test_access_sync import REFUSED, answer
+from tests.mqtt.support import Device, Site, site
+from tests.support import wire
+from tests.support.wait import eventually
 
 REGISTERED, CONNECTED, REVOKED = 10_000, 1_000, 20
 AT_ONCE = 50

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from cli.support import Cli
+from tests.cli.support import Cli
 
 
 @pytest.fixture

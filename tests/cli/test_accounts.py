@@ -4,8 +4,8 @@ from contextlib import closing
 
 import pytest
 
-from cli.support import Cli
 from gateway.store import View, account_sql, open_database
+from tests.cli.support import Cli
 
 
 def opens(cli: Cli, name: str, password: str) -> bool:

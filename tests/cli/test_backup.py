@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.support import Cli
 from gateway.store import DATABASE_NAME, open_database
 from gateway.store.sqlite.lock import LOCK_NAME, exclusive
+from tests.cli.support import Cli
 
 
 @pytest.fixture

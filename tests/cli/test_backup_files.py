@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from cli.support import Cli
 from gateway.store import DATABASE_NAME
+from tests.cli.support import Cli
 
 MARK = "BP-Geheim-000124"
 

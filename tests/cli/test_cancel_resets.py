@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli.support import Cli
+from tests.cli.support import Cli
 
 
 def reset(cli: Cli, number: int) -> list[str]:

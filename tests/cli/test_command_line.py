@@ -29,9 +29,9 @@ from gateway.store.schema import steps
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GATEWAY = Path(sys.executable).with_name("gateway")
-DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
+DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 MANUAL = DOCS.with_name("cli.md")
 
 

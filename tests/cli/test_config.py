@@ -12,7 +12,7 @@ from gateway.cli import main
 from gateway.cli.docs_settings import settings_reference
 from gateway.settings.loading import FIELDS, option_name, variable_name
 
-DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
+DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from support.certificates import expired, make_authority, server_pair
-from support.hostile_gateway import ESCAPED, hostile_gateway
-from support.tls_door import tls_door
 
-from cli.support import Cli
 from gateway.tls.ca import Authority, Pair
+from tests.cli.support import Cli
+from tests.support.certificates import expired, make_authority, server_pair
+from tests.support.hostile_gateway import ESCAPED, hostile_gateway
+from tests.support.tls_door import tls_door
 
 
 @pytest.fixture

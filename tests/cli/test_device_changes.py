@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.support import Cli
+from tests.cli.support import Cli
 
 
 def test_what_is_named_is_changed(cli: Cli) -> None:

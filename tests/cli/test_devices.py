@@ -8,12 +8,12 @@ from contextlib import closing
 
 import pytest
 
-from cli.support import Cli
 from gateway.cli import main
 from gateway.cli.device_lookup import DEVICE
 from gateway.domain import devices
 from gateway.models.model import RegisterDevice
 from gateway.store import Context, View, open_database, transact
+from tests.cli.support import Cli
 
 NO_GATEWAY = "warning: no gateway runs on this data directory, so which devices are online is not known.\n"
 

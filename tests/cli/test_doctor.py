@@ -2,9 +2,9 @@
 
 import pytest
 
-from cli.support import Cli
 from gateway.doctor import host_checks
 from gateway.doctor.findings import Level
+from tests.cli.support import Cli
 
 
 def test_an_area_has_one_heading_and_words_fit_their_numbers(cli: Cli) -> None:

@@ -7,10 +7,10 @@ from contextlib import closing
 
 import pytest
 
-from cli.support import Cli
 from gateway.core.credentials import SCOPES
 from gateway.domain import administration
 from gateway.store import Context, View, key_sql, open_database, transact
+from tests.cli.support import Cli
 
 DAY_MS = 86_400_000
 

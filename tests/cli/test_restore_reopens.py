@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cli.support import Cli
 from gateway.store import DATABASE_NAME
+from tests.cli.support import Cli
 
 
 @pytest.fixture

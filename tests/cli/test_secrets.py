@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.support import Cli
 from gateway.domain import grants
 from gateway.errors import UnavailableError
 from gateway.runtime.sealing import Vault
 from gateway.store import DATABASE_NAME, View, open_database, token_sql
 from gateway.store.sqlite.lock import exclusive
+from tests.cli.support import Cli
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cli.support import Cli
 from gateway.domain import administration
 from gateway.models.model import EventType
 from gateway.runtime.os_user import os_user
 from gateway.store import Context, open_database, transact
+from tests.cli.support import Cli
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 

@@ -4,8 +4,8 @@ from contextlib import closing
 
 import pytest
 
-from cli.support import Cli
 from gateway.store import View, open_database, token_sql
+from tests.cli.support import Cli
 
 
 def published(cli: Cli) -> list[str]:

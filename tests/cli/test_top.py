@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from rich.console import Console, ConsoleDimensions
 
-from cli.support import Cli
 from gateway.cli.fleet_view import FIGURES, ONLY, Glance
 from gateway.cli.top_screen import ShownDevice, drawn, rows_for
+from tests.cli.support import Cli
 
 HOSTILE = "\x1b[2J[red]\nW\u200b" + "W" * 90
 COUNTS = dict.fromkeys(FIGURES, 1234567)

@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from cli.support import Cli
+from tests.cli.support import Cli
 
 
 class _Receiver(BaseHTTPRequestHandler):

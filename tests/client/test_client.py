@@ -10,14 +10,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from http_support import Api
-from support import generated
-from support.snippets import run_by
 
 from gateway.client import ApiError, AsyncClient, Client
 from gateway.client.arguments import DeviceChanges, DeviceFilters, WebhookChanges
 from gateway.http.resources.operations import OPERATIONS
 from gateway.models import fleet, model, webhooks
+from tests.http.support import Api
+from tests.support import generated
+from tests.support.snippets import run_by
 
 ROOT = Path(__file__).parents[2]
 BY_OTHER_MEANS = {"get_metrics", "get_openapi", "get_asyncapi", "delete_command"}

@@ -5,12 +5,12 @@ import hashlib
 import math
 
 import pytest
-from core_support import receipt, seeded
 from hypothesis import given
 from hypothesis import strategies as st
-from support.mqtt_password import mqtt_password_of
 
 from gateway.core import credentials
+from tests.domain.support import receipt, seeded
+from tests.support.mqtt_password import mqtt_password_of
 
 GOLDEN_TOKEN = "dtok_GoldenGoldenGoldenGoldenGolden0001"
 GOLDEN_RECEIPT = "a6IfD3yq90ZDvzASFBdCkqiNZkjJhD03huZNTyEcBEA"  # by openssl dgst -sha256 -mac HMAC

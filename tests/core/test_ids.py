@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 
 import pytest
-from core_support import NOON, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core import clock, ids
+from tests.domain.support import NOON, seeded
 
 MOMENTS = st.integers(min_value=0, max_value=2**47)
 

@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
-from core_support import seeded
 
 import gateway
 from gateway.core import webhook_signing
 from gateway.core.redaction import redact
 from gateway.models.model import EventType
+from tests.domain.support import seeded
 
 KEY = bytes(range(24))
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import structlog
-from e2e_program import Program, clean_environment, complaints, run, script, started
-from support.wait import eventually
 
 from gateway.demo import scenario
+from tests.e2e.program import Program, clean_environment, complaints, run, script, started
+from tests.support.wait import eventually
 
 TOLD = (
     "Three devices are registered, bound and alive",

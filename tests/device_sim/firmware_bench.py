@@ -3,8 +3,6 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from sim_support import NOW, Signer, a_binding, seeded
-
 from device_sim.actions import (
     Action,
     EraseFlash,
@@ -22,6 +20,7 @@ from device_sim.binding import Binding
 from device_sim.device import Device, State
 from device_sim.facts import step
 from device_sim.flash import MemoryFlash, manufacture, power_on
+from tests.device_sim.support import NOW, Signer, a_binding, seeded
 
 HOME = {"ssid": "home", "psk": "secret"}
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiomqtt
-from sim_support import API_KEY, GUARD_SECONDS, Broker, FrontDoor, front_door, mosquitto, seeded
 
 from device_sim import Flash, GatewayApi, MemoryFlash, Options, SimulatedDevice
 from device_sim.options import RadioKind
+from tests.device_sim.support import API_KEY, GUARD_SECONDS, Broker, FrontDoor, front_door, mosquitto, seeded
 
 QUICK = Options(backoff_first=0.02, backoff_longest=0.1)
 

@@ -23,10 +23,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from support.ports import free_port
 
 from device_sim.binding import Binding, Endpoint
 from device_sim.wire import rfc3339
+from tests.support.ports import free_port
 
 DEVICE_ID = "dev_01JCSIM000000000000000001"
 TOKEN = "dtok_abcdefghijklmnopqrstuvwxyz0123456789ABCDEF"

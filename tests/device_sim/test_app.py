@@ -6,10 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from sim_stage import a_stage
-from sim_support import API_KEY, GUARD_SECONDS
-from support.certificates import expired, make_authority, server_pair
-from support.tls_door import tls_door
 
 from device_sim import AnswerError, ApiError, DirectoryFlash, GatewayApi, ProvisioningError, UnreachableError
 from device_sim.binding import Binding, Endpoint
@@ -17,6 +13,10 @@ from device_sim.error_hints import remedy
 from device_sim.errors import UntrustedError
 from device_sim.tls import tls_context
 from gateway.tls.ca import Pair
+from tests.device_sim.stage import a_stage
+from tests.device_sim.support import API_KEY, GUARD_SECONDS
+from tests.support.certificates import expired, make_authority, server_pair
+from tests.support.tls_door import tls_door
 
 
 @asynccontextmanager

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sim_support import seeded
 
 from device_sim.backoff import FIRST_SECONDS, LONGEST_SECONDS, REFUSED_LONGEST_SECONDS, STABLE_SECONDS, Backoff
+from tests.device_sim.support import seeded
 
 
 def test_grows_to_its_bound() -> None:

@@ -15,14 +15,14 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from sim_stage import Stage, a_stage
-from sim_support import API_KEY, GUARD_SECONDS
-from support.hostile_gateway import ESCAPED, hostile_gateway
 
 from device_sim.arguments import parse_mix
 from device_sim.cli import main
 from device_sim.error_hints import BY_CODE, remedy
 from device_sim.errors import AnswerError, ApiError, SimulatorError, UnreachableError
+from tests.device_sim.stage import Stage, a_stage
+from tests.device_sim.support import API_KEY, GUARD_SECONDS
+from tests.support.hostile_gateway import ESCAPED, hostile_gateway
 
 
 @pytest.fixture

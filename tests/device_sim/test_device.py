@@ -3,8 +3,6 @@
 import json
 
 import pytest
-from sim_bench import HOME, Bench, link_up, online
-from sim_support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, a_binding, seeded
 
 from device_sim import wire
 from device_sim.actions import (
@@ -27,6 +25,8 @@ from device_sim.actions import (
 from device_sim.device import Device, State
 from device_sim.flash import power_on
 from device_sim.journal import REMEMBERED
+from tests.device_sim.firmware_bench import HOME, Bench, link_up, online
+from tests.device_sim.support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, a_binding, seeded
 
 SIGNER = Signer()
 RESET = CommandReceived("factory_reset", SIGNER.command())

@@ -1,13 +1,13 @@
 """Faults come from a seed, strike where they were asked for, and leave the rest alone."""
 
 import pytest
-from sim_support import Signer as _Signer
-from sim_support import a_binding, seeded
 
 from device_sim.actions import Action, Area, EraseFlash, OpenLink, Publish, Reboot, Tell, WriteFlash
 from device_sim.errors import PowerCutError
 from device_sim.facts import step
 from device_sim.faults import NoFaults, SeededFaults
+from tests.device_sim.support import Signer as _Signer
+from tests.device_sim.support import a_binding, seeded
 
 ACTIONS: list[tuple[Action, str]] = [
     (Tell("online"), "tell:online"),

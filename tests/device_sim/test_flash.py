@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from sim_support import GUARD_SECONDS, seeded
 
 from device_sim.actions import Area
 from device_sim.flash import DirectoryFlash, Flash, MemoryFlash, manufacture
+from tests.device_sim.support import GUARD_SECONDS, seeded
 
 KILLS = 12
 WRITER = """

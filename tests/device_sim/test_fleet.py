@@ -3,10 +3,9 @@
 import asyncio
 from pathlib import Path
 
-from sim_stage import QUICK, Stage, a_stage
-from sim_support import GUARD_SECONDS
-
 from device_sim import Fleet, GatewayApi, State, UnreachableError
+from tests.device_sim.stage import QUICK, Stage, a_stage
+from tests.device_sim.support import GUARD_SECONDS
 
 
 def a_fleet(stage: Stage, *, count: int = 6, seed: int = 7, flash_root: Path | None = None) -> Fleet:

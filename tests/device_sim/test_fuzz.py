@@ -11,12 +11,12 @@ import jwt
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import strategies as st
-from support.fuzzing import JSON, TEXTS, Target, encoded, fuzz, leaks, mangled, objects
 
 from device_sim import Binding, Device, State, grant, wire
 from device_sim.actions import Action, CommandReceived, PowerOn, Publish, Tell, WriteFlash
 from device_sim.binding import PAIRING, TOKEN
 from device_sim.sequences import SEQUENCES, Sequences
+from tests.support.fuzzing import JSON, TEXTS, Target, encoded, fuzz, leaks, mangled, objects
 
 CORPUS = Path(__file__).parent / "corpus"
 NOW = 1_794_312_000_000

@@ -6,10 +6,10 @@ from typing import Any
 
 import jwt
 import pytest
-from sim_support import COMMAND_ID, DEVICE_ID, NOW, Signer, a_binding, par_of
 
 from device_sim import grant, wire
 from device_sim.sequences import Sequences
+from tests.device_sim.support import COMMAND_ID, DEVICE_ID, NOW, Signer, a_binding, par_of
 
 GOLDEN_KEY = {"kty": "OKP", "crv": "Ed25519", "x": "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg"}
 GOLDEN_GRANT = (

@@ -8,10 +8,6 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
-from sim_stage import a_stage
-from sim_support import API_KEY
-from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
-from support.ports import closed_port
 
 from device_sim import GatewayApi
 from device_sim.binding import Endpoint
@@ -19,6 +15,10 @@ from device_sim.errors import UnreachableError
 from device_sim.load import PAYLOAD_BYTES, Broker, Order, heartbeat, run
 from device_sim.load_devices import CredentialsError, loaded, recall, remember
 from device_sim.tls import tls_context
+from tests.device_sim.stage import a_stage
+from tests.device_sim.support import API_KEY
+from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+from tests.support.ports import closed_port
 
 WHO = [(f"dev_{number}", "token") for number in range(20)]
 

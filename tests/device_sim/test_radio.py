@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sim_stage import QUICK, Stage, a_stage, alive, occurrences
-from sim_support import API_KEY, GUARD_SECONDS, front_door, mosquitto, seeded, stop
-from support.certificates import make_authority, server_pair
-from support.wait import eventually
 
 from device_sim import GatewayApi, MemoryFlash, Options, SeededFaults, SimulatedDevice
 from device_sim.options import MqttVersion
 from gateway.tls.ca import Authority
+from tests.device_sim.stage import QUICK, Stage, a_stage, alive, occurrences
+from tests.device_sim.support import API_KEY, GUARD_SECONDS, front_door, mosquitto, seeded, stop
+from tests.support.certificates import make_authority, server_pair
+from tests.support.wait import eventually
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sim_stage import QUICK, Stage, a_stage, alive, occurrences
-from sim_support import GUARD_SECONDS
 
 from device_sim import Options
 from device_sim.actions import Publish
 from device_sim.errors import RadioError
 from device_sim.relay import BleRelay
+from tests.device_sim.stage import QUICK, Stage, a_stage, alive, occurrences
+from tests.device_sim.support import GUARD_SECONDS
 
 HTTP: Options = replace(QUICK, transport="http")
 

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from sim_bench import HOME, Bench, link_up, online
-from sim_support import COMMAND_ID, TOKEN, Signer, a_binding, seeded
 
 from device_sim import wire
 from device_sim.actions import CommandReceived, HeartbeatDue, LinkDown, LinkUp, Provisioned, Published, PublishFailed
 from device_sim.device import Device, State
 from device_sim.flash import power_on
+from tests.device_sim.firmware_bench import HOME, Bench, link_up, online
+from tests.device_sim.support import COMMAND_ID, TOKEN, Signer, a_binding, seeded
 
 SIGNER = Signer()
 RESET = CommandReceived("factory_reset", SIGNER.command())

@@ -4,14 +4,14 @@ import json
 from typing import Any
 
 import pytest
-from sim_bench import Bench, online
-from sim_support import COMMAND_ID, NOW, Signer, a_binding, par_of, seeded
 
 from device_sim.actions import CommandReceived, Provisioned
 from device_sim.device import Device, State
 from device_sim.flash import power_on
 from device_sim.journal import REMEMBERED
 from device_sim.sequences import SEQUENCES, Sequences
+from tests.device_sim.firmware_bench import Bench, online
+from tests.device_sim.support import COMMAND_ID, NOW, Signer, a_binding, par_of, seeded
 
 SIGNER = Signer()
 

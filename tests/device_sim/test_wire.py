@@ -5,11 +5,11 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sim_support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, a_binding, seeded
 
 from device_sim import wire
 from device_sim.actions import LinkUp, PowerOn, Provisioned, Publish
 from device_sim.device import RESET_RESULT, Device
+from tests.device_sim.support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, a_binding, seeded
 
 EXECUTED_RECEIPT = "oQHJLPi17aMuJfZqNHGXnn6nceBT94mv9RuCwU6sHNQ"
 

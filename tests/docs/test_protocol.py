@@ -29,7 +29,7 @@ from gateway.http.resources.operations import OPERATIONS
 from gateway.models import model
 from gateway.models.device_settings import with_defaults
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "protocol.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 
 @pytest.fixture(name="vectors")

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_program import GUARD_SECONDS, run, script
-from e2e_site import Site, a_site
-from support.certificates import make_authority
-from support.mosquitto import GATEWAY_PASSWORD
-from support.ports import closed_port, free_port
-from support.small_disk import may_mount, small_disk
-from support.wait import eventually
+
+from tests.e2e.program import GUARD_SECONDS, run, script
+from tests.e2e.support import Site, a_site
+from tests.support.certificates import make_authority
+from tests.support.mosquitto import GATEWAY_PASSWORD
+from tests.support.ports import closed_port, free_port
+from tests.support.small_disk import may_mount, small_disk
+from tests.support.wait import eventually
 
 Json = dict[str, Any]
 

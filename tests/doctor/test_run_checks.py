@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_program import Outcome, clean_environment, run, script
-from e2e_site import BROKERS, BrokerKind, Site, a_site, topic
-from support.wait import eventually
 
 from gateway.broker.mosquitto.session_locks import EXPOSED
+from tests.e2e.program import Outcome, clean_environment, run, script
+from tests.e2e.support import BROKERS, BrokerKind, Site, a_site, topic
+from tests.support.wait import eventually
 
 Json = dict[str, Any]
 

@@ -37,7 +37,7 @@ NOON = 1_794_312_000_000
 ACTOR = "gateway"
 
 RESET = model.CommandType.FACTORY_RESET
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "models" / "golden"
 
 
 def golden(name: str) -> bytes:

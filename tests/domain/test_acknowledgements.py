@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_support import RESET, World, receipt
 
 from gateway.models.model import CommandType
 from gateway.store import Row, command_sql
+from tests.domain.support import RESET, World, receipt
 
 
 @pytest.fixture

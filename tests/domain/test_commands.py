@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_support import RESET, World
 
 from gateway.domain import commands
 from gateway.errors import ConflictError, NotFoundError
 from gateway.models import model
 from gateway.store import command_sql
+from tests.domain.support import RESET, World
 
 
 @pytest.fixture

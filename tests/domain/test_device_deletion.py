@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core_support import RESET, World
 
 from gateway.domain import heartbeats
 from gateway.errors import ConflictError, NotFoundError
 from gateway.store import command_sql, key_sql, token_sql
+from tests.domain.support import RESET, World
 
 
 @pytest.fixture

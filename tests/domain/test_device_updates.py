@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_support import World
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from gateway.errors import InvalidRequestError, NotFoundError
 from gateway.models import device_settings
 from gateway.models.device_settings import DeviceSettings, changed, difference, merge, with_defaults
 from gateway.store import device_sql, key_sql
+from tests.domain.support import World
 
 DEFAULTS = with_defaults({})
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from core_support import World
 
 from gateway.core import credentials, ids
 from gateway.domain import devices
 from gateway.errors import ConflictError, GatewayError, InvalidRequestError, NotFoundError, UnavailableError
 from gateway.store import key_sql, outbox_sql, token_sql
+from tests.domain.support import World
 
 
 @pytest.fixture

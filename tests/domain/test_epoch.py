@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import structlog
-from core_support import World
 
 from gateway.bootstrap import first_start
 from gateway.domain import epoch
@@ -21,6 +20,7 @@ from gateway.store import DATABASE_NAME, View, open_database, token_sql
 from gateway.store.epoch_sql import Position, position
 from gateway.store.position_file import POSITION_NAME, read_position, write_position
 from gateway.store.sqlite.lock import exclusive
+from tests.domain.support import World
 
 HIGHEST = 2**31
 

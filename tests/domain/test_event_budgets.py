@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_support import World
 
 from gateway.domain import heartbeats
 from gateway.store import Rules
 from gateway.store.event_budget_sql import SAVED_HOURS
+from tests.domain.support import World
 
 PER_HOUR = 12
 SAVED = PER_HOUR * SAVED_HOURS

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_support import World
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from support.fuzzing import JSON, TEXTS, Target, encoded, fuzz, leaks, mangled, objects
 
 from gateway.core import topics
 from gateway.domain import device_updates, messages
@@ -23,6 +21,8 @@ from gateway.models.validation import invalid
 from gateway.settings import loading
 from gateway.settings.loading import SettingsError
 from gateway.store import Tx
+from tests.domain.support import World
+from tests.support.fuzzing import JSON, TEXTS, Target, encoded, fuzz, leaks, mangled, objects
 
 CORPUS = Path(__file__).parent / "corpus"
 

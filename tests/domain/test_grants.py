@@ -9,7 +9,6 @@ from typing import Any
 
 import jwt
 import pytest
-from core_support import NOON, RESET, World, golden
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -17,6 +16,7 @@ from device_sim.canonical import params_digest
 from gateway.domain import grants
 from gateway.models import model
 from gateway.store import token_sql
+from tests.domain.support import NOON, RESET, World, golden
 
 KEY_SEED = bytes(range(32))
 

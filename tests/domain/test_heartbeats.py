@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core_support import World
 
 from gateway.domain import heartbeats
 from gateway.store import Rules
+from tests.domain.support import World
 
 SENT = "2026-11-10T11:59:58.5Z"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from core_support import World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from gateway.models import model
 from gateway.store import Context, Rules, Tx, open_database, outbox_sql
 from gateway.store.measurements import Measure
 from gateway.store.sqlite.device_cache import DeviceCache
+from tests.domain.support import World
 
 RULES = Rules(heartbeat_history_days=2, mirrored=(outbox_sql.STATE, outbox_sql.DISCOVERY))
 PART = 3

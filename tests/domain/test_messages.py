@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core_support import World, golden
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core import topics
 from gateway.domain import messages
 from gateway.store import Rules
+from tests.domain.support import World, golden
 
 BROKEN = {
     "empty": b"",

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core_support import World
 
 from gateway.domain import heartbeats
 from gateway.domain.presence import PresenceWorker
 from gateway.store import Context, Rules, Store
+from tests.domain.support import World
 
 SILENCE, GRACE = 180_000, 10_000
 ONLINE, OFFLINE = {"status": "online"}, {"status": "offline"}

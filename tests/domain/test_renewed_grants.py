@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_support import World
 
 from gateway.domain import commands, grants
 from gateway.store import Row, Tx, token_sql
+from tests.domain.support import World
 
 
 @pytest.fixture

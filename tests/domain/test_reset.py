@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core_support import RESET, World, receipt
 
 from gateway.domain import commands, heartbeats
 from gateway.errors import ConflictError
 from gateway.models import model
 from gateway.store import Tx, command_sql, health_sql, token_sql
+from tests.domain.support import RESET, World, receipt
 
 
 @pytest.fixture

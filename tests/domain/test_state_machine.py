@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core_support import RESET, World
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -15,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.domain import commands, devices, heartbeats
 from gateway.errors import ConflictError, NotFoundError, UnavailableError
 from gateway.store import Row, command_sql, outbox_sql, token_sql
+from tests.domain.support import RESET, World
 
 SERIALS = ("SN-1", "SN-2")
 PLAIN_TYPES = ("reboot", "start_recording")

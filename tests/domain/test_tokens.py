@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core_support import MINUTE_MS, World
 
 from gateway.domain import devices
 from gateway.errors import TooSoonError
 from gateway.store import token_sql
+from tests.domain.support import MINUTE_MS, World
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_support import ACTOR, NOON, World
 
 from gateway.domain import webhooks
 from gateway.domain.webhooks import DeliveryOutcome
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
 from gateway.models.webhooks import CreateWebhook, UpdateWebhook
 from gateway.store import Context, Row, delivery_sql, event_sql, key_sql, webhook_sql
+from tests.domain.support import ACTOR, NOON, World
 
 GOOD = DeliveryOutcome(204)
 BAD = DeliveryOutcome(500, error="The receiver answered 500.")

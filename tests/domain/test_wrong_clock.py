@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core_support import ACTOR, World
 
 from gateway.domain import commands, grants, webhooks
 from gateway.models.webhooks import CreateWebhook
 from gateway.store import Tx, delivery_sql, event_sql, heartbeat_sql, idempotency_sql, key_sql
+from tests.domain.support import ACTOR, World
 
 DAY = 86_400_000
 YEAR = 365 * DAY

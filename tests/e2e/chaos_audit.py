@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import httpx
-from chaos_operator import RESET, Token
-from chaos_world import AUDITOR, SETTLE_SECONDS, World
-from e2e_program import complaints
-from support import wire
-from support.mqtt_password import mqtt_password_of
-from support.wait import eventually
 
 from device_sim.device import JOURNAL
+from tests.e2e.chaos_operator import RESET, Token
+from tests.e2e.chaos_world import AUDITOR, SETTLE_SECONDS, World
+from tests.e2e.program import complaints
+from tests.support import wire
+from tests.support.mqtt_password import mqtt_password_of
+from tests.support.wait import eventually
 
 _MARK = "auditor/mark"
 _LAST_WORD = "devices/dev_LASTWORD/heartbeat"

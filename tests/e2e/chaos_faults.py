@@ -7,8 +7,8 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from chaos_world import World
-from support.proxy import Proxy
+from tests.e2e.chaos_world import World
+from tests.support.proxy import Proxy
 
 LOAD_SECONDS = 4.0
 FAULTS = 6

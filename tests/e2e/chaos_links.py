@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from support.proxy import Line, MqttProxy, Towards, packet_of
-from support.wire import Kind, Packet, parse_publish
+from tests.support.proxy import Line, MqttProxy, Towards, packet_of
+from tests.support.wire import Kind, Packet, parse_publish
 
 _MQTT_5 = 5
 _LEVEL_AT = 6  # of a CONNECT: after the length-prefixed name of the protocol

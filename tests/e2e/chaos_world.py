@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from chaos_links import BrokerLine
-from chaos_operator import Api, Ledger, Operator
-from e2e_gateway import GatewayProcess
-from e2e_program import started
-from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
-from support.proxy import MqttProxy, Proxy
-from support.wait import eventually
 
 from device_sim import DirectoryFlash, Fact, NoFaults, Options, SeededFaults, SimulatedDevice
 from device_sim.options import MqttVersion
+from tests.e2e.chaos_links import BrokerLine
+from tests.e2e.chaos_operator import Api, Ledger, Operator
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import started
+from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+from tests.support.proxy import MqttProxy, Proxy
+from tests.support.wait import eventually
 
 AUDITOR = "auditor"
 STEADY, TROUBLED = 3, 6

@@ -1,4 +1,4 @@
-"""Runs a console script on a machine whose clock was set back: `e2e_set_back.py SECONDS SCRIPT ARGUMENT…`."""
+"""Runs a console script on a machine whose clock was set back: `clock_set_back.py SECONDS SCRIPT ARGUMENT…`."""
 
 import runpy
 import sys

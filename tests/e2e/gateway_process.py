@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from e2e_program import Program, run, script
-from support.ports import free_port
+from tests.e2e.program import Program, run, script
+from tests.support.ports import free_port
 
 _READY = re.compile(
     r"HTTP  (?P<url>https?://\S+)\n  MQTT  mqtts?://(?P<host>[\w.]+):(?P<port>\d+) .*\n  data ", re.MULTILINE

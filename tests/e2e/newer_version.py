@@ -1,4 +1,4 @@
-"""Runs a console script of a version with one more step of the schema: `e2e_newer.py SCRIPT ARGUMENT…`."""
+"""Runs a console script of a version with one more step of the schema: `newer_version.py SCRIPT ARGUMENT…`."""
 
 import runpy
 import sys

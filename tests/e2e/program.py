@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.wait import eventually
+from tests.support.wait import eventually
 
 _LATE_WATCH = re.compile(
     r"""(\{"event": ")?Exception in callback BaseSelectorEventLoop\.add_writer(?s:.*?)Bad file descriptor("\})?\n"""

@@ -6,10 +6,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e_program import Outcome, clean_environment, run, script
-from e2e_site import BrokerKind, Site, a_site
-from support.measured import MEASURED, Measured
-from support.snippets import ROOT, Block, run_by
+from tests.e2e.program import Outcome, clean_environment, run, script
+from tests.e2e.support import BrokerKind, Site, a_site
+from tests.support.measured import MEASURED, Measured
+from tests.support.snippets import ROOT, Block, run_by
 
 Mornings = Callable[..., AbstractAsyncContextManager["Morning"]]
 BLOCKS = run_by("runbook", ROOT / "docs" / "runbook.md")

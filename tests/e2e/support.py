@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
-from e2e_gateway import GatewayProcess
-from e2e_program import GUARD_SECONDS, started
-from support import wire
-from support.asking import SECRET
-from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
-from support.mqtt_password import mqtt_password_of
-from support.rabbitmq import RabbitMq
-from support.wait import eventually
 
 from device_sim import Faults, Flash, GatewayApi, MemoryFlash, NoFaults, Options, SimulatedDevice
 from device_sim.options import RadioKind, Transport
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import GUARD_SECONDS, started
+from tests.support import wire
+from tests.support.asking import SECRET
+from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+from tests.support.mqtt_password import mqtt_password_of
+from tests.support.rabbitmq import RabbitMq
+from tests.support.wait import eventually
 
 BrokerKind = Literal["embedded", "mosquitto", "rabbitmq"]
 BROKERS: Sequence[BrokerKind] = ("embedded", "mosquitto")
@@ -135,7 +135,7 @@ class Site:
         )
 
     async def connect_answer(self, device_id: str, token: str) -> int:
-        """What the broker says to a device with this token's MQTT password: a return code of `support.wire`."""
+        """What the broker says to a device with this token's MQTT password: a return code of `tests.support.wire`."""
         return await self.password_answer(device_id, mqtt_password_of(token))
 
     async def password_answer(self, name: str, password: str) -> int:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_program import run, script
-from e2e_site import Site, a_site, alive
 from jsonschema import Draft202012Validator
-from support import node, wire
-from support.wait import eventually
 
 from gateway.http.spec.asyncapi import document
+from tests.e2e.program import run, script
+from tests.e2e.support import Site, a_site, alive
+from tests.support import node, wire
+from tests.support.wait import eventually
 
 COPY = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 DOCUMENT: dict[str, Any] = json.loads(document())

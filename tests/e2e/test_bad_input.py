@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import httpx
 import pytest
 import pytest_asyncio
-from e2e_site import BROKERS, Site, a_site
-from support import wire
-from support.mqtt_password import mqtt_password_of
-from support.wait import eventually
+
+from tests.e2e.support import BROKERS, Site, a_site
+from tests.support import wire
+from tests.support.mqtt_password import mqtt_password_of
+from tests.support.wait import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

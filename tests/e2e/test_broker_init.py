@@ -12,15 +12,15 @@ from typing import Any
 
 import httpx
 import pytest
-from e2e_program import GUARD_SECONDS, Program, run, script, started
-from support import wire
-from support.certificates import make_authority
-from support.ports import free_port
-from support.wait import eventually
 
 from broker_config import local
 from device_sim import GatewayApi, MemoryFlash, Options, SimulatedDevice
 from gateway.tls.certificates import client_context
+from tests.e2e.program import GUARD_SECONDS, Program, run, script, started
+from tests.support import wire
+from tests.support.certificates import make_authority
+from tests.support.ports import free_port
+from tests.support.wait import eventually
 
 ME = getpass.getuser()
 USAGE = 2

@@ -9,10 +9,11 @@ import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import chaos_audit as audit
 import pytest
-from chaos_faults import FORGETFUL, Mischief, drawn
-from chaos_world import World, a_world, at_work
+
+from tests.e2e import chaos_audit as audit
+from tests.e2e.chaos_faults import FORGETFUL, Mischief, drawn
+from tests.e2e.chaos_world import World, a_world, at_work
 
 HANGS_SECONDS = 180.0
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from e2e_program import Outcome, Program, clean_environment, run, script, started
-from e2e_site import BROKERS, Site, a_site, alive
-from support import wire
+
+from tests.e2e.program import Outcome, Program, clean_environment, run, script, started
+from tests.e2e.support import BROKERS, Site, a_site, alive
+from tests.support import wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

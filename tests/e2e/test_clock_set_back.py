@@ -9,13 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
-from e2e_gateway import GatewayProcess
-from e2e_program import Outcome, run, script, started
 
 from device_sim.wire import receipt
 from gateway.store import DATABASE_NAME
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import Outcome, run, script, started
 
-SET_BACK = (sys.executable, str(Path(__file__).with_name("e2e_set_back.py")), "3600")
+SET_BACK = (sys.executable, str(Path(__file__).with_name("clock_set_back.py")), "3600")
 DEVICES = 24
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
-from e2e_program import Program, clean_environment, run, script, started
-from support.ports import free_port
 
 from gateway.cli import cli
 from gateway.settings.loading import Settings, load
+from tests.e2e.program import Program, clean_environment, run, script, started
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")

@@ -5,8 +5,9 @@ import stat
 from pathlib import Path
 
 import pytest
-from e2e_gateway import GatewayProcess
-from e2e_program import run, script, started
+
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import run, script, started
 
 NOBODY = 65_534
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")

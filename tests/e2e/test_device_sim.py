@@ -6,10 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from e2e_program import Outcome, Program, clean_environment, complaints, run, script, started
-from e2e_site import BROKERS, BrokerKind, Site, a_site
-from support.ports import closed_port
-from support.wait import eventually
+
+from tests.e2e.program import Outcome, Program, clean_environment, complaints, run, script, started
+from tests.e2e.support import BROKERS, BrokerKind, Site, a_site
+from tests.support.ports import closed_port
+from tests.support.wait import eventually
 
 
 def simulator(site: Site, folder: Path, *options: str) -> Program:

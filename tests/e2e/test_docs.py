@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_program import Outcome, Program, clean_environment, run, script, started
-from support.ports import free_port
-from support.receiver import receiving
-from support.snippets import ROOT, SHOWN, Block, blocks, run_by
 
 from gateway.settings.loading import load
+from tests.e2e.program import Outcome, Program, clean_environment, run, script, started
+from tests.support.ports import free_port
+from tests.support.receiver import receiving
+from tests.support.snippets import ROOT, SHOWN, Block, blocks, run_by
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GENERATED = ("docs/cli.md", "docs/reference/http.md")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from e2e_program import Program, clean_environment, run, script, started
-from e2e_site import BrokerKind, Site, a_site
-from support import node
-from support.snippets import ROOT, SHOWN, Block, blocks, run_by
-from support.wait import eventually
+
+from tests.e2e.program import Program, clean_environment, run, script, started
+from tests.e2e.support import BrokerKind, Site, a_site
+from tests.support import node
+from tests.support.snippets import ROOT, SHOWN, Block, blocks, run_by
+from tests.support.wait import eventually
 
 GUIDES = [ROOT / "docs" / name for name in ("integrators.md", "device-sim.md", "home-assistant.md")]
 SNIPPETS = run_by("integrators", GUIDES[0])

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from e2e_program import Outcome, Program, clean_environment, run, started
-from support.ports import free_port
-from support.snippets import ROOT, run_by
+
+from tests.e2e.program import Outcome, Program, clean_environment, run, started
+from tests.support.ports import free_port
+from tests.support.snippets import ROOT, run_by
 
 BLOCKS = run_by("tls", ROOT / "docs" / "tls.md")
 

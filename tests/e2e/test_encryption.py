@@ -4,8 +4,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from e2e_gateway import GatewayProcess
-from e2e_program import run, script, started
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import run, script, started
 
 ANYWHERE = ("--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0")
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
-from e2e_program import run, script
-from e2e_site import Site, a_site, alive
-from support.wait import eventually
 
 from device_sim import SimulatedDevice
 from gateway.store import DATABASE_NAME
+from tests.e2e.program import run, script
+from tests.e2e.support import Site, a_site, alive
+from tests.support.wait import eventually
 
 IS_ROOT = os.geteuid() == 0
 DISK_KIB = 2_048

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from e2e_flood import WildDevice
-from e2e_site import BROKERS, BrokerKind, Site, a_site, alive
-from support.measured import MEASURED, Measured
-from support.wait import eventually
 
 from device_sim import SimulatedDevice
+from tests.e2e.support import BROKERS, BrokerKind, Site, a_site, alive
+from tests.e2e.wild_device import WildDevice
+from tests.support.measured import MEASURED, Measured
+from tests.support.wait import eventually
 
 PER_SECOND = 5
 FLOOD = 30_000

@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from e2e_program import run, script
-from e2e_site import Site, a_site, alive, token_of
-from support import wire
-from support.former_registry import former_registry
-
 from device_sim import MemoryFlash
 from device_sim.actions import Area
 from device_sim.binding import Binding, Endpoint
+from tests.e2e.program import run, script
+from tests.e2e.support import Site, a_site, alive, token_of
+from tests.support import wire
+from tests.support.former_registry import former_registry
 
 
 async def _told_by_the_doctor(site: Site) -> dict[str, Any]:

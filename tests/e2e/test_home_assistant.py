@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_program import Program, clean_environment, run, script, started
-from e2e_site import Site, a_site
-from support import home_assistant, wire
-from support.snippets import ROOT, run_by
-from support.wait import eventually
+
+from tests.e2e.program import Program, clean_environment, run, script, started
+from tests.e2e.support import Site, a_site
+from tests.support import home_assistant, wire
+from tests.support.snippets import ROOT, run_by
+from tests.support.wait import eventually
 
 HEARTBEAT = {
     "battery_percent": 81,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from e2e_site import Site, a_site
+
+from tests.e2e.support import Site, a_site
 
 SEED = 3
 ROUNDS = 8

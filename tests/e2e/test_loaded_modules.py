@@ -6,8 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from e2e_gateway import GatewayProcess
-from e2e_program import started
+
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import started
 
 TELLS = (sys.executable, "-v")
 _LOADED = re.compile(r"^import '([\w.]+)' #", re.MULTILINE)

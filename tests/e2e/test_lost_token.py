@@ -6,13 +6,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from e2e_site import BROKERS, BrokerKind, Site, a_site, alive, token_of
-from support import wire
-from support.wait import eventually
-from test_e2e_losses import a_device_away, comes_back_and_is_wiped
 
 from device_sim import SimulatedDevice
 from gateway.store import DATABASE_NAME
+from tests.e2e.support import BROKERS, BrokerKind, Site, a_site, alive, token_of
+from tests.e2e.test_reset_after_crashes import a_device_away, comes_back_and_is_wiped
+from tests.support import wire
+from tests.support.wait import eventually
 
 
 async def lose_a_refresh(site: Site, device: SimulatedDevice) -> None:

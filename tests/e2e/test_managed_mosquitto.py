@@ -14,16 +14,16 @@ from typing import Any
 
 import httpx
 import pytest
-from e2e_gateway import GatewayProcess
-from e2e_program import GUARD_SECONDS, clean_environment, run, script, started
-from support import wire
-from support.certificates import make_authority, server_pair, speaking_cbc, trusting
-from support.mosquitto import Mosquitto
-from support.wait import eventually
 
 from device_sim import GatewayApi, MemoryFlash, Options, SimulatedDevice
 from gateway.broker.mosquitto.orphan import find_orphan
 from gateway.tls.ca import Authority
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import GUARD_SECONDS, clean_environment, run, script, started
+from tests.support import wire
+from tests.support.certificates import make_authority, server_pair, speaking_cbc, trusting
+from tests.support.mosquitto import Mosquitto
+from tests.support.wait import eventually
 
 Json = dict[str, Any]
 

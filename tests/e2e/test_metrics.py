@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from e2e_site import Site, a_site, alive
-from support.wait import eventually
+from tests.e2e.support import Site, a_site, alive
+from tests.support.wait import eventually
 
 
 async def figures(site: Site) -> dict[str, float]:

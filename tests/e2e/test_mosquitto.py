@@ -9,15 +9,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from e2e_gateway import GatewayProcess
-from e2e_program import Program, run, script, started
-from e2e_site import Site, a_site
-from support import wire
-from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
-from support.wait import eventually
-from support.wire import Wire
 
 from broker_config import local
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import Program, run, script, started
+from tests.e2e.support import Site, a_site
+from tests.support import wire
+from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+from tests.support.wait import eventually
+from tests.support.wire import Wire
 
 Trouble = Callable[[Path], AbstractAsyncContextManager[Path]]
 TIMES = 6
@@ -126,7 +126,7 @@ async def _another_program(folder: Path) -> AsyncIterator[Path]:
 
 
 ANOTHER_USER = [(_somebody_elses_broker, "may not be signalled by this user: run the gateway as the broker's user")]
-"""Only root can make a process of somebody else; tests/broker/test_mosquitto_password_file.py has it for everybody."""
+"""Only root can make a process of somebody else; tests/broker/mosquitto/test_password_file.py has it for everybody."""
 
 
 @pytest.mark.parametrize(

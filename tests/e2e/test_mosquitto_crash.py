@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from e2e_gateway import GatewayProcess
-from e2e_program import GUARD_SECONDS, clean_environment, started
-from support import wire
-from support.receipts import receipt_of
-from support.wait import eventually
 
 from gateway.broker.mosquitto.orphan import find_orphan
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import GUARD_SECONDS, clean_environment, started
+from tests.support import wire
+from tests.support.receipts import receipt_of
+from tests.support.wait import eventually
 
 ROUNDS = int(os.environ.get("GATEWAY_ATTACK_ROUNDS", "14"))
 AT_ONCE = 20

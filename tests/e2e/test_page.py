@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from e2e_program import clean_environment, run, script
-from e2e_site import a_site, alive
-from support.page import signed_in
+from tests.e2e.program import clean_environment, run, script
+from tests.e2e.support import a_site, alive
+from tests.support.page import signed_in
 
 
 async def test_a_reset_is_watched_from_asked_for_to_executed(tmp_path: Path) -> None:

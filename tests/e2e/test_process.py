@@ -11,10 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from e2e_gateway import GatewayProcess
-from e2e_program import Outcome, run, script, started
-from e2e_site import BROKERS, BrokerKind, a_site, alive
-from support.wait import eventually
+
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import Outcome, run, script, started
+from tests.e2e.support import BROKERS, BrokerKind, a_site, alive
+from tests.support.wait import eventually
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 ANYWHERE = ("--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0")

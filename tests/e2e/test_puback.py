@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from e2e_flood import WildDevice
-from e2e_site import Site, a_site, topic
-from support import wire
-from support.measured import MEASURED, Measured
-from support.mqtt_password import mqtt_password_of
-from support.receipts import receipt_of
-from support.wait import eventually
+from tests.e2e.support import Site, a_site, topic
+from tests.e2e.wild_device import WildDevice
+from tests.support import wire
+from tests.support.measured import MEASURED, Measured
+from tests.support.mqtt_password import mqtt_password_of
+from tests.support.receipts import receipt_of
+from tests.support.wait import eventually
 
 SAY_ONE = 240
 FLEET = 100

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import httpx
-from e2e_gateway import GatewayProcess
-from e2e_program import run, script, started
-from e2e_site import RESET, Site, a_site, alive, asking_options, token_of, topic
-from support import wire
-from support.rabbitmq import RabbitMq
-from support.wait import eventually
+
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import run, script, started
+from tests.e2e.support import RESET, Site, a_site, alive, asking_options, token_of, topic
+from tests.support import wire
+from tests.support.rabbitmq import RabbitMq
+from tests.support.wait import eventually
 
 SETTLED = ("device.online", "device.offline")
 

@@ -4,12 +4,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from e2e_program import run
-from e2e_site import AUDITOR, BROKERS, RESET, BrokerKind, Site, a_site, alive, details, token_of, topic
-from support import wire
-from support.mqtt_password import mqtt_password_of
 
 from device_sim import SimulatedDevice
+from tests.e2e.program import run
+from tests.e2e.support import AUDITOR, BROKERS, RESET, BrokerKind, Site, a_site, alive, details, token_of, topic
+from tests.support import wire
+from tests.support.mqtt_password import mqtt_password_of
 
 both = pytest.mark.parametrize("kind", BROKERS)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_site import BROKERS, RESET, BrokerKind, Site, a_site, alive, details, token_of, topic
-from support.wait import eventually
 
 from device_sim import MemoryFlash, SimulatedDevice
+from tests.e2e.support import BROKERS, RESET, BrokerKind, Site, a_site, alive, details, token_of, topic
+from tests.support.wait import eventually
 
 SEED = 20
 ROUNDS = 10

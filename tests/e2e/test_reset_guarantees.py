@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from e2e_site import BROKERS, RESET, Site, a_site, alive, details, token_of, topic
-from support import wire
-from support.mqtt_password import mqtt_password_of
-from support.receipts import receipt_of
-from support.wait import eventually
 
 from device_sim import ApiError, MemoryFlash, SeededFaults, SimulatedDevice
+from tests.e2e.support import BROKERS, RESET, Site, a_site, alive, details, token_of, topic
+from tests.support import wire
+from tests.support.mqtt_password import mqtt_password_of
+from tests.support.receipts import receipt_of
+from tests.support.wait import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

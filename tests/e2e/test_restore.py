@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_program import run, script
-from e2e_site import Site, a_site, alive, details, topic
-from support.wait import eventually
 
 from device_sim import SimulatedDevice
+from tests.e2e.program import run, script
+from tests.e2e.support import Site, a_site, alive, details, topic
+from tests.support.wait import eventually
 
 LOST_GENERATION = 1
 STEP = 1 << 20

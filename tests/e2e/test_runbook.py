@@ -13,16 +13,16 @@ from typing import Any
 
 import httpx
 import pytest
-from e2e_morning import BLOCKS, Morning, Mornings, a_morning, blocks_of
-from e2e_program import run, script
-from e2e_site import Site, alive, topic
-from support.measured import Measured
-from support.mosquitto import GATEWAY_PASSWORD
-from support.receipts import receipt_of
-from support.receiver import receiving
-from support.wait import eventually
 
 from gateway.store.backup import contents
+from tests.e2e.program import run, script
+from tests.e2e.runbook_operator import BLOCKS, Morning, Mornings, a_morning, blocks_of
+from tests.e2e.support import Site, alive, topic
+from tests.support.measured import Measured
+from tests.support.mosquitto import GATEWAY_PASSWORD
+from tests.support.receipts import receipt_of
+from tests.support.receiver import receiving
+from tests.support.wait import eventually
 
 BROKEN = 7
 WORKS = (0, 1)

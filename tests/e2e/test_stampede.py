@@ -15,12 +15,6 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import httpx
-from e2e_gateway import GatewayProcess
-from e2e_program import started
-from e2e_site import topic
-from support import wire
-from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
-from support.wait import eventually
 
 from gateway.bootstrap import first_start
 from gateway.core.clock import to_rfc3339
@@ -28,6 +22,12 @@ from gateway.domain import devices, grants
 from gateway.models import model
 from gateway.settings.loading import Settings
 from gateway.store import DATABASE_NAME, Context, Tx, open_database, transact
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import started
+from tests.e2e.support import topic
+from tests.support import wire
+from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+from tests.support.wait import eventually
 
 DEVICES = int(os.environ.get("STAMPEDE_DEVICES", "2000"))
 RESETS = 20

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from e2e_program import Program, clean_environment, run, script, started
-from e2e_site import Site, a_site, alive
-from support.pty import at_terminal
+
+from tests.e2e.program import Program, clean_environment, run, script, started
+from tests.e2e.support import Site, a_site, alive
+from tests.support.pty import at_terminal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

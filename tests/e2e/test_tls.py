@@ -11,16 +11,16 @@ from typing import Any
 
 import httpx
 import pytest
-from e2e_gateway import GatewayProcess
-from e2e_program import clean_environment, run, script, started
-from e2e_site import alive
-from support import wire
-from support.certificates import expired, make_authority, server_pair, speaking_cbc, trusting
-from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
-from support.wait import eventually
 
 from device_sim import GatewayApi, MemoryFlash, Options, SimulatedDevice
 from gateway.tls.ca import Pair
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import clean_environment, run, script, started
+from tests.e2e.support import alive
+from tests.support import wire
+from tests.support.certificates import expired, make_authority, server_pair, speaking_cbc, trusting
+from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+from tests.support.wait import eventually
 
 Json = dict[str, Any]
 

@@ -11,20 +11,20 @@ from typing import Any
 
 import httpx
 import pytest
-from e2e_gateway import GatewayProcess
-from e2e_program import Outcome, run, script, started
-from support.wait import eventually
 
 from gateway import __version__
 from gateway.store import DATABASE_NAME
 from gateway.store.schema import steps
+from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.program import Outcome, run, script, started
+from tests.support.wait import eventually
 
-NEWER = (sys.executable, str(Path(__file__).with_name("e2e_newer.py")))
+NEWER = (sys.executable, str(Path(__file__).with_name("newer_version.py")))
 TOMORROW = "m999_tomorrow"
 MIGRATES = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[2])
-import e2e_newer
+import newer_version
 from gateway.store import schema
 from gateway.store.sqlite.connection import connect
 print(schema.migrate(connect(pathlib.Path(sys.argv[1]))))

@@ -7,10 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
-from e2e_program import GUARD_SECONDS
-from e2e_site import Site, a_site
-from support.receiver import OK, receiving
-from support.wait import eventually
+
+from tests.e2e.program import GUARD_SECONDS
+from tests.e2e.support import Site, a_site
+from tests.support.receiver import OK, receiving
+from tests.support.wait import eventually
 
 ROUNDS = 5
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from support import wire
-from support.wait import eventually
+from tests.support import wire
+from tests.support.wait import eventually
 
 PER_SECOND: Final = 12_000
 """A fifth more than the ten thousand that are asked for, so that a late tick is no excuse."""

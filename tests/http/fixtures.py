@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from http_support import Api, Caller, body, serving
+
+from tests.http.support import Api, Caller, body, serving
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
-from http_support import TLS, Api, Json
+
+from tests.http.support import TLS, Api, Json
 
 PATH = "/v1/events/stream"
 GUARD_SECONDS = 30

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import structlog
-from http_support import Api, body, error, serving
 from starlette.types import Scope
 
 from gateway.core.clock import system_clock
 from gateway.http.auth_failure_limit import MOST_ADDRESSES, AuthFailureLimiter, address_of
 from gateway.http.log_limit import LINES_PER_MINUTE, LINES_PER_SECOND, StrangerLines
+from tests.http.support import Api, body, error, serving
 
 WRONG = "sk_live_0000000000000000000000000000000000"
 LIMIT = 3

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from http_support import body, serving
-from support.statements import LOOP, READER, WRITER, Statements
+
+from tests.http.support import body, serving
+from tests.support.statements import LOOP, READER, WRITER, Statements
 
 
 @pytest.fixture

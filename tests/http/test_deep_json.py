@@ -3,7 +3,8 @@
 import base64
 
 import pytest
-from http_support import JSON, Caller, error
+
+from tests.http.support import JSON, Caller, error
 
 DEEP = b"[" * 20_000
 SHALLOWER = b'{"metadata":' + b"[" * 1_500 + b"]" * 1_500 + b"}"

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from http_support import Api, serving
 from hypothesis import strategies as st
 from starlette.types import ASGIApp
 from structlog.testing import capture_logs
-from support.fuzzing import JSON, KEY, TEXTS, TOKEN, Target, encoded, fuzz, leaks, mangled, objects
 
 from gateway.http.app import build
 from gateway.http.resources.operations import OPERATIONS
+from tests.http.support import Api, serving
+from tests.support.fuzzing import JSON, KEY, TEXTS, TOKEN, Target, encoded, fuzz, leaks, mangled, objects
 
 CORPUS = Path(__file__).parent / "corpus"
 OK, REFUSED, FAILED, AWAY = 200, 400, 500, 503

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from http_support import TLS, error, serving
 
 from gateway.http.pages import FILES
 from gateway.settings.loading import SettingsError, load
+from tests.http.support import TLS, error, serving
 
 REBOUND = ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "evil:8080", "1.2.3", "0x7f.1")
 OWN = (

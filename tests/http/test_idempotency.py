@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from http_support import JSON, Api, Caller, Client, Json, body, error, serving, trying
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from gateway.http.scan_limit import ScanLimiter
 from gateway.http.unit_of_work import ReplayError, UnitOfWork
 from gateway.models.model import Empty
 from gateway.store import DATABASE_NAME, Tx, idempotency_sql, key_sql
+from tests.http.support import JSON, Api, Caller, Client, Json, body, error, serving, trying
 
 DAY_MS = 86_400_000
 POSTS = [operation for operation in OPERATIONS if operation.is_idempotent]

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from http_support import Api, body, error, serving
 from starlette.types import Scope
 
 from gateway.http.insiders import is_local
 from gateway.observability.metrics_endpoint import Scrape
 from gateway.store import DATABASE_NAME
+from tests.http.support import Api, body, error, serving
 
 BY_PROXY = {"X-Forwarded-For": "203.0.113.7"}
 TOKEN = "metrics_" + "x" * 40

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_support import JSON, Api, Client, Json, body, error, serving
 from structlog.testing import capture_logs
 from throttled import utils
 
@@ -17,6 +16,7 @@ from gateway.http.rate_limit import NO_LIMIT
 from gateway.http.server.server import HttpServer
 from gateway.http.services import Services
 from gateway.store import DATABASE_NAME, Context, Store
+from tests.http.support import JSON, Api, Client, Json, body, error, serving
 
 SECRETS = ("sk_live_", "dtok_")
 

@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import httpx
-from http_support import TLS, Api
 
 import gateway.http
 from gateway.http.pages import FILES, POLICY
+from tests.http.support import TLS, Api
 
 FOLDER = Path(gateway.http.__file__).parent / "static" / "page"
 SVG = "http://www.w3.org/2000/svg"

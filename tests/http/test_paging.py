@@ -5,12 +5,12 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from http_support import Api, Json, body, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.http.paging import MAX_ANSWER_BYTES
 from gateway.store import key_sql
+from tests.http.support import Api, Json, body, serving
 
 WRITES = st.lists(st.integers(0, 4), max_size=6)
 """How many rows come in between one page and the next."""

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from http_support import JSON, WITH_BODY, Api, Caller, Json, body, error, trying
 
 from gateway.http.resources.operations import OPERATIONS
+from tests.http.support import JSON, WITH_BODY, Api, Caller, Json, body, error, trying
 
 DEEP = 100_000
 NO_BODIES = (

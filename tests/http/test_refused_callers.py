@@ -1,9 +1,9 @@
 """Who is not let in: each a clear error of the contract, and never a changed row."""
 
 import pytest
-from http_support import GUARDED, JSON, NOWHERE, REQUIRED, Api, Caller, body, error, trying
 
 from gateway.http.resources.operations import OPERATIONS
+from tests.http.support import GUARDED, JSON, NOWHERE, REQUIRED, Api, Caller, body, error, trying
 
 NO_CREDENTIALS = (
     b"",

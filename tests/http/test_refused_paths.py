@@ -2,7 +2,8 @@
 
 import httpx
 import pytest
-from http_support import GUARDED, REQUIRED, WITH_BODY, WITH_QUERY, Api, Caller, body, error, trying
+
+from tests.http.support import GUARDED, REQUIRED, WITH_BODY, WITH_QUERY, Api, Caller, body, error, trying
 
 WRONG_QUERIES: tuple[tuple[bytes, str | None], ...] = (
     (b"no_such=1", "no_such"),

@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from support import wire
 
 from gateway.app import running
 from gateway.core.addresses import Address
@@ -19,6 +18,7 @@ from gateway.errors import StoreError
 from gateway.running import Running
 from gateway.settings.loading import Settings
 from gateway.store import Context, Store, Tx, View, event_sql, key_sql, open_database
+from tests.support import wire
 
 WRONG = "sk_live_0000000000000000000000000000000000"
 HOUR_MS = 3_600_000

@@ -12,8 +12,6 @@ from typing import Any
 import aiomqtt
 import httpx
 import pytest
-from http_support import TLS, Api, Json, body, error, serving
-from support.wait import eventually
 
 from gateway.app import running
 from gateway.core.addresses import Address
@@ -22,6 +20,8 @@ from gateway.running import Running
 from gateway.settings.loading import Settings
 from gateway.store import Purpose, Tx, View, device_search, key_sql
 from gateway.store.sqlite.readers import THREADS
+from tests.http.support import TLS, Api, Json, body, error, serving
+from tests.support.wait import eventually
 
 GUARD_SECONDS = 30.0
 MANY = 20_000

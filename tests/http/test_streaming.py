@@ -9,11 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from http_support import TLS, Api, body, error, serving
-from sse import GUARD_SECONDS, PATH, Reader, following
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
-from support.wait import eventually
 
 from gateway.errors import StoreError, UnauthorizedError
 from gateway.http.responses import Stream
@@ -21,6 +18,9 @@ from gateway.http.server.server import HttpServer
 from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.http.streaming import Streaming
 from gateway.store import Tx, device_sql, event_sql, key_sql
+from tests.http.sse import GUARD_SECONDS, PATH, Reader, following
+from tests.http.support import TLS, Api, body, error, serving
+from tests.support.wait import eventually
 
 MINUTE_MS = 60_000
 LAST_CHUNK = b"\r\n0\r\n\r\n"

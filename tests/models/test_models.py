@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from core_support import World, golden
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from gateway.models import model
 from gateway.store import command_sql, device_sql
+from tests.domain.support import World, golden
 
 
 def _refused(kind: type[BaseModel], body: Any) -> str:

@@ -4,10 +4,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from support.asking import PROBES, SECRET
-from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
-from support.rabbitmq import RabbitMq
-
 from gateway.broker.access_rules import Role
 from gateway.broker.access_sync import BrokerAccess, EmbeddedAccess, MosquittoAccess
 from gateway.broker.authentication import authenticator
@@ -25,6 +21,9 @@ from gateway.http.server.server import HttpServer
 from gateway.mqtt.probe import ProbeTarget
 from gateway.settings.broker_api import BrokerApi
 from gateway.store import Store
+from tests.support.asking import PROBES, SECRET
+from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
+from tests.support.rabbitmq import RabbitMq
 
 ADMIN_PASSWORD = "admin-password"
 _ADMINS = ("admin", "other", "third")

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Callable
 
-from support.proxy import Line, MqttProxy, Towards, packet_of
-from support.wire import Kind
+from tests.support.proxy import Line, MqttProxy, Towards, packet_of
+from tests.support.wire import Kind
 
 
 class Proxy(MqttProxy):

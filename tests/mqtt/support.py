@@ -21,12 +21,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from mqtt_brokers import ADMIN_PASSWORD, Asking, Broker, Embedded, External
-from mqtt_proxy import Proxy
-from support import wire
-from support.mqtt_password import mqtt_password_of
-from support.rabbitmq import RabbitMq
-from support.wait import eventually
 
 from gateway.bootstrap import first_start
 from gateway.broker.access_sync import AccessSyncer, first_uses_at
@@ -57,6 +51,12 @@ from gateway.store import (
 )
 from gateway.store.wakeups import Wakeups
 from gateway.workers.expiry import ExpiryWorker
+from tests.mqtt.brokers import ADMIN_PASSWORD, Asking, Broker, Embedded, External
+from tests.mqtt.proxy import Proxy
+from tests.support import wire
+from tests.support.mqtt_password import mqtt_password_of
+from tests.support.rabbitmq import RabbitMq
+from tests.support.wait import eventually
 
 T = TypeVar("T")
 

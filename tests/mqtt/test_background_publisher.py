@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from mqtt_support import Site, beat, on_every_broker, site
 from structlog.testing import capture_logs
-from support.wait import eventually
 
 from gateway.domain.messages import Message
 from gateway.errors import StoreError
 from gateway.mqtt import background_publisher
 from gateway.mqtt.connect import PublishRefusedError, Session
 from gateway.mqtt.retained_scan import ScanMarker
+from tests.mqtt.support import Site, beat, on_every_broker, site
+from tests.support.wait import eventually
 
 FAULTS = [
     RecursionError("too deep"),

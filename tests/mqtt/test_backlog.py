@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from mqtt_support import Device, Site, on_every_broker, on_mosquitto, site
-from support.wait import eventually
 
 from gateway.domain.backlog import BacklogRequests, ask
 from gateway.domain.commands import RESET
@@ -20,6 +18,8 @@ from gateway.http.app import build
 from gateway.http.services import Services
 from gateway.store import Row, key_sql
 from gateway.workers.change_poller import ChangePoller
+from tests.mqtt.support import Device, Site, on_every_broker, on_mosquitto, site
+from tests.support.wait import eventually
 
 SHORT = 0.05
 LONG = 60.0

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from mqtt_support import RESET, Device, MovedClock, Site, on_every_broker, site
-from support.wait import eventually
-
 from gateway.core.clock import system_clock
 from gateway.domain import devices as lifecycle
 from gateway.store import Tx, outbox_sql
+from tests.mqtt.support import RESET, Device, MovedClock, Site, on_every_broker, site
+from tests.support.wait import eventually
 
 STEP_MS = 1_000_000
 SLOW = {"bulk_reset_per_second": 1_000 / STEP_MS}

@@ -12,12 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mqtt_brokers import External
-from mqtt_support import Device, Site, beat, on_every_broker, on_mosquitto, site
 from structlog.testing import capture_logs
-from support import wire
-from support.ports import closed_port
-from support.wait import eventually
 
 from gateway import __version__
 from gateway.core.backoff import Pauses
@@ -26,6 +21,11 @@ from gateway.domain import devices as lifecycle
 from gateway.models import model
 from gateway.store import Tx
 from gateway.store.wakeups import EVERY
+from tests.mqtt.brokers import External
+from tests.mqtt.support import Device, Site, beat, on_every_broker, on_mosquitto, site
+from tests.support import wire
+from tests.support.ports import closed_port
+from tests.support.wait import eventually
 
 READ_ONLY = """
 user gateway

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from mqtt_support import RESET, on_every_broker, site
-from support.statements import LOOP, READER, WRITER, Statements
-from support.wait import eventually
 
 from gateway.domain import devices
+from tests.mqtt.support import RESET, on_every_broker, site
+from tests.support.statements import LOOP, READER, WRITER, Statements
+from tests.support.wait import eventually
 
 
 @on_every_broker

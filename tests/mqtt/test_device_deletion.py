@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from mqtt_support import Device, Site, beat, on_every_broker, site
-from support import wire
-from support.wait import eventually
-
 from gateway.core.command_types import CommandType
 from gateway.domain import devices
 from gateway.mqtt.reconciler import compare
 from gateway.store import Row
+from tests.mqtt.support import Device, Site, beat, on_every_broker, site
+from tests.support import wire
+from tests.support.wait import eventually
 
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
 STATUSES = "devices/+/status"

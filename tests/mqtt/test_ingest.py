@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mqtt_support import MovedClock, Site, beat, on_every_broker, on_mosquitto, site
 from structlog.testing import capture_logs
-from support import wire
-from support.taken import TakenIds
-from support.wait import eventually
 
 from device_sim.wire import receipt
 from gateway.domain.messages import LEAST
 from gateway.mqtt.session import BATCH, WAITING_AT_QOS_0
 from gateway.store import Context, Rules, Tx
+from tests.mqtt.support import MovedClock, Site, beat, on_every_broker, on_mosquitto, site
+from tests.support import wire
+from tests.support.taken import TakenIds
+from tests.support.wait import eventually
 
 POISON = """CREATE TRIGGER poison BEFORE INSERT ON heartbeats WHEN NEW.battery_percent = 13
     BEGIN SELECT RAISE(ABORT, 'nobody foresaw this'); END"""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mqtt_support import Site, on_every_broker, on_mosquitto, site
 from structlog.testing import capture_logs
 
 from gateway.store import DATABASE_NAME, View, epoch_sql, token_sql
+from tests.mqtt.support import Site, on_every_broker, on_mosquitto, site
 
 
 @pytest.fixture

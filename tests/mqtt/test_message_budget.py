@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from mqtt_support import Site, beat, on_every_broker, site
-from support.wait import eventually
-
 from gateway.mqtt.ingest import SAVED_ACKNOWLEDGEMENTS
 from gateway.mqtt.message_budget import SAVED_MESSAGES, SAVED_SECONDS, MessageBudget
 from gateway.store import Context, Row, Rules
+from tests.mqtt.support import Site, beat, on_every_broker, site
+from tests.support.wait import eventually
 
 FLOOD = 500
 NOON = 1_794_312_000_000

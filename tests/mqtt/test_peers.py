@@ -7,9 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mqtt_proxy import Proxy
-from mqtt_support import QUICK, RESET, Site, on_every_broker, on_mosquitto, site
-from support.wait import eventually
 
 from gateway.bootstrap import first_start
 from gateway.core.backoff import Pauses
@@ -17,6 +14,9 @@ from gateway.mqtt.connection import BrokerConnection
 from gateway.settings.loading import Settings
 from gateway.store import Context, Rules, Store
 from gateway.store.wakeups import Wakeups
+from tests.mqtt.proxy import Proxy
+from tests.mqtt.support import QUICK, RESET, Site, on_every_broker, on_mosquitto, site
+from tests.support.wait import eventually
 
 SLOW = Pauses(first_seconds=1.0, longest_seconds=2.0)
 """Two gateways that take their session from each other need longer pauses than a look takes."""

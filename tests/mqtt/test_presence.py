@@ -3,14 +3,14 @@
 import asyncio
 from pathlib import Path
 
-from mqtt_support import Device, MovedClock, Site, beat, on_every_broker, on_mosquitto, site
 from structlog.testing import capture_logs
-from support import wire
-from support.wait import eventually
 
 from gateway.domain import heartbeats
 from gateway.models import model
 from gateway.store import Row, Tx, health_sql
+from tests.mqtt.support import Device, MovedClock, Site, beat, on_every_broker, on_mosquitto, site
+from tests.support import wire
+from tests.support.wait import eventually
 
 GRACE_MS = 10_000
 SILENCE_MS = 180_000

@@ -6,15 +6,15 @@ import random
 from pathlib import Path
 from typing import Any
 
-from mqtt_brokers import External
-from mqtt_support import Device, Site, attempt, on_every_broker, on_mosquitto, site
 from structlog.testing import capture_logs
-from support.receipts import receipt_of
-from support.wait import eventually
 
 from gateway.domain import acknowledgements, devices
 from gateway.models import model
 from gateway.store import Context, Rules, Tx, command_sql, outbox_sql
+from tests.mqtt.brokers import External
+from tests.mqtt.support import Device, Site, attempt, on_every_broker, on_mosquitto, site
+from tests.support.receipts import receipt_of
+from tests.support.wait import eventually
 
 NOON = 1_794_312_000_000
 GOLDEN = (

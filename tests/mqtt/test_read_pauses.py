@@ -8,13 +8,13 @@ from typing import Any
 
 import mqtt5
 import pytest
-from mqtt_support import Site, site
-from scripted_broker import ScriptedBroker, joined, message
-from support.wait import eventually
 
 from gateway.mqtt.connect import open_session
 from gateway.mqtt.session import LinkError, Session
 from gateway.mqtt.v5.session import Mqtt5Session
+from tests.mqtt.scripted_broker import ScriptedBroker, joined, message
+from tests.mqtt.support import Site, site
+from tests.support.wait import eventually
 
 LONG = 300.0
 """Seconds: no test waits for the end of it."""

@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from mqtt_support import Device, MovedClock, Site, beat, on_every_broker, on_mosquitto, site
-from support import wire
-from support.wait import eventually
+
+from tests.mqtt.support import Device, MovedClock, Site, beat, on_every_broker, on_mosquitto, site
+from tests.support import wire
+from tests.support.wait import eventually
 
 LARGE = b'{"battery_percent": 1, "filler": "' + b"x" * 66_000 + b'"}'
 

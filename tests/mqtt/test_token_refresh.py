@@ -3,13 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mqtt_support import Device, MovedClock, Site, beat, on_mosquitto, site
-from support import wire
-from support.wait import GUARD_SECONDS, eventually
-
 from gateway.broker.access_sync import first_uses_at
 from gateway.domain import devices
 from gateway.store import View, token_sql
+from tests.mqtt.support import Device, MovedClock, Site, beat, on_mosquitto, site
+from tests.support import wire
+from tests.support.wait import GUARD_SECONDS, eventually
 
 REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
 

@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from http_support import Api, Json, body, error
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.observability.metrics import MEDIA_TYPE
 from gateway.store import Tx, measurements
+from tests.http.support import Api, Json, body, error
 
 DOCS = Path(__file__).parents[2] / "docs"
 MONITORING = DOCS / "monitoring"

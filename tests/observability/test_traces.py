@@ -8,13 +8,14 @@ from typing import Any
 
 import aiomqtt
 import httpx
-from e2e_program import clean_environment, run, script
-from e2e_site import AUDITOR, Site, a_site, alive
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from support.receiver import Receiver, receiving
-from support.wait import eventually
+
+from tests.e2e.program import clean_environment, run, script
+from tests.e2e.support import AUDITOR, Site, a_site, alive
+from tests.support.receiver import Receiver, receiving
+from tests.support.wait import eventually
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"

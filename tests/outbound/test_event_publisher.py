@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import aiomqtt
-from mqtt_brokers import ADMIN_PASSWORD
-from mqtt_support import Site, on_every_broker, site
-from support import wire
-from support.wait import eventually
 
 from gateway.domain import administration
 from gateway.mqtt.background_publisher import BackgroundPublisher
@@ -20,6 +16,10 @@ from gateway.outbound.event_publisher import EventPublisher
 from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.states import StateTopic
 from gateway.store import Tx
+from tests.mqtt.brokers import ADMIN_PASSWORD
+from tests.mqtt.support import Site, on_every_broker, site
+from tests.support import wire
+from tests.support.wait import eventually
 
 EVENTS = "devices/+/events/#"
 

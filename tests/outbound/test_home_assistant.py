@@ -4,9 +4,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from mqtt_support import HANGS_SECONDS, Site, on_every_broker, site
 from structlog.testing import capture_logs
-from support.wait import eventually
 
 from gateway.domain import devices
 from gateway.mqtt.background_publisher import BackgroundPublisher
@@ -15,6 +13,8 @@ from gateway.outbound.home_assistant import DiscoveryTopic
 from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.withdrawals import Withdrawals
 from gateway.store import key_sql
+from tests.mqtt.support import HANGS_SECONDS, Site, on_every_broker, site
+from tests.support.wait import eventually
 
 ANNOUNCED = "homeassistant/device/+/config"
 ON = {"mirrored": ("state", "discovery")}

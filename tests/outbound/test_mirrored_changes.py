@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core_support import World
 
 from gateway.core.topics import Topics
 from gateway.domain import heartbeats
 from gateway.outbound.states import StateTopic
 from gateway.store import Rules, device_sql, outbox_sql
+from tests.domain.support import World
 
 MIRROR = ("mirror", "state")
 FIVE_MINUTES_MS = 300_000

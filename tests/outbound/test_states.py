@@ -7,9 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mqtt_support import Device, Site, beat, on_every_broker, site
-from support.wait import eventually
-
 from gateway.domain import devices, messages
 from gateway.models import model
 from gateway.mqtt.background_publisher import BackgroundPublisher
@@ -17,6 +14,8 @@ from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.retained_mirror import RetainedMirror
 from gateway.outbound.states import StateTopic
 from gateway.store import View, device_sql
+from tests.mqtt.support import Device, Site, beat, on_every_broker, site
+from tests.support.wait import eventually
 
 STATES = "devices/+/state"
 ON = {"mirrored": ("state",)}

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core_support import World
 
 from gateway.domain import heartbeats, messages
 from gateway.domain.messages import PART, Message
 from gateway.models import model
 from gateway.runtime.loop_priority import Loop, LoopPriority
 from gateway.store import Tx, health_sql
+from tests.domain.support import World
 
 TRIES = 1_000
 GIVEN_UP_SECONDS = 20

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from support.certificates import expired, make_authority
 
 from gateway.broker.mosquitto.password_entries import kept_entries, own_entry
 from gateway.core.addresses import BrokerUrl
@@ -23,6 +22,7 @@ from gateway.setup.broker_init import InitOutcome, initialise
 from gateway.setup.options import InitOptions, SystemAccount
 from gateway.tls.ca import Authority, Pair
 from gateway.tls.certificates import client_context
+from tests.support.certificates import expired, make_authority
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 NOBODY = "nobody"

@@ -1,4 +1,4 @@
-"""``python -m simulation``: run many seeds, or one again.
+"""``python -m tests.simulation``: run many seeds, or one again.
 
 --seeds N --first S   run N seeds from S on (a random start when none is named)
 --seed S              run this one, tell its story, shrunk when it fails
@@ -12,17 +12,19 @@ import secrets
 import sys
 import time
 
-from simulation.detection import catch_all, table
-from simulation.many import Report, soak
-from simulation.plan import plan_of
-from simulation.run import run
-from simulation.shrink import Shrinker
-from simulation.story import told
+from tests.simulation.detection import catch_all, table
+from tests.simulation.plan import plan_of
+from tests.simulation.run import run
+from tests.simulation.run_report import told
+from tests.simulation.shrink import Shrinker
+from tests.simulation.soak import Report, soak
 
 
 def main() -> int:
     """The exit code: 1 when an invariant was broken."""
-    parser = argparse.ArgumentParser(prog="python -m simulation", description="Deterministic simulation of the gateway")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation", description="Deterministic simulation of the gateway"
+    )
     parser.add_argument("--seeds", type=int, default=1_000, help="how many to run")
     parser.add_argument("--first", type=int, default=None, help="the first seed (random)")
     parser.add_argument("--seed", type=int, default=None, help="run this one alone and tell its story")

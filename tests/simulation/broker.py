@@ -17,7 +17,7 @@ from gateway.broker import access_rules
 from gateway.broker.embedded.session import ClientIdentity
 from gateway.core.topics import Topics
 from gateway.mqtt.retained_scan import matches
-from simulation.network import Line
+from tests.simulation.network import Line
 
 Will = tuple[str, bytes]
 Admit = Callable[[str, str, str], Awaitable[ClientIdentity | None]]

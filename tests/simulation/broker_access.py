@@ -16,9 +16,9 @@ from gateway.core.addresses import Address
 from gateway.core.credentials import broker_entry
 from gateway.mqtt.probe import ProbeTarget
 from gateway.store import Store
-from simulation.broker import Broker
-from simulation.link import GATEWAY_PASSWORD
-from simulation.process import Process
+from tests.simulation.broker import Broker
+from tests.simulation.gateway_process import Process
+from tests.simulation.gateway_session import GATEWAY_PASSWORD
 
 TAKEN_UP_SECONDS = 0.15
 _SALT = bytes(12)

@@ -8,7 +8,7 @@ from typing import Any
 
 from device_sim.wire import milliseconds
 from gateway.domain.messages import Message
-from simulation.model_state import Ghost
+from tests.simulation.model_state import Ghost
 
 _TELLING = 50
 """So many characters of a refused payload tell it from others."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from simulation.plan import plan_of
-from simulation.planted_grants import FAULTS, Fault
-from simulation.run import Outcome, run
-from simulation.shrink import Shrinker
+from tests.simulation.grant_mutants import FAULTS, Fault
+from tests.simulation.plan import plan_of
+from tests.simulation.run import Outcome, run
+from tests.simulation.shrink import Shrinker
 
 MOST_SEEDS = 1_000
 

@@ -31,10 +31,10 @@ from device_sim.errors import PowerCutError, RadioError
 from device_sim.facts import step
 from device_sim.flash import MemoryFlash, manufacture, power_on
 from device_sim.relay import BleRelay, HttpRadio, refreshed
-from simulation.broker import Broker
-from simulation.http import VirtualApi
-from simulation.network import Nature
-from simulation.radio import VirtualRadio
+from tests.simulation.broker import Broker
+from tests.simulation.device_radio import VirtualRadio
+from tests.simulation.network import Nature
+from tests.simulation.virtual_api import VirtualApi
 
 Kind = Literal["mqtt", "http", "ble"]
 INTERVAL_SECONDS = 4.0

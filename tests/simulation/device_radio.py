@@ -10,8 +10,8 @@ from device_sim.binding import Binding
 from device_sim.errors import RadioError
 from device_sim.radio import CONFIRM_SECONDS, REPORT_AFTER_REFUSALS, Deliver
 from device_sim.wire import OFFLINE, Topics
-from simulation.broker import Broker, Packet
-from simulation.client import Client, ClosedError, NotAuthorisedError
+from tests.simulation.broker import Broker, Packet
+from tests.simulation.mqtt_client import Client, ClosedError, NotAuthorisedError
 
 
 class VirtualRadio:

@@ -16,7 +16,7 @@ from gateway.store.errors import store_error
 from gateway.store.measurements import Measure
 from gateway.store.schema import migrate
 from gateway.store.sqlite.writer import Writer
-from simulation.process import Process
+from tests.simulation.gateway_process import Process
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from typing import Any
 from gateway.broker.access_rules import Role
 from gateway.broker.embedded.session import ClientIdentity
 from gateway.mqtt.retained_scan import matches
-from simulation.broker import Packet
-from simulation.model_state import RESET
-from simulation.world import World
+from tests.simulation.broker import Packet
+from tests.simulation.model_state import RESET
+from tests.simulation.world import World
 
 _STRANGER = ClientIdentity(Role.GATEWAY, "gateway", None)
 

@@ -36,12 +36,12 @@ from gateway.store import Context, Rules, Store
 from gateway.store.wakeups import Wakeups
 from gateway.workers.change_poller import ChangePoller as CommandLineWatcher
 from gateway.workers.expiry import ExpiryWorker
-from simulation.access import PasswordTable, VirtualEmbedded, VirtualMosquitto
-from simulation.broker import Broker
-from simulation.disk import Disk, VirtualStore
-from simulation.link import GATEWAY_PASSWORD, Watcher, opened
-from simulation.network import Nature
-from simulation.process import KilledError, Process
+from tests.simulation.broker import Broker
+from tests.simulation.broker_access import PasswordTable, VirtualEmbedded, VirtualMosquitto
+from tests.simulation.disk import Disk, VirtualStore
+from tests.simulation.gateway_process import KilledError, Process
+from tests.simulation.gateway_session import GATEWAY_PASSWORD, Watcher, opened
+from tests.simulation.network import Nature
 
 GATEWAY_ID = "gw_1"
 RULES = Rules(

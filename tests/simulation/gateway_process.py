@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from simulation.network import Line
+from tests.simulation.network import Line
 
 
 class KilledError(BaseException):

@@ -15,9 +15,9 @@ from gateway.mqtt.session import (
     ReceivedMessage,
     Session,
 )
-from simulation.broker import Broker, Packet
-from simulation.client import Client, ClosedError
-from simulation.process import Process
+from tests.simulation.broker import Broker, Packet
+from tests.simulation.gateway_process import Process
+from tests.simulation.mqtt_client import Client, ClosedError
 
 GATEWAY_PASSWORD = "the gateway's own"
 

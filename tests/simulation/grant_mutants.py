@@ -13,7 +13,7 @@ from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
 from gateway.models import model
 from gateway.store import Row, View, command_sql
-from simulation.mutants import FAULTS, Fault, fault
+from tests.simulation.mutants import FAULTS, Fault, fault
 
 __all__ = ["FAULTS", "Fault"]  # all that are planted, these among them
 

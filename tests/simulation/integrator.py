@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from gateway.core.topics import Topics
 from gateway.outbound.states import ProjectStateLeaf, StateTopic
 from gateway.store import View, account_sql, device_sql
-from simulation.broker import Broker
+from tests.simulation.broker import Broker
 
 Broken = tuple[int, str, str]
 

@@ -11,10 +11,10 @@ from device_sim.device import State
 from device_sim.wire import mqtt_password
 from gateway.mqtt.retained_scan import matches
 from gateway.store import View, token_sql
-from simulation.device_host import DeviceHost
-from simulation.gateway_host import GATEWAY_ID
-from simulation.integrator import Broken
-from simulation.world import World
+from tests.simulation.device_host import DeviceHost
+from tests.simulation.gateway_host import GATEWAY_ID
+from tests.simulation.integrator import Broken
+from tests.simulation.world import World
 
 LOOK_SECONDS: Final = 0.5
 STEADY_SECONDS: Final = 5.0

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from simulation.broker import Broker, Packet, Peer, Will
-from simulation.network import Line
+from tests.simulation.broker import Broker, Packet, Peer, Will
+from tests.simulation.network import Line
 
 
 class ClosedError(Exception):

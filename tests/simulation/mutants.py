@@ -1,6 +1,6 @@
 """Deliberate faults: each is planted in the gateway or in the firmware, and the simulation has to catch it.
 
-The table that ``python -m simulation --faults`` prints stands in docs/simulation.md.
+The table that ``python -m tests.simulation --faults`` prints stands in docs/simulation.md.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from gateway.mqtt.reconciler import Reconciler
 from gateway.mqtt.session import ReceivedMessage, Session
 from gateway.store import Row, Tx, View, command_sql, event_sql, outbox_sql, token_sql
 from gateway.store.sqlite.device_cache import DeviceCache
-from simulation.access import PasswordTable, VirtualEmbedded
-from simulation.broker import Broker, Packet, Peer
-from simulation.link import VirtualSession
-from simulation.radio import VirtualRadio
+from tests.simulation.broker import Broker, Packet, Peer
+from tests.simulation.broker_access import PasswordTable, VirtualEmbedded
+from tests.simulation.device_radio import VirtualRadio
+from tests.simulation.gateway_session import VirtualSession
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from gateway.core.ids import Ids
 from gateway.domain import devices, grants
 from gateway.errors import GatewayError
 from gateway.store import Context, transact
-from simulation.device_host import DeviceHost
-from simulation.model_state import RESET
-from simulation.world import World
+from tests.simulation.device_host import DeviceHost
+from tests.simulation.model_state import RESET
+from tests.simulation.world import World
 
 _TRY_AGAIN_SECONDS: Final = 0.4
 _MENDING_SECONDS: Final = 15.0

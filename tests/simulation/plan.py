@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from simulation.scenes import (
+from tests.simulation.scenarios import (
     altered,
     cancelled_and_replayed,
     cancelled_unread,
@@ -19,7 +19,7 @@ from simulation.scenes import (
     said_before_a_refresh,
     unsigned_words,
 )
-from simulation.step import Step
+from tests.simulation.step import Step
 
 ACTIVE_SECONDS: Final = 24.0
 """Steps are spread over this much virtual time."""

@@ -10,16 +10,16 @@ from typing import Any, Final
 
 import structlog
 
-from simulation.faults import Trouble
-from simulation.integrator import Broken
-from simulation.invariants import Judge
-from simulation.loop import VirtualLoop
-from simulation.model_state import Violation
-from simulation.operators import People
-from simulation.plan import FAULTS, Plan
-from simulation.process import KilledError
-from simulation.step import Step
-from simulation.world import World
+from tests.simulation.faults import Trouble
+from tests.simulation.gateway_process import KilledError
+from tests.simulation.integrator import Broken
+from tests.simulation.invariants import Judge
+from tests.simulation.model_state import Violation
+from tests.simulation.operators import People
+from tests.simulation.plan import FAULTS, Plan
+from tests.simulation.step import Step
+from tests.simulation.virtual_loop import VirtualLoop
+from tests.simulation.world import World
 
 RECONNECT_SECONDS: Final = 6.0
 REST_SECONDS: Final = 6.0

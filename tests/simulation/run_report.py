@@ -6,8 +6,8 @@ import re
 from dataclasses import asdict
 from typing import Final
 
-from simulation.plan import Surroundings
-from simulation.run import Outcome
+from tests.simulation.plan import Surroundings
+from tests.simulation.run import Outcome
 
 _COMMAND: Final = re.compile(r"cmd_[0-9A-Z]{26}")
 _DEVICE: Final = re.compile(r"dev_[0-9A-Z]{26}")

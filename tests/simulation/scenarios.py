@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, Final
 
-from simulation.step import Step
+from tests.simulation.step import Step
 
 _DEVICE: Final = {"device": 0}
 _BIND: Final[dict[str, Any]] = {**_DEVICE, "supersede": True, "lost": False}

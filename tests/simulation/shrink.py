@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from simulation.model_state import Violation
-from simulation.plan import Plan, Surroundings
-from simulation.run import Outcome, run
-from simulation.step import Step
+from tests.simulation.model_state import Violation
+from tests.simulation.plan import Plan, Surroundings
+from tests.simulation.run import Outcome, run
+from tests.simulation.step import Step
 
 MOST_RUNS = 400
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from simulation.plan import plan_of
-from simulation.run import Outcome, run
-from simulation.shrink import Shrinker
+from tests.simulation.plan import plan_of
+from tests.simulation.run import Outcome, run
+from tests.simulation.shrink import Shrinker
 
 TOLD_EVERY = 1_000
 

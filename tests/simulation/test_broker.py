@@ -9,9 +9,9 @@ import pytest
 
 from gateway.broker.access_rules import Role
 from gateway.broker.embedded.session import ClientIdentity
-from simulation.broker import Broker
-from simulation.client import Client, ClosedError, NotAuthorisedError
-from simulation.loop import StalledError, VirtualLoop
+from tests.simulation.broker import Broker
+from tests.simulation.mqtt_client import Client, ClosedError, NotAuthorisedError
+from tests.simulation.virtual_loop import StalledError, VirtualLoop
 
 OWN = "devices/dev_1/"
 RESET = OWN + "commands/factory_reset"

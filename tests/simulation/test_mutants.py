@@ -2,12 +2,12 @@
 
 import pytest
 
-from simulation.detection import first_failure
-from simulation.plan import plan_of
-from simulation.planted_grants import FAULTS
-from simulation.run import Outcome, run
-from simulation.shrink import Shrinker
-from simulation.story import told
+from tests.simulation.detection import first_failure
+from tests.simulation.grant_mutants import FAULTS
+from tests.simulation.plan import plan_of
+from tests.simulation.run import Outcome, run
+from tests.simulation.run_report import told
+from tests.simulation.shrink import Shrinker
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from simulation.many import soak
-from simulation.plan import plan_of
-from simulation.run import run
-from simulation.story import told
+from tests.simulation.plan import plan_of
+from tests.simulation.run import run
+from tests.simulation.run_report import told
+from tests.simulation.soak import soak
 
 FIXED = 3_000
 PARTS = 6

@@ -9,8 +9,8 @@ from starlette.types import ASGIApp
 
 from device_sim.app import GatewayApi
 from device_sim.errors import ApiError, UnreachableError
-from simulation.gateway_host import GatewayHost
-from simulation.process import KilledError
+from tests.simulation.gateway_host import GatewayHost
+from tests.simulation.gateway_process import KilledError
 
 TIMEOUT_SECONDS = 15.0
 _GOOD = 300

@@ -16,16 +16,16 @@ from gateway.domain.messages import Message
 from gateway.models.model import RegisterDevice
 from gateway.store import Context, Row, Tx, View, account_sql, key_sql, outbox_sql, token_sql, transact
 from gateway.store.sqlite.connection import rollback
-from simulation.broker import Broker, Packet
-from simulation.commit_check import unkept
-from simulation.device_host import DeviceHost, Kind, said_in
-from simulation.disk import ledger_of, new_disk
-from simulation.gateway_host import RULES, GatewayHost
-from simulation.http import VirtualApi
-from simulation.integrator import Integrator
-from simulation.model_state import OPEN, RESET, Ghost
-from simulation.network import Nature, latency_of
-from simulation.plan import Plan
+from tests.simulation.broker import Broker, Packet
+from tests.simulation.commit_check import unkept
+from tests.simulation.device_host import DeviceHost, Kind, said_in
+from tests.simulation.disk import ledger_of, new_disk
+from tests.simulation.gateway_host import RULES, GatewayHost
+from tests.simulation.integrator import Integrator
+from tests.simulation.model_state import OPEN, RESET, Ghost
+from tests.simulation.network import Nature, latency_of
+from tests.simulation.plan import Plan
+from tests.simulation.virtual_api import VirtualApi
 
 NOON = 1_794_312_000_000
 """2026-11-10T12:00:00Z in milliseconds since the epoch: when every run begins."""

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.registry import Bound, Registry, registry
 
 from gateway.core.topics import Topics
 from gateway.domain import messages
 from gateway.errors import StoreError
 from gateway.store import Tx, View, event_sql, health_sql, open_database
 from gateway.store.sqlite.device_cache import MOST, DeviceCache, DeviceState
+from tests.support.registry import Bound, Registry, registry
 
 BATCH = 2
 """A single message is taken without what is remembered."""

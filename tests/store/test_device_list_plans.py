@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_support import World
 
 from gateway.models import model
 from gateway.store import Row, View, device_list
+from tests.domain.support import World
 
 ORDERS = ("asc", "desc")
 OF_THE_ORDER = {

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from core_store_support import queued
-from core_support import World
 
 from gateway.domain import devices
 from gateway.models import model
 from gateway.store import Context, Row, Store, Tx, device_candidates, device_list, device_search, key_sql
 from gateway.store.sqlite.writer import Writer
+from tests.domain.support import World
+from tests.store.support import queued
 
 LETTERS = ["a", "A", "b", "ä", "Ä", "%", "_", "\\", '"', "'", "*", " ", "-", "ß", "漢", "🙂", "AND", "ward", "(", ":"]
 

@@ -6,11 +6,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from core_store_support import Gate, names, project, queued, writing
 
 from gateway.errors import StoreError
 from gateway.store import DATABASE_NAME, Context, Store, Tx, key_sql, open_database, transact
 from gateway.store.sqlite.connection import connect
+from tests.store.support import Gate, names, project, queued, writing
 
 
 def _large(tx: Tx) -> None:

@@ -13,7 +13,7 @@ from gateway.store import View, open_database
 
 def _answered_until_killed(data_dir: Path, answers: int) -> list[str]:
     """Start the process, kill it after so many answers; all the answers it gave."""
-    script = Path(__file__).with_name("core_killed.py")
+    script = Path(__file__).with_name("killed_process.py")
     with subprocess.Popen([sys.executable, str(script), str(data_dir)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         first = [process.stdout.readline().strip() for _ in range(answers)]

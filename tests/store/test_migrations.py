@@ -9,8 +9,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from core_support import GOLDEN, World
-from support.small_disk import may_mount, small_disk
 
 from gateway.errors import StoreError
 from gateway.store import DATABASE_NAME, View, open_database, open_to_serve
@@ -18,7 +16,10 @@ from gateway.store.backup import contents
 from gateway.store.opening import COPIES_KEPT
 from gateway.store.schema import apply, migrate, newest_applied, steps
 from gateway.store.sqlite.connection import connect, create_private
+from tests.domain.support import World
+from tests.support.small_disk import may_mount, small_disk
 
+SCHEMA = Path(__file__).parent / "golden" / "schema.sql"
 STEPS = steps()
 LANDED = [
     "m001_registry",
@@ -172,7 +173,7 @@ def test_the_steps_that_have_landed_stay() -> None:
 def test_a_new_database_has_the_golden_schema(tmp_path: Path) -> None:
     """A change of the schema shows up here, and wants a new step."""
     with closing(open_database(tmp_path)) as connection:
-        assert _schema(connection) == (GOLDEN / "schema.sql").read_text(encoding="utf-8")
+        assert _schema(connection) == SCHEMA.read_text(encoding="utf-8")
 
 
 def test_each_step_is_applied_once(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_an_older_database_is_brought_up_with_its_data(tmp_path: Path, present: 
         apply(connection, stop_before=STEPS[present])
         before = _some_data(connection)
     with closing(open_to_serve(tmp_path)) as connection:
-        assert _schema(connection) == (GOLDEN / "schema.sql").read_text(encoding="utf-8")
+        assert _schema(connection) == SCHEMA.read_text(encoding="utf-8")
         assert {table: _rows(connection, table) for table in before} == before
         assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from core_support import NOON, World
 
 from gateway.bootstrap import rules_of
 from gateway.domain import commands, devices
 from gateway.settings.loading import Settings
 from gateway.store import Rules, Tx, outbox_sql
+from tests.domain.support import NOON, World
 
 STEP = 20
 """Milliseconds between two turns at 50 a second."""

@@ -11,14 +11,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from core_store_support import names, project
 from structlog.testing import capture_logs
-from support.wait import eventually
 
 from gateway.errors import StoreError
 from gateway.store import DATABASE_NAME, Context, Store, View, open_database, transact
 from gateway.store.sqlite.checkpoint import MOST_PAGES, ROWS, Checkpointer
 from gateway.store.sqlite.lock import OPENING_NAME
+from tests.store.support import names, project
+from tests.support.wait import eventually
 
 
 def _modes(directory: Path) -> dict[str, int]:

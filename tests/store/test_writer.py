@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_store_support import Gate, names, project, queued, writing
-from support.taken import TakenIds
-from support.wait import eventually
 
 from gateway.errors import UnavailableError
 from gateway.models import model
 from gateway.store import DATABASE_NAME, Context, Tx, View, device_sql, open_database, outbox_sql, transact
 from gateway.store.measurements import Measure
 from gateway.store.sqlite.connection import connect
+from tests.store.support import Gate, names, project, queued, writing
+from tests.support.taken import TakenIds
+from tests.support.wait import eventually
 
 
 def _committed(data_dir: Path) -> set[str]:

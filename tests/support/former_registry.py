@@ -8,7 +8,7 @@ from pathlib import Path
 from gateway.store import DATABASE_NAME
 from gateway.store.schema import apply
 from gateway.store.sqlite.connection import connect, create_private
-from support.registry import Bound
+from tests.support.registry import Bound
 
 THEN = "m021_webhook_rotation"
 """The first step that the gateway of then did not know."""

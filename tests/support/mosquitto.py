@@ -21,9 +21,9 @@ from typing import Self
 import broker_config
 from broker_config import local
 from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
-from support import wire
-from support.ports import free_port
-from support.wait import eventually
+from tests.support import wire
+from tests.support.ports import free_port
+from tests.support.wait import eventually
 
 GATEWAY_PASSWORD = "gateway-password"
 INTEGRATOR_PASSWORD = "integrator-password"
@@ -143,7 +143,7 @@ class Mosquitto:
             yield client
 
     async def connect_answer(self, client_id: str, username: str | None = None, password: str | None = None) -> int:
-        """What the broker answers to this CONNECT: a return code of `support.wire`."""
+        """What the broker answers to this CONNECT: a return code of `tests.support.wire`."""
         async with wire.Wire.open(self.host, self.port) as client:
             return await client.connect(client_id, username, password)
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.chromium import Json, Page, browser
+from tests.support.chromium import Json, Page, browser
 
 DESKTOP = (1280, 800)
 PHONE = (390, 844)

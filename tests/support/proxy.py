@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-from support.wire import Packet
+from tests.support.wire import Packet
 
 _READ_BYTES = 65_536
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from support.wait import eventually
+from tests.support.wait import eventually
 
 GUARD_SECONDS = 30.0
 _CHUNK = 65_536

@@ -6,7 +6,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling, Scheduling
 
-from support.rabbitmq import RabbitMq
+from tests.support.rabbitmq import RabbitMq
 
 NAME = "rabbitmq"
 """Stands in the name of every test of it: of its file, or of the case."""

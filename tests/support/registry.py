@@ -12,7 +12,7 @@ from gateway.domain import devices, grants
 from gateway.models import model
 from gateway.settings.loading import Settings
 from gateway.store import Context, Rules, Store, Tx, open_database, transact
-from support.mqtt_password import mqtt_password_of
+from tests.support.mqtt_password import mqtt_password_of
 
 GATEWAY_ID = "gw_test"
 ACTOR = "key_test"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from gateway.tls.ca import Pair
-from support.certificates import speaking_cbc
+from tests.support.certificates import speaking_cbc
 
 
 class _Door(socketserver.ThreadingTCPServer):

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from starlette.types import Receive, Scope, Send
-from support.certificates import HOST, make_authority, server_pair, speaking_cbc, trusting
-from support.tls_door import tls_door
 
 from device_sim.tls import tls_context
 from gateway.http.server.server import HttpServer
 from gateway.tls.certificates import Files, ServerCertificate, client_context
+from tests.support.certificates import HOST, make_authority, server_pair, speaking_cbc, trusting
+from tests.support.tls_door import tls_door
 
 
 async def nothing(_scope: Scope, _receive: Receive, send: Send) -> None:

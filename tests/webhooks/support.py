@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from http_support import Api
-
 from gateway.webhooks.sender import WebhookSender
 from gateway.webhooks.worker import WebhookWorker
+from tests.http.support import Api
 
 
 @asynccontextmanager

@@ -5,11 +5,12 @@ import hmac
 import json
 
 import pytest
-from http_support import Api, body
 from standardwebhooks import Webhook, WebhookVerificationError
-from support.receiver import Received, receiving
-from support.snippets import ROOT, blocks
-from webhook_worker import delivering
+
+from tests.http.support import Api, body
+from tests.support.receiver import Received, receiving
+from tests.support.snippets import ROOT, blocks
+from tests.webhooks.support import delivering
 
 OTHER_SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
 

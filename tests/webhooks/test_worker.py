@@ -12,14 +12,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from http_support import Api, Json, body, error, serving
 from structlog.testing import capture_logs
-from support.receiver import BUSY, receiving
-from support.wait import eventually
-from webhook_worker import delivering, later
 
 from gateway.webhooks.http_client import BODY_BYTES
 from gateway.webhooks.sender import WebhookSender
+from tests.http.support import Api, Json, body, error, serving
+from tests.support.receiver import BUSY, receiving
+from tests.support.wait import eventually
+from tests.webhooks.support import delivering, later
 
 GUARD_SECONDS = 30
 

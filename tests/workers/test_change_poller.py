@@ -4,13 +4,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from core_support import World
 
 from gateway.core.addresses import Address
 from gateway.runtime.endpoint_file import FILE_NAME, Endpoints, published, read
 from gateway.store import Context, Store, outbox_sql
 from gateway.store.wakeups import Wakeups
 from gateway.workers.change_poller import ChangePoller
+from tests.domain.support import World
 
 
 async def test_a_foreign_commit_rings_the_bells(tmp_path: Path) -> None:

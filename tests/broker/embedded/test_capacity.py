@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from core_support import World
 from structlog.testing import capture_logs
 
 from gateway.broker.embedded.capacity import MOST_BOUND, SAID_EVERY, CapacityMonitor, outgrown
 from gateway.store import Context, Store
+from tests.domain.support import World
 
 FLEET = 3
 
@@ -31,5 +31,5 @@ def test_the_documented_size() -> None:
     """500 bound devices are fine, one more is not; the documentation says the same."""
     assert outgrown(MOST_BOUND) is None
     assert "501 devices are bound" in str(outgrown(MOST_BOUND + 1))
-    page = Path(__file__).parents[2] / "docs" / "embedded-broker.md"
+    page = Path(__file__).parents[3] / "docs" / "embedded-broker.md"
     assert f"more than {MOST_BOUND} bound devices" in page.read_text(encoding="utf-8")

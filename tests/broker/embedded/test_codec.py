@@ -6,8 +6,6 @@ import contextlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.wire import Kind, connect_packet, publish_packet, subscribe_packet
-from support.wire import Packet as Sent
 
 from gateway.broker.embedded.codec import (
     MAX_CONNECT_BYTES,
@@ -18,6 +16,8 @@ from gateway.broker.embedded.codec import (
     read_connect,
     read_packet,
 )
+from tests.support.wire import Kind, connect_packet, publish_packet, subscribe_packet
+from tests.support.wire import Packet as Sent
 
 seeded = settings(derandomize=True, max_examples=1_000, deadline=None)
 MANGLED = (MalformedPacketError, UnsupportedProtocolError, EOFError)

@@ -7,9 +7,9 @@ import struct
 from collections.abc import AsyncIterator
 
 import pytest
-from support.wait import eventually
-from support.wire import Kind, Packet, Wire, connect_packet, publish_packet, subscribe_packet
-from test_embedded import (
+
+from gateway.broker.embedded.server import BrokerLimits, ClientIdentity, EmbeddedBroker
+from tests.broker.embedded.test_server import (
     PASSWORD,
     authenticate,
     hesitant,
@@ -18,8 +18,8 @@ from test_embedded import (
     nothing_more,
     payloads_until_last_word,
 )
-
-from gateway.broker.embedded.server import BrokerLimits, ClientIdentity, EmbeddedBroker
+from tests.support.wait import eventually
+from tests.support.wire import Kind, Packet, Wire, connect_packet, publish_packet, subscribe_packet
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 RESET = "devices/dev_A/commands/factory_reset"

@@ -9,9 +9,24 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.certificates import make_authority, server_pair, trusting
-from support.wait import eventually
-from support.wire import (
+
+from gateway.broker.embedded.server import BrokerLimits, EmbeddedBroker
+from gateway.broker.embedded.session import Backlog, Waiting
+from gateway.broker.embedded.unknown_clients import site_of
+from gateway.http.server.listener import MOST_BEFORE_HANDSHAKE
+from gateway.tls.certificates import Files, ServerCertificate
+from tests.broker.embedded.test_server import (
+    PASSWORD,
+    authenticate,
+    hesitant,
+    joined,
+    listening,
+    nothing_more,
+    payloads_until_last_word,
+)
+from tests.support.certificates import make_authority, server_pair, trusting
+from tests.support.wait import eventually
+from tests.support.wire import (
     ACCEPTED,
     CLOSED,
     Kind,
@@ -22,21 +37,6 @@ from support.wire import (
     publish_packet,
     text,
 )
-from test_embedded import (
-    PASSWORD,
-    authenticate,
-    hesitant,
-    joined,
-    listening,
-    nothing_more,
-    payloads_until_last_word,
-)
-
-from gateway.broker.embedded.server import BrokerLimits, EmbeddedBroker
-from gateway.broker.embedded.session import Backlog, Waiting
-from gateway.broker.embedded.unknown_clients import site_of
-from gateway.http.server.listener import MOST_BEFORE_HANDSHAKE
-from gateway.tls.certificates import Files, ServerCertificate
 
 SERVER_UNAVAILABLE = 3
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import aiomqtt
 import pytest
-from support.wait import eventually
-from support.wire import Kind, Packet, publish_packet
-from test_embedded import (
+
+from gateway.broker.embedded.server import EmbeddedBroker
+from tests.broker.embedded.test_server import (
     PASSWORD,
     authenticate,
     joined,
@@ -16,8 +16,8 @@ from test_embedded import (
     nothing_more,
     payloads_until_last_word,
 )
-
-from gateway.broker.embedded.server import EmbeddedBroker
+from tests.support.wait import eventually
+from tests.support.wire import Kind, Packet, publish_packet
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 STATUS = "devices/dev_A/status"

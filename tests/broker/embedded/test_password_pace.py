@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Self
 
 import pytest
-from support.wire import ACCEPTED, CLOSED, NOT_AUTHORISED, Wire
 
 from gateway.broker.access_rules import Role
 from gateway.broker.embedded.password_pace import HELD, PER_SECOND, SAVED_SECONDS, SAVED_SECONDS_OF_NAME
 from gateway.broker.embedded.server import ClientIdentity, EmbeddedBroker
 from gateway.broker.embedded.session import ClientConnection
+from tests.support.wire import ACCEPTED, CLOSED, NOT_AUTHORISED, Wire
 
 UNAVAILABLE = 3
 GOOD, OTHER = "dev_A", "dev_B"

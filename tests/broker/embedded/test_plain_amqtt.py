@@ -16,7 +16,20 @@ from typing import Any
 import pytest
 from amqtt.broker import Broker
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
-from support.wire import (
+
+from gateway.broker.access_rules import Role, may
+from gateway.broker.embedded.server import EmbeddedBroker
+from tests.broker.embedded.test_server import (
+    PASSWORD,
+    ROLES,
+    Place,
+    authenticate,
+    hesitant,
+    joined,
+    listening,
+    payloads_until_last_word,
+)
+from tests.support.wire import (
     ACCEPTED,
     ConnectionClosedError,
     Kind,
@@ -28,10 +41,6 @@ from support.wire import (
     publish_packet,
     text,
 )
-from test_embedded import PASSWORD, ROLES, Place, authenticate, hesitant, joined, listening, payloads_until_last_word
-
-from gateway.broker.access_rules import Role, may
-from gateway.broker.embedded.server import EmbeddedBroker
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 REBOOT = "devices/dev_A/commands/reboot"

@@ -5,10 +5,10 @@ import struct
 from collections.abc import AsyncIterator
 
 import pytest
-from support.wire import Kind, Packet, Will, publish_packet
-from test_embedded import authenticate, hesitant, joined, listening, nothing_more
 
 from gateway.broker.embedded.server import EmbeddedBroker
+from tests.broker.embedded.test_server import authenticate, hesitant, joined, listening, nothing_more
+from tests.support.wire import Kind, Packet, Will, publish_packet
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 ACK = "devices/dev_A/commands/factory_reset/ack"

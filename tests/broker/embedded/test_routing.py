@@ -4,8 +4,9 @@ import struct
 from collections.abc import AsyncIterator
 
 import pytest
-from support.wire import SUBSCRIPTION_REFUSED, Kind, Packet, publish_packet
-from test_embedded import (
+
+from gateway.broker.embedded.server import BrokerLimits, EmbeddedBroker
+from tests.broker.embedded.test_server import (
     authenticate,
     joined,
     last_word,
@@ -13,8 +14,7 @@ from test_embedded import (
     nothing_more,
     payloads_until_last_word,
 )
-
-from gateway.broker.embedded.server import BrokerLimits, EmbeddedBroker
+from tests.support.wire import SUBSCRIPTION_REFUSED, Kind, Packet, publish_packet
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 STATUS = "devices/dev_A/status"

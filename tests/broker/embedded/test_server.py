@@ -10,8 +10,11 @@ from typing import Any, Protocol
 import aiomqtt
 import pytest
 import structlog
-from support.wait import eventually
-from support.wire import (
+
+from gateway.broker.access_rules import Role
+from gateway.broker.embedded.server import ClientIdentity, EmbeddedBroker
+from tests.support.wait import eventually
+from tests.support.wire import (
     ACCEPTED,
     GUARD_SECONDS,
     IDENTIFIER_REJECTED,
@@ -26,9 +29,6 @@ from support.wire import (
     connect_packet,
     parse_publish,
 )
-
-from gateway.broker.access_rules import Role
-from gateway.broker.embedded.server import ClientIdentity, EmbeddedBroker
 
 PASSWORD = "dtok_right"
 UNACCEPTABLE_PROTOCOL_VERSION = 1

@@ -5,11 +5,11 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from support.wait import eventually
-from support.wire import ACCEPTED, CLOSED, NOT_AUTHORISED, Kind, Will, Wire, publish_packet
-from test_embedded import PASSWORD, authenticate, joined, listening, payloads_until_last_word
 
 from gateway.broker.embedded.server import ClientIdentity, EmbeddedBroker
+from tests.broker.embedded.test_server import PASSWORD, authenticate, joined, listening, payloads_until_last_word
+from tests.support.wait import eventually
+from tests.support.wire import ACCEPTED, CLOSED, NOT_AUTHORISED, Kind, Will, Wire, publish_packet
 
 HEARTBEAT = "devices/dev_A/heartbeat"
 REBOOT = "devices/dev_A/commands/reboot"

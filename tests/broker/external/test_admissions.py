@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.asking import Endpoint, asking
-from support.registry import GATEWAY_ID, Bound, Registry, registry
 
 from gateway.broker.external.admissions import SETTLE_SECONDS
 from gateway.domain import epoch
 from gateway.store import account_sql
+from tests.support.asking import Endpoint, asking
+from tests.support.registry import GATEWAY_ID, Bound, Registry, registry
 
 GOLDEN = Path(__file__).parent / "golden"
 EMQX_READING = {"action": "subscribe", "topic": "gateways/#"}

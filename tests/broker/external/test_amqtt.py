@@ -9,11 +9,11 @@ import httpx
 import pytest
 import yaml
 from amqtt.broker import Broker
-from support.asking import GATEWAY_PASSWORD, SECRET, asking
-from support.registry import GATEWAY_ID, Bound, Registry, registry
-from support.wire import ACCEPTED, SUBSCRIPTION_REFUSED, Wire
 
 import broker_config
+from tests.support.asking import GATEWAY_PASSWORD, SECRET, asking
+from tests.support.registry import GATEWAY_ID, Bound, Registry, registry
+from tests.support.wire import ACCEPTED, SUBSCRIPTION_REFUSED, Wire
 
 HANGS_SECONDS = 5.0
 

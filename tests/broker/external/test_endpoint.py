@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 from structlog.testing import capture_logs
-from support.asking import GATEWAY_PASSWORD, SECRET, Endpoint, asking
-from support.registry import GATEWAY_ID, Bound, Registry, registry
 
 from gateway.broker.external.endpoint import DIALECTS, MAX_BODY_BYTES
 from gateway.store import DATABASE_NAME, account_sql
+from tests.support.asking import GATEWAY_PASSWORD, SECRET, Endpoint, asking
+from tests.support.registry import GATEWAY_ID, Bound, Registry, registry
 
 GOLDEN = Path(__file__).parent / "golden"
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"

@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from mqtt_support import Device, Site, beat, site
 from structlog.testing import capture_logs
-from support import wire
-from support.rabbitmq import RabbitMq
-from support.wait import eventually
-from test_mqtt_keeper import REFUSED, answer
-from test_mqtt_lineage import Snapshot
 
 from gateway.domain import epoch
 from gateway.store import account_sql, command_sql
+from tests.broker.test_access_sync import REFUSED, answer
+from tests.mqtt.support import Device, Site, beat, site
+from tests.mqtt.test_lineage import Snapshot
+from tests.support import wire
+from tests.support.rabbitmq import RabbitMq
+from tests.support.wait import eventually
 
 
 @pytest.fixture

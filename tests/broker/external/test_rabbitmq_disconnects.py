@@ -6,19 +6,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from mqtt_support import Device, Site, beat, site
-from support import wire
-from support.measured import Measured
-from support.proxy import Proxy
-from support.rabbitmq import RabbitMq
-from support.wait import eventually
-from test_mqtt_cut_after_trouble import TRIES, counted, judge, seconds_until_cut, tried_in_vain
-from test_mqtt_keeper import REFUSED, answer
 
 from gateway.broker.external.disconnect_clients import disconnector_of
 from gateway.broker.external.session_sync import SessionSync
 from gateway.settings.broker_api import BrokerApi
 from gateway.store import account_sql
+from tests.broker.test_access_sync import REFUSED, answer
+from tests.broker.test_revocation_after_faults import TRIES, counted, judge, seconds_until_cut, tried_in_vain
+from tests.mqtt.support import Device, Site, beat, site
+from tests.support import wire
+from tests.support.measured import Measured
+from tests.support.proxy import Proxy
+from tests.support.rabbitmq import RabbitMq
+from tests.support.wait import eventually
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from pathlib import Path
 import httpx
 import pytest
 from structlog.testing import capture_logs
-from support.certificates import make_authority, server_pair, trusting
-from support.registry import GATEWAY_ID, Registry, registry
 
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.external.serving import asked_access
@@ -18,6 +16,8 @@ from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import UnavailableError
 from gateway.settings.loading import Settings, load
 from gateway.tls.certificates import Files, ServerCertificate
+from tests.support.certificates import make_authority, server_pair, trusting
+from tests.support.registry import GATEWAY_ID, Registry, registry
 
 QUESTION = {"clientid": GATEWAY_ID, "username": "central", "password": "p@ss"}
 

@@ -11,9 +11,6 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from support.ports import closed_port
-from support.registry import Bound, Registry, registry
-from support.wait import eventually
 
 from gateway.broker.clients import Client
 from gateway.broker.external.admissions import SETTLE_SECONDS, Admissions
@@ -24,6 +21,9 @@ from gateway.http.server.server import HttpServer
 from gateway.settings.broker_api import BrokerApi
 from gateway.store import Row, account_sql, broker_session_sql, outbox_sql
 from gateway.store.broker_session_sql import MOST_CLIENTS
+from tests.support.ports import closed_port
+from tests.support.registry import Bound, Registry, registry
+from tests.support.wait import eventually
 
 GOLDEN = Path(__file__).parent / "golden" / "broker_api.json"
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.mosquitto import Mosquitto, MosquittoError
-from support.ports import EPHEMERAL_START, FIRST_PORT, free_port
-from support.wait import eventually
-from support.wire import Kind, Wire, publish_packet
 
 import broker_config
+from tests.support.mosquitto import Mosquitto, MosquittoError
+from tests.support.ports import EPHEMERAL_START, FIRST_PORT, free_port
+from tests.support.wait import eventually
+from tests.support.wire import Kind, Wire, publish_packet
 
 A = "dev_A"
 B = "dev_B"

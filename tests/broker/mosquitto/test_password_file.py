@@ -16,9 +16,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.mosquitto import Mosquitto
-from support.wait import eventually
-from support.wire import ACCEPTED, NOT_AUTHORISED
 
 from gateway.broker.mosquitto.password_file import (
     BrokerSignalError,
@@ -28,6 +25,9 @@ from gateway.broker.mosquitto.password_file import (
     password_entry,
 )
 from gateway.errors import GatewayError
+from tests.support.mosquitto import Mosquitto
+from tests.support.wait import eventually
+from tests.support.wire import ACCEPTED, NOT_AUTHORISED
 
 SALT = b"twelve bytes"
 GATEWAY = password_entry("gateway-secret", SALT)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 
 from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
 from gateway.broker.mosquitto.reload_probe import TRIES, ReloadProbe
 from gateway.core.addresses import Address
 from gateway.mqtt.probe import ProbeRefusedError, ProbeTarget, connected
+from tests.support.mosquitto import GATEWAY_PASSWORD, Mosquitto
 
 
 class ForgottenSignals(PasswordFile):

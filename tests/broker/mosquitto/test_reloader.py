@@ -10,11 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from support.mosquitto import Mosquitto
-from support.wire import NOT_AUTHORISED
 
 from gateway.broker.mosquitto import reloader
 from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
+from tests.support.mosquitto import Mosquitto
+from tests.support.wire import NOT_AUTHORISED
 
 GATEWAY, STRANGER = 65_534, 65_533
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become other users")

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.mosquitto import Mosquitto
-from support.wire import NOT_AUTHORISED, Will, Wire
+
+from tests.support.mosquitto import Mosquitto
+from tests.support.wire import NOT_AUTHORISED, Will, Wire
 
 A = "dev_A"
 B = "dev_B"

@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
-from support import wire
-from support.mosquitto import GATEWAY_PASSWORD, INTEGRATOR_PASSWORD, Mosquitto
 
 from broker_config import local
 from gateway.broker.mosquitto.session_locks import EXPOSED, NAME, SessionLocks, derived_password
 from gateway.core.addresses import Address
 from gateway.mqtt.probe import ProbeTarget, connected
 from gateway.mqtt.takeover import end_session
+from tests.support import wire
+from tests.support.mosquitto import GATEWAY_PASSWORD, INTEGRATOR_PASSWORD, Mosquitto
 
 LOCKING = derived_password(GATEWAY_PASSWORD)
 USERS = {"dev_A": "secret-a", "dev_B": "secret-b", NAME: LOCKING}

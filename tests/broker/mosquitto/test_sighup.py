@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from support.mosquitto import Mosquitto
-from support.wait import eventually
-from support.wire import ACCEPTED, NOT_AUTHORISED, Will, Wire
-
 from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
+from tests.support.mosquitto import Mosquitto
+from tests.support.wait import eventually
+from tests.support.wire import ACCEPTED, NOT_AUTHORISED, Will, Wire
 
 A = "dev_A"
 B = "dev_B"

@@ -1,6 +1,6 @@
 """The pictures in the documents: ``make screenshots`` takes them anew, of a fleet that is the same each time.
 
-``python screenshots.py FOLDER [NAME…]`` takes those with these names, or all.
+``python -m tests.http.page.screenshots FOLDER [NAME…]`` takes those with these names, or all.
 """
 
 import asyncio
@@ -11,11 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from http_support import Api, Json, serving
-from page_fleet import fill, live_through, vitals
-from support.page import DESKTOP, PHONE, Visitor, signed_in
-
 from gateway.runtime import log
+from tests.http.page.fleet import fill, live_through, vitals
+from tests.http.support import Api, Json, serving
+from tests.support.page import DESKTOP, PHONE, Visitor, signed_in
 
 MANY = 10_000
 SHOTS: dict[str, "Shot"] = {}

@@ -6,9 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from http_support import Api, Json, body
-from support.page import PHONE, Visitor, signed_in, visiting
-from support.receipts import receipt_of
+
+from tests.http.support import Api, Json, body
+from tests.support.page import PHONE, Visitor, signed_in, visiting
+from tests.support.receipts import receipt_of
 
 AXE = (files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
 SERIOUS = ("serious", "critical")

@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-from http_support import Api, body
-from page_fleet import fill
-from support.mqtt_password import mqtt_password_of
-from support.page import Visitor, signed_in
-
 from gateway.models.model import EventType
+from tests.http.page.fleet import fill
+from tests.http.support import Api, body
+from tests.support.mqtt_password import mqtt_password_of
+from tests.support.page import Visitor, signed_in
 
 
 async def enter(visitor: Visitor, field: str, value: str) -> None:

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from http_support import Api
-from support.chromium import Page, browser
 
 from gateway.http.resources.operations import OPERATIONS
+from tests.http.support import Api
+from tests.support.chromium import Page, browser
 
 
 @pytest.fixture

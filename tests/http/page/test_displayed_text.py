@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from http_support import Api, body
-from support.page import Visitor, signed_in
+from tests.http.support import Api, body
+from tests.support.page import Visitor, signed_in
 
 HEBREW = "חדר 2"
 OLD = "Bed\u202e 1"

@@ -5,16 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
-from http_support import Api, Json, body, serving
-from page_fleet import fill, live_through
-from support.chromium import Page
-from support.page import Visitor, signed_in, visiting
-from support.receipts import receipt_of
-from support.wait import eventually
 
 from gateway.domain import devices
 from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.store import health_sql, key_sql
+from tests.http.page.fleet import fill, live_through
+from tests.http.support import Api, Json, body, serving
+from tests.support.chromium import Page
+from tests.support.page import Visitor, signed_in, visiting
+from tests.support.receipts import receipt_of
+from tests.support.wait import eventually
 
 SCRIPT = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from http_support import body, error, serving
+from tests.http.support import body, error, serving
 
 
 async def test_a_bind_answers_although_the_broker_is_away(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ import re
 import httpx
 import jwt
 import pytest
-from http_support import Api, body, error
-from support.receipts import receipt_of
 
 from gateway.domain.commands import expire
+from tests.http.support import Api, body, error
+from tests.support.receipts import receipt_of
 
 
 async def test_queueing_answers_the_whole_command(api: Api) -> None:

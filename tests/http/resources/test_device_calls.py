@@ -6,7 +6,6 @@ import hmac
 from typing import Any
 
 import pytest
-from http_support import Api, Client, Json, body, error
 
 from gateway.errors import UnauthorizedError
 from gateway.http.callers import DeviceCaller
@@ -15,6 +14,7 @@ from gateway.http.resources import device_calls
 from gateway.http.unit_of_work import UnitOfWork
 from gateway.models.model import CommandAck, Heartbeat, TokenState
 from gateway.store import token_sql
+from tests.http.support import Api, Client, Json, body, error
 
 HEARTBEAT = {
     "battery_percent": 81,

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from http_support import Api, body, error
 
 from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
+from tests.http.support import Api, body, error
 
 ON_A_DEVICE = [
     each

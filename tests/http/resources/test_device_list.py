@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from http_support import Api, Json, body, error
 
 from gateway.models import model
 from gateway.store import Tx, device_sql
+from tests.http.support import Api, Json, body, error
 
 PATH = "/v1/devices"
 ORDERS = list(itertools.product(("created_at", "updated_at", "serial_number", "name"), ("asc", "desc")))

@@ -1,7 +1,8 @@
 """Finding devices among many: by text and by condition; and what a key is told of itself."""
 
 import pytest
-from http_support import Api, body, error
+
+from tests.http.support import Api, body, error
 
 
 async def found(api: Api, **query: str) -> set[str]:

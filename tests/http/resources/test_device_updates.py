@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from http_support import Api, Json, body, error
+
+from tests.http.support import Api, Json, body, error
 
 
 async def changed(api: Api, device: Json, **change: Any) -> Json:

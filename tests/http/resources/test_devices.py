@@ -4,10 +4,10 @@ import re
 from typing import Any
 
 import pytest
-from http_support import Api, Json, body, error
-from support.mqtt_password import mqtt_password_of
 
 from gateway.store import device_sql, outbox_sql
+from tests.http.support import Api, Json, body, error
+from tests.support.mqtt_password import mqtt_password_of
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 FIELDS = [

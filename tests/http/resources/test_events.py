@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from http_support import Api, Json, body, error
+
+from tests.http.support import Api, Json, body, error
 
 PATH = "/v1/events"
 

@@ -5,13 +5,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from http_support import Api, Json, body, error, serving
 from structlog.testing import capture_logs
-from support.receipts import receipt_of
-from support.wait import eventually
 
 from gateway.domain import devices
 from gateway.store import health_sql, outbox_sql
+from tests.http.support import Api, Json, body, error, serving
+from tests.support.receipts import receipt_of
+from tests.support.wait import eventually
 
 NOTHING = {
     "total_count": 0,

@@ -4,10 +4,10 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from http_support import Api, Json, body, error
 
 from gateway.core.clock import to_rfc3339
 from gateway.store import View
+from tests.http.support import Api, Json, body, error
 
 FIELDS = [
     "received_at",

@@ -1,8 +1,9 @@
 """What a back end says in a device's name: only what the device has signed is taken, and the key is named for it."""
 
 import pytest
-from http_support import Api, Json, body
-from support.receipts import receipt_of
+
+from tests.http.support import Api, Json, body
+from tests.support.receipts import receipt_of
 
 
 @pytest.mark.parametrize("status", ["delivered", "executed", "failed"])

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from http_support import Api, body, error, serving
-from support.mqtt_password import mqtt_password_of
+from tests.http.support import Api, body, error, serving
+from tests.support.mqtt_password import mqtt_password_of
 
 PATH = "/v1/devices/me/token/refresh"
 BEAT = "/v1/devices/me/heartbeat"

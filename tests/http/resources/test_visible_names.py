@@ -3,7 +3,8 @@
 import unicodedata
 
 import pytest
-from http_support import Api, Json, body, error
+
+from tests.http.support import Api, Json, body, error
 
 WRONG = {
     "\u202e": "U+202E RIGHT-TO-LEFT OVERRIDE",

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from http_support import JSON, Api, Json, body, error
 from structlog.testing import capture_logs
-from support.receiver import receiving
-from webhook_worker import delivering
 
 from gateway.models.model import EventType
+from tests.http.support import JSON, Api, Json, body, error
+from tests.support.receiver import receiving
+from tests.webhooks.support import delivering
 
 PATH = "/v1/webhooks"
 URL = "https://example.com/hooks"

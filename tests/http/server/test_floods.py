@@ -11,14 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
-from support.certificates import HOST, make_authority, server_pair, trusting
-from support.wait import eventually
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from gateway.http.server import connection as module
 from gateway.http.server.connection_limit import ConnectionLimits
 from gateway.http.server.server import HttpServer
 from gateway.tls.certificates import Files, ServerCertificate
+from tests.support.certificates import HOST, make_authority, server_pair, trusting
+from tests.support.wait import eventually
 
 LONG_SECONDS = 30
 PLACES = 10

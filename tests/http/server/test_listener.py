@@ -15,13 +15,13 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
-from support.certificates import HOST, make_authority, server_pair, trusting
-from support.wait import eventually
 
 from gateway.http.server import listener
 from gateway.http.server.listener import MOST_BEFORE_HANDSHAKE, Listener
 from gateway.http.server.server import HttpServer
 from gateway.tls.certificates import Files, ServerCertificate
+from tests.support.certificates import HOST, make_authority, server_pair, trusting
+from tests.support.wait import eventually
 
 LONG_SECONDS = 60
 CLIENT_HELLO_BEGINS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"

@@ -6,10 +6,10 @@ import json
 
 import httpx
 import pytest
-from http_support import Api
 from starlette.types import Receive, Scope, Send
 
 from gateway.http.server.server import HttpServer
+from tests.http.support import Api
 
 LONG_SECONDS = 30
 HOST = b"Host: x\r\n"

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from http_support import Api
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import UnavailableError
@@ -17,6 +16,7 @@ from gateway.http import body
 from gateway.http.server import connection as module
 from gateway.http.server.head_refusals import MAX_HEAD_BYTES
 from gateway.http.server.server import HttpServer
+from tests.http.support import Api
 
 LONG_SECONDS = 30
 

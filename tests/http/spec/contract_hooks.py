@@ -21,7 +21,6 @@ from urllib.parse import unquote
 
 import requests
 import schemathesis
-from contract_strangers import let_in
 from schemathesis import AuthContext, Case, CheckContext, HookContext, Response
 from schemathesis.core.failures import Failure
 from schemathesis.openapi.checks import EnsureResourceAvailability, RejectedPositiveData, UseAfterFree
@@ -30,6 +29,7 @@ from gateway.domain.webhooks import MOST_PER_PROJECT
 from gateway.http.idempotency import HEADER, PATTERN
 from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
+from tests.http.spec.contract_callers import let_in
 
 FACTS: Final = json.loads(Path(os.environ["CONTRACT_FACTS"]).read_text(encoding="utf-8"))
 URL: Final[str] = FACTS["url"]

@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx
 from structlog.testing import capture_logs
-from support.wait import eventually
 
 from gateway.app import running
 from gateway.core.addresses import Address
@@ -27,6 +26,7 @@ from gateway.http.spec.openapi import document
 from gateway.running import Running
 from gateway.settings.loading import Settings
 from gateway.store import Tx, command_sql, key_sql
+from tests.support.wait import eventually
 
 HERE = Path(__file__).parent
 SEED = os.environ.get("CONTRACT_SEED", "20261123")
@@ -128,7 +128,12 @@ async def schemathesis(folder: Path, url: str, facts: dict[str, Any]) -> tuple[i
         "--continue-on-failure",
         "--no-color",
         cwd=folder,
-        env={**os.environ, "CONTRACT_FACTS": str(folder / "facts.json"), "PYTHONPATH": str(HERE), "COLUMNS": "120"},
+        env={
+            **os.environ,
+            "CONTRACT_FACTS": str(folder / "facts.json"),
+            "PYTHONPATH": str(HERE.parents[2]),
+            "COLUMNS": "120",
+        },
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from http_support import DOCUMENT
 
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.spec import glossary, links
 from gateway.http.spec.examples import ERRORS
 from gateway.models import model
+from tests.http.support import DOCUMENT
 
 Json = dict[str, Any]
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_support import DOCUMENT, Api
-from support import generated, node
 
-ROOT = Path(__file__).parents[2]
+from tests.http.support import DOCUMENT, Api
+from tests.support import generated, node
+
+ROOT = Path(__file__).parents[3]
 COPY = ROOT / "docs" / "openapi.json"
 
 

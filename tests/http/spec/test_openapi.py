@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from http_support import DOCUMENT, Api
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.spec.examples import ERRORS, EXAMPLES
 from gateway.http.spec.openapi import document
+from tests.http.support import DOCUMENT, Api
 
-COPY = Path(__file__).parents[2] / "docs" / "openapi.json"
+COPY = Path(__file__).parents[3] / "docs" / "openapi.json"
 
 
 def test_it_is_valid_openapi() -> None:

@@ -14,7 +14,7 @@ from gateway.models.event_catalogue import EVENT_TYPES
 from gateway.models.model import EventType
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-FOLDER = Path(__file__).parent.parent.parent / "docs" / "reference"
+FOLDER = Path(__file__).parents[3] / "docs" / "reference"
 
 
 @pytest.mark.parametrize(("name", "text"), [("http.md", http_reference), ("events.md", events_reference)])

@@ -5,11 +5,11 @@ import logging
 
 import aiomqtt
 import pytest
-from support.wait import eventually
 
 from gateway.mqtt.v3.cancellation import heed_cancellation
 from gateway.mqtt.v3.client import Client
 from gateway.mqtt.v3.session import open_session
+from tests.support.wait import eventually
 
 
 async def _waits(answer: asyncio.Future[str]) -> str:

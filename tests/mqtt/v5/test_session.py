@@ -6,14 +6,14 @@ from typing import Any
 import mqtt5
 import pytest
 from mqtt5 import DisconnectReasonCode as Reason
-from scripted_broker import WELCOME, ScriptedBroker, joined, message
-from support.wait import eventually
 
 from gateway.mqtt.session import LinkError, PublishRefusedError, VersionRefusedError
 from gateway.mqtt.v5 import session as mqtt5_session
 from gateway.mqtt.v5.receive_queue import WAITING
 from gateway.mqtt.v5.session import Mqtt5Session
 from gateway.runtime.loop_priority import Loop, LoopPriority
+from tests.mqtt.scripted_broker import WELCOME, ScriptedBroker, joined, message
+from tests.support.wait import eventually
 
 NOT_UTF_8 = b"\x30\x06\x00\x02\xff\xfe\x00x"
 HOSTILE = {

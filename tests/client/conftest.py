@@ -1,0 +1,5 @@
+"""The fixtures of the HTTP tests."""
+
+from tests.http.fixtures import api
+
+__all__ = ["api"]

@@ -17,10 +17,11 @@ import structlog
 from gateway.announce import announce, announce_readiness, endpoints_published
 from gateway.bootstrap import first_start, rules_of
 from gateway.broker import doctor_accounts
-from gateway.broker.access_sync import AccessSyncer, MosquittoAccess, first_uses_at, knows_new_tokens
+from gateway.broker.access_sync import AccessSyncer, first_uses_at, knows_new_tokens
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.embedded.capacity import CapacityMonitor
 from gateway.broker.external.secret import shared_secret
+from gateway.broker.mosquitto.access import MosquittoAccess
 from gateway.broker.mosquitto.file_watch import PasswordFileWatch
 from gateway.broker.selection import Broker, broker_of
 from gateway.core.backoff import Pauses

@@ -6,19 +6,22 @@ import logging
 import os
 import secrets
 import ssl
+import subprocess
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
-from gateway.broker.access_sync import NOT_SIGNALLED, BrokerAccess, EmbeddedAccess, MosquittoAccess, NoAccess
-from gateway.broker.choice import Choice, choose
+from broker_config import local
+from gateway.broker.access_sync import BrokerAccess, NoAccess
 from gateway.broker.doctor_accounts import ProbeAccounts
+from gateway.broker.embedded.access import EmbeddedAccess
 from gateway.broker.mosquitto import managed, reloader
+from gateway.broker.mosquitto.access import NOT_SIGNALLED, MosquittoAccess
 from gateway.broker.mosquitto.password_entries import kept_entries, own_entry
 from gateway.broker.mosquitto.password_file import PasswordFile
 from gateway.broker.mosquitto.session_locks import NAME as LOCKS
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LOOPBACK: Final = "127.0.0.1"
+OLDEST: Final = (2, 0)
+"""The oldest version that ``broker_config`` is written for."""
 
 
 @dataclass(frozen=True)
@@ -256,3 +261,54 @@ def _advertised(
         )
     told = settings.mqtt_tls_advertise
     return Broker(upstream, access, settings.mqtt_advertise or at, tls if told is None else told)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``program`` is the path of Mosquitto, where that was chosen; ``why`` is logged at the start."""
+
+    kind: Literal["embedded", "mosquitto"]
+    why: str
+    program: str = ""
+
+
+def choose(settings: Settings) -> Choice:
+    """Return the broker that the gateway runs under these settings.
+
+    Raises:
+        UnavailableError: the settings name Mosquitto, and it is not installed or too old.
+    """
+    if settings.broker == EMBEDDED:
+        return Choice(EMBEDDED, "it is what 'broker' says")
+    if settings.broker != MOSQUITTO and settings.mqtt_client_ca_file:
+        return Choice(
+            EMBEDDED,
+            "mqtt_client_ca_file is set, and Mosquitto does not compare a certificate's CN with the device's id",
+        )
+    try:
+        program = usable()
+    except UnavailableError as error:
+        if settings.broker == MOSQUITTO:
+            raise
+        return Choice(EMBEDDED, error.message)
+    return Choice(MOSQUITTO, f"{program} is installed", program)
+
+
+def usable() -> str:
+    """Return the path of a Mosquitto that is new enough.
+
+    Raises:
+        UnavailableError: there is none; the message says what to install.
+    """
+    try:
+        program = local.binary()
+        found = local.version(program)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UnavailableError(
+            f"Mosquitto cannot be run here ({error}). Install it (Debian: apt-get install mosquitto), or use the "
+            "embedded broker: --broker embedded."
+        ) from error
+    if found is None or found < OLDEST:
+        version = f"{found[0]}.{found[1]}" if found else "of an unknown version"
+        raise UnavailableError(f"{program} is {version}, and 2.0 or newer is needed.")
+    return program

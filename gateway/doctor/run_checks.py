@@ -19,7 +19,7 @@ from gateway.broker.mosquitto.session_locks import EXPOSED
 from gateway.broker.selection import verified_by
 from gateway.core.addresses import BrokerUrl
 from gateway.core.topics import Topics
-from gateway.doctor import as_device, broker_checks, host_checks, settings_file, tls_checks
+from gateway.doctor import as_device, broker_checks, host_checks, registry_checks, settings_file, tls_checks
 from gateway.doctor.broker_checks import Looking
 from gateway.doctor.findings import Area, Finding, Level
 from gateway.mqtt.probe import ProbeTarget
@@ -91,7 +91,7 @@ async def _at_the_broker(
             "that needs a running gateway, which lets the doctor in",
             "Start the gateway; it compares the broker with the registry at each connect.",
         )
-    elif host_checks.has_own_schema(settings.data_dir):
+    elif registry_checks.has_own_schema(settings.data_dir):
         async for finding in _inside(settings, target, fix=fix):
             yield finding
 
@@ -104,7 +104,7 @@ def _at_rest(loaded: Loaded) -> Iterator[Finding]:
         loaded, doctor_accounts.read(directory) if holder(directory) is not None else None
     )
     yield from host_checks.data_directory(directory)
-    yield from host_checks.registry(directory, loaded.settings.encryption_key_file)
+    yield from registry_checks.registry(directory, loaded.settings.encryption_key_file)
     yield from host_checks.clock()
     yield from tls_checks.certificates(loaded.settings)
 

@@ -54,6 +54,14 @@ def _setting(group: str, default: object, description: str, *, ge: float | None 
     return Field(default, description=description, json_schema_extra={"group": group}, ge=ge, le=le)
 
 
+def _on(group: str, description: str) -> Any:
+    return Field(default=True, description=description, json_schema_extra={"group": group})
+
+
+def _off(group: str, description: str) -> Any:
+    return Field(default=False, description=description, json_schema_extra={"group": group})
+
+
 class SettingsFields(BaseModel):
     """All settings in force; times in seconds, ages in days. A prefix or list is checked where it is set, once."""
 
@@ -66,28 +74,17 @@ class SettingsFields(BaseModel):
     mqtt: HostPort = _setting(
         PLACE, Address("127.0.0.1", 1883), "Where the gateway's own broker listens; port 0 picks a free one."
     )
-    insecure_listen: YesNo = _setting(
-        PLACE,
-        False,  # noqa: FBT003 - the default of a yes-or-no setting
-        "Listen beyond this machine without TLS: keys and device tokens can then be read on the network.",
+    insecure_listen: YesNo = _off(
+        PLACE, "Listen beyond this machine without TLS: keys and device tokens can then be read on the network."
     )
-
     http_allowed_hosts: Hosts = _setting(
         PLACE,
         (AUTO,),
         "Host names that HTTP requests may be for, besides localhost and any IP address; * stands for all, *.NAME for "
         "those beneath it. auto: none but these where http listens on loopback without TLS, else all.",
     )
-    http_page: YesNo = _setting(
-        PLACE,
-        True,  # noqa: FBT003 - the default of a yes-or-no setting
-        "Serve the page for people at /; false: 404.",
-    )
-    http_docs: YesNo = _setting(
-        PLACE,
-        True,  # noqa: FBT003 - the default of a yes-or-no setting
-        "Serve the page at /docs to try the API; false: 404.",
-    )
+    http_page: YesNo = _on(PLACE, "Serve the page for people at /; false: 404.")
+    http_docs: YesNo = _on(PLACE, "Serve the page at /docs to try the API; false: 404.")
 
     http_cert_file: File = _setting(
         TLS, None, "PEM file with the certificate chain of the HTTP API, which makes it HTTPS; none: no TLS."
@@ -172,7 +169,6 @@ class SettingsFields(BaseModel):
     bind_broker_wait_seconds: Seconds = _setting(
         PRESENCE, 5.0, "How long a bind waits for the broker to know the new token before it answers.", ge=0, le=60
     )
-
     cancel_broker_wait_seconds: Seconds = _setting(
         PRESENCE,
         5.0,
@@ -182,10 +178,8 @@ class SettingsFields(BaseModel):
         le=60,
     )
 
-    publish_state: YesNo = _setting(
-        INTEGRATORS,
-        True,  # noqa: FBT003 - the default of a yes-or-no setting
-        "Keep each device's object retained on devices/ID/state; false: take back what is there.",
+    publish_state: YesNo = _on(
+        INTEGRATORS, "Keep each device's object retained on devices/ID/state; false: take back what is there."
     )
     state_refresh_seconds: Seconds = _setting(
         INTEGRATORS,
@@ -194,15 +188,9 @@ class SettingsFields(BaseModel):
         ge=0,
         le=86_400,
     )
-    publish_events: YesNo = _setting(
+    publish_events: YesNo = _on(INTEGRATORS, "Publish events as CloudEvents on devices/ID/events/TYPE.")
+    home_assistant: YesNo = _off(
         INTEGRATORS,
-        True,  # noqa: FBT003 - the default of a yes-or-no setting
-        "Publish events as CloudEvents on devices/ID/events/TYPE.",
-    )
-
-    home_assistant: YesNo = _setting(
-        INTEGRATORS,
-        False,  # noqa: FBT003 - the default of a yes-or-no setting
         "Announce each device to Home Assistant ('gateway docs home-assistant'); false: take back what is there.",
     )
     home_assistant_prefix: DiscoveryPrefix = _setting(
@@ -244,15 +232,13 @@ class SettingsFields(BaseModel):
         LIMITS, 10, "Event streams that one key may have open at a time.", ge=0, le=10_000
     )
     event_streams: Count = _setting(LIMITS, 200, "Event streams that are served at a time.", ge=0, le=100_000)
-    webhook_allow_private: YesNo = _setting(
+    webhook_allow_private: YesNo = _off(
         LIMITS,
-        False,  # noqa: FBT003 - the default of a yes-or-no setting
         "Send webhooks also to addresses of private networks, and by http://, although whoever has a key could reach "
         "into your network by them.",
     )
-    webhook_allow_loopback: YesNo = _setting(
+    webhook_allow_loopback: YesNo = _off(
         LIMITS,
-        False,  # noqa: FBT003 - the default of a yes-or-no setting
         "Send webhooks also to the gateway's own machine (127.0.0.1, localhost), by http:// too, although a caller "
         "with a key could reach what listens for that machine alone.",
     )

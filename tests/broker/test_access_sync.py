@@ -14,7 +14,7 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from gateway.broker.access_sync import MosquittoAccess
+from gateway.broker.mosquitto.access import MosquittoAccess
 from gateway.broker.mosquitto.file_watch import PasswordFileWatch
 from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
 from gateway.domain import devices, epoch

@@ -5,14 +5,16 @@ from types import TracebackType
 from typing import Self
 
 from gateway.broker.access_rules import Role
-from gateway.broker.access_sync import BrokerAccess, EmbeddedAccess, MosquittoAccess
+from gateway.broker.access_sync import BrokerAccess
 from gateway.broker.authentication import authenticator
+from gateway.broker.embedded.access import EmbeddedAccess
 from gateway.broker.embedded.server import EmbeddedBroker
 from gateway.broker.external.admissions import Admissions
 from gateway.broker.external.decisions import AuthDecisions
 from gateway.broker.external.disconnect_clients import disconnector_of
 from gateway.broker.external.endpoint import AuthEndpoint
 from gateway.broker.external.session_sync import SessionSync
+from gateway.broker.mosquitto.access import MosquittoAccess
 from gateway.broker.mosquitto.password_entries import kept_entries, own_entry
 from gateway.broker.mosquitto.password_file import PasswordFile
 from gateway.broker.service_accounts import Accounts, ServiceAccount, service_accounts

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gateway.broker.access_rules import Role
-from gateway.broker.access_sync import MosquittoAccess
 from gateway.broker.embedded.server import EmbeddedBroker
 from gateway.broker.embedded.session import ClientIdentity
+from gateway.broker.mosquitto.access import MosquittoAccess
 from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile, password_entry
 from gateway.broker.mosquitto.reload_probe import ReloadProbe
 from gateway.broker.service_accounts import GATEWAY_USER

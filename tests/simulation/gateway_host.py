@@ -14,9 +14,10 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from gateway.broker.access_sync import AccessSyncer, BrokerAccess, EmbeddedAccess, first_uses_at
+from gateway.broker.access_sync import AccessSyncer, BrokerAccess, first_uses_at
 from gateway.broker.authentication import authenticator
 from gateway.broker.doctor_accounts import ProbeAccounts
+from gateway.broker.embedded.access import EmbeddedAccess
 from gateway.broker.service_accounts import GATEWAY_USER, service_accounts
 from gateway.core.backoff import Pauses
 from gateway.core.ids import Ids

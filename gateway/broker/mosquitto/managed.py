@@ -21,7 +21,7 @@ import structlog
 
 import broker_config
 from broker_config import local
-from gateway.broker.access_sync import Rights
+from gateway.broker.mosquitto.access import Rights
 from gateway.broker.mosquitto.orphan import find_orphan
 from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile
 from gateway.broker.mosquitto.supervisor import Supervisor

@@ -1,0 +1,174 @@
+"""Access at Mosquitto: the password file, and the sessions that a change of it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from gateway.broker.first_use import FirstUses
+from gateway.broker.mosquitto.entries_in_force import InForce
+from gateway.broker.mosquitto.password_entries import OperatorAccounts, without_lost
+from gateway.broker.mosquitto.password_file import PasswordFile
+from gateway.broker.mosquitto.reload_probe import NAME as SENTINEL
+from gateway.broker.mosquitto.reload_probe import ReloadProbe
+from gateway.broker.mosquitto.session_locks import NAME as LOCKS
+from gateway.broker.mosquitto.session_locks import SessionLocks
+from gateway.errors import UnavailableError
+from gateway.mqtt.probe import ProbeError, ProbeTarget
+from gateway.store import Row, Store, account_sql, epoch_sql, key_sql, token_sql
+
+log = structlog.get_logger()
+
+NOT_SIGNALLED: Final = (
+    "The gateway writes mosquitto_password_file, and nobody tells Mosquitto to read it: a revoked token opens the "
+    "broker, and a new one does not, until somebody sends it SIGHUP. Set mosquitto_pid_file."
+)
+SWEPT: Final = "mosquitto_swept"
+"""Fact in the registry: the process of Mosquitto that holds no session from before its start."""
+
+Rights = Callable[[Mapping[str, str | None]], None]
+"""Writes the rights of these accounts: their names, and the project of each, or ``None`` for all."""
+
+
+class MosquittoAccess:
+    """Access to a Mosquitto with a password file. At a reload it cuts clients whose entry is gone or changed.
+
+    ``file.fixed`` are the gateway's own accounts. Accounts that an operator adds to the file, or removes from it, stay
+    as the operator left them. Without a pid file another process must make the broker read the file. ``rights`` lets
+    integrators read under their own names, where the gateway writes the broker's access rules as well. ``locks`` end
+    sessions before the broker cuts them: Mosquitto 2.0 crashes otherwise.
+    """
+
+    name = "mosquitto"
+    trouble = None
+
+    def __init__(
+        self,
+        file: PasswordFile,
+        store: Store,
+        target: ProbeTarget,
+        rights: Rights = lambda _: None,
+        locks: SessionLocks | None = None,
+    ) -> None:
+        self.file = file
+        self._locks = locks
+        self._in_force = InForce(file.path)
+        self._seen: str | None = None
+        self._rights = rights
+        self._own = dict(file.fixed)
+        self._store = store
+        self._sentinel = ReloadProbe(file, target) if file.is_signalled else None
+        self._waiting: tuple[list[tuple[str, str]], dict[str, str]] | None = None
+        self.first_uses = FirstUses(store)
+        self.people = OperatorAccounts(file.path)
+
+    @property
+    def limitation(self) -> str | None:
+        """Return that no process signals the broker, that it crashes, or which lines were left out."""
+        if self._sentinel is None:
+            return NOT_SIGNALLED
+        return (self._locks.caution if self._locks else None) or self.people.caution
+
+    async def write(self) -> Mapping[str, int]:
+        """Write the file from the registry. Return the tokens in it that replace others and were never used.
+
+        Raises:
+            PasswordFileError: it cannot be written.
+        """
+        entries, replacing = await self._store.read(
+            lambda view: (token_sql.broker_entries(view), token_sql.replacing(view))
+        )
+        ours = {row["name"]: row for row in await self._store.read(account_sql.everyone)}
+        restored = await self._store.read(epoch_sql.base) > 0
+        await asyncio.to_thread(self._prepare, entries, ours, restored=restored)
+        if self._locks and self._sentinel:
+            wanted = self.file.fixed | dict(entries)
+            await self._locks.end(self._in_force.changed(wanted) - self._own.keys() - {SENTINEL})
+        await asyncio.to_thread(self._write, entries)
+        return replacing
+
+    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:  # noqa: ARG002 - the file holds all of them
+        """Write the file from the registry, and return when the broker has read it."""
+        if self._sentinel is None:
+            await self.write()
+            return ()
+        await self._try_locks()
+        replacing = await self.write()
+        try:
+            await self._sentinel.taken_up()
+            self._in_force.taken_up()
+            if self._locks:
+                await self._locks.release()
+        except (ProbeError, TimeoutError) as error:
+            raise UnavailableError(f"Mosquitto has not taken up the password file yet: {error}") from error
+        self._waiting = None
+        self.first_uses.in_force(replacing)
+        return ()
+
+    async def compare(self) -> bool:
+        """Do the same: the file holds all accounts."""
+        await self.sync(())
+        return True
+
+    def stop(self) -> None:
+        """Do nothing: nothing is under way."""
+
+    def _prepare(self, entries: list[tuple[str, str]], ours: Mapping[str, Row], *, restored: bool) -> None:
+        """Find out what the file must hold besides ``entries``, and write the broker's access rules."""
+        kept = {name: entry for name, entry in self.people.read().items() if name not in ours}
+        if restored:
+            kept = without_lost(kept)
+        good = {name: row["broker_entry"] for name, row in ours.items() if row["revoked_at"] is None}
+        self._rights({name: ours[name]["project_id"] for name in good if name not in account_sql.KNOWN})
+        fixed = {name: entry for name, entry in (kept | good | self._own).items() if name != SENTINEL}
+        # The reload probe's entry stays while the broker has yet to read this very file, so that no try writes it
+        # again.
+        again, self._waiting = self._waiting == (entries, fixed), (entries, fixed)
+        self.file.fixed = fixed | (self._sentinel.account(again=again) if self._sentinel else {})
+
+    def _write(self, entries: list[tuple[str, str]]) -> None:
+        self._in_force.written(self.file.fixed | dict(entries))
+        self.people.written(replaced=self.file.write(entries))
+
+    async def _try_locks(self) -> None:
+        """Prepare the locks where the broker has been restarted since they were last used.
+
+        A failure is logged and tried again the next time: the file must be written at once.
+        """
+        started = None if self._locks is None else await asyncio.to_thread(self.file.broker_process)
+        if self._locks is None or started is None or started == self._seen:
+            return
+        try:
+            await self._ready_locks(self._locks, started)
+        except (ProbeError, TimeoutError, UnavailableError) as error:
+            log.warning("broker.locks_not_ready", reason=str(error) or "no answer in time")
+        else:
+            self._seen = started
+
+    async def _ready_locks(self, locks: SessionLocks, started: str) -> None:
+        """Check a broker that was just started, and end the sessions that it has restored.
+
+        The broker does not know the passwords of those sessions any more, so each SIGHUP would cut them.
+        """
+        if self._in_force.newest.get(LOCKS) != self._own.get(LOCKS):
+            await self._introduce_locks()
+        away, before = await locks.examine(), await self._store.read(lambda view: key_sql.meta(view, SWEPT))
+        if away and started != before:
+            devices = self._in_force.sure.keys() - self._own.keys() - {SENTINEL}
+            log.info("broker.sessions_swept", away=away, users=len(devices))
+            await locks.sweep(devices)
+        if started != before:
+            await self._store.write(lambda tx: key_sql.set_meta(tx, SWEPT, started))
+
+    async def _introduce_locks(self) -> None:
+        """Add the account of the locks, and change nothing else."""
+        assert self._sentinel
+        as_it_is = {name: entry for name, entry in self._in_force.sure.items() if name != SENTINEL}
+        self.file.fixed = as_it_is | self._own | self._sentinel.account()
+        self._waiting = None
+        await asyncio.to_thread(self._write, [])
+        await self._sentinel.taken_up()
+        self._in_force.taken_up()

@@ -47,6 +47,8 @@ check: $(VENV)/.dev ## format, lint, types, documents
 		{ echo "docs/openapi.json is stale: run 'make docs'"; exit 1; }
 	$(BIN)/python -m gateway.http.spec.asyncapi | diff -u docs/asyncapi.json - || \
 		{ echo "docs/asyncapi.json is stale: run 'make docs'"; exit 1; }
+	$(BIN)/python -m tests.support.guarantees > $(VENV)/guarantees.md
+	diff -u docs/guarantees.md $(VENV)/guarantees.md || { echo "docs/guarantees.md is stale: run 'make docs'"; exit 1; }
 	$(SITE)
 
 format: $(VENV)/.dev ## bring code into form
@@ -59,6 +61,7 @@ docs: $(VENV)/.dev ## write the documents that come from code, and the site (sit
 	$(BIN)/python -m gateway.http.spec.asyncapi > docs/asyncapi.json
 	$(BIN)/python -m gateway.cli.docs_commands docs/cli.md
 	$(BIN)/python -m gateway.http.spec.reference docs/reference
+	$(BIN)/python -m tests.support.guarantees > docs/guarantees.md
 	$(SITE)
 
 screenshots: $(VENV)/.dev tools ## take the pictures of the page in docs/screenshots anew

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from gateway.broker.mosquitto.access import MosquittoAccess
@@ -40,6 +41,7 @@ def lines(place: Site) -> dict[str, str]:
     return {name: entry for name, _, entry in (line.partition(":") for line in text.splitlines())}
 
 
+@pytest.mark.guarantee("G13")
 @on_every_broker
 async def test_a_revoked_token_is_cut_and_stays_out(kind: str, tmp_path: Path) -> None:
     """The live session is closed by the broker, the next CONNECT refused; another device does not notice."""
@@ -72,6 +74,7 @@ async def test_the_old_token_ends_where_a_new_one_begins(kind: str, tmp_path: Pa
         assert place.proxy.connects == 1
 
 
+@pytest.mark.guarantee("G12")
 @on_every_broker
 async def test_a_token_that_waits_for_its_reset_gets_in(kind: str, tmp_path: Path) -> None:
     """`reset_only` opens MQTT until the device has said `executed` or was bound anew."""

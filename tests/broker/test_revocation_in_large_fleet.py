@@ -74,6 +74,7 @@ async def connected(place: Site, devices: Iterable[Device]) -> AsyncIterator[lis
         yield list(await asyncio.gather(*(join(device) for device in devices)))
 
 
+@pytest.mark.guarantee("G13")
 @pytest.mark.parametrize("kind", ["mosquitto-5", "embedded"])
 async def test_those_who_are_revoked_are_cut_and_the_others_stay(kind: str, tmp_path: Path) -> None:
     """Closed, refused anew, with no last word, and nothing that is published reaches them; 980 go on as before."""

@@ -81,6 +81,7 @@ def _failed(world: World, _: str, command: Row, token: str) -> None:
     world.ack(command, "failed", token)
 
 
+@pytest.mark.guarantee("G5")
 @pytest.mark.parametrize(
     ("end", "status", "word"),
     [
@@ -163,6 +164,7 @@ def _all_but_the_trail(world: World) -> list[str]:
     return [line for line in world.dump() if not any(each in line for each in trail)]
 
 
+@pytest.mark.guarantee("G8")
 @pytest.mark.parametrize("status", ["delivered", "executed", "failed"])
 def test_a_bad_receipt(world: World, status: str) -> None:
     """Another token's, whatever the word: the command is untouched."""
@@ -209,6 +211,7 @@ def test_a_word_about_a_reset_without_a_receipt(world: World, status: str) -> No
     _refusals(world, lambda: world.ack(command, status), field="receipt", code="receipt_missing", device_id=device_id)
 
 
+@pytest.mark.guarantee("G8")
 def test_a_word_about_another_devices_command(world: World) -> None:
     """To this device it is an unknown command, also with a receipt that would be good there."""
     device_id, _ = world.bound()
@@ -220,6 +223,7 @@ def test_a_word_about_another_devices_command(world: World) -> None:
     assert world.again(command)["status"] == "pending"
 
 
+@pytest.mark.guarantee("G8")
 def test_a_word_about_an_unknown_command(world: World) -> None:
     """An acknowledgement for nothing."""
     device_id, _ = world.bound()
@@ -228,6 +232,7 @@ def test_a_word_about_an_unknown_command(world: World) -> None:
     _refusals(world, lambda: world.say(topic, body), field="command_id", code="unknown_command", device_id=device_id)
 
 
+@pytest.mark.guarantee("G8")
 def test_a_word_on_another_types_topic(world: World) -> None:
     """The topic names the type, and must name the right one."""
     device_id, token = world.bound()

@@ -88,6 +88,7 @@ def test_a_reset_that_is_executed_without_having_been_delivered(world: World) ->
     assert (world.again(command)["status"], world.again(command)["delivered_at"]) == ("executed", None)
 
 
+@pytest.mark.guarantee("G3")
 def test_a_reset_waits_for_a_device_that_is_away_for_a_month(world: World) -> None:
     """It never expires."""
     device_id, token = world.bound()
@@ -98,6 +99,7 @@ def test_a_reset_waits_for_a_device_that_is_away_for_a_month(world: World) -> No
     assert world.again(command)["status"] == "executed"
 
 
+@pytest.mark.guarantee("G4")
 def test_a_relayed_heartbeat_shows_presence_and_never_delivers(world: World) -> None:
     """BLE only: seen, and the reset stays pending until the device itself has said ``delivered``."""
     device_id, _ = world.bound()
@@ -153,6 +155,7 @@ def test_a_word_that_was_heard_is_silent(world: World) -> None:
     assert world.refusals() == []
 
 
+@pytest.mark.guarantee("G6")
 def test_superseding_cancels_revokes_and_clears(world: World) -> None:
     """The reset is cancelled, the old token revoked and the topic marked, in one transaction and in this order."""
     device_id, _ = world.bound()
@@ -217,6 +220,7 @@ def test_a_reset_of_an_unbound_device_without_a_token(world: World) -> None:
     assert refusal.value.details == {"command_id": command["id"], "status": "pending"}
 
 
+@pytest.mark.guarantee("G9")
 def test_a_reset_can_be_cancelled_until_it_is_delivered(world: World) -> None:
     """Then the token is revoked, and the device has to be bound again."""
     device_id, _ = world.bound()
@@ -231,6 +235,7 @@ def test_a_reset_can_be_cancelled_until_it_is_delivered(world: World) -> None:
     assert world.bind(device_id).device["binding_generation"] == 3
 
 
+@pytest.mark.guarantee("G9")
 def test_a_delivered_reset_cannot_be_cancelled(world: World) -> None:
     """409, and nothing changes."""
     device_id, token = world.bound()
@@ -243,6 +248,7 @@ def test_a_delivered_reset_cannot_be_cancelled(world: World) -> None:
     assert world.dump() == before
 
 
+@pytest.mark.guarantee("G10")
 def test_a_failed_reset_leaves_the_token_for_the_next(world: World) -> None:
     """Failed with its error, token reset_only; a new reset is a new command that the same token fetches."""
     device_id, token = world.bound()

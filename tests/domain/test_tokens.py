@@ -94,6 +94,7 @@ def test_a_reset_demotes_both_tokens(world: World) -> None:
         assert good(world, *both) == ["revoked", "revoked"]
 
 
+@pytest.mark.guarantee("G12")
 def test_a_token_that_waits_for_a_reset_gets_another_like_it(world: World) -> None:
     """Of the same generation, good for the reset alone; either receipt is good, and the first use ends the old one."""
     device_id, old = world.bound()

@@ -24,6 +24,7 @@ def seeds() -> range:
     return range(first, first + int(os.environ.get("CHAOS_ROUNDS", "10")))
 
 
+@pytest.mark.guarantee("G1", "G2", "G7")
 @pytest.mark.parametrize("seed", seeds())
 async def test_nothing_is_lost_and_nothing_happens_twice(tmp_path: Path, seed: int) -> None:
     """After a few seconds of faults and ordinary work every promise of the contract's section 4 is found kept."""

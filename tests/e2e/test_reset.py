@@ -20,6 +20,7 @@ async def paired(device: SimulatedDevice, end_user: str = "eu_1") -> tuple[str, 
     return binding.device_id, binding.device_token
 
 
+@pytest.mark.guarantee("G11")
 @both
 async def test_a_device_is_registered_bound_and_its_heartbeat_is_seen(tmp_path: Path, kind: BrokerKind) -> None:
     """What a device says over MQTT stands in the answers of the HTTP API, once the broker let it in."""
@@ -75,6 +76,7 @@ async def test_a_device_that_is_online_is_reset(tmp_path: Path, kind: BrokerKind
         ]
 
 
+@pytest.mark.guarantee("G3")
 async def test_the_reset_of_a_device_that_is_switched_off_lies_retained(tmp_path: Path) -> None:
     """Mosquitto itself holds the signed command, as `mosquitto_sub -v` prints it, until the device is back."""
     async with a_site(tmp_path, "mosquitto") as site:
@@ -112,6 +114,7 @@ async def _mosquitto_sub(site: Site, name: str) -> str:
     return outcome.out.strip()
 
 
+@pytest.mark.guarantee("G3")
 async def test_the_embedded_broker_keeps_the_reset_for_a_device_that_is_switched_off(tmp_path: Path) -> None:
     """With the token that is good for its reset alone the device is handed the command, and obeys it later."""
     async with a_site(tmp_path, "embedded") as site:
@@ -134,6 +137,7 @@ async def test_the_embedded_broker_keeps_the_reset_for_a_device_that_is_switched
         await site.token_is_dead(device_id, token)
 
 
+@pytest.mark.guarantee("G4")
 @both
 async def test_a_bluetooth_only_device_waits_until_it_gets_wifi(tmp_path: Path, kind: BrokerKind) -> None:
     """Relayed heartbeats show presence, never carry a command, and leave the reset pending; over WiFi it is wiped."""

@@ -36,6 +36,7 @@ async def comes_back_and_is_wiped(site: Site, device: SimulatedDevice, device_id
     await site.broker_agrees()
 
 
+@pytest.mark.guarantee("G1")
 async def test_a_reset_while_the_broker_is_down(tmp_path: Path) -> None:
     """200 at once; when the broker is back the command lies there, and the device obeys."""
     async with a_site(tmp_path, "mosquitto") as site:
@@ -70,6 +71,7 @@ async def test_a_bind_while_the_broker_is_down_is_good_once_it_is_back(tmp_path:
         assert (await site.get(device_id))["status"] == "bound"
 
 
+@pytest.mark.guarantee("G2")
 @pytest.mark.parametrize("kind", BROKERS)
 async def test_the_gateway_is_killed_right_after_its_answer(tmp_path: Path, kind: BrokerKind) -> None:
     """`kill -9` some milliseconds after the 200, ten times over: what was accepted is executed, exactly once.
@@ -132,6 +134,7 @@ async def test_heartbeats_that_come_while_the_gateway_is_down_are_stored_later(t
         assert (await site.get(device_id))["status"] == "bound"
 
 
+@pytest.mark.guarantee("G7")
 async def test_the_broker_loses_its_retained_messages(tmp_path: Path) -> None:
     """Restarted with an empty store it is given the open commands again, and only those."""
     async with a_site(tmp_path, "mosquitto") as site:
@@ -159,6 +162,7 @@ async def _lie_there(site: Site, wanted: dict[str, bytes]) -> bool:
     return await site.retained() == wanted
 
 
+@pytest.mark.guarantee("G7")
 async def test_the_broker_holds_what_is_no_longer_open(tmp_path: Path) -> None:
     """Left overs of a command that is final, of a command that is another one now, and of a stranger are put right."""
     async with a_site(tmp_path, "mosquitto") as site:

@@ -90,6 +90,7 @@ async def test_a_reset_cancels_the_other_commands(site: Site, serial: str) -> No
     assert {each["id"] for each in waiting}.isdisjoint(each["command_id"] for each in details(device, "acknowledged"))
 
 
+@pytest.mark.guarantee("G9")
 async def test_a_reset_can_be_cancelled_until_it_is_delivered(site: Site, serial: str) -> None:
     """Before: cancelled, cleared, the token dead, the device has to be bound anew and keeps living."""
     device, device_id, command = await reset_while_away(site, serial)
@@ -106,6 +107,7 @@ async def test_a_reset_can_be_cancelled_until_it_is_delivered(site: Site, serial
     assert anew.binding
 
 
+@pytest.mark.guarantee("G9")
 async def test_a_reset_that_is_delivered_can_not_be_cancelled(site: Site, serial: str) -> None:
     """After `delivered` a cancel is 409 and changes nothing; the device carries the reset out."""
     device, device_id, command = await reset_while_away(site, serial)
@@ -118,6 +120,7 @@ async def test_a_reset_that_is_delivered_can_not_be_cancelled(site: Site, serial
         await site.becomes(device_id, "executed")
 
 
+@pytest.mark.guarantee("G10")
 async def test_a_reset_that_failed_can_be_asked_for_again(site: Site, serial: str) -> None:
     """`failed` ends the command with its error and leaves the token its way; a new reset is a new command."""
     device, device_id, first = await reset_while_away(site, serial)
@@ -138,6 +141,7 @@ async def test_a_reset_that_failed_can_be_asked_for_again(site: Site, serial: st
     await site.token_is_dead(device_id, token)
 
 
+@pytest.mark.guarantee("G6")
 async def test_the_reset_of_an_unbound_device_waits_for_a_binding(site: Site, serial: str) -> None:
     """It is queued though nobody can fetch it; a bind then says 409 until it is told to supersede the reset."""
     registered = await site.http.post("/v1/devices", json={"serial_number": serial})
@@ -168,6 +172,7 @@ async def test_a_device_that_nobody_knows_can_not_be_reset(site: Site) -> None:
     assert site.fingerprint() == before
 
 
+@pytest.mark.guarantee("G5")
 async def test_power_lost_between_wipe_and_acknowledgement(site: Site, serial: str) -> None:
     """Bound again with `supersede_reset`, the device says late that it obeyed; its command stays cancelled."""
     device = site.device(serial, faults=SeededFaults(random.Random(1), power_cuts=["publish:ack:executed"]))  # noqa: S311 - faults
@@ -207,6 +212,7 @@ async def _with_late_word(site: Site, device_id: str) -> dict[str, Any]:
     return command
 
 
+@pytest.mark.guarantee("G6")
 async def test_a_device_that_was_reset_by_hand_is_bound_again(site: Site, serial: str) -> None:
     """409 while the reset is open; superseded it is cancelled and cleared, and the new binding is never wiped."""
     device, device_id, command = await reset_while_away(site, serial)
@@ -241,6 +247,7 @@ async def test_a_retained_command_is_found_by_its_device_alone(site: Site, seria
     assert json.loads(message.payload)["id"] == reboot["id"]
 
 
+@pytest.mark.guarantee("G12")
 async def test_an_old_token_that_is_reset_only_reaches_nothing_but_its_reset(site: Site, serial: str) -> None:
     """Telemetry over MQTT is not stored any more; HTTP says 401 to all but heartbeat, acknowledgement and refresh."""
     device, device_id, _ = await reset_while_away(site, serial)

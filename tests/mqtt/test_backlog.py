@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from gateway.domain.backlog import BacklogRequests, ask
 from gateway.domain.commands import RESET
@@ -93,6 +94,7 @@ async def status(place: Site, command: Row) -> str:
     return str((await place.rows("SELECT status FROM commands WHERE id = ?", command["id"]))[0][0])
 
 
+@pytest.mark.guarantee("G9")
 @on_every_broker
 async def test_a_wiped_devices_reset_is_not_cancelled_over_an_unread_word(kind: str, tmp_path: Path) -> None:
     """503 while its word cannot be read, and then the 409 that the word asks for."""
@@ -110,6 +112,7 @@ async def test_a_wiped_devices_reset_is_not_cancelled_over_an_unread_word(kind: 
         assert await status(place, command) == "executed"
 
 
+@pytest.mark.guarantee("G9")
 @on_mosquitto
 async def test_a_delivered_reset_that_waits_unread_is_too_late_to_cancel(kind: str, tmp_path: Path) -> None:
     """The same for ``delivered``: 409 ``reset_pending``, after a gateway that was away has come back."""

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from gateway.domain import acknowledgements, devices
@@ -130,6 +131,7 @@ async def _cut_now_and_then(place: Site, dice: random.Random) -> None:
         place.proxy.cut()
 
 
+@pytest.mark.guarantee("G1")
 @on_every_broker
 async def test_a_reset_while_the_broker_is_down_is_published_when_it_is_back(kind: str, tmp_path: Path) -> None:
     """The reset is accepted at once; the command waits in the outbox."""
@@ -147,6 +149,7 @@ async def test_a_reset_while_the_broker_is_down_is_published_when_it_is_back(kin
         assert len(await place.retained()) == 1
 
 
+@pytest.mark.guarantee("G7")
 @on_every_broker
 async def test_a_broker_that_lost_everything_gets_it_back(kind: str, tmp_path: Path) -> None:
     """After the reconnect the retained messages are there again; how long that took is printed."""
@@ -169,6 +172,7 @@ def _said(logs: list[Any], event: str) -> list[Any]:
     return [each for each in logs if each["event"] == event]
 
 
+@pytest.mark.guarantee("G7")
 @on_every_broker
 async def test_what_lies_on_the_broker_for_no_reason_is_cleared(kind: str, tmp_path: Path) -> None:
     """Something bogus, an old command of a closed reset, one of a device nobody knows, one of an unknown type."""

@@ -11,6 +11,7 @@ FIXED = 3_000
 PARTS = 6
 
 
+@pytest.mark.guarantee("G1", "G2", "G6", "G7", "G9", "G12", "G13")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_invariant_holds(part: int) -> None:
     """The same seeds in every run, so that what a change breaks shows at once; ``make soak`` takes others."""

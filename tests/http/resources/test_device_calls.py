@@ -137,6 +137,7 @@ async def test_a_command_whose_time_is_over_is_not_handed_out(api: Api) -> None:
     assert body(await device.get("/v1/devices/me/commands/pending"), 200) == {"data": []}
 
 
+@pytest.mark.guarantee("G4")
 async def test_a_relayed_heartbeat_is_ble_and_brings_no_commands(api: Api) -> None:
     """Whatever it says of its links; and an open reset stays ``pending`` (contract, section 4)."""
     bound = await api.bound()
@@ -184,6 +185,7 @@ async def test_a_reset_over_http(api: Api) -> None:
     ]
 
 
+@pytest.mark.guarantee("G10")
 async def test_a_failed_reset_leaves_the_token_for_the_next(api: Api) -> None:
     """``failed`` with its error; the token stays ``reset_only``; a new reset is handed over."""
     bound = await api.bound()
@@ -202,6 +204,7 @@ async def test_a_failed_reset_leaves_the_token_for_the_next(api: Api) -> None:
     ]
 
 
+@pytest.mark.guarantee("G12")
 async def test_what_a_reset_only_token_opens(api: Api) -> None:
     """The heartbeat and the acknowledgement of the reset; all else is 401 (contract, section 1)."""
     bound = await api.bound()
@@ -225,6 +228,7 @@ async def test_what_a_reset_only_token_opens(api: Api) -> None:
     assert (await acked(device, command, "delivered", receipt=signed))["status"] == "delivered"
 
 
+@pytest.mark.guarantee("G11")
 async def test_what_an_active_token_does_not_open(api: Api) -> None:
     """The back end's calls are 403, naming the scope; another device is 404, whether it exists or not."""
     bound, other = await api.bound("BP-1"), await api.bound("BP-2")
@@ -244,6 +248,7 @@ async def test_what_an_active_token_does_not_open(api: Api) -> None:
         error(ack, 404, "not_found")
 
 
+@pytest.mark.guarantee("G13")
 @pytest.mark.parametrize("how", ["unbind", "rebind", "cancel"])
 async def test_a_revoked_token_opens_nothing(api: Api, how: str) -> None:
     """401 on everything, however it was revoked."""
@@ -289,6 +294,7 @@ async def test_a_token_that_is_revoked_while_its_request_waits(api: Api) -> None
     assert api.dump() == before
 
 
+@pytest.mark.guarantee("G8")
 async def test_an_acknowledgement_that_is_refused_is_kept_and_changes_nothing(api: Api) -> None:
     """Bad receipt, none, unknown command, another device's: refused, counted, audited; the command is untouched."""
     bound, other = await api.bound("BP-1"), await api.bound("BP-2")
@@ -332,6 +338,7 @@ async def test_the_path_names_the_command_that_is_acknowledged(api: Api) -> None
     body(await device.post(path, json={"status": "delivered", "command_id": command["id"]}), 200)
 
 
+@pytest.mark.guarantee("G5")
 async def test_a_word_on_a_final_command_is_taken_and_changes_nothing(api: Api) -> None:
     """200 with the command as it stays; told twice it is told once in the audit trail."""
     bound = await api.bound()

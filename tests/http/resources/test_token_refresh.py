@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.http.support import Api, body, error, serving
 from tests.support.mqtt_password import mqtt_password_of
 
@@ -24,6 +26,7 @@ async def opens(api: Api, token: str) -> bool:
     return status == 200
 
 
+@pytest.mark.guarantee("G11")
 async def test_a_refresh_answers_a_new_token_of_the_same_generation(api: Api) -> None:
     """Shown once, under the device's id as under ``me``; the binding stays as it is."""
     bound = await api.bound()
@@ -70,6 +73,7 @@ async def test_a_request_that_is_refused_is_a_use_all_the_same(api: Api) -> None
     assert not await opens(api, old)
 
 
+@pytest.mark.guarantee("G12")
 async def test_a_token_that_waits_for_a_reset_gets_another_for_the_reset_alone(api: Api) -> None:
     """The answer to the first refresh was lost; the reset is fetched with the newest token, and nothing else is."""
     bound = await api.bound()
@@ -104,6 +108,7 @@ async def test_a_refresh_within_a_minute_waits(api: Api) -> None:
     assert await opens(api, new)
 
 
+@pytest.mark.guarantee("G13")
 async def test_a_revoked_token_is_not_refreshed(api: Api) -> None:
     """Nor an API key, and nobody without a credential."""
     bound = await api.bound()

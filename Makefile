@@ -39,9 +39,10 @@ stampede: $(VENV)/.dev tools ## a broker comes back, and DEVICES=10000 of them a
 fuzz: $(VENV)/.dev ## throw inputs at whatever parses bytes from outside (INPUTS=1000000, SEED=…)
 	FUZZ_SEED=$(SEED) FUZZ_INPUTS=$(INPUTS) $(PYTEST) tests/*/test_fuzz.py -o faulthandler_timeout=7200
 
-check: $(VENV)/.dev ## format, lint, types, documents
+check: $(VENV)/.dev ## format, lint, prose, types, documents
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/python scripts/prose.py
 	$(BIN)/mypy
 	$(BIN)/python -m gateway.http.spec.openapi | diff -u docs/openapi.json - || \
 		{ echo "docs/openapi.json is stale: run 'make docs'"; exit 1; }

@@ -1,4 +1,4 @@
-"""The main job on real parts, in half a minute: embedded broker, gateway, three devices, three resets."""
+"""``gateway demo``: the main job on real parts, in half a minute. Embedded broker, three devices, three resets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo plays on: a gateway with its embedded broker in a folder that is thrown away, and a key for it."""
+"""Environment of the demo: a gateway with its embedded broker in a temporary folder, and an API key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEED: Final = 20
 
 @dataclass(frozen=True)
 class Stage:
-    """A running gateway, a key for it, a folder for flashes."""
+    """A running gateway, a key for it, a folder for the devices' flash."""
 
     gateway: Running
     key: str
@@ -32,7 +32,7 @@ class Stage:
     api: GatewayApi
 
     def device(self, serial: str, radio: Radio, on_fact: Any = None) -> SimulatedDevice:
-        """A new simulated device, its flash on disk."""
+        """Return a new simulated device with its flash on disk."""
         return SimulatedDevice(
             serial=serial,
             radio=radio,
@@ -54,7 +54,7 @@ async def stage(http: str = "127.0.0.1:0", mqtt: str = "127.0.0.1:0") -> AsyncIt
             "mqtt": mqtt,
             "heartbeat_interval_seconds": str(HEARTBEAT_SECONDS),
         }
-        # The environment is left out: a demo beside a configured gateway must not touch that one's data or broker.
+        # The environment is ignored: a demo beside a configured gateway must not touch its data or broker.
         async with running(load(options, {}).settings) as gateway:
             _, key = await gateway.store.write(
                 lambda tx: key_sql.create(tx, gateway.registry.project_id, "demo", test=True)

@@ -1,4 +1,4 @@
-"""``make run``: a gateway with a few simulated devices alive, until Ctrl-C."""
+"""``make run``: a gateway with a few simulated devices, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DEVICES: Final[tuple[tuple[str, Radio], ...]] = (
 
 
 async def keep_running() -> int:
-    """Serve until SIGTERM or SIGINT, and tell what the devices do; one that was reset stays unpaired."""
+    """Serve until SIGTERM or SIGINT, and print what the devices do. A device that was reset stays unpaired."""
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
@@ -60,7 +60,7 @@ def _teller(console: Console) -> Callable[[Fact], None]:
 
 
 def _free(port: int) -> str:
-    """The usual port where it is free, else any."""
+    """Return the usual port where it is free, else any."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""Looks from outside: what lies retained on the broker, and what a token opens over HTTP and at the broker."""
+"""Checks from outside: what is retained on the broker, and what a token opens over HTTP and at the broker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HTTP_UNAUTHORIZED: Final = 401
 
 @dataclass(frozen=True)
 class TokenUse:
-    """What a device token opened: the statuses of a heartbeat and of another call, the commands handed over."""
+    """What a device token opened: the statuses of a heartbeat and of another call, and the commands handed over."""
 
     heartbeat: int
     other_call: int
@@ -28,24 +28,24 @@ class TokenUse:
 
     @property
     def opens_nothing(self) -> bool:
-        """Whether every door was shut."""
+        """Return whether everything was refused."""
         return self.heartbeat == self.other_call == _HTTP_UNAUTHORIZED
 
     @property
     def opens_only_its_reset(self) -> bool:
-        """Whether the heartbeat handed over the reset, and all else was shut."""
+        """Return whether the heartbeat handed over the reset, and all else was refused."""
         return self.commands == ("factory_reset",) and self.other_call == _HTTP_UNAUTHORIZED
 
 
 class Outside:
-    """Somebody at the broker with an administrator's rights, and somebody with a token at the HTTP API."""
+    """A client of the broker with an administrator's rights, and a client of the HTTP API with a token."""
 
     def __init__(self, broker: BrokerAddress, url: str) -> None:
         self._broker = broker
         self._url = url
 
     async def retained(self, topic: str) -> dict[str, Any] | None:
-        """What a new subscriber is handed on this topic; ``None`` when nothing lies there."""
+        """Return what a new subscriber gets on this topic, or None when nothing is retained there."""
         async with self._client() as client:
             await client.subscribe(topic, qos=1)
             await client.subscribe(_MARK, qos=1)
@@ -59,7 +59,7 @@ class Outside:
         return None
 
     async def replay(self, topic: str, payload: dict[str, Any]) -> None:
-        """Send an old message once more, as somebody with rights on the broker could."""
+        """Publish an old message once more, as a client with rights on the broker could."""
         async with self._client() as client:
             await client.publish(topic, json.dumps(payload), qos=1)
 
@@ -73,7 +73,7 @@ class Outside:
         )
 
     async def broker_refuses(self, device_id: str, password: str) -> bool:
-        """Whether the broker turns this device away with this password."""
+        """Return whether the broker refuses this device with this password."""
         client = Client(
             self._broker.host, self._broker.port, username=device_id, password=password, identifier=device_id
         )

@@ -1,4 +1,4 @@
-"""The story of ``gateway demo``: three devices are reset, each in its own way, and the end is proven from outside."""
+"""Scenario of ``gateway demo``: three devices are reset, each in its own way, and the end is checked from outside."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHOWN: Final = frozenset(
 
 
 async def run(*, as_json: bool) -> int:
-    """Play the story; 0 when everything was observed, else 1. SIGTERM cancels it, so that nothing is left behind."""
+    """Run the scenario. Return 0 when everything was observed, else 1. SIGTERM cancels it and cleans up."""
     playing = asyncio.current_task()
     assert playing is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
@@ -48,7 +48,7 @@ async def run(*, as_json: bool) -> int:
 
 @dataclass
 class Actor:
-    """A device of the story: the simulator's, its id and first credentials, and its life while it is switched on."""
+    """A device of the scenario: the simulator's, its id and first credentials, and its task while it is switched on."""
 
     name: str
     sim: SimulatedDevice
@@ -187,7 +187,7 @@ class _Story:
         self._check(f"it lies retained on {topic}", ok=signed, saw=_lying(lies))
 
     async def _is_over(self, actor: Actor) -> None:
-        """What has to be true in the end, looked at from outside."""
+        """Check the end from outside."""
         command = await self._command_until_final(actor)
         await self._scene.gateway.synced(actor.device_id)
         self._check("the command is executed", ok=command["status"] == "executed", saw=_wiped(command))
@@ -211,12 +211,12 @@ class _Story:
         return command
 
     async def _command_until_final(self, actor: Actor) -> dict[str, Any]:
-        while (command := await self._command(actor))["status"] in ("pending", "delivered"):  # noqa: ASYNC110 - an outsider has to ask again
+        while (command := await self._command(actor))["status"] in ("pending", "delivered"):  # noqa: ASYNC110 - an outside client has to poll
             await asyncio.sleep(0.05)
         return command
 
     async def _device_until(self, actor: Actor, name: str, good: Any) -> dict[str, Any]:
-        while not good((device := await self._api.call("GET", f"/v1/devices/{actor.device_id}"))[name]):  # noqa: ASYNC110 - an outsider asks again
+        while not good((device := await self._api.call("GET", f"/v1/devices/{actor.device_id}"))[name]):  # noqa: ASYNC110 - an outside client has to poll
             await asyncio.sleep(0.05)
         return device
 
@@ -227,7 +227,7 @@ def _wiped(command: dict[str, Any]) -> str:
 
 
 def _lying(command: dict[str, Any] | None) -> str:
-    """What lies retained, in short."""
+    """Return what is retained, in short."""
     if command is None:
         return "empty"
     return f"{command['type']} {command['id']} for generation {command['binding_generation']}, with its signed grant"

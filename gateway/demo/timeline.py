@@ -1,4 +1,4 @@
-"""The timeline: what happened, what was observed, and whether that was what had to be."""
+"""Timeline of the demo: what happened, what was observed, and whether that was expected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NEXT: Final = (
 
 @dataclass
 class Timeline:
-    """Prints as it goes, or keeps it all for one JSON document at the end."""
+    """Prints each line at once, or keeps all of them for one JSON document at the end."""
 
     as_json: bool = False
     checks: list[dict[str, Any]] = field(default_factory=list)
@@ -31,17 +31,17 @@ class Timeline:
     _began: float = field(default_factory=time.monotonic)
 
     def chapter(self, title: str) -> None:
-        """A new part of the story."""
+        """Begin a new part."""
         self._keep("chapter", title)
         self._print(f"\n[bold]{escape(title)}[/bold]")
 
     def tell(self, who: str, text: str) -> None:
-        """Something happened."""
+        """Report that something happened."""
         self._keep("event", text, who=who)
         self._print(f"{self._clock()}  [cyan]{escape(who):<9}[/cyan] {escape(text)}")
 
     def check(self, name: str, *, ok: bool, saw: str) -> None:
-        """Something was observed from outside; the demo fails unless all were as they had to be."""
+        """Report an observation from outside. The demo fails unless all are as expected."""
         self.checks.append({"check": name, "ok": ok, "saw": saw})
         self._keep("check", name, ok=ok, saw=saw)
         mark = "[green]✓[/green]" if ok else "[bold red]✗[/bold red]"
@@ -49,11 +49,11 @@ class Timeline:
 
     @property
     def passed(self) -> bool:
-        """Whether everything that was observed was as it had to be."""
+        """Return whether every observation was as expected."""
         return bool(self.checks) and all(check["ok"] for check in self.checks)
 
     def end(self) -> None:
-        """The last word."""
+        """Print the summary."""
         seconds = time.monotonic() - self._began
         good = sum(check["ok"] for check in self.checks)
         if self.as_json:

@@ -1,1 +1,1 @@
-"""``gateway doctor``: looks at everything a field engineer would, and changes nothing unless told to."""
+"""``gateway doctor``: checks everything a field engineer would, and changes nothing unless asked to."""

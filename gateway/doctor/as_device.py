@@ -1,4 +1,4 @@
-"""What a bind tells a device, tried as a device would: resolve it, reach it, verify its certificate, connect."""
+"""Check of what a bind tells a device, as a device would use it: resolve, connect, verify the certificate, sign in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ADVERTISE: Final = (
 
 
 def told(settings: Settings, where: Endpoints | None) -> tuple[Address, bool] | None:
-    """Where a bind says the broker is, and whether with TLS; ``None`` when only a running gateway knows."""
+    """Return the broker's address in a bind and whether it uses TLS, or None when only a running gateway knows."""
     if where is not None:
         return where.broker, where.tls
     upstream = settings.broker if isinstance(settings.broker, BrokerUrl) else None
@@ -43,7 +43,7 @@ def told(settings: Settings, where: Endpoints | None) -> tuple[Address, bool] | 
 async def as_device(
     address: Address, *, tls: bool, accounts: ProbeAccounts | None, inside: ProbeTarget | None
 ) -> AsyncIterator[Finding]:
-    """Be a device. ``inside`` is where the gateway reaches the broker; ``accounts`` are those of a running one."""
+    """Act as a device. ``inside`` is where the gateway reaches the broker; ``accounts`` are those of a running one."""
     unreachable = await _unreachable(address)
     if unreachable is not None:
         yield unreachable
@@ -85,7 +85,10 @@ async def _unreachable(address: Address) -> Finding | None:
 
 
 async def _certificate(address: Address) -> tuple[Finding, ssl.SSLContext | None]:
-    """Whether what is shown there names the host and is in force. Its signer a device judges by its own authority."""
+    """Check that the certificate names the host and is valid now.
+
+    Its issuer is for the device's own authority to check.
+    """
     unverified = ssl.create_default_context()
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE
@@ -119,7 +122,7 @@ async def _shown(address: Address, context: ssl.SSLContext) -> bytes:
 
 
 async def _let_in(there: ProbeTarget, accounts: ProbeAccounts, inside: ProbeTarget | None) -> Finding:
-    """Whether what answers there is the broker of this gateway: nobody else knows the account of a made-up device."""
+    """Check that this gateway's broker answers there: no other one knows the account of the made-up device."""
     try:
         async with connected(there, DEVICE, accounts.device):
             return TOLD.ok("connect", f"a device gets in at {there.address}")

@@ -1,4 +1,4 @@
-"""The broker's side, as it shows from outside: who gets in, what a made-up device reaches, what is retained."""
+"""Checks of the broker from outside: who can connect, what a made-up device reaches, what is retained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gateway.store import Row, View, command_sql, device_sql, outbox_sql
 BROKER, RETAINED = Area("broker"), Area("retained commands")
 LOOKS: Final = 3
 NAMED: Final = 50
-"""How many differences are named."""
+"""How many differences are listed."""
 _ACCESS_REMEDY: Final = "Let Mosquitto use the acl file of 'gateway broker init', and its own rules for nobody else."
 
 
@@ -35,12 +35,12 @@ class Looking:
 
     @property
     def marker(self) -> str:
-        """Where the doctor hears itself."""
+        """Return the topic on which the doctor receives its own marker."""
         return self.names.under(f"devices/{PROBED}/marker")
 
 
 async def strangers(target: ProbeTarget) -> AsyncIterator[Finding]:
-    """Nobody without a name, and nobody with a wrong password, may come in."""
+    """Check that a client without a name, or with a wrong password, cannot connect."""
     for what, username, password in (
         ("anonymous", None, None),
         ("wrong password", DEVICE, secrets.token_urlsafe()),
@@ -60,7 +60,7 @@ async def strangers(target: ProbeTarget) -> AsyncIterator[Finding]:
 
 
 async def inside(looking: Looking) -> AsyncIterator[Finding]:
-    """What a made-up device reaches, and what is retained. Nothing of the look stays."""
+    """Check what a made-up device reaches, and what is retained. Nothing of the check stays."""
     try:
         async with connected(looking.target, READER, looking.accounts.reader) as reader:
             reads = looking.names.under
@@ -69,7 +69,7 @@ async def inside(looking: Looking) -> AsyncIterator[Finding]:
                 yield BROKER.error("rights", "what the doctor publishes does not come back", _ACCESS_REMEDY)
                 return
             by_name = not _told_status(looking, reader)
-            if by_name:  # some brokers (RabbitMQ) hand nothing retained to a wildcard
+            if by_name:  # some brokers (RabbitMQ) send nothing retained to a wildcard
                 await _ask_by_name(looking, reader)
             yield _own_status(looking, reader)
             yield _others(looking, reader)
@@ -87,7 +87,7 @@ async def inside(looking: Looking) -> AsyncIterator[Finding]:
 
 
 async def _marked(looking: Looking, probe: Probe) -> bool:
-    """Have something come round, after all that the broker had to tell before it."""
+    """Send a marker and wait for it. All that the broker had to send came before it."""
     mark = secrets.token_hex(8).encode()
     await probe.publish(looking.marker, mark)
     return await probe.until(looking.marker, mark)
@@ -99,7 +99,7 @@ def _told_status(looking: Looking, reader: Probe) -> list[bytes]:
 
 
 async def _ask_by_name(looking: Looking, reader: Probe) -> None:
-    """Ask for the gateway's status and for each open command by the full name of its topic."""
+    """Subscribe to the gateway's status and to each open command by the full name of its topic."""
     names = looking.names
     with looking.reading() as view:
         rows = command_sql.open_of_all(view)
@@ -122,7 +122,7 @@ def _own_status(looking: Looking, reader: Probe) -> Finding:
 
 
 def _others(looking: Looking, reader: Probe) -> Finding:
-    """Two gateways under one prefix would clear each other's commands."""
+    """Check for a second gateway under this prefix: two would clear each other's commands."""
     last: dict[str, bytes] = {}
     for each in reader.heard:
         place = looking.names.parse(each.topic)
@@ -172,7 +172,7 @@ _BAIT: Final = b'{"gateway doctor":"if you read this outside of a check, the bro
 
 
 async def _try_to_publish(looking: Looking, topic: str) -> None:
-    """Each try on a connection of its own: some brokers close it for that."""
+    """Publish on a connection of its own: some brokers close it for that."""
     with suppress(ProbeError):
         async with connected(looking.target, DEVICE, looking.accounts.device) as device:
             await device.publish(topic, _BAIT, retain=True)
@@ -184,7 +184,7 @@ async def _clear(looking: Looking, topic: str) -> None:
 
 
 async def _try_to_hear(looking: Looking, reader: Probe) -> list[str]:
-    """What a device that subscribes to all there is gets to see, apart from its own; each filter alone."""
+    """Return the foreign topics that a device receives when it subscribes to everything; each filter alone."""
     under, heard = looking.names.under, set[str]()
     own = under(f"devices/{DEVICE}/errors")
     for wanted in (
@@ -201,15 +201,15 @@ async def _try_to_hear(looking: Looking, reader: Probe) -> list[str]:
                 await _marked(looking, reader)
                 last = secrets.token_hex(8).encode()
                 await reader.publish(own, last)
-                await device.until(own, last)  # whatever else there was for it came before that
+                await device.until(own, last)  # whatever else was sent to it came before that
                 heard |= {each.topic for each in device.heard} - {own}
     return sorted(heard)
 
 
 async def _compared(looking: Looking, reader: Probe, *, by_name: bool) -> Finding:
-    """The retained commands against those that are open in the registry."""
+    """Compare the retained commands with those that are open in the registry."""
     number, differing = 0, ["not looked at"]
-    for _ in range(LOOKS):  # what changes while we look is no difference
+    for _ in range(LOOKS):  # a change during the check is no difference
         await _marked(looking, reader)
         held = {each.topic: each.payload for each in reader.heard if _is_command(looking.names, each.topic)}
         number, differing = _differing(looking, {topic: content for topic, content in held.items() if content})
@@ -225,7 +225,7 @@ async def _compared(looking: Looking, reader: Probe, *, by_name: bool) -> Findin
 
 
 def _differing(looking: Looking, held: dict[str, bytes]) -> tuple[int, list[str]]:
-    """How many commands are open, and what the broker holds otherwise."""
+    """Return how many commands are open, and the differences at the broker."""
     with looking.reading() as view:
         rows = command_sql.open_of_all(view)
         differing = [said for row in rows if (said := _of_open(view, looking.names, row, held))]
@@ -234,7 +234,7 @@ def _differing(looking: Looking, held: dict[str, bytes]) -> tuple[int, list[str]
 
 
 def _of_open(view: View, names: topics.Topics, row: Row, held: dict[str, bytes]) -> str | None:
-    """What is wrong with the retained message of this open command; it is taken out of ``held``."""
+    """Return what is wrong with the retained message of this open command, and remove the message from ``held``."""
     topic = names.command(row["device_id"], row["type"])
     found = held.pop(topic, None)
     if outbox_sql.has(view, outbox_sql.COMMAND, row["device_pk"], row["type"]) or found == payload(row):

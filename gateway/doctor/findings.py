@@ -1,4 +1,4 @@
-"""What the doctor says: one finding per thing looked at, with what to do where something is wrong."""
+"""Findings of the doctor: one per check, with the remedy where something is wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 class Level(enum.IntEnum):
-    """How bad it is; the worst decides the exit code."""
+    """Severity of a finding. The worst one decides the exit code."""
 
     OK = 0
     WARNING = 1
@@ -16,7 +16,7 @@ class Level(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. ``details`` name what differs, a line each."""
+    """The result of one check. ``details`` list what differs, a line each."""
 
     area: str
     name: str
@@ -33,18 +33,18 @@ class Area:
     name: str
 
     def ok(self, name: str, says: str) -> Finding:
-        """It is as it should be."""
+        """Return a finding: all is well."""
         return Finding(self.name, name, Level.OK, says)
 
     def warning(self, name: str, says: str, remedy: str, *details: str) -> Finding:
-        """It works, and will not always."""
+        """Return a finding: it works now, but may not always."""
         return Finding(self.name, name, Level.WARNING, says, remedy, details)
 
     def error(self, name: str, says: str, remedy: str, *details: str) -> Finding:
-        """It does not work."""
+        """Return a finding: it does not work."""
         return Finding(self.name, name, Level.ERROR, says, remedy, details)
 
 
 def worst(findings: list[Finding]) -> Level:
-    """The exit status."""
+    """Return the exit code."""
     return max((finding.level for finding in findings), default=Level.OK)

@@ -30,7 +30,7 @@ FREE_WARNING_BYTES: Final = 1_000_000_000
 OLDEST_CLOCK_MS: Final = 1_764_547_200_000  # 2025-12-01: this program is younger
 FILES_PER_STREAM: Final = 256
 PYTHON_FLOORS: Final = {(3, 11): 5, (3, 12): 9, (3, 13): 2}
-"""Patch level that mends CVE-2023-40217 (ssl), and for 3.12 and 3.13 CVE-2024-12254 (asyncio takes memory)."""
+"""Patch levels that fix CVE-2023-40217 (ssl), and for 3.12 and 3.13 CVE-2024-12254 (memory use of asyncio)."""
 _OF_THE_DISTRIBUTION: Final = "/usr"
 _SECRET_MODE: Final = 0o077
 REMOUNT: Final = (
@@ -42,7 +42,7 @@ _TIMEX_BYTES: Final = 512
 
 
 def settings(loaded: Loaded) -> Iterator[Finding]:
-    """Which settings are in force, and where those that are no default come from."""
+    """Report which settings are in force, and the sources of those that are no default."""
     chosen = [name for name in FIELDS if loaded.sources[name] != "default"]
     told = [f"{name} = {written(getattr(loaded.settings, name))} ({loaded.sources[name]})" for name in chosen]
     source = f"file: {loaded.config_file}" if loaded.config_file else "no file"
@@ -63,7 +63,10 @@ def settings(loaded: Loaded) -> Iterator[Finding]:
 
 
 def python(version: tuple[int, int, int], base: str) -> Finding:
-    """Has this Python the mends that matter for a server? A distribution mends its own under the old number."""
+    """Check that this Python has the fixes that matter for a server.
+
+    A distribution fixes its own Python under the old number.
+    """
     told = ".".join(map(str, version))
     floor = PYTHON_FLOORS.get(version[:2], 0)
     wanted = f"{version[0]}.{version[1]}.{floor}"
@@ -77,7 +80,7 @@ def python(version: tuple[int, int, int], base: str) -> Finding:
 
 
 def data_directory(directory: Path) -> Iterator[Finding]:
-    """Is it there, whose is it, who may look inside, is there room?"""
+    """Check that it exists, its owner, its mode and its free space."""
     if not directory.is_dir():
         yield DATA.error(
             "directory", f"{directory} is not there", "Name the right one with --data-dir, or start the gateway."
@@ -127,12 +130,12 @@ def _room(free: int, directory: Path) -> Finding:
 
 
 def is_read_only(directory: Path) -> bool:
-    """Whether the file system of this directory is mounted read-only."""
+    """Return whether the file system of this directory is mounted read-only."""
     return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
 
 
 def clock() -> Iterator[Finding]:
-    """Is it plausible, and does somebody keep it right?"""
+    """Check that the clock is plausible and synchronised."""
     now = system_clock()
     if now < OLDEST_CLOCK_MS:
         yield CLOCK.error("time", f"it says {to_rfc3339(now)}", "Set the clock: expiry and grants go by it.")
@@ -147,7 +150,7 @@ def clock() -> Iterator[Finding]:
 
 
 def _synchronised() -> bool | None:
-    """What the kernel says; ``None`` where it cannot be asked."""
+    """Return what the kernel says, or None where it cannot be asked."""
     try:
         state = int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))
     except (OSError, AttributeError):
@@ -156,7 +159,7 @@ def _synchronised() -> bool | None:
 
 
 def limits(pid: int, name: str, needed: int) -> Finding:
-    """May this process open as many files as the fleet needs?"""
+    """Check that this process may open as many files as the fleet needs."""
     soft = _open_files(pid)
     if soft is None:
         return LIMITS.warning(name, f"those of process {pid} cannot be read", "Run the doctor as the gateway's user.")

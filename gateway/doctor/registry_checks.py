@@ -29,7 +29,7 @@ FUTURE_MS: Final = 5_000
 
 
 def registry(directory: Path, key_file: Path | None) -> Iterator[Finding]:
-    """Is the database whole, of this version, and is its log short?"""
+    """Check that the database is intact, of this version, and that its log is short."""
     file = directory / DATABASE_NAME
     if not file.exists():
         yield REGISTRY.error(
@@ -46,7 +46,7 @@ def registry(directory: Path, key_file: Path | None) -> Iterator[Finding]:
 
 
 def _encryption(view: View, key_file: Path | None) -> Finding:
-    """Are signing keys and webhook secrets encrypted, and does the setting's key open them?"""
+    """Check whether signing keys and webhook secrets are encrypted, and that the setting's key opens them."""
     known = secret_sql.key_id(view)
     try:
         require_same(known, vault_of(key_file).key_id)
@@ -62,7 +62,7 @@ def _encryption(view: View, key_file: Path | None) -> Finding:
 
 
 def _epoch(view: View) -> Iterator[Finding]:
-    """When and why the present epoch began, if it is not the first."""
+    """Report when and why the present epoch began, if it is not the first."""
     began_at, reason = epoch_sql.began_at(view), epoch_sql.reason(view)
     if not began_at:
         return
@@ -79,7 +79,7 @@ def _epoch(view: View) -> Iterator[Finding]:
 
 
 def _unreadable(file: Path, error: Exception) -> Finding:
-    """Only a file that is damaged wants a backup: on a read-only disk a whole one cannot be opened either."""
+    """Report a file that cannot be read. Only a damaged one needs a backup; on a read-only disk none can be opened."""
     cause = error.__cause__ if isinstance(error.__cause__, sqlite3.Error) else error
     damaged = getattr(cause, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
     if damaged:
@@ -98,7 +98,7 @@ def _inside(view: View, file: Path, key_file: Path | None) -> Iterator[Finding]:
     yield schema
     yield _wal(file.with_name(f"{file.name}-wal"))
     if schema.level is not Level.OK:
-        return  # its tables may be others than the following looks at
+        return  # its tables may differ from those that the next checks read
     yield from _epoch(view)
     fleet = gauge_sql.fleet(view)
     yield REGISTRY.ok(
@@ -113,7 +113,7 @@ def _inside(view: View, file: Path, key_file: Path | None) -> Iterator[Finding]:
 
 
 def _accounts(view: View) -> Iterator[Finding]:
-    """Which accounts at the broker read all projects, where there are several."""
+    """Report which accounts at the broker read all projects, where there are several."""
     names, projects = account_sql.reading_all(view), len(key_sql.projects(view))
     if names and projects > 1:
         yield REGISTRY.ok("accounts", f"{', '.join(names)} {'read' if names[1:] else 'reads'} all {projects} projects")
@@ -155,7 +155,7 @@ def _schema(view: View) -> Finding:
 
 
 def has_own_schema(directory: Path) -> bool:
-    """Whether the registry can be read and has the schema of this version."""
+    """Return whether the registry can be read and has the schema of this version."""
     try:
         with closing(connect(directory / DATABASE_NAME, read_only=True)) as connection:
             return not (from_a_newer_gateway(connection) or missing(connection))
@@ -191,7 +191,7 @@ def _waiting(view: View) -> Iterator[Finding]:
 
 
 def _api_keys(view: View) -> Finding:
-    """Which keys end soon: whoever uses one is refused then."""
+    """Report which keys expire soon: their users are refused then."""
     rows = key_sql.expiring(view, system_clock())
     if not rows:
         return REGISTRY.ok("API keys", "none expires soon")
@@ -204,7 +204,7 @@ def _api_keys(view: View) -> Finding:
 
 
 def _mqtt_passwords(former: int) -> Finding:
-    """How many devices show their token to the broker, as all did before MQTT passwords."""
+    """Report how many devices send their token to the broker, as all did before MQTT passwords."""
     if former:
         return REGISTRY.warning(
             "MQTT passwords",

@@ -1,4 +1,4 @@
-"""All checks in their order. What cannot be looked at is said, and the rest is looked at all the same."""
+"""Runner of all checks, in their order. A check that cannot run is reported, and the others run all the same."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _LOOK_SECONDS: Final = 0.5
 
 
 async def examine(loaded: Loaded, *, fix: bool) -> AsyncIterator[Finding]:
-    """Look at everything; with ``fix`` have the running gateway put right what differs at the broker."""
+    """Run every check; with ``fix`` ask the running gateway to put right what differs at the broker."""
     settings, directory = loaded.settings, loaded.settings.data_dir
     for finding in _at_rest(loaded):
         yield finding
@@ -78,7 +78,7 @@ def _no_process_file(directory: Path) -> Finding:
 async def _at_the_broker(
     settings: Settings, target: ProbeTarget, where: Endpoints | None, *, fix: bool
 ) -> AsyncIterator[Finding]:
-    """Who gets in there, and with a running gateway (``where``) what shows from inside."""
+    """Check who can connect there, and with a running gateway (``where``) what shows from inside."""
     async for finding in broker_checks.strangers(target):
         yield finding
         if finding.name == "reachable":
@@ -97,7 +97,7 @@ async def _at_the_broker(
 
 
 def _at_rest(loaded: Loaded) -> Iterator[Finding]:
-    """What can be seen whether a gateway runs or not."""
+    """Check what can be checked whether a gateway runs or not."""
     directory = loaded.settings.data_dir
     yield from host_checks.settings(loaded)
     yield from settings_file.settings_file(
@@ -110,18 +110,18 @@ def _at_rest(loaded: Loaded) -> Iterator[Finding]:
 
 
 async def _as_device(settings: Settings, where: Endpoints | None, target: ProbeTarget) -> AsyncIterator[Finding]:
-    """What a bind tells devices, tried."""
+    """Try what a bind tells devices."""
     place = as_device.told(settings, where)
     if place is not None:
         address, tls_told = place
-        asked = settings.mqtt_client_ca_file is not None  # for a certificate of the device, which the doctor has not
+        asked = settings.mqtt_client_ca_file is not None  # for a certificate of the device, which the doctor lacks
         accounts = None if where is None or asked else doctor_accounts.read(settings.data_dir)
         async for finding in as_device.as_device(address, tls=tls_told, accounts=accounts, inside=target):
             yield finding
 
 
 def _sizes(settings: Settings, pid: int | None, where: Endpoints | None) -> Iterator[Finding]:
-    """Is there room for the fleet?"""
+    """Check that there is room for the fleet."""
     fleet, kind = _fleet(settings.data_dir), where.kind if where else "embedded" if settings.embedded else ""
     if pid:
         of_devices = fleet.devices if kind == EMBEDDED else 0
@@ -148,7 +148,7 @@ async def _inside(settings: Settings, target: ProbeTarget, *, fix: bool) -> Asyn
         if finding not in differs or not fix:
             yield finding
     if fix:
-        # Who may connect is compared too, and no doctor can see from outside whether that differs.
+        # Access is compared too, but no doctor can see from outside whether it differs.
         _ask_for_comparison(settings.data_dir)
     if differs and fix:
         yield await _put_right(looking, differs[0])
@@ -160,7 +160,7 @@ def _ask_for_comparison(directory: Path) -> None:
 
 
 async def _put_right(looking: Looking, before: Finding) -> Finding:
-    """Look until the broker holds what it should, as the running gateway was asked to see to."""
+    """Wait until the broker holds what it should, as the running gateway was asked to ensure."""
     try:
         async with asyncio.timeout(PUT_RIGHT_SECONDS):
             while True:
@@ -200,7 +200,7 @@ def _fleet(directory: Path) -> gauge_sql.FleetGauges:
     try:
         with _reading(directory) as view:
             return gauge_sql.fleet(view)
-    except Exception:  # noqa: BLE001 - that the registry cannot be read has been said
+    except Exception:  # noqa: BLE001 - an unreadable registry has been reported
         return gauge_sql.FleetGauges()
 
 

@@ -1,7 +1,7 @@
-"""The settings file: who may read its secrets, and whether it says what the running gateway was started with.
+"""Checks of the settings file: who may read its secrets, and whether the running gateway was started with it.
 
-The gateway's password is not tried at the broker: where that makes the user name the client id (Mosquitto by our
-configuration) the doctor would end the gateway's session, and what is queued in it would be lost.
+The gateway's password is not tried at the broker. Where the broker makes the user name the client id (Mosquitto with
+our configuration), that would end the gateway's session, and what is queued in it would be lost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def settings_file(loaded: Loaded, running: ProbeAccounts | None) -> Iterator[Finding]:
-    """Look at the file that was read, if there was one; ``running`` has digests of the running gateway's settings."""
+    """Check the file that was read, if there was one; ``running`` has digests of the running gateway's settings."""
     file = loaded.config_file
     if file is None:
         return

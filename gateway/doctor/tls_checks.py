@@ -1,4 +1,4 @@
-"""Certificates: those that the gateway shows, and the one that its broker shows it."""
+"""Checks of certificates: those of the gateway, and the one that its broker shows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RENEW: Final = "Renew it in place; a running gateway takes it up within half a 
 
 
 def certificates(settings: Settings) -> Iterator[Finding]:
-    """The files that the settings name: readable, good together, not about to expire, the key nobody else's."""
+    """Check the files of the settings: readable, matching, not about to expire, the key readable by its owner alone."""
     for name in ("http", "mqtt", "broker"):
         chain, key = getattr(settings, f"{name}_cert_file"), getattr(settings, f"{name}_key_file")
         if chain is not None and key is not None:
@@ -64,7 +64,7 @@ def _valid_until(name: str, expires_at: int) -> Finding:
 
 
 async def listener(settings: Settings) -> AsyncIterator[Finding]:
-    """The broker's own certificate, where it has one that has to be verified."""
+    """Check the broker's own certificate, where it has one that must be verified."""
     if not isinstance(settings.broker, BrokerUrl):
         return
     address = settings.broker.address
@@ -87,7 +87,7 @@ async def listener(settings: Settings) -> AsyncIterator[Finding]:
         )
         return
     except (OSError, TimeoutError):
-        return  # that it cannot be reached is told with the broker
+        return  # that it cannot be reached is reported with the broker
     certificate = writer.get_extra_info("peercert")
     writer.transport.abort()
     yield _valid_until("broker's certificate", int(ssl.cert_time_to_seconds(certificate["notAfter"])) * 1000)

@@ -50,9 +50,9 @@ class PresenceWorker:
             try:
                 await self.look()
             except StoreError as error:
-                if error.message != self._store.trouble:  # that it has told itself, once
+                if error.message != self._store.trouble:  # the store has logged that already
                     log.error("presence.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
-            except Exception:  # a bug of ours, and no reason to stop the gateway
+            except Exception:  # a bug of ours must not stop the gateway
                 log.exception("presence.failed")
             await asyncio.sleep(INTERVAL_SECONDS)
 

@@ -1,1 +1,1 @@
-"""Metrics and traces, and how they are read."""
+"""Metrics and traces."""

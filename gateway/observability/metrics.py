@@ -1,7 +1,7 @@
-"""The gateway in figures, for Prometheus (contract, section 2: ``/metrics``).
+"""Metrics for Prometheus (contract, section 2: ``/metrics``).
 
-What happened is counted when it is committed; what is (how many wait, for how long) is read when somebody asks. Labels
-are our own words or closed lists: no device, no project, no key is ever one, so their number is bounded.
+What happened is counted when it is committed. What is (how many wait, for how long) is read at a scrape. Labels are our
+own words or closed lists, never a device, a project or a key, so their number is bounded.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ RESET_BUCKETS: Final = (
     7 * _DAY,
     30 * _DAY,
 )
-"""Seconds: a device that is there takes less than one, one in a drawer a month."""
+"""Seconds. A device that is online takes less than one, one in a drawer a month."""
 COMMIT_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 REQUEST_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class Metrics:
-    """Counts and times what happens; one for each gateway, so that two in one process do not mix."""
+    """Counts and times what happens. Each gateway has one, so that two in one process do not mix."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -116,7 +116,7 @@ class Metrics:
         self._show_from_the_start()
 
     def _show_from_the_start(self) -> None:
-        """A series that is missing cannot be told from one that is zero."""
+        """Show every series from the start: a missing one cannot be told from zero."""
         for outcome in ("stored", "replayed", "reset_only", "unbound"):
             self._heartbeats.labels(outcome)
         for outcome in ("delivered", "to_be_retried", "failed"):
@@ -133,7 +133,7 @@ class Metrics:
             self._sign_ins.labels(channel, reason)
 
     def take(self, done: Sequence[Measure]) -> None:
-        """What a transaction did, once it is committed."""
+        """Count what a transaction did, once it is committed."""
         counters = {
             measurements.ACCESS: self._access,
             measurements.HEARTBEAT: self._heartbeats,
@@ -154,45 +154,45 @@ class Metrics:
             counters[name].labels(label).inc(count)
 
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
-        """A request was answered; ``path`` is the template of its route."""
+        """Count an answered request; ``path`` is the template of its route."""
         known = method if method in METHODS else "other"
         self._requests.labels(known, path, str(status)).observe(seconds)
 
     def connected(self) -> None:
-        """The gateway has connected to its broker."""
+        """Count a connection to the broker."""
         self._connections.inc()
 
     def refused(self, code: str) -> None:
-        """A message was refused that no transaction tells of: it is over the budget, and not kept."""
+        """Count a message that was refused over its budget and not stored."""
         self._refusals.labels(code).inc()
 
     def sign_in_refused(self, channel: str, reason: str) -> None:
-        """A credential was refused; both labels come from closed lists."""
+        """Count a refused credential; both labels come from closed lists."""
         self._sign_ins.labels(channel, reason).inc()
 
     def acknowledged(self, seconds: float) -> None:
-        """A batch was stored and acknowledged, so long after it was taken from the socket."""
+        """Observe a batch that was stored and acknowledged so long after it was read from the socket."""
         self._lag.observe(seconds)
 
     def text(self, *gauges: Gauges) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """Return everything in Prometheus' text format."""
         return generate_latest(self.registry) + b"".join(generate_latest(each.registry) for each in gauges)
 
 
 class Gauges:
-    """What is at one moment, in a registry of its own: made for one answer, and forgotten."""
+    """Gauges of one moment, in a registry of their own: made for one answer and dropped."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
 
     def set(self, name: str, help_text: str, value: float) -> None:
-        """One figure."""
+        """Set one gauge."""
         Gauge(f"gateway_{name}", help_text, registry=self.registry).set(value)
 
     def set_by(
         self, name: str, help_text: str, labels: Sequence[str], values: Iterable[tuple[tuple[str, ...], float]]
     ) -> None:
-        """One figure for each of these label values."""
+        """Set one gauge for each of these label values."""
         gauge = Gauge(f"gateway_{name}", help_text, labels, registry=self.registry)
         for key, value in values:
             gauge.labels(*key).set(value)

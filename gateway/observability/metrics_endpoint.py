@@ -1,4 +1,4 @@
-"""What ``/metrics`` reads at the moment somebody asks: the registry, the disk, the link to the broker."""
+"""The answer of ``/metrics``: gauges of the registry, the disk and the connection to the broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.store import DATABASE_NAME, Purpose, Store, View, gauge_sql
 
 KEPT_SECONDS: Final = 1.0
 FLEET_SECONDS: Final = 15
-"""How old the counts of the fleet may be: they look at every device."""
+"""Maximum age of the counts of the fleet, which read every device."""
 _KINDS: Final = ("command", "credential", "topic", "mirror")
 
 
@@ -26,7 +26,7 @@ class _Registry(NamedTuple):
 
 
 class Scrape:
-    """Answers a scrape."""
+    """Answers scrapes."""
 
     def __init__(
         self,
@@ -47,12 +47,14 @@ class Scrape:
         self._kept: tuple[float, bytes] | None = None
 
     async def text(self) -> bytes:
-        """Every metric, in Prometheus' text format; a second old at most, since it holds the event loop for 40 ms.
+        """Return every metric in Prometheus' text format, at most a second old.
+
+        Making it takes 40 ms of the event loop.
 
         Raises:
             StoreError: the registry cannot be read.
         """
-        async with self._making:  # however many ask at once, it is made once
+        async with self._making:  # simultaneous scrapes share one
             if self._kept is None or time.monotonic() - self._kept[0] >= self._kept_seconds:
                 made = await self._made()
                 self._kept = (time.monotonic(), made)
@@ -67,7 +69,7 @@ class Scrape:
         return self._metrics.text(gauges)
 
     async def _counted(self, now: int) -> gauge_sql.FleetGauges:
-        async with self._counting:  # however many ask at once, one counts
+        async with self._counting:  # simultaneous scrapes share one count
             if self._fleet is None or not 0 <= now - self._fleet[0] < FLEET_SECONDS * 1_000:
                 self._fleet = (now, await self._store.read(gauge_sql.fleet, Purpose.HEALTH))
             return self._fleet[1]

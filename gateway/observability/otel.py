@@ -1,4 +1,4 @@
-"""Traces for OpenTelemetry, over OTLP/HTTP. The library is imported only where ``otlp_endpoint`` is set."""
+"""Traces for OpenTelemetry over OTLP/HTTP. The library is imported only where ``otlp_endpoint`` is set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SECOND_MS: Final = 1_000
 
 
 class OtelTracer:
-    """Sends spans to a collector once a second, in a thread of the library; what it does not take is dropped there."""
+    """Sends spans to a collector once a second, in a thread of the library. What the collector refuses is dropped."""
 
     def __init__(self, endpoint: str, gateway_id: str) -> None:
         about = {
@@ -46,7 +46,7 @@ class OtelTracer:
     def begin(
         self, name: str, parent: str | None, kind: Kind = Kind.INTERNAL, *, began: int | None = None, **facts: Any
     ) -> OtelSpan:
-        """A span below ``parent``; without one a trace begins."""
+        """Begin a span below ``parent``. Without a parent a trace begins."""
         carrier = {} if parent is None else {tracing.HEADER: parent}
         context = _PROPAGATOR.extract(carrier)
         span = self._tracer.start_span(
@@ -55,18 +55,18 @@ class OtelTracer:
         return OtelSpan(span)
 
     def inside(self, name: str) -> tracing.Span:
-        """A span below where this task is; nothing when that is in no trace."""
+        """Begin a span below the current one; outside of a trace, do nothing."""
         parent = tracing.here()
         return tracing.NOTHING if parent is None else self.begin(name, parent)
 
     def stop(self) -> None:
-        """Hand over what is left."""
+        """Send what is left."""
         self._provider.force_flush(int(_ANSWER_SECONDS * _SECOND_MS))
         self._provider.shutdown()
 
 
 class OtelSpan:
-    """A span of the library's."""
+    """A span of the library."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
@@ -76,25 +76,25 @@ class OtelSpan:
         self._here = tracing.Here(self.traceparent)
 
     def __enter__(self) -> Self:
-        """It is where this task is."""
+        """Make this the current span of the task."""
         self._here.enter()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """It has ended, by ``error`` perhaps."""
+        """End the span, with the error if there was one."""
         self._here.leave()
         self.end(None if error is None else type(error).__name__)
 
     def called(self, name: str) -> None:
-        """Its name, where that is known later."""
+        """Set the name, where it is known only later."""
         self._span.update_name(name)
 
     def note(self, **facts: Any) -> None:
-        """More about it."""
+        """Add attributes."""
         self._span.set_attributes(_attributes(facts))
 
     def end(self, error: str | None = None, at: int | None = None) -> None:
-        """It has ended, now or at this time (nanoseconds of the epoch)."""
+        """End the span, now or at this time (nanoseconds since the epoch)."""
         if error is not None:
             self._span.set_attributes({"error.type": error})
             self._span.set_status(trace.StatusCode.ERROR)
@@ -102,5 +102,5 @@ class OtelSpan:
 
 
 def _attributes(facts: dict[str, Any]) -> dict[str, Any]:
-    """Names with dots; what is not known is left out."""
+    """Return names with dots; unknown values are left out."""
     return {name.replace("__", "."): value for name, value in facts.items() if value is not None}

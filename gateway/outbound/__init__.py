@@ -1,1 +1,1 @@
-"""What the gateway tells others of its own accord: webhooks."""
+"""Background publishers: device state, events and discovery messages for integrators."""

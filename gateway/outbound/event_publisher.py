@@ -1,7 +1,8 @@
-"""``devices/{id}/events/{type}``: what happens, as CloudEvents, at least once (contract, sections 3 and 5).
+"""Event publisher: ``devices/{id}/events/{type}`` as CloudEvents, at least once (contract, sections 3 and 5).
 
-The audit trail is the outbox: how far it was told is one number in the registry, written once a second while events go
-out. What was told since then is told again after a crash; subscribers know an event by its ``id``.
+The audit trail is the outbox. One number in the registry says how far it was published; it is written once a second
+while events go out. What was published since then is published again after a crash. Subscribers know an event by its
+``id``.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ log = structlog.get_logger()
 
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 BATCH: Final = 50
-"""Events that are read and made in one go, without a turn for others: a third of a millisecond or so."""
+"""Events that are read and encoded at a time, without a turn for other tasks: about a third of a millisecond."""
 GATHER_SECONDS: Final = 0.05
-"""What happens together is read and told together; commands, which devices wait for, go first."""
+"""Events of the same moment are read and published together; commands, which devices wait for, go first."""
 SAVE_SECONDS: Final = 1.0
 REFUSED_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 30.0
 
 
 class EventPublisher:
-    """Tells events over whatever session there is, in the order of the commits."""
+    """Publishes events over the current session, in the order of the commits."""
 
     name = "events"
 
@@ -51,18 +52,18 @@ class EventPublisher:
         self._saved_at = 0.0
 
     def heard(self, message: Message) -> bool:
-        """Nothing is retained, so nothing is compared."""
+        """Return False: nothing is retained, so nothing is compared."""
         del message
         return False
 
     async def compare(self, session: Session) -> None:
-        """Nothing is retained, so nothing is compared."""
+        """Do nothing: nothing is retained, so nothing is compared."""
 
     async def run(self, session: Session) -> None:
-        """Tell events until the connection is gone.
+        """Publish events until the connection is gone.
 
         Raises:
-            LinkError: it is gone; what was not taken is told over the next one.
+            LinkError: it is gone; what was not accepted is published over the next one.
         """
         await self._begin()
         try:
@@ -72,7 +73,7 @@ class EventPublisher:
             await self._save()
 
     async def _begin(self) -> None:
-        """Go on where the last connection ended. Where events were not told, what happened then is left out."""
+        """Go on where the last connection ended. Events from a time when publishing was off are left out."""
         self._told = self._saved = await self._store.write(self._enabled_since)
 
     def _enabled_since(self, tx: Tx) -> int:
@@ -98,7 +99,7 @@ class EventPublisher:
             await asyncio.sleep(SAVE_SECONDS)
 
     async def _tell_some(self, session: Session) -> bool:
-        """Tell the next batch; whether there was one."""
+        """Publish the next batch; return whether there was one."""
         told = await self._store.read(self._unread)
         if told:
             messages = [each for _, some in told for each in some]
@@ -110,16 +111,16 @@ class EventPublisher:
         return bool(told)
 
     def _unread(self, view: View) -> list[tuple[int, list[tuple[str, bytes]]]]:
-        """With the number of each; made where they are read, since the event loop has others to serve.
+        """Return unpublished events with their numbers, encoded in the reader's thread.
 
-        What happened to no device is not published: no topic is of a project or of the registry.
+        An event without a device is not published: no topic belongs to a project or to the registry.
         """
         rows = event_sql.after(view, self._told, BATCH)
         read = account_sql.projects(view) if rows else frozenset()
         return [(row["seq"], self._messages(row, read)) for row in rows]
 
     async def _idle(self, news: asyncio.Event) -> None:
-        """Wait for news; write down how far this is when there is none for a second."""
+        """Wait for events. Write down the progress when none come for a second."""
         for seconds in (SAVE_SECONDS, _LOOK_SECONDS):
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -135,7 +136,7 @@ class EventPublisher:
             self._saved, self._saved_at = told, asyncio.get_running_loop().time()
 
     def _messages(self, row: Row, read: Container[str]) -> list[tuple[str, bytes]]:
-        """The event for those who read all projects, and once more where accounts read its project alone."""
+        """Return the message for accounts of all projects, and one where accounts read its project alone."""
         if row["device_id"] is None:
             return []
         payload = cloud_event(row, self._source).model_dump_json().encode()
@@ -147,7 +148,7 @@ class EventPublisher:
 
 
 def cloud_event(row: Row, source: str) -> CloudEvent:
-    """An event with the ``device_id`` of its device, as CloudEvents 1.0 wants it (structured mode, JSON)."""
+    """Return an event with the ``device_id`` of its device as CloudEvents 1.0 (structured mode, JSON)."""
     return CloudEvent(
         id=row["id"],
         source=source,

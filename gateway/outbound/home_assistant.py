@@ -1,7 +1,7 @@
-"""``homeassistant/device/{id}/config``: what Home Assistant needs to show a device by itself (MQTT discovery).
+"""Home Assistant discovery: ``homeassistant/device/{id}/config`` (MQTT discovery).
 
 One retained message a device ("device-based discovery", Home Assistant 2024.12 or newer) names its entities, which all
-read the device's retained state. Other programs write beneath the same prefix: only what points to our states is ours.
+read the device's retained state. Other programs publish under the same prefix; only what points to our states is ours.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ _ENTITIES: Final[dict[str, Json]] = {
 
 
 class DiscoveryTopic:
-    """A device as Home Assistant is told of it; ``prefix`` is what that listens to, without a slash at its end."""
+    """The discovery message of a device. ``prefix`` is Home Assistant's, without a trailing slash."""
 
     detail = outbox_sql.DISCOVERY
     fact = f"mirror_{outbox_sql.DISCOVERY}"
-    """Where the registry keeps that devices were ever announced."""
+    """The registry's key for the fact that devices were ever announced."""
 
     def __init__(self, names: Topics, prefix: str, gateway_id: str) -> None:
         self._names = names
@@ -87,19 +87,19 @@ class DiscoveryTopic:
 
     @property
     def status_topics(self) -> tuple[str, ...]:
-        """Where Home Assistant says that it is there: by default ``homeassistant/status``, whatever its prefix."""
+        """Return the topics of Home Assistant's status: by default ``homeassistant/status``, whatever its prefix."""
         return tuple({f"{self._prefix}/status", self._names.under("homeassistant/status")})
 
     def projects(self, view: View) -> None:
-        """Devices of all projects are announced."""
+        """Return None: devices of all projects are announced."""
 
     def topic(self, device_id: str, project_id: str = "") -> str:
-        """Where a device is announced."""
+        """Return the topic of a device's discovery message."""
         del project_id
         return f"{self._prefix}/device/{device_id}/config"
 
     def device_of(self, topic: str, payload: bytes) -> str | None:
-        """Whose announcement this is, if it is one of ours: another gateway may share the prefix."""
+        """Return the device of a discovery message of ours, or None: another gateway may share the prefix."""
         found = self._topic.fullmatch(topic)
         try:
             told = parse_json(payload)
@@ -109,11 +109,11 @@ class DiscoveryTopic:
         return found[1] if found is not None and ours else None
 
     def compared(self, payload: bytes) -> bytes:
-        """All of it."""
+        """Return all of it."""
         return payload
 
     def payload(self, device: Row) -> bytes:
-        """The announcement."""
+        """Return the discovery message."""
         told = {
             "device": _about(device),
             "origin": {"name": "device-gateway", "sw_version": __version__},

@@ -1,4 +1,4 @@
-"""What goes out over MQTT to whoever listens, as the settings say."""
+"""The background publishers that the settings ask for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.store.wakeups import Wakeups
 def outlets(
     settings: Settings, store: Store, names: Topics, wakeups: Wakeups
 ) -> Sequence[Callable[[ScanMarker], BackgroundPublisher]]:
-    """Every outlet, those that are switched off too: they take back what an earlier run left on the broker."""
+    """Return every publisher, also those that are switched off: they clear what an earlier run left on the broker."""
 
     def states(mark: ScanMarker) -> BackgroundPublisher:
         return RetainedMirror(store, StateTopic(names), mark)

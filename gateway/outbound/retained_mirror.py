@@ -1,9 +1,8 @@
-"""What integrators see of each device: retained topics that follow the registry (contract, section 3).
+"""Mirror of device state on retained topics, for integrators (contract, section 3).
 
-Once a second the worker takes all devices that have changed since it last looked, and publishes each as it is now: so a
-device that changes often is told once a second, and an old state never follows a newer one. After each connect it
-counts what the broker holds and marks what differs, as the commands' comparison does. Nothing a device goes by waits
-for any of this.
+Once a second the worker takes all devices that have changed since the last time, and publishes each as it is now. A
+device that changes often is published once a second, and an old state never follows a newer one. After each connect it
+compares with what the broker holds, as the reconciler does for commands. No device depends on any of this.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ TICK_SECONDS: Final = 1.0
 REFUSED_SECONDS: Final = 30.0
 BATCH: Final = 200
 PIECE: Final = 50
-"""Devices that are read in one go, without a turn for others: half a millisecond or so."""
+"""Devices that are read at a time, without a turn for other tasks: about half a millisecond."""
 LONGEST_COUNT_SECONDS: Final = 30.0
 LATELY_MS: Final = 7 * 86_400_000
 CONTENT_TYPE: Final = "application/json"
 
 
 _Due = tuple[int, tuple[str, bytes]]
-"""A row of the outbox by its number, and what is to be shown for it: topic and payload."""
+"""The number of an outbox row, and its message: topic and payload."""
 
 
 class MirroredTopic(Protocol):
@@ -42,26 +41,26 @@ class MirroredTopic(Protocol):
 
     @property
     def detail(self) -> str:
-        """What the outbox calls it."""
+        """Return its name in the outbox."""
 
     def topic(self, device_id: str, project_id: str) -> str:
-        """Where it lies; with ``+`` twice the filter of all."""
+        """Return the topic; with ``+`` twice, the filter for all of them."""
 
     def projects(self, view: View) -> Container[str] | None:
-        """The projects whose devices are shown there; ``None`` for all of them, also while there is no device."""
+        """Return the projects whose devices are mirrored there, or None for all, also without any device."""
 
     def device_of(self, topic: str, payload: bytes) -> str | None:
-        """Whose this is, if it is one of ours."""
+        """Return the device of this message if it is one of ours, or None."""
 
     def payload(self, device: Row) -> bytes:
-        """What a living device is shown as."""
+        """Return the payload for a device that is not deleted."""
 
     def compared(self, payload: bytes) -> bytes:
-        """The part of it that has to agree with the registry."""
+        """Return the part of the payload that must agree with the registry."""
 
 
 class RetainedMirror:
-    """One leaf, kept in step while ``shown``; what an earlier run left is taken back when it is not."""
+    """One mirrored topic, kept in step while the settings have it. Otherwise what an earlier run left is cleared."""
 
     def __init__(
         self, store: Store, leaf: MirroredTopic, mark: ScanMarker, *, tick_seconds: float = TICK_SECONDS
@@ -81,7 +80,7 @@ class RetainedMirror:
         """Publish what has changed, once a second, until the connection is gone.
 
         Raises:
-            LinkError: it is gone; what was not taken stays in the outbox.
+            LinkError: it is gone; what was not accepted stays in the outbox.
         """
         while self._is_mirrored:
             pause = self._tick
@@ -95,7 +94,7 @@ class RetainedMirror:
             await asyncio.sleep(pause)
 
     async def _publish_changes(self, session: Session) -> None:
-        """All that was marked before now; what is marked meanwhile is for the next time."""
+        """Publish all that was marked before now. What is marked meanwhile is for the next time."""
         up_to = await self._store.read(outbox_sql.newest)
         while rows := await self._due(up_to):
             await self._keep_place()
@@ -110,7 +109,7 @@ class RetainedMirror:
         await self._store.write(lambda tx: outbox_sql.done(tx, seqs), urgent=False)
 
     async def _due(self, up_to: int) -> list[_Due]:
-        """The next batch; it is dropped from the outbox in one transaction."""
+        """Return the next batch; it is dropped from the outbox in one transaction."""
         due: list[_Due] = []
         while len(due) < BATCH:
             after = due[-1][0] if due else 0
@@ -131,7 +130,7 @@ class RetainedMirror:
     # --- comparison with the broker -----------------------------------------------------------------------------------
 
     async def compare(self, session: Session) -> None:
-        """Clear what lies where nothing is shown any more; count what is held, and mark what differs.
+        """Clear what must not be there any more, compare what is held, and mark what differs.
 
         Raises:
             LinkError: the connection is gone.
@@ -145,7 +144,7 @@ class RetainedMirror:
             log.error("mirror.not_compared", leaf=self._leaf.detail, reason=str(error))  # noqa: TRY400 - no bug of ours
 
     def _is_read(self, view: View) -> bool:
-        """Whether anybody may read this, or may have: where no account reads, nothing is asked for."""
+        """Return whether an account reads this, or once did. Without such an account nothing is compared."""
         return self._leaf.projects(view) != frozenset()
 
     @property
@@ -153,7 +152,7 @@ class RetainedMirror:
         return self._leaf.topic(_ANY, _ANY_PROJECT)
 
     async def _keep_place(self) -> None:
-        """Remember where these topics lie before the first is published, so that they are found and cleared."""
+        """Record the topics before the first message, so that they can be found and cleared later."""
         if not self._place_kept:
             known = await self._store.read(lambda view: key_sql.meta(view, self._fact))
             if known != self._place:
@@ -161,7 +160,7 @@ class RetainedMirror:
             self._place_kept = True
 
     async def _move(self, session: Session, place: str) -> None:
-        """Where the topics lay under another name, or are shown no more, clear them; remember where they lie now."""
+        """Clear the topics under an earlier name, or when they are switched off; record the present ones."""
         self._place_kept = False
         known = await self._store.read(lambda view: key_sql.meta(view, self._fact)) or ""
         if known == place:
@@ -201,7 +200,7 @@ class RetainedMirror:
             self._held[topic] = device_id, _digest(self._leaf.compared(payload))
 
     async def _mark_living(self, *, told: bool) -> int:
-        """Mark living devices that are shown otherwise than they are; what is not told is not known."""
+        """Mark devices whose mirrored state differs. ``told`` is whether the broker returned all that it holds."""
         after, marked = 0, 0
         while rows := await self._store.read(lambda view: self._living(view, after)):  # noqa: B023 - awaited here
             differing = [
@@ -214,12 +213,12 @@ class RetainedMirror:
         return marked
 
     def _took(self, device: Row) -> bytes | None:
-        """What the broker holds of this device, which is accounted for by that."""
+        """Remove and return what the broker holds of this device."""
         _, digest = self._held.pop(self._leaf.topic(device["id"], device["project_id"]), (None, None))
         return digest
 
     def _living(self, view: View, after: int) -> list[tuple[Row, bytes | None]]:
-        """With what each is shown as; ``None`` for one whose project is not shown."""
+        """Return devices with the digest of their mirrored state, or None where it is not mirrored."""
         shown = self._leaf.projects(view)
         return [
             (row, _digest(self._leaf.compared(self._leaf.payload(row))) if _is_in(shown, row) else None)
@@ -227,7 +226,7 @@ class RetainedMirror:
         ]
 
     async def _mark_gone(self, *, told: bool) -> int:
-        """Mark deleted devices that are still shown; topics of devices that nobody knows are strangers."""
+        """Mark deleted devices that are still mirrored. Topics of unknown devices are counted as orphans."""
         left = [device_id for device_id, _ in self._held.values()]
         known = {
             self._leaf.topic(row["id"], row["project_id"]): row["pk"]
@@ -265,5 +264,5 @@ def _mark(tx: Tx, pks: Sequence[int], detail: str) -> None:
 
 
 def _digest(payload: bytes) -> bytes:
-    """Sixteen bytes in place of a thousand: the states of a large fleet are compared at once."""
+    """Return sixteen bytes in place of a thousand: the states of a large fleet are compared at once."""
     return hashlib.blake2b(payload, digest_size=16).digest()

@@ -1,7 +1,7 @@
-"""``devices/{id}/state``: the device object, retained, for integrators (contract, section 3).
+"""Device state: ``devices/{id}/state``, the device object, retained, for integrators (contract, section 3).
 
-``projects/{project_id}/devices/{id}/state`` is the same for integrators who read one project. It is there while such an
-account is: a broker's file of rights cannot know which device is whose, so the topic says it.
+``projects/{project_id}/devices/{id}/state`` is the same for integrators of one project. It exists while there is such
+an account. A broker's file of access rules cannot know the project of a device, so the topic names it.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ class StateTopic:
         self._names = names
 
     def topic(self, device_id: str, project_id: str) -> str:
-        """Where it lies."""
+        """Return the topic."""
         del project_id
         return self._names.state(device_id)
 
     def projects(self, view: View) -> frozenset[str] | None:
-        """Devices of all projects are shown."""
+        """Return None: devices of all projects are mirrored."""
         del view
         return None
 
     def device_of(self, topic: str, payload: bytes) -> str | None:
-        """Whose state this is: all on these topics is ours, one gateway per broker and prefix."""
+        """Return the device of this state. All on these topics is ours: one gateway per broker and prefix."""
         del payload
         return self._names.device_of_state(topic)
 
     def payload(self, device: Row) -> bytes:
-        """The device object as JSON."""
+        """Return the device object as JSON."""
         return device_sql.to_model(device).model_dump_json().encode()
 
     def compared(self, payload: bytes) -> bytes:
-        """All but when it was last heard, which alone is no reason to tell it again."""
+        """Return all but the time of the last heartbeat, which alone is no reason to publish."""
         return _HEARD.sub(b"", payload, count=1)
 
 
 class ProjectStateLeaf(StateTopic):
-    """The same where the integrators of its project read it."""
+    """The same on the topics of the device's project."""
 
     detail = outbox_sql.PROJECT_STATE
 
     def topic(self, device_id: str, project_id: str) -> str:
-        """Where it lies."""
+        """Return the topic."""
         return self._names.project_state(project_id, device_id)
 
     def projects(self, view: View) -> frozenset[str]:
@@ -61,6 +61,6 @@ class ProjectStateLeaf(StateTopic):
         return account_sql.projects(view)
 
     def device_of(self, topic: str, payload: bytes) -> str | None:
-        """Whose state this is."""
+        """Return the device of this state."""
         del payload
         return self._names.device_of_project_state(topic)

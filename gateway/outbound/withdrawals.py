@@ -1,7 +1,7 @@
-"""Announcements that are taken back once more when Home Assistant says that it is there.
+"""Withdrawal of discovery messages when Home Assistant comes online.
 
-An empty announcement is not retained, so a Home Assistant that was away when a device was deleted, or when announcing
-was switched off, keeps the device. It says ``online`` on its status topic when it has subscribed.
+An empty discovery message is not retained. So a Home Assistant that was away when a device was deleted, or when
+discovery was switched off, keeps the device. It publishes ``online`` on its status topic when it has subscribed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ONLINE: Final = b"online"
 
 
 class Withdrawals:
-    """Publishes empty announcements of what is announced no more, each time Home Assistant comes."""
+    """Publishes empty discovery messages for devices that are gone, each time Home Assistant comes online."""
 
     name = "withdrawals for Home Assistant"
 
@@ -47,10 +47,10 @@ class Withdrawals:
         return True
 
     async def compare(self, session: Session) -> None:
-        """Nothing of this is retained."""
+        """Do nothing: nothing of this is retained."""
 
     async def run(self, session: Session) -> None:
-        """Wait for Home Assistant until the connection is gone; where nothing was ever announced there is no need.
+        """Wait for Home Assistant until the connection is gone. Do nothing where no device was ever announced.
 
         Raises:
             LinkError: the connection is gone.

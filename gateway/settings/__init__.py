@@ -1,1 +1,1 @@
-"""Settings: where they come from, their types, and which ones exclude each other."""
+"""Settings: their sources, their types, and which ones exclude each other."""

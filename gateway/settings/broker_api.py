@@ -1,4 +1,4 @@
-"""Where a broker has its own API, by which the gateway cuts sessions: one URL, printed without its secret."""
+"""URL of a broker's management API, through which the gateway cuts sessions. It is printed without its secret."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS: Final = ("rabbitmq", "emqx", "vernemq")
 
 @dataclass(frozen=True)
 class BrokerApi:
-    """The API of a broker of this kind; printing it in any way hides password and key."""
+    """The API of a broker of this kind. Password and key are hidden however it is printed."""
 
     kind: str
     scheme: str
@@ -29,7 +29,11 @@ class BrokerApi:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads KIND+http://user:password@host:port; ValueError never repeats what it was given."""
+        """Parse KIND+http://user:password@host:port.
+
+        Raises:
+            ValueError: the text is no such URL; the message never repeats it.
+        """
         try:
             parts = urlsplit(text)
             kind, _, scheme = parts.scheme.partition("+")
@@ -43,7 +47,7 @@ class BrokerApi:
 
     @property
     def base_url(self) -> str:
-        """Without credentials."""
+        """Return the URL without credentials."""
         return f"{self.scheme}://{self.address}"
 
     def __str__(self) -> str:

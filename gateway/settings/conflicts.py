@@ -1,4 +1,4 @@
-"""What settings must not say together: a mistake is told at the start, by the name of the one to change."""
+"""Cross-field validation of settings: a conflict is reported at the start, with the setting to change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ConflictingSettingsError(ValueError):
 
 
 def check(settings: SettingsFields) -> None:
-    """Have them agree.
+    """Check that they agree.
 
     Raises:
         ConflictingSettingsError: they do not, or would not be safe together.
@@ -30,7 +30,7 @@ def check(settings: SettingsFields) -> None:
 
 
 def _refuse_open_listeners(settings: SettingsFields) -> None:
-    """Keys and tokens must not cross a network in the clear unless somebody said so."""
+    """Refuse listeners on which keys and tokens cross a network in the clear, unless a setting allows it."""
     listeners = {"http": (settings.http, settings.http_cert_file)}
     if settings.own_broker:
         listeners["mqtt"] = (settings.mqtt, settings.mqtt_cert_file)
@@ -48,12 +48,12 @@ def _refuse_open_listeners(settings: SettingsFields) -> None:
 
 
 def _certified_by(listener: str) -> str:
-    """Whose certificate a listener shows."""
+    """Return whose certificate a listener shows."""
     return "http" if listener == "broker_auth" else listener
 
 
 def _refuse_contradictions(settings: SettingsFields) -> None:
-    """A setting that could not take effect is a mistake: better said now than found out later."""
+    """Refuse a setting that could not take effect: it is a mistake, better reported now than found later."""
     tls = isinstance(settings.broker, BrokerUrl) and settings.broker.tls
     contradictions = {
         "broker_ca_file": (
@@ -104,7 +104,7 @@ def _refuse_contradictions(settings: SettingsFields) -> None:
 
 
 def _asking_contradictions(settings: SettingsFields) -> dict[str, tuple[object, str]]:
-    """The gateway's own account has to be known to it before the broker can ask for it."""
+    """Return the conflicts of a broker that authenticates through the gateway, which must know its own account."""
     url, asked = settings.broker, settings.broker_auth
     named = isinstance(url, BrokerUrl) and url.username and url.password
     return {
@@ -118,7 +118,7 @@ def _asking_contradictions(settings: SettingsFields) -> dict[str, tuple[object, 
 
 
 def _refuse_half_certificates(settings: SettingsFields) -> None:
-    """A certificate and its key come together, and an authority for clients needs them."""
+    """Refuse a certificate without its key, or an authority for clients without both."""
     for name in ("http", "mqtt", "broker"):
         needs = {"cert_file": "key_file", "key_file": "cert_file", "client_ca_file": "cert_file"}
         for ending, other in needs.items():

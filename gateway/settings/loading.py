@@ -1,6 +1,7 @@
-"""Reads the settings once: defaults, then a TOML file, then the environment, then options; each value with its source.
+"""Loading of settings, once: defaults, then a TOML file, then the environment, then options.
 
-A value that is wrong names itself, where it came from and what it should be. No error repeats a broker's password.
+Each value keeps its source. An error for a wrong value names the setting, its source and what it should be. No error
+repeats a broker's password.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ NOT_SETTINGS: Final = frozenset({CONFIG_VARIABLE, "GATEWAY_URL", "GATEWAY_API_KE
 
 
 class Settings(SettingsFields):
-    """All settings in force; those that contradict each other, or would be unsafe together, are refused."""
+    """All settings in force. Settings that contradict each other, or would be unsafe together, are refused."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -56,7 +57,7 @@ _PATHS: Final = frozenset(
 
 
 class SettingsError(GatewayError):
-    """Settings that can't be used; ``problems`` holds one sentence for each, ``message`` all of them by line."""
+    """The settings cannot be used; ``problems`` has one sentence for each, ``message`` all of them by line."""
 
     code = "invalid_settings"
 
@@ -67,7 +68,7 @@ class SettingsError(GatewayError):
 
 @dataclass(frozen=True)
 class Loaded:
-    """The settings in force, the source of each, the file that was read, and what was odd but not wrong."""
+    """The settings in force, the source of each, the file that was read, and warnings."""
 
     settings: Settings
     sources: Mapping[str, str]
@@ -77,17 +78,20 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Given:
-    """A value as somebody wrote it, and where."""
+    """A value as it was written, and its source."""
 
     value: object
     source: str
 
 
 def load(options: Mapping[str, object], environ: Mapping[str, str], config: Path | None = None) -> Loaded:
-    """The settings from all sources; SettingsError when one is wrong.
+    """Return the settings from all sources.
 
-    ``options`` are by name of the setting, None where an option was not given. ``config`` is the file of ``--config``;
-    without it, ``GATEWAY_CONFIG`` or else ``gateway.toml`` in the data directory, if there is one, is read.
+    ``options`` are by name of the setting, None where an option was not given. ``config`` is the file of ``--config``.
+    Without it the file is ``GATEWAY_CONFIG``, or ``gateway.toml`` in the data directory, if there is one.
+
+    Raises:
+        SettingsError: one is wrong.
     """
     nearer = _from_environment(environ) | _from_options(options)
     file, required = _config_file(nearer, environ, config)
@@ -98,17 +102,17 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], config: Path
 
 
 def option_name(name: str) -> str:
-    """How a setting is called on the command line."""
+    """Return the name of a setting on the command line."""
     return "--" + name.replace("_", "-")
 
 
 def variable_name(name: str) -> str:
-    """How a setting is called in the environment."""
+    """Return the name of a setting in the environment."""
     return PREFIX + name.upper()
 
 
 def plain(value: object) -> str | int | float | bool | list[str] | None:
-    """A setting's value for people and JSON; a broker's URL masks its password itself."""
+    """Return a setting's value for people and JSON. A broker's URL masks its password itself."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if value is None or isinstance(value, bool | int | float):
@@ -117,18 +121,18 @@ def plain(value: object) -> str | int | float | bool | list[str] | None:
 
 
 def form(name: str) -> str:
-    """How a setting's value is written: ``HOST:PORT``, ``N``, ``auto|console|json``."""
+    """Return how a setting's value is written: ``HOST:PORT``, ``N``, ``auto|console|json``."""
     return next(item.text for item in FIELDS[name].metadata if isinstance(item, Form))
 
 
 def group(name: str) -> str:
-    """The heading that a setting stands under in help and documentation."""
+    """Return the heading of a setting in help and documentation."""
     extra = FIELDS[name].json_schema_extra
     return str(extra["group"]) if isinstance(extra, dict) else ""
 
 
 def written(value: object) -> str:
-    """A setting's value as one would write it in the environment; a password in it masked."""
+    """Return a setting's value as it is written in the environment; a password in it is masked."""
     shown = plain(value)
     if isinstance(shown, list):
         return ",".join(shown)
@@ -138,13 +142,13 @@ def written(value: object) -> str:
 
 
 def bounds(name: str) -> tuple[float, float] | None:
-    """The smallest and the largest value of a setting that is a number."""
+    """Return the smallest and the largest value of a setting that is a number."""
     found = {key: getattr(item, key) for item in FIELDS[name].metadata for key in ("ge", "le") if hasattr(item, key)}
     return (found["ge"], found["le"]) if found else None
 
 
 def expected(name: str) -> str:
-    """What a setting should be, from its type and bounds: ``a whole number from 5 to 3600``."""
+    """Return what a setting should be, from its type and bounds: ``a whole number from 5 to 3600``."""
     limits = bounds(name)
     if limits is None:
         return "one of " + form(name).replace("|", ", ")
@@ -157,7 +161,7 @@ def _from_options(options: Mapping[str, object]) -> dict[str, Given]:
 
 
 def _flag(name: str, value: object) -> str:
-    """The option as it was given: a no is ``--no-…``."""
+    """Return the option as it was given: a no is ``--no-…``."""
     return f"--no-{option_name(name)[2:]}" if value is False else option_name(name)
 
 
@@ -177,7 +181,7 @@ def _warnings(options: Mapping[str, object], environ: Mapping[str, str]) -> Iter
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> Iterable[str]:
-    """Unknown variables are odd, not wrong: Kubernetes sets GATEWAY_PORT… for a service that is called gateway."""
+    """Return warnings for unknown variables. Kubernetes sets GATEWAY_PORT… for a service named gateway."""
     known = {variable_name(name) for name in FIELDS} | NOT_SETTINGS
     for key in sorted(environ):
         if key.startswith(PREFIX) and key not in known:
@@ -185,7 +189,7 @@ def _unknown_variables(environ: Mapping[str, str]) -> Iterable[str]:
 
 
 def _config_file(nearer: Mapping[str, Given], environ: Mapping[str, str], config: Path | None) -> tuple[Path, bool]:
-    """Which file to read, and whether somebody named it, so that it must exist."""
+    """Return the file to read, and whether it was named, so that it must exist."""
     named = config or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
     if named is not None:
         return named.expanduser(), True
@@ -195,7 +199,7 @@ def _config_file(nearer: Mapping[str, Given], environ: Mapping[str, str], config
 
 
 def _from_file(file: Path, *, must_exist: bool) -> dict[str, Given]:
-    """The settings of a TOML file; relative paths in it start at its folder."""
+    """Return the settings of a TOML file; relative paths in it start at its folder."""
     values = _read_toml(file, named=must_exist)
     if unknown := [key for key in values if key not in FIELDS]:
         raise SettingsError(f"{file}: {key!r} is not a setting{_did_you_mean(key, FIELDS)}" for key in unknown)
@@ -205,7 +209,7 @@ def _from_file(file: Path, *, must_exist: bool) -> dict[str, Given]:
 
 
 def _read_toml(file: Path, *, named: bool) -> dict[str, object]:
-    """One that nobody named was put there by its owner alone: it is believed only when that is this user or root."""
+    """Parse a TOML file. One that was not named is accepted only when this user or root owns it."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8") if named else read_trusted(file))
     except ForeignFileError as error:
@@ -240,9 +244,9 @@ def _problem(error: ErrorDetails, given: Mapping[str, Given]) -> str:
 
 
 def _shown(name: str, value: object) -> str:
-    """A wrong value as it may be printed: any part of what should have been a broker's URL may be its password.
+    """Return a wrong value as it may be printed: any part of what should be a broker's URL may be its password.
 
-    A plain word is no part of a URL: it is a broker that there is not, or one misspelt.
+    A plain word is no part of a URL. It is a misspelt kind of broker.
     """
     if name == "broker_api_url":
         return repr(MASK)

@@ -1,7 +1,7 @@
-"""What can be set: defaults, then a TOML file, then ``GATEWAY_…`` in the environment, then options; read once, frozen.
+"""Definition of all settings: names, types, defaults, bounds and help texts. They are read once and then frozen.
 
 Every setting has one name: ``mqtt_keepalive_seconds`` in TOML is ``GATEWAY_MQTT_KEEPALIVE_SECONDS`` in the environment
-and ``--mqtt-keepalive-seconds`` on the command line. How the sources are read is in ``gateway/settings/loading.py``.
+and ``--mqtt-keepalive-seconds`` on the command line. ``gateway/settings/loading.py`` reads the sources.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _off(group: str, description: str) -> Any:
 
 
 class SettingsFields(BaseModel):
-    """All settings in force; times in seconds, ages in days. A prefix or list is checked where it is set, once."""
+    """All settings in force; times in seconds, ages in days. Each value is checked where it is defined."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -339,9 +339,9 @@ class SettingsFields(BaseModel):
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
-        """``http_allowed_hosts``, with ``auto`` worked out.
+        """Return ``http_allowed_hosts``, with ``auto`` resolved.
 
-        A page of another name cannot reach a listener with TLS: the certificate does not hold that name.
+        A page under another name cannot reach a listener with TLS, since the certificate does not hold that name.
         """
         if self.http_allowed_hosts != (AUTO,):
             return self.http_allowed_hosts
@@ -349,10 +349,10 @@ class SettingsFields(BaseModel):
 
     @property
     def embedded(self) -> bool:
-        """Whether the gateway is sure to use its embedded broker."""
+        """Return whether the gateway is sure to use its embedded broker."""
         return self.broker == EMBEDDED
 
     @property
     def own_broker(self) -> bool:
-        """Whether the gateway runs a broker of its own, of whichever kind."""
+        """Return whether the gateway runs a broker itself, of whichever kind."""
         return not isinstance(self.broker, BrokerUrl)

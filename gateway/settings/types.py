@@ -1,4 +1,4 @@
-"""The kinds of value a setting can have: each read from text or TOML alike, each error saying what it should be."""
+"""Types of settings: each is read from text or TOML alike, and each error says what the value should be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EMBEDDED: Final = "embedded"
 MOSQUITTO: Final = "mosquitto"
 AUTO: Final = "auto"
 OWN_BROKERS: Final = (EMBEDDED, MOSQUITTO, AUTO)
-"""What ``broker`` can be instead of the URL of one that runs already."""
+"""Values of ``broker`` other than the URL of an external one."""
 _NONE: Final = ("", "none")
 _COLLECTOR: Final = re.compile(r"https?://[A-Za-z0-9_.:\[\]-]{1,253}(/[\w./-]*)?")
 _PREFIX: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}/){0,8}")
@@ -147,7 +147,7 @@ def _optional(value: object) -> object:
 
 
 def _as_text(value: object) -> object:
-    """MQTT version 5 may stand in TOML without quotes; words may be in capitals in the environment."""
+    """Return the value as text: MQTT version 5 may stand in TOML without quotes, words may be in capitals."""
     return str(value).lower() if isinstance(value, str | int) else value
 
 

@@ -1,1 +1,1 @@
-"""Writes what it takes to run the gateway beside a Mosquitto: ``gateway broker init`` (docs/mosquitto.md)."""
+"""Files to run the gateway beside a Mosquitto: ``gateway broker init`` (docs/mosquitto.md)."""

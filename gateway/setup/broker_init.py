@@ -1,4 +1,4 @@
-"""Writes the set, or brings it up to date; nothing that somebody changed is lost."""
+"""Writes the set of files, or updates it. What a person changed is kept."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ _HEADER: Final = (
 
 @dataclass(frozen=True)
 class InitOutcome:
-    """What was written for, what became of each file, and the file with the passwords."""
+    """The plan that was written for, the outcome of each file, and the file with the passwords."""
 
     site: DeploymentPlan
     files: dict[str, State]
     accounts: Path
     new_accounts: bool
     problems: tuple[str, ...] = ()
-    """What of the units would fail, and what to do."""
+    """What of the units would fail, and the remedy."""
 
 
 def initialise(directory: Path, wish: InitOptions, *, force: bool = False) -> InitOutcome:
-    """Write the set for this wish, and for what was wished before where it says nothing.
+    """Write the set for these options, with earlier ones where an option is not given.
 
     Raises:
-        InvalidRequestError: the wish cannot be met; nothing was written.
+        InvalidRequestError: the options cannot be used; nothing was written.
         UnavailableError: a file cannot be read or written.
     """
     try:
@@ -77,7 +77,7 @@ def _written(made: DeploymentPlan, wish: InitOptions, ledger: FileManifest) -> I
 
 
 def _certificates_wanted(made: DeploymentPlan) -> tuple[dict[str, Owner], dict[str, Owner]]:
-    """Who shows a certificate, and who trusts its authority."""
+    """Return who shows a certificate, and who trusts its authority."""
     for_gateway = _owner(made, 0o640, None, made.gateway.gid)
     shown = {"mosquitto/server.pem": _owner(made, 0o640, None, made.broker.gid)}
     shown |= {"gateway/server.pem": for_gateway} if made.http_tls else {}
@@ -85,7 +85,7 @@ def _certificates_wanted(made: DeploymentPlan) -> tuple[dict[str, Owner], dict[s
 
 
 def _owner(made: DeploymentPlan, mode: int, uid: int | None, gid: int) -> Owner:
-    """Only root gives files away; for everybody else both processes are the same user anyway."""
+    """Return the owner. Only root can give files away; for others both processes have the same user anyway."""
     return Owner(mode, uid if uid is not None else 0, gid) if made.privileged else Owner(mode)
 
 
@@ -106,10 +106,10 @@ def _make_folders(made: DeploymentPlan) -> None:
 
 
 def _accounts(made: DeploymentPlan, ledger: FileManifest) -> tuple[dict[str, str], bool]:
-    """The passwords of the gateway and of integrators, and whether one of them is new.
+    """Return the passwords of the gateway and of integrators, and whether one of them is new.
 
-    Those of an earlier time are in the file of accounts. Without that, the gateway's is in its settings, and the
-    integrator's in nobody's hands but theirs.
+    Earlier ones are in the file of accounts. Without that file the gateway's is in its settings; the integrator's is
+    known to the integrator alone.
     """
     file, places = made.directory / ACCOUNTS, DeploymentPaths(made.directory)
     known = _in_settings(places.gateway / "gateway.toml") | _read(file)
@@ -131,20 +131,23 @@ def _read(file: Path) -> dict[str, str]:
 
 
 def _in_settings(file: Path) -> dict[str, str]:
-    """The gateway's password, out of the URL of its broker."""
+    """Return the gateway's password from the URL of its broker."""
     found = _PASSWORD.search((read(file) or b"").decode())
     return {GATEWAY: unquote(found[1])} if found else {}
 
 
 def _locks_file(made: DeploymentPlan) -> None:
-    """What the plugin of a Mosquitto 2.0 begins with; it replaces the file itself, in its own folder."""
+    """Write the first state of the plugin of a Mosquitto 2.0.
+
+    The plugin replaces the file itself, in its own folder.
+    """
     path = DeploymentPaths(made.directory).persistence / "locks.json"
     if read(path) is None:
         replace(path, broker_config.NO_LOCKS.encode(), _owner(made, 0o600, made.broker.uid, made.broker.gid))
 
 
 def _password_file(made: DeploymentPlan, passwords: dict[str, str], ledger: FileManifest) -> None:
-    """Mosquitto does not start without one. Once it is there it is the gateway's."""
+    """Write the first password file: Mosquitto does not start without one. Later it belongs to the gateway."""
     path, name = DeploymentPaths(made.directory).password_file, "passwords/passwords"
     if read(path) is not None:
         ledger.note(name, "unchanged")

@@ -1,7 +1,7 @@
-"""The certificates of a site: of an authority of its own, for a trial, or copies of the operator's files.
+"""Certificates of a site: from a trial authority, or copies of the operator's files.
 
-Chain and key stand in one file each, so that a renewal is one step for whoever reads them: Mosquitto refuses everybody
-while it has the new chain and the old key (docs/mosquitto.md).
+Chain and key stand in one file each, so that a renewal is one step for every reader. While Mosquitto has the new chain
+and the old key, it refuses every client (docs/mosquitto.md).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _AUTHORITY: Final = "authority"
 
 
 def of_authority(site: DeploymentPlan, wanted: dict[str, Owner], trusted: dict[str, Owner]) -> dict[str, State]:
-    """Have a certificate of the site's own authority in each of the files ``wanted``, and its own in ``trusted``.
+    """Write a certificate of the site's own authority into the files ``wanted``, and the authority's into ``trusted``.
 
-    One that is good for the same names, and for a while yet, stays. Answers what became of each file.
+    A certificate that is good for the same names, and for a while yet, stays. Return the outcome of each file.
     """
     folder = site.directory / _AUTHORITY
     make_folder(folder, Owner(0o700))
@@ -43,11 +43,11 @@ def of_authority(site: DeploymentPlan, wanted: dict[str, Owner], trusted: dict[s
 
 
 def of_files(site: DeploymentPlan, wanted: dict[str, Owner], trusted: dict[str, Owner]) -> dict[str, State]:
-    """Have the operator's certificate in each of the files ``wanted``, and its authority, if there is one, in others.
+    """Write the operator's certificate into the files ``wanted``, and its authority, if any, into ``trusted``.
 
     Raises:
         CertificateError: the files cannot be used together.
-        InvalidRequestError: the certificate is not made out to a name of the site.
+        InvalidRequestError: the certificate holds no name of the site.
     """
     chain, key, *authority = site.files
     client_context(authority[0] if authority else None, chain, key)

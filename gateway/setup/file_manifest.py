@@ -1,4 +1,4 @@
-"""Knows which files are still as they were written, so that nothing that somebody changed is overwritten unsaid."""
+"""Manifest of written files: it tells which have been changed since, so that no change is overwritten."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.runtime.owned_files import Owner, own, read, replace
 
 NAME: Final = ".broker-init.json"
 State = Literal["written", "unchanged", "updated", "kept", "replaced"]
-"""New; as it was; ours, brought up to date; changed by somebody and left alone; changed, and overwritten by force."""
+"""New; unchanged; ours and updated; changed by a person and kept; changed, and overwritten by force."""
 
 
 class FileManifest:
@@ -22,7 +22,7 @@ class FileManifest:
         """Read it.
 
         Raises:
-            UnavailableError: it is there and cannot be read.
+            UnavailableError: it exists and cannot be read.
         """
         self._file = directory / NAME
         self._directory = directory
@@ -33,10 +33,10 @@ class FileManifest:
         self._digests: dict[str, str] = record.get("files", {})
 
     def put(self, name: str, content: str, owner: Owner) -> None:
-        """Have this file say ``content``, unless somebody changed it.
+        """Write ``content`` into this file, unless a person changed the file.
 
-        Then what it should say lies beside it as ``NAME.new``, if that is news. With ``force`` it is overwritten, and
-        what was there lies beside it as ``NAME.old``.
+        In that case new content is written beside it as ``NAME.new``. With ``force`` the file is overwritten, and the
+        old content is kept beside it as ``NAME.old``.
         """
         file, wanted = self._directory / name, _digest(content)
         found = read(file)
@@ -56,11 +56,11 @@ class FileManifest:
             self._keep(file, name, content, owner, news=known != wanted)
 
     def note(self, name: str, state: State) -> None:
-        """Say of a file that was not written by :meth:`put` what became of it."""
+        """Record the outcome of a file that was not written by :meth:`put`."""
         self.states[name] = state
 
     def save(self, options: dict[str, Any]) -> None:
-        """Remember all this for the next time."""
+        """Save all this for the next time."""
         record = json.dumps({"options": options, "files": self._digests}, indent=1, sort_keys=True)
         replace(self._file, f"{record}\n".encode(), Owner(0o600))
 

@@ -1,4 +1,4 @@
-"""What the files of a site say, from the templates of ``broker_config``."""
+"""Contents of a site's files, from the templates of ``broker_config``."""
 
 from __future__ import annotations
 
@@ -24,53 +24,53 @@ _PUBLIC: Final = Owner(0o644)
 
 @dataclass(frozen=True)
 class DeploymentPaths:
-    """The folders of a site: what each process may read, what it may write, and what is neither's."""
+    """The folders of a site: what each process may read, what it may write, and what neither may."""
 
     directory: Path
 
     @property
     def mosquitto(self) -> Path:
-        """For the broker to read."""
+        """Return the folder that the broker reads."""
         return self.directory / "mosquitto"
 
     @property
     def passwords(self) -> Path:
-        """For the gateway to write and the broker to read."""
+        """Return the folder that the gateway writes and the broker reads."""
         return self.directory / "passwords"
 
     @property
     def password_file(self) -> Path:
-        """The one file in it."""
+        """Return the password file, the only file in it."""
         return self.passwords / "passwords"
 
     @property
     def run(self) -> Path:
-        """For the broker to write and the gateway to read: the pid file."""
+        """Return the folder that the broker writes and the gateway reads, for the pid file."""
         return self.directory / "run"
 
     @property
     def reload_socket(self) -> Path:
-        """Where the gateway asks for a reload of the broker."""
+        """Return the socket over which the gateway asks for a reload of the broker."""
         return self.run / "reload"
 
     @property
     def persistence(self) -> Path:
-        """The broker's own."""
+        """Return the broker's own folder."""
         return self.directory / "persistence"
 
     @property
     def gateway(self) -> Path:
-        """For the gateway to read."""
+        """Return the folder that the gateway reads."""
         return self.directory / "gateway"
 
     @property
     def data(self) -> Path:
-        """The gateway's own: the registry."""
+        """Return the gateway's own folder, for the registry."""
         return self.directory / "data"
 
 
 def texts(site: DeploymentPlan, password: str) -> dict[str, tuple[str, Owner]]:
-    """Content and owner of each file, by its path below the directory."""
+    """Return content and owner of each file, by its path below the directory."""
     places = DeploymentPaths(site.directory)
     values = _values(site, places, password)
     root = 0 if site.privileged else None
@@ -97,7 +97,7 @@ def _is_one_user(site: DeploymentPlan) -> bool:
 
 
 def _reload(site: DeploymentPlan, places: DeploymentPaths) -> str:
-    """Who tells Mosquitto that its password file has changed: the gateway, or a process of the broker's user."""
+    """Return who reloads Mosquitto for a new password file: the gateway, or a process of the broker's user."""
     if _is_one_user(site):
         return ""
     return (
@@ -187,12 +187,12 @@ def _broker_capabilities(site: DeploymentPlan) -> str:
 
 
 def mosquitto_program() -> str:
-    """The Mosquitto of this machine, or where the distribution will put it."""
+    """Return the path of Mosquitto on this machine, or the path that the distribution will use."""
     return local.found() or "/usr/sbin/mosquitto"
 
 
 def own_program() -> str:
-    """How this program is called again by systemd, which knows no virtual environment."""
+    """Return how systemd, which knows no virtual environment, starts this program."""
     called = Path(sys.argv[0]).absolute()
     if called.name == "__main__.py" or not called.exists():
         found = shutil.which("gateway")

@@ -1,4 +1,4 @@
-"""What was asked of ``gateway broker init``: checked, complete, and remembered for the next time."""
+"""Options of ``gateway broker init``: checked, completed, and saved for the next time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class InitOptions:
-    """The options, as they were given or as they were the last time; ``None`` and empty: the default."""
+    """The options as given now or the last time; None and empty mean the default."""
 
     host: str | None = None
     port: int | None = None
@@ -44,7 +44,7 @@ class InitOptions:
     insecure_listen: bool | None = None
 
     def over(self, earlier: InitOptions) -> InitOptions:
-        """These options, and those of an earlier time where nothing is said now.
+        """Return these options, with earlier ones where nothing is given now.
 
         Raises:
             InvalidRequestError: they contradict each other.
@@ -62,12 +62,12 @@ class InitOptions:
         return replace(earlier, **given)
 
     def to_json(self) -> dict[str, Any]:
-        """For the record of what was written."""
+        """Return the options for the manifest."""
         return {name: value for name, value in asdict(self).items() if value not in (None, ())}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """From that record; what this version does not know is left out."""
+        """Return the options of a manifest; what this version does not know is left out."""
         known = {each.name for each in fields(cls)}
         return cls(
             **{
@@ -89,7 +89,7 @@ class SystemAccount:
 
 @dataclass(frozen=True)
 class DeploymentPlan:
-    """What is to be written for: every value there, and good."""
+    """The resolved plan: every value is given and valid."""
 
     directory: Path
     listen: Address
@@ -106,12 +106,12 @@ class DeploymentPlan:
 
     @property
     def http_tls(self) -> bool:
-        """Whether the API needs a certificate: as soon as others reach it."""
+        """Return whether the API needs a certificate: as soon as other machines reach it."""
         return self.tls != "none" and not self.http.is_loopback
 
     @property
     def broker_host(self) -> str:
-        """By which name the gateway goes to the broker: one that its certificate has."""
+        """Return the name by which the gateway connects to the broker: one that its certificate holds."""
         if self.tls == "files":
             return self.names[0]
         if self.listen.is_wildcard:
@@ -120,13 +120,13 @@ class DeploymentPlan:
 
     @property
     def certified(self) -> tuple[str, ...]:
-        """What a certificate of our own is made out to."""
+        """Return the names that a certificate of our own holds."""
         own = () if self.listen.is_wildcard else (self.listen.host,)
         return tuple(dict.fromkeys((*self.names, *own, *LOCAL_NAMES)))
 
 
 def deployment_plan(directory: Path, wish: InitOptions) -> DeploymentPlan:
-    """Complete and check.
+    """Complete and check the options.
 
     Raises:
         InvalidRequestError: something would not work, or would not be safe; the message says what to do.
@@ -172,7 +172,7 @@ def _address(option: str, text: str) -> Address:
 
 
 def _directory(directory: Path) -> Path:
-    """Its path stands in files of four kinds, each with characters of its own that mean something."""
+    """Check the path: it stands in files of four kinds, each with special characters of its own."""
     path = directory.absolute()
     if not all(each.isascii() and (each.isalnum() or each in "/._-") for each in str(path)):
         raise InvalidRequestError(f"{path}: should have only letters, digits and . _ - in its path.")
@@ -187,7 +187,7 @@ def _prefix(text: str) -> str:
 
 
 def _names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """They get into addresses that devices are told, and into certificates."""
+    """Check the names: they get into addresses that devices are given, and into certificates."""
     for each in names:
         try:
             address = Address.parse(f"[{each}]:1" if ":" in each else f"{each}:1")
@@ -210,7 +210,7 @@ def _files(tls: Tls, wish: InitOptions) -> tuple[Path, ...]:
 
 
 def _accounts(wish: InitOptions) -> tuple[SystemAccount, SystemAccount]:
-    """Whom the gateway and the broker run as."""
+    """Return the users that the gateway and the broker run as."""
     root, here = os.geteuid() == 0, pwd.getpwuid(os.geteuid()).pw_name
     names = {
         "--user": wish.user or (GATEWAY_USER if root else here),
@@ -235,7 +235,7 @@ def _exists(user: str) -> bool:
 
 
 def _no_such_users(missing: dict[str, str]) -> InvalidRequestError:
-    """A line for each user that is not there; ``details`` name whom one could take instead, for a trial."""
+    """Return an error with a line for each missing user; ``details`` name a user for a trial."""
     lines = [
         f"{option}: there is no user {name} on this machine. Make it, or name another with {option}. To make it: "
         f"{_APT if name == BROKER_USER else f'{_USERADD} {name}'}"

@@ -1,4 +1,4 @@
-"""Whether the users of the units can do what the units say: reach their directory, and run their program."""
+"""Checks that the users of the units can reach their directory and run their program."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ELSEWHERE: Final = (
 
 
 def problems(site: DeploymentPlan) -> list[str]:
-    """What of the units would fail, a sentence or two for each; empty when all is well."""
+    """Return what of the units would fail, a sentence or two for each; empty when all is well."""
     found = []
     for account in dict.fromkeys((site.gateway, site.broker)):
         closed = closed_to(account, site.directory)
@@ -55,7 +55,7 @@ def problems(site: DeploymentPlan) -> list[str]:
 
 
 def cannot_run(account: SystemAccount, program: list[str], *, privileged: bool) -> str | None:
-    """Why this user cannot run the program, or ``None``. Only root can try it; else its path is looked at."""
+    """Return why this user cannot run the program, or None. Only root can try it; otherwise its path is checked."""
     closed = closed_to(account, Path(program[0]))
     if closed is not None:
         return f"{closed} is closed to it"
@@ -89,7 +89,7 @@ def _try(account: SystemAccount, line: list[str]) -> str | None:
 
 
 def closed_to(account: SystemAccount, path: Path) -> Path | None:
-    """The first part of this path that the user may not enter, or run where it is the last and a file."""
+    """Return the first part of this path that the user may not enter, or may not run where it is the file."""
     if account.uid == 0:
         return None
     groups = set(os.getgrouplist(account.name, account.gid))

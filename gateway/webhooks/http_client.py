@@ -1,4 +1,4 @@
-"""One POST to a webhook: connect only where that is allowed, send, and look at the answer (contract, section 5).
+"""HTTP client for one webhook delivery: connect only to allowed addresses, send, read the answer (contract, section 5).
 
 Redirects are not followed, no proxy is used, each delivery has a connection of its own.
 """
@@ -36,7 +36,7 @@ class _RefusedError(Exception):
 
 @dataclass(frozen=True)
 class DeliveryOptions:
-    """How to get there: what one try may take, with all that belongs to it, and whom to trust."""
+    """Options of a delivery: the time limit of one try, the allowed addresses, and the trusted authorities."""
 
     seconds: float
     tls: ssl.SSLContext | None
@@ -46,12 +46,12 @@ class DeliveryOptions:
 
 
 def default_tls() -> ssl.SSLContext:
-    """The system's authorities and those of certifi."""
+    """Return a context with the system's authorities and those of certifi."""
     return httpcore.default_ssl_context()
 
 
 async def post(target: WebhookUrl, headers: dict[str, str], body: bytes, way: DeliveryOptions) -> DeliveryOutcome:
-    """Send it once. Never raises for what the receiver or the network does: the outcome says it."""
+    """Send it once. Failures of the receiver or the network are not raised: the outcome says them."""
     answer = _Answer()
     try:
         async with asyncio.timeout(way.seconds):
@@ -81,14 +81,14 @@ async def _post(
 
 
 class _Answer:
-    """What came back, as far as it came."""
+    """The answer, as far as it arrived."""
 
     def __init__(self) -> None:
         self.status: int | None = None
         self._body = bytearray()
 
     async def read(self, parts: AsyncIterator[bytes]) -> None:
-        """Read the beginning of the body. By then the answer is known, so a body that does not come changes nothing."""
+        """Read the beginning of the body. The status is known by then, so a missing body changes nothing."""
         with contextlib.suppress(TimeoutError, httpcore.NetworkError, httpcore.ProtocolError):
             async with asyncio.timeout(_BODY_SECONDS):
                 async for part in parts:
@@ -97,7 +97,7 @@ class _Answer:
                         return
 
     def outcome(self, problem: str | None) -> DeliveryOutcome:
-        """The outcome, by the status if one came: what went wrong afterwards does not matter then."""
+        """Return the outcome. If a status arrived it decides, and later failures do not matter."""
         if self.status is None:
             return DeliveryOutcome(error=problem)
         return DeliveryOutcome(
@@ -115,7 +115,7 @@ def _refused(status: int) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """What the operating system said, where it did: the libraries between say less."""
+    """Return the operating system's reason where there is one: the libraries in between say less."""
     text, cause = str(error), error
     while (deeper := cause.__cause__ or cause.__context__) is not None:
         cause = deeper
@@ -136,7 +136,7 @@ def _head(target: WebhookUrl, headers: dict[str, str]) -> list[tuple[str, str]]:
 
 
 class _Backend(httpcore.AnyIOBackend):
-    """Connects to the very addresses that were judged: a name is resolved once, so it can't mean another then."""
+    """Connects to the very addresses that were checked. A name is resolved once, so it cannot change its meaning."""
 
     def __init__(self, target: WebhookUrl, way: DeliveryOptions) -> None:
         self._target = target
@@ -150,7 +150,7 @@ class _Backend(httpcore.AnyIOBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to one of the addresses of the target that are allowed."""
+        """Connect to one of the allowed addresses of the target."""
         problem: Exception = _RefusedError(
             "the name leads to a private network only, where the gateway sends nothing unless the setting "
             "webhook_allow_private is on (its own machine: webhook_allow_loopback, too)"
@@ -171,7 +171,7 @@ class _Backend(httpcore.AnyIOBackend):
 
 
 async def _resolve(host: str, port: int) -> list[Ip]:
-    """The addresses of a name; the look-up has a thread that nobody waits for when it hangs, not even at the end."""
+    """Return the addresses of a name. The look-up runs in a thread of its own, since it can hang."""
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[Ip]] = loop.create_future()
 

@@ -1,4 +1,4 @@
-"""Events for webhooks: URL and signature (contract, section 5). :mod:`gateway.webhooks.http_client` sends them."""
+"""Sender of webhook events: URL and signature (contract, section 5); it uses the HTTP client beside it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SECOND_MS: Final = 1_000
 
 
 class WebhookSender:
-    """Sends events to webhooks. ``seconds`` is what one try may take, with all that belongs to it."""
+    """Sends events to webhooks. ``seconds`` is the time limit of one try."""
 
     def __init__(
         self,
@@ -34,11 +34,11 @@ class WebhookSender:
         self._seconds = seconds
 
     async def send(self, url: str, keys: webhook_signing.Keys, event: Event) -> DeliveryOutcome:
-        """Send an event once. Never raises for what the receiver or the network does: the outcome says it."""
-        from gateway.webhooks import http_client  # noqa: PLC0415 - an HTTP client, for those who have webhooks
+        """Send an event once. Failures of the receiver or the network are not raised: the outcome says them."""
+        from gateway.webhooks import http_client  # noqa: PLC0415 - loads an HTTP client, which only webhooks need
 
         try:
-            # the settings may have changed since it was made
+            # The settings may have changed since the webhook was made.
             target = check_url(url, allow_private=self._allow_private, allow_loopback=self._allow_loopback)
         except ValueError as error:
             return DeliveryOutcome(error=f"The URL {error}.")

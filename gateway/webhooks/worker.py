@@ -1,8 +1,8 @@
-"""Brings events to webhooks, at least once (contract, section 5).
+"""Webhook worker: delivers events at least once (contract, section 5).
 
-Each webhook has a lane of its own that sends one event after the other, so a slow receiver keeps nobody waiting but
-itself and events come in their order; one that failed is tried again later, and the next goes on meanwhile. How far
-everything is stands in the registry alone: what was under way when the process died is sent again.
+Each webhook has a lane of its own that sends one event after the other. So a slow receiver delays only itself, and
+events arrive in order. A failed event is tried again later, and the next goes on meanwhile. Only the registry holds the
+progress: what was under way when the process died is sent again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SECOND_MS: Final = 1_000
 
 
 class WebhookWorker:
-    """The worker. At most ``most_at_once`` deliveries are under way at a time, one per webhook."""
+    """Delivers to all webhooks. At most ``most_at_once`` deliveries are under way at a time, one per webhook."""
 
     def __init__(
         self, store: Store, wakeups: Wakeups, sender: WebhookSender, *, most_at_once: int = MOST_AT_ONCE
@@ -54,18 +54,18 @@ class WebhookWorker:
                 await _first(news, self._lane_ended, seconds=seconds)
 
     async def _mind_the_clock(self) -> None:
-        """Count pauses anew when the clock was set back since the last look, or who knows, before the start."""
+        """Restart the pauses when the clock was set back since the last check, or perhaps before the start."""
         now = self._store.context.clock()
         if self._latest is None or now < self._latest:
             try:
                 await self._store.write(webhooks.count_anew, urgent=False)
             except StoreError as error:
                 log.error("webhook.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
-                return  # the next look tries it again
+                return  # tried again at the next check
         self._latest = now
 
     def _look(self, lanes: asyncio.TaskGroup) -> float:
-        """Start lanes for the webhooks that have work; seconds until the next look if nothing happens."""
+        """Start lanes for the webhooks that have work. Return the seconds until the next check if nothing happens."""
         now = self._store.context.clock()
         try:
             busy, due = self._store.read_inline(
@@ -88,7 +88,7 @@ class WebhookWorker:
         except StoreError as error:
             log.error("webhook.not_stored", webhook_id=webhook_id, reason=error.message)  # noqa: TRY400 - no bug of ours
             await asyncio.sleep(_TROUBLE_SECONDS)
-        except Exception:  # the lane is taken up again, and the others must go on
+        except Exception:  # the lane is started again, and the others must go on
             log.exception("webhook.lane_failed", webhook_id=webhook_id)
             await asyncio.sleep(_TROUBLE_SECONDS)
         finally:
@@ -96,7 +96,7 @@ class WebhookWorker:
             self._lane_ended.set()
 
     async def _deliver_next(self, webhook_id: str) -> bool:
-        """Send the next delivery that is due, or pick up events; whether there was anything to do."""
+        """Send the next delivery that is due, or pick up events. Return whether there was anything to do."""
         async with self._slots:
             now = self._store.context.clock()
             delivery = await self._store.read(lambda view: delivery_sql.due(view, webhook_id, now))
@@ -133,7 +133,7 @@ def _log(delivery: Row, outcome: webhooks.DeliveryOutcome) -> None:
 
 
 async def _first(*events: asyncio.Event, seconds: float) -> None:
-    """Wait until one of these is set, ``seconds`` at most."""
+    """Wait until one of these is set, for at most ``seconds``."""
     waiting = [asyncio.create_task(event.wait()) for event in events]
     try:
         await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

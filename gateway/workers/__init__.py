@@ -1,1 +1,1 @@
-"""Work in the background: expiry of commands, changes by other processes, notes of the position."""
+"""Background workers: expiry of commands, changes by other processes, notes of the position."""

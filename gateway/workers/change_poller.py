@@ -33,7 +33,7 @@ class ChangePoller:
         self._seen: dict[str, int] = {}
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Poll until cancelled."""
         while True:
             try:
                 await self.look()
@@ -42,7 +42,7 @@ class ChangePoller:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def look(self) -> None:
-        """Ring for what has come since the last look."""
+        """Wake the workers for what has changed since the last poll."""
         before, self._seen = self._seen, await self._store.read(_numbers)
         if self._seen[_SCHEMA] != before.get(_SCHEMA):
             await self._store.look_at_schema()
@@ -70,5 +70,5 @@ def _numbers(view: View) -> dict[str, int]:
 
 
 def ask_for_comparison(tx: Tx) -> None:
-    """Have the gateway that runs on this registry compare the broker with it, now."""
+    """Ask the gateway that runs on this registry to compare it with the broker now."""
     key_sql.set_meta(tx, COMPARISON, str(int(key_sql.meta(tx, COMPARISON) or 0) + 1))

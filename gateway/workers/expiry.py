@@ -1,4 +1,4 @@
-"""What time alone brings about: commands expire, old history goes. Silence: :mod:`gateway.domain.presence`."""
+"""Expiry by time alone: of commands and of old history. Silence of devices: :mod:`gateway.domain.presence`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PRUNE_EVERY: Final = 600
 
 
 class ExpiryWorker:
-    """Looks once a second, and writes only when there is something to write."""
+    """Checks once a second, and writes only when there is something to write."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
+        """Check until cancelled."""
         rounds = 0
         while True:
             try:
@@ -35,9 +35,9 @@ class ExpiryWorker:
                     await self.prune()
                     await self.warn_of_keys()
             except StoreError as error:
-                if error.message != self._store.trouble:  # that it has told itself, once
+                if error.message != self._store.trouble:  # the store has logged that already
                     log.error("expiry.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
-            except Exception:  # a bug of ours, and no reason to stop the gateway
+            except Exception:  # a bug of ours must not stop the gateway
                 log.exception("expiry.failed")
             rounds += 1
             await asyncio.sleep(INTERVAL_SECONDS)
@@ -45,18 +45,18 @@ class ExpiryWorker:
     async def sweep(self) -> None:
         """Expire commands until nothing is due."""
         if self._store.trouble is not None:
-            await self._store.write(_touch, urgent=False)  # else only the next request would find out that it is over
+            await self._store.write(_touch, urgent=False)  # or only the next request would notice its end
         while await self._store.read(self._due):
             expired = await self._store.write(commands.expire, urgent=False)
             log.info("expiry.done", commands_expired=expired)
 
     async def prune(self) -> None:
-        """Drop what is older than the settings keep, in short transactions."""
+        """Delete what is older than the settings keep, in short transactions."""
         while dropped := await self._store.write(_prune, urgent=False):
             log.info("expiry.pruned", rows=dropped)
 
     async def warn_of_keys(self) -> None:
-        """Tell of API keys that expire soon."""
+        """Write events for API keys that expire soon."""
         now = self._store.context.clock()
         if await self._store.read(lambda view: administration.keys_to_warn_of(view, now)):
             for row in await self._store.write(administration.warn_of_expiring_keys, urgent=False):

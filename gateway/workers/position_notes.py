@@ -1,4 +1,4 @@
-"""Notes beside the registry how far it is, while the gateway runs: at once after a quiet time, then once a second."""
+"""Notes of the registry's position beside it: at once after a quiet time, then once a second."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 SPACING_SECONDS: Final = 1.0
-"""A write of one block a second at most, and none while no event is written."""
+"""At most one write of one block in this time, and none while no event is written."""
 
 
 class PositionNotes:
@@ -32,7 +32,7 @@ class PositionNotes:
         self._data_dir = data_dir
 
     async def run(self) -> None:
-        """Note until cancelled, and once more then."""
+        """Write until cancelled, and once more at the end."""
         try:
             while True:
                 news = self._wakeups.news

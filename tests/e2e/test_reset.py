@@ -41,7 +41,7 @@ async def test_a_device_is_registered_bound_and_its_heartbeat_is_seen(tmp_path: 
 
 
 async def _until_heard(site: Site, device_id: str) -> dict[str, object]:
-    while (shown := await site.get(device_id))["last_heartbeat_at"] is None:  # noqa: ASYNC110 - an outsider asks again
+    while (shown := await site.get(device_id))["last_heartbeat_at"] is None:  # noqa: ASYNC110 - an outside client has to poll
         await asyncio.sleep(0.01)
     return shown
 

@@ -1,4 +1,4 @@
-"""One connection of the HTTP server: uvicorn's, with limits on what a client may send, and on what it need not read."""
+"""A connection of the HTTP server: uvicorn's, with limits on what a client may send and may leave unread."""
 
 from __future__ import annotations
 
@@ -32,45 +32,45 @@ log = structlog.get_logger()
 
 HEAD_SECONDS: Final = 60.0
 MAX_BODY_OVERHEAD: Final = 65_536
-"""Bytes of chunk sizes, chunk extensions and trailers that one request may have; a body in pieces of 16 bytes fits."""
+"""Bytes of chunk sizes, extensions and trailers that one request may have. A body in pieces of 16 bytes fits."""
 OVERHEAD_PER_BODY_BYTE: Final = 1
 WRITE_SECONDS: Final = 30.0
 LEAST_READ_BYTES: Final = 4_096
-"""A client that takes less than that in so long, and not all that there is, does not read: it is cut off."""
+"""A client that reads less than that in this time, and not all that there is, is cut off."""
 RESERVED_PATHS: Final = frozenset({b"/health", b"/ready"})
-"""What is answered although all places are taken."""
+"""Paths that are answered although all places are taken."""
 _PIECE_BYTES: Final = 512
-"""So much is parsed at a time: requests in a pipeline wait in here, a few dozen of the smallest."""
+"""Bytes that are parsed at a time. Requests in a pipeline wait here, a few dozen of the smallest."""
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 1 << 20
-"""What a client may still send of a request that was answered before it was complete: then it can read the answer."""
+"""What a client may still send of a request that was answered before its end, so that it can read the answer."""
 
 
 class _RefusedHeadError(Exception):
-    """Raised into the parser, which stops and has the request refused."""
+    """Raised into the parser, which stops so that the request is refused."""
 
 
 class _Flow(FlowControl):
-    """uvicorn's flow control: nothing is read while there is something that must wait to be parsed."""
+    """uvicorn's flow control, which also reads nothing while received bytes wait to be parsed."""
 
     held = False
 
     def resume_reading(self) -> None:
-        """Read on, unless something waits."""
+        """Read on, unless bytes wait."""
         if not self.held:
             super().resume_reading()
 
 
 class HttpConnection(HttpToolsProtocol):
-    """uvicorn's connection with what it lacks: limits on a request's head, on its framing and on the time it may take.
+    """uvicorn's connection with limits on a request's head, on its framing and on the time it may take.
 
-    A request that was answered before it was complete ends the connection: what still comes of it is thrown away.
+    A request that is answered before it is complete ends the connection: the rest of it is dropped.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
-        self._unfinished = 0  # bytes of a head that is not complete yet
+        self._unfinished = 0  # bytes of an incomplete head
         self._in_head = True
         self._in_request = False
         self._body_bytes = 0
@@ -78,13 +78,13 @@ class HttpConnection(HttpToolsProtocol):
         self._lingering_bytes: int | None = None  # None: the connection goes on
         self._refused_with = NOT_HTTP
         self._wants_upgrade = False
-        self._held = memoryview(b"")  # what came and must wait to be parsed
-        self._is_extra = False  # beyond the places: for those who ask how the gateway is
+        self._held = memoryview(b"")  # received bytes that must wait to be parsed
+        self._is_extra = False  # beyond the places, for health checks
         self._write_deadline: asyncio.TimerHandle | None = None
         self._served: RequestResponseCycle | None = None  # the one at work; `cycle` is the newest of a pipeline
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there; its first request has to come."""
+        """Accept a client, and wait for its first request."""
         super().connection_made(transport)
         self.flow = self._flow = _Flow(transport)
         self._address = site_of(self.client[0] if self.client else "")
@@ -96,31 +96,31 @@ class HttpConnection(HttpToolsProtocol):
                 self._refuse(FULL)
                 return
         self._expect_head()
-        transport.set_write_buffer_limits(high=1, low=0)  # so that every byte that is not read is heard of
+        transport.set_write_buffer_limits(high=1, low=0)  # so that each unread byte is noticed
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """Note that the client is gone."""
         self._unset_deadline()
         self._unset_write_deadline()
         self._held = memoryview(b"")
         self._room.leave(self)
         super().connection_lost(exc)
-        if self._served is not None:  # uvicorn tells the newest request alone
+        if self._served is not None:  # uvicorn informs the newest request alone
             self._served.disconnected = True
             self._served.message_event.set()
 
     def give_way(self) -> None:
-        """End a connection that only waits, for one that has come. What its client has not read is not waited for."""
+        """End an idle connection to make room for a new one, without waiting for its client to read."""
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """There is something that the client has not read."""
+        """Note that the client has unread data."""
         super().pause_writing()
         self._room.mark_idle(self)
         self._expect_reading()
 
     def resume_writing(self) -> None:
-        """It has read it all."""
+        """Note that it has read everything."""
         super().resume_writing()
         self._unset_write_deadline()
         if self._served is not None and not self._served.response_complete:
@@ -128,7 +128,7 @@ class HttpConnection(HttpToolsProtocol):
         self._parse()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came: of a head, of a body, or of both."""
+        """Receive bytes of a head, of a body, or of both."""
         if self._lingering_bytes is not None:
             self._linger(len(data))
             return
@@ -136,7 +136,7 @@ class HttpConnection(HttpToolsProtocol):
         self._parse()
 
     def _parse(self) -> None:
-        """Parse what came, until a request has to wait for the one before it, or the client for its own reading."""
+        """Parse what arrived, until a request must wait for the one before it, or for its client to read."""
         while self._held and not self._must_wait():
             piece, self._held = self._held[:_PIECE_BYTES], self._held[_PIECE_BYTES:]
             self._parse_piece(piece)
@@ -172,7 +172,7 @@ class HttpConnection(HttpToolsProtocol):
             self._refuse(self._refused_with)
 
     def _read_without_upgrade(self, rest: memoryview) -> None:
-        """Take a request that asks for another protocol as if it did not (RFC 9110, section 7.8).
+        """Handle a request that asks for another protocol as if it did not (RFC 9110, section 7.8).
 
         The parser reads no body behind such a head. It would take the body's bytes for the next request.
         """
@@ -189,7 +189,7 @@ class HttpConnection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """Begin a head."""
         self._in_head = True
         self._body_bytes = self._bytes_after_head = 0
         super().on_message_begin()
@@ -198,7 +198,7 @@ class HttpConnection(HttpToolsProtocol):
         self.scope[PEER] = self.transport.get_extra_info("peercert")  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
-        """A head is complete."""
+        """Complete a head."""
         self._in_head = False
         self._unset_deadline()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
@@ -222,24 +222,24 @@ class HttpConnection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; one behind the body is a trailer, which nobody asks for and which is not kept."""
+        """Receive a header. One behind the body is a trailer, which is not kept."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body."""
+        """Receive a part of the body."""
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request is complete."""
+        """Complete a request."""
         if self._wants_upgrade:
             return
         self._in_request = False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """A request has been answered; the next may come, in time."""
+        """Complete an answer; the next request may come, in time."""
         # The newest request is the answered one: those before it in a pipeline were complete when it began.
         if self._in_request and self.cycle.response_complete:
             self._end_after_answer()
@@ -249,11 +249,11 @@ class HttpConnection(HttpToolsProtocol):
         self._parse()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words are for its log
-        """What could not be parsed is refused in the words of the API."""
+        """Refuse what could not be parsed, with an error of the API."""
         self._refuse(self._refused_with)
 
     def _has_place(self) -> bool:
-        """Whether this request is served: beyond the places that is so for few."""
+        """Return whether this request is served: beyond the places only few are."""
         if not self._is_extra or self.url.partition(b"?")[0] in RESERVED_PATHS:
             return True
         room: ConnectionLimiter = self.config.room  # type: ignore[attr-defined]  # the server made it
@@ -268,7 +268,7 @@ class HttpConnection(HttpToolsProtocol):
         return self._in_request and overhead > MAX_BODY_OVERHEAD + OVERHEAD_PER_BODY_BYTE * self._body_bytes
 
     def _end_after_answer(self) -> None:
-        """Say that no more answers come, and take what the client has on its way, so that it reads the answer."""
+        """Close the writing side, and read what the client has on its way, so that it can read the answer."""
         self._lingering_bytes = 0
         self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
         if self.transport.can_write_eof():

@@ -1,4 +1,4 @@
-"""How many connections a server has room for, and which one goes when there are too many."""
+"""Limit of connections, with eviction of idle ones."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gateway.runtime.paced_log import Paced
 log = structlog.get_logger()
 
 RESERVE: Final = 16
-"""Places beyond the others, for connections that ask how the gateway is."""
+"""Places beyond the limit, for health checks."""
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """How many there are, and how many of them one address may have (0: all)."""
+    """Number of connections, and of those from one address (0: no limit per address)."""
 
     total: int
     per_address: int = 0
@@ -27,14 +27,15 @@ class EvictableConnection(Protocol):
     """A connection."""
 
     def give_way(self) -> None:
-        """End, since another one needs the place; :meth:`ConnectionLimiter.leave` is done already."""
+        """End to make room; :meth:`ConnectionLimiter.leave` is done already."""
 
 
 class ConnectionLimiter:
-    """Places for so many connections.
+    """Limits the number of connections.
 
-    One that waits for a request, sends one ever so slowly or does not read its answer can be sent away. Of those it is
-    the one that waits longest, of the address that has most connections: who floods takes places from itself.
+    An idle connection can be evicted: one that waits for a request, sends one very slowly, or does not read its answer.
+    The one that has been idle longest goes, of the address with most connections. An address that floods evicts its
+    own.
     """
 
     def __init__(self, limits: ConnectionLimits, *, event: str = "http.connections_full") -> None:
@@ -46,7 +47,7 @@ class ConnectionLimiter:
         self._tell = Paced(lambda count: log.warning(event, most=limits.total, since_last_told=count))
 
     def enter(self, guest: EvictableConnection, address: str = "") -> bool:
-        """Take a place, that of a guest who waits if there is no other; ``False`` when all are at work."""
+        """Add a connection, in place of an idle one if need be. Return False when all are busy."""
         if len(self._of.get(address, ())) >= self._per_address and not self._send_away(address):
             return False
         if len(self._address) >= self._places:
@@ -58,12 +59,12 @@ class ConnectionLimiter:
         return True
 
     def make_way(self) -> bool:
-        """Send one away who waits; ``False`` when none does."""
+        """Evict an idle connection. Return False when there is none."""
         busiest = max(self._waiting, key=lambda address: len(self._of[address]), default=None)
         return busiest is not None and self._send_away(busiest)
 
     def leave(self, guest: EvictableConnection) -> None:
-        """Give the place up."""
+        """Remove a connection."""
         self.mark_busy(guest)
         address = self._address.pop(guest, None)
         if address is None:
@@ -73,13 +74,13 @@ class ConnectionLimiter:
             del self._of[address]
 
     def mark_idle(self, guest: EvictableConnection) -> None:
-        """A request may come now, or the answer be read, in time."""
+        """Mark it as idle: a request may come now, or the answer be read."""
         self.mark_busy(guest)
         if guest in self._address:
             self._waiting.setdefault(self._address[guest], {})[guest] = None
 
     def mark_busy(self, guest: EvictableConnection) -> None:
-        """Its request has come."""
+        """Mark it as busy: its request has arrived."""
         address = self._address.get(guest)
         if address is None or address not in self._waiting:
             return

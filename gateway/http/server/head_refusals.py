@@ -1,4 +1,4 @@
-"""Answers of a connection itself, to what never becomes a request of the application."""
+"""Refusals that the connection itself sends, for what never becomes a request of the application."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_HEAD_BYTES: Final = 32_768
 
 @dataclass(frozen=True)
 class HeadRefusal:
-    """One answer; the connection is closed after it."""
+    """One refusal; the connection is closed after it."""
 
     status: str
     message: str
@@ -35,7 +35,7 @@ class HeadRefusal:
 
 
 def bad_head(message: str) -> HeadRefusal:
-    """Refuse a head for this reason."""
+    """Return the refusal of a head for this reason."""
     return HeadRefusal("400 Bad Request", message)
 
 

@@ -1,7 +1,7 @@
-"""Accepts connections: counts those that have not shaken hands, and leaves descriptors for the rest of the gateway.
+"""Listener: accepts connections, counts those before the handshake, and reserves descriptors for the gateway.
 
-asyncio's own server holds 300 KB for each socket that has sent nothing yet, for a minute, and tries on, a line in the
-log each time, when there is no descriptor left. Here a socket costs its descriptor until its first bytes come.
+asyncio's own server holds 300 KB for a minute for each silent socket. Without free descriptors it tries on, with a line
+in the log each time. Here a socket costs its descriptor alone until its first bytes arrive.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ log = structlog.get_logger()
 HANDSHAKE_SECONDS: Final = 5.0
 MOST_BEFORE_HANDSHAKE: Final = 512
 RESERVED_DESCRIPTORS: Final = 128
-"""Descriptors that no connection takes: for the registry, its backups, the broker, calls to others."""
+"""Descriptors that no connection takes: for the registry, its backups, the broker, outgoing calls."""
 _GOODBYE_SECONDS: Final = 5.0
 _ACCEPTS_AT_ONCE: Final = 32
 _PAUSE_SECONDS: Final = 0.5
 
 
 def most_descriptors() -> int | None:
-    """How many this process may have open; ``None`` for any number."""
+    """Return how many this process may have open, or None without a limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else soft
 
 
 def bound(host: str, port: int, *, backlog: int) -> list[socket.socket]:
-    """Sockets that listen at all addresses of this host.
+    """Return sockets that listen at all addresses of this host.
 
     Raises:
         OSError: none of them can be listened on, or one is in use.
@@ -76,10 +76,10 @@ def _listening(family: int, kind: int, protocol: int, name: Any, backlog: int) -
 
 
 class Listener:
-    """Accepts on ``sockets``, which listen, and makes a protocol with ``factory`` for each; by TLS with ``tls``.
+    """Accepts on listening ``sockets`` and makes a protocol with ``factory`` for each; with ``tls`` over TLS.
 
-    ``make_way`` ends a connection that can be spared, when descriptors are short, and says whether there was one.
-    Stands where asyncio's own server would.
+    ``make_way`` ends an idle connection when descriptors are short, and returns whether there was one. This takes the
+    place of asyncio's own server.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class Listener:
         self._tell_short = Paced(lambda count: log.warning("listener.descriptors_short", since_last_told=count))
 
     async def start_serving(self) -> None:
-        """Accept from now on."""
+        """Start accepting."""
         if not self._open:
             self._open = True
             self._watch()
 
     def close(self) -> None:
-        """Accept no more; who has not shaken hands is sent away."""
+        """Stop accepting, and close connections before their handshake."""
         self._open = False
         if self._pause is not None:
             self._pause.cancel()
@@ -118,7 +118,7 @@ class Listener:
         self._arrivals.close()
 
     async def wait_closed(self) -> None:
-        """Nothing is left to wait for."""
+        """Do nothing: nothing is left to wait for."""
 
     def _watch(self) -> None:
         for listening in self.sockets:
@@ -131,14 +131,14 @@ class Listener:
                 sock, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError:  # no descriptor, or no memory: those who wait are kept waiting
+            except OSError:  # no descriptor, or no memory: clients wait in the backlog
                 self._tell_short()
                 self._rest()
                 return
             if not self._is_short(sock):
                 self._arrivals.take(sock, address)
             elif self._arrivals.make_way() or self._make_way():
-                self._loop.call_soon(self._take_freed, sock, address)  # after the one that makes way has closed
+                self._loop.call_soon(self._take_freed, sock, address)  # after the evicted one has closed
                 return
             else:
                 sock.close()
@@ -146,7 +146,7 @@ class Listener:
                 return
 
     def _take_freed(self, sock: socket.socket, address: Any) -> None:
-        """Have it under the number that became free: else the reserve would be used up bit by bit."""
+        """Give it the number that became free; else the reserve would be used up bit by bit."""
         with contextlib.suppress(OSError), sock:
             freed = sock.dup()
             if self._open and not self._is_short(freed):
@@ -155,7 +155,7 @@ class Listener:
                 freed.close()
 
     def _is_short(self, sock: socket.socket) -> bool:
-        """Whether few are left: the kernel gives away the lowest number that is free."""
+        """Return whether few are left: the kernel assigns the lowest free number."""
         most = most_descriptors()
         if most is None or sock.fileno() < most - min(RESERVED_DESCRIPTORS, most // 4):
             return False
@@ -173,7 +173,7 @@ class Listener:
 
 
 class _Arrivals:
-    """Sockets that were accepted and are no connections yet."""
+    """Accepted sockets that are no connections yet."""
 
     def __init__(
         self, factory: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None, seconds: float, most: int
@@ -195,7 +195,7 @@ class _Arrivals:
         arrival.expect_first_bytes()
 
     async def connected(self, sock: socket.socket) -> None:
-        """Have a connection made of it."""
+        """Make a connection of it."""
         limits = {"ssl_handshake_timeout": self.seconds, "ssl_shutdown_timeout": _GOODBYE_SECONDS} if self.tls else {}
         await asyncio.get_running_loop().connect_accepted_socket(self.factory, sock, ssl=self.tls, **limits)
 
@@ -208,7 +208,7 @@ class _Arrivals:
 
 
 class _Arrival:
-    """One of them. It waits for the first bytes, and for TLS until the handshake is over, so long and no longer."""
+    """One of them. It waits a bounded time for the first bytes, and with TLS for the handshake."""
 
     def __init__(self, arrivals: _Arrivals, sock: socket.socket) -> None:
         sock.settimeout(0)
@@ -250,8 +250,8 @@ class _Arrival:
 
     async def _connect(self) -> None:
         try:
-            # A handshake that failed, or that made way, is the client's affair. Nothing may keep the error, which holds
-            # all that TLS takes for a connection until the garbage is collected.
+            # A handshake that failed, or was evicted, is the client's affair. Nothing may keep the error: it holds all
+            # memory of the TLS connection until the garbage is collected.
             with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
                 await self._all.connected(self._socket)
         finally:

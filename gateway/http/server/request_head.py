@@ -1,7 +1,7 @@
-"""What a request's head must be, beyond what the parser asks: one host, one way to say how long the body is.
+"""Rules for a request's head beyond the parser's: one host, one way to give the length of the body.
 
-Where two readers of the same bytes can disagree, a proxy in front and the gateway, one request can be smuggled in
-another (RFC 9112, section 11.2). What leaves room for that is refused, and the connection closed.
+Where a proxy in front and the gateway can read the same bytes differently, one request can be smuggled in another (RFC
+9112, section 11.2). What leaves room for that is refused, and the connection is closed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def fault_in(method: bytes, version: str, url: bytes, headers: HeaderPairs) -> s
 
 
 def host_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the name or address in ``Host``, in lower case, without its port; None where there is none."""
+    """Return the name or address in ``Host``, in lower case, without its port, or None."""
     for name, value in headers:
         if name == b"host":
             found = _AUTHORITY.fullmatch(value.strip(_BLANKS))
@@ -40,7 +40,7 @@ def host_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 def with_host_of_url(url: bytes, headers: HeaderPairs) -> HeaderPairs:
-    """Return the headers with the host that an absolute URL names, which goes before ``Host`` (RFC 9112, 3.2.2)."""
+    """Return the headers with the host of an absolute URL, which takes precedence over ``Host`` (RFC 9112, 3.2.2)."""
     absolute = _ABSOLUTE.match(url)
     if absolute is None:
         return headers
@@ -48,7 +48,7 @@ def with_host_of_url(url: bytes, headers: HeaderPairs) -> HeaderPairs:
 
 
 def without_upgrade(method: bytes, url: bytes, version: str, headers: HeaderPairs) -> bytes:
-    """Return the bytes of a head that asks for no other protocol, and is the same otherwise."""
+    """Return the bytes of the same head without its request for another protocol."""
     lines = [b"%s %s HTTP/%s" % (method, url, version.encode())]
     lines += [
         b"%s: %s" % (name, _kept_options(value) if name == b"connection" else value)

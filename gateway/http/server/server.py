@@ -1,4 +1,4 @@
-"""Serves an ASGI application with uvicorn, inside the loop that runs already and on a socket of our own."""
+"""HTTP server: runs an ASGI application with uvicorn, inside the running loop and on a socket of our own."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """Where it can be reached from this machine."""
+        """Return the URL for clients on this machine."""
         loopback = "::1" if ":" in self.address.host else "127.0.0.1"
         scheme = "http" if self._certificate is None else "https"
         return f"{scheme}://{Address(loopback, self.address.port) if self.address.is_wildcard else self.address}"
@@ -149,7 +149,7 @@ class _Config(uvicorn.Config):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers, and with an end that nobody can put off."""
+    """uvicorn's server without its signal handlers, and with a bounded stop."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -157,11 +157,11 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the business of whoever owns the process."""
+        """Do nothing: signals belong to the owner of the process."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and tell."""
+        """Start, and notify."""
         assert isinstance(self.config, _Config)
         assert sockets is not None
         listener = Listener(sockets, self._protocol, tls=self.config.ssl, make_way=self.config.room.make_way)
@@ -174,7 +174,7 @@ class _Server(uvicorn.Server):
         return HttpConnection(self.config, self.server_state, self.lifespan.state)
 
     async def cut(self) -> None:
-        """Give up on what still runs: first on the clients, then on requests that even so do not end."""
+        """End what still runs: first the connections, then requests that do not end even so."""
         state = self.server_state
         log.warning("http.requests_cut", requests=len(state.tasks), connections=len(state.connections))
         self.force_exit = True

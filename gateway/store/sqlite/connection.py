@@ -20,6 +20,7 @@ from gateway.runtime.sealing import Vault
 from gateway.runtime.tracing import Traced
 from gateway.store.errors import store_error
 from gateway.store.measurements import Measure
+from gateway.store.records import R, make_records
 from gateway.store.sqlite.device_cache import DeviceCache
 
 if TYPE_CHECKING:
@@ -106,6 +107,16 @@ class View:
     def all(self, sql: str, *values: Any) -> list[Row]:
         """Every row."""
         return self.connection.execute(sql, values).fetchall()
+
+    def record(self, kind: type[R], sql: str, *values: Any) -> R | None:
+        """Return the first row as a record of this kind, or None."""
+        row: Row | None = self.connection.execute(sql, values).fetchone()
+        return None if row is None else make_records(kind, row.keys(), (row,))[0]
+
+    def records(self, kind: type[R], sql: str, *values: Any) -> list[R]:
+        """Return every row as a record of this kind."""
+        rows = self.connection.execute(sql, values).fetchall()
+        return make_records(kind, rows[0].keys(), rows) if rows else []
 
     def value(self, sql: str, *values: Any) -> Any:
         """The first column of the first row, or ``None``."""

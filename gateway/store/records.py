@@ -1,0 +1,30 @@
+"""Typed records: what a query of the registry returns.
+
+A record is a named tuple with a field for each column of its query, in the order of the query. It holds what the
+database holds: times are milliseconds since the epoch, documents are JSON text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+R = TypeVar("R", bound=NamedTuple)
+
+
+def columns(kind: type[NamedTuple], table: str) -> str:
+    """Return the columns of this kind of record as a query selects them from one table (its alias)."""
+    return ", ".join(f"{table}.{name}" for name in kind._fields)
+
+
+def make_records(kind: type[R], names: Sequence[str], rows: Iterable[Iterable[Any]]) -> list[R]:
+    """Return a record for each row of a query whose columns have these names.
+
+    Raises:
+        TypeError: the query has other columns than the record, or another order.
+    """
+    if tuple(names) != kind._fields:
+        raise TypeError(f"{kind.__name__} has the fields {kind._fields}, its query has the columns {tuple(names)}")
+    return [kind._make(row) for row in rows]

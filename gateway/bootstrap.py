@@ -106,7 +106,7 @@ def _own_facts(tx: Tx, settings: Settings) -> tuple[str, str]:
     key_sql.set_meta(tx, "gateway_id", gateway_id)
     grants.ensure_key(tx)
     projects = key_sql.projects(tx)
-    return gateway_id, projects[0]["id"] if projects else key_sql.create_project(tx, "default")
+    return gateway_id, projects[0].id if projects else key_sql.create_project(tx, "default")
 
 
 def _mirrored(settings: Settings) -> dict[str, bool]:

@@ -178,7 +178,7 @@ def signing_keys(data_dir: Path) -> list[str]:
     connection = open_database(data_dir)
     try:
         view = View(connection)
-        assert [row["name"] for row in key_sql.projects(view)] == ["default"]
+        assert [row.name for row in key_sql.projects(view)] == ["default"]
         return token_sql.signing_key_ids(view)
     finally:
         connection.close()

@@ -11,16 +11,16 @@ from gateway.broker.service_accounts import Accounts
 from gateway.core import ids
 from gateway.domain import devices
 from gateway.errors import StoreError
-from gateway.store import Purpose, Row, Store, View, account_sql, token_sql
+from gateway.store import Purpose, Store, View, account_sql, token_sql
 
 
-def identity_of(account: Row) -> ClientIdentity:
+def identity_of(account: account_sql.AccountRecord) -> ClientIdentity:
     """Return the identity of an account in the registry."""
-    name, project_id = account["name"], account["project_id"]
+    name, project_id = account.name, account.project_id
     if project_id is not None:
-        return ClientIdentity(Role.PROJECT_INTEGRATOR, name, account["created_at"], project_id)
+        return ClientIdentity(Role.PROJECT_INTEGRATOR, name, account.created_at, project_id)
     role = Role.HOME_ASSISTANT if name == account_sql.HOME_ASSISTANT else Role.INTEGRATOR
-    return ClientIdentity(role, name, account["created_at"])
+    return ClientIdentity(role, name, account.created_at)
 
 
 def authenticator(store: Store, accounts: Accounts) -> Authenticate:
@@ -68,4 +68,4 @@ def _opens_something(view: View, username: str) -> bool:
     if username.startswith(ids.DEVICE):
         return token_sql.opens_something(view, username)
     account = account_sql.find(view, username)
-    return account is not None and account["revoked_at"] is None
+    return account is not None and account.revoked_at is None

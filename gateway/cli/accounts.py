@@ -16,7 +16,7 @@ from gateway.cli import output
 from gateway.cli.keys import on_registry
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.domain import administration
-from gateway.store import Row, Tx, View, account_sql, key_sql, open_database
+from gateway.store import Tx, View, account_sql, key_sql, open_database
 from gateway.store.backup import require_registry
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import CLI
@@ -73,7 +73,7 @@ def create(loaded: Loaded, *, name: str, project: str | None, all_projects: bool
     _, first_project = first_start(loaded.settings)
 
     def make(tx: Tx, name: str, actor: str) -> str:
-        wanted = None if all_projects else key_sql.require_project(tx, project or first_project)["id"]
+        wanted = None if all_projects else key_sql.require_project(tx, project or first_project).id
         return administration.create_account(tx, name, wanted, actor)
 
     row = _make(loaded, name, make, as_json=as_json)
@@ -126,8 +126,8 @@ def revoke(loaded: Loaded, *, name: str, yes: bool, as_json: bool) -> None:
     """
     data_dir = loaded.settings.data_dir
     before = on_registry(data_dir, lambda tx: account_sql.find(tx, name) or account_sql.require(tx, name))
-    if before["revoked_at"] is not None:
-        output.note(f"'{name}' is revoked already, since {moment(before['revoked_at'])}.")
+    if before.revoked_at is not None:
+        output.note(f"'{name}' is revoked already, since {moment(before.revoked_at)}.")
         facts = _facts(before)
     else:
         output.confirm(f"The account '{name}' will be refused at once.", yes=yes)
@@ -138,8 +138,10 @@ def revoke(loaded: Loaded, *, name: str, yes: bool, as_json: bool) -> None:
         output.details(facts)
 
 
-def _make(loaded: Loaded, name: str, verb: Callable[[Tx, str, str], str], *, as_json: bool) -> Row:
-    def write(tx: Tx) -> tuple[Row, str]:
+def _make(
+    loaded: Loaded, name: str, verb: Callable[[Tx, str, str], str], *, as_json: bool
+) -> account_sql.AccountRecord:
+    def write(tx: Tx) -> tuple[account_sql.AccountRecord, str]:
         password = verb(tx, name, CLI)
         return account_sql.require(tx, name), password
 
@@ -152,33 +154,33 @@ def _make(loaded: Loaded, name: str, verb: Callable[[Tx, str, str], str], *, as_
     return row
 
 
-def _topics(account: Row, prefix: str) -> list[str]:
+def _topics(account: account_sql.AccountRecord, prefix: str) -> list[str]:
     """What the account may read, as topic filters."""
-    if account["name"] == account_sql.HOME_ASSISTANT:
+    if account.name == account_sql.HOME_ASSISTANT:
         return [f"{prefix}{each}" for each in HOME_ASSISTANT_TOPICS]
-    of = "" if account["project_id"] is None else f"projects/{account['project_id']}/"
+    of = "" if account.project_id is None else f"projects/{account.project_id}/"
     return [f"{prefix}{of if each.startswith('devices') else ''}{each}" for each in ALL_TOPICS]
 
 
-def _note_broker(settings: Settings, account: Row) -> None:
+def _note_broker(settings: Settings, account: account_sql.AccountRecord) -> None:
     """Say what the gateway cannot do at a broker that is not its own."""
     if settings.embedded or settings.broker_auth is not None:
         return
     if settings.mosquitto_password_file is None and not settings.own_broker:
         output.note("The gateway writes no accounts at your broker: make it there, with these rights.")
-    name = account["name"]
+    name = account.name
     if not settings.own_broker and (settings.mosquitto_password_file is None or name not in account_sql.KNOWN):
-        lines = reading(name, settings.topic_prefix, account["project_id"])
+        lines = reading(name, settings.topic_prefix, account.project_id)
         output.note(f"Add this to Mosquitto's ACL file, then send it SIGHUP:\n\n{lines}")
 
 
-def _facts(row: Row) -> dict[str, Any]:
+def _facts(row: account_sql.AccountRecord) -> dict[str, Any]:
     return {
-        "name": row["name"],
-        "project_id": row["project_id"],
-        "all_projects": row["project_id"] is None,
-        "created_at": moment(row["created_at"]),
-        "revoked_at": moment(row["revoked_at"]),
+        "name": row.name,
+        "project_id": row.project_id,
+        "all_projects": row.project_id is None,
+        "created_at": moment(row.created_at),
+        "revoked_at": moment(row.revoked_at),
     }
 
 

@@ -83,7 +83,7 @@ def security(loaded: Loaded, *, project: str | None, kind: str | None, limit: in
     require_registry(loaded.settings.data_dir)
     with closing(open_database(loaded.settings.data_dir)) as connection:
         view = View(connection)
-        project_id = None if project is None else key_sql.require_project(view, project)["id"]
+        project_id = None if project is None else key_sql.require_project(view, project).id
         rows = event_sql.administrative(view, project_id, kind, limit)
     for row in reversed(rows):
         event = event_sql.to_model(row).model_dump()

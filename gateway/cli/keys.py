@@ -20,7 +20,7 @@ from gateway.core.credentials import SCOPES
 from gateway.core.visible_text import visible_not_blank
 from gateway.domain import administration
 from gateway.runtime.sealing import Vault
-from gateway.store import Context, Row, View, key_sql, open_database, transact
+from gateway.store import Context, View, key_sql, open_database, transact
 from gateway.store.backup import require_registry
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import CLI
@@ -114,7 +114,7 @@ def create(
         output.note(f"There is no registry in {data_dir} yet: making one.")
     _, first_project = first_start(loaded.settings)
 
-    def make(tx: Tx) -> tuple[Row, str]:
+    def make(tx: Tx) -> tuple[key_sql.KeyRecord, str]:
         expires_at = None if expires_in in (None, NEVER) else tx.now + (expires_in or 0)
         project = project_id or first_project
         return administration.create_key(tx, project, name, CLI, scopes=scopes, test=test, expires_at=expires_at)
@@ -149,12 +149,12 @@ def _ask_for_expiry() -> int:
     return given
 
 
-def _show_secret(row: Row, secret: str, *, as_json: bool) -> None:
+def _show_secret(row: key_sql.KeyRecord, secret: str, *, as_json: bool) -> None:
     if as_json:
         output.as_json({**_facts(row), "key": secret})
         return
     click.echo(secret)
-    output.note(f"This is {row['id']}, named '{output.cell(row['name'])}'. Keep the key now: it is not shown again.")
+    output.note(f"This is {row.id}, named '{output.cell(row.name)}'. Keep the key now: it is not shown again.")
 
 
 def on_registry(data_dir: Path, write: Callable[[Tx], T], vault: Vault | None = None) -> T:
@@ -206,7 +206,7 @@ def rotate(loaded: Loaded, *, key: str, overlap: int, as_json: bool) -> None:
     data_dir = loaded.settings.data_dir
     row, secret = on_registry(data_dir, lambda tx: administration.rotate_key(tx, key, overlap, CLI))
     _show_secret(row, secret, as_json=as_json)
-    until = moment(row["previous_expires_at"])
+    until = moment(row.previous_expires_at)
     output.note("The old secret opens nothing any more." if until is None else f"The old secret is good until {until}.")
 
 
@@ -224,15 +224,13 @@ def revoke(loaded: Loaded, *, key: str, yes: bool, as_json: bool) -> None:
     """
     data_dir = loaded.settings.data_dir
     row = on_registry(data_dir, lambda tx: key_sql.require(tx, key))
-    if row["revoked_at"] is not None:
-        output.note(
-            f"{row['id']} ('{output.cell(row['name'])}') is revoked already, since {moment(row['revoked_at'])}."
-        )
+    if row.revoked_at is not None:
+        output.note(f"{row.id} ('{output.cell(row.name)}') is revoked already, since {moment(row.revoked_at)}.")
         _show(row, as_json=as_json)
         return
-    used = f"last used {moment(row['last_used_at'])}" if row["last_used_at"] else "never used"
-    output.confirm(f"{row['id']} ('{output.cell(row['name'])}', {used}) will be refused at once and for good.", yes=yes)
-    _show(on_registry(data_dir, lambda tx: administration.revoke_key(tx, row["id"], CLI)), as_json=as_json)
+    used = f"last used {moment(row.last_used_at)}" if row.last_used_at else "never used"
+    output.confirm(f"{row.id} ('{output.cell(row.name)}', {used}) will be refused at once and for good.", yes=yes)
+    _show(on_registry(data_dir, lambda tx: administration.revoke_key(tx, row.id, CLI)), as_json=as_json)
 
 
 @keys_group.command(
@@ -252,44 +250,44 @@ def expire(loaded: Loaded, *, key: str, time: int | None, never: bool, as_json: 
     if (time is None) != never:
         raise click.UsageError("Say either --in TIME, such as 30d, or --never.")
 
-    def write(tx: Tx) -> Row:
+    def write(tx: Tx) -> key_sql.KeyRecord:
         return administration.expire_key(tx, key, None if time is None else tx.now + time, CLI)
 
     _show(on_registry(loaded.settings.data_dir, write), as_json=as_json)
 
 
-def _show(row: Row, *, as_json: bool) -> None:
+def _show(row: key_sql.KeyRecord, *, as_json: bool) -> None:
     if as_json:
         output.as_json(_facts(row))
     else:
-        output.details({**_facts(row), "scopes": " ".join(json.loads(row["scopes"]))})
+        output.details({**_facts(row), "scopes": " ".join(json.loads(row.scopes))})
 
 
-def _facts(row: Row) -> dict[str, Any]:
+def _facts(row: key_sql.KeyRecord) -> dict[str, Any]:
     return {
-        "id": row["id"],
-        "name": row["name"],
-        "project": row["project"],
-        "project_id": row["project_id"],
-        "starts_with": row["hint"],
-        "scopes": json.loads(row["scopes"]),
+        "id": row.id,
+        "name": row.name,
+        "project": row.project,
+        "project_id": row.project_id,
+        "starts_with": row.hint,
+        "scopes": json.loads(row.scopes),
         "state": _state(row),
-        "created_at": moment(row["created_at"]),
-        "last_used_at": moment(row["last_used_at"]),
-        "expires_at": moment(row["expires_at"]),
-        "rotated_at": moment(row["rotated_at"]),
-        "previous_expires_at": moment(row["previous_expires_at"]),
-        "revoked_at": moment(row["revoked_at"]),
+        "created_at": moment(row.created_at),
+        "last_used_at": moment(row.last_used_at),
+        "expires_at": moment(row.expires_at),
+        "rotated_at": moment(row.rotated_at),
+        "previous_expires_at": moment(row.previous_expires_at),
+        "revoked_at": moment(row.revoked_at),
     }
 
 
-def _state(row: Row) -> str:
+def _state(row: key_sql.KeyRecord) -> str:
     now = Context().clock()
-    if row["revoked_at"] is not None:
+    if row.revoked_at is not None:
         return "revoked"
-    if row["expires_at"] is not None and row["expires_at"] < now:
+    if row.expires_at is not None and row.expires_at < now:
         return "expired"
-    return "rotating" if (row["previous_expires_at"] or 0) > now else "active"
+    return "rotating" if (row.previous_expires_at or 0) > now else "active"
 
 
 def _line(facts: dict[str, Any]) -> tuple[str, ...]:

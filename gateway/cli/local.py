@@ -29,7 +29,7 @@ from gateway.http.callers import ApiKeyCaller
 from gateway.http.services import Services
 from gateway.runtime import endpoint_file
 from gateway.runtime.sealing import vault_of
-from gateway.store import Context, Row, Store, View, device_sql, key_sql
+from gateway.store import Context, Store, View, device_sql, key_sql
 from gateway.store.backup import require_registry
 from gateway.store.event_sql import CLI
 from gateway.store.sqlite.connection import connect
@@ -85,21 +85,21 @@ async def _served(
 
 def _project(view: View, wanted: str | None, device: str | None) -> str:
     if wanted is not None:
-        return str(key_sql.require_project(view, wanted)["id"])
+        return key_sql.require_project(view, wanted).id
     projects = key_sql.projects(view)
     if not projects:
         raise NotFoundError("There is no project yet. Make one: gateway projects create NAME")
     if device is None:
         return _the_one(projects, "There are several projects")
-    having = [row for row in projects if _has(view, row["id"], device)]
+    having = [row for row in projects if _has(view, row.id, device)]
     return _the_one(having or projects[:1], f"Several projects have a device '{device[:80]}'")
 
 
-def _the_one(projects: list[Row], otherwise: str) -> str:
+def _the_one(projects: list[key_sql.ProjectRecord], otherwise: str) -> str:
     if len(projects) > 1:
-        known = ", ".join(f"{row['id']} ({row['name']})" for row in projects)
+        known = ", ".join(f"{row.id} ({row.name})" for row in projects)
         raise click.UsageError(f"{otherwise}: name one with --project. They are {known}.")
-    return str(projects[0]["id"])
+    return projects[0].id
 
 
 def _has(view: View, project_id: str, device: str) -> bool:

@@ -12,7 +12,7 @@ from gateway.cli.keys import name_of, on_registry
 from gateway.cli.options import SettingsCommand, with_settings
 from gateway.cli.suggestions import again
 from gateway.domain import administration
-from gateway.store import Row, Tx, View, key_sql, open_database
+from gateway.store import Tx, View, key_sql, open_database
 from gateway.store.backup import require_registry
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import CLI
@@ -40,7 +40,7 @@ def projects_group() -> None:
 def create(loaded: Loaded, *, name: str, as_json: bool) -> None:
     """Make a project."""
 
-    def write(tx: Tx) -> Row:
+    def write(tx: Tx) -> key_sql.ProjectRecord:
         project_id = administration.create_project(tx, name, CLI)
         return key_sql.require_project(tx, project_id)
 
@@ -66,5 +66,5 @@ def list_projects(loaded: Loaded, *, as_json: bool) -> None:
         output.table(("ID", "NAME", "CREATED"), ((each["id"], each["name"], each["created_at"]) for each in rows))
 
 
-def _facts(row: Row) -> dict[str, Any]:
-    return {"id": row["id"], "name": row["name"], "created_at": moment(row["created_at"])}
+def _facts(row: key_sql.ProjectRecord) -> dict[str, Any]:
+    return {"id": row.id, "name": row.name, "created_at": moment(row.created_at)}

@@ -199,7 +199,7 @@ def _api_keys(view: View) -> Finding:
         "API keys",
         f"{count(len(rows), 'key')} will expire soon",
         "Give each more time (gateway keys expire KEY --in 90d), or make its successor (gateway keys create).",
-        *(f"{row['id']} ('{row['name']}') of {row['project']} at {to_rfc3339(row['expires_at'])}" for row in rows),
+        *(f"{row.id} ('{row.name}') of {row.project} at {to_rfc3339(row.expires_at)}" for row in rows),
     )
 
 

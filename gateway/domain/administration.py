@@ -13,7 +13,7 @@ from gateway.models.model import EventType
 from gateway.store import account_sql, event_sql, key_sql, token_sql
 
 if TYPE_CHECKING:
-    from gateway.store import Row, Tx, View
+    from gateway.store import Tx, View
 
 
 def create_project(tx: Tx, name: str, actor: str) -> str:
@@ -36,7 +36,7 @@ def create_key(
     scopes: tuple[str, ...] = (),
     test: bool = False,
     expires_at: int | None = None,
-) -> tuple[Row, str]:
+) -> tuple[key_sql.KeyRecord, str]:
     """Create an API key; return it and its secret, which is shown this once. Without ``scopes`` it has all.
 
     Raises:
@@ -44,26 +44,26 @@ def create_key(
     """
     key_id, secret = key_sql.create(tx, project, name, scopes=scopes, test=test, expires_at=expires_at)
     row = key_sql.require(tx, key_id)
-    _of_key(tx, row, EventType.KEY_CREATED, actor, scopes=key_sql.scopes(row), expires_at=_moment(row["expires_at"]))
+    _of_key(tx, row, EventType.KEY_CREATED, actor, scopes=key_sql.scopes(row), expires_at=_moment(row.expires_at))
     return row, secret
 
 
-def rotate_key(tx: Tx, wanted: str, overlap_ms: int, actor: str) -> tuple[Row, str]:
+def rotate_key(tx: Tx, wanted: str, overlap_ms: int, actor: str) -> tuple[key_sql.KeyRecord, str]:
     """Give a key a new secret, which is shown this once; return the key and the secret.
 
     Raises:
         NotFoundError: there is no such key.
         ConflictError: it is revoked or has expired, or several have this name.
     """
-    key_id = key_sql.require(tx, wanted)["id"]
+    key_id = key_sql.require(tx, wanted).id
     secret = key_sql.rotate(tx, key_id, overlap_ms)
     row = key_sql.require(tx, key_id)
-    until = _moment(row["previous_expires_at"])
+    until = _moment(row.previous_expires_at)
     _of_key(tx, row, EventType.KEY_ROTATED, actor, previous_secret_expires_at=until)
     return row, secret
 
 
-def revoke_key(tx: Tx, wanted: str, actor: str) -> Row:
+def revoke_key(tx: Tx, wanted: str, actor: str) -> key_sql.KeyRecord:
     """Refuse a key from now on; one that is revoked stays as it is, without an event.
 
     Raises:
@@ -71,40 +71,38 @@ def revoke_key(tx: Tx, wanted: str, actor: str) -> Row:
         ConflictError: several have this name.
     """
     before = key_sql.require(tx, wanted)
-    row = key_sql.revoke(tx, before["id"])
-    if before["revoked_at"] is None:
+    row = key_sql.revoke(tx, before.id)
+    if before.revoked_at is None:
         _of_key(tx, row, EventType.KEY_REVOKED, actor)
     return row
 
 
-def expire_key(tx: Tx, wanted: str, expires_at: int | None, actor: str) -> Row:
+def expire_key(tx: Tx, wanted: str, expires_at: int | None, actor: str) -> key_sql.KeyRecord:
     """Change until when a key is good (milliseconds since the epoch; ``None``: for ever).
 
     Raises:
         NotFoundError: there is no such key.
         ConflictError: it is revoked, or several have this name.
     """
-    row = key_sql.expire(tx, key_sql.require(tx, wanted)["id"], expires_at)
+    row = key_sql.expire(tx, key_sql.require(tx, wanted).id, expires_at)
     _of_key(tx, row, EventType.KEY_UPDATED, actor, expires_at=_moment(expires_at))
     return row
 
 
-def keys_to_warn_of(view: View, now: int) -> list[Row]:
+def keys_to_warn_of(view: View, now: int) -> list[key_sql.ExpiringKey]:
     """Keys that expire soon, of which no event tells yet."""
     return [
         row
         for row in key_sql.expiring(view, now)
-        if not event_sql.told_of_key(
-            view, EventType.KEY_EXPIRING, row["project_id"], row["id"], to_rfc3339(row["expires_at"])
-        )
+        if not event_sql.told_of_key(view, EventType.KEY_EXPIRING, row.project_id, row.id, to_rfc3339(row.expires_at))
     ]
 
 
-def warn_of_expiring_keys(tx: Tx) -> list[Row]:
+def warn_of_expiring_keys(tx: Tx) -> list[key_sql.ExpiringKey]:
     """Write an event of each key that expires soon, once for each end; return those keys."""
     due = keys_to_warn_of(tx, tx.now)
     for row in due:
-        _of_key(tx, row, EventType.KEY_EXPIRING, "gateway", expires_at=to_rfc3339(row["expires_at"]))
+        _of_key(tx, row, EventType.KEY_EXPIRING, "gateway", expires_at=to_rfc3339(row.expires_at))
     return due
 
 
@@ -131,7 +129,7 @@ def rotate_account(tx: Tx, name: str, actor: str) -> str:
     return password
 
 
-def revoke_account(tx: Tx, name: str, actor: str) -> Row:
+def revoke_account(tx: Tx, name: str, actor: str) -> account_sql.AccountRecord:
     """Refuse a broker account from now on; return it.
 
     Raises:
@@ -152,13 +150,13 @@ def rotate_signing_key(tx: Tx, actor: str, **facts: Any) -> tuple[str | None, st
     return retired, kid
 
 
-def _of_key(tx: Tx, row: Row, kind: EventType, actor: str, **facts: Any) -> None:
-    event_sql.record_administrative(tx, row["project_id"], kind, actor, key_id=row["id"], name=row["name"], **facts)
+def _of_key(tx: Tx, row: key_sql.KeyRecord | key_sql.ExpiringKey, kind: EventType, actor: str, **facts: Any) -> None:
+    event_sql.record_administrative(tx, row.project_id, kind, actor, key_id=row.id, name=row.name, **facts)
 
 
 def _of_account(tx: Tx, name: str, kind: EventType, actor: str) -> None:
     """An account of one project belongs to that project, one of all of them to the registry."""
-    project_id = account_sql.known(tx, name)["project_id"]
+    project_id = account_sql.known(tx, name).project_id
     event_sql.record_administrative(tx, project_id or event_sql.REGISTRY, kind, actor, account=name)
 
 

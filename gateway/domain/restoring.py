@@ -100,8 +100,8 @@ def _revoke_reopened(tx: Tx, found: Reopened) -> list[str]:
 
 
 def _revoke_all(tx: Tx) -> list[str]:
-    good_keys = [row["id"] for row in key_sql.all_keys(tx) if row["revoked_at"] is None]
-    good_accounts = [row["name"] for row in account_sql.everyone(tx) if row["revoked_at"] is None]
+    good_keys = [row.id for row in key_sql.all_keys(tx) if row.revoked_at is None]
+    good_accounts = [row.name for row in account_sql.everyone(tx) if row.revoked_at is None]
     for key_id in good_keys:
         administration.revoke_key(tx, key_id, _ACTOR)
     for name in good_accounts:

@@ -16,7 +16,7 @@ from gateway.http.callers import ApiKeyCaller, Authorization, Caller, DeviceCall
 from gateway.http.services import Services
 from gateway.models.model import TokenState
 from gateway.models.sign_ins import Reason
-from gateway.store import Row, View, key_sql, token_sql
+from gateway.store import View, key_sql, token_sql
 from gateway.store.event_sql import REGISTRY
 from gateway.tls.certificates import common_name
 
@@ -111,19 +111,19 @@ def _api_key(view: View, secret: str, now: int) -> ApiKeyCaller | Refused:
     row = key_sql.by_secret(view, secret, now)
     if row is None:
         return _refused_key(key_sql.of_closed_secret(view, secret), secret, now)
-    return ApiKeyCaller(row["id"], row["project_id"], frozenset(json.loads(row["scopes"])), row["last_used_at"])
+    return ApiKeyCaller(row.id, row.project_id, frozenset(json.loads(row.scopes)), row.last_used_at)
 
 
-def _refused_key(row: Row | None, secret: str, now: int) -> Refused:
+def _refused_key(row: key_sql.KeyRecord | None, secret: str, now: int) -> Refused:
     """Return why a secret opens nothing; whoever holds it is told of its expiry alone."""
     if row is None:
         return Refused("unknown")
-    if row["revoked_at"] is not None:
-        return Refused("revoked", row["id"], row["project_id"])
-    if not same_hash(row["hash"], hash_secret(secret)):
-        return Refused("rotated", row["id"], row["project_id"])
-    has_expired = row["expires_at"] is not None and row["expires_at"] < now
-    return Refused("expired" if has_expired else "unknown", row["id"], row["project_id"])
+    if row.revoked_at is not None:
+        return Refused("revoked", row.id, row.project_id)
+    if not same_hash(row.hash, hash_secret(secret)):
+        return Refused("rotated", row.id, row.project_id)
+    has_expired = row.expires_at is not None and row.expires_at < now
+    return Refused("expired" if has_expired else "unknown", row.id, row.project_id)
 
 
 def _device_token(view: View, secret: str) -> DeviceCaller | Refused:

@@ -10,17 +10,18 @@ rights goes by names.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.credentials import BROKER_PASSWORD, broker_entry, hash_secret, mint, same_hash
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
 from gateway.store import outbox_sql
 from gateway.store.key_sql import meta, set_meta
+from gateway.store.records import columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.sqlite.connection import Tx, View
 
 CHANGES: Final = "accounts_changed"
 """A fact that counts the changes: a gateway that runs notices by it what the command line has done."""
@@ -30,6 +31,29 @@ KNOWN: Final = (INTEGRATOR, HOME_ASSISTANT)
 """What Mosquitto's file of rights knows as it ships."""
 _NAME: Final = re.compile(rf"integrator(_[a-z0-9_]{{1,40}})?|{HOME_ASSISTANT}")
 _SALT_BYTES: Final = 12
+
+
+class AccountRecord(NamedTuple):
+    """An account at the broker that is no device; times are milliseconds since the epoch.
+
+    ``project_id`` is ``None`` for an account that reads all projects. ``old_sessions_cut`` is 1 once no session of an
+    earlier password is left, else 0.
+    """
+
+    name: str
+    hash: bytes
+    broker_entry: str
+    created_at: int
+    revoked_at: int | None
+    old_sessions_cut: int
+    project_id: str | None
+
+    def __repr__(self) -> str:
+        """Return what may stand in a log."""
+        return f"AccountRecord(name={self.name!r}, project_id={self.project_id!r})"
+
+
+_ACCOUNTS: Final = f"SELECT {columns(AccountRecord, 'a')} FROM broker_accounts a"  # noqa: S608 - our own columns
 
 
 def may_be_named(name: str) -> bool:
@@ -57,15 +81,15 @@ def create(tx: Tx, name: str, project_id: str | None = None) -> str:
             details={"field": "name"},
         )
     known = find(tx, name)
-    if known is not None and known["revoked_at"] is None:
+    if known is not None and known.revoked_at is None:
         raise ConflictError(
             "resource_already_exists",
             f"There is an account '{name}' already. Give it a new password with 'gateway accounts rotate {name}'.",
         )
-    if known is not None and known["project_id"] != project_id:
+    if known is not None and known.project_id != project_id:
         raise ConflictError(
             "resource_already_exists",
-            f"'{name}' was an account of {known['project_id'] or 'all projects'}, and a broker may still have its old "
+            f"'{name}' was an account of {known.project_id or 'all projects'}, and a broker may still have its old "
             "rights. Choose another name.",
         )
     before = projects(tx)
@@ -80,10 +104,10 @@ def rotate(tx: Tx, name: str) -> str:
     Raises:
         NotFoundError: there is no such account, or it was revoked.
     """
-    return _give_password(tx, name, require(tx, name)["project_id"])
+    return _give_password(tx, name, require(tx, name).project_id)
 
 
-def revoke(tx: Tx, name: str) -> Row:
+def revoke(tx: Tx, name: str) -> AccountRecord:
     """Refuse the account from now on.
 
     Raises:
@@ -132,12 +156,12 @@ def _changed(tx: Tx) -> None:
     set_meta(tx, CHANGES, str(changes(tx) + 1))
 
 
-def note_cut(tx: Tx, rows: Iterable[Row]) -> None:
+def note_cut(tx: Tx, accounts: Iterable[AccountRecord]) -> None:
     """No session of an earlier password of these accounts is left, unless they were given another one meanwhile."""
-    for row in rows:
+    for account in accounts:
         tx.run(
             "UPDATE broker_accounts SET old_sessions_cut = 1 WHERE name = ? AND created_at = ?",
-            *(row["name"], row["created_at"]),
+            *(account.name, account.created_at),
         )
 
 
@@ -146,45 +170,45 @@ def changes(view: View) -> int:
     return int(meta(view, CHANGES) or 0)
 
 
-def require(view: View, name: str) -> Row:
+def require(view: View, name: str) -> AccountRecord:
     """The account of this name, which is good.
 
     Raises:
         NotFoundError: there is none.
     """
-    row = find(view, name)
-    if row is None or row["revoked_at"] is not None:
+    account = find(view, name)
+    if account is None or account.revoked_at is not None:
         raise NotFoundError(f"There is no account '{name}'. 'gateway accounts list' shows those there are.")
-    return row
+    return account
 
 
 def is_good(view: View, name: str) -> bool:
     """Whether there is such an account, not revoked."""
-    row = find(view, name)
-    return row is not None and row["revoked_at"] is None
+    account = find(view, name)
+    return account is not None and account.revoked_at is None
 
 
-def find(view: View, name: str) -> Row | None:
+def find(view: View, name: str) -> AccountRecord | None:
     """The account of this name, revoked or not."""
-    return view.one("SELECT * FROM broker_accounts WHERE name = ?", name)
+    return view.record(AccountRecord, f"{_ACCOUNTS} WHERE a.name = ?", name)
 
 
-def known(view: View, name: str) -> Row:
+def known(view: View, name: str) -> AccountRecord:
     """The account of this name, which there is, revoked or not."""
-    row = find(view, name)
-    if row is None:
+    account = find(view, name)
+    if account is None:
         raise LookupError(f"no account {name}")
-    return row
+    return account
 
 
-def everyone(view: View) -> list[Row]:
+def everyone(view: View) -> list[AccountRecord]:
     """Every account, revoked ones too, by name."""
-    return view.all("SELECT * FROM broker_accounts ORDER BY name")
+    return view.records(AccountRecord, f"{_ACCOUNTS} ORDER BY a.name")
 
 
-def opened_by(view: View, name: str, password: str) -> Row | None:
+def opened_by(view: View, name: str, password: str) -> AccountRecord | None:
     """The account, if this is its password and it is good."""
-    row = find(view, name)
-    if row is None or row["revoked_at"] is not None or not same_hash(row["hash"], hash_secret(password)):
+    account = find(view, name)
+    if account is None or account.revoked_at is not None or not same_hash(account.hash, hash_secret(password)):
         return None
-    return row
+    return account

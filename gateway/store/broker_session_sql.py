@@ -12,7 +12,7 @@ from gateway.core import ids
 from gateway.store import account_sql
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.sqlite.connection import Tx, View
 
 MOST_CLIENTS: Final = 1_000
 """So many clients of one integrator are kept, those that were let in last; the others count as unknown."""
@@ -51,11 +51,11 @@ def is_good(view: View, username: str, credential: int | None) -> bool:
     return account is not None and not is_old(account, credential)
 
 
-def is_old(account: Row, credential: int | None) -> bool:
+def is_old(account: account_sql.AccountRecord, credential: int | None) -> bool:
     """Return whether this session may have begun with another password than the account's present one."""
-    if account["revoked_at"] is not None:
+    if account.revoked_at is not None:
         return True
-    return not account["old_sessions_cut"] if credential is None else credential != account["created_at"]
+    return not account.old_sessions_cut if credential is None else credential != account.created_at
 
 
 def with_good_token(view: View) -> set[str]:

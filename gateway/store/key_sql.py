@@ -3,20 +3,70 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core import ids
 from gateway.core.credentials import HINT_LENGTH, SCOPES, api_key_prefix, hash_secret, mint, same_hash
 from gateway.errors import ConflictError, NotFoundError
+from gateway.store.records import columns
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.sqlite.connection import Tx, View
 
-_WITH_PROJECT: Final = "SELECT k.*, p.name AS project FROM api_keys k JOIN projects p ON p.id = k.project_id"
 EPOCH_BASE: Final = "epoch_base"
 """A fact: the generation with which devices began when the registry's epoch did."""
 _EXPIRES_SOON_MS: Final = 7 * 86_400_000
 _PREFIX_LENGTH: Final = len("sk_live_")
+
+
+class ProjectRecord(NamedTuple):
+    """A project. ``created_at`` is in milliseconds since the epoch."""
+
+    id: str
+    name: str
+    created_at: int
+
+
+class KeyRecord(NamedTuple):
+    """An API key with the name of its project; times are milliseconds since the epoch.
+
+    ``hint`` is how the secret begins. ``scopes`` is a list as JSON text; :func:`scopes` reads it.
+    """
+
+    id: str
+    project_id: str
+    project: str
+    name: str
+    hash: bytes
+    hint: str
+    scopes: str
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+    last_used_at: int | None
+    previous_hash: bytes | None
+    previous_expires_at: int | None
+    rotated_at: int | None
+
+    def __repr__(self) -> str:
+        """Return what may stand in a log."""
+        return f"KeyRecord(id={self.id!r}, project_id={self.project_id!r})"
+
+
+class ExpiringKey(NamedTuple):
+    """An API key that expires soon, with the name of its project; ``expires_at`` is in milliseconds since the epoch."""
+
+    id: str
+    project_id: str
+    project: str
+    name: str
+    expires_at: int
+
+
+_PROJECTS: Final = f"SELECT {columns(ProjectRecord, 'p')} FROM projects p"  # noqa: S608 - our own columns
+_PROJECT_NAME: Final = "(SELECT p.name FROM projects p WHERE p.id = k.project_id)"
+_KEYS: Final = f"SELECT {columns(KeyRecord, 'k', project=_PROJECT_NAME)} FROM api_keys k"  # noqa: S608 - our own columns
+_EXPIRING: Final = f"SELECT {columns(ExpiringKey, 'k', project=_PROJECT_NAME)} FROM api_keys k"  # noqa: S608 - our own columns
 
 
 def meta(view: View, key: str) -> str | None:
@@ -35,9 +85,9 @@ def forget_meta(tx: Tx, key: str) -> None:
     tx.run("DELETE FROM meta WHERE key = ?", key)
 
 
-def projects(view: View) -> list[Row]:
+def projects(view: View) -> list[ProjectRecord]:
     """Every project, the oldest first."""
-    return view.all("SELECT * FROM projects ORDER BY id")
+    return view.records(ProjectRecord, f"{_PROJECTS} ORDER BY p.id")
 
 
 def create_project(tx: Tx, name: str) -> str:
@@ -46,12 +96,12 @@ def create_project(tx: Tx, name: str) -> str:
     Raises:
         ConflictError: ``resource_already_exists``, one of this name is there.
     """
-    known = tx.one("SELECT id FROM projects WHERE name = ?", name)
+    known: str | None = tx.value("SELECT id FROM projects WHERE name = ?", name)
     if known is not None:
         raise ConflictError(
             "resource_already_exists",
-            f"There is a project named '{name}' already: {known['id']}. Use that one, or choose another name.",
-            details={"id": known["id"]},
+            f"There is a project named '{name}' already: {known}. Use that one, or choose another name.",
+            details={"id": known},
         )
     project_id = tx.new_id(ids.PROJECT)
     tx.run("INSERT INTO projects (id, name, created_at) VALUES (?, ?, ?)", project_id, name, tx.now)
@@ -79,7 +129,7 @@ def create(
         """INSERT INTO api_keys (id, project_id, name, hash, hint, scopes, created_at, expires_at)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
         key_id,
-        project["id"],
+        project.id,
         name,
         hash_secret(secret),
         secret[:HINT_LENGTH],
@@ -90,27 +140,27 @@ def create(
     return key_id, secret
 
 
-def scopes(row: Row) -> list[str]:
+def scopes(key: KeyRecord) -> list[str]:
     """What a key may do."""
-    found: list[str] = json.loads(row["scopes"])
+    found: list[str] = json.loads(key.scopes)
     return found
 
 
-def require(view: View, wanted: str) -> Row:
+def require(view: View, wanted: str) -> KeyRecord:
     """The key with this id, or the only one with this name that is not revoked, else the newest that was.
 
     Raises:
         NotFoundError: there is none.
         ConflictError: several have this name.
     """
-    named = view.all(f"{_WITH_PROJECT} WHERE k.id = ?1 OR k.name = ?1 ORDER BY k.id", wanted)
-    rows = [row for row in named if row["id"] == wanted or row["revoked_at"] is None] or named[-1:]
-    if not rows:
+    named = view.records(KeyRecord, f"{_KEYS} WHERE k.id = ?1 OR k.name = ?1 ORDER BY k.id", wanted)
+    keys = [key for key in named if key.id == wanted or key.revoked_at is None] or named[-1:]
+    if not keys:
         raise NotFoundError(f"There is no API key '{wanted}'. 'gateway keys list' shows those there are.")
-    if len(rows) > 1:
-        several = ", ".join(row["id"] for row in rows)
+    if len(keys) > 1:
+        several = ", ".join(key.id for key in keys)
         raise ConflictError("several_keys", f"Several API keys are named '{wanted}'. Name one by its id: {several}.")
-    return rows[0]
+    return keys[0]
 
 
 def rotate(tx: Tx, key_id: str, overlap_ms: int) -> str:
@@ -121,22 +171,22 @@ def rotate(tx: Tx, key_id: str, overlap_ms: int) -> str:
     Raises:
         ConflictError: ``key_revoked``, or expired.
     """
-    row = _require_alive(tx, key_id)
-    secret = mint(row["hint"][:_PREFIX_LENGTH], tx.entropy)
+    key = _require_alive(tx, key_id)
+    secret = mint(key.hint[:_PREFIX_LENGTH], tx.entropy)
     tx.run(
         """UPDATE api_keys SET hash = ?, hint = ?, rotated_at = ?, previous_hash = ?, previous_expires_at = ?
             WHERE id = ?""",
         hash_secret(secret),
         secret[:HINT_LENGTH],
         tx.now,
-        row["hash"] if overlap_ms else None,
+        key.hash if overlap_ms else None,
         tx.now + overlap_ms if overlap_ms else None,
-        row["id"],
+        key.id,
     )
     return secret
 
 
-def revoke(tx: Tx, key_id: str) -> Row:
+def revoke(tx: Tx, key_id: str) -> KeyRecord:
     """The key opens nothing from now on, with any of its secrets; one that is revoked stays as it is."""
     tx.run(
         """UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?), previous_hash = NULL, previous_expires_at = NULL
@@ -147,80 +197,82 @@ def revoke(tx: Tx, key_id: str) -> Row:
     return require(tx, key_id)
 
 
-def expire(tx: Tx, key_id: str, expires_at: int | None) -> Row:
+def expire(tx: Tx, key_id: str, expires_at: int | None) -> KeyRecord:
     """The key is good until then (milliseconds since the epoch); ``None``: for ever.
 
     Raises:
         ConflictError: ``key_revoked``.
     """
-    row = _require_alive(tx, key_id, expired_too=True)
-    tx.run("UPDATE api_keys SET expires_at = ? WHERE id = ?", expires_at, row["id"])
+    key = _require_alive(tx, key_id, expired_too=True)
+    tx.run("UPDATE api_keys SET expires_at = ? WHERE id = ?", expires_at, key.id)
     return require(tx, key_id)
 
 
-def _require_alive(view: Tx, key_id: str, *, expired_too: bool = False) -> Row:
-    row = require(view, key_id)
-    if row["revoked_at"] is not None:
-        raise ConflictError("key_revoked", f"{row['id']} ('{row['name']}') is revoked for good. Create another key.")
-    if not expired_too and row["expires_at"] is not None and row["expires_at"] < view.now:
+def _require_alive(view: Tx, key_id: str, *, expired_too: bool = False) -> KeyRecord:
+    key = require(view, key_id)
+    if key.revoked_at is not None:
+        raise ConflictError("key_revoked", f"{key.id} ('{key.name}') is revoked for good. Create another key.")
+    if not expired_too and key.expires_at is not None and key.expires_at < view.now:
         raise ConflictError(
             "key_expired",
-            f"{row['id']} ('{row['name']}') has expired. Create another key, or give this one more time first: "
+            f"{key.id} ('{key.name}') has expired. Create another key, or give this one more time first: "
             "gateway keys expire KEY --in 30d",
         )
-    return row
+    return key
 
 
-def expiring(view: View, now: int) -> list[Row]:
+def expiring(view: View, now: int) -> list[ExpiringKey]:
     """Keys that expire within a week, or of a short life within its last quarter; the next first."""
-    return view.all(
-        f"""{_WITH_PROJECT} WHERE k.revoked_at IS NULL
+    return view.records(
+        ExpiringKey,
+        f"""{_EXPIRING} WHERE k.revoked_at IS NULL
             AND k.expires_at BETWEEN ?1 AND ?1 + min(?2, (k.expires_at - k.created_at) / 4) ORDER BY k.expires_at""",
         *(now, _EXPIRES_SOON_MS),
     )
 
 
-def require_project(view: View, wanted: str) -> Row:
+def require_project(view: View, wanted: str) -> ProjectRecord:
     """The project with this id or name.
 
     Raises:
         NotFoundError: there is none.
     """
-    row = view.one("SELECT * FROM projects WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC", wanted)
-    if row is None:
-        known = ", ".join(f"{each['id']} ({each['name']})" for each in projects(view))
+    project = view.record(ProjectRecord, f"{_PROJECTS} WHERE p.id = ?1 OR p.name = ?1 ORDER BY p.id = ?1 DESC", wanted)
+    if project is None:
+        known = ", ".join(f"{each.id} ({each.name})" for each in projects(view))
         raise NotFoundError(f"There is no project '{wanted}'. Use one of: {known or 'none yet'}.")
-    return row
+    return project
 
 
-def all_keys(view: View) -> list[Row]:
+def all_keys(view: View) -> list[KeyRecord]:
     """Every key with its project's name, the newest first."""
-    return view.all(f"{_WITH_PROJECT} ORDER BY k.id DESC")
+    return view.records(KeyRecord, f"{_KEYS} ORDER BY k.id DESC")
 
 
-def by_secret(view: View, secret: str, now: int) -> Row | None:
+def by_secret(view: View, secret: str, now: int) -> KeyRecord | None:
     """The key with this secret, or with this one before its rotation, unless it is revoked or has expired.
 
     The overlap of a rotation ends, too, when the clock is further before the rotation than the overlap is long: it was
     set back, and the secret before would open things for as long as that.
     """
     given = hash_secret(secret)
-    row = view.one(
-        """SELECT * FROM api_keys WHERE (hash = ?1 OR (previous_hash = ?1
+    key = view.record(
+        KeyRecord,
+        f"""{_KEYS} WHERE (hash = ?1 OR (previous_hash = ?1
             AND ?2 BETWEEN 2 * rotated_at - previous_expires_at AND previous_expires_at - 1))
             AND revoked_at IS NULL AND coalesce(expires_at, ?2) >= ?2""",
         given,
         now,
     )
-    if row is None:
+    if key is None:
         return None
-    known = (row["hash"], row["previous_hash"] or row["hash"])
-    return row if any(same_hash(each, given) for each in known) else None
+    known = (key.hash, key.previous_hash or key.hash)
+    return key if any(same_hash(each, given) for each in known) else None
 
 
-def of_closed_secret(view: View, secret: str) -> Row | None:
+def of_closed_secret(view: View, secret: str) -> KeyRecord | None:
     """The key whose secret this is or was, whether or not it opens anything: to say why it was refused."""
-    return view.one("SELECT * FROM api_keys WHERE hash = ?1 OR previous_hash = ?1", hash_secret(secret))
+    return view.record(KeyRecord, f"{_KEYS} WHERE k.hash = ?1 OR k.previous_hash = ?1", hash_secret(secret))
 
 
 def touch(tx: Tx, key_id: str, before: int) -> None:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=NamedTuple)
 
 
-def columns(kind: type[NamedTuple], table: str) -> str:
-    """Return the columns of this kind of record as a query selects them from one table (its alias)."""
-    return ", ".join(f"{table}.{name}" for name in kind._fields)
+def columns(kind: type[NamedTuple], table: str, **others: str) -> str:
+    """Return what a query selects for this kind of record: columns of one table (its alias), and other expressions."""
+    return ", ".join(f"{others[name]} AS {name}" if name in others else f"{table}.{name}" for name in kind._fields)
 
 
 def make_records(kind: type[R], names: Sequence[str], rows: Iterable[Iterable[Any]]) -> list[R]:

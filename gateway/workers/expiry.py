@@ -60,9 +60,7 @@ class ExpiryWorker:
         now = self._store.context.clock()
         if await self._store.read(lambda view: administration.keys_to_warn_of(view, now)):
             for row in await self._store.write(administration.warn_of_expiring_keys, urgent=False):
-                log.warning(
-                    "key.expiring", key_id=row["id"], name=row["name"], expires_at=to_rfc3339(row["expires_at"])
-                )
+                log.warning("key.expiring", key_id=row.id, name=row.name, expires_at=to_rfc3339(row.expires_at))
 
     def _due(self, view: View) -> bool:
         now = self._store.context.clock()

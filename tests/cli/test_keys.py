@@ -221,7 +221,7 @@ def test_a_key_that_expires_soon_is_told_of_once(cli: Cli) -> None:
     def told(days: float) -> list[str]:
         context = Context(clock=lambda: now() + round(days * DAY_MS))
         with closing(open_database(cli.data_dir)) as connection:
-            return [row["name"] for row in transact(connection, context, administration.warn_of_expiring_keys)]
+            return [row.name for row in transact(connection, context, administration.warn_of_expiring_keys)]
 
     assert [told(2.9), told(3.1), told(3.2)] == [[], ["short"], []]
     cli("keys", "expire", "short", "--in", "5d")

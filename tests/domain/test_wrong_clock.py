@@ -173,7 +173,7 @@ def test_when_a_key_was_used_is_put_right(world: World) -> None:
     world.run(key_sql.touch, key_id, world.now)
     world.now -= YEAR
     world.run(key_sql.touch, key_id, world.now - MINUTE)
-    assert key_sql.require(world.view, key_id)["last_used_at"] == world.now
+    assert key_sql.require(world.view, key_id).last_used_at == world.now
 
 
 def test_refusals_dated_ahead_hide_no_new_one(world: World) -> None:

@@ -241,7 +241,7 @@ async def test_a_revoked_credential_gets_no_old_answer(api: Api) -> None:
     body(await client.post("/v1/devices", json={"serial_number": "BP-1"}, headers=keyed("a")), 201)
     row = await api.store.read(lambda view: key_sql.by_secret(view, key, api.clock()))
     assert row is not None
-    await api.store.write(lambda tx: key_sql.revoke(tx, row["id"]))
+    await api.store.write(lambda tx: key_sql.revoke(tx, row.id))
     error(await client.post("/v1/devices", json={"serial_number": "BP-1"}, headers=keyed("a")), 401, "unauthorized")
 
 

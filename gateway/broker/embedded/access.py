@@ -39,9 +39,7 @@ class EmbeddedAccess:
     async def compare(self) -> bool:
         """Cut integrators that were revoked or connected with an earlier password. Devices have rows of their own."""
         good = {
-            (row["name"], row["created_at"])
-            for row in await self._store.read(account_sql.everyone)
-            if not row["revoked_at"]
+            (row.name, row.created_at) for row in await self._store.read(account_sql.everyone) if not row.revoked_at
         }
         for key, identity in self._broker.kept_sessions().items():
             made = identity.token_id

@@ -96,7 +96,7 @@ class SessionSync:
     def _strays_of(self, view: View, there: set[Client]) -> set[Client]:
         may = broker_session_sql.with_good_token(view)
         devices = {client for client in there if ids.is_id(ids.DEVICE, client.username) and client.username not in may}
-        known = {row["name"]: row for row in account_sql.everyone(view)}
+        known = {row.name: row for row in account_sql.everyone(view)}
         integrators = (client for client in there | self._admissions.clients() if client.username in known)
         old = {
             client
@@ -118,8 +118,8 @@ class SessionSync:
 
     async def _is_enforced(self) -> bool:
         """Record the accounts that have no old session left. Return whether that is all of them."""
-        waiting = [row for row in await self._store.read(account_sql.everyone) if not row["old_sessions_cut"]]
-        done = [row for row in waiting if self._admissions.is_settled(row["name"])]
+        waiting = [row for row in await self._store.read(account_sql.everyone) if not row.old_sessions_cut]
+        done = [row for row in waiting if self._admissions.is_settled(row.name)]
         if done:
             await self._store.write(lambda tx: account_sql.note_cut(tx, done))
         return len(done) == len(waiting)

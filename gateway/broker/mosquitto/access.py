@@ -81,7 +81,7 @@ class MosquittoAccess:
         entries, replacing = await self._store.read(
             lambda view: (token_sql.broker_entries(view), token_sql.replacing(view))
         )
-        ours = {row["name"]: row for row in await self._store.read(account_sql.everyone)}
+        ours = {row.name: row for row in await self._store.read(account_sql.everyone)}
         restored = await self._store.read(epoch_sql.base) > 0
         await asyncio.to_thread(self._prepare, entries, ours, restored=restored)
         if self._locks and self._sentinel:
@@ -116,13 +116,15 @@ class MosquittoAccess:
     def stop(self) -> None:
         """Do nothing: nothing is under way."""
 
-    def _prepare(self, entries: list[tuple[str, str]], ours: Mapping[str, Row], *, restored: bool) -> None:
+    def _prepare(
+        self, entries: list[tuple[str, str]], ours: Mapping[str, account_sql.AccountRecord], *, restored: bool
+    ) -> None:
         """Find out what the file must hold besides ``entries``, and write the broker's access rules."""
         kept = {name: entry for name, entry in self.people.read().items() if name not in ours}
         if restored:
             kept = without_lost(kept)
-        good = {name: row["broker_entry"] for name, row in ours.items() if row["revoked_at"] is None}
-        self._rights({name: ours[name]["project_id"] for name in good if name not in account_sql.KNOWN})
+        good = {name: account.broker_entry for name, account in ours.items() if account.revoked_at is None}
+        self._rights({name: ours[name].project_id for name in good if name not in account_sql.KNOWN})
         fixed = {name: entry for name, entry in (kept | good | self._own).items() if name != SENTINEL}
         # The reload probe's entry stays while the broker has yet to read this very file, so that no try writes it
         # again.

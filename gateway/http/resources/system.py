@@ -84,7 +84,7 @@ async def get_key(call: RequestContext, _: model.Empty) -> ApiResponse:
     project = await call.work.read(lambda view: key_sql.require_project(view, call.project_id))
     scopes = call.caller.scopes if isinstance(call.caller, ApiKeyCaller) else ()
     return ApiResponse(
-        model.KeyFacts(id=call.actor, project_id=project["id"], project_name=project["name"], scopes=sorted(scopes))
+        model.KeyFacts(id=call.actor, project_id=project.id, project_name=project.name, scopes=sorted(scopes))
     )
 
 

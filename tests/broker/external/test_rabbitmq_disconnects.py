@@ -152,7 +152,7 @@ async def test_an_integrator_rotated_while_the_gateway_was_away_is_cut_at_its_st
 
 async def _is_enforced(place: Site) -> bool:
     rows = await place.store.read(account_sql.everyone)
-    return all(row["old_sessions_cut"] for row in rows)
+    return all(row.old_sessions_cut for row in rows)
 
 
 async def test_after_the_api_was_away(place: Site, rabbitmq: RabbitMq, record_property: Measured) -> None:

@@ -148,7 +148,7 @@ async def test_integrators_who_were_revoked_or_rotated_are_cut(fleet: Registry) 
     for name in names:
         await fleet.store.write(lambda tx, name=name: account_sql.create(tx, name))  # type: ignore[misc]
     admissions = Admissions()
-    made = {row["name"]: row["created_at"] for row in await fleet.store.read(account_sql.everyone)}
+    made = {row.name: row.created_at for row in await fleet.store.read(account_sql.everyone)}
     there = {Client("integrator-2", "integrator"), Client("integrator_old-7", "integrator_old")}
     there |= {Client(name, name) for name in names}
     for client in there:
@@ -216,7 +216,7 @@ async def left_are(access: SessionSync, fleet: Registry, stuck: list[Bound]) -> 
 async def test_clients_of_one_integrator_are_remembered_up_to_a_bound(fleet: Registry) -> None:
     """Those that were let in last, in the registry too; of the others nothing is known any more."""
     await fleet.store.write(lambda tx: account_sql.create(tx, "integrator"))
-    made = (await fleet.store.read(lambda view: account_sql.require(view, "integrator")))["created_at"]
+    made = (await fleet.store.read(lambda view: account_sql.require(view, "integrator"))).created_at
     admissions, names = Admissions(), [f"integrator-{number}" for number in range(MOST_CLIENTS + 1)]
     for name in names:
         admissions.let_in(Client(name, "integrator"), made)

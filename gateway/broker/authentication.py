@@ -43,9 +43,9 @@ def authenticator(store: Store, accounts: Accounts) -> Authenticate:
         token = await store.read(find, Purpose.AUTHENTICATION)
         if token is None:
             return None
-        if token["first_used_at"] is None:
-            await store.write(lambda tx: devices.use(tx, token["id"]))
-        return ClientIdentity(Role.DEVICE, username, token["id"])
+        if token.first_used_at is None:
+            await store.write(lambda tx: devices.use(tx, token.id))
+        return ClientIdentity(Role.DEVICE, username, token.id)
 
     return authenticate
 

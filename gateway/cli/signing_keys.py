@@ -18,10 +18,11 @@ from gateway.cli.suggestions import again
 from gateway.domain import administration
 from gateway.errors import NotFoundError
 from gateway.runtime.sealing import vault_of
-from gateway.store import Row, View, open_database, token_sql
+from gateway.store import View, open_database, token_sql
 from gateway.store.backup import require_registry
 from gateway.store.device_sql import moment
 from gateway.store.event_sql import CLI
+from gateway.store.token_sql import RelyingDevice, SigningKeyUse
 
 if TYPE_CHECKING:
     from gateway.settings.loading import Loaded
@@ -53,27 +54,27 @@ def list_signing_keys(loaded: Loaded, *, as_json: bool) -> None:
     """
     require_registry(loaded.settings.data_dir)
     with closing(open_database(loaded.settings.data_dir)) as connection:
-        found = [_facts(row) for row in token_sql.signing_keys(View(connection))]
+        found = [_facts(key) for key in token_sql.signing_keys(View(connection))]
     if as_json:
         output.as_json(found)
     else:
         output.table(_COLUMNS, (list(facts.values()) for facts in found))
 
 
-def _facts(row: Row) -> dict[str, Any]:
+def _facts(key: SigningKeyUse) -> dict[str, Any]:
     return {
-        "kid": row["kid"],
-        "state": _state(row),
-        "devices": row["devices"],
-        "created_at": moment(row["created_at"]),
-        "retired_at": moment(row["retired_at"]),
+        "kid": key.kid,
+        "state": _state(key),
+        "devices": key.devices,
+        "created_at": moment(key.created_at),
+        "retired_at": moment(key.retired_at),
     }
 
 
-def _state(row: Row) -> str:
-    if row["retired_at"] is None:
+def _state(key: SigningKeyUse) -> str:
+    if key.retired_at is None:
         return "in use"
-    return "retired, still obeyed" if row["devices"] else "retired"
+    return "retired, still obeyed" if key.devices else "retired"
 
 
 @signing_keys_group.command(
@@ -114,7 +115,7 @@ def devices(loaded: Loaded, *, kid: str, as_json: bool) -> None:
     """
     require_registry(loaded.settings.data_dir)
     with closing(open_database(loaded.settings.data_dir)) as connection:
-        found = [dict(row) for row in _relying_on(View(connection), kid)]
+        found = [device._asdict() for device in _relying_on(View(connection), kid)]
     if as_json:
         output.as_json(found)
         return
@@ -122,7 +123,7 @@ def devices(loaded: Loaded, *, kid: str, as_json: bool) -> None:
     output.table(_DEVICE_COLUMNS, ([facts[field] for field in fields] for facts in found))
 
 
-def _relying_on(view: View, kid: str) -> list[Row]:
+def _relying_on(view: View, kid: str) -> list[RelyingDevice]:
     if token_sql.signing_key(view, kid) is None:
         raise NotFoundError(f"There is no signing key '{kid[:80]}'. 'gateway signing-keys list' shows those there are.")
     return token_sql.relying_on(view, kid)

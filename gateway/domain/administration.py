@@ -143,7 +143,7 @@ def revoke_account(tx: Tx, name: str, actor: str) -> account_sql.AccountRecord:
 def rotate_signing_key(tx: Tx, actor: str, **facts: Any) -> tuple[str | None, str]:
     """Sign for new bindings with a new key; return the ids of the old key, if there was one, and the new key."""
     before = token_sql.signing_key(tx)
-    retired, kid = None if before is None else str(before["kid"]), grants.rotate(tx)
+    retired, kid = None if before is None else before.kid, grants.rotate(tx)
     event_sql.record_administrative(
         tx, event_sql.REGISTRY, EventType.SIGNING_KEY_ROTATED, actor, kid=kid, retired=retired, **facts
     )

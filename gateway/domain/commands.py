@@ -16,6 +16,7 @@ from gateway.errors import BacklogError, ConflictError, NotFoundError
 from gateway.models import model
 from gateway.models.model import CommandStatus, CommandType
 from gateway.store import Row, Tx, command_sql, device_sql, event_sql, outbox_sql, token_sql
+from gateway.store.token_sql import TokenRecord
 
 RESET: Final = CommandType.FACTORY_RESET
 _SECOND_MS: Final = 1000
@@ -35,7 +36,7 @@ def queue(
     device: Row,
     command_type: CommandType,
     *,
-    fetched_by: Row | None,
+    fetched_by: TokenRecord | None,
     params: dict[str, Any] | None = None,
     expires_at: int | None = None,
     idempotency_key: str | None = None,
@@ -49,11 +50,11 @@ def queue(
         "id": tx.new_id(ids.COMMAND),
         "type": command_type,
         "params": params or {},
-        "binding_generation": device["binding_generation"] if fetched_by is None else fetched_by["generation"],
+        "binding_generation": device["binding_generation"] if fetched_by is None else fetched_by.generation,
         "created_at": to_rfc3339(tx.now),
         "expires_at": device_sql.moment(expires_at),
     }
-    kid = grants.ensure_key(tx) if fetched_by is None else fetched_by["grant_kid"]
+    kid = grants.ensure_key(tx) if fetched_by is None else fetched_by.grant_kid
     seq = command_sql.next_seq(tx, device["pk"], command_type)
     grant = grants.sign(tx, kid=kid, device=device, command=unsigned, seq=seq, expires_at=expires_at)
     command = model.CommandPayload.model_validate({**unsigned, "grant_token": grant})
@@ -267,7 +268,7 @@ def revoke(tx: Tx, device: Row, actor: str, **facts: str) -> None:
         token_sql.revoke(tx, device["pk"])
         outbox_sql.mark_credential(tx, device["pk"])
         outbox_sql.mark_topic(tx, device["pk"], outbox_sql.STATUS)
-        event_sql.record(tx, device, "token.revoked", actor, binding_generation=live[0]["generation"], **facts)
+        event_sql.record(tx, device, "token.revoked", actor, binding_generation=live[0].generation, **facts)
 
 
 def _row(tx: Tx, command_id: str) -> Row:

@@ -18,6 +18,7 @@ from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, To
 from gateway.models import model
 from gateway.models.model import CommandStatus, CommandType, TokenState
 from gateway.store import Row, Tx, View, command_sql, device_sql, event_sql, health_sql, outbox_sql, token_sql
+from gateway.store.token_sql import TokenRecord
 
 RESET = CommandType.FACTORY_RESET
 _SECOND_MS: Final = 1_000
@@ -254,16 +255,16 @@ def refresh(tx: Tx, project_id: str, device_id: str, token_id: int) -> Refreshed
     asking = token_sql.by_row(tx, token_id)
     _may_refresh(tx, asking)
     if token_sql.revoke_others(tx, asking):
-        _replaced(tx, device, asking["generation"])
+        _replaced(tx, device, asking.generation)
     token = credentials.mint_device_token(tx.entropy)
-    token_sql.insert(tx, device["pk"], asking["generation"], token, asking["grant_kid"], state=asking["state"])
+    token_sql.insert(tx, device["pk"], asking.generation, token, asking.grant_kid, state=asking.state)
     token_sql.forget(tx, asking)
     outbox_sql.mark_credential(tx, device["pk"])
-    event_sql.record(tx, device, "token.refreshed", device["id"], binding_generation=asking["generation"])
-    return Refreshed(token.secret, token.mqtt_password, asking["generation"])
+    event_sql.record(tx, device, "token.refreshed", device["id"], binding_generation=asking.generation)
+    return Refreshed(token.secret, token.mqtt_password, asking.generation)
 
 
-def _may_refresh(tx: Tx, asking: Row) -> None:
+def _may_refresh(tx: Tx, asking: TokenRecord) -> None:
     """Each refresh cuts a session at a broker that holds one password per device, so they keep their distance.
 
     A token that is dated ahead of the clock was minted before the clock was set back: it keeps nobody waiting.
@@ -284,7 +285,7 @@ def use(tx: Tx, token_id: int) -> None:
     if token_sql.touch(tx, token_id):
         token = token_sql.by_row(tx, token_id)
         if token_sql.revoke_older(tx, token):
-            _replaced(tx, device_sql.by_pk(tx, token["device_pk"]), token["generation"])
+            _replaced(tx, device_sql.by_pk(tx, token.device_pk), token.generation)
 
 
 def _replaced(tx: Tx, device: Row, generation: int) -> None:
@@ -293,7 +294,7 @@ def _replaced(tx: Tx, device: Row, generation: int) -> None:
     event_sql.record(tx, device, "token.revoked", device["id"], binding_generation=generation, replaced=True)
 
 
-def _fetching_token(view: View, device_pk: int) -> Row | None:
+def _fetching_token(view: View, device_pk: int) -> TokenRecord | None:
     live = token_sql.live(view, device_pk)
     return live[0] if live else None
 
@@ -301,4 +302,4 @@ def _fetching_token(view: View, device_pk: int) -> Row | None:
 def token_state(view: View, device_pk: int) -> TokenState | None:
     """What the device's token opens: ``None`` when it has none that opens anything."""
     live = token_sql.live(view, device_pk)
-    return TokenState(live[0]["state"]) if live else None
+    return TokenState(live[0].state) if live else None

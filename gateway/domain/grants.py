@@ -25,9 +25,9 @@ _SECOND_MS = 1000
 
 def ensure_key(tx: Tx) -> str:
     """The id of the signing key in use; made on the first start."""
-    row = token_sql.signing_key(tx)
-    if row is not None:
-        return str(row["kid"])
+    key = token_sql.signing_key(tx)
+    if key is not None:
+        return key.kid
     private_key = tx.entropy(32)
     public = _public(private_key)
     kid = _thumbprint(public)
@@ -46,10 +46,10 @@ def rotate(tx: Tx) -> str:
 
 def public_key(view: View, kid: str) -> model.Jwk:
     """The public half of a key, as a JWK."""
-    row = token_sql.signing_key(view, kid)
-    if row is None:
+    key = token_sql.signing_key(view, kid)
+    if key is None:
         raise LookupError(f"no signing key {kid}")
-    return model.Jwk(x=row["public_key"], kid=kid)
+    return model.Jwk(x=key.public_key, kid=kid)
 
 
 def sign(
@@ -70,8 +70,8 @@ def sign(
         LookupError: there is no such key.
         ValueError: the params have no canonical JSON.
     """
-    row = token_sql.signing_key(tx, kid)
-    if row is None:
+    key = token_sql.signing_key(tx, kid)
+    if key is None:
         raise LookupError(f"no signing key {kid}")
     claims = {
         "iss": tx.rules.gateway_id if issuer is None else issuer,
@@ -85,7 +85,7 @@ def sign(
     }
     if expires_at is not None:
         claims["exp"] = -(-expires_at // _SECOND_MS)  # rounded up, so that the grant never ends before the command
-    return _signed(claims, kid, _private(tx.context.vault.open(secret_sql.place_of_key(kid), row["private_key"])))
+    return _signed(claims, kid, _private(tx.context.vault.open(secret_sql.place_of_key(kid), key.private_key)))
 
 
 def sign_again(tx: Tx, device: Row, command: Row, *, seq: int, expires_at: int | None) -> str:
@@ -116,11 +116,11 @@ def verified(view: View, grant: str) -> dict[str, Any] | None:
         ValueError: it is no JWT.
     """
     head, body, signature = grant.split(".")
-    row = token_sql.signing_key(view, str(parse_json(_unbase64url(head))["kid"]))
-    if row is None:
+    key = token_sql.signing_key(view, str(parse_json(_unbase64url(head))["kid"]))
+    if key is None:
         return None
     try:
-        public = Ed25519PublicKey.from_public_bytes(_unbase64url(row["public_key"]))
+        public = Ed25519PublicKey.from_public_bytes(_unbase64url(key.public_key))
         public.verify(_unbase64url(signature), f"{head}.{body}".encode())
     except InvalidSignature:
         return None

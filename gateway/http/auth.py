@@ -127,17 +127,17 @@ def _refused_key(row: key_sql.KeyRecord | None, secret: str, now: int) -> Refuse
 
 
 def _device_token(view: View, secret: str) -> DeviceCaller | Refused:
-    row = token_sql.by_secret(view, secret)
-    if row is None:
+    token = token_sql.by_secret(view, secret)
+    if token is None:
         return Refused("unknown")
-    if row["state"] == TokenState.REVOKED:
+    if token.state == TokenState.REVOKED:
         return Refused("revoked")
     return DeviceCaller(
-        row["device_id"],
-        row["project_id"],
-        row["id"],
-        TokenState(row["state"]),
-        used_before=row["first_used_at"] is not None,
+        token.device_id,
+        token.project_id,
+        token.id,
+        TokenState(token.state),
+        used_before=token.first_used_at is not None,
     )
 
 

@@ -2,15 +2,80 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.credentials import DeviceToken, hash_secret, same_hash
 from gateway.models import model
+from gateway.store.records import columns
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.sqlite.connection import Tx, View
 
 _KEPT_PER_BINDING: Final = 8
+
+
+class TokenRecord(NamedTuple):
+    """A device token, with the id and the project of its device.
+
+    ``mqtt_hash`` is ``None`` for a token from before MQTT passwords. ``state`` is a value of ``TokenState``.
+    """
+
+    id: int
+    device_pk: int
+    generation: int
+    hash: bytes
+    mqtt_hash: bytes | None
+    broker_entry: str
+    state: str
+    grant_kid: str
+    created_at: int
+    first_used_at: int | None
+    revoked_at: int | None
+    device_id: str
+    project_id: str
+
+    def __repr__(self) -> str:
+        """Return what may stand in a log: receipts are made with the hash."""
+        return f"TokenRecord(id={self.id}, device_id={self.device_id!r}, state={self.state!r})"
+
+
+class SigningKeyRecord(NamedTuple):
+    """A key that signs grants. ``private_key`` is as it is stored: sealed where the registry is encrypted."""
+
+    kid: str
+    public_key: str
+    private_key: bytes
+    created_at: int
+    retired_at: int | None
+
+    def __repr__(self) -> str:
+        """Return what may stand in a log."""
+        return f"SigningKeyRecord(kid={self.kid!r})"
+
+
+class SigningKeyUse(NamedTuple):
+    """A signing key with how many devices obey what it signs."""
+
+    kid: str
+    created_at: int
+    retired_at: int | None
+    devices: int
+
+
+class RelyingDevice(NamedTuple):
+    """A device whose commands a signing key signs, and what its token opens."""
+
+    id: str
+    project_id: str
+    serial_number: str
+    end_user_id: str | None
+    token_state: str
+
+
+_OF_DEVICE: Final = {"device_id": "d.id", "project_id": "d.project_id"}
+_TOKENS: Final = f"""SELECT {columns(TokenRecord, "t", **_OF_DEVICE)}
+    FROM tokens t JOIN devices d ON d.pk = t.device_pk"""  # noqa: S608 - our own columns
+_KEYS: Final = f"SELECT {columns(SigningKeyRecord, 'k')} FROM signing_keys k"  # noqa: S608 - the same
 
 
 def insert(tx: Tx, device_pk: int, generation: int, token: DeviceToken, kid: str, *, state: str = "active") -> None:
@@ -29,41 +94,35 @@ def insert(tx: Tx, device_pk: int, generation: int, token: DeviceToken, kid: str
     )
 
 
-def by_secret(view: View, secret: str) -> Row | None:
-    """The token with this secret, its device's id, project and row number; revoked ones too.
+def by_secret(view: View, secret: str) -> TokenRecord | None:
+    """The token with this secret, unless its device is deleted; revoked ones too.
 
     The look-up goes by the hash of 200 random bits, so its timing tells nothing; the comparison is constant in time
     all the same.
     """
     given = hash_secret(secret)
-    row = view.one(
-        """SELECT t.*, d.id AS device_id, d.project_id FROM tokens t JOIN devices d ON d.pk = t.device_pk
-            WHERE t.hash = ? AND d.deleted_at IS NULL""",
-        given,
-    )
-    return row if row is not None and same_hash(row["hash"], given) else None
+    token = view.record(TokenRecord, f"{_TOKENS} WHERE t.hash = ? AND d.deleted_at IS NULL", given)
+    return token if token is not None and same_hash(token.hash, given) else None
 
 
-def by_mqtt_password(view: View, device_id: str, password: str) -> Row | None:
+def by_mqtt_password(view: View, device_id: str, password: str) -> TokenRecord | None:
     """The token of this device that is not revoked and has this MQTT password; ``None`` when there is none.
 
     A token from before MQTT passwords has no ``mqtt_hash``: the token itself is its password, until a refresh or a bind
     replaces it. Every comparison is constant in time.
     """
     given = hash_secret(password)
-    rows = view.all(
-        """SELECT t.* FROM devices d JOIN tokens t ON t.device_pk = d.pk
-            WHERE d.id = ? AND d.deleted_at IS NULL AND t.state <> 'revoked' ORDER BY t.id DESC""",
+    tokens = view.records(
+        TokenRecord,
+        f"{_TOKENS} WHERE d.id = ? AND d.deleted_at IS NULL AND t.state <> 'revoked' ORDER BY t.id DESC",
         device_id,
     )
-    good = [row for row in rows if same_hash(_mqtt_hash(row), given)]
+    good = [token for token in tokens if same_hash(_mqtt_hash(token), given)]
     return good[0] if good else None
 
 
-def _mqtt_hash(token: Row) -> bytes:
-    stored: bytes | None = token["mqtt_hash"]
-    former: bytes = token["hash"]
-    return former if stored is None else stored
+def _mqtt_hash(token: TokenRecord) -> bytes:
+    return token.hash if token.mqtt_hash is None else token.mqtt_hash
 
 
 def without_mqtt_password(view: View) -> int:
@@ -76,9 +135,11 @@ def without_mqtt_password(view: View) -> int:
     return found
 
 
-def live(view: View, device_pk: int) -> list[Row]:
+def live(view: View, device_pk: int) -> list[TokenRecord]:
     """Tokens of the device that are not revoked, the newest first."""
-    return view.all("SELECT * FROM tokens WHERE device_pk = ? AND state <> 'revoked' ORDER BY id DESC", device_pk)
+    return view.records(
+        TokenRecord, f"{_TOKENS} WHERE t.device_pk = ? AND t.state <> 'revoked' ORDER BY t.id DESC", device_pk
+    )
 
 
 def opens_something(view: View, device_id: str) -> bool:
@@ -132,48 +193,48 @@ def touch(tx: Tx, token_id: int) -> bool:
     return cursor.rowcount == 1
 
 
-def by_row(view: View, token_id: int) -> Row:
+def by_row(view: View, token_id: int) -> TokenRecord:
     """A token by its row number."""
-    row = view.one("SELECT * FROM tokens WHERE id = ?", token_id)
-    if row is None:
+    token = view.record(TokenRecord, f"{_TOKENS} WHERE t.id = ?", token_id)
+    if token is None:
         raise LookupError(f"no token {token_id}")
-    return row
+    return token
 
 
-def revoke_older(tx: Tx, token: Row) -> int:
+def revoke_older(tx: Tx, token: TokenRecord) -> int:
     """Tokens of the device that were minted before this one open nothing any more; how many there were."""
     return tx.run(
         "UPDATE tokens SET state = 'revoked', revoked_at = ? WHERE device_pk = ? AND id < ? AND state <> 'revoked'",
         tx.now,
-        token["device_pk"],
-        token["id"],
+        token.device_pk,
+        token.id,
     ).rowcount
 
 
-def revoke_others(tx: Tx, token: Row) -> int:
+def revoke_others(tx: Tx, token: TokenRecord) -> int:
     """All tokens of the device but this one open nothing any more; how many there were."""
     return tx.run(
         "UPDATE tokens SET state = 'revoked', revoked_at = ? WHERE device_pk = ? AND id <> ? AND state <> 'revoked'",
         tx.now,
-        token["device_pk"],
-        token["id"],
+        token.device_pk,
+        token.id,
     ).rowcount
 
 
-def last_refreshed_at(view: View, token: Row) -> int | None:
+def last_refreshed_at(view: View, token: TokenRecord) -> int | None:
     """When the newest token of this binding was minted by a refresh; ``None`` if the bind minted it.
 
     At least two tokens of a binding are kept, so that one which replaced another is known as such.
     """
     rows = view.all(
         "SELECT created_at FROM tokens WHERE device_pk = ? AND generation = ? ORDER BY id DESC LIMIT 2",
-        token["device_pk"],
-        token["generation"],
+        token.device_pk,
+        token.generation,
     )
     return rows[0]["created_at"] if len(rows) > 1 else None
 
 
-def forget(tx: Tx, token: Row) -> None:
+def forget(tx: Tx, token: TokenRecord) -> None:
     """Keep the newest few tokens of this binding: a device may refresh for years.
 
     An older one was replaced several refreshes ago, and a device has one minute at least from one to the next: no
@@ -182,8 +243,8 @@ def forget(tx: Tx, token: Row) -> None:
     tx.run(
         """DELETE FROM tokens WHERE device_pk = ?1 AND generation = ?2 AND state = 'revoked' AND id NOT IN
             (SELECT id FROM tokens WHERE device_pk = ?1 AND generation = ?2 ORDER BY id DESC LIMIT ?3)""",
-        token["device_pk"],
-        token["generation"],
+        token.device_pk,
+        token.generation,
         _KEPT_PER_BINDING,
     )
 
@@ -210,19 +271,22 @@ def replacing(view: View) -> dict[str, int]:
     return {row["id"]: row["token_id"] for row in rows}
 
 
-def signing_key(view: View, kid: str | None = None) -> Row | None:
+def signing_key(view: View, kid: str | None = None) -> SigningKeyRecord | None:
     """The key with this id, or the one in use now."""
     if kid is not None:
-        return view.one("SELECT * FROM signing_keys WHERE kid = ?", kid)
-    return view.one("SELECT * FROM signing_keys WHERE retired_at IS NULL ORDER BY created_at DESC, kid DESC LIMIT 1")
+        return view.record(SigningKeyRecord, f"{_KEYS} WHERE k.kid = ?", kid)
+    return view.record(
+        SigningKeyRecord, f"{_KEYS} WHERE k.retired_at IS NULL ORDER BY k.created_at DESC, k.kid DESC LIMIT 1"
+    )
 
 
-def signing_keys(view: View) -> list[Row]:
-    """Every signing key, the one in use first, each with ``devices``: how many obey what it signs."""
-    return view.all(
+def signing_keys(view: View) -> list[SigningKeyUse]:
+    """Every signing key, the one in use first."""
+    return view.records(
+        SigningKeyUse,
         """SELECT k.kid, k.created_at, k.retired_at,
                 (SELECT count(DISTINCT device_pk) FROM tokens WHERE grant_kid = k.kid AND state <> 'revoked') AS devices
-            FROM signing_keys k ORDER BY k.retired_at IS NOT NULL, k.created_at DESC, k.kid DESC"""
+            FROM signing_keys k ORDER BY k.retired_at IS NOT NULL, k.created_at DESC, k.kid DESC""",
     )
 
 
@@ -241,9 +305,10 @@ def retire_signing_keys(tx: Tx) -> int:
     return tx.run("UPDATE signing_keys SET retired_at = ? WHERE retired_at IS NULL", tx.now).rowcount
 
 
-def relying_on(view: View, kid: str) -> list[Row]:
-    """Devices with a live token whose commands this key signs, with what that token opens as ``token_state``."""
-    return view.all(
+def relying_on(view: View, kid: str) -> list[RelyingDevice]:
+    """Devices with a live token whose commands this key signs."""
+    return view.records(
+        RelyingDevice,
         """SELECT d.id, d.project_id, d.serial_number, d.end_user_id, max(t.state) AS token_state FROM tokens t
             JOIN devices d ON d.pk = t.device_pk WHERE t.grant_kid = ? AND t.state <> 'revoked'
             GROUP BY d.pk ORDER BY d.id""",

@@ -28,6 +28,7 @@ from gateway.store import (
     token_sql,
     transact,
 )
+from gateway.store.token_sql import TokenRecord
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -132,12 +133,12 @@ class World:
 
     def use(self, token: str) -> None:
         """The device shows a token: to the broker when it connects, or over HTTP."""
-        self.run(devices.use, self.token(token)["id"])
+        self.run(devices.use, self.token(token).id)
 
     def refresh(self, device_id: str, token: str) -> str:
         """The device asks for another token with this one, a minute after it did last; the new one."""
         self.now += MINUTE_MS
-        return self.run(devices.refresh, self.project_id, device_id, self.token(token)["id"]).device_token
+        return self.run(devices.refresh, self.project_id, device_id, self.token(token).id).device_token
 
     def supersede(self, device_id: str) -> None:
         """Cancel an open reset for good."""
@@ -186,8 +187,8 @@ class World:
         assert row is not None
         return row
 
-    def token(self, secret: str) -> Row:
-        """The row of a token."""
+    def token(self, secret: str) -> TokenRecord:
+        """The record of a token."""
         row = token_sql.by_secret(self.view, secret)
         assert row is not None
         return row

@@ -76,8 +76,8 @@ def test_a_binding_raises_the_generation_and_mints_its_token(world: World) -> No
     assert (binding.device["end_user_id"], binding.device["bound_at"]) == ("eu_7", world.now)
     token = token_sql.by_secret(world.view, binding.device_token)
     assert token is not None
-    assert (token["generation"], token["state"], token["device_id"]) == (1, "active", device_id)
-    assert token_sql.broker_entries(world.view) == [(device_id, token["broker_entry"])]
+    assert (token.generation, token.state, token.device_id) == (1, "active", device_id)
+    assert token_sql.broker_entries(world.view) == [(device_id, token.broker_entry)]
     assert world.outbox() == [("credential", ""), ("topic", "status")]
     assert world.events() == ["device.registered", "device.bound"]
     assert world.facts()["binding_generation"] == 1

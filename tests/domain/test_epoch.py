@@ -56,8 +56,8 @@ def test_a_bound_device_goes_on(world: World) -> None:
     begin(world)
     assert tuple(world.token(token)) == tuple(held)
     command = world.reset(device_id)
-    assert command["binding_generation"] == held["generation"]
-    assert _kid(command["grant_token"]) == held["grant_kid"]
+    assert command["binding_generation"] == held.generation
+    assert _kid(command["grant_token"]) == held.grant_kid
     assert world.ack(command, "executed", token) is None
     assert world.again(command)["status"] == "executed"
 
@@ -76,7 +76,7 @@ def test_an_open_reset_can_still_be_fetched(world: World) -> None:
     assert now["seq"] == began.base + 1
     assert _kid(now["grant_token"]) == _kid(command["grant_token"]) != began.kid
     assert world.outbox() == [("command", "factory_reset")]
-    assert world.token(token)["state"] == "reset_only"
+    assert world.token(token).state == "reset_only"
     assert world.ack(command, "executed", token) is None
     assert world.again(command)["status"] == "executed"
     assert world.token_states(device_id) == ["revoked"]

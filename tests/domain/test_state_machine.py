@@ -99,7 +99,7 @@ class Life(RuleBasedStateMachine):
         live = token_sql.live(self.world.view, device["pk"])
         command = self.world.reset(device["id"])
         self._raised(device, 0 if was_open else 1)
-        fetched_by = live[0]["generation"] if live else self.world.device(device["id"])["binding_generation"]
+        fetched_by = live[0].generation if live else self.world.device(device["id"])["binding_generation"]
         assert command["binding_generation"] == fetched_by
 
     @precondition(lambda self: self.secrets)
@@ -195,27 +195,25 @@ class Life(RuleBasedStateMachine):
     def show_token(self, data: st.DataObject) -> None:
         """Use any token that is good: those it was to replace are good no longer."""
         secret = data.draw(st.sampled_from(self._good()))
-        first = self.world.token(secret)["first_used_at"] is None
+        first = self.world.token(secret).first_used_at is None
         self.world.use(secret)
-        device_pk = self.world.token(secret)["device_pk"]
+        device_pk = self.world.token(secret).device_pk
         if first:
-            assert [row["id"] for row in token_sql.live(self.world.view, device_pk)][-1] == self.world.token(secret)[
-                "id"
-            ]
+            assert [row.id for row in token_sql.live(self.world.view, device_pk)][-1] == self.world.token(secret).id
 
     @precondition(lambda self: self._good())
     @rule(data=st.data())
     def refresh(self, data: st.DataObject) -> None:
         """Ask for another token with any that is good: that one and the new one are good then, alike."""
         secret = data.draw(st.sampled_from(self._good()))
-        device_id = self.world.token(secret)["device_id"]
+        device_id = self.world.token(secret).device_id
         new = self.world.refresh(device_id, secret)
         self.secrets[device_id].append(new)
-        assert {row["id"] for row in token_sql.live(self.world.view, self.world.token(new)["device_pk"])} == {
-            self.world.token(each)["id"] for each in (secret, new)
+        assert {row.id for row in token_sql.live(self.world.view, self.world.token(new).device_pk)} == {
+            self.world.token(each).id for each in (secret, new)
         }
         one, other = self.world.token(secret), self.world.token(new)
-        assert (one["state"], one["generation"]) == (other["state"], other["generation"])
+        assert (one.state, one.generation) == (other.state, other.generation)
 
     @precondition(lambda self: self.secrets)
     @rule(data=st.data(), battery=st.integers(0, 100))
@@ -269,11 +267,11 @@ class Life(RuleBasedStateMachine):
         """Bound ⇔ an active token of the current generation, or two and the newer unused; none beside an open reset."""
         for device in self._devices():
             live = token_sql.live(self.world.view, device["pk"])
-            active = [token["generation"] for token in live if token["state"] == "active"]
+            active = [token.generation for token in live if token.state == "active"]
             assert set(active) == (set() if device["bound_at"] is None else {device["binding_generation"]})
             assert len(live) <= 2
-            assert len({token["generation"] for token in live}) <= 1
-            assert not [token for token in live[:-1] if token["first_used_at"] is not None]
+            assert len({token.generation for token in live}) <= 1
+            assert not [token for token in live[:-1] if token.first_used_at is not None]
             if device["deleted_at"] is not None:
                 assert not live
                 assert not command_sql.open_of_device(self.world.view, device["pk"])
@@ -357,7 +355,7 @@ class Life(RuleBasedStateMachine):
         known = [secret for each in self.secrets.values() for secret in each]
         rows = {secret: token_sql.by_secret(self.world.view, secret) for secret in known}
         wanted = states or ("active", "reset_only")
-        return [secret for secret, row in rows.items() if row is not None and row["state"] in wanted]
+        return [secret for secret, row in rows.items() if row is not None and row.state in wanted]
 
     def _device(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(sorted(self.secrets)))
@@ -378,7 +376,7 @@ class Life(RuleBasedStateMachine):
     def _generations(self, command: Row) -> dict[str, int]:
         """The command's device's own secrets, each with its generation."""
         found = {secret: token_sql.by_secret(self.world.view, secret) for secret in self.secrets[self._owner(command)]}
-        return {secret: row["generation"] for secret, row in found.items() if row is not None}
+        return {secret: row.generation for secret, row in found.items() if row is not None}
 
     @staticmethod
     def _follows(status: str, word: str) -> bool:
@@ -391,7 +389,7 @@ class Life(RuleBasedStateMachine):
             command = command_sql.open_of_type(self.world.view, device_pk, detail)
             return None if command is None else str(command["id"])
         live = token_sql.live(self.world.view, device_pk)
-        return str(live[0]["broker_entry"]) if live else None
+        return str(live[0].broker_entry) if live else None
 
 
 TestLife = Life.TestCase

@@ -21,18 +21,18 @@ def world(tmp_path: Path) -> Iterator[World]:
 def good(world: World, *secrets: str) -> list[str]:
     """The states of these tokens; ``gone`` for one that is forgotten."""
     rows = [token_sql.by_secret(world.view, secret) for secret in secrets]
-    return ["gone" if row is None else row["state"] for row in rows]
+    return ["gone" if row is None else row.state for row in rows]
 
 
 def test_a_refreshed_token_is_of_the_same_binding(world: World) -> None:
     """Same generation, same key for grants; the newest is the one for a broker that holds one; told once."""
     device_id, old = world.bound()
     new = world.refresh(device_id, old)
-    assert world.token(new)["generation"] == world.token(old)["generation"] == 1
-    assert world.token(new)["grant_kid"] == world.token(old)["grant_kid"]
+    assert world.token(new).generation == world.token(old).generation == 1
+    assert world.token(new).grant_kid == world.token(old).grant_kid
     assert world.device(device_id)["binding_generation"] == 1
     assert good(world, old, new) == ["active", "active"]
-    assert token_sql.broker_entries(world.view) == [(device_id, world.token(new)["broker_entry"])]
+    assert token_sql.broker_entries(world.view) == [(device_id, world.token(new).broker_entry)]
     assert world.outbox() == [("credential", "")]
     assert world.events(2) == ["token.refreshed"]
     assert world.facts() == {"device_id": device_id, "actor": device_id, "binding_generation": 1}
@@ -102,8 +102,8 @@ def test_a_token_that_waits_for_a_reset_gets_another_like_it(world: World) -> No
     command = world.reset(device_id)
     new = world.refresh(device_id, old)
     assert good(world, old, new) == ["reset_only", "reset_only"]
-    assert world.token(new)["generation"] == command["binding_generation"] == 1
-    assert token_sql.broker_entries(world.view) == [(device_id, world.token(new)["broker_entry"])]
+    assert world.token(new).generation == command["binding_generation"] == 1
+    assert token_sql.broker_entries(world.view) == [(device_id, world.token(new).broker_entry)]
     world.use(new)
     assert good(world, old, new) == ["revoked", "reset_only"]
     world.ack(command, "executed", new)
@@ -118,14 +118,14 @@ def test_a_refresh_is_refused_within_a_minute_of_the_last(world: World, used: bo
     new = world.refresh(device_id, old)
     if used:
         world.use(new)
-    asking = world.token(new if used else old)["id"]
+    asking = world.token(new if used else old).id
     for passed, wait in ((0, 60), (1, 60), (30_000, 30), (MINUTE_MS - 1, 1)):
-        world.now = world.token(new)["created_at"] + passed
+        world.now = world.token(new).created_at + passed
         with pytest.raises(TooSoonError) as refused:
             world.run(devices.refresh, world.project_id, device_id, asking)
         assert (refused.value.seconds, refused.value.details) == (wait, {"retry_after_seconds": wait})
     assert good(world, old, new) == ["revoked" if used else "active", "active"]
-    world.now = world.token(new)["created_at"] + MINUTE_MS
+    world.now = world.token(new).created_at + MINUTE_MS
     world.run(devices.refresh, world.project_id, device_id, asking)
 
 
@@ -134,7 +134,7 @@ def test_a_clock_that_was_set_back_keeps_no_device_waiting(world: World) -> None
     device_id, old = world.bound()
     world.refresh(device_id, old)
     world.now -= 3_600_000
-    world.run(devices.refresh, world.project_id, device_id, world.token(old)["id"])
+    world.run(devices.refresh, world.project_id, device_id, world.token(old).id)
 
 
 @pytest.mark.parametrize("end", [World.unbind, World.delete])

@@ -20,7 +20,7 @@ async def refreshed(place: Site, device: Device) -> Device:
     clock.ahead_ms += 60_000
     row = await place.store.read(lambda view: token_sql.by_secret(view, device.token))
     assert row
-    new = await place.store.write(lambda tx: devices.refresh(tx, place.project_id, device.id, row["id"]))
+    new = await place.store.write(lambda tx: devices.refresh(tx, place.project_id, device.id, row.id))
     return replace(device, token=new.device_token)
 
 
@@ -35,7 +35,7 @@ async def state(place: Site, device: Device) -> str:
 
     def read(view: View) -> str:
         row = token_sql.by_secret(view, device.token)
-        return "unknown" if row is None else str(row["state"])
+        return "unknown" if row is None else str(row.state)
 
     return await place.store.read(read)
 
@@ -86,7 +86,7 @@ async def test_a_first_use_over_http_cuts_the_old_session(tmp_path: Path) -> Non
             new = await refreshed(place, device)
             row = await place.store.read(lambda view: token_sql.by_secret(view, new.token))
             assert row
-            await place.store.write(lambda tx: devices.use(tx, row["id"]))
+            await place.store.write(lambda tx: devices.use(tx, row.id))
             await old.closed()
         await place.settled()
         assert await answer(place, new) == wire.ACCEPTED

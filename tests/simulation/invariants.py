@@ -126,7 +126,7 @@ class Judge:
         world = self._world
         for secret, device_id in world.secrets.items():
             row = token_sql.by_secret(View(world.disk), secret)
-            state = "revoked" if row is None else row["state"]
+            state = "revoked" if row is None else row.state
             pending, _ = await world.api.exchange("GET", "/v1/devices/me/commands/pending", b"", secret)
             if (pending == 200) != (state == "active"):
                 world.ghost.violate(5, "a token opens what its state says", f"{device_id}, {state}: GET → {pending}")
@@ -207,7 +207,7 @@ class Judge:
             row = None if binding is None else token_sql.by_secret(View(world.disk), binding.device_token)
             if row is None or device.kind == "ble" or device.machine.state is not State.ONLINE:
                 continue
-            if any(each["id"] < row["id"] for each in token_sql.live(View(world.disk), row["device_pk"])):
+            if any(each.id < row.id for each in token_sql.live(View(world.disk), row.device_pk)):
                 yield 5, "the first use of a new token ends the old one", f"{device.serial}: the old one is good still"
 
     async def _queue_is_empty(self) -> None:
@@ -226,4 +226,4 @@ def _state(world: World, device: DeviceHost) -> str:
     """What the token that the device holds opens."""
     binding = device.binding
     row = None if binding is None else token_sql.by_secret(View(world.disk), binding.device_token)
-    return "revoked" if row is None else str(row["state"])
+    return "revoked" if row is None else str(row.state)

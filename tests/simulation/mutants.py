@@ -31,6 +31,7 @@ from gateway.mqtt.reconciler import Reconciler
 from gateway.mqtt.session import ReceivedMessage, Session
 from gateway.store import Row, Tx, View, command_sql, event_sql, outbox_sql, token_sql
 from gateway.store.sqlite.device_cache import DeviceCache
+from gateway.store.token_sql import TokenRecord
 from tests.simulation.broker import Broker, Packet, Peer
 from tests.simulation.broker_access import PasswordTable, VirtualEmbedded
 from tests.simulation.device_radio import VirtualRadio
@@ -241,8 +242,8 @@ def _keeper_sleeps() -> Iterator[None]:
 
 @fault("a refresh revokes the token that asks", 5)
 def _refresh_bricks() -> Iterator[None]:
-    def revoke_others(tx: Tx, token: Row) -> int:
-        return token_sql.revoke(tx, token["device_pk"])
+    def revoke_others(tx: Tx, token: TokenRecord) -> int:
+        return token_sql.revoke(tx, token.device_pk)
 
     with patch.object(token_sql, "revoke_others", revoke_others):
         yield
@@ -267,7 +268,7 @@ def _old_message_counts() -> Iterator[None]:
 def _token_is_password() -> Iterator[None]:
     real = token_sql.by_mqtt_password
 
-    def by_mqtt_password(view: View, device_id: str, password: str) -> Row | None:
+    def by_mqtt_password(view: View, device_id: str, password: str) -> TokenRecord | None:
         return real(view, device_id, mqtt_password(password) if password.startswith("dtok_") else password)
 
     with patch.object(token_sql, "by_mqtt_password", by_mqtt_password):
@@ -276,9 +277,9 @@ def _token_is_password() -> Iterator[None]:
 
 @fault("a token that waits for its reset is not refreshed", 1)
 def _no_refresh_before_a_reset() -> Iterator[None]:
-    def may_refresh(tx: Tx, asking: Row) -> None:
+    def may_refresh(tx: Tx, asking: TokenRecord) -> None:
         del tx
-        if asking["state"] == "reset_only":
+        if asking.state == "reset_only":
             raise UnauthorizedError("not this one")
 
     with patch.object(devices, "_may_refresh", may_refresh):
@@ -295,7 +296,7 @@ def _no_receipt() -> Iterator[None]:
 def _wrong_generation() -> Iterator[None]:
     real = commands.queue
 
-    def queue(tx: Tx, device: Row, command_type: Any, *, fetched_by: Row | None, **facts: Any) -> str:
+    def queue(tx: Tx, device: Row, command_type: Any, *, fetched_by: TokenRecord | None, **facts: Any) -> str:
         del fetched_by
         return real(tx, device, command_type, fetched_by=None, **facts)
 

@@ -268,7 +268,7 @@ class World:
         self.secrets[token] = device.id
         row = token_sql.by_secret(View(self.disk), token)
         if row is not None:
-            self.host.table.token_of[row["broker_entry"]] = row["id"]
+            self.host.table.token_of[row.broker_entry] = row.id
 
     # --- the registry's copies ----------------------------------------------------------------------------------------
 

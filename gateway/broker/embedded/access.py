@@ -27,7 +27,7 @@ class EmbeddedAccess:
         """Cut each device whose session was not opened with a token that is good now; drop its queue."""
         for device in devices:
             pk = device["device_pk"]
-            good = await self._store.read(lambda view, pk=pk: {row["id"] for row in token_sql.live(view, pk)})  # type: ignore[misc]
+            good = await self._store.read(lambda view, pk=pk: {token.id for token in token_sql.live(view, pk)})  # type: ignore[misc]
             session = self._broker.sessions().get(device["device_id"])
             if session is None or session.token_id not in good:
                 await self._broker.cut(device["device_id"])

@@ -280,7 +280,7 @@ async def test_a_token_that_is_revoked_while_its_request_waits(api: Api) -> None
     bound = await api.bound()
     row = await api.store.read(lambda view: token_sql.by_secret(view, bound["device_token"]))
     assert row is not None
-    caller = DeviceCaller(bound["id"], api.project_id, row["id"], TokenState.ACTIVE, used_before=True)
+    caller = DeviceCaller(bound["id"], api.project_id, row.id, TokenState.ACTIVE, used_before=True)
     body(await api.back_end.post(f"/v1/devices/{bound['id']}/unbind"), 200)
     await api.settled()
     before = api.dump()

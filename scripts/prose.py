@@ -28,11 +28,13 @@ TEXT_KEYWORDS = {"description", "help", "summary", "short_help", "epilog"}
 
 MACHINE = r"(?:gateway|broker|device|server|listener|thread|loop|registry|store|worker|process|log|client|firmware)s?"
 OF_PEOPLE = r"(?:heard|hears?|tells?|told|believes?|believed|wishe?s?|wants?|likes?)"
+# "of its own rank" is fine, "a thread of its own" is not.
+NO_NOUN = r"(?=\W*$|\W*[.,;:()]|\s(?:and|or|but|on|for|in|with|to|that|which|who|over|by|at|from|as|where|when)\b)"
 BANNED = {
     r"anew": "again, new",
     r"who(?:ever|mever|soever)": "name the role: the caller, the operator",
     r"somebody|nobody": "name the role, or use the passive: no client, an operator",
-    r"(?:of|on|by) (?:its|their) own": "say what it has: a separate thread, its own file",
+    rf"(?:of|on|by) (?:its|their) own{NO_NOUN}": "say what it has: a separate thread, its own file",
     r"(?:is|are|was|were) none": "does not exist, is invalid",
     r"for good": "permanently",
     r"knock(?:s|ed|ing)?": "connect, send a request",
@@ -44,7 +46,7 @@ BANNED = {
     rf"{MACHINE} (?:has |have |is |are |was |were )?{OF_PEOPLE}": "a machine receives, reports, trusts, requests",
     rf"{MACHINE} (?:comes?|came) in": "a client connects, a message arrives",
 }
-_BANNED = [(re.compile(rf"\b(?:{words})\b", re.IGNORECASE), hint) for words, hint in BANNED.items()]
+_BANNED = [(re.compile(rf"\b(?:{words})(?!\w)", re.IGNORECASE), hint) for words, hint in BANNED.items()]
 
 
 class Finding(NamedTuple):

@@ -30,7 +30,7 @@ def commit() -> str | None:
 
 
 def described() -> str:
-    """Return version and commit together: ``0.1.0 (0b47c2428cb1)``."""
+    """Return version and commit together: ``0.2.0 (0b47c2428cb1)``."""
     return f"{__version__} ({found})" if (found := commit()) else __version__
 
 

@@ -23,7 +23,7 @@ from gateway.broker.embedded.capacity import CapacityMonitor
 from gateway.broker.external.secret import shared_secret
 from gateway.broker.mosquitto.access import MosquittoAccess
 from gateway.broker.mosquitto.file_watch import PasswordFileWatch
-from gateway.broker.selection import Broker, broker_of
+from gateway.broker.selection import Broker, open_broker
 from gateway.core.backoff import Pauses
 from gateway.core.topics import Topics
 from gateway.domain.backlog import BacklogRequests
@@ -66,7 +66,7 @@ at each of its statements, since SQLite's library gives the interpreter away whi
 
 async def serve(loaded: Loaded, loop_priority: LoopPriority) -> int:
     """Run until SIGTERM or SIGINT, in the loop of ``loop_priority``; the exit code."""
-    _open_as_many_files_as_allowed()
+    _raise_file_limit()
     sys.setswitchinterval(SWITCH_SECONDS)
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -104,7 +104,7 @@ async def _warn_of_accounts(store: Store) -> None:
         )
 
 
-def _open_as_many_files_as_allowed() -> None:
+def _raise_file_limit() -> None:
     """Each connection is one; the usual soft limit of 1,024 is for programs that use select(2)."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -125,7 +125,7 @@ async def running(settings: Settings, loop_priority: LoopPriority | None = None)
         http_tls, mqtt_tls = certificates(settings)
         renewal = Renewal(each for each in (http_tls, mqtt_tls) if each)
         await _warn_of_accounts(registry.store)
-        broker = await broker_of(
+        broker = await open_broker(
             settings,
             registry.store,
             accounts,

@@ -64,7 +64,7 @@ class Broker:
     trouble: Callable[[], str | None] = lambda: None
 
 
-async def broker_of(
+async def open_broker(
     settings: Settings,
     store: Store,
     accounts: ProbeAccounts,

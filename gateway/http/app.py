@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from gateway.http import auth
 from gateway.http.auth_failure_limit import AuthFailureLimiter
-from gateway.http.endpoint import Authenticate, Endpoint, Parts, Unknown
+from gateway.http.endpoint import Authenticate, Endpoint, EndpointParts, Unknown
 from gateway.http.middleware import RequestMiddleware
 from gateway.http.operation import AnyOperation
 from gateway.http.pages import pages
@@ -34,7 +34,7 @@ def build(
     clock = services.store.context.clock
     limiter = RateLimiter(services.rate_limit_per_minute, clock)
     auth_failures = AuthFailureLimiter(services.refused_credentials_per_minute, clock)
-    parts = Parts(services, limiter, auth_failures, authenticate)
+    parts = EndpointParts(services, limiter, auth_failures, authenticate)
     endpoints = [
         (path, Endpoint(parts, path, {each.method: each for each in on_path}))
         for path, on_path in _by_path(operations).items()

@@ -34,7 +34,7 @@ Authenticate = Callable[[Services, Headers], Awaitable[Caller]]
 
 
 @dataclass(frozen=True)
-class Parts:
+class EndpointParts:
     """What all endpoints share."""
 
     services: Services
@@ -46,7 +46,7 @@ class Parts:
 class Endpoint:
     """One path with the operations on it; an ASGI application."""
 
-    def __init__(self, parts: Parts, path: str, operations: Mapping[str, AnyOperation]) -> None:
+    def __init__(self, parts: EndpointParts, path: str, operations: Mapping[str, AnyOperation]) -> None:
         self._parts = parts
         self._path = path
         self._operations = operations
@@ -55,21 +55,21 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request on this path."""
-        facts = request_info(scope)
-        facts.template = self._path
-        response = await self._respond(scope, receive, facts)
+        info = request_info(scope)
+        info.template = self._path
+        response = await self._respond(scope, receive, info)
         await response(scope, receive, send)
 
-    async def _respond(self, scope: Scope, receive: Receive, facts: RequestInfo) -> ASGIApp:
+    async def _respond(self, scope: Scope, receive: Receive, info: RequestInfo) -> ASGIApp:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if method == "OPTIONS":
             return Response(status_code=204, headers={"Allow": self._allow})
         operation = self._operations.get(method)
         if operation is None:
-            await _admit(self._parts, scope, facts)
+            await _admit(self._parts, scope, info)
             raise MethodNotAllowedError(self._allow)
-        caller = None if operation.access.public else await _identify(self._parts, scope, facts)
-        is_inside = bool(operation.access.insiders) and await _is_inside(self._parts, operation, scope, facts)
+        caller = None if operation.access.public else await _identify(self._parts, scope, info)
+        is_inside = bool(operation.access.insiders) and await _is_inside(self._parts, operation, scope, info)
         if caller is not None:
             auth.authorize(operation.access, caller, scope["path_params"].get("device_id"))
         answer = await self._call(operation, caller, scope, receive, is_inside=is_inside)
@@ -158,7 +158,7 @@ async def _only_once(
 class Unknown:
     """Every path that is not in the table; an ASGI application."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: EndpointParts) -> None:
         self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,23 +167,23 @@ class Unknown:
         await refuse_unknown(self._parts, scope)
 
 
-async def refuse_unknown(parts: Parts, scope: Scope) -> NoReturn:
+async def refuse_unknown(parts: EndpointParts, scope: Scope) -> NoReturn:
     """There is nothing at this path; beneath the base of the API only callers with a credential hear that."""
     await _admit(parts, scope, request_info(scope))
     page = ", and /docs is a page to try it" if parts.services.serves_docs else ""
     raise NotFoundError(f"There is nothing at this path. GET /openapi.json lists what there is{page}.")
 
 
-async def _admit(parts: Parts, scope: Scope, facts: RequestInfo) -> None:
+async def _admit(parts: EndpointParts, scope: Scope, info: RequestInfo) -> None:
     """Beneath the base of the API even an error is for callers with a credential."""
     if scope["path"] != BASE and not scope["path"].startswith(f"{BASE}/"):
         return
-    caller = await _identify(parts, scope, facts)
+    caller = await _identify(parts, scope, info)
     if isinstance(caller, DeviceCaller) and caller.state is TokenState.RESET_ONLY:
         raise auth.refuse_reset_only()
 
 
-async def _is_inside(parts: Parts, operation: AnyOperation, scope: Scope, facts: RequestInfo) -> bool:
+async def _is_inside(parts: EndpointParts, operation: AnyOperation, scope: Scope, info: RequestInfo) -> bool:
     """Whether the caller is told all; what is for insiders alone is refused to others."""
     alone = operation.access.insiders == "alone"
     headers, token = Headers(scope=scope), parts.services.metrics_token
@@ -194,7 +194,7 @@ async def _is_inside(parts: Parts, operation: AnyOperation, scope: Scope, facts:
     if alone and insiders.shows(headers, token):
         return True
     try:
-        caller = await _identify(parts, scope, facts)
+        caller = await _identify(parts, scope, info)
     except StoreError:
         if alone:
             raise
@@ -204,35 +204,35 @@ async def _is_inside(parts: Parts, operation: AnyOperation, scope: Scope, facts:
     return insiders.may_read(caller)
 
 
-async def _identify(parts: Parts, scope: Scope, facts: RequestInfo) -> Caller:
+async def _identify(parts: EndpointParts, scope: Scope, info: RequestInfo) -> Caller:
     try:
-        caller = facts.caller = await parts.authenticate(parts.services, Headers(scope=scope))
+        caller = info.caller = await parts.authenticate(parts.services, Headers(scope=scope))
         if parts.services.device_certificates:
             auth.require_certificate(scope, caller)
     except UnauthorizedError as error:
-        _note_refusal(parts, facts, error)
-        _count_refusal(parts, scope, facts)
+        _note_refusal(parts, info, error)
+        _count_refusal(parts, scope, info)
         raise
-    facts.quota, exceeded = parts.limiter.take(caller.id)
+    info.quota, exceeded = parts.limiter.take(caller.id)
     if exceeded is not None:
         raise exceeded
     await auth.note_first_use(parts.services, caller)
     return caller
 
 
-def _note_refusal(parts: Parts, facts: RequestInfo, error: UnauthorizedError) -> None:
+def _note_refusal(parts: EndpointParts, info: RequestInfo, error: UnauthorizedError) -> None:
     refused = error.refused if isinstance(error, auth.RefusedCredentialError) else auth.Refused("unknown")
     parts.services.sign_in_refused(
-        RefusedSignIn("http", refused.reason, facts.client_address, refused.key_id, refused.project_id)
+        RefusedSignIn("http", refused.reason, info.client_address, refused.key_id, refused.project_id)
     )
 
 
-def _count_refusal(parts: Parts, scope: Scope, facts: RequestInfo) -> None:
+def _count_refusal(parts: EndpointParts, scope: Scope, info: RequestInfo) -> None:
     """Refuse for a while, and leave no line in the log, where too many were refused that come from there."""
     too_many = parts.auth_failures.refused(scope)
     if too_many is not None:
-        facts.quota, error = too_many
-        facts.worth_a_line = False
+        info.quota, error = too_many
+        info.worth_a_line = False
         raise error
 
 

@@ -28,7 +28,7 @@ from gateway.runtime import tracing
 
 log = structlog.get_logger()
 
-REQUEST_INFO: Final = "gateway.facts"
+REQUEST_INFO: Final = "gateway.request_info"
 REQUEST_ID: Final = "X-Request-Id"
 PIECE_BYTES: Final = 65_536
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -60,9 +60,9 @@ class RequestInfo:
 
 
 def request_info(scope: Scope) -> RequestInfo:
-    """The facts of this request."""
-    facts: RequestInfo = scope[REQUEST_INFO]
-    return facts
+    """The log record of this request."""
+    info: RequestInfo = scope[REQUEST_INFO]
+    return info
 
 
 class RequestMiddleware:
@@ -72,13 +72,13 @@ class RequestMiddleware:
         self._app = app
         self._services = services
         self._limiter = limiter
-        self._stranger_lines = StrangerLines(services.store.context.clock)
+        self._failed_auth_lines = StrangerLines(services.store.context.clock)
         self._hosts = HostRules(services.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         headers = Headers(scope=scope)
-        facts = scope[REQUEST_INFO] = RequestInfo(
+        info = scope[REQUEST_INFO] = RequestInfo(
             _request_id(), _client_request_id(headers), host_of(scope), self._limiter.untouched()
         )
         hsts = scope.get(HSTS_SECONDS, 0)
@@ -86,30 +86,30 @@ class RequestMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                facts.status = message["status"]
-                message["headers"] = [*message["headers"], *_headers(message["headers"], facts, hsts)]
+                info.status = message["status"]
+                message["headers"] = [*message["headers"], *_headers(message["headers"], info, hsts)]
             for piece in _pieces(message):
                 await send(piece)
 
         with (
-            structlog.contextvars.bound_contextvars(request_id=facts.request_id),
+            structlog.contextvars.bound_contextvars(request_id=info.request_id),
             self._services.store.tracer.begin("HTTP", parent, tracing.Kind.SERVER) as span,
         ):
             try:
-                await self._serve(scope, receive, send_with_headers, facts)
+                await self._serve(scope, receive, send_with_headers, info)
             finally:
-                _tell(span, scope["method"], facts)
-                if self._is_logged(scope, facts):
-                    _log(scope["method"], facts)
-                self._services.metrics.request(scope["method"], facts.template, facts.status, facts.seconds)
-            await self._note_use(facts)
+                _tell(span, scope["method"], info)
+                if self._is_logged(scope, info):
+                    _log(scope["method"], info)
+                self._services.metrics.request(scope["method"], info.template, info.status, info.seconds)
+            await self._note_use(info)
 
-    def _is_logged(self, scope: Scope, facts: RequestInfo) -> bool:
-        if facts.caller is not None or facts.status >= _SERVER_ERROR:
-            return facts.worth_a_line
-        return self._stranger_lines.is_written(scope, worth_a_line=facts.worth_a_line)
+    def _is_logged(self, scope: Scope, info: RequestInfo) -> bool:
+        if info.caller is not None or info.status >= _SERVER_ERROR:
+            return info.worth_a_line
+        return self._failed_auth_lines.is_written(scope, worth_a_line=info.worth_a_line)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, facts: RequestInfo) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, info: RequestInfo) -> None:
         try:
             self._hosts.require(scope)
             require_plain_path(scope)
@@ -117,20 +117,20 @@ class RequestMiddleware:
         except ClientGoneError:
             pass
         except GatewayError as error:
-            facts.error = error.code
+            info.error = error.code
             await errors.answer(error)(scope, receive, send)
         except Exception:
-            log.exception("http.failed", path=facts.template)
-            unexpected = errors.unexpected(facts.request_id)
-            facts.error = unexpected.code
+            log.exception("http.failed", path=info.template)
+            unexpected = errors.unexpected(info.request_id)
+            info.error = unexpected.code
             await errors.answer(unexpected)(scope, receive, send)
 
-    async def _note_use(self, facts: RequestInfo) -> None:
+    async def _note_use(self, info: RequestInfo) -> None:
         """After the answer, since nobody has to wait for it."""
-        if facts.caller is None:
+        if info.caller is None:
             return
         try:
-            await auth.note_use(self._services, facts.caller)
+            await auth.note_use(self._services, info.caller)
         except GatewayError as error:
             log.warning("http.use_not_noted", reason=error.message)
 
@@ -154,11 +154,11 @@ def _pieces(message: Message) -> Iterator[Message]:
 
 
 def _headers(
-    given: Iterable[tuple[bytes, bytes]], facts: RequestInfo, hsts_seconds: int
+    given: Iterable[tuple[bytes, bytes]], info: RequestInfo, hsts_seconds: int
 ) -> Iterator[tuple[bytes, bytes]]:
     """What is added to the headers that an answer has already."""
-    quota = facts.quota
-    yield b"x-request-id", facts.request_id.encode()
+    quota = info.quota
+    yield b"x-request-id", info.request_id.encode()
     yield b"x-ratelimit-limit", b"%d" % quota.limit
     yield b"x-ratelimit-remaining", b"%d" % quota.remaining
     yield b"x-ratelimit-reset", b"%d" % quota.reset
@@ -168,28 +168,28 @@ def _headers(
         yield b"cache-control", b"no-store"
 
 
-def _tell(span: tracing.Span, method: str, facts: RequestInfo) -> None:
-    span.called(f"{method} {facts.template}")
+def _tell(span: tracing.Span, method: str, info: RequestInfo) -> None:
+    span.called(f"{method} {info.template}")
     span.note(
         http__request__method=method,
-        http__route=facts.template,
-        http__response__status_code=facts.status,
-        gateway__request_id=facts.request_id,
-        error__type=facts.error,
+        http__route=info.template,
+        http__response__status_code=info.status,
+        gateway__request_id=info.request_id,
+        error__type=info.error,
     )
 
 
-def _log(method: str, facts: RequestInfo) -> None:
-    who = {"device_id" if isinstance(facts.caller, DeviceCaller) else "key_id": facts.caller.id} if facts.caller else {}
-    write = log.warning if facts.status >= _SERVER_ERROR else log.info
+def _log(method: str, info: RequestInfo) -> None:
+    who = {"device_id" if isinstance(info.caller, DeviceCaller) else "key_id": info.caller.id} if info.caller else {}
+    write = log.warning if info.status >= _SERVER_ERROR else log.info
     write(
         "http.request",
         method=method,
-        path=facts.template,
-        status=facts.status,
-        duration_ms=round(facts.seconds * 1000, 1),
-        client_address=facts.client_address,
+        path=info.template,
+        status=info.status,
+        duration_ms=round(info.seconds * 1000, 1),
+        client_address=info.client_address,
         **who,
-        **({} if facts.client_request_id is None else {"client_request_id": facts.client_request_id}),
-        **({} if facts.error is None else {"error": facts.error}),
+        **({} if info.client_request_id is None else {"client_request_id": info.client_request_id}),
+        **({} if info.error is None else {"error": info.error}),
     )

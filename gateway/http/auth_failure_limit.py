@@ -7,16 +7,16 @@ this keeps one, or a flood of junk, from filling the log.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 import structlog
 from starlette.types import Scope
 
-from gateway.core.clock import Clock
+from gateway.core.clock import MINUTE_MS, Clock
+from gateway.core.limits import FixedWindow, K
 from gateway.http.errors import RateLimitExceededError, TooManyRefusalsError
-from gateway.http.rate_limit import WINDOW_SECONDS, Quota
+from gateway.http.rate_limit import Quota, quota_of, seconds_until
 
 log = structlog.get_logger()
 
@@ -24,7 +24,6 @@ MOST_ADDRESSES: Final = 10_000
 UNKNOWN_HOST: Final = "unknown"
 _SHARES: Final = 10
 _LEAST_SHARE: Final = 10
-_SECOND_MS: Final = 1_000
 _NETWORK_BITS: Final = 64
 """Of an IPv6 address: the rest belongs to one subscriber, who has all of it to call from."""
 
@@ -32,48 +31,34 @@ _NETWORK_BITS: Final = 64
 class AuthFailureLimiter:
     """Counts refusals per address; 0 is no limit. One bad credential has a tenth of that, or ten where that is more.
 
-    So a device that tries a revoked token on and on does not keep others at its site from being told of theirs. Of more
-    than ``most_addresses`` those not seen for longest go first.
-
-    Less than the limit of callers has to do (``gateway.http.rate_limit``): this is the way that a flood takes.
+    A device that tries a revoked token on and on thus does not keep others at its site from being told of theirs.
     """
 
     def __init__(self, per_minute: int, clock: Clock, *, most_addresses: int = MOST_ADDRESSES) -> None:
-        self._limit = per_minute
         self._clock = clock
-        self._most = most_addresses
-        self._minute = 0
-        self._share = min(per_minute, max(_LEAST_SHARE, per_minute // _SHARES))
-        self._told: OrderedDict[str, Counter[int]] = OrderedDict()
+        share = min(per_minute, max(_LEAST_SHARE, per_minute // _SHARES))
+        self._addresses = FixedWindow[str](per_minute, MINUTE_MS, clock, most_keys=most_addresses)
+        self._credentials = FixedWindow[tuple[str, int]](share, MINUTE_MS, clock, most_keys=most_addresses)
 
     def refused(self, scope: Scope) -> tuple[Quota, RateLimitExceededError] | None:
         """Note that whoever sends this request was refused; what is left, and the error, when it was too often."""
-        if not self._limit:
+        if not self._addresses.limit:
             return None
-        now = self._clock() // _SECOND_MS
-        address, minute = address_of(scope), now // WINDOW_SECONDS
-        told, shown = self._told_to(address, minute), _shown_in(scope)
-        reset = (minute + 1) * WINDOW_SECONDS
-        if told.total() >= self._limit:
-            return Quota(self._limit, 0, reset), TooManyRefusalsError(self._limit, reset - now)
-        if told[shown] >= self._share:
-            return Quota(self._share, 0, reset), TooManyRefusalsError(
-                self._share, reset - now, of="with this bad credential"
-            )
-        told[shown] += 1
-        if self._limit == told.total() or told[shown] == self._share:
-            log.warning("http.credentials_refused", address=address, in_one_minute=told.total())
+        address = address_of(scope)
+        credential = (address, _shown_in(scope))
+        if not self._addresses.has_room(address):
+            return self._too_many(self._addresses, address)
+        if not self._credentials.take(credential):
+            return self._too_many(self._credentials, credential, of="with this bad credential")
+        self._addresses.take(address)
+        if not self._addresses.has_room(address) or not self._credentials.has_room(credential):
+            told = self._addresses.limit - self._addresses.left(address).remaining
+            log.warning("http.credentials_refused", address=address, in_one_minute=told)
         return None
 
-    def _told_to(self, address: str, minute: int) -> Counter[int]:
-        if minute != self._minute:
-            self._minute = minute
-            self._told.clear()
-        told = self._told.setdefault(address, Counter())
-        self._told.move_to_end(address)
-        if len(self._told) > self._most:
-            self._told.popitem(last=False)
-        return told
+    def _too_many(self, window: FixedWindow[K], key: K, **of: str) -> tuple[Quota, RateLimitExceededError]:
+        quota = quota_of(window.limit, window.left(key))
+        return quota, TooManyRefusalsError(window.limit, seconds_until(quota, self._clock), **of)
 
 
 def _shown_in(scope: Scope) -> int:

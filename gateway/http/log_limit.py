@@ -12,15 +12,14 @@ from typing import Final
 import structlog
 from starlette.types import Scope
 
-from gateway.core.clock import Clock
+from gateway.core.clock import MINUTE_MS, SECOND_MS, Clock
+from gateway.core.limits import FixedWindow
 from gateway.http.auth_failure_limit import MOST_ADDRESSES, address_of
 
 log = structlog.get_logger()
 
 LINES_PER_MINUTE: Final = 60
 LINES_PER_SECOND: Final = 50
-_SECOND_MS: Final = 1_000
-_MINUTE_MS: Final = 60_000
 
 
 class StrangerLines:
@@ -28,37 +27,26 @@ class StrangerLines:
 
     def __init__(self, clock: Clock, *, per_minute: int = LINES_PER_MINUTE, per_second: int = LINES_PER_SECOND) -> None:
         self._clock = clock
-        self._per_minute = per_minute
-        self._per_second = per_second
-        self._minute = self._second = 0
-        self._in_second = 0
-        self._written: Counter[str] = Counter()
+        # Addresses are as many as lines: 50 in a second make 3,000 in a minute.
+        self._of_address = FixedWindow[str](per_minute, MINUTE_MS, clock, most_keys=MOST_ADDRESSES)
+        self._in_all = FixedWindow[None](per_second, SECOND_MS, clock, most_keys=1)
+        self._minute = 0
         self._left_out: Counter[str] = Counter()
 
     def is_written(self, scope: Scope, *, worth_a_line: bool = True) -> bool:
         """Return whether this request gets its line, and count it."""
-        now = self._clock()
-        self._begin(now // _MINUTE_MS, now // _SECOND_MS)
+        self._begin(self._clock() // MINUTE_MS)
         address = address_of(scope)
-        if worth_a_line and self._in_second < self._per_second and self._has_more(address):
-            self._written[address] += 1
-            self._in_second += 1
-            return True
+        if worth_a_line and self._in_all.has_room(None) and self._of_address.take(address):
+            return self._in_all.take(None)
         if address in self._left_out or len(self._left_out) < MOST_ADDRESSES:
             self._left_out[address] += 1
         return False
 
-    def _has_more(self, address: str) -> bool:
-        # Addresses are as many as lines: 50 in a second make 3,000 in a minute.
-        return self._written[address] < self._per_minute
-
-    def _begin(self, minute: int, second: int) -> None:
-        if second != self._second:
-            self._second, self._in_second = second, 0
+    def _begin(self, minute: int) -> None:
         if minute != self._minute:
             self._minute = minute
             self._tell()
-            self._written.clear()
             self._left_out.clear()
 
     def _tell(self) -> None:

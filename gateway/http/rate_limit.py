@@ -1,28 +1,21 @@
-"""How many requests a caller may make: so many in each minute of the clock, for each key and each device token.
-
-Counted in memory by ``throttled-py``; how many callers it remembers is bounded, those not seen for longest go first.
-"""
+"""Rate limit for API keys and device tokens: a number of requests in each minute of the clock."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
-from throttled import MemoryStore, RateLimiterType, Throttled, rate_limiter
-
-from gateway.core.clock import Clock
+from gateway.core.clock import MINUTE_MS, SECOND_MS, Clock
+from gateway.core.limits import FixedWindow, Window
 from gateway.http.errors import RateLimitExceededError
 
-WINDOW_SECONDS: Final = 60
 MOST_CALLERS: Final = 100_000
 NO_LIMIT: Final = 2**31 - 1
-_SECOND_MS: Final = 1_000
 
 
 @dataclass(frozen=True)
 class Quota:
-    """What the ``X-RateLimit-…`` headers say; ``reset`` is in Unix seconds."""
+    """Values of the ``X-RateLimit-…`` headers; ``reset`` is in Unix seconds."""
 
     limit: int
     remaining: int
@@ -38,20 +31,24 @@ class RateLimiter:
     def __init__(self, per_minute: int, clock: Clock, *, most_callers: int = MOST_CALLERS) -> None:
         self.limit = per_minute or NO_LIMIT
         self._clock = clock
-        self._counts = Throttled(
-            using=RateLimiterType.FIXED_WINDOW.value,
-            quota=rate_limiter.per_min(self.limit),
-            store=MemoryStore(options={"MAX_SIZE": most_callers}),
-        )
+        self._requests = FixedWindow[str](self.limit, MINUTE_MS, clock, most_keys=most_callers)
 
     def untouched(self) -> Quota:
-        """What a caller who is not known has: nothing counted."""
-        now = self._clock() // _SECOND_MS
-        return Quota(self.limit, self.limit, now - now % WINDOW_SECONDS + WINDOW_SECONDS)
+        """Return the quota of a caller who is not known: nothing counted."""
+        return quota_of(self.limit, self._requests.left(""))
 
     def take(self, caller: str) -> tuple[Quota, RateLimitExceededError | None]:
-        """Count one request: what is left, and the refusal when it is one too many."""
-        taken = self._counts.limit(caller)
-        seconds = max(1, math.ceil(taken.state.reset_after))
-        quota = Quota(self.limit, int(taken.state.remaining), self._clock() // _SECOND_MS + seconds)
-        return quota, RateLimitExceededError(self.limit, seconds) if taken.limited else None
+        """Count one request. Return what is left, and the refusal when it is one too many."""
+        admitted = self._requests.take(caller)
+        quota = quota_of(self.limit, self._requests.left(caller))
+        return quota, None if admitted else RateLimitExceededError(self.limit, seconds_until(quota, self._clock))
+
+
+def quota_of(limit: int, left: Window) -> Quota:
+    """Return the headers' values for what a window has left."""
+    return Quota(limit, left.remaining, left.ends_at // SECOND_MS)
+
+
+def seconds_until(quota: Quota, clock: Clock) -> int:
+    """Return the seconds until the quota's window ends, at least 1: the value of ``Retry-After``."""
+    return max(1, quota.reset - clock() // SECOND_MS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol, TypeVar
 
@@ -16,12 +15,12 @@ import structlog
 
 from gateway.core import topics
 from gateway.core.clock import Clock
+from gateway.core.limits import CellRate
 from gateway.domain import messages
 from gateway.domain.commands import Refusal
 from gateway.domain.messages import Message, MessageResult, Parsed
 from gateway.errors import StoreError
 from gateway.mqtt.clearing import Clearing
-from gateway.mqtt.message_budget import SAVED_MESSAGES, MessageBudget
 from gateway.mqtt.session import ReceivedMessage, Session
 from gateway.store import Store, Tx
 
@@ -45,9 +44,20 @@ _TOO_MANY: Final = "too_many_messages"
 _BUDGETED: Final = (_HEARTBEAT, "/status")
 _ACK: Final = "/ack"
 _COMMANDS: Final = "/commands/"
+SAVED_SECONDS: Final = 200
+"""A device saves the message budget of so many seconds, or more.
+
+The broker sends the messages of all devices in one stream and waits for acknowledgements. Delaying some would delay
+all. What is over the budget is therefore acknowledged at once, and refused.
+"""
+SAVED_MESSAGES: Final = 10_000
+"""At least so many messages are saved. A device that sends once a minute and was away for a week has a backlog."""
 SAVED_ACKNOWLEDGEMENTS_SECONDS: Final = 2
 SAVED_ACKNOWLEDGEMENTS: Final = 100
 """A device has few open commands, so few acknowledgements to catch up on. Each costs as much as ten heartbeats."""
+
+_ANSWERED: Final = 10_000
+"""Number of devices whose last answer is remembered."""
 
 Waiting = Message | Parsed | None
 """A message that waits for its commit: as it came, parsed already, or not to be stored."""
@@ -79,11 +89,11 @@ class Ingest:
         self._topics = names
         self._heard = heard
         self._on_acknowledged = on_acknowledged
-        self._throttle = Throttle(store.context.clock)
+        self._throttle = _one_a_second(store.context.clock)
         per_second = store.context.rules.device_messages_per_second
-        self._budget = MessageBudget(per_second, store.context.clock, saved=SAVED_MESSAGES)
-        self._over_budget = Throttle(store.context.clock)
-        self._ack_budget = MessageBudget(
+        self._budget = CellRate[str](per_second, store.context.clock, saved_seconds=SAVED_SECONDS, saved=SAVED_MESSAGES)
+        self._over_budget = _one_a_second(store.context.clock)
+        self._ack_budget = CellRate[str](
             per_second,
             store.context.clock,
             saved_seconds=SAVED_ACKNOWLEDGEMENTS_SECONDS,
@@ -191,11 +201,11 @@ class Ingest:
         message = delivery.message
         if (message.retain or not message.payload) and self._clearing.sees(message):
             return None
-        if message.topic.endswith(_BUDGETED) and not self._budget.admits(message.topic):
+        if message.topic.endswith(_BUDGETED) and not self._budget.take(message.topic):
             return self._refuse_over_budget(message)
         if message.topic.endswith(_ACK):
             sender = message.topic.partition(_COMMANDS)[0]  # of any type, since a device can make up types
-            if not self._ack_budget.admits(sender):
+            if not self._ack_budget.take(sender):
                 return self._news_in(message) or self._refuse_over_budget(message)
         if message.topic.endswith(_HEARTBEAT):
             return message
@@ -208,7 +218,7 @@ class Ingest:
 
     def _refuse_over_budget(self, message: Message) -> Parsed | None:
         """Store and answer one refusal a second, since each would cost as much as accepting it. All are counted."""
-        if self._over_budget.admits(message.topic.partition(_COMMANDS)[0]):
+        if self._over_budget.take(message.topic.partition(_COMMANDS)[0]):
             return self._too_much(message)
         self._on_refused(_TOO_MANY)
         return None
@@ -287,7 +297,7 @@ class Ingest:
 
     async def _answer(self, session: Session, answers: Sequence[MessageResult]) -> None:
         for answer in answers:
-            if self._throttle.admits(answer.device_id):
+            if self._throttle.take(answer.device_id):
                 refusal = answer.refusal
                 log.info("message.refused", device_id=answer.device_id, code=refusal.code, field=refusal.field)
                 await session.publish(self._topics.errors(answer.device_id), messages.error_payload(refusal), qos=0)
@@ -309,23 +319,6 @@ async def _acknowledge(session: Session, deliveries: list[ReceivedMessage], wait
         await asyncio.sleep(0)
 
 
-class Throttle:
-    """One answer a second per device, for a bounded number of devices."""
-
-    INTERVAL_MS: Final = 1_000
-    REMEMBERED: Final = 10_000
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._last: OrderedDict[str, int] = OrderedDict()
-
-    def admits(self, device_id: str) -> bool:
-        """Return whether this device may be answered now, and remember it if so."""
-        now = self._clock()
-        if abs(now - self._last.get(device_id, -self.INTERVAL_MS)) < self.INTERVAL_MS:
-            return False
-        self._last[device_id] = now
-        self._last.move_to_end(device_id)
-        if len(self._last) > self.REMEMBERED:
-            self._last.popitem(last=False)
-        return True
+def _one_a_second(clock: Clock) -> CellRate[str]:
+    """Return the limit for answers to devices, and for log lines that a device causes."""
+    return CellRate(1, clock, saved_seconds=1, remembered=_ANSWERED)

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from gateway.core.clock import SECOND_MS
+from gateway.core.limits import FixedWindow
 from gateway.core.redaction import CUT, redact
 from gateway.core.text import wants_colour
 from gateway.core.visible_text import escaped, escaped_lines
@@ -32,6 +34,7 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _OWN: Final = logging.getLogger("gateway")
 MOST_OF_A_LIBRARY: Final = 10
 """Limit of lines a second for one library and level. With tracebacks they are long."""
+_MOST_KINDS: Final = 10_000
 # Below warning these log every packet, some with the password in it.
 QUIET: Final = ("amqtt", "transitions", "mqtt", "uvicorn", "httpx", "httpcore", "asyncio")
 SECRET_KEYS: Final = frozenset({"password", "token", "device_token", "secret", "api_key", "authorization"})
@@ -83,11 +86,11 @@ class Sparing:
     """
 
     def __init__(self, per_second: int, now: Callable[[], float] = time.monotonic) -> None:
-        self._per_second = per_second
-        self._now = now
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._written = FixedWindow[tuple[str, str]](
+            per_second, SECOND_MS, lambda: int(now() * SECOND_MS), most_keys=_MOST_KINDS
+        )
         self._left_out: Counter[tuple[str, str]] = Counter()
-        self._second = 0
+        self._counting = threading.Lock()  # the writer's thread logs, too
 
     def __call__(self, _logger: object, method: str, event: EventDict) -> EventDict:
         """Pass the event on, or drop it. Kinds are our own constants, so their number is bounded."""
@@ -98,16 +101,12 @@ class Sparing:
 
     def left_out_before(self, name: str, level: str) -> int | None:
         """Return how many of this kind were dropped before this one, or None when this one is dropped too."""
-        second = int(self._now())
-        if second != self._second:
-            self._second = second
-            self._counts.clear()
         kind = (name, level)
-        self._counts[kind] += 1
-        if self._counts[kind] > self._per_second:
+        with self._counting:
+            if self._written.take(kind):
+                return self._left_out.pop(kind, 0)
             self._left_out[kind] += 1
             return None
-        return self._left_out.pop(kind, 0)
 
 
 class SparingOthers(logging.Filter):

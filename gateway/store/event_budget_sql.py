@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.core.clock import HOUR_MS
+from gateway.core.limits import paid_until
 from gateway.store import event_sql, measurements
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ SUPPRESSIBLE: Final = (
     "device.updated",
 )
 """What a budget bounds. An ``offline`` is suppressed together with its ``online``."""
-_HOUR_MS: Final = 3_600_000
 
 
 def record(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> bool:
@@ -59,7 +60,7 @@ def _recorded(tx: Tx, device: Row, kind: str, actor: str, facts: dict[str, Any],
     """``known`` says how many of those that were suppressed this event makes up for."""
     paid, suppressed = _of(tx, device["pk"], kind)
     if tx.rules.device_events_per_hour:
-        paid = _paid_after(paid, tx.now, _HOUR_MS // tx.rules.device_events_per_hour)
+        paid = _paid_after(paid, tx.now, HOUR_MS // tx.rules.device_events_per_hour)
         if paid > tx.now:
             return False
         _store(tx, device["pk"], kind, paid)
@@ -76,7 +77,7 @@ def _paid_after(paid: int, now: int, each: int) -> int:
 
     One in the future means that the clock was set back, which costs nobody anything.
     """
-    return max(0 if paid > now else paid, now - SAVED_HOURS * _HOUR_MS) + each
+    return paid_until(0 if paid > now else paid, now, each, SAVED_HOURS * HOUR_MS)
 
 
 def _of(view: View, device_pk: int, kind: str) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """So many requests in each minute, by a clock that the test turns."""
 
 import pytest
-from throttled import utils
 
 from gateway.http.rate_limit import RateLimiter
 
@@ -17,12 +16,9 @@ class Hand:
 
 
 @pytest.fixture
-def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
-    """The clock of the library too."""
-    hand = Hand()
-    monkeypatch.setattr(utils, "now_sec", lambda: hand.now // 1_000)
-    monkeypatch.setattr(utils, "now_mono_f", lambda: hand.now / 1_000)
-    return hand
+def hand() -> Hand:
+    """One that stands at a full minute."""
+    return Hand()
 
 
 def allowed(limiter: RateLimiter, caller: str) -> bool:

@@ -12,7 +12,7 @@ import structlog
 
 from gateway.broker.embedded.session import ClientConnection
 from gateway.broker.embedded.unknown_clients import site_of
-from gateway.mqtt.message_budget import MessageBudget
+from gateway.core.limits import CellRate
 from gateway.runtime.paced_log import Paced
 
 log = structlog.get_logger()
@@ -38,8 +38,8 @@ class Refusals:
 
     def __init__(self, is_known: Callable[[str], bool]) -> None:
         self._is_known = is_known
-        self._failures = MessageBudget(PER_SECOND, _milliseconds, saved_seconds=SAVED_SECONDS)
-        self._names = MessageBudget(PER_SECOND_OF_NAME, _milliseconds, saved_seconds=SAVED_SECONDS_OF_NAME)
+        self._failures = CellRate[str](PER_SECOND, _milliseconds, saved_seconds=SAVED_SECONDS)
+        self._names = CellRate[str](PER_SECOND_OF_NAME, _milliseconds, saved_seconds=SAVED_SECONDS_OF_NAME)
         self._held: dict[str, dict[ClientConnection, None]] = {}
         self._count = 0
         self._tell = Paced(lambda count: log.warning("broker.refusals_paced", refused_since_last_told=count))
@@ -49,14 +49,14 @@ class Refusals:
         site = site_of(connection.address)
         if self._failures.has_room(site):
             return True
-        if username is not None and self._is_known(username) and self._names.admits(f"{site} {username}"):
+        if username is not None and self._is_known(username) and self._names.take(f"{site} {username}"):
             return True
         self._tell()
         return False
 
     def failed(self, connection: ClientConnection) -> bool:
         """Count a failure of this address. Return whether its budget is used up."""
-        return not self._failures.admits(site_of(connection.address))
+        return not self._failures.take(site_of(connection.address))
 
     async def delay(self, connection: ClientConnection) -> None:
         """Let this client wait for its refusal, unless it has to make room for another one."""

@@ -35,7 +35,7 @@ BANNED = {
     r"who(?:ever|mever|soever)": "name the role: the caller, the operator",
     r"somebody|nobody": "name the role, or use the passive: no client, an operator",
     rf"(?:of|on|by) (?:its|their) own{NO_NOUN}": "say what it has: a separate thread, its own file",
-    r"(?:is|are|was|were) none": "does not exist, is invalid",
+    r"(?:is|are|was|were) (?-i:none)": "does not exist, is invalid",
     r"for good": "permanently",
     r"knock(?:s|ed|ing)?": "connect, send a request",
     r"good-?byes?|farewells?": "offline message",

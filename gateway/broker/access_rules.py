@@ -28,7 +28,7 @@ class Role(enum.StrEnum):
 
 
 class Action(enum.StrEnum):
-    """What a client wants to do: publish, subscribe, receive a message, or leave a will."""
+    """An action of a client: publish, subscribe, receive a message, or leave a will."""
 
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"

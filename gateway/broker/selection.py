@@ -298,7 +298,7 @@ def usable() -> str:
     """Return the path of a Mosquitto that is new enough.
 
     Raises:
-        UnavailableError: there is none; the message says what to install.
+        UnavailableError: it is missing or too old; the message says what to install.
     """
     try:
         program = local.binary()

@@ -24,7 +24,7 @@ retried."""
 
 
 class Settling:
-    """Runs at most one attempt per client at a time. Attempts that failed before have places of their own."""
+    """Runs at most one attempt per client at a time. Attempts that failed before have separate places."""
 
     def __init__(self) -> None:
         self._running: dict[Client, asyncio.Task[bool]] = {}

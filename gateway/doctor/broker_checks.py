@@ -172,7 +172,7 @@ _BAIT: Final = b'{"gateway doctor":"if you read this outside of a check, the bro
 
 
 async def _try_to_publish(looking: Looking, topic: str) -> None:
-    """Publish on a connection of its own: some brokers close it for that."""
+    """Publish on a separate connection: some brokers close it for that."""
     with suppress(ProbeError):
         async with connected(looking.target, DEVICE, looking.accounts.device) as device:
             await device.publish(topic, _BAIT, retain=True)

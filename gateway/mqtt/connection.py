@@ -241,7 +241,7 @@ class BrokerConnection:
 async def _end_of(life: asyncio.Task[None]) -> BaseException:
     """Return why the life of a connection ended: the first failure of its parts. Cancel it when we are cancelled.
 
-    It runs in a task of its own, since a task group swallows a cancellation that coincides with a failure.
+    It runs in a separate task, since a task group swallows a cancellation that coincides with a failure.
     """
     try:
         await asyncio.wait((life,))

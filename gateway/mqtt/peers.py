@@ -3,8 +3,8 @@
 A gateway that connects checks before it receives or publishes anything. It asks on ``gateways/marks``, where each
 running gateway answers, and reads what is retained on ``gateways/+/status``. A retained message alone proves nothing,
 since a dead gateway may have left it. Two things count: an answer to a question just asked, and a status that has
-changed since this gateway's last check. The second one finds a gateway that cannot answer, because the two share a
-session and take it from each other: one ``gateway_id``, or one user name where the broker makes client ids of those.
+changed since this gateway's last check. The second one finds a gateway that cannot answer because the two share a
+session and take it from each other. They have one ``gateway_id``, or one user name that the broker makes a client id.
 
 Of two gateways the one that started first goes on. The other one stays away from the broker until it is alone.
 """

@@ -180,7 +180,7 @@ class Metrics:
 
 
 class Gauges:
-    """Gauges of one moment, in a registry of their own: made for one answer and dropped."""
+    """Gauges of one moment, in a separate registry: made for one answer and dropped."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

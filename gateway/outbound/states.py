@@ -57,7 +57,7 @@ class ProjectStateLeaf(StateTopic):
         return self._names.project_state(project_id, device_id)
 
     def projects(self, view: View) -> frozenset[str]:
-        """Return the projects that have an integrator of their own."""
+        """Return the projects that have an integrator."""
         return account_sql.projects(view)
 
     def device_of(self, topic: str, payload: bytes) -> str | None:

@@ -104,7 +104,7 @@ def own(path: Path, owner: Owner) -> None:
 
 
 def read(path: Path) -> bytes | None:
-    """Return the content of a file, or None where there is none.
+    """Return the content of a file, or None without a file.
 
     Raises:
         UnavailableError: it is a link, has a second name elsewhere, or is no file.

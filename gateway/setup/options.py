@@ -172,7 +172,7 @@ def _address(option: str, text: str) -> Address:
 
 
 def _directory(directory: Path) -> Path:
-    """Check the path: it stands in files of four kinds, each with special characters of its own."""
+    """Check the path: it stands in files of four kinds, each with other special characters."""
     path = directory.absolute()
     if not all(each.isascii() and (each.isalnum() or each in "/._-") for each in str(path)):
         raise InvalidRequestError(f"{path}: should have only letters, digits and . _ - in its path.")

@@ -1,6 +1,6 @@
 """HTTP client for one webhook delivery: connect only to allowed addresses, send, read the answer (contract, section 5).
 
-Redirects are not followed, no proxy is used, each delivery has a connection of its own.
+Redirects are not followed, no proxy is used, each delivery has its own connection.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class _Backend(httpcore.AnyIOBackend):
 
 
 async def _resolve(host: str, port: int) -> list[Ip]:
-    """Return the addresses of a name. The look-up runs in a thread of its own, since it can hang."""
+    """Return the addresses of a name. The look-up runs in a separate thread, since it can hang."""
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[Ip]] = loop.create_future()
 

@@ -1,6 +1,6 @@
 """Webhook worker: delivers events at least once (contract, section 5).
 
-Each webhook has a lane of its own that sends one event after the other. So a slow receiver delays only itself, and
+Each webhook has its own lane that sends one event after the other. So a slow receiver delays only itself, and
 events arrive in order. A failed event is tried again later, and the next goes on meanwhile. Only the registry holds the
 progress: what was under way when the process died is sent again.
 """

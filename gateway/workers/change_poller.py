@@ -1,8 +1,8 @@
-"""Notices what other processes have committed: the command line writes to the same registry (``gateway devices …``).
+"""Poller for commits of other processes: the command line writes to the same registry (``gateway devices …``).
 
-The store rings the wakeups after its own commits. Those of others show in the highest numbers that outbox and events
-ever gave; a wish for a comparison with the broker (``gateway doctor --fix``) and changes of accounts there show in the
-facts that the gateway keeps about itself: a few look-ups, a few times a second.
+The store wakes the workers after its own commits. Commits of others show in the highest numbers that outbox and events
+ever gave. Requests for a comparison with the broker (``gateway doctor --fix``) and changes of accounts show in facts of
+the registry. The poll is a few look-ups, a few times a second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SCHEMA: Final = "schema_version"
 
 
 class ChangePoller:
-    """Rings the wakeups of the outbox and of events when either has grown; own commits are rung once more by it."""
+    """Wakes the workers of the outbox and of events when either has grown. Own commits wake them once more."""
 
     def __init__(self, store: Store, wakeups: Wakeups) -> None:
         self._store = store

@@ -37,7 +37,7 @@ class EmbeddedAccess:
         """Do nothing: nothing is under way."""
 
     async def compare(self) -> bool:
-        """Cut integrators that were revoked or connected with an earlier password. Devices have rows of their own."""
+        """Cut integrators that were revoked or connected with an earlier password. Devices have their own rows."""
         good = {
             (row.name, row.created_at) for row in await self._store.read(account_sql.everyone) if not row.revoked_at
         }

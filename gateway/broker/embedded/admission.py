@@ -43,7 +43,7 @@ def _unheard(address: str) -> None:
 class Listener:
     """Where the broker listens, how it authenticates a client, and its limits.
 
-    With a ``certificate`` it speaks TLS there, and the gateway's own clients use a listener of their own.
+    With a ``certificate`` it speaks TLS there, and the gateway's clients use a separate listener.
     """
 
     host: str

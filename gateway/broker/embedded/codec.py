@@ -114,7 +114,7 @@ async def _read_length(reader: asyncio.StreamReader) -> int:
 
 
 async def read_connect(reader: asyncio.StreamReader) -> ConnectPacket:
-    """Read the first packet. A client id that was left out is None; amqtt would make one up.
+    """Read the first packet. For a client id that was left out it has None; amqtt would make one up.
 
     Raises:
         MalformedPacketError: it is no good CONNECT.
@@ -169,7 +169,7 @@ async def decode(packet: Packet) -> Any:
     """Decode a packet that a connected client may send.
 
     Raises:
-        MalformedPacketError: it is none.
+        MalformedPacketError: it is no such packet.
     """
     if not _flags_fit(packet):
         raise MalformedPacketError(f"a packet of type {packet.kind} with flags {packet.flags} [MQTT 2.2.2]")

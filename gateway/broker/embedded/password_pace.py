@@ -1,7 +1,7 @@
 """Rate limit for wrong passwords: such a client waits for each answer, and most of its tries are not looked up.
 
 An address has a budget of failures. Once that is used up, a CONNECT from there is looked up only if the registry knows
-its user name. A device behind the same NAT thus connects at once. A known name has a budget of its own there.
+its user name. A device behind the same NAT thus connects at once. A known name has a separate budget there.
 """
 
 import time

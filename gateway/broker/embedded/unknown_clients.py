@@ -49,7 +49,7 @@ class UnknownClients:
             del self._of[site]
 
     def make_way(self) -> bool:
-        """Close one; return False when there is none."""
+        """Close one; return False without any."""
         if self._site:
             self._drop_one()
             return True

@@ -47,7 +47,7 @@ class ManagementApi:
         """Return the answer, whatever its status.
 
         Raises:
-            UnavailableError: there is none.
+            UnavailableError: the broker does not answer.
         """
         try:
             async with httpx.AsyncClient(

@@ -1,8 +1,8 @@
 """Auth endpoint: a request with the shared secret is the broker's and answered in its dialect. All others are denied.
 
 A question is its path and its body, whatever the method, since amqtt sends a body with GET. A query is never read,
-since URLs get into logs. The secret stands in ``Authorization: Bearer …``. For brokers that cannot send a header of
-their own it is the first level of the path. A malformed question, an unreadable registry and a bug are denials too.
+since URLs get into logs. The secret stands in ``Authorization: Bearer …``. For brokers that cannot send that
+header it is the first level of the path. A malformed question, an unreadable registry and a bug are denials too.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Fields:
         """Return a whole number, which a form holds as text.
 
         Raises:
-            MalformedError: it is none.
+            MalformedError: it is no whole number.
         """
         value = self._values.get(name)
         if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= _LONGEST_NUMBER:

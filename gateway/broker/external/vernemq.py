@@ -32,7 +32,7 @@ async def _publish(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
 
 
 async def _subscribe(judge: AuthDecisions, fields: Fields) -> AuthAnswer:
-    """Decide on each filter on its own; without any granted one, deny the whole."""
+    """Decide on each filter separately; without any granted one, deny the whole."""
     client, told = _client(fields), []
     for wanted in fields.each("topics"):
         topic, qos = wanted.text("topic"), wanted.number("qos")

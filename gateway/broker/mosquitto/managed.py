@@ -108,7 +108,7 @@ def _user() -> pwd.struct_passwd | None:
 def _hand_over(folder: Path, user: pwd.struct_passwd) -> None:
     """Let Mosquitto's user read the folder's files, and nothing above the folder: Mosquitto is started in there.
 
-    The set-group bit gives each new file in it to the group. What Mosquitto writes has a folder of its own.
+    The set-group bit gives each new file in it to the group. What Mosquitto writes has a separate folder.
     """
     make_folder(folder, Owner(_ENTERED_BY_BROKER, os.geteuid(), user.pw_gid))
     make_folder(folder / "persistence", Owner(0o700, user.pw_uid, user.pw_gid))

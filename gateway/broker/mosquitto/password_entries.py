@@ -115,7 +115,7 @@ class Opened:
 
 
 def open_file(path: Path) -> Opened | None:
-    """Open and read a password file. Return None when there is none.
+    """Open and read a password file. Return None without a file.
 
     Raises:
         PasswordFileError: the file cannot be read.

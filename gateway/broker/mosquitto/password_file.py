@@ -128,7 +128,7 @@ class PasswordFile:
         return changed
 
     def stamp(self) -> Stamp:
-        """Return a value that changes whenever the file is written, or :data:`MISSING` while there is none."""
+        """Return a value that changes whenever the file is written, or :data:`MISSING` without a file."""
         try:
             found = self.path.stat()
         except OSError:

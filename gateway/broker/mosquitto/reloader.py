@@ -1,4 +1,4 @@
-"""Reload of Mosquitto by a process of its own user. The gateway then needs no right to signal another user's process.
+"""Reload of Mosquitto by a process of its user. The gateway then needs no right to signal that process.
 
 The process listens on a Unix socket beside the pid file. A connection asks for a reload; the answer is ``ok`` or the
 reason why not. The kernel tells it who connects: it serves the gateway's user, root and its own user alone.
@@ -50,7 +50,7 @@ def ask(path: Path) -> None:
 
 
 def _read(connection: socket.socket) -> bytes:
-    """Read to the end, with a bound on bytes and time: the broker's user may have put a program of its own there."""
+    """Read to the end, with a bound on bytes and time: the broker's user may have put another program there."""
     answer, until = b"", time.monotonic() + ANSWER_SECONDS
     while len(answer) < _LONGEST:
         connection.settimeout(max(_SHORTEST_SECONDS, until - time.monotonic()))

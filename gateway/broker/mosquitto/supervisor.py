@@ -129,7 +129,7 @@ class Supervisor:
         log.info("broker.started", pid=self._process.pid, program=self._program)
 
     async def _spawned(self) -> Process:
-        """Start the process in a session of its own, so that Ctrl-C on the terminal does not reach it.
+        """Start the process in a new session, so that Ctrl-C on the terminal does not reach it.
 
         The gateway stops it in its turn. It is started in its folder and uses paths below that: its user may have no
         right on the folders above. Its first argument identifies it to a later gateway
@@ -160,7 +160,7 @@ class Supervisor:
         while True:
             try:
                 line = await process.stdout.readline()
-            except ValueError:  # longer than any of its own
+            except ValueError:  # longer than any line of Mosquitto
                 continue
             if not line:
                 return

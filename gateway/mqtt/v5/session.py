@@ -137,7 +137,7 @@ class Mqtt5Session(Session):
         """Send CONNECT; return the broker's answer, good or bad.
 
         Raises:
-            LinkError: there was none.
+            LinkError: the broker did not answer.
         """
         self.wire.send(packet.write())
         either = (self.greeted, self.wire.closed)

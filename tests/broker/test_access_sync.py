@@ -19,19 +19,12 @@ from gateway.broker.mosquitto.access import MosquittoAccess
 from gateway.broker.mosquitto.file_watch import PasswordFileWatch
 from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
 from gateway.domain import devices, epoch
+from tests.broker.support import REFUSED, answer
 from tests.mqtt.brokers import External
 from tests.mqtt.support import Device, Site, on_every_broker, on_mosquitto, site
 from tests.support import wire
 from tests.support.pty import at_terminal
 from tests.support.wait import eventually
-
-REFUSED = {wire.NOT_AUTHORISED, wire.BAD_CREDENTIALS}
-
-
-async def answer(place: Site, device: Device) -> int:
-    """What the broker answers to this device's CONNECT."""
-    async with wire.Wire.open("127.0.0.1", place.broker.port) as client:
-        return await client.connect(device.id, device.id, device.mqtt_password)
 
 
 def lines(place: Site) -> dict[str, str]:

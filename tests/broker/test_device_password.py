@@ -8,7 +8,7 @@ import pytest
 
 from gateway.domain import devices
 from gateway.store import View, gauge_sql, open_to_serve
-from tests.broker.test_access_sync import REFUSED
+from tests.broker.support import REFUSED
 from tests.mqtt.support import Device, Site, on_every_broker, site
 from tests.mqtt.test_token_refresh import refreshed
 from tests.support import wire

@@ -18,7 +18,7 @@ from gateway.broker.external.admissions import Admissions
 from gateway.broker.external.decisions import AuthDecisions
 from gateway.broker.external.endpoint import DIALECTS, AuthEndpoint
 from gateway.broker.service_accounts import service_accounts
-from tests.broker.embedded.test_server import PASSWORD, authenticate, joined, listening
+from tests.broker.embedded.support import PASSWORD, authenticate, joined, listening
 from tests.support.asking import GATEWAY_PASSWORD, SECRET
 from tests.support.fuzzing import JSON, TEXTS, TOKEN, Target, encoded, fuzz, leaks, mangled, objects
 from tests.support.registry import GATEWAY_ID, registry

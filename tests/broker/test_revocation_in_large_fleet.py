@@ -14,7 +14,7 @@ import pytest
 from gateway.domain import devices
 from gateway.models import model
 from gateway.store import Tx
-from tests.broker.test_access_sync import REFUSED, answer
+from tests.broker.support import REFUSED, answer
 from tests.mqtt.support import Device, Site, site
 from tests.support import wire
 from tests.support.wait import eventually

@@ -18,29 +18,12 @@ from gateway.http.responses import ApiResponse
 from gateway.http.scan_limit import ScanLimiter
 from gateway.http.unit_of_work import ReplayError, UnitOfWork
 from gateway.models.model import Empty
-from gateway.store import DATABASE_NAME, Tx, idempotency_sql, key_sql
+from gateway.store import Tx, key_sql
+from tests.http.idempotent_calls import count, keyed, rebooting, same
 from tests.http.support import JSON, Api, Caller, Client, Json, body, error, serving, trying
 
 DAY_MS = 86_400_000
 POSTS = [operation for operation in OPERATIONS if operation.is_idempotent]
-
-
-def keyed(key: str) -> dict[str, str]:
-    """The header."""
-    return {"Idempotency-Key": key}
-
-
-def same(first: httpx.Response, again: httpx.Response) -> None:
-    """The second is the answer of the first, and says so."""
-    assert (again.status_code, again.content) == (first.status_code, first.content)
-    assert "Idempotent-Replay" not in first.headers
-    assert again.headers["Idempotent-Replay"] == "true"
-
-
-async def count(api: Api, sql: str) -> int:
-    """A number out of the registry."""
-    found: int = await api.store.read(lambda view: view.value(sql))
-    return found
 
 
 async def test_the_same_request_gets_the_same_answer(api: Api) -> None:
@@ -63,26 +46,6 @@ async def test_a_lost_bind_gives_its_token_again(api: Api) -> None:
     body(await api.as_(token).post("/v1/devices/me/heartbeat"), 200)
     assert await count(api, "SELECT count(*) FROM tokens") == 1
     assert await count(api, "SELECT count(*) FROM events WHERE type = 'device.bound'") == 1
-
-
-async def test_what_is_kept_holds_no_secret(api: Api) -> None:
-    """Neither the answer in clear nor what opens it lies in the registry: not the credential, not the header."""
-    device = await api.registered()
-    key = "0d0dd5a2-5f8c-4c39-8a7a-1f4c5a6f9c11"
-    answer = await api.back_end.post(
-        f"/v1/devices/{device['id']}/bind", json={"end_user_id": "eu_1"}, headers=keyed(key)
-    )
-    bound = body(answer, 200)
-    token, password = bound["device_token"], bound["mqtt"]["password"]
-    await api.settled()
-    lies_there = b"".join(each.read_bytes() for each in api.data_dir.glob(f"{DATABASE_NAME}*"))
-    assert device["id"].encode() in lies_there
-    for secret in (token, password, key, api.key):
-        assert secret.encode() not in lies_there
-    row = await api.store.read(lambda view: view.one("SELECT * FROM idempotency"))
-    assert row is not None
-    assert token.encode() not in row["answer"]
-    assert password.encode() not in row["answer"]
 
 
 @pytest.mark.parametrize("asked", [{"serial_number": "BP-2"}, {"serial_number": "BP-1", "name": "x"}])
@@ -139,89 +102,6 @@ async def test_a_device_has_its_own_too(api: Api) -> None:
     body(fresh, 200)
 
 
-async def rebooting(api: Api, device_id: str) -> str:
-    """Queue a reboot; its id."""
-    command: str = body(await api.back_end.post(f"/v1/devices/{device_id}/commands", json={"type": "reboot"}), 201)[
-        "id"
-    ]
-    return command
-
-
-async def test_heartbeats_leave_no_answers(api: Api) -> None:
-    """Under a new key each time, with a large command open: nothing is kept. One that comes again is stored once."""
-    bound = await api.bound()
-    params = {"filler": "x" * 16_000}
-    asked: Json = {"type": "start_recording", "params": params}
-    body(await api.back_end.post(f"/v1/devices/{bound['id']}/commands", json=asked), 201)
-    device = api.as_(bound["device_token"])
-    for number in range(20):
-        beat = {"battery_percent": 50, "sent_at": f"2026-01-01T00:00:{number // 2:02}Z"}
-        answer = await device.post("/v1/devices/me/heartbeat", json=beat, headers=keyed(f"h{number}"))
-        assert body(answer, 200)["commands"][0]["params"] == params
-        assert "Idempotent-Replay" not in answer.headers
-    assert await count(api, "SELECT count(*) FROM idempotency") == 0
-    assert await count(api, "SELECT count(*) FROM heartbeats") == 10
-
-
-@pytest.mark.parametrize("path", ["/v1/devices/bulk/reset", "/v1/devices/bulk/reset/cancel"])
-async def test_a_dry_run_leaves_no_answer(api: Api, path: str) -> None:
-    """It changes nothing; its key is still good for the real one."""
-    bound = await api.bound()
-    asked: Json = {"device_ids": [bound["id"]]}
-    for _ in range(2):
-        answer = await api.back_end.post(path, json={**asked, "dry_run": True}, headers=keyed("b"))
-        assert "Idempotent-Replay" not in answer.headers
-        body(answer, 200)
-    assert await count(api, "SELECT count(*) FROM idempotency") == 0
-    answer = await api.back_end.post(path, json={**asked, "dry_run": True}, headers=keyed("two words"))
-    assert error(answer, 400, "invalid_request")["details"]["field"] == "Idempotency-Key"
-    body(await api.back_end.post(path, json=asked, headers=keyed("b")), 200)
-
-
-async def test_the_bytes_of_a_caller_are_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device acknowledges under a new key each time: its oldest answers go, and those of others stay."""
-    monkeypatch.setattr(idempotency_sql, "MOST_BYTES_OF_DEVICE", 20_000)
-    register: Json = {"json": {"serial_number": "BP-9"}, "headers": keyed("other")}
-    first = await api.back_end.post("/v1/devices", **register)
-    bound = await api.bound()
-    device = api.as_(bound["device_token"])
-    path = f"/v1/devices/me/commands/{await rebooting(api, bound['id'])}/ack"
-    for number in range(120):
-        body(await device.post(path, json={"status": "delivered"}, headers=keyed(str(number))), 200)
-    assert 10_000 < await count(api, USED.format("dev_")) <= 20_000
-    newest = await device.post(path, json={"status": "delivered"}, headers=keyed("119"))
-    oldest = await device.post(path, json={"status": "delivered"}, headers=keyed("0"))
-    assert (newest.headers.get("Idempotent-Replay"), oldest.headers.get("Idempotent-Replay")) == ("true", None)
-    same(first, await api.back_end.post("/v1/devices", **register))
-    await what_is_counted_is_there(api)
-    api.clock.ahead += DAY_MS + 60_000
-    while await api.store.write(lambda tx: idempotency_sql.prune(tx, limit=7)):
-        await what_is_counted_is_there(api)
-    assert await count(api, "SELECT count(*) FROM idempotency_use") == 0
-
-
-USED = "SELECT sum(length(answer) + 256) FROM idempotency WHERE owner LIKE '{}%'"
-
-
-async def what_is_counted_is_there(api: Api) -> None:
-    """The counters say what lies in the table."""
-    counted = await api.store.read(lambda view: view.all("SELECT owner, bytes FROM idempotency_use ORDER BY owner"))
-    there = await api.store.read(
-        lambda view: view.all("SELECT owner, sum(length(answer) + 256) FROM idempotency GROUP BY owner ORDER BY owner")
-    )
-    assert [tuple(row) for row in counted] == [tuple(row) for row in there]
-
-
-async def test_errors_are_not_kept(api: Api) -> None:
-    """What was refused is tried anew: the reason may be gone."""
-    bound = await api.bound()
-    path = f"/v1/devices/{bound['id']}/commands"
-    open_one = body(await api.back_end.post(path, json={"type": "reboot"}), 201)
-    error(await api.back_end.post(path, json={"type": "reboot"}, headers=keyed("c")), 409, "command_pending")
-    body(await api.back_end.post(f"{path}/{open_one['id']}/cancel"), 200)
-    body(await api.back_end.post(path, json={"type": "reboot"}, headers=keyed("c")), 201)
-
-
 async def test_a_refused_acknowledgement_is_refused_again(api: Api) -> None:
     """Its refusal is audited, and no answer."""
     bound = await api.bound()
@@ -255,28 +135,6 @@ async def test_after_a_rotation_nothing_is_done_twice(api: Api) -> None:
     told = error(await api.as_(secret).post(path, json=asked, headers=keyed("bind")), 409, "idempotency_mismatch")
     assert "another secret" in told["message"]
     assert await count(api, "SELECT count(*) FROM tokens") == 1
-
-
-async def test_it_is_kept_for_a_day(api: Api) -> None:
-    """A minute before the day is over it is replayed, after it the request is a new one; then the old row goes."""
-    asked: Json = {"json": {"serial_number": "BP-1"}, "headers": keyed("a")}
-    first = await api.back_end.post("/v1/devices", **asked)
-    api.clock.ahead += DAY_MS - 60_000
-    same(first, await api.back_end.post("/v1/devices", **asked))
-    api.clock.ahead += 60_001
-    body(await api.back_end.post("/v1/devices", **asked), 200)
-    assert await api.store.write(idempotency_sql.prune) == 0
-    api.clock.ahead += DAY_MS
-    assert await api.store.write(idempotency_sql.prune) == 1
-
-
-async def test_their_number_is_bounded(api: Api) -> None:
-    """The oldest go."""
-    for number in range(5):
-        await api.back_end.post("/v1/devices", json={"serial_number": f"BP-{number}"}, headers=keyed(str(number)))
-    assert await api.store.write(lambda tx: idempotency_sql.prune(tx, most=2)) == 3
-    again = await api.back_end.post("/v1/devices", json={"serial_number": "BP-4"}, headers=keyed("4"))
-    assert again.headers["Idempotent-Replay"] == "true"
 
 
 @pytest.mark.parametrize(

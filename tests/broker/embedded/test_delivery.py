@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.broker.embedded.server import BrokerLimits, ClientIdentity, EmbeddedBroker
-from tests.broker.embedded.test_server import (
+from tests.broker.embedded.support import (
     PASSWORD,
     authenticate,
     hesitant,

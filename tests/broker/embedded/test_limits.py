@@ -15,7 +15,7 @@ from gateway.broker.embedded.session import Backlog, Waiting
 from gateway.broker.embedded.unknown_clients import site_of
 from gateway.http.server.listener import MOST_BEFORE_HANDSHAKE
 from gateway.tls.certificates import Files, ServerCertificate
-from tests.broker.embedded.test_server import (
+from tests.broker.embedded.support import (
     PASSWORD,
     authenticate,
     hesitant,

@@ -8,7 +8,7 @@ import aiomqtt
 import pytest
 
 from gateway.broker.embedded.server import EmbeddedBroker
-from tests.broker.embedded.test_server import (
+from tests.broker.embedded.support import (
     PASSWORD,
     authenticate,
     joined,

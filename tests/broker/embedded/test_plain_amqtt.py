@@ -19,7 +19,7 @@ from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
 
 from gateway.broker.access_rules import Role, may
 from gateway.broker.embedded.server import EmbeddedBroker
-from tests.broker.embedded.test_server import (
+from tests.broker.embedded.support import (
     PASSWORD,
     ROLES,
     Place,

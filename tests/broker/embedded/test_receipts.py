@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.broker.embedded.server import EmbeddedBroker
-from tests.broker.embedded.test_server import authenticate, hesitant, joined, listening, nothing_more
+from tests.broker.embedded.support import authenticate, hesitant, joined, listening, nothing_more
 from tests.support.wire import Kind, Packet, Will, publish_packet
 
 HEARTBEAT = "devices/dev_A/heartbeat"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.broker.embedded.server import BrokerLimits, EmbeddedBroker
-from tests.broker.embedded.test_server import (
+from tests.broker.embedded.support import (
     authenticate,
     joined,
     last_word,

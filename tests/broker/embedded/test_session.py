@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.broker.embedded.server import ClientIdentity, EmbeddedBroker
-from tests.broker.embedded.test_server import PASSWORD, authenticate, joined, listening, payloads_until_last_word
+from tests.broker.embedded.support import PASSWORD, authenticate, joined, listening, payloads_until_last_word
 from tests.support.wait import eventually
 from tests.support.wire import ACCEPTED, CLOSED, NOT_AUTHORISED, Kind, Will, Wire, publish_packet
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from gateway.domain import epoch
 from gateway.store import account_sql, command_sql
-from tests.broker.test_access_sync import REFUSED, answer
+from tests.broker.support import REFUSED, answer
 from tests.mqtt.support import Device, Site, beat, site
 from tests.mqtt.test_lineage import Snapshot
 from tests.support import wire

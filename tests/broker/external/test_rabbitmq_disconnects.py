@@ -11,8 +11,8 @@ from gateway.broker.external.disconnect_clients import disconnector_of
 from gateway.broker.external.session_sync import SessionSync
 from gateway.settings.broker_api import BrokerApi
 from gateway.store import account_sql
-from tests.broker.test_access_sync import REFUSED, answer
-from tests.broker.test_revocation_after_faults import TRIES, counted, judge, seconds_until_cut, tried_in_vain
+from tests.broker.revocation_times import TRIES, counted, judge, seconds_until_cut, tried_in_vain
+from tests.broker.support import REFUSED, answer
 from tests.mqtt.support import Device, Site, beat, site
 from tests.support import wire
 from tests.support.measured import Measured

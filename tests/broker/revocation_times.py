@@ -1,0 +1,78 @@
+"""How long a revoked session lives after a fault: the measurement, and the second that the contract allows."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+
+from gateway.broker.access_sync import BrokerAccess
+from gateway.store import Row
+from tests.broker.support import REFUSED, answer
+from tests.mqtt.support import Device, Site
+from tests.support.measured import MEASURED, Measured
+from tests.support.wait import eventually
+
+TRIES = int(os.environ.get("CUT_TRIES", "3"))
+CUT_SECONDS = 1.0
+FAILED_TRIES = 5
+"""After so many the gateway pauses as long as it ever does."""
+
+
+class CountedAccess:
+    """The real access, and how often the gateway turned to it."""
+
+    def __init__(self, access: BrokerAccess) -> None:
+        self._access = access
+        self.syncs = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._access, name)
+
+    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
+        """Pass it on."""
+        self.syncs += 1
+        return await self._access.sync(devices)
+
+    async def compare(self) -> bool:
+        """Pass it on."""
+        self.syncs += 1
+        return await self._access.compare()
+
+
+def counted(place: Site) -> CountedAccess:
+    """Count from now on how often the gateway tries."""
+    access = CountedAccess(place.access_syncer.access)
+    place.access_syncer.access = access  # type: ignore[assignment]
+    return access
+
+
+async def tried_in_vain(place: Site, access: CountedAccess, persist: Callable[[], None] = lambda: None) -> None:
+    """Wait until the gateway has failed often enough for its longest pause; `persist` keeps the trouble up."""
+    before = access.syncs
+
+    def failed() -> bool:
+        persist()
+        if place.access_syncer.last_error is None:
+            place.wakeups.access_changed()
+        return access.syncs >= before + FAILED_TRIES and place.access_syncer.last_error is not None
+
+    await eventually(failed, "the gateway tried in vain")
+
+
+async def seconds_until_cut(place: Site, device: Device, mend: Callable[[], Awaitable[None]]) -> float:
+    """Have trouble end with `mend`, connect as the device and revoke it: how long its session lives after that."""
+    await mend()
+    async with place.join(device) as client:
+        await place.unbind(device)
+        began = asyncio.get_running_loop().time()
+        await client.closed()
+        lived = asyncio.get_running_loop().time() - began
+    assert await answer(place, device) in REFUSED
+    return lived
+
+
+def judge(measured: Measured, trouble: str, lived: list[float]) -> None:
+    """Tell the figures, and hold the contract."""
+    worst = ", ".join(f"{each * 1_000:.0f}" for each in sorted(lived)[-3:])
+    cut = sum(each <= CUT_SECONDS for each in lived)
+    measured(MEASURED, f"after {trouble}: {cut} of {len(lived)} cut within {CUT_SECONDS:g} s, longest {worst} ms")
+    assert cut == len(lived)

@@ -1,0 +1,123 @@
+"""A registry of an earlier version, with a row in every table."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from gateway.store import DATABASE_NAME
+from gateway.store.schema import apply, steps
+from gateway.store.sqlite.connection import connect, create_private
+
+STEPS = steps()
+
+
+def some_data(connection: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
+    """A row in each table that there is, as far as the steps have come; what is in them then."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    for table, row in ROWS.items():
+        if table in tables:
+            columns, marks = ", ".join(row), ", ".join("?" * len(row))
+            connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", list(row.values()))  # noqa: S608 - constants
+    return {table: rows(connection, table) for table in ROWS if table in tables}
+
+
+def rows(connection: sqlite3.Connection, table: str) -> list[tuple[object, ...]]:
+    """Return what a table holds, in the columns of ``ROWS``."""
+    columns = ", ".join(ROWS[table])
+    return [tuple(row) for row in connection.execute(f"SELECT {columns} FROM {table}")]  # noqa: S608 - constants
+
+
+ROWS: dict[str, dict[str, object]] = {
+    "meta": {"key": "gateway_id", "value": "gw_1"},
+    "projects": {"id": "proj_1", "name": "ward", "created_at": 1},
+    "signing_keys": {"kid": "k1", "private_key": bytes(32), "created_at": 1},
+    "devices": {
+        "pk": 1,
+        "id": "dev_1",
+        "project_id": "proj_1",
+        "serial_number": "SN-1",
+        "model": "m",
+        "created_at": 1,
+        "updated_at": 1,
+    },
+    "tokens": {
+        "device_pk": 1,
+        "generation": 1,
+        "hash": b"h",
+        "broker_entry": "$6$",
+        "state": "active",
+        "grant_kid": "k1",
+        "created_at": 1,
+    },
+    "api_keys": {
+        "id": "key_1",
+        "project_id": "proj_1",
+        "name": "n",
+        "hash": b"h",
+        "hint": "sk_live_",
+        "scopes": "[]",
+        "created_at": 1,
+    },
+    "health": {"device_pk": 1, "battery_percent": 80.5, "connection": "online"},
+    "event_budgets": {"device_pk": 1, "type": "device.online", "paid_until": 1},
+    "heartbeats": {"device_pk": 1, "received_at": 1, "sent_at": 1, "battery_percent": 80},
+    "history_days": {"device_pk": 1, "day": 9, "first_id": 1},
+    "refusals": {"at": 1, "source": "s", "code": "c", "message": "m", "payload": "p"},
+    "commands": {
+        "id": "cmd_1",
+        "device_pk": 1,
+        "type": "reboot",
+        "status": "pending",
+        "params": "{}",
+        "binding_generation": 1,
+        "grant_token": "g",
+        "created_at": 1,
+    },
+    "events": {
+        "id": "evt_1",
+        "project_id": "proj_1",
+        "device_pk": 1,
+        "type": "device.bound",
+        "created_at": 1,
+        "data": "{}",
+    },
+    "webhooks": {
+        "id": "wh_1",
+        "project_id": "proj_1",
+        "url": "https://example.com",
+        "events": "[]",
+        "enabled": 1,
+        "secret": bytes(24),
+        "cursor": 0,
+        "created_at": 1,
+    },
+    "webhook_gaps": {"webhook_id": "wh_1", "after_seq": 1, "up_to": 2},
+    "deliveries": {
+        "id": "dlv_1",
+        "webhook_id": "wh_1",
+        "event_seq": 1,
+        "status": "pending",
+        "attempts": 0,
+        "created_at": 1,
+    },
+    "idempotency_use": {"owner": "dev_9", "bytes": 300},
+    "idempotency": {
+        "caller": "key_1",
+        "key_hash": b"k",
+        "request_hash": b"r",
+        "status": 201,
+        "answer": b"a",
+        "created_at": 1,
+    },
+    "broker_accounts": {"name": "integrator", "hash": b"h", "broker_entry": "$6$", "created_at": 1},
+    "broker_sessions": {"client_id": "dev_1", "username": "dev_1", "credential": 1, "let_in_at": 1},
+    "outbox": {"kind": "command", "device_pk": 1, "detail": "reboot", "created_at": 1},
+}
+
+
+def older(data_dir: Path, present: int = -1) -> None:
+    """A registry of an earlier version, with data."""
+    create_private(data_dir / DATABASE_NAME)
+    with closing(connect(data_dir / DATABASE_NAME)) as connection:
+        apply(connection, stop_before=STEPS[present])
+        some_data(connection)

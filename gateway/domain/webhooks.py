@@ -14,7 +14,7 @@ from gateway.core.webhook_urls import check_url
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
 from gateway.models.model import MAX_NUMBER, EventType
 from gateway.models.webhooks import EVERY, CreateWebhook, UpdateWebhook
-from gateway.store import Context, Row, Tx, View, delivery_sql, event_sql, measurements, secret_sql, webhook_sql
+from gateway.store import Context, Tx, View, delivery_sql, event_sql, measurements, secret_sql, webhook_sql
 
 MOST_PER_PROJECT: Final = 50
 TRIES_AT: Final = (0, 60, 300, 1_800, 7_200, 28_800)
@@ -46,7 +46,7 @@ class DeliveryOutcome:
         return self.error is None
 
 
-def create(tx: Tx, project_id: str, body: CreateWebhook, actor: str) -> tuple[Row, str]:
+def create(tx: Tx, project_id: str, body: CreateWebhook, actor: str) -> tuple[webhook_sql.WebhookRecord, str]:
     """A new webhook, and its secret.
 
     Raises:
@@ -73,8 +73,8 @@ def _facts(webhook_id: str, url: str, types: Sequence[str], *, enabled: bool) ->
     return {"webhook_id": webhook_id, "host": urlsplit(url).hostname, "events": list(types), "enabled": enabled}
 
 
-def _facts_of(row: Row) -> dict[str, Any]:
-    return _facts(row["id"], row["url"], json.loads(row["events"]), enabled=bool(row["enabled"]))
+def _facts_of(row: webhook_sql.WebhookRecord) -> dict[str, Any]:
+    return _facts(row.id, row.url, json.loads(row.events), enabled=bool(row.enabled))
 
 
 def _require_url(tx: Tx, url: str) -> None:
@@ -87,7 +87,7 @@ def _require_url(tx: Tx, url: str) -> None:
         ) from error
 
 
-def require(view: View, project_id: str, webhook_id: str) -> Row:
+def require(view: View, project_id: str, webhook_id: str) -> webhook_sql.WebhookRecord:
     """The webhook, or a 404 that tells nothing of other projects."""
     row = webhook_sql.find(view, project_id, webhook_id)
     if row is None:
@@ -97,7 +97,7 @@ def require(view: View, project_id: str, webhook_id: str) -> Row:
     return row
 
 
-def update(tx: Tx, project_id: str, webhook_id: str, body: UpdateWebhook, actor: str) -> Row:
+def update(tx: Tx, project_id: str, webhook_id: str, body: UpdateWebhook, actor: str) -> webhook_sql.WebhookRecord:
     """Change what is given. What happened while a webhook was switched off is left out.
 
     Raises:
@@ -108,16 +108,19 @@ def update(tx: Tx, project_id: str, webhook_id: str, body: UpdateWebhook, actor:
         _require_url(tx, body.url)
     webhook_sql.update(tx, webhook_id, changes)
     row = require(tx, project_id, webhook_id)
-    changed = [name for name in changes if row[name] != webhook[name]]
+    before, after = webhook._asdict(), row._asdict()
+    changed = [name for name in changes if after[name] != before[name]]
     if changed:
         facts = {**_facts_of(row), "changed": changed}
         event_sql.record_administrative(tx, project_id, EventType.WEBHOOK_UPDATED, actor, **facts)
-    if changes.get("enabled", bool(webhook["enabled"])) != bool(webhook["enabled"]):
+    if changes.get("enabled", bool(webhook.enabled)) != bool(webhook.enabled):
         (webhook_sql.end_gap if changes["enabled"] else webhook_sql.begin_gap)(tx, webhook_id)
     return require(tx, project_id, webhook_id)
 
 
-def rotate(tx: Tx, project_id: str, webhook_id: str, overlap_ms: int, actor: str) -> tuple[Row, str]:
+def rotate(
+    tx: Tx, project_id: str, webhook_id: str, overlap_ms: int, actor: str
+) -> tuple[webhook_sql.WebhookRecord, str]:
     """Give the webhook a new secret; the one before signs, too, for ``overlap_ms``. A secret from before that is dead.
 
     Returns:
@@ -129,29 +132,31 @@ def rotate(tx: Tx, project_id: str, webhook_id: str, overlap_ms: int, actor: str
     return _record_rotation(tx, require(tx, project_id, webhook_id), actor), webhook_signing.secret(key)
 
 
-def _record_rotation(tx: Tx, row: Row, actor: str) -> Row:
-    until = None if row["previous_expires_at"] is None else to_rfc3339(row["previous_expires_at"])
-    facts = {"webhook_id": row["id"], "previous_secret_expires_at": until}
-    event_sql.record_administrative(tx, row["project_id"], EventType.WEBHOOK_ROTATED, actor, **facts)
+def _record_rotation(tx: Tx, row: webhook_sql.WebhookRecord, actor: str) -> webhook_sql.WebhookRecord:
+    until = None if row.previous_expires_at is None else to_rfc3339(row.previous_expires_at)
+    facts = {"webhook_id": row.id, "previous_secret_expires_at": until}
+    event_sql.record_administrative(tx, row.project_id, EventType.WEBHOOK_ROTATED, actor, **facts)
     return row
 
 
-def forget_previous(tx: Tx, project_id: str, webhook_id: str, actor: str) -> Row:
+def forget_previous(tx: Tx, project_id: str, webhook_id: str, actor: str) -> webhook_sql.WebhookRecord:
     """End the overlap of the last rotation now; without one nothing changes."""
     before = require(tx, project_id, webhook_id)
     webhook_sql.forget_previous(tx, webhook_id)
     after = require(tx, project_id, webhook_id)
-    return after if before["previous_expires_at"] is None else _record_rotation(tx, after, actor)
+    return after if before.previous_expires_at is None else _record_rotation(tx, after, actor)
 
 
-def signing_keys(webhook_id: str, row: Row, context: Context) -> webhook_signing.Keys:
+def signing_keys(
+    webhook_id: str, row: webhook_sql.WebhookRecord | delivery_sql.DueDelivery, context: Context
+) -> webhook_signing.Keys:
     """Return the keys that sign at this instant; ``row`` has the secrets of the webhook."""
-    still = webhook_sql.signs_still(row, context.clock())
-    stored = (row["secret"], row["previous_secret"]) if still else (row["secret"],)
+    still = webhook_sql.signs_still(row.previous_expires_at, row.rotated_at, context.clock())
+    stored = (row.secret, row.previous_secret) if still and row.previous_secret is not None else (row.secret,)
     return tuple(context.vault.open(secret_sql.place_of_webhook(webhook_id), each) for each in stored)
 
 
-def delete(tx: Tx, project_id: str, webhook_id: str, actor: str) -> Row:
+def delete(tx: Tx, project_id: str, webhook_id: str, actor: str) -> webhook_sql.WebhookRecord:
     """Drop a webhook with its deliveries; the webhook as it was."""
     webhook = require(tx, project_id, webhook_id)
     event_sql.record_administrative(tx, project_id, EventType.WEBHOOK_DELETED, actor, **_facts_of(webhook))
@@ -159,18 +164,18 @@ def delete(tx: Tx, project_id: str, webhook_id: str, actor: str) -> Row:
     return webhook
 
 
-def require_delivery(view: View, webhook: Row, delivery_id: str) -> Row:
+def require_delivery(view: View, webhook: webhook_sql.WebhookRecord, delivery_id: str) -> delivery_sql.DeliveryRecord:
     """The delivery to this webhook, or a 404."""
-    row = delivery_sql.find(view, webhook["id"], delivery_id)
+    row = delivery_sql.find(view, webhook.id, delivery_id)
     if row is None:
         raise NotFoundError(
             f"This webhook has no delivery '{delivery_id[:80]}', or it is no longer kept. "
-            f"GET /v1/webhooks/{webhook['id']}/deliveries lists those there are."
+            f"GET /v1/webhooks/{webhook.id}/deliveries lists those there are."
         )
     return row
 
 
-def replay(tx: Tx, project_id: str, webhook_id: str, delivery_id: str) -> Row:
+def replay(tx: Tx, project_id: str, webhook_id: str, delivery_id: str) -> delivery_sql.DeliveryRecord:
     """Send an event again, at once and with all its tries; its id and so its ``webhook-id`` stay.
 
     Raises:
@@ -178,7 +183,7 @@ def replay(tx: Tx, project_id: str, webhook_id: str, delivery_id: str) -> Row:
     """
     webhook = require(tx, project_id, webhook_id)
     require_delivery(tx, webhook, delivery_id)
-    if not webhook["enabled"]:
+    if not webhook.enabled:
         raise ConflictError(
             "webhook_disabled",
             f"The webhook is switched off, so nothing is sent. Switch it on first (PATCH /v1/webhooks/{webhook_id} "
@@ -193,31 +198,31 @@ def pick_up(tx: Tx, webhook_id: str) -> bool:
 
     The cursor moves in the same transaction, so each event is picked up once, whenever the process dies.
     """
-    webhook = delivery_sql.webhook(tx, webhook_id)
+    webhook = webhook_sql.find_enabled(tx, webhook_id)
     if webhook is None:
         return False
     gap = webhook_sql.next_gap(tx, webhook_id)
-    unread = delivery_sql.unread(tx, webhook, MAX_NUMBER if gap is None else gap["after_seq"], _PICKED_AT_ONCE)
+    unread = delivery_sql.unread(tx, webhook, MAX_NUMBER if gap is None else gap.after_seq, _PICKED_AT_ONCE)
     if not unread:
         if gap is not None:
             webhook_sql.pass_gap(tx, webhook_id, gap)
         return gap is not None
-    wanted = set(json.loads(webhook["events"]))
+    wanted = set(json.loads(webhook.events))
     for event in unread:
-        if (EVERY in wanted or event["type"] in wanted) and not _is_about(webhook_id, event):
-            delivery_sql.pick_up(tx, webhook_id, event["seq"])
-    delivery_sql.set_cursor(tx, webhook_id, unread[-1]["seq"])
+        if (EVERY in wanted or event.type in wanted) and not _is_about(webhook_id, event):
+            delivery_sql.pick_up(tx, webhook_id, event.seq)
+    delivery_sql.set_cursor(tx, webhook_id, unread[-1].seq)
     return True
 
 
-def _is_about(webhook_id: str, event: Row) -> bool:
+def _is_about(webhook_id: str, event: delivery_sql.UnreadEvent) -> bool:
     """Whether the event tells of this very webhook: its receiver learns nothing from that."""
-    return event["type"] in _OF_WEBHOOKS and json.loads(event["data"])["webhook_id"] == webhook_id
+    return event.type in _OF_WEBHOOKS and json.loads(event.data)["webhook_id"] == webhook_id
 
 
-def settle(tx: Tx, delivery: Row, outcome: DeliveryOutcome) -> None:
+def settle(tx: Tx, delivery: delivery_sql.DueDelivery, outcome: DeliveryOutcome) -> None:
     """Write down how a try ended, and when the next one is; after the last the delivery is ``failed`` and kept."""
-    tries = delivery["attempts"] + 1
+    tries = delivery.attempts + 1
     more = not outcome.delivered and tries < len(TRIES_AT)
     # The distance to the next try counts from this one: after a standstill they do not all come at once.
     pause = _pause_ms(tries) if more else 0

@@ -95,11 +95,11 @@ class IdempotentRequest:
         row = idempotency_sql.find(view, self.caller, self._key_hash(part), now)
         if row is None:
             return None
-        if row["request_hash"] != self.request_hash:
+        if row.request_hash != self.request_hash:
             raise ConflictError(MISMATCH, _OTHER_REQUEST)
-        nonce, sealed = row["answer"][:_NONCE_BYTES], row["answer"][_NONCE_BYTES:]
+        nonce, sealed = row.answer[:_NONCE_BYTES], row.answer[_NONCE_BYTES:]
         try:
-            return row["status"], self._cipher(part).decrypt(nonce, sealed, self._bound_to(row["status"]))
+            return row.status, self._cipher(part).decrypt(nonce, sealed, self._bound_to(row.status))
         except InvalidTag as error:
             raise ConflictError(MISMATCH, _OTHER_SECRET) from error
 

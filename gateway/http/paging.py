@@ -7,9 +7,8 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel
 
-from gateway.store import Row
-
 M = TypeVar("M", bound=BaseModel)
+R = TypeVar("R")
 
 MAX_ANSWER_BYTES: Final = 1_048_576
 """An answer's body is never longer, except a page of devices."""
@@ -18,7 +17,7 @@ _FRAME_BYTES: Final = 4_096
 
 
 def fitting(
-    rows: Sequence[Row], limit: int, to_model: Callable[[Row], M], most_bytes: int = MAX_ANSWER_BYTES
+    rows: Sequence[R], limit: int, to_model: Callable[[R], M], most_bytes: int = MAX_ANSWER_BYTES
 ) -> tuple[list[M], bool]:
     """What a page shows of ``rows``, and whether there is more than that.
 

@@ -6,18 +6,83 @@ the worker picks an event up. A delivery ends with its event and with its webhoo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core import ids
 from gateway.core.clock import to_rfc3339
-from gateway.models.webhooks import Delivery, ListDeliveries
+from gateway.models.webhooks import Delivery, DeliveryStatus, ListDeliveries
 from gateway.store.device_sql import moment
+from gateway.store.records import columns
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.sqlite.connection import Tx, View
+    from gateway.store.webhook_sql import WebhookRecord
 
-_FROM = "FROM deliveries d JOIN events e ON e.seq = d.event_seq"
-_COLUMNS = "d.*, e.id AS event_id, e.type AS event_type"
+
+class DeliveryRecord(NamedTuple):
+    """A delivery with the id and the type of its event; times are milliseconds since the epoch.
+
+    ``replays`` counts how often a replay was asked for.
+    """
+
+    id: str
+    webhook_id: str
+    event_seq: int
+    status: DeliveryStatus
+    attempts: int
+    response_status: int | None
+    error: str | None
+    next_attempt_at: int | None
+    last_attempt_at: int | None
+    created_at: int
+    replays: int
+    event_id: str
+    event_type: str
+
+
+class DueDelivery(NamedTuple):
+    """A delivery to send, with its event and with URL and stored secrets of its webhook.
+
+    Times are milliseconds since the epoch. A pending delivery always has ``next_attempt_at``. ``data`` is JSON text.
+    """
+
+    id: str
+    webhook_id: str
+    attempts: int
+    replays: int
+    next_attempt_at: int
+    event_id: str
+    event_type: str
+    event_created_at: int
+    data: str
+    url: str
+    secret: bytes
+    previous_secret: bytes | None
+    previous_expires_at: int | None
+    rotated_at: int | None
+
+    def __repr__(self) -> str:
+        """Return what may stand in a log."""
+        return f"DueDelivery(id={self.id!r}, webhook_id={self.webhook_id!r}, event_type={self.event_type!r})"
+
+
+class UnreadEvent(NamedTuple):
+    """An event that a webhook has yet to pick up; ``data`` is JSON text."""
+
+    seq: int
+    type: str
+    data: str
+
+
+_FROM: Final = "FROM deliveries d JOIN events e ON e.seq = d.event_seq"
+_EVENT: Final = {"event_id": "e.id", "event_type": "e.type"}
+_DELIVERIES: Final = f"SELECT {columns(DeliveryRecord, 'd', **_EVENT)} {_FROM}"
+_OF_EVENT: Final = _EVENT | {"event_created_at": "e.created_at", "data": "e.data"}
+_OF_WEBHOOK: Final = {
+    name: f"w.{name}" for name in ("url", "secret", "previous_secret", "previous_expires_at", "rotated_at")
+}
+_DUE: Final = f"""SELECT {columns(DueDelivery, "d", **_OF_EVENT, **_OF_WEBHOOK)}
+    {_FROM} JOIN webhooks w ON w.id = d.webhook_id"""
 
 
 def with_work(view: View, now: int) -> list[str]:
@@ -45,7 +110,7 @@ def next_due(view: View, now: int) -> int | None:
     return due
 
 
-def due(view: View, webhook_id: str, now: int) -> Row | None:
+def due(view: View, webhook_id: str, now: int) -> DueDelivery | None:
     """Return the next delivery to send, with its event, and ``url`` and secrets of its webhook.
 
     Those that were never tried are due whatever the clock says, in the order of their events. One that is to be tried
@@ -55,33 +120,28 @@ def due(view: View, webhook_id: str, now: int) -> Row | None:
     again = _next(view, "d.attempts > 0 AND d.next_attempt_at <= ?", "d.next_attempt_at, d.event_seq", webhook_id, now)
     if first is None or again is None:
         return first or again
-    return again if again["next_attempt_at"] <= first["next_attempt_at"] else first
+    return again if again.next_attempt_at <= first.next_attempt_at else first
 
 
-def _next(view: View, condition: str, order: str, *values: Any) -> Row | None:
-    return view.one(
-        f"""SELECT {_COLUMNS}, e.created_at AS event_created_at, e.data, w.url, w.secret,
-            w.previous_secret, w.previous_expires_at, w.rotated_at
-            {_FROM} JOIN webhooks w ON w.id = d.webhook_id
-            WHERE d.webhook_id = ? AND w.enabled AND d.status = 'pending' AND {condition} ORDER BY {order} LIMIT 1""",
+def _next(view: View, condition: str, order: str, *values: Any) -> DueDelivery | None:
+    return view.record(
+        DueDelivery,
+        f"""{_DUE} WHERE d.webhook_id = ? AND w.enabled AND d.status = 'pending' AND {condition}
+            ORDER BY {order} LIMIT 1""",
         *values,
     )
 
 
-def unread(view: View, webhook: Row, up_to: int, limit: int) -> list[Row]:
+def unread(view: View, webhook: WebhookRecord, up_to: int, limit: int) -> list[UnreadEvent]:
     """``seq``, ``type`` and ``data`` of the project's next events after the webhook's cursor, oldest first."""
-    return view.all(
+    return view.records(
+        UnreadEvent,
         "SELECT seq, type, data FROM events WHERE project_id = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
-        webhook["project_id"],
-        webhook["cursor"],
+        webhook.project_id,
+        webhook.cursor,
         up_to,
         limit,
     )
-
-
-def webhook(view: View, webhook_id: str) -> Row | None:
-    """A webhook of any project, if it is switched on."""
-    return view.one("SELECT * FROM webhooks WHERE id = ? AND enabled", webhook_id)
 
 
 def pick_up(tx: Tx, webhook_id: str, seq: int) -> None:
@@ -104,7 +164,7 @@ def set_cursor(tx: Tx, webhook_id: str, seq: int) -> None:
 
 def settle(
     tx: Tx,
-    delivery: Row,
+    delivery: DueDelivery,
     *,
     status: str,
     response_status: int | None,
@@ -114,12 +174,12 @@ def settle(
     """Write down how a try ended. When a replay was asked for meanwhile, that one is yet to come and stays due."""
     tx.run(
         """UPDATE deliveries SET response_status = ?, error = ?, last_attempt_at = ? WHERE id = ?""",
-        *(response_status, error, tx.now, delivery["id"]),
+        *(response_status, error, tx.now, delivery.id),
     )
     tx.run(
         """UPDATE deliveries SET status = ?, attempts = attempts + 1, next_attempt_at = ?
             WHERE id = ? AND replays = ?""",
-        *(status, next_attempt_at, delivery["id"], delivery["replays"]),
+        *(status, next_attempt_at, delivery.id, delivery.replays),
     )
 
 
@@ -143,19 +203,21 @@ def replay(tx: Tx, delivery_id: str) -> None:
     )
 
 
-def find(view: View, webhook_id: str, delivery_id: str) -> Row | None:
+def find(view: View, webhook_id: str, delivery_id: str) -> DeliveryRecord | None:
     """A delivery to this webhook."""
-    return view.one(
-        f"SELECT {_COLUMNS} {_FROM} WHERE d.id = ? AND d.webhook_id = ?",
+    return view.record(
+        DeliveryRecord,
+        f"{_DELIVERIES} WHERE d.id = ? AND d.webhook_id = ?",
         delivery_id,
         webhook_id,
     )
 
 
-def page(view: View, webhook_id: str, query: ListDeliveries) -> list[Row]:
+def page(view: View, webhook_id: str, query: ListDeliveries) -> list[DeliveryRecord]:
     """One row more than ``query.limit`` when there are more, those of the newest events first."""
-    return view.all(
-        f"""SELECT {_COLUMNS} {_FROM} WHERE d.webhook_id = ?1 AND d.status = coalesce(?2, d.status)
+    return view.records(
+        DeliveryRecord,
+        f"""{_DELIVERIES} WHERE d.webhook_id = ?1 AND d.status = coalesce(?2, d.status)
             AND (?3 IS NULL OR d.event_seq < (SELECT event_seq FROM deliveries WHERE id = ?3 AND webhook_id = ?1))
             ORDER BY d.event_seq DESC LIMIT ?4""",  # noqa: S608 - constants
         webhook_id,
@@ -165,20 +227,20 @@ def page(view: View, webhook_id: str, query: ListDeliveries) -> list[Row]:
     )
 
 
-def to_model(row: Row) -> Delivery:
+def to_model(delivery: DeliveryRecord) -> Delivery:
     """A row as the API shows it."""
     return Delivery(
-        id=row["id"],
-        webhook_id=row["webhook_id"],
-        event_id=row["event_id"],
-        event_type=row["event_type"],
-        status=row["status"],
-        attempts=row["attempts"],
-        response_status=row["response_status"],
-        error=row["error"],
-        next_attempt_at=moment(row["next_attempt_at"]),
-        last_attempt_at=moment(row["last_attempt_at"]),
-        created_at=to_rfc3339(row["created_at"]),
+        id=delivery.id,
+        webhook_id=delivery.webhook_id,
+        event_id=delivery.event_id,
+        event_type=delivery.event_type,
+        status=delivery.status,
+        attempts=delivery.attempts,
+        response_status=delivery.response_status,
+        error=delivery.error,
+        next_attempt_at=moment(delivery.next_attempt_at),
+        last_attempt_at=moment(delivery.last_attempt_at),
+        created_at=to_rfc3339(delivery.created_at),
     )
 
 

@@ -6,10 +6,10 @@ What was answered is sealed by those who keep it; here lie bytes. See ``gateway/
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.sqlite.connection import Tx, View
 
 KEPT_MS: Final = 86_400_000
 """How long an answer is kept: 24 h (contract, section 2)."""
@@ -27,10 +27,19 @@ MOST_BYTES_OF_DEVICE: Final = 2**20
 _SOME: Final = 100
 
 
-def find(view: View, caller: str, key_hash: bytes, now: int) -> Row | None:
+class KeptAnswer(NamedTuple):
+    """A kept answer: the hash of its request, its HTTP status, and the sealed body with its nonce."""
+
+    request_hash: bytes
+    status: int
+    answer: bytes
+
+
+def find(view: View, caller: str, key_hash: bytes, now: int) -> KeptAnswer | None:
     """What this caller was answered under this key within the last 24 h."""
-    return view.one(
-        "SELECT * FROM idempotency WHERE caller = ? AND key_hash = ? AND created_at > ?",
+    return view.record(
+        KeptAnswer,
+        "SELECT request_hash, status, answer FROM idempotency WHERE caller = ? AND key_hash = ? AND created_at > ?",
         caller,
         key_hash,
         now - KEPT_MS,

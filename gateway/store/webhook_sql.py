@@ -3,20 +3,61 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core.clock import to_rfc3339
 from gateway.models.webhooks import CreateWebhook, ListWebhooks, Webhook
 from gateway.store import secret_sql
 from gateway.store.device_sql import moment
+from gateway.store.records import columns
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.sqlite.connection import Tx, View
 
 
-def find(view: View, project_id: str, webhook_id: str) -> Row | None:
+class WebhookRecord(NamedTuple):
+    """A webhook; times are milliseconds since the epoch.
+
+    ``events`` is a list of types as JSON text. ``enabled`` is 0 or 1. The secrets are as they are stored: sealed where
+    the registry is encrypted. ``cursor`` is the ``seq`` up to which events were picked up.
+    """
+
+    id: str
+    project_id: str
+    url: str
+    events: str
+    description: str | None
+    enabled: int
+    secret: bytes
+    cursor: int
+    created_at: int
+    previous_secret: bytes | None
+    previous_expires_at: int | None
+    rotated_at: int | None
+
+    def __repr__(self) -> str:
+        """Return what may stand in a log."""
+        return f"WebhookRecord(id={self.id!r}, project_id={self.project_id!r})"
+
+
+class WebhookGap(NamedTuple):
+    """Events that a webhook leaves out: those after ``after_seq`` up to ``up_to``, ``None`` while it is off."""
+
+    after_seq: int
+    up_to: int | None
+
+
+_WEBHOOKS: Final = f"SELECT {columns(WebhookRecord, 'w')} FROM webhooks w"  # noqa: S608 - our own columns
+
+
+def find(view: View, project_id: str, webhook_id: str) -> WebhookRecord | None:
     """A webhook of this project."""
-    return view.one("SELECT * FROM webhooks WHERE id = ? AND project_id = ?", webhook_id, project_id)
+    return view.record(WebhookRecord, f"{_WEBHOOKS} WHERE w.id = ? AND w.project_id = ?", webhook_id, project_id)
+
+
+def find_enabled(view: View, webhook_id: str) -> WebhookRecord | None:
+    """A webhook of any project, if it is switched on."""
+    return view.record(WebhookRecord, f"{_WEBHOOKS} WHERE w.id = ? AND w.enabled", webhook_id)
 
 
 def count(view: View, project_id: str) -> int:
@@ -25,10 +66,11 @@ def count(view: View, project_id: str) -> int:
     return number
 
 
-def page(view: View, project_id: str, query: ListWebhooks) -> list[Row]:
+def page(view: View, project_id: str, query: ListWebhooks) -> list[WebhookRecord]:
     """One row more than ``query.limit`` when there are more, newest first."""
-    return view.all(
-        "SELECT * FROM webhooks WHERE project_id = ? AND id < coalesce(?, '~') ORDER BY id DESC LIMIT ?",
+    return view.records(
+        WebhookRecord,
+        f"{_WEBHOOKS} WHERE w.project_id = ? AND w.id < coalesce(?, '~') ORDER BY w.id DESC LIMIT ?",
         project_id,
         query.cursor,
         query.limit + 1,
@@ -84,13 +126,12 @@ def forget_expired(tx: Tx) -> int:
     ).rowcount
 
 
-def signs_still(row: Row, now: int) -> bool:
-    """Whether the secret before the last rotation is good at this instant.
+def signs_still(until: int | None, rotated_at: int | None, now: int) -> bool:
+    """Whether the secret before the last rotation, which is good ``until`` then, is good at this instant.
 
     It ends, too, when the clock is further before the rotation than the overlap is long (as with API keys).
     """
-    until = row["previous_expires_at"]
-    return until is not None and 2 * row["rotated_at"] - until <= now < until
+    return until is not None and rotated_at is not None and 2 * rotated_at - until <= now < until
 
 
 def begin_gap(tx: Tx, webhook_id: str) -> None:
@@ -112,17 +153,19 @@ def end_gap(tx: Tx, webhook_id: str) -> None:
     tx.run("DELETE FROM webhook_gaps WHERE webhook_id = ? AND up_to = after_seq", webhook_id)
 
 
-def next_gap(view: View, webhook_id: str) -> Row | None:
+def next_gap(view: View, webhook_id: str) -> WebhookGap | None:
     """Return ``after_seq`` and ``up_to`` of the first gap that was not passed yet."""
-    return view.one(
-        "SELECT after_seq, up_to FROM webhook_gaps WHERE webhook_id = ? ORDER BY after_seq LIMIT 1", webhook_id
+    return view.record(
+        WebhookGap,
+        "SELECT after_seq, up_to FROM webhook_gaps WHERE webhook_id = ? ORDER BY after_seq LIMIT 1",
+        webhook_id,
     )
 
 
-def pass_gap(tx: Tx, webhook_id: str, gap: Row) -> None:
+def pass_gap(tx: Tx, webhook_id: str, gap: WebhookGap) -> None:
     """Go on behind this gap."""
-    tx.run("UPDATE webhooks SET cursor = max(cursor, ?) WHERE id = ?", gap["up_to"], webhook_id)
-    tx.run("DELETE FROM webhook_gaps WHERE webhook_id = ? AND after_seq = ?", webhook_id, gap["after_seq"])
+    tx.run("UPDATE webhooks SET cursor = max(cursor, ?) WHERE id = ?", gap.up_to, webhook_id)
+    tx.run("DELETE FROM webhook_gaps WHERE webhook_id = ? AND after_seq = ?", webhook_id, gap.after_seq)
 
 
 def delete(tx: Tx, webhook_id: str) -> None:
@@ -130,22 +173,22 @@ def delete(tx: Tx, webhook_id: str) -> None:
     tx.run("DELETE FROM webhooks WHERE id = ?", webhook_id)
 
 
-def to_model(row: Row) -> Webhook:
+def to_model(webhook: WebhookRecord) -> Webhook:
     """A row as the API shows it."""
-    return Webhook.model_construct(**fields(row))
+    return Webhook.model_construct(**fields(webhook))
 
 
-def fields(row: Row) -> dict[str, Any]:
+def fields(webhook: WebhookRecord) -> dict[str, Any]:
     """What the API shows of a webhook; never its key."""
     return {
-        "id": row["id"],
-        "url": row["url"],
-        "events": json.loads(row["events"]),
-        "description": row["description"],
-        "enabled": bool(row["enabled"]),
-        "created_at": to_rfc3339(row["created_at"]),
-        "rotated_at": moment(row["rotated_at"]),
-        "previous_secret_expires_at": moment(row["previous_expires_at"]),
+        "id": webhook.id,
+        "url": webhook.url,
+        "events": json.loads(webhook.events),
+        "description": webhook.description,
+        "enabled": bool(webhook.enabled),
+        "created_at": to_rfc3339(webhook.created_at),
+        "rotated_at": moment(webhook.rotated_at),
+        "previous_secret_expires_at": moment(webhook.previous_expires_at),
     }
 
 

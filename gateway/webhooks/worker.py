@@ -17,7 +17,7 @@ from gateway.core.clock import to_rfc3339
 from gateway.domain import webhooks
 from gateway.errors import StoreError
 from gateway.models.model import Event
-from gateway.store import Row, Store, delivery_sql
+from gateway.store import Store, delivery_sql
 from gateway.store.wakeups import Wakeups
 from gateway.webhooks.sender import WebhookSender
 
@@ -103,27 +103,27 @@ class WebhookWorker:
             if delivery is None:
                 return await self._store.write(lambda tx: webhooks.pick_up(tx, webhook_id), urgent=False)
             keys = webhooks.signing_keys(webhook_id, delivery, self._store.context)
-            outcome = await self._sender.send(delivery["url"], keys, _event(delivery))
+            outcome = await self._sender.send(delivery.url, keys, _event(delivery))
         await self._store.write(lambda tx: webhooks.settle(tx, delivery, outcome), urgent=False)
         _log(delivery, outcome)
         return True
 
 
-def _event(delivery: Row) -> Event:
+def _event(delivery: delivery_sql.DueDelivery) -> Event:
     return Event(
-        id=delivery["event_id"],
-        type=delivery["event_type"],
-        created_at=to_rfc3339(delivery["event_created_at"]),
-        data=json.loads(delivery["data"]),
+        id=delivery.event_id,
+        type=delivery.event_type,
+        created_at=to_rfc3339(delivery.event_created_at),
+        data=json.loads(delivery.data),
     )
 
 
-def _log(delivery: Row, outcome: webhooks.DeliveryOutcome) -> None:
+def _log(delivery: delivery_sql.DueDelivery, outcome: webhooks.DeliveryOutcome) -> None:
     facts = {
-        "webhook_id": delivery["webhook_id"],
-        "delivery_id": delivery["id"],
-        "event_id": delivery["event_id"],
-        "attempt": delivery["attempts"] + 1,
+        "webhook_id": delivery.webhook_id,
+        "delivery_id": delivery.id,
+        "event_id": delivery.event_id,
+        "attempt": delivery.attempts + 1,
         "status": outcome.response_status,
     }
     if outcome.delivered:

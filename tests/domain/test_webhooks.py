@@ -31,15 +31,15 @@ def created(world: World, *types: str, **body: Any) -> str:
     """A webhook for these types, or for all; its id."""
     asked = CreateWebhook(url="https://example.com/", events=list(types) or ["*"], **body)
     row, _ = world.run(webhooks.create, world.project_id, asked, ACTOR)
-    return str(row["id"])
+    return str(row.id)
 
 
-def update(world: World, webhook_id: str, **changes: Any) -> Row:
+def update(world: World, webhook_id: str, **changes: Any) -> webhook_sql.WebhookRecord:
     """Change a webhook."""
     return world.run(webhooks.update, world.project_id, webhook_id, UpdateWebhook.model_validate(changes), ACTOR)
 
 
-def due(world: World, webhook_id: str) -> Row | None:
+def due(world: World, webhook_id: str) -> delivery_sql.DueDelivery | None:
     """The delivery that is due, after everything was picked up."""
     while world.run(webhooks.pick_up, webhook_id):
         pass
@@ -50,7 +50,7 @@ def sent(world: World, webhook_id: str, outcome: DeliveryOutcome = GOOD) -> list
     """Try everything that is due, with this outcome; the types of the events, in their order."""
     types = []
     while (delivery := due(world, webhook_id)) is not None:
-        types.append(str(delivery["event_type"]))
+        types.append(str(delivery.event_type))
         world.run(webhooks.settle, delivery, outcome)
     return types
 
@@ -89,7 +89,7 @@ def test_projects_do_not_see_each_other(world: World) -> None:
     other = world.run(key_sql.create_project, "two")
     stranger, _ = world.run(webhooks.create, other, CreateWebhook(url="https://example.com/"), ACTOR)
     world.register()
-    assert sent(world, stranger["id"]) == []
+    assert sent(world, stranger.id) == []
     assert delivery_sql.with_work(world.view, world.now) == [webhook_id]
     with pytest.raises(NotFoundError, match="GET /v1/webhooks"):
         webhooks.require(world.view, other, webhook_id)
@@ -173,7 +173,7 @@ def told(world: World, webhook_id: str) -> list[str]:
     """Deliver everything; the serial numbers in the events, in their order."""
     serials = []
     while (delivery := due(world, webhook_id)) is not None:
-        serials.append(json.loads(delivery["data"])["serial_number"])
+        serials.append(json.loads(delivery.data)["serial_number"])
         world.run(webhooks.settle, delivery, GOOD)
     return serials
 
@@ -225,7 +225,7 @@ def test_a_replay_during_a_try_is_not_lost(world: World) -> None:
     for outcome in (GOOD, BAD):
         delivery = due(world, webhook_id)
         assert delivery is not None
-        world.run(webhooks.replay, world.project_id, webhook_id, delivery["id"])
+        world.run(webhooks.replay, world.project_id, webhook_id, delivery.id)
         world.run(webhooks.settle, delivery, outcome)
         row = only(world)
         assert (row["status"], row["attempts"], row["next_attempt_at"]) == ("pending", 0, world.now)
@@ -260,7 +260,7 @@ def test_a_replay_has_all_its_tries(world: World) -> None:
     assert sent(world, webhook_id) == ["device.registered"]
     delivery_id = only(world)["id"]
     row = world.run(webhooks.replay, world.project_id, webhook_id, delivery_id)
-    assert (row["status"], row["attempts"], row["next_attempt_at"]) == ("pending", 0, world.now)
+    assert (row.status, row.attempts, row.next_attempt_at) == ("pending", 0, world.now)
     assert sent(world, webhook_id, BAD) == ["device.registered"]
     assert only(world)["next_attempt_at"] == world.now + MINUTE
     update(world, webhook_id, enabled=False)
@@ -289,7 +289,7 @@ def test_a_rotated_secret_signs_no_longer_than_its_overlap(world: World) -> None
         row = webhooks.require(world.view, world.project_id, webhook_id)
         return len(webhooks.signing_keys(webhook_id, row, Context(clock=lambda: now)))
 
-    first = webhooks.require(world.view, world.project_id, webhook_id)["secret"]
+    first = webhooks.require(world.view, world.project_id, webhook_id).secret
     world.run(webhooks.rotate, world.project_id, webhook_id, MINUTE, ACTOR)
     began = world.now
     assert [keys_at(began + each) for each in (0, MINUTE - 1, MINUTE)] == [2, 2, 1]
@@ -298,8 +298,8 @@ def test_a_rotated_secret_signs_no_longer_than_its_overlap(world: World) -> None
     world.now += MINUTE
     assert world.run(webhooks.prune) == 1
     row = webhooks.require(world.view, world.project_id, webhook_id)
-    assert (row["previous_secret"], row["previous_expires_at"]) == (None, None)
-    assert row["secret"] != first
+    assert (row.previous_secret, row.previous_expires_at) == (None, None)
+    assert row.secret != first
 
 
 def test_deliveries_go_with_their_time_and_with_their_events(world: World) -> None:
@@ -333,7 +333,7 @@ def test_a_url_that_the_setting_forbids_is_refused_at_once(world: World) -> None
         assert caught.value.details["field"] == "url"
     row = webhook_sql.find(world.view, world.project_id, webhook_id)
     assert row is not None
-    assert row["url"] == "https://example.com/"
+    assert row.url == "https://example.com/"
 
 
 def test_a_project_has_a_bounded_number(world: World) -> None:

@@ -63,12 +63,12 @@ async def test_what_changes_who_gets_events_rings(tmp_path: Path) -> None:
         body = CreateWebhook(url="https://example.com/")
         webhook, _ = await store.write(lambda tx: webhooks.create(tx, project_id, body, "gateway"))
         await store.write(lambda tx: _register(tx, project_id, "SN-1"))
-        await store.write(lambda tx: webhooks.pick_up(tx, webhook["id"]))
+        await store.write(lambda tx: webhooks.pick_up(tx, webhook.id))
         delivery_id = await store.read(lambda view: str(view.value("SELECT id FROM deliveries")))
         change = UpdateWebhook.model_validate({"enabled": True})
-        assert await rings(lambda tx: webhooks.update(tx, project_id, webhook["id"], change, "gateway"))
-        assert await rings(lambda tx: webhooks.replay(tx, project_id, webhook["id"], delivery_id))
-        assert not await rings(lambda tx: webhook_sql.end_gap(tx, webhook["id"]))
+        assert await rings(lambda tx: webhooks.update(tx, project_id, webhook.id, change, "gateway"))
+        assert await rings(lambda tx: webhooks.replay(tx, project_id, webhook.id, delivery_id))
+        assert not await rings(lambda tx: webhook_sql.end_gap(tx, webhook.id))
 
 
 async def test_a_bell_that_is_taken_before_the_look_misses_nothing() -> None:

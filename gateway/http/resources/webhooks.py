@@ -15,7 +15,7 @@ from gateway.http.resources.devices import bad_cursor
 from gateway.http.responses import ApiResponse
 from gateway.models import model
 from gateway.models import webhooks as webhooks_model
-from gateway.store import Row, Tx, View, delivery_sql, webhook_sql
+from gateway.store import Tx, View, delivery_sql, webhook_sql
 
 TAG: Final = "webhooks"
 TEST: Final = "webhook.test"
@@ -56,7 +56,7 @@ def _webhook_id(call: RequestContext) -> str:
     return call.request.path["webhook_id"]
 
 
-def _find(view: View, call: RequestContext) -> Row:
+def _find(view: View, call: RequestContext) -> webhook_sql.WebhookRecord:
     return webhooks.require(view, call.project_id, _webhook_id(call))
 
 
@@ -102,8 +102,8 @@ async def send_test_event(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/webhooks/{webhook_id}/test``: sends while the caller waits; nothing of it is written down."""
     webhook = await call.work.read(lambda view: _find(view, call))
     event, started = _test_event(call, webhook), time.perf_counter()
-    keys = webhooks.signing_keys(webhook["id"], webhook, call.services.store.context)
-    outcome = await call.services.sender.send(webhook["url"], keys, event)
+    keys = webhooks.signing_keys(webhook.id, webhook, call.services.store.context)
+    outcome = await call.services.sender.send(webhook.url, keys, event)
     return ApiResponse(
         webhooks_model.WebhookTest(
             delivered=outcome.delivered,
@@ -116,14 +116,14 @@ async def send_test_event(call: RequestContext, _: model.Empty) -> ApiResponse:
     )
 
 
-def _test_event(call: RequestContext, webhook: Row) -> model.Event:
+def _test_event(call: RequestContext, webhook: webhook_sql.WebhookRecord) -> model.Event:
     context = call.services.store.context
     now = context.clock()
     return model.Event(
         id=ids.Ids(context.entropy).new(ids.EVENT, now),  # those of the registry are the writer's alone
         type=TEST,
         created_at=to_rfc3339(now),
-        data={"webhook_id": webhook["id"], "actor": call.actor},
+        data={"webhook_id": webhook.id, "actor": call.actor},
     )
 
 
@@ -135,11 +135,13 @@ async def list_deliveries(call: RequestContext, query: webhooks_model.ListDelive
     return ApiResponse(webhooks_model.DeliveryList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
-def _deliveries(view: View, call: RequestContext, query: webhooks_model.ListDeliveries) -> list[Row]:
+def _deliveries(
+    view: View, call: RequestContext, query: webhooks_model.ListDeliveries
+) -> list[delivery_sql.DeliveryRecord]:
     webhook = _find(view, call)
-    if query.cursor is not None and delivery_sql.find(view, webhook["id"], query.cursor) is None:
+    if query.cursor is not None and delivery_sql.find(view, webhook.id, query.cursor) is None:
         raise bad_cursor()
-    return delivery_sql.page(view, webhook["id"], query)
+    return delivery_sql.page(view, webhook.id, query)
 
 
 async def replay_delivery(call: RequestContext, _: model.Empty) -> ApiResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.simulation.grant_mutants import FAULTS, Fault
+from tests.simulation.mutant_catalogue import FAULTS, Fault
 from tests.simulation.plan import plan_of
 from tests.simulation.run import Outcome, run
 from tests.simulation.shrink import Shrinker

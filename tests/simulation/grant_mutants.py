@@ -1,4 +1,4 @@
-"""Deliberate faults of grants, numbers and receipts; see ``planted``."""
+"""Deliberate faults of grants, numbers and receipts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
 from gateway.models import model
 from gateway.store import Row, View, command_sql
-from tests.simulation.mutants import FAULTS, Fault, fault
-
-__all__ = ["FAULTS", "Fault"]  # all that are planted, these among them
+from tests.simulation.mutants import fault
 
 
 @fault("each command has the same number", 1)

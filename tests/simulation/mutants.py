@@ -1,40 +1,30 @@
-"""Deliberate faults: each is planted in the gateway or in the firmware, and the simulation has to catch it.
+"""Deliberate faults of the gateway, and the register of all faults: the simulation has to catch each one.
 
 The table that ``python -m tests.simulation --faults`` prints stands in docs/simulation.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from unittest.mock import patch
 
-from device_sim import grant
-from device_sim.actions import Action, WriteFlash
-from device_sim.device import IN_PROGRESS, Device
-from device_sim.journal import Journal
-from device_sim.last_command import LAST_COMMAND, LastWord
-from device_sim.wire import mqtt_password
-from gateway.broker.access_sync import AccessSyncer
-from gateway.broker.first_use import FirstUses
 from gateway.core.topics import Topics
 from gateway.domain import acknowledgements, commands, devices, epoch, grants, heartbeats, messages
 from gateway.domain.presence import PresenceWorker
-from gateway.errors import StoreError, UnauthorizedError
+from gateway.errors import StoreError
 from gateway.http.resources import devices as http_devices
 from gateway.models.model import CommandStatus
 from gateway.mqtt import ingest
 from gateway.mqtt.publisher import payload
 from gateway.mqtt.reconciler import Reconciler
 from gateway.mqtt.session import ReceivedMessage, Session
-from gateway.store import Row, Tx, View, command_sql, event_sql, outbox_sql, token_sql
+from gateway.store import Row, Tx, command_sql, event_sql, outbox_sql
 from gateway.store.sqlite.device_cache import DeviceCache
 from gateway.store.token_sql import TokenRecord
-from tests.simulation.broker import Broker, Packet, Peer
-from tests.simulation.broker_access import PasswordTable, VirtualEmbedded
-from tests.simulation.device_radio import VirtualRadio
+from tests.simulation.broker import Broker, Peer
 from tests.simulation.gateway_session import VirtualSession
 
 
@@ -197,92 +187,12 @@ def _not_stored() -> Iterator[None]:
         yield
 
 
-# --- tokens and receipts ----------------------------------------------------------------------------------------------
+# --- memory and receipts ----------------------------------------------------------------------------------------------
 
 
 @fault("what is remembered of a device outlives its change", 1, 5, 6)
 def _never_forgets() -> Iterator[None]:
     with patch.object(DeviceCache, "forget", lambda _: None), patch.object(DeviceCache, "open", lambda *_: None):
-        yield
-
-
-@fault("a reset revokes the token at once", 1, 6)
-def _revoked_at_once() -> Iterator[None]:
-    with patch.object(token_sql, "demote", token_sql.revoke):
-        yield
-
-
-@fault("an executed reset leaves its token good", 5)
-def _token_stays() -> Iterator[None]:
-    with patch.object(acknowledgements, "revoke", lambda *_, **__: None):
-        yield
-
-
-@fault("live sessions of revoked tokens are not cut", 5)
-def _not_cut() -> Iterator[None]:
-    async def cut(self: Any, client_id: str) -> bool:
-        del self, client_id
-        return False
-
-    def taken_up(self: Any) -> None:
-        self._in_force = dict(self._written)
-
-    with patch.object(VirtualEmbedded, "cut", cut), patch.object(PasswordTable, "take_up", taken_up):
-        yield
-
-
-@fault("the credentials' outbox is never worked off", 1, 5)
-def _keeper_sleeps() -> Iterator[None]:
-    async def work(self: Any) -> None:
-        self._wakeups.access.clear()
-
-    with patch.object(AccessSyncer, "_work", work):
-        yield
-
-
-@fault("a refresh revokes the token that asks", 5)
-def _refresh_bricks() -> Iterator[None]:
-    def revoke_others(tx: Tx, token: TokenRecord) -> int:
-        return token_sql.revoke(tx, token.device_pk)
-
-    with patch.object(token_sql, "revoke_others", revoke_others):
-        yield
-
-
-@fault("the first use of a new token over MQTT is not seen", 5)
-def _first_use_unseen() -> Iterator[None]:
-    with patch.object(FirstUses, "in_force", lambda *_: None):
-        yield
-
-
-@fault("an old message counts as the first use of a new token", 5)
-def _old_message_counts() -> Iterator[None]:
-    def in_force(self: FirstUses, wanted: Mapping[str, int]) -> None:
-        self.waiting = dict(wanted)
-
-    with patch.object(FirstUses, "in_force", in_force):
-        yield
-
-
-@fault("the broker takes the token for the MQTT password", 5)
-def _token_is_password() -> Iterator[None]:
-    real = token_sql.by_mqtt_password
-
-    def by_mqtt_password(view: View, device_id: str, password: str) -> TokenRecord | None:
-        return real(view, device_id, mqtt_password(password) if password.startswith("dtok_") else password)
-
-    with patch.object(token_sql, "by_mqtt_password", by_mqtt_password):
-        yield
-
-
-@fault("a token that waits for its reset is not refreshed", 1)
-def _no_refresh_before_a_reset() -> Iterator[None]:
-    def may_refresh(tx: Tx, asking: TokenRecord) -> None:
-        del tx
-        if asking.state == "reset_only":
-            raise UnauthorizedError("not this one")
-
-    with patch.object(devices, "_may_refresh", may_refresh):
         yield
 
 
@@ -401,68 +311,3 @@ def _all_get_the_new_key() -> Iterator[None]:
 
     with patch.object(grants, "rotate", rotate):
         yield
-
-
-# --- the firmware -----------------------------------------------------------------------------------------------------
-
-
-@fault("a device does not look at the generation", 2)
-def _no_fence() -> Iterator[None]:
-    with patch.object(grant, "_check_generation", lambda *_: None):
-        yield
-
-
-@fault("a device forgets the ids of what it did", 2)
-def _forgets() -> Iterator[None]:
-    with patch.object(Journal, "find", lambda *_: None):
-        yield
-
-
-@fault("a device takes retained messages for old ones", 1)
-def _goes_by_the_flag() -> Iterator[None]:
-    real = VirtualRadio.receive
-
-    def receive(self: VirtualRadio, packet: Packet) -> None:
-        if not packet.retain:
-            real(self, packet)
-
-    with patch.object(VirtualRadio, "receive", receive):
-        yield
-
-
-@fault("a device does not check who signed a command", 1, 2, 3)
-def _no_grant() -> Iterator[None]:
-    with patch.object(grant, "check", lambda *_: 1):
-        yield
-
-
-@fault("a device keeps no word of its wipe", 1)
-def _keeps_no_word() -> Iterator[None]:
-    with _without_writes(LAST_COMMAND):
-        yield
-
-
-@fault("a device takes a PUBACK for the gateway's word", 1)
-def _believes_the_broker() -> Iterator[None]:
-    with patch.object(LastWord, "taken", lambda self, _: self.refused(b'{"field": "last_command."}')):
-        yield
-
-
-@fault("a device does not write down that it begins a reset", 1)
-def _keeps_no_note() -> Iterator[None]:
-    with _without_writes(IN_PROGRESS):
-        yield
-
-
-@contextmanager
-def _without_writes(name: str) -> Iterator[None]:
-    real = Device.handle
-
-    def handle(self: Device, *given: Any) -> Sequence[Action]:
-        return [each for each in real(self, *given) if not (isinstance(each, WriteFlash) and each.name == name)]
-
-    with patch.object(Device, "handle", handle):
-        yield
-
-
-__all__ = ["FAULTS", "Fault"]

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.simulation.detection import first_failure
-from tests.simulation.grant_mutants import FAULTS
+from tests.simulation.mutant_catalogue import FAULTS
 from tests.simulation.plan import plan_of
 from tests.simulation.run import Outcome, run
 from tests.simulation.run_report import told

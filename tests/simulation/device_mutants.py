@@ -1,0 +1,76 @@
+"""Deliberate faults of the firmware."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from device_sim import grant
+from device_sim.actions import Action, WriteFlash
+from device_sim.device import IN_PROGRESS, Device
+from device_sim.journal import Journal
+from device_sim.last_command import LAST_COMMAND, LastWord
+from tests.simulation.broker import Packet
+from tests.simulation.device_radio import VirtualRadio
+from tests.simulation.mutants import fault
+
+
+@fault("a device does not look at the generation", 2)
+def _no_fence() -> Iterator[None]:
+    with patch.object(grant, "_check_generation", lambda *_: None):
+        yield
+
+
+@fault("a device forgets the ids of what it did", 2)
+def _forgets() -> Iterator[None]:
+    with patch.object(Journal, "find", lambda *_: None):
+        yield
+
+
+@fault("a device takes retained messages for old ones", 1)
+def _goes_by_the_flag() -> Iterator[None]:
+    real = VirtualRadio.receive
+
+    def receive(self: VirtualRadio, packet: Packet) -> None:
+        if not packet.retain:
+            real(self, packet)
+
+    with patch.object(VirtualRadio, "receive", receive):
+        yield
+
+
+@fault("a device does not check who signed a command", 1, 2, 3)
+def _no_grant() -> Iterator[None]:
+    with patch.object(grant, "check", lambda *_: 1):
+        yield
+
+
+@fault("a device keeps no word of its wipe", 1)
+def _keeps_no_word() -> Iterator[None]:
+    with _without_writes(LAST_COMMAND):
+        yield
+
+
+@fault("a device takes a PUBACK for the gateway's word", 1)
+def _believes_the_broker() -> Iterator[None]:
+    with patch.object(LastWord, "taken", lambda self, _: self.refused(b'{"field": "last_command."}')):
+        yield
+
+
+@fault("a device does not write down that it begins a reset", 1)
+def _keeps_no_note() -> Iterator[None]:
+    with _without_writes(IN_PROGRESS):
+        yield
+
+
+@contextmanager
+def _without_writes(name: str) -> Iterator[None]:
+    real = Device.handle
+
+    def handle(self: Device, *given: Any) -> Sequence[Action]:
+        return [each for each in real(self, *given) if not (isinstance(each, WriteFlash) and each.name == name)]
+
+    with patch.object(Device, "handle", handle):
+        yield

@@ -1,0 +1,97 @@
+"""Deliberate faults of tokens: who may connect, until when, and what ends a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from unittest.mock import patch
+
+from device_sim.wire import mqtt_password
+from gateway.broker.access_sync import AccessSyncer
+from gateway.broker.first_use import FirstUses
+from gateway.domain import acknowledgements, devices
+from gateway.errors import UnauthorizedError
+from gateway.store import Tx, View, token_sql
+from gateway.store.token_sql import TokenRecord
+from tests.simulation.broker_access import PasswordTable, VirtualEmbedded
+from tests.simulation.mutants import fault
+
+
+@fault("a reset revokes the token at once", 1, 6)
+def _revoked_at_once() -> Iterator[None]:
+    with patch.object(token_sql, "demote", token_sql.revoke):
+        yield
+
+
+@fault("an executed reset leaves its token good", 5)
+def _token_stays() -> Iterator[None]:
+    with patch.object(acknowledgements, "revoke", lambda *_, **__: None):
+        yield
+
+
+@fault("live sessions of revoked tokens are not cut", 5)
+def _not_cut() -> Iterator[None]:
+    async def cut(self: Any, client_id: str) -> bool:
+        del self, client_id
+        return False
+
+    def taken_up(self: Any) -> None:
+        self._in_force = dict(self._written)
+
+    with patch.object(VirtualEmbedded, "cut", cut), patch.object(PasswordTable, "take_up", taken_up):
+        yield
+
+
+@fault("the credentials' outbox is never worked off", 1, 5)
+def _keeper_sleeps() -> Iterator[None]:
+    async def work(self: Any) -> None:
+        self._wakeups.access.clear()
+
+    with patch.object(AccessSyncer, "_work", work):
+        yield
+
+
+@fault("a refresh revokes the token that asks", 5)
+def _refresh_bricks() -> Iterator[None]:
+    def revoke_others(tx: Tx, token: TokenRecord) -> int:
+        return token_sql.revoke(tx, token.device_pk)
+
+    with patch.object(token_sql, "revoke_others", revoke_others):
+        yield
+
+
+@fault("the first use of a new token over MQTT is not seen", 5)
+def _first_use_unseen() -> Iterator[None]:
+    with patch.object(FirstUses, "in_force", lambda *_: None):
+        yield
+
+
+@fault("an old message counts as the first use of a new token", 5)
+def _old_message_counts() -> Iterator[None]:
+    def in_force(self: FirstUses, wanted: Mapping[str, int]) -> None:
+        self.waiting = dict(wanted)
+
+    with patch.object(FirstUses, "in_force", in_force):
+        yield
+
+
+@fault("the broker takes the token for the MQTT password", 5)
+def _token_is_password() -> Iterator[None]:
+    real = token_sql.by_mqtt_password
+
+    def by_mqtt_password(view: View, device_id: str, password: str) -> TokenRecord | None:
+        return real(view, device_id, mqtt_password(password) if password.startswith("dtok_") else password)
+
+    with patch.object(token_sql, "by_mqtt_password", by_mqtt_password):
+        yield
+
+
+@fault("a token that waits for its reset is not refreshed", 1)
+def _no_refresh_before_a_reset() -> Iterator[None]:
+    def may_refresh(tx: Tx, asking: TokenRecord) -> None:
+        del tx
+        if asking.state == "reset_only":
+            raise UnauthorizedError("not this one")
+
+    with patch.object(devices, "_may_refresh", may_refresh):
+        yield

@@ -1,5 +1,6 @@
 """What each thread asks of SQLite: a count that no machine's load changes."""
 
+import re
 import sqlite3
 import threading
 from collections import defaultdict
@@ -51,7 +52,8 @@ class Statements:
 
 def _table(statement: str) -> str:
     """Verb and table of a statement, as short as it says what is done."""
-    words = statement.replace("OR REPLACE ", "").replace("*", "").split()
+    outer = re.sub(r"\(SELECT [^()]*\)", "", statement)  # a column that is a query of its own names another table
+    words = outer.replace("OR REPLACE ", "").replace("*", "").split()
     places = {"SELECT": "FROM", "INSERT": "INTO", "DELETE": "FROM"}
     after = places.get(words[0])
     return f"{words[0]} {words[words.index(after) + 1] if after else words[1] if len(words) > 1 else ''}".strip()

@@ -34,7 +34,7 @@ async def main(data_dir: Path, port: int, loop_priority: LoopPriority) -> None:
     gateway_id, _ = first_start(load({"data_dir": str(data_dir)}, {}).settings)
     wakeups = Wakeups()
     context = Context(rules=Rules(gateway_id=gateway_id, device_messages_per_second=50))
-    async with Store(data_dir, context, on_commit=wakeups.notify_outbox, loop_priority=loop_priority) as store:
+    async with Store(data_dir, context, wakeups, loop_priority=loop_priority) as store:
         connection = _connection(port, store, wakeups)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(connection.run(), name="connection")

@@ -35,6 +35,7 @@ from gateway.http.server.server import HttpServer
 from gateway.http.services import Services
 from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
+from gateway.observability.commit_listener import CommitListener
 from gateway.observability.metrics import Metrics
 from gateway.observability.metrics_endpoint import Scrape
 from gateway.observability.tracers import tracer_of
@@ -154,9 +155,7 @@ async def _open_registry(stack: AsyncExitStack, settings: Settings, loop_priorit
         Store(
             settings.data_dir,
             Context(rules=rules_of(settings, gateway_id), vault=vault_of(settings.encryption_key_file)),
-            on_commit=wakeups.notify_outbox,
-            on_news=wakeups.notify_events,
-            on_measures=metrics.take,
+            CommitListener(wakeups, metrics),
             tracer=tracer,
             loop_priority=loop_priority,
         )

@@ -7,7 +7,7 @@ ends in ``offline`` once, and a flapping one makes no storm of events.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -64,8 +64,9 @@ class HeartbeatBatch:
     device that belongs to nobody, and of one that waits for its reset, only presence is stored.
     """
 
-    def __init__(self, tx: Tx, *, at_broker: bool) -> None:
+    def __init__(self, tx: Tx, *, at_broker: bool, yield_to_urgent: Callable[[], None] = lambda: None) -> None:
         self._tx = tx
+        self._yield_to_urgent = yield_to_urgent
         self._at_broker = at_broker
         self._devices: dict[int, DeviceState] = {}
 
@@ -91,7 +92,7 @@ class HeartbeatBatch:
         devices = list(self._devices.values())
         for begin in range(0, len(devices), PART):
             if begin:  # between two parts: a single heartbeat, such as one over HTTP, is no work in bulk
-                self._tx.yield_to_urgent()
+                self._yield_to_urgent()
             self._settle(devices[begin : begin + PART])
         self._devices.clear()
 

@@ -6,7 +6,7 @@ What cannot be taken is refused: it changes nothing, is counted, kept for diagno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -20,6 +20,7 @@ from gateway.models import model
 from gateway.models.mqtt import RefusedMessage
 from gateway.models.validation import invalid
 from gateway.store import (
+    Batch,
     Row,
     Tx,
     View,
@@ -46,7 +47,6 @@ _SOURCE_SHOWN: Final = 256
 _PAYLOAD_READ: Final = 1_024
 
 M = TypeVar("M", bound=BaseModel)
-T = TypeVar("T")
 _read_heartbeat: Final = TypeAdapter(model.Heartbeat).validator.validate_json
 
 
@@ -74,6 +74,10 @@ class Parsed(NamedTuple):
     body: Body
     plain: str = ""
     """Whose heartbeat it is, if it is one that says nothing of commands: many of those can be taken together."""
+
+
+Incoming = Message | Parsed | None
+"""A message that waits for its commit: as it came, parsed already, or not to be stored."""
 
 
 class MessageResult(NamedTuple):
@@ -141,43 +145,43 @@ def _invalid(error: ValidationError) -> Refusal:
     return Refusal("invalid_request", problem.message, problem.details["field"])
 
 
-def apply_all(tx: Tx, messages: Sequence[Parsed]) -> list[MessageResult]:
-    """Do what a batch asks; the answers for the devices' ``errors`` topics."""
-    return process_batch(tx, messages, lambda: False, lambda parsed: parsed)[1]
+def process_batch(batch: Batch, incoming: Sequence[Incoming], names: topics.Topics) -> tuple[int, list[MessageResult]]:
+    """Store messages, part after part, until an urgent write waits.
 
-
-def process_batch(
-    tx: Tx, batch: Sequence[T], hurried: Callable[[], bool], taken_apart: Callable[[T], Parsed | None]
-) -> tuple[int, list[MessageResult]]:
-    """Do what a batch asks, part after part until it is ``hurried``; how many of the first it took, and the answers.
-
-    A part is ``taken_apart`` when its turn comes, here in the writer's thread: the event loop has others to serve.
-    Heartbeats that say nothing of commands are taken together, when their device says nothing else in this part: the
-    order of what one device says is kept, that of different devices means nothing.
+    Return how many of the first were stored, and the answers for the devices' ``errors`` topics. A part is parsed when
+    its turn comes, here in the writer's thread: the event loop has clients to serve. Heartbeats that say nothing of
+    commands are stored together, if their device sends nothing else in this part. So the order of one device's messages
+    is kept; that between devices has no meaning.
     """
-    count, answers, heard = 0, list[MessageResult](), heartbeats.HeartbeatBatch(tx, at_broker=True)
-    tx.kept.open(tx.connection)
-    while count < len(batch) and not (count >= LEAST and hurried()):
-        tx.yield_to_urgent()
-        part = batch[count : count + PART]
-        together, alone = _partition(tx, [parsed for each in part if (parsed := taken_apart(each)) is not None])
-        heard.take(together)
+    tx, devices = batch.tx, batch.devices
+    count, answers = 0, list[MessageResult]()
+    beats = heartbeats.HeartbeatBatch(tx, at_broker=True, yield_to_urgent=batch.yield_to_urgent)
+    devices.open(tx.connection)
+    while count < len(incoming) and not (count >= LEAST and batch.should_stop()):
+        batch.yield_to_urgent()
+        part = incoming[count : count + PART]
+        together, alone = _partition(batch, [_parsed(names, each) for each in part if each is not None])
+        beats.take(together)
         if alone:
-            heard.settle()
+            beats.settle()
             answers += [answer for parsed in alone if (answer := apply(tx, parsed)) is not None]
-            tx.kept.forget()  # whatever these have changed
+            devices.forget()  # whatever these have changed
         count += len(part)
-    heard.settle()
-    tx.kept.close(tx.connection)
+    beats.settle()
+    devices.close(tx.connection)
     return count, answers
 
 
-def _partition(tx: Tx, messages: Sequence[Parsed]) -> tuple[list[Beat], list[Parsed]]:
-    """What can be taken together, and what goes one by one; each in the order in which it came."""
+def _parsed(names: topics.Topics, incoming: Message | Parsed) -> Parsed:
+    return incoming if isinstance(incoming, Parsed) else parse(names, incoming)
+
+
+def _partition(batch: Batch, messages: Sequence[Parsed]) -> tuple[list[Beat], list[Parsed]]:
+    """Return what can be stored together, and what goes one by one; each in the order in which it came."""
     names = {parsed.plain for parsed in messages}
     if "" in names:
         names -= {getattr(parsed.topic, "device_id", "") for parsed in messages if not parsed.plain} | {""}
-    known = health_sql.device_states(tx, names)
+    known = health_sql.device_states(batch, names)
     together, alone = [], []
     for parsed in messages:
         _, _, body, name = parsed

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import structlog
 
@@ -18,15 +18,13 @@ from gateway.core.clock import Clock
 from gateway.core.limits import CellRate
 from gateway.domain import messages
 from gateway.domain.commands import Refusal
-from gateway.domain.messages import Message, MessageResult, Parsed
+from gateway.domain.messages import Incoming, Message, MessageResult, Parsed
 from gateway.errors import StoreError
 from gateway.mqtt.clearing import Clearing
 from gateway.mqtt.session import ReceivedMessage, Session
-from gateway.store import Store, Tx
+from gateway.store import Store
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 SLICE: Final = 250
 """Messages that are parsed, or acknowledged, at a time: about a sixth of a millisecond."""
@@ -58,9 +56,6 @@ SAVED_ACKNOWLEDGEMENTS: Final = 100
 
 _ANSWERED: Final = 10_000
 """Number of devices whose last answer is remembered."""
-
-Waiting = Message | Parsed | None
-"""A message that waits for its commit: as it came, parsed already, or not to be stored."""
 
 
 class FirstUses(Protocol):
@@ -152,7 +147,7 @@ class Ingest:
         self,
         session: Session,
         deliveries: list[ReceivedMessage],
-        waiting: list[Waiting],
+        waiting: list[Incoming],
         marks: Sequence[bytes],
         retained: Sequence[str],
     ) -> None:
@@ -167,12 +162,12 @@ class Ingest:
             self._on_mark(mark)
         await self._clearing.clear(session, retained)
 
-    async def _admit_all(self, deliveries: Sequence[ReceivedMessage]) -> tuple[list[Waiting], bool]:
+    async def _admit_all(self, deliveries: Sequence[ReceivedMessage]) -> tuple[list[Incoming], bool]:
         """Return all of them as they are to be stored, and whether a client may wait for one of them.
 
         A slice at a time, so that other tasks of the loop get a turn in between.
         """
-        waiting: list[Waiting] = []
+        waiting: list[Incoming] = []
         awaited = False
         self._news.clear()
         if self._first_uses is not None and self._first_uses.waiting:
@@ -197,7 +192,7 @@ class Ingest:
             if isinstance(topic, topics.Heartbeat):
                 yield topic.device_id
 
-    def _admit(self, delivery: ReceivedMessage) -> Waiting:
+    def _admit(self, delivery: ReceivedMessage) -> Incoming:
         message = delivery.message
         if (message.retain or not message.payload) and self._clearing.sees(message):
             return None
@@ -234,10 +229,6 @@ class Ingest:
         self._news.add(word)
         return parsed
 
-    def _taken_apart(self, waiting: Waiting) -> Parsed | None:
-        """In the writer's thread."""
-        return messages.parse(self._topics, waiting) if isinstance(waiting, Message) else waiting
-
     def _too_much(self, message: Message) -> Parsed:
         most = self._store.context.rules.device_messages_per_second
         log.warning("ingest.over_budget", topic=message.topic, per_second=most)
@@ -250,7 +241,7 @@ class Ingest:
             ),
         )
 
-    async def _commit(self, batch: Sequence[Waiting]) -> tuple[int, list[MessageResult]]:
+    async def _commit(self, batch: Sequence[Incoming]) -> tuple[int, list[MessageResult]]:
         """Commit; return how many of the first messages are committed now, and their results."""
         if not any(batch):
             return len(batch), []
@@ -277,19 +268,18 @@ class Ingest:
             Refusal("internal_error", "The gateway failed on this message and did not take it. Its log says why."),
         )
         try:
-            return await self._until_stored(lambda tx: messages.apply_all(tx, [broken]))
+            _, answers = await self._store_some([broken])
         except Exception:  # the log has it in full
             log.exception("ingest.message_not_kept", topic=message.topic)
             return []
+        return answers
 
-    async def _store_some(self, batch: Sequence[Waiting]) -> tuple[int, list[MessageResult]]:
-        return await self._until_stored(lambda tx: messages.process_batch(tx, batch, tx.should_stop, self._taken_apart))
-
-    async def _until_stored(self, write: Callable[[Tx], T]) -> T:
+    async def _store_some(self, batch: Sequence[Incoming]) -> tuple[int, list[MessageResult]]:
+        """Store as many of the first as one transaction holds; try again until the registry can be written."""
         pause = FIRST_RETRY_SECONDS
         while True:
             try:
-                return await self._store.write(write, urgent=False)
+                return await self._store.write_batch(lambda tx: messages.process_batch(tx, batch, self._topics))
             except StoreError as error:
                 log.error("ingest.not_stored", reason=error.message, retry_in_seconds=pause)  # noqa: TRY400 - no bug of ours
             await asyncio.sleep(pause)
@@ -307,7 +297,9 @@ def _is_budgeted(delivery: ReceivedMessage) -> bool:
     return delivery.message.topic.endswith(_BUDGETED)
 
 
-async def _acknowledge(session: Session, deliveries: list[ReceivedMessage], waiting: list[Waiting], count: int) -> None:
+async def _acknowledge(
+    session: Session, deliveries: list[ReceivedMessage], waiting: list[Incoming], count: int
+) -> None:
     """Acknowledge the first so many, which are stored.
 
     A slice at a time: freeing them takes as long as acknowledging them.

@@ -9,9 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from gateway.runtime.loop_priority import LoopPriority
-from gateway.runtime.tracing import NO_TRACER, Traced, Tracer
+from gateway.runtime.tracing import NO_TRACER, Tracer
+from gateway.store.batch import Batch
 from gateway.store.errors import store_error
-from gateway.store.measurements import Measure
+from gateway.store.listener import StoreListener
 from gateway.store.opening import open_database, open_to_serve
 from gateway.store.schema import from_a_newer_gateway
 from gateway.store.sqlite.checkpoint import MOST_PAGES, Checkpointer
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATABASE_NAME",
+    "Batch",
     "Context",
     "Deadline",
     "Purpose",
     "Row",
     "Rules",
     "Store",
+    "StoreListener",
     "Tx",
     "View",
     "open_database",
@@ -57,28 +60,22 @@ T = TypeVar("T")
 class Store:
     """The registry of one running gateway: reads on a few threads, writes on one.
 
-    ``on_commit`` is called in the event loop after a commit that marked the outbox, with the kinds it marked,
-    ``on_news`` after one that wrote events or changed who gets them, ``on_measures`` after each with what it did; all
-    before results are handed out. ``tracer`` is told of writes that belong to a trace. ``loop_priority`` says when bulk
-    work has to wait for the loop.
+    ``listener`` is called after each commit, and ``tracer`` gets writes that belong to a trace. ``loop_priority`` says
+    when a batch must wait for the loop.
     """
 
     def __init__(
         self,
         data_dir: Path,
         context: Context,
+        listener: StoreListener | None = None,
         *,
-        on_commit: Callable[[frozenset[str]], None] = lambda _: None,
-        on_news: Callable[[], None] = lambda: None,
-        on_measures: Callable[[list[Measure]], None] = lambda _: None,
         tracer: Tracer = NO_TRACER,
         loop_priority: LoopPriority | None = None,
     ) -> None:
         self.context = context
         self._data_dir = data_dir
-        self._on_commit = on_commit
-        self._on_news = on_news
-        self._on_measures = on_measures
+        self._listener = listener or StoreListener()
         self.tracer = tracer
         self._loop_priority = loop_priority
         self._local = threading.local()
@@ -93,11 +90,9 @@ class Store:
         self._writer = Writer(
             connection,
             self.context,
-            committed=self._on_commit,
-            recorded=self._on_news,
-            measured=self._on_measures,
+            self._listener,
             changed=self._checkpointer.committed,
-            traced=self._tell_traces,
+            tracer=self.tracer,
             loop_priority=self._loop_priority,
         )
         self._checkpointer.start()
@@ -119,9 +114,10 @@ class Store:
         with self.tracer.inside("registry.write"):
             return await self._writer.write(write, urgent=urgent)
 
-    def _tell_traces(self, traced: list[Traced]) -> None:
-        for each in traced:
-            self.tracer.begin(each.name, each.parent, each.kind, began=each.began, **each.facts).end()
+    async def write_batch(self, write: Callable[[Batch], T]) -> T:
+        """Run a write function that stores many messages; see :meth:`Writer.write_batch`."""
+        with self.tracer.inside("registry.write"):
+            return await self._writer.write_batch(write)
 
     @property
     def trouble(self) -> str | None:

@@ -10,6 +10,7 @@ from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
 from gateway.store.sqlite.device_cache import DeviceState
 
 if TYPE_CHECKING:
+    from gateway.store.batch import Batch
     from gateway.store.sqlite.connection import Row, Tx, View
 
 NEWEST: Final = (
@@ -53,13 +54,13 @@ def device_state(view: View, device_id: str) -> Row | None:
     return view.one(_SENDER, device_id)
 
 
-def device_states(tx: Tx, device_ids: Iterable[str]) -> dict[str, DeviceState]:
-    """The same for many, by id, those whom nobody knows left out; others that ``tx.kept`` remembers are there too."""
-    kept = tx.kept
-    unknown = [device_id for device_id in device_ids if device_id not in kept.senders]
+def device_states(batch: Batch, device_ids: Iterable[str]) -> dict[str, DeviceState]:
+    """Return the state of these devices by id, without unknown ones. Others that the batch caches are in it too."""
+    cache = batch.devices
+    unknown = [device_id for device_id in device_ids if device_id not in cache.senders]
     if unknown:
-        kept.learn(map(DeviceState, tx.all(_SENDERS, json.dumps(unknown))))
-    return kept.senders
+        cache.learn(map(DeviceState, batch.tx.all(_SENDERS, json.dumps(unknown))))
+    return cache.senders
 
 
 def store_newest(tx: Tx, heard: Iterable[DeviceState], *, at_broker: bool) -> None:

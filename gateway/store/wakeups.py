@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Collection
 from typing import Final
 
-from gateway.store import Store, outbox_sql
+from gateway.store import Store, StoreListener, outbox_sql
 
 EVERY: Final = frozenset((outbox_sql.COMMAND, outbox_sql.TOPIC, outbox_sql.CREDENTIAL))
 
 
-class Wakeups:
+class Wakeups(StoreListener):
     """Rung by the store after commits that marked the outbox or made news, and by workers that cleared some of it."""
 
     def __init__(self) -> None:

@@ -11,10 +11,11 @@ from unittest import mock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.core.topics import Topics
 from gateway.domain import heartbeats, messages
 from gateway.domain.messages import Message, MessageResult, Parsed
 from gateway.models import model
-from gateway.store import Context, Rules, Tx, open_database, outbox_sql
+from gateway.store import Batch, Context, Rules, Tx, open_database, outbox_sql
 from gateway.store.measurements import Measure
 from gateway.store.sqlite.device_cache import DeviceCache
 from tests.domain.support import World
@@ -76,8 +77,7 @@ class Fleet:
 
         def write(tx: Tx) -> tuple[list[MessageResult], list[Measure]]:
             if together:
-                tx.kept = self.kept
-                return _cut_short(tx, batch), tx.measures
+                return _cut_short(Batch(tx, self.kept, lambda: len(batch) % 2 == 0), batch), tx.measures
             answers = [messages.apply(tx, each) for each in _regrouped(batch, self.with_token)]
             return [each for each in answers if each is not None], tx.measures
 
@@ -114,8 +114,7 @@ class Fleet:
         """The batch itself, but it cannot be committed: as the writer does, what it remembers is dropped."""
         self.world.connection.execute("BEGIN IMMEDIATE")
         tx = Tx(self.world.connection, Context(RULES, clock=lambda: self.world.now))
-        tx.kept = self.kept
-        messages.apply_all(tx, batch)
+        messages.process_batch(Batch(tx, self.kept), batch, self.world.names)
         self.world.connection.execute("ROLLBACK")
         self.kept.forget()
 
@@ -130,13 +129,12 @@ class Fleet:
         return [*rows, *(str(tuple(mark)) for mark in marks)]
 
 
-def _cut_short(tx: Tx, batch: list[Parsed]) -> list[MessageResult]:
-    """Every other batch is given up after each of its parts, as if something urgent waited, and taken up again."""
+def _cut_short(batch: Batch, parsed: list[Parsed]) -> list[MessageResult]:
+    """Every other batch stops after each of its parts, as if an urgent write waited, and goes on."""
     answers: list[MessageResult] = []
-    hurried = len(batch) % 2 == 0
-    while batch:
-        count, more = messages.process_batch(tx, batch, lambda: hurried, lambda parsed: parsed)
-        batch, answers = batch[count:], answers + more
+    while parsed:
+        count, more = messages.process_batch(batch, parsed, Topics())
+        parsed, answers = parsed[count:], answers + more
     return answers
 
 

@@ -27,6 +27,7 @@ from gateway.http.resources.operations import OPERATIONS
 from gateway.http.server.server import HttpServer
 from gateway.http.services import Services
 from gateway.http.spec.openapi import describe
+from gateway.observability.commit_listener import CommitListener
 from gateway.observability.metrics import Metrics
 from gateway.observability.metrics_endpoint import Scrape
 from gateway.store import DATABASE_NAME, Context, Rules, Store, key_sql, outbox_sql
@@ -305,9 +306,7 @@ async def serving(
         Store(
             data_dir,
             Context(rules=Rules(webhook_allow_loopback=allow_loopback), clock=clock),
-            on_commit=wakeups.notify_outbox,
-            on_news=wakeups.notify_events,
-            on_measures=metrics.take,
+            CommitListener(wakeups, metrics),
         ) as store,
         asyncio.TaskGroup() as group,
     ):

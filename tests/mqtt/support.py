@@ -334,7 +334,7 @@ async def site(
     ids = first_start(Settings(data_dir=directory / "data", gateway_id="gw_test"))
     wakeups = Wakeups()
     async with (
-        Store(directory / "data", made, on_commit=wakeups.notify_outbox, on_news=wakeups.notify_events) as store,
+        Store(directory / "data", made, wakeups) as store,
         _broker(kind, directory, store, settings, node) as broker,
         Proxy(lambda: broker.port) as proxy,
     ):

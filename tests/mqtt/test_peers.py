@@ -40,7 +40,7 @@ async def another(place: Site, gateway_id: str) -> AsyncIterator[Another]:
     ids = first_start(Settings(data_dir=directory, gateway_id=gateway_id))
     wakeups = Wakeups()
     async with (
-        Store(directory, Context(rules=Rules(gateway_id=gateway_id)), on_commit=wakeups.notify_outbox) as store,
+        Store(directory, Context(rules=Rules(gateway_id=gateway_id)), wakeups) as store,
         Proxy(lambda: place.broker.port) as proxy,
     ):
         second = Another(place.broker, proxy, store, wakeups, ids)

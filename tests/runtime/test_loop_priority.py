@@ -12,7 +12,9 @@ from gateway.domain import heartbeats, messages
 from gateway.domain.messages import PART, Message
 from gateway.models import model
 from gateway.runtime.loop_priority import Loop, LoopPriority
-from gateway.store import Tx, health_sql
+from gateway.store import Batch, Tx, health_sql
+from gateway.store.heartbeat_sql import Beat
+from gateway.store.sqlite.device_cache import DeviceState
 from tests.domain.support import World
 
 TRIES = 1_000
@@ -227,8 +229,8 @@ def test_a_batch_breathes_before_each_part(tmp_path: Path) -> None:
         stored: list[int] = []
 
         def write(tx: Tx) -> None:
-            tx.yield_to_urgent = lambda: stored.append(tx.value("SELECT count(*) FROM heartbeats"))
-            messages.apply_all(tx, batch)
+            yielded = Batch(tx, yield_to_urgent=lambda: stored.append(tx.value("SELECT count(*) FROM heartbeats")))
+            messages.process_batch(yielded, batch, world.names)
 
         world.run(write)
         assert stored == [0, PART, 2 * PART]
@@ -241,10 +243,11 @@ def test_a_single_heartbeat_does_not_breathe(tmp_path: Path) -> None:
         breaths: list[None] = []
 
         def write(tx: Tx) -> None:
-            tx.yield_to_urgent = lambda: breaths.append(None)
             device = health_sql.device_state(tx, device_id)
             assert device is not None
-            heartbeats.record_heartbeat(tx, device, model.Heartbeat(), None)
+            beats = heartbeats.HeartbeatBatch(tx, at_broker=False, yield_to_urgent=lambda: breaths.append(None))
+            beats.take([Beat(DeviceState(device), model.Heartbeat(), None)])
+            beats.settle()
 
         world.run(write)
         assert breaths == []
@@ -259,8 +262,8 @@ def test_the_newest_states_of_many_are_written_in_parts(tmp_path: Path) -> None:
 
         def write(tx: Tx) -> None:
             count = "SELECT count(*) FROM health WHERE history_id IS NOT NULL"
-            tx.yield_to_urgent = lambda: written.append(tx.value(count))
-            messages.apply_all(tx, batch)
+            yielded = Batch(tx, yield_to_urgent=lambda: written.append(tx.value(count)))
+            messages.process_batch(yielded, batch, world.names)
 
         world.run(write)
         assert written == [0, 0, heartbeats.PART]

@@ -11,9 +11,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gateway.store import Context, Deadline, Purpose, Store, Tx, View
+from gateway.store import Context, Deadline, Purpose, Store, StoreListener, Tx, View
 from gateway.store.errors import store_error
-from gateway.store.measurements import Measure
 from gateway.store.schema import migrate
 from gateway.store.sqlite.writer import Writer
 from tests.simulation.gateway_process import Process
@@ -151,14 +150,12 @@ class VirtualStore(Store):
         context: Context,
         *,
         after_commit: Callable[[], None],
-        on_commit: Callable[[frozenset[str]], None],
-        on_news: Callable[[], None],
-        on_measures: Callable[[list[Measure]], None] = lambda _: None,
+        listener: StoreListener,
     ) -> None:
-        super().__init__(Path(), context, on_commit=on_commit, on_news=on_news, on_measures=on_measures)
+        super().__init__(Path(), context, listener)
         self._disk = disk
         self._process = process
-        writer = _Writer(disk, context, committed=on_commit, recorded=on_news, measured=on_measures)
+        writer = _Writer(disk, context, listener)
         writer.process, writer.disk, writer.after_commit = process, disk, after_commit
         self._writer = writer
 

@@ -78,8 +78,7 @@ class Life:
             process,
             context,
             after_commit=host.after_commit,
-            on_commit=self.wakeups.notify_outbox,
-            on_news=self.wakeups.notify_events,
+            listener=self.wakeups,
         )
         self.topics = Topics()
         self.access_syncer = AccessSyncer(self.store, self.wakeups, host.access(self.store, process))

@@ -177,9 +177,7 @@ def _not_stored() -> Iterator[None]:
     async def commit(self: Any, batch: Any) -> Any:
         try:
             store = self._store
-            return await store.write(
-                lambda tx: messages.process_batch(tx, batch, tx.should_stop, self._taken_apart), urgent=False
-            )
+            return await store.write_batch(lambda written: messages.process_batch(written, batch, self._topics))
         except StoreError:
             return len(batch), []
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.core import ids
-from gateway.store import Context, Tx, View, open_database
+from gateway.store import Context, StoreListener, Tx, View, open_database
 from gateway.store.measurements import Measure
 from gateway.store.sqlite.writer import Writer
 
@@ -28,6 +28,22 @@ class Bench:
         return self.statements.count("COMMIT")
 
 
+@dataclass
+class _Calls(StoreListener):
+    """Passes the calls on to functions."""
+
+    committed: Callable[[frozenset[str]], None]
+    measured: Callable[[list[Measure]], None]
+
+    def notify_outbox(self, kinds: frozenset[str]) -> None:
+        """Pass it on."""
+        self.committed(kinds)
+
+    def notify_measured(self, samples: list[Measure]) -> None:
+        """Pass it on."""
+        self.measured(samples)
+
+
 @asynccontextmanager
 async def writing(
     data_dir: Path,
@@ -39,7 +55,7 @@ async def writing(
     """A writer that gives a held lock 50 ms."""
     connection = open_database(data_dir)
     connection.execute("PRAGMA busy_timeout = 50")
-    writer = Writer(connection, context or Context(), committed=committed, measured=measured)
+    writer = Writer(connection, context or Context(), _Calls(committed, measured))
     bench = Bench(writer, connection)
     connection.set_trace_callback(bench.statements.append)
     writer.start()

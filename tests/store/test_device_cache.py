@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from gateway.core.topics import Topics
 from gateway.domain import messages
 from gateway.errors import StoreError
-from gateway.store import Tx, View, event_sql, health_sql, open_database
+from gateway.store import Batch, Tx, View, event_sql, health_sql, open_database
 from gateway.store.sqlite.device_cache import MOST, DeviceCache, DeviceState
 from tests.support.registry import Bound, Registry, registry
 
@@ -28,21 +27,25 @@ def _beats(device: Bound, *percents: int) -> list[messages.Parsed]:
 
 async def _say(registered: Registry, device: Bound, *percents: int) -> list[messages.MessageResult]:
     batch = _beats(device, *percents)
-    return await registered.store.write(lambda tx: messages.apply_all(tx, batch), urgent=False)
+    return await registered.store.write_batch(partial(_store, batch))
 
 
-async def _selects(registered: Registry, work: Callable[[Tx], object]) -> int:
-    """How often that looks up devices."""
+def _store(parsed: list[messages.Parsed], batch: Batch) -> list[messages.MessageResult]:
+    return messages.process_batch(batch, parsed, Topics())[1]
+
+
+async def _selects(registered: Registry, parsed: list[messages.Parsed]) -> int:
+    """Return how often these messages look up devices."""
     seen: list[str] = []
 
-    def watched(tx: Tx) -> None:
-        tx.connection.set_trace_callback(seen.append)
+    def watched(batch: Batch) -> None:
+        batch.tx.connection.set_trace_callback(seen.append)
         try:
-            work(tx)
+            _store(parsed, batch)
         finally:
-            tx.connection.set_trace_callback(None)
+            batch.tx.connection.set_trace_callback(None)
 
-    await registered.store.write(watched)
+    await registered.store.write_batch(watched)
     return sum("FROM devices d LEFT JOIN health" in statement for statement in seen)
 
 
@@ -51,8 +54,8 @@ async def test_a_device_is_looked_up_once(tmp_path: Path) -> None:
     async with registry(tmp_path) as registered:
         device = await registered.bound("SN-1")
         batch = _beats(device, 80, 79)
-        assert await _selects(registered, lambda tx: messages.apply_all(tx, batch)) == 1
-        assert await _selects(registered, lambda tx: messages.apply_all(tx, batch)) == 0
+        assert await _selects(registered, batch) == 1
+        assert await _selects(registered, batch) == 0
 
 
 async def test_a_token_that_was_revoked_meanwhile_opens_nothing(tmp_path: Path) -> None:
@@ -85,7 +88,7 @@ async def test_a_batch_that_was_undone_leaves_nothing_behind(tmp_path: Path) -> 
         batch = _beats(device, 10, 9)
 
         with pytest.raises(RuntimeError):
-            await registered.store.write(partial(_fails, batch), urgent=False)
+            await registered.store.write_batch(partial(_fails, batch))
         assert await registered.store.read(lambda view: _low(view, device)) == 0
         await _say(registered, device, 10, 9)
         assert await registered.store.read(lambda view: _low(view, device)) == 1
@@ -101,8 +104,8 @@ async def test_one_of_several_writes_that_was_undone_leaves_nothing_behind(tmp_p
         batch = _beats(device, 10, 9)
 
         outcomes = await asyncio.gather(
-            *(registered.store.write(partial(_fails, batch)) for _ in range(BATCH)),
-            registered.store.write(lambda tx: messages.apply_all(tx, batch)),
+            *(registered.store.write(partial(_fails_alone, batch)) for _ in range(BATCH)),
+            registered.store.write(lambda tx: _store(batch, Batch(tx))),
             return_exceptions=True,
         )
         assert [type(outcome) for outcome in outcomes] == [RuntimeError, RuntimeError, list]
@@ -120,7 +123,7 @@ async def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
         await registered.store.write(lambda tx: tx.value(f"PRAGMA max_page_count = {pages}"))
         wide = _beats(device, *range(10, 60)) * 40
         with pytest.raises(StoreError):
-            await registered.store.write(lambda tx: messages.apply_all(tx, wide), urgent=False)
+            await registered.store.write_batch(partial(_store, wide))
         await registered.store.write(lambda tx: tx.value("PRAGMA max_page_count = 1000000"))
         await _say(registered, device, 78, 77)
         rows = await registered.store.read(lambda view: view.all("SELECT id, previous FROM heartbeats ORDER BY id"))
@@ -149,6 +152,10 @@ def _low(view: View, device: Bound) -> int:
     return sum(row["type"] == "device.low_battery" for row in event_sql.of_device(view, device.pk))
 
 
-def _fails(batch: list[messages.Parsed], tx: Tx) -> None:
-    messages.apply_all(tx, batch)
+def _fails(parsed: list[messages.Parsed], batch: Batch) -> None:
+    _store(parsed, batch)
     raise RuntimeError("after the batch")
+
+
+def _fails_alone(parsed: list[messages.Parsed], tx: Tx) -> None:
+    _fails(parsed, Batch(tx))

@@ -10,8 +10,24 @@ from gateway.domain import devices, webhooks
 from gateway.errors import StoreError
 from gateway.models import model
 from gateway.models.webhooks import CreateWebhook, UpdateWebhook
-from gateway.store import Context, Store, Tx, key_sql, webhook_sql
+from gateway.store import Context, Store, StoreListener, Tx, key_sql, webhook_sql
 from gateway.store.wakeups import Wakeups
+
+
+class Rung(StoreListener):
+    """Writes down the calls of the store."""
+
+    def __init__(self, rung: list[str], *, kinds: bool = False) -> None:
+        self._rung = rung
+        self._kinds = kinds
+
+    def notify_outbox(self, kinds: frozenset[str]) -> None:
+        """Write the kinds down, if asked to."""
+        self._rung += kinds if self._kinds else ()
+
+    def notify_events(self) -> None:
+        """Write down that there are events."""
+        self._rung.append("news")
 
 
 def _register(tx: Tx, project_id: str, serial: str) -> str:
@@ -22,7 +38,7 @@ def _register(tx: Tx, project_id: str, serial: str) -> str:
 async def test_each_commit_rings_for_what_it_did(tmp_path: Path) -> None:
     """Events ring for their followers, a mark in the outbox for who works off its kind; else nobody is woken."""
     rung: list[str] = []
-    async with Store(tmp_path, Context(), on_commit=rung.extend, on_news=lambda: rung.append("news")) as store:
+    async with Store(tmp_path, Context(), Rung(rung, kinds=True)) as store:
         project_id = await store.write(lambda tx: key_sql.create_project(tx, "one"))
         assert rung == []
         device_id = await store.write(lambda tx: _register(tx, project_id, "SN-1"))
@@ -36,7 +52,7 @@ async def test_each_commit_rings_for_what_it_did(tmp_path: Path) -> None:
 async def test_what_is_undone_rings_for_nobody(tmp_path: Path) -> None:
     """No commit, no bell."""
     rung: list[str] = []
-    async with Store(tmp_path, Context(), on_news=lambda: rung.append("news")) as store:
+    async with Store(tmp_path, Context(), Rung(rung)) as store:
         project_id = await store.write(lambda tx: key_sql.create_project(tx, "one"))
 
         def full_disk(tx: Tx) -> None:
@@ -52,7 +68,7 @@ async def test_what_is_undone_rings_for_nobody(tmp_path: Path) -> None:
 async def test_what_changes_who_gets_events_rings(tmp_path: Path) -> None:
     """A webhook that is switched on, and a delivery that is replayed, are not left to wait for the next event."""
     rung: list[str] = []
-    async with Store(tmp_path, Context(), on_news=lambda: rung.append("news")) as store:
+    async with Store(tmp_path, Context(), Rung(rung)) as store:
         project_id = await store.write(lambda tx: key_sql.create_project(tx, "one"))
 
         async def rings(write: Callable[[Tx], object]) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.errors import UnavailableError
 from gateway.models import model
-from gateway.store import DATABASE_NAME, Context, Tx, View, device_sql, open_database, outbox_sql, transact
+from gateway.store import DATABASE_NAME, Batch, Context, Tx, View, device_sql, open_database, outbox_sql, transact
 from gateway.store.measurements import Measure
 from gateway.store.sqlite.connection import connect
 from tests.store.support import Gate, names, project, queued, writing
@@ -182,12 +182,12 @@ async def test_a_long_write_hears_that_an_urgent_one_waits(tmp_path: Path) -> No
     async with writing(tmp_path) as bench:
         gate = Gate()
 
-        def long(tx: Tx) -> None:
-            heard.append(tx.should_stop())
-            gate(tx)
-            heard.append(tx.should_stop())
+        def long(batch: Batch) -> None:
+            heard.append(batch.should_stop())
+            gate(batch.tx)
+            heard.append(batch.should_stop())
 
-        batch = await queued(bench.writer, [long], urgent=False)
+        batch = [asyncio.create_task(bench.writer.write_batch(long))]
         await gate.reached()
         urgent = await queued(bench.writer, [project("urgent")])
         gate.open()

@@ -21,7 +21,6 @@ from gateway.runtime.tracing import Traced
 from gateway.store.errors import store_error
 from gateway.store.measurements import Measure
 from gateway.store.records import R, make_records
-from gateway.store.sqlite.device_cache import DeviceCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,17 +137,11 @@ class Tx(View):
         self.wrote_events = False
         """Whether events were written, or who gets them was changed."""
         self.measures: list[Measure] = []
-        self.should_stop: Callable[[], bool] = lambda: False
-        """Whether an urgent write waits, so that a long one that may be cut in two should come to its end."""
-        self.yield_to_urgent: Callable[[], None] = lambda: None
-        """Give way to calls that somebody waits for; a long write does so now and then."""
         self.traceparent: str | None = None
         """Where in a trace whoever asked for this is (W3C Trace Context)."""
         self.client_address: str | None = None
         """Where the request came from whose write this is: events of it say so. Whoever writes sets it."""
         self.traced: list[Traced] = []
-        self.kept = DeviceCache()
-        """What is remembered from one transaction to the next, by whoever writes more than one."""
         self.data_version: int | None = None
         """SQLite's counter of what other connections have committed, where it was asked for in this transaction."""
         self.follows = False

@@ -22,9 +22,11 @@ import structlog
 from gateway.errors import UnavailableError
 from gateway.runtime import tracing
 from gateway.runtime.loop_priority import LoopPriority
-from gateway.runtime.tracing import Traced
+from gateway.runtime.tracing import NO_TRACER, Traced, Tracer
 from gateway.store import measurements
+from gateway.store.batch import Batch
 from gateway.store.errors import StorageHealth
+from gateway.store.listener import StoreListener
 from gateway.store.measurements import Measure
 from gateway.store.schema import SchemaWatch
 from gateway.store.sqlite.connection import ID_TRIES, Context, Tx, concerns_all, id_was_taken, rollback
@@ -60,32 +62,27 @@ class _Job:
 class Writer:
     """Owns the write connection and its thread.
 
-    In the loop, after each commit: ``committed`` is called with the kinds that it marked in the outbox, if any,
-    ``recorded`` if it made news, ``traced`` with what belongs to traces, if anything does, and ``measured`` with what
-    it did. ``changed`` is called in the writer's thread, with how many rows were changed by now. Work in bulk gives way
-    to the loop, as ``loop_priority`` says.
+    ``listener`` is called in the loop after each commit, and ``tracer`` gets what belongs to a trace. ``changed`` is
+    called in the writer's thread with the number of rows that were ever changed. A batch yields to the loop as
+    ``loop_priority`` says.
     """
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         context: Context,
+        listener: StoreListener,
         *,
-        committed: Callable[[frozenset[str]], None] = lambda _: None,
-        recorded: Callable[[], None] = lambda: None,
-        measured: Callable[[list[Measure]], None] = lambda _: None,
         changed: Callable[[int], None] = lambda _: None,
-        traced: Callable[[list[Traced]], None] = lambda _: None,
+        tracer: Tracer = NO_TRACER,
         loop_priority: LoopPriority | None = None,
     ) -> None:
         self._connection = connection
         self._context = context
-        self._committed = committed
-        self._recorded = recorded
-        self._measured = measured
+        self._listener = listener
         self._changed = changed
-        self._traced = traced
-        self._kept = DeviceCache()
+        self._tracer = tracer
+        self._devices = DeviceCache()
         self._schema = SchemaWatch()
         self._loop_priority = loop_priority or LoopPriority()
         self._urgent: deque[_Job] = deque()
@@ -123,10 +120,22 @@ class Writer:
             self._wake.notify()
         return await future
 
+    async def write_batch(self, write: Callable[[Batch], T]) -> T:
+        """Run ``write`` as a batch: in a transaction without other writes, after urgent ones.
+
+        Raises:
+            StoreError: SQLite could not commit; nothing was changed.
+            UnavailableError: the gateway is stopping.
+        """
+        return await self.write(lambda tx: write(self._batch(tx)), urgent=False)
+
+    def _batch(self, tx: Tx) -> Batch:
+        return Batch(tx, self._devices, lambda: bool(self._urgent), self._yield_to_loop)
+
     def _run(self) -> None:
         while jobs := self._take():
-            wakeups = self._commit(jobs)
-            self._loop.call_soon_threadsafe(partial(self._settle, jobs, wakeups))
+            calls = self._commit(jobs)
+            self._loop.call_soon_threadsafe(partial(self._settle, jobs, calls))
 
     def _take(self) -> list[_Job]:
         with self._wake:
@@ -134,8 +143,8 @@ class Writer:
                 self._wake.wait()
             return self._next_group()
 
-    def _give_way(self) -> None:
-        if not self._urgent:  # whoever waits for that is best served by an end to this
+    def _yield_to_loop(self) -> None:
+        if not self._urgent:  # an urgent write is served best by the end of this batch
             self._loop_priority.yield_to_loop()
 
     def _next_group(self) -> list[_Job]:
@@ -148,7 +157,7 @@ class Writer:
         return [self._urgent.popleft() for _ in range(min(GROUP, len(self._urgent)))]
 
     def _commit(self, jobs: list[_Job]) -> list[Callable[[], None]]:
-        """Commit them all; what is to be rung for that."""
+        """Commit them all; return the calls to make in the loop for that."""
         began = time.perf_counter()
         try:
             rollback(self._connection)
@@ -157,10 +166,7 @@ class Writer:
             if newer := self._schema.newer(self._connection, data_version):
                 raise self.trouble.outgrown(newer)  # noqa: TRY301 - the callers hear of it as of any other error
             tx = Tx(self._connection, self._context)
-            tx.should_stop = lambda: bool(self._urgent)
-            tx.kept = self._kept
             tx.data_version = data_version
-            tx.yield_to_urgent = self._give_way
             self._do(jobs, tx)
             self._connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - whatever it is, the callers hear of it and the thread lives on
@@ -170,16 +176,20 @@ class Writer:
         self.trouble.written()
         tx.measure(measurements.COMMIT, "", time.perf_counter() - began)
         self._changed(self._connection.total_changes)
-        rings = (
-            (partial(self._committed, frozenset(tx.outbox_kinds)), tx.outbox_kinds),
-            (self._recorded, tx.wrote_events),
-            (partial(self._traced, tx.traced), tx.traced),
+        calls = (
+            (partial(self._listener.notify_outbox, frozenset(tx.outbox_kinds)), tx.outbox_kinds),
+            (self._listener.notify_events, tx.wrote_events),
+            (partial(self._trace, tx.traced), tx.traced),
         )
-        return [*(bell for bell, due in rings if due), partial(self._count, tx.measures)]
+        return [*(call for call, is_due in calls if is_due), partial(self._count, tx.measures)]
 
-    def _count(self, done: list[Measure]) -> None:
-        """Behind those whom the other wakeups woke: the publisher has a command to bring to its device."""
-        self._loop.call_soon(self._measured, done)
+    def _trace(self, traced: list[Traced]) -> None:
+        for each in traced:
+            self._tracer.begin(each.name, each.parent, each.kind, began=each.began, **each.facts).end()
+
+    def _count(self, samples: list[Measure]) -> None:
+        """Report after the tasks that the other calls woke: the publisher has a command for a device."""
+        self._loop.call_soon(self._listener.notify_measured, samples)
 
     def _do(self, jobs: list[_Job], tx: Tx) -> None:
         if len(jobs) > 1:
@@ -208,12 +218,12 @@ class Writer:
                     raise
                 log.warning("store.id_was_taken", reason=str(error))
             undo()
-            self._kept.forget()
+            self._devices.forget()
             del tx.measures[measured:], tx.traced[traced:]
         return job.write(tx)
 
     def _failed(self, jobs: list[_Job], error: BaseException) -> list[Callable[[], None]]:
-        self._kept.forget()
+        self._devices.forget()
         reason = self.trouble.met(error) if concerns_all(error) else error
         for job in jobs:
             job.error = reason
@@ -228,15 +238,15 @@ class Writer:
             if concerns_all(error):
                 raise
             self._back_to_savepoint()
-            self._kept.forget()
+            self._devices.forget()
             del tx.measures[measured:], tx.traced[traced:]
             job.error = error  # this job's caller alone hears of it
         self._connection.execute("RELEASE job")
 
-    def _settle(self, jobs: list[_Job], wakeups: list[Callable[[], None]]) -> None:
+    def _settle(self, jobs: list[_Job], calls: list[Callable[[], None]]) -> None:
         try:
-            for bell in wakeups:
-                bell()
+            for call in calls:
+                call()
         finally:
             for job in jobs:
                 job.settle()

@@ -14,7 +14,8 @@ from gateway.core import topics
 from gateway.doctor.findings import Area, Finding
 from gateway.mqtt.probe import Probe, ProbeError, ProbeRefusedError, ProbeTarget, connected
 from gateway.mqtt.publisher import payload
-from gateway.store import Row, View, command_sql, device_sql, outbox_sql
+from gateway.store import View, command_sql, device_sql, outbox_sql
+from gateway.store.command_sql import CommandRecord
 
 BROKER, RETAINED = Area("broker"), Area("retained commands")
 LOOKS: Final = 3
@@ -103,7 +104,7 @@ async def _ask_by_name(looking: Looking, reader: Probe) -> None:
     names = looking.names
     with looking.reading() as view:
         rows = command_sql.open_of_all(view)
-    wanted = [names.gateway_status(looking.gateway_id), *(names.command(row["device_id"], row["type"]) for row in rows)]
+    wanted = [names.gateway_status(looking.gateway_id), *(names.command(row.device_id, row.type) for row in rows)]
     for start in range(0, len(wanted), NAMED):
         await reader.subscribe(*wanted[start : start + NAMED])
     await _marked(looking, reader)
@@ -233,13 +234,13 @@ def _differing(looking: Looking, held: dict[str, bytes]) -> tuple[int, list[str]
     return len(rows), differing + left
 
 
-def _of_open(view: View, names: topics.Topics, row: Row, held: dict[str, bytes]) -> str | None:
+def _of_open(view: View, names: topics.Topics, command: CommandRecord, held: dict[str, bytes]) -> str | None:
     """Return what is wrong with the retained message of this open command, and remove the message from ``held``."""
-    topic = names.command(row["device_id"], row["type"])
+    topic = names.command(command.device_id, command.type)
     found = held.pop(topic, None)
-    if outbox_sql.has(view, outbox_sql.COMMAND, row["device_pk"], row["type"]) or found == payload(row):
+    if outbox_sql.has(view, outbox_sql.COMMAND, command.device_pk, command.type) or found == payload(command):
         return None
-    return f"{'missing' if found is None else 'differs'}: {topic} ({row['id']})"
+    return f"{'missing' if found is None else 'differs'}: {topic} ({command.id})"
 
 
 def _is_command(names: topics.Topics, topic: str) -> bool:

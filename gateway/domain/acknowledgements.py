@@ -13,6 +13,7 @@ from gateway.models import model
 from gateway.models.model import CommandStatus
 from gateway.runtime.tracing import Kind, Traced, same_trace
 from gateway.store import Row, Tx, View, command_sql, event_sql, measurements, token_sql
+from gateway.store.command_sql import CommandRecord
 
 _SECOND_MS: Final = 1000
 _LATE: Final = "late_acknowledgement"
@@ -40,7 +41,7 @@ def relayed_by(key_id: str) -> AcknowledgementSource:
 
 def acknowledge(
     tx: Tx, device: Row, command_type: str | None, ack: model.Ack, sender: AcknowledgementSource | None = None
-) -> Row | Refusal:
+) -> CommandRecord | Refusal:
     """Take a device's word on one of its commands, if it is the device's word (contract, sections 3 and 4).
 
     ``command_type`` is the one that the topic names, ``None`` where the path names the command itself. ``sender`` is
@@ -60,7 +61,7 @@ def acknowledge(
     if _is_known(command, ack.status):
         return command
     _trace(tx, device, command, ack)
-    if CommandStatus(command["status"]).final:
+    if CommandStatus(command.status).final:
         _late(tx, device, command, ack, sender)
     elif ack.status == "delivered":
         _delivered(tx, device, command, sender)
@@ -79,52 +80,52 @@ def is_news(view: View, device: Row, command_type: str, ack: model.Ack) -> bool:
     return _unproven(view, device, command, ack, AcknowledgementSource(device["id"])) is None
 
 
-def _is_known(command: Row, said: str) -> bool:
+def _is_known(command: CommandRecord, said: str) -> bool:
     """Whether this tells no more of the command than what the device has said before."""
-    status = CommandStatus(command["status"])
+    status = CommandStatus(command.status)
     if not status.final:
         return said == status
-    return not _is_news(said, status, json.loads(command["result"] or "{}").get(_LATE))
+    return not _is_news(said, status, json.loads(command.result or "{}").get(_LATE))
 
 
-def _trace(tx: Tx, device: Row, command: Row, ack: model.Ack) -> None:
+def _trace(tx: Tx, device: Row, command: CommandRecord, ack: model.Ack) -> None:
     """The acknowledgement belongs to the trace of the command: below the device's own part of that, if it tells one."""
-    known = command["traceparent"]
+    known = command.traceparent
     if known is not None:
         facts = {
             "messaging__system": "mqtt",
             "gateway__device_id": device["id"],
-            "gateway__command_id": command["id"],
+            "gateway__command_id": command.id,
             "gateway__status": ack.status,
         }
         parent = tx.traceparent if tx.traceparent is not None and same_trace(tx.traceparent, known) else known
-        tx.traced.append(
-            Traced(f"process commands/{command['type']}/ack", parent, time.time_ns(), Kind.CONSUMER, facts)
-        )
+        tx.traced.append(Traced(f"process commands/{command.type}/ack", parent, time.time_ns(), Kind.CONSUMER, facts))
 
 
-def _wrong_type(command: Row, command_type: str | None) -> Refusal | None:
-    if command_type in (None, command["type"]):
+def _wrong_type(command: CommandRecord, command_type: str | None) -> Refusal | None:
+    if command_type in (None, command.type):
         return None
     return Refusal(
         "wrong_type",
-        f"This command is a {command['type']}: acknowledge it on commands/{command['type']}/ack.",
+        f"This command is a {command.type}: acknowledge it on commands/{command.type}/ack.",
         "command_id",
     )
 
 
-def _unproven(view: View, device: Row, command: Row, ack: model.Ack, sender: AcknowledgementSource) -> Refusal | None:
+def _unproven(
+    view: View, device: Row, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource
+) -> Refusal | None:
     """Return why this is not known to be the device's word, or None when it is.
 
     Each status of a reset needs a receipt, since others can publish on the broker or hold a key. So does each word
     that a key relays.
     """
     if ack.receipt is None:
-        return _receipt_missing(ack.status) if command["type"] == RESET or sender.via is not None else None
+        return _receipt_missing(ack.status) if command.type == RESET or sender.via is not None else None
     # A device that refuses a stale command holds a newer token than that of the command, and signs with the newer one.
-    generation = command["binding_generation"]
+    generation = command.binding_generation
     for key in token_sql.receipt_keys(view, device["pk"], generation, or_newer=ack.status == "failed"):
-        if credentials.receipt_is_good(ack.receipt, key, command["id"], ack.status, generation):
+        if credentials.receipt_is_good(ack.receipt, key, command.id, ack.status, generation):
             return None
     return Refusal(
         "receipt_invalid",
@@ -143,16 +144,16 @@ def _receipt_missing(status: str) -> Refusal:
     )
 
 
-def _delivered(tx: Tx, device: Row, command: Row, sender: AcknowledgementSource) -> None:
-    command_sql.set_delivered(tx, command["id"])
-    if command["type"] == RESET:
-        _took(tx, "delivered", since=command["created_at"])
-    event = "reset.delivered" if command["type"] == RESET else "command.delivered"
-    event_sql.record(tx, device, event, sender.actor, command_id=command["id"], type=command["type"], **sender.facts)
+def _delivered(tx: Tx, device: Row, command: CommandRecord, sender: AcknowledgementSource) -> None:
+    command_sql.set_delivered(tx, command.id)
+    if command.type == RESET:
+        _took(tx, "delivered", since=command.created_at)
+    event = "reset.delivered" if command.type == RESET else "command.delivered"
+    event_sql.record(tx, device, event, sender.actor, command_id=command.id, type=command.type, **sender.facts)
 
 
-def _executed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: AcknowledgementSource) -> None:
-    event = "reset.completed" if command["type"] == RESET else "command.executed"
+def _executed(tx: Tx, device: Row, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:
+    event = "reset.completed" if command.type == RESET else "command.executed"
     close(
         tx,
         device,
@@ -163,9 +164,9 @@ def _executed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Acknowl
         result=_own_words(ack),
         **sender.facts,
     )
-    if command["type"] == RESET:
-        _took(tx, "executed", since=command["delivered_at"] or command["created_at"])
-        _took(tx, "completed", since=command["created_at"])
+    if command.type == RESET:
+        _took(tx, "executed", since=command.delivered_at or command.created_at)
+        _took(tx, "completed", since=command.created_at)
         revoke(tx, device, sender.actor, **sender.facts)
 
 
@@ -173,9 +174,9 @@ def _took(tx: Tx, stage: str, *, since: int) -> None:
     tx.measure(measurements.RESET, stage, max(0, tx.now - since) / _SECOND_MS)
 
 
-def _failed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: AcknowledgementSource) -> None:
+def _failed(tx: Tx, device: Row, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:
     error = ack.error or model.AckError(code="unspecified", message="The device gave no reason.")
-    event = "reset.failed" if command["type"] == RESET else "command.failed"
+    event = "reset.failed" if command.type == RESET else "command.failed"
     close(
         tx,
         device,
@@ -189,18 +190,18 @@ def _failed(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: Acknowled
     )
 
 
-def _late(tx: Tx, device: Row, command: Row, ack: model.Ack, sender: AcknowledgementSource) -> None:
-    result = json.loads(command["result"] or "{}")
+def _late(tx: Tx, device: Row, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:
+    result = json.loads(command.result or "{}")
     word = ack.model_dump(exclude_none=True, exclude={"receipt", "command_id"})
-    command_sql.set_result(tx, command["id"], {**result, _LATE: word})
+    command_sql.set_result(tx, command.id, {**result, _LATE: word})
     event_sql.record(
         tx,
         device,
         "acknowledgement.late",
         sender.actor,
-        command_id=command["id"],
-        type=command["type"],
-        status=command["status"],
+        command_id=command.id,
+        type=command.type,
+        status=command.status,
         acknowledged=ack.status,
         **sender.facts,
     )

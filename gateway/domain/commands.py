@@ -16,6 +16,7 @@ from gateway.errors import BacklogError, ConflictError, NotFoundError
 from gateway.models import model
 from gateway.models.model import CommandStatus, CommandType
 from gateway.store import Row, Tx, command_sql, device_sql, event_sql, outbox_sql, token_sql
+from gateway.store.command_sql import CommandRecord
 from gateway.store.token_sql import TokenRecord
 
 RESET: Final = CommandType.FACTORY_RESET
@@ -66,7 +67,7 @@ def queue(
     return command.id
 
 
-def create(tx: Tx, device: Row, body: model.CreateCommand, actor: str) -> Row:
+def create(tx: Tx, device: Row, body: model.CreateCommand, actor: str) -> CommandRecord:
     """Queue a command that expires. A bound device is needed: nobody else would fetch it.
 
     Raises:
@@ -91,18 +92,18 @@ def create(tx: Tx, device: Row, body: model.CreateCommand, actor: str) -> Row:
     return _row(tx, command_id)
 
 
-def _same_request(tx: Tx, device: Row, body: model.CreateCommand) -> Row | None:
+def _same_request(tx: Tx, device: Row, body: model.CreateCommand) -> CommandRecord | None:
     known = (
         None if body.idempotency_key is None else command_sql.by_idempotency_key(tx, device["pk"], body.idempotency_key)
     )
     if known is None:
         return None
-    before = (known["type"], json.loads(known["params"]), known["ttl_ms"])
+    before = (known.type, json.loads(known.params), known.ttl_ms)
     if before != (body.type, body.params or {}, body.ttl_seconds * _SECOND_MS):
         raise ConflictError(
             "idempotency_mismatch",
             "This idempotency_key came with another command before. Nothing was queued. Use a new key for a new one.",
-            details={"command_id": known["id"]},
+            details={"command_id": known.id},
         )
     return known
 
@@ -119,8 +120,8 @@ def _may_queue(tx: Tx, device: Row, command_type: CommandType) -> None:
             raise ConflictError(
                 code,
                 f"A {open_type} command of this device is still open. Wait for its end, or cancel it with "
-                f"POST /v1/devices/{device['id']}/commands/{command['id']}/cancel.",
-                details={"command_id": command["id"], "status": command["status"]},
+                f"POST /v1/devices/{device['id']}/commands/{command.id}/cancel.",
+                details={"command_id": command.id, "status": command.status},
             )
     if device["bound_at"] is None:
         raise ConflictError(
@@ -130,7 +131,7 @@ def _may_queue(tx: Tx, device: Row, command_type: CommandType) -> None:
         )
 
 
-def require(tx: Tx, device: Row, command_id: str) -> Row:
+def require(tx: Tx, device: Row, command_id: str) -> CommandRecord:
     """The command of this device, or a 404."""
     row = command_sql.find(tx, device["pk"], command_id)
     if row is None:
@@ -141,7 +142,7 @@ def require(tx: Tx, device: Row, command_id: str) -> Row:
     return row
 
 
-def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> Row:
+def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> CommandRecord:
     """A command that is still open becomes ``cancelled``; a reset only until the device has said ``delivered``.
 
     A cancelled reset leaves the device without any token: it has to be bound again. What the device has said of a
@@ -152,21 +153,21 @@ def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool =
         BacklogError: the command was sent, and not ``taken_in``.
     """
     command = require(tx, device, command_id)
-    status = CommandStatus(command["status"])
+    status = CommandStatus(command.status)
     if status is CommandStatus.CANCELLED:
         return command
     if status.final:
         raise ConflictError(
             "command_final", f"The command is {status} already and stays so. Queue another one if more is to be done."
         )
-    if command["type"] == RESET and status is CommandStatus.DELIVERED:
+    if command.type == RESET and status is CommandStatus.DELIVERED:
         raise ConflictError(
             "reset_pending",
             "The device has the reset already and is wiping itself, so it cannot be cancelled. Wait until it is "
             "executed, then bind the device again.",
-            details={"command_id": command_id, "delivered_at": device_sql.moment(command["delivered_at"])},
+            details={"command_id": command_id, "delivered_at": device_sql.moment(command.delivered_at)},
         )
-    if command["sent_at"] is not None and not taken_in:
+    if command.sent_at is not None and not taken_in:
         raise BacklogError(
             "The device may have obeyed this command already: what it said of it may wait at the broker, and the "
             "gateway has not read all of that yet. Nothing was cancelled. Send the same request again; if that does "
@@ -174,7 +175,7 @@ def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool =
             details={"command_id": command_id},
         )
     close(tx, device, command, CommandStatus.CANCELLED, actor, event="command.cancelled")
-    if command["type"] == RESET:
+    if command.type == RESET:
         revoke(tx, device, actor)
     return _row(tx, command_id)
 
@@ -186,15 +187,15 @@ def expire(tx: Tx) -> int:
     year ahead would stay open for a year. Its device gets it again with the time that counts, signed again: a device
     refuses a command whose time is not that of its grant.
     """
-    for command in command_sql.dated_ahead(tx, tx.now + command_sql.CLOCKS_DIFFER_MS):
-        expires_at = tx.now + command["ttl_ms"]
-        device = device_sql.by_pk(tx, command["device_pk"])
-        grant = grants.sign_again(tx, device, command, seq=command["seq"], expires_at=expires_at)
-        command_sql.expire_at(tx, command["id"], expires_at, grant)
-        outbox_sql.mark_command(tx, command["device_pk"], command["type"])
+    for command, ttl_ms in command_sql.dated_ahead(tx, tx.now + command_sql.CLOCKS_DIFFER_MS):
+        expires_at = tx.now + ttl_ms
+        device = device_sql.by_pk(tx, command.device_pk)
+        grant = grants.sign_again(tx, device, command, seq=command.seq, expires_at=expires_at)
+        command_sql.expire_at(tx, command.id, expires_at, grant)
+        outbox_sql.mark_command(tx, command.device_pk, command.type)
     rows = command_sql.expired(tx, tx.now)
     for command in rows:
-        device = device_sql.by_pk(tx, command["device_pk"])
+        device = device_sql.by_pk(tx, command.device_pk)
         close(tx, device, command, CommandStatus.EXPIRED, "gateway", event="command.expired")
     return len(rows)
 
@@ -221,22 +222,22 @@ def raise_open_resets(tx: Tx) -> None:
         _sign_with_next_seq(tx, command)
 
 
-def _sign_with_next_seq(tx: Tx, command: Row) -> None:
-    device = device_sql.by_pk(tx, command["device_pk"])
-    seq = command_sql.next_seq(tx, device["pk"], command["type"])
+def _sign_with_next_seq(tx: Tx, command: CommandRecord) -> None:
+    device = device_sql.by_pk(tx, command.device_pk)
+    seq = command_sql.next_seq(tx, device["pk"], command.type)
     try:
-        grant = grants.sign_again(tx, device, command, seq=seq, expires_at=command["expires_at"])
+        grant = grants.sign_again(tx, device, command, seq=seq, expires_at=command.expires_at)
     except ValueError:
         close(tx, device, command, CommandStatus.CANCELLED, "gateway", event="command.cancelled")
         return
-    command_sql.set_grant(tx, command["id"], seq, grant)
-    outbox_sql.mark_command(tx, device["pk"], command["type"])
+    command_sql.set_grant(tx, command.id, seq, grant)
+    outbox_sql.mark_command(tx, device["pk"], command.type)
 
 
 def close(
     tx: Tx,
     device: Row,
-    command: Row,
+    command: CommandRecord,
     status: CommandStatus,
     actor: str,
     *,
@@ -246,16 +247,16 @@ def close(
     **facts: str,
 ) -> None:
     """Make an open command final, say so, and mark its topic to be cleared. ``facts`` go into the event too."""
-    command_sql.set_final(tx, command["id"], status, result=result, error=error)
-    outbox_sql.mark_command(tx, device["pk"], command["type"])
+    command_sql.set_final(tx, command.id, status, result=result, error=error)
+    outbox_sql.mark_command(tx, device["pk"], command.type)
     said = {"result": result, "error": error}
     event_sql.record(
         tx,
         device,
         event,
         actor,
-        command_id=command["id"],
-        type=command["type"],
+        command_id=command.id,
+        type=command.type,
         **{key: value for key, value in said.items() if value is not None},
         **facts,
     )
@@ -271,7 +272,7 @@ def revoke(tx: Tx, device: Row, actor: str, **facts: str) -> None:
         event_sql.record(tx, device, "token.revoked", actor, binding_generation=live[0].generation, **facts)
 
 
-def _row(tx: Tx, command_id: str) -> Row:
+def _row(tx: Tx, command_id: str) -> CommandRecord:
     row = command_sql.by_id(tx, command_id)
     if row is None:
         raise LookupError(f"no command {command_id}")

@@ -18,6 +18,7 @@ from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, To
 from gateway.models import model
 from gateway.models.model import CommandStatus, CommandType, TokenState
 from gateway.store import Row, Tx, View, command_sql, device_sql, event_sql, health_sql, outbox_sql, token_sql
+from gateway.store.command_sql import CommandRecord
 from gateway.store.token_sql import TokenRecord
 
 RESET = CommandType.FACTORY_RESET
@@ -132,7 +133,7 @@ def _may_bind(tx: Tx, device: Row) -> None:
             "reset_pending",
             "A factory reset of this device is still open. Wait until the device has executed it, or, if the device "
             'was reset by hand, bind with "supersede_reset": true, which cancels it.',
-            details={"command_id": command["id"], "status": command["status"]},
+            details={"command_id": command.id, "status": command.status},
         )
     if outbox_sql.has(tx, outbox_sql.COMMAND, device["pk"], RESET):
         raise UnavailableError(
@@ -155,7 +156,7 @@ def _cancel_open(tx: Tx, device: Row, actor: str) -> None:
     _cancel(tx, device, command_sql.open_of_device(tx, device["pk"]), actor)
 
 
-def _cancel(tx: Tx, device: Row, open_commands: Sequence[Row], actor: str) -> None:
+def _cancel(tx: Tx, device: Row, open_commands: Sequence[CommandRecord], actor: str) -> None:
     for command in open_commands:
         close(tx, device, command, CommandStatus.CANCELLED, actor, event="command.cancelled")
 
@@ -178,7 +179,7 @@ def reset(tx: Tx, project_id: str, device_id: str, actor: str, *, not_before: in
     """
     device = require(tx, project_id, device_id)
     still_open = command_sql.open_of_device(tx, device["pk"])
-    if any(command["type"] == RESET for command in still_open):
+    if any(command.type == RESET for command in still_open):
         return device
     _cancel(tx, device, still_open, actor)
     token_sql.demote(tx, device["pk"])
@@ -224,8 +225,8 @@ def _may_delete(view: View, device: Row) -> None:
             "reset_pending",
             "A factory reset of this device is still open, and a deleted device could not fetch it. Wait until the "
             "device has executed it, or, until it is delivered, cancel it with "
-            f"POST /v1/devices/{device['id']}/commands/{command['id']}/cancel.",
-            details={"command_id": command["id"], "status": command["status"]},
+            f"POST /v1/devices/{device['id']}/commands/{command.id}/cancel.",
+            details={"command_id": command.id, "status": command.status},
         )
 
 

@@ -19,6 +19,7 @@ from gateway.core import canonical_json
 from gateway.core.received_json import parse_json
 from gateway.models import model
 from gateway.store import Row, Tx, View, secret_sql, token_sql
+from gateway.store.command_sql import CommandRecord
 
 _SECOND_MS = 1000
 
@@ -58,7 +59,7 @@ def sign(
     kid: str,
     device: Row,
     command: dict[str, Any],
-    seq: int,
+    seq: int | None,
     expires_at: int | None,
     issuer: str | None = None,
 ) -> str:
@@ -88,7 +89,7 @@ def sign(
     return _signed(claims, kid, _private(tx.context.vault.open(secret_sql.place_of_key(kid), key.private_key)))
 
 
-def sign_again(tx: Tx, device: Row, command: Row, *, seq: int, expires_at: int | None) -> str:
+def sign_again(tx: Tx, device: Row, command: CommandRecord, *, seq: int | None, expires_at: int | None) -> str:
     """The grant of a command whose time or ``seq`` has changed, by the key that signed it first.
 
     Its device knows that key. The issuer stays.
@@ -96,8 +97,8 @@ def sign_again(tx: Tx, device: Row, command: Row, *, seq: int, expires_at: int |
     Raises:
         ValueError: the params have no canonical JSON.
     """
-    head, claims = (json.loads(_unbase64url(part)) for part in command["grant_token"].split(".")[:2])
-    unsigned = {**dict(command), "params": json.loads(command["params"])}
+    head, claims = (json.loads(_unbase64url(part)) for part in command.grant_token.split(".")[:2])
+    unsigned = {**command._asdict(), "params": json.loads(command.params)}
     return sign(
         tx,
         kid=str(head["kid"]),

@@ -18,6 +18,7 @@ from gateway.core.topics import Topics
 from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.runtime.tracing import NOTHING, Kind, Span
 from gateway.store import Row, Store, Tx, View, command_sql, health_sql, outbox_sql, token_sql
+from gateway.store.command_sql import CommandRecord
 from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
@@ -157,8 +158,8 @@ class Publisher:
         command = command_sql.open_of_type(view, row["device_pk"], row["detail"])
         if command is None:
             return _Due(row["seq"], row["kind"], topic, b"")
-        first_of = command["id"] if command["sent_at"] is None else None
-        return _Due(row["seq"], row["kind"], topic, payload(command), command["traceparent"], first_of)
+        first_of = command.id if command.sent_at is None else None
+        return _Due(row["seq"], row["kind"], topic, payload(command), command.traceparent, first_of)
 
     def _topic(self, view: View, row: Row) -> _Due:
         topic = self._topics.status(row["device_id"])
@@ -179,6 +180,6 @@ def status(view: View, row: Row) -> bytes | None:
     return None if health_sql.is_at_broker(view, row["device_pk"]) else b""
 
 
-def payload(command: Row) -> bytes:
+def payload(command: CommandRecord) -> bytes:
     """Return an open command in the form that the device gets."""
     return command_sql.payload(command).model_dump_json().encode()

@@ -53,9 +53,9 @@ def compare(tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy
     """Mark every command topic that differs. Return topics of devices that are not ours, and how many were marked."""
     differing: set[tuple[int, str]] = set()
     for row in command_sql.open_of_all(tx):
-        topic = names.command(row["device_id"], row["type"])
+        topic = names.command(row.device_id, row.type)
         if held.pop(topic, None) != payload(row):
-            differing.add((row["device_pk"], row["type"]))
+            differing.add((row.device_pk, row.type))
     strangers = []
     for topic in held:  # what is left there belongs to no open command
         place = names.parse(topic)
@@ -65,7 +65,7 @@ def compare(tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy
         else:
             differing.add((device["pk"], place.type))
     if not trustworthy:
-        differing |= {(row["device_pk"], row["type"]) for row in command_sql.closed_since(tx, tx.now - LATELY_MS)}
+        differing |= {(row.device_pk, row.type) for row in command_sql.closed_since(tx, tx.now - LATELY_MS)}
         if not epoch_sql.is_announced(tx):  # what a lost registry published is not known
             differing |= {(row["pk"], kind) for row in device_sql.names_after(tx, 0, _ALL) for kind in CommandType}
         for device_pk in device_sql.deleted_since(tx, tx.now - LATELY_MS):

@@ -3,66 +3,113 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core.clock import to_rfc3339
 from gateway.models import model
 from gateway.store.device_sql import moment
 from gateway.store.key_sql import EPOCH_BASE
+from gateway.store.records import columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.sqlite.connection import Tx, View
 
 CLOCKS_DIFFER_MS: Final = 1_000
 """A clock that goes back by less than this was not set back."""
 
-_OPEN = "status IN ('pending', 'delivered')"
+_OPEN: Final = "c.status IN ('pending', 'delivered')"
 
 
-def by_id(view: View, command_id: str) -> Row | None:
+class CommandRecord(NamedTuple):
+    """A command, with the id of its device.
+
+    ``type`` and ``status`` are values of ``CommandType`` and ``CommandStatus``. ``params``, ``result`` and ``error``
+    are JSON. ``seq`` is ``None`` for a command of a version that gave it none. One that does not expire has no
+    ``expires_at`` and no ``ttl_ms``.
+    """
+
+    id: str
+    device_pk: int
+    type: str
+    status: str
+    params: str
+    binding_generation: int
+    seq: int | None
+    grant_token: str
+    created_at: int
+    sent_at: int | None
+    delivered_at: int | None
+    executed_at: int | None
+    final_at: int | None
+    expires_at: int | None
+    ttl_ms: int | None
+    result: str | None
+    error: str | None
+    idempotency_key: str | None
+    traceparent: str | None
+    device_id: str
+
+
+class ClosedTopic(NamedTuple):
+    """The topic of a device's commands of one type, none of which is open."""
+
+    device_pk: int
+    device_id: str
+    type: str
+
+
+_COMMANDS: Final = f"""SELECT {columns(CommandRecord, "c", device_id="d.id")}
+    FROM commands c JOIN devices d ON d.pk = c.device_pk"""  # noqa: S608 - our own columns
+
+
+def by_id(view: View, command_id: str) -> CommandRecord | None:
     """A command of any device."""
-    return view.one("SELECT * FROM commands WHERE id = ?", command_id)
+    return view.record(CommandRecord, f"{_COMMANDS} WHERE c.id = ?", command_id)
 
 
-def find(view: View, device_pk: int, command_id: str) -> Row | None:
+def find(view: View, device_pk: int, command_id: str) -> CommandRecord | None:
     """A command of this device."""
-    return view.one("SELECT * FROM commands WHERE id = ? AND device_pk = ?", command_id, device_pk)
+    return view.record(CommandRecord, f"{_COMMANDS} WHERE c.id = ? AND c.device_pk = ?", command_id, device_pk)
 
 
-def by_idempotency_key(view: View, device_pk: int, key: str) -> Row | None:
+def by_idempotency_key(view: View, device_pk: int, key: str) -> CommandRecord | None:
     """The newest command of this device that was asked for with this key."""
-    return view.one(
-        "SELECT * FROM commands WHERE device_pk = ? AND idempotency_key = ? ORDER BY id DESC LIMIT 1", device_pk, key
+    return view.record(
+        CommandRecord,
+        f"{_COMMANDS} WHERE c.device_pk = ? AND c.idempotency_key = ? ORDER BY c.id DESC LIMIT 1",
+        device_pk,
+        key,
     )
 
 
-def open_of_type(view: View, device_pk: int, command_type: str) -> Row | None:
+def open_of_type(view: View, device_pk: int, command_type: str) -> CommandRecord | None:
     """The open command of this type; there is at most one."""
-    return view.one(f"SELECT * FROM commands WHERE device_pk = ? AND type = ? AND {_OPEN}", device_pk, command_type)  # noqa: S608 - a constant
-
-
-def open_of_device(view: View, device_pk: int) -> list[Row]:
-    """The open commands of a device, oldest first."""
-    return view.all(f"SELECT * FROM commands WHERE device_pk = ? AND {_OPEN} ORDER BY id", device_pk)  # noqa: S608 - a constant
-
-
-def open_of_all(view: View) -> list[Row]:
-    """Every open command with its ``device_id``: what the broker is to hold."""
-    return view.all(
-        f"""SELECT c.*, d.id AS device_id FROM commands c JOIN devices d ON d.pk = c.device_pk
-            WHERE c.{_OPEN} ORDER BY c.id"""  # noqa: S608 - a constant
+    return view.record(
+        CommandRecord, f"{_COMMANDS} WHERE c.device_pk = ? AND c.type = ? AND {_OPEN}", device_pk, command_type
     )
 
 
-def closed_since(view: View, since: int) -> list[Row]:
-    """``device_pk``, ``device_id`` and ``type`` of topics whose last command became final since then."""
-    return view.all(
-        f"""SELECT DISTINCT c.device_pk, d.id AS device_id, c.type
+def open_of_device(view: View, device_pk: int) -> list[CommandRecord]:
+    """The open commands of a device, oldest first."""
+    return view.records(CommandRecord, f"{_COMMANDS} WHERE c.device_pk = ? AND {_OPEN} ORDER BY c.id", device_pk)
+
+
+def open_of_all(view: View) -> list[CommandRecord]:
+    """Every open command: what the broker is to hold."""
+    return view.records(CommandRecord, f"{_COMMANDS} WHERE {_OPEN} ORDER BY c.id")
+
+
+def closed_since(view: View, since: int) -> list[ClosedTopic]:
+    """Topics whose last command became final since then."""
+    return view.records(
+        ClosedTopic,
+        """SELECT DISTINCT c.device_pk, d.id AS device_id, c.type
             FROM commands c JOIN devices d ON d.pk = c.device_pk
             WHERE c.final_at >= ? AND NOT EXISTS
-                (SELECT 1 FROM commands o WHERE o.device_pk = c.device_pk AND o.type = c.type AND o.{_OPEN})""",  # noqa: S608 - a constant
+                (SELECT 1 FROM commands o WHERE o.device_pk = c.device_pk AND o.type = c.type
+                AND o.status IN ('pending', 'delivered'))""",
         since,
     )
 
@@ -88,14 +135,14 @@ def highest_seq(view: View) -> int:
     return int(view.value("SELECT max(seq) FROM commands") or 0)
 
 
-def without_seq(view: View) -> list[Row]:
+def without_seq(view: View) -> list[CommandRecord]:
     """Open commands of a version that gave them no ``seq``, oldest first."""
-    return view.all(f"SELECT * FROM commands WHERE {_OPEN} AND seq IS NULL ORDER BY id")  # noqa: S608 - a constant
+    return view.records(CommandRecord, f"{_COMMANDS} WHERE {_OPEN} AND c.seq IS NULL ORDER BY c.id")
 
 
-def open_resets(view: View) -> list[Row]:
+def open_resets(view: View) -> list[CommandRecord]:
     """Open factory resets of all devices, oldest first."""
-    return view.all(f"SELECT * FROM commands WHERE {_OPEN} AND type = 'factory_reset' ORDER BY id")  # noqa: S608 - a constant
+    return view.records(CommandRecord, f"{_COMMANDS} WHERE {_OPEN} AND c.type = 'factory_reset' ORDER BY c.id")
 
 
 def set_grant(tx: Tx, command_id: str, seq: int, grant: str) -> None:
@@ -103,17 +150,21 @@ def set_grant(tx: Tx, command_id: str, seq: int, grant: str) -> None:
     tx.run("UPDATE commands SET seq = ?, grant_token = ? WHERE id = ?", seq, grant, command_id)
 
 
-def expired(view: View, now: int) -> list[Row]:
+def expired(view: View, now: int) -> list[CommandRecord]:
     """Open commands whose time is over."""
-    return view.all(f"SELECT * FROM commands WHERE {_OPEN} AND expires_at IS NOT NULL AND expires_at <= ?", now)  # noqa: S608 - a constant
+    return view.records(
+        CommandRecord, f"{_COMMANDS} WHERE {_OPEN} AND c.expires_at IS NOT NULL AND c.expires_at <= ?", now
+    )
 
 
-def dated_ahead(view: View, now: int) -> list[Row]:
-    """Open commands that would stay open for longer than their ``ttl_ms``: the clock was set back."""
-    return view.all(
-        f"SELECT * FROM commands WHERE {_OPEN} AND expires_at IS NOT NULL AND expires_at - ttl_ms > ?",  # noqa: S608 - a constant
+def dated_ahead(view: View, now: int) -> list[tuple[CommandRecord, int]]:
+    """Open commands that would stay open for longer than their ``ttl_ms``, with that: the clock was set back."""
+    commands = view.records(
+        CommandRecord,
+        f"{_COMMANDS} WHERE {_OPEN} AND c.expires_at IS NOT NULL AND c.expires_at - c.ttl_ms > ?",
         now,
     )
+    return [(command, command.ttl_ms) for command in commands if command.ttl_ms is not None]
 
 
 def expire_at(tx: Tx, command_id: str, expires_at: int, grant: str) -> None:
@@ -121,11 +172,12 @@ def expire_at(tx: Tx, command_id: str, expires_at: int, grant: str) -> None:
     tx.run("UPDATE commands SET expires_at = ?, grant_token = ? WHERE id = ?", expires_at, grant, command_id)
 
 
-def page(view: View, device_pk: int, query: model.ListCommands) -> list[Row]:
+def page(view: View, device_pk: int, query: model.ListCommands) -> list[CommandRecord]:
     """One row more than ``query.limit`` when there are more, newest first."""
-    return view.all(
-        """SELECT * FROM commands WHERE device_pk = ? AND status = coalesce(?, status)
-            AND type = coalesce(?, type) AND id < coalesce(?, '~') ORDER BY id DESC LIMIT ?""",
+    return view.records(
+        CommandRecord,
+        f"""{_COMMANDS} WHERE c.device_pk = ? AND c.status = coalesce(?, c.status)
+            AND c.type = coalesce(?, c.type) AND c.id < coalesce(?, '~') ORDER BY c.id DESC LIMIT ?""",
         device_pk,
         query.status,
         query.type,
@@ -202,29 +254,29 @@ def set_result(tx: Tx, command_id: str, result: dict[str, Any]) -> None:
     tx.run("UPDATE commands SET result = ? WHERE id = ?", _text(result), command_id)
 
 
-def payload(row: Row) -> model.CommandPayload:
-    """A row as the device gets it."""
+def payload(command: CommandRecord) -> model.CommandPayload:
+    """A command as the device gets it."""
     return model.CommandPayload(
-        id=row["id"],
-        type=row["type"],
-        params=json.loads(row["params"]),
-        binding_generation=row["binding_generation"],
-        created_at=to_rfc3339(row["created_at"]),
-        expires_at=moment(row["expires_at"]),
-        grant_token=row["grant_token"],
+        id=command.id,
+        type=model.CommandType(command.type),
+        params=json.loads(command.params),
+        binding_generation=command.binding_generation,
+        created_at=to_rfc3339(command.created_at),
+        expires_at=moment(command.expires_at),
+        grant_token=command.grant_token,
     )
 
 
-def to_model(row: Row, device_id: str) -> model.Command:
-    """A row as the API shows it."""
+def to_model(command: CommandRecord, device_id: str) -> model.Command:
+    """A command as the API shows it."""
     return model.Command(
-        **payload(row).model_dump(),
+        **payload(command).model_dump(),
         device_id=device_id,
-        status=row["status"],
-        result=None if row["result"] is None else json.loads(row["result"]),
-        error=None if row["error"] is None else json.loads(row["error"]),
-        delivered_at=moment(row["delivered_at"]),
-        executed_at=moment(row["executed_at"]),
+        status=model.CommandStatus(command.status),
+        result=None if command.result is None else json.loads(command.result),
+        error=None if command.error is None else json.loads(command.error),
+        delivered_at=moment(command.delivered_at),
+        executed_at=moment(command.executed_at),
     )
 
 

@@ -297,8 +297,8 @@ async def test_every_verb_reaches_the_broker(kind: str, tmp_path: Path) -> None:
         command = await place.reset(device)
         await _told(place, device, lets_in=True)
         async with place.join(device) as client:
-            receipt = _receipt(device, command["id"], "executed")
-            body = {"command_id": command["id"], "status": "executed", "receipt": receipt}
+            receipt = _receipt(device, command.id, "executed")
+            body = {"command_id": command.id, "status": "executed", "receipt": receipt}
             await client.publish(device.topic("commands/factory_reset/ack"), json.dumps(body).encode())
             await client.closed()
         await _told(place, device, lets_in=False)

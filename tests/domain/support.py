@@ -28,6 +28,7 @@ from gateway.store import (
     token_sql,
     transact,
 )
+from gateway.store.command_sql import CommandRecord
 from gateway.store.token_sql import TokenRecord
 
 P = ParamSpec("P")
@@ -113,7 +114,7 @@ class World:
         """Unbind a device."""
         return self.run(devices.unbind, self.project_id, device_id, "key_1")
 
-    def reset(self, device_id: str) -> Row:
+    def reset(self, device_id: str) -> CommandRecord:
         """Ask for a reset; the open command."""
         self.run(devices.reset, self.project_id, device_id, "key_1")
         return self.command(device_id)
@@ -144,12 +145,12 @@ class World:
         """Cancel an open reset for good."""
         self.run(devices.supersede_reset, self.project_id, device_id, "key_1")
 
-    def create(self, device_id: str, kind: str = "reboot", **body: Any) -> Row:
+    def create(self, device_id: str, kind: str = "reboot", **body: Any) -> CommandRecord:
         """Queue a command."""
         asked = model.CreateCommand(type=model.CommandType(kind), **body)
         return self.run(lambda tx: commands.create(tx, self.device(device_id), asked, "key_1"))
 
-    def cancel(self, device_id: str, command_id: str) -> Row:
+    def cancel(self, device_id: str, command_id: str) -> CommandRecord:
         """Cancel a command."""
         return self.run(lambda tx: commands.cancel(tx, self.device(device_id), command_id, "key_1"))
 
@@ -162,13 +163,15 @@ class World:
         """A heartbeat comes in."""
         return self.say(self.names.heartbeat(device_id), body)
 
-    def ack(self, command: Row, status: str, token: str | None = None, **body: Any) -> messages.MessageResult | None:
+    def ack(
+        self, command: CommandRecord, status: str, token: str | None = None, **body: Any
+    ) -> messages.MessageResult | None:
         """The command's device acknowledges it, with a receipt if the device has a token to make it with."""
-        device_id = device_sql.by_pk(self.view, command["device_pk"])["id"]
+        device_id = device_sql.by_pk(self.view, command.device_pk)["id"]
         if token is not None:
-            body["receipt"] = receipt(token, command["id"], status, command["binding_generation"])
-        message = {"command_id": command["id"], "status": status, **body}
-        return self.say(self.names.ack(device_id, command["type"]), message)
+            body["receipt"] = receipt(token, command.id, status, command.binding_generation)
+        message = {"command_id": command.id, "status": status, **body}
+        return self.say(self.names.ack(device_id, command.type), message)
 
     def settle(self) -> None:
         """The publisher has brought everything in step."""
@@ -193,15 +196,15 @@ class World:
         assert row is not None
         return row
 
-    def command(self, device_id: str, kind: str = RESET) -> Row:
+    def command(self, device_id: str, kind: str = RESET) -> CommandRecord:
         """The open command of this type."""
         row = command_sql.open_of_type(self.view, self.device(device_id)["pk"], kind)
         assert row is not None
         return row
 
-    def again(self, command: Row) -> Row:
+    def again(self, command: CommandRecord) -> CommandRecord:
         """The row of a command as it is now."""
-        row = command_sql.by_id(self.view, command["id"])
+        row = command_sql.by_id(self.view, command.id)
         assert row is not None
         return row
 

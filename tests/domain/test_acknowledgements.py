@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.models.model import CommandType
-from gateway.store import Row, command_sql
+from gateway.store import command_sql
+from gateway.store.command_sql import CommandRecord
 from tests.domain.support import RESET, World, receipt
 
 
@@ -24,7 +25,7 @@ def test_the_life_of_a_command(world: World, kind: CommandType) -> None:
     """Pending, delivered, executed: each with its time and its event; the token has nothing to do with it."""
     device_id, token = world.bound()
     command = world.create(device_id, kind)
-    assert (command["status"], world.events()[-1]) == ("pending", "command.created")
+    assert (command.status, world.events()[-1]) == ("pending", "command.created")
     world.now += 10
     assert world.ack(command, "delivered", token) is None
     assert world.events()[-1] == "command.delivered"
@@ -44,11 +45,11 @@ def test_a_failed_command_keeps_its_reason(world: World) -> None:
     device_id, token = world.bound()
     told = world.create(device_id, "reboot")
     world.ack(told, "failed", token, error={"code": "busy", "message": "recording"}, result={"tries": 3})
-    assert json.loads(world.again(told)["error"]) == {"code": "busy", "message": "recording"}
-    assert json.loads(world.again(told)["result"]) == {"tries": 3}
+    assert json.loads(world.again(told).error or "null") == {"code": "busy", "message": "recording"}
+    assert json.loads(world.again(told).result or "null") == {"tries": 3}
     silent = world.create(device_id, "reboot")
     world.ack(silent, "failed", token)
-    assert json.loads(world.again(silent)["error"])["code"] == "unspecified"
+    assert json.loads(world.again(silent).error or "null")["code"] == "unspecified"
     assert world.events()[-1] == "command.failed"
 
 
@@ -65,19 +66,19 @@ def test_a_word_that_is_said_again_changes_nothing(world: World, words: list[str
     assert world.dump() == before
 
 
-def _cancelled(world: World, device_id: str, command: Row, _: str) -> None:
-    world.cancel(device_id, command["id"])
+def _cancelled(world: World, device_id: str, command: CommandRecord, _: str) -> None:
+    world.cancel(device_id, command.id)
 
 
-def _superseded(world: World, device_id: str, _: Row, __: str) -> None:
+def _superseded(world: World, device_id: str, _: CommandRecord, __: str) -> None:
     world.supersede(device_id)
 
 
-def _executed(world: World, _: str, command: Row, token: str) -> None:
+def _executed(world: World, _: str, command: CommandRecord, token: str) -> None:
     world.ack(command, "executed", token)
 
 
-def _failed(world: World, _: str, command: Row, token: str) -> None:
+def _failed(world: World, _: str, command: CommandRecord, token: str) -> None:
     world.ack(command, "failed", token)
 
 
@@ -94,7 +95,7 @@ def _failed(world: World, _: str, command: Row, token: str) -> None:
     ],
 )
 def test_a_late_word_is_kept_and_audited_once(
-    world: World, end: Callable[[World, str, Row, str], None], status: str, word: str
+    world: World, end: Callable[[World, str, CommandRecord, str], None], status: str, word: str
 ) -> None:
     """The state stays; the word goes into the result and the audit trail, however often it is said."""
     device_id, token = world.bound()
@@ -103,8 +104,8 @@ def test_a_late_word_is_kept_and_audited_once(
     tokens_before, seen = world.token_states(device_id), len(world.events())
     for _ in range(3):
         assert world.ack(command, word, token) is None
-    assert world.again(command)["status"] == status
-    assert json.loads(world.again(command)["result"])["late_acknowledgement"] == {"status": word}
+    assert world.again(command).status == status
+    assert json.loads(world.again(command).result or "null")["late_acknowledgement"] == {"status": word}
     assert world.events(seen) == ["acknowledgement.late"]
     assert world.facts()["acknowledged"] == word
     assert world.token_states(device_id) == tokens_before
@@ -114,11 +115,11 @@ def test_of_late_words_the_weightiest_stays(world: World) -> None:
     """A device that contradicts itself for ever fills neither result nor audit trail; ``executed`` is never lost."""
     device_id, token = world.bound()
     command = world.create(device_id, "reboot")
-    world.cancel(device_id, command["id"])
+    world.cancel(device_id, command.id)
     seen = len(world.events())
     for word in ["delivered", "failed", "executed"] * 5:
         world.ack(command, word, token)
-    assert json.loads(world.again(command)["result"])["late_acknowledgement"]["status"] == "executed"
+    assert json.loads(world.again(command).result or "null")["late_acknowledgement"]["status"] == "executed"
     assert world.events(seen) == ["acknowledgement.late"] * 3
 
 
@@ -138,9 +139,9 @@ def test_the_name_of_late_words_is_the_gateways_own(world: World, forged: Any) -
     device_id, token = world.bound()
     command = world.create(device_id, "reboot")
     world.ack(command, "executed", token, result={"late_acknowledgement": forged, "ok": 1})
-    assert json.loads(world.again(command)["result"]) == {"ok": 1}
+    assert json.loads(world.again(command).result or "null") == {"ok": 1}
     assert world.ack(command, "failed", token) is None
-    assert json.loads(world.again(command)["result"]) == {"ok": 1, "late_acknowledgement": {"status": "failed"}}
+    assert json.loads(world.again(command).result or "null") == {"ok": 1, "late_acknowledgement": {"status": "failed"}}
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ def test_a_receipt_for_another_word(world: World) -> None:
     """The receipt of ``delivered`` does not prove ``executed``."""
     device_id, token = world.bound()
     command = world.reset(device_id)
-    given = receipt(token, command["id"], "delivered", 1)
+    given = receipt(token, command.id, "delivered", 1)
     _refusals(
         world,
         lambda: world.ack(command, "executed", receipt=given),
@@ -217,10 +218,10 @@ def test_a_word_about_another_devices_command(world: World) -> None:
     device_id, _ = world.bound()
     other_id, other = world.bound("SN-2")
     command = world.reset(other_id)
-    body = {"command_id": command["id"], "status": "executed", "receipt": receipt(other, command["id"], "executed", 1)}
+    body = {"command_id": command.id, "status": "executed", "receipt": receipt(other, command.id, "executed", 1)}
     topic = world.names.ack(device_id, RESET)
     _refusals(world, lambda: world.say(topic, body), field="command_id", code="unknown_command", device_id=device_id)
-    assert world.again(command)["status"] == "pending"
+    assert world.again(command).status == "pending"
 
 
 @pytest.mark.guarantee("G8")
@@ -237,7 +238,7 @@ def test_a_word_on_another_types_topic(world: World) -> None:
     """The topic names the type, and must name the right one."""
     device_id, token = world.bound()
     command = world.reset(device_id)
-    body = {"command_id": command["id"], "status": "executed", "receipt": receipt(token, command["id"], "executed", 1)}
+    body = {"command_id": command.id, "status": "executed", "receipt": receipt(token, command.id, "executed", 1)}
     topic = world.names.ack(device_id, "reboot")
     _refusals(world, lambda: world.say(topic, body), field="command_id", code="wrong_type", device_id=device_id)
 
@@ -261,14 +262,14 @@ def test_a_refused_last_command_is_audited_once_a_day(world: World) -> None:
     """Firmware may repeat it with every heartbeat. The heartbeat itself is taken; each refusal is answered."""
     device_id, _ = world.bound()
     command = world.reset(device_id)
-    last = {"command_id": command["id"], "status": "executed", "receipt": "forged"}
+    last = {"command_id": command.id, "status": "executed", "receipt": "forged"}
     seen = len(world.events())
     for _ in range(5):
         answer = world.beat(device_id, last_command=last)
         assert answer is not None
         assert (answer.refusal.code, answer.refusal.field) == ("receipt_invalid", "last_command.receipt")
     assert world.events(seen) == ["device.online", "acknowledgement.refused"]
-    assert world.again(command)["status"] == "pending"
+    assert world.again(command).status == "pending"
     world.now += 86_400_001
     world.beat(device_id, last_command=last)
     assert world.events(seen).count("acknowledgement.refused") == 2

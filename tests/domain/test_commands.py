@@ -45,10 +45,10 @@ def test_one_open_command_of_a_type(world: World) -> None:
     device_id, token = world.bound()
     first = world.create(device_id, "reboot")
     refusal = _refused(world, device_id, "command_pending", kind="reboot")
-    assert refusal.details == {"command_id": first["id"], "status": "pending"}
+    assert refusal.details == {"command_id": first.id, "status": "pending"}
     world.create(device_id, "trigger_upload")
     world.ack(first, "executed", token)
-    assert world.create(device_id, "reboot")["id"] != first["id"]
+    assert world.create(device_id, "reboot").id != first.id
 
 
 def test_no_command_while_a_reset_is_open_or_without_a_binding(world: World) -> None:
@@ -72,22 +72,22 @@ def test_an_idempotency_key_names_one_request(world: World) -> None:
     asked: dict[str, Any] = {"kind": "reboot", "params": {"soft": True}, "ttl_seconds": 60, "idempotency_key": "k1"}
     first = world.create(device_id, **asked)
     before = world.dump()
-    assert world.create(device_id, **asked)["id"] == first["id"]
+    assert world.create(device_id, **asked).id == first.id
     world.now += 1
     assert world.dump() == before
     world.ack(first, "executed", token)
-    assert world.create(device_id, **asked)["status"] == "executed"
+    assert world.create(device_id, **asked).status == "executed"
     others: list[dict[str, Any]] = [{"kind": "trigger_upload"}, {"params": {}}, {"ttl_seconds": 61}]
     for other in others:
         _refused(world, device_id, "idempotency_mismatch", **{**asked, **other})
-    assert world.create(device_id, **{**asked, "idempotency_key": "k2"})["id"] != first["id"]
+    assert world.create(device_id, **{**asked, "idempotency_key": "k2"}).id != first.id
 
 
 def test_an_idempotency_key_is_the_devices_own(world: World) -> None:
     """The same key for another device is another command."""
     one, _ = world.bound()
     other, _ = world.bound("SN-2")
-    assert world.create(one, idempotency_key="k")["id"] != world.create(other, idempotency_key="k")["id"]
+    assert world.create(one, idempotency_key="k").id != world.create(other, idempotency_key="k").id
 
 
 def test_cancelling(world: World) -> None:
@@ -96,18 +96,18 @@ def test_cancelling(world: World) -> None:
     command = world.create(device_id, "reboot")
     world.ack(command, "delivered", token)
     world.settle()
-    assert world.cancel(device_id, command["id"])["status"] == "cancelled"
+    assert world.cancel(device_id, command.id).status == "cancelled"
     assert (world.outbox(), world.events()[-1]) == ([("command", "reboot")], "command.cancelled")
     before = world.dump()
-    assert world.cancel(device_id, command["id"])["status"] == "cancelled"
+    assert world.cancel(device_id, command.id).status == "cancelled"
     assert world.dump() == before
     done = world.create(device_id, "reboot")
     world.ack(done, "executed", token)
     with pytest.raises(ConflictError, match="executed"):
-        world.cancel(device_id, done["id"])
+        world.cancel(device_id, done.id)
     other_id, _ = world.bound("SN-2")
     with pytest.raises(NotFoundError, match=other_id):
-        world.cancel(other_id, command["id"])
+        world.cancel(other_id, command.id)
 
 
 @pytest.mark.parametrize("delivered", [False, True])
@@ -122,7 +122,7 @@ def test_a_command_expires_at_its_time_and_not_before(world: World, delivered: b
     assert world.run(commands.expire) == 0
     world.now += 1
     assert world.run(commands.expire) == 1
-    assert world.again(command)["status"] == "expired"
+    assert world.again(command).status == "expired"
     assert (world.outbox(), world.events()[-1]) == ([("command", "reboot")], "command.expired")
     assert world.run(commands.expire) == 0
 
@@ -150,10 +150,8 @@ def test_what_the_broker_is_to_hold(world: World) -> None:
     again = world.create(one, "trigger_upload")
     reset = world.reset(other)
     opened = command_sql.open_of_all(world.view)
-    assert [(row["id"], row["device_id"]) for row in opened] == [(again["id"], one), (reset["id"], other)]
-    assert [(row["device_id"], row["type"]) for row in command_sql.closed_since(world.view, world.now)] == [
-        (one, "reboot")
-    ]
+    assert [(row.id, row.device_id) for row in opened] == [(again.id, one), (reset.id, other)]
+    assert [(row.device_id, row.type) for row in command_sql.closed_since(world.view, world.now)] == [(one, "reboot")]
     assert command_sql.closed_since(world.view, world.now + 1) == []
 
 
@@ -164,18 +162,18 @@ def test_a_page_of_commands(world: World) -> None:
     for _ in range(5):
         command = world.create(device_id, "reboot")
         world.ack(command, "executed", token)
-        made.append(command["id"])
+        made.append(command.id)
     pk = world.device(device_id)["pk"]
     newest_first = made[::-1]
 
     def page(**query: Any) -> list[str]:
-        return [row["id"] for row in command_sql.page(world.view, pk, model.ListCommands(**query))]
+        return [row.id for row in command_sql.page(world.view, pk, model.ListCommands(**query))]
 
     assert page() == newest_first
     assert page(limit=2) == newest_first[:3]
     assert page(limit=2, cursor=newest_first[1]) == newest_first[2:5]
     assert page(status=model.CommandStatus.PENDING) == []
-    other = world.create(device_id, "trigger_upload")["id"]
+    other = world.create(device_id, "trigger_upload").id
     assert page(type=model.CommandType.TRIGGER_UPLOAD) == [other]
     assert page(type=model.CommandType.REBOOT, limit=2) == newest_first[:3]
     assert page(type=model.CommandType.REBOOT, status=model.CommandStatus.PENDING) == []

@@ -33,7 +33,7 @@ def test_deleting_ends_everything_but_the_record(world: World) -> None:
     assert world.token_states(device_id) == ["revoked"]
     assert token_sql.by_secret(world.view, token) is None
     assert token_sql.broker_entries(world.view) == []
-    assert world.again(reboot)["status"] == "cancelled"
+    assert world.again(reboot).status == "cancelled"
     assert command_sql.open_of_type(world.view, device["pk"], RESET) is None
     assert set(world.outbox()) == {("command", "reboot"), ("credential", ""), ("topic", "status")}
     assert world.events(told) == [
@@ -58,10 +58,10 @@ def test_a_device_with_an_open_reset_is_not_deleted(world: World) -> None:
     device_id, token = world.bound()
     command = world.reset(device_id)
     before = world.dump()
-    with pytest.raises(ConflictError, match=f"{command['id']}/cancel") as refusal:
+    with pytest.raises(ConflictError, match=f"{command.id}/cancel") as refusal:
         world.delete(device_id)
     assert refusal.value.code == "reset_pending"
-    assert refusal.value.details == {"command_id": command["id"], "status": "pending"}
+    assert refusal.value.details == {"command_id": command.id, "status": "pending"}
     assert world.dump() == before
     world.ack(command, "executed", token)
     assert world.delete(device_id)["deleted_at"] == world.now
@@ -77,7 +77,7 @@ def test_a_deleted_device_is_not_heard(world: World) -> None:
     world.beat(device_id, battery_percent=49)
     world.ack(command, "executed", token)
     assert [row["code"] for row in world.refusals()] == ["unknown_device", "unknown_device"]
-    assert world.again(command)["status"] == "cancelled"
+    assert world.again(command).status == "cancelled"
     world.now += 600_000
     assert world.run(heartbeats.sweep_presence) == 0
     assert world.events() == told

@@ -127,7 +127,7 @@ def test_the_arithmetic_of_generations(world: World) -> None:
     assert world.device(device_id)["binding_generation"] == 3
     command = world.reset(device_id)
     assert world.device(device_id)["binding_generation"] == 4
-    assert command["binding_generation"] == 3
+    assert command.binding_generation == 3
     world.reset(device_id)
     assert world.device(device_id)["binding_generation"] == 4
     world.ack(command, "executed", token)

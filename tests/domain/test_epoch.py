@@ -56,10 +56,10 @@ def test_a_bound_device_goes_on(world: World) -> None:
     begin(world)
     assert tuple(world.token(token)) == tuple(held)
     command = world.reset(device_id)
-    assert command["binding_generation"] == held.generation
-    assert _kid(command["grant_token"]) == held.grant_kid
+    assert command.binding_generation == held.generation
+    assert _kid(command.grant_token) == held.grant_kid
     assert world.ack(command, "executed", token) is None
-    assert world.again(command)["status"] == "executed"
+    assert world.again(command).status == "executed"
 
 
 def test_an_open_reset_can_still_be_fetched(world: World) -> None:
@@ -69,16 +69,16 @@ def test_an_open_reset_can_still_be_fetched(world: World) -> None:
     world.settle()
     began = begin(world)
     now = world.command(device_id)
-    changed = {name for name in command.keys() if now[name] != command[name]}  # noqa: SIM118 - a row, not a dict
+    changed = {name for name, value in command._asdict().items() if now._asdict()[name] != value}
     assert changed == {"grant_token", "seq"}
-    before, after = _claims(command["grant_token"]), _claims(now["grant_token"])
-    assert after == {**before, "seq": now["seq"]}
-    assert now["seq"] == began.base + 1
-    assert _kid(now["grant_token"]) == _kid(command["grant_token"]) != began.kid
+    before, after = _claims(command.grant_token), _claims(now.grant_token)
+    assert after == {**before, "seq": now.seq}
+    assert now.seq == began.base + 1
+    assert _kid(now.grant_token) == _kid(command.grant_token) != began.kid
     assert world.outbox() == [("command", "factory_reset")]
     assert world.token(token).state == "reset_only"
     assert world.ack(command, "executed", token) is None
-    assert world.again(command)["status"] == "executed"
+    assert world.again(command).status == "executed"
     assert world.token_states(device_id) == ["revoked"]
 
 
@@ -88,10 +88,10 @@ def test_a_bound_device_obeys_commands_after_a_restore(world: World) -> None:
     open_since_before = world.create(device_id, "trigger_upload")
     issued_since = epoch.known_by(position(world.view))
     began = begin(world, known=issued_since + 40)
-    assert world.create(device_id, "reboot")["seq"] == began.base + 1 > issued_since + 40
+    assert world.create(device_id, "reboot").seq == began.base + 1 > issued_since + 40
     assert tuple(world.again(open_since_before)) == tuple(open_since_before)
-    world.cancel(device_id, open_since_before["id"])
-    assert world.create(device_id, "trigger_upload")["seq"] == began.base + 1
+    world.cancel(device_id, open_since_before.id)
+    assert world.create(device_id, "trigger_upload").seq == began.base + 1
 
 
 def test_numbers_of_commands_count_for_the_next_epoch(world: World) -> None:
@@ -100,11 +100,11 @@ def test_numbers_of_commands_count_for_the_next_epoch(world: World) -> None:
     with world.connection:
         world.connection.execute("INSERT INTO meta (key, value) VALUES ('epoch_base', ?)", (str(2**30),))
     command = world.create(device_id)
-    assert command["seq"] == 2**30 + 1
+    assert command.seq == 2**30 + 1
     with world.connection:
         world.connection.execute("DELETE FROM meta WHERE key = 'epoch_base'")
-        world.connection.execute("DELETE FROM commands WHERE id = ?", (command["id"],))
-    held = json.dumps({"id": command["id"], "grant_token": command["grant_token"]}).encode()
+        world.connection.execute("DELETE FROM commands WHERE id = ?", (command.id,))
+    held = json.dumps({"id": command.id, "grant_token": command.grant_token}).encode()
     found = epoch.lost_history(world.view, None, [held])
     assert found is not None
     assert found[1] == 2**30 + 1

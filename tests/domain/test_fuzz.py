@@ -47,7 +47,7 @@ class Stage:
         self.command = world.reset(self.waiting)
         self.deleted, _ = world.bound("DELETED")
         world.delete(self.deleted)
-        self._names = {BOUND: self.bound, WAITING: self.waiting, DELETED: self.deleted, "cmd_A": self.command["id"]}
+        self._names = {BOUND: self.bound, WAITING: self.waiting, DELETED: self.deleted, "cmd_A": self.command.id}
 
     def filled(self, raw: bytes) -> bytes:
         """The input with real ids in it."""

@@ -48,12 +48,12 @@ def test_the_grant_of_a_reset_says_who_what_and_under_which_binding(world: World
     device_id = world.register()
     jwk = world.bind(device_id).grant_key
     command = world.reset(device_id)
-    header, claims = _checked(command["grant_token"], jwk)
+    header, claims = _checked(command.grant_token, jwk)
     assert header == {"alg": "EdDSA", "kid": jwk.kid, "typ": "JWT"}
     assert claims == {
         "iss": "gateway",
         "aud": device_id,
-        "jti": command["id"],
+        "jti": command.id,
         "cmd": "factory_reset",
         "gen": 1,
         "iat": NOON // 1000,
@@ -67,7 +67,7 @@ def test_a_grant_signs_the_params(world: World) -> None:
     device_id, _ = world.bound()
     jwk = grants.public_key(world.view, world.run(grants.ensure_key))
     params = {"b": [1.0, {"z": None, "y": "é\n"}], "a": 9007199254740991}
-    _, claims = _checked(world.create(device_id, params=params)["grant_token"], jwk)
+    _, claims = _checked(world.create(device_id, params=params).grant_token, jwk)
     assert claims["par"] == _par({"a": 9007199254740991, "b": [1, {"y": "é\n", "z": None}]})
 
 
@@ -78,8 +78,9 @@ def test_the_number_rises_with_each_command_of_a_type(world: World) -> None:
 
     def sent(device: str, kind: str) -> int:
         command = world.create(device, kind)
-        world.cancel(device, command["id"])
-        return int(command["seq"])
+        world.cancel(device, command.id)
+        assert command.seq is not None
+        return command.seq
 
     assert [sent(device_id, "reboot") for _ in range(3)] == [1, 2, 3]
     assert (sent(device_id, "trigger_upload"), sent(other, "reboot")) == (1, 1)
@@ -93,7 +94,7 @@ def test_a_grant_ends_no_earlier_than_its_command(world: World) -> None:
     device_id, _ = world.bound()
     world.now = NOON + 1
     jwk = grants.public_key(world.view, world.run(grants.ensure_key))
-    _, claims = _checked(world.create(device_id, ttl_seconds=60)["grant_token"], jwk)
+    _, claims = _checked(world.create(device_id, ttl_seconds=60).grant_token, jwk)
     assert claims["exp"] == NOON // 1000 + 61
 
 
@@ -101,7 +102,7 @@ def test_a_library_of_others_takes_the_grant(world: World) -> None:
     """PyJWT verifies it with the JWK alone: algorithm, audience, issuer."""
     device_id = world.register()
     jwk = world.bind(device_id).grant_key
-    grant = world.reset(device_id)["grant_token"]
+    grant = world.reset(device_id).grant_token
     claims = jwt.decode(
         grant,
         jwt.PyJWK(jwk.model_dump()).key,
@@ -131,8 +132,8 @@ def test_a_changed_grant_is_no_grant(world: World) -> None:
     device_id, _ = world.bound()
     jwk = grants.public_key(world.view, world.run(grants.ensure_key))
     one, other = (
-        world.create(device_id, "reboot")["grant_token"],
-        world.create(device_id, "trigger_upload")["grant_token"],
+        world.create(device_id, "reboot").grant_token,
+        world.create(device_id, "trigger_upload").grant_token,
     )
     forged = ".".join([*one.split(".")[:2], other.split(".")[2]])
     with pytest.raises(InvalidSignature):
@@ -148,8 +149,8 @@ def test_a_device_is_commanded_with_the_key_it_was_bound_with(world: World) -> N
     newcomer = world.register("SN-2")
     new = world.bind(newcomer).grant_key
     assert new.kid != old.kid
-    _checked(world.reset(device_id)["grant_token"], old)
-    _checked(world.reset(newcomer)["grant_token"], new)
+    _checked(world.reset(device_id).grant_token, old)
+    _checked(world.reset(newcomer).grant_token, new)
 
 
 def test_the_key_is_made_once_and_named_by_its_thumbprint(world: World) -> None:

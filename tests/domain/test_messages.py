@@ -117,7 +117,7 @@ def test_a_broken_acknowledgement_is_refused_and_audited(world: World, payload: 
     assert answer is not None
     assert answer.refusal.code == "invalid_request"
     assert world.events()[-1] == "acknowledgement.refused"
-    assert world.again(command)["status"] == "pending"
+    assert world.again(command).status == "pending"
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_damaged_messages_never_stop_the_gateway(world: World, seed: int) -> Non
     chance = random.Random(seed)  # noqa: S311 - the seed is in the name of the test
     device_id, _ = world.bound()
     command = world.create(device_id, "reboot")
-    ack = golden("ack_executed.json").replace(b"cmd_01JCBQ6A00000000000000000A", command["id"].encode())
+    ack = golden("ack_executed.json").replace(b"cmd_01JCBQ6A00000000000000000A", command.id.encode())
     good = {
         world.names.heartbeat(device_id): golden("heartbeat.json"),
         world.names.status(device_id): golden("status_online.json"),

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.domain import commands, grants
-from gateway.store import Row, Tx, token_sql
+from gateway.store import Tx, token_sql
+from gateway.store.command_sql import CommandRecord
 from tests.domain.support import World
 
 
@@ -20,14 +21,14 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield opened
 
 
-def claims(command: Row) -> dict[str, Any]:
+def claims(command: CommandRecord) -> dict[str, Any]:
     """What the grant of a command says."""
-    text = command["grant_token"].split(".")[1]
+    text = command.grant_token.split(".")[1]
     found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     return found
 
 
-def as_before(world: World, command: Row, **fields: Any) -> Row:
+def as_before(world: World, command: CommandRecord, **fields: Any) -> CommandRecord:
     """The same command as an older version had written it: a grant without ``par`` and ``seq``, and no number."""
 
     def rewrite(tx: Tx) -> None:
@@ -37,10 +38,15 @@ def as_before(world: World, command: Row, **fields: Any) -> Row:
         signed = grants._signed(said, key.kid, grants._private(key.private_key))  # noqa: SLF001 - an older version's
         row = {"seq": None, "grant_token": signed, **fields}
         changes = ", ".join(f"{name} = ?" for name in row)
-        tx.run(f"UPDATE commands SET {changes} WHERE id = ?", *row.values(), command["id"])  # noqa: S608 - constants
+        tx.run(f"UPDATE commands SET {changes} WHERE id = ?", *row.values(), command.id)  # noqa: S608 - constants
 
     world.run(rewrite)
     return world.again(command)
+
+
+def changed(before: CommandRecord, after: CommandRecord) -> set[str]:
+    """The fields that differ."""
+    return {name for name, value in before._asdict().items() if after._asdict()[name] != value}
 
 
 def test_an_open_command_is_signed_again(world: World) -> None:
@@ -53,16 +59,16 @@ def test_an_open_command_is_signed_again(world: World) -> None:
     assert world.run(commands.renew_grants) == 2
     for before in (reboot, reset):
         after = world.again(before)
-        assert {name for name in before.keys() if after[name] != before[name]} == {"seq", "grant_token"}  # noqa: SIM118
+        assert changed(before, after) == {"seq", "grant_token"}
         added = {name: value for name, value in claims(after).items() if name not in claims(before)}
         assert set(added) == {"par", "seq"}
-        assert (added["seq"], after["seq"]) == (1, 1)
+        assert (added["seq"], after.seq) == (1, 1)
         assert {**claims(after), **claims(before)} == claims(after)
-        assert grants.verified(world.view, after["grant_token"]) == claims(after)
+        assert grants.verified(world.view, after.grant_token) == claims(after)
     assert sorted(world.outbox()) == [("command", "factory_reset"), ("command", "reboot")]
     assert world.run(commands.renew_grants) == 0
-    world.cancel(device_id, reboot["id"])
-    assert world.create(device_id, "reboot")["seq"] == 2
+    world.cancel(device_id, reboot.id)
+    assert world.create(device_id, "reboot").seq == 2
     assert world.ack(world.again(reboot), "executed", token) is None
 
 
@@ -70,7 +76,7 @@ def test_what_is_final_stays(world: World) -> None:
     """Nobody obeys it any more, so nothing is signed."""
     device_id, _ = world.bound()
     command = world.create(device_id)
-    world.cancel(device_id, command["id"])
+    world.cancel(device_id, command.id)
     before = as_before(world, command)
     assert world.run(commands.renew_grants) == 0
     assert tuple(world.again(command)) == tuple(before)
@@ -81,6 +87,6 @@ def test_params_that_cannot_be_signed_end_their_command(world: World) -> None:
     device_id, _ = world.bound()
     command = as_before(world, world.create(device_id), params=json.dumps({"until": 2**60}))
     assert world.run(commands.renew_grants) == 1
-    assert world.again(command)["status"] == "cancelled"
+    assert world.again(command).status == "cancelled"
     assert world.events()[-1] == "command.cancelled"
-    assert world.create(device_id)["seq"] == 1
+    assert world.create(device_id).seq == 1

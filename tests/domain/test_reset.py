@@ -29,11 +29,11 @@ def test_a_reset_is_one_transaction(world: World) -> None:
     device = world.device(device_id)
     assert (device["end_user_id"], device["bound_at"], device["binding_generation"]) == (None, None, 2)
     assert world.token_states(device_id) == ["reset_only"]
-    assert (command["status"], command["expires_at"], command["binding_generation"]) == ("pending", None, 1)
-    assert [row["type"] for row in command_sql.open_of_device(world.view, device["pk"])] == [RESET]
+    assert (command.status, command.expires_at, command.binding_generation) == ("pending", None, 1)
+    assert [row.type for row in command_sql.open_of_device(world.view, device["pk"])] == [RESET]
     assert world.outbox() == [("command", "start_recording"), ("command", "reboot"), ("command", "factory_reset")]
     assert world.events(seen) == ["command.cancelled", "command.cancelled", "device.unbound", "reset.requested"]
-    assert world.facts()["command_id"] == command["id"]
+    assert world.facts()["command_id"] == command.id
     assert token_sql.by_secret(world.view, token) is not None
 
 
@@ -56,7 +56,7 @@ def test_a_second_reset_is_the_same_reset(world: World, status: str) -> None:
     if status == "delivered":
         world.ack(command, "delivered", token)
     before = world.dump()
-    assert world.reset(device_id)["id"] == command["id"]
+    assert world.reset(device_id).id == command.id
     assert world.dump() == before
 
 
@@ -71,7 +71,7 @@ def test_an_executed_reset_ends_everything(world: World) -> None:
     result = {"wiped": ["device_token", "pairing", "wifi_networks"], "kept": ["serial_number"]}
     assert world.ack(command, "executed", token, result=result) is None
     done = world.again(command)
-    assert (done["status"], done["executed_at"], done["final_at"]) == ("executed", world.now, world.now)
+    assert (done.status, done.executed_at, done.final_at) == ("executed", world.now, world.now)
     assert command_sql.to_model(done, device_id).result == result
     assert world.token_states(device_id) == ["revoked"]
     assert world.outbox() == [("command", "factory_reset"), ("credential", ""), ("topic", "status")]
@@ -85,7 +85,7 @@ def test_a_reset_that_is_executed_without_having_been_delivered(world: World) ->
     device_id, token = world.bound()
     command = world.reset(device_id)
     world.ack(command, "executed", token)
-    assert (world.again(command)["status"], world.again(command)["delivered_at"]) == ("executed", None)
+    assert (world.again(command).status, world.again(command).delivered_at) == ("executed", None)
 
 
 @pytest.mark.guarantee("G3")
@@ -96,7 +96,7 @@ def test_a_reset_waits_for_a_device_that_is_away_for_a_month(world: World) -> No
     world.now += 31 * 86_400_000
     assert world.run(commands.expire) == 0
     world.ack(command, "executed", token)
-    assert world.again(command)["status"] == "executed"
+    assert world.again(command).status == "executed"
 
 
 @pytest.mark.guarantee("G4")
@@ -113,7 +113,7 @@ def test_a_relayed_heartbeat_shows_presence_and_never_delivers(world: World) -> 
     assert world.run(relay) is None
     device = world.device(device_id)
     assert (device["connection"], device["last_seen_by"], device["battery_percent"]) == ("online", "ble", None)
-    assert world.again(command)["status"] == "pending"
+    assert world.again(command).status == "pending"
 
 
 def test_a_lost_acknowledgement_is_told_after_the_next_binding(world: World) -> None:
@@ -124,7 +124,7 @@ def test_a_lost_acknowledgement_is_told_after_the_next_binding(world: World) -> 
     world.settle()
     world.bind(device_id)
     seen = len(world.events())
-    last = {"command_id": command["id"], "status": "executed", "receipt": receipt(token, command["id"], "executed", 1)}
+    last = {"command_id": command.id, "status": "executed", "receipt": receipt(token, command.id, "executed", 1)}
     assert world.beat(device_id, last_command=last) is None
     told = command_sql.to_model(world.again(command), device_id)
     assert told.status == "cancelled"
@@ -143,7 +143,7 @@ def test_a_word_that_was_heard_is_silent(world: World) -> None:
     world.ack(command, "executed", token)
     world.settle()
     world.bind(device_id)
-    last = {"command_id": command["id"], "status": "executed", "receipt": receipt(token, command["id"], "executed", 1)}
+    last = {"command_id": command.id, "status": "executed", "receipt": receipt(token, command.id, "executed", 1)}
     world.beat(device_id, last_command=last)
     world.settle()
     seen, kept = len(world.events()), tuple(world.again(command))
@@ -163,7 +163,7 @@ def test_superseding_cancels_revokes_and_clears(world: World) -> None:
     world.settle()
     seen = len(world.events())
     world.supersede(device_id)
-    assert world.again(command)["status"] == "cancelled"
+    assert world.again(command).status == "cancelled"
     assert world.token_states(device_id) == ["revoked"]
     assert world.outbox() == [("command", "factory_reset"), ("credential", ""), ("topic", "status")]
     assert world.events(seen) == ["reset.superseded", "token.revoked"]
@@ -203,21 +203,21 @@ def test_a_former_owner_cannot_make_a_reset_fail(world: World) -> None:
     answer = world.ack(command, "failed", former)
     assert answer is not None
     assert answer.refusal.code == "receipt_invalid"
-    assert world.again(command)["status"] == "pending"
+    assert world.again(command).status == "pending"
 
 
 def test_a_reset_of_an_unbound_device_without_a_token(world: World) -> None:
     """Accepted and queued with the device's own generation; nobody may connect to fetch it; bind says 409."""
     device_id = world.register()
     command = world.reset(device_id)
-    assert (command["status"], command["binding_generation"]) == ("pending", 1)
+    assert (command.status, command.binding_generation) == ("pending", 1)
     assert world.device(device_id)["binding_generation"] == 1
     assert token_sql.broker_entries(world.view) == []
     assert world.events() == ["device.registered", "reset.requested"]
     with pytest.raises(ConflictError, match="supersede_reset") as refusal:
         world.bind(device_id)
     assert refusal.value.code == "reset_pending"
-    assert refusal.value.details == {"command_id": command["id"], "status": "pending"}
+    assert refusal.value.details == {"command_id": command.id, "status": "pending"}
 
 
 @pytest.mark.guarantee("G9")
@@ -227,7 +227,7 @@ def test_a_reset_can_be_cancelled_until_it_is_delivered(world: World) -> None:
     command = world.reset(device_id)
     world.settle()
     seen = len(world.events())
-    assert world.cancel(device_id, command["id"])["status"] == "cancelled"
+    assert world.cancel(device_id, command.id).status == "cancelled"
     assert world.token_states(device_id) == ["revoked"]
     assert world.outbox() == [("command", "factory_reset"), ("credential", ""), ("topic", "status")]
     assert world.events(seen) == ["command.cancelled", "token.revoked"]
@@ -243,7 +243,7 @@ def test_a_delivered_reset_cannot_be_cancelled(world: World) -> None:
     world.ack(command, "delivered", token)
     before = world.dump()
     with pytest.raises(ConflictError) as refusal:
-        world.cancel(device_id, command["id"])
+        world.cancel(device_id, command.id)
     assert refusal.value.code == "reset_pending"
     assert world.dump() == before
 
@@ -261,8 +261,8 @@ def test_a_failed_reset_leaves_the_token_for_the_next(world: World) -> None:
     assert failed.error.model_dump() == error
     assert world.token_states(device_id) == ["reset_only"]
     again = world.reset(device_id)
-    assert again["id"] != command["id"]
-    assert (again["binding_generation"], world.device(device_id)["binding_generation"]) == (1, 3)
+    assert again.id != command.id
+    assert (again.binding_generation, world.device(device_id)["binding_generation"]) == (1, 3)
     world.ack(again, "executed", token)
     assert world.token_states(device_id) == ["revoked"]
 

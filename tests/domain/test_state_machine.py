@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.domain import commands, devices, heartbeats
 from gateway.errors import ConflictError, NotFoundError, UnavailableError
 from gateway.store import Row, command_sql, outbox_sql, token_sql
+from gateway.store.command_sql import CommandRecord
 from tests.domain.support import RESET, World
 
 SERIALS = ("SN-1", "SN-2")
@@ -100,7 +101,7 @@ class Life(RuleBasedStateMachine):
         command = self.world.reset(device["id"])
         self._raised(device, 0 if was_open else 1)
         fetched_by = live[0].generation if live else self.world.device(device["id"])["binding_generation"]
-        assert command["binding_generation"] == fetched_by
+        assert command.binding_generation == fetched_by
 
     @precondition(lambda self: self.secrets)
     @rule(data=st.data())
@@ -156,15 +157,15 @@ class Life(RuleBasedStateMachine):
         command = self._command(data)
         device_id = self._owner(command)
         if device_id in self.deleted:
-            self._refused(lambda: self.world.cancel(device_id, command["id"]), NotFoundError)
+            self._refused(lambda: self.world.cancel(device_id, command.id), NotFoundError)
             return
-        delivered_reset = command["type"] == RESET and command["status"] == "delivered"
-        if command["status"] in {"executed", "failed", "expired"} or delivered_reset:
-            self._refused(lambda: self.world.cancel(device_id, command["id"]), ConflictError)
+        delivered_reset = command.type == RESET and command.status == "delivered"
+        if command.status in {"executed", "failed", "expired"} or delivered_reset:
+            self._refused(lambda: self.world.cancel(device_id, command.id), ConflictError)
         else:
-            self.world.cancel(device_id, command["id"])
-            if command["type"] == RESET and command["status"] == "pending":
-                assert not token_sql.live(self.world.view, command["device_pk"])
+            self.world.cancel(device_id, command.id)
+            if command.type == RESET and command.status == "pending":
+                assert not token_sql.live(self.world.view, command.device_pk)
 
     # --- the devices --------------------------------------------------------------------------------------------------
 
@@ -176,19 +177,19 @@ class Life(RuleBasedStateMachine):
         token = data.draw(st.sampled_from([None, *(secret for each in self.secrets.values() for secret in each)]))
         if self._owner(command) in self.deleted:
             self.world.ack(command, status, token)
-            assert self.world.again(command)["status"] == command["status"]
+            assert self.world.again(command).status == command.status
             return
         own = self._generations(command)
         answer = self.world.ack(command, status, token)
         if token is None:
-            proven = command["type"] != RESET
+            proven = command.type != RESET
         elif status == "failed":
-            proven = own.get(token, -1) >= command["binding_generation"]
+            proven = own.get(token, -1) >= command.binding_generation
         else:
-            proven = own.get(token, -1) == command["binding_generation"]
+            proven = own.get(token, -1) == command.binding_generation
         assert (answer is None) == proven
-        after = self.world.again(command)["status"]
-        assert after == (status if proven and self._follows(command["status"], status) else command["status"])
+        after = self.world.again(command).status
+        assert after == (status if proven and self._follows(command.status, status) else command.status)
 
     @precondition(lambda self: self._good())
     @rule(data=st.data())
@@ -259,7 +260,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def one_open_command_of_a_type(self) -> None:
         """At most, per device."""
-        found = [(row["device_pk"], row["type"]) for row in self._commands() if row["status"] in OPEN]
+        found = [(row.device_pk, row.type) for row in self._commands() if row.status in OPEN]
         assert len(found) == len(set(found))
 
     @invariant()
@@ -278,7 +279,7 @@ class Life(RuleBasedStateMachine):
             if self._open(device, RESET):
                 assert device["bound_at"] is None
                 assert not active
-                assert [row["type"] for row in command_sql.open_of_device(self.world.view, device["pk"])] == [RESET]
+                assert [row.type for row in command_sql.open_of_device(self.world.view, device["pk"])] == [RESET]
 
     @invariant()
     def generations_move_by_the_verbs_alone(self) -> None:
@@ -294,11 +295,11 @@ class Life(RuleBasedStateMachine):
         told = [(row["type"], json.loads(row["data"])) for row in new]
         known = self.before.get("statuses", {})
         for row in self._commands():
-            if row["status"] != known.get(row["id"], "pending"):
-                assert any(kind in EVENT_OF[row["status"]] and fact["command_id"] == row["id"] for kind, fact in told)
-            if row["id"] not in known:
-                asked = "reset.requested" if row["type"] == RESET else "command.created"
-                assert any(kind == asked and fact["command_id"] == row["id"] for kind, fact in told)
+            if row.status != known.get(row.id, "pending"):
+                assert any(kind in EVENT_OF[row.status] and fact["command_id"] == row.id for kind, fact in told)
+            if row.id not in known:
+                asked = "reset.requested" if row.type == RESET else "command.created"
+                assert any(kind == asked and fact["command_id"] == row.id for kind, fact in told)
         for device in self._devices():
             kinds = [kind for kind, fact in told if fact["device_id"] == device["id"]]
             before = self.before.get("devices", {}).get(device["pk"], {"bound": False, "live": 0})
@@ -325,7 +326,7 @@ class Life(RuleBasedStateMachine):
         super().check_invariants(*args, **kwargs)
         self.before = {
             "seq": self.world.view.value("SELECT max(seq) FROM events") or 0,
-            "statuses": {row["id"]: row["status"] for row in self._commands()},
+            "statuses": {row.id: row.status for row in self._commands()},
             "devices": {device["pk"]: self._summary(device) for device in self._devices()},
             "generations": {device["pk"]: device["binding_generation"] for device in self._devices()},
         }
@@ -347,8 +348,10 @@ class Life(RuleBasedStateMachine):
     def _devices(self) -> list[Row]:
         return self.world.view.all("SELECT * FROM devices ORDER BY pk")
 
-    def _commands(self) -> list[Row]:
-        return self.world.view.all("SELECT * FROM commands ORDER BY id")
+    def _commands(self) -> list[CommandRecord]:
+        view = self.world.view
+        found = [command_sql.by_id(view, row["id"]) for row in view.all("SELECT id FROM commands ORDER BY id")]
+        return [command for command in found if command is not None]
 
     def _good(self, *states: str) -> list[str]:
         """Secrets of devices that are there, as far as they open anything (or are in one of these states)."""
@@ -360,12 +363,12 @@ class Life(RuleBasedStateMachine):
     def _device(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(sorted(self.secrets)))
 
-    def _command(self, data: st.DataObject) -> Row:
+    def _command(self, data: st.DataObject) -> CommandRecord:
         found = self._commands()
         return found[-1 - data.draw(st.integers(0, min(len(found), 4) - 1))]
 
-    def _owner(self, command: Row) -> str:
-        return str(self.world.view.value("SELECT id FROM devices WHERE pk = ?", command["device_pk"]))
+    def _owner(self, command: CommandRecord) -> str:
+        return str(self.world.view.value("SELECT id FROM devices WHERE pk = ?", command.device_pk))
 
     def _open(self, device: Row, kind: str) -> bool:
         return command_sql.open_of_type(self.world.view, device["pk"], kind) is not None
@@ -373,7 +376,7 @@ class Life(RuleBasedStateMachine):
     def _summary(self, device: Row) -> dict[str, Any]:
         return {"bound": device["bound_at"] is not None, "live": len(token_sql.live(self.world.view, device["pk"]))}
 
-    def _generations(self, command: Row) -> dict[str, int]:
+    def _generations(self, command: CommandRecord) -> dict[str, int]:
         """The command's device's own secrets, each with its generation."""
         found = {secret: token_sql.by_secret(self.world.view, secret) for secret in self.secrets[self._owner(command)]}
         return {secret: row.generation for secret, row in found.items() if row is not None}
@@ -387,7 +390,7 @@ class Life(RuleBasedStateMachine):
         """What the broker is to show now: the open command of a topic, or the password entry of a device."""
         if kind == outbox_sql.COMMAND:
             command = command_sql.open_of_type(self.world.view, device_pk, detail)
-            return None if command is None else str(command["id"])
+            return None if command is None else str(command.id)
         live = token_sql.live(self.world.view, device_pk)
         return str(live[0].broker_entry) if live else None
 

@@ -87,10 +87,10 @@ def test_a_reset_demotes_both_tokens(world: World) -> None:
         device_id, old = world.bound(serial)
         both = (old, world.refresh(device_id, old))
         command = world.reset(device_id)
-        assert command["binding_generation"] == 1
+        assert command.binding_generation == 1
         assert good(world, *both) == ["reset_only", "reset_only"]
         world.ack(command, "executed", both[which])
-        assert world.again(command)["status"] == "executed"
+        assert world.again(command).status == "executed"
         assert good(world, *both) == ["revoked", "revoked"]
 
 
@@ -102,12 +102,12 @@ def test_a_token_that_waits_for_a_reset_gets_another_like_it(world: World) -> No
     command = world.reset(device_id)
     new = world.refresh(device_id, old)
     assert good(world, old, new) == ["reset_only", "reset_only"]
-    assert world.token(new).generation == command["binding_generation"] == 1
+    assert world.token(new).generation == command.binding_generation == 1
     assert token_sql.broker_entries(world.view) == [(device_id, world.token(new).broker_entry)]
     world.use(new)
     assert good(world, old, new) == ["revoked", "reset_only"]
     world.ack(command, "executed", new)
-    assert world.again(command)["status"] == "executed"
+    assert world.again(command).status == "executed"
     assert good(world, old, new) == ["revoked", "revoked"]
 
 

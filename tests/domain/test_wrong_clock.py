@@ -131,17 +131,18 @@ def test_a_command_is_open_for_its_ttl_at_most(world: World, ahead: int) -> None
     world.now -= ahead
     assert world.run(commands.expire) == 0
     right = world.again(command)
-    assert (right["status"], right["expires_at"], right["ttl_ms"]) == ("pending", world.now + MINUTE, MINUTE)
-    claims = grants.verified(world.view, right["grant_token"])
+    assert (right.status, right.expires_at, right.ttl_ms) == ("pending", world.now + MINUTE, MINUTE)
+    claims = grants.verified(world.view, right.grant_token)
     assert claims
-    assert claims["exp"] == -(-right["expires_at"] // 1_000), "a device refuses a time that its grant does not say"
+    assert right.expires_at
+    assert claims["exp"] == -(-right.expires_at // 1_000), "a device refuses a time that its grant does not say"
     assert world.outbox() == [("command", "reboot")]
     world.settle()
     world.now += MINUTE - 1
     assert (world.run(commands.expire), world.outbox()) == (0, [])
     world.now += 1
     assert world.run(commands.expire) == 1
-    assert world.again(command)["status"] == "expired"
+    assert world.again(command).status == "expired"
 
 
 def test_a_clock_that_goes_back_a_little_changes_nothing(world: World) -> None:
@@ -151,7 +152,7 @@ def test_a_clock_that_goes_back_a_little_changes_nothing(world: World) -> None:
     world.settle()
     world.now -= 900
     assert (world.run(commands.expire), world.outbox()) == (0, [])
-    assert world.again(command)["expires_at"] == command["expires_at"]
+    assert world.again(command).expires_at == command.expires_at
 
 
 def test_the_overlap_of_a_rotated_key_ends(world: World) -> None:

@@ -49,6 +49,7 @@ from gateway.store import (
     outbox_sql,
     transact,
 )
+from gateway.store.command_sql import CommandRecord
 from gateway.store.wakeups import Wakeups
 from gateway.workers.expiry import ExpiryWorker
 from tests.mqtt.brokers import ADMIN_PASSWORD, Asking, Broker, Embedded, External
@@ -216,25 +217,25 @@ class Site:
         device, _ = devices.register(tx, self.project_id, model.RegisterDevice(serial_number=serial), "key_test")
         return devices.bind(tx, self.project_id, device["id"], "eu_1", "key_test")
 
-    async def reset(self, device: Device) -> Row:
+    async def reset(self, device: Device) -> CommandRecord:
         """Reset it; the open command."""
         await self.store.write(lambda tx: devices.reset(tx, self.project_id, device.id, "key_test"))
         command = await self.store.read(lambda view: command_sql.open_of_type(view, device.pk, RESET))
         assert command
         return command
 
-    async def command(self, device: Device, kind: str = "reboot", **body: Any) -> Row:
+    async def command(self, device: Device, kind: str = "reboot", **body: Any) -> CommandRecord:
         """Queue a command; its row."""
         wanted = model.CreateCommand(type=model.CommandType(kind), **body)
         return await self.store.write(
             lambda tx: commands.create(tx, devices.require(tx, self.project_id, device.id), wanted, "key_test")
         )
 
-    async def cancel(self, device: Device, command: Row) -> None:
+    async def cancel(self, device: Device, command: CommandRecord) -> None:
         """Cancel a command, of which the device has said nothing that waits at the broker."""
         await self.store.write(
             lambda tx: commands.cancel(
-                tx, devices.require(tx, self.project_id, device.id), command["id"], "key_test", taken_in=True
+                tx, devices.require(tx, self.project_id, device.id), command.id, "key_test", taken_in=True
             )
         )
 
@@ -279,7 +280,7 @@ class Site:
         """What the broker should hold: the registry's open commands, by topic."""
         rows = await self.store.read(command_sql.open_of_all)
         return {
-            self.topics.command(row["device_id"], row["type"]): command_sql.payload(row).model_dump_json().encode()
+            self.topics.command(row.device_id, row.type): command_sql.payload(row).model_dump_json().encode()
             for row in rows
         }
 

@@ -58,7 +58,7 @@ async def works(place: Site) -> None:
         async def published() -> bool:
             return device.topic("commands/reboot") in await place.open_commands()
 
-        await eventually(published, f"{command['id']} is published")
+        await eventually(published, f"{command.id} is published")
 
 
 @on_every_broker

@@ -17,7 +17,8 @@ from gateway.domain.backlog import BacklogRequests, ask
 from gateway.domain.commands import RESET
 from gateway.http.app import build
 from gateway.http.services import Services
-from gateway.store import Row, key_sql
+from gateway.store import key_sql
+from gateway.store.command_sql import CommandRecord
 from gateway.workers.change_poller import ChangePoller
 from tests.mqtt.support import Device, Site, on_every_broker, on_mosquitto, site
 from tests.support.wait import eventually
@@ -54,10 +55,12 @@ async def api(place: Site, seconds: float = LONG) -> AsyncIterator[httpx.AsyncCl
         yield client
 
 
-async def cancel(place: Site, device: Device, command: Row, seconds: float = LONG) -> tuple[int, dict[str, Any]]:
+async def cancel(
+    place: Site, device: Device, command: CommandRecord, seconds: float = LONG
+) -> tuple[int, dict[str, Any]]:
     """Ask for a cancel; status and body of the answer."""
     async with api(place, seconds) as client:
-        answer = await client.post(f"/v1/devices/{device.id}/commands/{command['id']}/cancel")
+        answer = await client.post(f"/v1/devices/{device.id}/commands/{command.id}/cancel")
     return answer.status_code, answer.json()
 
 
@@ -69,15 +72,15 @@ async def bulk_cancel(place: Site, devices: Sequence[Device], seconds: float = L
     return [(each["outcome"], each["error"] and each["error"]["code"]) for each in data]
 
 
-def acknowledgement(device: Device, command: Row, status: str) -> bytes:
+def acknowledgement(device: Device, command: CommandRecord, status: str) -> bytes:
     """The device's word, with its receipt."""
-    said = f"{command['id']}|{status}|{command['binding_generation']}"
+    said = f"{command.id}|{status}|{command.binding_generation}"
     digest = hmac.new(hashlib.sha256(device.token.encode()).digest(), said.encode(), hashlib.sha256).digest()
     receipt = base64.urlsafe_b64encode(digest).decode().rstrip("=")
-    return json.dumps({"command_id": command["id"], "status": status, "receipt": receipt}).encode()
+    return json.dumps({"command_id": command.id, "status": status, "receipt": receipt}).encode()
 
 
-async def wiped(place: Site, device: Device, *, said: str = "executed") -> Row:
+async def wiped(place: Site, device: Device, *, said: str = "executed") -> CommandRecord:
     """Reset the device while it listens; it obeys, and what it says waits at the broker. The command."""
     async with place.join(device) as client:
         await client.subscribe(device.topic(f"commands/{RESET}"))
@@ -89,9 +92,9 @@ async def wiped(place: Site, device: Device, *, said: str = "executed") -> Row:
     return command
 
 
-async def status(place: Site, command: Row) -> str:
+async def status(place: Site, command: CommandRecord) -> str:
     """How far the command is."""
-    return str((await place.rows("SELECT status FROM commands WHERE id = ?", command["id"]))[0][0])
+    return str((await place.rows("SELECT status FROM commands WHERE id = ?", command.id))[0][0])
 
 
 @pytest.mark.guarantee("G9")
@@ -167,7 +170,7 @@ async def test_a_publish_that_nobody_answered_counts_as_sent(kind: str, tmp_path
         command = await place.reset(device)
 
         async def left() -> bool:
-            return bool(await place.rows("SELECT 1 FROM commands WHERE id = ? AND sent_at IS NOT NULL", command["id"]))
+            return bool(await place.rows("SELECT 1 FROM commands WHERE id = ? AND sent_at IS NOT NULL", command.id))
 
         await eventually(left, "the command was noted as sent")
         assert (await cancel(place, device, command, SHORT))[0] == 503

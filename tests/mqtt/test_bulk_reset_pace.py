@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gateway.core.clock import system_clock
 from gateway.domain import devices as lifecycle
-from gateway.store import Tx, outbox_sql
+from gateway.store import Tx, command_sql, outbox_sql
 from tests.mqtt.support import RESET, Device, MovedClock, Site, on_every_broker, site
 from tests.support.wait import eventually
 
@@ -59,7 +59,7 @@ async def test_each_goes_out_in_its_turn(kind: str, tmp_path: Path) -> None:
         await holds(place, alone, first)
         later(place, STEP_MS)
         await holds(place, alone, first, second)
-        (waiting,) = await place.rows("SELECT * FROM commands WHERE device_pk = ?", third.pk)
+        (waiting,) = await place.store.read(lambda view: command_sql.open_of_device(view, third.pk))
         await place.cancel(third, waiting)
         await place.settled()
         await holds(place, alone, first, second)

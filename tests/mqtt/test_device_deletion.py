@@ -48,7 +48,7 @@ async def test_what_a_revoked_device_had_retained_is_cleared(kind: str, tmp_path
         await place.start()
         device = await place.bound()
         command = await place.command(device)
-        word = b'{"command_id": "%s", "status": "executed"}' % command["id"].encode()
+        word = b'{"command_id": "%s", "status": "executed"}' % command.id.encode()
         async with place.join(device) as client:
             await client.publish(device.topic("heartbeat"), b'{"battery_percent": 30}', retain=True)
             for each in CommandType:
@@ -163,7 +163,7 @@ async def test_a_deleted_device_is_not_heard(kind: str, tmp_path: Path) -> None:
         told = await place.events(device)
         async with place.admin() as client:
             await client.publish(device.topic("heartbeat"), beat(50))
-            word = b'{"command_id": "%s", "status": "executed"}' % command["id"].encode()
+            word = b'{"command_id": "%s", "status": "executed"}' % command.id.encode()
             await client.publish(device.topic("commands/reboot/ack"), word)
 
             async def refused() -> bool:

@@ -85,7 +85,7 @@ async def test_what_devices_say_meanwhile_reaches_a_gateway_that_was_away(kind: 
             await place.stop()
             for battery in (60, 59):
                 await client.say(device.topic("heartbeat"), beat(battery))
-            word = b'{"command_id": "%s", "status": "executed"}' % command["id"].encode()
+            word = b'{"command_id": "%s", "status": "executed"}' % command.id.encode()
             await client.say(device.topic("commands/reboot/ack"), word)
             await place.start()
             await stored(place, 60, 59)
@@ -264,10 +264,10 @@ async def test_an_executed_reset_survives_an_id_that_is_taken(kind: str, tmp_pat
         events = await place.rows("SELECT id FROM events ORDER BY seq")
         async with place.join(device) as client:
             word = {
-                "command_id": command["id"],
+                "command_id": command.id,
                 "status": "executed",
                 "result": {"wiped": ["device_token", "pairing", "wifi_networks"], "kept": ["serial_number"]},
-                "receipt": receipt(device.token, command["id"], "executed", device.generation),
+                "receipt": receipt(device.token, command.id, "executed", device.generation),
             }
             ids.taken = [event["id"] for event in events[:2]]
             await client.publish(device.topic("commands/factory_reset/ack"), json.dumps(word).encode())

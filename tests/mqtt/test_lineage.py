@@ -99,7 +99,7 @@ async def test_a_snapshot_is_known_by_a_command_it_does_not_have(kind: str, tmp_
         snapshot.put_back()
         await place.start()
         [reason] = put_back(logs)
-        assert f"the broker holds {command['id']}" in reason
+        assert f"the broker holds {command.id}" in reason
         assert await key(place) != before
         assert await place.retained() == {}
 
@@ -128,7 +128,7 @@ async def test_a_stranger_begins_no_epoch(kind: str, tmp_path: Path, logs: list[
         assert [each for each in logs if each["event"] == "broker.disconnected"] == []
         assert put_back(logs) == []
         assert set(await place.retained()) == {device.topic("commands/factory_reset")}
-        assert json.loads((await place.open_commands())[device.topic("commands/factory_reset")])["id"] == command["id"]
+        assert json.loads((await place.open_commands())[device.topic("commands/factory_reset")])["id"] == command.id
 
 
 @on_every_broker

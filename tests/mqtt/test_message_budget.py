@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from gateway.mqtt.ingest import SAVED_ACKNOWLEDGEMENTS
-from gateway.store import Context, Row, Rules
+from gateway.store import Context, Rules
+from gateway.store.command_sql import CommandRecord
 from tests.mqtt.support import Site, beat, on_every_broker, site
 from tests.support.wait import eventually
 
@@ -31,7 +32,7 @@ async def test_a_flood_of_acknowledgements_holds_nobody_up_and_loses_no_word(kin
         async with place.join(device) as client, place.join(other) as quiet:
             await client.say(device.topic("commands/reboot/ack"), *flood[: FLOOD // 2])
             await client.say(device.topic("commands/trigger_upload/ack"), *flood[FLOOD // 2 :])
-            word = acknowledgement(command["id"], "executed")
+            word = acknowledgement(command.id, "executed")
             await client.say(device.topic("commands/reboot/ack"), word, word)
             await quiet.say(other.topic("heartbeat"), beat(70))
             await eventually(lambda: _stored(place), "the other device is heard")
@@ -49,5 +50,5 @@ async def _stored(place: Site) -> bool:
     return await place.beats() == [70]
 
 
-async def _final(place: Site, command: Row) -> bool:
-    return bool((await place.rows("SELECT status = 'executed' FROM commands WHERE id = ?", command["id"]))[0][0])
+async def _final(place: Site, command: CommandRecord) -> bool:
+    return bool((await place.rows("SELECT status = 'executed' FROM commands WHERE id = ?", command.id))[0][0])

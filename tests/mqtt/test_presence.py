@@ -217,7 +217,7 @@ async def test_a_clock_that_is_set_back_keeps_nobody_online(kind: str, tmp_path:
             await eventually(lambda: _stored(place, 3), "the heartbeat is stored")
             command = await place.reset(device)
             await client.subscribe(device.topic("commands/factory_reset"))
-            assert command["id"].encode() in (await client.read_publish()).payload
+            assert command.id.encode() in (await client.read_publish()).payload
         await place.presence.judge()
         await waited_for_no_longer(place, silent)
         later(place, SILENCE_MS + 1_000)

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from gateway.domain import acknowledgements, devices
 from gateway.models import model
 from gateway.store import Context, Rules, Tx, command_sql, outbox_sql
+from gateway.store.command_sql import CommandRecord
 from tests.mqtt.brokers import External
 from tests.mqtt.support import Device, Site, attempt, on_every_broker, on_mosquitto, site
 from tests.support.receipts import receipt_of
@@ -39,9 +40,11 @@ pattern read devices/%u/commands/+
 """
 
 
-async def final(place: Site, device: Device, command: Any) -> None:
+async def final(place: Site, device: Device, command: CommandRecord) -> None:
     """The device says `failed`."""
-    ack = model.Ack(command_id=command["id"], status="failed", receipt=receipt_of(device.token, command, "failed"))
+    ack = model.Ack(
+        command_id=command.id, status="failed", receipt=receipt_of(device.token, command._asdict(), "failed")
+    )
     await place.store.write(
         lambda tx: acknowledgements.acknowledge(tx, devices.require(tx, place.project_id, device.id), None, ack)
     )
@@ -77,10 +80,10 @@ async def test_the_bytes_of_a_command(tmp_path: Path) -> None:
         command = await place.reset(device)
         await place.settled()
         held = (await place.retained())[device.topic("commands/factory_reset")]
-    grant = command["grant_token"]
-    assert held.decode() == GOLDEN % (command["id"], grant)
+    grant = command.grant_token
+    assert held.decode() == GOLDEN % (command.id, grant)
     _, claims, _ = grant.split(".")
-    assert base64.urlsafe_b64decode(claims + "==").decode() == GOLDEN_CLAIMS % (device.id, command["id"])
+    assert base64.urlsafe_b64decode(claims + "==").decode() == GOLDEN_CLAIMS % (device.id, command.id)
 
 
 @on_mosquitto
@@ -280,7 +283,7 @@ async def test_a_row_marked_again_while_it_is_published_stays(kind: str, tmp_pat
         last = await place.command(device)
         await place.settled()
         held = (await place.retained())[device.topic("commands/reboot")]
-        assert last["id"].encode() in held
+        assert last.id.encode() in held
 
 
 async def test_marks_of_the_outbox_wait_for_a_gateway_that_never_ran(tmp_path: Path) -> None:

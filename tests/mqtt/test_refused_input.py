@@ -213,7 +213,7 @@ async def test_an_acknowledgement_that_was_retained_is_taken_and_cleared(kind: s
         device = await place.bound()
         command = await place.command(device)
         async with place.join(device) as client:
-            word = b'{"command_id": "%s", "status": "executed"}' % command["id"].encode()
+            word = b'{"command_id": "%s", "status": "executed"}' % command.id.encode()
             await client.publish(device.topic("commands/reboot/ack"), word, retain=True)
             await eventually(lambda: _is_executed(place), "it is taken")
             if kind == "mosquitto-3.1.1":

@@ -51,7 +51,7 @@ def test_what_people_do_to_a_device_is_a_change(world: World) -> None:
     assert not marked(world)
     world.reset(device_id)
     assert marked(world)
-    world.cancel(device_id, world.command(device_id)["id"])
+    world.cancel(device_id, world.command(device_id).id)
     assert not marked(world)
     world.delete(device_id)
     assert marked(world)

@@ -13,6 +13,7 @@ from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
 from gateway.models import model
 from gateway.store import Row, View, command_sql
+from gateway.store.command_sql import CommandRecord
 from tests.simulation.mutants import fault
 
 
@@ -42,7 +43,7 @@ def _receipt_of_the_wipe_alone() -> Iterator[None]:
     real = acknowledgements._unproven  # noqa: SLF001 - planted there
 
     def unproven(
-        view: View, device: Row, command: Row, ack: model.Ack, sender: AcknowledgementSource
+        view: View, device: Row, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource
     ) -> Refusal | None:
         if ack.receipt is None and ack.status != "executed":
             return None

@@ -22,6 +22,7 @@ from gateway.mqtt.publisher import payload
 from gateway.mqtt.reconciler import Reconciler
 from gateway.mqtt.session import ReceivedMessage, Session
 from gateway.store import Row, Tx, command_sql, event_sql, outbox_sql
+from gateway.store.command_sql import CommandRecord
 from gateway.store.sqlite.device_cache import DeviceCache
 from gateway.store.token_sql import TokenRecord
 from tests.simulation.broker import Broker, Peer
@@ -219,9 +220,9 @@ def _wrong_generation() -> Iterator[None]:
 def _cancelled_too_late() -> Iterator[None]:
     real = commands.cancel
 
-    def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> Row:
+    def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> CommandRecord:
         command = commands.require(tx, device, command_id)
-        if command["status"] == CommandStatus.DELIVERED:
+        if command.status == CommandStatus.DELIVERED:
             commands.close(tx, device, command, CommandStatus.CANCELLED, actor, event="command.cancelled")
             commands.revoke(tx, device, actor)
         return real(tx, device, command_id, actor, taken_in=taken_in)
@@ -234,7 +235,7 @@ def _cancelled_too_late() -> Iterator[None]:
 def _backlog_unread() -> Iterator[None]:
     real = commands.cancel
 
-    def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> Row:
+    def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> CommandRecord:
         del taken_in
         return real(tx, device, command_id, actor, taken_in=True)
 

@@ -133,7 +133,7 @@ def test_urgent_rows_go_first(world: World) -> None:
     first, second = some(world, 2)
     world.run(devices.reset, world.project_id, alone, "key_1")
     assert due(world) == [alone]
-    world.run(lambda tx: commands.cancel(tx, world.device(second), world.command(second)["id"], "key_1"))
+    world.run(lambda tx: commands.cancel(tx, world.device(second), world.command(second).id, "key_1"))
     assert due(world) == [alone, second]
     assert world.outbox().count(("command", "factory_reset")) == 3
     world.now += STEP

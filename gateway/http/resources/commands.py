@@ -14,7 +14,8 @@ from gateway.http.paging import fitting
 from gateway.http.resources.devices import bad_cursor, find
 from gateway.http.responses import ApiResponse
 from gateway.models import model
-from gateway.store import Row, Tx, View, command_sql
+from gateway.store import Tx, View, command_sql
+from gateway.store.command_sql import CommandRecord
 
 TAG: Final = "commands"
 
@@ -43,7 +44,7 @@ async def get_command(call: RequestContext, _: model.Empty) -> ApiResponse:
     return ApiResponse(command_sql.to_model(await call.work.read(lambda view: _require(view, call)), call.device_id))
 
 
-def _require(view: View, call: RequestContext) -> Row:
+def _require(view: View, call: RequestContext) -> CommandRecord:
     command = command_sql.find(view, find(view, call)["pk"], call.request.path["command_id"])
     if command is None:
         raise NotFoundError("This device has no such command. GET the device's commands to see those it has.")

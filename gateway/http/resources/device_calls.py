@@ -60,8 +60,8 @@ def _sender(tx: Tx, call: RequestContext) -> Row:
 
 def _to_fetch(view: View, device: Row, state: TokenState, now: int) -> list[model.CommandPayload]:
     """The open commands, oldest first, but for those whose time is over and that the sweeper has yet to close."""
-    due = [row for row in command_sql.open_of_device(view, device["pk"]) if (row["expires_at"] or now + 1) > now]
-    return [command_sql.payload(row) for row in due if state is TokenState.ACTIVE or row["type"] == RESET]
+    due = [row for row in command_sql.open_of_device(view, device["pk"]) if (row.expires_at or now + 1) > now]
+    return [command_sql.payload(row) for row in due if state is TokenState.ACTIVE or row.type == RESET]
 
 
 async def list_pending_commands(call: RequestContext, _: model.Empty) -> ApiResponse:
@@ -98,7 +98,7 @@ def _require_right(view: View, call: RequestContext, device: Row, command_id: st
     """A ``reset_only`` token acknowledges the reset and nothing else (contract, section 1)."""
     state = auth.state_now(view, call.device_caller)
     command = command_sql.find(view, device["pk"], command_id)
-    if state is TokenState.RESET_ONLY and command is not None and command["type"] != RESET:
+    if state is TokenState.RESET_ONLY and command is not None and command.type != RESET:
         raise auth.refuse_reset_only()
 
 

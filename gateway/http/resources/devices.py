@@ -92,7 +92,7 @@ async def bind_device(call: RequestContext, body: model.BindDevice) -> ApiRespon
 
 def _reset_was_sent(view: View, call: RequestContext) -> bool:
     command = command_sql.open_of_type(view, find(view, call)["pk"], CommandType.FACTORY_RESET)
-    return command is not None and command["sent_at"] is not None
+    return command is not None and command.sent_at is not None
 
 
 def _supersede(tx: Tx, call: RequestContext) -> model.Empty:

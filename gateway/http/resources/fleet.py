@@ -19,7 +19,8 @@ from gateway.http.responses import ApiResponse
 from gateway.http.unit_of_work import ReplayError
 from gateway.models import fleet, model
 from gateway.models.model import CommandStatus, CommandType
-from gateway.store import Row, Tx, View, command_sql, device_sql, outbox_sql
+from gateway.store import Tx, View, command_sql, device_sql, outbox_sql
+from gateway.store.command_sql import CommandRecord
 
 log = structlog.get_logger()
 
@@ -63,7 +64,7 @@ def _was_sent(view: View, call: RequestContext, device_id: str) -> bool:
         command = _open_reset(view, call, device_id)
     except NotFoundError:
         return False
-    return command is not None and command["sent_at"] is not None
+    return command is not None and command.sent_at is not None
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _would_cancel(view: View, call: RequestContext, device_id: str) -> str:
     command = _open_reset(view, call, device_id)
     if command is None:
         return "none_open"
-    return "would_cancel" if command["status"] == CommandStatus.PENDING else "too_late"
+    return "would_cancel" if command.status == CommandStatus.PENDING else "too_late"
 
 
 def _cancel(tx: Tx, call: RequestContext, device_id: str, *, taken_in: bool) -> str:
@@ -142,11 +143,11 @@ def _cancel(tx: Tx, call: RequestContext, device_id: str, *, taken_in: bool) -> 
     device = devices.require(tx, call.project_id, device_id)
     command = command_sql.open_of_type(tx, device["pk"], RESET)
     if command is not None:
-        commands.cancel(tx, device, command["id"], call.actor, taken_in=taken_in)
+        commands.cancel(tx, device, command.id, call.actor, taken_in=taken_in)
     return "cancelled"
 
 
-def _open_reset(view: View, call: RequestContext, device_id: str) -> Row | None:
+def _open_reset(view: View, call: RequestContext, device_id: str) -> CommandRecord | None:
     device = devices.require(view, call.project_id, device_id)
     return command_sql.open_of_type(view, device["pk"], RESET)
 

@@ -73,7 +73,7 @@ async def test_a_restore_clears_what_the_lost_registry_published(place: Site) ->
     snapshot.put_back()
     await place.store.write(lambda tx: epoch.begin(tx, epoch.RESTORED))
     await place.start()
-    assert json.loads(await held(place, topics[0]) or b"{}")["id"] == reset["id"]
+    assert json.loads(await held(place, topics[0]) or b"{}")["id"] == reset.id
     assert await held(place, topics[1]) is None
 
 
@@ -108,7 +108,7 @@ async def test_a_token_that_waits_for_its_reset_gets_in(place: Site) -> None:
         await client.subscribe(device.topic("commands/factory_reset"))
         message = await client.read_publish()
         assert message.retain
-        assert command["id"].encode() in message.payload
+        assert command.id.encode() in message.payload
         await place.cancel(device, command)
         await client.closed()
     await place.settled()

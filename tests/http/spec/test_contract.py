@@ -168,7 +168,7 @@ async def rows_of(site: Running, project_id: str) -> list[str]:
 async def published(site: Running, command_id: str) -> bool:
     """Whether the registry knows that the broker was given this command."""
     row = await site.store.read(lambda view: command_sql.by_id(view, command_id))
-    return row is not None and row["sent_at"] is not None
+    return row is not None and row.sent_at is not None
 
 
 async def test_the_api_is_what_its_document_says(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final
 
-from gateway.domain import acknowledgements, newest
+from gateway.domain import acknowledgements
 from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
 from gateway.models import model
@@ -32,6 +33,13 @@ from gateway.store.sqlite.device_cache import DeviceState
 
 PART: Final = 20
 """Devices whose newest state is written in one go: a fifth of a millisecond or so, and twice that when all are news."""
+ONLINE: Final = "device.online"
+_LOW: Final = "device.low_battery"
+_FULL: Final = "device.storage_full"
+_UPDATED: Final = "device.updated"
+_SPREAD_MS: Final = 7_919  # a prime, so that neighbours lie far apart
+_TOTAL: Final = health_sql.NEWEST.index("storage_total_mb")
+_said: Final = itemgetter(*("device_state" if name == "recording_state" else name for name in health_sql.NEWEST))
 _SWEEP: Final = 500
 _DAY_MS: Final = 86_400_000
 _CLOCKS_DIFFER_MS: Final = 60_000
@@ -80,11 +88,11 @@ class HeartbeatBatch:
         for beat in beats:
             device, heartbeat, radio = beat
             if device.last_heartbeat_at != now or not device.online:  # once in a transaction
-                newest.mark_online(self._tx, device, radio)
+                mark_online(self._tx, device, radio)
             device.radio = radio or device.radio
             self._devices[device.pk] = device
             if beat is to_say:
-                newest.update_state(self._tx, device, heartbeat)
+                update_state(self._tx, device, heartbeat)
                 to_say = next(rest, None)
 
     def settle(self) -> None:
@@ -113,6 +121,88 @@ def _count(tx: Tx, beats: Sequence[Beat], told: int, stored: int) -> None:
             tx.measure(measurements.HEARTBEAT, outcome, count)
 
 
+def mark_online(tx: Tx, device: DeviceState, radio: str | None) -> None:
+    """The device was heard, whatever it said."""
+    if not device.online or device.owed:
+        _tell(tx, device, ONLINE, is_new=not device.online, last_seen_by=radio)
+    device.news = device.news or not device.online or _due_again(tx, device)
+    device.online, device.last_heartbeat_at = True, tx.now
+
+
+def _due_again(tx: Tx, device: DeviceState) -> bool:
+    """Whether this is the first heartbeat in a while: ``last_heartbeat_at`` alone is no news, but must not get old.
+
+    A while begins at another moment for each device, so that a fleet does not tell all at once.
+    """
+    last, refresh_ms = device.last_heartbeat_at, tx.rules.state_refresh_ms
+    if last is None or not refresh_ms:
+        return True
+    offset = device.pk * _SPREAD_MS % refresh_ms
+    return bool((last + offset) // refresh_ms != (tx.now + offset) // refresh_ms)
+
+
+def update_state(tx: Tx, device: DeviceState, heartbeat: model.Heartbeat) -> None:
+    """Take over what it says; what it leaves out stays as it was."""
+    before, said = device.said, _said(heartbeat.__dict__)
+    if None in said:
+        said = tuple([old if new is None else new for new, old in zip(said, before, strict=True)])
+    if said != before:
+        device.news, device.said = True, said
+    links = heartbeat.connection_type
+    if links is not None and (joined := ",".join(links)) != device.links:
+        device.news, device.links = True, joined
+    _judge(tx, device, heartbeat)
+    firmware = heartbeat.firmware_version
+    if firmware is not None and firmware != device.firmware:
+        _update_firmware(tx, device, firmware)
+    elif device.owed:
+        _tell(tx, device, _UPDATED, is_new=False, firmware_version=device.firmware)
+
+
+def _judge(tx: Tx, device: DeviceState, heartbeat: model.Heartbeat) -> None:
+    """A battery or a storage is judged by all that is known of it.
+
+    Or one that is told now by its percentage, now by its flag would seem to recover in between.
+    """
+    charge, _, _, _, state, _, _, flags = device.said
+    flags = flags or 0
+    low = model.low_battery(state, flags, charge, device.threshold, was_low=device.low_battery)
+    full = model.storage_full(state, flags) or (device.storage_full and not _has_room_again(device, heartbeat))
+    if low:
+        _tell(tx, device, _LOW, is_new=not device.low_battery, battery_percent=heartbeat.battery_percent)
+    if full:
+        _tell(tx, device, _FULL, is_new=not device.storage_full, storage_used_mb=heartbeat.storage_used_mb)
+    device.low_battery, device.storage_full = low, full
+
+
+def _has_room_again(device: DeviceState, heartbeat: model.Heartbeat) -> bool:
+    """Whether a device that says no more that its storage is full says why: by figures, or else by its word alone.
+
+    Figures count in the heartbeat that brings them. Old ones would keep a device that tells no more full for ever.
+    """
+    used, total = heartbeat.storage_used_mb, device.said[_TOTAL]
+    if used is not None and total:
+        return model.room_again(used, total)
+    return used is not None or heartbeat.flags is not None or heartbeat.device_state is not None
+
+
+def _tell(tx: Tx, device: DeviceState, kind: str, *, is_new: bool, **facts: Any) -> None:
+    """Record what has become so, and what is so still and was suppressed."""
+    if is_new:
+        told = event_budget_sql.record(tx, device.row, kind, device.id, **facts)
+    elif kind in device.owed:
+        told = event_budget_sql.make_up(tx, device.row, kind, device.id, **facts)
+    else:
+        return
+    device.owed = device.owed - {kind} if told else device.owed | {kind}
+
+
+def _update_firmware(tx: Tx, device: DeviceState, firmware: str) -> None:
+    health_sql.store_firmware(tx, device.pk, firmware)
+    _tell(tx, device, _UPDATED, is_new=True, firmware_version=firmware)
+    device.firmware = firmware
+
+
 def _last_command(
     tx: Tx, device: Row, last: model.LastCommand | None, sender: AcknowledgementSource | None
 ) -> Refusal | None:
@@ -126,10 +216,10 @@ def _last_command(
 def device_online(tx: Tx, device: Row) -> None:
     """The device says that it is there."""
     if device["connection"] == "offline":
-        event_budget_sql.record(tx, device, newest.ONLINE, device["id"], last_seen_by=None)
+        event_budget_sql.record(tx, device, ONLINE, device["id"], last_seen_by=None)
         outbox_sql.mark_mirror(tx, device["pk"], outbox_sql.STATE)
-    elif newest.ONLINE in (device["owed"] or ""):
-        event_budget_sql.make_up(tx, device, newest.ONLINE, device["id"], last_seen_by=None)
+    elif ONLINE in (device["owed"] or ""):
+        event_budget_sql.make_up(tx, device, ONLINE, device["id"], last_seen_by=None)
     health_sql.seen(tx, device["pk"], tx.now + tx.rules.silence_ms)
 
 
@@ -162,7 +252,7 @@ def sweep_presence(tx: Tx, *, until: int | None = None) -> int:
     rows = health_sql.overdue(tx, tx.now if until is None else min(until, tx.now), _SWEEP)
     for device in rows:
         health_sql.set_offline(tx, device["pk"])
-        if event_budget_sql.owes(tx, device["pk"], newest.ONLINE):  # nobody was told that it was online
+        if event_budget_sql.owes(tx, device["pk"], ONLINE):  # nobody was told that it was online
             event_budget_sql.suppress(tx, device["pk"], "device.offline")
         else:
             event_sql.record(tx, device, "device.offline", "gateway")

@@ -15,7 +15,6 @@ WRITERS = {
     "domain/devices.py",
     "domain/heartbeats.py",
     "domain/messages.py",
-    "domain/newest.py",
 }
 ADMINISTRATIVE_WRITERS = {"domain/administration.py", "domain/refused_sign_ins.py", "domain/webhooks.py"}
 

@@ -1,1 +1,1 @@
-"""What may happen to a device: bind, reset, commands, heartbeats, receipts. Imports no transport."""
+"""Domain: what may happen to a device. Bind, reset, commands, heartbeats, receipts; no transport."""

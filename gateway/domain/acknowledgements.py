@@ -1,4 +1,4 @@
-"""What a device says of its commands, and whether it is the device that says it (contract, sections 3 and 4)."""
+"""Acknowledgements of commands, and the check that they come from the device (contract, sections 3 and 4)."""
 
 from __future__ import annotations
 
@@ -23,31 +23,30 @@ _RELAY: Final = "relay"
 
 @dataclass(frozen=True)
 class AcknowledgementSource:
-    """Who handed an acknowledgement over: the device itself, or an API key that relays the device's word."""
+    """Who delivered an acknowledgement: the device itself, or an API key that relays it."""
 
     actor: str
     via: str | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What an event says beside its actor."""
+        """Return the facts of an event besides its actor."""
         return {} if self.via is None else {"via": self.via}
 
 
 def relayed_by(key_id: str) -> AcknowledgementSource:
-    """Return the sender of a word that this API key relays."""
+    """Return the source of an acknowledgement that this API key relays."""
     return AcknowledgementSource(key_id, _RELAY)
 
 
 def acknowledge(
     tx: Tx, device: Row, command_type: str | None, ack: model.Ack, sender: AcknowledgementSource | None = None
 ) -> CommandRecord | Refusal:
-    """Take a device's word on one of its commands, if it is the device's word (contract, sections 3 and 4).
+    """Apply a device's acknowledgement to one of its commands, if the device made it (contract, sections 3 and 4).
 
-    ``command_type`` is the one that the topic names, ``None`` where the path names the command itself. ``sender`` is
-    the device itself unless it is given. A command that is final stays as it is; the late word is audited. What was
-    heard already changes nothing and makes no noise: firmware goes on telling of its wipe, since only the gateway's
-    own answer proves that it was heard.
+    ``command_type`` is the one that the topic names, None where the path names the command itself. ``sender`` is the
+    device unless it is given. A final command stays as it is; the late acknowledgement is audited. A repetition changes
+    nothing and writes no event: firmware repeats the report of its wipe until the gateway's own answer confirms it.
     """
     sender = sender or AcknowledgementSource(device["id"])
     command = command_sql.find(tx, device["pk"], ack.command_id)
@@ -73,7 +72,7 @@ def acknowledge(
 
 
 def is_news(view: View, device: Row, command_type: str, ack: model.Ack) -> bool:
-    """Whether :func:`acknowledge` would change something by this, if it were asked."""
+    """Return whether :func:`acknowledge` would change something."""
     command = command_sql.find(view, device["pk"], ack.command_id)
     if command is None or _wrong_type(command, command_type) is not None or _is_known(command, ack.status):
         return False
@@ -81,7 +80,7 @@ def is_news(view: View, device: Row, command_type: str, ack: model.Ack) -> bool:
 
 
 def _is_known(command: CommandRecord, said: str) -> bool:
-    """Whether this tells no more of the command than what the device has said before."""
+    """Return whether the acknowledgement repeats what the device has reported before."""
     status = CommandStatus(command.status)
     if not status.final:
         return said == status
@@ -89,7 +88,7 @@ def _is_known(command: CommandRecord, said: str) -> bool:
 
 
 def _trace(tx: Tx, device: Row, command: CommandRecord, ack: model.Ack) -> None:
-    """The acknowledgement belongs to the trace of the command: below the device's own part of that, if it tells one."""
+    """Add the acknowledgement to the trace of its command, below the device's own span if it sends one."""
     known = command.traceparent
     if known is not None:
         facts = {
@@ -115,14 +114,14 @@ def _wrong_type(command: CommandRecord, command_type: str | None) -> Refusal | N
 def _unproven(
     view: View, device: Row, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource
 ) -> Refusal | None:
-    """Return why this is not known to be the device's word, or None when it is.
+    """Return why the device is not proven to have made this, or None when it is.
 
-    Each status of a reset needs a receipt, since others can publish on the broker or hold a key. So does each word
-    that a key relays.
+    Each status of a reset needs a receipt, since others can publish on the broker or hold a key. So does each
+    acknowledgement that a key relays.
     """
     if ack.receipt is None:
         return _receipt_missing(ack.status) if command.type == RESET or sender.via is not None else None
-    # A device that refuses a stale command holds a newer token than that of the command, and signs with the newer one.
+    # A device that refuses a stale command holds a newer token than the command's, and signs with the newer one.
     generation = command.binding_generation
     for key in token_sql.receipt_keys(view, device["pk"], generation, or_newer=ack.status == "failed"):
         if credentials.receipt_is_good(ack.receipt, key, command.id, ack.status, generation):
@@ -208,9 +207,10 @@ def _late(tx: Tx, device: Row, command: CommandRecord, ack: model.Ack, sender: A
 
 
 def _is_news(said: str, status: str, late: dict[str, Any] | None) -> bool:
-    """Whether a late word tells more than what was heard: what was done outweighs what failed, that what was delivered.
+    """Return whether a late status outweighs the known one: ``executed`` over ``failed`` over ``delivered``.
 
-    So one command gathers a handful of late words at most, however often a device repeats or contradicts itself.
+    So one command collects at most a handful of late acknowledgements, however often a device repeats or contradicts
+    itself.
     """
     if said == status or (said == "delivered" and status in _WEIGHT):
         return False
@@ -218,5 +218,5 @@ def _is_news(said: str, status: str, late: dict[str, Any] | None) -> bool:
 
 
 def _own_words(ack: model.Ack) -> dict[str, Any] | None:
-    # The name under which late words are kept is the gateway's own.
+    # Only the gateway may use this key of the result: late acknowledgements are kept under it.
     return None if ack.result is None else {name: value for name, value in ack.result.items() if name != _LATE}

@@ -1,4 +1,4 @@
-"""Changes of projects, API keys, broker accounts and signing keys, each with its event in the same transaction.
+"""Administration: changes of projects, API keys, broker accounts and signing keys, each with its event.
 
 ``actor`` is who did it: the id of a key, ``gateway``, or ``cli`` for the command line.
 """
@@ -20,7 +20,7 @@ def create_project(tx: Tx, name: str, actor: str) -> str:
     """Create a project; return its id.
 
     Raises:
-        ConflictError: ``resource_already_exists``, one of this name is there.
+        ConflictError: ``resource_already_exists``: the name is taken.
     """
     project_id = key_sql.create_project(tx, name)
     event_sql.record_administrative(tx, project_id, EventType.PROJECT_CREATED, actor, project_id=project_id, name=name)
@@ -37,7 +37,7 @@ def create_key(
     test: bool = False,
     expires_at: int | None = None,
 ) -> tuple[key_sql.KeyRecord, str]:
-    """Create an API key; return it and its secret, which is shown this once. Without ``scopes`` it has all.
+    """Create an API key; return it and its secret, which is shown this once. Without ``scopes`` it has all of them.
 
     Raises:
         NotFoundError: no such project.
@@ -90,7 +90,7 @@ def expire_key(tx: Tx, wanted: str, expires_at: int | None, actor: str) -> key_s
 
 
 def keys_to_warn_of(view: View, now: int) -> list[key_sql.ExpiringKey]:
-    """Keys that expire soon, of which no event tells yet."""
+    """Return keys that expire soon and have no event about it yet."""
     return [
         row
         for row in key_sql.expiring(view, now)
@@ -99,7 +99,7 @@ def keys_to_warn_of(view: View, now: int) -> list[key_sql.ExpiringKey]:
 
 
 def warn_of_expiring_keys(tx: Tx) -> list[key_sql.ExpiringKey]:
-    """Write an event of each key that expires soon, once for each end; return those keys."""
+    """Write an event for each key that expires soon, once per expiry date; return those keys."""
     due = keys_to_warn_of(tx, tx.now)
     for row in due:
         _of_key(tx, row, EventType.KEY_EXPIRING, "gateway", expires_at=to_rfc3339(row.expires_at))
@@ -110,7 +110,7 @@ def create_account(tx: Tx, name: str, project_id: str | None, actor: str) -> str
     """Create a broker account of a project, or (``None``) of all; return its password, which is shown this once.
 
     Raises:
-        InvalidRequestError: not a name that accounts have, or not one of an account of a project.
+        InvalidRequestError: the name is not valid, or not valid for an account of one project.
         ConflictError: ``resource_already_exists``.
     """
     password = account_sql.create(tx, name, project_id)
@@ -155,7 +155,7 @@ def _of_key(tx: Tx, row: key_sql.KeyRecord | key_sql.ExpiringKey, kind: EventTyp
 
 
 def _of_account(tx: Tx, name: str, kind: EventType, actor: str) -> None:
-    """An account of one project belongs to that project, one of all of them to the registry."""
+    """Write the event: for an account of one project into that project, for one of all into the registry."""
     project_id = account_sql.known(tx, name).project_id
     event_sql.record_administrative(tx, project_id or event_sql.REGISTRY, kind, actor, account=name)
 

@@ -1,6 +1,6 @@
-"""Requests of other processes, such as ``gateway commands cancel``, to take in first what the broker keeps.
+"""Backlog requests: other processes, such as ``gateway commands cancel``, ask the gateway to read the broker's backlog.
 
-The command line has no connection to the broker. It leaves a number in the registry; the gateway passes its barrier
+The command line has no connection to the broker. It increments a number in the registry. The gateway passes its barrier
 (:mod:`gateway.mqtt.barrier`) and writes that number down as done.
 """
 
@@ -24,13 +24,13 @@ log = structlog.get_logger()
 
 LOOK_SECONDS: Final = 0.05
 LONGEST_SECONDS: Final = 60.0
-"""As long as a command line may be told to wait."""
+"""The longest time that a command line may wait."""
 ASKED: Final = "backlog_asked"
 _TAKEN_IN: Final = "backlog_taken_in"
 
 
 def asked(view: View) -> int:
-    """How many requests there were."""
+    """Return how many requests there were."""
     return int(key_sql.meta(view, ASKED) or 0)
 
 
@@ -45,7 +45,7 @@ def _ask(tx: Tx) -> int:
 
 
 async def ask(store: Store, seconds: float) -> bool:
-    """Have the gateway that runs on this registry take in its backlog; ``False`` when that took longer."""
+    """Make the gateway on this registry read its backlog; return False when that took longer."""
     number = await store.write(_ask)
     try:
         async with asyncio.timeout(seconds):
@@ -57,7 +57,7 @@ async def ask(store: Store, seconds: float) -> bool:
 
 
 class BacklogRequests:
-    """Serves the requests of other processes, in the gateway; ``taken_in`` waits for the backlog, so many seconds."""
+    """Serves the requests of other processes. ``taken_in`` waits until the backlog is read, for so many seconds."""
 
     def __init__(self, store: Store, wakeups: Wakeups, taken_in: Callable[[float], Awaitable[bool]]) -> None:
         self._store = store
@@ -65,7 +65,7 @@ class BacklogRequests:
         self._take_in = taken_in
 
     async def run(self) -> None:
-        """Serve them until cancelled: each wake-up serves all requests up to then."""
+        """Serve until cancelled. Each pass serves all requests up to then."""
         while True:
             await self._wakeups.backlog.wait()
             self._wakeups.backlog.clear()

@@ -1,6 +1,6 @@
-"""What may happen to a command: queued, cancelled, expired (contract, sections 2 to 4).
+"""Commands: how they are queued, cancelled and expired (contract, sections 2 to 4).
 
-At most one command of a type is open per device. A status says what the device has said, never what was sent.
+At most one command of a type is open per device. A status says what the device has reported, never what was sent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SECOND_MS: Final = 1000
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a message was not taken; nothing was changed by it."""
+    """Why a message was refused. It changed nothing."""
 
     code: str
     message: str
@@ -43,9 +43,9 @@ def queue(
     idempotency_key: str | None = None,
     not_before: int = 0,
 ) -> str:
-    """Queue a signed command that carries the generation of the token that is to fetch it, and mark its topic; its id.
+    """Queue a signed command with the generation of the token that will fetch it; mark its topic; return its id.
 
-    Without a token it says the device's own generation (contract, section 1).
+    Without a token it has the device's own generation (contract, section 1).
     """
     unsigned = {
         "id": tx.new_id(ids.COMMAND),
@@ -59,8 +59,8 @@ def queue(
     seq = command_sql.next_seq(tx, device["pk"], command_type)
     grant = grants.sign(tx, kid=kid, device=device, command=unsigned, seq=seq, expires_at=expires_at)
     command = model.CommandPayload.model_validate({**unsigned, "grant_token": grant})
-    # Counted as sent while the link is up: a cancel is only stricter by it, and the publisher needs no commit before
-    # it sends.
+    # It counts as sent while the connection is up. A cancel is only stricter by that, and the publisher needs no commit
+    # before it sends.
     leaves_now = tx.context.link.is_up and not not_before
     command_sql.insert(tx, device["pk"], command, seq, expires_at, idempotency_key, leaves_now=leaves_now)
     outbox_sql.mark_command(tx, device["pk"], command_type, not_before=not_before)
@@ -68,7 +68,7 @@ def queue(
 
 
 def create(tx: Tx, device: Row, body: model.CreateCommand, actor: str) -> CommandRecord:
-    """Queue a command that expires. A bound device is needed: nobody else would fetch it.
+    """Queue a command that expires. The device must be bound, or nothing would fetch it.
 
     Raises:
         ConflictError: ``command_pending`` when one of that type is open, ``reset_pending`` while a reset is,
@@ -132,7 +132,11 @@ def _may_queue(tx: Tx, device: Row, command_type: CommandType) -> None:
 
 
 def require(tx: Tx, device: Row, command_id: str) -> CommandRecord:
-    """The command of this device, or a 404."""
+    """Return the command of this device.
+
+    Raises:
+        NotFoundError: it has no such command.
+    """
     row = command_sql.find(tx, device["pk"], command_id)
     if row is None:
         raise NotFoundError(
@@ -143,10 +147,10 @@ def require(tx: Tx, device: Row, command_id: str) -> CommandRecord:
 
 
 def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> CommandRecord:
-    """A command that is still open becomes ``cancelled``; a reset only until the device has said ``delivered``.
+    """Cancel an open command; a reset only until the device has reported ``delivered``. Return the command.
 
-    A cancelled reset leaves the device without any token: it has to be bound again. What the device has said of a
-    command that was sent may still wait at the broker; ``taken_in`` says that the gateway has read all of that.
+    A cancelled reset leaves the device without any token: it must be bound again. The device's report on a command that
+    was sent may still wait at the broker. ``taken_in`` says that the gateway has read all of that.
 
     Raises:
         ConflictError: ``reset_pending`` (delivered already) or ``command_final``.
@@ -181,11 +185,11 @@ def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool =
 
 
 def expire(tx: Tx) -> int:
-    """Close every open command whose time is over; how many there were.
+    """Close every open command that has expired; return how many there were.
 
-    After the clock was set back the time of each counts from now: else a command that was queued while the clock was a
-    year ahead would stay open for a year. Its device gets it again with the time that counts, signed again: a device
-    refuses a command whose time is not that of its grant.
+    After the clock was set back, the lifetime of a command counts from now. Otherwise a command that was queued while
+    the clock was a year ahead would stay open for a year. The device gets it again with the new time and a new grant:
+    it refuses a command whose time is not that of its grant.
     """
     for command, ttl_ms in command_sql.dated_ahead(tx, tx.now + command_sql.CLOCKS_DIFFER_MS):
         expires_at = tx.now + ttl_ms
@@ -201,10 +205,10 @@ def expire(tx: Tx) -> int:
 
 
 def renew_grants(tx: Tx) -> int:
-    """Sign those open commands again that an older version signed without ``par`` and ``seq``; how many there were.
+    """Sign open commands again that an older version signed without ``par`` and ``seq``; return how many there were.
 
-    Devices that check both would refuse them for ever. The command stays the same, and so does its id. One whose
-    params cannot be signed is cancelled.
+    Devices that check both would always refuse them. The command keeps its id. One whose params cannot be signed is
+    cancelled.
     """
     rows = command_sql.without_seq(tx)
     for command in rows:
@@ -213,10 +217,10 @@ def renew_grants(tx: Tx) -> int:
 
 
 def raise_open_resets(tx: Tx) -> None:
-    """Sign open resets again, above every ``seq`` that was issued before a restore.
+    """Sign open resets again, with a ``seq`` above every one that was issued before a restore.
 
-    The lost registry may have sent later resets, which devices remember. Other open commands keep their ``seq``: one
-    that a device has passed by is not to be obeyed after all.
+    The lost registry may have sent later resets, which devices remember. Other open commands keep their ``seq``. One
+    that the device has already skipped must not be executed after all.
     """
     for command in command_sql.open_resets(tx):
         _sign_with_next_seq(tx, command)
@@ -246,7 +250,10 @@ def close(
     error: dict[str, Any] | None = None,
     **facts: str,
 ) -> None:
-    """Make an open command final, say so, and mark its topic to be cleared. ``facts`` go into the event too."""
+    """Make an open command final, write the event, and mark its topic to be cleared.
+
+    ``facts`` go into the event too.
+    """
     command_sql.set_final(tx, command.id, status, result=result, error=error)
     outbox_sql.mark_command(tx, device["pk"], command.type)
     said = {"result": result, "error": error}
@@ -263,7 +270,7 @@ def close(
 
 
 def revoke(tx: Tx, device: Row, actor: str, **facts: str) -> None:
-    """The device's tokens open nothing from now on; live sessions are to be cut. ``facts`` go into the event."""
+    """Revoke the device's tokens, and mark live sessions to be cut. ``facts`` go into the event."""
     live = token_sql.live(tx, device["pk"])  # all of one binding: a bind begins with this
     if live:
         token_sql.revoke(tx, device["pk"])

@@ -1,4 +1,4 @@
-"""What people change of a device, other than its binding: name, firmware version, metadata, settings."""
+"""Device updates by people, other than the binding: name, firmware version, metadata, settings."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Properties = dict[str, Any]
 
 
 def update(tx: Tx, project_id: str, device_id: str, change: UpdateDevice, actor: str) -> Row:
-    """Merge a change into the device; one that changes nothing leaves no event and no new ``updated_at``.
+    """Merge a change into the device. One that changes nothing writes no event and no new ``updated_at``.
 
     Raises:
-        InvalidRequestError: the settings that would result are not valid, or the metadata too large.
+        InvalidRequestError: the resulting settings are not valid, or the metadata is too large.
     """
     device = require(tx, project_id, device_id)
     before = _properties(device)
@@ -66,7 +66,7 @@ def _merged(known: Properties | None, change: Properties) -> Properties | None:
 
 
 def _changes(before: Properties, after: Properties) -> Properties:
-    """What an event tells: new values, of metadata and settings only those keys that are others now."""
+    """Return the new values for the event; of metadata and settings only the keys that changed."""
     facts = {name: after[name] for name in after if _text(after[name]) != _text(before[name])}
     if facts.get("metadata") is not None:
         old, new = before["metadata"] or {}, after["metadata"]
@@ -79,4 +79,4 @@ def _changes(before: Properties, after: Properties) -> Properties:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)  # to Python 1, 1.0 and true are the same
+    return json.dumps(value, sort_keys=True)  # to Python 1, 1.0 and true are equal

@@ -1,7 +1,7 @@
-"""What may happen to a device: a verb a function, a function a transaction (contract, sections 1, 2 and 4).
+"""Devices: each verb is a function, each function a transaction (contract, sections 1, 2 and 4).
 
-``binding_generation`` rises by one at each bind, unbind and reset. Every verb writes its event and marks what must
-reach the broker in the same transaction.
+``binding_generation`` rises by one at each bind, unbind and reset. Every verb writes its event, and marks what must
+reach the broker, in the same transaction.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SECOND_MS: Final = 1_000
 
 @dataclass(frozen=True)
 class BoundDevice:
-    """A device just bound: the row, its token and MQTT password (shown once), and the public key of its grants."""
+    """A device just bound: the device, its token and MQTT password (shown once), and the public key of its grants."""
 
     device: Row
     device_token: str = field(repr=False)
@@ -37,7 +37,7 @@ class BoundDevice:
 
 @dataclass(frozen=True)
 class Refreshed:
-    """A new token of the same binding with its MQTT password, which are shown once, and its generation."""
+    """A new token of the same binding with its MQTT password, both shown once, and its generation."""
 
     device_token: str = field(repr=False)
     mqtt_password: str = field(repr=False)
@@ -45,7 +45,11 @@ class Refreshed:
 
 
 def require(view: View, project_id: str, device_id: str) -> Row:
-    """The device, or a 404 that tells nothing of other projects."""
+    """Return the device.
+
+    Raises:
+        NotFoundError: this project has no such device; the error reveals nothing of other projects.
+    """
     row = device_sql.find(view, project_id, device_id)
     if row is None:
         raise _unknown(device_id)
@@ -60,7 +64,7 @@ def _unknown(device_id: str) -> NotFoundError:
 
 
 def register(tx: Tx, project_id: str, body: model.RegisterDevice, actor: str) -> tuple[Row, bool]:
-    """The device with this serial number, and whether it is new."""
+    """Return the device with this serial number, and whether it is new."""
     known = device_sql.by_serial(tx, project_id, body.serial_number)
     if known is not None:
         return _known(known), False
@@ -88,7 +92,7 @@ def _known(device: Row) -> Row:
 
 
 def supersede_reset(tx: Tx, project_id: str, device_id: str, actor: str) -> None:
-    """Cancel an open reset for good: its token is revoked and its retained message is to be cleared."""
+    """Cancel an open reset permanently: its token is revoked, and its retained message is marked to be cleared."""
     device = require(tx, project_id, device_id)
     command = command_sql.open_of_type(tx, device["pk"], RESET)
     if command is None:
@@ -102,7 +106,7 @@ def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) 
 
     Raises:
         ConflictError: ``device_already_bound``, or ``reset_pending`` while a reset is open.
-        UnavailableError: an old reset still lies on the broker.
+        UnavailableError: an old reset is still retained on the broker.
     """
     device = require(tx, project_id, device_id)
     _may_bind(tx, device)
@@ -143,7 +147,7 @@ def _may_bind(tx: Tx, device: Row) -> None:
 
 
 def unbind(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
-    """Unbind, revoke the token and cancel what nobody will fetch any more; nothing happens to an unbound device."""
+    """Unbind, revoke the token and cancel what nothing can fetch any more. No-op for an unbound device."""
     device = require(tx, project_id, device_id)
     if device["bound_at"] is None:
         return device
@@ -174,8 +178,8 @@ def _unbound(tx: Tx, device: Row, actor: str) -> Row:
 def reset(tx: Tx, project_id: str, device_id: str, actor: str, *, not_before: int = 0) -> Row:
     """Unbind, leave the token good for its reset alone, and queue the one open ``factory_reset`` (section 4).
 
-    A second reset while one is open is the same reset. It is published at ``not_before`` (milliseconds since the
-    epoch) at the earliest; a device that asks over HTTP gets it at once.
+    A second reset while one is open is the same reset. It is published at ``not_before`` (milliseconds since the epoch)
+    at the earliest. A device that asks over HTTP gets it at once.
     """
     device = require(tx, project_id, device_id)
     still_open = command_sql.open_of_device(tx, device["pk"])
@@ -198,10 +202,10 @@ def reset(tx: Tx, project_id: str, device_id: str, actor: str, *, not_before: in
 
 
 def delete(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
-    """Take the device out of the fleet: unbound, its token revoked, not wiped; the record is kept.
+    """Delete the device: unbind it and revoke its token, without a wipe. The record is kept.
 
     Raises:
-        ConflictError: ``reset_pending`` while a reset is open: it could not be fetched any more.
+        ConflictError: ``reset_pending`` while a reset is open: nothing could fetch it any more.
     """
     device = require(tx, project_id, device_id)
     _may_delete(tx, device)
@@ -231,7 +235,7 @@ def _may_delete(view: View, device: Row) -> None:
 
 
 def restore(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
-    """Bring a deleted device back, unbound; nothing happens to one that is not deleted."""
+    """Restore a deleted device, unbound. A device that is not deleted stays as it is."""
     device = device_sql.any_of_project(tx, project_id, device_id)
     if device is None:
         raise _unknown(device_id)
@@ -243,10 +247,10 @@ def restore(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
 
 
 def refresh(tx: Tx, project_id: str, device_id: str, token_id: int) -> Refreshed:
-    """Mint another token of the binding, and of the same state, for the device that asks with the token of this row.
+    """Mint another token of the binding, and of the same state, for the device that calls with this token.
 
-    The asking one stays good until the new one is first used, so an answer that is lost costs nothing. Any other
-    is revoked: of a device that asks again and again two are good at most.
+    The calling token stays good until the new one is first used, so a lost answer costs nothing. Any other is revoked.
+    A device that asks again and again thus has at most two good tokens.
 
     Raises:
         TooSoonError: the newest token was minted by a refresh less than a minute ago, whether it was used or not.
@@ -266,9 +270,9 @@ def refresh(tx: Tx, project_id: str, device_id: str, token_id: int) -> Refreshed
 
 
 def _may_refresh(tx: Tx, asking: TokenRecord) -> None:
-    """Each refresh cuts a session at a broker that holds one password per device, so they keep their distance.
+    """Refuse a refresh that comes too soon: each cuts a session at a broker that holds one password per device.
 
-    A token that is dated ahead of the clock was minted before the clock was set back: it keeps nobody waiting.
+    A token that is dated ahead of the clock was minted before the clock was set back. It delays no refresh.
     """
     refreshed_at = token_sql.last_refreshed_at(tx, asking)
     wait_ms = 0 if refreshed_at is None else refreshed_at + tx.rules.token_refresh_ms - tx.now
@@ -282,7 +286,7 @@ def _may_refresh(tx: Tx, asking: TokenRecord) -> None:
 
 
 def use(tx: Tx, token_id: int) -> None:
-    """A device token is used: if for the first time, the ones it was to replace are revoked."""
+    """Record the use of a device token. Its first use revokes the tokens that it replaces."""
     if token_sql.touch(tx, token_id):
         token = token_sql.by_row(tx, token_id)
         if token_sql.revoke_older(tx, token):
@@ -290,7 +294,7 @@ def use(tx: Tx, token_id: int) -> None:
 
 
 def _replaced(tx: Tx, device: Row, generation: int) -> None:
-    """The tokens of this binding that a newer one took the place of are revoked."""
+    """Revoke the tokens of this binding that a newer one replaces."""
     outbox_sql.mark_credential(tx, device["pk"])
     event_sql.record(tx, device, "token.revoked", device["id"], binding_generation=generation, replaced=True)
 
@@ -301,6 +305,6 @@ def _fetching_token(view: View, device_pk: int) -> TokenRecord | None:
 
 
 def token_state(view: View, device_pk: int) -> TokenState | None:
-    """What the device's token opens: ``None`` when it has none that opens anything."""
+    """Return what the device's token opens, or None when it has no good one."""
     live = token_sql.live(view, device_pk)
     return TokenState(live[0].state) if live else None

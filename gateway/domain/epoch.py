@@ -1,8 +1,8 @@
-"""A new epoch of the registry: no binding made in it obeys what was issued before it (contract, section 1).
+"""Epochs of the registry: no binding of a new epoch obeys a command from before it (contract, section 1).
 
-Two fences, each of which is enough. The signing key is retired: a device that binds in the new epoch is told a key
-that nothing from before is signed with. And every generation is raised to a number that was never issued. A device
-that is still bound keeps its token, its generation and its key, so its open reset reaches it.
+There are two fences, and each is enough. The signing key is retired: a device that binds in the new epoch gets a key
+that has signed nothing before. And every generation is raised to a number that was never issued. A device that is still
+bound keeps its token, its generation and its key, so its open reset reaches it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ log = structlog.get_logger()
 GENERATIONS_BEGIN_MS: Final = 1_735_689_600_000
 """2025-01-01T00:00:00Z. Seconds since then are the clock's part of a generation: 31 bits hold them until 2093."""
 STEP: Final = 1 << 20
-"""An epoch begins at least this far above what is known: 1,048,576 rises of one device would have to be unknown."""
+"""An epoch begins at least this far above the known numbers: 1,048,576 rises of one device would have to be unknown."""
 HIGHEST_BY_CLOCK: Final = (1 << 31) - (1 << 26)
-"""A clock that says more than this is wrong (2091): it is left out, so that generations stay below 2^31."""
+"""A clock beyond this time (2091) is wrong and is ignored, so that generations stay below 2^31."""
 _ID_BYTES: Final = 16
 _ACTOR: Final = "gateway"
 
@@ -40,7 +40,7 @@ RESTORED: Final = "a backup was restored"
 
 @dataclass(frozen=True)
 class Epoch:
-    """A new epoch: the generation of all devices, how many there are, and the signing key of bindings made in it."""
+    """A new epoch: the generation of all devices, their number, and the signing key of its bindings."""
 
     epoch_id: str
     base: int
@@ -49,11 +49,11 @@ class Epoch:
 
 
 def begin(tx: Tx, reason: str, *, known: int = 0) -> Epoch:
-    """Begin a new epoch; ``known`` is the highest generation that is known to have been issued outside this registry.
+    """Begin a new epoch. ``known``: the highest generation that is known to have been issued outside this registry.
 
-    The ``seq`` of commands goes by the same base: neither rises without an event, so what bounds one bounds the other.
-    The new generation is above all that is known, above the seconds of the clock, and partly random: so it differs
-    from that of another restore of the same backup, also when nothing of that is known and the clock was set back.
+    The ``seq`` of commands has the same base. Neither rises without an event, so one bound holds for both. The new
+    generation is above all known ones, above the seconds of the clock, and partly random. It thus differs from that of
+    another restore of the same backup, even when no number is known and the clock was set back.
     """
     epoch_id = tx.entropy(_ID_BYTES).hex()
     base = _next_base(tx, known)
@@ -78,7 +78,7 @@ def _next_base(tx: Tx, known: int) -> int:
 
 
 def registry_id(tx: Tx) -> str:
-    """Return the id of this registry, made when it has none."""
+    """Return the id of this registry; make one if it has none."""
     return epoch_sql.registry_id(tx) or tx.entropy(_ID_BYTES).hex()
 
 
@@ -90,7 +90,7 @@ def known_by(position: Position | None) -> int:
 def put_back(view: View, noted: Position | None) -> str | None:
     """Return why this registry is not the one that was here last, or None when it is.
 
-    ``noted`` is what the file beside it says. A registry of an older version, which has no id yet, had no such file.
+    ``noted`` is the position in the file beside it. A registry of an older version, without an id, had no such file.
     """
     here = epoch_sql.position(view)
     if here is None:
@@ -103,7 +103,7 @@ def put_back(view: View, noted: Position | None) -> str | None:
 
 
 def _left_behind(view: View, here: Position, noted: Position) -> str | None:
-    """Return how the audit trail differs from the one that the file tells of, or None when it goes on from there."""
+    """Return how the audit trail differs from the one in the file, or None when it continues that one."""
     if here.event_seq < noted.event_seq:
         return f"it ends at event {here.event_seq}, and the registry that was here reached {noted.event_seq}"
     known = epoch_sql.event_id(view, noted.event_seq)
@@ -113,10 +113,10 @@ def _left_behind(view: View, here: Position, noted: Position) -> str | None:
 
 
 def lost_history(view: View, last_status: Position | None, held: Iterable[bytes]) -> tuple[str, int] | None:
-    """Return how the broker shows that this registry was put back, and the highest generation known by that.
+    """Return how the broker shows that this registry was put back, and the highest generation known from that.
 
-    ``last_status`` is what the broker kept of the last gateway of this id, ``held`` the retained commands. A retained
-    command that this gateway signed in this epoch was committed before it was published, so the registry knows it.
+    ``last_status`` is what the broker kept of the last gateway of this id, ``held`` the retained commands. A command
+    that this gateway signed in this epoch was committed before it was published, so the registry must know it.
     """
     reason = _behind_the_broker(view, last_status)
     known = known_by(last_status)
@@ -151,7 +151,7 @@ def _unknown_commands(view: View, held: Iterable[bytes]) -> Iterator[dict[str, A
 
 
 def settle(tx: Tx, noted: Position | None) -> Epoch | None:
-    """Give a new registry its id; begin a new epoch for one that was put back by hand, and return that epoch."""
+    """Give a new registry its id. Begin a new epoch for one that was put back by hand, and return that epoch."""
     reason = put_back(tx, noted)
     if reason is None:
         if epoch_sql.position(tx) is None:
@@ -162,7 +162,7 @@ def settle(tx: Tx, noted: Position | None) -> Epoch | None:
 
 
 def begin_after_loss(tx: Tx, reason: str, known: int) -> Epoch:
-    """Begin a new epoch for a registry that was put back by hand, and say so."""
+    """Begin a new epoch for a registry that was put back by hand, and log it."""
     began = begin(tx, f"the registry was put back by hand: {reason}", known=known)
     log.error(
         "registry.put_back",

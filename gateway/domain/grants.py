@@ -1,7 +1,7 @@
-"""Signed commands: a device obeys the gateway, not whoever can publish on the broker (contract, section 3).
+"""Grants: signed commands, so that a device obeys the gateway and no other client of the broker (contract, section 3).
 
-The Ed25519 keys lie in the registry, so that a backup of the one file can still sign what it has accepted. A command
-is signed with the key that its device was given when it was bound.
+The Ed25519 keys lie in the registry, so that a backup of the one file can still sign what it has accepted. A command is
+signed with the key that its device got when it was bound.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SECOND_MS = 1000
 
 
 def ensure_key(tx: Tx) -> str:
-    """The id of the signing key in use; made on the first start."""
+    """Return the id of the signing key in use; make one on the first start."""
     key = token_sql.signing_key(tx)
     if key is not None:
         return key.kid
@@ -37,16 +37,16 @@ def ensure_key(tx: Tx) -> str:
 
 
 def rotate(tx: Tx) -> str:
-    """The id of a new signing key, which all new bindings use.
+    """Make a new signing key for all new bindings; return its id.
 
-    A device goes by the key that it was told when it was bound, so the old ones go on signing for those devices.
+    A device trusts the key that it got when it was bound, so the old keys go on signing for those devices.
     """
     token_sql.retire_signing_keys(tx)
     return ensure_key(tx)
 
 
 def public_key(view: View, kid: str) -> model.Jwk:
-    """The public half of a key, as a JWK."""
+    """Return the public half of a key as a JWK."""
     key = token_sql.signing_key(view, kid)
     if key is None:
         raise LookupError(f"no signing key {kid}")
@@ -63,9 +63,9 @@ def sign(
     expires_at: int | None,
     issuer: str | None = None,
 ) -> str:
-    """The grant of one command: a JWT that says who may do what, with which params, under which binding, until when.
+    """Return the grant of one command: a JWT with device, command, params, binding and expiry.
 
-    ``seq`` rises with each command of a type to a device, so that an earlier one is not obeyed after a later one.
+    ``seq`` rises with each command of a type to a device, so that no earlier command is obeyed after a later one.
 
     Raises:
         LookupError: there is no such key.
@@ -90,7 +90,7 @@ def sign(
 
 
 def sign_again(tx: Tx, device: Row, command: CommandRecord, *, seq: int | None, expires_at: int | None) -> str:
-    """The grant of a command whose time or ``seq`` has changed, by the key that signed it first.
+    """Return a new grant of a command whose time or ``seq`` has changed, by the key that signed it first.
 
     Its device knows that key. The issuer stays.
 
@@ -111,7 +111,7 @@ def sign_again(tx: Tx, device: Row, command: CommandRecord, *, seq: int | None, 
 
 
 def verified(view: View, grant: str) -> dict[str, Any] | None:
-    """The claims of a grant that one of this registry's keys has signed; ``None`` for any other.
+    """Return the claims of a grant that one of this registry's keys has signed, or None for any other.
 
     Raises:
         ValueError: it is no JWT.
@@ -130,7 +130,7 @@ def verified(view: View, grant: str) -> dict[str, Any] | None:
 
 
 def _signed(claims: dict[str, Any], kid: str, key: Ed25519PrivateKey) -> str:
-    """A JWT in its compact form (RFC 7515, 7.1; EdDSA: RFC 8037, 3.1)."""
+    """Return a JWT in its compact form (RFC 7515, 7.1; EdDSA: RFC 8037, 3.1)."""
     parts = [{"alg": "EdDSA", "kid": kid, "typ": "JWT"}, claims]
     text = ".".join(_base64url(json.dumps(part, separators=(",", ":")).encode()) for part in parts)
     return f"{text}.{_base64url(key.sign(text.encode()))}"
@@ -146,7 +146,7 @@ def _public(seed: bytes) -> str:
 
 
 def _thumbprint(x: str) -> str:
-    """RFC 7638, with the members that RFC 8037 requires."""
+    """Return the thumbprint of RFC 7638, with the members that RFC 8037 requires."""
     members = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": x}, separators=(",", ":"), sort_keys=True)
     return _base64url(hashlib.sha256(members.encode()).digest())
 

@@ -1,8 +1,8 @@
-"""What a device says of itself, and whether it is there (contract, section 3).
+"""Heartbeats: the state that devices report, and their presence (contract, section 3).
 
-Presence has one column, the instant at which a device that is online becomes offline unless it is heard again: a
-heartbeat moves it three intervals ahead, a last will or a clean good-bye pulls it close. So however a link ends, it
-ends in ``offline`` once, and a flapping one makes no storm of events.
+Presence has one column: the time at which an online device becomes offline unless it sends something. A heartbeat moves
+it three intervals ahead; a last will or an offline message moves it close. However a link ends, it thus ends in
+``offline`` once, and a flapping link makes no storm of events.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gateway.store.heartbeat_sql import Beat
 from gateway.store.sqlite.device_cache import DeviceState
 
 PART: Final = 20
-"""Devices whose newest state is written in one go: a fifth of a millisecond or so, and twice that when all are news."""
+"""Devices whose newest state is written at a time: about a fifth of a millisecond, twice that when all have changed."""
 ONLINE: Final = "device.online"
 _LOW: Final = "device.low_battery"
 _FULL: Final = "device.storage_full"
@@ -54,9 +54,9 @@ def record_heartbeat(
     at_broker: bool = False,
     sender: AcknowledgementSource | None = None,
 ) -> Refusal | None:
-    """Take one heartbeat; the refusal of its ``last_command``, if that was refused.
+    """Store one heartbeat. Return the refusal of its ``last_command``, if that was refused.
 
-    The heartbeat itself is taken all the same. ``at_broker`` says that it came over MQTT, ``sender`` who relays it.
+    The heartbeat itself is stored all the same. ``at_broker``: it came over MQTT; ``sender``: who relays it.
     """
     heard = HeartbeatBatch(tx, at_broker=at_broker)
     heard.take([Beat(DeviceState(device), heartbeat, radio)])
@@ -65,11 +65,11 @@ def record_heartbeat(
 
 
 class HeartbeatBatch:
-    """Takes heartbeats, all but what they say of commands, for one transaction.
+    """Stores heartbeats, apart from their ``last_command``, in one transaction.
 
-    It does for many what it does for each of them in turn, with a few statements for all: each goes into the history,
-    what is an event becomes one, and the newest of each device becomes its state when :meth:`settle` is called. Of a
-    device that belongs to nobody, and of one that waits for its reset, only presence is stored.
+    It does for many what it would do for each in turn, with a few statements for all. Each goes into the history,
+    changes become events, and the newest of each device becomes its state in :meth:`settle`. Of a device that belongs
+    to no user, or that waits for its reset, only presence is stored.
     """
 
     def __init__(self, tx: Tx, *, at_broker: bool, yield_to_urgent: Callable[[], None] = lambda: None) -> None:
@@ -79,7 +79,7 @@ class HeartbeatBatch:
         self._devices: dict[int, DeviceState] = {}
 
     def take(self, beats: Sequence[Beat]) -> None:
-        """Take some, in the order in which they came."""
+        """Store some, in the order of arrival."""
         told = [beat for beat in beats if beat.device.tells]
         stored = heartbeat_sql.append(self._tx, told)
         _count(self._tx, beats, len(told), len(stored))
@@ -96,10 +96,10 @@ class HeartbeatBatch:
                 to_say = next(rest, None)
 
     def settle(self) -> None:
-        """Write the newest of each device; before anybody else reads it, and at the end."""
+        """Write the newest state of each device, before other code reads it and at the end."""
         devices = list(self._devices.values())
         for begin in range(0, len(devices), PART):
-            if begin:  # between two parts: a single heartbeat, such as one over HTTP, is no work in bulk
+            if begin:  # between two parts: a single heartbeat, such as one over HTTP, does not yield
                 self._yield_to_urgent()
             self._settle(devices[begin : begin + PART])
         self._devices.clear()
@@ -122,7 +122,7 @@ def _count(tx: Tx, beats: Sequence[Beat], told: int, stored: int) -> None:
 
 
 def mark_online(tx: Tx, device: DeviceState, radio: str | None) -> None:
-    """The device was heard, whatever it said."""
+    """Mark the device as online, whatever its heartbeat holds."""
     if not device.online or device.owed:
         _tell(tx, device, ONLINE, is_new=not device.online, last_seen_by=radio)
     device.news = device.news or not device.online or _due_again(tx, device)
@@ -130,9 +130,9 @@ def mark_online(tx: Tx, device: DeviceState, radio: str | None) -> None:
 
 
 def _due_again(tx: Tx, device: DeviceState) -> bool:
-    """Whether this is the first heartbeat in a while: ``last_heartbeat_at`` alone is no news, but must not get old.
+    """Return whether the state is due again: ``last_heartbeat_at`` alone is no change, but must not get old.
 
-    A while begins at another moment for each device, so that a fleet does not tell all at once.
+    The interval begins at another time for each device, so that a fleet does not publish all at once.
     """
     last, refresh_ms = device.last_heartbeat_at, tx.rules.state_refresh_ms
     if last is None or not refresh_ms:
@@ -142,7 +142,7 @@ def _due_again(tx: Tx, device: DeviceState) -> bool:
 
 
 def update_state(tx: Tx, device: DeviceState, heartbeat: model.Heartbeat) -> None:
-    """Take over what it says; what it leaves out stays as it was."""
+    """Take over what the heartbeat reports. What it leaves out stays as it was."""
     before, said = device.said, _said(heartbeat.__dict__)
     if None in said:
         said = tuple([old if new is None else new for new, old in zip(said, before, strict=True)])
@@ -160,9 +160,9 @@ def update_state(tx: Tx, device: DeviceState, heartbeat: model.Heartbeat) -> Non
 
 
 def _judge(tx: Tx, device: DeviceState, heartbeat: model.Heartbeat) -> None:
-    """A battery or a storage is judged by all that is known of it.
+    """Judge battery and storage by all known values.
 
-    Or one that is told now by its percentage, now by its flag would seem to recover in between.
+    A device that reports now its percentage, now its flag would otherwise seem to recover in between.
     """
     charge, _, _, _, state, _, _, flags = device.said
     flags = flags or 0
@@ -176,9 +176,9 @@ def _judge(tx: Tx, device: DeviceState, heartbeat: model.Heartbeat) -> None:
 
 
 def _has_room_again(device: DeviceState, heartbeat: model.Heartbeat) -> bool:
-    """Whether a device that says no more that its storage is full says why: by figures, or else by its word alone.
+    """Return whether a device that no longer reports a full storage shows a reason: figures, or its state alone.
 
-    Figures count in the heartbeat that brings them. Old ones would keep a device that tells no more full for ever.
+    Figures count in the heartbeat that brings them. Old figures would keep a device that reports none full for ever.
     """
     used, total = heartbeat.storage_used_mb, device.said[_TOTAL]
     if used is not None and total:
@@ -187,7 +187,7 @@ def _has_room_again(device: DeviceState, heartbeat: model.Heartbeat) -> bool:
 
 
 def _tell(tx: Tx, device: DeviceState, kind: str, *, is_new: bool, **facts: Any) -> None:
-    """Record what has become so, and what is so still and was suppressed."""
+    """Write the event of a new condition, or of one that still holds and was suppressed."""
     if is_new:
         told = event_budget_sql.record(tx, device.row, kind, device.id, **facts)
     elif kind in device.owed:
@@ -214,7 +214,7 @@ def _last_command(
 
 
 def device_online(tx: Tx, device: Row) -> None:
-    """The device says that it is there."""
+    """Apply the device's online message."""
     if device["connection"] == "offline":
         event_budget_sql.record(tx, device, ONLINE, device["id"], last_seen_by=None)
         outbox_sql.mark_mirror(tx, device["pk"], outbox_sql.STATE)
@@ -224,35 +224,35 @@ def device_online(tx: Tx, device: Row) -> None:
 
 
 def device_offline(tx: Tx, device: Row) -> None:
-    """The device, or its last will, says that it is gone; it is believed after the grace time."""
+    """Apply the device's offline message or last will: it becomes offline after the grace time."""
     health_sql.leaving(tx, device["pk"], tx.now + tx.rules.offline_grace_ms)
 
 
 def left_broker(tx: Tx, device: Row) -> None:
-    """The broker retains an ``offline``; it may be older than what the device said since, over HTTP for one.
+    """Apply a retained ``offline``. It may be older than what the device sent since, for example over HTTP.
 
-    It is believed only of a device that was heard last over MQTT: its session must have ended after that.
+    It counts only for a device whose last message came over MQTT: its session must have ended after that.
     """
     health_sql.left_broker(tx, device["pk"], tx.now + tx.rules.offline_grace_ms)
 
 
 def latest_due(rules: Rules, now: int) -> int:
-    """No device is waited for longer than until then, unless the clock was set back after it was heard."""
+    """Return the latest deadline that a device can have, unless the clock was set back."""
     return now + rules.silence_ms + _CLOCKS_DIFFER_MS
 
 
 def sweep_presence(tx: Tx, *, until: int | None = None) -> int:
-    """Devices that were not heard again in time are offline; how many there were, a few hundred at a time.
+    """Set devices offline that are overdue, a few hundred at a time; return how many there were.
 
-    ``until`` is when the gateway last listened, in ms: what the clock did after that takes no device offline.
-    After the clock was set back, silence counts from now: else a device that is gone would stay online for as long as
-    the clock went back.
+    ``until`` is when the gateway last received, in ms: later steps of the clock set no device offline. After the clock
+    was set back, silence counts from now. Otherwise a device that is gone would stay online for as long as the clock
+    went back.
     """
     health_sql.wait_no_longer(tx, latest_due(tx.rules, tx.now), tx.now + tx.rules.silence_ms)
     rows = health_sql.overdue(tx, tx.now if until is None else min(until, tx.now), _SWEEP)
     for device in rows:
         health_sql.set_offline(tx, device["pk"])
-        if event_budget_sql.owes(tx, device["pk"], ONLINE):  # nobody was told that it was online
+        if event_budget_sql.owes(tx, device["pk"], ONLINE):  # the event that it was online was suppressed
             event_budget_sql.suppress(tx, device["pk"], "device.offline")
         else:
             event_sql.record(tx, device, "device.offline", "gateway")
@@ -260,6 +260,6 @@ def sweep_presence(tx: Tx, *, until: int | None = None) -> int:
 
 
 def prune(tx: Tx) -> int:
-    """Drop history and events that are older than the settings keep, a few thousand at a time."""
+    """Delete history and events that are older than the settings keep, a few thousand at a time."""
     beats = heartbeat_sql.prune(tx, tx.now - tx.rules.heartbeat_history_days * _DAY_MS, 10 * _SWEEP)
     return beats + event_sql.prune(tx, tx.now - tx.rules.event_history_days * _DAY_MS, 10 * _SWEEP)

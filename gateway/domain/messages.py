@@ -1,7 +1,7 @@
-"""The one inbound door of MQTT: bytes become a frozen model, and the model meets the verb for it.
+"""Messages from devices over MQTT: bytes become a frozen model, and the model is dispatched to its verb.
 
-What cannot be taken is refused: it changes nothing, is counted, kept for diagnosis and answered on the device's
-``errors`` topic (contract, section 3).
+A refused message changes nothing. It is counted, stored for diagnosis and answered on the device's ``errors`` topic
+(contract, section 3).
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from gateway.store.heartbeat_sql import Beat
 
 MAX_PAYLOAD_BYTES: Final = 65_536
 PART: Final = 20
-"""Messages between two looks at whether somebody waits for the loop: a fifth of a millisecond or so."""
+"""Messages between two checks whether a client waits for the loop: about a fifth of a millisecond."""
 LEAST: Final = 100
-"""Messages for which an urgent write, such as a reset, waits at most: a millisecond or two."""
+"""The most messages that an urgent write, such as a reset, waits for: a millisecond or two."""
 _AUDITED_PER_MINUTE: Final = 10
 _MINUTE_MS: Final = 60_000
 _DAY_MS: Final = 86_400_000
@@ -57,23 +57,23 @@ class Message(NamedTuple):
     payload: bytes
     retain: bool = False
     traceparent: str | None = None
-    """Where in a trace its sender is, if that says so (MQTT 5)."""
+    """The sender's place in a trace, if it sends one (MQTT 5)."""
 
 
 Body = model.Heartbeat | model.Status | model.Ack | Refusal | None
 
 
 class Parsed(NamedTuple):
-    """A message taken apart: from whom, on which topic, and the model, or why it was refused.
+    """A parsed message: its topic, and the model or the reason why it was refused.
 
-    ``None`` stands for the empty message that cleared a retained one, which asks for nothing.
+    ``None`` stands for the empty message that cleared a retained one and has no effect.
     """
 
     message: Message
     topic: topics.Topic | None
     body: Body
     plain: str = ""
-    """Whose heartbeat it is, if it is one that says nothing of commands: many of those can be taken together."""
+    """The device of a heartbeat that says nothing of commands: many of those can be stored together."""
 
 
 Incoming = Message | Parsed | None
@@ -81,14 +81,14 @@ Incoming = Message | Parsed | None
 
 
 class MessageResult(NamedTuple):
-    """What the device is told on its ``errors`` topic."""
+    """The answer on the device's ``errors`` topic."""
 
     device_id: str
     refusal: Refusal
 
 
 def parse(names: topics.Topics, message: Message) -> Parsed:
-    """Take a message apart. Never raises: what is wrong with it becomes a refusal."""
+    """Parse a message. It never raises: a flaw becomes a refusal."""
     topic = names.parse(message.topic)
     if isinstance(topic, topics.Heartbeat) and not message.retain and len(message.payload) <= MAX_PAYLOAD_BYTES:
         body = _heartbeat(message.payload)
@@ -106,7 +106,7 @@ def _heartbeat(payload: bytes) -> model.Heartbeat | Refusal:
 
 
 def _retained(message: Message) -> Refusal | None:
-    """A heartbeat that was to be retained; an empty message is its clearing."""
+    """Refuse a heartbeat that was sent retained. An empty message is its clearing."""
     if not message.payload:
         return None
     return Refusal("retained_heartbeat", "A heartbeat should not be retained: publish it with retain off.")
@@ -194,7 +194,7 @@ def _partition(batch: Batch, messages: Sequence[Parsed]) -> tuple[list[Beat], li
 
 
 def apply(tx: Tx, parsed: Parsed) -> MessageResult | None:
-    """Do what the message asks, or refuse it; the answer for the device's ``errors`` topic, if it gets one."""
+    """Do what the message asks, or refuse it. Return the answer for the device's ``errors`` topic, or None."""
     tx.traceparent = parsed.message.traceparent
     device = None if parsed.topic is None else _sender(tx, parsed.topic)
     if parsed.body is None or (device is None and _left_behind(tx, parsed.topic)):
@@ -213,9 +213,9 @@ def _sender(tx: Tx, topic: topics.Topic) -> Row | None:
 
 
 def _left_behind(tx: Tx, topic: topics.Topic | None) -> bool:
-    """Whether this is the status of a deleted device, such as the last will of a session that was cut for that.
+    """Return whether this is the status of a deleted device, such as the last will of a session that was cut for that.
 
-    It is retained, and has to go (contract, section 3).
+    It is retained, and must be cleared (contract, section 3).
     """
     known = device_sql.any_by_id(tx, topic.device_id) if isinstance(topic, topics.Status) else None
     if known is None or known["deleted_at"] is None:
@@ -247,11 +247,11 @@ def _dispatch(tx: Tx, parsed: Parsed, device: Row | None) -> Refusal | None:
 
 
 def is_news(view: View, parsed: Parsed) -> bool:
-    """Whether this is an acknowledgement that would change its command, looked up in a few rows."""
+    """Return whether this is an acknowledgement that would change its command, by a few indexed look-ups."""
     if not isinstance(parsed.topic, topics.Ack) or not isinstance(parsed.body, model.Ack):
         return False
     if command_sql.by_id(view, parsed.body.command_id) is None:
-        return False  # as nearly all of a flood: one look-up
+        return False  # the usual case in a flood: one look-up
     device = device_sql.by_id(view, parsed.topic.device_id)
     return device is not None and acknowledgements.is_news(view, device, parsed.topic.type, parsed.body)
 
@@ -260,7 +260,7 @@ def _status(tx: Tx, device: Row, status: model.Status, *, retained: bool) -> Non
     if status.status == "offline":
         (heartbeats.left_broker if retained else heartbeats.device_offline)(tx, device)
     elif not retained and device["token_state"] is not None:
-        # A retained birth may be older than the silence that followed it: the next heartbeat tells.
+        # A retained online message may be older than the silence after it: the next heartbeat decides.
         heartbeats.device_online(tx, device)
 
 
@@ -274,7 +274,7 @@ def _refuse(tx: Tx, parsed: Parsed, device: Row | None, refusal: Refusal) -> Non
 
 
 def record_rejection(tx: Tx, device_id: str | None, source: str, refusal: Refusal, payload: bytes) -> None:
-    """Keep what was refused for diagnosis, secrets blotted out."""
+    """Store a refused message for diagnosis, with secrets redacted."""
     tx.measure(measurements.REFUSAL, refusal.code)
     shown = redact(payload[:_PAYLOAD_READ].decode("utf-8", "replace")).replace("\0", "\ufffd")
     source = redact(source.encode("utf-8", "replace").decode())[:_SOURCE_SHOWN]
@@ -296,15 +296,16 @@ def audit_rejection(
     said = {"code": refusal.code, "field": refusal.field}
     if sender is None:
         event_budget_sql.record(tx, device, _REFUSED, device["id"], **said)
-    else:  # a key that forges words must not hide behind what the device has used up
+    else:  # a key that forges acknowledgements must not hide behind the device's own budget
         event_sql.record(tx, device, _REFUSED, sender.actor, **said, **sender.facts)
 
 
 def audit_last_command(tx: Tx, device: Row, refusal: Refusal, sender: AcknowledgementSource | None = None) -> None:
     """Write a refused ``last_command`` into the audit trail.
 
-    Firmware repeats it with every heartbeat, so once a day per device is enough. What a key relays is told each time,
-    within the bounds of :func:`audit_refusal`: a key that forges words must not hide behind a device's own refusal.
+    Firmware repeats it with every heartbeat, so one event a day per device is enough. A relayed one is written each
+    time, within the bounds of :func:`audit_rejection`: a key that forges them must not hide behind a device's own
+    refusal.
     """
     if sender is None:
         audit_rejection(tx, device, refusal, most=1, window_ms=_DAY_MS)
@@ -313,6 +314,6 @@ def audit_last_command(tx: Tx, device: Row, refusal: Refusal, sender: Acknowledg
 
 
 def error_payload(refusal: Refusal) -> bytes:
-    """A refusal as it goes out on a device's ``errors`` topic."""
+    """Return a refusal as the payload for a device's ``errors`` topic."""
     answer = RefusedMessage(code=refusal.code, message=refusal.message, field=refusal.field)
     return answer.model_dump_json().encode()

@@ -1,8 +1,8 @@
-"""Silence: which devices were not heard in time, judged only by what the gateway could have heard.
+"""Presence by silence: which devices are overdue, judged only by what the gateway could have received.
 
-Time in which the gateway did not listen counts for no device: an outage of the gateway or of its broker, a pause of the
-process, a step of the clock. And before a device is declared offline, the gateway has taken in everything that the
-broker took from devices until then (contract, section 3).
+Time in which the gateway did not receive counts for no device. That may be an outage of the gateway or of its broker, a
+pause of the process, or a step of the clock. Before a device is set offline, the gateway has read everything that the
+broker received from devices until then (contract, section 3).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ log = structlog.get_logger()
 
 INTERVAL_SECONDS: Final = 1.0
 BACKLOG_SECONDS: Final = 10.0
-"""How long one round waits until the backlog is read; the next one waits again."""
+"""How long one round waits until the backlog is read. The next one waits again."""
 _NOTICEABLE: Final = 10
-"""A gap of less than this part of the silence takes presence from no device, and is left alone."""
+"""A gap shorter than this part of the silence is ignored: it sets no device offline."""
 STANDSTILL_MS: Final = 3_000
 """Less than this between two rounds is no gap: the loop was busy."""
 _REMEDY: Final = (
@@ -36,7 +36,7 @@ _PIECE: Final = 2_000
 
 
 class PresenceWorker:
-    """Declares silent devices offline. ``taken_in`` waits for the backlog, ``listens`` says whether there is a link."""
+    """Sets silent devices offline. ``taken_in`` waits for the backlog, ``listens`` returns whether it is connected."""
 
     def __init__(self, store: Store, taken_in: Callable[[float], Awaitable[bool]], listens: Callable[[], bool]) -> None:
         self._store = store
@@ -45,7 +45,7 @@ class PresenceWorker:
         self._heard_until: int | None = None
 
     async def run(self) -> None:
-        """Look once a second until cancelled."""
+        """Check once a second until cancelled."""
         while True:
             try:
                 await self.look()
@@ -57,16 +57,16 @@ class PresenceWorker:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def look(self) -> None:
-        """One round: forgive a gap in which the process stood still or its clock jumped, then judge."""
+        """Run one round: exclude a gap in which the process stood still or its clock jumped, then judge."""
         if not self._listens():
             return
         await self.forgive(least_ms=STANDSTILL_MS)
         await self.judge(self._heard_until)
 
     async def forgive(self, *, least_ms: int = 0) -> None:
-        """Move every deadline by the time that the gateway did not listen, if that was at least so many milliseconds.
+        """Move every deadline by the time that the gateway did not receive, if that was at least so many milliseconds.
 
-        To be called at each connect before anything is taken in: what comes then sets its own deadlines.
+        Call it at each connect before anything is received: later messages set their own deadlines.
 
         Raises:
             StoreError: the registry cannot be written.
@@ -89,10 +89,10 @@ class PresenceWorker:
         return self._store.context.rules.silence_ms
 
     async def judge(self, until: int | None = None) -> None:
-        """Declare each device offline that was silent for too long, once the backlog is read.
+        """Set each device offline that was silent for too long, once the backlog is read.
 
-        What counts is the time ``until`` which the gateway listened, in ms; None: now. The clock may jump at any moment
-        after the gap was looked at.
+        ``until`` is the time until which the gateway received, in ms; None: now. The clock may jump at any moment after
+        the gap was checked.
 
         Raises:
             StoreError: the registry cannot be read or written.
@@ -105,7 +105,7 @@ class PresenceWorker:
                 log.warning("presence.backlog_not_read", seconds=BACKLOG_SECONDS, remedy=_REMEDY)
                 return
             if clock() - began >= max(STANDSTILL_MS, self._silence_ms // _NOTICEABLE):
-                return  # the process stood still meanwhile, or the backlog is long: look at the gap first
+                return  # the process stood still meanwhile, or the backlog is long: check the gap first
             sweep = partial(heartbeats.sweep_presence, until=until)
             offline = await self._store.write(sweep, urgent=False)
             if offline:
@@ -117,6 +117,6 @@ class PresenceWorker:
 
 
 def _last_heard(view: View, *, silence_ms: int) -> int | None:
-    """When any device was heard last: until then an earlier process was listening."""
+    """Return the time of the newest message of any device: until then an earlier process was receiving."""
     latest = health_sql.latest_deadline(view)
     return None if latest is None else latest - silence_ms

@@ -1,8 +1,8 @@
-"""Refused sign-ins over HTTP and MQTT: each is counted, and a bounded number of events tells of them.
+"""Refused sign-ins over HTTP and MQTT: each is counted, and a bounded number of events reports them.
 
-Refusals are gathered per address in memory. Once a minute those addresses that were refused most get an event each, at
-most ``EVENTS_PER_HOUR`` in an hour of the clock. One more event an hour sums up the rest. So a flood writes 21 rows an
-hour, whatever its rate and however many addresses it has.
+Refusals are grouped by address in memory. Once a minute the addresses with most refusals get an event each, at most
+``EVENTS_PER_HOUR`` in an hour of the clock. One more event an hour sums up the rest. So a flood writes 21 rows an hour,
+whatever its rate and number of addresses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 EVENTS_PER_HOUR: Final = 20
 MOST_GATHERED: Final = 1_000
-"""So many addresses are told apart between two events of the rest."""
+"""Number of addresses that are kept apart between two events of the rest."""
 _EVERY_SECONDS: Final = 60.0
 _HOUR_MS: Final = 3_600_000
 
@@ -61,7 +61,7 @@ class _Gathered:
     last_at: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     sources: int = 1
-    """Those of the rest of an hour: one address may be counted more than once."""
+    """Addresses of an hour's rest: one may be counted more than once."""
 
     @property
     def count(self) -> int:
@@ -82,7 +82,7 @@ class _Gathered:
 
 
 class RefusedSignIns:
-    """Gathers refusals; ``counted`` is told of each, for the metrics."""
+    """Groups refusals; ``counted`` is called for each, for the metrics."""
 
     def __init__(self, store: Store, counted: Callable[[str, str], None]) -> None:
         self._store = store
@@ -93,7 +93,7 @@ class RefusedSignIns:
         self._left = EVENTS_PER_HOUR
 
     def note(self, refusal: RefusedSignIn) -> None:
-        """Take in one refusal. A request without any credential is only counted: it is no sign-in."""
+        """Record one refusal. A request without any credential is only counted: it is no sign-in."""
         self._counted(refusal.channel, refusal.reason)
         if refusal.reason == "missing":
             return
@@ -109,7 +109,7 @@ class RefusedSignIns:
         known.reasons[refusal.reason] += 1
 
     async def run(self) -> None:
-        """Write events once a minute until cancelled, and once more then."""
+        """Write events once a minute until cancelled, and once more at the end."""
         try:
             while True:
                 await asyncio.sleep(_EVERY_SECONDS)
@@ -125,10 +125,10 @@ class RefusedSignIns:
             log.error("sign_ins.not_stored", reason=error.message)  # noqa: TRY400 - no bug of ours
 
     async def write(self) -> None:
-        """Write events of what was gathered, as many as this hour has left; keep the rest for the hour's last event.
+        """Write events of the recorded refusals, as many as this hour has left; keep the rest.
 
         Raises:
-            StoreError: nothing was written; what was gathered is kept.
+            StoreError: nothing was written; the record is kept.
         """
         rest, most = self._take_rest(), self._take_most()
         if not rest and not most:
@@ -143,7 +143,7 @@ class RefusedSignIns:
             raise
 
     def _take_rest(self) -> _Gathered | None:
-        """Give a new hour its events; return the rest of the hour before, if there is any."""
+        """Begin the budget of a new hour; return the rest of the hour before, if there is any."""
         hour = self._now() // _HOUR_MS
         if hour == self._hour:
             return None
@@ -152,9 +152,9 @@ class RefusedSignIns:
         return rest
 
     def _take_most(self) -> list[tuple[_From, _Gathered]]:
-        """Take those that were refused most, as many as this hour may tell of. When it has none left, all are rest.
+        """Remove and return the addresses with most refusals, as many as this hour has events for.
 
-        What is taken is nobody else's: refusals go on while it is written.
+        When it has none left, all count as rest. What is removed belongs to the caller: refusals go on meanwhile.
         """
         most = sorted(self._gathered.items(), key=lambda each: each[1].count, reverse=True)[: self._left]
         self._left -= len(most)

@@ -1,4 +1,4 @@
-"""Put a backup in the place of the registry, and begin a new epoch with it (contract, section 1)."""
+"""Restore: put a backup in the place of the registry, and begin a new epoch (contract, section 1)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ACTOR: Final = CLI
 
 @dataclass(frozen=True)
 class Restored:
-    """Where the old registry lies now, if there was one, the epoch that began, and how much was revoked in the copy."""
+    """Where the old registry lies now, if there was one, the new epoch, and how much was revoked in the copy."""
 
     old_registry: Path | None
     epoch: epoch.Epoch
@@ -35,7 +35,7 @@ class Restored:
 
 
 def what_reopens(data_dir: Path, source: Path) -> Reopened | None:
-    """Return what this restore opens again, or None when the registry to be replaced cannot tell."""
+    """Return what this restore makes good again, or None when the replaced registry cannot be read."""
     try:
         with (
             closing(connect(data_dir / DATABASE_NAME, read_only=True)) as replaced,
@@ -47,12 +47,12 @@ def what_reopens(data_dir: Path, source: Path) -> Reopened | None:
 
 
 def restore(data_dir: Path, source: Path, *, revoke: Revoke | None = None, vault: Vault | None = None) -> Restored:
-    """Put a copy in the place of the registry. ``revoke``: what it opens again, or every API key and broker account.
+    """Put a copy in the place of the registry. ``revoke``: what it makes good again, or all keys and accounts.
 
     Raises:
         AlreadyRunningError: a gateway runs on the data directory.
-        NotFoundError, InvalidRequestError: ``source`` is not there, or not good.
-        ConflictError: ``unknown_revocations``, the registry to be replaced cannot tell what was revoked.
+        NotFoundError, InvalidRequestError: ``source`` is missing, or not good.
+        ConflictError: ``unknown_revocations``: the replaced registry cannot be read, so revocations are unknown.
         StoreError: the directory cannot be written, or another program has the registry open.
         UnavailableError: the copy's secrets are encrypted under another key than that of ``vault``.
     """
@@ -90,7 +90,7 @@ def _revoke_reopened(tx: Tx, found: Reopened) -> list[str]:
     for each in found.broker_accounts:
         administration.revoke_account(tx, each["id"], _ACTOR)
         names.append(each["id"])
-    for each in found.device_tokens:  # a binding whose token is revoked is of no use: end it
+    for each in found.device_tokens:  # a binding with a revoked token is of no use: end it
         device = device_sql.any_by_id(tx, each["id"])
         if device is None:
             raise NotFoundError(f"The copy has no device {each['id']}.")
@@ -112,7 +112,7 @@ def _revoke_all(tx: Tx) -> list[str]:
 def _issued(data_dir: Path) -> int:
     """Return the highest generation that the replaced registry is known to have issued.
 
-    It may be damaged, and often is: then the file beside it tells.
+    It may be damaged, and often is. Then the file beside it has the number.
     """
     noted = epoch.known_by(read_position(data_dir))
     try:

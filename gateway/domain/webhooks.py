@@ -1,4 +1,4 @@
-"""What may happen to a webhook and to a delivery: a verb a function, a function a transaction (contract, section 5)."""
+"""Webhooks and their deliveries: each verb is a function, each function a transaction (contract, section 5)."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class DeliveryOutcome:
 
     @property
     def delivered(self) -> bool:
-        """Whether the receiver took it."""
+        """Return whether the receiver accepted it."""
         return self.error is None
 
 
 def create(tx: Tx, project_id: str, body: CreateWebhook, actor: str) -> tuple[webhook_sql.WebhookRecord, str]:
-    """A new webhook, and its secret.
+    """Create a webhook; return it and its secret.
 
     Raises:
         InvalidRequestError: the gateway does not send to such a URL.
@@ -69,7 +69,7 @@ def create(tx: Tx, project_id: str, body: CreateWebhook, actor: str) -> tuple[we
 
 
 def _facts(webhook_id: str, url: str, types: Sequence[str], *, enabled: bool) -> dict[str, Any]:
-    """Return what events say of a webhook: of its URL the host alone, since the rest may hold a secret."""
+    """Return a webhook's facts for events: of its URL the host alone, since the rest may hold a secret."""
     return {"webhook_id": webhook_id, "host": urlsplit(url).hostname, "events": list(types), "enabled": enabled}
 
 
@@ -88,7 +88,11 @@ def _require_url(tx: Tx, url: str) -> None:
 
 
 def require(view: View, project_id: str, webhook_id: str) -> webhook_sql.WebhookRecord:
-    """The webhook, or a 404 that tells nothing of other projects."""
+    """Return the webhook.
+
+    Raises:
+        NotFoundError: this project has no such webhook; the error reveals nothing of other projects.
+    """
     row = webhook_sql.find(view, project_id, webhook_id)
     if row is None:
         raise NotFoundError(
@@ -98,7 +102,7 @@ def require(view: View, project_id: str, webhook_id: str) -> webhook_sql.Webhook
 
 
 def update(tx: Tx, project_id: str, webhook_id: str, body: UpdateWebhook, actor: str) -> webhook_sql.WebhookRecord:
-    """Change what is given. What happened while a webhook was switched off is left out.
+    """Change what is given. Events from a time when the webhook was switched off are left out.
 
     Raises:
         InvalidRequestError: the gateway does not send to such a URL.
@@ -121,7 +125,7 @@ def update(tx: Tx, project_id: str, webhook_id: str, body: UpdateWebhook, actor:
 def rotate(
     tx: Tx, project_id: str, webhook_id: str, overlap_ms: int, actor: str
 ) -> tuple[webhook_sql.WebhookRecord, str]:
-    """Give the webhook a new secret; the one before signs, too, for ``overlap_ms``. A secret from before that is dead.
+    """Give the webhook a new secret. The previous one signs too, for ``overlap_ms``; an older one is dropped.
 
     Returns:
         The webhook, and its new secret, which is shown this once.
@@ -140,7 +144,7 @@ def _record_rotation(tx: Tx, row: webhook_sql.WebhookRecord, actor: str) -> webh
 
 
 def forget_previous(tx: Tx, project_id: str, webhook_id: str, actor: str) -> webhook_sql.WebhookRecord:
-    """End the overlap of the last rotation now; without one nothing changes."""
+    """End the overlap of the last rotation now. Without an overlap nothing changes."""
     before = require(tx, project_id, webhook_id)
     webhook_sql.forget_previous(tx, webhook_id)
     after = require(tx, project_id, webhook_id)
@@ -150,14 +154,14 @@ def forget_previous(tx: Tx, project_id: str, webhook_id: str, actor: str) -> web
 def signing_keys(
     webhook_id: str, row: webhook_sql.WebhookRecord | delivery_sql.DueDelivery, context: Context
 ) -> webhook_signing.Keys:
-    """Return the keys that sign at this instant; ``row`` has the secrets of the webhook."""
+    """Return the keys that sign at this time; ``row`` has the secrets of the webhook."""
     still = webhook_sql.signs_still(row.previous_expires_at, row.rotated_at, context.clock())
     stored = (row.secret, row.previous_secret) if still and row.previous_secret is not None else (row.secret,)
     return tuple(context.vault.open(secret_sql.place_of_webhook(webhook_id), each) for each in stored)
 
 
 def delete(tx: Tx, project_id: str, webhook_id: str, actor: str) -> webhook_sql.WebhookRecord:
-    """Drop a webhook with its deliveries; the webhook as it was."""
+    """Delete a webhook with its deliveries; return the webhook as it was."""
     webhook = require(tx, project_id, webhook_id)
     event_sql.record_administrative(tx, project_id, EventType.WEBHOOK_DELETED, actor, **_facts_of(webhook))
     webhook_sql.delete(tx, webhook_id)
@@ -165,7 +169,11 @@ def delete(tx: Tx, project_id: str, webhook_id: str, actor: str) -> webhook_sql.
 
 
 def require_delivery(view: View, webhook: webhook_sql.WebhookRecord, delivery_id: str) -> delivery_sql.DeliveryRecord:
-    """The delivery to this webhook, or a 404."""
+    """Return the delivery to this webhook.
+
+    Raises:
+        NotFoundError: there is no such delivery.
+    """
     row = delivery_sql.find(view, webhook.id, delivery_id)
     if row is None:
         raise NotFoundError(
@@ -176,7 +184,7 @@ def require_delivery(view: View, webhook: webhook_sql.WebhookRecord, delivery_id
 
 
 def replay(tx: Tx, project_id: str, webhook_id: str, delivery_id: str) -> delivery_sql.DeliveryRecord:
-    """Send an event again, at once and with all its tries; its id and so its ``webhook-id`` stay.
+    """Send an event again, at once and with all its tries. Its id, and so its ``webhook-id``, stay.
 
     Raises:
         ConflictError: ``webhook_disabled``.
@@ -194,7 +202,7 @@ def replay(tx: Tx, project_id: str, webhook_id: str, delivery_id: str) -> delive
 
 
 def pick_up(tx: Tx, webhook_id: str) -> bool:
-    """Make deliveries of the next events that this webhook wants; whether there were any events to look at.
+    """Make deliveries of the next events that this webhook subscribes to. Return whether there were events to check.
 
     The cursor moves in the same transaction, so each event is picked up once, whenever the process dies.
     """
@@ -216,15 +224,15 @@ def pick_up(tx: Tx, webhook_id: str) -> bool:
 
 
 def _is_about(webhook_id: str, event: delivery_sql.UnreadEvent) -> bool:
-    """Whether the event tells of this very webhook: its receiver learns nothing from that."""
+    """Return whether the event is about this very webhook: its receiver is not sent that."""
     return event.type in _OF_WEBHOOKS and json.loads(event.data)["webhook_id"] == webhook_id
 
 
 def settle(tx: Tx, delivery: delivery_sql.DueDelivery, outcome: DeliveryOutcome) -> None:
-    """Write down how a try ended, and when the next one is; after the last the delivery is ``failed`` and kept."""
+    """Record how a try ended and when the next one is. After the last the delivery is ``failed`` and kept."""
     tries = delivery.attempts + 1
     more = not outcome.delivered and tries < len(TRIES_AT)
-    # The distance to the next try counts from this one: after a standstill they do not all come at once.
+    # The pause counts from this try: after a standstill the deliveries do not all come at once.
     pause = _pause_ms(tries) if more else 0
     tx.measure(measurements.DELIVERY, "delivered" if outcome.delivered else "to_be_retried" if more else "failed")
     delivery_sql.settle(
@@ -238,23 +246,23 @@ def settle(tx: Tx, delivery: delivery_sql.DueDelivery, outcome: DeliveryOutcome)
 
 
 def _pause_ms(tries: int) -> int:
-    """How long after this many tries the next one is."""
+    """Return the pause after this many tries, in milliseconds."""
     return (TRIES_AT[tries] - TRIES_AT[tries - 1]) * _SECOND_MS if tries else 0
 
 
 def count_anew(tx: Tx) -> None:
-    """Let each delivery wait no longer than its pause from now on.
+    """Bound the wait of each delivery by its pause, counted from now.
 
-    After the clock was set back: else it would wait for as long as the clock went back on top.
+    After the clock was set back, it would otherwise wait for as long as the clock went back on top.
     """
     for tries in range(len(TRIES_AT)):
         delivery_sql.wait_no_longer(tx, tries, tx.now + _pause_ms(tries))
 
 
 def prune(tx: Tx) -> int:
-    """Drop old secrets whose time is over, and deliveries that are older than the settings keep; how many went.
+    """Delete expired secrets, and deliveries that are older than the settings keep, a few thousand at a time.
 
-    A few thousand at a time.
+    Return how many were deleted.
     """
     return webhook_sql.forget_expired(tx) + delivery_sql.prune(
         tx, tx.now - tx.rules.delivery_history_days * _DAY_MS, _PRUNED_AT_ONCE

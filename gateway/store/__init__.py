@@ -1,4 +1,4 @@
-"""The registry: one SQLite file, one writer, all SQL. Imports nothing of HTTP or MQTT."""
+"""The registry: one database, one writer, all SQL. It imports nothing of HTTP or MQTT."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Store:
     ) -> None:
         await asyncio.to_thread(self._writer.stop)
         await asyncio.to_thread(self._checkpointer.stop)
-        await asyncio.sleep(0)  # let the last results reach their callers
+        await asyncio.sleep(0)  # the last results reach their callers
         self._readers.stop()
         for connection in reversed(self._opened):
             connection.close()
@@ -121,11 +121,14 @@ class Store:
 
     @property
     def trouble(self) -> str | None:
-        """Why the last commit failed, if it did (the disk is full, read only, locked), or that the file is damaged."""
+        """Return why the last commit failed, or that the file is damaged, or None.
+
+        Reasons are a disk that is full or read only, or a lock.
+        """
         return self._writer.trouble.reason
 
     async def look_at_schema(self) -> None:
-        """See whether another program has migrated the registry beneath this one; then nothing more is written."""
+        """Check whether another program has migrated the registry meanwhile. If so, nothing more is written."""
         newer = await self.read(lambda view: from_a_newer_gateway(view.connection))
         if newer is not None:
             self._writer.trouble.outgrown(newer)
@@ -148,7 +151,7 @@ class Store:
         except TimeoutError as error:  # no thread was free, or SQLite has yet to notice
             raise DeadlineError(deadline.seconds) from error
         except asyncio.CancelledError:
-            deadline.end()  # else the thread would go on for nobody
+            deadline.end()  # or the thread would go on in vain
             raise
 
     def _read(self, read: Callable[[View], T], deadline: Deadline | None) -> T:
@@ -157,7 +160,7 @@ class Store:
             deadline.require()
             deadline.watch(connection)
         try:
-            connection.execute("BEGIN")  # its statements see one and the same state
+            connection.execute("BEGIN")  # its statements see the same state
             return read(View(connection))
         except sqlite3.Error as error:
             if deadline is not None and interrupted(error):
@@ -168,10 +171,10 @@ class Store:
             rollback(connection)
 
     def read_inline(self, read: Callable[[View], T]) -> T:
-        """Read here and now, each statement what is committed when it begins: for what an index finds in a few rows.
+        """Read in this thread, each statement what is committed when it begins; for a few indexed rows only.
 
-        It takes some ten microseconds in the event loop's own thread. Handing it to another thread and its result back
-        takes ten times as long, and far longer while a third one is busy.
+        It takes about ten microseconds in the event loop's own thread. A hand-over to another thread and back takes ten
+        times as long, and far longer while a third thread is busy.
 
         Raises:
             StoreError: SQLite could not read.
@@ -182,7 +185,7 @@ class Store:
             raise store_error(error, "read") from error
 
     def _reader(self) -> sqlite3.Connection:
-        """This thread's own connection."""
+        """Return this thread's connection."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = connect(self._data_dir / DATABASE_NAME, read_only=True)

@@ -1,10 +1,10 @@
-"""SQL of accounts at the broker that are no devices: integrators, who read and write nothing (contract, section 3).
+"""SQL of accounts at the broker that are no devices: integrators, which read and never write (contract, section 3).
 
-A password has 200 random bits, like every secret here: one SHA-256 of it is kept, and the salted SHA-512 that
-Mosquitto's password file holds. One that is revoked is kept, so that it is also taken out of that file.
+A password has 200 random bits, like every secret here. The registry keeps its SHA-256, and the salted SHA-512 for
+Mosquitto's password file. A revoked account is kept, so that it is also removed from that file.
 
-An account belongs to a project, or to none: then it reads all. A name keeps that for ever, since a broker's file of
-rights goes by names.
+An account belongs to a project, or reads all projects. A name never changes that, since a broker's file of access rules
+goes by names.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from gateway.store.sqlite.connection import Tx, View
 
 CHANGES: Final = "accounts_changed"
-"""A fact that counts the changes: a gateway that runs notices by it what the command line has done."""
+"""A fact that counts the changes. A running gateway notices changes by the command line through it."""
 INTEGRATOR: Final = "integrator"
 HOME_ASSISTANT: Final = "home_assistant"
 KNOWN: Final = (INTEGRATOR, HOME_ASSISTANT)
-"""What Mosquitto's file of rights knows as it ships."""
+"""Accounts in Mosquitto's file of access rules as it ships."""
 _NAME: Final = re.compile(rf"integrator(_[a-z0-9_]{{1,40}})?|{HOME_ASSISTANT}")
 _SALT_BYTES: Final = 12
 
@@ -49,7 +49,7 @@ class AccountRecord(NamedTuple):
     project_id: str | None
 
     def __repr__(self) -> str:
-        """Return what may stand in a log."""
+        """Return what may be logged."""
         return f"AccountRecord(name={self.name!r}, project_id={self.project_id!r})"
 
 
@@ -62,11 +62,11 @@ def may_be_named(name: str) -> bool:
 
 
 def create(tx: Tx, name: str, project_id: str | None = None) -> str:
-    """A new account; its password, which is shown this once. ``None`` for ``project_id``: it reads all projects.
+    """Create an account; return its password, which is shown this once. ``None`` for ``project_id``: it reads all.
 
     Raises:
-        InvalidRequestError: not a name that integrators have, or not one of an account that belongs to a project.
-        ConflictError: ``resource_already_exists``, or the name stood for other rights before.
+        InvalidRequestError: not a valid name, or not one for an account that belongs to a project.
+        ConflictError: ``resource_already_exists``, or the name had other rights before.
     """
     if not _NAME.fullmatch(name):
         raise InvalidRequestError(
@@ -99,7 +99,7 @@ def create(tx: Tx, name: str, project_id: str | None = None) -> str:
 
 
 def rotate(tx: Tx, name: str) -> str:
-    """Another password for the account, shown this once; the old one is refused at once.
+    """Give the account another password and return it; the old one is refused at once.
 
     Raises:
         NotFoundError: there is no such account, or it was revoked.
@@ -122,7 +122,7 @@ def revoke(tx: Tx, name: str) -> AccountRecord:
 
 
 def projects(view: View) -> frozenset[str]:
-    """Return the projects of which an account reads: their devices' states and events are published for it, too."""
+    """Return the projects with an account: their devices' states and events are also published for the project."""
     rows = view.all(
         "SELECT DISTINCT project_id FROM broker_accounts WHERE project_id IS NOT NULL AND revoked_at IS NULL"
     )
@@ -136,7 +136,7 @@ def reading_all(view: View) -> list[str]:
 
 
 def _mark_copies(tx: Tx, before: frozenset[str]) -> None:
-    """Have the states of a project published for its first account, and cleared after its last."""
+    """Publish the states of a project for its first account, and clear them after its last."""
     for project_id in projects(tx) ^ before:
         outbox_sql.mark_project(tx, project_id)
 
@@ -157,7 +157,7 @@ def _changed(tx: Tx) -> None:
 
 
 def note_cut(tx: Tx, accounts: Iterable[AccountRecord]) -> None:
-    """No session of an earlier password of these accounts is left, unless they were given another one meanwhile."""
+    """Note that no session of an earlier password is left, unless the account got another one meanwhile."""
     for account in accounts:
         tx.run(
             "UPDATE broker_accounts SET old_sessions_cut = 1 WHERE name = ? AND created_at = ?",
@@ -166,15 +166,15 @@ def note_cut(tx: Tx, accounts: Iterable[AccountRecord]) -> None:
 
 
 def changes(view: View) -> int:
-    """How often accounts were changed."""
+    """Return how often accounts were changed."""
     return int(meta(view, CHANGES) or 0)
 
 
 def require(view: View, name: str) -> AccountRecord:
-    """The account of this name, which is good.
+    """Return the account of this name, which is good.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no such account, or it was revoked.
     """
     account = find(view, name)
     if account is None or account.revoked_at is not None:
@@ -183,18 +183,18 @@ def require(view: View, name: str) -> AccountRecord:
 
 
 def is_good(view: View, name: str) -> bool:
-    """Whether there is such an account, not revoked."""
+    """Return whether this account exists and is not revoked."""
     account = find(view, name)
     return account is not None and account.revoked_at is None
 
 
 def find(view: View, name: str) -> AccountRecord | None:
-    """The account of this name, revoked or not."""
+    """Return the account of this name, revoked or not."""
     return view.record(AccountRecord, f"{_ACCOUNTS} WHERE a.name = ?", name)
 
 
 def known(view: View, name: str) -> AccountRecord:
-    """The account of this name, which there is, revoked or not."""
+    """Return the account of this name, which must exist, revoked or not."""
     account = find(view, name)
     if account is None:
         raise LookupError(f"no account {name}")
@@ -202,12 +202,12 @@ def known(view: View, name: str) -> AccountRecord:
 
 
 def everyone(view: View) -> list[AccountRecord]:
-    """Every account, revoked ones too, by name."""
+    """Return every account, revoked ones too, by name."""
     return view.records(AccountRecord, f"{_ACCOUNTS} ORDER BY a.name")
 
 
 def opened_by(view: View, name: str, password: str) -> AccountRecord | None:
-    """The account, if this is its password and it is good."""
+    """Return the account, if this is its password and it is good."""
     account = find(view, name)
     if account is None or account.revoked_at is not None or not same_hash(account.hash, hash_secret(password)):
         return None

@@ -1,4 +1,4 @@
-"""Copies of the registry: taken while a gateway serves, checked before they count, put back while none runs.
+"""Backups of the registry: taken while a gateway serves, checked before they count, restored while none runs.
 
 A copy is one plain file (no write-ahead log beside it), readable by its owner alone.
 """
@@ -31,7 +31,7 @@ _CHECKED: Final = "integrity_check(10)"
 
 @dataclass(frozen=True)
 class Contents:
-    """What a registry holds, so that a person can tell two apart; ``last_event_at``: RFC 3339."""
+    """A summary of a registry, so that a person can tell two apart; ``last_event_at``: RFC 3339."""
 
     gateway_id: str
     devices: int
@@ -40,7 +40,7 @@ class Contents:
 
 
 def require_registry(data_dir: Path) -> Path:
-    """The database file of this data directory.
+    """Return the database file of this data directory.
 
     Raises:
         NotFoundError: it has none.
@@ -55,7 +55,7 @@ def require_registry(data_dir: Path) -> Path:
 
 
 def contents(file: Path) -> Contents:
-    """What the registry in this file holds, after a check of all of it.
+    """Check all of the registry in this file, and return its summary.
 
     Raises:
         NotFoundError: there is no such file.
@@ -95,15 +95,15 @@ def _checked(view: View, file: Path) -> Contents:
 def backup(
     data_dir: Path, target: Path, *, replace: bool = False, recipients: Sequence[str] = (), mac_key: bytes | None = None
 ) -> Contents:
-    """Write a checked copy of the registry to ``target``, also while a gateway serves; what is in it.
+    """Write a checked copy of the registry to ``target``, also while a gateway serves; return its summary.
 
-    For ``recipients`` it is encrypted; what is in the clear lies in the data directory meanwhile. With ``mac_key`` a
-    MAC of the file is put beside it.
+    For ``recipients`` it is encrypted; the plain copy lies in the data directory meanwhile. With ``mac_key`` a MAC of
+    the file is written beside it.
 
     Raises:
         UnavailableError: the package that encrypts is not installed.
         NotFoundError: there is no registry.
-        ConflictError: ``target`` is there already, and ``replace`` is not set.
+        ConflictError: ``target`` exists, and ``replace`` is not set.
         InvalidRequestError: the copy is damaged, so the registry is; ``target`` was not written.
         StoreError: it cannot be written.
     """
@@ -128,7 +128,7 @@ def backup(
 
 
 def _finish(draft: Path, target: Path, *, replace: bool, mac_key: bytes | None) -> None:
-    """The MAC is made of the draft: what has its name already may be changed by others."""
+    """Compute the MAC of the draft, then rename it: others may change a file under its final name."""
     line = None if mac_key is None else backup_files.mac_of(draft, mac_key)
     _put(draft, target, replace=replace)
     if line is not None:
@@ -141,7 +141,7 @@ def _already_there(target: Path) -> ConflictError:
 
 @contextmanager
 def _draft(source: Path, target: Path) -> Iterator[Path]:
-    """A copy beside ``target``, which is gone after the block wherever that ends."""
+    """Yield a copy beside ``target``, which is removed after the block."""
     with _private(target) as draft:
         _copy(source, draft)
         yield draft
@@ -149,7 +149,7 @@ def _draft(source: Path, target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _private(target: Path) -> Iterator[Path]:
-    """An empty file beside ``target``, for its owner alone, which is gone after the block wherever that ends."""
+    """Yield an empty file beside ``target``, readable by its owner alone, which is removed after the block."""
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         create_private(draft)
@@ -165,7 +165,7 @@ def _private(target: Path) -> Iterator[Path]:
 
 
 def _copy(source: Path, draft: Path) -> None:
-    """All pages in one step, so that what is written meanwhile neither gets in between nor has to wait."""
+    """Copy all pages in one step, so that writes meanwhile neither get in between nor have to wait."""
     try:
         with closing(connect(source, read_only=True)) as old, closing(sqlite3.connect(draft)) as new:
             old.backup(new)
@@ -179,7 +179,7 @@ def _copy(source: Path, draft: Path) -> None:
 
 def _put(draft: Path, target: Path, *, replace: bool) -> None:
     if not replace:
-        try:  # a file that came meanwhile is not replaced either
+        try:  # a file that appeared meanwhile is not replaced either
             os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         except FileExistsError as error:
             raise _already_there(target) from error
@@ -196,20 +196,20 @@ def _sync(path: Path) -> None:
 
 
 def copies_beside(data_dir: Path) -> list[Path]:
-    """Return the copies that lie beside the registry: from before a migration, and what a restore took the place of."""
+    """Return the copies beside the registry: from before a migration, and those that a restore replaced."""
     return sorted(each for each in data_dir.glob(f"{DATABASE_NAME}.*") if not each.name.endswith(_SIDES))
 
 
 def restore(data_dir: Path, source: Path, prepare: Callable[[Tx], None], context: Context) -> Path | None:
-    """Put a copy in the place of the registry; where the old registry lies now, if there was one.
+    """Put a copy in the place of the registry; return where the old registry lies now, if there was one.
 
-    ``prepare`` changes the copy, in one transaction, before it is the registry; the old registry is there still. At no
-    instant is there a directory without a registry: a gateway that starts would make a new one. What root puts
-    there belongs to whom the directory does, so that the service's user can open it.
+    ``prepare`` changes the copy, in one transaction, before it becomes the registry. The directory always holds a
+    registry: a gateway that starts would otherwise make a new one. What root puts there gets the owner of the
+    directory, so that the service's user can open it.
 
     Raises:
         AlreadyRunningError: a gateway runs on the data directory.
-        NotFoundError, InvalidRequestError: ``source`` is not there, or not good.
+        NotFoundError, InvalidRequestError: ``source`` is missing, or not good.
         StoreError: the directory cannot be written, or another program has the registry open.
         UnavailableError: the copy's secrets are encrypted under another key than that of ``context``.
     """
@@ -230,7 +230,7 @@ def restore(data_dir: Path, source: Path, prepare: Callable[[Tx], None], context
 
 
 def _prepare(draft: Path, prepare: Callable[[Tx], None], context: Context) -> None:
-    """Bring the tables up to date, so that what changes the copy knows them, and leave one plain file."""
+    """Migrate the tables, so that ``prepare`` can change them, and leave one plain file."""
     try:
         with closing(connect(draft)) as connection:
             migrate(connection)
@@ -244,15 +244,15 @@ def _prepare(draft: Path, prepare: Callable[[Tx], None], context: Context) -> No
 
 
 def _note(data_dir: Path, file: Path) -> None:
-    """The file beside the registry is of this one from now on; interrupted before, the next start sees another one."""
+    """Write the position file for this registry. If interrupted before, the next start notices the difference."""
     with closing(connect(file, read_only=True)) as connection:
         note_position(data_dir, View(connection))
 
 
 def _give_away(data_dir: Path, *files: Path) -> None:
-    """What root has made belongs to the owner of the directory, who may have put a link there meanwhile.
+    """Give what root has made to the owner of the directory, who may have put a link there meanwhile.
 
-    Anybody else gives nothing away.
+    Other users give nothing away.
     """
     if os.geteuid() == 0:
         owner = data_dir.stat()
@@ -261,7 +261,7 @@ def _give_away(data_dir: Path, *files: Path) -> None:
 
 
 def _set_aside(file: Path) -> Path:
-    """The old registry gets a second name, with all that its log holds; the log must not meet the new one."""
+    """Give the old registry a second name, with all that its log holds. The log must not meet the new registry."""
     stamp = to_rfc3339(int(file.stat().st_mtime * 1000)).replace(":", "").replace("-", "")
     aside = file.with_name(f"{file.name}.{stamp}-{secrets.token_hex(2)}")
     try:

@@ -1,7 +1,7 @@
-"""SQL of sessions at a broker that asks the gateway: the credential with which each client id was let in last.
+"""SQL of sessions at a broker that authenticates through the gateway: the last credential of each client id.
 
-A broker keeps one session per client id, and a new one takes over the old one. So the credential that was let in last
-under a client id is the session's. A device's credential is its token, an integrator's the time of its password.
+A broker keeps one session per client id, and a new one takes over the old one. So the credential admitted last under a
+client id is the session's. A device's credential is its token, an integrator's the time of its password.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from gateway.store.sqlite.connection import Tx, View
 
 MOST_CLIENTS: Final = 1_000
-"""So many clients of one integrator are kept, those that were let in last; the others count as unknown."""
+"""Number of clients kept per integrator, those admitted last. Others count as unknown."""
 
 
 def credential_of(view: View, client_id: str) -> int | None:
-    """Return the credential of this session; ``None`` when it is not known."""
+    """Return the credential of this session, or None when it is not known."""
     found: int | None = view.value("SELECT credential FROM broker_sessions WHERE client_id = ?", client_id)
     return found
 
 
 def note(tx: Tx, client_id: str, username: str, credential: int) -> bool:
-    """Keep that this credential lets the client in, if it is still good; return whether it is."""
+    """Record this credential for the client, if it is still good; return whether it is."""
     if not is_good(tx, username, credential):
         return False
     tx.run(
@@ -41,9 +41,9 @@ def note(tx: Tx, client_id: str, username: str, credential: int) -> bool:
 
 
 def is_good(view: View, username: str, credential: int | None) -> bool:
-    """Return whether a session of this user that was let in with this credential has its rights still.
+    """Return whether a session of this user that was admitted with this credential still has its rights.
 
-    An integrator's session of which nothing is known has them once all sessions of earlier passwords were cut.
+    An integrator's unknown session has them once all sessions of earlier passwords were cut.
     """
     if ids.is_id(ids.DEVICE, username):
         return credential is not None and _is_live(view, username, credential)
@@ -69,7 +69,7 @@ def with_good_token(view: View) -> set[str]:
 
 
 def forget_all(tx: Tx) -> None:
-    """Count every session as unknown: what was let in after the copy of a registry was made is not in it."""
+    """Forget every session: those admitted after a registry's copy was made are not in the copy."""
     tx.run("DELETE FROM broker_sessions")
     tx.run("UPDATE broker_accounts SET old_sessions_cut = 0")
 

@@ -65,17 +65,17 @@ _COMMANDS: Final = f"""SELECT {columns(CommandRecord, "c", device_id="d.id")}
 
 
 def by_id(view: View, command_id: str) -> CommandRecord | None:
-    """A command of any device."""
+    """Return a command of any device."""
     return view.record(CommandRecord, f"{_COMMANDS} WHERE c.id = ?", command_id)
 
 
 def find(view: View, device_pk: int, command_id: str) -> CommandRecord | None:
-    """A command of this device."""
+    """Return a command of this device."""
     return view.record(CommandRecord, f"{_COMMANDS} WHERE c.id = ? AND c.device_pk = ?", command_id, device_pk)
 
 
 def by_idempotency_key(view: View, device_pk: int, key: str) -> CommandRecord | None:
-    """The newest command of this device that was asked for with this key."""
+    """Return the newest command of this device that was requested with this key."""
     return view.record(
         CommandRecord,
         f"{_COMMANDS} WHERE c.device_pk = ? AND c.idempotency_key = ? ORDER BY c.id DESC LIMIT 1",
@@ -85,24 +85,24 @@ def by_idempotency_key(view: View, device_pk: int, key: str) -> CommandRecord | 
 
 
 def open_of_type(view: View, device_pk: int, command_type: str) -> CommandRecord | None:
-    """The open command of this type; there is at most one."""
+    """Return the open command of this type; there is at most one."""
     return view.record(
         CommandRecord, f"{_COMMANDS} WHERE c.device_pk = ? AND c.type = ? AND {_OPEN}", device_pk, command_type
     )
 
 
 def open_of_device(view: View, device_pk: int) -> list[CommandRecord]:
-    """The open commands of a device, oldest first."""
+    """Return the open commands of a device, oldest first."""
     return view.records(CommandRecord, f"{_COMMANDS} WHERE c.device_pk = ? AND {_OPEN} ORDER BY c.id", device_pk)
 
 
 def open_of_all(view: View) -> list[CommandRecord]:
-    """Every open command: what the broker is to hold."""
+    """Return every open command: what the broker is to hold."""
     return view.records(CommandRecord, f"{_COMMANDS} WHERE {_OPEN} ORDER BY c.id")
 
 
 def closed_since(view: View, since: int) -> list[ClosedTopic]:
-    """Topics whose last command became final since then."""
+    """Return topics whose last command became final since then."""
     return view.records(
         ClosedTopic,
         """SELECT DISTINCT c.device_pk, d.id AS device_id, c.type
@@ -115,7 +115,7 @@ def closed_since(view: View, since: int) -> list[ClosedTopic]:
 
 
 def next_seq(view: View, device_pk: int, command_type: str) -> int:
-    """The ``seq`` of the next command of this type to this device: above all that were, and above the epoch's base.
+    """Return the ``seq`` of the next command of this type to this device, above all before and above the epoch's base.
 
     Commands are never deleted, so the newest row tells. No restored registry issues a number again, since its epoch
     begins above all that the lost one can have issued.
@@ -131,34 +131,34 @@ def next_seq(view: View, device_pk: int, command_type: str) -> int:
 
 
 def highest_seq(view: View) -> int:
-    """The highest ``seq`` of any command; 0 without one."""
+    """Return the highest ``seq`` of any command; 0 without one."""
     return int(view.value("SELECT max(seq) FROM commands") or 0)
 
 
 def without_seq(view: View) -> list[CommandRecord]:
-    """Open commands of a version that gave them no ``seq``, oldest first."""
+    """Return open commands of a version that gave them no ``seq``, oldest first."""
     return view.records(CommandRecord, f"{_COMMANDS} WHERE {_OPEN} AND c.seq IS NULL ORDER BY c.id")
 
 
 def open_resets(view: View) -> list[CommandRecord]:
-    """Open factory resets of all devices, oldest first."""
+    """Return open factory resets of all devices, oldest first."""
     return view.records(CommandRecord, f"{_COMMANDS} WHERE {_OPEN} AND c.type = 'factory_reset' ORDER BY c.id")
 
 
 def set_grant(tx: Tx, command_id: str, seq: int, grant: str) -> None:
-    """Send it under this grant from now on."""
+    """Store a new grant with its ``seq``."""
     tx.run("UPDATE commands SET seq = ?, grant_token = ? WHERE id = ?", seq, grant, command_id)
 
 
 def expired(view: View, now: int) -> list[CommandRecord]:
-    """Open commands whose time is over."""
+    """Return open commands that have expired."""
     return view.records(
         CommandRecord, f"{_COMMANDS} WHERE {_OPEN} AND c.expires_at IS NOT NULL AND c.expires_at <= ?", now
     )
 
 
 def dated_ahead(view: View, now: int) -> list[tuple[CommandRecord, int]]:
-    """Open commands that would stay open for longer than their ``ttl_ms``, with that: the clock was set back."""
+    """Return open commands that would stay open for longer than their ``ttl_ms``, with it: the clock was set back."""
     commands = view.records(
         CommandRecord,
         f"{_COMMANDS} WHERE {_OPEN} AND c.expires_at IS NOT NULL AND c.expires_at - c.ttl_ms > ?",
@@ -168,12 +168,12 @@ def dated_ahead(view: View, now: int) -> list[tuple[CommandRecord, int]]:
 
 
 def expire_at(tx: Tx, command_id: str, expires_at: int, grant: str) -> None:
-    """Let it expire then, under the grant that says so."""
+    """Set a new expiry, with the grant that holds it."""
     tx.run("UPDATE commands SET expires_at = ?, grant_token = ? WHERE id = ?", expires_at, grant, command_id)
 
 
 def page(view: View, device_pk: int, query: model.ListCommands) -> list[CommandRecord]:
-    """One row more than ``query.limit`` when there are more, newest first."""
+    """Return a page, newest first, and one row more than ``query.limit`` when there are more."""
     return view.records(
         CommandRecord,
         f"""{_COMMANDS} WHERE c.device_pk = ? AND c.status = coalesce(?, c.status)
@@ -196,7 +196,10 @@ def insert(
     *,
     leaves_now: bool,
 ) -> None:
-    """A new command, pending; ``leaves_now`` counts it as sent, which spares the publisher a commit before it sends."""
+    """Insert a pending command.
+
+    ``leaves_now`` counts it as sent, which spares the publisher a commit before it sends.
+    """
     tx.run(
         """INSERT INTO commands (id, device_pk, type, status, params, binding_generation, seq, grant_token, created_at,
             expires_at, ttl_ms, idempotency_key, traceparent, sent_at)
@@ -218,14 +221,14 @@ def insert(
 
 
 def set_sent(tx: Tx, command_ids: Iterable[str]) -> None:
-    """These are about to leave for their devices, if they have not before."""
+    """Mark these as about to be sent, unless they were sent before."""
     tx.connection.executemany(
         "UPDATE commands SET sent_at = ? WHERE id = ? AND sent_at IS NULL", [(tx.now, each) for each in command_ids]
     )
 
 
 def set_delivered(tx: Tx, command_id: str) -> None:
-    """The device has said that it has it."""
+    """Record that the device has the command."""
     tx.run("UPDATE commands SET status = 'delivered', delivered_at = ? WHERE id = ?", tx.now, command_id)
 
 
@@ -237,7 +240,7 @@ def set_final(
     result: dict[str, Any] | None = None,
     error: dict[str, Any] | None = None,
 ) -> None:
-    """Nothing changes it any more."""
+    """Make the command final."""
     tx.run(
         "UPDATE commands SET status = ?, final_at = ?, executed_at = ?, result = ?, error = ? WHERE id = ?",
         status,
@@ -250,12 +253,12 @@ def set_final(
 
 
 def set_result(tx: Tx, command_id: str, result: dict[str, Any]) -> None:
-    """Write down what the device said later of a command that is final."""
+    """Record a late report of the device on a final command."""
     tx.run("UPDATE commands SET result = ? WHERE id = ?", _text(result), command_id)
 
 
 def payload(command: CommandRecord) -> model.CommandPayload:
-    """A command as the device gets it."""
+    """Return a command in the form that the device gets."""
     return model.CommandPayload(
         id=command.id,
         type=model.CommandType(command.type),
@@ -268,7 +271,7 @@ def payload(command: CommandRecord) -> model.CommandPayload:
 
 
 def to_model(command: CommandRecord, device_id: str) -> model.Command:
-    """A command as the API shows it."""
+    """Return a command as the API shows it."""
     return model.Command(
         **payload(command).model_dump(),
         device_id=device_id,

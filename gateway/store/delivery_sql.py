@@ -1,7 +1,7 @@
-"""SQL of deliveries: which event goes to which webhook, and how far that is.
+"""SQL of deliveries: which event goes to which webhook, and its progress.
 
-The audit trail itself is the outbox: each webhook has a cursor over ``events.seq``, and a row is made here only when
-the worker picks an event up. A delivery ends with its event and with its webhook.
+The audit trail itself is the outbox: each webhook has a cursor over ``events.seq``. A row is inserted here only when
+the worker picks an event up. A delivery is deleted with its event and with its webhook.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class DueDelivery(NamedTuple):
     rotated_at: int | None
 
     def __repr__(self) -> str:
-        """Return what may stand in a log."""
+        """Return what may be logged."""
         return f"DueDelivery(id={self.id!r}, webhook_id={self.webhook_id!r}, event_type={self.event_type!r})"
 
 
@@ -86,7 +86,7 @@ _DUE: Final = f"""SELECT {columns(DueDelivery, "d", **_OF_EVENT, **_OF_WEBHOOK)}
 
 
 def with_work(view: View, now: int) -> list[str]:
-    """Ids of the webhooks that have events to be picked up, or a delivery that is due."""
+    """Return the ids of webhooks that have events to pick up, or a delivery that is due."""
     rows = view.all(
         """SELECT w.id FROM webhooks w WHERE w.enabled AND (
             EXISTS (SELECT 1 FROM events e WHERE e.project_id = w.project_id AND e.seq > w.cursor)
@@ -100,7 +100,7 @@ def with_work(view: View, now: int) -> list[str]:
 
 
 def next_due(view: View, now: int) -> int | None:
-    """When the next delivery that is to be tried again will be due (milliseconds since the epoch)."""
+    """Return when the next repeated delivery is due (milliseconds since the epoch), or None."""
     due: int | None = view.value(
         """SELECT min((SELECT min(d.next_attempt_at) FROM deliveries d
                 WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.attempts > 0 AND d.next_attempt_at > ?))
@@ -113,7 +113,7 @@ def next_due(view: View, now: int) -> int | None:
 def due(view: View, webhook_id: str, now: int) -> DueDelivery | None:
     """Return the next delivery to send, with its event, and ``url`` and secrets of its webhook.
 
-    Those that were never tried are due whatever the clock says, in the order of their events. One that is to be tried
+    Deliveries without a try are due whatever the clock says, in the order of their events. One that is to be tried
     again goes before them when it has been due for longer.
     """
     first = _next(view, "d.attempts = 0", "d.event_seq", webhook_id)
@@ -133,7 +133,7 @@ def _next(view: View, condition: str, order: str, *values: Any) -> DueDelivery |
 
 
 def unread(view: View, webhook: WebhookRecord, up_to: int, limit: int) -> list[UnreadEvent]:
-    """``seq``, ``type`` and ``data`` of the project's next events after the webhook's cursor, oldest first."""
+    """Return ``seq``, ``type`` and ``data`` of the project's next events after the webhook's cursor, oldest first."""
     return view.records(
         UnreadEvent,
         "SELECT seq, type, data FROM events WHERE project_id = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
@@ -145,7 +145,7 @@ def unread(view: View, webhook: WebhookRecord, up_to: int, limit: int) -> list[U
 
 
 def pick_up(tx: Tx, webhook_id: str, seq: int) -> None:
-    """This event goes to this webhook, at once."""
+    """Insert a delivery of this event to this webhook, due at once."""
     tx.run(
         """INSERT INTO deliveries (id, webhook_id, event_seq, status, attempts, next_attempt_at, created_at)
             VALUES (?, ?, ?, 'pending', 0, ?, ?)""",
@@ -158,7 +158,7 @@ def pick_up(tx: Tx, webhook_id: str, seq: int) -> None:
 
 
 def set_cursor(tx: Tx, webhook_id: str, seq: int) -> None:
-    """Everything up to here has been picked up."""
+    """Record that everything up to here has been picked up."""
     tx.run("UPDATE webhooks SET cursor = ? WHERE id = ?", seq, webhook_id)
 
 
@@ -171,7 +171,7 @@ def settle(
     error: str | None,
     next_attempt_at: int | None,
 ) -> None:
-    """Write down how a try ended. When a replay was asked for meanwhile, that one is yet to come and stays due."""
+    """Record how a try ended. If a replay was asked for meanwhile, the delivery stays due."""
     tx.run(
         """UPDATE deliveries SET response_status = ?, error = ?, last_attempt_at = ? WHERE id = ?""",
         *(response_status, error, tx.now, delivery.id),
@@ -184,7 +184,7 @@ def settle(
 
 
 def wait_no_longer(tx: Tx, attempts: int, until: int) -> None:
-    """What was tried so often, is to be tried again and would wait beyond ``until`` waits until then."""
+    """Bound the wait of deliveries with so many tries by ``until``."""
     tx.run(
         """UPDATE deliveries SET next_attempt_at = ?1
             WHERE status = 'pending' AND attempts = ?2 AND next_attempt_at > ?1""",
@@ -194,7 +194,7 @@ def wait_no_longer(tx: Tx, attempts: int, until: int) -> None:
 
 
 def replay(tx: Tx, delivery_id: str) -> None:
-    """Send it again, at once and with all its tries."""
+    """Make the delivery due at once, with all its tries."""
     tx.wrote_events = True
     tx.run(
         """UPDATE deliveries SET status = 'pending', attempts = 0, next_attempt_at = ?, replays = replays + 1
@@ -204,7 +204,7 @@ def replay(tx: Tx, delivery_id: str) -> None:
 
 
 def find(view: View, webhook_id: str, delivery_id: str) -> DeliveryRecord | None:
-    """A delivery to this webhook."""
+    """Return a delivery to this webhook."""
     return view.record(
         DeliveryRecord,
         f"{_DELIVERIES} WHERE d.id = ? AND d.webhook_id = ?",
@@ -214,7 +214,7 @@ def find(view: View, webhook_id: str, delivery_id: str) -> DeliveryRecord | None
 
 
 def page(view: View, webhook_id: str, query: ListDeliveries) -> list[DeliveryRecord]:
-    """One row more than ``query.limit`` when there are more, those of the newest events first."""
+    """Return a page, newest events first, and one row more than ``query.limit`` when there are more."""
     return view.records(
         DeliveryRecord,
         f"""{_DELIVERIES} WHERE d.webhook_id = ?1 AND d.status = coalesce(?2, d.status)
@@ -228,7 +228,7 @@ def page(view: View, webhook_id: str, query: ListDeliveries) -> list[DeliveryRec
 
 
 def to_model(delivery: DeliveryRecord) -> Delivery:
-    """A row as the API shows it."""
+    """Return it as the API shows it."""
     return Delivery(
         id=delivery.id,
         webhook_id=delivery.webhook_id,
@@ -245,7 +245,7 @@ def to_model(delivery: DeliveryRecord) -> Delivery:
 
 
 def prune(tx: Tx, before: int, limit: int) -> int:
-    """Drop up to ``limit`` deliveries that ended before then; how many went. What is to be tried again stays."""
+    """Delete up to ``limit`` deliveries that ended before then; return how many. Pending ones stay."""
     return tx.run(
         """DELETE FROM deliveries WHERE id IN
             (SELECT id FROM deliveries WHERE status <> 'pending' AND last_attempt_at < ? LIMIT ?)""",

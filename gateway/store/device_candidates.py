@@ -1,8 +1,8 @@
-"""Devices among which those that pass a filter are, found by an index, when they are few.
+"""Candidates for a filtered list of devices, found by an index when they are few.
 
-A list is read in its order, until a page is full: quick when many devices pass the filters, and a look at every device
-when hardly one does. So a filter is asked first for the devices that it leaves. When they are few they alone are
-looked at; when they are many a page is full soon.
+A list is read in its order until a page is full. That is quick when many devices pass the filters, but reads every
+device when hardly one does. So each filter is first asked for its candidates. When they are few, only they are read;
+when they are many, a page is full soon.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OF_PROJECT: Final = {
 def few(view: View, project_id: str, query: ListDevices) -> list[int] | None:
     """Return row numbers of at most :data:`FEW` devices, all that can pass the filters, or None when there are more.
 
-    Some of them may not pass, and be of another project.
+    Some of them may not pass, or may belong to another project.
     """
     for sql, values in _questions(project_id, query):
         rows = view.all(sql, *values, FEW + 1)
@@ -55,7 +55,7 @@ def _with_text(view: View, project_id: str, text: str) -> list[int] | None:
 
 
 def _questions(project_id: str, query: ListDevices) -> Iterator[tuple[str, Sequence[str]]]:
-    """What to ask for each filter that an index knows, the cheapest first."""
+    """Yield a query for each filter that has an index, the cheapest first."""
     if query.end_user_id is not None:
         yield _OF_PROJECT["end_user_id"], (project_id, query.end_user_id)
     for filtered in (query.connection, query.condition):

@@ -1,4 +1,4 @@
-"""Pages of a project's devices: filters, orders, cursors, and how many there are in all."""
+"""Lists of a project's devices: filters, orders, cursors, and the total."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from gateway.store.sqlite.connection import Row, View
 
 MOST_COUNTED: Final = 100_000
-"""A total looks at so many devices at most, the newest of the project."""
+"""A total reads at most so many devices, the newest of the project."""
 
 SKIPPED: Final = 1_000
 """An ``offset`` up to this costs no more than a page of the largest ``limit``."""
 
 _AMONG: Final = """FROM json_each(?) c CROSS JOIN devices d ON d.pk = c.value
     LEFT JOIN health h ON h.device_pk = d.pk"""
-"""Among these devices; SQLite takes the tables of a CROSS JOIN in the order in which they are written."""
+"""Restriction to these devices. SQLite takes the tables of a CROSS JOIN in the order in which they are written."""
 
 _NAME: Final = "lower(coalesce(d.name, ''))"
 _LIVING: Final = "FROM devices d WHERE d.project_id = ? AND d.deleted_at IS NULL ORDER BY d.pk DESC"
 _FILTERED: Final = "d.id, d.serial_number, d.name, d.end_user_id, d.model, d.bound_at"
 _ORDERS: Final = {"created_at": "d.pk", "updated_at": "d.updated_at", "serial_number": "d.serial_number", "name": _NAME}
-"""What a list may be sorted by. Each has an index, in which devices with equal values lie in the order of ``pk``."""
+"""Orders of a list. Each has an index, in which devices with equal values lie in the order of ``pk``."""
 _NEWEST_FIRST: Final = ("created_at", "updated_at")
 _CONDITIONS: Final = {
     "low_battery": "h.low_battery",
@@ -48,14 +48,14 @@ class CursorError(Exception):
 
 @dataclass(frozen=True)
 class Total:
-    """How many devices pass the filters; not exact when the project has more than are counted."""
+    """Number of devices that pass the filters; not exact when the project has more than are counted."""
 
     count: int
     exact: bool
 
 
 def page(view: View, project_id: str, query: ListDevices) -> list[Row]:
-    """Return one row more than ``query.limit`` when there are more; ``sort_key`` is what each row is sorted by.
+    """Return a page, and one row more than ``query.limit`` when there are more; ``sort_key`` is the sorted value.
 
     Raises:
         CursorError: the cursor is not one of this list, or was made under another order.
@@ -66,7 +66,7 @@ def page(view: View, project_id: str, query: ListDevices) -> list[Row]:
     if query.cursor is not None:
         beyond = "<" if _descending(query) else ">"
         position, pk = _position(view, project_id, query)
-        if key != "d.pk":  # a bound of its own: SQLite does not take it from a comparison of rows with an expression
+        if key != "d.pk":  # a separate bound: SQLite does not derive it from a comparison of rows with an expression
             clauses.append(f"{key} {beyond}= ? AND ({key} {beyond} ? OR d.pk {beyond} ?)")
             values += [position, position, pk]
         else:
@@ -82,7 +82,7 @@ def page(view: View, project_id: str, query: ListDevices) -> list[Row]:
 
 
 def looks_at_many(query: ListDevices) -> bool:
-    """Whether this may have to look at many devices more than it shows."""
+    """Return whether this may have to read many more devices than it shows."""
     filters = (
         query.end_user_id,
         query.model,
@@ -145,7 +145,7 @@ def _descending(query: ListDevices) -> bool:
 
 
 def _filters(query: ListDevices) -> tuple[list[str], list[Any]]:
-    """Return the conditions that a device has to meet, and their values."""
+    """Return the conditions that a device must meet, and their values."""
     given = {
         "d.end_user_id = ?": query.end_user_id,
         "d.model = ?": query.model,

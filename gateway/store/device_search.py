@@ -1,8 +1,8 @@
 """Index of the text of devices: FTS5 by pieces of three characters.
 
-The table holds no text and no positions (``detail='none'``): it says in which devices a piece stands. So it is small,
-and what it finds is only a candidate: a look at the text decides. Whatever writes the text of a device has to say so
-here. No trigger does: SQLite lets none write into a virtual table while the schema is not trusted (``PRAGMA
+The table holds no text and no positions (``detail='none'``), only which devices contain a piece. So it is small, and
+what it finds is only a candidate: the text itself decides. Code that writes the text of a device must update the index
+here. A trigger cannot: SQLite lets none write into a virtual table while the schema is not trusted (``PRAGMA
 trusted_schema``).
 """
 
@@ -31,32 +31,32 @@ _END_USERS: Final = """SELECT pk FROM devices
 _END_USER: Final = re.compile("[A-Za-z0-9_]+")
 _PIECE: Final = 3
 _MAX_PIECES: Final = 8
-"""As many pieces of a text narrow down enough; more would be read for nothing."""
+"""So many pieces of a text narrow the search enough; more would be read in vain."""
 
 
 def add(tx: Tx, device_pk: int) -> None:
-    """Take in a new device."""
+    """Add a new device."""
     tx.run(f"INSERT INTO device_search (rowid, {_NAMED}) SELECT pk, {_NAMED} FROM devices WHERE pk = ?", device_pk)  # noqa: S608 - constants
 
 
 @contextmanager
 def changing(tx: Tx, device_pk: int) -> Iterator[None]:
-    """Change the text of this device in the block: it is dropped as it was before, and taken in as it is then."""
+    """Change the text of this device in the block: its old text is removed from the index, the new one is added."""
     tx.run("DELETE FROM device_search WHERE rowid = ?", device_pk)
     yield
     add(tx, device_pk)
 
 
 def rebuild(tx: Tx) -> None:
-    """Take in all devices anew, after something else wrote them."""
+    """Index all devices again, after other code wrote them."""
     tx.run("INSERT INTO device_search (device_search) VALUES ('rebuild')")
 
 
 def condition(text: str) -> tuple[str, list[str]]:
-    """Return when the device ``d`` has this text in one of its columns, large letters from A to Z as small ones.
+    """Return the condition that the device ``d`` has this text in a column, ignoring the case of A to Z.
 
-    Of a longer text LIKE is slow where names are made for that: it compares character by character at each of them
-    (100,000 names: 0.7 s). ``instr`` compares memory (0.09 s), and is slower by as much where names are ordinary.
+    For a longer text LIKE is slow where names are made to be hostile: it compares character by character at each of
+    them (100,000 names: 0.7 s). ``instr`` compares memory (0.09 s), and is slower by as much where names are ordinary.
     """
     if len(text) < _PIECE:
         return _LIKE, ["%" + re.sub(r"([%_!])", r"!\1", text) + "%"] * len(_COLUMNS)
@@ -64,10 +64,10 @@ def condition(text: str) -> tuple[str, list[str]]:
 
 
 def questions(text: str, project_id: str) -> list[tuple[str, list[str]]]:
-    """Return the queries for the rows of a project's devices with this text; none where no index is a help.
+    """Return the queries for the rows of a project's devices with this text; none where no index helps.
 
-    End users are looked at one by one, in an index of theirs (25 ms of 100,000), if the text may stand in one. They are
-    not in the index of texts, since every binding and reset would have to write it.
+    End users are compared one by one, in an index of theirs (25 ms of 100,000), if the text may be in one. They are not
+    in the index of texts, since every binding and reset would have to write it.
     """
     pieces = expression(text)
     if pieces is None:
@@ -78,9 +78,9 @@ def questions(text: str, project_id: str) -> list[tuple[str, list[str]]]:
 
 
 def expression(text: str) -> str | None:
-    """Return what the index finds every device by that has this text; None for less than three characters.
+    """Return the index query that finds every device with this text, or None for less than three characters.
 
-    It finds others, too: those that have the pieces of the text in other places.
+    It finds others too: those that have the pieces of the text in other places.
     """
     every = list(dict.fromkeys(text[start : start + _PIECE] for start in range(len(text) - _PIECE + 1)))
     if len(every) > _MAX_PIECES:
@@ -89,5 +89,5 @@ def expression(text: str) -> str | None:
 
 
 def _quoted(text: str) -> str:
-    """The text as a string of FTS5's query language."""
+    """Return the text as a string of FTS5's query language."""
     return '"' + text.replace('"', '""') + '"'

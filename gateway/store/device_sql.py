@@ -1,4 +1,4 @@
-"""SQL of devices and of the newest health of each."""
+"""SQL of devices and of their newest health."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FROM: Final = "FROM devices d LEFT JOIN health h ON h.device_pk = d.pk"
 
 
 def find(view: View, project_id: str, device_id: str) -> Row | None:
-    """A device of this project that is not deleted."""
+    """Return a device of this project that is not deleted."""
     return view.one(
         f"SELECT {COLUMNS} {FROM} WHERE d.id = ? AND d.project_id = ? AND d.deleted_at IS NULL",
         device_id,
@@ -35,7 +35,7 @@ def find(view: View, project_id: str, device_id: str) -> Row | None:
 
 
 def by_pk(view: View, pk: int) -> Row:
-    """A device by its row number."""
+    """Return a device by its row number."""
     row = view.one(f"SELECT {COLUMNS} {FROM} WHERE d.pk = ?", pk)
     if row is None:
         raise LookupError(f"no device with pk {pk}")
@@ -43,29 +43,29 @@ def by_pk(view: View, pk: int) -> Row:
 
 
 def by_id(view: View, device_id: str) -> Row | None:
-    """A device of any project that is not deleted: for the broker's side, where the credential is the device's own."""
+    """Return a device of any project that is not deleted: for the broker, where the device has shown its credential."""
     return view.one(f"SELECT {COLUMNS} {FROM} WHERE d.id = ? AND d.deleted_at IS NULL", device_id)
 
 
 def any_by_id(view: View, device_id: str) -> Row | None:
-    """A device of any project, deleted or not."""
+    """Return a device of any project, deleted or not."""
     return view.one(f"SELECT {COLUMNS} {FROM} WHERE d.id = ?", device_id)
 
 
 def any_of_project(view: View, project_id: str, device_id: str) -> Row | None:
-    """A device of this project, deleted or not."""
+    """Return a device of this project, deleted or not."""
     return view.one(f"SELECT {COLUMNS} {FROM} WHERE d.id = ? AND d.project_id = ?", device_id, project_id)
 
 
 def by_serial(view: View, project_id: str, serial_number: str) -> Row | None:
-    """A device of this project by its serial number, as it is given or in normal form, deleted or not."""
+    """Return a device of this project by its serial number, as given or in normal form, deleted or not."""
     statement = f"SELECT {COLUMNS} {FROM} WHERE d.project_id = ? AND d.serial_number = ?"
     found = (view.one(statement, project_id, form) for form in serial_numbers.forms(serial_number))
     return next((row for row in found if row is not None), None)
 
 
 def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, device_model: str) -> int:
-    """A new device, unbound, with the generation that the epoch began with; its row number."""
+    """Insert an unbound device with the epoch's first generation; return its row number."""
     cursor = tx.run(
         """INSERT INTO devices (id, project_id, serial_number, model, name, firmware_version, metadata,
             binding_generation, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
@@ -88,7 +88,7 @@ def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, 
 
 
 def set_binding(tx: Tx, pk: int, end_user_id: str | None) -> int:
-    """Bind (or, with ``None``, unbind) and raise the generation; the new generation."""
+    """Bind (or, with ``None``, unbind) and raise the generation; return the new generation."""
     generation: int = tx.value(
         """UPDATE devices SET end_user_id = ?, bound_at = ?, updated_at = ?,
             binding_generation = binding_generation + 1 WHERE pk = ? RETURNING binding_generation""",
@@ -110,7 +110,7 @@ def store_properties(
     metadata: dict[str, Any] | None,
     settings: dict[str, Any],
 ) -> None:
-    """What people may change of a device; ``settings`` is what differs from the defaults."""
+    """Store what people may change of a device; ``settings`` holds the differences from the defaults."""
     with device_search.changing(tx, pk):
         tx.run(
             """UPDATE devices SET name = ?, firmware_version = ?, metadata = ?, settings = ?, updated_at = ?
@@ -126,13 +126,13 @@ def store_properties(
 
 
 def set_deleted(tx: Tx, pk: int, deleted_at: int | None) -> None:
-    """Delete (milliseconds since the epoch), or with ``None`` bring back; the record stays as it is."""
+    """Delete (milliseconds since the epoch), or restore with ``None``. The record stays as it is."""
     tx.run("UPDATE devices SET deleted_at = ?, updated_at = ? WHERE pk = ?", deleted_at, tx.now, pk)
     mark_mirror(tx, pk, STATE, DISCOVERY)
 
 
 def living(view: View, after: int, limit: int) -> list[Row]:
-    """Devices of all projects that are not deleted, by their row numbers, from the one after ``after``."""
+    """Return devices of all projects that are not deleted, by row numbers after ``after``."""
     return view.all(
         f"SELECT {COLUMNS} {FROM} WHERE d.pk > ? AND d.deleted_at IS NULL ORDER BY d.pk LIMIT ?",
         *(after, limit),
@@ -140,18 +140,18 @@ def living(view: View, after: int, limit: int) -> list[Row]:
 
 
 def names_after(view: View, after: int, limit: int, *, deleted: bool = False) -> list[Row]:
-    """``pk``, ``id``, ``project_id`` of devices by row numbers, from the one after ``after``; all or ``deleted``."""
+    """Return ``pk``, ``id``, ``project_id`` of all or of ``deleted`` devices, by row numbers after ``after``."""
     which = "AND deleted_at IS NOT NULL" if deleted else ""
     return view.all(f"SELECT pk, id, project_id FROM devices WHERE pk > ? {which} ORDER BY pk LIMIT ?", after, limit)  # noqa: S608 - constants
 
 
 def deleted_since(view: View, since: int) -> list[int]:
-    """Row numbers of devices that were deleted since then and are deleted still."""
+    """Return row numbers of devices that were deleted since then and still are."""
     return [row["pk"] for row in view.all("SELECT pk FROM devices WHERE deleted_at >= ?", since)]
 
 
 def count(view: View, project_id: str) -> fleet.DeviceStats:
-    """How many devices of the project there are, and in what state; deleted ones do not count."""
+    """Return how many devices the project has, by state; deleted ones do not count."""
     row = view.one(
         """SELECT count(*) AS total, coalesce(sum(h.connection = 'online'), 0) AS online,
             count(*) - count(h.device_pk) AS never_seen,
@@ -177,12 +177,12 @@ def count(view: View, project_id: str) -> fleet.DeviceStats:
 
 
 def to_model(row: Row) -> model.Device:
-    """A row as the API shows it."""
+    """Return it as the API shows it."""
     return model.Device.model_construct(**fields(row))
 
 
 def fields(row: Row) -> dict[str, Any]:
-    """The contract's fields of a device, in the contract's order."""
+    """Return the contract's fields of a device, in the contract's order."""
     return {
         "id": row["id"],
         "project_id": row["project_id"],
@@ -211,7 +211,7 @@ def fields(row: Row) -> dict[str, Any]:
 
 
 def _recording_state(row: Row) -> model.RecordingState | None:
-    """What the device last said of its work, or None until it said any of it."""
+    """Return what the device last reported of its work, or None before its first report."""
     state, pending, flags, links = (row[name] for name in _WORK)
     if state is None and pending is None and flags is None and links is None:
         return None
@@ -224,5 +224,5 @@ def _recording_state(row: Row) -> model.RecordingState | None:
 
 
 def moment(milliseconds: int | None) -> str | None:
-    """A nullable instant at the edge."""
+    """Return an instant in RFC 3339, or None."""
     return None if milliseconds is None else to_rfc3339(milliseconds)

@@ -27,8 +27,8 @@ class Position:
     """Which registry this is, in which epoch, and how far its audit trail is.
 
     ``base`` is the generation that the epoch began with. Every rise of a generation writes an event, so no device of
-    this registry has a generation above ``base + event_seq``. ``event_id`` names the event of that number; it is
-    ``None`` when the event was pruned, or when there is none yet.
+    this registry has a generation above ``base + event_seq``. ``event_id`` names the event of that number. It is
+    ``None`` when the event was pruned, or before the first event.
     """
 
     registry_id: str
@@ -58,7 +58,7 @@ def newest_event(view: View) -> int:
 
 
 def event_id(view: View, seq: int) -> str | None:
-    """Return the id of the event with this number, or None when there is none (any more)."""
+    """Return the id of the event with this number, or None when it was pruned or does not exist."""
     found: str | None = view.value("SELECT id FROM events WHERE seq = ?", seq)
     return found
 
@@ -77,7 +77,7 @@ def highest_generation(view: View) -> int:
 def raise_generations(tx: Tx, to: int) -> int:
     """Set the generation of every device, deleted ones too; return how many devices there are.
 
-    Tokens and open commands keep theirs: a device that is still bound goes on obeying what says its own generation.
+    Tokens and open commands keep theirs: a device that is still bound goes on obeying commands of its own generation.
     """
     changed = tx.run("UPDATE devices SET binding_generation = ?, updated_at = ?", to, tx.now).rowcount
     mark_all_mirrors(tx, [row["pk"] for row in tx.all("SELECT pk FROM devices WHERE deleted_at IS NULL")], STATE)
@@ -95,7 +95,7 @@ def set_first_epoch(tx: Tx, epoch_id: str) -> None:
 
 
 def past(view: View) -> list[str]:
-    """Return the ids of the epochs before this one, as far as this registry has been in them."""
+    """Return the ids of the registry's earlier epochs."""
     return (meta(view, PAST_EPOCHS) or "").split()
 
 
@@ -110,12 +110,12 @@ def reason(view: View) -> str:
 
 
 def is_announced(view: View) -> bool:
-    """Return whether a broker was told of the present epoch."""
+    """Return whether the present epoch was published to a broker."""
     return meta(view, ANNOUNCED_EPOCH) == meta(view, EPOCH_ID)
 
 
 def announce(tx: Tx) -> None:
-    """Note that the broker was told of the present epoch."""
+    """Note that the present epoch was published to a broker."""
     set_meta(tx, ANNOUNCED_EPOCH, meta(tx, EPOCH_ID) or "")
 
 

@@ -1,4 +1,4 @@
-"""What SQLite complains of, in words for whoever can do something about it (https://www.sqlite.org/rescode.html)."""
+"""Storage errors: SQLite's error codes with a remedy for the operator (https://www.sqlite.org/rescode.html)."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _REMEDIES: Final[Mapping[str, str]] = {
 
 
 class StorageHealth:
-    """Whether the registry is in trouble, told in the log when it begins and when it is over.
+    """Health of the storage. It logs when trouble begins and when it is over.
 
-    It is over with the next commit, except for damage: that a write succeeds which touches other pages proves nothing.
+    It is over with the next commit, except for damage: a write that succeeds on other pages proves nothing.
     """
 
     def __init__(self) -> None:
@@ -40,15 +40,15 @@ class StorageHealth:
         self._lasts = False
 
     def met(self, error: sqlite3.Error, failed: str = "written") -> StoreError:
-        """SQLite could not go on; what to raise for that."""
+        """Record an error of SQLite; return the error to raise for it."""
         told = store_error(error, failed)
-        if not self._lasts and self.reason != told.message:  # once, not for everything that meets it
+        if not self._lasts and self.reason != told.message:  # once, not for every write that fails by it
             self.reason, self._lasts = told.message, remedy(error) is _DAMAGED
             log.error("store.failing", reason=told.message)
         return told
 
     def outgrown(self, step: str) -> StoreError:
-        """Another program has migrated the registry to a schema with this step; what to raise for that."""
+        """Record that another program has migrated the registry by this step; return the error to raise."""
         told = StoreError(
             f"A newer version has migrated the registry (it has {step}) while this gateway {__version__} runs on it. "
             "This one writes nothing more and acknowledges nothing. Restart the gateway with the newer version."
@@ -59,18 +59,18 @@ class StorageHealth:
         return told
 
     def written(self) -> None:
-        """Something was committed."""
+        """Record a commit."""
         if self.reason is not None and not self._lasts:
             log.info("store.recovered", after=self.reason)
             self.reason = None
 
 
 def store_error(error: sqlite3.Error, failed: str = "written") -> StoreError:
-    """SQLite's word, with what an operator can do about it."""
+    """Return SQLite's error as ours, with the remedy for an operator."""
     return StoreError(f"The registry could not be {failed} ({error}). Nothing was changed. {remedy(error)}")
 
 
 def remedy(error: sqlite3.Error) -> str:
-    """What to do about it, by SQLite's code; of an extended one (``SQLITE_IOERR_WRITE``) the first two words count."""
+    """Return the remedy by SQLite's code. Of an extended code (``SQLITE_IOERR_WRITE``) the first two words count."""
     name = getattr(error, "sqlite_errorname", "")
     return _REMEDIES.get("_".join(name.split("_")[:2]), _ANYTHING)

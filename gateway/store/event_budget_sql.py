@@ -1,8 +1,8 @@
-"""SQL of event budgets: how many events of a type one device may cause of its own accord.
+"""SQL of event budgets: how many events of a type one device may cause.
 
-Each event goes into the audit trail and to every webhook and MQTT integrator, so one device that changes its mind with
-every heartbeat must not cause one each time. What is suppressed is counted, and the next event of the type tells how
-many were. What a reset, a binding or a command does is never suppressed.
+Each event goes into the audit trail and to every webhook and MQTT integrator. A device whose state flaps with every
+heartbeat must not cause one each time. Suppressed events are counted, and the next event of the type says how many
+there were. Events of a reset, a binding or a command are never suppressed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway.store.sqlite.connection import Row, Tx, View
 
 SAVED_HOURS: Final = 2
-"""What a device does not use of its budget it may use later, up to so many hours of it."""
+"""Unused budget is saved, up to that of so many hours."""
 SUPPRESSIBLE: Final = (
     "acknowledgement.refused",
     "device.low_battery",
@@ -25,11 +25,11 @@ SUPPRESSIBLE: Final = (
     "device.storage_full",
     "device.updated",
 )
-"""What a budget bounds. An ``offline`` is suppressed together with its ``online``."""
+"""Types with a budget. An ``offline`` is suppressed together with its ``online``."""
 
 
 def record(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> bool:
-    """Record what this device caused; ``False`` when its budget is used up, and it was suppressed."""
+    """Record an event that this device caused; return False when its budget is used up and the event was suppressed."""
     if _recorded(tx, device, kind, actor, facts, known=0):
         return True
     suppress(tx, device["pk"], kind)
@@ -37,7 +37,7 @@ def record(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> bool:
 
 
 def make_up(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> bool:
-    """Record what was suppressed and is so still, once the budget has room again; whether that was so."""
+    """Record a suppressed condition that still holds, once the budget has room; return whether it was."""
     return _recorded(tx, device, kind, actor, facts, known=1)
 
 
@@ -52,12 +52,12 @@ def suppress(tx: Tx, device_pk: int, kind: str) -> None:
 
 
 def owes(view: View, device_pk: int, kind: str) -> bool:
-    """Whether the last event of this type was suppressed."""
+    """Return whether the last event of this type was suppressed."""
     return _of(view, device_pk, kind)[1] > 0
 
 
 def _recorded(tx: Tx, device: Row, kind: str, actor: str, facts: dict[str, Any], *, known: int) -> bool:
-    """``known`` says how many of those that were suppressed this event makes up for."""
+    """Record if the budget allows it. ``known`` is the number of suppressed events that this one includes."""
     paid, suppressed = _of(tx, device["pk"], kind)
     if tx.rules.device_events_per_hour:
         paid = _paid_after(paid, tx.now, HOUR_MS // tx.rules.device_events_per_hour)
@@ -73,9 +73,9 @@ def _recorded(tx: Tx, device: Row, kind: str, actor: str, facts: dict[str, Any],
 
 
 def _paid_after(paid: int, now: int, each: int) -> int:
-    """The instant up to which the device has paid (the generic cell rate algorithm, ITU-T I.371).
+    """Return the time up to which the device has paid (the generic cell rate algorithm, ITU-T I.371).
 
-    One in the future means that the clock was set back, which costs nobody anything.
+    A time in the future means that the clock was set back, which costs no device anything.
     """
     return paid_until(0 if paid > now else paid, now, each, SAVED_HOURS * HOUR_MS)
 

@@ -1,4 +1,4 @@
-"""SQL of the audit trail: what happened, written in the transaction that made it happen."""
+"""SQL of the audit trail: events are written in the transaction that they report."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from gateway.store.sqlite.connection import Row, Tx, View
 
 FEED_CURSOR: Final = "events_told"
-"""The fact that says up to which ``seq`` events were published over MQTT; it is not there where none are."""
+"""The fact with the ``seq`` up to which events were published over MQTT; missing where none are published."""
 
 REGISTRY: Final = ""
-"""The project of events that concern the whole registry: no project's API keys read them, ``gateway audit`` does."""
+"""The project of events that concern the whole registry: API keys of a project cannot read them."""
 CLI: Final = "cli"
 Actor = str
 """Who did it: the id of a key or a device, ``gateway``, or ``cli``."""
 
 
 def record(tx: Tx, device: Row, kind: str, actor: Actor, **facts: Any) -> None:
-    """Write down that ``kind`` happened to this device; ``facts`` go into the event's ``data``, secrets blotted out."""
+    """Record that ``kind`` happened to this device; ``facts`` go into the event's ``data``, secrets redacted."""
     data = {"device_id": device["id"], **_actor(tx, actor), **_origin(tx), **_blotted(facts)}
     _write(tx, device["project_id"], device["pk"], kind, data)
 
 
 def record_administrative(tx: Tx, project_id: str, kind: str, actor: Actor, /, **facts: Any) -> None:
-    """Write down what happened to no device, but to a key, a webhook, ...; ``project_id`` may be ``REGISTRY``."""
+    """Record an event of a key, a webhook and so on; ``project_id`` may be ``REGISTRY``."""
     _write(tx, project_id, None, kind, {**_actor(tx, actor), **_origin(tx), **_blotted(facts)})
 
 
@@ -50,7 +50,7 @@ def _origin(tx: Tx) -> dict[str, Any]:
 
 
 def _actor(tx: Tx, actor: Actor) -> dict[str, Any]:
-    """Return who acted, with the name that a key has now: it is kept when the key is long gone."""
+    """Return who acted, with the name that a key has now, since the key may be deleted later."""
     if actor == CLI:
         return {"actor": actor, "actor_name": _blotted(os_user())}
     if not actor.startswith(ids.KEY):
@@ -60,7 +60,7 @@ def _actor(tx: Tx, actor: Actor) -> dict[str, Any]:
 
 
 def _blotted(fact: Any) -> Any:
-    # Facts are partly a device's own words, and no secret may reach an event (contract, section 1).
+    # Facts are partly text from a device, and no secret may reach an event (contract, section 1).
     if isinstance(fact, str):
         return redact(fact)
     if isinstance(fact, dict):
@@ -69,17 +69,17 @@ def _blotted(fact: Any) -> Any:
 
 
 def of_device(view: View, device_pk: int, limit: int = 100) -> list[Row]:
-    """The newest events of a device, newest first."""
+    """Return the newest events of a device, newest first."""
     return view.all("SELECT * FROM events WHERE device_pk = ? ORDER BY seq DESC LIMIT ?", device_pk, limit)
 
 
 def has(view: View, device_pk: int, event_id: str) -> bool:
-    """Whether this event is one of the device's."""
+    """Return whether this event belongs to the device."""
     return view.one("SELECT 1 FROM events WHERE id = ? AND device_pk = ?", event_id, device_pk) is not None
 
 
 def page(view: View, device_pk: int, query: model.ListEvents) -> list[Row]:
-    """One row more than ``query.limit`` when there are more, newest first, from the one before ``query.cursor``."""
+    """Return a page after ``query.cursor``, newest first, and one row more than ``query.limit`` when there are more."""
     return view.all(
         """SELECT * FROM events WHERE device_pk = ?1
             AND (?2 IS NULL OR seq < (SELECT seq FROM events WHERE id = ?2 AND device_pk = ?1))
@@ -91,13 +91,13 @@ def page(view: View, device_pk: int, query: model.ListEvents) -> list[Row]:
 
 
 def seq_of(view: View, project_id: str, event_id: str) -> int | None:
-    """Where in the order of the commits this event of the project stands."""
+    """Return the place of this event of the project in the order of the commits."""
     seq: int | None = view.value("SELECT seq FROM events WHERE id = ? AND project_id = ?", event_id, project_id)
     return seq
 
 
 def page_of_project(view: View, project_id: str, query: model.ListProjectEvents) -> list[Row]:
-    """One row more than ``query.limit`` when there are more, newest first, from the one before ``query.cursor``."""
+    """Return a page after ``query.cursor``, newest first, and one row more than ``query.limit`` when there are more."""
     before = None if query.cursor is None else seq_of(view, project_id, query.cursor)
     clauses, values = _matching(project_id, query)
     return view.all(
@@ -109,9 +109,9 @@ def page_of_project(view: View, project_id: str, query: model.ListProjectEvents)
 
 
 def resume_after(view: View, project_id: str, last_event_id: str | None) -> int:
-    """The ``seq`` after which to go on: that of the last event seen, or of the newest one without any.
+    """Return the ``seq`` after which to go on: that of the last event seen, or of the newest one without any.
 
-    One that is no longer kept is found again by its time, which is in its id.
+    An event that was pruned is located by its time, which is in its id.
     """
     if last_event_id is None:
         newest: int | None = view.value("SELECT max(seq) FROM events WHERE project_id = ?", project_id)
@@ -123,7 +123,7 @@ def resume_after(view: View, project_id: str, last_event_id: str | None) -> int:
 
 
 def tail(view: View, project_id: str, query: model.StreamEvents, after: int, limit: int) -> tuple[list[Row], int]:
-    """Up to ``limit`` matching events after ``after``, oldest first, and the ``seq`` up to which all have been seen."""
+    """Return up to ``limit`` matching events after ``after``, oldest first, and the ``seq`` read up to."""
     newest: int = view.value("SELECT coalesce(max(seq), 0) FROM events")
     clauses, values = _matching(project_id, query)
     rows = view.all(
@@ -136,13 +136,16 @@ def tail(view: View, project_id: str, query: model.StreamEvents, after: int, lim
 
 
 def newest(view: View) -> int:
-    """The ``seq`` of the newest event of all; 0 when there is none."""
+    """Return the ``seq`` of the newest event of all; 0 without events."""
     seq: int = view.value("SELECT coalesce(max(seq), 0) FROM events")
     return seq
 
 
 def after(view: View, seq: int, limit: int) -> list[Row]:
-    """Events of all projects after this one, oldest first; ``device_id`` is null where it happened to no device."""
+    """Return events of all projects after this one, oldest first.
+
+    ``device_id`` is null for an event without a device.
+    """
     return view.all(
         """SELECT e.*, d.id AS device_id FROM events e LEFT JOIN devices d ON d.pk = e.device_pk
             WHERE e.seq > ? ORDER BY e.seq LIMIT ?""",
@@ -162,14 +165,14 @@ def _matching(project_id: str, query: model.ListProjectEvents | model.StreamEven
 
 
 def to_model(row: Row) -> model.Event:
-    """A row as the API shows it."""
+    """Return it as the API shows it."""
     return model.Event(
         id=row["id"], type=row["type"], created_at=to_rfc3339(row["created_at"]), data=json.loads(row["data"])
     )
 
 
 def administrative(view: View, project_id: str | None, kind: str | None, limit: int) -> list[Row]:
-    """The newest events that happened to no device, newest first; of all projects and the registry unless one is named.
+    """Return the newest events without a device, newest first, of one project or of all and the registry.
 
     Each has the name of its project as ``project``, null for those of the registry.
     """
@@ -182,7 +185,7 @@ def administrative(view: View, project_id: str | None, kind: str | None, limit: 
 
 
 def told_of_key(view: View, kind: str, project_id: str, key_id: str, expires_at: str) -> bool:
-    """Whether there is an event of this kind of this key with this end."""
+    """Return whether there is an event of this kind about this key with this expiry."""
     found = view.one(
         """SELECT 1 FROM events WHERE project_id = ? AND type = ? AND json_extract(data, '$.key_id') = ?
             AND json_extract(data, '$.expires_at') = ? LIMIT 1""",
@@ -192,9 +195,9 @@ def told_of_key(view: View, kind: str, project_id: str, key_id: str, expires_at:
 
 
 def recent(view: View, device_pk: int, kind: str, since: int, until: int) -> int:
-    """How many of the device's newest hundred events are of this kind, younger than ``since`` and not after ``until``.
+    """Return how many of the device's newest hundred events are of this kind, within ``since`` and ``until``.
 
-    What a wrong clock dated ahead does not count: else it would for as long as the clock was set back.
+    Events that a wrong clock dated ahead do not count. Otherwise they would count until the clock has caught up.
     """
     count: int = view.value(
         """SELECT count(*) FROM (SELECT type, created_at FROM events WHERE device_pk = ? ORDER BY seq DESC LIMIT 100)
@@ -205,9 +208,9 @@ def recent(view: View, device_pk: int, kind: str, since: int, until: int) -> int
 
 
 def prune(tx: Tx, before: int, limit: int) -> int:
-    """Drop up to ``limit`` events that are older than ``before``; how many went.
+    """Delete up to ``limit`` events that are older than ``before``; return how many.
 
-    What is still to be told stays: events that a webhook has not picked up, those of deliveries that are pending, and
+    Events that are still to be sent stay: those that a webhook has not picked up, those of pending deliveries, and
     those that were not published over MQTT.
     """
     return tx.run(

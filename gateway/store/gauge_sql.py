@@ -1,4 +1,4 @@
-"""SQL of what the metrics show of the registry as it is now, over all projects."""
+"""SQL of gauges: the present state of the registry over all projects, for the metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class OpenCommands(NamedTuple):
-    """How many commands of a type have a status, and when the oldest was queued (milliseconds since the epoch)."""
+    """Number of commands of a type and status, and when the oldest was queued (milliseconds since the epoch)."""
 
     type: str
     status: str
@@ -20,7 +20,7 @@ class OpenCommands(NamedTuple):
 
 
 class FleetGauges(NamedTuple):
-    """How many devices there are, deleted ones aside."""
+    """Numbers of devices, without deleted ones."""
 
     devices: int = 0
     bound: int = 0
@@ -32,7 +32,7 @@ class FleetGauges(NamedTuple):
 
 
 def open_commands(view: View) -> list[OpenCommands]:
-    """Open commands by type and status."""
+    """Return open commands by type and status."""
     return [
         OpenCommands(*row)
         for row in view.all(
@@ -43,7 +43,7 @@ def open_commands(view: View) -> list[OpenCommands]:
 
 
 def fleet(view: View) -> FleetGauges:
-    """The fleet at a glance. It looks at every device: not for every second."""
+    """Return the numbers of devices. It reads every device, so it is too slow for every second."""
     row = view.one(
         """SELECT count(*), coalesce(sum(d.bound_at IS NOT NULL), 0), coalesce(sum(h.connection = 'online'), 0),
             count(*) - count(h.device_pk), coalesce(sum(h.low_battery), 0), coalesce(sum(h.storage_full), 0)
@@ -54,12 +54,12 @@ def fleet(view: View) -> FleetGauges:
 
 
 def outbox(view: View) -> list[tuple[str, int, int]]:
-    """By kind: how many rows wait, and since when (milliseconds since the epoch) the oldest could be worked off."""
+    """Return by kind how many rows wait, and since when the oldest is due (milliseconds since the epoch)."""
     rows = view.all("SELECT kind, count(*), min(max(created_at, not_before)) FROM outbox GROUP BY kind")
     return [(row[0], row[1], row[2]) for row in rows]
 
 
 def deliveries_waiting(view: View) -> int:
-    """Deliveries to webhooks that are not yet made and not given up."""
+    """Return the number of pending deliveries to webhooks."""
     waiting: int = view.value("SELECT count(*) FROM deliveries WHERE status = 'pending'")
     return waiting

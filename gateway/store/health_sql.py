@@ -1,4 +1,4 @@
-"""SQL of what devices say of themselves: the newest state, its history, presence, and what was refused."""
+"""SQL of the health of devices: the newest state, presence, and refused messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEWEST: Final = (
     "pending_recordings",
     "flags",
 )
-"""Columns of ``health`` that hold what the device said last."""
+"""Columns of ``health`` with the newest reported values."""
 
 _PAYLOAD_KEPT: Final = 256
 _SENT_BY: Final = f"""SELECT d.id, d.pk, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
@@ -50,7 +50,7 @@ _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_d
 
 
 def device_state(view: View, device_id: str) -> Row | None:
-    """What a message of this device is judged by: the device, its newest health, the state of its token."""
+    """Return what a message of this device is judged by: the device, its newest health, the state of its token."""
     return view.one(_SENDER, device_id)
 
 
@@ -64,9 +64,9 @@ def device_states(batch: Batch, device_ids: Iterable[str]) -> dict[str, DeviceSt
 
 
 def store_newest(tx: Tx, heard: Iterable[DeviceState], *, at_broker: bool) -> None:
-    """They were heard: online, until they were silent for too long, with what they said last in each field.
+    """Store the newest state of these devices, which are online now.
 
-    ``at_broker`` says that it came over MQTT.
+    ``at_broker``: the heartbeats came over MQTT.
     """
     now, due = tx.now, tx.now + tx.rules.silence_ms
     rows = [_newest_row(now, due, each, at_broker) for each in heard]
@@ -79,13 +79,13 @@ def _newest_row(now: int, due: int, of: DeviceState, at_broker: bool) -> tuple[A
 
 
 def store_firmware(tx: Tx, device_pk: int, version: str) -> None:
-    """The device runs another firmware than the registry knew."""
+    """Store a changed firmware version."""
     tx.run("UPDATE devices SET firmware_version = ?, updated_at = ? WHERE pk = ?", version, tx.now, device_pk)
     mark_mirror(tx, device_pk, STATE, DISCOVERY)
 
 
 def seen(tx: Tx, device_pk: int, offline_due_at: int) -> None:
-    """The device is there: online, until ``offline_due_at`` unless it is heard again."""
+    """Set the device online, until ``offline_due_at`` unless it sends something."""
     tx.run(
         """INSERT INTO health (device_pk, connection, offline_due_at, at_broker) VALUES (?1, 'online', ?2, 1)
             ON CONFLICT (device_pk) DO UPDATE SET connection = 'online', offline_due_at = ?2, at_broker = 1""",
@@ -95,7 +95,7 @@ def seen(tx: Tx, device_pk: int, offline_due_at: int) -> None:
 
 
 def leaving(tx: Tx, device_pk: int, offline_due_at: int) -> None:
-    """The device (or its last will) said that it goes: offline at ``offline_due_at`` unless it is heard again."""
+    """Set the device offline at ``offline_due_at`` unless it sends something: it, or its last will, says offline."""
     tx.run(
         """UPDATE health SET offline_due_at = min(offline_due_at, ?), at_broker = 0
             WHERE device_pk = ? AND connection = 'online'""",
@@ -105,7 +105,7 @@ def leaving(tx: Tx, device_pk: int, offline_due_at: int) -> None:
 
 
 def left_broker(tx: Tx, device_pk: int, offline_due_at: int) -> None:
-    """The broker retains that the device went: news only if the device was heard last over MQTT."""
+    """Do the same for an ``offline`` that the broker retains, if the device's last message came over MQTT."""
     tx.run(
         """UPDATE health SET offline_due_at = min(offline_due_at, ?), at_broker = 0
             WHERE device_pk = ? AND connection = 'online' AND at_broker""",
@@ -115,25 +115,25 @@ def left_broker(tx: Tx, device_pk: int, offline_due_at: int) -> None:
 
 
 def is_at_broker(view: View, device_pk: int) -> bool:
-    """Whether the device was heard last over MQTT, and has not said since that it goes."""
+    """Return whether the device's last message came over MQTT and was not an offline message."""
     return bool(view.value("SELECT at_broker FROM health WHERE device_pk = ?", device_pk))
 
 
 def forget_broker(tx: Tx, device_pk: int) -> None:
-    """Nothing that lies at the broker of this device is its own word under its new binding."""
+    """Forget the device's presence at the broker: what is retained there is not of its new binding."""
     tx.run("UPDATE health SET at_broker = 0 WHERE device_pk = ?", device_pk)
 
 
 def latest_deadline(view: View) -> int | None:
-    """The instant up to which the device that was heard last is waited for."""
+    """Return the latest deadline of any device."""
     found: int | None = view.value("SELECT max(offline_due_at) FROM health WHERE connection = 'online'")
     return found
 
 
 def postpone(tx: Tx, *, after: int, by: int, limit: int) -> tuple[int, int | None]:
-    """Wait longer for devices that are online, but never longer than for one that was just heard.
+    """Move the deadlines of online devices, but never beyond that of a device that was just heard.
 
-    Takes the next ``limit`` after the row number ``after``; how many were moved, and the last row number or ``None``.
+    Take the next ``limit`` after the row number ``after``; return how many were moved, and the last row number or None.
     """
     rows = tx.all("SELECT device_pk FROM health WHERE device_pk > ? ORDER BY device_pk LIMIT ?", after, limit)
     if not rows:
@@ -149,7 +149,7 @@ def postpone(tx: Tx, *, after: int, by: int, limit: int) -> tuple[int, int | Non
 
 
 def presence_is_due(view: View, now: int, latest: int) -> bool:
-    """Whether a device is waited for no longer, or for longer than there is reason to."""
+    """Return whether a device is overdue, or has a deadline that is too late."""
     found = view.one(
         """SELECT 1 WHERE EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at <= ?)
             OR EXISTS (SELECT 1 FROM health WHERE connection = 'online' AND offline_due_at > ?)""",
@@ -159,12 +159,12 @@ def presence_is_due(view: View, now: int, latest: int) -> bool:
 
 
 def wait_no_longer(tx: Tx, latest: int, until: int) -> None:
-    """Devices that are waited for beyond ``latest`` are waited for ``until`` then."""
+    """Set deadlines beyond ``latest`` to ``until``."""
     tx.run("UPDATE health SET offline_due_at = ? WHERE connection = 'online' AND offline_due_at > ?", until, latest)
 
 
 def overdue(view: View, now: int, limit: int) -> list[Row]:
-    """Devices whose time to be heard again is over."""
+    """Return devices whose deadline has passed."""
     return view.all(
         """SELECT d.pk, d.id, d.project_id FROM health h JOIN devices d ON d.pk = h.device_pk
             WHERE h.connection = 'online' AND h.offline_due_at <= ? LIMIT ?""",
@@ -174,7 +174,7 @@ def overdue(view: View, now: int, limit: int) -> list[Row]:
 
 
 def set_offline(tx: Tx, device_pk: int) -> None:
-    """The device is away."""
+    """Set the device offline."""
     tx.run("UPDATE health SET connection = 'offline', offline_due_at = NULL WHERE device_pk = ?", device_pk)
     mark_mirror(tx, device_pk, STATE)
 
@@ -182,7 +182,7 @@ def set_offline(tx: Tx, device_pk: int) -> None:
 def refuse(
     tx: Tx, device_id: str | None, source: str, code: str, message: str, field: str | None, payload: str
 ) -> None:
-    """Keep a refused message for diagnosis; only the newest ``refusals_kept`` stay."""
+    """Store a refused message for diagnosis; only the newest ``refusals_kept`` stay."""
     cursor = tx.run(
         "INSERT INTO refusals (at, device_id, source, code, message, field, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
         *(tx.now, device_id, source, code, message, field, payload[:_PAYLOAD_KEPT]),

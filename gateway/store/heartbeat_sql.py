@@ -1,9 +1,9 @@
 """SQL of the history of heartbeats: written all the time, read now and then.
 
-Each row names the device's heartbeat before it, and ``health`` the newest: a chain, newest first, as it is read. An
-index by device would cost more than all else that is stored of a heartbeat: each entry goes to another page of it, and
-each such page into the log. So a row here touches the end of the table, and the end of one index in the order of time.
-``history_days`` says where in the chain a day begins, so that nobody has to walk from today to last month.
+Each row names the device's heartbeat before it, and ``health`` the newest: a chain, read from its newest end. An index
+by device would cost more than all else that is stored of a heartbeat. Each of its entries goes to another page, and
+each such page into the log. A row here touches the end of the table, and the end of one index in the order of time.
+``history_days`` marks where in the chain a day begins, so that no query walks from today to last month.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _said: Final = itemgetter(
     "flags",
 )
 _PREVIOUS: Final = 1
-"""Where in a row to insert the end of the chain before it stands."""
+"""Place in an inserted row of the previous end of the chain."""
 _WALK: Final = """WITH RECURSIVE walk AS (
         SELECT * FROM heartbeats WHERE id = ?1 AND device_pk = ?2 AND received_at >= ?3
     UNION ALL
@@ -47,7 +47,7 @@ _WALK: Final = """WITH RECURSIVE walk AS (
 
 
 class Beat(NamedTuple):
-    """A heartbeat, the device that sent it, and over which link (a :class:`gateway.models.model.Radio`)."""
+    """A heartbeat, its device, and the link it came over (a :class:`gateway.models.model.Radio`)."""
 
     device: DeviceState
     heartbeat: model.Heartbeat
@@ -55,12 +55,12 @@ class Beat(NamedTuple):
 
 
 def append(tx: Tx, beats: Sequence[Beat]) -> Sequence[Beat]:
-    """Add heartbeats in this order, each at the end of its device's chain; those that were new.
+    """Add heartbeats in this order, each at the end of its device's chain; return those that were new.
 
-    One with a device and ``sent_at`` that are there already is the very same one.
+    One with a known device and ``sent_at`` is the same one.
     """
     tx.run("SAVEPOINT history")
-    if not _insert(tx, beats):  # rare, so only now it is asked which were there already
+    if not _insert(tx, beats):  # rare, so only now the known ones are looked up
         tx.run("ROLLBACK TO history")
         beats = _unknown(tx, beats)
         if not _insert(tx, beats):
@@ -70,7 +70,7 @@ def append(tx: Tx, beats: Sequence[Beat]) -> Sequence[Beat]:
 
 
 def _insert(tx: Tx, beats: Sequence[Beat]) -> bool:
-    """Whether all were new; else the chains are as they were, and what was inserted has to be undone."""
+    """Return whether all were new. Otherwise the chains are unchanged, and the caller undoes the inserts."""
     now, today = tx.now, tx.now // _DAY_MS
     rows, days, first_today = [], [], []
     for number, (device, heartbeat, radio) in enumerate(beats, (tx.value("SELECT max(id) FROM heartbeats") or 0) + 1):
@@ -94,7 +94,7 @@ def _insert(tx: Tx, beats: Sequence[Beat]) -> bool:
 
 
 def _unknown(tx: Tx, beats: Iterable[Beat]) -> list[Beat]:
-    """Those that are neither stored nor among those before them."""
+    """Return those that are neither stored nor among those before them."""
     seen: set[tuple[int, int]] = set()
     new = []
     for beat in beats:
@@ -116,9 +116,9 @@ class Window(NamedTuple):
 
 
 def page(view: View, device_pk: int, window: Window, *, after: int | None, limit: int, every: int | None) -> list[Row]:
-    """Newest first, from the one after the row ``after`` on.
+    """Return a page, newest first, after the row ``after``.
 
-    With ``every`` only the newest of each so many milliseconds of the clock.
+    With ``every`` it has only the newest of each so many milliseconds of the clock.
     """
     start = _start(view, device_pk, window.until) if after is None else _previous(view, device_pk, after)
     if every is None:
@@ -138,7 +138,7 @@ def _walk(view: View, device_pk: int, start: int | None, window: Window, limit: 
 
 
 def _before_step(view: View, after: int, window: Window, every: int) -> Window:
-    """What comes before the step of the clock in which this row was received."""
+    """Return the window before the step of the clock in which this row was received."""
     at: int | None = view.value("SELECT received_at FROM heartbeats WHERE id = ?", after)
     return window if at is None else Window(window.since, min(window.until, at - at % every))
 
@@ -148,7 +148,7 @@ def _earlier(one: int | None, other: int | None) -> int | None:
 
 
 def _start(view: View, device_pk: int, until: int) -> int | None:
-    """Where to begin to look for what was received before then: the last of that day, or the newest of all."""
+    """Return where to begin for what was received before then: the last of that day, or the newest of all."""
     later: int | None = view.value(
         "SELECT first_id FROM history_days WHERE device_pk = ? AND day > ? ORDER BY day LIMIT 1",
         device_pk,
@@ -168,7 +168,7 @@ def _previous(view: View, device_pk: int, heartbeat_id: int) -> int | None:
 
 
 def to_record(row: Row) -> fleet.HeartbeatRecord:
-    """A row of the history as the API shows it."""
+    """Return a row of the history as the API shows it."""
     told = {name: row[name] for name in fleet.HeartbeatRecord.model_fields if name in row.keys()}  # noqa: SIM118 - a sqlite3.Row iterates over its values
     times = {"received_at": to_rfc3339(row["received_at"]), "sent_at": moment(row["sent_at"])}
     radio = None if row["radio"] is None else [row["radio"]]
@@ -176,12 +176,12 @@ def to_record(row: Row) -> fleet.HeartbeatRecord:
 
 
 def prune(tx: Tx, before: int, limit: int) -> int:
-    """Drop heartbeats that were received before then, ``limit`` at most; how many went.
+    """Delete at most ``limit`` heartbeats that were received before then; return how many.
 
-    Rows lie in the order in which they came, so that the oldest are at the beginning: whether anything is due costs a
-    look there and :data:`_SAMPLES` more, however long the table. An index by time would be written at each heartbeat.
-    The samples find what is due behind rows that a wrong clock dated ahead, as soon as it is a longer part of the table
-    than lies between two of them.
+    Rows lie in the order of arrival, so the oldest are at the beginning. Whether anything is due costs a look there and
+    :data:`_SAMPLES` more, however long the table. An index by time would be written at each heartbeat. The samples find
+    what is due behind rows that a wrong clock dated ahead, once that part of the table is longer than the distance of
+    two samples.
     """
     start = _first_due(tx, before)
     if start is None:
@@ -211,7 +211,7 @@ def _first_due(view: View, before: int) -> int | None:
 
 
 def _search(view: View, not_due: int, due: int, before: int) -> int:
-    """Halve the distance between the two until they are neighbours; the one that is due."""
+    """Return the due one, by halving the distance of the two until they are neighbours."""
     while due - not_due > 1:
         middle = (not_due + due) // 2
         if _is_due(view, middle, before):
@@ -222,6 +222,6 @@ def _search(view: View, not_due: int, due: int, before: int) -> int:
 
 
 def _is_due(view: View, heartbeat_id: int, before: int) -> bool:
-    """Whether the first row from this id on was received before then."""
+    """Return whether the first row from this id on was received before then."""
     at: int | None = view.value("SELECT received_at FROM heartbeats WHERE id >= ? ORDER BY id LIMIT 1", heartbeat_id)
     return at is not None and at < before

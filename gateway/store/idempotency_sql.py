@@ -1,6 +1,6 @@
-"""SQL of answers kept under an ``Idempotency-Key``, so that a request that comes again is answered and not done again.
+"""SQL of answers kept under an ``Idempotency-Key``, so that a repeated request is answered, not done again.
 
-What was answered is sealed by those who keep it; here lie bytes. See ``gateway/http/idempotency.py``.
+Answers are sealed before they come here. See ``gateway/http/idempotency.py``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ KEPT_MS: Final = 86_400_000
 """How long an answer is kept: 24 h (contract, section 2)."""
 
 MOST: Final = 1_000_000
-"""How many are kept at most, the newest: more than one caller can make in 24 h at the default rate limit."""
+"""Maximum number kept, the newest: more than one caller can make in 24 h at the default rate limit."""
 
 ROW_BYTES: Final = 256
-"""What a row takes besides its answer, with its part of the indexes, about."""
+"""Approximate size of a row besides its answer, with its part of the indexes."""
 
 MOST_BYTES_OF_KEY: Final = 256 * 2**20
 MOST_BYTES_OF_DEVICE: Final = 2**20
-"""What is kept of one API key, and of one device over all of its tokens. More than that, and the oldest go."""
+"""Bytes kept per API key, and per device over all of its tokens. Beyond that the oldest are deleted."""
 
 _SOME: Final = 100
 
@@ -36,7 +36,7 @@ class KeptAnswer(NamedTuple):
 
 
 def find(view: View, caller: str, key_hash: bytes, now: int) -> KeptAnswer | None:
-    """What this caller was answered under this key within the last 24 h."""
+    """Return this caller's answer under this key within the last 24 h."""
     return view.record(
         KeptAnswer,
         "SELECT request_hash, status, answer FROM idempotency WHERE caller = ? AND key_hash = ? AND created_at > ?",
@@ -49,10 +49,10 @@ def find(view: View, caller: str, key_hash: bytes, now: int) -> KeptAnswer | Non
 def keep(
     tx: Tx, caller: str, key_hash: bytes, request_hash: bytes, status: int, answer: bytes, most_bytes: int
 ) -> None:
-    """Keep an answer, in the transaction that did what it tells.
+    """Keep an answer, in the transaction that it reports.
 
-    The oldest answers of the same owner go when there are more than ``most_bytes`` of them: a caller that sends a new
-    key each time would fill the disk otherwise.
+    The oldest answers of the same owner are deleted beyond ``most_bytes``: a caller that sends a new key each time
+    would otherwise fill the disk.
     """
     owner = caller.partition("/")[0]
     # One that is older than 24 h may not have been pruned yet.
@@ -83,7 +83,7 @@ def keep(
 
 
 def prune(tx: Tx, limit: int = 5_000, most: int = MOST) -> int:
-    """Drop up to ``limit`` that are older than 24 h, and as many that are more than ``most``; how many went."""
+    """Delete up to ``limit`` that are older than 24 h, and as many beyond ``most``; return how many."""
     old = _delete(
         tx,
         "SELECT seq FROM idempotency WHERE created_at <= ? ORDER BY created_at LIMIT ?",
@@ -99,7 +99,7 @@ def prune(tx: Tx, limit: int = 5_000, most: int = MOST) -> int:
 
 
 def _delete(tx: Tx, chosen: str, *values: object) -> int:
-    """Delete the rows that a statement chooses, and what they count; how many went."""
+    """Delete the rows that a statement selects, and subtract their bytes; return how many."""
     went = tx.run(
         f"DELETE FROM idempotency WHERE seq IN ({chosen}) RETURNING owner, length(answer) AS bytes",  # noqa: S608 - a constant command
         *values,

@@ -1,4 +1,4 @@
-"""SQL of projects, API keys and what the gateway knows of itself."""
+"""SQL of projects, API keys and facts of the gateway."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gateway.store.sqlite.connection import Tx, View
 
 EPOCH_BASE: Final = "epoch_base"
-"""A fact: the generation with which devices began when the registry's epoch did."""
+"""A fact: the first generation of devices in the registry's epoch."""
 _EXPIRES_SOON_MS: Final = 7 * 86_400_000
 _PREFIX_LENGTH: Final = len("sk_live_")
 
@@ -49,7 +49,7 @@ class KeyRecord(NamedTuple):
     rotated_at: int | None
 
     def __repr__(self) -> str:
-        """Return what may stand in a log."""
+        """Return what may be logged."""
         return f"KeyRecord(id={self.id!r}, project_id={self.project_id!r})"
 
 
@@ -70,31 +70,31 @@ _EXPIRING: Final = f"SELECT {columns(ExpiringKey, 'k', project=_PROJECT_NAME)} F
 
 
 def meta(view: View, key: str) -> str | None:
-    """A fact the gateway keeps about itself."""
+    """Return a fact of the gateway."""
     value: str | None = view.value("SELECT value FROM meta WHERE key = ?", key)
     return value
 
 
 def set_meta(tx: Tx, key: str, value: str) -> None:
-    """Keep a fact."""
+    """Store a fact."""
     tx.run("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", key, value)
 
 
 def forget_meta(tx: Tx, key: str) -> None:
-    """Keep a fact no longer."""
+    """Delete a fact."""
     tx.run("DELETE FROM meta WHERE key = ?", key)
 
 
 def projects(view: View) -> list[ProjectRecord]:
-    """Every project, the oldest first."""
+    """Return every project, the oldest first."""
     return view.records(ProjectRecord, f"{_PROJECTS} ORDER BY p.id")
 
 
 def create_project(tx: Tx, name: str) -> str:
-    """A new project; its id.
+    """Create a project; return its id.
 
     Raises:
-        ConflictError: ``resource_already_exists``, one of this name is there.
+        ConflictError: ``resource_already_exists``: the name is taken.
     """
     known: str | None = tx.value("SELECT id FROM projects WHERE name = ?", name)
     if known is not None:
@@ -117,7 +117,7 @@ def create(
     test: bool = False,
     expires_at: int | None = None,
 ) -> tuple[str, str]:
-    """A new key: its id and its secret, which is shown this once. Without ``scopes`` it may do everything.
+    """Create a key; return its id and its secret, which is shown this once. Without ``scopes`` it has all of them.
 
     Raises:
         NotFoundError: no such project.
@@ -141,16 +141,16 @@ def create(
 
 
 def scopes(key: KeyRecord) -> list[str]:
-    """What a key may do."""
+    """Return the scopes of a key."""
     found: list[str] = json.loads(key.scopes)
     return found
 
 
 def require(view: View, wanted: str) -> KeyRecord:
-    """The key with this id, or the only one with this name that is not revoked, else the newest that was.
+    """Return the key with this id, or the only unrevoked one with this name, else the newest revoked one.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no such key.
         ConflictError: several have this name.
     """
     named = view.records(KeyRecord, f"{_KEYS} WHERE k.id = ?1 OR k.name = ?1 ORDER BY k.id", wanted)
@@ -164,9 +164,9 @@ def require(view: View, wanted: str) -> KeyRecord:
 
 
 def rotate(tx: Tx, key_id: str, overlap_ms: int) -> str:
-    """Give the key a new secret, which is shown this once; the one before stays good for ``overlap_ms``.
+    """Give the key a new secret, which is shown this once; the previous one stays good for ``overlap_ms``.
 
-    A secret from before that one is dead at once.
+    An older secret is refused at once.
 
     Raises:
         ConflictError: ``key_revoked``, or expired.
@@ -187,7 +187,7 @@ def rotate(tx: Tx, key_id: str, overlap_ms: int) -> str:
 
 
 def revoke(tx: Tx, key_id: str) -> KeyRecord:
-    """The key opens nothing from now on, with any of its secrets; one that is revoked stays as it is."""
+    """Revoke the key with all its secrets; a revoked one stays as it is."""
     tx.run(
         """UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?), previous_hash = NULL, previous_expires_at = NULL
             WHERE id = ?""",
@@ -198,7 +198,7 @@ def revoke(tx: Tx, key_id: str) -> KeyRecord:
 
 
 def expire(tx: Tx, key_id: str, expires_at: int | None) -> KeyRecord:
-    """The key is good until then (milliseconds since the epoch); ``None``: for ever.
+    """Set the key's expiry (milliseconds since the epoch); ``None``: it never expires.
 
     Raises:
         ConflictError: ``key_revoked``.
@@ -222,7 +222,7 @@ def _require_alive(view: Tx, key_id: str, *, expired_too: bool = False) -> KeyRe
 
 
 def expiring(view: View, now: int) -> list[ExpiringKey]:
-    """Keys that expire within a week, or of a short life within its last quarter; the next first."""
+    """Return keys that expire within a week, or in the last quarter of a shorter life; the next first."""
     return view.records(
         ExpiringKey,
         f"""{_EXPIRING} WHERE k.revoked_at IS NULL
@@ -232,10 +232,10 @@ def expiring(view: View, now: int) -> list[ExpiringKey]:
 
 
 def require_project(view: View, wanted: str) -> ProjectRecord:
-    """The project with this id or name.
+    """Return the project with this id or name.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no such project.
     """
     project = view.record(ProjectRecord, f"{_PROJECTS} WHERE p.id = ?1 OR p.name = ?1 ORDER BY p.id = ?1 DESC", wanted)
     if project is None:
@@ -245,15 +245,15 @@ def require_project(view: View, wanted: str) -> ProjectRecord:
 
 
 def all_keys(view: View) -> list[KeyRecord]:
-    """Every key with its project's name, the newest first."""
+    """Return every key with its project's name, the newest first."""
     return view.records(KeyRecord, f"{_KEYS} ORDER BY k.id DESC")
 
 
 def by_secret(view: View, secret: str, now: int) -> KeyRecord | None:
-    """The key with this secret, or with this one before its rotation, unless it is revoked or has expired.
+    """Return the good key with this secret, or with this previous secret during a rotation's overlap.
 
-    The overlap of a rotation ends, too, when the clock is further before the rotation than the overlap is long: it was
-    set back, and the secret before would open things for as long as that.
+    The overlap also ends when the clock is further before the rotation than the overlap is long. The clock was then set
+    back, and the previous secret would stay good for as long as that.
     """
     given = hash_secret(secret)
     key = view.record(
@@ -271,14 +271,14 @@ def by_secret(view: View, secret: str, now: int) -> KeyRecord | None:
 
 
 def of_closed_secret(view: View, secret: str) -> KeyRecord | None:
-    """The key whose secret this is or was, whether or not it opens anything: to say why it was refused."""
+    """Return the key whose secret this is or was, good or not: to say why it was refused."""
     return view.record(KeyRecord, f"{_KEYS} WHERE k.hash = ?1 OR k.previous_hash = ?1", hash_secret(secret))
 
 
 def touch(tx: Tx, key_id: str, before: int) -> None:
-    """Note that the key is in use, unless that was noted at or after ``before`` (milliseconds since the epoch).
+    """Record that the key is in use, unless that was recorded at or after ``before`` (milliseconds since the epoch).
 
-    What a wrong clock noted ahead of the time is put right.
+    A time that a wrong clock recorded ahead is corrected.
     """
     tx.run(
         """UPDATE api_keys SET last_used_at = ?1

@@ -1,4 +1,4 @@
-"""What a running store reports of its commits."""
+"""Listener interface of a running store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a transaction did, in figures for whoever watches the gateway; told after the commit, never of what was undone.
+"""Measurements of transactions for the metrics, reported after the commit, never for what was undone.
 
 Labels come from our own constants or from closed lists, never from a device: their number is bounded.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 ACCESS: Final = "access"
-"""A device whose right to connect was brought in step at the broker, by what that right is."""
+"""A device whose access was synced at the broker, by what its access is."""
 COMMIT: Final = "commit"
 """Seconds that one transaction took, from BEGIN to the end of COMMIT."""
 DELIVERY: Final = "delivery"
@@ -16,9 +16,9 @@ DELIVERY: Final = "delivery"
 EVENT: Final = "event"
 """An event, by its type."""
 EVENT_SUPPRESSED: Final = "event_suppressed"
-"""An event that was not written since its device has caused too many, by its type."""
+"""An event that was suppressed since its device has caused too many, by its type."""
 HEARTBEAT: Final = "heartbeat"
-"""A heartbeat that was taken, by what was done with it."""
+"""A received heartbeat, by what was done with it."""
 REFUSAL: Final = "refusal"
 """A message that was refused, by the code of its refusal."""
 RESET: Final = "reset"

@@ -1,7 +1,7 @@
-"""Opening the registry: made when it is not there, migrated for the gateway that is to serve it, and for nobody else.
+"""Opening of the registry. A new one is made; an old one is migrated only by the gateway that will serve it.
 
-A command that migrated the registry under a running gateway of an older version would leave that one with tables it
-does not know. So a command opens a registry of its own schema and refuses any other.
+A command that migrated the registry under a running gateway of an older version would leave that gateway with unknown
+tables. So a command opens a registry of its own schema and refuses any other.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 COPIES_KEPT: Final = 3
-"""Copies from before a migration; the oldest goes when there are more."""
+"""Number of copies kept from before migrations; beyond that the oldest is deleted."""
 _COPIES: Final = f"{DATABASE_NAME}.m[0-9][0-9][0-9]_*"
 _ROOM: Final = 2
-"""The copy, and as much again for tables that a step writes anew."""
+"""Room for the copy, and as much again for tables that a step rewrites."""
 _MIB: Final = 2**20
 
 
 @dataclass(frozen=True)
 class Migration:
-    """A registry was brought from the schema ``before`` to that of this version; ``copy`` is from before that."""
+    """A registry was migrated from the schema ``before`` to that of this version; ``copy`` is from before that."""
 
     before: str
     after: str
@@ -50,7 +50,7 @@ class Migration:
 
 
 def open_database(data_dir: Path) -> sqlite3.Connection:
-    """Open the database of this data directory for writing; a new one is made where there is none.
+    """Open the database of this data directory for writing; make a new one if it does not exist.
 
     Raises:
         StoreError: the directory or the file cannot be used, or the registry has the schema of another version.
@@ -59,7 +59,7 @@ def open_database(data_dir: Path) -> sqlite3.Connection:
 
 
 def open_to_serve(data_dir: Path) -> sqlite3.Connection:
-    """The same for who holds :func:`gateway.store.sqlite.lock.exclusive`: an older registry is copied and migrated.
+    """Do the same for a holder of the lock ``exclusive``: an older registry is copied and migrated.
 
     Raises:
         StoreError: as above, or there is no room for the copy.
@@ -68,10 +68,10 @@ def open_to_serve(data_dir: Path) -> sqlite3.Connection:
 
 
 def migrate_registry(data_dir: Path, *, with_copy: bool) -> Migration | None:
-    """Bring the registry to this version's schema; ``None`` when it has that. For who holds ``exclusive``.
+    """Migrate the registry to this version's schema; return None when it has that. The caller holds ``exclusive``.
 
     Raises:
-        StoreError: it cannot be migrated; steps that are done already stay.
+        StoreError: it cannot be migrated; finished steps stay.
     """
     found: list[Migration | None] = []
     _open(data_dir, lambda database: found.append(_bring_up(data_dir, database, with_copy=with_copy))).close()
@@ -124,7 +124,7 @@ def _refuse_newer(data_dir: Path, connection: sqlite3.Connection) -> None:
 
 
 def _running(data_dir: Path) -> str:
-    """Which gateway runs on this registry, as a sentence; nothing when none does."""
+    """Return which gateway runs on this registry, as a sentence, or nothing when none does."""
     process, where = holder(data_dir), endpoint_file.read(data_dir)
     if process is None or process == os.getpid():
         return ""
@@ -145,7 +145,7 @@ def _bring_up(data_dir: Path, connection: sqlite3.Connection, *, with_copy: bool
         schema.migrate(connection)
     except BaseException:
         if copy is not None and schema.newest_applied(connection) == before:
-            copy.unlink()  # nothing has changed, and a service that is started again and again must not fill the disk
+            copy.unlink()  # nothing has changed, and a service that restarts again and again must not fill the disk
         raise
     migration = Migration(before, schema.steps()[-1], copy)
     log.info(
@@ -163,7 +163,7 @@ def _bring_up(data_dir: Path, connection: sqlite3.Connection, *, with_copy: bool
 
 
 def _copy(data_dir: Path, connection: sqlite3.Connection, before: str) -> Path:
-    """A copy of the registry as it is, durable, readable by its owner alone."""
+    """Copy the registry as it is, durable, readable by its owner alone."""
     size = _size(connection)
     free = shutil.disk_usage(data_dir).free
     if free < _ROOM * size:

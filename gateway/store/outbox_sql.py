@@ -1,9 +1,9 @@
-"""SQL of the outbox: what must yet be brought in step with the registry outside of it.
+"""SQL of the outbox: what outside of the registry is out of step with it.
 
-A row does not hold a message. It says *which* thing is out of step (the retained topic of one command type of one
-device, another retained topic of it, or its credential at the broker); whoever works it off reads the committed state
-of that moment. So a row can be worked off twice without harm, an old state is never published after a newer one, and
-what was not committed is never published at all.
+A row holds no message. It names what is out of step: the retained topic of one command type of one device, another
+retained topic of it, or its credential at the broker. The worker that handles it reads the state committed at that
+moment. So a row can be handled twice without harm, an old state is never published after a newer one, and what was not
+committed is never published at all.
 
 A row may wait for its turn, so that a bulk reset reaches the fleet at a steady pace: ``not_before`` is 0 for at once.
 """
@@ -30,33 +30,33 @@ MIRROR: Final = "mirror"
 STATE: Final = "state"
 DISCOVERY: Final = "discovery"
 PROJECT_STATE: Final = "project_state"
-"""The state once more, for the integrators of the device's project; it follows where ``STATE`` is shown."""
+"""The state once more, for the integrators of the device's project; it is mirrored where ``STATE`` is."""
 
 _SECOND_MS: Final = 1_000
 _READ_PROJECTS: Final = "SELECT project_id FROM broker_accounts WHERE project_id IS NOT NULL AND revoked_at IS NULL"
 
 
 def mark_command(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0) -> None:
-    """The retained topic of this command type is out of step; it may wait until ``not_before``."""
+    """Mark the retained topic of this command type as out of step; it may wait until ``not_before``."""
     _mark(tx, COMMAND, device_pk, command_type, not_before)
 
 
 def mark_topic(tx: Tx, device_pk: int, leaf: str) -> None:
-    """Another retained topic of the device is out of step: ``devices/{id}/{leaf}``."""
+    """Mark another retained topic of the device as out of step: ``devices/{id}/{leaf}``."""
     _mark(tx, TOPIC, device_pk, leaf)
 
 
 def mark_mirror(tx: Tx, device_pk: int, *details: str) -> None:
-    """What integrators see of the device has changed: those of ``details`` that the rules have mirrored.
+    """Mark those of ``details`` that the rules have mirrored: the device's state has changed.
 
-    Whoever works these off looks once a second: nobody is woken.
+    This wakes no worker: they check once a second.
     """
     for detail in details:
         mark_all_mirrors(tx, [device_pk], detail)
 
 
 def mark_all_mirrors(tx: Tx, device_pks: Iterable[int], detail: str) -> None:
-    """The same of many devices."""
+    """Do the same for many devices."""
     if not is_mirrored(tx.rules, detail):
         return
     pks = list(device_pks)
@@ -74,7 +74,7 @@ def mark_all_mirrors(tx: Tx, device_pks: Iterable[int], detail: str) -> None:
 
 
 def mark_project(tx: Tx, project_id: str) -> None:
-    """The project has its first integrator, or has lost its last: of each device the state for it is out of step."""
+    """Mark each device of a project that has got its first integrator, or has lost its last."""
     tx.run(
         """INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at)
             SELECT ?, pk, ?, ? FROM devices WHERE project_id = ? AND deleted_at IS NULL""",
@@ -83,18 +83,18 @@ def mark_project(tx: Tx, project_id: str) -> None:
 
 
 def is_mirrored(rules: Rules, detail: str) -> bool:
-    """Whether the settings have this retained topic mirrored."""
+    """Return whether the settings have this retained topic mirrored."""
     return (STATE if detail == PROJECT_STATE else detail) in rules.mirrored
 
 
 def newest(view: View) -> int:
-    """The highest number in use: what is marked from now on has a higher one."""
+    """Return the highest number in use. Later marks have higher ones."""
     seq: int | None = view.value("SELECT max(seq) FROM outbox")
     return seq or 0
 
 
 def mirror_rows(view: View, detail: str, after: int, up_to: int, limit: int) -> list[Row]:
-    """``seq`` and ``device_pk`` of the oldest of these rows, after the one number and up to the other."""
+    """Return ``seq`` and ``device_pk`` of the oldest of these rows, after the one number and up to the other."""
     return view.all(
         """SELECT seq, device_pk FROM outbox WHERE kind = ? AND not_before = 0 AND detail = ? AND seq > ? AND seq <= ?
             ORDER BY seq LIMIT ?""",
@@ -103,25 +103,25 @@ def mirror_rows(view: View, detail: str, after: int, up_to: int, limit: int) -> 
 
 
 def drop_mirror(tx: Tx, detail: str) -> None:
-    """Forget what was to be mirrored: the settings do not have it mirrored any more."""
+    """Drop the rows of a topic that the settings no longer have mirrored."""
     tx.run("DELETE FROM outbox WHERE kind = ? AND detail = ?", MIRROR, detail)
 
 
 def waits(view: View, device_pk: int) -> bool:
-    """Whether what the device itself goes by is out of step."""
+    """Return whether anything that the device itself depends on is out of step."""
     found = view.one("SELECT 1 FROM outbox WHERE device_pk = ? AND kind <> ? LIMIT 1", device_pk, MIRROR)
     return found is not None
 
 
 def mark_credential(tx: Tx, device_pk: int) -> None:
-    """The device's right to connect has changed."""
+    """Mark that the device's access has changed."""
     _mark(tx, CREDENTIAL, device_pk, "")
 
 
 def _mark(tx: Tx, kind: str, device_pk: int, detail: str, not_before: int = 0) -> None:
     tx.outbox_kinds.add(kind)
-    # REPLACE gives the row a new number, so that a publisher which is at work on the old one leaves this one be. What
-    # was due already does not come later for being marked again.
+    # REPLACE gives the row a new number. A publisher that is at work on the old one then leaves the new one in place. A
+    # row that was already due does not become due later by a second mark.
     tx.run(
         """INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at, not_before) VALUES (?1, ?2, ?3, ?4, min(
             ?5, coalesce((SELECT not_before FROM outbox WHERE kind = ?1 AND device_pk = ?2 AND detail = ?3), ?5)))""",
@@ -134,29 +134,29 @@ def _mark(tx: Tx, kind: str, device_pk: int, detail: str, not_before: int = 0) -
 
 
 def next_turn(tx: Tx) -> int:
-    """When the next command of a bulk reset may go out: one step after the last of those that wait, or after now.
+    """Return when the next command of a bulk reset may go out: one step after the last that waits, or after now.
 
-    Any earlier one has gone out by now or is one of those, so the pace holds over calls that run at once.
+    Any earlier one has gone out by now or is one of those, so the pace holds over concurrent calls.
     """
     latest: int | None = tx.value("SELECT max(not_before) FROM outbox WHERE kind = ?", COMMAND)
     return max(tx.now, latest or 0) + step_ms(tx.rules)
 
 
 def step_ms(rules: Rules) -> int:
-    """How far apart the turns of a bulk reset are; the first of those that wait is never further ahead than that."""
+    """Return the distance between turns of a bulk reset. The first waiting one is never further ahead than that."""
     return math.ceil(_SECOND_MS / rules.bulk_reset_per_second)
 
 
 def paced(view: View) -> bool:
-    """Whether commands wait for their turn, or have missed it."""
+    """Return whether commands wait for their turn, or have missed it."""
     return view.one("SELECT 1 FROM outbox WHERE kind = ? AND not_before > 0 LIMIT 1", COMMAND) is not None
 
 
 def resume_pace(tx: Tx) -> None:
-    """Of the commands that missed their turns the first has it now, and the others follow at the old distance.
+    """Give the first of the commands that missed their turns a turn now; the others follow at the old distance.
 
-    While nobody could publish their turns went by: without this they would all go out at once. And where the clock was
-    set back, the first would wait for longer than a step.
+    While nothing could be published, their turns went by. Without this they would all go out at once. And where the
+    clock was set back, the first would wait for longer than a step.
     """
     first: int | None = tx.value("SELECT min(not_before) FROM outbox WHERE kind = ? AND not_before > 0", COMMAND)
     if first is not None:
@@ -165,7 +165,7 @@ def resume_pace(tx: Tx) -> None:
 
 
 def due(view: View, now: int, limit: int) -> list[Row]:
-    """Rows of retained topics whose turn has come, each with ``device_id`` and ``deleted_at`` of its device."""
+    """Return rows of retained topics whose turn has come, each with ``device_id`` and ``deleted_at`` of its device."""
     rows: list[Row] = []
     for kind in (COMMAND, TOPIC):
         rows += view.all(
@@ -179,7 +179,7 @@ def due(view: View, now: int, limit: int) -> list[Row]:
 
 
 def next_due(view: View) -> int | None:
-    """When the next row of a retained topic has its turn (0: at once); ``None`` when there is none."""
+    """Return when the next row of a retained topic has its turn (0: at once), or None."""
     next_of = (
         view.value("SELECT not_before FROM outbox WHERE kind = ? ORDER BY not_before LIMIT 1", kind)
         for kind in (COMMAND, TOPIC)
@@ -188,7 +188,7 @@ def next_due(view: View) -> int | None:
 
 
 def pending(view: View, kind: str, limit: int, *, after: int = 0) -> list[Row]:
-    """The oldest rows of this kind that follow this number, each with its ``device_id``."""
+    """Return the oldest rows of this kind after this number, each with its ``device_id``."""
     return view.all(
         """SELECT o.*, d.id AS device_id FROM outbox o JOIN devices d ON d.pk = o.device_pk
             WHERE o.kind = ? AND o.seq > ? ORDER BY o.seq LIMIT ?""",
@@ -197,26 +197,26 @@ def pending(view: View, kind: str, limit: int, *, after: int = 0) -> list[Row]:
 
 
 def done(tx: Tx, seqs: list[int]) -> None:
-    """These rows have been worked off; one that was marked again meanwhile has another number and stays."""
+    """Drop rows that were handled. One that was marked again meanwhile has another number and stays."""
     tx.connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
 
 
 def has(view: View, kind: str, device_pk: int, detail: str = "") -> bool:
-    """Whether this thing is out of step."""
+    """Return whether this is out of step."""
     found = view.one("SELECT 1 FROM outbox WHERE kind = ? AND device_pk = ? AND detail = ?", kind, device_pk, detail)
     return found is not None
 
 
 def turns(view: View, now: int) -> set[tuple[int, str]]:
-    """Device and type of each command whose turn is yet to come."""
+    """Return device and type of each command whose turn is still to come."""
     rows = view.all("SELECT device_pk, detail FROM outbox WHERE kind = ? AND not_before > ?", COMMAND, now)
     return {(row["device_pk"], row["detail"]) for row in rows}
 
 
 def depth(view: View) -> tuple[int, int | None]:
-    """How many rows wait, and since when (milliseconds since the epoch) the oldest could be worked off.
+    """Return how many rows wait, and since when the oldest is due (milliseconds since the epoch).
 
-    What integrators are shown does not count: it follows once a second.
+    Mirrored state does not count: it follows once a second.
     """
     row = view.one("SELECT count(*), min(max(created_at, not_before)) FROM outbox WHERE kind <> ?", MIRROR)
     return (0, None) if row is None else (row[0], row[1])

@@ -1,7 +1,7 @@
-"""A file beside the registry that says how far the registry was: a copy that is put back by hand is behind it.
+"""Position file beside the registry: how far the registry was, so that a copy put back by hand shows.
 
-The file is not part of a backup. It is overwritten in place, in one block: when it is torn or damaged it says nothing,
-and a registry without it begins a new epoch, which costs nothing that works.
+The file is not part of a backup. It is overwritten in place, in one block. A torn or damaged one says nothing, and a
+registry without it begins a new epoch, which costs nothing that works.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OPENED: Final = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def read_position(data_dir: Path) -> Position | None:
-    """Return what the file says, or None when it is not there or cannot be understood."""
+    """Return what the file says, or None when it is missing or cannot be parsed."""
     with suppress(OSError, ValueError, TypeError, LookupError):
         said: dict[str, Any] = json.loads((data_dir / POSITION_NAME).read_text("ascii"))
         if isinstance(said["base"], int) and isinstance(said["event_seq"], int):
@@ -38,16 +38,16 @@ def read_position(data_dir: Path) -> Position | None:
 
 
 def note_position(data_dir: Path, view: View) -> None:
-    """Write how far the registry is; one that has no id yet is not noted."""
+    """Write how far the registry is. One without an id is not recorded."""
     here = position(view)
     if here is not None:
         write_position(data_dir, here)
 
 
 def write_position(data_dir: Path, here: Position) -> None:
-    """Write the file, durable when this returns. A file that cannot be written is said in the log, and costs nothing.
+    """Write the file, durable when this returns. A failure is logged, and does no harm.
 
-    What it says then is too old. It still tells a copy from before it.
+    The file is then too old, but still reveals a copy from before it.
     """
     try:
         _write(data_dir, json.dumps(asdict(here)))
@@ -59,7 +59,7 @@ def _write(data_dir: Path, text: str) -> None:
     content = text.ljust(_LENGTH - 1) + "\n"
     descriptor = os.open(data_dir / POSITION_NAME, _OPENED, 0o600)
     try:
-        if os.geteuid() == 0:  # the command line of root made it: the gateway's user has to write it
+        if os.geteuid() == 0:  # the command line of root made it, and the gateway's user must write it
             owner = data_dir.stat()
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
         os.pwrite(descriptor, content.encode("ascii"), 0)

@@ -1,4 +1,4 @@
-"""What a restore opens again: credentials that were revoked, or changed, after the copy was made."""
+"""Credentials that a restore makes good again: they were revoked, or changed, after the copy was made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reopened:
-    """Each list holds the ``id`` and ``name`` of something that is good in the copy and not in the replaced registry.
+    """Each list holds the ``id`` and ``name`` of credentials that are good in the copy, not in the replaced registry.
 
     ``why`` says what became of it after the copy was made. ``device_tokens`` name the device and its serial number.
     """
@@ -47,7 +47,7 @@ def _api_keys(replaced: View, copy: View) -> list[dict[str, str]]:
 
 
 def _why(before: Row, now: Row | None) -> str | None:
-    """What closed this credential after the copy was made; ``None`` when nothing did, or nothing is known of it."""
+    """Return what closed this credential after the copy was made, or None when nothing did or it is unknown."""
     if now is None:
         return None
     if now["revoked_at"] is not None:
@@ -62,7 +62,7 @@ def _accounts(replaced: View, copy: View) -> list[dict[str, str]]:
 
 
 def _tokens(replaced: View, copy: View) -> list[dict[str, str]]:
-    """Active tokens; what is ``reset_only`` opens its own reset and nothing else."""
+    """Return active tokens. A ``reset_only`` one opens its own reset and nothing else."""
     known = {row["id"] for row in replaced.all("SELECT id FROM devices")}
     good_now = {row["hash"] for row in replaced.all("SELECT hash FROM tokens WHERE state = 'active'")}
     rows = copy.all(

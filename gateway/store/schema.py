@@ -1,7 +1,7 @@
-"""The tables, as named migrations: each applied once, recorded in the same transaction.
+"""Schema as named migrations: each is applied once, and recorded in the same transaction.
 
-A migration that has landed is never edited; what changes later is a new one. What lies in each table is told in
-``docs/store.md``. Times are milliseconds since the epoch, documents are JSON text.
+A migration that has landed is never edited; a later change is a new one. ``docs/store.md`` describes the tables. Times
+are milliseconds since the epoch, documents are JSON text.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _STEPS: Final[list[Callable[[Database], None]]] = []
 
 
 def step(function: Callable[[Database], None]) -> Callable[[Database], None]:
-    """Decorator: the next migration, which has the name of the function."""
+    """Register the next migration, which has the name of the function."""
     _STEPS.append(function)
     return function
 
 
 def steps() -> list[str]:
-    """The names of all steps, in order."""
+    """Return the names of all steps, in order."""
     return [each.__name__ for each in _STEPS]
 
 
 def migrate(connection: sqlite3.Connection) -> list[str]:
-    """Apply what is missing, in order; the names of the applied."""
+    """Apply the missing steps, in order; return their names."""
     wanting = missing(connection)
     if wanting:
         apply(connection)
@@ -41,18 +41,18 @@ def migrate(connection: sqlite3.Connection) -> list[str]:
 
 
 def missing(connection: sqlite3.Connection) -> list[str]:
-    """The names of the steps that are yet to be applied, in order."""
+    """Return the names of the missing steps, in order."""
     applied = _applied(connection)
     return [name for name in steps() if name not in applied]
 
 
 def newest_applied(connection: sqlite3.Connection) -> str | None:
-    """The last step that was applied; ``None`` for a database without any."""
+    """Return the last applied step, or None for an empty database."""
     return max(_applied(connection), default=None)
 
 
 def apply(connection: sqlite3.Connection, stop_before: str | None = None) -> None:
-    """Apply what is missing, up to a step or all of it, each step in a transaction that also records it."""
+    """Apply missing steps, all of them or up to one, each in a transaction that also records it."""
     from sqlite_utils import Database  # noqa: PLC0415 - 2 MB, which only the first start of a version needs
     from sqlite_utils.migrations import Migrations  # noqa: PLC0415 - the same
 
@@ -63,20 +63,20 @@ def apply(connection: sqlite3.Connection, stop_before: str | None = None) -> Non
 
 
 def from_a_newer_gateway(connection: sqlite3.Connection) -> str | None:
-    """The last step that was applied to this database and that this program does not know, if there is one."""
+    """Return the last applied step that this program does not know, or None."""
     return max(_applied(connection) - set(steps()), default=None)
 
 
 class SchemaWatch:
-    """Notices on a connection that another program has migrated the registry."""
+    """Notices that another program has migrated the registry."""
 
     def __init__(self) -> None:
         self._known: int | None = None
 
     def newer(self, connection: sqlite3.Connection, data_version: int) -> str | None:
-        """The step that this program does not know, if there is one by now.
+        """Return the step that this program does not know, if one was applied by now.
 
-        While ``data_version`` stays (the pragma) no other connection has committed anything.
+        While ``data_version`` (the pragma) stays the same, no other connection has committed anything.
         """
         if data_version == self._known:
             return None
@@ -95,7 +95,7 @@ def _applied(connection: sqlite3.Connection) -> set[str]:
 
 @step
 def m001_registry(db: Database) -> None:
-    """Projects, keys, devices and the tokens of their bindings."""
+    """Create projects, keys, devices and the tokens of their bindings."""
     _each(
         db,
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
@@ -126,7 +126,7 @@ def m001_registry(db: Database) -> None:
 
 @step
 def m002_health(db: Database) -> None:
-    """The newest state of a device, its history, and what was refused."""
+    """Create the newest state of a device, its history, and refused messages."""
     _each(
         db,
         """CREATE TABLE health (
@@ -151,7 +151,7 @@ def m002_health(db: Database) -> None:
 
 @step
 def m003_commands(db: Database) -> None:
-    """Commands, the audit trail, and what has yet to reach the broker."""
+    """Create commands, the audit trail and the outbox."""
     _each(
         db,
         """CREATE TABLE commands (
@@ -182,7 +182,7 @@ def m003_commands(db: Database) -> None:
 
 @step
 def m004_pace_and_topics(db: Database) -> None:
-    """The outbox also tells of other retained topics, and of what waits for its turn; living devices by project."""
+    """Let the outbox hold other retained topics, and rows that wait for their turn; index devices by project."""
     _each(
         db,
         """CREATE TABLE outbox_new (
@@ -203,7 +203,7 @@ def m004_pace_and_topics(db: Database) -> None:
 
 @step
 def m005_webhooks(db: Database) -> None:
-    """Who gets events by HTTP, each delivery that was picked up, and the audit trail by type."""
+    """Create webhooks and their deliveries; index the audit trail by type."""
     _each(
         db,
         """CREATE TABLE webhooks (
@@ -225,7 +225,7 @@ def m005_webhooks(db: Database) -> None:
 
 @step
 def m006_idempotency(db: Database) -> None:
-    """Answers kept under an ``Idempotency-Key``; the secret that a rotated key had before."""
+    """Create answers kept under an ``Idempotency-Key``, and the previous secret of a rotated key."""
     _each(
         db,
         """CREATE TABLE idempotency (
@@ -241,13 +241,13 @@ def m006_idempotency(db: Database) -> None:
 
 @step
 def m007_signing_key_use(db: Database) -> None:
-    """Which bindings rely on a signing key, asked by everybody who reads the public keys."""
+    """Index which bindings rely on a signing key: every read of the public keys asks that."""
     _each(db, "CREATE INDEX tokens_by_signing_key ON tokens (grant_kid) WHERE state <> 'revoked'")
 
 
 @step
 def m008_integrators(db: Database) -> None:
-    """The outbox also tells of what integrators see of a device; accounts at the broker that are no devices."""
+    """Let the outbox hold what integrators see of a device; create accounts at the broker."""
     _each(
         db,
         """CREATE TABLE outbox_new (
@@ -269,7 +269,7 @@ def m008_integrators(db: Database) -> None:
 
 @step
 def m009_history_chain(db: Database) -> None:
-    """The history of a device is a chain of its heartbeats instead of an index over those of all."""
+    """Make the history of a device a chain of its heartbeats, in place of an index over all."""
     _each(
         db,
         "ALTER TABLE heartbeats ADD COLUMN previous INTEGER",
@@ -294,13 +294,13 @@ def m009_history_chain(db: Database) -> None:
 
 @step
 def m010_traces(db: Database) -> None:
-    """Where the trace of a command goes on, until it is acknowledged."""
+    """Store where the trace of a command continues, until it is acknowledged."""
     _each(db, "ALTER TABLE commands ADD COLUMN traceparent TEXT")
 
 
 @step
 def m011_device_orders(db: Database) -> None:
-    """Indexes for the orders of the list of devices; the one by serial number is that of its constraint."""
+    """Create indexes for the orders of the list of devices; that by serial number is its constraint's."""
     _each(
         db,
         "CREATE INDEX devices_by_updated ON devices (project_id, updated_at) WHERE deleted_at IS NULL",
@@ -310,13 +310,13 @@ def m011_device_orders(db: Database) -> None:
 
 @step
 def m012_links_in_use(db: Database) -> None:
-    """The links that a device said it uses, as it lists them."""
+    """Store the links that a device reports, as it lists them."""
     _each(db, "ALTER TABLE health ADD COLUMN connection_type TEXT")
 
 
 @step
 def m013_webhook_gaps(db: Database) -> None:
-    """What each webhook leaves out; replays of a delivery; what is pruned, by its age."""
+    """Create the gaps of webhooks and replays of deliveries; index what is pruned by its age."""
     _each(
         db,
         """CREATE TABLE webhook_gaps (
@@ -334,7 +334,7 @@ def m013_webhook_gaps(db: Database) -> None:
 
 @step
 def m014_command_ttl(db: Database) -> None:
-    """How long a command may be open, so that a clock that was set back keeps none open for longer."""
+    """Store how long a command may be open, so that a clock that was set back keeps none open for longer."""
     _each(
         db,
         "ALTER TABLE commands ADD COLUMN ttl_ms INTEGER",
@@ -346,7 +346,7 @@ def m014_command_ttl(db: Database) -> None:
 
 @step
 def m015_commands_sent(db: Database) -> None:
-    """When a command may first have reached its device; of those that are open that is not known any more."""
+    """Store when a command may first have reached its device; that of open commands is unknown."""
     _each(
         db,
         "ALTER TABLE commands ADD COLUMN sent_at INTEGER",
@@ -356,7 +356,7 @@ def m015_commands_sent(db: Database) -> None:
 
 @step
 def m016_device_search(db: Database) -> None:
-    """Text of devices by its pieces of three characters (see ``device_search``); filters that few devices pass."""
+    """Index the text of devices by pieces of three characters (see ``device_search``), and rare filters."""
     _each(
         db,
         """CREATE VIRTUAL TABLE device_search USING fts5(id, serial_number, name, end_user_id, content='devices',
@@ -373,19 +373,19 @@ def m016_device_search(db: Database) -> None:
 
 @step
 def m017_old_sessions_of_accounts(db: Database) -> None:
-    """Whether sessions that began with an earlier password of an account were cut, at a broker that asks."""
+    """Store whether sessions of an earlier password of an account were cut."""
     _each(db, "ALTER TABLE broker_accounts ADD COLUMN old_sessions_cut INTEGER NOT NULL DEFAULT 0")
 
 
 @step
 def m018_devices_at_broker(db: Database) -> None:
-    """Whether a device was heard last over MQTT: only then a retained ``offline`` of it is news."""
+    """Store whether a device's last message came over MQTT: only then a retained ``offline`` counts."""
     _each(db, "ALTER TABLE health ADD COLUMN at_broker INTEGER NOT NULL DEFAULT 0")
 
 
 @step
 def m019_search_of_end_users(db: Database) -> None:
-    """The text index without end users, which have an index of their own: a reset need not write it."""
+    """Take end users out of the text index; they have a separate index, so a reset need not write the text index."""
     _each(
         db,
         "DROP TABLE device_search",
@@ -397,7 +397,7 @@ def m019_search_of_end_users(db: Database) -> None:
 
 @step
 def m020_bytes_of_idempotency(db: Database) -> None:
-    """How many bytes of kept answers each API key and device has, and an index of its oldest."""
+    """Store the bytes of kept answers per API key and device, with an index of their oldest."""
     _each(
         db,
         "ALTER TABLE idempotency ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
@@ -412,7 +412,7 @@ def m020_bytes_of_idempotency(db: Database) -> None:
 
 @step
 def m021_webhook_rotation(db: Database) -> None:
-    """The secret that a rotated webhook had before, and until when that signs, too."""
+    """Store the previous secret of a rotated webhook, and until when it signs too."""
     _each(
         db,
         "ALTER TABLE webhooks ADD COLUMN previous_secret BLOB",
@@ -423,9 +423,9 @@ def m021_webhook_rotation(db: Database) -> None:
 
 @step
 def m022_broker_sessions(db: Database) -> None:
-    """With which credential each client id was let in last, at a broker that asks the gateway.
+    """Store the last credential of each client id, at a broker that authenticates through the gateway.
 
-    Of a device that was never bound before, the session can only be one of its present binding.
+    A device that was never bound before can only have a session of its present binding.
     """
     _each(
         db,
@@ -442,7 +442,7 @@ def m022_broker_sessions(db: Database) -> None:
 
 @step
 def m023_public_keys(db: Database) -> None:
-    """The public half of each signing key, so that who reads it needs no private one."""
+    """Store the public half of each signing key, so that its readers need no private one."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - for this alone
 
     _each(db, "ALTER TABLE signing_keys ADD COLUMN public_key TEXT NOT NULL DEFAULT ''")
@@ -454,7 +454,7 @@ def m023_public_keys(db: Database) -> None:
 
 @step
 def m024_mqtt_passwords(db: Database) -> None:
-    """The hash of each token's MQTT password; a token from before has none, and is its own MQTT password."""
+    """Store the hash of each token's MQTT password; an older token has none, and is itself its MQTT password."""
     _each(
         db,
         "ALTER TABLE tokens ADD COLUMN mqtt_hash BLOB",
@@ -465,7 +465,7 @@ def m024_mqtt_passwords(db: Database) -> None:
 
 @step
 def m025_event_budgets(db: Database) -> None:
-    """How many events of a type each device has caused of its own accord lately, and how many were suppressed."""
+    """Store how many events of a type each device has caused lately, and how many were suppressed."""
     _each(
         db,
         """CREATE TABLE event_budgets (
@@ -477,7 +477,7 @@ def m025_event_budgets(db: Database) -> None:
 
 @step
 def m026_command_seq(db: Database) -> None:
-    """The number of a command among those of its type to its device; those of before were signed without one."""
+    """Number commands by type and device; older ones were signed without a number."""
     _each(
         db,
         "ALTER TABLE commands ADD COLUMN seq INTEGER",
@@ -487,13 +487,13 @@ def m026_command_seq(db: Database) -> None:
 
 @step
 def m027_projects_of_accounts(db: Database) -> None:
-    """Whose devices an account reads; those from before read what they always could: all projects."""
+    """Give accounts a project; older ones still read all projects."""
     _each(db, "ALTER TABLE broker_accounts ADD COLUMN project_id TEXT REFERENCES projects (id)")
 
 
 @step
 def m028_serial_numbers(db: Database) -> None:
-    """Serial numbers in normal form, apart from those that are another device's then: each of the two keeps its own."""
+    """Normalise serial numbers. Where that makes two devices equal, both keep their own spelling."""
     rows = db.execute("SELECT pk, project_id, serial_number FROM devices").fetchall()
     taken = {(project_id, serial_number) for _, project_id, serial_number in rows}
     changed = False
@@ -509,7 +509,7 @@ def m028_serial_numbers(db: Database) -> None:
 
 @step
 def m029_mirror(db: Database) -> None:
-    """The outbox calls ``mirror`` what it called ``shown``: what integrators see of a device, retained."""
+    """Rename the outbox kind ``shown`` to ``mirror``: what integrators see of a device, retained."""
     _each(
         db,
         """CREATE TABLE outbox_new (

@@ -1,4 +1,4 @@
-"""Secrets that the gateway must be able to read: private signing keys, and what signs webhooks.
+"""Secrets that the gateway must read: private signing keys, and signing secrets of webhooks.
 
 They are stored in the clear, or all sealed under one key (:mod:`gateway.runtime.sealing`). ``meta`` names the key.
 """
@@ -22,12 +22,12 @@ _PREVIOUS: Final = ("webhooks", "id", "previous_secret")
 
 
 def place_of_key(kid: str) -> str:
-    """Where a private signing key lies, as it is bound to."""
+    """Return the place of a private signing key, which its seal is bound to."""
     return f"signing_keys/{kid}"
 
 
 def place_of_webhook(webhook_id: str) -> str:
-    """Where the secrets of a webhook lie: the present one and the one before have the same place."""
+    """Return the place of a webhook's secrets: the present one and the previous one have the same."""
     return f"webhooks/{webhook_id}"
 
 
@@ -43,12 +43,12 @@ def seal(tx: Tx, place: str, secret: bytes) -> bytes:
 
 
 def key_id(view: View) -> str | None:
-    """Return the name of the key that seals this registry's secrets; ``None`` when they lie in the clear."""
+    """Return the name of the key that seals this registry's secrets, or None when they lie in the clear."""
     return key_sql.meta(view, KEY_ID) or None
 
 
 def settle(tx: Tx) -> int:
-    """Encrypt a registry that is not yet, when there is a key; how many secrets were sealed.
+    """Encrypt an unencrypted registry, when there is a key; return how many secrets were sealed.
 
     Raises:
         UnavailableError: it is encrypted under another key than the setting's.
@@ -61,7 +61,7 @@ def settle(tx: Tx) -> int:
 
 
 def reseal(tx: Tx, before: sealing.Vault, after: sealing.Vault) -> int:
-    """Open every secret with one vault and seal it with the other; how many there are.
+    """Open every secret with one vault and seal it with the other; return how many there are.
 
     Raises:
         UnavailableError: ``before`` does not open them.
@@ -84,12 +84,12 @@ def _stored(view: View) -> Iterator[tuple[str, str, str, str, bytes]]:
 
 
 def leave_no_traces(connection: sqlite3.Connection) -> None:
-    """Have SQLite overwrite what it no longer needs; before the transaction that seals."""
+    """Make SQLite overwrite what it no longer needs. Call this before the transaction that seals."""
     connection.execute("PRAGMA secure_delete = ON")
 
 
 def write_anew(connection: sqlite3.Connection) -> None:
-    """Write the whole file anew, which takes as much room again: no older bytes are left in its free room.
+    """Rewrite the whole file, which takes as much room again: no older bytes are left in its free pages.
 
     Raises:
         sqlite3.OperationalError: there is no room.
@@ -98,5 +98,5 @@ def write_anew(connection: sqlite3.Connection) -> None:
 
 
 def empty_log(connection: sqlite3.Connection) -> None:
-    """Bring the write-ahead log into the database and cut it off, so that no old page is left in it."""
+    """Move the write-ahead log into the database and truncate it, so that no old page is left in it."""
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

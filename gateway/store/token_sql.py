@@ -35,7 +35,7 @@ class TokenRecord(NamedTuple):
     project_id: str
 
     def __repr__(self) -> str:
-        """Return what may stand in a log: receipts are made with the hash."""
+        """Return what may be logged: receipts are made with the hash."""
         return f"TokenRecord(id={self.id}, device_id={self.device_id!r}, state={self.state!r})"
 
 
@@ -49,12 +49,12 @@ class SigningKeyRecord(NamedTuple):
     retired_at: int | None
 
     def __repr__(self) -> str:
-        """Return what may stand in a log."""
+        """Return what may be logged."""
         return f"SigningKeyRecord(kid={self.kid!r})"
 
 
 class SigningKeyUse(NamedTuple):
-    """A signing key with how many devices obey what it signs."""
+    """A signing key, with the number of devices that trust it."""
 
     kid: str
     created_at: int
@@ -63,7 +63,7 @@ class SigningKeyUse(NamedTuple):
 
 
 class RelyingDevice(NamedTuple):
-    """A device whose commands a signing key signs, and what its token opens."""
+    """A device whose commands a signing key signs, and the state of its token."""
 
     id: str
     project_id: str
@@ -79,7 +79,7 @@ _KEYS: Final = f"SELECT {columns(SigningKeyRecord, 'k')} FROM signing_keys k"  #
 
 
 def insert(tx: Tx, device_pk: int, generation: int, token: DeviceToken, kid: str, *, state: str = "active") -> None:
-    """A new token of this binding."""
+    """Insert a token of this binding."""
     tx.run(
         """INSERT INTO tokens (device_pk, generation, hash, mqtt_hash, broker_entry, state, grant_kid, created_at)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
@@ -95,10 +95,10 @@ def insert(tx: Tx, device_pk: int, generation: int, token: DeviceToken, kid: str
 
 
 def by_secret(view: View, secret: str) -> TokenRecord | None:
-    """The token with this secret, unless its device is deleted; revoked ones too.
+    """Return the token with this secret, unless its device is deleted; revoked ones too.
 
-    The look-up goes by the hash of 200 random bits, so its timing tells nothing; the comparison is constant in time
-    all the same.
+    The look-up uses the hash of 200 random bits, so its timing reveals nothing. The comparison is constant in time all
+    the same.
     """
     given = hash_secret(secret)
     token = view.record(TokenRecord, f"{_TOKENS} WHERE t.hash = ? AND d.deleted_at IS NULL", given)
@@ -106,7 +106,7 @@ def by_secret(view: View, secret: str) -> TokenRecord | None:
 
 
 def by_mqtt_password(view: View, device_id: str, password: str) -> TokenRecord | None:
-    """The token of this device that is not revoked and has this MQTT password; ``None`` when there is none.
+    """Return the good token of this device with this MQTT password, or None.
 
     A token from before MQTT passwords has no ``mqtt_hash``: the token itself is its password, until a refresh or a bind
     replaces it. Every comparison is constant in time.
@@ -126,7 +126,7 @@ def _mqtt_hash(token: TokenRecord) -> bytes:
 
 
 def without_mqtt_password(view: View) -> int:
-    """How many devices have a token from before MQTT passwords as their newest one that is not revoked."""
+    """Return how many devices have a token from before MQTT passwords as their newest good one."""
     found: int = view.value(
         """SELECT count(*) FROM tokens t JOIN devices d ON d.pk = t.device_pk
             WHERE t.mqtt_hash IS NULL AND t.state <> 'revoked' AND d.deleted_at IS NULL AND NOT EXISTS
@@ -136,14 +136,14 @@ def without_mqtt_password(view: View) -> int:
 
 
 def live(view: View, device_pk: int) -> list[TokenRecord]:
-    """Tokens of the device that are not revoked, the newest first."""
+    """Return the good tokens of the device, the newest first."""
     return view.records(
         TokenRecord, f"{_TOKENS} WHERE t.device_pk = ? AND t.state <> 'revoked' ORDER BY t.id DESC", device_pk
     )
 
 
 def opens_something(view: View, device_id: str) -> bool:
-    """Whether the device has a token that is not revoked."""
+    """Return whether the device has a good token."""
     row = view.one(
         """SELECT 1 FROM tokens t JOIN devices d ON d.pk = t.device_pk
             WHERE d.id = ? AND d.deleted_at IS NULL AND t.state <> 'revoked' LIMIT 1""",
@@ -153,7 +153,10 @@ def opens_something(view: View, device_id: str) -> bool:
 
 
 def receipt_keys(view: View, device_pk: int, generation: int, *, or_newer: bool = False) -> list[bytes]:
-    """Hashes of the device's tokens of this generation, revoked ones too; with ``or_newer`` also of later ones."""
+    """Return hashes of the device's tokens of this generation, revoked ones too.
+
+    ``or_newer``: also of later generations.
+    """
     rows = view.all(
         "SELECT hash FROM tokens WHERE device_pk = ? AND generation BETWEEN ? AND ? ORDER BY id DESC",
         device_pk,
@@ -164,18 +167,18 @@ def receipt_keys(view: View, device_pk: int, generation: int, *, or_newer: bool 
 
 
 def state(view: View, token_id: int) -> str | None:
-    """What the token opens now."""
+    """Return the state of the token."""
     found: str | None = view.value("SELECT state FROM tokens WHERE id = ?", token_id)
     return found
 
 
 def demote(tx: Tx, device_pk: int) -> None:
-    """Active tokens become ``reset_only``: good for fetching the reset and nothing else."""
+    """Make active tokens ``reset_only``: good for fetching the reset and nothing else."""
     tx.run("UPDATE tokens SET state = 'reset_only' WHERE device_pk = ? AND state = 'active'", device_pk)
 
 
 def revoke(tx: Tx, device_pk: int) -> int:
-    """Every token that still opens something is revoked; how many there were."""
+    """Revoke every good token; return how many there were."""
     return tx.run(
         "UPDATE tokens SET state = 'revoked', revoked_at = ? WHERE device_pk = ? AND state <> 'revoked'",
         tx.now,
@@ -184,7 +187,7 @@ def revoke(tx: Tx, device_pk: int) -> int:
 
 
 def touch(tx: Tx, token_id: int) -> bool:
-    """Note the first use of a token; ``False`` when it was used before, or is revoked."""
+    """Record the first use of a token. Return False when it was used before, or is revoked."""
     cursor = tx.run(
         "UPDATE tokens SET first_used_at = ? WHERE id = ? AND first_used_at IS NULL AND state <> 'revoked'",
         tx.now,
@@ -194,7 +197,7 @@ def touch(tx: Tx, token_id: int) -> bool:
 
 
 def by_row(view: View, token_id: int) -> TokenRecord:
-    """A token by its row number."""
+    """Return a token by its row number."""
     token = view.record(TokenRecord, f"{_TOKENS} WHERE t.id = ?", token_id)
     if token is None:
         raise LookupError(f"no token {token_id}")
@@ -202,7 +205,7 @@ def by_row(view: View, token_id: int) -> TokenRecord:
 
 
 def revoke_older(tx: Tx, token: TokenRecord) -> int:
-    """Tokens of the device that were minted before this one open nothing any more; how many there were."""
+    """Revoke tokens of the device that are older than this one; return how many there were."""
     return tx.run(
         "UPDATE tokens SET state = 'revoked', revoked_at = ? WHERE device_pk = ? AND id < ? AND state <> 'revoked'",
         tx.now,
@@ -212,7 +215,7 @@ def revoke_older(tx: Tx, token: TokenRecord) -> int:
 
 
 def revoke_others(tx: Tx, token: TokenRecord) -> int:
-    """All tokens of the device but this one open nothing any more; how many there were."""
+    """Revoke all tokens of the device but this one; return how many there were."""
     return tx.run(
         "UPDATE tokens SET state = 'revoked', revoked_at = ? WHERE device_pk = ? AND id <> ? AND state <> 'revoked'",
         tx.now,
@@ -222,9 +225,9 @@ def revoke_others(tx: Tx, token: TokenRecord) -> int:
 
 
 def last_refreshed_at(view: View, token: TokenRecord) -> int | None:
-    """When the newest token of this binding was minted by a refresh; ``None`` if the bind minted it.
+    """Return when the newest token of this binding was minted by a refresh, or None if the bind minted it.
 
-    At least two tokens of a binding are kept, so that one which replaced another is known as such.
+    At least two tokens of a binding are kept, so that a token that replaced another is recognised.
     """
     rows = view.all(
         "SELECT created_at FROM tokens WHERE device_pk = ? AND generation = ? ORDER BY id DESC LIMIT 2",
@@ -237,8 +240,8 @@ def last_refreshed_at(view: View, token: TokenRecord) -> int | None:
 def forget(tx: Tx, token: TokenRecord) -> None:
     """Keep the newest few tokens of this binding: a device may refresh for years.
 
-    An older one was replaced several refreshes ago, and a device has one minute at least from one to the next: no
-    receipt made with it is under way any more.
+    An older one was replaced several refreshes ago, and refreshes are at least a minute apart: no receipt made with it
+    is under way any more.
     """
     tx.run(
         """DELETE FROM tokens WHERE device_pk = ?1 AND generation = ?2 AND state = 'revoked' AND id NOT IN
@@ -250,7 +253,7 @@ def forget(tx: Tx, token: TokenRecord) -> None:
 
 
 def broker_entries(view: View) -> list[tuple[str, str]]:
-    """Device id and password entry of each device that may connect: its newest token that is not revoked."""
+    """Return id and password entry of each device that may connect: of its newest good token."""
     rows = view.all(
         """SELECT d.id, t.broker_entry FROM tokens t JOIN devices d ON d.pk = t.device_pk
             WHERE t.state <> 'revoked' AND d.deleted_at IS NULL
@@ -261,7 +264,7 @@ def broker_entries(view: View) -> list[tuple[str, str]]:
 
 
 def replacing(view: View) -> dict[str, int]:
-    """Device id and row number of each new token that was never used, while the one it replaces is good still."""
+    """Return device id and row number of each new token that was never used, while the one it replaces is good."""
     rows = view.all(
         """SELECT d.id, t.id AS token_id FROM tokens t JOIN devices d ON d.pk = t.device_pk
             WHERE t.state <> 'revoked' AND t.first_used_at IS NULL AND d.deleted_at IS NULL AND EXISTS
@@ -272,7 +275,7 @@ def replacing(view: View) -> dict[str, int]:
 
 
 def signing_key(view: View, kid: str | None = None) -> SigningKeyRecord | None:
-    """The key with this id, or the one in use now."""
+    """Return the key with this id, or the one in use now."""
     if kid is not None:
         return view.record(SigningKeyRecord, f"{_KEYS} WHERE k.kid = ?", kid)
     return view.record(
@@ -281,7 +284,7 @@ def signing_key(view: View, kid: str | None = None) -> SigningKeyRecord | None:
 
 
 def signing_keys(view: View) -> list[SigningKeyUse]:
-    """Every signing key, the one in use first."""
+    """Return every signing key, the one in use first."""
     return view.records(
         SigningKeyUse,
         """SELECT k.kid, k.created_at, k.retired_at,
@@ -291,7 +294,7 @@ def signing_keys(view: View) -> list[SigningKeyUse]:
 
 
 def signing_key_ids(view: View) -> list[str]:
-    """The key in use, and each retired one that a live token relies on."""
+    """Return the key in use, and each retired one that a good token relies on."""
     rows = view.all(
         """SELECT kid FROM signing_keys k WHERE retired_at IS NULL
                 OR EXISTS (SELECT 1 FROM tokens WHERE grant_kid = k.kid AND state <> 'revoked')
@@ -301,12 +304,12 @@ def signing_key_ids(view: View) -> list[str]:
 
 
 def retire_signing_keys(tx: Tx) -> int:
-    """No new binding uses the keys that there are; how many had been in use."""
+    """Retire the present keys, so that no new binding uses them; return how many were in use."""
     return tx.run("UPDATE signing_keys SET retired_at = ? WHERE retired_at IS NULL", tx.now).rowcount
 
 
 def relying_on(view: View, kid: str) -> list[RelyingDevice]:
-    """Devices with a live token whose commands this key signs."""
+    """Return devices with a good token whose commands this key signs."""
     return view.records(
         RelyingDevice,
         """SELECT d.id, d.project_id, d.serial_number, d.end_user_id, max(t.state) AS token_state FROM tokens t
@@ -317,7 +320,7 @@ def relying_on(view: View, kid: str) -> list[RelyingDevice]:
 
 
 def insert_signing_key(tx: Tx, kid: str, public_key: str, private_key: bytes) -> None:
-    """A new key; it is the one in use from now on. The private half comes as it is to be stored."""
+    """Insert a key and put it into use. The private half comes in its stored form."""
     tx.run(
         "INSERT INTO signing_keys (kid, public_key, private_key, created_at) VALUES (?, ?, ?, ?)",
         *(kid, public_key, private_key, tx.now),

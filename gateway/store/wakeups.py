@@ -1,6 +1,6 @@
-"""Who wakes whom: commits wake those who bring the outside in step, and they wake whoever waits for that.
+"""In-process wake-ups: commits wake the outbox workers; workers wake callers that wait for sync.
 
-No state lives here. The outbox is a table; these are wakeups.
+No state lives here. The outbox is a table; these are events of the loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ EVERY: Final = frozenset((outbox_sql.COMMAND, outbox_sql.TOPIC, outbox_sql.CREDE
 
 
 class Wakeups(StoreListener):
-    """Rung by the store after commits that marked the outbox or made news, and by workers that cleared some of it."""
+    """Notified by the store after commits that marked the outbox or wrote events, and by workers that handled rows."""
 
     def __init__(self) -> None:
         topics = asyncio.Event()
@@ -23,49 +23,49 @@ class Wakeups(StoreListener):
         self._progress = asyncio.Event()
         self._news = asyncio.Event()
         self.comparison = asyncio.Event()
-        """Set when somebody asks for a comparison with the broker; whoever makes it clears it."""
+        """Set when a comparison with the broker is requested. The reconciler clears it."""
         self.access = asyncio.Event()
-        """The same, of who may connect there."""
+        """The same for the comparison of access."""
         self.backlog = asyncio.Event()
-        """Set when another process asks that what the broker keeps is taken in first."""
+        """Set when another process requests that the broker's backlog is read first."""
 
     @property
     def news(self) -> asyncio.Event:
-        """Set by the next commit that writes events or changes who gets them: take it, look, then wait for it."""
+        """Return the event that the next commit with events sets: take it, read, then wait for it."""
         return self._news
 
     def notify_events(self) -> None:
-        """There are new events, or somebody new to get them."""
+        """Wake the readers of events: there are new ones, or new receivers."""
         self._news.set()
         self._news = asyncio.Event()
 
     def compare(self) -> None:
-        """Somebody asks that the broker be compared with the registry: what it retains, and who may connect."""
+        """Request a comparison of the broker with the registry: retained messages and access."""
         self.comparison.set()
         self.access_changed()
 
     def access_changed(self) -> None:
-        """Who may connect there is to be compared."""
+        """Request a comparison of access."""
         self.access.set()
         self._work[outbox_sql.CREDENTIAL].set()
 
     def notify_outbox(self, kinds: Collection[str]) -> None:
-        """There is work of these kinds in the outbox; all retained topics are worked off by one."""
+        """Wake the workers of these kinds. One worker handles all retained topics."""
         for kind in kinds:
             self._work[kind].set()
 
     async def wait_for(self, kind: str) -> None:
-        """Wait until there may be work of this kind."""
+        """Wait until there may be rows of this kind."""
         await self._work[kind].wait()
         self._work[kind].clear()
 
     def notify_progress(self) -> None:
-        """Some of it is done."""
+        """Note that some rows were handled."""
         self._progress.set()
         self._progress = asyncio.Event()
 
     async def synced(self, store: Store, device_pk: int, seconds: float) -> bool:
-        """Wait until nothing of this device is out of step; ``False`` when that took longer than ``seconds``."""
+        """Wait until nothing of this device is out of step. Return False when that takes longer than ``seconds``."""
         try:
             async with asyncio.timeout(seconds):
                 while True:

@@ -36,7 +36,7 @@ class WebhookRecord(NamedTuple):
     rotated_at: int | None
 
     def __repr__(self) -> str:
-        """Return what may stand in a log."""
+        """Return what may be logged."""
         return f"WebhookRecord(id={self.id!r}, project_id={self.project_id!r})"
 
 
@@ -51,23 +51,23 @@ _WEBHOOKS: Final = f"SELECT {columns(WebhookRecord, 'w')} FROM webhooks w"  # no
 
 
 def find(view: View, project_id: str, webhook_id: str) -> WebhookRecord | None:
-    """A webhook of this project."""
+    """Return a webhook of this project."""
     return view.record(WebhookRecord, f"{_WEBHOOKS} WHERE w.id = ? AND w.project_id = ?", webhook_id, project_id)
 
 
 def find_enabled(view: View, webhook_id: str) -> WebhookRecord | None:
-    """A webhook of any project, if it is switched on."""
+    """Return a webhook of any project, if it is enabled."""
     return view.record(WebhookRecord, f"{_WEBHOOKS} WHERE w.id = ? AND w.enabled", webhook_id)
 
 
 def count(view: View, project_id: str) -> int:
-    """How many this project has."""
+    """Return how many this project has."""
     number: int = view.value("SELECT count(*) FROM webhooks WHERE project_id = ?", project_id)
     return number
 
 
 def page(view: View, project_id: str, query: ListWebhooks) -> list[WebhookRecord]:
-    """One row more than ``query.limit`` when there are more, newest first."""
+    """Return a page, newest first, and one row more than ``query.limit`` when there are more."""
     return view.records(
         WebhookRecord,
         f"{_WEBHOOKS} WHERE w.project_id = ? AND w.id < coalesce(?, '~') ORDER BY w.id DESC LIMIT ?",
@@ -78,7 +78,7 @@ def page(view: View, project_id: str, query: ListWebhooks) -> list[WebhookRecord
 
 
 def insert(tx: Tx, project_id: str, webhook_id: str, body: CreateWebhook, key: bytes) -> None:
-    """A new webhook for what happens from now on."""
+    """Insert a webhook for events from now on."""
     tx.run(
         """INSERT INTO webhooks (id, project_id, url, events, description, enabled, secret, cursor, created_at)
             VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(seq), 0) FROM events), ?)""",
@@ -104,7 +104,7 @@ def update(tx: Tx, webhook_id: str, changes: dict[str, Any]) -> None:
 
 
 def rotate(tx: Tx, webhook_id: str, key: bytes, overlap_ms: int) -> None:
-    """Sign with this key; the one before signs, too, for ``overlap_ms``."""
+    """Sign with this key; the previous one signs too, for ``overlap_ms``."""
     tx.run(
         """UPDATE webhooks SET previous_secret = CASE WHEN ?1 > 0 THEN secret END,
             previous_expires_at = CASE WHEN ?1 > 0 THEN ?2 + ?1 END, secret = ?3, rotated_at = ?2 WHERE id = ?4""",
@@ -118,7 +118,7 @@ def forget_previous(tx: Tx, webhook_id: str) -> None:
 
 
 def forget_expired(tx: Tx) -> int:
-    """Drop every secret whose overlap is over; how many went."""
+    """Drop every secret whose overlap is over; return how many."""
     return tx.run(
         """UPDATE webhooks SET previous_secret = NULL, previous_expires_at = NULL WHERE previous_secret IS NOT NULL
             AND ? NOT BETWEEN 2 * rotated_at - previous_expires_at AND previous_expires_at - 1""",
@@ -127,15 +127,15 @@ def forget_expired(tx: Tx) -> int:
 
 
 def signs_still(until: int | None, rotated_at: int | None, now: int) -> bool:
-    """Whether the secret before the last rotation, which is good ``until`` then, is good at this instant.
+    """Return whether the previous secret, which is good ``until`` then, still signs.
 
-    It ends, too, when the clock is further before the rotation than the overlap is long (as with API keys).
+    The overlap also ends when the clock is further before the rotation than the overlap is long (as with API keys).
     """
     return until is not None and rotated_at is not None and 2 * rotated_at - until <= now < until
 
 
 def begin_gap(tx: Tx, webhook_id: str) -> None:
-    """Leave out what happens from now on, until :func:`end_gap`; what happened before is still to be picked up."""
+    """Leave out events from now on, until :func:`end_gap`; earlier events are still picked up."""
     tx.run(
         """INSERT INTO webhook_gaps (webhook_id, after_seq)
             SELECT id, max(cursor, (SELECT coalesce(max(seq), 0) FROM events)) FROM webhooks WHERE id = ?""",
@@ -144,7 +144,7 @@ def begin_gap(tx: Tx, webhook_id: str) -> None:
 
 
 def end_gap(tx: Tx, webhook_id: str) -> None:
-    """Leave out nothing that happens from now on."""
+    """Leave out no more events from now on."""
     tx.run(
         """UPDATE webhook_gaps SET up_to = max(after_seq, (SELECT coalesce(max(seq), 0) FROM events))
             WHERE webhook_id = ? AND up_to IS NULL""",
@@ -154,7 +154,7 @@ def end_gap(tx: Tx, webhook_id: str) -> None:
 
 
 def next_gap(view: View, webhook_id: str) -> WebhookGap | None:
-    """Return ``after_seq`` and ``up_to`` of the first gap that was not passed yet."""
+    """Return ``after_seq`` and ``up_to`` of the first gap that the cursor has not passed."""
     return view.record(
         WebhookGap,
         "SELECT after_seq, up_to FROM webhook_gaps WHERE webhook_id = ? ORDER BY after_seq LIMIT 1",
@@ -163,23 +163,23 @@ def next_gap(view: View, webhook_id: str) -> WebhookGap | None:
 
 
 def pass_gap(tx: Tx, webhook_id: str, gap: WebhookGap) -> None:
-    """Go on behind this gap."""
+    """Move the cursor behind this gap."""
     tx.run("UPDATE webhooks SET cursor = max(cursor, ?) WHERE id = ?", gap.up_to, webhook_id)
     tx.run("DELETE FROM webhook_gaps WHERE webhook_id = ? AND after_seq = ?", webhook_id, gap.after_seq)
 
 
 def delete(tx: Tx, webhook_id: str) -> None:
-    """Drop it with its deliveries."""
+    """Delete it with its deliveries."""
     tx.run("DELETE FROM webhooks WHERE id = ?", webhook_id)
 
 
 def to_model(webhook: WebhookRecord) -> Webhook:
-    """A row as the API shows it."""
+    """Return it as the API shows it."""
     return Webhook.model_construct(**fields(webhook))
 
 
 def fields(webhook: WebhookRecord) -> dict[str, Any]:
-    """What the API shows of a webhook; never its key."""
+    """Return what the API shows of a webhook, never its key."""
     return {
         "id": webhook.id,
         "url": webhook.url,

@@ -1,7 +1,7 @@
-"""The file of a backup on its medium: encrypted for recipients (age), and with a MAC beside it.
+"""Backup files: encrypted for recipients (age), and with a MAC beside them.
 
-Encryption keeps a backup from who reads the medium. It does not tell who made the file: a recipient is public. The MAC
-does, an HMAC-SHA256 of the file under a key that both sides have, in ``FILE.mac``.
+Encryption keeps a backup from readers of the medium. It does not prove who made the file: a recipient is public. The
+MAC does, an HMAC-SHA256 of the file under a key that both sides have, in ``FILE.mac``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def encrypt(source: Path, target: Path, recipients: Sequence[str]) -> None:
     """Write ``source`` into ``target``, for these recipients (``age1…``, or a line ``ssh-ed25519 …``, ``ssh-rsa …``).
 
     Raises:
-        InvalidRequestError: a recipient is none.
+        InvalidRequestError: a recipient is not valid.
         UnavailableError: the package for it is not installed.
         OSError: ``target`` cannot be written.
     """
@@ -45,7 +45,7 @@ def encrypt(source: Path, target: Path, recipients: Sequence[str]) -> None:
 
 
 def check_recipients(recipients: Sequence[str]) -> None:
-    """Refuse what is no recipient, before anything is copied.
+    """Refuse invalid recipients, before anything is copied.
 
     Raises:
         InvalidRequestError, UnavailableError: as :func:`encrypt`.
@@ -67,18 +67,18 @@ def _recipient(pyrage: Any, text: str) -> Any:
 
 
 def mac_file(file: Path) -> Path:
-    """Where the MAC of this backup lies."""
+    """Return the file of this backup's MAC."""
     return file.with_name(f"{file.name}.mac")
 
 
 def mac_of(file: Path, key: bytes) -> str:
-    """Return the line that goes into the file of the MAC."""
+    """Return the line for the file of the MAC."""
     with file.open("rb") as source:
         return _line(_digest(source, key, None), key)
 
 
 def write_mac(target: Path, line: str) -> None:
-    """Put the MAC beside the backup, in one step.
+    """Write the MAC beside the backup, in one step.
 
     Raises:
         StoreError: it cannot be written.
@@ -104,9 +104,9 @@ def _line(digest: bytes, key: bytes) -> str:
 
 @contextmanager
 def opened(file: Path, data_dir: Path, *, identity: Path | None = None, mac_key: bytes | None = None) -> Iterator[Path]:
-    """Hand over the registry in this backup as a file; one that is copied or decrypted for it goes after the block.
+    """Yield the registry in this backup as a file; one that is copied or decrypted for it is removed after the block.
 
-    What is checked is what is handed over: the file on the medium may change meanwhile.
+    The checked bytes are the yielded ones: the file on the medium may change meanwhile.
 
     Raises:
         NotFoundError: there is no such file.

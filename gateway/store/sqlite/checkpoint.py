@@ -1,9 +1,9 @@
-"""Brings what was committed from the write-ahead log into the database, beside the writer and not inside its commits.
+"""Checkpoints: committed pages move from the write-ahead log into the database, beside the writer's commits.
 
-SQLite would do so in the very commit that makes the log a thousand pages long: of fifty resets one would wait until
-those pages are written and synced. Here a thread of its own does it, while the writer goes on. The log starts over once
-all of it is in the database. Where it never comes to that, under a load without a pause, the writer does it after all
-when the log has :data:`MOST_PAGES`, so that is as long as it gets.
+SQLite would do so in the very commit that makes the log a thousand pages long: one of fifty resets would wait until
+those pages are written and synced. Here a separate thread does it, while the writer goes on. The log starts over once
+all of it is in the database. Under a load without a pause that may not happen. Then the writer does it when the log has
+:data:`MOST_PAGES`, which bounds the log.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ MOST_PAGES: Final = 10_000
 """40 MB."""
 
 ROWS: Final = 500
-"""After so many changed rows the log has about a thousand pages, SQLite's own measure."""
+"""After so many changed rows the log has about a thousand pages, SQLite's own threshold."""
 
 PAUSE_SECONDS: Final = 0.25
-"""Between two: under a stream of heartbeats the same pages are written again and again, and copied once is enough."""
+"""Pause between two. Under a stream of heartbeats the same pages are written again and again; one copy is enough."""
 
 
 class Checkpointer:
-    """Works on a connection of its own, which ``connect`` opens in the thread and which is closed there."""
+    """Works on its own connection, which ``connect`` opens in the thread and which is closed there."""
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
@@ -44,13 +44,13 @@ class Checkpointer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it. Blocks until it has ended."""
+        """End the thread. Blocks until it has ended."""
         self._stopping.set()
         self._due.set()
         self._thread.join()
 
     def committed(self, changed: int) -> None:
-        """The writer has committed; so many rows were changed by now, since it was opened.
+        """Note a commit. ``changed``: the rows that the writer has changed since it was opened.
 
         SQLite counts in 32 bits: after two thousand million rows it goes on below zero.
         """
@@ -75,5 +75,5 @@ class Checkpointer:
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        except sqlite3.Error as error:  # what is committed is safe in the log, and the next time comes
+        except sqlite3.Error as error:  # what is committed is safe in the log, and there is a next time
             log.warning("store.not_checkpointed", reason=str(error))

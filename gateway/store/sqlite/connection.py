@@ -1,7 +1,7 @@
 """Connections to the SQLite file, and what a read or a write may do on one.
 
-A read gets a :class:`View`, a write a :class:`Tx`: the connection, plus the instant, the ids and the rules that the
-write goes by. Nothing inside a write asks the machine's clock or its randomness, so a simulation can own both.
+A read gets a :class:`View`. A write gets a :class:`Tx`: the connection, the instant, the ids and the rules of the
+write. Nothing inside a write reads the machine's clock or its randomness, so a simulation can own both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Row = sqlite3.Row
 DATABASE_NAME: Final = "gateway.db"
 BUSY_TIMEOUT_MS: Final = 5_000
 WRITER_CACHE_KIB: Final = 32_768
-"""What thousands of devices touch stays in memory from heartbeat to heartbeat; SQLite's own 2 MiB hold it not."""
+"""Keep the working set of a large fleet cached. SQLite's default of 2 MiB is too small."""
 _FAULT_OF_ONE: Final = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
@@ -45,12 +45,12 @@ _MINTED: Final = ("projects", "api_keys", "devices", "commands", "events", "webh
 """The tables whose ids are minted."""
 _TAKEN: Final = frozenset(f"UNIQUE constraint failed: {table}.id" for table in _MINTED)
 ID_TRIES: Final = 4
-"""How often a write is tried that met an id which is taken; with 64 random bits in each the second does."""
+"""How often a write is tried whose new id is taken. With 64 random bits in each, the second try succeeds."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the settings say about the life of a device; durations in milliseconds, history in days."""
+    """Rules that the settings give for devices; durations in milliseconds, history in days."""
 
     gateway_id: str = "gateway"
     models: tuple[str, ...] = ("bota_pin", "bota_note", "bota_pin_pro")
@@ -66,22 +66,22 @@ class Rules:
     device_messages_per_second: int = 1
     device_events_per_hour: int = 12
     mirrored: tuple[str, ...] = ()
-    """Which retained topics integrators are shown of each device (``outbox.STATE``, ``outbox.DISCOVERY``)."""
+    """Retained topics that are mirrored for integrators (``outbox.STATE``, ``outbox.DISCOVERY``)."""
     state_refresh_ms: int = 300_000
     token_refresh_ms: int = 60_000
-    """How long a device waits from one token refresh to the next (contract, section 2)."""
+    """Minimum time from one token refresh of a device to the next (contract, section 2)."""
 
 
 @dataclass
 class LinkState:
-    """Whether this process publishes at the moment; set by the publisher, read by the writes that queue commands."""
+    """Whether this process publishes at the moment. The publisher sets it; writes that queue commands read it."""
 
     is_up: bool = False
 
 
 @dataclass(frozen=True)
 class Context:
-    """What every write shares: clock, randomness, ids, rules, key, and the link to the broker."""
+    """What every write shares: clock, randomness, ids, rules, key, and the state of the broker connection."""
 
     rules: Rules = field(default_factory=Rules)
     clock: Clock = system_clock
@@ -99,12 +99,12 @@ class View:
         self.connection = connection
 
     def one(self, sql: str, *values: Any) -> Row | None:
-        """The first row, or ``None``."""
+        """Return the first row, or None."""
         row: Row | None = self.connection.execute(sql, values).fetchone()
         return row
 
     def all(self, sql: str, *values: Any) -> list[Row]:
-        """Every row."""
+        """Return every row."""
         return self.connection.execute(sql, values).fetchall()
 
     def record(self, kind: type[R], sql: str, *values: Any) -> R | None:
@@ -118,7 +118,7 @@ class View:
         return make_records(kind, rows[0].keys(), rows) if rows else []
 
     def value(self, sql: str, *values: Any) -> Any:
-        """The first column of the first row, or ``None``."""
+        """Return the first column of the first row, or None."""
         row = self.connection.execute(sql, values).fetchone()
         return None if row is None else row[0]
 
@@ -135,28 +135,28 @@ class Tx(View):
         self.outbox_kinds: set[str] = set()
         """Kinds of rows that were written into the outbox."""
         self.wrote_events = False
-        """Whether events were written, or who gets them was changed."""
+        """Whether events were written, or their receivers changed."""
         self.measures: list[Measure] = []
         self.traceparent: str | None = None
-        """Where in a trace whoever asked for this is (W3C Trace Context)."""
+        """The caller's place in a trace (W3C Trace Context)."""
         self.client_address: str | None = None
-        """Where the request came from whose write this is: events of it say so. Whoever writes sets it."""
+        """The address of the request behind this write, for its events. The caller sets it."""
         self.traced: list[Traced] = []
         self.data_version: int | None = None
-        """SQLite's counter of what other connections have committed, where it was asked for in this transaction."""
+        """SQLite's counter of commits by other connections, where it was read in this transaction."""
         self.follows = False
-        """Whether new ids sort after those that are there."""
+        """Whether new ids sort after the existing ones."""
 
     def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Execute one statement."""
         return self.connection.execute(sql, values)
 
     def measure(self, name: str, label: str, value: float = 1.0) -> None:
-        """Note something for the metrics; it counts once this is committed."""
+        """Record something for the metrics. It counts once this is committed."""
         self.measures.append(Measure(name, label, value))
 
     def new_id(self, prefix: str) -> str:
-        """A new id of this instant, which sorts after all that were committed before."""
+        """Return a new id of this instant, which sorts after all that were committed before."""
         if not self.follows:
             follow(self, self.context.ids)
             self.follows = True
@@ -166,8 +166,8 @@ class Tx(View):
 def follow(tx: Tx, minted: Ids) -> None:
     """Mint only ids that sort after those in the registry, also when the clock was set back meanwhile.
 
-    Lists are read in the order of ids. Another process may have minted some since the last transaction, which
-    ``PRAGMA data_version`` tells.
+    Lists are read in the order of ids. Another process may have minted some since the last transaction; ``PRAGMA
+    data_version`` shows that.
     """
     version = tx.value("PRAGMA data_version") if tx.data_version is None else tx.data_version
     state = (tx.connection, version)
@@ -180,7 +180,7 @@ def follow(tx: Tx, minted: Ids) -> None:
 
 
 def id_was_taken(error: BaseException) -> bool:
-    """Whether a new id is that of another row already: two processes minted it, and the next one will do."""
+    """Return whether a new id is taken: two processes minted the same one. The next id will do."""
     return isinstance(error, sqlite3.IntegrityError) and str(error) in _TAKEN
 
 
@@ -218,17 +218,17 @@ def _prepare(connection: sqlite3.Connection, *, read_only: bool) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA temp_store = MEMORY")  # what a savepoint may have to undo would go to a file from 64 KB
+    connection.execute("PRAGMA temp_store = MEMORY")  # or what a savepoint may undo goes to a file from 64 KB on
     if not read_only:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
 
 
 def create_private(path: Path) -> None:
-    """Make the file, readable by its owner alone, unless it is there.
+    """Make the file, readable by its owner alone, unless it exists.
 
-    One that is there is not touched: a process that closes any descriptor of a file gives up all its locks on it, those
-    of its SQLite connections too (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    An existing file is not touched. A process that closes any descriptor of a file gives up all its locks on it, also
+    those of its SQLite connections (https://www.sqlite.org/howtocorrupt.html, section 2.2).
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -236,7 +236,7 @@ def create_private(path: Path) -> None:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection, context: Context) -> Iterator[Tx]:
-    """One write on this thread: committed when the block ends, rolled back when it raises.
+    """Run one write on this thread: committed when the block ends, rolled back when it raises.
 
     Raises:
         StoreError: SQLite could not commit.
@@ -253,13 +253,13 @@ def transaction(connection: sqlite3.Connection, context: Context) -> Iterator[Tx
 
 
 def rollback(connection: sqlite3.Connection) -> None:
-    """Undo what is open; after some errors SQLite has done so itself."""
+    """Roll back an open transaction. After some errors SQLite has done so itself."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
 
 
 def transact(connection: sqlite3.Connection, context: Context, write: Callable[[Tx], T]) -> T:
-    """Run one write function in a transaction of its own; again where an id that it minted was taken."""
+    """Run one write function in a transaction; run it again where an id that it minted was taken."""
     for _ in range(ID_TRIES - 1):
         try:
             with transaction(connection, context) as tx:
@@ -272,5 +272,5 @@ def transact(connection: sqlite3.Connection, context: Context, write: Callable[[
 
 
 def concerns_all(error: BaseException) -> TypeGuard[sqlite3.Error]:
-    """Whether SQLite itself cannot go on (full, busy, read only, damaged), which is the fault of no single write."""
+    """Return whether SQLite itself cannot go on (full, busy, read only, damaged), which no single write has caused."""
     return isinstance(error, sqlite3.Error) and not isinstance(error, _FAULT_OF_ONE)

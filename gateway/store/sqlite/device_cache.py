@@ -1,9 +1,9 @@
-"""What a writer remembers of rows that it has just written, for as long as nothing else has written any.
+"""Cache of device state between the writer's transactions, valid while nothing else writes the registry.
 
-A heartbeat is judged by what the registry knows of its device, and most of that the heartbeat before has just written.
-Reading it again costs as much as storing it; so it stays in memory between transactions. Two counters of SQLite tell
-whether anything else was written meanwhile, by this connection (``total_changes``) or by another process
-(``PRAGMA data_version``): then all of it is forgotten. Whoever rolls back calls :meth:`DeviceCache.forget`.
+A heartbeat is judged by what the registry knows of its device, and most of that was written by the heartbeat before.
+Reading it again costs as much as storing it, so it stays in memory between transactions. Two counters of SQLite show
+whether anything else was written meanwhile, by this connection (``total_changes``) or by another process (``PRAGMA
+data_version``). Then all of it is forgotten. A roll-back calls :meth:`DeviceCache.forget`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 MOST: Final = 16_384
-"""Devices that are remembered: some 12 MB."""
+"""Maximum number of cached devices: about 12 MB."""
 
 
 _NOTHING: Final = frozenset[str]()
@@ -24,7 +24,7 @@ _RESET_ONLY: Final = "reset_only"
 
 
 class DeviceState:
-    """A device that says something: what that is judged by, and what was known of it last."""
+    """The state of a device that a heartbeat is judged by and changes."""
 
     __slots__ = (
         "firmware", "history_day", "history_id", "id", "last_heartbeat_at", "links", "low_battery", "news", "online",
@@ -37,46 +37,46 @@ class DeviceState:
          connection, self.last_heartbeat_at, low, full, owed, self.threshold, *said) = row  # fmt: skip
         self.online = connection == "online"
         self.tells = bound_at is not None and self.token_state != _RESET_ONLY
-        """Whether what it says of itself is stored: of a device that belongs to nobody, only that it was heard."""
+        """Whether its reports are stored. Of a device that belongs to no user only its presence is."""
         self.low_battery, self.storage_full = bool(low), bool(full)
         self.owed: frozenset[str] = frozenset(owed.split(",")) if owed else _NOTHING
         """Types of events of which the last was suppressed."""
         self.said: tuple[Any, ...] = tuple(said)
         """A value for each of :data:`gateway.store.health_sql.NEWEST`, in order."""
         self.links: str | None = links
-        """``connection_type`` as the device said it last, its members joined by commas."""
+        """``connection_type`` as the device reported it last, its members joined by commas."""
         self.radio: str | None = None
-        """Over which link it was heard, since this was read."""
+        """The link of its messages since this was read."""
         self.news = False
-        """Whether integrators are to be shown the device again."""
+        """Whether the state must be mirrored to integrators again."""
 
 
 class DeviceCache:
-    """The devices that were heard last, by id; for use inside a transaction, between :meth:`open` and :meth:`close`."""
+    """The devices of recent heartbeats, by id; used inside a transaction, between :meth:`open` and :meth:`close`."""
 
     def __init__(self) -> None:
         self.senders: dict[str, DeviceState] = {}
         self._stamp: tuple[int, int] | None = None
 
     def open(self, connection: sqlite3.Connection) -> None:
-        """Inside a transaction, before looking: forget all if anything else was written since :meth:`close`.
+        """Begin in a transaction: forget all if anything else was written since :meth:`close`.
 
-        An error before the next :meth:`close` makes it forget, so that nothing half done stays behind.
+        An error before the next :meth:`close` also makes it forget, so that nothing half done stays.
         """
         if self._stamp != _stamp(connection) or len(self.senders) > MOST:
             self.senders.clear()
         self._stamp = None
 
     def close(self, connection: sqlite3.Connection) -> None:
-        """What it holds is what is written by now."""
+        """End: what it holds is what is written by now."""
         self._stamp = _stamp(connection)
 
     def learn(self, senders: Iterable[DeviceState]) -> None:
-        """Remember these, just read."""
+        """Add these, just read."""
         self.senders.update((sender.id, sender) for sender in senders)
 
     def forget(self) -> None:
-        """What it holds was changed by somebody else, or undone."""
+        """Forget all: it was changed by other code, or undone."""
         self._stamp = None
         self.senders.clear()
 

@@ -1,7 +1,7 @@
-"""One gateway per data directory: a lock that ends with its process, however that ends.
+"""Lock of the data directory: one gateway per directory. The lock ends with its process, however that ends.
 
-The lock is on the directory itself. A file in it can be removed by hand while its lock is held: the next process makes
-a new one and finds that free.
+The lock is on the directory itself. A file in it can be removed by hand while its lock is held: the next process would
+make a new one and find it free.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOCK_NAME: Final = "gateway.lock"
 OPENING_NAME: Final = "registry.lock"
 UNKNOWN_PROCESS: Final = 0
 _MADE_OR_FOUND: Final = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-"""Not by way of a link: it is written to, and root may do so where another user could have put one to any file."""
+"""Opens without following a link: root may write here, where another user could have linked it to any file."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LOCKS: Final = Path("/proc/locks")
 
@@ -56,9 +56,9 @@ def exclusive(data_dir: Path) -> Iterator[None]:
 
 
 def holder(data_dir: Path) -> int | None:
-    """The process of the gateway that runs on this data directory; ``None`` when none does.
+    """Return the process of the gateway that runs on this data directory, or None when none does.
 
-    ``UNKNOWN_PROCESS`` when one does, and neither its file nor the kernel tells which.
+    Return ``UNKNOWN_PROCESS`` when one runs, and neither its file nor the kernel names it.
     """
     for path in (data_dir, data_dir / LOCK_NAME):
         with suppress(OSError):
@@ -73,7 +73,7 @@ def holder(data_dir: Path) -> int | None:
 
 
 def _process(data_dir: Path) -> int:
-    """The process that holds the directory, by its file, or else by the kernel's list of locks (proc_locks(5))."""
+    """Return the process that holds the directory, by its file, or by the kernel's list of locks (proc_locks(5))."""
     with suppress(OSError):
         written = (data_dir / LOCK_NAME).read_text("ascii", "replace").strip()
         if written.isdecimal():
@@ -89,10 +89,10 @@ def _process(data_dir: Path) -> int:
 
 @contextmanager
 def alone(data_dir: Path) -> Iterator[None]:
-    """Keep others from opening the database for as long as the block runs, wait for those who are at it.
+    """Keep others from opening the database for as long as the block runs; wait for those that have it open.
 
-    Two processes that both make a new database, or one that opens what another replaces, would meet each other's
-    half-done work. The lock is apart from that of :func:`exclusive`, which a running gateway keeps.
+    Two processes that both make a new database, or one that opens what another replaces, would see half-done work. This
+    lock is apart from that of :func:`exclusive`, which a running gateway keeps.
 
     Raises:
         OSError: the directory cannot be used.
@@ -110,14 +110,14 @@ def alone(data_dir: Path) -> Iterator[None]:
 
 
 def _is_still(path: Path, descriptor: int) -> bool:
-    """Whether this is the file of that name: one that was removed while its lock was waited for keeps nobody out."""
+    """Return whether the file still has that name. One that was removed during the wait for its lock locks nothing."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
     return False
 
 
 def _private(path: Path) -> int:
-    """A descriptor of this file, made if need be. What root makes belongs to the owner of the directory."""
+    """Return a descriptor of this file, made if need be. What root makes gets the owner of the directory."""
     descriptor = os.open(path, _MADE_OR_FOUND, 0o600)
     if os.geteuid() == 0:
         owner = path.parent.stat()

@@ -1,6 +1,6 @@
-"""Threads that read, in pools apart by purpose, so that one kind of read never waits for another.
+"""Reader threads, in separate pools by purpose, so that one kind of read never waits for another.
 
-Searches that look at every device once shared two threads with everything else: twelve of them held up ``/health``, the
+Searches that read every device once shared two threads with everything else. Twelve of them held up ``/health``, the
 cutting of revoked sessions and the admission of devices.
 """
 
@@ -19,14 +19,14 @@ from gateway.errors import UnavailableError
 T = TypeVar("T")
 
 _STEPS_BETWEEN_LOOKS: Final = 10_000
-"""After so many steps of SQLite's machine the deadline is looked at: every few milliseconds."""
+"""Steps of SQLite's machine between two checks of the deadline: every few milliseconds."""
 
 
 class Purpose(StrEnum):
-    """What a read is for. Each has its own threads."""
+    """The purpose of a read. Each has its own threads."""
 
     STEERING = "steering"
-    """What the gateway does by itself: publish, compare, revoke, expire, send to webhooks."""
+    """The gateway's own work: publish, compare, revoke, expire, send to webhooks."""
     AUTHENTICATION = "authentication"
     """Whether a client of the broker may connect."""
     HEALTH = "health"
@@ -52,7 +52,7 @@ class DeadlineError(UnavailableError):
 
 
 class Deadline:
-    """When a read is given up, counted from when this is made; waiting for a thread counts as well."""
+    """The time limit of a read, counted from here on; the wait for a thread counts too."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -60,38 +60,38 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """How many seconds are left; 0 when it is over."""
+        """Return the seconds that are left; 0 when it has passed."""
         return max(0.0, self._at - time.monotonic())
 
     def passed(self) -> bool:
-        """Whether it is over."""
+        """Return whether it has passed."""
         return time.monotonic() >= self._at
 
     def require(self) -> None:
-        """Do nothing before it is over.
+        """Check that it has not passed.
 
         Raises:
-            DeadlineError: it is.
+            DeadlineError: it has.
         """
         if self.passed():
             raise DeadlineError(self.seconds)
 
     def end(self) -> None:
-        """It is over now: nobody waits for the read any more."""
+        """End it now: no caller waits for the read any more."""
         self._at = 0.0
 
     def watch(self, connection: sqlite3.Connection) -> None:
-        """Have SQLite interrupt whatever this connection does when it is over."""
+        """Make SQLite interrupt the work of this connection when it has passed."""
         connection.set_progress_handler(self.passed, _STEPS_BETWEEN_LOOKS)
 
 
 def unwatch(connection: sqlite3.Connection) -> None:
-    """Let the connection take its time again."""
+    """Remove the limit from the connection."""
     connection.set_progress_handler(None, 0)
 
 
 def interrupted(error: sqlite3.Error) -> bool:
-    """Whether SQLite gave up because it was told to."""
+    """Return whether SQLite was interrupted."""
     return getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT"
 
 
@@ -109,6 +109,6 @@ class Readers:
         return await asyncio.get_running_loop().run_in_executor(self._pools[purpose], read)
 
     def stop(self) -> None:
-        """End the threads. Blocks until the reads that run have ended."""
+        """End the threads. Blocks until the running reads have ended."""
         for pool in self._pools.values():
             pool.shutdown()

@@ -1,8 +1,7 @@
-"""The one thread that writes: functions in, results out after the commit.
+"""Writer thread: runs write functions, and returns their results after the commit.
 
-Writes that wait are taken together into one transaction (group commit), each in a savepoint of its own, so that one
-which raises takes nothing of the others with it. A result is handed out only after the commit that holds it; a
-write that is urgent goes before those that are not.
+Waiting writes share one transaction (group commit), each in its own savepoint, so that one that raises undoes none of
+the others. A result is returned only after the commit that holds it. Urgent writes go before ordinary ones.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ class Writer:
         self._thread.join()
 
     async def write(self, write: Callable[[Tx], T], *, urgent: bool = True) -> T:
-        """Run ``write`` in a transaction; its result, once committed.
+        """Run ``write`` in a transaction; return its result once committed.
 
         Raises:
             StoreError: SQLite could not commit; nothing was changed.
@@ -148,8 +147,8 @@ class Writer:
             self._loop_priority.yield_to_loop()
 
     def _next_group(self) -> list[_Job]:
-        # An ordinary write may be a large batch: it gets a transaction of its own. Where both wait they take turns,
-        # so an urgent one waits for one batch at most and a stream of urgent ones starves nobody.
+        # An ordinary write may be a large batch, so it gets a transaction without others. Where both kinds wait they
+        # take turns: an urgent one waits for at most one batch, and a stream of urgent ones starves no batch.
         if self._ordinary and not (self._urgent and self._ordinary_was_last):
             self._ordinary_was_last = True
             return [self._ordinary.popleft()]
@@ -164,12 +163,12 @@ class Writer:
             self._connection.execute("BEGIN IMMEDIATE")
             data_version = self._connection.execute("PRAGMA data_version").fetchone()[0]
             if newer := self._schema.newer(self._connection, data_version):
-                raise self.trouble.outgrown(newer)  # noqa: TRY301 - the callers hear of it as of any other error
+                raise self.trouble.outgrown(newer)  # noqa: TRY301 - the callers get it like any other error
             tx = Tx(self._connection, self._context)
             tx.data_version = data_version
             self._do(jobs, tx)
             self._connection.execute("COMMIT")
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the callers hear of it and the thread lives on
+        except BaseException as error:  # noqa: BLE001 - any error goes to the callers, and the thread lives on
             with contextlib.suppress(sqlite3.Error):  # what cannot be undone now is undone before the next BEGIN
                 rollback(self._connection)
             return self._failed(jobs, error)
@@ -195,7 +194,7 @@ class Writer:
         if len(jobs) > 1:
             for job in jobs:
                 self._savepoint(job, tx)
-        else:  # alone it needs no savepoint: whatever undoes it undoes all
+        else:  # alone it needs no savepoint: an error undoes everything
             jobs[0].result = self._run_job(jobs[0], tx, partial(self._begin_again, tx))
 
     def _begin_again(self, tx: Tx) -> None:
@@ -207,7 +206,7 @@ class Writer:
         self._connection.execute("ROLLBACK TO job")
 
     def _run_job(self, job: _Job, tx: Tx, undo: Callable[[], None]) -> Any:
-        """Run this write; where an id that it minted was taken, undo it and run it again with new ids."""
+        """Run this write. If an id that it minted was taken, undo it and run it again with new ids."""
         tx.traceparent, tx.client_address = job.traceparent, None
         measured, traced = len(tx.measures), len(tx.traced)
         for _ in range(ID_TRIES - 1):
@@ -240,7 +239,7 @@ class Writer:
             self._back_to_savepoint()
             self._devices.forget()
             del tx.measures[measured:], tx.traced[traced:]
-            job.error = error  # this job's caller alone hears of it
+            job.error = error  # only this job's caller gets it
         self._connection.execute("RELEASE job")
 
     def _settle(self, jobs: list[_Job], calls: list[Callable[[], None]]) -> None:

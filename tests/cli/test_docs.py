@@ -41,7 +41,7 @@ def test_an_unknown_page_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> N
     """It says what was meant, or how to list them."""
     assert main(["docs", "mosqito"]) == 2
     assert "Did you mean 'mosquitto'?" in capsys.readouterr().err
-    assert main(["docs", "../README"]) == 2
+    assert main(["docs", "../pyproject"]) == 2
     assert "'gateway docs' lists them" in capsys.readouterr().err
 
 

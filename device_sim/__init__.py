@@ -1,6 +1,6 @@
 """Simulated wearables for a device gateway: firmware, flash, radios and companion app, for trials and for your tests.
 
-    async with GatewayApi("http://127.0.0.1:8080", key) as api:
+async with GatewayApi("http://127.0.0.1:8080", key) as api:
         device = SimulatedDevice(serial="SN1", flash=MemoryFlash(), api=api, interval=1.0)
         await device.provision(end_user_id="eu_1")
         async with asyncio.TaskGroup() as tasks:
@@ -10,7 +10,7 @@
             await device.wait_for("unprovisioned")
             living.cancel()
 
-`Device` is the firmware alone, a state machine without I/O, for simulations with a clock and a flash of their own.
+`Device` is the firmware alone: a state machine without I/O, for simulations that bring their own clock and flash.
 """
 
 from device_sim.app import GatewayApi

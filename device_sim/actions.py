@@ -1,4 +1,4 @@
-"""What goes into the firmware and what comes out: the only words that `device.Device` and its surroundings exchange."""
+"""Inputs and actions of the firmware: the only values that `device.Device` and its runtime exchange."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ AckStatus: TypeAlias = Literal["delivered", "executed", "failed"]
 
 
 class Area(StrEnum):
-    """The two areas of the flash: what a factory reset wipes, and what outlives it."""
+    """The two areas of the flash: a factory reset wipes one and keeps the other."""
 
     WIPED = "wiped"
     KEPT = "kept"
@@ -24,7 +24,7 @@ class Area(StrEnum):
 
 @dataclass(frozen=True)
 class PowerOn:
-    """The firmware starts, knowing nothing but what lies in the flash."""
+    """The firmware starts and knows only the content of the flash."""
 
     wiped: Mapping[str, Any] = field(repr=False)
     kept: Mapping[str, Any]
@@ -32,7 +32,7 @@ class PowerOn:
 
 @dataclass(frozen=True)
 class Provisioned:
-    """The companion app wrote a binding over BLE, and for a WiFi device its network."""
+    """The companion app wrote a binding over BLE, and for a WiFi device also its network."""
 
     binding: Binding
     wifi_networks: tuple[Mapping[str, str], ...] = ()
@@ -48,7 +48,7 @@ class WifiGiven:
 
 @dataclass(frozen=True)
 class LinkUp:
-    """A connection is up, and every subscription of it is granted."""
+    """A connection is up, and all its subscriptions are granted."""
 
     connection: Connection
     transport: Transport
@@ -56,14 +56,14 @@ class LinkUp:
 
 @dataclass(frozen=True)
 class LinkDown:
-    """The connection is gone, or could not be made."""
+    """The connection ended or could not be made."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class LinkRefused:
-    """The far end refused the token `refusals` times in a row."""
+    """The server refused the token `refusals` times in a row."""
 
     refusals: int
     reason: str
@@ -77,7 +77,7 @@ class HeartbeatDue:
 
 @dataclass(frozen=True)
 class CommandReceived:
-    """A command topic (or the answer to a heartbeat over HTTP) brought this; whether it was retained nobody asks."""
+    """A command arrived: retained or live over MQTT, or with the answer to a heartbeat over HTTP."""
 
     type: str
     payload: bytes
@@ -85,7 +85,7 @@ class CommandReceived:
 
 @dataclass(frozen=True)
 class RefusalReceived:
-    """The gateway answered on `errors` that it refused a message of this device."""
+    """The gateway refused a message of this device and published why on `errors`."""
 
     payload: bytes
 
@@ -99,7 +99,7 @@ class TokenRefreshed:
 
 @dataclass(frozen=True)
 class RefreshFailed:
-    """It did not; with `revoked` the token opens nothing any more, and asking again is of no use."""
+    """`RefreshToken` failed. With `revoked` the token is no longer valid, so another request would fail too."""
 
     reason: str
     revoked: bool
@@ -110,7 +110,7 @@ class RefreshFailed:
 
 @dataclass(frozen=True)
 class Tell:
-    """A fact for whoever watches; the world does not change by it."""
+    """Record a fact for observers. It has no other effect."""
 
     name: str
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -118,9 +118,9 @@ class Tell:
 
 @dataclass(frozen=True)
 class Publish:
-    """Send this, and answer with `Published` or `PublishFailed`.
+    """Send this message, and report `Published` or `PublishFailed`.
 
-    `command_id` says what an acknowledgement acknowledges, or whose outcome a heartbeat carries.
+    `command_id` names the command that an acknowledgement is about, or whose outcome a heartbeat carries.
     """
 
     kind: Literal["heartbeat", "status", "ack"]
@@ -132,7 +132,7 @@ class Publish:
 
 @dataclass(frozen=True)
 class WriteFlash:
-    """Replace one value; it is on the disk, or the old one is, whenever the power goes."""
+    """Replace one value. After a power cut the flash holds the new value or the old one."""
 
     area: Area
     name: str
@@ -141,7 +141,7 @@ class WriteFlash:
 
 @dataclass(frozen=True)
 class EraseFlash:
-    """Remove one value; no error when it is gone already."""
+    """Remove one value; no error when it does not exist."""
 
     area: Area
     name: str
@@ -149,7 +149,7 @@ class EraseFlash:
 
 @dataclass(frozen=True)
 class OpenLink:
-    """Close whatever link there is and keep one of this kind up."""
+    """Close the present link, if there is one, and keep one of this kind up."""
 
     connection: Connection
     binding: Binding = field(repr=False)
@@ -157,14 +157,14 @@ class OpenLink:
 
 @dataclass(frozen=True)
 class RefreshToken:
-    """Ask over HTTP for another token of this binding, and answer with `TokenRefreshed` or `RefreshFailed`."""
+    """Request another token of this binding over HTTP, and report `TokenRefreshed` or `RefreshFailed`."""
 
     binding: Binding = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Reboot:
-    """Close the link, forget everything but the flash, and start with `PowerOn`."""
+    """Close the link, discard everything but the flash, and start with `PowerOn`."""
 
 
 Action: TypeAlias = Tell | Publish | WriteFlash | EraseFlash | OpenLink | RefreshToken | Reboot
@@ -172,14 +172,14 @@ Action: TypeAlias = Tell | Publish | WriteFlash | EraseFlash | OpenLink | Refres
 
 @dataclass(frozen=True)
 class Published:
-    """The far end took it: PUBACK, or a 2xx."""
+    """The message was confirmed: by a PUBACK or a 2xx status."""
 
     what: Publish
 
 
 @dataclass(frozen=True)
 class PublishFailed:
-    """Nobody confirmed it; it may have arrived all the same. An MQTT link on which that happens is given up."""
+    """The message was not confirmed; it may have arrived all the same. An MQTT link is closed after that."""
 
     what: Publish
     reason: str

@@ -1,4 +1,4 @@
-"""The companion app: registers and binds a device over HTTP, and relays what a device says to it over BLE."""
+"""Companion app: registers and binds a device over HTTP, and relays the heartbeats that the device sends over BLE."""
 
 import asyncio
 import json
@@ -22,12 +22,13 @@ WAITS_AT_MOST = 20
 
 
 class GatewayApi:
-    """The calls that a companion app, or a device over HTTP, makes to a gateway at `url`.
+    """HTTP calls of a companion app, or of a device over HTTP, to a gateway at `url`.
 
-    `key` is an API key with `devices:write`. Every call may raise `UnreachableError`, `ApiError` (the gateway said
-    no, with the contract's code) or `AnswerError` (what answers is not a gateway). Connections open with the first
-    call; `aclose`, or leaving `async with`, closes them. `tls` says whom to trust over HTTPS; by default those whom the
-    system does.
+    `key` is an API key with `devices:write`. The first call opens connections; `aclose` or the end of `async with`
+    closes them. `tls` sets the certificate authorities for HTTPS; the default is those of the system.
+
+    Every call may raise `UnreachableError`, `ApiError` (the gateway's error with the contract's code) or `AnswerError`
+    (the server is not a gateway).
     """
 
     def __init__(self, url: str, key: str, *, tls: ssl.SSLContext | None = None) -> None:
@@ -54,13 +55,13 @@ class GatewayApi:
             await client.aclose()
 
     async def register(self, serial: str, *, model: str, name: str | None, firmware_version: str) -> dict[str, Any]:
-        """Register a device by its serial number; the known one comes back when it is known."""
+        """Register a device by its serial number, or return the known device with that number."""
         body = {"serial_number": serial, "model": model, "name": name, "firmware_version": firmware_version}
         known = {key: each for key, each in body.items() if each is not None}
         return await self.call_when_allowed("POST", "/v1/devices", known)
 
     async def bind(self, device_id: str, end_user_id: str, *, supersede_reset: bool = False) -> Binding:
-        """Bind a device to an end user; its token is in the answer, once."""
+        """Bind a device to an end user. Only this answer contains its token."""
         body: dict[str, Any] = {"end_user_id": end_user_id}
         if supersede_reset:
             body["supersede_reset"] = True
@@ -71,11 +72,11 @@ class GatewayApi:
             raise AnswerError(f"the bind answer of {self.url} lacks or spoils a field: {error}") from error
 
     async def relay_heartbeat(self, device_id: str, payload: bytes) -> None:
-        """Pass on what a device said over BLE; never brings commands."""
+        """Relay a heartbeat that the device sent over BLE. The answer never brings commands."""
         await self.call("POST", f"/v1/devices/{device_id}/heartbeat", payload)
 
     async def own_heartbeat(self, token: str, payload: bytes) -> list[dict[str, Any]]:
-        """Send a device's own heartbeat over HTTP and return its open commands."""
+        """Send a heartbeat over HTTP as the device, and return its open commands."""
         answer = await self.call("POST", "/v1/devices/me/heartbeat", payload, bearer=token)
         return list(answer.get("commands", ()))
 
@@ -84,7 +85,7 @@ class GatewayApi:
         await self.call("POST", f"/v1/devices/me/commands/{command_id}/ack", payload, bearer=token)
 
     async def refresh_token(self, token: str) -> str:
-        """Ask as the device for another token of its binding."""
+        """Request another token of the binding as the device, and return it."""
         answer = await self.call("POST", "/v1/devices/me/token/refresh", {}, bearer=token)
         try:
             return str(answer["device_token"])
@@ -92,12 +93,12 @@ class GatewayApi:
             raise AnswerError(f"the answer of {self.url} to a token refresh lacks {error}") from error
 
     async def call_when_allowed(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Make one call with the API key; after a 429 wait as long as `Retry-After` says, and call again.
+        """Make one call with the API key. After a 429 wait for the seconds of `Retry-After`, and call again.
 
         A 429 changed nothing at the gateway, so the call may be repeated.
 
         Raises:
-            ApiError: also 429, when it came without `Retry-After` or more than `WAITS_AT_MOST` times.
+            ApiError: also for a 429 without `Retry-After`, and for more than `WAITS_AT_MOST` of them.
         """
         for _ in range(WAITS_AT_MOST):
             try:
@@ -111,7 +112,7 @@ class GatewayApi:
     async def call(
         self, method: str, path: str, body: Mapping[str, Any] | bytes | None = None, *, bearer: str | None = None
     ) -> dict[str, Any]:
-        """Make one call, with the API key unless `bearer` says otherwise, and return the JSON object answered."""
+        """Make one call with the API key, or with `bearer` if it is given. Return the JSON object of the answer."""
         headers = {"Authorization": f"Bearer {bearer or self._key}", "Content-Type": "application/json"}
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         try:
@@ -159,5 +160,5 @@ def _read(answer: httpx.Response, url: str) -> dict[str, Any]:
 
 
 def _seconds(header: str) -> float | None:
-    """Return the seconds of a `Retry-After`; None for a date, which this gateway never sends, or for no header."""
+    """Return the seconds of a `Retry-After`; None without it, and for a date, which this gateway never sends."""
     return float(header) if header.isascii() and header.isdigit() else None

@@ -1,4 +1,4 @@
-"""What the commands of `device-sim` are given, checked."""
+"""Command-line arguments of `device-sim`: options that commands share, and checks of their values."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -19,7 +19,7 @@ def checked_url(context: click.Context, parameter: click.Parameter, url: str) ->
     """Return the URL of a gateway without a slash at its end.
 
     Raises:
-        click.BadParameter: it is no URL of HTTP, or has a path.
+        click.BadParameter: it is no HTTP URL, or it has a path.
     """
     del context, parameter  # click's signature
     parts = urlsplit(url)
@@ -32,19 +32,19 @@ def checked_url(context: click.Context, parameter: click.Parameter, url: str) ->
 
 
 def common(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorator: what every command that provisions devices takes."""
+    """Add the options of every command that provisions devices."""
     options = [
         click.option("--url", envvar="GATEWAY_URL", show_envvar=True, default="http://127.0.0.1:8080",
-                     show_default=True, callback=checked_url, help="Where the gateway listens."),
+                     show_default=True, callback=checked_url, help="URL of the gateway."),
         click.option("--key", envvar="GATEWAY_API_KEY", show_envvar=True, metavar="sk_…",
-                     help="API key with devices:write; the companion app's. Others can see it here."),
+                     help="API key of the companion app, with devices:write. Other users can see it here."),
         click.option("--api-key-file", type=click.Path(exists=True, dir_okay=False), help="File with the API key."),
         click.option("--interval", type=click.FloatRange(min=0.05), default=60.0, show_default=True,
                      metavar="SECONDS", help="Pause between heartbeats."),
         click.option("--transport", type=click.Choice(get_args(Transport)), default="mqtt", show_default=True,
-                     help="What WiFi and the modem carry."),
+                     help="Protocol over WiFi and the modem."),
         click.option("--mqtt-version", type=click.Choice(get_args(MqttVersion)), default="3.1.1", show_default=True,
-                     help="MQTT version that the device speaks."),
+                     help="MQTT version of the device."),
         click.option("--ca-file", type=click.Path(exists=True, dir_okay=False),
                      help="Authorities (PEM) to trust for TLS, over HTTP and MQTT."),
         click.option("--model", default="bota_pin", show_default=True, help="Model to register as."),
@@ -55,10 +55,10 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def parse_mix(text: str) -> dict[RadioKind, float]:
-    """Read `wifi=6,ble=1`.
+    """Parse a mix of radios such as `wifi=6,ble=1`.
 
     Raises:
-        click.BadParameter: it is not that.
+        click.BadParameter: it has another form.
     """
     mix: dict[RadioKind, float] = {}
     for part in text.split(","):
@@ -75,10 +75,10 @@ def parse_mix(text: str) -> dict[RadioKind, float]:
 
 
 def serial_of(asked: str | None, flash: Flash, seed: int) -> str:
-    """Return the serial number that was asked for, the one in the flash, or one made from the seed.
+    """Return the serial number that was asked for, else the one in the flash, else one made from the seed.
 
     Raises:
-        click.BadParameter: the flash belongs to another.
+        click.BadParameter: the flash belongs to another serial number.
     """
     stored = flash.kept_area.get(SERIAL)
     if asked is not None and stored is not None and asked != stored:
@@ -89,10 +89,10 @@ def serial_of(asked: str | None, flash: Flash, seed: int) -> str:
 
 
 def require_key(given: dict[str, Any], *, paired: bool) -> None:
-    """Have a key wherever something is to be provisioned; that of --api-key-file goes before the others.
+    """Set the API key, which provisioning needs. The key of --api-key-file has priority.
 
     Raises:
-        click.UsageError: there is none.
+        click.UsageError: a key is needed and was not given.
     """
     if given["api_key_file"] is not None:
         given["key"] = Path(given["api_key_file"]).read_text(encoding="utf-8", errors="replace").strip()
@@ -109,6 +109,6 @@ def require_key(given: dict[str, Any], *, paired: bool) -> None:
 
 
 def options_of(given: dict[str, Any]) -> Options:
-    """Return those of the given options that a device goes by."""
+    """Return the device options among the given options."""
     names = {each.name for each in fields(Options)}
     return Options(**{name: value for name, value in given.items() if name in names})

@@ -1,4 +1,4 @@
-"""When to try again: jittered, doubling, and not forgiven by a connection that was cut at once."""
+"""Reconnect backoff: delays with jitter that double. A connection that was cut soon does not reset the count."""
 
 import random
 
@@ -9,9 +9,9 @@ STABLE_SECONDS = 10.0
 
 
 class Backoff:
-    """Delays in seconds; `rng` spreads a fleet that lost its broker at one moment.
+    """Delays in seconds; `rng` spreads the reconnects of a fleet that lost its broker at one moment.
 
-    A link that held for `stable` seconds starts the count anew; one that was cut sooner counts as a failure.
+    A link that was up for `stable` seconds resets the count. A link that was cut sooner counts as a failure.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class Backoff:
         return self._delay(self.failures, self._longest)
 
     def after_refusal(self) -> float:
-        """Return the delay after the far end refused the token: longer, but never for good."""
+        """Return the delay after the server refused the token. It is longer, but the device always tries again."""
         self.refusals += 1
         self.failures += 1
         return 2 * self._delay(self.failures, max(self._longest, REFUSED_LONGEST_SECONDS) / 2)
 
     def _delay(self, attempt: int, longest: float) -> float:
-        """Return between a half and the whole of the doubled delay: spread, and never at once."""
+        """Return a random delay of at least half of the doubled delay, so that it is spread and never zero."""
         ceiling = min(longest, self._first * 2.0 ** min(attempt - 1, 32))
         return self._rng.uniform(ceiling / 2, ceiling)

@@ -1,4 +1,4 @@
-"""What a bind gives to a device, and how it lies in the flash."""
+"""Binding: the data that a device gets from a bind, and their form in the flash."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,15 +6,15 @@ from typing import Any, Self
 
 from device_sim.wire import mqtt_password
 
-TOKEN = "device_token"  # noqa: S105  # the name of a place in the flash, not a secret
+TOKEN = "device_token"  # noqa: S105  # the name of a flash entry, not a secret
 PAIRING = "pairing"
 WIFI = "wifi_networks"
-WIPED_BY_A_RESET = (TOKEN, PAIRING, WIFI)  # in this order: without its token a half wiped device speaks for nobody
+WIPED_BY_A_RESET = (TOKEN, PAIRING, WIFI)  # the token first: a half-wiped device without its token cannot authenticate
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the broker listens and what the bind answer calls this device's topics."""
+    """Address of the broker, and the topic prefix of this device from the bind answer."""
 
     host: str
     port: int
@@ -23,7 +23,7 @@ class Endpoint:
 
     @classmethod
     def from_answer(cls, mqtt: Mapping[str, Any], device_id: str) -> Self:
-        """Read the `mqtt` part of a bind answer; the prefix is what stands before `devices/` in its heartbeat topic."""
+        """Read the `mqtt` part of a bind answer. The prefix is the part of its heartbeat topic before `devices/`."""
         heartbeat = str(mqtt.get("topics", {}).get("heartbeat", ""))
         return cls(
             host=str(mqtt["host"]),
@@ -35,7 +35,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Binding:
-    """One bind: who the device is, with which token, at which generation, and whose grants it obeys."""
+    """One bind: device id, token, generation, and the key that signs the grants for this device."""
 
     device_id: str
     generation: int
@@ -63,7 +63,7 @@ class Binding:
 
     @classmethod
     def from_flash(cls, wiped: Mapping[str, Any]) -> Self | None:
-        """Read a binding back; None unless all of it is there, as after a power cut in the middle of provisioning."""
+        """Read a binding from the flash. Return None if a part is missing, as after a power cut during provisioning."""
         pairing, token = wiped.get(PAIRING), wiped.get(TOKEN)
         if pairing is None or token is None:
             return None
@@ -78,14 +78,15 @@ class Binding:
 
     @property
     def mqtt_password(self) -> str:
-        """The password at the broker (section 1).
+        """Return the password at the broker (section 1).
 
-        It is made of the token and not kept: so the flash holds one secret, and no power cut comes between the two.
+        It is derived from the token and not stored. So the flash holds one secret, and a power cut cannot separate the
+        two.
         """
         return mqtt_password(self.device_token)
 
     def pairing(self) -> dict[str, Any]:
-        """All but the token, as it is written to the flash."""
+        """Return all but the token, as it is written to the flash."""
         endpoint = self.mqtt
         return {
             "device_id": self.device_id,

@@ -1,8 +1,8 @@
-"""A cancellation that got lost on the way up is heeded here.
+"""Recovery of cancellations that a library lost.
 
-In Python 3.11 ``asyncio.wait_for``, by which aiomqtt waits for answers, drops one that comes in the same moment as the
-answer (python/cpython issue 86296), and aiomqtt puts an error of its own in the place of one that meets a broken link.
-Whoever was cancelled would then just go on.
+In Python 3.11 ``asyncio.wait_for`` drops a cancellation that arrives together with the result (python/cpython issue
+86296). aiomqtt uses it to wait for answers. On a broken link aiomqtt also replaces the cancellation with its own error.
+The cancelled task would then continue.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Canonical JSON (RFC 8785), written so that firmware can port it, and the digest of a command's params.
 
-Kept apart from the gateway's, so that a drift shows. Whoever sends no numbers with a fraction needs no `_number` but
-that of integers.
+It is separate from the gateway's code, so that a difference between the two shows in tests. Firmware that sends no
+fractions needs only the integer part of `_number`.
 """
 
 import base64
@@ -18,7 +18,7 @@ PLAIN_ZEROS = -6
 
 
 def params_digest(params: Mapping[str, Any]) -> str:
-    """base64url(SHA-256(canonical JSON of the params)), without padding: what a grant says as `par`.
+    """Return base64url(SHA-256(canonical JSON of the params)) without padding, the claim `par` of a grant.
 
     Raises:
         ValueError: the params have no canonical form.
@@ -29,7 +29,7 @@ def params_digest(params: Mapping[str, Any]) -> str:
 
 
 def canonical(value: Any) -> str:
-    """One JSON value without blanks, members sorted by the UTF-16 units of their names.
+    """Return one JSON value without whitespace, its members sorted by the UTF-16 units of their names.
 
     Raises:
         ValueError: a number is not finite or an integer beyond 2^53 - 1, or a text has half of a surrogate pair.
@@ -50,7 +50,7 @@ def canonical(value: Any) -> str:
 
 
 def _text(value: str) -> str:
-    """A string: as it is, but for quotes, backslashes and control characters, with the short escape if there is one."""
+    """Return a JSON string. Quotes, backslashes and control characters are escaped, in short form if possible."""
     return json.dumps(_whole(value), ensure_ascii=False)
 
 
@@ -60,7 +60,7 @@ def _whole(value: str) -> str:
 
 
 def _number(value: float) -> str:
-    """The shortest digits that read back as the same double, in ECMAScript's form (ECMA-262, Number::toString)."""
+    """Return the shortest digits that read back as the same double, in the form of ECMA-262, Number::toString."""
     if isinstance(value, int):
         if abs(value) > MAX_INTEGER:
             raise ValueError("an integer beyond 2^53 - 1")
@@ -75,7 +75,7 @@ def _number(value: float) -> str:
 
 
 def _placed(digits: str, point: int) -> str:
-    """Digits with the point after the first `point` of them, or with an exponent where that would be long."""
+    """Return the digits with the point after the first `point` of them, or with an exponent if that is long."""
     if PLAIN_ZEROS < point <= 0:
         return f"0.{'0' * -point}{digits}"
     if 0 < point <= PLAIN_DIGITS:

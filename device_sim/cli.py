@@ -1,4 +1,4 @@
-"""`device-sim`: one device, or a fleet of them, against any gateway by URL and key."""
+"""Command line `device-sim`: one device or a fleet, against any gateway by URL and API key."""
 
 import asyncio
 import json
@@ -47,31 +47,35 @@ def main() -> None:
     Example:
       export GATEWAY_API_KEY=sk_test_…
       device-sim run --serial SN1 --flash ./sn1 --interval 5
-    """  # noqa: D301  # \b is click's mark for a paragraph that it leaves as it is
+    """  # noqa: D301  # \b keeps click from reflowing the paragraph
 
 
 @main.command()
 @common
-@click.option("--serial", help="Serial number; the one in the flash if there is one, else made from the seed.")
-@click.option("--radio", type=click.Choice(RADIOS), default="wifi", show_default=True, help="What it was built with.")
+@click.option("--serial", help="Serial number. Default: the one in the flash, else one made from the seed.")
+@click.option(
+    "--radio", type=click.Choice(RADIOS), default="wifi", show_default=True, help="The radio that it was built with."
+)
 @click.option("--flash", "flash_dir", type=click.Path(path_type=Path, file_okay=False),
-              help="Directory that is its flash and survives this program; without it, memory.")  # fmt: skip
+              help="Directory of its flash, which survives this program. Default: memory.")  # fmt: skip
 @click.option("--end-user", default="eu_simulated", show_default=True, help="End user to bind to.")
-@click.option("--seed", type=click.IntRange(min=0), help="Makes battery, pauses and serial number repeatable.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Seed of battery, pauses and serial number, for a repeatable run."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per fact.")
 @click.option(
     "--cert-file",
     type=click.Path(exists=True, dir_okay=False),
-    help="The device's own certificate (PEM; its CN is the device's id), where it is asked for one.",
+    help="The device's certificate (PEM; its CN is the device's id), for a broker that requires one.",
 )
 @click.option("--key-file", type=click.Path(exists=True, dir_okay=False), help="The key of --cert-file (PEM).")
 @click.option("--supersede-reset", is_flag=True, help="Bind although a reset is open; that reset becomes cancelled.")
-@click.option("--reprovision", is_flag=True, help="Bind anew after each reset.")
-@click.option("--until-reset", is_flag=True, help="Exit with 0 once it has been reset.")
+@click.option("--reprovision", is_flag=True, help="Bind again after each reset.")
+@click.option("--until-reset", is_flag=True, help="Exit with 0 after a reset.")
 def run(**given: Any) -> None:
-    """Provision one device and let it live until Ctrl-C.
+    """Provision one device and run it until Ctrl-C.
 
-    A flash that is provisioned already is used as it is. Each line is a fact.
+    A flash that is provisioned already is used without change. Each line of the output is a fact.
 
     \b
     Examples:
@@ -87,20 +91,22 @@ def run(**given: Any) -> None:
 
 @main.command()
 @common
-@click.option("--count", type=click.IntRange(min=1), default=10, show_default=True, help="How many devices.")
+@click.option("--count", type=click.IntRange(min=1), default=10, show_default=True, help="Number of devices.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Serial numbers, radios and batteries follow from it.")  # fmt: skip
+              help="Seed of serial numbers, radios and batteries.")  # fmt: skip
 @click.option("--radio-mix", default=",".join(f"{radio}={weight:g}" for radio, weight in DEFAULT_MIX.items()),
-              show_default=True, metavar="RADIO=WEIGHT,…", help="How often each radio occurs.")  # fmt: skip
-@click.option("--duration", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop after this; else on Ctrl-C.")
+              show_default=True, metavar="RADIO=WEIGHT,…", help="Weight of each radio.")  # fmt: skip
+@click.option(
+    "--duration", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop after this time. Default: on Ctrl-C."
+)
 @click.option("--flash", "flash_dir", type=click.Path(path_type=Path, file_okay=False),
-              help="Directory with one flash per device; a fleet that lies there goes on.")  # fmt: skip
+              help="Directory with one flash per device. An existing fleet continues.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON, without a progress bar.")
 def fleet(**given: Any) -> None:
-    """Provision many devices, let them live, and sum up.
+    """Provision many devices, run them, and print a summary.
 
-    Provisioning waits for the gateway's rate limit. If a device could not be provisioned the exit code is 1, after
-    Ctrl-C as well, and each reason is said.
+    Provisioning waits for the gateway's rate limit. If a device could not be provisioned, the exit code is 1, also
+    after Ctrl-C, and the reasons are printed.
 
     \b
     Example:
@@ -119,7 +125,7 @@ def fleet(**given: Any) -> None:
     default="http://127.0.0.1:8080",
     show_default=True,
     callback=checked_url,
-    help="Where the gateway listens.",
+    help="URL of the gateway.",
 )
 @click.option(
     "--key",
@@ -140,7 +146,7 @@ def fleet(**given: Any) -> None:
     default=1_000,
     show_default=True,
     metavar="N",
-    help="How many devices, each with a connection of its own.",
+    help="Number of devices, each with its own connection.",
 )
 @click.option(
     "--rate",
@@ -148,23 +154,27 @@ def fleet(**given: Any) -> None:
     default=1_000.0,
     show_default=True,
     metavar="R",
-    help="Heartbeats a second, of all together; 0: as many as the broker takes.",
+    help="Heartbeats a second, of all devices together. 0: as many as the broker accepts.",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="For how long."
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Duration of the load.",
 )
 @click.option(
     "--credentials",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Where to keep the devices and their tokens; those that are there are used as they are.",
+    help="File of the devices and their tokens. Devices in it are used without provisioning.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON.")  # fmt: skip
 def load(**given: Any) -> None:
-    """Send heartbeats of 250 bytes at QoS 1 at a rate, and say what the broker took.
+    """Send heartbeats of 250 bytes at QoS 1 at a rate, and print how many the broker acknowledged.
 
-    The devices have no life beside that: they are made to cost next to nothing. Registers devices LOAD-000000 and so
-    on and binds them (anew, if they are bound), unless --credentials knows them already.
+    The devices send heartbeats only, so that they need little CPU. Devices LOAD-000000 and so on are registered and
+    bound (again, if they are bound), unless the file of --credentials holds them already.
 
     \b
     Examples:
@@ -177,7 +187,7 @@ def load(**given: Any) -> None:
 
 
 def _run_until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, or until SIGINT or SIGTERM, which is a clean end too."""
+    """Run to the end, or until SIGINT or SIGTERM, which also end it cleanly."""
     try:
         asyncio.run(_stoppable(work))
     except* SimulatorError as errors:
@@ -243,12 +253,12 @@ async def _run_fleet(given: dict[str, Any], mix: dict[RadioKind, float]) -> None
             await view.live(given["duration"])
         finally:
             _sum_up(devices, view, as_json=given["as_json"])
-            # Here and not after: a fleet that is short of devices fails when it is stopped by Ctrl-C, too.
+            # Check in the finally block, so that a fleet with missing devices also fails when Ctrl-C stops it.
             _require_all(devices)
 
 
 def _require_all(fleet: Fleet) -> None:
-    """Raise Failure, naming each reason with its number of devices, unless all devices were provisioned."""
+    """Raise Failure unless all devices were provisioned; it names each reason with its number of devices."""
     complaints = [f"{len(fleet.failures)} of {len(fleet.devices)} devices failed."] if fleet.failures else []
     reasons = Counter(failure(error).message for error in fleet.failures.values())
     for reason, count in reasons.most_common(REASONS_SHOWN):

@@ -1,4 +1,4 @@
-"""What goes wrong on the command line, said as `gateway` says it: a line each on stderr, and an exit code."""
+"""Command-line errors in the format of `gateway`: one line each on stderr, and an exit code."""
 
 import functools
 import sys
@@ -22,17 +22,17 @@ class Failure(click.ClickException):
 
 
 class Program(click.Group):
-    """The commands; whatever one of them has to complain of comes out here."""
+    """Command group that reports the errors of all its commands."""
 
     def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
         complete_var: str | None = None,
-        standalone_mode: bool = True,  # noqa: FBT001, FBT002  # the signature of click
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002  # click's signature
         **extra: Any,
     ) -> Any:
-        """Run a command and, unless the caller wants what it returns, exit."""
+        """Run a command. Exit afterwards, except in standalone mode off, where the result is returned."""
         run = functools.partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
             return run()
@@ -57,11 +57,11 @@ def _complain(error: click.ClickException) -> NoReturn:
 
 
 def failure(error: BaseException) -> Failure:
-    """The error as sentences: what it is, then what to do."""
+    """Return the error as sentences: first what happened, then what to do."""
     advice = remedy(error) if isinstance(error, SimulatorError) else ""
     return Failure(" ".join(sentence(each) for each in (str(error), advice) if each))
 
 
 def sentence(text: str) -> str:
-    """With a capital and a full stop."""
+    """Return the text with a capital and a full stop."""
     return text[:1].upper() + text[1:] + ("" if text.endswith(_ENDS) else ".")

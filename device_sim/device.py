@@ -1,7 +1,7 @@
-"""The firmware: a state machine without I/O, without a clock and without randomness of its own.
+"""Firmware: a state machine without I/O, whose clock and randomness come from outside.
 
-`handle(input, now)` answers with actions. Whoever runs it carries them out one by one and in order; between any two of
-them the power may go, and a new `Device` must come to the same end from nothing but what then lies in the flash.
+`handle(input, now)` returns actions, and the runtime carries them out one by one, in order. The power may be cut
+between any two of them. A new `Device` must then reach the same end from the content of the flash alone.
 """
 
 import random
@@ -51,7 +51,7 @@ RESET_RESULT = {"wiped": list(WIPED_BY_A_RESET), "kept": [SERIAL, APN, "last_com
 
 
 class State(StrEnum):
-    """Where in its life a device is; `rebooting` is also what it is before its first `PowerOn`."""
+    """Life cycle of a device; `rebooting` is also the state before its first `PowerOn`."""
 
     UNPROVISIONED = "unprovisioned"
     PROVISIONED = "provisioned"
@@ -61,9 +61,9 @@ class State(StrEnum):
 
 
 class Device:
-    """One device's RAM. `rng` moves its battery, storage and signal and nothing else.
+    """RAM of one device. `rng` varies its battery, storage and signal, nothing else.
 
-    `handle` takes one input and the time (milliseconds since the epoch) and says what is to be done, in order.
+    `handle` gets one input and the time (milliseconds since the epoch) and returns the actions, in order.
     """
 
     def __init__(self, rng: random.Random) -> None:
@@ -81,7 +81,7 @@ class Device:
         self._is_refused = False
 
     def handle(self, event: Input, now: int) -> list[Action]:  # noqa: C901, PLR0911  # a table: one line per input
-        """Take one input; nothing but `PowerOn` reaches a device that is rebooting."""
+        """Process one input. A device that is rebooting ignores all but `PowerOn`."""
         if isinstance(event, PowerOn):
             return self._power_on(event)
         if self.state is State.REBOOTING:
@@ -135,7 +135,7 @@ class Device:
         return [Tell("powered_on", {"pairing": "unpaired"})]
 
     def _connection(self) -> Connection:
-        """WiFi where a network is known, else the modem, else whatever a companion app relays."""
+        """Return WiFi where a network is known, else the modem if there is one, else BLE through a companion app."""
         if self._networks:
             return "wifi"
         return "4g" if self._kept.get(APN) else "ble"
@@ -149,7 +149,7 @@ class Device:
         return [
             WriteFlash(Area.WIPED, WIFI, self._networks),
             WriteFlash(Area.WIPED, PAIRING, event.binding.pairing()),
-            WriteFlash(Area.WIPED, TOKEN, event.binding.device_token),  # last: what has a token is whole
+            WriteFlash(Area.WIPED, TOKEN, event.binding.device_token),  # last: a binding with a token is complete
             Tell("provisioned", {"device_id": event.binding.device_id, "generation": event.binding.generation}),
             OpenLink(self._connection(), event.binding),
         ]
@@ -200,7 +200,7 @@ class Device:
             return self._ask_for_token()
         before = now if self._last_heartbeat_at is None else self._last_heartbeat_at
         self._vitals.pass_time(max(0, now - before))
-        # Equal times would look like a replay of one heartbeat (section 3), so each is later than the last.
+        # Equal times would look like a replay of one heartbeat (section 3), so each is later than the one before.
         self._last_heartbeat_at = now if self._last_heartbeat_at is None else max(now, before + 1)
         word = self._last_word.in_next_heartbeat(self._link.transport)
         body = {
@@ -214,9 +214,9 @@ class Device:
     # --- a token that the broker refuses (contract, section 2) --------------------------------------------------------
 
     def _ask_for_token(self) -> list[Action]:
-        """Ask over HTTP, with each heartbeat that is due until there is an answer.
+        """Request a token over HTTP with each heartbeat that is due, until there is an answer.
 
-        A broker that holds one password per device may hold that of a refresh whose answer was lost.
+        A broker that holds one password per device may already hold that of a refresh whose answer was lost.
         """
         return [RefreshToken(self.binding)] if self._is_refused and self.binding is not None else []
 
@@ -247,7 +247,7 @@ class Device:
         return self._new_command(command, event.type, self.binding, now)
 
     def _cleared(self, command_type: str) -> list[Action]:
-        """An empty retained message: nothing of this type is open any more, so what was not begun is not begun."""
+        """Handle an empty retained message: no command of this type is open, so drop a reset that has not begun."""
         if command_type != RESET or self._accepted_reset is None:
             return []
         dropped, self._accepted_reset = self._accepted_reset, None
@@ -272,7 +272,8 @@ class Device:
             type=topic_type,
             error={"code": refusal.code, "message": refusal.message},
         )
-        # Kept only if the gateway signed it: else a forgery could spoil an id before the real command comes.
+        # Store it only if the gateway signed it. A forgery could otherwise use up an id before the real command
+        # arrives.
         keep = [self._keep(outcome)] if refusal.proven else []
         told = Tell("command_refused", {"command_id": command.id, "type": topic_type, "code": refusal.code})
         return [told, *keep, outcome.acknowledge()]
@@ -280,7 +281,7 @@ class Device:
     def _obey(self, command: wire.Command, binding: Binding) -> list[Action]:
         delivered = _outcome(command, "delivered", binding).acknowledge()
         if command.type == RESET:
-            self._accepted_reset = command  # `_begin_reset` follows when somebody confirmed that this was delivered
+            self._accepted_reset = command  # `_begin_reset` follows when the delivery of this message is confirmed
             return [delivered]
         outcome = replace(_outcome(command, "executed", binding), result=self._effects()[command.type]())
         done: list[Action] = [delivered, self._keep(outcome), outcome.acknowledge()]
@@ -318,7 +319,7 @@ class Device:
             return [Tell("acknowledgement_lost", {"command_id": what.command_id}), *self._end_reset()]
         if self._accepted_reset is None or what.command_id != self._accepted_reset.id:
             return []
-        self._accepted_reset = None  # it comes again, retained, with the next link
+        self._accepted_reset = None  # the retained command arrives again with the next link
         return [Tell("reset_postponed", {"command_id": what.command_id, "reason": event.reason})]
 
     def _begin_reset(self, delivered: Publish) -> list[Action]:
@@ -328,12 +329,12 @@ class Device:
         self._accepted_reset = None
         self.state = State.RESETTING
         outcome = replace(_outcome(command, "executed", binding), result=RESET_RESULT)
-        # The receipt needs the token, so it is made and kept before the token goes.
+        # The receipt needs the token, so it is made and stored before the token is erased.
         begun = WriteFlash(Area.KEPT, IN_PROGRESS, outcome.stored())
         return [begun, *self._wipe(outcome), outcome.acknowledge()]
 
     def _wipe(self, outcome: Outcome) -> list[Action]:
-        """Wipe, and put the word about it where heartbeats find it; doing it again is safe."""
+        """Wipe, and store the outcome for the next heartbeats. A repetition is safe."""
         return [
             *(EraseFlash(Area.WIPED, each) for each in WIPED_BY_A_RESET),
             self._keep(outcome),

@@ -1,4 +1,4 @@
-"""What to do about what went wrong, said beside the error on the command line."""
+"""Hints for the command line: what to do about an error."""
 
 from device_sim.errors import AnswerError, ApiError, SimulatorError, UnreachableError, UntrustedError
 
@@ -24,7 +24,7 @@ BY_CODE = {
 
 
 def remedy(error: SimulatorError) -> str:
-    """Return a sentence that says what to do next; empty when the error says it all."""
+    """Return a sentence about what to do next; empty when the error message is enough."""
     match error:
         case UntrustedError(code=code):
             return _trust(code)
@@ -40,7 +40,7 @@ def remedy(error: SimulatorError) -> str:
 
 
 def trust_of_broker(code: int) -> str:
-    """Return what to do about a certificate of the broker that OpenSSL refused with this code."""
+    """Return what to do about a broker's certificate that OpenSSL refused with this code."""
     if code in OTHER_NAMES:
         return "the gateway's mqtt_advertise should be a name that it is made out to"
     if code == EXPIRED:

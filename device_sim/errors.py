@@ -1,4 +1,4 @@
-"""What can go wrong between a simulated device, its companion app and a gateway; each message says what to do."""
+"""Errors between a simulated device, its companion app and a gateway. Each message states what to do."""
 
 from typing import TypeVar
 
@@ -6,7 +6,7 @@ E = TypeVar("E", bound=BaseException)
 
 
 def caused_by(error: BaseException, kind: type[E]) -> E | None:
-    """Return the error of this kind that is behind `error`, or None."""
+    """Return the first error of this kind among `error` and its causes, or None."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, kind):
         cause = cause.__cause__ or cause.__context__
@@ -14,13 +14,13 @@ def caused_by(error: BaseException, kind: type[E]) -> E | None:
 
 
 class SimulatorError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class ApiError(SimulatorError):
-    """The gateway answered with an error; `status` is HTTP's, `code` and `message` are the contract's.
+    """The gateway answered with an error: `status` of HTTP, `code` and `message` of the contract.
 
-    `retry_after` is the header's number of seconds, or None where the answer has none.
+    `retry_after` is the header's number of seconds, or None without the header.
     """
 
     def __init__(self, status: int, code: str, message: str, *, retry_after: float | None = None) -> None:
@@ -36,7 +36,7 @@ class UnreachableError(SimulatorError):
 
 
 class UntrustedError(UnreachableError):
-    """Whoever answers at that URL cannot be verified by TLS; `code` is OpenSSL's, 0 where it is not a certificate."""
+    """TLS cannot verify the server at that URL. `code` is OpenSSL's, 0 where the cause is not a certificate."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -44,16 +44,16 @@ class UntrustedError(UnreachableError):
 
 
 class AnswerError(SimulatorError):
-    """Something answers at that URL, and it isn't the contract."""
+    """The server at that URL does not follow the contract."""
 
 
 class RadioError(SimulatorError):
-    """A message could not be sent, or nobody confirmed it."""
+    """A message could not be sent, or was not confirmed."""
 
 
 class PowerCutError(Exception):
-    """The power went before an action; raised by faults, caught by the runtime."""
+    """The power was cut before an action. Faults raise it, the runtime catches it."""
 
 
 class ProvisioningError(SimulatorError):
-    """The device can't be provisioned as it is."""
+    """The device can't be provisioned in its present state."""

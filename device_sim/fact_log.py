@@ -1,4 +1,4 @@
-"""The facts of one device as they happen, and waiting for them."""
+"""Log of the facts of one device, with a way to wait for them."""
 
 import asyncio
 from collections import Counter
@@ -11,7 +11,7 @@ KEPT = 10_000
 
 
 class FactLog:
-    """Keeps the newest 10,000 facts, counts all by name, and wakes whoever waits for one."""
+    """Keeps the newest 10,000 facts, counts all by name, and wakes the tasks that wait for one."""
 
     def __init__(self, serial: str, clock: Callable[[], int], on_fact: OnFact | None) -> None:
         self.facts: list[Fact] = []
@@ -22,7 +22,7 @@ class FactLog:
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     def add(self, name: str, /, **details: Any) -> None:
-        """Record that something happened."""
+        """Record a fact."""
         fact = Fact(self._clock(), self._serial, name, details)
         self.facts.append(fact)
         del self.facts[:-KEPT]
@@ -32,7 +32,7 @@ class FactLog:
         self._wake()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a fact makes the condition true; looks at once, and then after each fact."""
+        """Wait until the condition is true. It is checked at once, and then after each fact."""
         if condition():
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -45,7 +45,7 @@ class FactLog:
                 self._waiters.remove(waiter)
 
     def fail(self, error: Exception) -> None:
-        """Let everybody who waits know that nothing more will happen."""
+        """End every wait with this error, since no more facts will follow."""
         for _, future in self._waiters:
             if not future.done():
                 future.set_exception(error)

@@ -1,4 +1,4 @@
-"""What happened to a device, for people and for machines; never a secret."""
+"""Facts: the events of a device, for people and for machines. They never contain a secret."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ SENTENCES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that happened to one device, `at` milliseconds since the epoch."""
+    """One event of one device, `at` milliseconds since the epoch."""
 
     at: int
     serial: str
@@ -56,16 +56,16 @@ class Fact:
 
     @property
     def text(self) -> str:
-        """The fact as a sentence."""
+        """Return the fact as a sentence."""
         return SENTENCES.get(self.name, self.name).format_map(_Lenient(self.details))
 
     def as_dict(self) -> dict[str, Any]:
-        """The fact for a machine."""
+        """Return the fact for a machine."""
         return {"at": rfc3339(self.at), "serial_number": self.serial, "fact": self.name, **self.details}
 
 
 class _Lenient(dict[str, Any]):
-    """A detail that is missing must not cost the sentence."""
+    """Details of a sentence. A missing one has a placeholder, so that the sentence is still printed."""
 
     def __missing__(self, key: str) -> str:
         return f"(no {key})"
@@ -75,7 +75,7 @@ OnFact = Callable[[Fact], None]
 
 
 def step(action: Action) -> str:  # noqa: PLR0911  # a table: one line per action
-    """Name an action, so that a power cut can be asked for before it: `erase:device_token`, `publish:ack:executed`."""
+    """Return the name of an action, by which a power cut can be set before it, such as `erase:device_token`."""
     match action:
         case Tell():
             return f"tell:{action.name}"
@@ -94,7 +94,7 @@ def step(action: Action) -> str:  # noqa: PLR0911  # a table: one line per actio
 
 
 def of_flash(action: WriteFlash | EraseFlash) -> tuple[str, dict[str, Any]]:
-    """What to tell about a change of the flash: its name, never a value out of the area that holds secrets."""
+    """Return name and details of a change of the flash. Values are left out, since they may be secrets."""
     if isinstance(action, WriteFlash) and action.name == IN_PROGRESS:
         return "reset_begun", {"command_id": action.value["command_id"], "receipt": action.value["receipt"]}
     if isinstance(action, EraseFlash) and action.area is Area.WIPED and action.name in (TOKEN, PAIRING, WIFI):

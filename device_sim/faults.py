@@ -1,4 +1,4 @@
-"""What goes wrong, from a seed: power cuts at named steps, lost, doubled and late messages, links that flap."""
+"""Faults from a seed: power cuts at named steps, lost, duplicated and late messages, links that flap."""
 
 import random
 from collections.abc import Iterable
@@ -13,38 +13,39 @@ ONCE_NOW = (0.0,)
 
 
 class Faults(Protocol):
-    """Asked by the runtime; whoever answers decides what goes wrong."""
+    """Decides what goes wrong. The runtime calls it before each action, for each message and for each link."""
 
     def before(self, action: Action) -> None:
-        """Raise `PowerCutError` if the power is to go before this action."""
+        """Raise `PowerCutError` to cut the power before this action."""
 
     def copies(self, direction: Direction) -> tuple[float, ...]:
-        """Return the delay in seconds of each copy of a message; no copy at all means that it is lost."""
+        """Return the delay in seconds of each copy of a message; without a copy it is lost."""
 
     def link_lifetime(self) -> float | None:
-        """Return after how many seconds the link that came up now is broken; None for never."""
+        """Return after how many seconds this new link breaks; None for never."""
 
 
 class NoFaults:
-    """Nothing goes wrong."""
+    """No faults."""
 
     def before(self, action: Action) -> None:
-        """The power stays."""
+        """Never cut the power."""
 
     def copies(self, direction: Direction) -> tuple[float, ...]:  # noqa: ARG002  # the protocol's name
-        """Every message arrives once, at once."""
+        """Return one copy without delay."""
         return ONCE_NOW
 
     def link_lifetime(self) -> float | None:
-        """The link stays."""
+        """Return None: the link never breaks."""
         return None
 
 
 class SeededFaults:
-    """Faults that come again in the same order from the same `rng`.
+    """Faults that follow from `rng` alone, so that a run can be repeated.
 
-    `power_cuts` names steps (see `facts.step`); each entry strikes once, before that step. `drop` and `duplicate` are
-    probabilities per message, `delay` bounds how late one arrives (seconds), `flap` how long a link lives (seconds).
+    `power_cuts` names steps (see `facts.step`). Each entry cuts the power once, before that step. `drop` and
+    `duplicate` are probabilities per message. `delay` limits how late a message arrives, `flap` how long a link is up,
+    both in seconds.
     """
 
     def __init__(
@@ -71,13 +72,13 @@ class SeededFaults:
             self._power_cuts.remove(name)
             raise PowerCutError(name)
 
-    def copies(self, direction: Direction) -> tuple[float, ...]:  # noqa: ARG002  # both ways go wrong alike
-        """Lose, double or delay a message."""
+    def copies(self, direction: Direction) -> tuple[float, ...]:  # noqa: ARG002  # the same faults in both directions
+        """Return the delays of the copies of a message, which may be lost, duplicated or late."""
         if self._rng.random() < self._drop:
             return ()
         count = 2 if self._rng.random() < self._duplicate else 1
         return tuple(self._rng.uniform(*self._delay) for _ in range(count))
 
     def link_lifetime(self) -> float | None:
-        """Say how long this link lives."""
+        """Return after how many seconds this link breaks."""
         return None if self._flap is None else self._rng.uniform(*self._flap)

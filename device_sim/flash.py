@@ -1,4 +1,4 @@
-"""What survives a power cut: two areas of named values, on disk or in memory."""
+"""Flash: two areas of named values that survive a power cut, on disk or in memory."""
 
 import json
 import os
@@ -11,45 +11,45 @@ from device_sim.device import APN, FIRMWARE, SERIAL
 
 
 class Flash(Protocol):
-    """Named JSON values in two areas; each write or erase happens wholly or not at all."""
+    """Named JSON values in two areas. Each write or erase is atomic."""
 
     def write(self, area: Area, name: str, value: Any) -> None:
         """Replace one value."""
 
     def erase(self, area: Area, name: str) -> None:
-        """Remove one value; no error when it is gone already."""
+        """Remove one value; no error when it does not exist."""
 
     @property
     def wiped_area(self) -> Mapping[str, Any]:
-        """What a factory reset wipes; holds secrets."""
+        """Return the values that a factory reset wipes; some are secrets."""
 
     @property
     def kept_area(self) -> Mapping[str, Any]:
-        """What outlives a factory reset."""
+        """Return the values that a factory reset keeps."""
 
 
 class MemoryFlash:
-    """A flash for tests: survives the device's death, not the process's."""
+    """Flash for tests. It survives a restart of the device, but not of the process."""
 
     def __init__(self) -> None:
         self._cells: dict[tuple[Area, str], str] = {}
 
     def write(self, area: Area, name: str, value: Any) -> None:
         """Replace one value."""
-        self._cells[area, name] = json.dumps(value)  # as JSON, so that nobody holds on to the object written
+        self._cells[area, name] = json.dumps(value)  # as JSON, so that a later change of the object has no effect here
 
     def erase(self, area: Area, name: str) -> None:
-        """Remove one value; no error when it is gone already."""
+        """Remove one value; no error when it does not exist."""
         self._cells.pop((area, name), None)
 
     @property
     def wiped_area(self) -> Mapping[str, Any]:
-        """What a factory reset wipes; holds secrets."""
+        """Return the values that a factory reset wipes; some are secrets."""
         return self._read(Area.WIPED)
 
     @property
     def kept_area(self) -> Mapping[str, Any]:
-        """What outlives a factory reset."""
+        """Return the values that a factory reset keeps."""
         return self._read(Area.KEPT)
 
     def _read(self, wanted: Area) -> dict[str, Any]:
@@ -57,16 +57,16 @@ class MemoryFlash:
 
 
 class DirectoryFlash:
-    """A flash on disk, one file per value; whenever a kill or a power cut comes, a value is the old or the new one.
+    """Flash on disk, one file per value. After a kill or a power cut each file has the old value or the new one.
 
-    `path` is made at the first write, readable by its owner only: a token lies in it.
+    The first write makes `path`, readable by its owner only, since it holds a token.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
     def write(self, area: Area, name: str, value: Any) -> None:
-        """Replace one value: a new file beside it, synced, renamed over it, and the rename synced."""
+        """Replace one value: write a new file beside it, sync, rename it over the old one, and sync the folder."""
         folder = self.path / area
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = folder / f".{name}.new"
@@ -79,7 +79,7 @@ class DirectoryFlash:
         _sync(folder)
 
     def erase(self, area: Area, name: str) -> None:
-        """Remove one value, and what a write cut short may have left of it."""
+        """Remove one value, and the rest of an interrupted write of it."""
         folder = self.path / area
         if not folder.is_dir():
             return
@@ -89,12 +89,12 @@ class DirectoryFlash:
 
     @property
     def wiped_area(self) -> Mapping[str, Any]:
-        """What a factory reset wipes; holds secrets."""
+        """Return the values that a factory reset wipes; some are secrets."""
         return self._read(Area.WIPED)
 
     @property
     def kept_area(self) -> Mapping[str, Any]:
-        """What outlives a factory reset."""
+        """Return the values that a factory reset keeps."""
         return self._read(Area.KEPT)
 
     def _read(self, area: Area) -> dict[str, Any]:
@@ -111,12 +111,12 @@ def _sync(folder: Path) -> None:
 
 
 def power_on(flash: Flash) -> PowerOn:
-    """What a device that starts now finds."""
+    """Return the input of a device that starts with this flash."""
     return PowerOn(wiped=flash.wiped_area, kept=flash.kept_area)
 
 
 def manufacture(flash: Flash, *, serial: str, firmware_version: str, cellular_apn: str | None) -> None:
-    """Write what a factory writes, once; a flash that has a serial number is left as it is."""
+    """Write the factory's values, once. A flash that has a serial number stays as it is."""
     if flash.kept_area.get(SERIAL) is not None:
         return
     flash.write(Area.KEPT, FIRMWARE, firmware_version)

@@ -1,4 +1,4 @@
-"""Many devices from one seed, and what became of them."""
+"""Fleet of devices from one seed, and a summary of what they did."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ DEFAULT_MIX: Mapping[RadioKind, float] = {"wifi": 6, "cellular": 3, "ble": 1}
 
 @dataclass(frozen=True)
 class Row:
-    """What the devices of one radio did."""
+    """Summary of the devices of one radio."""
 
     radio: RadioKind
     devices: int
@@ -38,8 +38,8 @@ class Row:
 class Fleet:
     """`count` devices whose serials, radios, batteries and pauses all follow from `seed`.
 
-    `radio_mix` gives the weight of each radio. With `flash_root` each device has a directory below it, and a fleet
-    that was provisioned before goes on living; without, nothing survives.
+    `radio_mix` gives the weight of each radio. With `flash_root` each device has a directory below it, and a fleet that
+    was provisioned before continues. Without it nothing survives the process.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Fleet:
 
     @property
     def unprovisioned(self) -> int:
-        """How many devices neither hold a binding nor failed: provisioning ended before their turn."""
+        """Return how many devices neither hold a binding nor failed, because provisioning ended before their turn."""
         return len(self.devices) - self.ready - len(self.failures)
 
     async def provision(self, *, on_done: Callable[[], None] | None = None) -> None:
-        """Bind each device that isn't, eight at a time; those that can't be are in `failures`, by serial number.
+        """Bind each device that is unbound, eight at a time. `failures` collects the errors by serial number.
 
-        `on_done` is called after each device, bound or failed; `ready` and `failures` tell which.
+        `on_done` is called after each device, bound or failed; `ready` and `failures` hold the results.
         """
         free = asyncio.Semaphore(PROVISIONED_AT_ONCE)
         async with asyncio.TaskGroup() as tasks:
@@ -92,14 +92,14 @@ class Fleet:
                 tasks.create_task(self._provision(device, f"eu_sim{self.seed}x{number}", free, on_done))
 
     async def run(self) -> None:
-        """Let every device that is provisioned live, until cancelled."""
+        """Run every provisioned device until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for device in self.devices:
                 if device.serial not in self.failures:
                     tasks.create_task(device.run(), name=device.serial)
 
     def summary(self) -> list[Row]:
-        """One row per radio that occurs."""
+        """Return one row per radio that occurs."""
         radios = sorted({device.radio for device in self.devices})
         return [self._row(radio, [each for each in self.devices if each.radio == radio]) for radio in radios]
 

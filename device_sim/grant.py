@@ -1,4 +1,4 @@
-"""Is this command the gateway's word to this device? A JWT with EdDSA, checked with nothing but a public key."""
+"""Check of a command's grant: a JWT with EdDSA, verified with the gateway's public key alone."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ SECOND_MS = 1000
 
 
 class RefusalError(Exception):
-    """The device won't obey this command; `code` and `message` go into the acknowledgement."""
+    """The device refuses this command; `code` and `message` go into the acknowledgement."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -32,21 +32,22 @@ class RefusalError(Exception):
 
     @property
     def proven(self) -> bool:
-        """Whether the refusal may be kept under the command's id: the gateway itself signed what is refused.
+        """Return whether the gateway signed the refused command, so that the refusal may be stored under its id.
 
-        A stale sequence is signed as well. But many old commands may come again, and must not push out what was done.
+        A stale sequence is signed as well and still not stored. Many old commands may arrive again, and they must not
+        displace the outcomes of commands that were executed.
         """
         return self.code in {STALE_GENERATION, EXPIRED}
 
 
 def check(command: Command, topic_type: str, binding: Binding, taken: Sequences, now: int) -> int:
-    """Check a command's grant against the binding and what was `taken` under it, at `now` (ms since the epoch).
+    """Check a command's grant against the binding and the sequences in `taken`, at `now` (ms since the epoch).
 
-    Return its `seq`, which is to be kept before the command is obeyed.
+    Return its `seq`, which must be stored before the command is executed.
 
     Raises:
-        RefusalError: `grant_invalid`, `stale_generation`, `generation_mismatch`, `unknown_command`, `stale_sequence`
-            or `expired`; the first that applies.
+        RefusalError: `grant_invalid`, `stale_generation`, `generation_mismatch`, `unknown_command`, `stale_sequence` or
+            `expired`; the first that applies.
     """
     claims = _verified(command.grant_token, binding.grant_key)
     _agree("iss", bool(claims.get("iss")) and isinstance(claims.get("iss"), str), expected=True)
@@ -107,7 +108,7 @@ def _sequence(seq: object) -> int:
 
 
 def _check_expiry_agrees(exp: object, expires_at: int | None) -> None:
-    """`exp` counts seconds and `expires_at` has milliseconds: the same moment may differ by less than a second."""
+    """Check `exp` (seconds) against `expires_at` (milliseconds); they may differ by less than a second."""
     if exp is None and expires_at is None:
         return
     if not isinstance(exp, int | float) or expires_at is None or not abs(exp * SECOND_MS - expires_at) < SECOND_MS:

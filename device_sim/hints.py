@@ -1,4 +1,4 @@
-"""Commands that a hint tells a person to run next: they work as printed, but for a key, which is not."""
+"""Commands that a hint suggests as the next step. They work as printed, except for API keys, which are hidden."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -7,11 +7,11 @@ import click
 from click.core import ParameterSource
 
 _ONCE = ("supersede_reset", "until_reset", "serial")
-_KEY_CHARACTERS = 8  # sk_live_, which tells the kind of key; the rest is secret
+_KEY_CHARACTERS = 8  # sk_live_, the kind of the key; the rest is secret
 
 
 def repeated(context: click.Context, instead: Mapping[str, str]) -> str:
-    """This command as it was given, with other values of these options; the environment says the rest."""
+    """Return the present command with other values of these options. Values from the environment are left out."""
     given = [word for each in context.command.params for word in _written(context, each)]
     changed = [word for option in instead.items() for word in option]
     return " ".join((context.command_path, *given, shlex.join(changed)))

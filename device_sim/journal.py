@@ -1,4 +1,4 @@
-"""The last command ids and what became of them: outside what a reset wipes, so that nothing is ever done twice."""
+"""Journal of the newest commands and their outcomes. A reset keeps it, so that no command is executed twice."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ REMEMBERED = 16
 
 @dataclass(frozen=True)
 class Outcome:
-    """The final word on one command, repeated whenever it is delivered again."""
+    """Final outcome of one command, repeated whenever the command is delivered again."""
 
     command_id: str
     type: str
@@ -22,11 +22,11 @@ class Outcome:
     error: Mapping[str, str] | None = None
 
     def stored(self) -> dict[str, Any]:
-        """As it lies in the flash."""
+        """Return its form in the flash."""
         return asdict(self)
 
     def acknowledge(self) -> Publish:
-        """Say it; the same bytes each time."""
+        """Return the acknowledgement, with the same bytes each time."""
         payload = acknowledgement(
             self.command_id, self.status, receipt=self.receipt, result=self.result, error=self.error
         )
@@ -34,28 +34,28 @@ class Outcome:
 
 
 class Journal:
-    """The newest `REMEMBERED` outcomes, oldest first, and what was done last of each type, however long ago.
+    """The newest `REMEMBERED` outcomes, oldest first, and the last executed command of each type, however old.
 
-    The latter has the number that passes again, so its id must not be forgotten (see `device_sim.sequences`).
+    `device_sim.sequences` accepts the sequence of that last command again, so its id must not be forgotten.
     """
 
     def __init__(self, outcomes: Iterable[Mapping[str, Any]] = ()) -> None:
         self._outcomes = _bounded([Outcome(**each) for each in outcomes])
 
     def find(self, command_id: str, command_type: str) -> Outcome | None:
-        """Return what became of a command, if it is still remembered."""
+        """Return the outcome of a command, or None when it is unknown or forgotten."""
         for each in self._outcomes:
             if (each.command_id, each.type) == (command_id, command_type):
                 return each
         return None
 
     def remember(self, outcome: Outcome) -> None:
-        """Add one and forget the oldest; the same id again replaces its entry."""
+        """Add an outcome and drop the oldest. An entry with the same id is replaced."""
         others = [each for each in self._outcomes if each.command_id != outcome.command_id]
         self._outcomes = _bounded([*others, outcome])
 
     def stored(self) -> list[dict[str, Any]]:
-        """As it lies in the flash."""
+        """Return its form in the flash."""
         return [each.stored() for each in self._outcomes]
 
 

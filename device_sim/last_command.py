@@ -1,4 +1,4 @@
-"""What a device has to say of its last wipe, and for how long it goes on saying it."""
+"""The outcome of the last wipe, and the heartbeats that repeat it until the gateway confirms it."""
 
 import json
 from collections.abc import Mapping
@@ -11,12 +11,14 @@ LAST_COMMAND = "last_command"
 
 
 class LastWord:
-    """The word about the last wipe, kept outside of what a wipe takes.
+    """Outcome of the last wipe, stored in the flash area that a wipe keeps.
 
-    A PUBACK is the broker's: it may still lose what it confirmed, have nobody to hand it to, or the gateway may refuse
-    it since the token was revoked meanwhile. So over MQTT the word is said in each connection, under whatever token,
-    in its heartbeats number 1, 2, 4, 8 and so on: soon after a trouble is over, and ever more rarely. What ends it is
-    the gateway's own word: an answer over HTTP, or on `errors` that it will never take this.
+    A PUBACK comes from the broker and proves nothing about the gateway. The broker may lose the message or have no
+    subscriber for it. The gateway may refuse it, since the token may be revoked by then.
+
+    So over MQTT the device repeats the outcome in each connection, under any token. Heartbeats number 1, 2, 4, 8 and so
+    on carry it: soon after a fault ends, then ever more rarely. Only an answer of the gateway ends it: a confirmation
+    over HTTP, or a message on `errors` that it will never accept this.
     """
 
     def __init__(self, kept: Mapping[str, Any]) -> None:
@@ -24,30 +26,30 @@ class LastWord:
         self._heartbeats = 0
 
     def keep(self, outcome: Outcome) -> Action:
-        """A wipe is done, and this is the word about it."""
+        """Store the outcome of a finished wipe."""
         self._word = {"command_id": outcome.command_id, "status": outcome.status, "receipt": outcome.receipt}
         return WriteFlash(Area.KEPT, LAST_COMMAND, self._word)
 
     def is_about(self, command_id: str | None) -> bool:
-        """Whether it tells of this command."""
+        """Return whether the stored outcome is about this command."""
         return self._word is not None and self._word["command_id"] == command_id
 
     def connected(self) -> None:
-        """A connection begins."""
+        """Count heartbeats from the start, for a new connection."""
         self._heartbeats = 0
 
     def in_next_heartbeat(self, transport: Transport) -> Mapping[str, str] | None:
-        """What the next heartbeat says of it; to be asked once for each."""
+        """Return the part about the last wipe for the next heartbeat, or None. Call it once for each heartbeat."""
         self._heartbeats += 1
         due = transport != "mqtt" or self._heartbeats.bit_count() == 1  # a power of two
         return self._word if due else None
 
     def taken(self, transport: Transport) -> list[Action]:
-        """The far end confirmed it: the gateway over HTTP, also by way of a companion app, the broker over MQTT."""
+        """Process a confirmation. Over HTTP and BLE the gateway sends it, which ends the repetition."""
         return [] if transport == "mqtt" else self._forget()
 
     def refused(self, answer: bytes) -> list[Action]:
-        """What the gateway says on `errors`; if that is about the word, it is of no use to this gateway."""
+        """Process a message on `errors`. If it refuses the outcome, this gateway never accepts it, so forget it."""
         try:
             field = json.loads(answer)["field"]
         except (ValueError, LookupError, TypeError, RecursionError):

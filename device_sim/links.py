@@ -1,4 +1,4 @@
-"""One open link of a device: its radio, the task that keeps it up, and the faults on its way."""
+"""One open link of a device: its radio, the task that keeps it up, and its faults."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,14 +17,14 @@ LOST = "a fault lost it on the way"
 
 @dataclass(frozen=True)
 class Arrival:
-    """An input, and the link it came over: what a closed link still says is not heard any more."""
+    """An input and the link that it arrived on. Inputs of a closed link are ignored."""
 
     link: "Link | None"
     event: Input
 
 
 class Link:
-    """Opened by the firmware's `OpenLink`; everything it hears goes to `hear` as `Arrival`."""
+    """Link that the firmware's `OpenLink` opened. It passes all inputs to `hear` as `Arrival`."""
 
     def __init__(
         self,
@@ -41,26 +41,26 @@ class Link:
         self._timers: list[asyncio.TimerHandle] = []
 
     def open(self, tasks: asyncio.TaskGroup, name: str) -> None:
-        """Keep the radio up from now on."""
+        """Start the radio, and keep it up from now on."""
         self._task = tasks.create_task(self._radio.run(), name=f"radio of {name}")
 
     async def close(self) -> None:
-        """Say goodbye and disconnect."""
+        """Publish `offline` and disconnect."""
         self._forget_timers()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     async def lose_power(self) -> None:
-        """Be gone without a word."""
+        """Cut the connection, without an offline message and without DISCONNECT."""
         self._radio.cut()
         await self.close()
 
     async def publish(self, what: Publish) -> None:
-        """Send every copy that the faults leave of a message.
+        """Send each copy of a message that the faults allow.
 
         Raises:
-            RadioError: nobody confirmed it; the link is given up.
+            RadioError: it was not confirmed, or a fault lost it; the connection is cut.
         """
         copies = self._faults.copies("outgoing")
         if not copies:

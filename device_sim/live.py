@@ -1,4 +1,4 @@
-"""The life of one device as the command line shows it: provisioned, alive, reset, and perhaps provisioned again."""
+"""Run of one device on the command line: provision, run, reset, and provision again if asked."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,7 +14,7 @@ RESET_PENDING_PAUSE_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done with one device."""
+    """Options of the run of one device."""
 
     end_user_id: str
     supersede_reset: bool = False
@@ -23,7 +23,7 @@ class Plan:
 
 
 async def live(device: SimulatedDevice, plan: Plan, say_unpaired: Callable[[], None]) -> None:
-    """Provision the device unless it is, and let it live; returns after a reset if the plan says so.
+    """Provision the device if it is unbound, and run it. Return after a reset if the plan says so.
 
     Raises:
         SimulatorError: provisioning failed.
@@ -44,7 +44,7 @@ async def live(device: SimulatedDevice, plan: Plan, say_unpaired: Callable[[], N
 
 
 async def _follow(device: SimulatedDevice, plan: Plan, say_unpaired: Callable[[], None]) -> None:
-    """Wait for resets, and do what the plan says after each."""
+    """Wait for resets, and continue as planned after each."""
     await device.wait_for_fact("powered_on")
     while True:
         await device.wait_for(State.UNPROVISIONED)
@@ -57,7 +57,7 @@ async def _follow(device: SimulatedDevice, plan: Plan, say_unpaired: Callable[[]
 
 
 async def _provision_again(device: SimulatedDevice, plan: Plan) -> None:
-    """Bind anew; the gateway may not have taken the word about the reset yet, so `reset_pending` is asked again."""
+    """Bind again. Retry while the answer is `reset_pending`: the gateway may still process the report of the wipe."""
     for _ in range(RESET_PENDING_TRIES - 1):
         try:
             await device.provision(end_user_id=plan.end_user_id, supersede_reset=plan.supersede_reset)

@@ -1,7 +1,7 @@
-"""A load of heartbeats that costs next to nothing to make, or it would measure itself.
+"""Load generator for heartbeats, with so little CPU per heartbeat that it does not limit the measurement.
 
-Every device has its own connection, password and topic, as the broker's access rules want it, but no life: no flash,
-no commands, no clock of its own. The n-th heartbeat is the same for all but for its topic, so it is encoded once.
+Every device has its own connection, password and topic, as the broker's access rules require. It has no flash, no
+commands and no clock. The n-th heartbeats of all devices differ in the topic only, so each is encoded once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from device_sim.errors import UnreachableError
 
 PAYLOAD_BYTES: Final = 250
 MOST_UNANSWERED: Final = 200
-"""Heartbeats of one device that the broker may owe an answer to: no more is sent into a broker that is behind."""
+"""Unacknowledged heartbeats per device. At this limit the client stops sending, since the broker is behind."""
 _CONNECTING_AT_ONCE: Final = 50  # the listen backlog of a broker is 100
 _TICK_SECONDS: Final = 0.005
 _WRITES_PER_SECOND: Final = 5
@@ -37,7 +37,7 @@ _BEGAN: Final = datetime.now(UTC)
 
 @dataclass(frozen=True)
 class Broker:
-    """Where the broker listens, whom to trust there, and what stands before ``devices/`` in its topics."""
+    """Address of the broker, its certificate authorities, and its topic prefix before ``devices/``."""
 
     host: str
     port: int
@@ -47,7 +47,7 @@ class Broker:
 
 @dataclass(frozen=True)
 class Order:
-    """How much: ``rate`` heartbeats a second (0: as many as the broker takes), for so many seconds."""
+    """Size of the load: ``rate`` heartbeats a second (0: as many as the broker accepts), for so many seconds."""
 
     rate: float
     seconds: float
@@ -55,7 +55,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Made:
-    """What came of it. ``cpu_seconds`` is what this program itself cost while it sent."""
+    """Result of a load. ``cpu_seconds`` is the processor time of this program while it sent."""
 
     devices: int
     sent: int
@@ -65,20 +65,20 @@ class Made:
 
     @property
     def per_second(self) -> float:
-        """Heartbeats that the broker took, a second."""
+        """Return the heartbeats per second that the broker acknowledged."""
         return self.acknowledged / self.seconds if self.seconds else 0.0
 
     @property
     def per_cpu_second(self) -> float:
-        """Heartbeats that one core would make if it did nothing else."""
+        """Return the heartbeats per second that one core could send without other work."""
         return self.sent / self.cpu_seconds if self.cpu_seconds else math.inf
 
     def facts(self) -> dict[str, float]:
-        """For a machine."""
+        """Return the result for a machine."""
         return {**asdict(self), "per_second": self.per_second, "per_cpu_second": self.per_cpu_second}
 
     def __str__(self) -> str:
-        """For people."""
+        """Return the result for people."""
         return (
             f"{self.acknowledged:,} of {self.sent:,} heartbeats taken in {self.seconds:.1f} s: {self.per_second:,.0f} "
             f"a second from {self.devices:,} devices. One core could make {self.per_cpu_second:,.0f} a second."
@@ -86,7 +86,7 @@ class Made:
 
 
 class LoadClient(asyncio.Protocol):
-    """One device: connects, sends what it is told to, counts the answers."""
+    """Client of one device: connects, sends, counts the acknowledgements."""
 
     def __init__(self, name: str, password: str, prefix: str) -> None:
         loop = asyncio.get_running_loop()
@@ -99,22 +99,22 @@ class LoadClient(asyncio.Protocol):
 
     @property
     def acknowledged(self) -> int:
-        """How many the broker has answered."""
+        """Return how many heartbeats the broker acknowledged."""
         return max(0, self._received // _ACK_BYTES)
 
     @property
     def unanswered(self) -> int:
-        """How many it has not."""
+        """Return how many heartbeats the broker has not acknowledged."""
         return self.sent - self.acknowledged
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say who it is."""
+        """Send CONNECT."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.write(self._greeting)
 
     def data_received(self, data: bytes) -> None:
-        """Nothing but one CONNACK and PUBACKs comes, all of one length."""
+        """Process one CONNACK and then PUBACKs, all of one length. No other packets arrive."""
         if self._received < 0 and not self.connected.done():
             if data.startswith(_ACCEPTED):
                 self.connected.set_result(None)
@@ -125,35 +125,35 @@ class LoadClient(asyncio.Protocol):
         self._received += len(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever waits for the greeting hears of it; what was sent and not answered stays unanswered."""
+        """Fail the wait for the CONNACK. Messages without an acknowledgement stay so."""
         self._transport = None
         if not self.connected.done():
             self.connected.set_exception(UnreachableError(f"the broker closed a connection: {exc or 'without a word'}"))
 
     @property
     def gone(self) -> bool:
-        """Whether its connection has ended."""
+        """Return whether the connection has ended."""
         return self._transport is None
 
     def send(self, count: int) -> None:
-        """Hand so many heartbeats to the kernel in one go."""
+        """Send so many heartbeats in one write."""
         if self._transport is not None:
             head, first = self._head, self.sent
             self._transport.write(b"".join([head + _tail(number) for number in range(first, first + count)]))
             self.sent += count
 
     def leave(self) -> None:
-        """Say good-bye."""
+        """Disconnect."""
         if self._transport is not None:
             self._transport.write(_DISCONNECT)
             self._transport.close()
 
 
 async def run(broker: Broker, devices: Sequence[tuple[str, str]], order: Order) -> Made:
-    """Connect these devices (id, password), send, and wait until the broker has answered everything it will.
+    """Connect these devices (id, password), send, and wait for the broker's last acknowledgements.
 
     Raises:
-        UnreachableError: the broker is not there, refused a device, or closed the connection of one.
+        UnreachableError: the broker does not answer, refused a device, or closed the connection of one.
     """
     gate = asyncio.Semaphore(_CONNECTING_AT_ONCE)
     clients = await asyncio.gather(*(_open(broker, gate, *who) for who in devices))
@@ -203,12 +203,12 @@ async def _send(clients: Sequence[LoadClient], order: Order) -> None:
 
 
 def _burst(rate: float, devices: int) -> int:
-    """Heartbeats in one write: so many that no device writes often, since that is what costs."""
+    """Return the heartbeats per write. Few large writes per device cost less than many small ones."""
     return min(MOST_UNANSWERED, math.ceil(rate / devices / _WRITES_PER_SECOND)) if rate else MOST_UNANSWERED // 2
 
 
 async def _answered(clients: Sequence[LoadClient]) -> None:
-    """Wait for the broker's last answers, or until none has come for a while."""
+    """Wait for the last acknowledgements, or until none has arrived for a while."""
     loop = asyncio.get_running_loop()
     seen, since = -1, loop.time()
     while any(client.unanswered and not client.gone for client in clients):
@@ -222,12 +222,12 @@ async def _answered(clients: Sequence[LoadClient]) -> None:
 
 @lru_cache(maxsize=8_192)
 def _tail(number: int) -> bytes:
-    """What follows the topic: the packet id and the payload, the same for all devices."""
+    """Return the bytes after the topic: packet id and payload, the same for all devices."""
     return struct.pack("!H", number % _LAST_PACKET_ID + 1) + heartbeat(number)
 
 
 def heartbeat(number: int) -> bytes:
-    """A heartbeat with every field of health, PAYLOAD_BYTES long, and a ``sent_at`` of its own for each number."""
+    """Return a heartbeat with every field of health, PAYLOAD_BYTES long; ``sent_at`` differs for each number."""
     facts: dict[str, object] = {
         "battery_percent": 30 + number % 70,
         "storage_used_mb": 512 + number % 4_096,
@@ -249,12 +249,12 @@ def _compact(facts: dict[str, object]) -> bytes:
 
 
 def _head(topic: bytes) -> bytes:
-    """PUBLISH at QoS 1 up to the packet id [MQTT 3.1.1, 3.3]."""
+    """Return PUBLISH at QoS 1 up to the packet id [MQTT 3.1.1, 3.3]."""
     return b"\x32" + _length(2 + len(topic) + 2 + PAYLOAD_BYTES) + _text(topic)
 
 
 def _connect(name: str, password: str) -> bytes:
-    """CONNECT with a clean session and no keepalive; the device's id is user name and client id [MQTT 3.1.1, 3.1]."""
+    """Return CONNECT with a clean session and no keepalive; the client id is the user name [MQTT 3.1.1, 3.1]."""
     head = _text(b"MQTT") + struct.pack("!BBH", 4, _USERNAME_PASSWORD_CLEAN, 0)
     body = head + _text(name.encode()) * 2 + _text(password.encode())
     return b"\x10" + _length(len(body)) + body

@@ -1,4 +1,4 @@
-"""The devices of a load: registered and bound at a gateway, and kept in a file for the next time."""
+"""Devices of a load: registered and bound at a gateway, and stored in a file for the next run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class CredentialsError(SimulatorError):
 
 
 async def loaded(api: GatewayApi, order: Order, *, devices: int, file: Path | None, tls: ssl.SSLContext) -> Made:
-    """Have so many devices make this load; with ``file`` those in it, or else they are written there.
+    """Run this load with so many devices. Read them from ``file`` if it exists; else provision and store them.
 
     Raises:
-        SimulatorError: the gateway or the broker is not there, or the file cannot be used.
+        SimulatorError: the gateway or the broker does not answer, or the file cannot be used.
     """
     endpoint, known = await _devices(api, devices, file)
     broker = Broker(endpoint.host, endpoint.port, tls if endpoint.tls else None, endpoint.topic_prefix)
@@ -48,7 +48,7 @@ async def _devices(api: GatewayApi, count: int, file: Path | None) -> tuple[Endp
 
 
 async def provision(api: GatewayApi, count: int, end_user: str) -> tuple[Endpoint, list[tuple[str, str]]]:
-    """Devices ``LOAD-000000`` and so on, bound anew: where the broker is, and id and MQTT password of each."""
+    """Bind devices ``LOAD-000000`` and so on. Return the broker's address, and id and MQTT password of each."""
     gate = asyncio.Semaphore(_AT_ONCE)
     bindings = await asyncio.gather(*(_bound(api, gate, f"LOAD-{number:06}", end_user) for number in range(count)))
     return bindings[0].mqtt, [(each.device_id, each.mqtt_password) for each in bindings]
@@ -63,13 +63,13 @@ async def _bound(api: GatewayApi, gate: asyncio.Semaphore, serial: str, end_user
 
 
 def remember(file: Path, endpoint: Endpoint, devices: list[tuple[str, str]]) -> None:
-    """Write them down, readable by their owner alone: the passwords are secrets."""
+    """Write the devices to a file. Only its owner can read it, since the passwords are secrets."""
     with os.fdopen(os.open(file, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as out:
         json.dump({"mqtt": endpoint.__dict__, "devices": devices}, out)
 
 
 def recall(file: Path) -> tuple[Endpoint, list[tuple[str, str]]]:
-    """Read what :func:`remember` wrote.
+    """Return what :func:`remember` wrote.
 
     Raises:
         CredentialsError: it is not such a file.

@@ -1,4 +1,4 @@
-"""What a simulated device can be told beyond the ordinary; each has a default that suits a trial."""
+"""Options of a simulated device; each default suits a trial."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,18 +14,18 @@ CELLULAR_APN = "iot.example"
 
 
 def wall_clock() -> int:
-    """Milliseconds since the epoch."""
+    """Return milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a device differs from the usual one.
+    """Options of a device.
 
-    `transport` is what WiFi and the modem carry; `ca_file` (PEM) replaces the system's authorities for MQTT over TLS,
-    and `cert_file` with `key_file` (PEM) is what the device shows there, where it is asked for a certificate;
-    `wifi_network` is what the companion app gives to a WiFi device; `backoff_first` and `backoff_longest` bound the
-    pauses between connections, in seconds.
+    `transport` is the protocol over WiFi and the modem. `wifi_network` is given to a WiFi device by the companion app.
+    `ca_file` (PEM) replaces the system's authorities for MQTT over TLS. `cert_file` with `key_file` (PEM) is the
+    device's certificate, for a broker that requires one. `backoff_first` and `backoff_longest` limit the pauses between
+    connections, in seconds.
     """
 
     faults: Faults = field(default_factory=NoFaults)

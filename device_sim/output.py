@@ -1,4 +1,4 @@
-"""What the command line prints: facts as lines or JSON, a fleet as a progress bar and a table."""
+"""Output of the command line: facts as lines or JSON, a fleet as a progress bar and a table."""
 
 import asyncio
 import contextlib
@@ -16,29 +16,29 @@ from device_sim.terminal_text import escaped
 from device_sim.wire import rfc3339
 
 TICK_SECONDS = 0.25
-HIDDEN = frozenset({"state", "flash_written", "flash_erased", "status"})  # each has a fact beside it that says more
+HIDDEN = frozenset({"state", "flash_written", "flash_erased", "status"})  # another fact says the same and more
 
 
 def print_line(fact: Fact) -> None:
-    """One fact for people; the time is UTC."""
+    """Print one fact for people; the time is UTC."""
     if fact.name not in HIDDEN:
         click.echo(f"{rfc3339(fact.at)[11:23]}  {escaped(fact.serial)}  {escaped(fact.text)}")
 
 
 def print_json(fact: Fact) -> None:
-    """One fact for a machine, in ASCII: it may stand on a terminal."""
+    """Print one fact for a machine, in ASCII, since it may appear on a terminal."""
     click.echo(json.dumps(fact.as_dict()))
 
 
 class FleetView:
-    """Shows a fleet while it is provisioned and lives; `quiet` shows nothing. Works without a terminal."""
+    """Progress bar and table of a fleet. With `quiet` it prints nothing. It works without a terminal."""
 
     def __init__(self, fleet: Fleet, *, quiet: bool) -> None:
         self._fleet = fleet
         self._console = Console(quiet=quiet)
 
     async def live(self, duration: float | None) -> None:
-        """Provision, then let the fleet live for `duration` seconds, or until cancelled."""
+        """Provision the fleet, then run it for `duration` seconds, or until cancelled."""
         with self._progress() as progress:
             bound = progress.add_task("provisioning", total=len(self._fleet.devices))
             await self._fleet.provision(on_done=lambda: self._show_provisioning(progress, bound))
@@ -50,13 +50,13 @@ class FleetView:
                     await self._fleet.run()
 
     def _show_provisioning(self, progress: Progress, task: TaskID) -> None:
-        """Count what is bound alone, and name what failed beside it."""
+        """Update the progress bar: count the bound devices, and name the failed ones beside them."""
         failed = len(self._fleet.failures)
         description = f"provisioning, {failed} failed" if failed else "provisioning"
         progress.update(task, completed=self._fleet.ready, description=description)
 
     def print_summary(self) -> None:
-        """The table at the end: a column per radio, which fits a narrow terminal."""
+        """Print the final table. It has a column per radio, so that it fits a narrow terminal."""
         columns = [asdict(row) for row in self._fleet.summary()]
         table = Table("", *(str(column.pop("radio")) for column in columns), title=f"fleet of seed {self._fleet.seed}")
         for name in columns[0]:

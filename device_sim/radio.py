@@ -1,4 +1,4 @@
-"""Real connections: MQTT over WiFi or the modem. The only file here that imports aiomqtt."""
+"""MQTT connection of a device over WiFi or the modem. Only this file of the package imports aiomqtt."""
 
 import asyncio
 import contextlib
@@ -38,33 +38,34 @@ from device_sim.wire import OFFLINE, Topics
 Deliver = Callable[[Input], None]
 
 LIBRARY_LOG = logging.getLogger("device_sim.mqtt")
-LIBRARY_LOG.setLevel(logging.CRITICAL)  # every loss of a link is a fact already, and simulated links are lost often
+LIBRARY_LOG.setLevel(logging.CRITICAL)  # a fact reports each lost link, and simulated links are lost often
 
 QOS = 1
 CONFIRM_SECONDS = 10.0
-SESSION_EXPIRY_SECONDS = 0xFFFFFFFF  # never; Mosquitto 2.0 may crash on a session with an end that SIGHUP cut
+SESSION_EXPIRY_SECONDS = 0xFFFFFFFF  # never; Mosquitto 2.0 may crash on an expiring session that SIGHUP cut
 REPORT_AFTER_REFUSALS = 3
 NOT_AUTHORISED = frozenset({0x86, 0x87, 0x8A})  # bad user name or password · not authorised · banned (MQTT 5, 3.2.2.2)
 FIRST_FAILURE_CODE = 0x80
 
 
 class Radio(Protocol):
-    """A link that keeps itself up: `run` it as a task, `publish` through it, cancel the task to close it."""
+    """Link that reconnects by itself: `run` it as a task, `publish` through it, cancel the task to close it."""
 
     async def run(self) -> None:
-        """Connect, and connect again, until cancelled."""
+        """Connect, and reconnect after each loss, until cancelled."""
 
     async def publish(self, what: Publish) -> None:
-        """Send one message and wait until it is confirmed; raises `RadioError` when it isn't."""
+        """Send one message and wait until it is confirmed. Raise `RadioError` without a confirmation."""
 
     def cut(self) -> None:
-        """Break the connection as a lost link or a dead battery does: without a goodbye."""
+        """Break the connection without DISCONNECT, as a lost link or an empty battery does."""
 
 
 class MqttRadio:
-    """One device's MQTT connection: user name and client id are its device id, its password is made of its token.
+    """MQTT connection of one device. User name and client id are its device id; the password is derived from its token.
 
-    A persistent session, a retained last will, QoS 1 both ways, every command topic by its full name (section 3).
+    It has a persistent session and a retained last will. QoS is 1 both ways. It subscribes to every command topic by
+    its full name (section 3).
     """
 
     def __init__(
@@ -85,14 +86,14 @@ class MqttRadio:
         self._lost = asyncio.Event()
 
     async def run(self) -> None:
-        """Connect, and connect again with growing pauses, until cancelled."""
+        """Connect, and reconnect with growing pauses, until cancelled."""
         while True:
             delay = await self._one_connection()
             heed_cancellation()
             await asyncio.sleep(delay)
 
     async def publish(self, what: Publish) -> None:
-        """Send with QoS 1 and wait for the PUBACK; a link that gives none within 10 s is given up."""
+        """Send with QoS 1 and wait for the PUBACK. Without one within 10 s the connection is cut."""
         client = self._client
         if client is None:
             raise RadioError("the link is down")
@@ -112,7 +113,7 @@ class MqttRadio:
         """Shut the socket without a DISCONNECT, so that the broker publishes the will [MQTT-3.1.2-8]."""
         if self._client is None:
             return
-        sock = self._client._client.socket()  # noqa: SLF001  # aiomqtt knows no way to break off without a goodbye
+        sock = self._client._client.socket()  # noqa: SLF001  # aiomqtt cannot end a connection without DISCONNECT
         self._client = None
         if isinstance(sock, socket.socket):
             with contextlib.suppress(OSError):
@@ -134,7 +135,7 @@ class MqttRadio:
         return self._topics.ack(str(what.command_type)) if what.kind == "ack" else self._topics.of(what.kind)
 
     async def _one_connection(self) -> float:
-        """Live one connection to its end and return the pause after it, in seconds."""
+        """Run one connection to its end, and return the pause after it, in seconds."""
         up_since: float | None = None
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -150,7 +151,7 @@ class MqttRadio:
         return self._backoff.after_loss(held=0.0 if up_since is None else time.monotonic() - up_since)
 
     async def _connect(self, stack: contextlib.AsyncExitStack) -> aiomqtt.Client:
-        """Connect; paho does it in a thread that can't be cancelled, so a cancellation waits for it and closes."""
+        """Connect. paho does it in a thread that can't be cancelled, so a cancellation waits for it and then closes."""
         client = self._new_client()
         entering = asyncio.ensure_future(stack.enter_async_context(client))
         try:
@@ -179,7 +180,7 @@ class MqttRadio:
             self._lost.set()
 
     async def _say_goodbye(self, client: aiomqtt.Client) -> None:
-        """A DISCONNECT discards the will [MQTT-3.14.4-3], so say `offline` ourselves; a dead link needs no word."""
+        """Publish `offline` unless the link is broken: a DISCONNECT discards the will [MQTT-3.14.4-3]."""
         with contextlib.suppress(aiomqtt.MqttError, OSError):
             await client.publish(self._topics.of("status"), OFFLINE, qos=QOS, retain=True, timeout=1)
 
@@ -209,17 +210,17 @@ class MqttRadio:
             protocol=aiomqtt.ProtocolVersion.V5 if modern else aiomqtt.ProtocolVersion.V311,
             will=aiomqtt.Will(self._topics.of("status"), OFFLINE, qos=QOS, retain=True),
             clean_session=None if modern else False,
-            clean_start=False if modern else MQTT_CLEAN_START_FIRST_ONLY,  # paho insists on it before MQTT 5
+            clean_start=False if modern else MQTT_CLEAN_START_FIRST_ONLY,  # paho requires it before MQTT 5
             properties=_session_expiry() if modern else None,
             keepalive=self._options.keepalive_seconds,
             timeout=CONFIRM_SECONDS,
-            # A PUBACK and the acknowledgement right behind it would wait 40 ms for each other's TCP ACK.
+            # Without TCP_NODELAY a PUBACK and the acknowledgement after it wait 40 ms for each other's TCP ACK.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             tls_context=_shown(self._options) if endpoint.tls else None,
         )
         watch_while_open(client)
-        # Nobody may be waiting when a link goes down while it says goodbye, and asyncio complains of what nobody read.
-        client._disconnected.add_done_callback(_read)  # noqa: SLF001  # aiomqtt reads it only while one waits
+        # Read the error, since no task may wait when a link breaks during its shutdown. asyncio logs errors never read.
+        client._disconnected.add_done_callback(_read)  # noqa: SLF001  # aiomqtt reads it only while a call waits
         return client
 
 
@@ -241,7 +242,7 @@ def _shown(options: Options) -> ssl.SSLContext:
 
 
 def _session_expiry() -> Properties:
-    """MQTT 5 ends a session with its connection unless told for how many seconds it should outlive it."""
+    """Return how many seconds a session outlives its connection; without it MQTT 5 ends both together."""
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it without types
     properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
     return properties

@@ -1,4 +1,4 @@
-"""Links over HTTP: a companion app that relays a BLE-only device's heartbeats, and a device that speaks HTTP itself."""
+"""Links over HTTP: a companion app that relays heartbeats of a BLE-only device, and a device that uses HTTP itself."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ UNAUTHORIZED = 401
 
 
 class BleRelay:
-    """A companion app in reach: it relays heartbeats with its API key and never brings a command (section 4)."""
+    """A companion app in reach. It relays heartbeats with its API key and never brings a command (section 4)."""
 
     def __init__(self, binding: Binding, deliver: Deliver, api: GatewayApi) -> None:
         self._binding = binding
@@ -35,7 +35,7 @@ class BleRelay:
         await asyncio.Event().wait()
 
     async def publish(self, what: Publish) -> None:
-        """Relay a heartbeat; nothing else can be said over BLE."""
+        """Relay a heartbeat. BLE carries no other messages."""
         if what.kind != "heartbeat":
             raise RadioError(f"a companion app relays no {what.kind}")
         try:
@@ -44,11 +44,11 @@ class BleRelay:
             raise RadioError(str(error)) from error
 
     def cut(self) -> None:
-        """Nothing to break: each relayed heartbeat is a call of its own."""
+        """Do nothing: each relayed heartbeat is a separate call."""
 
 
 async def refreshed(api: GatewayApi, wanted: RefreshToken) -> TokenRefreshed | RefreshFailed:
-    """Ask for another token of a binding, and say what came of it."""
+    """Request another token of a binding, and return the result as an input."""
     try:
         return TokenRefreshed(await api.refresh_token(wanted.binding.device_token))
     except SimulatorError as error:
@@ -57,7 +57,7 @@ async def refreshed(api: GatewayApi, wanted: RefreshToken) -> TokenRefreshed | R
 
 
 class HttpRadio:
-    """A device that has HTTP instead of MQTT: commands come with the answers to its heartbeats."""
+    """A device with HTTP instead of MQTT. Commands arrive with the answers to its heartbeats."""
 
     def __init__(self, binding: Binding, connection: Connection, deliver: Deliver, api: GatewayApi) -> None:
         self._binding = binding
@@ -67,7 +67,7 @@ class HttpRadio:
         self._refusals = 0
 
     async def run(self) -> None:
-        """Be there until cancelled."""
+        """Report the link as up, and wait until cancelled."""
         self._deliver(LinkUp(self._connection, "http"))
         await asyncio.Event().wait()
 
@@ -81,7 +81,7 @@ class HttpRadio:
         self._refusals = 0
 
     def cut(self) -> None:
-        """Nothing to break: each message is a call of its own."""
+        """Do nothing: each message is a separate call."""
 
     async def _send(self, what: Publish) -> None:
         token = self._binding.device_token

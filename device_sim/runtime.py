@@ -1,4 +1,4 @@
-"""A device that lives: carries out what the firmware says, one action after the other, on a real flash and radio."""
+"""Runtime of a device: executes the firmware's actions one after the other, on a flash and a real radio."""
 
 import asyncio
 import json
@@ -39,10 +39,10 @@ from device_sim.relay import refreshed
 class SimulatedDevice:
     """One device with its companion app, against a real gateway.
 
-    `radio` is what it was built with: `wifi` gets a network when it is provisioned, `cellular` has a modem, `ble` has
-    its heartbeats relayed by the app until `give_wifi`. `interval` is seconds between heartbeats. `rng` decides
-    everything random. `on_fact` hears of everything that happens, in order. A flash that has a serial number already
-    keeps it, and `serial` must be the same.
+    `radio` is how it was built: `wifi` gets a network when it is provisioned, `cellular` has a modem, and the app
+    relays the heartbeats of `ble` until `give_wifi`. `interval` is the seconds between heartbeats. `rng` decides
+    everything random. `on_fact` is called with each fact, in order. A flash that has a serial number already keeps it,
+    and `serial` must be the same.
     """
 
     def __init__(
@@ -78,22 +78,22 @@ class SimulatedDevice:
 
     @property
     def state(self) -> State:
-        """Where in its life the device is."""
+        """Return the state in the device's life cycle."""
         return self._device.state
 
     @property
     def facts(self) -> list[Fact]:
-        """What happened, oldest first; the newest 10,000 are kept."""
+        """Return the facts, oldest first; the newest 10,000 are kept."""
         return self._log.facts
 
     @property
     def counts(self) -> Counter[str]:
-        """How often each fact happened since the beginning, by name."""
+        """Return how often each fact happened since the start, by name."""
         return self._log.counts
 
     @property
     def binding(self) -> Binding | None:
-        """What lies in the flash of the last bind; None when unpaired."""
+        """Return the binding in the flash, or None when unpaired."""
         return Binding.from_flash(self.flash.wiped_area)
 
     async def provision(self, *, end_user_id: str, supersede_reset: bool = False) -> Binding:
@@ -101,7 +101,7 @@ class SimulatedDevice:
 
         Raises:
             ProvisioningError: the device is paired; it has to be reset first.
-            SimulatorError: what the gateway or the way to it said (see `GatewayApi`).
+            SimulatorError: an error of the gateway or of the connection to it (see `GatewayApi`).
         """
         if self.binding is not None:
             raise ProvisioningError(f"{self.serial} is paired already; reset it before it is bound anew")
@@ -116,7 +116,7 @@ class SimulatedDevice:
         return binding
 
     async def run(self) -> None:
-        """Live until cancelled: power on, connect, send heartbeats, obey.
+        """Run until cancelled: power on, connect, send heartbeats, execute commands.
 
         Raises:
             ProvisioningError: the flash belongs to another serial number.
@@ -138,22 +138,22 @@ class SimulatedDevice:
             self._tasks = self._link = None
 
     def give_wifi(self, ssid: str, psk: str) -> None:
-        """Let the companion app add a WiFi network over BLE; the device then comes up over MQTT."""
+        """Add a WiFi network over BLE as the companion app does. The device then connects over MQTT."""
         self._arrivals.put_nowait(Arrival(None, WifiGiven(ssid, psk)))
 
     async def cut_power(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Cut the power, however far it got, do something ``meanwhile``, and switch it on again."""
+        """Cut the power at once, call ``meanwhile``, and switch the power on again."""
         async with self._one_at_a_time:
             await self._lose_power("now")
             meanwhile()
             await self._process(power_on(self.flash))
 
     async def wait_for(self, state: State | str) -> None:
-        """Wait until the device is in a state; returns at once when it is."""
+        """Wait until the device is in a state; return at once if it is already."""
         await self._log.until(lambda: self.state == state)
 
     async def wait_for_fact(self, name: str, *, count: int = 1) -> Fact:
-        """Wait until a fact happened `count` times since the beginning, and return the newest of that name."""
+        """Wait until a fact happened `count` times since the start, and return the newest of that name."""
         await self._log.until(lambda: self.counts[name] >= count)
         return next(each for each in reversed(self.facts) if each.name == name)
 
@@ -176,7 +176,7 @@ class SimulatedDevice:
             raise ProvisioningError(f"this flash belongs to {self.flash.kept_area[SERIAL]}, not to {self.serial}")
 
     async def _beat(self) -> None:
-        """Say when a heartbeat is due; a tenth of jitter keeps a fleet from beating as one."""
+        """Report when a heartbeat is due. A jitter of one tenth spreads the heartbeats of a fleet."""
         while True:
             await asyncio.sleep(self._interval * self._rng.uniform(0.9, 1.1))
             if self._arrivals.empty():
@@ -187,7 +187,7 @@ class SimulatedDevice:
             await self._process(event)
 
     async def _process(self, event: Input) -> None:
-        """Give one input to the firmware, carry out what it says, and give it what comes of that."""
+        """Pass one input to the firmware, execute its actions, and pass on the inputs that result from them."""
         waiting = deque([event])
         while waiting:
             try:

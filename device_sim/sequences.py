@@ -1,4 +1,4 @@
-"""Which command of each type was taken last under a binding, so that no earlier one is obeyed after it."""
+"""Sequence numbers: the last command of each type under a binding, so that no earlier one is executed after it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +11,8 @@ SEQUENCES = "last_sequences"
 class Sequences:
     """The last `seq` of each type, with the id of its command, under the binding of one generation.
 
-    It lies outside what a reset wipes and names the generation, so that another binding begins from nothing without
-    another write. It is written before the command is obeyed: when the power goes in between, the same id passes again.
+    A reset keeps it. It names the generation, so a new binding starts empty without another write. It is written before
+    the command is executed: after a power cut in between, the same id is accepted again.
     """
 
     def __init__(self, generation: int | None, kept: Mapping[str, Any]) -> None:
@@ -22,12 +22,12 @@ class Sequences:
         self._last: dict[str, Any] = dict(stored["last"]) if fits else {}
 
     def allow(self, command_type: str, seq: int, command_id: str) -> bool:
-        """Return whether this is a later command than the last one of its type, or that one itself."""
+        """Return whether this command is later than the last one of its type, or is that one itself."""
         last = self._last.get(command_type)
         return last is None or seq > last["seq"] or (seq == last["seq"] and command_id == last["id"])
 
     def take(self, command_type: str, seq: int, command_id: str) -> list[Action]:
-        """Remember a command that is about to be obeyed; one that comes again wears no flash."""
+        """Record a command before it is executed. A repetition writes nothing, which saves flash."""
         taken = {"seq": seq, "id": command_id}
         if self._last.get(command_type) == taken:
             return []

@@ -1,4 +1,4 @@
-"""A body for a device: a battery that drains, a storage that fills, a signal that varies; all from one seed."""
+"""Telemetry of a device from one seed: a battery that drains, a storage that fills, a signal that varies."""
 
 import random
 from typing import Any
@@ -7,7 +7,7 @@ STORAGE_MB = 4096
 STORAGE_FULL_MB = 4000
 LOW_BATTERY = 20.0
 CHARGED = 100.0
-DRAIN_PER_HOUR = 4.0  # percent, at rest; recording doubles it
+DRAIN_PER_HOUR = 4.0  # percent, idle; recording doubles it
 CHARGE_PER_HOUR = 60.0
 RECORDED_MB_PER_MINUTE = 0.25  # 32 kbit/s, the contract's default
 HOUR_MS = 3_600_000
@@ -15,7 +15,7 @@ FLAG_CHARGING, FLAG_LOW, FLAG_FULL, FLAG_WIFI, FLAG_LTE = 1, 2, 4, 8, 16
 
 
 class Vitals:
-    """The figures a heartbeat carries; time passes only when told, in milliseconds."""
+    """Health figures of a heartbeat. Time passes only by `pass_time`, in milliseconds."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -27,7 +27,7 @@ class Vitals:
         self.pending_recordings = rng.randrange(4)
 
     def pass_time(self, elapsed: int) -> None:
-        """Let `elapsed` milliseconds pass."""
+        """Advance the time by `elapsed` milliseconds."""
         hours = elapsed / HOUR_MS
         rate = CHARGE_PER_HOUR if self.charging else -DRAIN_PER_HOUR * (2 if self.recording else 1)
         self.battery = min(CHARGED, max(1.0, self.battery + hours * rate * self._rng.uniform(0.8, 1.2)))
@@ -37,25 +37,25 @@ class Vitals:
         self.signal = min(-40.0, max(-110.0, self.signal + self._rng.gauss(0, 2)))
 
     def start_recording(self) -> dict[str, Any]:
-        """Record from now on."""
+        """Start a recording."""
         self.recording = True
         return {"recording": True}
 
     def stop_recording(self) -> dict[str, Any]:
-        """Close the recording, which then waits for its upload."""
+        """End the recording, which then waits for its upload."""
         if self.recording:
             self.recording = False
             self.pending_recordings += 1
         return {"recording": False, "pending_recordings": self.pending_recordings}
 
     def upload(self) -> dict[str, Any]:
-        """Send off every finished recording and free its storage."""
+        """Upload every finished recording and free its storage."""
         uploaded, self.pending_recordings = self.pending_recordings, 0
         self.storage = max(50.0, self.storage - 20.0 * uploaded)
         return {"uploaded": uploaded}
 
     def state(self) -> str:
-        """The contract's `device_state`."""
+        """Return the contract's `device_state`."""
         if self.storage >= STORAGE_FULL_MB:
             return "storageFull"
         if self.charging:
@@ -65,7 +65,7 @@ class Vitals:
         return "lowBattery" if self.battery < LOW_BATTERY else "idle"
 
     def flags(self, connection: str) -> int:
-        """The contract's bit field."""
+        """Return the contract's bit field."""
         return (
             FLAG_CHARGING * self.charging
             | FLAG_LOW * (self.battery < LOW_BATTERY)
@@ -75,7 +75,7 @@ class Vitals:
         )
 
     def report(self, connection: str) -> dict[str, Any]:
-        """The health fields of a heartbeat."""
+        """Return the health fields of a heartbeat."""
         return {
             "battery_percent": round(self.battery),
             "storage_used_mb": round(self.storage),

@@ -1,16 +1,16 @@
-"""Text from elsewhere on a terminal: a broker, a gateway and a flash file may say what moves the cursor or hides."""
+"""Escape of untrusted text for a terminal: control and invisible characters of brokers, gateways and flash files."""
 
 import unicodedata
 
 _NOT_SHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"
-"""They shape the character before them, in emoji, Persian and Indic scripts."""
+"""Joiners that shape the character before them, in emoji, Persian and Indic scripts."""
 _EMPTY = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u2800\u3164\uffa0")
-"""Letters, marks and a symbol that look like nothing."""
+"""Letters, marks and a symbol that are invisible."""
 
 
 def escaped(text: str) -> str:
-    """Write out what cannot be seen, or turns the text around it, as escapes of Python."""
+    """Return the text with Python escapes for characters that are invisible or change the text direction."""
     return "".join(_escape(ord(each)) if _is_hidden(each) else each for each in text)
 
 

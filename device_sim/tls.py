@@ -1,11 +1,11 @@
-"""How a device and its companion app verify whom they talk to, and what the device shows of itself."""
+"""TLS of a device and its companion app: trusted authorities, and the device's certificate."""
 
 import ssl
 
 from device_sim.errors import SimulatorError
 
 CIPHERS = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
-"""For TLS 1.2, as OpenSSL writes it: no CBC, as the listeners of a gateway ask."""
+"""For TLS 1.2, in OpenSSL's format: no CBC, as the listeners of a gateway require."""
 
 
 class CertificateError(SimulatorError):
@@ -13,7 +13,7 @@ class CertificateError(SimulatorError):
 
 
 class _ClosingSocket(ssl.SSLSocket):
-    """Closes when its handshake fails; paho 2.2 leaves such a socket open."""
+    """Socket that closes when its handshake fails; paho 2.2 leaves it open."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # the signature of ssl
         try:
@@ -24,10 +24,10 @@ class _ClosingSocket(ssl.SSLSocket):
 
 
 def tls_context(ca_file: str | None, cert_file: str | None = None, key_file: str | None = None) -> ssl.SSLContext:
-    """Verify by `ca_file`, or else by the system's authorities; show the certificate in `cert_file`, if there is one.
+    """Return a context that verifies by `ca_file`, or else by the system's authorities, and shows `cert_file`.
 
     Raises:
-        CertificateError: a file holds no PEM, or the key is another certificate's.
+        CertificateError: a file holds no PEM, or the key belongs to another certificate.
     """
     try:
         context = ssl.create_default_context(cafile=ca_file)

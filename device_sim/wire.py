@@ -1,4 +1,7 @@
-"""The contract's bytes as a device writes and reads them: kept apart from the gateway's, so that a drift shows."""
+"""Wire format of the contract as a device writes and reads it. It is separate from the gateway's code on purpose.
+
+A difference between the two then shows in tests.
+"""
 
 import base64
 import hashlib
@@ -15,7 +18,7 @@ OFFLINE = b'{"status":"offline"}'
 
 
 class MalformedError(Exception):
-    """A command's payload is not one that section 3 of the contract describes."""
+    """The payload of a command does not follow section 3 of the contract."""
 
 
 @dataclass(frozen=True)
@@ -26,25 +29,25 @@ class Topics:
     prefix: str = ""
 
     def of(self, what: str) -> str:
-        """The full name of `heartbeat`, `status`, `errors`, …."""
+        """Return the full name of `heartbeat`, `status`, `errors`, …."""
         return f"{self.prefix}devices/{self.device_id}/{what}"
 
     def command(self, command_type: str) -> str:
-        """Where commands of one type lie retained."""
+        """Return the topic of retained commands of one type."""
         return self.of(f"commands/{command_type}")
 
     def ack(self, command_type: str) -> str:
-        """Where commands of one type are acknowledged."""
+        """Return the topic of acknowledgements of one type."""
         return self.of(f"commands/{command_type}/ack")
 
     def subscriptions(self) -> list[str]:
-        """Every topic a device reads, by its full name: some brokers give no retained messages to a wildcard."""
+        """Return the full name of every topic to subscribe to. Some brokers send no retained messages to a wildcard."""
         return [*(self.command(each) for each in COMMAND_TYPES), self.of("errors")]
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command as it arrived; nothing of it is believed before its grant was checked."""
+    """A command as it arrived. It is trusted only after the check of its grant."""
 
     id: str
     type: str
@@ -55,7 +58,7 @@ class Command:
 
 
 def parse_command(payload: bytes) -> Command:
-    """Read a command's payload.
+    """Parse the payload of a command.
 
     Raises:
         MalformedError: it is not a JSON object, or a field is missing or of another type.
@@ -77,7 +80,7 @@ def parse_command(payload: bytes) -> Command:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected a string, got {type(value).__name__}")
-    value.encode()  # JSON can spell half of a surrogate pair, which is no text that could be sent on
+    value.encode()  # JSON can encode half of a surrogate pair, which no text may contain
     return value
 
 
@@ -94,10 +97,10 @@ def _integer(value: object) -> int:
 
 
 def milliseconds(text: str) -> int:
-    """RFC 3339 with an offset or `Z` → milliseconds since the epoch.
+    """Return milliseconds since the epoch from RFC 3339 with an offset or `Z`.
 
     Raises:
-        ValueError: it is not that, or says no offset.
+        ValueError: it has another form, or no offset.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
@@ -106,26 +109,26 @@ def milliseconds(text: str) -> int:
 
 
 def rfc3339(at: int) -> str:
-    """Milliseconds since the epoch → `2026-11-01T12:00:00.000Z`."""
+    """Return milliseconds since the epoch as `2026-11-01T12:00:00.000Z`."""
     moment = datetime.fromtimestamp(at // 1000, tz=UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{at % 1000:03d}Z"
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
-    """Compact JSON, fields in the order given, absent ones left out."""
+    """Return compact JSON with the fields in the order given, without absent ones."""
     present = {name: each for name, each in value.items() if each is not None}
     return json.dumps(present, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def receipt(token: str, command_id: str, status: str, generation: int) -> str:
-    """base64url(HMAC-SHA256(SHA-256(token), "command_id|status|binding_generation")), without padding (section 3)."""
+    """Return base64url(HMAC-SHA256(SHA-256(token), "command_id|status|binding_generation")), no padding (section 3)."""
     key = hashlib.sha256(token.encode()).digest()
     word = hmac.new(key, f"{command_id}|{status}|{generation}".encode(), hashlib.sha256).digest()
     return base64.urlsafe_b64encode(word).rstrip(b"=").decode()
 
 
 def mqtt_password(token: str) -> str:
-    """base64url(HMAC-SHA256(token, "mqtt")), without padding (section 1)."""
+    """Return base64url(HMAC-SHA256(token, "mqtt")) without padding (section 1)."""
     word = hmac.new(token.encode(), b"mqtt", hashlib.sha256).digest()
     return base64.urlsafe_b64encode(word).rstrip(b"=").decode()
 
@@ -138,5 +141,5 @@ def acknowledgement(
     result: Mapping[str, Any] | None = None,
     error: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The payload of `commands/{type}/ack`."""
+    """Return the payload of `commands/{type}/ack`."""
     return encode({"command_id": command_id, "status": status, "result": result, "error": error, "receipt": receipt})

@@ -89,7 +89,7 @@ def test_a_gateway_from_before_this_lock_is_seen(tmp_path: Path) -> None:
 
 
 async def test_who_opens_the_registry_holds_the_file_of_that_name(tmp_path: Path) -> None:
-    """A file that was removed while its lock was waited for keeps nobody out: the wait begins again on the new one."""
+    """A file that was removed during the wait for its lock locks no process out: the wait begins again."""
     path = tmp_path / OPENING_NAME
     inodes: list[int] = []
 
@@ -136,7 +136,7 @@ def test_a_lock_that_was_let_go_is_free(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
-    """Whoever owns the directory could have root write into any file by it."""
+    """Otherwise the owner of the directory could have root write into any file."""
     other = tmp_path / "other"
     other.write_text("precious")
     (tmp_path / "data").mkdir()
@@ -167,7 +167,7 @@ def test_ids_are_kept_over_restarts(tmp_path: Path) -> None:
 
 
 def test_a_configured_id_is_taken_and_kept(tmp_path: Path) -> None:
-    """Set once, it stays when the setting is gone; set anew, it changes, and the project stays."""
+    """Set once, it stays when the setting is gone; set to a new value, it changes, and the project stays."""
     _, project_id = first_start(Settings(data_dir=tmp_path, gateway_id="ward_3"))
     assert first_start(Settings(data_dir=tmp_path)) == ("ward_3", project_id)
     assert first_start(Settings(data_dir=tmp_path, gateway_id="ward_4")) == ("ward_4", project_id)

@@ -236,7 +236,7 @@ async def disturbs(place: Place, who: Who) -> bool:
 
 @asynccontextmanager
 async def prepared(site: Site) -> AsyncIterator[tuple[Place, list[Who]]]:
-    """Everybody made and known to the broker, and the gateway stopped, so that nobody else is heard."""
+    """Create every role until the broker knows it, then stop the gateway: only the test's clients send now."""
     await site.start()
     password = await site.store.write(lambda tx: account_sql.create(tx, INTEGRATOR))
     site.wakeups.access.set()

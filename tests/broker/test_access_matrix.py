@@ -1,6 +1,6 @@
 """The access matrix (docs/access.md): who may do what, on the wire of each broker, by the contract and by the page.
 
-When the page is stale, `make access` writes it anew from what the brokers did.
+When the page is stale, `make access` writes it again from what the brokers did.
 """
 
 import os

@@ -54,7 +54,7 @@ async def test_a_revoked_token_is_cut_and_stays_out(kind: str, tmp_path: Path) -
 
 @on_every_broker
 async def test_the_old_token_ends_where_a_new_one_begins(kind: str, tmp_path: Path) -> None:
-    """Bound anew: the old token opens nothing any more, the new one does, and the gateway never lost its connection."""
+    """After another bind the old token opens nothing, the new one does, and the gateway stays connected."""
     async with site(kind, tmp_path) as place:
         await place.start()
         device = await place.bound()
@@ -70,7 +70,7 @@ async def test_the_old_token_ends_where_a_new_one_begins(kind: str, tmp_path: Pa
 @pytest.mark.guarantee("G12")
 @on_every_broker
 async def test_a_token_that_waits_for_its_reset_gets_in(kind: str, tmp_path: Path) -> None:
-    """`reset_only` opens MQTT until the device has said `executed` or was bound anew."""
+    """`reset_only` admits the device over MQTT until it has sent `executed` or is bound again."""
     async with site(kind, tmp_path) as place:
         await place.start()
         device = await place.bound()
@@ -86,7 +86,7 @@ async def test_a_token_that_waits_for_its_reset_gets_in(kind: str, tmp_path: Pat
 
 
 async def test_what_waited_for_the_old_token_never_reaches_the_new_one(tmp_path: Path) -> None:
-    """Embedded: the persistent session of a device that was bound anew is gone, with its subscriptions and queue."""
+    """Embedded: a device that is bound again loses its persistent session, with subscriptions and queue."""
     async with site("embedded", tmp_path) as place:
         await place.start()
         device = await place.bound()
@@ -214,7 +214,7 @@ async def test_a_bad_line_is_left_out_and_stops_nothing(kind: str, tmp_path: Pat
 
 @on_mosquitto
 async def test_an_account_typed_while_the_gateway_writes_is_not_lost(kind: str, tmp_path: Path) -> None:
-    """mosquitto_passwd opens the file, asks for the password, and writes where nobody looks any more."""
+    """mosquitto_passwd opens the file, asks for the password, and writes to a file that has been replaced meanwhile."""
     tool = shutil.which("mosquitto_passwd", path="/usr/bin:/usr/local/bin")
     assert tool, "these tests need mosquitto_passwd: apt-get install mosquitto"
     async with site(kind, tmp_path) as place:

@@ -1,4 +1,4 @@
-"""What a device tells the broker: the password made of its token, and the token itself only if it is from before."""
+"""What a device sends to the broker: the password made of its token; the token itself only if it is a former one."""
 
 from contextlib import closing
 from pathlib import Path
@@ -102,7 +102,7 @@ async def test_a_token_from_before_is_its_own_password_until_its_refresh(kind: s
 
 @on_every_broker
 async def test_a_token_from_before_gets_its_reset_and_ends_with_it(kind: str, tmp_path: Path) -> None:
-    """Good for its reset alone it gets in; bound anew the device has a password, and the old token opens nothing."""
+    """A former token admits the device for its reset alone; after the next bind only a password does."""
     device = upgraded(tmp_path / "data")
     async with site(kind, tmp_path) as place:
         await place.start()

@@ -70,7 +70,7 @@ PACKETS = Target("packets", 0.02, st.one_of(_STREAMS, mangled(_STREAMS)))
 
 
 async def test_packets() -> None:
-    """Each connection comes to an end, nobody else's topic is written, and others are served all the while."""
+    """Each connection ends, no other client's topic is written, and other clients are served all the time."""
     async with (
         EmbeddedBroker(authenticate=authenticate) as broker,
         listening(broker) as gateway,

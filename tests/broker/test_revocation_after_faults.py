@@ -90,7 +90,7 @@ async def searches_in_flight(place: Site) -> AsyncIterator[None]:
 
 @on_every_broker
 async def test_while_searches_are_in_flight(kind: str, tmp_path: Path, record_property: Measured) -> None:
-    """They have threads of their own, and steering and authentication have theirs."""
+    """Searches run in separate threads from writes and authentication."""
     async with site(kind, tmp_path) as place:
         await place.start()
         lived = list[float]()

@@ -25,7 +25,7 @@ WILL = b'{"status":"the last word of a revoked device"}'
 
 
 def others(tx: Tx) -> None:
-    """Devices that are bound and away, until all are registered: as the first one, with tokens of their own."""
+    """Register more bound and disconnected devices, like the first one, each with its token."""
     count = REGISTERED - CONNECTED
     tx.run(
         """WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
@@ -56,7 +56,7 @@ def bind_all(tx: Tx, project_id: str) -> list[Device]:
 
 @asynccontextmanager
 async def connected(place: Site, devices: Iterable[Device]) -> AsyncIterator[list[wire.Wire]]:
-    """All of them, each with a will and subscribed to a command of its own."""
+    """Connect all devices, each with a will and a subscription to one command."""
     gate = asyncio.Semaphore(AT_ONCE)
     async with contextlib.AsyncExitStack() as stack:
 
@@ -77,7 +77,7 @@ async def connected(place: Site, devices: Iterable[Device]) -> AsyncIterator[lis
 @pytest.mark.guarantee("G13")
 @pytest.mark.parametrize("kind", ["mosquitto-5", "embedded"])
 async def test_those_who_are_revoked_are_cut_and_the_others_stay(kind: str, tmp_path: Path) -> None:
-    """Closed, refused anew, with no last word, and nothing that is published reaches them; 980 go on as before."""
+    """Revoked devices are cut, refused and get no message; their wills are not sent. 980 others go on as before."""
     async with site(kind, tmp_path) as place:
         devices = await place.store.write(lambda tx: bind_all(tx, place.project_id))
         await place.start()

@@ -29,5 +29,5 @@ def cli(empty: Cli) -> Cli:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody sits at a terminal; what is answered goes by ``click``'s own prompt."""
+    """The program runs at a terminal; questions are asked by ``click``'s own prompt."""
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)

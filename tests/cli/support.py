@@ -1,4 +1,4 @@
-"""The command line inside the test's process, on a data directory of its own."""
+"""The command line inside the test's process, each on a separate data directory."""
 
 import json
 from contextlib import closing

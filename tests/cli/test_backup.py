@@ -131,7 +131,7 @@ def test_a_log_that_was_left_is_not_lost_and_not_mixed_in(cli: Cli, copy: Path, 
 
 
 def test_a_damaged_registry_can_be_replaced(cli: Cli, copy: Path) -> None:
-    """It is kept as it is, for whoever wants to look."""
+    """The damaged file is kept unchanged, for an operator who examines it."""
     database = cli.data_dir / DATABASE_NAME
     database.write_bytes(b"nothing of a database" * 1000)
     old = cli.json("restore", str(copy), "--yes")["old_registry"]

@@ -14,7 +14,7 @@ def reset(cli: Cli, number: int) -> list[str]:
 
 
 def test_all_open_resets_are_taken_back(cli: Cli) -> None:
-    """Each device with one, whoever reset it; those without one are left alone."""
+    """Each open reset is cancelled, whichever caller asked for it; devices without one are left alone."""
     bound = cli.bound("BP-9", "eu_9")["id"]
     ids = reset(cli, 3)
     said = cli("devices", "cancel-resets", "--all", "--yes")
@@ -26,7 +26,7 @@ def test_all_open_resets_are_taken_back(cli: Cli) -> None:
 
 
 def test_those_that_are_named(cli: Cli) -> None:
-    """Nobody else; a stranger is told with its reason, and holds up nobody."""
+    """Only these. An unknown device is reported with its reason, and holds up no other."""
     one, two = reset(cli, 2)
     outcomes = cli.json("devices", "cancel-resets", one, "dev_never", "--yes")
     assert [(each["id"], each["outcome"]) for each in outcomes] == [(one, "cancelled"), ("dev_never", "not_found")]

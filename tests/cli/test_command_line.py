@@ -93,7 +93,7 @@ def test_documentation_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_manual_is_what_the_commands_say() -> None:
-    """``python -m gateway.cli.docs_commands docs/cli.md`` writes it anew."""
+    """``python -m gateway.cli.docs_commands docs/cli.md`` writes it again."""
     assert MANUAL.read_text(encoding="utf-8").partition(HEADING)[2] == manual()
 
 

@@ -19,7 +19,7 @@ NO_GATEWAY = "warning: no gateway runs on this data directory, so which devices 
 
 
 def test_the_life_of_a_device(cli: Cli) -> None:
-    """Register, bind, command, reset, bound anew: each answer is that of the API, the audit trail says ``cli``."""
+    """Register, bind, command, reset, bind again: each answer is that of the API, and the audit trail says ``cli``."""
     device = cli.json("devices", "register", "BP-1", "--name", "Ward 3", "--model", "bota_note")
     assert (device["serial_number"], device["name"], device["model"]) == ("BP-1", "Ward 3", "bota_note")
     bound = cli.json("devices", "bind", device["id"], "eu_1")
@@ -274,7 +274,7 @@ def test_a_reset_that_nothing_can_fetch_is_told(cli: Cli) -> None:
 
 
 def test_a_reset_that_failed_is_told(cli: Cli) -> None:
-    """The device was not wiped and nothing tells it to be, until the reset is asked for again or it is bound anew."""
+    """The device was not wiped and no command asks for it, until another reset or another bind."""
     device = cli.bound()["id"]
     command = cli.json("devices", "reset", device, "--yes")["command"]["id"]
     assert cli("devices", "show", device).err == NO_GATEWAY

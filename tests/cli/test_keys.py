@@ -81,7 +81,7 @@ def test_rotation_without_overlap(cli: Cli) -> None:
 
 
 def test_revoke(cli: Cli) -> None:
-    """Both secrets of a key that is being rotated are dead at once, for good; again it stays so."""
+    """Both secrets of a key that is being rotated are dead at once, permanently; another revocation changes nothing."""
     first = cli.json("keys", "create", "--name", "k")
     second = cli.json("keys", "rotate", "k")
     assert cli.json("keys", "revoke", "k", "--yes")["state"] == "revoked"
@@ -114,7 +114,7 @@ def test_revoke_is_answered(cli: Cli, monkeypatch: pytest.MonkeyPatch, answer: s
 
 
 def test_which_key(cli: Cli) -> None:
-    """By id or by name; a name that two have is no name, nor is one that nobody has."""
+    """By id or by name; a name that two keys have is refused, and so is an unknown name."""
     made = [cli.json("keys", "create", "--name", "twin")["id"] for _ in range(2)]
     said = cli("keys", "revoke", "twin", "--yes", code=5)
     assert all(each in said.err for each in made)
@@ -171,7 +171,7 @@ def test_without_a_registry(empty: Cli, command: tuple[str, ...]) -> None:
 
 
 def sit_down(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Somebody sits at a terminal who reads and types; the answers, to be set, are used up in their order."""
+    """Make the program run at a terminal; it reads the returned answers in their order."""
     answers: list[str] = []
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         monkeypatch.setattr(stream, "isatty", lambda: True)
@@ -205,7 +205,7 @@ def test_at_a_terminal_scopes_and_end_are_asked_for(cli: Cli, monkeypatch: pytes
 
 
 def test_a_script_is_not_asked(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --json nobody reads a question, whatever the terminal is."""
+    """With --json no question is asked, whatever the terminal is."""
     sit_down(monkeypatch)
     assert cli.json("keys", "create", "--name", "ci")["scopes"] == list(SCOPES)
     said = cli("keys", "create", "--name", "k", "--scope", "devices:read", "--all-scopes", code=2)

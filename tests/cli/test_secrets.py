@@ -103,7 +103,7 @@ def test_without_the_key_nothing_is_signed_and_the_setting_is_named(
 def test_another_key_takes_its_place_and_none(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: Path
 ) -> None:
-    """Each time every secret is sealed anew; the key before opens nothing any more."""
+    """Each time every secret is sealed again; the key before opens nothing any more."""
     device = cli.bound()
     assert "not encrypted yet" in cli("secrets", "rotate-key", str(key), code=1).err
     cli("secrets", "encrypt")

@@ -107,7 +107,7 @@ def test_a_change_that_fails_has_no_event(cli: Cli) -> None:
 
 
 def test_who_stands_behind_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root alone is believed to have been somebody else; a name is bounded."""
+    """Only root's SUDO_USER is trusted; the length of a name is bounded."""
     monkeypatch.setenv("SUDO_USER", "alice" * 50)
     expected = f"{ME} (sudo by {('alice' * 50)[:64]})" if os.getuid() == 0 else ME
     assert os_user() == expected

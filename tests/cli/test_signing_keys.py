@@ -1,4 +1,4 @@
-"""``gateway signing-keys``: a new key counts for new bindings, and an old one goes when nobody obeys it any more."""
+"""``gateway signing-keys``: a new key counts for new bindings; an old one goes when no device trusts it any more."""
 
 from contextlib import closing
 
@@ -38,7 +38,7 @@ def test_a_retired_key_signs_for_those_who_know_it(cli: Cli) -> None:
 
 
 def test_a_retired_key_is_not_published_when_nobody_obeys_it(cli: Cli) -> None:
-    """Bound anew, the device is told the new key, and the old one is of no use to anybody."""
+    """A device that is bound again receives the new key, and no device trusts the old one."""
     device = cli.bound()
     cli("signing-keys", "rotate", "--yes")
     cli("devices", "unbind", device["id"])

@@ -120,7 +120,7 @@ async def test_the_client_for_asyncio(api: Api) -> None:
 
 
 async def test_what_is_no_gateway_is_told(api: Api) -> None:
-    """An answer of something else has a code of its own; no answer is an error of httpx."""
+    """An answer that is not the gateway's has a separate code; no answer is an error of httpx."""
 
     async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

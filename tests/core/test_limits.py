@@ -62,7 +62,7 @@ def test_a_clock_that_is_set_back_costs_nothing() -> None:
 
 
 def test_no_limit() -> None:
-    """0 takes everything and remembers nobody."""
+    """0 takes everything and remembers no caller."""
     assert admitted(CellRate[str](0, Clock(), saved_seconds=SAVED_SECONDS), ONE, 100_000) == 100_000
 
 
@@ -104,7 +104,7 @@ def test_a_window_forgets_who_was_not_seen_for_longest() -> None:
 
 
 def test_a_clock_that_steps_back_begins_another_window() -> None:
-    """Nobody is locked out."""
+    """No caller is locked out."""
     clock = Clock()
     window = FixedWindow[str](1, MINUTE_MS, clock, most_keys=3)
     assert window.take("a")

@@ -61,7 +61,7 @@ def test_the_gateways_own_topics_are_not_taken_for_messages(topic: str) -> None:
 
 
 def test_another_prefix_is_another_world() -> None:
-    """A topic without the configured prefix, or with another, is none of ours."""
+    """A topic without the configured prefix, or with another, is not ours."""
     names = topics.Topics("site/")
     assert names.parse("devices/dev_1/heartbeat") is None
     assert names.parse("other/devices/dev_1/heartbeat") is None

@@ -49,7 +49,7 @@ def test_during_an_overlap_each_header_has_both_signatures_the_new_one_first() -
 
 
 def test_the_documentation_shows_the_golden_ones() -> None:
-    """Somebody who writes a receiver tries it on what docs/http.md shows, types of events included."""
+    """The samples in docs/http.md are right for an author of a receiver, types of events included."""
     shown = (Path(gateway.__file__).parent.parent / "docs" / "http.md").read_text(encoding="utf-8")
     for part in (SECRET, STANDARD, OWN, f"\n\n{BODY.decode()}\n"):
         assert part in shown

@@ -96,7 +96,7 @@ async def test_the_demo_beside_a_gateway_that_is_configured(tmp_path: Path) -> N
 
 
 class _usual_ports_taken:  # noqa: N801 - used as a verb
-    """Listen on 8080 and 1883 unless somebody does already."""
+    """Listen on 8080 and 1883 unless another program does already."""
 
     def __enter__(self) -> None:
         self._held = []

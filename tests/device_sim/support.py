@@ -219,7 +219,7 @@ Handler = Callable[[FrontDoor, Request], Awaitable[Response]]
 
 @contextlib.asynccontextmanager
 async def front_door(*, mqtt_port: int = 1883, prefix: str = "") -> AsyncIterator[FrontDoor]:
-    """Serve a `FrontDoor` on a port of its own."""
+    """Serve a `FrontDoor` on a free port."""
     door = FrontDoor(mqtt_port=mqtt_port, prefix=prefix)
     server = uvicorn.Server(uvicorn.Config(_app(door), port=0, log_config=None, lifespan="off"))
     serving = asyncio.create_task(server.serve())

@@ -34,7 +34,7 @@ def test_a_link_that_held_starts_anew() -> None:
 
 
 def test_refusals_wait_longer() -> None:
-    """A refused token waits up to five minutes, never for good, and any other end of a link forgets the count."""
+    """A refused token waits up to five minutes, never permanently, and any other end of a link resets the count."""
     backoff = Backoff(seeded())
     pauses = [backoff.after_refusal() for _ in range(20)]
     assert LONGEST_SECONDS < pauses[-1] <= REFUSED_LONGEST_SECONDS

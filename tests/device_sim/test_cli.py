@@ -168,7 +168,7 @@ def test_mix() -> None:
 
 
 async def test_no_gateway() -> None:
-    """Nobody at the URL: the message says how to start one."""
+    """No server at the URL: the message says how to start one."""
     async with device_sim("run", "--url", "http://127.0.0.1:9", "--key", "k") as program:
         assert await program.finished() == 1
     assert program.output.startswith("error: No gateway answers at http://127.0.0.1:9")
@@ -238,7 +238,7 @@ async def test_flash_of_another(stage: Stage, tmp_path: Path) -> None:
     [UnreachableError("x"), AnswerError("x"), ApiError(401, "x", "x"), *(ApiError(409, code, "x") for code in BY_CODE)],
 )
 def test_every_expected_error_has_a_remedy(error: SimulatorError) -> None:
-    """Whoever meets one of these errors is told what to do."""
+    """The message of each of these errors says what to do."""
     assert remedy(error)
 
 
@@ -282,7 +282,7 @@ async def reset(stage: Stage, bound: dict[str, Any]) -> None:
 
 
 async def test_stays_unpaired(stage: Stage, tmp_path: Path) -> None:
-    """After a reset it stays unpaired, and says how to provision it anew; the key is not in that line."""
+    """After a reset it stays unpaired, and prints how to provision it again; the key is not in that line."""
     async with device_sim(*run_arguments(stage, "--flash", str(tmp_path / "flash"))) as program:
         words = (await program.line("bound to")).split()
         await reset(stage, {"device_id": words[words.index("as") + 1].rstrip(","), "generation": 1})
@@ -300,7 +300,7 @@ async def test_stays_unpaired(stage: Stage, tmp_path: Path) -> None:
 
 
 async def test_reprovision(stage: Stage) -> None:
-    """`--reprovision` binds anew, at the next generation, and the old reset that still lies there wipes nothing."""
+    """`--reprovision` binds again, at the next generation, and the old reset that is still retained wipes nothing."""
     async with device_sim(*run_arguments(stage, "--reprovision", "--json")) as program:
         bound = json.loads(await program.line('"bound"'))
         await reset(stage, bound)

@@ -100,7 +100,7 @@ def test_no_second_binding() -> None:
 
 @pytest.mark.parametrize("actions", range(5))
 def test_power_cut_while_provisioning(actions: int) -> None:
-    """A binding that was written in part is none; written whole it is good."""
+    """A binding that was written in part does not count; written whole it is good."""
     bench = Bench()
     bench.give(power_on(bench.flash))
     bench.power_for = actions
@@ -418,7 +418,7 @@ def test_topic_ids_are_the_devices() -> None:
 
 
 def test_lost_acknowledgement_of_an_ordinary_command() -> None:
-    """An `executed` that nobody confirmed is repeated when the command comes again, retained, with the next link."""
+    """An `executed` that was not confirmed is sent again when the retained command arrives with the next link."""
     bench = online(SIGNER)
     bench.confirms = False
     command = CommandReceived("start_recording", SIGNER.command("start_recording"))

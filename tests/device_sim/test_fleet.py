@@ -1,4 +1,4 @@
-"""A fleet: repeatable from its seed, and what one device does is nobody else's trouble."""
+"""A fleet: repeatable from its seed, and what one device does does not disturb the others."""
 
 import asyncio
 from pathlib import Path
@@ -32,7 +32,7 @@ async def live_until(fleet: Fleet, name: str) -> None:
 
 
 async def test_everybody_comes_up(tmp_path: Path) -> None:
-    """Every device is bound to an end user of its own, comes online over its radio and sends heartbeats."""
+    """Every device is bound to a separate end user, connects over its radio and sends heartbeats."""
     done: list[int] = []
     async with a_stage(tmp_path) as stage:
         fleet = a_fleet(stage)

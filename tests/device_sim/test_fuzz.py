@@ -1,4 +1,4 @@
-"""Fuzzing of what a device is told: commands, grants and the key of its bind. It obeys its gateway, and nobody else."""
+"""Fuzzing of what a device receives: commands, grants and the key of its bind. It obeys its gateway alone."""
 
 import base64
 import hashlib
@@ -152,7 +152,7 @@ _ANSWERS = objects({name: st.just(value) for name, value in ANSWER.items()} | {"
 BINDS = Target("binds", 0.03, encoded(_ANSWERS))
 GOOD = _granted(CLAIMS, PAYLOAD, OWN)
 NOT_A_BIND = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
-"""What `Binding.from_answer` is known to raise; the companion app turns them into an error of its own."""
+"""What `Binding.from_answer` is known to raise; the companion app turns them into its own error."""
 
 
 def test_binds() -> None:

@@ -131,7 +131,7 @@ def test_unknown_type() -> None:
 
 
 def test_other_key() -> None:
-    """Somebody else's signature is worth nothing."""
+    """A signature by another key is refused."""
     forger = Signer(b"f" * 32)
     assert refusal(forger.command()) == "grant_invalid"
 
@@ -181,7 +181,7 @@ def test_forgery(trick: str) -> None:
 
 @pytest.mark.parametrize("key", [{}, {"x": 7}, {"x": "AA"}, {"x": "!"}])
 def test_spoilt_key(key: dict[str, Any]) -> None:
-    """A binding whose key is broken obeys nobody."""
+    """A binding whose key is broken obeys no command."""
     binding = a_binding(SIGNER)
     spoilt = type(binding)(binding.device_id, 3, binding.device_token, key, binding.mqtt)
     with pytest.raises(grant.RefusalError) as error:

@@ -17,7 +17,7 @@ WORD = {"command_id": COMMAND_ID, "status": "executed", "receipt": wire.receipt(
 
 
 def wiped_and_bound() -> Bench:
-    """A device that was wiped, said so over MQTT, and is bound anew; it has not connected yet."""
+    """A device that was wiped, reported it over MQTT, and is bound again; it has not connected yet."""
     bench = online(SIGNER)
     bench.give(RESET)
     bind(bench, 5)
@@ -26,7 +26,7 @@ def wiped_and_bound() -> Bench:
 
 
 def bind(bench: Bench, generation: int) -> None:
-    """Bind it anew at this generation."""
+    """Bind it again, at this generation."""
     bench.give(Provisioned(a_binding(SIGNER, generation=generation, token=f"dtok_{generation}"), (HOME,)))
 
 
@@ -125,7 +125,7 @@ def test_a_refusal_of_the_word_ends_it() -> None:
     ],
 )
 def test_another_answer_ends_nothing(answer: bytes) -> None:
-    """A heartbeat whose token was revoked was not heard at all; what is no answer is none."""
+    """Only a valid answer ends it: a refused heartbeat (token revoked) and an answer that cannot be read do not."""
     bench = wiped_and_bound()
     link_up(bench)
     bench.give(RefusalReceived(answer))

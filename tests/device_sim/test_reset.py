@@ -157,7 +157,7 @@ def test_older_reset_never_wipes_a_new_binding() -> None:
 
 
 def test_lost_executed_is_kept() -> None:
-    """An `executed` that nobody confirmed is said after the next bind."""
+    """An `executed` that was not confirmed is sent after the next bind."""
     bench = online(SIGNER)
     bench.confirms = False
     bench.give(RESET)
@@ -180,7 +180,7 @@ def test_lost_executed_over_ble() -> None:
 
 
 def test_unconfirmed_delivered_wipes_nothing() -> None:
-    """Nobody knows that the device got the reset, so it waits for the next link and begins anew."""
+    """The gateway may not know that the device got the reset; the device waits for the next link and begins again."""
     bench = online(SIGNER)
     bench.confirms = False
     bench.give(RESET)

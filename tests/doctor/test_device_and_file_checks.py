@@ -1,4 +1,4 @@
-"""`gateway doctor` on what devices are told, the settings file, files that are gone, and a read-only disk."""
+"""`gateway doctor` on what devices receive, the settings file, files that are gone, and a read-only disk."""
 
 import json
 import shutil

@@ -189,7 +189,7 @@ async def test_without_a_gateway(tmp_path: Path) -> None:
 
 
 async def test_a_damaged_registry(tmp_path: Path) -> None:
-    """A page of garbage is found; so is a file that is no database, and that there is none."""
+    """A page of garbage is found; so are a file that is no database, and a missing one."""
     async with a_site(tmp_path, "embedded") as site:
         await site.gateway.stop()
     file = site.gateway.data / "gateway.db"

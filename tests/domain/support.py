@@ -84,7 +84,7 @@ class World:
         self.connection.close()
 
     def run(self, verb: Callable[Concatenate[Tx, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """A verb in a transaction of its own."""
+        """Run a verb in a separate transaction."""
         return transact(self.connection, self.context, lambda tx: verb(tx, *args, **kwargs))
 
     def dump(self) -> list[str]:
@@ -142,7 +142,7 @@ class World:
         return self.run(devices.refresh, self.project_id, device_id, self.token(token).id).device_token
 
     def supersede(self, device_id: str) -> None:
-        """Cancel an open reset for good."""
+        """Cancel an open reset permanently."""
         self.run(devices.supersede_reset, self.project_id, device_id, "key_1")
 
     def create(self, device_id: str, kind: str = "reboot", **body: Any) -> CommandRecord:

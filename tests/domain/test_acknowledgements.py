@@ -179,7 +179,7 @@ def test_a_bad_receipt(world: World, status: str) -> None:
 
 @pytest.mark.parametrize("status", ["delivered", "executed"])
 def test_a_newer_token_proves_no_older_reset(world: World, status: str) -> None:
-    """It can refuse what is stale; done, or heard, it cannot have been by a device that is bound anew."""
+    """A device that is bound again can refuse a stale reset; it cannot have received or executed it."""
     device_id, _ = world.bound()
     command = world.reset(device_id)
     world.supersede(device_id)

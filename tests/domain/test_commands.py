@@ -52,7 +52,7 @@ def test_one_open_command_of_a_type(world: World) -> None:
 
 
 def test_no_command_while_a_reset_is_open_or_without_a_binding(world: World) -> None:
-    """Nobody would fetch it."""
+    """No device would fetch it."""
     device_id = world.register()
     _refused(world, device_id, "device_not_bound")
     world.bind(device_id)
@@ -61,7 +61,7 @@ def test_no_command_while_a_reset_is_open_or_without_a_binding(world: World) -> 
 
 
 def test_a_reset_is_no_plain_command(world: World) -> None:
-    """It unbinds too, so it has a verb of its own."""
+    """A reset unbinds too, so it is a separate verb."""
     device_id, _ = world.bound()
     _refused(world, device_id, "reset_not_a_command", kind="factory_reset")
 

@@ -345,7 +345,7 @@ def test_a_difference_merged_is_what_it_was_taken_from(first: dict[str, Any], se
 
 
 def test_the_schema_of_a_change_tells_no_defaults() -> None:
-    """Whoever filled them in would set back what was left out; and it refers to nothing outside of itself."""
+    """A client that filled defaults in would set back what was left out; the schema needs no other schema."""
     text = json.dumps(device_settings.CHANGE_SCHEMA)
     assert '"default"' not in text
     assert "$ref" not in text

@@ -91,7 +91,7 @@ def test_the_secret_of_a_token_lies_nowhere(world: World) -> None:
 
 
 def test_a_bound_device_is_not_bound_again(world: World) -> None:
-    """409, whoever asks."""
+    """409, for every caller."""
     device_id, _ = world.bound()
     with pytest.raises(ConflictError) as refusal:
         world.bind(device_id, "eu_2")
@@ -99,7 +99,7 @@ def test_a_bound_device_is_not_bound_again(world: World) -> None:
 
 
 def test_unbinding_revokes_the_token(world: World) -> None:
-    """Generation 2, nobody may connect, first the token and then the binding goes in the audit trail."""
+    """Generation 2, no device may connect; the audit trail has the token first, then the binding."""
     device_id, _ = world.bound()
     device = world.unbind(device_id)
     assert (device["binding_generation"], device["end_user_id"], device["bound_at"]) == (2, None, None)
@@ -119,7 +119,7 @@ def test_unbinding_an_unbound_device_does_nothing(world: World) -> None:
 
 
 def test_the_arithmetic_of_generations(world: World) -> None:
-    """Section 1: one more at each bind, unbind, reset; bound at 3, reset at 4, the command says 3, bound anew at 5."""
+    """Section 1: one more at each bind, unbind, reset; bound at 3, reset at 4, the command says 3, bound again at 5."""
     device_id = world.register()
     world.bind(device_id)
     world.unbind(device_id)
@@ -228,7 +228,7 @@ def test_a_bind_waits_until_the_old_reset_is_cleared(world: World) -> None:
 
 
 def test_the_publisher_leaves_a_row_that_was_marked_again(world: World) -> None:
-    """A row that is worked off while it is marked anew has another number then, and stays."""
+    """A row that is marked again while it is worked off has another number then, and stays."""
     device_id, _ = world.bound()
     world.reset(device_id)
     at_work = [row["seq"] for row in outbox_sql.pending(world.view, outbox_sql.COMMAND, 10)]

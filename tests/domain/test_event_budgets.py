@@ -1,4 +1,4 @@
-"""One device cannot fill the audit trail, and whoever follows events is left with the truth all the same."""
+"""One device cannot fill the audit trail, and integrators that follow the events still learn the true state."""
 
 import json
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def told(world: World, kind: str) -> list[dict[str, Any]]:
 
 
 def test_a_device_that_changes_its_mind_causes_a_bounded_number_of_events(world: World) -> None:
-    """Battery, storage and firmware turn with each heartbeat; the other device still tells each of its own."""
+    """Battery, storage and firmware change with each heartbeat; the other device still causes its own events."""
     device_id, _ = world.bound()
     other_id, _ = world.bound("SN-2")
     for _ in range(FLOOD):
@@ -102,7 +102,7 @@ def test_a_flapping_device_is_left_as_it_is(world: World) -> None:
 
 
 def flap(world: World, device_id: str) -> None:
-    """It says good-bye, and is believed at once: the clock stands."""
+    """Send its offline message, and process it at once, because the clock stands still."""
     world.say(world.names.status(device_id), {"status": "offline"})
     with world.connection:
         world.connection.execute("UPDATE health SET offline_due_at = ?", (world.now,))

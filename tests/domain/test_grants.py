@@ -1,4 +1,4 @@
-"""Grants: the JWT that lets a device obey the gateway and nobody else."""
+"""Grants: the JWT that lets a device obey the gateway and no other sender."""
 
 import base64
 import hashlib

@@ -87,7 +87,7 @@ def test_a_broken_status_is_refused(world: World, payload: bytes) -> None:
 
 
 def test_an_empty_status_asks_for_nothing(world: World) -> None:
-    """It clears what is retained, and the gateway hears its own clearing: neither presence nor a refusal."""
+    """It clears what is retained, and the gateway receives its own clearing: neither presence nor a refusal."""
     device_id, _ = world.bound()
     before = world.dump()
     assert world.say(world.names.status(device_id), b"") is None
@@ -149,7 +149,7 @@ def test_a_wrong_topic_is_refused(world: World, topic: str) -> None:
 
 @pytest.mark.parametrize("leaf", ["heartbeat", "status", "commands/reboot/ack"])
 def test_an_unknown_device_is_refused_and_not_answered(world: World, leaf: str) -> None:
-    """Kept under the id that it claims; there is nobody to answer."""
+    """The refusal is kept under the id that the sender claims; no answer is sent."""
     body = {"status": "online"} if leaf == "status" else {"command_id": "cmd_1", "status": "delivered"}
     assert world.say(f"devices/dev_unknown/{leaf}", body) is None
     assert [(row["device_id"], row["code"]) for row in world.refusals()] == [("dev_unknown", "unknown_device")]
@@ -188,7 +188,7 @@ def test_a_retained_heartbeat_is_refused(world: World) -> None:
 
 @pytest.mark.parametrize("topic", ["heartbeat", "ack"])
 def test_the_message_that_clears_a_retained_one_asks_for_nothing(world: World, topic: str) -> None:
-    """Marked as retained, and empty: whoever cleared it, that is no refusal."""
+    """Marked as retained, and empty: this is no refusal, whichever client cleared it."""
     device_id, _ = world.bound()
     before = _without_refusals(world)
     names = {"heartbeat": world.names.heartbeat(device_id), "ack": f"devices/{device_id}/commands/reboot/ack"}

@@ -73,7 +73,7 @@ def test_an_open_command_is_signed_again(world: World) -> None:
 
 
 def test_what_is_final_stays(world: World) -> None:
-    """Nobody obeys it any more, so nothing is signed."""
+    """No device obeys it any more, so nothing is signed."""
     device_id, _ = world.bound()
     command = world.create(device_id)
     world.cancel(device_id, command.id)

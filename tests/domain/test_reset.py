@@ -207,7 +207,7 @@ def test_a_former_owner_cannot_make_a_reset_fail(world: World) -> None:
 
 
 def test_a_reset_of_an_unbound_device_without_a_token(world: World) -> None:
-    """Accepted and queued with the device's own generation; nobody may connect to fetch it; bind says 409."""
+    """Accepted and queued with the device's own generation; the device cannot connect to fetch it; bind says 409."""
     device_id = world.register()
     command = world.reset(device_id)
     assert (command.status, command.binding_generation) == ("pending", 1)

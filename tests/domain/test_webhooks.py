@@ -246,7 +246,7 @@ def test_first_tries_come_in_order_whatever_the_clock_does(world: World) -> None
 
 
 def test_enabling_what_is_enabled_loses_nothing(world: World) -> None:
-    """Only a webhook that was off begins anew."""
+    """Only a webhook that was off starts from the newest event."""
     webhook_id = created(world)
     world.register()
     update(world, webhook_id, enabled=True, description="x")

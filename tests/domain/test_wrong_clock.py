@@ -123,7 +123,7 @@ def test_history_with_any_blocks_is_pruned_as_it_grows_old(world: World) -> None
 
 @pytest.mark.parametrize("ahead", [YEAR, 100_000, 10_000])
 def test_a_command_is_open_for_its_ttl_at_most(world: World, ahead: int) -> None:
-    """Queued while the clock was ahead, it counts from when that was put right; the device is told the new time."""
+    """Queued while the clock was ahead, it counts from the correction of the clock; the device gets the new time."""
     device_id, _ = world.bound()
     world.now += ahead
     command = world.create(device_id, "reboot", ttl_seconds=60)

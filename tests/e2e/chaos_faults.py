@@ -90,7 +90,7 @@ class Mischief:
             await self._world.broker.start()
 
     async def freeze_broker(self, fault: Fault) -> None:
-        """SIGSTOP: connections stay, nobody answers."""
+        """SIGSTOP: connections stay, and nothing is answered."""
         async with self._broker:
             os.kill(self._world.broker.pid, signal.SIGSTOP)
             try:

@@ -1,4 +1,4 @@
-"""The lines of a chaos round: between gateway and broker, where somebody notes what was acknowledged and published."""
+"""The lines of a chaos round: between gateway and broker, recording what was acknowledged and published."""
 
 import json
 from collections.abc import Callable

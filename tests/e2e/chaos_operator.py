@@ -39,7 +39,7 @@ class Ledger:
     resets: set[tuple[str, int]] = field(default_factory=set)
     tokens: list[Token] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    """Answers that nobody should ever get."""
+    """Answers that no caller should ever get."""
 
 
 class Line(httpx.AsyncBaseTransport):
@@ -103,7 +103,7 @@ class Operator:
         self._device_id = ""
 
     async def run(self) -> None:
-        """Work until cancelled; what is refused or not answered is looked at anew in the next turn."""
+        """Work until cancelled; what is refused or not answered is tried again in the next turn."""
         while True:
             with contextlib.suppress(SimulatorError):
                 await self._turn()

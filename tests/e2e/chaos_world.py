@@ -79,7 +79,7 @@ class World:
         return self.steady + self.troubled
 
     def rng(self, purpose: str) -> random.Random:
-        """Randomness of its own for each purpose, so that none disturbs another."""
+        """Return separate randomness for each purpose, so that no purpose disturbs another."""
         return random.Random(f"{self.seed}/{purpose}")  # noqa: S311 - a fault has to come again
 
     def tell(self, what: str) -> None:
@@ -96,17 +96,17 @@ class World:
         self.logs.append(self.gateway.err)
 
     def api(self, purpose: str) -> Api:
-        """Somebody at the API, through the line that fails."""
+        """Return an API client that calls through the failing line."""
         return Api(f"http://127.0.0.1:{self.http.port}", self.key, self.ledger, self.rng(f"http {purpose}"))
 
     def operator(self, device: SimulatedDevice) -> Operator:
-        """Somebody who has this device in hand."""
+        """Return the operator of this device."""
         rng = self.rng(f"operator of {device.serial}")
         return Operator(device, self.apis[device.serial], self.ledger, rng)
 
     @asynccontextmanager
     async def direct(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Somebody at the API, past all lines."""
+        """Return an API client that calls past all lines."""
         headers = {"Authorization": f"Bearer {self.key}"}
         async with httpx.AsyncClient(base_url=self.gateway.url, headers=headers, timeout=30.0) as client:
             yield client

@@ -1,4 +1,4 @@
-"""The installed command lines as an operator starts them: processes of their own, with their output."""
+"""The installed command lines as an operator starts them: separate processes, with their output."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ def complaints(err: str) -> str:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This environment without settings of somebody else's gateway."""
+    """This environment without settings of another gateway."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     return {**inherited, "COLUMNS": "120", **more}
 

@@ -35,14 +35,14 @@ class Morning:
 
     @contextmanager
     def recovery(self, until: str) -> Iterator[None]:
-        """Measure what happens inside: from when somebody sets about mending it, or it is mended, to ``until``."""
+        """Measure what happens inside: from the start of the repair, or its end, to ``until``."""
         began, before = time.monotonic(), self.commands_took
         yield
         seconds, commands = time.monotonic() - began, self.commands_took - before
         self.record(MEASURED, f"{until} after {seconds:.1f} s, {commands:.1f} s of it for the runbook's commands")
 
     def _here(self, code: str) -> str:
-        """What lies at a place of its own in the field lies in the folder of the test."""
+        """Map the places of a real installation to the folder of the test."""
         code = code.replace("/var/lib/gateway", str(self.site.gateway.data))
         return code.replace("/backup", str(self.folder / "backup"))
 

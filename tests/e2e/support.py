@@ -1,4 +1,4 @@
-"""A gateway process with its broker, a key, somebody at the API, devices, and a look at the broker from outside."""
+"""A gateway process with its broker, a key, an API client, devices, and a view of the broker from outside."""
 
 import asyncio
 import contextlib
@@ -185,7 +185,7 @@ class Site:
             assert set(await self.retained()) == set(await self.open_commands())
 
     def count(self, sql: str) -> int:
-        """A count, out of the registry's file itself: nobody but this process speaks to it."""
+        """Return a count from the registry's file: only this process uses it."""
         with closing(sqlite3.connect(f"{(self.gateway.data / 'gateway.db').as_uri()}?mode=ro", uri=True)) as database:
             number: int = database.execute(sql).fetchone()[0]
             return number

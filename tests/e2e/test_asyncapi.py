@@ -28,7 +28,7 @@ RETAINED = {
     each["channel"]["$ref"].rpartition("/")[2] for each in OPERATIONS.values() if each["bindings"]["mqtt"]["retain"]
 }
 EAR = "ear"
-"""A user of its own: Mosquitto lets each in once at a time."""
+"""A separate user: Mosquitto admits each only once at a time."""
 
 
 def channel_of(topic: str) -> str:
@@ -86,7 +86,7 @@ def test_its_examples_are_what_it_says(name: str) -> None:
 
 
 class Listener:
-    """Somebody who hears everything on the broker, and holds each message against the document."""
+    """A client that receives everything on the broker, and checks each message against the document."""
 
     def __init__(self, client: wire.Wire) -> None:
         self._client = client

@@ -94,7 +94,7 @@ async def test_a_bad_body(site: Site, body: bytes, status: int, code: str) -> No
 
 
 async def test_bad_credentials_methods_and_paths(site: Site, bound: Bound) -> None:
-    """401 without a good key, 404 for somebody else's and for nowhere, 405 with Allow, 415, 400 for queries."""
+    """401 without a good key, 404 for another project's device and unknown paths, 405 with Allow, 415, 400."""
     async with httpx.AsyncClient(base_url=site.gateway.url) as stranger:
         for header in ({}, {"Authorization": "Bearer sk_live_wrong"}, {"Authorization": "Basic eDp5"}):
             answer = await stranger.post(f"/v1/devices/{bound.id}/reset", headers=header)

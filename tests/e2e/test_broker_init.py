@@ -62,7 +62,7 @@ class Beside:
 
 
 async def init(directory: Path, *options: str) -> dict[str, Any]:
-    """Write the set for processes of this user, on ports of its own."""
+    """Write the set for processes of this user, on free ports."""
     ports = ("--port", str(free_port()), "--http", f"127.0.0.1:{free_port()}")
     line = ("broker", "init", str(directory), "--user", ME, "--broker-user", ME, "--json", *ports, *options)
     outcome = await run(script("gateway"), *line)
@@ -90,7 +90,7 @@ async def beside(folder: Path, *options: str) -> AsyncIterator[Beside]:
 
 @pytest.mark.parametrize("prefix", ["", "plant/7/"])
 async def test_a_reset_with_what_was_written(tmp_path: Path, prefix: str) -> None:
-    """TLS by an authority of its own; the doctor finds nothing wrong; an integrator's account hears the fleet."""
+    """TLS by a private authority; the doctor finds nothing wrong; an integrator's account receives the events."""
     async with beside(tmp_path, "--prefix", prefix) as site:
         key = await site.key()
         headers = {"Authorization": f"Bearer {key}"}

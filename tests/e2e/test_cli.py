@@ -47,7 +47,7 @@ def read(outcome: Outcome) -> Any:
 
 
 async def registered(site: Site, serial: str) -> dict[str, Any]:
-    """A device, registered by somebody else over HTTP."""
+    """A device that another client registered over HTTP."""
     answer = await site.http.post("/v1/devices", json={"serial_number": serial})
     assert answer.status_code == 201, answer.text
     device: dict[str, Any] = answer.json()
@@ -131,7 +131,7 @@ async def test_exit_codes_over_http(site: Site) -> None:
 
 @pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
 async def test_what_answers_is_no_gateway(site: Site, status: str) -> None:
-    """A proxy's page, or somebody else's server: the person is told to check the URL."""
+    """A proxy's page, or another server: the message says to check the URL."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>".encode())

@@ -103,7 +103,7 @@ def contained(writable: Path, *command: str) -> tuple[str, ...]:
 
 
 async def test_it_lives_on_a_read_only_root(tmp_path: Path) -> None:
-    """Serve with a Mosquitto of its own, be healthy and ready, make a key, stop cleanly: nothing else is written."""
+    """Serve with a managed Mosquitto, be healthy and ready, make a key, stop cleanly: nothing else is written."""
     refused = await run(*contained(tmp_path, "touch", str(ROOT / "written")))
     assert refused.code != 0, "the root can be written: the test would show nothing"
     assert "Read-only file system" in refused.err

@@ -59,7 +59,7 @@ async def test_a_directory_that_others_may_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o666, 0o620])
 async def test_settings_that_others_may_write(tmp_path: Path, mode: int) -> None:
-    """A file that nobody named is not believed then; one that is named with --config is the caller's choice."""
+    """A file that was found by default is not trusted then; one that is named with --config is the caller's choice."""
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
     file = data / "gateway.toml"

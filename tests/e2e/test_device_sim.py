@@ -142,7 +142,7 @@ async def test_no_key() -> None:
 
 
 async def test_no_gateway() -> None:
-    """Nobody listens: the URL, and how to start one."""
+    """No server at the URL: the message has the URL, and how to start one."""
     with closed_port() as port:
         url = f"http://127.0.0.1:{port}"
         outcome = await run(script("device-sim"), "run", "--url", url, "--key", "sk_test_any")

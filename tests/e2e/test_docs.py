@@ -118,7 +118,7 @@ async def test_backup_and_restore(shell: Shell) -> None:
 
 
 async def test_signatures_of_webhooks(shell: Shell) -> None:
-    """The code of docs/http.md, on a delivery of a real gateway; and not on one that somebody changed."""
+    """The code of docs/http.md accepts a delivery of a real gateway, and refuses a changed one."""
     (block,) = run_by("signatures", ROOT / "docs" / "http.md")
     async with (
         receiving() as receiver,

@@ -45,7 +45,7 @@ def test_every_block_is_run() -> None:
 
 @dataclass
 class Integrator:
-    """Somebody with the guide, an account and the broker's address."""
+    """An integrator with the guide, an account and the broker's address."""
 
     site: Site
     folder: Path
@@ -134,7 +134,7 @@ async def test_the_programs_run_one_after_the_other(kind: BrokerKind, tmp_path: 
 
 
 async def test_the_example_for_ones_own_pytest_passes(tmp_path: Path) -> None:
-    """As somebody else's project has it, in a folder of its own."""
+    """It passes as part of another project, in a separate folder."""
     (block,) = run_by("device-sim", GUIDES[1])
     (tmp_path / "test_returned.py").write_text(block.code)
     path = f"{Path(script('gateway')).parent}:{clean_environment()['PATH']}"

@@ -219,7 +219,7 @@ def damage_table(file: Path, table: str) -> None:
 
 
 async def test_the_broker_refuses_what_the_gateway_publishes(tmp_path: Path) -> None:
-    """Somebody took its rights away: a reset is accepted, /ready says which rights are missing; given back, it goes."""
+    """Without its rights a reset is accepted, and /ready names the missing ones; with them the reset goes out."""
     async with a_site(tmp_path, "mosquitto") as site, a_living_device(site) as (device, device_id):
         rights = site.broker.files.acl.read_text()
         site.broker.files.acl.write_text(_WITHOUT_RIGHTS + rights.replace("user gateway\n", "user nobody\n"))

@@ -67,9 +67,9 @@ async def served(site: Site, device: SimulatedDevice) -> float:
 
 @pytest.mark.parametrize("kind", BROKERS)
 async def test_one_device_floods(tmp_path: Path, kind: BrokerKind, record_property: Measured) -> None:
-    """It offers more than 10,000 messages a second, is told so and has its budget; another one lives and is reset.
+    """It offers over 10,000 messages a second, is warned, and keeps its budget; another device works and is reset.
 
-    Memory levels off, what waits is bounded, and the log tells of it without drowning.
+    Memory levels off, the queue is bounded, and the log reports it without too many lines.
     """
     async with a_site(tmp_path, kind, "--device-messages-per-second", str(PER_SECOND)) as site:
         wild_id = (await site.http.post("/v1/devices", json={"serial_number": "WILD"})).json()["id"]

@@ -1,4 +1,4 @@
-"""An upgrade from a gateway that knew no MQTT passwords: nobody is locked out, and what is left of then is counted."""
+"""An upgrade from a gateway without MQTT passwords: no device is locked out, and the former tokens left are counted."""
 
 import json
 from pathlib import Path

@@ -50,7 +50,7 @@ class Home:
 
     @property
     def devices(self) -> list[Any]:
-        """What its device registry was told: what was done, and name, model, firmware and serial number then."""
+        """Calls of its device registry: what was done, and name, model, firmware and serial number then."""
         return [(line["device"], line["facts"]) for line in self.lines() if "device" in line]
 
     @property

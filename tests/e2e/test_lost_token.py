@@ -73,7 +73,7 @@ async def test_a_device_waits_until_it_may_ask_again(tmp_path: Path) -> None:
 
 
 async def test_a_revoked_device_asks_once(tmp_path: Path) -> None:
-    """401 is the last word: it tries the broker on, slowly, and asks no more for a token."""
+    """401 is final: it keeps trying the broker, slowly, and does not ask for a token again."""
     async with a_site(tmp_path, "mosquitto") as site:
         device, device_id = await a_device_away(site)
         await site.post(f"{device_id}/unbind")

@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Own:
-    """A gateway with its own Mosquitto, somebody at its API, and the authority of its certificate, if it has one."""
+    """A gateway with its own Mosquitto, a client of its API, and the authority of its certificate, if it has one."""
 
     gateway: GatewayProcess
     http: httpx.AsyncClient
@@ -154,7 +154,7 @@ async def test_a_reset_by_a_broker_of_its_own(tmp_path: Path, tls: bool) -> None
 
 
 async def test_a_broker_that_dies_comes_back(tmp_path: Path) -> None:
-    """Said, started again, told anew who may connect: a token that was revoked meanwhile opens nothing."""
+    """The end is logged, and the broker restarts with current accounts: a token revoked meanwhile is refused."""
     async with own(tmp_path) as site:
         kept, revoked = await site.bound("SN1"), await site.bound("SN2")
         before = site.pid

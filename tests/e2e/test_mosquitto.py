@@ -115,7 +115,7 @@ async def _no_pid_file(folder: Path) -> AsyncIterator[Path]:
 
 @asynccontextmanager
 async def _unreadable(folder: Path) -> AsyncIterator[Path]:
-    """A directory in its place: nobody, root neither, can read that as a file."""
+    """Put a directory in its place: no user, not even root, can read that as a file."""
     yield folder
 
 
@@ -126,7 +126,7 @@ async def _another_program(folder: Path) -> AsyncIterator[Path]:
 
 
 ANOTHER_USER = [(_somebody_elses_broker, "may not be signalled by this user: run the gateway as the broker's user")]
-"""Only root can make a process of somebody else; tests/broker/mosquitto/test_password_file.py has it for everybody."""
+"""Only root can make another user's process; tests/broker/mosquitto/test_password_file.py has it for all."""
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ async def test_a_signal_that_cannot_be_sent_is_told(tmp_path: Path, trouble: Tro
 
 
 async def test_a_restarted_broker_with_an_old_password_file_is_put_right(tmp_path: Path) -> None:
-    """Somebody put a backup back: when the gateway is connected again, what that let in is cut and stays out."""
+    """An operator restored a backup: once the gateway is connected, clients that this admitted are cut and stay out."""
     async with a_site(tmp_path, "mosquitto") as site:
         device_id, token = await _bound(site, "SN1")
         backup = site.broker.password_file.read_bytes()
@@ -180,7 +180,7 @@ async def test_a_restarted_broker_with_an_old_password_file_is_put_right(tmp_pat
 
 
 async def test_a_lost_password_file_comes_back(tmp_path: Path) -> None:
-    """Without one Mosquitto does not start and nobody connects: the gateway notices by itself."""
+    """Without one Mosquitto does not start and no client connects: the gateway notices by itself."""
     async with a_site(tmp_path, "mosquitto") as site:
         device_id, token = await _bound(site, "SN1")
         await site.broker.stop()
@@ -193,7 +193,7 @@ async def test_a_lost_password_file_comes_back(tmp_path: Path) -> None:
 
 
 async def test_an_account_of_mosquitto_passwd_is_in_force_soon(tmp_path: Path) -> None:
-    """Nobody has to reload the broker for it: the gateway sees the change, keeps it, and has the broker read it."""
+    """No operator has to reload the broker for it: the gateway sees the change, keeps it, and reloads the broker."""
     async with a_site(tmp_path, "mosquitto") as site:
         await run(local.binary("mosquitto_passwd"), "-b", str(site.broker.password_file), "ops", "ops-password")
 

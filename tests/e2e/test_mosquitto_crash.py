@@ -51,7 +51,7 @@ def connect_packet(name: str, password: str, *, expiry: int, will: str = "", del
 
 
 class Attack:
-    """A gateway with its own Mosquitto, and somebody at its API."""
+    """A gateway with its own Mosquitto, and a client of its API."""
 
     def __init__(self, gateway: GatewayProcess, http: httpx.AsyncClient) -> None:
         self.gateway = gateway

@@ -1,4 +1,4 @@
-"""The page beside a living fleet: a gateway process, its broker, a simulated device, and somebody who watches."""
+"""The page beside a living fleet: a gateway process, its broker, a simulated device, and an operator who watches."""
 
 from pathlib import Path
 

@@ -71,7 +71,7 @@ async def test_the_first_start_says_how_to_make_a_key(tmp_path: Path) -> None:
 async def test_it_stops_with_devices_connected_and_requests_open(
     tmp_path: Path, kind: BrokerKind, number: signal.Signals
 ) -> None:
-    """Exit 0 within 5 s, whoever holds on to it: devices over MQTT, idle HTTP connections, half a request."""
+    """Exit 0 within 5 s, in spite of devices connected over MQTT, idle HTTP connections and half a request."""
     async with a_site(tmp_path, kind) as site:
         devices = [site.device(f"SN{each}") for each in range(3)]
         for device in devices:

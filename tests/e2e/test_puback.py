@@ -50,7 +50,7 @@ async def bound(site: Site, count: int) -> list[Bound]:
 
 @asynccontextmanager
 async def joined(site: Site, device: Bound) -> AsyncIterator[wire.Wire]:
-    """The device, connected; it knocks until somebody is there."""
+    """The device, connected; it tries again until it is admitted."""
 
     async def knock() -> wire.Wire | None:
         with contextlib.suppress(OSError):

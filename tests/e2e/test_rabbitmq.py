@@ -36,7 +36,7 @@ async def gone(rabbitmq: RabbitMq, device_id: str) -> None:
 
 
 async def test_the_whole_story_of_a_reset(tmp_path: Path, rabbitmq: RabbitMq) -> None:
-    """Bound, heard, reset, delivered, executed, revoked, cut, cleared; bound anew and not wiped; unbound and cut."""
+    """Bind, heartbeat, reset, token revoked, session cut, topic cleared; then bind again, no wipe, and unbind."""
     async with a_site(tmp_path, "rabbitmq", node=rabbitmq) as site:
         device = site.device()
         device_id, old = (binding := await device.provision(end_user_id="eu_1")).device_id, binding.device_token

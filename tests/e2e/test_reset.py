@@ -180,7 +180,7 @@ async def test_a_device_over_http_alone_is_reset(tmp_path: Path, kind: BrokerKin
 
 @both
 async def test_a_device_that_is_provisioned_again_is_not_wiped(tmp_path: Path, kind: BrokerKind) -> None:
-    """After its reset a device is bound anew and lives on, with a new token and nothing of the old reset left."""
+    """After its reset a device is bound again and works, with a new token and nothing of the old reset left."""
     async with a_site(tmp_path, kind) as site:
         device = site.device()
         device_id, old = await paired(device)

@@ -240,7 +240,7 @@ async def test_a_command_that_is_delivered_again_is_executed_once(tmp_path: Path
 
 
 async def test_a_forged_reset_is_refused(tmp_path: Path) -> None:
-    """Whoever may publish on the broker still cannot sign: the device refuses, and stays as it is."""
+    """A client that may publish on the broker still cannot sign: the device refuses, and stays as it is."""
     async with a_site(tmp_path, "mosquitto") as site:
         device = site.device()
         binding = await device.provision(end_user_id="eu_1")

@@ -1,6 +1,6 @@
 """What a reset guarantees (contract, section 4): the rows of the table that need no broken process.
 
-The tests share one gateway per broker; each has a device of its own.
+The tests share one gateway per broker; each uses a separate device.
 """
 
 import hashlib
@@ -92,7 +92,7 @@ async def test_a_reset_cancels_the_other_commands(site: Site, serial: str) -> No
 
 @pytest.mark.guarantee("G9")
 async def test_a_reset_can_be_cancelled_until_it_is_delivered(site: Site, serial: str) -> None:
-    """Before: cancelled, cleared, the token dead, the device has to be bound anew and keeps living."""
+    """Before: cancelled and cleared, the token stays dead, and the device works after another bind."""
     device, device_id, command = await reset_while_away(site, serial)
     token = token_of(device)
     cancelled = await site.post(f"{device_id}/commands/{command['id']}/cancel")
@@ -143,7 +143,7 @@ async def test_a_reset_that_failed_can_be_asked_for_again(site: Site, serial: st
 
 @pytest.mark.guarantee("G6")
 async def test_the_reset_of_an_unbound_device_waits_for_a_binding(site: Site, serial: str) -> None:
-    """It is queued though nobody can fetch it; a bind then says 409 until it is told to supersede the reset."""
+    """It is queued though no device can fetch it; a bind then answers 409 unless it asks to supersede the reset."""
     registered = await site.http.post("/v1/devices", json={"serial_number": serial})
     device_id = registered.json()["id"]
     command = await site.reset(device_id)
@@ -161,7 +161,7 @@ async def test_the_reset_of_an_unbound_device_waits_for_a_binding(site: Site, se
 
 
 async def test_a_device_that_nobody_knows_can_not_be_reset(site: Site) -> None:
-    """404 for an unknown id and for one that is none, 400 for a path that hides something, and nothing is queued."""
+    """404 for an unknown id and for an invalid one, 400 for a path that hides something, and nothing is queued."""
     before = site.fingerprint()
     answer = await site.http.post("/v1/devices/dev_%00/reset")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")

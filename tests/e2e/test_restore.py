@@ -51,7 +51,7 @@ async def _as_a_snapshot(site: Site, copy: Path) -> None:
 
 @pytest.mark.parametrize("put_back", [_restored, _copied_back, _on_another_machine, _as_a_snapshot])
 async def test_a_reset_of_the_lost_registry_wipes_nobody(tmp_path: Path, put_back: object) -> None:
-    """The device that was bound after the restore refuses it, stays bound, and obeys a reset of its own."""
+    """The device that was bound after the restore refuses it, stays bound, and obeys a reset that is meant for it."""
     assert callable(put_back)
     async with a_site(tmp_path, "mosquitto") as site:
         device_id = (await site.http.post("/v1/devices", json={"serial_number": "SN1"})).json()["id"]

@@ -311,7 +311,7 @@ async def test_the_gateway_does_not_start(mornings: Mornings) -> None:
 
 
 async def test_a_device_is_refused_by_the_broker(mornings: Mornings) -> None:
-    """Somebody put yesterday's password file back: the comparison lets the device in again."""
+    """An operator restored yesterday's password file: the comparison admits the device again."""
     async with mornings() as morning:
         site = morning.site
         device = await _bound(site, "SN1")

@@ -1,6 +1,6 @@
-"""A broker that comes back, and a whole fleet at its door at once: everybody gets in, and nothing is lost.
+"""Reconnect of a whole fleet at once after a restart of the broker: every device connects, and nothing is lost.
 
-`make stampede DEVICES=10000` for more of them; each has a connection, a token and topics of its own.
+`make stampede DEVICES=10000` for more of them; each has a separate connection, token and topics.
 """
 
 import asyncio
@@ -110,10 +110,10 @@ class Crowd:
 
 
 async def test_everybody_comes_at_once(tmp_path: Path) -> None:
-    """The broker goes under a connected fleet and comes back; resets that were asked for meanwhile reach their devices.
+    """The broker restarts under a connected fleet; resets that were asked for meanwhile reach their devices.
 
-    It is stopped so that it saves what it holds: one that forgot the gateway's session would confirm heartbeats, while
-    the gateway is not back yet, that nobody is there to take.
+    It is stopped so that it saves its sessions. Without the gateway's session the broker would confirm heartbeats that
+    no subscriber receives while the gateway is not back yet.
     """
     gateway_folder = tmp_path / "gateway"
     fleet = await asyncio.to_thread(a_fleet, gateway_folder / "data")

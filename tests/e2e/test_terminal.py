@@ -24,7 +24,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
 
 
 def over_http(site: Site, key: str | None = None) -> dict[str, str]:
-    """The environment of somebody who works over HTTP."""
+    """The environment of an operator who works over HTTP."""
     return clean_environment(GATEWAY_API_KEY=key or site.key, GATEWAY_URL=site.gateway.url)
 
 

@@ -44,7 +44,7 @@ class Secured:
         return str(self.authority.files.certificate)
 
     def client(self, pair: Pair | None = None, bearer: str | None = None) -> httpx.AsyncClient:
-        """HTTPS as somebody else's machine speaks it."""
+        """HTTPS as another machine speaks it."""
         headers = {"Authorization": f"Bearer {bearer or self.key}"}
         return httpx.AsyncClient(base_url=self.gateway.url, headers=headers, verify=trusting(self.authority, pair))
 
@@ -95,7 +95,7 @@ def _device(site: Secured, api: GatewayApi, serial: str, **options: Any) -> Simu
 
 
 async def test_a_reset_over_https_and_mqtts(tmp_path: Path) -> None:
-    """Nothing of a device's life needs a listener without TLS; devices are told to use it."""
+    """Nothing in a device's life needs a listener without TLS; devices receive the addresses with TLS."""
     async with secured(tmp_path) as site, site.client() as client:
         assert site.gateway.url.startswith("https://")
         assert f"mqtts://127.0.0.1:{site.gateway.port}" in site.gateway.out
@@ -142,7 +142,7 @@ async def test_strangers_to_tls_are_turned_away(tmp_path: Path) -> None:
 
 
 async def test_the_gateways_own_door_takes_no_device(tmp_path: Path) -> None:
-    """The listener without TLS, by which the gateway comes in, is on loopback, and a good token opens nothing there."""
+    """The listener without TLS, which the gateway uses, is on loopback, and a good token opens nothing there."""
     async with secured(tmp_path) as site:
         bound = await site.bound("SN1")
         lines = (site.gateway.data / "gateway.url").read_text().splitlines()

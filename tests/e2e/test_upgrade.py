@@ -1,4 +1,4 @@
-"""Two versions on one registry: the one that serves migrates it, after a copy, and nobody else does."""
+"""Two versions on one registry: the one that serves migrates it, after a copy, and no other process does."""
 
 import asyncio
 import json
@@ -109,7 +109,7 @@ async def test_the_gateway_that_serves_migrates_after_a_copy(tmp_path: Path) -> 
 
 
 async def test_a_gateway_says_that_its_registry_was_migrated_beneath_it(tmp_path: Path) -> None:
-    """By a program that asks nobody: log, /ready and doctor say so, and nothing more is written or acknowledged."""
+    """By a program that ignores the lock: log, /ready and doctor report it, and no more is written or acknowledged."""
     gateway = GatewayProcess(tmp_path)
     async with started(gateway):
         headers = {"Authorization": f"Bearer {await gateway.new_key()}"}

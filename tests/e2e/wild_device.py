@@ -1,4 +1,4 @@
-"""A device that has run wild: heartbeats at a rate of its own, whatever anybody answers."""
+"""A device that floods: heartbeats at a fixed rate, whatever the answers are."""
 
 import asyncio
 import contextlib
@@ -83,7 +83,7 @@ class WildDevice:
             yield wire.publish_packet(self._topic, _beat(number), packet_id=number % _LARGEST_ID + 1).encode()
 
     def __str__(self) -> str:
-        """The rates, for whoever reads the output of a test."""
+        """Return the rates for a test's output."""
         offered, taken = self.offered / self.seconds, self.taken / self.seconds
         return f"{offered:,.0f} messages/s offered, {taken:,.0f}/s taken by the broker, for {self.seconds:.1f} s"
 

@@ -1,4 +1,4 @@
-"""A real gateway API for each test: the store on disk, uvicorn on a port of its own, httpx against it.
+"""A real gateway API for each test: the store on disk, uvicorn on a free port, httpx against it.
 
 Every answer that the test client gets is held against the OpenAPI document: its status has to be one that the operation
 says it can give, its body one that the schema allows, its headers all there.

@@ -1,4 +1,4 @@
-"""Who shows no good credential is told so a number of times a minute, by address; whoever shows one is served."""
+"""Limit on answers to failed authentication, per address and minute; a caller with a good credential is served."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -55,7 +55,7 @@ def test_each_address_has_its_own_count() -> None:
 
 
 def test_the_next_minute_begins_anew() -> None:
-    """``Retry-After`` says when that is; a clock that is set back locks nobody out."""
+    """``Retry-After`` says when that is; a clock that is set back locks no caller out."""
     hand = Hand()
     strangers = AuthFailureLimiter(1, hand)
     hand.now += 59_000
@@ -70,7 +70,7 @@ def test_the_next_minute_begins_anew() -> None:
 
 
 def test_only_so_many_addresses_are_remembered() -> None:
-    """Whoever calls from ever new ones fills no memory: the one not seen for longest is forgotten."""
+    """A caller that uses ever new addresses fills no memory: the one not seen for longest is forgotten."""
     strangers = AuthFailureLimiter(1, Hand(), most_addresses=3)
     for last in range(1, 5):
         refusals(strangers, f"192.0.2.{last}", 1)

@@ -95,7 +95,7 @@ async def what_is_counted_is_there(api: Api) -> None:
 
 
 async def test_errors_are_not_kept(api: Api) -> None:
-    """What was refused is tried anew: the reason may be gone."""
+    """A refused request is tried again under the same key: the reason may be gone."""
     bound = await api.bound()
     path = f"/v1/devices/{bound['id']}/commands"
     open_one = body(await api.back_end.post(path, json={"type": "reboot"}), 201)

@@ -78,7 +78,7 @@ async def test_one_line_in_the_log(api: Api) -> None:
 
 
 async def test_a_mistake_of_the_gateway_is_a_500_with_the_request_id(api: Api) -> None:
-    """``internal_error`` for whoever called; traceback and id for whoever runs the gateway."""
+    """``internal_error`` for the caller; traceback and id for the operator of the gateway."""
     device = await api.registered()
     await api.store.write(lambda tx: tx.run("UPDATE devices SET metadata = 'no JSON'"))
     with capture_logs() as logs:
@@ -190,7 +190,7 @@ async def test_the_rate_limit_counts_each_key_and_each_device(tmp_path: Path) ->
 
 
 async def test_without_a_rate_limit_nothing_runs_out(tmp_path: Path) -> None:
-    """Limit 0 is none: the headers name a number so large that no client ever waits."""
+    """Limit 0 means no limit: the headers name a number so large that no client ever waits."""
     async with serving(tmp_path, rate_limit_per_minute=0) as api:
         for _ in range(3):
             limit, remaining = quota(await api.back_end.get("/v1/devices"))

@@ -49,7 +49,7 @@ def test_whoever_keeps_asking_is_let_in_again(hand: Hand) -> None:
 
 
 def test_a_clock_that_steps_back_locks_nobody_out(hand: Hand) -> None:
-    """It is another minute, with a count of its own."""
+    """It is another minute, with a separate count."""
     limiter = RateLimiter(1, hand)
     assert allowed(limiter, "a")
     hand.now -= 86_400_000
@@ -67,7 +67,7 @@ def test_only_so_many_callers_are_remembered(hand: Hand) -> None:
 
 
 def test_no_limit(hand: Hand) -> None:
-    """0 lets everybody pass, and the headers leave nobody waiting."""
+    """0 limits no caller, and by the headers no caller has to wait."""
     limiter = RateLimiter(0, hand)
     assert all(allowed(limiter, "a") for _ in range(1_000))
     assert limiter.untouched().remaining == limiter.limit == 2**31 - 1

@@ -134,7 +134,7 @@ async def test_an_error_never_repeats_a_secret(caller: Caller) -> None:
 
 
 def test_the_table_gives_every_operation_its_rights() -> None:
-    """What opens to nobody, or to a token without a device in its path, would be a mistake of the table."""
+    """No operation is closed to every caller, or open to device tokens without a device in its path."""
     for operation in OPERATIONS:
         assert operation.access.public == (not operation.path.startswith("/v1/"))
         assert operation.access.device or not operation.access.reset_only

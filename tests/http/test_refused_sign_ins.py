@@ -108,7 +108,7 @@ async def test_a_flood_writes_a_bounded_number_of_rows(tmp_path: Path) -> None:
 
 
 async def test_more_addresses_than_are_told_apart(tmp_path: Path) -> None:
-    """A hundred thousand in a minute take no more memory than a thousand; whoever comes most often is told."""
+    """A hundred thousand in a minute take no more memory than a thousand; the most frequent address is reported."""
     now = 1_700_000_000_000 // HOUR_MS * HOUR_MS
 
     async with Store(tmp_path, Context(clock=lambda: now)) as store:

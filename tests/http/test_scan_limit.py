@@ -1,4 +1,4 @@
-"""Searches and counts of one caller: bounded in number and time, and nobody else waits for them."""
+"""Searches and counts of one caller: bounded in number and time, and no other caller waits for them."""
 
 import asyncio
 import threading

@@ -156,7 +156,7 @@ class Asking:
         await self._endpoint.__aenter__()
 
     async def stop(self) -> None:
-        """The node has nobody to ask."""
+        """The node cannot ask about clients any more."""
         await self._endpoint.__aexit__(None, None, None)
 
     def access(self, store: Store) -> BrokerAccess:

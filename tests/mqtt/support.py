@@ -209,7 +209,7 @@ class Site:
         return Device(device["id"], device["pk"], binding.device_token, device["binding_generation"])
 
     async def bound_again(self, device: Device) -> Device:
-        """Bind it anew, to somebody else."""
+        """Bind it again, to another end user."""
         binding = await self.store.write(lambda tx: devices.bind(tx, self.project_id, device.id, "eu_2", "key_test"))
         return Device(device.id, device.pk, binding.device_token, binding.device["binding_generation"])
 
@@ -263,7 +263,7 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def admin(self, name: str = "admin") -> AsyncIterator[wire.Wire]:
-        """Connect as somebody who may do everything, past the proxy."""
+        """Connect as a client with every right, past the proxy."""
         async with wire.Wire.open("127.0.0.1", self.broker.port) as client:
             assert await client.connect(name, name, ADMIN_PASSWORD) == wire.ACCEPTED
             yield client
@@ -303,7 +303,7 @@ class Site:
 
     @contextlib.contextmanager
     def blocked_registry(self) -> Any:
-        """Somebody else holds SQLite's write lock, so that nothing can be committed."""
+        """Another process holds SQLite's write lock, so that nothing can be committed."""
         other = sqlite3.connect(self.broker.directory / "data" / DATABASE_NAME, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         try:

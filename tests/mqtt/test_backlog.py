@@ -152,7 +152,7 @@ async def test_many_cancels_read_the_backlog_once(kind: str, tmp_path: Path) -> 
 
 @on_mosquitto
 async def test_what_never_left_is_cancelled_without_the_broker(kind: str, tmp_path: Path) -> None:
-    """Nobody can have obeyed it."""
+    """No device can have obeyed it."""
     async with site(kind, tmp_path) as place:
         device = await place.bound()
         command = await place.reset(device)

@@ -14,7 +14,7 @@ SLOW = {"bulk_reset_per_second": 1_000 / STEP_MS}
 
 
 async def reset_all(place: Site, *devices: Device) -> None:
-    """Reset these as a bulk reset does, each in a transaction of its own."""
+    """Reset these as a bulk reset does, each in a separate transaction."""
     for device in devices:
 
         def reset(tx: Tx, device: Device = device) -> None:
@@ -47,7 +47,7 @@ async def compared(place: Site) -> None:
 
 @on_every_broker
 async def test_each_goes_out_in_its_turn(kind: str, tmp_path: Path) -> None:
-    """One after the other as time goes on; a reset of one device, and one that is cancelled, wait for nobody."""
+    """One after the other as time goes on; a reset of one device, and a cancelled one, do not wait for their turn."""
     async with site(kind, tmp_path, rules=SLOW) as place:
         await place.start()
         first, second, third, alone = [await place.bound(f"SN-{number}") for number in range(4)]

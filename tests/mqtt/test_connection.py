@@ -47,7 +47,7 @@ async def said(client: wire.Wire, topic: str) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def onlooker(place: Site) -> AsyncIterator[wire.Wire]:
-    """Somebody who listens to the gateway's status."""
+    """A client that receives the gateway's status."""
     async with place.admin("other") as client:
         await client.subscribe("gateways/+/status")
         yield client
@@ -255,7 +255,7 @@ async def test_under_3_1_1_a_refused_publish_cannot_be_seen(tmp_path: Path) -> N
 
 
 async def test_a_stop_does_not_wait_for_a_broker_that_hangs(tmp_path: Path) -> None:
-    """SIGSTOPped, with megabytes on their way to it: the gateway says that there was no farewell, and ends."""
+    """SIGSTOPped, with megabytes on their way to it: the gateway logs that `offline` was not published, and ends."""
     async with site("mosquitto-5", tmp_path) as place:
         assert isinstance(place.broker, External)
         await place.start()

@@ -124,7 +124,7 @@ async def test_what_was_deleted_while_the_gateway_was_away_is_cleared(kind: str,
 
 @on_every_broker
 async def test_a_status_that_comes_back_is_cleared_again(kind: str, tmp_path: Path) -> None:
-    """A broker that lost the clearing, or somebody who publishes it: live, and while the gateway is away."""
+    """A broker that lost the clearing, or a client that publishes it: live, and while the gateway is away."""
     async with site(kind, tmp_path) as place:
         await place.start()
         device = await place.bound()

@@ -1,4 +1,4 @@
-"""A registry that is behind what the broker was told was put back: a new epoch begins, once, and is said."""
+"""A registry that is behind the gateway's retained status was restored: a new epoch begins, once, and is reported."""
 
 import json
 import sqlite3
@@ -63,7 +63,7 @@ async def test_a_restart_is_no_new_epoch(kind: str, tmp_path: Path, logs: list[A
 
 @on_mosquitto
 async def test_a_snapshot_is_known_by_the_last_status(kind: str, tmp_path: Path, logs: list[Any]) -> None:
-    """The broker was told of more events than there are: a device that is bound now gets another key."""
+    """The retained status counts more events than the registry holds: a device that is bound now gets another key."""
     async with site(kind, tmp_path) as place:
         await place.start()
         snapshot, before = Snapshot(place), await key(place)
@@ -145,7 +145,7 @@ async def test_a_status_that_is_nested_deeply_keeps_no_gateway_away(kind: str, t
 
 
 async def test_the_status_says_how_far_the_registry_is(tmp_path: Path) -> None:
-    """Which registry, which epoch, how many events: read by whoever looks for a second gateway, too."""
+    """Which registry, which epoch, how many events: other gateways that look for a second one read it, too."""
     async with site("mosquitto-5", tmp_path) as place:
         await place.bound()
         await place.start()

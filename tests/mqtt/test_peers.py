@@ -108,7 +108,7 @@ async def test_a_gateway_that_was_killed_is_not_its_own_rival(kind: str, tmp_pat
 
 @on_every_broker
 async def test_what_is_retained_is_compared_without_a_reconnect(kind: str, tmp_path: Path) -> None:
-    """A retained command that somebody took away lies there again after the interval."""
+    """A retained command that another client removed is there again after the interval."""
     async with site(kind, tmp_path) as place:
         place.pauses = replace(QUICK, compare_seconds=0.3)
         await place.start()

@@ -46,7 +46,7 @@ async def online(place: Site, device: Device) -> None:
 
 
 async def due_soon(place: Site, device: Device) -> None:
-    """Wait until the device's good-bye has been heard."""
+    """Wait until the device's offline message has been processed."""
 
     async def is_due() -> bool:
         due = await place.rows("SELECT offline_due_at FROM health WHERE device_pk = ?", device.pk)
@@ -287,7 +287,7 @@ async def test_an_outage_of_the_gateway_takes_no_device_offline(kind: str, tmp_p
 
 @on_every_broker
 async def test_a_pause_of_the_process_takes_no_device_offline(kind: str, tmp_path: Path) -> None:
-    """The clock goes on while the process stands still; nobody was heard in that time."""
+    """The clock goes on while the process stands still; no message was received in that time."""
     async with site(kind, tmp_path, rules=RULES) as place:
         await place.start()
         device = await place.bound()

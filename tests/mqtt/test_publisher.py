@@ -178,7 +178,7 @@ def _said(logs: list[Any], event: str) -> list[Any]:
 @pytest.mark.guarantee("G7")
 @on_every_broker
 async def test_what_lies_on_the_broker_for_no_reason_is_cleared(kind: str, tmp_path: Path) -> None:
-    """Something bogus, an old command of a closed reset, one of a device nobody knows, one of an unknown type."""
+    """A bogus message, an old command of a closed reset, one of an unknown device, one of an unknown type."""
     async with site(kind, tmp_path) as place:
         await place.start()
         device, other = await place.bound(), await place.bound("SN-2")
@@ -249,7 +249,7 @@ async def _heartbeats(place: Site) -> int:
 
 @on_mosquitto
 async def test_a_command_while_the_comparison_is_on_is_not_lost(kind: str, tmp_path: Path) -> None:
-    """Opened and closed while the broker tells what it holds: in step at the end, however they meet."""
+    """Opened and closed during the retained scan: in step at the end, in every order of the two."""
     async with site(kind, tmp_path) as place:
         devices = [await place.bound(f"SN-{n}") for n in range(20)]
         for device in devices[:10]:

@@ -1,4 +1,4 @@
-"""Heartbeats that trickle in are left with the broker for a moment; nothing that somebody waits for is."""
+"""Heartbeats that arrive slowly are left with the broker for a moment; messages that a caller waits for are not."""
 
 import asyncio
 from collections.abc import Callable

@@ -137,7 +137,7 @@ async def test_a_mebibyte_that_a_generous_broker_lets_through_is_refused(tmp_pat
 
 @on_every_broker
 async def test_topics_that_are_nobodys(kind: str, tmp_path: Path) -> None:
-    """Ids that are none, devices that nobody knows, types that are none: kept, answered to nobody, harmless."""
+    """Invalid ids, unknown devices, unknown types: kept, not answered, harmless."""
     topics = [
         "devices/dev_UNKNOWN/heartbeat",
         "devices/not an id/heartbeat",

@@ -111,7 +111,7 @@ async def test_what_was_undone_is_not_counted(api: Api) -> None:
 
 
 async def test_requests_are_timed_by_template(api: Api) -> None:
-    """Whatever paths and methods somebody makes up, the number of series stays what it is."""
+    """Whatever paths and methods a caller makes up, the number of series stays what it is."""
     device = await api.registered()
     body(await api.back_end.get(f"/v1/devices/{device['id']}"), 200)
     stranger = api.as_(None)

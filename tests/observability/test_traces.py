@@ -77,7 +77,7 @@ def facts(span: Any) -> dict[str, Any]:
 
 
 async def reset_by(site: Site, device_id: str) -> None:
-    """Ask for a reset, as somebody who traces."""
+    """Ask for a reset, as a caller that traces."""
     answer = await site.http.post(f"/v1/devices/{device_id}/reset", headers={"traceparent": TRACEPARENT})
     assert answer.status_code == httpx.codes.OK
 
@@ -114,9 +114,9 @@ async def test_a_reset_is_one_trace(tmp_path: Path) -> None:
 
 
 async def test_the_trace_goes_over_mqtt_and_comes_back(tmp_path: Path) -> None:
-    """MQTT 5: the command carries a place in the trace, and a device that tells its own has its word put below that.
+    """MQTT 5: the command carries the trace context, and an answer's span is a child of the context that it carries.
 
-    One that tells a place in somebody else's trace is taken at its word about the command alone.
+    A device that sends the context of another trace has its answer accepted for the command alone.
     """
     async with receiving() as receiver:
         collector = Collector(receiver)
@@ -195,7 +195,7 @@ async def _bound(site: Site) -> dict[str, Any]:
 
 
 def _auditor(site: Site) -> aiomqtt.Client:
-    """Somebody with every right who speaks MQTT 5, in the place of the device."""
+    """An MQTT 5 client with every right, in the place of the device."""
     return aiomqtt.Client(
         site.broker.host,
         site.broker.port,

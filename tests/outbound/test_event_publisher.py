@@ -158,7 +158,7 @@ async def test_how_far_it_is_gets_written_once_it_is_quiet(tmp_path: Path) -> No
 
 
 async def test_what_happens_while_it_is_switched_off_is_left_out(tmp_path: Path) -> None:
-    """Nobody is flooded with a year of history when it is switched on."""
+    """A year of history is not published when it is switched on."""
     async with told("mosquitto-5", tmp_path) as place, place.admin() as witness:
         await witness.subscribe(EVENTS)
         place.outlets = [partial(telling, place, enabled=False)]

@@ -136,7 +136,7 @@ def test_presence_is_a_change(world: World, device: str) -> None:
 
 
 def test_a_state_is_marked_once_however_often_it_changes(world: World, device: str) -> None:
-    """The outbox holds one row a device, with a new number: whoever is at work on the old one leaves it be."""
+    """The outbox holds one row a device, with a new number: a worker that holds the old number leaves the row."""
     for battery in range(70, 50, -1):
         world.beat(device, battery_percent=battery)
     rows = world.view.all("SELECT seq FROM outbox WHERE kind = 'mirror'")
@@ -158,7 +158,7 @@ def test_nothing_is_marked_where_nothing_is_shown(tmp_path: Path) -> None:
 
 
 def test_what_is_compared_is_all_but_the_time_of_the_last_heartbeat(world: World, device: str) -> None:
-    """Also where somebody named a key so, or a device."""
+    """Also where that is the name of a key or of a device."""
     leaf = StateTopic(Topics())
     world.update(device, name='"last_heartbeat_at":"x",', metadata={"last_heartbeat_at": "y", "z": 1})
     before = leaf.payload(device_sql.by_pk(world.view, 1))

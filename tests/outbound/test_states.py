@@ -90,7 +90,7 @@ async def test_the_state_follows_the_device_through_its_life(kind: str, tmp_path
 
 @on_every_broker
 async def test_what_the_broker_lost_or_holds_too_much_is_put_right(kind: str, tmp_path: Path) -> None:
-    """Missing, old, of a deleted device, of one that nobody knows: after the next connect it is as it should be."""
+    """Missing, old, of a deleted device, of an unknown one: after the next connect it is as it should be."""
     async with shown(kind, tmp_path) as place:
         await place.start()
         lost, old, gone = [await place.bound(f"SN-{number}") for number in range(3)]

@@ -80,7 +80,7 @@ def test_times_are_rfc3339_in_utc(stream: io.StringIO) -> None:
 
 
 def test_level_holds_for_both_kinds_of_logger() -> None:
-    """Below it nothing is written, whoever logs."""
+    """Below it nothing is written, by either kind of logger."""
     stream = io.StringIO()
     log.configure(level="warning", stream=stream)
     for logger in (structlog.get_logger(), logging.getLogger("some.library")):
@@ -122,7 +122,7 @@ def test_configuring_twice_writes_once(stream: io.StringIO) -> None:
 
 
 def test_warnings_come_in(stream: io.StringIO) -> None:
-    """A warning of Python's is a line of the log like any other."""
+    """A warning of Python's becomes an ordinary line of the log."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(capture=False)
@@ -199,7 +199,7 @@ def test_other_secrets(text: str, expected: str) -> None:
 
 
 def test_values_under_telling_keys_are_cut(stream: io.StringIO) -> None:
-    """A password has no form of its own; the key says that it is one."""
+    """A password has no fixed form; the key reveals that it is one."""
     structlog.get_logger().info("a.b", password="hunter22", nested={"token": b"x"}, tokens=3)
     (event,) = events(stream)
     assert (event["password"], event["nested"], event["tokens"]) == ("…", {"token": "…"}, 3)
@@ -234,7 +234,7 @@ def test_redaction_of_hostile_text_ends(unit: str) -> None:
 
 
 def run(code: str, **files: Any) -> subprocess.CompletedProcess[str]:
-    """A process of its own that configures logging and runs this code."""
+    """A separate process that configures logging and runs this code."""
     program = f"import structlog, threading\nfrom gateway.runtime import log\nlog.configure()\n{code}"
     return subprocess.run([sys.executable, "-c", program], text=True, check=False, timeout=30, **files)
 
@@ -248,7 +248,7 @@ def run(code: str, **files: Any) -> subprocess.CompletedProcess[str]:
     ids=["main", "thread"],
 )
 def test_crash_is_an_event(code: str, status: int) -> None:
-    """What nobody caught is logged like everything else, redacted, and the exit status tells."""
+    """An uncaught error is logged like everything else, redacted, and the exit status reveals it."""
     crashed = run(code, capture_output=True)
     (line,) = crashed.stderr.splitlines()
     event = json.loads(line)

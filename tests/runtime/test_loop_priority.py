@@ -70,7 +70,7 @@ def test_whoever_gives_way_goes_on_when_the_loop_rests(monkeypatch: pytest.Monke
 
 
 def test_a_loop_that_is_busy_for_long_holds_nobody_up_for_ever() -> None:
-    """Whoever gives way goes on after a while, though the loop's callback still runs."""
+    """A thread that gives way goes on after a while, though the loop's callback still runs."""
     loop_priority = LoopPriority()
 
     async def work() -> bool:
@@ -88,7 +88,7 @@ def test_a_loop_that_is_busy_for_long_holds_nobody_up_for_ever() -> None:
 
 
 def test_work_in_bulk_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waited in vain goes on for as long before it waits again: a hundred more waits would take far longer."""
+    """A thread that waited in vain runs as long before it waits again: a hundred more waits would take far longer."""
     monkeypatch.setattr("gateway.runtime.loop_priority.LONGEST_SECONDS", GIVEN_UP_SECONDS / 20)
     loop_priority = LoopPriority()
 
@@ -164,7 +164,7 @@ def site_fixture() -> Iterator[Site]:
 
 
 def test_what_the_loop_has_not_seen_yet_makes_it_busy(site: Site) -> None:
-    """Somebody waits for that already; what comes in bulk nobody waits for."""
+    """A caller waits for that already; no caller waits for bulk work."""
     assert not site.busy()
     site.far_bulk.send(b"x")
     assert site.busy()
@@ -237,7 +237,7 @@ def test_a_batch_breathes_before_each_part(tmp_path: Path) -> None:
 
 
 def test_a_single_heartbeat_does_not_breathe(tmp_path: Path) -> None:
-    """One over HTTP is what somebody waits for, and it shares its transaction with others."""
+    """A caller waits for a heartbeat over HTTP, and it shares its transaction with others."""
     with World(tmp_path) as world:
         device_id, _ = world.bound()
         breaths: list[None] = []

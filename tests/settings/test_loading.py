@@ -65,7 +65,7 @@ def test_every_default_can_be_written_in_the_environment() -> None:
 
 
 def test_later_sources_win() -> None:
-    """Default < file < environment < option, for each setting on its own, with the source of each."""
+    """Default < file < environment < option, for each setting separately, with the source of each."""
     file = toml("mqtt_keepalive_seconds = 11\nrefusals_kept = 11\nevent_history_days = 11\n")
     environ = {"GATEWAY_REFUSALS_KEPT": "22", "GATEWAY_EVENT_HISTORY_DAYS": "22"}
     loaded = load({"event_history_days": "33", "refusals_kept": None}, environ, file)
@@ -164,7 +164,7 @@ def test_unknown_key_in_the_file_is_an_error() -> None:
 
 
 def test_unknown_variable_is_a_warning() -> None:
-    """Kubernetes may set it; those of the clients and of nobody in particular are not mentioned."""
+    """Kubernetes may set it; variables of the clients, and unrelated ones, are not mentioned."""
     environ = {"GATEWAY_HTPP": "x", "GATEWAY_URL": "u", "GATEWAY_API_KEY": "k", "GATEWAY_CONFIG": "", "PATH": "p"}
     expected = "environment GATEWAY_HTPP is not a setting and has no effect; did you mean GATEWAY_HTTP?"
     assert load({}, environ).warnings == (expected,)
@@ -261,7 +261,7 @@ def test_words_may_be_in_capitals() -> None:
 )
 @pytest.mark.parametrize("name", ["http", "mqtt"])
 def test_listening_beyond_loopback_needs_a_word(name: str, address: str) -> None:
-    """Without TLS keys and tokens could be read on the network, so somebody has to say that this is wanted."""
+    """Without TLS keys and tokens could be read on the network, so an operator has to confirm that this is intended."""
     (problem,) = problems({name: address})
     assert problem.startswith(f"{name}: '{address}' (from option --{name}) should be a loopback address")
     assert "--insecure-listen" in problem
@@ -293,7 +293,7 @@ def test_listening_beyond_loopback_needs_a_word(name: str, address: str) -> None
     ],
 )
 def test_half_a_certificate_is_refused(given: dict[str, object], says: str) -> None:
-    """A certificate without its key, one that nobody would show, an authority whom nobody asks."""
+    """A certificate without its key, one that no listener shows, an authority that no connection uses."""
     assert problems(given) == [says]
 
 

@@ -1,4 +1,4 @@
-"""`gateway broker init`: the set is complete, fits together, and nothing that somebody changed is lost."""
+"""`gateway broker init`: the set is complete, fits together, and no change of an operator is lost."""
 
 import json
 import os
@@ -124,7 +124,7 @@ def test_files_of_somebody_else_are_not_ours(tmp_path: Path) -> None:
 
 
 def test_the_password_file_is_the_gateways(tmp_path: Path) -> None:
-    """Devices that are in it stay in it, whatever is written anew."""
+    """Devices that are in it stay in it, whatever is written again."""
     init(tmp_path / "site")
     file = tmp_path / "site" / "passwords" / "passwords"
     file.write_text(file.read_text() + "dev_A:$6$entry\n")
@@ -133,7 +133,7 @@ def test_the_password_file_is_the_gateways(tmp_path: Path) -> None:
 
 
 def test_noted_passwords_can_be_deleted(tmp_path: Path) -> None:
-    """Without the file of accounts the gateway keeps its password, and the integrator's is not made anew."""
+    """Without the file of accounts the gateway keeps its password, and the integrator's is not made again."""
     directory = init(tmp_path / "site").site.directory
     secret = password(directory, "gateway")
     (directory / "accounts").unlink()
@@ -150,7 +150,7 @@ def _shown(directory: Path) -> bytes:
 
 
 def test_a_certificate_that_ends_soon_is_renewed(tmp_path: Path) -> None:
-    """By the same authority, so that nobody has to be told; another name renews it too."""
+    """By the same authority, so that no client has to change; another name renews it too."""
     directory = init(tmp_path / "site").site.directory
     first, authority = _shown(directory), Authority(directory / "authority")
     file = directory / "mosquitto/server.pem"

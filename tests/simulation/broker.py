@@ -21,7 +21,7 @@ from tests.simulation.network import Line
 
 Will = tuple[str, bytes]
 Admit = Callable[[str, str, str], Awaitable[ClientIdentity | None]]
-"""Client id, user name and password → who that is, or nobody."""
+"""Client id, user name and password → the client's account, or None."""
 
 GATEWAY_WINDOW = 1_000
 DEVICE_WINDOW = 20
@@ -86,8 +86,8 @@ Confirming = Callable[[Packet, int], None]
 class Broker:
     """``version_5`` gives refused publishes a reason; without ``wildcard_retained`` it is as RabbitMQ is.
 
-    With ``confirms_late`` it is as the embedded one: a PUBACK follows the gateway's, and no device is heard before the
-    gateway has subscribed.
+    With ``confirms_late`` it is as the embedded one: a PUBACK follows the gateway's, and no message of a device is
+    processed before the gateway has subscribed.
     """
 
     def __init__(self, rng: random.Random, tell: Callable[..., None]) -> None:
@@ -107,7 +107,7 @@ class Broker:
         self.refusing: Callable[[str], bool] = lambda topic: False  # noqa: ARG005 - the form is the point
         self.on_message: Callable[[str, bytes], None] = lambda topic, payload: None  # noqa: ARG005 - the same
         self.tampering: Callable[[Packet], Packet | None] = lambda packet: packet
-        """What whoever runs the broker makes of a message to a device."""
+        """What a dishonest broker makes of a message to a device."""
         self.words: set[tuple[str, str]] = set()
         """Command and status of each acknowledgement that was taken from a device and kept for the gateway."""
         self.heard: dict[str, float] = {}
@@ -377,7 +377,7 @@ class Broker:
             peer.line.down.send(answer, True)  # noqa: FBT003 - an UNSUBACK
 
     def inject(self, sender: ClientIdentity, topic: str, payload: bytes, *, retain: bool) -> None:
-        """A message from a client that nobody simulates."""
+        """Publish a message from a client that is not simulated."""
         self._route(sender, topic, payload, retain=retain)
 
     # --- its own troubles ---------------------------------------------------------------------------------------------

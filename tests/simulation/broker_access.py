@@ -36,7 +36,7 @@ class VirtualEmbedded(EmbeddedBroker):
         return self._virtual.live()
 
     def kept_sessions(self) -> dict[str, ClientIdentity]:
-        """The same: nobody simulates an integrator's session."""
+        """The same: no integrator's session is simulated."""
         return self._virtual.live()
 
     async def cut(self, client_id: str) -> bool:

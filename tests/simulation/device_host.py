@@ -43,7 +43,7 @@ _NETWORK = ({"ssid": "home", "psk": "correct horse"},)
 
 
 class Observer(Protocol):
-    """Whoever keeps book of what devices really do."""
+    """Recorder of what devices really do."""
 
     def says(self, device: DeviceHost, what: Publish) -> None:
         """The device sends this."""
@@ -98,7 +98,7 @@ class DeviceHost:
 
     @property
     def paired(self) -> bool:
-        """Whether it is to be reset before it can be bound anew."""
+        """Whether it is to be reset before it can be bound again."""
         return self.machine.state is not State.UNPROVISIONED
 
     # --- power --------------------------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ class DeviceHost:
         self.hear(Provisioned(binding, _NETWORK if self.kind == "mqtt" else ()))
 
     def reset_by_hand(self) -> None:
-        """Somebody holds the button: wiped without a word, and nothing left to say."""
+        """Reset by the button: wiped without a message, and nothing left to send."""
         self.switch_off()
         for name in (*WIPED_BY_A_RESET, PAIRING, WIFI):
             self.flash.erase(Area.WIPED, name)

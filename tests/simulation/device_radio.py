@@ -64,7 +64,7 @@ class VirtualRadio:
             client.line.cut("the device hung up")
 
     def receive(self, packet: Packet) -> None:
-        """Hand a message to the firmware; whether it was retained nobody asks."""
+        """Hand a message to the firmware; whether it was retained does not matter."""
         leaf = packet.topic.rpartition("/")[2]
         errors = packet.topic == self._topics.of("errors")
         self._deliver(RefusalReceived(packet.payload) if errors else CommandReceived(leaf, packet.payload))
@@ -94,6 +94,6 @@ class VirtualRadio:
         return self._topics.ack(str(what.command_type)) if what.kind == "ack" else self._topics.of(what.kind)
 
     def cut(self) -> None:
-        """Break the connection without a good-bye."""
+        """Break the connection without a DISCONNECT."""
         if self.client is not None:
             self.client.line.cut("the device's link broke")

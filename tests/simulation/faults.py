@@ -1,4 +1,4 @@
-"""What goes wrong: with power, disk, clock, network and broker, and by whoever else can publish there."""
+"""Faults of power, disk, clock, network and broker, and messages by other clients that can publish there."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Trouble:
         self._world.tell("broker", "refuses nothing any more")
 
     async def forge_ack(self, *, device: int, status: str, signed: bool = True) -> None:
-        """Somebody who can publish says in the device's name what it never said, with a receipt of no worth or none."""
+        """Publish a false acknowledgement in the device's name, with an invalid receipt or without one."""
         host = self._world.devices[device]
         row = self._world.open_command(host)
         if row is None or not self._world.broker.up:
@@ -164,11 +164,11 @@ class Trouble:
         self._world.broker.inject(_STRANGER, topic, json.dumps(body).encode(), retain=False)
 
     async def withhold(self, *, device: int, seconds: float) -> None:
-        """Whoever runs the broker keeps a device's commands to himself for a while."""
+        """Let the broker withhold a device's commands for a while."""
         await self._tamper(device, seconds, "withholds commands", lambda packet: None)  # noqa: ARG005 - the form
 
     async def alter(self, *, device: int, seconds: float) -> None:
-        """Whoever runs the broker changes the params of a device's commands for a while; the grants stay good."""
+        """Let the broker change the params of a device's commands for a while; the grants stay good."""
 
         def changed(packet: Packet) -> Packet:
             if not packet.payload:
@@ -189,7 +189,7 @@ class Trouble:
         self._world.tell("broker", "is honest again")
 
     async def replay(self, *, device: int, type: str = RESET) -> None:  # noqa: A002 - the contract's name
-        """Somebody who can publish, or a broker with an old store, hands the device an old command again."""
+        """Send the device an old command again, as another client or a broker with an old store can."""
         host = self._world.devices[device]
         topic = f"devices/{host.id}/commands/{type}"
         old = self._world.sent.get(topic, ())

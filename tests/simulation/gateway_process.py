@@ -37,7 +37,7 @@ class Process:
         return self.dead
 
     def survives(self, name: str) -> bool:
-        """The same where nobody could catch it."""
+        """The same where no code could catch it."""
         return not self.dead and self._passes(name)
 
     def _passes(self, name: str) -> bool:

@@ -27,13 +27,13 @@ Answer = asyncio.Future[str | None]
 
 
 class Watcher(Protocol):
-    """Whoever judges what the gateway sends, and what it acknowledges."""
+    """Observer of what the gateway sends, and what it acknowledges."""
 
     def publishing(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """The gateway hands a message to the broker."""
 
     def acknowledging(self, message: Message, arrived_at_commit: int) -> None:
-        """The gateway tells the broker that it has this message."""
+        """The gateway acknowledges this message to the broker."""
 
     def commit_now(self) -> int:
         """How many commits there were."""
@@ -136,7 +136,7 @@ class VirtualSession(Session):
             raise LinkError(f"The broker did not answer: {error}") from error
 
     async def disconnect(self) -> None:
-        """Say good-bye; returns when that has left."""
+        """Send DISCONNECT; returns when it has left."""
         self._process.seam("leave")
         self._virtual.disconnect()
         await asyncio.wait((self._virtual.gone,), timeout=ANSWER_SECONDS)

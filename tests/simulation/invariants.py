@@ -181,7 +181,7 @@ class Judge:
     def _bricked(self) -> Iterator[Broken]:
         """A device can use the token that it holds, of its binding or for the reset that waits for it.
 
-        Whether a newer one was used is what the registry believes, so that does not count: the device holds the newest
+        Whether a newer one was used is only the registry's view, so that does not count: the device holds the newest
         that it ever got.
         """
         world = self._world

@@ -90,7 +90,7 @@ class Client:
             await self._arrived.wait()
 
     def disconnect(self) -> None:
-        """Say good-bye."""
+        """Send DISCONNECT."""
         self.line.up.send(self._broker.disconnect, self.peer)
 
     def _receive(self, packet: Packet) -> None:

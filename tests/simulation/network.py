@@ -89,7 +89,7 @@ class Line:
 
 
 def _nobody(reason: str) -> None:
-    """Nobody listens any more."""
+    """Nothing listens any more."""
     del reason
 
 

@@ -68,7 +68,7 @@ class People:
     def _old_reset_is_cleared(self, device: DeviceHost, binding: Binding) -> None:
         """Before the new token is answered (contract, section 4); a broker that lost its memory since is no witness.
 
-        Where somebody else has ended that binding before it was answered, the token opens nothing.
+        Where another caller has ended that binding before it was answered, the token opens nothing.
         """
         world = self._world
         row = world.row("SELECT binding_generation FROM devices WHERE id = ?", device.id)
@@ -97,7 +97,7 @@ class People:
         await self._post(device, "unbind")
 
     async def reset(self, device: DeviceHost, *, tries: int = 1) -> None:
-        """Ask for a reset, again with the same Idempotency-Key while nobody answers."""
+        """Ask for a reset, again with the same Idempotency-Key until an answer arrives."""
         once, since = f"{device.serial}-{self._world.loop.time()}", self._world.ghost.commits
         for _ in range(tries):
             try:
@@ -209,7 +209,7 @@ class People:
             device.switch_on()
 
     async def reset_by_hand(self, device: DeviceHost) -> None:
-        """Somebody holds the button."""
+        """Hold the button of the device."""
         self._world.tell("people", f"reset {device.serial} by hand")
         device.reset_by_hand()
 

@@ -87,7 +87,7 @@ async def _end(world: World) -> None:
 
 
 def _listen(world: World) -> None:
-    """An error that nobody foresaw breaks every promise: what the gateway logs as a bug of its own, and lost tasks."""
+    """An unforeseen error breaks every promise: what the gateway logs as a bug in itself, and lost tasks."""
 
     def lost(_: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -122,7 +122,7 @@ async def _script(world: World) -> None:
 
 
 async def _steps(world: World, people: People, trouble: Trouble) -> None:
-    """Each step is a task of its own, so that one goes on while the next begins."""
+    """Each step is a separate task, so that one goes on while the next begins."""
     start, running = world.loop.time(), []
     for step in world.plan.steps:
         await asyncio.sleep(max(0.0, start + step.at - world.loop.time()))

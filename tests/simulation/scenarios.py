@@ -71,7 +71,7 @@ def _site_dies(rng: random.Random, at: float) -> list[Step]:
 
 
 def _unbound_unheard(rng: random.Random, at: float) -> list[Step]:
-    """It is unbound before the gateway hears what it tells."""
+    """It is unbound before the gateway processes its message."""
     at += rng.uniform(0.0, 0.5)
     return [
         Step(at, "stall", {"who": "gateway", "seconds": rng.choice((0.5, 3.0))}),
@@ -105,7 +105,7 @@ def said_before_a_refresh(rng: random.Random) -> tuple[Step, ...]:
 
 
 def cancelled_unread(rng: random.Random) -> tuple[Step, ...]:
-    """A device takes its reset while the gateway hears nothing of its broker, and the reset is cancelled meanwhile."""
+    """A device takes its reset while the gateway receives nothing, and the reset is cancelled meanwhile."""
     deaf = 2.0 + rng.uniform(0.0, 0.5)
     back = deaf + rng.uniform(0.5, 1.0)
     return (
@@ -146,7 +146,7 @@ def cancelled_and_replayed(rng: random.Random) -> tuple[Step, ...]:
 
 
 def altered(rng: random.Random) -> tuple[Step, ...]:
-    """The broker changes the params of what a device is told, of a reset or of something else."""
+    """The broker changes the params of what a device receives, of a reset or of another command."""
     facts: dict[str, dict[str, Any]] = {"reset": {"tries": 1}, "command": {"type": "trigger_upload", "ttl": 300}}
     asked = rng.choice(("reset", "command", "command"))
     return (

@@ -124,7 +124,7 @@ def test_a_silent_loss_is_noticed_later() -> None:
 
 
 def test_rights_are_the_gateways_own() -> None:
-    """A wrong password gets nobody in, and a device's message on another's topic goes nowhere."""
+    """A wrong password is refused, and a device's message on another's topic is dropped."""
 
     async def scene() -> None:
         stage = Stage()
@@ -140,7 +140,7 @@ def test_rights_are_the_gateways_own() -> None:
 
 
 def test_a_broker_that_is_killed_comes_back_with_what_it_kept() -> None:
-    """Nobody gets in meanwhile; retained messages and sessions are there or gone, as is asked for."""
+    """No client is admitted meanwhile; retained messages and sessions are there or gone, as is asked for."""
 
     async def scene() -> None:
         stage = Stage()

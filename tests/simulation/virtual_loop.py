@@ -7,7 +7,7 @@ from typing import Any
 
 
 class StalledError(Exception):
-    """Nothing is ready and no timer is set: whoever waits now would wait for ever."""
+    """Nothing is ready and no timer is set: a task that waits now would wait for ever."""
 
 
 class _Instant(selectors.SelectSelector):

@@ -191,7 +191,7 @@ class World:
         self.check()
 
     def acknowledging(self, message: Message, arrived_at_commit: int) -> None:
-        """The gateway tells the broker that it has a message: what it says must be committed (invariant 4)."""
+        """The gateway acknowledges a message to the broker: what it says must be committed (invariant 4)."""
         missing = unkept(self.disk, self.ghost, message, arrived_at_commit)
         if missing is not None:
             self.ghost.violate(4, "what is acknowledged is committed", missing)

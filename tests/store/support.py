@@ -89,7 +89,7 @@ class Gate:
 
 
 def project(name: str) -> Callable[[Tx], str]:
-    """A write that makes a project of this name, which nobody else may have."""
+    """A write that makes a project of this name, which must be unique."""
 
     def write(tx: Tx) -> str:
         project_id = tx.new_id(ids.PROJECT)

@@ -97,7 +97,7 @@ def test_turns_that_went_by_are_not_made_up_at_once(world: World) -> None:
 
 
 def test_a_clock_that_was_set_back_does_not_hold_the_fleet_up(world: World) -> None:
-    """With the next connection the pace begins anew."""
+    """With the next connection the pace begins again."""
     devices = some(world, 2)
     world.now -= 86_400_000
     assert due(world) == []
@@ -108,7 +108,7 @@ def test_a_clock_that_was_set_back_does_not_hold_the_fleet_up(world: World) -> N
 
 
 def test_a_link_that_flaps_does_not_quicken_the_pace(world: World) -> None:
-    """What has not missed its turn keeps it, however often the connection is made anew."""
+    """A row that has not missed its turn keeps it, however often the connection is made again."""
     some(world, 2)
     world.now += STEP // 2
     for _ in range(3):
@@ -128,7 +128,7 @@ def test_what_is_not_paced_is_left_alone(world: World) -> None:
 
 
 def test_urgent_rows_go_first(world: World) -> None:
-    """A reset of one device, and a cancelled one of the bulk, wait for nobody."""
+    """A reset of one device, and a cancelled one of the bulk, do not wait for a turn."""
     alone, _ = world.bound("SN-8")
     first, second = some(world, 2)
     world.run(devices.reset, world.project_id, alone, "key_1")
@@ -150,7 +150,7 @@ def test_what_is_due_is_not_put_off(world: World) -> None:
 
 
 def test_other_retained_topics_are_due_too(world: World) -> None:
-    """The status of a deleted device, after the commands; credentials are somebody else's work."""
+    """The status of a deleted device, after the commands; credentials are for another worker."""
     device_id, _ = world.bound()
     world.create(device_id, "reboot")
     world.delete(device_id)

@@ -67,7 +67,7 @@ async def test_a_read_is_given_up_at_its_deadline(tmp_path: Path) -> None:
 
 
 async def test_waiting_for_a_thread_counts(tmp_path: Path) -> None:
-    """What nobody waits for any more is not begun."""
+    """A query whose caller no longer waits is not begun."""
     begun = threading.Event()
     async with asyncio.timeout(GUARD_SECONDS), Store(tmp_path, Context()) as store:
         deadline = Deadline(GUARD_SECONDS)

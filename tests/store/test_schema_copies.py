@@ -44,7 +44,7 @@ def test_a_new_registry_is_not_copied(tmp_path: Path) -> None:
 
 
 def test_so_many_copies_are_kept(tmp_path: Path) -> None:
-    """The newest; a backup that somebody put there is left alone."""
+    """The newest; a backup that an operator put there is left alone."""
     (tmp_path / f"{DATABASE_NAME}.mine").write_text("kept")
     seen: list[Path] = []
     for _ in range(COPIES_KEPT + 2):

@@ -80,7 +80,7 @@ async def test_a_read_sees_one_state(tmp_path: Path) -> None:
 
 
 async def test_a_look_sees_what_was_committed_last(tmp_path: Path) -> None:
-    """Also by another process, and after one that raised: each begins anew."""
+    """Also by another process, and after one that raised: each begins a new transaction."""
     async with Store(tmp_path, Context()) as store:
         assert store.read_inline(names) == set()
         await store.write(project("own"))

@@ -36,7 +36,7 @@ def _register(tx: Tx, project_id: str, serial: str) -> str:
 
 
 async def test_each_commit_rings_for_what_it_did(tmp_path: Path) -> None:
-    """Events ring for their followers, a mark in the outbox for who works off its kind; else nobody is woken."""
+    """Events wake their followers, a row in the outbox wakes the worker of its kind; no other task is woken."""
     rung: list[str] = []
     async with Store(tmp_path, Context(), Rung(rung, kinds=True)) as store:
         project_id = await store.write(lambda tx: key_sql.create_project(tx, "one"))
@@ -88,7 +88,7 @@ async def test_what_changes_who_gets_events_rings(tmp_path: Path) -> None:
 
 
 async def test_a_bell_that_is_taken_before_the_look_misses_nothing() -> None:
-    """Every waiter is woken, whoever takes the bell afterwards waits for the next."""
+    """Every waiter is woken, and a waiter that takes the event afterwards waits for the next."""
     wakeups = Wakeups()
     first = wakeups.news
     waiters = [asyncio.create_task(first.wait()) for _ in range(3)]

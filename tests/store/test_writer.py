@@ -82,7 +82,7 @@ async def test_one_that_is_alone_is_undone_as_a_whole(tmp_path: Path) -> None:
 
 
 async def test_a_result_comes_after_the_commit_that_holds_it(tmp_path: Path) -> None:
-    """While its group is at work nobody sees a row and nobody has a result; with the result everybody sees it."""
+    """While its group is at work no reader sees a row and no caller has a result; with the result all see it."""
     async with writing(tmp_path) as bench:
         door, gate = Gate(), Gate()
         first = await queued(bench.writer, [door])
@@ -148,7 +148,7 @@ async def test_stopping_finishes_what_waits(tmp_path: Path) -> None:
 
 
 async def test_commits_that_mark_the_outbox_are_told_before_their_results(tmp_path: Path) -> None:
-    """Whoever works the outbox off is woken by those commits, and by no others."""
+    """The outbox workers are woken by those commits, and by no others."""
     told: list[frozenset[str]] = []
     async with writing(tmp_path, committed=told.append) as bench:
         await bench.writer.write(project("quiet"))
@@ -177,7 +177,7 @@ async def test_a_bell_that_breaks_holds_no_result_back(tmp_path: Path) -> None:
 
 
 async def test_a_long_write_hears_that_an_urgent_one_waits(tmp_path: Path) -> None:
-    """It can come to an end in the middle, so that nobody waits for all of it."""
+    """It can end in the middle, so that no other write waits for all of it."""
     heard: list[bool] = []
     async with writing(tmp_path) as bench:
         gate = Gate()

@@ -1,1 +1,1 @@
-"""Real parts for the tests: brokers on ports of their own, raw MQTT packets, waiting for events."""
+"""Real parts for the tests: brokers on free ports, raw MQTT packets, waiting for events."""

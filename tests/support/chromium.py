@@ -181,7 +181,7 @@ class Page:
 
 @asynccontextmanager
 async def browser(folder: Path) -> AsyncIterator[Page]:
-    """A browser with one tab and a profile of its own."""
+    """A browser with one tab and a separate profile."""
     assert PROGRAM, "Chromium is missing. Install it, for example: sudo apt-get install chromium"
     root = ("--no-sandbox",) if os.geteuid() == 0 else ()
     process = await asyncio.create_subprocess_exec(
@@ -224,7 +224,7 @@ async def _address(process: asyncio.subprocess.Process) -> str:
 
 
 async def _drain(process: asyncio.subprocess.Process) -> None:
-    """Its complaints about a missing desktop are nobody's business, and must not fill the pipe."""
+    """Its complaints about a missing desktop do not matter, and must not fill the pipe."""
     assert process.stderr
     async for _ in process.stderr:
         pass

@@ -189,7 +189,7 @@ _ODD = (
 
 
 def objects(fields: Mapping[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """Objects with these fields, now and then one that is missing, of another type, or nobody's."""
+    """Objects with these fields, now and then one that is missing, of another type, or unknown."""
     some = {name: st.one_of(good, good, good, JSON) for name, good in fields.items()}
     strangers = st.dictionaries(TEXTS, JSON, max_size=1)
     known = st.fixed_dictionaries({}, optional=some)

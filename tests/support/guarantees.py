@@ -96,7 +96,7 @@ def page() -> str:
     """Return the text of docs/guarantees.md.
 
     Raises:
-        GuaranteeError: a guarantee has no test, or a test names a number that is none.
+        GuaranteeError: a guarantee has no test, or a test names a number without a guarantee.
     """
     promised, tests = guarantees(), marked_tests()
     if found := faults((each.number for each in promised), tests):

@@ -66,7 +66,7 @@ def _base() -> str:
 
 
 def _version(program: str) -> str:
-    """As `3.12`; empty when it is none (pyenv leaves stand-ins on the PATH)."""
+    """As `3.12`; empty when it does not run (pyenv leaves stand-ins on the PATH)."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         shown = subprocess.run(
             [program, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"],

@@ -1,11 +1,11 @@
-"""A real Mosquitto per test, started from the files of `broker_config` on a port of its own.
+"""A real Mosquitto per test, started from the files of `broker_config` on a free port.
 
-    async with Mosquitto(tmp_path, users={"dev_A": "secret"}) as broker:
+async with Mosquitto(tmp_path, users={"dev_A": "secret"}) as broker:
         ...connect to broker.host, broker.port...
 
-Its users are `gateway` (GATEWAY_PASSWORD), `integrator` (INTEGRATOR_PASSWORD), those of the test, and `probe`, by
-which the harness makes sure that the broker has read the password file: its password is another one at each write, so
-once the broker lets it in, everything else in the file is in force.
+Its users are `gateway` (GATEWAY_PASSWORD), `integrator` (INTEGRATOR_PASSWORD), those of the test, and `probe`, by which
+the harness makes sure that the broker has read the password file: its password is another one at each write, so once
+the broker admits it, everything else in the file is in force.
 """
 
 import asyncio

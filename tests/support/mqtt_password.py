@@ -1,4 +1,4 @@
-"""A device's MQTT password, written down anew from the contract's section 1."""
+"""A device's MQTT password, implemented a second time from the contract's section 1."""
 
 import base64
 import hmac

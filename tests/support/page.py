@@ -16,7 +16,7 @@ REFUSED = "Failed to load resource"
 
 @dataclass
 class Visitor:
-    """Somebody at the page."""
+    """A visitor of the page."""
 
     url: str
     tab: Page
@@ -84,7 +84,7 @@ def _button(words: str) -> str:
 
 @asynccontextmanager
 async def visiting(url: str, profile: Path) -> AsyncIterator[Visitor]:
-    """A browser of its own; in the end nothing was asked of anybody else, and nothing went wrong in the page."""
+    """A separate browser; at the end no other host was asked, and nothing went wrong in the page."""
     async with browser(profile) as tab:
         await tab.screen(*DESKTOP)
         yield Visitor(url, tab)

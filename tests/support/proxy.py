@@ -25,7 +25,7 @@ class Towards(StrEnum):
 
 @dataclass
 class Line:
-    """One connection through the proxy; `notes` is for whoever watches it."""
+    """One connection through the proxy; `notes` is for the test that watches it."""
 
     notes: dict[str, object] = field(default_factory=dict)
 
@@ -64,7 +64,7 @@ class Proxy:
         await self._server.wait_closed()
 
     def cut(self) -> None:
-        """Cut every connection, as when a link dies: no good-bye, and what is on its way is lost."""
+        """Cut every connection, as when a link dies: no DISCONNECT, and what is on its way is lost."""
         for writer in self._open:
             writer.transport.abort()
 

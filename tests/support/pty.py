@@ -1,4 +1,4 @@
-"""A program at a terminal of its own, with somebody who reads and types."""
+"""A program at a separate terminal, with a test that reads and types."""
 
 import asyncio
 import fcntl
@@ -18,7 +18,7 @@ _CHUNK = 65_536
 
 @dataclass
 class Terminal:
-    """What somebody sits at."""
+    """A terminal that a test types at."""
 
     process: asyncio.subprocess.Process
     where: int

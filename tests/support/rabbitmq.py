@@ -177,7 +177,7 @@ class RabbitMq:
         raise RabbitMqError(f"RabbitMQ hangs:\n{self.said()}")
 
     def _end(self) -> None:
-        """At once: nobody wants its data."""
+        """At once: its data is not needed."""
         processes, self._processes = self._processes, []
         for process in reversed(processes):
             with contextlib.suppress(ProcessLookupError):

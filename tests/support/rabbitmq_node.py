@@ -13,7 +13,7 @@ NAME = "rabbitmq"
 
 
 class OneWorkerForTheNode(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
-    """Each test goes to whoever is free, but for those of the node, which go to one worker, first of all.
+    """Each test goes to a free worker, but those of the node go to one worker, first of all.
 
     xdist has this as ``loadgroup``, which pytest 9 does not let it do.
     """

@@ -1,4 +1,4 @@
-"""A device's signature under an acknowledgement, written down anew from the contract's section 3."""
+"""A device's signature under an acknowledgement, implemented a second time from the contract's section 3."""
 
 import base64
 import hashlib

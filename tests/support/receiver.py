@@ -33,7 +33,7 @@ class Received:
         return event
 
     def is_signed_with(self, secret: str) -> bool:
-        """By both signatures, as somebody would check them who has read the contract and no line of the gateway."""
+        """By both signatures, checked from the contract alone, without the gateway's code."""
         stamped = self.headers["webhook-timestamp"].encode() + b"." + self.body
         key = base64.b64decode(secret.removeprefix("whsec_"))
         standard = hmac.new(key, self.headers["webhook-id"].encode() + b"." + stamped, hashlib.sha256).digest()

@@ -33,7 +33,7 @@ class Bound:
 
 
 class Registry:
-    """The verbs, each in a transaction of its own."""
+    """The verbs, each in a separate transaction."""
 
     def __init__(self, store: Store, project_id: str) -> None:
         self.store = store
@@ -50,7 +50,7 @@ class Registry:
         return Bound(device["id"], device["pk"], binding.device_token)
 
     async def bound_again(self, device: Bound) -> Bound:
-        """Bind it anew, to somebody else."""
+        """Bind it again, to another end user."""
         binding = await self.store.write(lambda tx: devices.bind(tx, self.project_id, device.id, "eu_2", ACTOR))
         return Bound(device.id, device.pk, binding.device_token)
 

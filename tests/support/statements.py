@@ -15,7 +15,7 @@ from gateway.store.sqlite.connection import connect
 WRITER = "store-writer"
 READER = "any of the readers"
 READERS = "store-"
-"""Each purpose has threads with a name of its own."""
+"""Each purpose has threads with a separate name."""
 LOOP = "MainThread"
 
 

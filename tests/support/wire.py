@@ -208,7 +208,7 @@ class Wire:
         keepalive: int = 60,
         will: Will | None = None,
     ) -> int:
-        """CONNECT and the return code of the CONNACK, or CLOSED when there was none."""
+        """CONNECT and the return code of the CONNACK, or CLOSED without one."""
         await self.send(connect_packet(client_id, username, password, clean=clean, keepalive=keepalive, will=will))
         try:
             answer = await self._expect(Kind.CONNACK)
@@ -231,7 +231,7 @@ class Wire:
     async def say(self, topic: str, *payloads: bytes, retain: bool = False) -> None:
         """PUBLISH each, in a single write, and wait until the server has read them.
 
-        Their PUBACKs may wait for somebody else; they are skipped where another answer is waited for.
+        Their PUBACKs may wait for another client; they are skipped where another answer is waited for.
         """
         packets = []
         for payload in payloads:
@@ -257,7 +257,7 @@ class Wire:
         await self.send(Packet(Kind.PUBACK, 0, struct.pack("!H", message.packet_id)))
 
     async def read_until(self, topic: str) -> list[Message]:
-        """The messages up to and without the first on `topic`: with a publisher's last word there, all that arrived.
+        """The messages up to and without the first on `topic`: with a publisher's end marker there, all that arrived.
 
         Each is acknowledged.
         """

@@ -15,7 +15,7 @@ from tests.support.tls_door import tls_door
 
 
 async def nothing(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Never called: nobody gets that far."""
+    """Never called: no connection gets that far."""
     await send({"type": "http.response.start", "status": 204})
 
 

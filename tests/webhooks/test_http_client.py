@@ -98,7 +98,7 @@ async def test_a_long_answer_is_not_read_to_its_end(api: Api) -> None:
 
 
 async def test_a_body_that_never_ends_does_not_make_a_failure(api: Api) -> None:
-    """The status counts; for the body nobody waits long."""
+    """The status counts; the wait for the body is short."""
     dripping = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nbeginning"
     async with receiving(dripping) as receiver:
         answer = await came_back(api, await hooked(api, receiver.url))
@@ -171,7 +171,7 @@ def _certificate(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 async def test_tls_is_verified(api: Api, tmp_path: Path) -> None:
-    """A certificate that nobody vouches for is a failure; one that is trusted is fine."""
+    """A certificate that no trusted authority signed is a failure; one that is trusted is fine."""
     server, client = _certificate(tmp_path)
     async with receiving(tls=server) as receiver:
         webhook = await hooked(api, receiver.url)

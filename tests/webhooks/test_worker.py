@@ -1,4 +1,4 @@
-"""Deliveries to real receivers: signed, tried again, replayed, and nobody held up by anybody."""
+"""Deliveries to real receivers: signed, tried again, replayed, and no receiver holds up another."""
 
 import asyncio
 import json
@@ -65,7 +65,7 @@ async def test_only_the_types_that_were_asked_for(api: Api) -> None:
 
 
 async def test_a_failure_is_tried_again_by_the_schedule(api: Api) -> None:
-    """After a minute, then after four more; each try is signed anew, under the same id."""
+    """After a minute, then after four more; each try has a new signature, under the same id."""
     async with receiving(BUSY, BUSY) as receiver, delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
         webhook = await hooked(api, receiver.url)
         await api.registered()
@@ -98,7 +98,7 @@ async def test_a_clock_that_is_set_back_holds_up_no_try(api: Api) -> None:
 
 
 async def test_a_clock_that_was_set_back_while_nobody_looked(api: Api) -> None:
-    """A worker that starts counts the pauses anew; those that are longer stay longer."""
+    """A worker that starts counts the pauses from now; those that are longer stay longer."""
     async with receiving(BUSY, BUSY) as receiver:
         async with delivering(api, WebhookSender(clock=api.clock, allow_loopback=True)):
             webhook = await hooked(api, receiver.url)

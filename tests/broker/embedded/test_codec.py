@@ -77,7 +77,7 @@ def test_a_publish_is_decoded_as_it_was_sent(topic: str, payload: bytes, qos: in
 
 
 async def test_a_connect_has_a_limit_of_its_own() -> None:
-    """Somebody unknown cannot make the broker hold a large packet; the length alone ends it."""
+    """An unknown client cannot make the broker buffer a large packet: the length alone ends the connection."""
     reader = asyncio.StreamReader()
     reader.feed_data(b"\x10" + bytes([MAX_CONNECT_BYTES % 128 + 1 | 0x80, MAX_CONNECT_BYTES // 128 | 0x80, 1]))
     with pytest.raises(MalformedPacketError, match="more than the 16384 allowed"):

@@ -29,7 +29,7 @@ DISCONNECT = Packet(Kind.DISCONNECT, 0, b"")
 
 @pytest.fixture
 async def broker() -> AsyncIterator[EmbeddedBroker]:
-    """An embedded broker on a port of its own."""
+    """An embedded broker on a free port."""
     async with EmbeddedBroker(authenticate=authenticate) as running:
         yield running
 

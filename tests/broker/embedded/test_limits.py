@@ -43,7 +43,7 @@ SERVER_UNAVAILABLE = 3
 
 @pytest.fixture
 async def broker() -> AsyncIterator[EmbeddedBroker]:
-    """An embedded broker on a port of its own."""
+    """An embedded broker on a free port."""
     async with EmbeddedBroker(authenticate=authenticate) as running:
         yield running
 
@@ -58,7 +58,7 @@ async def test_a_socket_that_stays_silent_is_closed() -> None:
 
 
 async def test_authentication_that_hangs_ends_with_the_same_time_limit() -> None:
-    """A registry that does not answer lets nobody in, and keeps no socket."""
+    """While the registry does not answer, no client is admitted and no socket is kept."""
 
     async def never(_: str, __: str | None, ___: str | None) -> None:
         await asyncio.Event().wait()
@@ -181,7 +181,7 @@ async def test_what_does_not_begin_with_a_connect_is_closed(broker: EmbeddedBrok
 
 
 async def test_clients_beyond_the_limit_are_refused() -> None:
-    """Sockets that say nothing take no place. Who is connected may come anew, and the gateway always gets in."""
+    """Silent sockets take no place. A connected client may reconnect, and the gateway is always admitted."""
     limits = BrokerLimits(connections=2)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, Wire.open(broker.host, broker.port):
         async with joined(broker, "dev_A"), joined(broker, "dev_B"):
@@ -193,7 +193,7 @@ async def test_clients_beyond_the_limit_are_refused() -> None:
 
 
 async def test_integrators_leave_the_places_of_devices_free() -> None:
-    """Their share is bounded, whoever has the accounts."""
+    """The share of integrators is bounded, for all their accounts together."""
     limits = BrokerLimits(connections=3, connections_others=1)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "integrator"):
         async with Wire.open(broker.host, broker.port) as client:
@@ -338,7 +338,7 @@ async def test_a_held_client_can_be_cut_and_comes_back_held() -> None:
 
 
 async def test_who_spoke_to_a_gateway_that_is_forgotten_is_cut_off() -> None:
-    """What waited for it will not reach it: nobody is held for that, and its sender says it again."""
+    """Messages that wait for a forgotten gateway session are lost: the sender is disconnected, and sends them again."""
     limits = BrokerLimits(unheard=10)
     async with EmbeddedBroker(authenticate=authenticate, limits=limits) as broker, joined(broker, "dev_A") as wild:
         async with hesitant(broker) as gateway:

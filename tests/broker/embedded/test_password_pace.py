@@ -65,7 +65,7 @@ async def test_a_device_behind_a_failing_address_comes_in_at_once(site: Site) ->
 
 
 async def test_passwords_for_a_known_name_are_paced_too(site: Site) -> None:
-    """Whoever knows a device's id tries a few passwords at once, then one a second; another device comes in."""
+    """A client that knows a device's id has a few tries at once, then one a second; other devices are admitted."""
     await site.fail()
     tries = 4 * SAVED_SECONDS_OF_NAME
     answers = Counter(await asyncio.gather(*(site.tries(OTHER, "wrong") for _ in range(tries))))
@@ -97,7 +97,7 @@ async def test_a_few_failures_are_answered_as_they_were(site: Site) -> None:
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_a_connection_can_be_aborted_while_its_time_runs_out(turns: int) -> None:
-    """Whoever makes way for another client may be about to go anyway: the other one must not fail by that."""
+    """The evicted connection may be at the end of its time limit: the client that follows must not fail by that."""
     async with Served() as served:
         connection = await served.connection()
 
@@ -115,7 +115,7 @@ async def test_a_connection_can_be_aborted_while_its_time_runs_out(turns: int) -
 
 
 class Served:
-    """A socket that somebody has opened, as the broker has it."""
+    """An accepted socket, as the broker holds it."""
 
     async def __aenter__(self) -> Self:
         self._opened: asyncio.Queue[ClientConnection] = asyncio.Queue()

@@ -1,4 +1,4 @@
-"""The embedded broker on the wire: a message reaches those it is for and nobody else, and stays only where it may."""
+"""The embedded broker on the wire: a message reaches its subscribers only, and is retained only if allowed."""
 
 import struct
 from collections.abc import AsyncIterator
@@ -24,13 +24,13 @@ REBOOT = "devices/dev_A/commands/reboot"
 
 @pytest.fixture
 async def broker() -> AsyncIterator[EmbeddedBroker]:
-    """An embedded broker on a port of its own."""
+    """An embedded broker on a free port."""
     async with EmbeddedBroker(authenticate=authenticate) as running:
         yield running
 
 
 async def test_a_connect_brings_nobody_elses_retained_messages(broker: EmbeddedBroker) -> None:
-    """Plain amqtt sends to whoever connects all that is retained under anybody's filter, factory resets among it."""
+    """Plain amqtt sends each new client every message retained under any client's filter, resets included."""
     async with joined(broker, "gateway") as gateway, joined(broker, "dev_B") as owner:
         await gateway.publish("devices/dev_B/commands/factory_reset", b"B's", qos=1, retain=True)
         await owner.subscribe("devices/dev_B/commands/factory_reset")

@@ -37,7 +37,7 @@ SERVER_UNAVAILABLE = 3
 
 @pytest.fixture
 async def broker() -> AsyncIterator[EmbeddedBroker]:
-    """An embedded broker on a port of its own."""
+    """An embedded broker on a free port."""
     async with EmbeddedBroker(authenticate=authenticate) as running:
         yield running
 
@@ -64,14 +64,14 @@ async def broker() -> AsyncIterator[EmbeddedBroker]:
 async def test_who_is_let_in(
     broker: EmbeddedBroker, client_id: str, username: str | None, password: str | None, code: int
 ) -> None:
-    """Nobody without a name and a right password, and a device under its own id alone."""
+    """Only clients with a name and a right password are admitted, and a device under its id alone."""
     async with Wire.open(broker.host, broker.port) as client:
         assert await client.connect(client_id, username, password) == code
         assert len(broker.sessions()) == (code == ACCEPTED)
 
 
 async def test_it_listens_on_loopback_unless_told_otherwise(broker: EmbeddedBroker) -> None:
-    """Nobody on the network reaches a broker that was not opened to it on purpose."""
+    """A broker that was not opened to the network on purpose cannot be reached from it."""
     assert broker.host == "127.0.0.1"
 
 
@@ -105,7 +105,7 @@ async def test_a_persistent_session_needs_a_name(broker: EmbeddedBroker) -> None
     [(3, bytes([0, UNACCEPTABLE_PROTOCOL_VERSION])), (5, b"\x00\x84\x00"), (6, b"\x00\x84\x00")],
 )
 async def test_another_version_is_told_which_is_spoken(broker: EmbeddedBroker, level: int, answer: bytes) -> None:
-    """CONNACK 0x84 as MQTT 5 has it [MQTT 5, 3.2.2.2], or 0x01, and the end; logged once, whoever knocks how often."""
+    """CONNACK 0x84 as MQTT 5 has it [MQTT 5, 3.2.2.2], or 0x01, then the end; it is logged only once."""
     with structlog.testing.capture_logs() as events:
         for _ in range(3):
             async with Wire.open(broker.host, broker.port) as client:
@@ -131,7 +131,7 @@ async def test_a_client_of_mqtt_5_understands_the_refusal(broker: EmbeddedBroker
 
 
 async def test_a_will_on_a_foreign_topic_is_refused_at_connect(broker: EmbeddedBroker) -> None:
-    """A device leaves its last word on its own topics; plain amqtt publishes it anywhere."""
+    """A device's last will is accepted on its own topics only; plain amqtt publishes it anywhere."""
     for topic in ("devices/dev_B/commands/factory_reset", "devices/dev_A/state", "devices/+/status", "$SYS/x", ""):
         async with Wire.open(broker.host, broker.port) as client:
             code = await client.connect("dev_A", "dev_A", PASSWORD, will=Will(topic, b"x", retain=True))
@@ -141,7 +141,7 @@ async def test_a_will_on_a_foreign_topic_is_refused_at_connect(broker: EmbeddedB
 
 
 async def test_stopping_does_not_wait_for_anybody() -> None:
-    """With idle, deaf and half-connected clients, and one that is being authenticated."""
+    """With clients that are idle, that do not read, that are half connected, and one that is being authenticated."""
     asked = asyncio.Event()
 
     async def slow(client_id: str, username: str | None, password: str | None) -> ClientIdentity | None:

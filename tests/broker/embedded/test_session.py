@@ -18,7 +18,7 @@ WILL = Will("devices/dev_A/status", b"offline", retain=True)
 
 @pytest.fixture
 async def broker() -> AsyncIterator[EmbeddedBroker]:
-    """An embedded broker on a port of its own."""
+    """An embedded broker on a free port."""
     async with EmbeddedBroker(authenticate=authenticate) as running:
         yield running
 
@@ -65,7 +65,7 @@ async def test_what_the_old_connection_had_sent_but_nobody_read_is_dropped(broke
 
 
 async def test_a_clean_connect_ends_a_persistent_session(broker: EmbeddedBroker) -> None:
-    """Its subscriptions and messages are gone [MQTT-3.1.2-6], and the one after it begins anew."""
+    """Its subscriptions and messages are gone [MQTT-3.1.2-6], and the next session starts empty."""
     async with joined(broker, "gateway") as gateway:
         async with joined(broker, "dev_A", clean=False) as device:
             await device.subscribe(REBOOT)
@@ -108,7 +108,7 @@ async def test_a_stranger_with_a_devices_client_id_does_not_disturb_it(
     password: str | None,
     is_clean: bool,  # noqa: FBT001 - parametrised
 ) -> None:
-    """Who somebody is comes first: plain amqtt replaces the session before it asks for the password."""
+    """Authentication comes first: plain amqtt takes the session over before it checks the password."""
     async with listening(broker) as gateway, joined(broker, "dev_A", clean=False, will=WILL) as device:
         await device.subscribe(REBOOT)
         async with Wire.open(broker.host, broker.port) as stranger:
@@ -157,7 +157,7 @@ async def test_after_a_cut_the_next_session_has_nothing_of_the_last(broker: Embe
 
 
 async def test_a_cut_drops_what_waits_for_a_device_that_is_away(broker: EmbeddedBroker) -> None:
-    """It tells that nobody was connected, and forgets the session all the same."""
+    """The cut reports that no client was connected, and still ends the session."""
     async with joined(broker, "gateway") as gateway:
         async with joined(broker, "dev_A", clean=False) as device:
             await device.subscribe(REBOOT)
@@ -170,7 +170,7 @@ async def test_a_cut_drops_what_waits_for_a_device_that_is_away(broker: Embedded
 
 
 async def test_a_cut_reaches_a_connect_that_is_just_being_authenticated() -> None:
-    """Revoked between the question and the answer: what the answer says is out of date, so it lets nobody in."""
+    """A token revoked between question and answer makes the answer out of date, so the client is not admitted."""
     asked, answer = asyncio.Event(), asyncio.Event()
 
     async def slow(client_id: str, username: str | None, password: str | None) -> ClientIdentity | None:
@@ -199,7 +199,7 @@ async def test_a_cut_device_that_was_deaf_is_gone_at_once(broker: EmbeddedBroker
 
 
 async def test_a_disconnect_ends_a_session_without_its_will(broker: EmbeddedBroker) -> None:
-    """A clean goodbye [MQTT-3.14.4-3]; a socket that just closes is a death."""
+    """A DISCONNECT drops the will [MQTT-3.14.4-3]; a socket that just closes has the will published."""
     async with listening(broker) as gateway:
         async with joined(broker, "dev_A", will=WILL) as device:
             await device.disconnect()

@@ -60,7 +60,7 @@ def entering(device: Bound) -> dict[str, str]:
 async def test_recorded_questions_are_answered_as_their_broker_expects(
     dialect: str, fleet: Registry, endpoint: Endpoint
 ) -> None:
-    """The golden requests of each dialect, byte for byte, and each answer, which nobody may keep."""
+    """The golden requests of each dialect, byte for byte, and each answer, which must not be cached."""
     device, other = await fleet.bound("SN-1"), await fleet.bound("SN-2")
     names = {"{device}": device.id, "{other}": other.id, "{other_password}": other.mqtt_password}
     names |= {"{password}": device.mqtt_password, "{token}": device.token}
@@ -126,7 +126,7 @@ async def test_what_cannot_be_understood_is_answered_with_no(body: bytes, kind: 
 
 
 async def test_paths_and_methods_that_there_are_not(endpoint: Endpoint) -> None:
-    """A broker with a mistake in its configuration lets nobody in; what is no dialect's path is not found."""
+    """A broker with a mistake in its configuration admits no client; a path of no dialect is not found."""
     for path in ("emqx/authenticat", "emqx/", "emqx", "emqx/authenticate/x"):
         assert is_a_no("emqx", await endpoint.ask(path, json={}))
     get = await endpoint.http.get(f"/{SECRET}/emqx/authenticate")

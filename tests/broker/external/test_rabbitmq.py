@@ -99,7 +99,7 @@ async def test_subscriptions_and_queued_messages_end_with_the_token(place: Site,
 
 
 async def test_a_token_that_waits_for_its_reset_gets_in(place: Site) -> None:
-    """`reset_only` opens MQTT until the reset is cancelled; nobody is cut for being reset."""
+    """`reset_only` admits the device over MQTT until the reset is cancelled; a reset ends no session."""
     device = await bound(place)
     async with place.join(device) as client:
         command = await place.reset(device)
@@ -145,7 +145,7 @@ def _connections(place: Site) -> list[dict[str, str]]:
 
 
 async def test_while_the_gateway_is_away_nobody_new_gets_in(place: Site) -> None:
-    """RabbitMQ has nobody to ask and refuses; when the gateway is back the same device comes in."""
+    """RabbitMQ cannot ask and refuses; when the gateway is back the same device is admitted."""
     device = await bound(place)
     await place.broker.stop()
     assert await answer(place, device) != wire.ACCEPTED

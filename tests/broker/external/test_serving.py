@@ -83,7 +83,7 @@ async def test_beyond_loopback_it_speaks_https(fleet: Registry, tmp_path: Path) 
 
 
 async def test_refusals_are_told(fleet: Registry, tmp_path: Path) -> None:
-    """A wrong password as one of a client of the broker; a wrong secret with the address of whoever showed it."""
+    """A wrong password counts as a refused MQTT client, a wrong secret as a refused caller with its address."""
     refused: list[RefusedSignIn] = []
     settings = settings_at(tmp_path, "127.0.0.1:0")
     async with AsyncExitStack() as stack:

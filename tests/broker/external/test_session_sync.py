@@ -82,7 +82,7 @@ async def let_in_before(fleet: Registry, device: Bound) -> None:
 
 
 async def test_a_session_of_a_good_token_stays_and_all_others_go(fleet: Registry) -> None:
-    """Of a reset nobody is cut, of a revocation the device is, and so is one of which nothing is known."""
+    """A reset ends no session. A revocation ends the device's session, and a session without a known token ends too."""
     scissors, clock = Scissors(), Clock()
     admissions = Admissions(clock)
     access = SessionSync(fleet.store, admissions, scissors)
@@ -114,7 +114,7 @@ async def test_a_session_that_may_only_just_begin_is_cut_again(fleet: Registry) 
 
 
 async def test_a_new_owner_is_not_cut_for_the_old_one(fleet: Registry) -> None:
-    """Bound anew and let in by its new token, the session is the new one: it took the old one over."""
+    """A device that was bound again and admitted with its new token has a new session: it took over the old one."""
     scissors = Scissors()
     admissions = Admissions()
     access = SessionSync(fleet.store, admissions, scissors)

@@ -78,7 +78,7 @@ def test_a_certificate_makes_it_tls(tmp_path: Path) -> None:
 def test_values_that_break_out_of_the_files_are_refused(
     tmp_path: Path, values: dict[str, object], message: str
 ) -> None:
-    """A line break, a wildcard or a pattern in a value would be a rule of its own; nothing is written then."""
+    """A line break, a wildcard or a pattern in a value would be another rule; nothing is written then."""
     with pytest.raises(broker_config.BrokerConfigError, match=message):
         broker_config.render(tmp_path / "b", **{"port": 1883, **values})  # type: ignore[arg-type]
     assert not (tmp_path / "b").exists()

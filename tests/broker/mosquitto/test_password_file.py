@@ -56,7 +56,7 @@ def test_entries_are_salted() -> None:
 
 
 async def test_mosquitto_accepts_an_entry(tmp_path: Path) -> None:
-    """A real broker lets in who knows the secret of an entry made here, and nobody else."""
+    """A real broker admits a client that knows the secret of an entry made here, and no other."""
     async with Mosquitto(tmp_path, users={"dev_A": "dtok_A"}) as broker:
         assert await broker.connect_answer("dev_A", "dev_A", "dtok_A") == ACCEPTED
         assert await broker.connect_answer("dev_A", "dev_A", "dtok_a") == NOT_AUTHORISED
@@ -170,7 +170,7 @@ def test_only_whole_lines_are_ever_written(tmp_path_factory: pytest.TempPathFact
 
 
 def test_without_pid_file_nobody_is_signalled(tmp_path: Path) -> None:
-    """No pid file is a choice: somebody else reloads the broker."""
+    """No pid file is a choice: another program reloads the broker."""
     password_file(tmp_path, pid_file=None).reload()
 
 

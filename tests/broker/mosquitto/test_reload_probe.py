@@ -38,7 +38,7 @@ def _write(file: PasswordFile, sentinel: ReloadProbe, **more: str) -> None:
 
 @pytest.mark.parametrize("forgotten", [0, 1, 2])
 async def test_a_forgotten_signal_is_sent_again(tmp_path: Path, forgotten: int) -> None:
-    """Whoever is in the new file gets in, and whoever is not does not, as soon as it counts as taken up."""
+    """As soon as the new file counts as loaded, clients in it are admitted, and all others are refused."""
     async with Mosquitto(tmp_path, users={"old": "old-password"}) as broker:
         target = ProbeTarget(Address(broker.host, broker.port))
         file = _file(broker, forgotten)

@@ -92,7 +92,7 @@ async def test_a_user_without_rights_has_a_revoked_device_cut(tmp_path: Path, pl
 
 
 async def test_what_the_reloader_cannot_do_is_said_to_the_gateway(tmp_path: Path, place: Path) -> None:
-    """No reloader, and a pid file that is none: each with its remedy."""
+    """No reloader, and a pid file that names no process: each with its remedy."""
     with pytest.raises(BrokerSignalError, match=r"nobody answers at .*device-gateway-reload"):
         reloader.ask(place)
     with reloading(place, tmp_path / "missing"), pytest.raises(BrokerSignalError, match="cannot be read"):

@@ -1,7 +1,7 @@
 """Who may publish and read what on a real Mosquitto started from `broker_config` (contract, section 3).
 
-A SUBACK or PUBACK says nothing here: Mosquitto 2.0 grants every subscription and acknowledges every publish. So each
-test looks at what arrives, up to a last word that comes the same way as what must not arrive.
+A SUBACK or PUBACK proves nothing here: Mosquitto 2.0 grants every subscription and acknowledges every publish. So each
+test looks at what arrives, up to an end marker that is sent the same way as the messages that must not arrive.
 """
 
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ async def broker(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
 
 
 async def arrivals_at_gateway(broker: Mosquitto, gateway: Wire) -> list[tuple[str, bytes]]:
-    """What the gateway (subscribed to everything) got until device B's last word; topics without the prefix."""
+    """What the gateway (subscribed to everything) received until device B's end marker; topics without the prefix."""
     last = f"{broker.prefix}devices/{B}/heartbeat"
     async with broker.client(B) as other:
         await other.publish(last, b"")
@@ -184,7 +184,7 @@ async def test_gateway_does_everything_under_its_prefix(broker: Mosquitto) -> No
 
 
 async def test_gateway_stays_below_a_prefix(tmp_path: Path) -> None:
-    """With a prefix, what lies beside it on a shared broker is none of the gateway's business."""
+    """With a prefix, the gateway ignores the topics outside of it on a shared broker."""
     async with Mosquitto(tmp_path, prefix="plant/7/") as broker, broker.client("gateway") as gateway:
         await gateway.subscribe("#")
         await gateway.publish("plant/8/devices/dev_A/commands/reboot", b"")

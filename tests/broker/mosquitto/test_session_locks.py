@@ -49,7 +49,7 @@ async def test_a_locked_user_is_out_and_others_are_not(tmp_path: Path) -> None:
 
 
 async def test_a_session_that_is_away_ends(tmp_path: Path) -> None:
-    """Nothing of it is left: what was queued for it does not come, and the broker counts nobody who is away."""
+    """Its queued messages do not arrive afterwards, and the broker counts no disconnected client."""
     async with Mosquitto(tmp_path, users=USERS) as broker:
         locks = _locks(broker)
         await locks.examine()

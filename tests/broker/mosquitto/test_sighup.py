@@ -51,7 +51,7 @@ async def test_offline_device_keeps_its_queue(tmp_path: Path) -> None:
 async def test_cut_sends_no_will(tmp_path: Path) -> None:
     """Mosquitto drops the last will of a client that SIGHUP cuts, so a retained `online` would stay.
 
-    Whoever revokes a token has to say `offline` for the device. (A connection that just breaks sends its will.)
+    The program that revokes a token has to publish `offline` for the device. (A broken connection publishes its will.)
     """
     status = [f"devices/{device}/status" for device in (A, B)]
     async with Mosquitto(tmp_path, users=USERS) as broker, broker.client("gateway") as gateway:
@@ -69,9 +69,9 @@ async def test_cut_sends_no_will(tmp_path: Path) -> None:
 
 
 async def test_cut_session_and_its_queue_wait_for_the_next_holder(tmp_path: Path) -> None:
-    """What was queued before and after the cut reaches whoever connects under that id with the next token.
+    """Messages queued before and after the cut reach the next client that connects under that id with the next token.
 
-    So a message for an earlier owner can reach a device that was bound anew: its generation must tell it so.
+    So a message for an earlier owner can reach a device that was bound again: its generation must reveal that.
     """
     async with Mosquitto(tmp_path, users=USERS) as broker:
         async with broker.client(A, clean=False) as device:
@@ -102,9 +102,9 @@ async def test_clean_connect_forgets_the_queue(tmp_path: Path) -> None:
 
 
 async def test_sessions_cut_again_and_again_come_back(tmp_path: Path) -> None:
-    """Each SIGHUP cuts the dead sessions of revoked devices anew; they are whole when their devices are back.
+    """Each SIGHUP cuts the dead sessions of revoked devices again; they are whole when their devices are back.
 
-    (That the broker survives this in the long run hangs on a setting, see test_session_expiry_is_never_set: the crash
+    (That the broker survives this in the long run depends on a setting, see test_session_expiry_is_never_set: the crash
     without it depends on what the freed memory is used for next, so no test can count on it.)
     """
     async with Mosquitto(tmp_path, users=USERS) as broker:

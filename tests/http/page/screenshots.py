@@ -1,4 +1,4 @@
-"""The pictures in the documents: ``make screenshots`` takes them anew, of a fleet that is the same each time.
+"""The pictures in the documents: ``make screenshots`` takes them again, of a fleet that is the same each time.
 
 ``python -m tests.http.page.screenshots FOLDER [NAME…]`` takes those with these names, or all.
 """
@@ -61,7 +61,7 @@ async def the_fleet(stage: Stage) -> None:
 
 @shot("empty", 0)
 async def no_devices(stage: Stage) -> None:
-    """What somebody sees who has just begun."""
+    """The page of a new installation."""
     await stage.visitor.sees("No devices yet", ".empty")
 
 
@@ -86,7 +86,7 @@ async def the_question(stage: Stage) -> None:
 
 
 async def take(name: str, folder: Path) -> None:
-    """One picture, of a gateway and in a browser of its own."""
+    """One picture, of a gateway and in a separate browser."""
     taken = SHOTS[name]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         async with photographed(taken, Path(place)) as stage:

@@ -13,7 +13,7 @@ from tests.support.chromium import Page, browser
 
 @pytest.fixture
 async def page(api: Api, tmp_path: Path) -> AsyncIterator[Page]:
-    """The page in a browser, as it is when somebody opens it."""
+    """The page in a browser, as it is when it has been opened."""
     async with browser(tmp_path / "profile") as tab:
         await tab.screen(1280, 900)
         await tab.goto(f"{api.url}/docs")

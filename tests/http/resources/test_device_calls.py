@@ -276,7 +276,7 @@ async def test_a_revoked_token_opens_nothing(api: Api, how: str) -> None:
 
 
 async def test_a_token_that_is_revoked_while_its_request_waits(api: Api) -> None:
-    """Whoever was let in and whose token is revoked before its turn comes gets 401, and nothing is stored."""
+    """A caller that was admitted and whose token is revoked before its turn gets 401, and nothing is stored."""
     bound = await api.bound()
     row = await api.store.read(lambda view: token_sql.by_secret(view, bound["device_token"]))
     assert row is not None

@@ -85,7 +85,7 @@ async def test_a_deleted_device_comes_back(api: Api) -> None:
 
 
 async def test_what_is_not_there_is_not_restored(api: Api) -> None:
-    """404 for an id that nobody has, and for another project's device, deleted or not."""
+    """404 for an unknown id, and for another project's device, deleted or not."""
     device = await api.registered()
     stranger = api.as_(await api.another_key(project="two"))
     error(await api.back_end.post("/v1/devices/dev_never/restore"), 404, "not_found")
@@ -96,7 +96,7 @@ async def test_what_is_not_there_is_not_restored(api: Api) -> None:
 
 
 async def test_a_query_on_delete_is_refused(api: Api) -> None:
-    """400: there is nothing to say with one, so whoever sends ``?force=true`` should hear that it does nothing."""
+    """400: DELETE takes no query, so a caller that sends ``?force=true`` learns that it does nothing."""
     device = await api.registered()
     answer = await api.back_end.delete(f"/v1/devices/{device['id']}", params={"force": "true"})
     assert error(answer, 400, "invalid_request")["details"]["field"] == "force"

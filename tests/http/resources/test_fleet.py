@@ -84,7 +84,7 @@ async def test_a_reset_counts_until_it_is_over(api: Api) -> None:
 
 
 async def test_stats_see_one_project_alone(api: Api) -> None:
-    """Another project's devices, online and with an open reset, count for nobody else."""
+    """Another project's devices, online and with an open reset, are not counted."""
     bound = await api.bound()
     body(await api.as_(bound["device_token"]).post("/v1/devices/me/heartbeat", json={"battery_percent": 1}), 200)
     await api.reset((await api.bound("BP-2"))["id"])
@@ -97,7 +97,7 @@ async def test_stats_see_one_project_alone(api: Api) -> None:
 
 
 async def test_each_device_has_its_outcome(api: Api) -> None:
-    """In the order of the request, each once; nobody holds up another; strangers are not found."""
+    """In the order of the request, each once; no device holds up another; unknown devices are not found."""
     one, two, pending = [(await api.bound(f"BP-{number}"))["id"] for number in range(3)]
     await api.reset(pending)
     deleted = (await api.registered("BP-8"))["id"]
@@ -160,7 +160,7 @@ async def test_commands_of_a_bulk_reset_wait_for_their_turn(api: Api) -> None:
 
 
 async def test_a_device_that_asks_over_http_does_not_wait_for_its_turn(api: Api) -> None:
-    """The pace is for those that the broker tells."""
+    """The pace is for devices that receive the reset from the broker."""
     bound = await api.bound()
     api.broker.switch(up=False)
     await reset(api, [bound["id"]])

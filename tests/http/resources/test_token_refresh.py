@@ -44,7 +44,7 @@ async def test_a_refresh_answers_a_new_token_of_the_same_generation(api: Api) ->
 
 
 async def test_the_old_token_is_good_until_the_new_one_is_used(api: Api) -> None:
-    """As often as the device likes; from the first use of the new one on it is not."""
+    """The device may refresh as often as it needs; the first use of the new token ends the old one."""
     old = (await api.bound())["device_token"]
     new = await refreshed(api, old)
     for _ in range(3):
@@ -55,7 +55,7 @@ async def test_the_old_token_is_good_until_the_new_one_is_used(api: Api) -> None
 
 
 async def test_a_device_that_never_got_the_answer_asks_again(api: Api) -> None:
-    """With the old token, as often as it takes; the new one that came to nobody is good no more."""
+    """With the old token, as often as it takes; a new token whose answer was lost is no longer good."""
     old = (await api.bound())["device_token"]
     lost = await refreshed(api, old)
     new = await refreshed(api, old)
@@ -66,7 +66,7 @@ async def test_a_device_that_never_got_the_answer_asks_again(api: Api) -> None:
 
 
 async def test_a_request_that_is_refused_is_a_use_all_the_same(api: Api) -> None:
-    """Whoever shows the new token has it."""
+    """A caller that shows the new token has it."""
     old = (await api.bound())["device_token"]
     new = await refreshed(api, old)
     error(await api.as_(new).post(BEAT, json={"battery_percent": 101}), 400, "invalid_request")
@@ -110,7 +110,7 @@ async def test_a_refresh_within_a_minute_waits(api: Api) -> None:
 
 @pytest.mark.guarantee("G13")
 async def test_a_revoked_token_is_not_refreshed(api: Api) -> None:
-    """Nor an API key, and nobody without a credential."""
+    """Neither is an API key, and a caller without a credential gets nothing."""
     bound = await api.bound()
     body(await api.back_end.post(f"/v1/devices/{bound['id']}/unbind"), 200)
     error(await api.as_(bound["device_token"]).post(PATH), 401, "unauthorized")
@@ -149,7 +149,7 @@ async def test_a_refresh_answers_although_the_broker_is_away(tmp_path: Path) -> 
 
 
 async def test_the_mqtt_password_opens_nothing_over_http(api: Api) -> None:
-    """Neither that of the bind nor that of a refresh: whoever runs the broker cannot speak as the device."""
+    """Neither that of the bind nor that of a refresh: an operator of the broker cannot act as the device."""
     bound = await api.bound()
     new = body(await api.as_(bound["device_token"]).post(PATH), 200)
     for password in (bound["mqtt"]["password"], new["mqtt"]["password"]):

@@ -186,7 +186,7 @@ async def test_what_each_scope_opens(api: Api) -> None:
 
 
 async def test_a_key_that_may_not_read_devices_gets_no_events_sent(api: Api) -> None:
-    """Whoever says where events go, or lets them go again, reads them: that takes ``devices:read``, too."""
+    """A caller that sets where events go, or enables them, can read them: that takes ``devices:read``, too."""
     async with receiving() as receiver, delivering(api):
         blind = api.as_(await api.another_key("webhooks:read", "webhooks:write"))
         answers = [await blind.post(PATH, json={"url": receiver.url})]

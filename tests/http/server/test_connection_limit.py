@@ -49,7 +49,7 @@ def test_where_all_are_served_nobody_else_comes_in() -> None:
 
 
 def test_who_comes_in_numbers_makes_way() -> None:
-    """Of the address that has most connections one goes, whoever comes, and however long others have been waiting."""
+    """The address with most connections loses one, for any new client, however long others have been idle."""
     room = ConnectionLimiter(ConnectionLimits(4))
     lone, *crowd = Guest(room, "lone"), *(Guest(room, "crowd") for _ in range(3))
     assert all(guest.comes() for guest in (lone, *crowd))
@@ -59,7 +59,7 @@ def test_who_comes_in_numbers_makes_way() -> None:
 
 
 def test_an_address_has_its_share() -> None:
-    """One more of it takes a place of its own that waits, or none; others come in."""
+    """One more of it evicts an idle one of the same address, or is refused; other addresses are admitted."""
     room = ConnectionLimiter(ConnectionLimits(4, per_address=2))
     crowd = [Guest(room, "crowd") for _ in range(3)]
     assert all(guest.comes() for guest in crowd)

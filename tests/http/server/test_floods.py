@@ -1,4 +1,4 @@
-"""Floods of connections, on loopback: who does not read, and who asks for more than is served, harms nobody else."""
+"""Floods of connections, on loopback: clients that do not read, or ask for too much, harm no other client."""
 
 import asyncio
 import contextlib
@@ -102,7 +102,7 @@ async def test_who_does_not_read_makes_way() -> None:
 
 
 async def test_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while, although nobody needs the place; who reads slowly gets all of it."""
+    """After a while, although no client needs the place; a slow reader gets the whole response."""
     monkeypatch.setattr(module, "WRITE_SECONDS", 0.5)
     async with serving() as (server, _):
         with attacking(server, 2, GET % b"/large") as (unread, slow):

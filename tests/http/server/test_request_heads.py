@@ -164,7 +164,7 @@ PATHS = (
 
 
 async def test_a_path_that_hides_something_is_refused(api: Api) -> None:
-    """400 whoever asks, and for the gateway's pages too; other escapes are decoded."""
+    """400 for every caller, and for the gateway's pages too; other escapes are decoded."""
     url = httpx.URL(api.url)
     for path in PATHS:
         reader, writer = await asyncio.open_connection(url.host, url.port)

@@ -296,7 +296,7 @@ async def test_requests_in_a_pipeline_are_answered_in_order(api: Api) -> None:
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body(api: Api) -> None:
-    """Nobody waits for an answer, nothing is changed, the next one is served."""
+    """No answer is sent, nothing is changed, and the next client is served."""
     before = api.dump()
     host, port = httpx.URL(api.url).host, httpx.URL(api.url).port
     for _ in range(5):

@@ -43,7 +43,7 @@ WORD = "foreign"
 async def gateway(folder: Path) -> AsyncIterator[Running]:
     """A whole gateway, with its broker, on ports that the kernel picks, and without a rate limit.
 
-    It may send events to this machine, where nobody listens: no test sends anything further.
+    It may send events to this machine, where no server listens: no test sends anything further.
     """
     anywhere = Address("127.0.0.1", 0)
     settings = Settings(

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parents[3] / "docs" / "reference"
 
 @pytest.mark.parametrize(("name", "text"), [("http.md", http_reference), ("events.md", events_reference)])
 def test_the_pages_are_as_the_code_has_it(name: str, text: object) -> None:
-    """``make docs`` writes them anew."""
+    """``make docs`` writes them again."""
     assert callable(text)
     assert (FOLDER / name).read_text(encoding="utf-8") == text()
 

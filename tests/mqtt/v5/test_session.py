@@ -35,7 +35,7 @@ HOSTILE = {
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # how the codec says: not UTF-8
 @pytest.mark.parametrize("what", HOSTILE)
 async def test_what_mqtt_forbids_ends_the_connection(what: str) -> None:
-    """The broker is told why, the will stays with it, and whoever waits hears of it; nothing else happens."""
+    """The broker gets the reason, the will stays with it, and waiting callers get an error; nothing else happens."""
     packet, reason = HOSTILE[what]
     async with ScriptedBroker() as broker:
         async with joined(broker) as session:
@@ -156,7 +156,7 @@ async def test_answers_to_connect(answer: bytes, error: type[LinkError], words: 
 
 
 async def test_a_silent_broker_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own keepalive goes before ours [MQTT-3.2.2-21]; a ping that nobody answers ends the connection."""
+    """Its own keepalive goes before ours [MQTT-3.2.2-21]; a ping without an answer ends the connection."""
     monkeypatch.setattr(mqtt5_session, "_PINGS_PER_KEEPALIVE", 20)
     async with ScriptedBroker(mqtt5.ConnAckPacket(server_keep_alive=1).write()) as broker, joined(broker) as session:
         for _ in range(3):
@@ -167,7 +167,7 @@ async def test_a_silent_broker_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_whoever_waits_can_be_cancelled() -> None:
-    """Its packet id is not used again before the answer has come, and a late answer harms nobody."""
+    """Its packet id is not used again before the answer has come, and a late answer does no harm."""
     async with ScriptedBroker() as broker, joined(broker) as session:
         waiting = asyncio.create_task(session.publish("a", b""))
         sent = await broker.next()
@@ -210,7 +210,7 @@ async def _one_message() -> tuple[list[tuple[str, int]], bytes]:
 
 
 def test_the_loop_reads_the_broker_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For as long as the connection is there: its number may be that of somebody's request next."""
+    """Only while the connection is open: its descriptor may belong to a request afterwards."""
     monkeypatch.setattr("gateway.runtime.loop_priority.Loop", Told)
     with asyncio.Runner(loop_factory=LoopPriority().new_loop) as runner:
         told, payload = runner.run(_one_message())

@@ -84,11 +84,11 @@ def security(loaded: Loaded, *, project: str | None, kind: str | None, limit: in
     with closing(open_database(loaded.settings.data_dir)) as connection:
         view = View(connection)
         project_id = None if project is None else key_sql.require_project(view, project).id
-        rows = event_sql.administrative(view, project_id, kind, limit)
-    for row in reversed(rows):
-        event = event_sql.to_model(row).model_dump()
-        of = row["project"] or "the registry"
-        click.echo(json.dumps({**event, "project": row["project"]}) if as_json else told(event, subject=of))
+        events = event_sql.administrative(view, project_id, kind, limit)
+    for each in reversed(events):
+        event = event_sql.to_model(each).model_dump()
+        of = each.project or "the registry"
+        click.echo(json.dumps({**event, "project": each.project}) if as_json else told(event, subject=of))
 
 
 async def _tail(api: ApiClient, only: dict[str, str | None], limit: int, *, follow: bool, as_json: bool) -> None:

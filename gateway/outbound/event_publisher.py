@@ -21,7 +21,8 @@ from gateway.domain.messages import Message
 from gateway.errors import StoreError
 from gateway.models.mqtt import CloudEvent
 from gateway.mqtt.session import PublishRefusedError, Session
-from gateway.store import Row, Store, Tx, View, account_sql, event_sql, key_sql
+from gateway.store import Store, Tx, View, account_sql, event_sql, key_sql
+from gateway.store.event_sql import EventWithDevice
 from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
@@ -115,9 +116,9 @@ class EventPublisher:
 
         An event without a device is not published: no topic belongs to a project or to the registry.
         """
-        rows = event_sql.after(view, self._told, BATCH)
-        read = account_sql.projects(view) if rows else frozenset()
-        return [(row["seq"], self._messages(row, read)) for row in rows]
+        events = event_sql.after(view, self._told, BATCH)
+        read = account_sql.projects(view) if events else frozenset()
+        return [(event.seq, self._messages(event, read)) for event in events]
 
     async def _idle(self, news: asyncio.Event) -> None:
         """Wait for events. Write down the progress when none come for a second."""
@@ -135,26 +136,26 @@ class EventPublisher:
             await self._store.write(lambda tx: key_sql.set_meta(tx, event_sql.FEED_CURSOR, str(told)), urgent=False)
             self._saved, self._saved_at = told, asyncio.get_running_loop().time()
 
-    def _messages(self, row: Row, read: Container[str]) -> list[tuple[str, bytes]]:
+    def _messages(self, event: EventWithDevice, read: Container[str]) -> list[tuple[str, bytes]]:
         """Return the message for accounts of all projects, and one where accounts read its project alone."""
-        if row["device_id"] is None:
+        device_id = event.device_id
+        if device_id is None:
             return []
-        payload = cloud_event(row, self._source).model_dump_json().encode()
-        device_id, project_id, event_type = row["device_id"], row["project_id"], row["type"]
-        topics = [self._names.event(device_id, event_type)]
-        if project_id in read:
-            topics.append(self._names.project_event(project_id, device_id, event_type))
+        payload = cloud_event(event, device_id, self._source).model_dump_json().encode()
+        topics = [self._names.event(device_id, event.type)]
+        if event.project_id in read:
+            topics.append(self._names.project_event(event.project_id, device_id, event.type))
         return [(topic, payload) for topic in topics]
 
 
-def cloud_event(row: Row, source: str) -> CloudEvent:
-    """Return an event with the ``device_id`` of its device as CloudEvents 1.0 (structured mode, JSON)."""
+def cloud_event(event: EventWithDevice, device_id: str, source: str) -> CloudEvent:
+    """Return an event of this device as CloudEvents 1.0 (structured mode, JSON)."""
     return CloudEvent(
-        id=row["id"],
+        id=event.id,
         source=source,
-        type=row["type"],
-        subject=row["device_id"],
-        time=to_rfc3339(row["created_at"]),
-        projectid=row["project_id"],
-        data=json.loads(row["data"]),
+        type=event.type,
+        subject=device_id,
+        time=to_rfc3339(event.created_at),
+        projectid=event.project_id,
+        data=json.loads(event.data),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core import ids
 from gateway.core.clock import to_rfc3339
@@ -11,6 +11,7 @@ from gateway.core.redaction import redact
 from gateway.models import model
 from gateway.runtime.os_user import os_user
 from gateway.store import measurements
+from gateway.store.records import columns
 
 if TYPE_CHECKING:
     from gateway.store.sqlite.connection import Row, Tx, View
@@ -23,6 +24,51 @@ REGISTRY: Final = ""
 CLI: Final = "cli"
 Actor = str
 """Who did it: the id of a key or a device, ``gateway``, or ``cli``."""
+
+
+class EventRecord(NamedTuple):
+    """An event of the audit trail.
+
+    ``seq`` is its place in the order of the commits. ``device_pk`` is ``None`` where it happened to no device.
+    ``created_at`` is in milliseconds since the epoch, ``data`` is JSON text.
+    """
+
+    seq: int
+    id: str
+    project_id: str
+    device_pk: int | None
+    type: str
+    created_at: int
+    data: str
+
+
+class EventWithDevice(NamedTuple):
+    """An event to publish, with the id of its device: ``None`` where it happened to no device."""
+
+    seq: int
+    id: str
+    project_id: str
+    type: str
+    created_at: int
+    data: str
+    device_id: str | None
+
+
+class EventWithProject(NamedTuple):
+    """An administrative event with the name of its project: ``None`` where it concerns the whole registry."""
+
+    id: str
+    type: str
+    created_at: int
+    data: str
+    project: str | None
+
+
+_EVENTS: Final = f"SELECT {columns(EventRecord, 'e')} FROM events e"  # noqa: S608 - our own columns
+_WITH_DEVICE: Final = f"""SELECT {columns(EventWithDevice, "e", device_id="d.id")}
+    FROM events e LEFT JOIN devices d ON d.pk = e.device_pk"""  # noqa: S608 - the same
+_WITH_PROJECT: Final = f"""SELECT {columns(EventWithProject, "e", project="p.name")}
+    FROM events e LEFT JOIN projects p ON p.id = e.project_id"""  # noqa: S608 - the same
 
 
 def record(tx: Tx, device: Row, kind: str, actor: Actor, **facts: Any) -> None:
@@ -68,9 +114,9 @@ def _blotted(fact: Any) -> Any:
     return [_blotted(each) for each in fact] if isinstance(fact, list) else fact
 
 
-def of_device(view: View, device_pk: int, limit: int = 100) -> list[Row]:
+def of_device(view: View, device_pk: int, limit: int = 100) -> list[EventRecord]:
     """Return the newest events of a device, newest first."""
-    return view.all("SELECT * FROM events WHERE device_pk = ? ORDER BY seq DESC LIMIT ?", device_pk, limit)
+    return view.records(EventRecord, f"{_EVENTS} WHERE device_pk = ? ORDER BY seq DESC LIMIT ?", device_pk, limit)
 
 
 def has(view: View, device_pk: int, event_id: str) -> bool:
@@ -78,12 +124,13 @@ def has(view: View, device_pk: int, event_id: str) -> bool:
     return view.one("SELECT 1 FROM events WHERE id = ? AND device_pk = ?", event_id, device_pk) is not None
 
 
-def page(view: View, device_pk: int, query: model.ListEvents) -> list[Row]:
-    """Return a page after ``query.cursor``, newest first, and one row more than ``query.limit`` when there are more."""
-    return view.all(
-        """SELECT * FROM events WHERE device_pk = ?1
+def page(view: View, device_pk: int, query: model.ListEvents) -> list[EventRecord]:
+    """Return a page after ``query.cursor``, newest first, and one event more than ``query.limit`` when there are more."""
+    return view.records(
+        EventRecord,
+        f"""{_EVENTS} WHERE device_pk = ?1
             AND (?2 IS NULL OR seq < (SELECT seq FROM events WHERE id = ?2 AND device_pk = ?1))
-            ORDER BY seq DESC LIMIT ?3""",
+            ORDER BY seq DESC LIMIT ?3""",  # noqa: S608 - our own columns
         device_pk,
         query.cursor,
         query.limit + 1,
@@ -96,12 +143,13 @@ def seq_of(view: View, project_id: str, event_id: str) -> int | None:
     return seq
 
 
-def page_of_project(view: View, project_id: str, query: model.ListProjectEvents) -> list[Row]:
-    """Return a page after ``query.cursor``, newest first, and one row more than ``query.limit`` when there are more."""
+def page_of_project(view: View, project_id: str, query: model.ListProjectEvents) -> list[EventRecord]:
+    """Return a page after ``query.cursor``, newest first, and one event more than ``query.limit`` when there are more."""
     before = None if query.cursor is None else seq_of(view, project_id, query.cursor)
     clauses, values = _matching(project_id, query)
-    return view.all(
-        f"SELECT * FROM events WHERE {clauses} AND seq < ? ORDER BY seq DESC LIMIT ?",  # noqa: S608 - our own clauses
+    return view.records(
+        EventRecord,
+        f"{_EVENTS} WHERE {clauses} AND seq < ? ORDER BY seq DESC LIMIT ?",
         *values,
         model.MAX_NUMBER if before is None else before,
         query.limit + 1,
@@ -122,17 +170,20 @@ def resume_after(view: View, project_id: str, last_event_id: str | None) -> int:
     return seq or 0
 
 
-def tail(view: View, project_id: str, query: model.StreamEvents, after: int, limit: int) -> tuple[list[Row], int]:
+def tail(
+    view: View, project_id: str, query: model.StreamEvents, after: int, limit: int
+) -> tuple[list[EventRecord], int]:
     """Return up to ``limit`` matching events after ``after``, oldest first, and the ``seq`` read up to."""
     newest: int = view.value("SELECT coalesce(max(seq), 0) FROM events")
     clauses, values = _matching(project_id, query)
-    rows = view.all(
-        f"SELECT * FROM events WHERE {clauses} AND seq > ? ORDER BY seq LIMIT ?",  # noqa: S608 - our own clauses
+    events = view.records(
+        EventRecord,
+        f"{_EVENTS} WHERE {clauses} AND seq > ? ORDER BY seq LIMIT ?",
         *values,
         after,
         limit,
     )
-    return rows, rows[-1]["seq"] if len(rows) == limit else max(after, newest)
+    return events, events[-1].seq if len(events) == limit else max(after, newest)
 
 
 def newest(view: View) -> int:
@@ -141,16 +192,9 @@ def newest(view: View) -> int:
     return seq
 
 
-def after(view: View, seq: int, limit: int) -> list[Row]:
-    """Return events of all projects after this one, oldest first.
-
-    ``device_id`` is null for an event without a device.
-    """
-    return view.all(
-        """SELECT e.*, d.id AS device_id FROM events e LEFT JOIN devices d ON d.pk = e.device_pk
-            WHERE e.seq > ? ORDER BY e.seq LIMIT ?""",
-        *(seq, limit),
-    )
+def after(view: View, seq: int, limit: int) -> list[EventWithDevice]:
+    """Return events of all projects after this one, oldest first."""
+    return view.records(EventWithDevice, f"{_WITH_DEVICE} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", seq, limit)
 
 
 def _matching(project_id: str, query: model.ListProjectEvents | model.StreamEvents) -> tuple[str, list[object]]:
@@ -164,20 +208,21 @@ def _matching(project_id: str, query: model.ListProjectEvents | model.StreamEven
     return " AND ".join(clauses), list(values)
 
 
-def to_model(row: Row) -> model.Event:
-    """Return it as the API shows it."""
+def to_model(event: EventRecord | EventWithProject) -> model.Event:
+    """Return an event as the API shows it."""
     return model.Event(
-        id=row["id"], type=row["type"], created_at=to_rfc3339(row["created_at"]), data=json.loads(row["data"])
+        id=event.id, type=event.type, created_at=to_rfc3339(event.created_at), data=json.loads(event.data)
     )
 
 
-def administrative(view: View, project_id: str | None, kind: str | None, limit: int) -> list[Row]:
-    """Return the newest events without a device, newest first, of one project or of all and the registry.
+def administrative(view: View, project_id: str | None, kind: str | None, limit: int) -> list[EventWithProject]:
+    """Return the newest events that happened to no device, newest first.
 
-    Each has the name of its project as ``project``, null for those of the registry.
+    They are those of all projects and of the registry, unless ``project_id`` names one.
     """
-    return view.all(
-        """SELECT e.*, p.name AS project FROM events e LEFT JOIN projects p ON p.id = e.project_id
+    return view.records(
+        EventWithProject,
+        f"""{_WITH_PROJECT}
             WHERE e.device_pk IS NULL AND (?1 IS NULL OR e.project_id = ?1) AND (?2 IS NULL OR e.type = ?2)
             ORDER BY e.seq DESC LIMIT ?3""",
         *(project_id, kind, limit),

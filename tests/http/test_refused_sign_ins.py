@@ -40,8 +40,8 @@ async def gateway(folder: Path) -> AsyncIterator[Running]:
 def refused(folder: Path) -> list[dict[str, Any]]:
     """The events of refused sign-ins, with their project."""
     with closing(open_database(folder)) as connection:
-        rows = event_sql.administrative(View(connection), None, "auth.refused", 10_000)
-    return [{**json.loads(row["data"]), "project": row["project"]} for row in reversed(rows)]
+        events = event_sql.administrative(View(connection), None, "auth.refused", 10_000)
+    return [{**json.loads(event.data), "project": event.project} for event in reversed(events)]
 
 
 async def test_each_is_counted_and_told_by_address(tmp_path: Path) -> None:

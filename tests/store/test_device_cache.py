@@ -149,7 +149,7 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
 
 
 def _low(view: View, device: Bound) -> int:
-    return sum(row["type"] == "device.low_battery" for row in event_sql.of_device(view, device.pk))
+    return sum(event.type == "device.low_battery" for event in event_sql.of_device(view, device.pk))
 
 
 def _fails(parsed: list[messages.Parsed], batch: Batch) -> None:

@@ -16,6 +16,7 @@ from gateway.http.responses import ApiResponse
 from gateway.models import model
 from gateway.models.model import CommandType
 from gateway.store import Row, Tx, View, command_sql, device_list, device_sql, event_sql, outbox_sql
+from gateway.store.event_sql import EventRecord
 
 TAG: Final = "devices"
 SYNCED: Final = "X-Broker-Synced"
@@ -164,12 +165,12 @@ async def get_state(call: RequestContext, _: model.Empty) -> ApiResponse:
 
 async def list_device_events(call: RequestContext, query: model.ListEvents) -> ApiResponse:
     """``GET /v1/devices/{device_id}/events``."""
-    rows = await call.work.read(lambda view: _events(view, call, query))
-    page, more = fitting(rows, query.limit, event_sql.to_model)
+    events = await call.work.read(lambda view: _events(view, call, query))
+    page, more = fitting(events, query.limit, event_sql.to_model)
     return ApiResponse(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
-def _events(view: View, call: RequestContext, query: model.ListEvents) -> list[Row]:
+def _events(view: View, call: RequestContext, query: model.ListEvents) -> list[EventRecord]:
     device = find(view, call)
     if query.cursor is not None and not event_sql.has(view, device["pk"], query.cursor):
         raise bad_cursor()

@@ -15,7 +15,8 @@ from gateway.http.paging import fitting
 from gateway.http.resources.devices import bad_cursor
 from gateway.http.responses import ApiResponse, Stream
 from gateway.models import model
-from gateway.store import Row, View, event_sql
+from gateway.store import View, event_sql
+from gateway.store.event_sql import EventRecord
 
 TAG: Final = "events"
 LAST_EVENT_ID: Final = "Last-Event-ID"
@@ -26,12 +27,12 @@ _RETRY_MS: Final = 2_000
 
 async def list_events(call: RequestContext, query: model.ListProjectEvents) -> ApiResponse:
     """``GET /v1/events``."""
-    rows = await call.work.read(lambda view: _page(view, call.project_id, query))
-    page, more = fitting(rows, query.limit, event_sql.to_model)
+    events = await call.work.read(lambda view: _page(view, call.project_id, query))
+    page, more = fitting(events, query.limit, event_sql.to_model)
     return ApiResponse(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
-def _page(view: View, project_id: str, query: model.ListProjectEvents) -> list[Row]:
+def _page(view: View, project_id: str, query: model.ListProjectEvents) -> list[EventRecord]:
     if query.cursor is not None and event_sql.seq_of(view, project_id, query.cursor) is None:
         raise bad_cursor()
     return event_sql.page_of_project(view, project_id, query)
@@ -75,17 +76,17 @@ async def _follow(call: RequestContext, query: model.StreamEvents, after: int) -
     while True:
         news = services.wakeups.news
         tail = partial(event_sql.tail, project_id=call.project_id, query=query, after=after, limit=_BATCH)
-        rows, after = await call.work.read(tail)
-        for row in rows:
-            yield _message(row)
+        events, after = await call.work.read(tail)
+        for event in events:
+            yield _message(event)
             quiet_until = clock() + services.stream_heartbeat_seconds
-        if len(rows) < _BATCH and not await _rang(news, quiet_until - clock()):
+        if len(events) < _BATCH and not await _rang(news, quiet_until - clock()):
             yield b": still here\n\n"
             quiet_until = clock() + services.stream_heartbeat_seconds
 
 
-def _message(row: Row) -> bytes:
-    event = event_sql.to_model(row)
+def _message(record: EventRecord) -> bytes:
+    event = event_sql.to_model(record)
     return f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
 
 

@@ -125,7 +125,7 @@ def has(view: View, device_pk: int, event_id: str) -> bool:
 
 
 def page(view: View, device_pk: int, query: model.ListEvents) -> list[EventRecord]:
-    """Return a page after ``query.cursor``, newest first, and one event more than ``query.limit`` when there are more."""
+    """Return a page after ``query.cursor``, newest first, and one event more than ``query.limit`` if there are more."""
     return view.records(
         EventRecord,
         f"""{_EVENTS} WHERE device_pk = ?1
@@ -144,7 +144,7 @@ def seq_of(view: View, project_id: str, event_id: str) -> int | None:
 
 
 def page_of_project(view: View, project_id: str, query: model.ListProjectEvents) -> list[EventRecord]:
-    """Return a page after ``query.cursor``, newest first, and one event more than ``query.limit`` when there are more."""
+    """Return a page after ``query.cursor``, newest first, and one event more than ``query.limit`` if there are more."""
     before = None if query.cursor is None else seq_of(view, project_id, query.cursor)
     clauses, values = _matching(project_id, query)
     return view.records(

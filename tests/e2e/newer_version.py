@@ -5,10 +5,10 @@ import sys
 
 from sqlite_utils import Database
 
-from gateway.store import schema
+from gateway.store.migrations.step import step
 
 
-@schema.step
+@step
 def m999_tomorrow(db: Database) -> None:
     """A column that only the newer version knows."""
     db.execute("ALTER TABLE devices ADD COLUMN tomorrow TEXT")

@@ -1,1 +1,4 @@
-"""Measures the gateway on real parts, each figure beside a floor from the same run: ``python -m bench``."""
+"""Benchmark of the gateway with real brokers and clients, each figure beside a floor from the same run.
+
+Run it with ``python -m bench``.
+"""

@@ -1,4 +1,4 @@
-"""``python -m bench``: every measurement once a round, the rounds one after the other, then the table."""
+"""Command ``python -m bench``: runs every measurement once per round, then prints the table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOTES: Final = Console(stderr=True, highlight=False)
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured in a round: heartbeats of each of 1,000 devices, resets one by one and at once, a fleet."""
+    """Size of a round: heartbeats of each of 1,000 devices, single and concurrent resets, devices of the fleet."""
 
     rounds: int
     heartbeats_each: int
@@ -43,7 +43,7 @@ QUICK: Final = Size(rounds=2, heartbeats_each=20, resets=80, at_once=500)
 
 @dataclass(frozen=True)
 class Site:
-    """What a measurement of one round has: how much to measure, where, and registries that are made once."""
+    """Environment of the measurements of one round: size, folder, and registries that are made once."""
 
     size: Size
     folder: Path
@@ -52,7 +52,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Something that is measured in each round, and what becomes of its rounds in the table."""
+    """A measurement that runs in each round, and the function that turns its rounds into lines of the table."""
 
     take: Callable[[Site], Awaitable[Any]]
     figures: Callable[[list[Any], Size], Sequence[Figure]]
@@ -95,7 +95,7 @@ MEASUREMENTS: Final = {
 
 @dataclass
 class Rounds:
-    """What has been measured so far, by name."""
+    """Results so far, by name of the measurement."""
 
     of: dict[str, list[Any]]
     others: list[float] = field(default_factory=list)
@@ -103,11 +103,13 @@ class Rounds:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--rounds", type=click.IntRange(min=1), help=f"How often.  [default: {FULL.rounds}; {QUICK.rounds} with --quick]"
+    "--rounds",
+    type=click.IntRange(min=1),
+    help=f"Number of rounds.  [default: {FULL.rounds}; {QUICK.rounds} with --quick]",
 )
-@click.option("--quick", is_flag=True, help="Fewer messages and rounds, no fleet: under 60 s, good for ratios only.")
+@click.option("--quick", is_flag=True, help="Fewer messages and rounds, no fleet: under 60 s, valid for ratios only.")
 @click.option(
-    "--only", multiple=True, type=click.Choice(list(MEASUREMENTS)), help="Measure this alone; can be repeated."
+    "--only", multiple=True, type=click.Choice(list(MEASUREMENTS)), help="Run only this measurement. Can be repeated."
 )
 @click.option(
     "--devices",
@@ -115,21 +117,21 @@ class Rounds:
     type=click.IntRange(min=fleet.LEAST),
     default=fleet.DEVICES,
     show_default=True,
-    help="Of the fleet; each is an open file.",
+    help="Devices of the fleet. Each is an open file.",
 )
 @click.option(
     "--dir",
     "directory",
     type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
     default=tempfile.gettempdir,
-    help="Where to keep the databases meanwhile; a disk, since memory is always quick.  [default: for temporary files]",
+    help="Folder of the databases during the run, on a disk.  [default: for temporary files]",
 )
 @click.option("--json", "as_document", is_flag=True, help="Print JSON, for a machine.")
 @click.option(
     "--report",
     "report_to",
     type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
-    help="Write a report with plots into this folder as well.",
+    help="Also write a report with plots into this folder.",
 )
 def main(
     *,

@@ -1,8 +1,8 @@
-"""The floor of a reset: the least that answers ``POST …/reset`` durably and tells the device.
+"""Bare handler, the floor of a reset: the minimum that stores ``POST …/reset`` durably and publishes the command.
 
-``python -m bench.bare DATABASE BROKER_PORT`` with the broker's password in the environment: Starlette, one SQLite
-transaction with ``synchronous=FULL``, one awaited publish with aiomqtt. No keys, no registry, no rules. It says
-``HTTP`` and its port when it serves, and runs until SIGTERM.
+``python -m bench.bare DATABASE BROKER_PORT`` reads the broker's password from the environment. It consists of
+Starlette, one SQLite transaction with ``synchronous=FULL``, and one awaited publish with aiomqtt. It has no keys, no
+registry and no rules. It prints ``HTTP`` and its port when it is ready, and runs until SIGTERM.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bench.broker import GATEWAY_USER, HOST
 from bench.subject import PASSWORD_VARIABLE
 
 _PAYLOAD: Final = b'{"type":"factory_reset"}'.ljust(620)
-"""As long as a command of the gateway with its grant."""
+"""A payload as long as a command of the gateway with its grant."""
 
 
 async def main(database: str, broker_port: int) -> None:

@@ -1,4 +1,4 @@
-"""A real Mosquitto from ``broker_config``, as an operator starts it: its own port, its own folder, thrown away."""
+"""Temporary Mosquitto from ``broker_config``, as an operator starts it, with its own port and folder."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gateway.broker.mosquitto.password_file import PasswordFile, password_entry
 HOST: Final = "127.0.0.1"
 GATEWAY_USER: Final = "gateway"
 WATCHER_USER: Final = "watcher"
-"""Reads every command, as nobody may in the field."""
+"""User that may read every command; no such user exists in production."""
 
 _STARTS: Final = 10
 _POLL_SECONDS: Final = 0.01
 _WAIT_SECONDS: Final = 20.0
-_TOLD: Final = "log_type subscribe"  # so that the benchmark knows when a subscriber is there
+_TOLD: Final = "log_type subscribe"  # so that the benchmark knows when a client has subscribed
 
 
 @dataclass(frozen=True)
@@ -33,30 +33,30 @@ class Broker:
 
     port: int
     password: str
-    """Of both users."""
+    """Password of both users."""
     files: broker_config.Rendered
     log: Path
 
     @property
     def url(self) -> str:
-        """As the setting ``broker`` takes it."""
+        """Return the value of the setting ``broker``."""
         return f"mqtt://{GATEWAY_USER}:{self.password}@{HOST}:{self.port}"
 
     async def subscribed(self, topic: str) -> None:
-        """Wait until somebody has subscribed to this filter."""
+        """Wait until a client has subscribed to this filter."""
         await eventually(lambda: topic in self.said(), f"subscription to {topic}")
 
     def said(self) -> str:
-        """Its log so far."""
+        """Return its log so far."""
         return self.log.read_text(errors="replace")
 
 
 @asynccontextmanager
 async def mosquitto(directory: Path, devices: Sequence[tuple[str, str]]) -> AsyncIterator[Broker]:
-    """Run it with these devices (id, password entry) and the gateway's user for as long as the block runs.
+    """Run the broker with these devices (id, password entry) and the gateway's user during the block.
 
     Raises:
-        BenchError: it did not come up.
+        BenchError: it did not start.
     """
     broker, process = await _start(directory, devices)
     try:
@@ -73,11 +73,11 @@ class Restartable:
         self._process = process
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has used since it was last started."""
+        """Return the processor time that it has used since its last start."""
         return cpu_seconds_of(self._process.pid)
 
     async def stop(self) -> None:
-        """As an operator does, with SIGTERM."""
+        """Stop it with SIGTERM, as an operator does."""
         await stop(self._process)
 
     async def start(self) -> None:
@@ -87,10 +87,10 @@ class Restartable:
 
 @asynccontextmanager
 async def restartable(directory: Path, devices: Sequence[tuple[str, str]]) -> AsyncIterator[Restartable]:
-    """As :func:`mosquitto`, for who wants to restart it.
+    """Run the broker as :func:`mosquitto` does, with methods to stop and start it.
 
     Raises:
-        BenchError: it did not come up.
+        BenchError: it did not start.
     """
     running = Restartable(*await _start(directory, devices))
     try:
@@ -100,14 +100,14 @@ async def restartable(directory: Path, devices: Sequence[tuple[str, str]]) -> As
 
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Look again and again until the condition holds.
+    """Poll until the condition holds.
 
     Raises:
-        BenchError: it did not, for so long that something hangs.
+        BenchError: it did not hold within the time limit.
     """
     try:
         async with asyncio.timeout(_WAIT_SECONDS):
-            while not condition():  # noqa: ASYNC110 - what it waits for is in other processes
+            while not condition():  # noqa: ASYNC110 - the condition depends on other processes
                 await asyncio.sleep(_POLL_SECONDS)
     except TimeoutError:
         raise BenchError(f"no {what} within {_WAIT_SECONDS:g} s") from None
@@ -125,7 +125,7 @@ async def _start(directory: Path, devices: Sequence[tuple[str, str]]) -> tuple[B
 
 
 async def _run(broker: Broker) -> asyncio.subprocess.Process:
-    """Start it and wait until it is up, or gone."""
+    """Start it, and return when it listens or has ended."""
     with broker.log.open("wb") as log:
         command = (local.binary(), "-c", str(broker.files.config))
         process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
@@ -139,7 +139,7 @@ async def _run(broker: Broker) -> asyncio.subprocess.Process:
 
 def _write(directory: Path, devices: Sequence[tuple[str, str]]) -> Broker:
     port, password = local.free_port(HOST), secrets.token_hex(16)
-    user = "root" if os.geteuid() == 0 else "mosquitto"  # who may enter the benchmark's private directory
+    user = "root" if os.geteuid() == 0 else "mosquitto"  # the user that may enter the benchmark's private directory
     files = broker_config.render(directory, port=port, host=HOST, user=user)
     with files.config.open("a") as config:
         config.write(f"\n{_TOLD}\n")

@@ -1,7 +1,7 @@
-"""An HTTP server that answers the same bytes to whatever it is asked, and does nothing else.
+"""HTTP server that answers every request with the same bytes, the floor of a read under load.
 
-``python -m bench.bystander``; it runs until SIGTERM. How long its answers take beside a broker under full load is how
-long the machine lets any program wait there.
+Run it with ``python -m bench.bystander``, until SIGTERM. Beside a broker under full load, its latency is the delay that
+the machine causes for any program.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Final
 from bench.broker import HOST
 
 _BODY: Final = b"{}".ljust(620)
-"""As long as a device."""
+"""A body as long as a device's."""
 _ANSWER: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_BODY) + _BODY
 
 
 class _Connection(asyncio.Protocol):
-    """One client, whose requests are short enough to come in one piece."""
+    """One client, whose requests are short enough to arrive in one piece."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is there."""
+        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:  # noqa: ARG002 - whatever it asks
-        """It asks."""
+    def data_received(self, data: bytes) -> None:  # noqa: ARG002 - the content plays no role
+        """Send the answer."""
         self._transport.write(_ANSWER)
 
 

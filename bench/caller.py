@@ -1,4 +1,4 @@
-"""A lean HTTP/1.1 client on one kept connection: what a heavy one adds to both sides would hide the difference."""
+"""Lean HTTP/1.1 client on one persistent connection. A heavy client would hide the difference of both sides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LENGTH: Final = b"content-length:"
 
 
 class Caller:
-    """One connection; requests one after the other."""
+    """One connection that sends requests one after the other."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, api_key: str) -> None:
         self._reader = reader
@@ -22,7 +22,7 @@ class Caller:
         self._tail = f" HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {api_key}\r\nContent-Length: 0\r\n\r\n"
 
     async def call(self, method: str, path: str) -> int:
-        """Send a request without a body and read the whole answer; its status."""
+        """Send a request without a body, read the whole answer, and return its status."""
         self._writer.write(f"{method} {path}{self._tail}".encode())
         head = await self._reader.readuntil(_HEAD_END)
         lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(_LENGTH)]
@@ -32,7 +32,7 @@ class Caller:
 
 @asynccontextmanager
 async def caller(port: int, api_key: str) -> AsyncIterator[Caller]:
-    """Connect, and hang up at the end."""
+    """Connect, and disconnect at the end."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         yield Caller(reader, writer, api_key)

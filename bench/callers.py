@@ -1,4 +1,4 @@
-"""Many lean HTTP/1.1 connections that share a list of requests: each sends its next when it has its answer."""
+"""Many lean HTTP/1.1 connections that share a list of requests. Each sends its next request after its answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OK: Final = b"200"
 
 @dataclass(frozen=True)
 class Answered:
-    """When (seconds of the monotonic clock) the first request began and the last was answered; seconds of each."""
+    """Start of the first request and end of the last (seconds of the monotonic clock), and the seconds of each."""
 
     began: float
     ended: float
@@ -28,16 +28,16 @@ class Answered:
 
 
 class Callers:
-    """Connections that are open, and what they have to do."""
+    """Open connections and their requests."""
 
     def __init__(self, connections: Sequence[_Connection]) -> None:
         self._connections = connections
 
     async def call(self, requests: Sequence[bytes]) -> Answered:
-        """Send them all, whoever is free the next; when the last is answered it returns.
+        """Send all requests, each on the next free connection, and return after the last answer.
 
         Raises:
-            BenchError: one was refused, a connection was closed, or nothing comes any more.
+            BenchError: one was refused, a connection was closed, or no answer arrives within the time limit.
         """
         waiting = iter(requests)
         taken: list[float] = []
@@ -54,7 +54,7 @@ class Callers:
 
 
 class _Connection(asyncio.Protocol):
-    """One of them."""
+    """One of the connections."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -103,7 +103,7 @@ def _content_length(head: bytearray) -> int:
 
 
 def request(method: str, path: str, api_key: str, body: bytes = b"") -> bytes:
-    """The bytes of one."""
+    """Return the bytes of a request."""
     kind = "Content-Type: application/json\r\n" if body else ""
     head = f"{method} {path} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {api_key}\r\n{kind}"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
@@ -111,7 +111,7 @@ def request(method: str, path: str, api_key: str, body: bytes = b"") -> bytes:
 
 @asynccontextmanager
 async def callers(port: int, count: int) -> AsyncIterator[Callers]:
-    """Connect so many times, and hang up at the end."""
+    """Open so many connections, and close them at the end."""
     loop = asyncio.get_running_loop()
     opened = [(await loop.create_connection(_Connection, HOST, port))[1] for _ in range(count)]
     try:

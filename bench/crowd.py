@@ -1,12 +1,17 @@
-"""A fleet that is connected: ``python -m bench.crowd``, in a process of its own, since every device has a socket.
+"""Connected fleet: ``python -m bench.crowd``, a separate process, since every device has a socket.
 
-It reads an :class:`Order` (a line of JSON), connects all devices and then goes by the lines that it is told: ``beat``
-(each device sends a heartbeat a minute from now on), ``quiet`` (they stop), ``totals`` (:class:`Totals` as JSON, on
-stdout), ``tell`` (what has happened so far, a :class:`Count` as JSON, goes into the file of the order). A device whose
-connection is lost comes back after a pause of its own, and tries again until it is let in. A heartbeat that was not
-acknowledged is sent again then.
+It reads an :class:`Order` (a line of JSON), connects all devices, and then obeys these lines:
 
-It is one loop over epoll(7) and plain sockets: when all come back at once, broker and gateway shall be what takes time.
+- ``beat``: each device sends a heartbeat a minute from now on.
+- ``quiet``: they stop.
+- ``totals``: print :class:`Totals` as JSON on stdout.
+- ``tell``: write all events so far, a :class:`Count` as JSON, to the file of the order.
+
+A device that loses its connection pauses for a random time, and then tries until the broker accepts it. After that it
+sends an unacknowledged heartbeat again.
+
+The process is one loop over epoll(7) and plain sockets. When all devices reconnect at once, broker and gateway should
+limit the speed, not this process.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from bench.crowd_device import Device
 
 MINUTE: Final = 60.0
 _ENTERING_AT_ONCE: Final = 90
-"""The broker's listen backlog is 100: what is beyond it is dropped by the kernel, and comes again seconds later."""
+"""Connects in progress. The broker's listen backlog is 100; the kernel drops the rest, which retries seconds later."""
 _AGAIN_SECONDS: Final = 0.5
 _TICK_SECONDS: Final = 0.02
 _READ_BYTES: Final = 1 << 16
@@ -37,7 +42,7 @@ _WATCHED: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLET
 
 @dataclass(frozen=True)
 class Order:
-    """Who connects (id, password) and where; a device comes back after up to ``jitter`` seconds, by ``seed``."""
+    """The devices (id, password) and the broker. A device reconnects after up to ``jitter`` seconds, by ``seed``."""
 
     host: str
     port: int
@@ -45,12 +50,12 @@ class Order:
     jitter: float
     seed: int
     report: str
-    """The file that it tells in."""
+    """The file that ``tell`` writes."""
 
 
 @dataclass(frozen=True)
 class Totals:
-    """How many devices are in, how many have a reset, and heartbeats."""
+    """Numbers of connected devices, of devices that have a reset, and of heartbeats."""
 
     connected: int
     told: int
@@ -60,18 +65,18 @@ class Totals:
 
 @dataclass
 class Count:
-    """What has happened; instants in seconds of the monotonic clock, which all processes share."""
+    """Events so far, in seconds of the monotonic clock, which all processes share."""
 
     sent: dict[str, int] = field(default_factory=dict)
-    """Heartbeats of each device."""
+    """Number of heartbeats of each device."""
     back: dict[str, float] = field(default_factory=dict)
-    """When each device that is connected was let in (again) and had subscribed."""
+    """When each connected device had last connected and subscribed."""
     told: dict[str, float] = field(default_factory=dict)
-    """When each device had its reset for the first time."""
+    """When each device received its reset for the first time."""
 
 
 class Crowd:
-    """All of them."""
+    """All devices."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
@@ -79,17 +84,17 @@ class Crowd:
         self._random = random.Random(order.seed)  # noqa: S311 - no secret
         self._devices = [Device(*who) for who in order.devices]
         self._away = [(0.0, number) for number in range(len(self._devices))]
-        """A heap: when each of those that are away wants to come back."""
+        """Heap: when each disconnected device reconnects."""
         self._there: dict[int, int] = {}
-        """The numbers of the others, by file descriptor."""
+        """Numbers of the connected devices, by file descriptor."""
         self._entering = 0
         self._beaten: tuple[float, int] | None = None
-        """Since when they send heartbeats, and how many were due until now."""
+        """Start of the heartbeats, and how many were due until now."""
         self._epoll = select.epoll()
         self._epoll.register(_STDIN, select.EPOLLIN)
 
     def run(self) -> None:
-        """Go by what it is told, until stdin ends."""
+        """Obey the lines on stdin until it ends."""
         said = False
         while self._turn():
             if not said and not self._away and not self._entering:
@@ -97,7 +102,7 @@ class Crowd:
                 print("connected", flush=True)  # noqa: T201 - the benchmark reads it
 
     def totals(self) -> Totals:
-        """As of now."""
+        """Return the present totals."""
         return Totals(
             sum(device.back is not None for device in self._devices),
             sum(device.told is not None for device in self._devices),
@@ -106,7 +111,7 @@ class Crowd:
         )
 
     def count(self) -> Count:
-        """As of now."""
+        """Return the events so far."""
         return Count(
             {device.name: device.sent for device in self._devices if device.sent},
             {device.name: device.back for device in self._devices if device.back is not None},
@@ -162,7 +167,7 @@ class Crowd:
         heapq.heappush(self._away, (time.monotonic() + self._random.uniform(0, seconds), number))
 
     def _beat(self) -> None:
-        """Each a heartbeat a minute, spread evenly."""
+        """Send one heartbeat per device and minute, spread evenly."""
         if self._beaten is None:
             return
         since, done = self._beaten

@@ -1,4 +1,4 @@
-"""One device of a crowd over all its connections: its packets, made beforehand, and what it has heard."""
+"""One device of a crowd over all its connections: its packets, made beforehand, and the events that it received."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _heartbeat = cache(load.heartbeat)
 
 
 class Device:
-    """What it sends goes to the kernel at once: the little that one device says always has room there."""
+    """State of one device. Each packet is sent at once: the socket buffer always has room for so few bytes."""
 
     def __init__(self, name: str, password: str) -> None:
         self.name = name
         self.sent = self.acknowledged = 0
-        """Heartbeats; one that is sent again counts once."""
+        """Number of heartbeats; one that is sent again counts once."""
         self.back: float | None = None
         """When it had subscribed, on the monotonic clock, while it is connected."""
         self.told: float | None = None
-        """When it had its reset for the first time."""
+        """When it received its reset for the first time."""
         self._hello = wire.connect(name, password) + wire.subscribe(f"devices/{name}/commands/factory_reset")
         self._online = wire.publish_retained(f"devices/{name}/status", _ONLINE)
         self._beat_topic = f"devices/{name}/heartbeat"
@@ -39,7 +39,7 @@ class Device:
         self._greeted = False
 
     def enter(self, address: tuple[str, int]) -> socket.socket | None:
-        """Begin to connect; ``None`` when that is refused at once."""
+        """Begin to connect; return ``None`` if that is refused at once."""
         opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         if opened.connect_ex(address) not in (0, errno.EINPROGRESS):
             opened.close()
@@ -48,7 +48,7 @@ class Device:
         return opened
 
     def look(self, mask: int) -> bool:
-        """Do what epoll(7) says can be done; ``False`` when the connection has ended, and all of it is put away."""
+        """Handle the events of epoll(7). Return ``False`` when the connection has ended and is closed."""
         try:
             if mask & (select.EPOLLERR | select.EPOLLHUP):
                 raise ConnectionError
@@ -63,12 +63,12 @@ class Device:
         return True
 
     def beat(self) -> None:
-        """Send the next heartbeat; while away it waits for the next connection, and those after it are left out."""
+        """Send the next heartbeat. Without a connection one waits for the next, and later ones are left out."""
         if not self._unacknowledged:
             self._unacknowledged = wire.publish(self._beat_topic, _heartbeat(self.sent), _PACKET_ID)
             self.sent += 1
             if self.back is not None:
-                with suppress(OSError):  # the broker has just gone, as epoll is about to tell
+                with suppress(OSError):  # the broker has just closed, and epoll reports it next
                     self._send(self._unacknowledged)
 
     def _hear(self) -> None:
@@ -89,7 +89,7 @@ class Device:
             self.acknowledged += 1
         elif kind == wire.PUBLISH:
             self._send(wire.puback(body))
-            if self.told is None and wire.payload(body):  # an empty one only clears the topic
+            if self.told is None and wire.payload(body):  # an empty payload only clears the topic
                 self.told = time.monotonic()
 
     def _send(self, packets: bytes) -> None:

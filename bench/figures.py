@@ -1,4 +1,4 @@
-"""What a measurement leaves behind, and how several rounds of it become one line of the table."""
+"""Figures: the results of a measurement, and the summary of several rounds as one line of the table."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Pair:
-    """One figure of one round: the gateway's, and the floor's where there is one."""
+    """One figure of one round: the gateway's, and the floor's if there is one."""
 
     gateway: float
     floor: float | None = None
 
     @property
     def ratio(self) -> float | None:
-        """How many times the floor the gateway's figure is."""
+        """Return the gateway's figure divided by the floor's."""
         return None if self.floor is None else self.gateway / self.floor
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be reached, by the ratio to the floor or by the gateway's figure itself."""
+    """Target of a figure, for its ratio to the floor or for the gateway's figure itself."""
 
     bound: float
     least: bool
     of: Literal["ratio", "gateway"] = "ratio"
 
     def __str__(self) -> str:
-        """With a sign; of a ratio without a unit."""
+        """Return the target with its sign; a ratio has no unit."""
         return f"{'≥' if self.least else '≤'} {self.bound:g}"
 
 
 def at_least(bound: float, of: Literal["ratio", "gateway"] = "ratio") -> Target:
-    """More is better."""
+    """Return a target where more is better."""
     return Target(bound, least=True, of=of)
 
 
 def at_most(bound: float, of: Literal["ratio", "gateway"] = "ratio") -> Target:
-    """Less is better."""
+    """Return a target where less is better."""
     return Target(bound, least=False, of=of)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: the same thing measured in every round."""
+    """One line of the table: the same measurement of every round."""
 
     name: str
     unit: str
@@ -57,22 +57,22 @@ class Figure:
 
     @property
     def gateway(self) -> float:
-        """The gateway's median."""
+        """Return the gateway's median."""
         return median(pair.gateway for pair in self.rounds)
 
     @property
     def floor(self) -> float | None:
-        """The floor's median."""
+        """Return the floor's median."""
         return _median([pair.floor for pair in self.rounds])
 
     @property
     def ratio(self) -> float | None:
-        """The median of the rounds' ratios: both sides of each were measured within seconds of each other."""
+        """Return the median of the rounds' ratios. Both sides of a round were measured within seconds."""
         return _median([pair.ratio for pair in self.rounds])
 
     @property
     def share(self) -> tuple[float, float, float] | None:
-        """How much of what is allowed is used, of all rounds the least, the median and the most; up to 1 is good."""
+        """Return the share of the target that is used: least, median and most of all rounds. Up to 1 it is met."""
         if self.target is None:
             return None
         values = [pair.ratio if self.target.of == "ratio" else pair.gateway for pair in self.rounds]
@@ -90,6 +90,6 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that is not exceeded by ``percent`` of all (nearest rank)."""
+    """Return the smallest value that is not exceeded by ``percent`` of all (nearest rank)."""
     ranked = sorted(values)
     return ranked[max(0, math.ceil(len(ranked) * percent / 100) - 1)]

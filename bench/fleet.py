@@ -1,6 +1,6 @@
-"""A fleet of 19,900 connected devices: at rest, over a restart of the broker, and reset by the ten thousand.
+"""Fleet of 19,900 connected devices: idle, during a restart of the broker, and during a reset of ten thousand.
 
-The devices are one process (:mod:`bench.crowd`). There is no floor: the figures are shares of a core and seconds.
+One process runs the devices (:mod:`bench.crowd`). There is no floor: the figures are shares of a core and seconds.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from bench.server import Server, gateway
 from gateway.store import DATABASE_NAME
 
 DEVICES: Final = 19_900
-"""A hundred less than the open files that a process may have where this was written."""
+"""A hundred less than the limit of open files per process on the reference machine."""
 LEAST: Final = 200
-"""Fewer than this are no fleet: a hundred are reset while the broker is away, half of all later."""
+"""Smallest fleet: a hundred devices are reset while the broker is stopped, half of all later."""
 RESET: Final = 10_000
-"""Of a smaller fleet half."""
+"""Size of the bulk reset; in a smaller fleet it is half of the devices."""
 PER_SECOND: Final = 1_000
-"""The pace of the bulk reset (``bulk_reset_per_second``); at its default, 50, ten thousand would take three minutes."""
+"""Pace of the bulk reset (``bulk_reset_per_second``). At its default, 50, ten thousand take more than three minutes."""
 JITTER_SECONDS: Final = 5.0
 
 _MEANWHILE: Final = 100
@@ -45,7 +45,7 @@ _SEED: Final = 1
 
 @dataclass(frozen=True)
 class Spent:
-    """Processor seconds of the three."""
+    """Processor seconds of the three processes."""
 
     broker: float
     gateway: float
@@ -54,7 +54,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Round:
-    """``core`` is a share of one core, all else seconds."""
+    """Figures of one round: ``core`` is a share of one core, all others are seconds."""
 
     core: float
     all_back: float
@@ -62,14 +62,14 @@ class Round:
     fleet_reset: float
     fleet_answered: float
     spent: Spent
-    """While the devices came back."""
+    """Processor time while the devices reconnected."""
 
 
 async def measure(registry: Registry, folder: Path) -> Round:
-    """One round: connect, rest, restart the broker, reset the fleet.
+    """Run one round: connect, stay idle, restart the broker, reset the fleet.
 
     Raises:
-        BenchError: something did not work, or a heartbeat was lost.
+        BenchError: a step failed, or a heartbeat was lost.
     """
     pace = {"GATEWAY_BULK_RESET_PER_SECOND": str(PER_SECOND)}
     async with (
@@ -87,7 +87,7 @@ async def measure(registry: Registry, folder: Path) -> Round:
 
 
 def figures(rounds: list[Round], devices: int) -> list[Figure]:
-    """The lines of the table."""
+    """Return the lines of the table."""
 
     def line(name: str, unit: str, most: float | None, values: Sequence[float]) -> Figure:
         target = None if most is None else at_most(most, of="gateway")
@@ -119,11 +119,11 @@ class Crowd:
         self._reset: set[str] = set()
 
     async def tell(self, line: str) -> None:
-        """Have it do something."""
+        """Send a line to the process."""
         await self.process.tell(line)
 
     async def told(self) -> Count:
-        """What has happened to each of the devices so far."""
+        """Return the events of each device so far."""
         await self.tell("tell")
         await self.process.line("told")
         return Count(**json.loads(self._report.read_text()))
@@ -133,13 +133,13 @@ class Crowd:
         await self._until(lambda totals: totals.connected == self._devices, "devices came back")
 
     async def all_told(self, names: set[str]) -> Count:
-        """Wait until all of these have their reset, and those that were asked for before."""
+        """Wait until all these devices have their reset, and also those of earlier calls."""
         self._reset |= names
         await self._until(lambda totals: totals.told >= len(self._reset), "resets came")
         return await self.told()
 
     async def all_acknowledged(self) -> Count:
-        """Wait until the broker has every heartbeat."""
+        """Wait until the broker has acknowledged every heartbeat."""
         await self._until(lambda totals: totals.acknowledged == totals.sent, "heartbeats were taken")
         return await self.told()
 
@@ -165,7 +165,7 @@ async def _crowd(registry: Registry, mosquitto: Restartable, report: Path) -> As
 
 
 async def _core_at_rest(process: Program) -> float:
-    await asyncio.sleep(_MINUTE_SECONDS)  # the first heartbeat of each is news of its firmware, and it came online
+    await asyncio.sleep(_MINUTE_SECONDS)  # the first heartbeat of each also reports its firmware and that it is online
     used, began = process.cpu_seconds(), time.monotonic()
     await asyncio.sleep(_REST_SECONDS)
     return (process.cpu_seconds() - used) / (time.monotonic() - began)
@@ -174,7 +174,7 @@ async def _core_at_rest(process: Program) -> float:
 async def _restart(
     mosquitto: Restartable, server: Server, crowd: Crowd, registry: Registry, names: list[str]
 ) -> tuple[float, float, Spent]:
-    """Seconds until all were back, and the longest that one of ``names`` waited for its reset after its return."""
+    """Return the seconds until all were back, and the longest wait of ``names`` for their reset after their return."""
     await mosquitto.stop()
     async with callers(server.port, 1) as http:
         await http.call([request("POST", f"/v1/devices/{name}/reset", registry.api_key) for name in names])
@@ -191,7 +191,7 @@ async def _restart(
 
 
 async def _nothing_lost(crowd: Crowd, data_dir: Path, reset: set[str]) -> None:
-    """Every heartbeat of a device that may still send some is stored, once."""
+    """Check that every heartbeat is stored once, for each device that may still send."""
     await crowd.tell("quiet")
     sent = {name: count for name, count in (await crowd.all_acknowledged()).sent.items() if name not in reset}
     deadline = time.monotonic() + HANGS_SECONDS
@@ -209,7 +209,7 @@ def _stored(data_dir: Path) -> dict[str, int]:
 
 
 async def _reset_fleet(server: Server, crowd: Crowd, registry: Registry) -> tuple[float, float]:
-    """Seconds until the last answer, and from there until the last device had its reset."""
+    """Return the seconds until the last answer, and from there until the last device received its reset."""
     names = [name for name, _ in registry.devices[: _many(len(registry.devices))]]
     calls = [
         request("POST", "/v1/devices/bulk/reset", registry.api_key, json.dumps({"device_ids": some}).encode())

@@ -1,7 +1,7 @@
-"""Ingest as the registry and its history grow: ``python -m bench.growth``.
+"""Ingest rate while the registry and its history grow: ``python -m bench.growth``.
 
-1,000 devices that lie far apart in the registry send, before and after it is filled up with others and with history.
-Each measurement has its floor (``mosquitto_sub``, without any registry) beside it.
+1,000 devices send, before and after other devices and history are added. Their rows are far apart in the registry. Each
+measurement stands beside its floor (``mosquitto_sub``, without any registry).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _DAY_MS: Final = 86_400_000
 _PER: Final = 100_000
 _LONG_AGO: Final = 1_790_000_000_000
 _SPREAD: Final = 1_000_000
-"""Senders are moved this far apart in the row numbers of devices, and the others lie between them."""
+"""Distance of the senders in the row numbers of devices; the other devices have the numbers in between."""
 
 
 def spread(data_dir: Path, step: int) -> None:
-    """Move each device ``step`` row numbers from the next, with all that names it."""
+    """Move each device ``step`` row numbers from the next, with all rows that refer to it."""
     with closing(sqlite3.connect(data_dir / DATABASE_NAME)) as database, database:
         database.execute("PRAGMA defer_foreign_keys = ON")
         for table in ("tokens", "events", "outbox"):
@@ -42,14 +42,14 @@ def spread(data_dir: Path, step: int) -> None:
 
 
 def _move(database: sqlite3.Connection, table: str, column: str, step: int) -> None:
-    """From the last to the first, so that none is moved onto another."""
+    """Renumber from the last to the first, so that no row takes a number still in use."""
     taken = database.execute(f"SELECT DISTINCT {column} FROM {table} ORDER BY 1 DESC").fetchall()  # noqa: S608 - a constant command
     for (pk,) in taken:
         database.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (pk * step, pk))  # noqa: S608 - a constant command
 
 
 def fill_devices(data_dir: Path, count: int) -> None:
-    """Bound devices between the senders, each with a token and a state."""
+    """Add bound devices between the senders, each with a token and a state."""
     with closing(sqlite3.connect(data_dir / DATABASE_NAME)) as database, database:
         project, kid = database.execute("SELECT (SELECT id FROM projects), (SELECT kid FROM signing_keys)").fetchone()
         database.execute(
@@ -74,7 +74,7 @@ def fill_devices(data_dir: Path, count: int) -> None:
 
 
 def fill_history(data_dir: Path, rows: int) -> None:
-    """Heartbeats of all devices in turn, as the gateway would have stored them."""
+    """Add heartbeats of all devices in turn, as the gateway stores them."""
     with closing(sqlite3.connect(data_dir / DATABASE_NAME)) as database:
         database.execute("PRAGMA synchronous = OFF")
         database.execute("PRAGMA cache_size = -200000")
@@ -111,7 +111,7 @@ def _fill_some(database: sqlite3.Connection, devices: int, first: int, end: int)
 
 
 async def _measure(registry: Registry, folder: Path, each: int, first: int) -> str:
-    """One line: rate beside its floor, CPU, memory, and how long from the start to the first heartbeat stored."""
+    """Return one line: rate beside its floor, CPU, memory, and the time from start to the first stored heartbeat."""
     floor = await ingest.floor(registry, folder / "floor", each)
     total = each * len(registry.devices)
     async with (
@@ -161,19 +161,29 @@ async def _run(devices: int, history: int, rounds: int, each: int, directory: Pa
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--devices", type=click.IntRange(min=2_000), default=100_000, show_default=True, help="In the large registry."
+    "--devices",
+    type=click.IntRange(min=2_000),
+    default=100_000,
+    show_default=True,
+    help="Devices in the large registry.",
 )
-@click.option("--history", type=click.IntRange(min=0), default=2_000_000, show_default=True, help="Heartbeats in it.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often.")
+@click.option(
+    "--history",
+    type=click.IntRange(min=0),
+    default=2_000_000,
+    show_default=True,
+    help="Heartbeats in the large registry.",
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Number of rounds.")
 @click.option(
     "--each",
     type=click.IntRange(1, ingest.MOST_EACH),
     default=50,
     show_default=True,
-    help="Heartbeats from each of the 1,000 that send.",
+    help="Heartbeats from each of the 1,000 senders.",
 )
 @click.option("--dir", "directory", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
-              default=tempfile.gettempdir, help="Where to keep the registries meanwhile.")  # fmt: skip
+              default=tempfile.gettempdir, help="Folder of the registries during the run.")  # fmt: skip
 def main(*, devices: int, history: int, rounds: int, each: int, directory: Path) -> None:
     """Measure ingest beside a small registry and beside a large one, in turns."""
     asyncio.run(_run(devices, history, rounds, each, directory))

@@ -1,6 +1,6 @@
-"""Heartbeats into SQLite: QoS 1, 1,000 devices, acknowledged to the broker after the commit, counted afterwards.
+"""Ingest of heartbeats into SQLite: QoS 1, 1,000 devices, acknowledged after the commit, counted afterwards.
 
-The floor is ``mosquitto_sub`` at the same subscription under the same load, with its output thrown away.
+The floor is ``mosquitto_sub`` at the same subscription under the same load; its output is discarded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from gateway.store import DATABASE_NAME
 
 FILTER: Final = "devices/+/heartbeat"
 MOST_EACH: Final = 100
-"""The broker queues 100,000 messages (``max_queued_messages``) for a subscriber that is behind, and drops the rest."""
+"""Most heartbeats per device. The broker queues 100,000 messages (``max_queued_messages``) per subscriber and drops
+more."""
 
 _POLL_SECONDS: Final = 0.005
 _PER: Final = 100_000
@@ -35,7 +36,7 @@ _PER: Final = 100_000
 
 @dataclass(frozen=True)
 class Taken:
-    """One side of one round."""
+    """Result of one side in one round."""
 
     messages_per_second: float
     offered_per_second: float
@@ -51,17 +52,17 @@ class Round:
 
 
 async def measure(registry: Registry, folder: Path, each: int) -> Round:
-    """One round: ``each`` heartbeats from each device, once to the gateway and once to the floor.
+    """Run one round: ``each`` heartbeats from each device, once to the gateway and once to the floor.
 
     Raises:
-        BenchError: something did not work, or a message was lost.
+        BenchError: a step failed, or a message was lost.
     """
     beside = await floor(registry, folder / "floor", each)
     return Round(await _gateway(registry, folder / "gateway", each), beside)
 
 
 def figures(rounds: list[Round], each: int, devices: int) -> list[Figure]:
-    """The lines of the table."""
+    """Return the lines of the table."""
     rates = [Pair(one.gateway.messages_per_second, one.floor.messages_per_second) for one in rounds]
     cpu = [Pair(one.gateway.cpu_seconds / (each * devices) * _PER) for one in rounds]
     offered = [Pair(one.gateway.offered_per_second, one.floor.offered_per_second) for one in rounds]
@@ -91,7 +92,7 @@ async def _gateway(registry: Registry, folder: Path, each: int) -> Taken:
 
 
 async def floor(registry: Registry, folder: Path, each: int) -> Taken:
-    """One round of the floor."""
+    """Run one round of the floor."""
     total = each * len(registry.devices)
     async with (
         mosquitto(folder, registry.broker_entries) as broker,
@@ -111,7 +112,7 @@ def _taken(total: int, sent: Sent, ended: float, cpu_seconds: float = 0.0) -> Ta
 
 
 async def sent_by(load: Program) -> Sent:
-    """What the load says when the broker has taken all."""
+    """Return the report of the load, which follows the broker's last acknowledgement."""
     return Sent(**json.loads(await load.line()))
 
 
@@ -122,7 +123,7 @@ async def _end_of(subscriber: Program) -> float:
 
 @asynccontextmanager
 async def loading(registry: Registry, broker: Broker, each: int, first: int = 0) -> AsyncIterator[Program]:
-    """The devices of the load, connected; they send when they are told to."""
+    """Connect the devices of the load. They wait for a line before they send."""
     async with program(sys.executable, "-m", "bench.load") as load:
         await load.tell(json.dumps(asdict(Order(HOST, broker.port, registry.devices, each, first))))
         await load.line("ready")
@@ -131,7 +132,7 @@ async def loading(registry: Registry, broker: Broker, each: int, first: int = 0)
 
 @asynccontextmanager
 async def subject_on(data_dir: Path, broker: Broker) -> AsyncIterator[Program]:
-    """The gateway's ingest, connected and ready."""
+    """Run the gateway's ingest; it is connected and ready in the block."""
     command = (sys.executable, "-m", "bench.subject", str(data_dir), str(broker.port))
     async with program(*command, environ={PASSWORD_VARIABLE: broker.password}) as subject:
         await subject.line("ready")
@@ -147,7 +148,7 @@ async def _subscriber(broker: Broker, total: int) -> AsyncIterator[Program]:
 
 
 async def stored(data_dir: Path, subject: Program, total: int) -> float:
-    """When (monotonic clock) the last one was committed; rows are only added, so the highest id tells."""
+    """Return when (monotonic clock) the last row was committed. Rows are only added, so the highest id shows it."""
     with closing(_open(data_dir)) as registry:
         deadline = time.monotonic() + HANGS_SECONDS
         while (so_far := _highest(registry)) < total:

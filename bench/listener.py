@@ -1,4 +1,4 @@
-"""A raw device that connects and listens for its reset: what the measurements of devices at a broker share."""
+"""Raw MQTT client of a device that subscribes to its reset, shared by measurements."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench import wire
 
 
 class Listener(asyncio.Protocol):
-    """``listens`` is done when the broker has granted the subscription."""
+    """Connection of one device; ``listens`` is done when the broker has granted the subscription."""
 
     def __init__(self, name: str, password: str) -> None:
         self.name = name
@@ -18,14 +18,14 @@ class Listener(asyncio.Protocol):
         self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connect and subscribe in one go."""
+        """Send CONNECT and SUBSCRIBE in one write."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         topic = f"devices/{self.name}/commands/factory_reset"
         transport.write(wire.connect(self.name, self._password) + wire.subscribe(topic))
 
     def data_received(self, data: bytes) -> None:
-        """Take each packet with the instant at which its last byte was here."""
+        """Handle each packet, with the instant when its last byte had arrived."""
         now = time.perf_counter()
         self._buffer += data
         while packet := wire.take_packet(self._buffer):
@@ -35,18 +35,18 @@ class Listener(asyncio.Protocol):
                 self.take(*packet, now)
 
     def take(self, kind: int, body: bytes, now: float) -> None:
-        """A packet other than the SUBACK."""
+        """Handle a packet other than CONNACK and SUBACK."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever waits is told."""
+        """Fail the future that is waited for."""
         self.tell(self.listens, exc)
 
     def tell(self, waiting: asyncio.Future[None] | asyncio.Future[float], exc: Exception | None) -> None:
-        """That what is waited for will not come."""
+        """Fail a wait, since its result will not arrive."""
         if not waiting.done():
             waiting.set_exception(exc or ConnectionError(f"the broker closed the connection of {self.name}"))
 
     def leave(self) -> None:
-        """Say good-bye."""
+        """Disconnect."""
         self.transport.write(wire.DISCONNECT)
         self.transport.close()

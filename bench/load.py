@@ -1,12 +1,12 @@
-"""The devices that make the load: ``python -m bench.load``, in a process of its own so that it slows nobody down.
+"""Devices of the load: ``python -m bench.load``, a separate process, so that it does not slow the measured programs.
 
-Every device has its own connection, password and topic, as the broker's access rules want it. All messages are made
-beforehand, and each device hands all of its own to the kernel at once. Acknowledgements are left there too and only
-counted: a device that read each of them would cost as much as the broker. So from then on the devices cost next to
-nothing, and what is measured is the broker and whoever subscribes there.
+Every device has its own connection, password and topic, as the broker's access rules require. All messages are made
+beforehand, and each device sends all of its messages in one write. It does not read acknowledgements but counts them in
+the socket buffer: reading each would cost as much as the broker. So the devices need almost no CPU while they send. The
+measurement covers only the broker and its subscribers.
 
-It reads an :class:`Order` (a line of JSON), says ``ready`` when every device is connected, waits for a line, sends, and
-answers with a :class:`Sent` when the broker has taken everything.
+The process reads an :class:`Order` (a line of JSON), prints ``ready`` when every device is connected, and waits for a
+line. Then it sends, and prints a :class:`Sent` when the broker has acknowledged everything.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _LOOK_SECONDS: Final = 0.002
 
 @dataclass(frozen=True)
 class Order:
-    """What to send: ``each`` heartbeats from each device (id, password)."""
+    """Messages to send: ``each`` heartbeats from each device (id, password)."""
 
     host: str
     port: int
     devices: Sequence[tuple[str, str]]
     each: int
     first: int = 0
-    """The number of the first: a registry that has seen it before stores it no second time."""
+    """Number of the first heartbeat. A registry that already has a number does not store it again."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Sent:
 
 
 class Device(asyncio.Protocol):
-    """One device: connects, sends all it has in one go, counts the acknowledgements."""
+    """One device: connects, sends all messages in one write, counts the acknowledgements."""
 
     def __init__(self, name: str, password: str, each: int, first: int) -> None:
         loop = asyncio.get_running_loop()
@@ -63,20 +63,20 @@ class Device(asyncio.Protocol):
         self._awaited = wire.ACK_BYTES * each
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say who it is."""
+        """Send CONNECT."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.write(self._greeting)
 
     def data_received(self, data: bytes) -> None:
-        """Nothing but the CONNACK is read."""
+        """Read the CONNACK and nothing after it."""
         if data == wire.CONNECTED:
             self.connected.set_result(None)
         else:
             self._fail(ConnectionError(f"a device was refused: {data[:8].hex()}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The broker may not hang up before everything is sent."""
+        """Fail the wait: the broker must not disconnect before everything is sent."""
         self._fail(exc or ConnectionError("the broker closed the connection of a device"))
 
     def _fail(self, error: Exception) -> None:
@@ -84,35 +84,35 @@ class Device(asyncio.Protocol):
             self.connected.set_exception(error)
 
     def send(self) -> None:
-        """Hand over every message."""
+        """Send every message."""
         self._transport.pause_reading()
         self._transport.write(self._burst)
 
     async def answers(self) -> None:
-        """Wait until all acknowledgements lie in the socket."""
-        while self._lying_there() < self._awaited:  # noqa: ASYNC110 - nobody tells: that is the point
+        """Wait until all acknowledgements are in the socket buffer."""
+        while self._lying_there() < self._awaited:  # noqa: ASYNC110 - no event reports it, since the data is not read
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _lying_there(self) -> int:
-        """Bytes that have come and were not read."""
+        """Return the number of bytes that have arrived and were not read."""
         waiting = array("i", [0])
         fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, waiting)
         return waiting[0]
 
     def leave(self) -> None:
-        """Say good-bye."""
+        """Disconnect."""
         self._transport.write(wire.DISCONNECT)
         self._transport.close()
 
 
 def burst(name: str, each: int, first: int = 0) -> bytes:
-    """The heartbeats of one device; each of its own minute, since the same one twice would be stored once."""
+    """Return the heartbeats of one device. Each has a different minute, since a repeated one is stored once."""
     topic = f"devices/{name}/heartbeat"
     return b"".join(wire.publish(topic, heartbeat(first + number), number + 1) for number in range(each))
 
 
 def heartbeat(number: int) -> bytes:
-    """A heartbeat with every field of health, PAYLOAD_BYTES long."""
+    """Return a heartbeat with every field of health, PAYLOAD_BYTES long."""
     facts: dict[str, object] = {
         "battery_percent": 30 + number % 70,
         "storage_used_mb": 512 + number,
@@ -136,7 +136,7 @@ def _compact(facts: dict[str, object]) -> bytes:
 
 
 async def main() -> None:
-    """Carry out one order."""
+    """Execute one order."""
     order = Order(**json.loads(sys.stdin.readline()))
     gate = asyncio.Semaphore(_CONNECTING_AT_ONCE)
     async with asyncio.timeout(_GUARD_SECONDS):

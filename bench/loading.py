@@ -1,6 +1,6 @@
-"""How much ``device-sim load`` makes: at a pace, and as fast as it can, into a sink that only counts.
+"""Capacity of ``device-sim load``, at a fixed pace and at full speed, against a sink that only counts.
 
-Were it slower than the gateway, what is measured with it would be the load. There is no floor.
+If the load were slower than the gateway, it would limit the measurement. There is no floor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from device_sim.binding import Endpoint
 from device_sim.load_devices import remember
 
 PACE: Final = 90_000
-"""Three times what the gateway stores in a second where this was written."""
+"""Three times the heartbeats per second that the gateway stores on the reference machine."""
 
 _SECONDS: Final = 4.0
 _UNPACED: Final = 0
@@ -29,7 +29,7 @@ _UNPACED: Final = 0
 
 @dataclass(frozen=True)
 class Made:
-    """Heartbeats a second, acknowledged ones by the clock and sent ones by the program's own processor time."""
+    """Heartbeats a second: acknowledged ones by the clock, sent ones by the program's processor time."""
 
     per_second: float
     per_cpu_second: float
@@ -37,24 +37,24 @@ class Made:
 
 @dataclass(frozen=True)
 class Round:
-    """At a pace, and without one."""
+    """Results at a fixed pace and at full speed."""
 
     paced: Made
     unpaced: Made
 
 
 async def measure(registry: Registry, folder: Path) -> Round:
-    """One round of each.
+    """Run one round of each.
 
     Raises:
-        BenchError: something did not work, or a heartbeat was not acknowledged.
+        BenchError: a step failed, or a heartbeat was not acknowledged.
     """
     await asyncio.to_thread(folder.mkdir, parents=True)
     return Round(*[await _made(registry, folder / f"{rate}.json", rate) for rate in (PACE, _UNPACED)])
 
 
 def figures(rounds: list[Round]) -> list[Figure]:
-    """The lines of the table."""
+    """Return the lines of the table."""
 
     def line(name: str, values: Sequence[float], least: float | None = None) -> Figure:
         target = None if least is None else at_least(least, of="gateway")

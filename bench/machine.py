@@ -1,4 +1,4 @@
-"""The machine that the figures are from: cores and versions, no names; and how much of it was left to us."""
+"""Machine of the benchmark: cores and versions, no names, and the processor time that other programs used."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Machine:
-    """What figures can be compared by."""
+    """Properties of the machine that are needed to compare figures."""
 
     cores: int
     system: str
     filesystem: str
-    """Of the databases; on tmpfs nothing is ever written to a disk."""
+    """File system of the databases; on tmpfs nothing is written to a disk."""
 
     versions: dict[str, str]
 
     def __str__(self) -> str:
-        """One line."""
+        """Return one line."""
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         return f"{self.cores} cores, {self.system}, {self.filesystem}, {versions}"
 
 
 async def this_machine(directory: Path) -> Machine:
-    """Look it up; the databases lie in ``directory``."""
+    """Return this machine; the databases are in ``directory``."""
     versions = {
         "Python": platform.python_version(),
         "SQLite": sqlite3.sqlite_version,
@@ -51,7 +51,7 @@ async def this_machine(directory: Path) -> Machine:
 
 @dataclass(frozen=True)
 class Usage:
-    """Processor seconds since the machine started, and those of them that are the benchmark's own."""
+    """Busy processor seconds since the machine started, and those of the benchmark among them."""
 
     total: float
     busy: float
@@ -59,7 +59,7 @@ class Usage:
 
     @classmethod
     def now(cls) -> Self:
-        """Read it when no child of the benchmark runs: only those that have ended are counted in."""
+        """Return the usage now. Call it while no child of the benchmark runs: only ended children are counted."""
         columns = [int(column) for column in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
         total, idle = sum(columns), columns[_IDLE] + columns[_WAITING]
         each = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -67,7 +67,7 @@ class Usage:
         return cls(total / _TICKS_PER_SECOND, (total - idle) / _TICKS_PER_SECOND, ours)
 
     def others_since(self, earlier: Usage) -> float:
-        """The share of all cores (0 to 1) that others have kept busy since then."""
+        """Return the share of all cores (0 to 1) that other programs have kept busy since then."""
         others = (self.busy - earlier.busy) - (self.ours - earlier.ours)
         return max(0.0, others / (self.total - earlier.total))
 

@@ -1,6 +1,6 @@
-"""What ``gateway serve`` holds at rest with 1,000 devices in its registry, beside Mosquitto and with its own broker.
+"""Memory of an idle ``gateway serve`` with 1,000 devices, beside Mosquitto and with the embedded broker.
 
-The floor is the bare handler of :mod:`bench.bare`: an interpreter with the same web server, SQLite and MQTT client.
+The floor is the bare handler of :mod:`bench.bare`: Python with the same web server, SQLite and MQTT client.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FLOOR: Final = "bare handler"
 
 @dataclass(frozen=True)
 class Round:
-    """Resident megabytes."""
+    """Resident memory in megabytes."""
 
     beside_mosquitto: float
     embedded: float
@@ -28,10 +28,10 @@ class Round:
 
 
 async def measure(registry: Registry, folder: Path) -> Round:
-    """One round of each.
+    """Run one round of each.
 
     Raises:
-        BenchError: something did not work.
+        BenchError: a step failed.
     """
     async with bare_stack(registry, folder / "bare") as server:
         floor = await _at_rest(server)
@@ -42,7 +42,7 @@ async def measure(registry: Registry, folder: Path) -> Round:
 
 
 def figures(rounds: list[Round]) -> list[Figure]:
-    """The lines of the table."""
+    """Return the lines of the table."""
     beside = tuple(Pair(one.beside_mosquitto, one.floor) for one in rounds)
     embedded = tuple(Pair(one.embedded, one.floor) for one in rounds)
     return [

@@ -1,8 +1,8 @@
-"""What people write to get heartbeats into SQLite: ``python -m bench.peer NAME DATABASE PORT``.
+"""Common ways to store heartbeats in SQLite, for comparison: ``python -m bench.peer NAME DATABASE PORT``.
 
-The broker's password is in the environment. Each validates with the gateway's own model and stores the newest state and
-a row of history with ``synchronous=FULL``; what it does beside that is as its documentation shows it. It says ``ready``
-when it has subscribed.
+The broker's password is in the environment. Each peer validates with the gateway's model and stores the newest state
+and a row of history with ``synchronous=FULL``. The rest follows its documentation. It prints ``ready`` when it has
+subscribed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IDLE_SECONDS: Final = 0.02
 
 
 def open_database(path: str) -> sqlite3.Connection:
-    """A new registry of a peer: the newest state of each device, and a row per heartbeat."""
+    """Return a new registry of a peer: the newest state of each device, and a row per heartbeat."""
     database = sqlite3.connect(path, isolation_level=None)
     for statement in (
         "PRAGMA journal_mode = WAL",
@@ -55,7 +55,7 @@ def store(database: sqlite3.Connection, messages: Iterable[tuple[str, bytes]]) -
 
 
 async def aiomqtt_loop(database: sqlite3.Connection, port: int, password: str) -> None:
-    """The loop of aiomqtt's documentation, a transaction per message; aiomqtt acknowledges when it queues."""
+    """Run the loop of aiomqtt's documentation, a transaction per message. aiomqtt acknowledges when it queues."""
     async with aiomqtt.Client(HOST, port, username=GATEWAY_USER, password=password, identifier=GATEWAY_USER) as client:
         await client.subscribe(FILTER, qos=1)
         print("ready", flush=True)  # noqa: T201 - the benchmark reads it
@@ -65,7 +65,7 @@ async def aiomqtt_loop(database: sqlite3.Connection, port: int, password: str) -
 
 
 async def batcher(database: sqlite3.Connection, port: int, password: str) -> None:
-    """``mosquitto_sub`` into a program that commits what is there; it acknowledges before anything is stored."""
+    """Pipe ``mosquitto_sub`` into batches of available lines. It acknowledges before anything is stored."""
     command = ("-h", HOST, "-p", str(port), "-u", GATEWAY_USER, "-P", password, "-q", "1", "-t", FILTER, "-F", "%t %p")
     process = await asyncio.create_subprocess_exec(
         local.binary("mosquitto_sub"), *command, stdout=asyncio.subprocess.PIPE, limit=1 << 22
@@ -83,7 +83,7 @@ async def batcher(database: sqlite3.Connection, port: int, password: str) -> Non
 
 
 async def _lines(stream: asyncio.StreamReader) -> list[bytes]:
-    """A line, and those that follow at once."""
+    """Return a line, and the lines that are available at once after it."""
     lines = [await stream.readline()]
     try:
         while len(lines) < _BATCH:
@@ -100,7 +100,7 @@ PEERS: Final[dict[str, Callable[[sqlite3.Connection, int, str], Coroutine[None, 
 
 
 async def main(name: str, database: str, port: int) -> None:
-    """Run one until SIGTERM, and end what it has started."""
+    """Run one peer until SIGTERM, and end its child processes."""
     running = asyncio.current_task()
     assert running
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)

@@ -1,7 +1,7 @@
-"""The FastStream peer: ``python -m bench.peer_faststream DATABASE PORT``, with FastStream on ``PYTHONPATH``.
+"""FastStream peer: ``python -m bench.peer_faststream DATABASE PORT``, with FastStream on ``PYTHONPATH``.
 
-A handler, a transaction per message, as its documentation shows it; FastStream acknowledges when the handler has
-returned. Its own validation is left out: it would come on top of that by :func:`bench.peer.store`, which all have.
+A handler runs a transaction per message, as in the documentation. FastStream acknowledges when the handler has
+returned. FastStream's validation is left out, since all peers validate in :func:`bench.peer.store`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.subject import PASSWORD_VARIABLE
 
 
 def application(database: sqlite3.Connection, port: int, password: str) -> Any:
-    """The application, not yet started."""
+    """Return the application before its start."""
     security = SASLPlaintext(username=GATEWAY_USER, password=password)
     broker = MQTTBroker(f"mqtt://{HOST}:{port}", security=security, logger=None)
 

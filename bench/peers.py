@@ -1,6 +1,6 @@
-"""The gateway's ingest beside what people write for the same purpose, in turns: ``python -m bench.peers``.
+"""Comparison of the gateway's ingest with common alternatives, in turns: ``python -m bench.peers``.
 
-A peer that cannot be installed is left out, and the last lines say so.
+A peer that cannot be installed is left out, and the last lines of the output name it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PER: Final = 100_000
 
 @dataclass(frozen=True)
 class Taken:
-    """Heartbeats stored a second, and processor seconds for 100,000 of them, where that is known."""
+    """Heartbeats stored a second, and processor seconds for 100,000 of them where they are known."""
 
     rate: float
     cpu_seconds: float | None = None
@@ -40,7 +40,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Peer:
-    """A program that stores heartbeats: DATABASE and PORT are put behind its command."""
+    """A program that stores heartbeats. DATABASE and PORT are appended to its command."""
 
     command: tuple[str, ...]
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ PEERS: Final[dict[str, Callable[[], Peer]]] = {
 
 
 def _installed() -> tuple[dict[str, Peer], list[str]]:
-    """The peers that there are, and why the others are not."""
+    """Return the available peers, and why the others are not available."""
     peers: dict[str, Peer] = {}
     missing: list[str] = []
     for name, find in PEERS.items():
@@ -79,7 +79,7 @@ def _installed() -> tuple[dict[str, Peer], list[str]]:
 
 
 async def _measured(peer: Peer, registry: Registry, folder: Path, each: int) -> Taken:
-    """One peer in one round."""
+    """Run one peer in one round."""
     data_dir, total = folder / "data", each * len(registry.devices)
     data_dir.mkdir(parents=True)
     async with mosquitto(folder, registry.broker_entries) as broker:
@@ -104,7 +104,7 @@ async def _taken(subject: Program, load: Program, data_dir: Path, total: int) ->
 
 
 async def _round(peers: Mapping[str, Peer], registry: Registry, folder: Path, each: int) -> dict[str, Taken]:
-    """The floor, the gateway, and each peer, one after the other."""
+    """Run the floor, the gateway and each peer, one after the other."""
     ours = await ingest.measure(registry, folder / "gateway", each)
     cpu = ours.gateway.cpu_seconds / (each * len(registry.devices)) * _PER
     round_ = {FLOOR: Taken(ours.floor.messages_per_second), US: Taken(ours.gateway.messages_per_second, cpu)}
@@ -129,7 +129,7 @@ async def _run(rounds: int, each: int) -> None:
 
 
 def _line(who: str, taken: Sequence[tuple[Taken, Taken]]) -> str:
-    """``taken``: its own figures and the gateway's, round by round."""
+    """Return a line of the table from ``taken``: the peer's figures and the gateway's, round by round."""
     rate = median(one.rate for one, _ in taken)
     ratio = median(one.rate / ours.rate for one, ours in taken)
     cpu = [one.cpu_seconds for one, _ in taken if one.cpu_seconds is not None]
@@ -138,7 +138,7 @@ def _line(who: str, taken: Sequence[tuple[Taken, Taken]]) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How often.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Number of rounds.")
 @click.option("--each", type=click.IntRange(1, ingest.MOST_EACH), default=20, show_default=True,
               help="Heartbeats from each of 1,000 devices.")  # fmt: skip
 def main(*, rounds: int, each: int) -> None:

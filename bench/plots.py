@@ -1,4 +1,4 @@
-"""Plots as SVG, from a few shapes: no library, and the same text for the same figures."""
+"""Plots as SVG from a few shapes, without a library. The same figures give the same text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PERCENTS: Final = tuple(range(1, 100))
 
 
 def bars(figures: Sequence[Figure]) -> str:
-    """For each figure with a target: how much of what is allowed it uses, with the range over the rounds."""
+    """Plot each figure that has a target: the share of the target that it uses, with the range over the rounds."""
     shown = [(figure, share) for figure in figures if (share := figure.share) is not None]
     height = _TOP + _ROW * len(shown) + 14
     shapes = [_text(_LABELS, 18, "share of what is allowed (logarithmic); left of the line is reached", "middle")]
@@ -57,7 +57,7 @@ def _grid(value: float, height: float) -> str:
 
 
 def curves(sides: Mapping[str, Sequence[float]], title: str) -> str:
-    """Milliseconds by percentile, logarithmic, a line for each side."""
+    """Plot milliseconds by percentile on a logarithmic axis, with a line for each side."""
     height, left, bottom = 300, 60, 270
     lines = {name: [percentile(values, percent) for percent in _PERCENTS] for name, values in sides.items()}
     low, high = min(map(min, lines.values())), max(map(max, lines.values()))

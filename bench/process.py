@@ -1,4 +1,4 @@
-"""Programs that are measured, or that measure: each in a process of its own, ended when its block ends."""
+"""Child processes that are measured or that measure. Each ends when its block ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 HANGS_SECONDS: Final = 120.0
-"""After this long without the answer that is waited for, something hangs: the run ends with an error."""
+"""Time limit for an expected answer. After it the run ends with an error."""
 
 _LAST_LINES: Final = 20
 _STOP_SECONDS: Final = 20.0
@@ -19,7 +19,7 @@ _USER_TICKS, _SYSTEM_TICKS = 11, 12  # utime and stime of proc(5), counted from 
 
 
 class BenchError(Exception):
-    """A measurement failed, so there is no figure; the message says what went wrong."""
+    """A measurement failed, so it has no figure. The message describes the failure."""
 
 
 class Program:
@@ -31,10 +31,10 @@ class Program:
         self.pid = process.pid
 
     async def line(self, start: str = "") -> str:
-        """The rest of the next line on its stdout that begins with ``start``.
+        """Return the rest of the next line on its stdout that begins with ``start``.
 
         Raises:
-            BenchError: it ended, or says nothing.
+            BenchError: it ended, or printed no such line within the time limit.
         """
         assert self._process.stdout, "started with a pipe"
         try:
@@ -53,10 +53,10 @@ class Program:
         await self._process.stdin.drain()
 
     async def ended(self) -> None:
-        """Wait for its end by itself, which must be a good one.
+        """Wait until it ends by itself with success.
 
         Raises:
-            BenchError: it failed, or it hangs.
+            BenchError: it failed, or did not end within the time limit.
         """
         try:
             async with asyncio.timeout(HANGS_SECONDS):
@@ -67,17 +67,17 @@ class Program:
             raise BenchError(f"{self._name} ended with {code}")
 
     def check(self) -> None:
-        """Raises BenchError when it does not run any more."""
+        """Raise BenchError when it does not run any more."""
         if self._process.returncode is not None:
             raise BenchError(f"{self._name} ended with {self._process.returncode}")
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has used so far, all its threads together, and with it those that it runs itself."""
+        """Return the processor time that it has used so far, with all its threads and child processes."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return sum(cpu_seconds_of(pid) for pid in (self.pid, *map(int, children)))
 
     def resident_megabytes(self) -> float:
-        """Memory that it holds now (RSS, shared pages counted in full), in units of 1,000,000 bytes."""
+        """Return its present memory (RSS, shared pages counted in full), in units of 1,000,000 bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
         return int(kibibytes) * 1_024 / 1_000_000
@@ -90,9 +90,10 @@ async def program(
     stdout: int = asyncio.subprocess.PIPE,
     log: Path | None = None,
 ) -> AsyncIterator[Program]:
-    """Run a command for as long as the block runs.
+    """Run a command during the block.
 
-    ``environ`` is added to the benchmark's own, for secrets too. stderr goes to ``log``, else to the benchmark's own.
+    ``environ`` is added to the benchmark's environment, also for secrets. stderr goes to ``log``, else to the
+    benchmark's stderr.
     """
     with ExitStack() as stack:
         stderr = None if log is None else stack.enter_context(log.open("wb"))
@@ -108,7 +109,7 @@ async def program(
 
 
 def cpu_seconds_of(pid: int) -> float:
-    """Processor time that a process has used so far, all its threads together."""
+    """Return the processor time that a process has used so far, with all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS])) / _TICKS_PER_SECOND
 
@@ -119,7 +120,7 @@ def _last_words(log: Path | None) -> str:
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:
-    """End it, if it has not ended: SIGTERM first, SIGKILL when that does not help."""
+    """End it if it still runs: with SIGTERM, then with SIGKILL."""
     if process.returncode is None:
         process.terminate()
     try:

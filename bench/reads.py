@@ -1,8 +1,8 @@
-"""Reading a device over HTTP while the gateway takes all the heartbeats that the broker hands it.
+"""Latency of reading a device over HTTP while the gateway ingests heartbeats as fast as the broker sends them.
 
-The floor is the same gateway with nothing else to do, just before and just after. A client of one connection reads one
-device after the other, a few milliseconds apart, in all three phases. Then, beside the same gateway under the same
-load, it reads from a server that does nothing but answer: as long any program waits there.
+The floor is the same gateway without load, just before and just after. A client with one connection reads one device
+after the other, a few milliseconds apart, in all three phases. Then it reads from a server that only answers, beside
+the same gateway under the same load. That is the delay of any program on this machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bench.server import OK, gateway_stack
 from gateway.store import DATABASE_NAME
 
 AT_REST: Final = 150
-"""Reads before, and as many after."""
+"""Reads before the load, and as many after it."""
 
 _PAUSE_SECONDS: Final = 0.004
 _PERCENTILES: Final = (50, 99)
@@ -37,7 +37,7 @@ _MS: Final = 1_000
 
 @dataclass(frozen=True)
 class Round:
-    """Milliseconds of each read, and the heartbeats that were stored in a second meanwhile."""
+    """Milliseconds of each read, and the heartbeats stored per second in the same time."""
 
     busy: tuple[float, ...]
     at_rest: tuple[float, ...]
@@ -46,10 +46,10 @@ class Round:
 
 
 async def measure(registry: Registry, folder: Path, each: int) -> Round:
-    """One round, with ``each`` heartbeats from each device.
+    """Run one round, with ``each`` heartbeats from each device.
 
     Raises:
-        BenchError: something did not work, or a heartbeat was lost.
+        BenchError: a step failed, or a heartbeat was lost.
     """
     async with gateway_stack(registry, folder) as server, caller(server.port, registry.api_key) as http:
         assert server.broker, "it runs beside Mosquitto"
@@ -72,7 +72,7 @@ async def _bystander(names: list[str], order: Order, folder: Path) -> list[float
 
 
 async def _under_load(reader: _Reader, order: Order, folder: Path) -> tuple[list[float], float]:
-    """Read until so many heartbeats more are stored; what each read took, and for how many seconds that went on."""
+    """Read until so many more heartbeats are stored. Return the time of each read, and the seconds of the phase."""
     async with program(sys.executable, "-m", "bench.load") as load:
         await load.tell(json.dumps(asdict(order)))
         await load.line("ready")
@@ -83,7 +83,7 @@ async def _under_load(reader: _Reader, order: Order, folder: Path) -> tuple[list
 
 
 def figures(rounds: list[Round]) -> list[Figure]:
-    """The lines of the table."""
+    """Return the lines of the table."""
     return [
         Figure(
             f"reading a device under full ingest, p{percent}",
@@ -106,7 +106,7 @@ def figures(rounds: list[Round]) -> list[Figure]:
 
 
 class _Heartbeats:
-    """Whether the registry has so many ``more`` than when this began."""
+    """Check whether the registry holds ``more`` heartbeats than at the start."""
 
     def __init__(self, data_dir: Path, more: int) -> None:
         self._registry = sqlite3.connect(f"{(data_dir / DATABASE_NAME).as_uri()}?mode=ro", uri=True)
@@ -114,7 +114,7 @@ class _Heartbeats:
         self._deadline = time.monotonic() + HANGS_SECONDS
 
     def all_stored(self, _: object) -> bool:
-        """Whether it has all; raises BenchError when that takes so long that something hangs."""
+        """Return whether all are stored. Raise BenchError after the time limit."""
         stored = self._stored()
         if stored < self._wanted and time.monotonic() > self._deadline:
             raise BenchError(f"{stored} of {self._wanted} heartbeats were stored within {HANGS_SECONDS:g} s")
@@ -130,7 +130,7 @@ class _Heartbeats:
 
 
 class _Reader:
-    """Reads the devices in turn."""
+    """Client that reads the devices in turn."""
 
     def __init__(self, http: Caller, names: list[str]) -> None:
         self._http = http
@@ -138,7 +138,7 @@ class _Reader:
         self._next = 0
 
     async def read(self, enough: Callable[[list[float]], bool]) -> list[float]:
-        """Milliseconds of each read, until there are enough."""
+        """Read until ``enough`` returns true, and return the milliseconds of each read."""
         taken: list[float] = []
         while not enough(taken):
             await asyncio.sleep(_PAUSE_SECONDS)

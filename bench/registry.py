@@ -1,4 +1,4 @@
-"""A registry with bound devices in it, made once and copied for each round, so that all rounds begin alike."""
+"""Registry with bound devices, made once and copied for each round, so that all rounds start alike."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _ACTOR: Final = "bench"
 
 @dataclass(frozen=True)
 class Registry:
-    """A data directory at rest, and the secrets of those who are in it."""
+    """A data directory of a stopped gateway, and the secrets of its devices."""
 
     data_dir: Path
     gateway_id: str
     api_key: str
     devices: tuple[tuple[str, str], ...]
-    """Id and MQTT password of each."""
+    """Id and MQTT password of each device."""
     broker_entries: tuple[tuple[str, str], ...]
-    """Id and line in Mosquitto's password file of each."""
+    """Id of each device, and its line in Mosquitto's password file."""
 
     def copy(self, to: Path) -> Path:
-        """The same data directory anew, at ``to``."""
+        """Copy the data directory to ``to``, and return that path."""
         return Path(shutil.copytree(self.data_dir, to))
 
 
 def prepare(data_dir: Path, devices: int) -> Registry:
-    """Make a registry with so many devices, each bound to an end user of its own."""
+    """Make a registry with so many devices, each bound to a different end user."""
     gateway_id, project_id = first_start(load({"data_dir": str(data_dir)}, {}).settings)
     context = Context(rules=Rules(gateway_id=gateway_id))
     with closing(open_database(data_dir)) as connection:

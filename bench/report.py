@@ -1,4 +1,4 @@
-"""The figures for people (a table) and for machines (JSON)."""
+"""Report of the figures, for people (a table) and for machines (JSON)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.figures import Figure
 from bench.machine import Machine
 from bench.plots import bars, curves
 
-_BUSY = 0.1  # above this share of the machine in other hands the figures are marked as such
+_BUSY = 0.1  # above this share of other programs the figures are marked
 _WHOLE = 1_000
 _HEAD: Final = """# The last run
 
@@ -25,7 +25,7 @@ ratio where there is a floor, else on the gateway's figure."""
 
 @dataclass(frozen=True)
 class Report:
-    """One run."""
+    """Report of one run."""
 
     machine: Machine
     rounds: int
@@ -35,16 +35,16 @@ class Report:
 
     figures: tuple[Figure, ...]
     spreads: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """Every value of a measurement, by side, in milliseconds: for plots."""
+    """Every value of a measurement, by side, in milliseconds, for plots."""
 
     @property
     def disturbed(self) -> bool:
-        """Whether others used so much of the machine that the absolute figures mean little."""
+        """Return whether other programs used so much of the machine that the absolute figures mean little."""
         return max(self.others) > _BUSY
 
 
 def as_json(report: Report) -> str:
-    """Medians, ratios and every round, as a JSON document."""
+    """Return medians, ratios and every round as a JSON document."""
     facts = asdict(report) | {"disturbed": report.disturbed, "figures": [_facts(each) for each in report.figures]}
     del facts["spreads"]
     return json.dumps(facts, indent=2)
@@ -56,7 +56,7 @@ def _facts(figure: Figure) -> dict[str, object]:
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the table and what belongs beside it."""
+    """Print the table and its notes."""
     table = Table(box=None, pad_edge=False)
     table.add_column("WHAT", min_width=26)
     for heading in ("GATEWAY", "FLOOR", "RATIO", "SPREAD", "REACH"):
@@ -73,7 +73,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def write(report: Report, folder: Path) -> None:
-    """A page of Markdown with the table, and its plots, into this folder."""
+    """Write a page of Markdown with the table, and its plots, into this folder."""
     (folder / "share.svg").write_text(bars(report.figures))
     pictures = ["![how much of what is allowed each figure uses](share.svg)"]
     for name, sides in report.spreads.items():

@@ -1,7 +1,8 @@
-"""From ``POST /v1/devices/{id}/reset`` to the connected device that has the command: one at a time, a device each.
+"""Latency of a reset, from ``POST /v1/devices/{id}/reset`` to the connected device that receives the command.
 
-The floor is :mod:`bench.bare`. Both run at once and take turns reset by reset, so whatever else the machine does
-meets both alike. Client, devices and clock are in this process, the same for both.
+Each reset concerns another device, one at a time. The floor is :mod:`bench.bare`. Both sides run at once and take turns
+reset by reset, so that other programs on the machine affect both alike. Client, devices and clock are in this process,
+the same for both.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from bench.server import OK, Server, bare_stack, gateway_stack
 WARM_UP: Final = 10
 """The first resets of a round, which are not counted."""
 
-_PAUSE_SECONDS: Final = 0.01  # what one side still has to tidy up must not fall into the other's time
+_PAUSE_SECONDS: Final = 0.01  # so that the work of one side after its answer does not count for the other
 _PERCENTILES: Final = (50, 99)
 _MS: Final = 1_000
 
@@ -40,35 +41,35 @@ class Round:
 
 
 class Device(Listener):
-    """A device that waits for its reset: ``told`` is the instant at which it had it."""
+    """A device that waits for its reset; ``told`` is the instant when it received it."""
 
     def __init__(self, name: str, password: str) -> None:
         super().__init__(name, password)
         self.told: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     def take(self, kind: int, body: bytes, now: float) -> None:
-        """Note the instant at which the last byte of the command is here."""
+        """Record the instant when the last byte of the command had arrived."""
         if kind == wire.PUBLISH:
             self.transport.write(wire.puback(body))
             if not self.told.done():
                 self.told.set_result(now)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever waits is told."""
+        """Fail the future that is waited for."""
         super().connection_lost(exc)
         self.tell(self.told, exc)
 
     def leave(self) -> None:
-        """Say good-bye."""
+        """Disconnect."""
         self.told.cancel()
         super().leave()
 
 
 async def measure(registry: Registry, folder: Path) -> Round:
-    """One round: every device of the registry is reset once by each side, the sides taking turns.
+    """Run one round: each side resets every device of the registry once, and the sides take turns.
 
     Raises:
-        BenchError: something did not work.
+        BenchError: a step failed.
     """
     async with (
         bare_stack(registry, folder / "floor") as floor,
@@ -82,7 +83,7 @@ async def measure(registry: Registry, folder: Path) -> Round:
 
 
 def figures(rounds: list[Round]) -> list[Figure]:
-    """The lines of the table."""
+    """Return the lines of the table."""
     return [
         Figure(
             f"reset until the device has it, p{percent}",
@@ -96,7 +97,7 @@ def figures(rounds: list[Round]) -> list[Figure]:
 
 
 def sides(rounds: list[Round]) -> dict[str, list[float]]:
-    """The milliseconds of all rounds, for a plot."""
+    """Return the milliseconds of all rounds, for a plot."""
     return {
         "gateway": [taken for one in rounds for taken in one.gateway],
         "bare handler": [taken for one in rounds for taken in one.floor],
@@ -105,14 +106,14 @@ def sides(rounds: list[Round]) -> dict[str, list[float]]:
 
 @asynccontextmanager
 async def _side(registry: Registry, server: Server) -> AsyncIterator[Callable[[int], Awaitable[float]]]:
-    """What resets the device with this number and says how long that took."""
+    """Yield a function that resets the device with this number and returns the time it took."""
     assert server.broker, "both sides run beside Mosquitto"
     async with _connected(registry, server.broker) as devices, caller(server.port, registry.api_key) as http:
         yield lambda which: _reset(http, devices[which])
 
 
 async def _reset(http: Caller, device: Device) -> float:
-    """Milliseconds until the device had it; the answer is waited for as well."""
+    """Return the milliseconds until the device received it. The HTTP answer is also awaited."""
     await asyncio.sleep(_PAUSE_SECONDS)
     began = time.perf_counter()
     status = await http.call("POST", f"/v1/devices/{device.name}/reset")

@@ -1,8 +1,8 @@
-"""``python -m bench.revocation``: from a revocation to the closed session, and what the others notice of it.
+"""Delay from a revocation to the closed session, and its effect on other clients: ``python -m bench.revocation``.
 
-10,000 devices are registered, 1,000 are connected and idle, and ``gateway serve`` runs as a user starts it, beside
+10,000 devices are registered, and 1,000 are connected and idle. ``gateway serve`` runs with its defaults, beside
 Mosquitto and with the embedded broker. Devices are unbound over HTTP, first one at a time, then a hundred at once.
-Meanwhile witnesses ask the broker for a sign of life, with a millisecond between its answer and the next question.
+Meanwhile witness clients send PINGREQ, with a millisecond between an answer and the next ping.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PINGRESP: Final = 13
 
 
 class Member(Listener):
-    """A connected device; ``closed`` is the instant at which the broker has closed its connection."""
+    """A connected device; ``closed`` is the instant when the broker closed its connection."""
 
     def __init__(self, name: str, password: str) -> None:
         super().__init__(name, password)
@@ -45,19 +45,19 @@ class Member(Listener):
         self._answered = asyncio.Event()
 
     def take(self, kind: int, body: bytes, now: float) -> None:
-        """Note the answer to a ping."""
+        """Record the answer to a ping."""
         del body, now
         if kind == _PINGRESP:
             self._answered.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note the instant."""
+        """Record the instant."""
         super().connection_lost(exc)
         if not self.closed.done():
             self.closed.set_result(time.perf_counter())
 
     async def ping(self) -> float:
-        """Seconds until the broker has answered a sign of life."""
+        """Send a ping, and return the seconds until its answer."""
         began = time.perf_counter()
         self._answered.clear()
         self.transport.write(_PINGREQ)
@@ -68,7 +68,7 @@ class Member(Listener):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Milliseconds: each single revocation, a burst until its last session was closed, and stalls of the witnesses."""
+    """Milliseconds: each single revocation, a burst until its last closed session, and stalls of witnesses."""
 
     single: tuple[float, ...]
     burst: float
@@ -78,7 +78,7 @@ class Outcome:
 
 
 class Witnesses:
-    """Clients that are not revoked: the longest that one of them has waited for an answer, in milliseconds."""
+    """Clients that are not revoked, and the longest wait of one of them for an answer, in milliseconds."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
@@ -86,7 +86,7 @@ class Witnesses:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Ask for as long as the block runs."""
+        """Ping during the block."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._watch(member)) for member in self._members]
             yield
@@ -94,7 +94,7 @@ class Witnesses:
                 task.cancel()
 
     def longest(self) -> float:
-        """Since this was asked last."""
+        """Return the longest wait since the last call."""
         longest, self._longest = self._longest, 0.0
         return longest * _MS
 
@@ -105,10 +105,10 @@ class Witnesses:
 
 
 async def measure(registry: Registry, server: Server, port: int, connected: int, singly: int, burst: int) -> Outcome:
-    """Connect so many, revoke.
+    """Connect so many devices, and revoke them.
 
     Raises:
-        BenchError: something did not work.
+        BenchError: a step failed.
     """
     async with _members(registry, port, connected) as members, caller(server.port, registry.api_key) as http:
         witnesses = Witnesses(members[-WITNESSES:])
@@ -126,7 +126,7 @@ async def measure(registry: Registry, server: Server, port: int, connected: int,
 
 
 async def _revoke(http: Caller, member: Member) -> float:
-    """Milliseconds from the request to the closed session."""
+    """Return the milliseconds from the request to the closed session."""
     await asyncio.sleep(_APART_SECONDS)
     began = time.perf_counter()
     await _unbind(http, member)
@@ -134,7 +134,7 @@ async def _revoke(http: Caller, member: Member) -> float:
 
 
 async def _revoke_all(http: Caller, members: Sequence[Member]) -> float:
-    """Milliseconds from the answer to the last request to the last closed session."""
+    """Return the milliseconds from the answer to the last request to the last closed session."""
     for member in members:
         await _unbind(http, member)
     began = time.perf_counter()
@@ -201,19 +201,23 @@ async def _run(devices: int, connected: int, singly: int, burst: int, directory:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--devices", type=click.IntRange(min=1), default=10_000, show_default=True, help="How many are registered."
+    "--devices", type=click.IntRange(min=1), default=10_000, show_default=True, help="Number of registered devices."
 )
 @click.option(
-    "--connected", type=click.IntRange(min=1), default=1_000, show_default=True, help="How many are connected."
+    "--connected", type=click.IntRange(min=1), default=1_000, show_default=True, help="Number of connected devices."
 )
-@click.option("--revocations", type=click.IntRange(min=1), default=50, show_default=True, help="How many one by one.")
-@click.option("--burst", type=click.IntRange(min=1), default=100, show_default=True, help="How many at once.")
+@click.option(
+    "--revocations", type=click.IntRange(min=1), default=50, show_default=True, help="Number of single revocations."
+)
+@click.option(
+    "--burst", type=click.IntRange(min=1), default=100, show_default=True, help="Number of concurrent revocations."
+)
 @click.option(
     "--dir",
     "directory",
     type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
     default=tempfile.gettempdir,
-    help="Where to keep the databases meanwhile.  [default: for temporary files]",
+    help="Folder of the databases during the run.  [default: for temporary files]",
 )
 def main(*, devices: int, connected: int, revocations: int, burst: int, directory: Path) -> None:
     """Measure how long a revoked device stays connected, and how long others wait meanwhile."""

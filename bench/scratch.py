@@ -1,4 +1,4 @@
-"""What a peer needs and the gateway does not: installed once, from pins with hashes, into the virtual environment."""
+"""Packages that only peers need, installed once into the virtual environment, from pins with hashes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LAST_WORDS: Final = 300
 
 
 class MissingError(Exception):
-    """A peer cannot be had on this machine; the message says why."""
+    """A peer cannot be installed on this machine; the message states why."""
 
 
 def faststream() -> Path:
-    """A folder for ``PYTHONPATH`` with FastStream, which uses the other packages of this environment.
+    """Return a folder for ``PYTHONPATH`` with FastStream, which uses the other packages of this environment.
 
     Raises:
         MissingError: it could not be installed.
@@ -35,7 +35,7 @@ def faststream() -> Path:
 
 
 def node_red() -> Path:
-    """A folder with Node-RED, better-sqlite3 (compiled, where there is no binary of it) and the flow.
+    """Return a folder with Node-RED, better-sqlite3 (compiled if it has no binary) and the flow.
 
     Raises:
         MissingError: there is no Node.js, or it could not be installed.
@@ -57,7 +57,7 @@ def node_red() -> Path:
 
 
 def _made(name: str, pins: Path, install: Callable[[Path], None]) -> Path:
-    """The folder for these pins, filled when it is not there yet."""
+    """Return the folder for these pins; fill it first if it does not exist yet."""
     digest = hashlib.sha256(pins.read_bytes()).hexdigest()[:12]
     made = Path(sys.prefix) / f"bench-{name}-{digest}"
     if not (made / ".done").exists():

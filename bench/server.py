@@ -1,4 +1,4 @@
-"""``gateway serve`` as a user starts it, and the bare handler beside which it is measured."""
+"""Servers of the benchmark: ``gateway serve`` as a user starts it, and the bare handler as its floor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _READY_TRIES: Final = 400
 
 @dataclass(frozen=True)
 class Server:
-    """A running server, the port of its HTTP, and the Mosquitto beside it."""
+    """A running server, its HTTP port, and the Mosquitto beside it."""
 
     process: Program
     port: int
@@ -35,9 +35,9 @@ class Server:
 async def gateway(
     data_dir: Path, broker: Broker | None, more: Mapping[str, str] | None = None
 ) -> AsyncIterator[Server]:
-    """``gateway serve`` on this data directory and broker (``None``: embedded), once it says that it is ready.
+    """Run ``gateway serve`` on this data directory and broker (``None``: embedded); it is ready in the block.
 
-    ``more`` settings come by the environment.
+    The environment passes the settings in ``more``.
     """
     environ = {
         "GATEWAY_DATA_DIR": str(data_dir),
@@ -76,7 +76,7 @@ async def _ready(port: int) -> None:
 
 @asynccontextmanager
 async def bare(database: Path, broker: Broker) -> AsyncIterator[Server]:
-    """The bare handler on a database of its own."""
+    """Run the bare handler on a separate database."""
     command = (sys.executable, "-m", "bench.bare", str(database), str(broker.port))
     async with program(*command, environ={PASSWORD_VARIABLE: broker.password}) as process:
         yield Server(process, int(await process.line("HTTP")), broker)
@@ -84,7 +84,7 @@ async def bare(database: Path, broker: Broker) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def gateway_stack(registry: Registry, folder: Path) -> AsyncIterator[Server]:
-    """A gateway beside a Mosquitto of its own, on a fresh copy of the registry."""
+    """Run a gateway with its own Mosquitto, on a new copy of the registry."""
     async with (
         mosquitto(folder, registry.broker_entries) as broker,
         gateway(registry.copy(folder / "data"), broker) as server,
@@ -94,7 +94,7 @@ async def gateway_stack(registry: Registry, folder: Path) -> AsyncIterator[Serve
 
 @asynccontextmanager
 async def bare_stack(registry: Registry, folder: Path) -> AsyncIterator[Server]:
-    """The bare handler beside a Mosquitto of its own, which knows the same devices."""
+    """Run the bare handler with its own Mosquitto, which knows the same devices."""
     async with (
         mosquitto(folder, registry.broker_entries) as broker,
         bare(folder / "bare.db", broker) as server,

@@ -1,8 +1,8 @@
-"""A broker that only counts: ``python -m bench.sink``, so that who sends is the limit and not who takes.
+"""Minimal broker that only counts: ``python -m bench.sink``. With it the sender is the limit, not the receiver.
 
-It lets everybody in and acknowledges every heartbeat, as many at once as came at once. Of a connection it reads only
-the first bytes, which say how long a heartbeat is: all of a load are of one length and numbered without gaps, so all
-else is counting. It prints its port, and runs until SIGTERM.
+It accepts every client and acknowledges every heartbeat, as many at once as arrived at once. It reads only the first
+bytes of a connection, which give the length of a heartbeat. All heartbeats of a load have one length and numbers
+without gaps, so it counts bytes. It prints its port, and runs until SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _IDS: Final = 0xFFFF
 _BUFFER_BYTES: Final = 1 << 18
 _BACKLOG: Final = 4_096
 _ACKS: Final = b"".join(b"\x40\x02" + struct.pack("!H", number) for number in range(1, _IDS + 1))
-"""Every PUBACK that there is, in order, so that a run of them is a slice."""
+"""All PUBACKs in order, so that a run of them is a slice."""
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One device; all read into the same buffer, of which nothing is kept."""
+    """One device. All connections read into the same buffer, whose content is not kept."""
 
     def __init__(self, buffer: bytearray) -> None:
         self._buffer = buffer
@@ -35,17 +35,17 @@ class Connection(asyncio.BufferedProtocol):
         self._acknowledged = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep where to answer."""
+        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        """Where to read to."""
+        """Return the shared buffer."""
         del sizehint
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Answer what came: the CONNECT, which is small enough to come whole, or heartbeats."""
+        """Answer the received packets: a CONNECT, which is small enough to arrive whole, or heartbeats."""
         if not self._greeted:
             self._greeted = True
             self._transport.write(_ACCEPTED)
@@ -63,13 +63,13 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def _length(buffer: bytearray) -> int:
-    """Of a whole packet of less than 16 KiB, its fixed header included."""
+    """Return the length of a whole packet of less than 16 KiB, with its fixed header."""
     low, high = buffer[1], buffer[2]
     return (low & 0x7F) + (high << 7) + 3 if low & 0x80 else low + 2
 
 
 async def main() -> None:
-    """Take what comes."""
+    """Serve until SIGTERM."""
     stop, loop, buffer = asyncio.Event(), asyncio.get_running_loop(), bytearray(_BUFFER_BYTES)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     server = await loop.create_server(lambda: Connection(buffer), HOST, 0, backlog=_BACKLOG)

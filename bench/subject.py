@@ -1,7 +1,7 @@
-"""What takes the heartbeats in: the gateway's registry and its connection to the broker, without the rest of it.
+"""Ingest alone: the gateway's registry and its connection to the broker, without the rest of the gateway.
 
-``python -m bench.subject DATA_DIR PORT`` with the broker's password in the environment. It says ``ready`` when
-it has subscribed and compared both ends, and runs until SIGTERM.
+``python -m bench.subject DATA_DIR PORT`` reads the broker's password from the environment. It prints ``ready`` when it
+has subscribed and reconciled, and runs until SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PASSWORD_VARIABLE: Final = "BENCH_BROKER_PASSWORD"  # noqa: S105 - the name of a
 
 
 async def main(data_dir: Path, port: int, loop_priority: LoopPriority) -> None:
-    """Run the parts as the composition root puts them together."""
+    """Run the parts in the same composition as ``gateway serve``."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     gateway_id, _ = first_start(load({"data_dir": str(data_dir)}, {}).settings)

@@ -1,8 +1,8 @@
 """Resets per second over 50 connections, each durable: from the first request to the last answer and last command.
 
-The floor is :mod:`bench.bare`, with as many connections. Both sides run, and take turns of a few hundred resets each;
-while one is measured the other has nothing to do. Every device is reset once. What counts as done is what a subscriber
-at the broker has: the floor answers when it has published, the gateway before.
+The floor is :mod:`bench.bare`, with as many connections. Both sides run, and take turns of a few hundred resets each.
+While one is measured, the other is idle. Every device is reset once. A reset counts when a subscriber at the broker has
+received it: the floor answers after its publish, the gateway before.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MS: Final = 1_000
 
 @dataclass
 class Side:
-    """What one side has done in one round."""
+    """Results of one side in one round."""
 
     resets: int = 0
     seconds: float = 0.0
@@ -43,7 +43,7 @@ class Side:
 
     @property
     def per_second(self) -> float:
-        """Resets per second."""
+        """Return the resets per second."""
         return self.resets / self.seconds
 
 
@@ -56,7 +56,7 @@ class Round:
 
 
 class Subscriber(asyncio.Protocol):
-    """Counts the commands that the broker hands out."""
+    """Counts the commands that the broker sends."""
 
     def __init__(self, broker: Broker) -> None:
         loop = asyncio.get_running_loop()
@@ -67,13 +67,13 @@ class Subscriber(asyncio.Protocol):
         self._wanted: tuple[int, asyncio.Future[float]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connect and subscribe in one go."""
+        """Send CONNECT and SUBSCRIBE in one write."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.write(wire.connect(WATCHER_USER, self._password) + wire.subscribe(_TOPIC))
 
     def data_received(self, data: bytes) -> None:
-        """Count, and tell when it is enough."""
+        """Count the commands, and complete the future at the expected number."""
         self._buffer += data
         while packet := wire.take_packet(self._buffer):
             kind, body = packet
@@ -86,22 +86,22 @@ class Subscriber(asyncio.Protocol):
             self._wanted[1].set_result(time.perf_counter())
 
     def more(self, count: int) -> asyncio.Future[float]:
-        """When (monotonic clock) so many more have come."""
+        """Return a future with the instant (monotonic clock) when so many more have arrived."""
         future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._wanted = self._count + count, future
         return future
 
     def leave(self) -> None:
-        """Say good-bye."""
+        """Disconnect."""
         self._transport.write(wire.DISCONNECT)
         self._transport.close()
 
 
 async def measure(registry: Registry, folder: Path) -> Round:
-    """One round: every device of the registry is reset once by each side.
+    """Run one round: each side resets every device of the registry once.
 
     Raises:
-        BenchError: something did not work.
+        BenchError: a step failed.
     """
     names = [name for name, _ in registry.devices]
     turns = [names[start : start + TURN] for start in range(WARM_UP, len(names), TURN)]
@@ -121,7 +121,7 @@ async def measure(registry: Registry, folder: Path) -> Round:
 
 
 def figures(rounds: list[Round]) -> list[Figure]:
-    """The lines of the table."""
+    """Return the lines of the table."""
     rates = tuple(Pair(one.gateway.per_second, one.floor.per_second) for one in rounds)
     return [
         Figure(f"resets over {CONNECTIONS} connections", "1/s", "bare handler", rates, at_least(0.6)),

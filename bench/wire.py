@@ -1,4 +1,4 @@
-"""The bytes of the few MQTT 3.1.1 packets that the measured devices speak (OASIS MQTT 3.1.1, chapter 3)."""
+"""Packets of MQTT 3.1.1 that the measured devices send and receive (OASIS MQTT 3.1.1, chapter 3)."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ _LENGTH_BYTES: Final = 4
 
 
 def connect(user: str, password: str) -> bytes:
-    """CONNECT with a clean session; the user's name is the client id, as the broker has it anyway."""
+    """Return CONNECT with a clean session; the client id is the user name, as the broker sets it anyway."""
     head = _text(b"MQTT") + struct.pack("!BBH", 4, _USERNAME_PASSWORD_CLEAN, _KEEPALIVE_SECONDS)
     return _packet(0x10, head + _text(user.encode()) * 2 + _text(password.encode()))
 
 
 def publish(topic: str, payload: bytes, packet_id: int) -> bytes:
-    """PUBLISH at QoS 1, not retained."""
+    """Return PUBLISH at QoS 1, not retained."""
     return _packet(0x32, _text(topic.encode()) + struct.pack("!H", packet_id) + payload)
 
 
 def publish_retained(topic: str, payload: bytes) -> bytes:
-    """PUBLISH at QoS 0, retained."""
+    """Return PUBLISH at QoS 0, retained."""
     return _packet(0x31, _text(topic.encode()) + payload)
 
 
 def payload(publish_body: bytes) -> bytes:
-    """What a PUBLISH at QoS 1 brings."""
+    """Return the payload of a PUBLISH at QoS 1."""
     (topic_length,) = struct.unpack_from("!H", publish_body)
     return publish_body[4 + topic_length :]
 
 
 def subscribe(topic: str) -> bytes:
-    """SUBSCRIBE to one topic at QoS 1."""
+    """Return SUBSCRIBE to one topic at QoS 1."""
     return _packet(0x82, struct.pack("!H", 1) + _text(topic.encode()) + b"\x01")
 
 
 def puback(publish_body: bytes) -> bytes:
-    """PUBACK for a PUBLISH at QoS 1."""
+    """Return PUBACK for a PUBLISH at QoS 1."""
     (topic_length,) = struct.unpack_from("!H", publish_body)
     return _packet(0x40, publish_body[2 + topic_length : 4 + topic_length])
 
 
 def take_packet(buffer: bytearray) -> tuple[int, bytes] | None:
-    """Cut the first whole packet off the buffer: its type and what follows its fixed header."""
+    """Remove the first whole packet from the buffer. Return its type and the bytes after its fixed header."""
     length = 0
     for position in range(1, min(len(buffer), _LENGTH_BYTES + 1)):
         digit = buffer[position]

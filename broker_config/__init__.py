@@ -1,7 +1,7 @@
-"""What tests, the demo and the field start brokers with: the very same files.
+"""Broker configuration files, the same for tests, the demo and production.
 
-They are data files of this package with `{{placeholders}}`; `render` fills in those of Mosquitto, and
-`gateway broker init` the others.
+They are data files of this package with `{{placeholders}}`. `render` fills in those of Mosquitto, and `gateway broker
+init` the others.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ _HOST = re.compile(r"[A-Za-z0-9_.:-]+")
 _USER = re.compile(r"[a-z_][a-z0-9_-]*")
 _HIGHEST_PORT = 65_535
 TLS_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""For TLS 1.2, which Mosquitto takes at least: no CBC (RFC 9325, section 4.2)."""
+"""For TLS 1.2, the minimum that Mosquitto accepts: no CBC (RFC 9325, section 4.2)."""
 
 NO_LOCKS = (
     '{"defaultACLAccess": {"publishClientSend": false, "publishClientReceive": false, "subscribe": false, '
     '"unsubscribe": false}}\n'
 )
-"""What the plugin's file says before the first use: nothing is allowed or refused by it."""
+"""Initial file of the dynamic security plugin: it neither allows nor refuses anything."""
 
 
 class BrokerConfigError(ValueError):
@@ -36,9 +36,9 @@ class BrokerConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Tls:
-    """PEM files by which the listener shows who it is: certificate chain and key, which may be one file.
+    """TLS files (PEM) of the listener: certificate chain and key, which may be one file.
 
-    With a `client_authority` every client has to show a certificate of it, besides its password.
+    With a `client_authority` every client needs a certificate from it, besides its password.
     """
 
     chain: Path
@@ -48,7 +48,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class Rendered:
-    """Where the files of one broker lie. The broker and the gateway both need `password_file` and `pid_file`."""
+    """Paths of the files of one broker. The broker and the gateway both need `password_file` and `pid_file`."""
 
     config: Path
     acl: Path
@@ -59,13 +59,15 @@ class Rendered:
 
 
 class Options(TypedDict, total=False):
-    """What `render` and `texts` take besides a directory.
+    """Options of `render` and `texts` besides the directory.
 
-    Files that are not named lie in the directory too: `passwords`, `mosquitto.pid`, `persistence/`. The password file
-    itself is the gateway's to write, before the broker starts. `prefix` is the topic prefix, empty or ending with `/`.
-    `user` is who a broker started as root becomes. `plugin` is the dynamic security plugin, for a Mosquitto that needs
-    it (`local.locks_plugin`). With `inside` the files name each other relative to the directory, and the broker has to
-    be started in it: then its user needs no right on the folders above.
+    Without other paths the directory also holds `passwords`, `mosquitto.pid` and `persistence/`. The gateway must write
+    the password file before the broker starts. `prefix` is the topic prefix, empty or ending with `/`. `user` is the
+    user of a broker that root starts. `plugin` is the dynamic security plugin, for a Mosquitto that needs it
+    (`local.locks_plugin`).
+
+    With `inside` the files refer to each other relative to the directory, and the broker must be started in it. Its
+    user then needs no permission on the folders above.
     """
 
     port: Required[int]
@@ -81,19 +83,23 @@ class Options(TypedDict, total=False):
 
 
 def template(name: str) -> str:
-    """The text of a data file of this package, `mosquitto.conf` for one, with its placeholders."""
+    """Return the text of a data file of this package, such as `mosquitto.conf`, with its placeholders."""
     return resources.files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
 def filled(name: str, values: Mapping[str, str]) -> str:
-    """The text of a data file with its placeholders filled in. Raises KeyError for one that has no value."""
+    """Return the text of a data file with its placeholders filled in.
+
+    Raises:
+        KeyError: a placeholder has no value.
+    """
     return _PLACEHOLDER.sub(lambda found: values[found[1]], template(name))
 
 
 def reading(name: str, prefix: str = "", project_id: str | None = None) -> str:
-    """The lines of an `acl` that let another integrator of this name read the fleet; their place in it is free.
+    """Return the lines of an `acl` by which another integrator of this name reads the fleet; their place is free.
 
-    With a `project_id` it reads the devices of that project alone.
+    With a `project_id` it reads the devices of that project only.
     """
     of = "" if project_id is None else f"projects/{project_id}/"
     return (
@@ -106,9 +112,11 @@ def reading(name: str, prefix: str = "", project_id: str | None = None) -> str:
 
 
 def render(directory: Path, **options: Unpack[Options]) -> Rendered:
-    """Write `mosquitto.conf` and `acl` into `directory` (made when missing) and say where everything is.
+    """Write `mosquitto.conf` and `acl` into `directory`, made if missing, and return all paths.
 
-    Raises BrokerConfigError for a value that the files cannot hold, OSError when they cannot be written.
+    Raises:
+        BrokerConfigError: the files cannot hold a value.
+        OSError: they cannot be written.
     """
     rendered, texts_by_name = texts(directory, **options)
     for folder in (directory, rendered.persistence_dir):
@@ -122,12 +130,20 @@ def render(directory: Path, **options: Unpack[Options]) -> Rendered:
 
 
 def _new(file: Path) -> TextIO:
-    """Make a file in a folder that is the broker's: a link in its place is not followed. Raises FileExistsError."""
+    """Create a file in a folder that belongs to the broker, without following a link in its place.
+
+    Raises:
+        FileExistsError: the file or a link exists.
+    """
     return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
 
 
 def texts(directory: Path, **options: Unpack[Options]) -> tuple[Rendered, dict[str, str]]:
-    """Where everything would be, and what `render` would write, by file name. Raises BrokerConfigError as it does."""
+    """Return the paths, and the texts that `render` would write, by file name.
+
+    Raises:
+        BrokerConfigError: the files cannot hold a value.
+    """
     directory = directory.absolute()
     persistence = options.get("persistence_dir", directory / "persistence").absolute()
     rendered = Rendered(
@@ -221,7 +237,7 @@ def _checked(name: str, value: str, pattern: re.Pattern[str], expected: str) -> 
 
 
 def _checked_path(name: str, path: Path) -> str:
-    """A line break in a path would be a line of configuration; Mosquitto cuts spaces off the end."""
+    """Return the path as text. A line break would start a new option, and Mosquitto strips spaces at the end."""
     text = str(path)
     if not text.isprintable() or text != text.strip():
         raise BrokerConfigError(f"{name}: {text!r} should have neither control characters nor spaces at its ends")

@@ -1,4 +1,4 @@
-"""What it takes to start a Mosquitto of one's own on this machine: a program, a free port, a user."""
+"""Requirements of a Mosquitto on this machine: its program, a free port, an unprivileged user."""
 
 import contextlib
 import os
@@ -12,10 +12,10 @@ from pathlib import Path
 
 FIRST_PORT = 10_240
 EPHEMERAL_START = 32_768
-"""Where Linux starts to hand out ports to clients: a server above it collides with somebody's connection."""
+"""First ephemeral port of Linux. A server port above it may be in use by an outgoing connection."""
 
 NEEDS_NO_LOCKS = (2, 1)
-"""From this version on a session that SIGHUP cuts twice does not crash Mosquitto."""
+"""First version that survives a session that SIGHUP cuts twice."""
 
 UNPRIVILEGED = ("mosquitto", "nobody")
 
@@ -31,7 +31,11 @@ class NoMosquittoError(FileNotFoundError):
 
 
 def binary(name: str = "mosquitto") -> str:
-    """The path of `mosquitto`, or of one of its tools. Raises NoMosquittoError, saying what to install."""
+    """Return the path of `mosquitto`, or of one of its tools.
+
+    Raises:
+        NoMosquittoError: it is not installed; the message names the packages.
+    """
     path = found(name)
     if path is None:
         raise NoMosquittoError(f"{name} was not found: apt-get install mosquitto mosquitto-clients")
@@ -39,17 +43,19 @@ def binary(name: str = "mosquitto") -> str:
 
 
 def found(name: str = "mosquitto") -> str | None:
-    """The path of `mosquitto`, or of one of its tools; None when it is not installed.
+    """Return the path of `mosquitto`, or of one of its tools; None when it is not installed.
 
-    Debian keeps the broker out of most users' PATH.
+    Debian installs the broker outside of most users' PATH, so system folders are searched too.
     """
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
 
 
 def version(program: str) -> tuple[int, int] | None:
-    """Major and minor version of this Mosquitto; None when it does not say.
+    """Return major and minor version of this Mosquitto; None when its output has no version.
 
-    Raises OSError or subprocess.TimeoutExpired when it cannot be run.
+    Raises:
+        OSError: it cannot be run.
+        subprocess.TimeoutExpired: it does not end.
     """
     asked = subprocess.run([program, "-h"], capture_output=True, check=False, timeout=_ANSWER_SECONDS)  # noqa: S603
     told = _VERSION.search(asked.stdout.decode(errors="replace"))
@@ -57,7 +63,7 @@ def version(program: str) -> tuple[int, int] | None:
 
 
 def locks_plugin() -> Path | None:
-    """The dynamic security plugin, where the Mosquitto installed here needs it: before 2.1, see docs/mosquitto.md."""
+    """Return the dynamic security plugin if the installed Mosquitto needs it: before 2.1, see docs/mosquitto.md."""
     try:
         program = found()
         if program is None or (version(program) or NEEDS_NO_LOCKS) >= NEEDS_NO_LOCKS:
@@ -68,9 +74,10 @@ def locks_plugin() -> Path | None:
 
 
 def own_user() -> str:
-    """The user that a broker becomes which root starts: the one of Debian's package, else nobody.
+    """Return the user of a broker that root starts: the user of Debian's package, else `nobody`.
 
-    Raises LookupError when this system has neither.
+    Raises:
+        LookupError: this system has neither.
     """
     for name in UNPRIVILEGED:
         with contextlib.suppress(KeyError):
@@ -80,10 +87,12 @@ def own_user() -> str:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port in FIRST_PORT..EPHEMERAL_START - 1 that nobody was listening on a moment ago.
+    """Return a free port in FIRST_PORT..EPHEMERAL_START - 1.
 
-    Another process may take it before its user binds it, so whoever starts a server there tries again with another
-    one. Raises OSError when a thousand ports in a row are taken.
+    Another process may take it before it is used, so callers try again with another port.
+
+    Raises:
+        OSError: a thousand ports in a row are in use.
     """
     for _ in range(_TRIES):
         port = FIRST_PORT + secrets.randbelow(EPHEMERAL_START - FIRST_PORT)

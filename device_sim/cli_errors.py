@@ -32,7 +32,7 @@ class Program(click.Group):
         standalone_mode: bool = True,  # noqa: FBT001, FBT002  # click's signature
         **extra: Any,
     ) -> Any:
-        """Run a command. Exit afterwards, except in standalone mode off, where the result is returned."""
+        """Run a command and exit, or return its result when ``standalone_mode`` is off."""
         run = functools.partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
             return run()

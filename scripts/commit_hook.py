@@ -1,4 +1,4 @@
-"""Build hook of hatchling: the wheel names the commit it is built from, where ``SOURCE_COMMIT`` or a checkout tells."""
+"""Build hook of hatchling: the wheel names the commit it is built from, by ``SOURCE_COMMIT`` or a checkout."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ class CommitHook(BuildHookInterface[Any]):
     """Adds ``gateway/COMMIT``."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Before the build; an editable installation reads its checkout."""
+        """Add the commit before the build; an editable installation reads its checkout at run time instead."""
         commit = "" if version == "editable" else os.environ.get("SOURCE_COMMIT") or self._of_checkout()
         if not commit:
             return
@@ -32,7 +32,7 @@ class CommitHook(BuildHookInterface[Any]):
             return ""
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """After the build."""
+        """Remove the temporary file after the build."""
         del version, build_data, artifact_path
         if hasattr(self, "_directory"):
             self._directory.cleanup()

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Options of pytest that leave out what this machine cannot run; each is said aloud, none is left out in silence.
+# Options of pytest that skip the tests which this machine cannot run. The output names each of them.
 set -eu
 
 for python in python3.12 python3.13 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[23]*/bin/python; do

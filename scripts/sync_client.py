@@ -1,4 +1,4 @@
-"""Write the blocking client from the one for asyncio: python scripts/sync_client.py."""
+"""Generator of the blocking client from the client for asyncio: python scripts/sync_client.py."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ WORDS = {
 
 
 def made(name: str) -> str:
-    """Return the module as it should be."""
+    """Return the text of the blocking module of this name."""
     text = (FOLDER / f"async_{name}.py").read_text(encoding="utf-8")
     for word, replacement in WORDS.items():
         text = re.sub(word, replacement, text)

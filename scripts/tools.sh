@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the tests need besides Python: Debian packages, installed when root, named otherwise.
+# Debian packages that the tests need besides Python. Root installs them; for other users their names are printed.
 set -eu
 
 missing=""

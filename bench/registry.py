@@ -48,5 +48,5 @@ def prepare(data_dir: Path, devices: int) -> Registry:
 def _bind(tx: Tx, project_id: str, number: int) -> tuple[str, str]:
     body = model.RegisterDevice(serial_number=f"BENCH-{number:06}")
     device, _ = devices.register(tx, project_id, body, _ACTOR)
-    binding = devices.bind(tx, project_id, device["id"], f"eu_{number}", _ACTOR)
-    return device["id"], binding.mqtt_password
+    binding = devices.bind(tx, project_id, device.id, f"eu_{number}", _ACTOR)
+    return device.id, binding.mqtt_password

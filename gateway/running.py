@@ -61,4 +61,4 @@ class Running:
     async def synced(self, device_id: str, seconds: float = 10.0) -> bool:
         """Wait until the broker knows all that was committed about this device; ``False`` when that took too long."""
         device = await self.store.read(lambda view: device_sql.any_by_id(view, device_id))
-        return device is not None and await self.registry.wakeups.synced(self.store, device["pk"], seconds)
+        return device is not None and await self.registry.wakeups.synced(self.store, device.pk, seconds)

@@ -158,3 +158,15 @@ def test_the_engine_knows_no_queries() -> None:
     for module in MODULES:
         if module.startswith(("gateway.store.sqlite.", "gateway.store.postgres.")):
             assert not [name for name in _graph()[module] if name.endswith("_sql")], module
+
+
+def test_rows_stay_in_the_store() -> None:
+    """Queries return typed records: mypy finds a renamed column, and another engine can return the same records."""
+    found = [
+        str(source.relative_to(ROOT))
+        for source in _sources()
+        if source.relative_to(ROOT).parts[0] != "store"
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Name) and node.id == "Row") or (isinstance(node, ast.alias) and node.name == "Row")
+    ]
+    assert found == []

@@ -17,7 +17,8 @@ import structlog
 from gateway.broker.first_use import FirstUses
 from gateway.broker.mosquitto.access import NOT_SIGNALLED, MosquittoAccess
 from gateway.errors import GatewayError
-from gateway.store import Row, Store, Tx, View, measurements, outbox_sql, token_sql
+from gateway.store import Store, Tx, View, measurements, outbox_sql, token_sql
+from gateway.store.outbox_sql import OutboxRow
 from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
@@ -48,7 +49,7 @@ class BrokerAccess(Protocol):
     def trouble(self) -> str | None:
         """Return what failed for some sessions though it worked for others, or None when nothing is left."""
 
-    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
+    async def sync(self, devices: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
         """Bring the access of these devices in step with the registry. Return those that must be checked again soon.
 
         Raises:
@@ -77,10 +78,10 @@ class NoAccess:
         "('gateway docs other-brokers')."
     )
 
-    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
+    async def sync(self, devices: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
         """Log what the operator has to do."""
         if devices:
-            log.warning("broker.access_not_managed", devices=[row["device_id"] for row in devices][:10])
+            log.warning("broker.access_not_managed", devices=[row.device_id for row in devices][:10])
         return ()
 
     async def compare(self) -> bool:
@@ -166,11 +167,11 @@ class AccessSyncer:
         """Work each row off once. Return whether none is left to be checked again."""
         after, settled = 0, True
         while rows := await self._store.read(partial(_due, after=after)):
-            again = {row["seq"] for row in await self.access.sync(rows)}
-            done = [row for row in rows if row["seq"] not in again]
+            again = {row.seq for row in await self.access.sync(rows)}
+            done = [row for row in rows if row.seq not in again]
             await self._store.write(lambda tx, done=done: _done(tx, done))  # type: ignore[misc]
             self._wakeups.notify_progress()
-            after, settled = rows[-1]["seq"], settled and not again
+            after, settled = rows[-1].seq, settled and not again
         return settled
 
     async def _compared(self) -> bool:
@@ -193,11 +194,11 @@ class AccessSyncer:
                 await self._wakeups.wait_for(outbox_sql.CREDENTIAL)
 
 
-def _done(tx: Tx, rows: list[Row]) -> None:
+def _done(tx: Tx, rows: list[OutboxRow]) -> None:
     for row in rows:
-        tx.measure(measurements.ACCESS, "open" if token_sql.live(tx, row["device_pk"]) else "closed")
-    outbox_sql.done(tx, [row["seq"] for row in rows])
+        tx.measure(measurements.ACCESS, "open" if token_sql.live(tx, row.device_pk) else "closed")
+    outbox_sql.done(tx, [row.seq for row in rows])
 
 
-def _due(view: View, after: int) -> list[Row]:
+def _due(view: View, after: int) -> list[OutboxRow]:
     return outbox_sql.pending(view, outbox_sql.CREDENTIAL, BATCH, after=after)

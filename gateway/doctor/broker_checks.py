@@ -253,5 +253,5 @@ def _on_its_way(view: View, names: topics.Topics, topic: str) -> bool:
     return (
         device is not None
         and isinstance(place, topics.Command)
-        and outbox_sql.has(view, outbox_sql.COMMAND, device["pk"], place.type)
+        and outbox_sql.has(view, outbox_sql.COMMAND, device.pk, place.type)
     )

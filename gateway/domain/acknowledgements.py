@@ -12,8 +12,9 @@ from gateway.domain.commands import RESET, Refusal, close, revoke
 from gateway.models import model
 from gateway.models.model import CommandStatus
 from gateway.runtime.tracing import Kind, Traced, same_trace
-from gateway.store import Row, Tx, View, command_sql, event_sql, measurements, token_sql
+from gateway.store import Tx, View, command_sql, event_sql, measurements, token_sql
 from gateway.store.command_sql import CommandRecord
+from gateway.store.records import DeviceKey
 
 _SECOND_MS: Final = 1000
 _LATE: Final = "late_acknowledgement"
@@ -40,7 +41,7 @@ def relayed_by(key_id: str) -> AcknowledgementSource:
 
 
 def acknowledge(
-    tx: Tx, device: Row, command_type: str | None, ack: model.Ack, sender: AcknowledgementSource | None = None
+    tx: Tx, device: DeviceKey, command_type: str | None, ack: model.Ack, sender: AcknowledgementSource | None = None
 ) -> CommandRecord | Refusal:
     """Apply a device's acknowledgement to one of its commands, if the device made it (contract, sections 3 and 4).
 
@@ -48,8 +49,8 @@ def acknowledge(
     device unless it is given. A final command stays as it is; the late acknowledgement is audited. A repetition changes
     nothing and writes no event: firmware repeats the report of its wipe until the gateway's own answer confirms it.
     """
-    sender = sender or AcknowledgementSource(device["id"])
-    command = command_sql.find(tx, device["pk"], ack.command_id)
+    sender = sender or AcknowledgementSource(device.id)
+    command = command_sql.find(tx, device.pk, ack.command_id)
     if command is None:
         return Refusal(
             "unknown_command", "This device has no such command. Acknowledge the id that came with it.", "command_id"
@@ -71,12 +72,12 @@ def acknowledge(
     return command_sql.by_id(tx, ack.command_id) or command
 
 
-def is_news(view: View, device: Row, command_type: str, ack: model.Ack) -> bool:
+def is_news(view: View, device: DeviceKey, command_type: str, ack: model.Ack) -> bool:
     """Return whether :func:`acknowledge` would change something."""
-    command = command_sql.find(view, device["pk"], ack.command_id)
+    command = command_sql.find(view, device.pk, ack.command_id)
     if command is None or _wrong_type(command, command_type) is not None or _is_known(command, ack.status):
         return False
-    return _unproven(view, device, command, ack, AcknowledgementSource(device["id"])) is None
+    return _unproven(view, device, command, ack, AcknowledgementSource(device.id)) is None
 
 
 def _is_known(command: CommandRecord, said: str) -> bool:
@@ -87,13 +88,13 @@ def _is_known(command: CommandRecord, said: str) -> bool:
     return not _is_news(said, status, json.loads(command.result or "{}").get(_LATE))
 
 
-def _trace(tx: Tx, device: Row, command: CommandRecord, ack: model.Ack) -> None:
+def _trace(tx: Tx, device: DeviceKey, command: CommandRecord, ack: model.Ack) -> None:
     """Add the acknowledgement to the trace of its command, below the device's own span if it sends one."""
     known = command.traceparent
     if known is not None:
         facts = {
             "messaging__system": "mqtt",
-            "gateway__device_id": device["id"],
+            "gateway__device_id": device.id,
             "gateway__command_id": command.id,
             "gateway__status": ack.status,
         }
@@ -112,7 +113,7 @@ def _wrong_type(command: CommandRecord, command_type: str | None) -> Refusal | N
 
 
 def _unproven(
-    view: View, device: Row, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource
+    view: View, device: DeviceKey, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource
 ) -> Refusal | None:
     """Return why the device is not proven to have made this, or None when it is.
 
@@ -123,7 +124,7 @@ def _unproven(
         return _receipt_missing(ack.status) if command.type == RESET or sender.via is not None else None
     # A device that refuses a stale command holds a newer token than the command's, and signs with the newer one.
     generation = command.binding_generation
-    for key in token_sql.receipt_keys(view, device["pk"], generation, or_newer=ack.status == "failed"):
+    for key in token_sql.receipt_keys(view, device.pk, generation, or_newer=ack.status == "failed"):
         if credentials.receipt_is_good(ack.receipt, key, command.id, ack.status, generation):
             return None
     return Refusal(
@@ -143,7 +144,7 @@ def _receipt_missing(status: str) -> Refusal:
     )
 
 
-def _delivered(tx: Tx, device: Row, command: CommandRecord, sender: AcknowledgementSource) -> None:
+def _delivered(tx: Tx, device: DeviceKey, command: CommandRecord, sender: AcknowledgementSource) -> None:
     command_sql.set_delivered(tx, command.id)
     if command.type == RESET:
         _took(tx, "delivered", since=command.created_at)
@@ -151,7 +152,7 @@ def _delivered(tx: Tx, device: Row, command: CommandRecord, sender: Acknowledgem
     event_sql.record(tx, device, event, sender.actor, command_id=command.id, type=command.type, **sender.facts)
 
 
-def _executed(tx: Tx, device: Row, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:
+def _executed(tx: Tx, device: DeviceKey, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:
     event = "reset.completed" if command.type == RESET else "command.executed"
     close(
         tx,
@@ -173,7 +174,7 @@ def _took(tx: Tx, stage: str, *, since: int) -> None:
     tx.measure(measurements.RESET, stage, max(0, tx.now - since) / _SECOND_MS)
 
 
-def _failed(tx: Tx, device: Row, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:
+def _failed(tx: Tx, device: DeviceKey, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:
     error = ack.error or model.AckError(code="unspecified", message="The device gave no reason.")
     event = "reset.failed" if command.type == RESET else "command.failed"
     close(
@@ -189,7 +190,7 @@ def _failed(tx: Tx, device: Row, command: CommandRecord, ack: model.Ack, sender:
     )
 
 
-def _late(tx: Tx, device: Row, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:
+def _late(tx: Tx, device: DeviceKey, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:
     result = json.loads(command.result or "{}")
     word = ack.model_dump(exclude_none=True, exclude={"receipt", "command_id"})
     command_sql.set_result(tx, command.id, {**result, _LATE: word})

@@ -15,8 +15,10 @@ from gateway.domain import grants
 from gateway.errors import BacklogError, ConflictError, NotFoundError
 from gateway.models import model
 from gateway.models.model import CommandStatus, CommandType
-from gateway.store import Row, Tx, command_sql, device_sql, event_sql, outbox_sql, token_sql
+from gateway.store import Tx, command_sql, device_sql, event_sql, outbox_sql, token_sql
 from gateway.store.command_sql import CommandRecord
+from gateway.store.device_sql import DeviceRecord
+from gateway.store.records import DeviceKey
 from gateway.store.token_sql import TokenRecord
 
 RESET: Final = CommandType.FACTORY_RESET
@@ -34,7 +36,7 @@ class Refusal:
 
 def queue(
     tx: Tx,
-    device: Row,
+    device: DeviceRecord,
     command_type: CommandType,
     *,
     fetched_by: TokenRecord | None,
@@ -51,23 +53,23 @@ def queue(
         "id": tx.new_id(ids.COMMAND),
         "type": command_type,
         "params": params or {},
-        "binding_generation": device["binding_generation"] if fetched_by is None else fetched_by.generation,
+        "binding_generation": device.binding_generation if fetched_by is None else fetched_by.generation,
         "created_at": to_rfc3339(tx.now),
         "expires_at": device_sql.moment(expires_at),
     }
     kid = grants.ensure_key(tx) if fetched_by is None else fetched_by.grant_kid
-    seq = command_sql.next_seq(tx, device["pk"], command_type)
+    seq = command_sql.next_seq(tx, device.pk, command_type)
     grant = grants.sign(tx, kid=kid, device=device, command=unsigned, seq=seq, expires_at=expires_at)
     command = model.CommandPayload.model_validate({**unsigned, "grant_token": grant})
     # It counts as sent while the connection is up. A cancel is only stricter by that, and the publisher needs no commit
     # before it sends.
     leaves_now = tx.context.link.is_up and not not_before
-    command_sql.insert(tx, device["pk"], command, seq, expires_at, idempotency_key, leaves_now=leaves_now)
-    outbox_sql.mark_command(tx, device["pk"], command_type, not_before=not_before)
+    command_sql.insert(tx, device.pk, command, seq, expires_at, idempotency_key, leaves_now=leaves_now)
+    outbox_sql.mark_command(tx, device.pk, command_type, not_before=not_before)
     return command.id
 
 
-def create(tx: Tx, device: Row, body: model.CreateCommand, actor: str) -> CommandRecord:
+def create(tx: Tx, device: DeviceRecord, body: model.CreateCommand, actor: str) -> CommandRecord:
     """Queue a command that expires. The device must be bound, or nothing would fetch it.
 
     Raises:
@@ -78,7 +80,7 @@ def create(tx: Tx, device: Row, body: model.CreateCommand, actor: str) -> Comman
     if known is not None:
         return known
     _may_queue(tx, device, body.type)
-    live = token_sql.live(tx, device["pk"])
+    live = token_sql.live(tx, device.pk)
     command_id = queue(
         tx,
         device,
@@ -92,9 +94,9 @@ def create(tx: Tx, device: Row, body: model.CreateCommand, actor: str) -> Comman
     return _row(tx, command_id)
 
 
-def _same_request(tx: Tx, device: Row, body: model.CreateCommand) -> CommandRecord | None:
+def _same_request(tx: Tx, device: DeviceRecord, body: model.CreateCommand) -> CommandRecord | None:
     known = (
-        None if body.idempotency_key is None else command_sql.by_idempotency_key(tx, device["pk"], body.idempotency_key)
+        None if body.idempotency_key is None else command_sql.by_idempotency_key(tx, device.pk, body.idempotency_key)
     )
     if known is None:
         return None
@@ -108,45 +110,44 @@ def _same_request(tx: Tx, device: Row, body: model.CreateCommand) -> CommandReco
     return known
 
 
-def _may_queue(tx: Tx, device: Row, command_type: CommandType) -> None:
+def _may_queue(tx: Tx, device: DeviceRecord, command_type: CommandType) -> None:
     if command_type is RESET:
         raise ConflictError(
             "reset_not_a_command",
-            f"A factory reset unbinds the device too. Ask for it with POST /v1/devices/{device['id']}/reset.",
+            f"A factory reset unbinds the device too. Ask for it with POST /v1/devices/{device.id}/reset.",
         )
     for open_type, code in ((RESET, "reset_pending"), (command_type, "command_pending")):
-        command = command_sql.open_of_type(tx, device["pk"], open_type)
+        command = command_sql.open_of_type(tx, device.pk, open_type)
         if command is not None:
             raise ConflictError(
                 code,
                 f"A {open_type} command of this device is still open. Wait for its end, or cancel it with "
-                f"POST /v1/devices/{device['id']}/commands/{command.id}/cancel.",
+                f"POST /v1/devices/{device.id}/commands/{command.id}/cancel.",
                 details={"command_id": command.id, "status": command.status},
             )
-    if device["bound_at"] is None:
+    if device.bound_at is None:
         raise ConflictError(
             "device_not_bound",
             "The device is not bound, so nobody would fetch a command. Bind it with "
-            f"POST /v1/devices/{device['id']}/bind.",
+            f"POST /v1/devices/{device.id}/bind.",
         )
 
 
-def require(tx: Tx, device: Row, command_id: str) -> CommandRecord:
+def require(tx: Tx, device: DeviceRecord, command_id: str) -> CommandRecord:
     """Return the command of this device.
 
     Raises:
         NotFoundError: it has no such command.
     """
-    row = command_sql.find(tx, device["pk"], command_id)
+    row = command_sql.find(tx, device.pk, command_id)
     if row is None:
         raise NotFoundError(
-            f"This device has no command '{command_id[:80]}'. "
-            f"GET /v1/devices/{device['id']}/commands lists those it has."
+            f"This device has no command '{command_id[:80]}'. GET /v1/devices/{device.id}/commands lists those it has."
         )
     return row
 
 
-def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> CommandRecord:
+def cancel(tx: Tx, device: DeviceRecord, command_id: str, actor: str, *, taken_in: bool = False) -> CommandRecord:
     """Cancel an open command; a reset only until the device has reported ``delivered``. Return the command.
 
     A cancelled reset leaves the device without any token: it must be bound again. The device's report on a command that
@@ -228,19 +229,19 @@ def raise_open_resets(tx: Tx) -> None:
 
 def _sign_with_next_seq(tx: Tx, command: CommandRecord) -> None:
     device = device_sql.by_pk(tx, command.device_pk)
-    seq = command_sql.next_seq(tx, device["pk"], command.type)
+    seq = command_sql.next_seq(tx, device.pk, command.type)
     try:
         grant = grants.sign_again(tx, device, command, seq=seq, expires_at=command.expires_at)
     except ValueError:
         close(tx, device, command, CommandStatus.CANCELLED, "gateway", event="command.cancelled")
         return
     command_sql.set_grant(tx, command.id, seq, grant)
-    outbox_sql.mark_command(tx, device["pk"], command.type)
+    outbox_sql.mark_command(tx, device.pk, command.type)
 
 
 def close(
     tx: Tx,
-    device: Row,
+    device: DeviceKey,
     command: CommandRecord,
     status: CommandStatus,
     actor: str,
@@ -255,7 +256,7 @@ def close(
     ``facts`` go into the event too.
     """
     command_sql.set_final(tx, command.id, status, result=result, error=error)
-    outbox_sql.mark_command(tx, device["pk"], command.type)
+    outbox_sql.mark_command(tx, device.pk, command.type)
     said = {"result": result, "error": error}
     event_sql.record(
         tx,
@@ -269,13 +270,13 @@ def close(
     )
 
 
-def revoke(tx: Tx, device: Row, actor: str, **facts: str) -> None:
+def revoke(tx: Tx, device: DeviceKey, actor: str, **facts: str) -> None:
     """Revoke the device's tokens, and mark live sessions to be cut. ``facts`` go into the event."""
-    live = token_sql.live(tx, device["pk"])  # all of one binding: a bind begins with this
+    live = token_sql.live(tx, device.pk)  # all of one binding: a bind begins with this
     if live:
-        token_sql.revoke(tx, device["pk"])
-        outbox_sql.mark_credential(tx, device["pk"])
-        outbox_sql.mark_topic(tx, device["pk"], outbox_sql.STATUS)
+        token_sql.revoke(tx, device.pk)
+        outbox_sql.mark_credential(tx, device.pk)
+        outbox_sql.mark_topic(tx, device.pk, outbox_sql.STATUS)
         event_sql.record(tx, device, "token.revoked", actor, binding_generation=live[0].generation, **facts)
 
 

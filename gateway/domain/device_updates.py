@@ -9,7 +9,8 @@ from gateway.domain.devices import require
 from gateway.errors import InvalidRequestError
 from gateway.models import device_settings
 from gateway.models.model import MAX_METADATA_BYTES
-from gateway.store import Row, Tx, device_sql, event_sql
+from gateway.store import Tx, device_sql, event_sql
+from gateway.store.device_sql import DeviceRecord
 
 if TYPE_CHECKING:
     from gateway.models.fleet import UpdateDevice
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 Properties = dict[str, Any]
 
 
-def update(tx: Tx, project_id: str, device_id: str, change: UpdateDevice, actor: str) -> Row:
+def update(tx: Tx, project_id: str, device_id: str, change: UpdateDevice, actor: str) -> DeviceRecord:
     """Merge a change into the device. One that changes nothing writes no event and no new ``updated_at``.
 
     Raises:
@@ -28,17 +29,17 @@ def update(tx: Tx, project_id: str, device_id: str, change: UpdateDevice, actor:
     after = before | _wanted(before, change)
     if _text(after) == _text(before):
         return device
-    device_sql.store_properties(tx, device["pk"], **after)
+    device_sql.store_properties(tx, device.pk, **after)
     event_sql.record(tx, device, "device.updated", actor, **_changes(before, after))
-    return device_sql.by_pk(tx, device["pk"])
+    return device_sql.by_pk(tx, device.pk)
 
 
-def _properties(device: Row) -> Properties:
+def _properties(device: DeviceRecord) -> Properties:
     return {
-        "name": device["name"],
-        "firmware_version": device["firmware_version"],
-        "metadata": None if device["metadata"] is None else json.loads(device["metadata"]),
-        "settings": json.loads(device["settings"]),
+        "name": device.name,
+        "firmware_version": device.firmware_version,
+        "metadata": None if device.metadata is None else json.loads(device.metadata),
+        "settings": json.loads(device.settings),
     }
 
 

@@ -17,8 +17,9 @@ from gateway.domain.commands import close, queue, revoke
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, TooSoonError, UnavailableError
 from gateway.models import model
 from gateway.models.model import CommandStatus, CommandType, TokenState
-from gateway.store import Row, Tx, View, command_sql, device_sql, event_sql, health_sql, outbox_sql, token_sql
+from gateway.store import Tx, View, command_sql, device_sql, event_sql, health_sql, outbox_sql, token_sql
 from gateway.store.command_sql import CommandRecord
+from gateway.store.device_sql import DeviceRecord
 from gateway.store.token_sql import TokenRecord
 
 RESET = CommandType.FACTORY_RESET
@@ -29,7 +30,7 @@ _SECOND_MS: Final = 1_000
 class BoundDevice:
     """A device just bound: the device, its token and MQTT password (shown once), and the public key of its grants."""
 
-    device: Row
+    device: DeviceRecord
     device_token: str = field(repr=False)
     mqtt_password: str = field(repr=False)
     grant_key: model.Jwk
@@ -44,7 +45,7 @@ class Refreshed:
     binding_generation: int
 
 
-def require(view: View, project_id: str, device_id: str) -> Row:
+def require(view: View, project_id: str, device_id: str) -> DeviceRecord:
     """Return the device.
 
     Raises:
@@ -63,7 +64,7 @@ def _unknown(device_id: str) -> NotFoundError:
     )
 
 
-def register(tx: Tx, project_id: str, body: model.RegisterDevice, actor: str) -> tuple[Row, bool]:
+def register(tx: Tx, project_id: str, body: model.RegisterDevice, actor: str) -> tuple[DeviceRecord, bool]:
     """Return the device with this serial number, and whether it is new."""
     known = device_sql.by_serial(tx, project_id, body.serial_number)
     if known is not None:
@@ -80,13 +81,13 @@ def register(tx: Tx, project_id: str, body: model.RegisterDevice, actor: str) ->
     return device, True
 
 
-def _known(device: Row) -> Row:
-    if device["deleted_at"] is not None:
+def _known(device: DeviceRecord) -> DeviceRecord:
+    if device.deleted_at is not None:
         raise ConflictError(
             "resource_already_exists",
             "A deleted device has this serial number. Restore it with "
-            f"POST /v1/devices/{device['id']}/restore instead of registering it again.",
-            details={"id": device["id"]},
+            f"POST /v1/devices/{device.id}/restore instead of registering it again.",
+            details={"id": device.id},
         )
     return device
 
@@ -94,7 +95,7 @@ def _known(device: Row) -> Row:
 def supersede_reset(tx: Tx, project_id: str, device_id: str, actor: str) -> None:
     """Cancel an open reset permanently: its token is revoked, and its retained message is marked to be cleared."""
     device = require(tx, project_id, device_id)
-    command = command_sql.open_of_type(tx, device["pk"], RESET)
+    command = command_sql.open_of_type(tx, device.pk, RESET)
     if command is None:
         return
     close(tx, device, command, CommandStatus.CANCELLED, actor, event="reset.superseded")
@@ -111,27 +112,27 @@ def bind(tx: Tx, project_id: str, device_id: str, end_user_id: str, actor: str) 
     device = require(tx, project_id, device_id)
     _may_bind(tx, device)
     revoke(tx, device, actor)
-    generation = device_sql.set_binding(tx, device["pk"], end_user_id)
+    generation = device_sql.set_binding(tx, device.pk, end_user_id)
     token = credentials.mint_device_token(tx.entropy)
     kid = grants.ensure_key(tx)
-    token_sql.insert(tx, device["pk"], generation, token, kid)
-    outbox_sql.mark_credential(tx, device["pk"])
-    health_sql.forget_broker(tx, device["pk"])
-    outbox_sql.mark_topic(tx, device["pk"], outbox_sql.STATUS)
-    bound = device_sql.by_pk(tx, device["pk"])
+    token_sql.insert(tx, device.pk, generation, token, kid)
+    outbox_sql.mark_credential(tx, device.pk)
+    health_sql.forget_broker(tx, device.pk)
+    outbox_sql.mark_topic(tx, device.pk, outbox_sql.STATUS)
+    bound = device_sql.by_pk(tx, device.pk)
     event_sql.record(tx, bound, "device.bound", actor, end_user_id=end_user_id, binding_generation=generation)
     return BoundDevice(bound, token.secret, token.mqtt_password, grants.public_key(tx, kid))
 
 
-def _may_bind(tx: Tx, device: Row) -> None:
-    if device["bound_at"] is not None:
+def _may_bind(tx: Tx, device: DeviceRecord) -> None:
+    if device.bound_at is not None:
         raise ConflictError(
             "device_already_bound",
-            f"The device is bound. Unbind it first (POST /v1/devices/{device['id']}/unbind), or reset it if it goes to "
+            f"The device is bound. Unbind it first (POST /v1/devices/{device.id}/unbind), or reset it if it goes to "
             "someone else.",
-            details={"end_user_id": device["end_user_id"], "bound_at": device_sql.moment(device["bound_at"])},
+            details={"end_user_id": device.end_user_id, "bound_at": device_sql.moment(device.bound_at)},
         )
-    command = command_sql.open_of_type(tx, device["pk"], RESET)
+    command = command_sql.open_of_type(tx, device.pk, RESET)
     if command is not None:
         raise ConflictError(
             "reset_pending",
@@ -139,69 +140,69 @@ def _may_bind(tx: Tx, device: Row) -> None:
             'was reset by hand, bind with "supersede_reset": true, which cancels it.',
             details={"command_id": command.id, "status": command.status},
         )
-    if outbox_sql.has(tx, outbox_sql.COMMAND, device["pk"], RESET):
+    if outbox_sql.has(tx, outbox_sql.COMMAND, device.pk, RESET):
         raise UnavailableError(
             "The broker still holds an old reset of this device and cannot be reached to clear it. Nothing was bound. "
             "Try again once the broker is back (GET /ready tells)."
         )
 
 
-def unbind(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
+def unbind(tx: Tx, project_id: str, device_id: str, actor: str) -> DeviceRecord:
     """Unbind, revoke the token and cancel what nothing can fetch any more. No-op for an unbound device."""
     device = require(tx, project_id, device_id)
-    if device["bound_at"] is None:
+    if device.bound_at is None:
         return device
     _cancel_open(tx, device, actor)
     revoke(tx, device, actor)
     return _unbound(tx, device, actor)
 
 
-def _cancel_open(tx: Tx, device: Row, actor: str) -> None:
-    _cancel(tx, device, command_sql.open_of_device(tx, device["pk"]), actor)
+def _cancel_open(tx: Tx, device: DeviceRecord, actor: str) -> None:
+    _cancel(tx, device, command_sql.open_of_device(tx, device.pk), actor)
 
 
-def _cancel(tx: Tx, device: Row, open_commands: Sequence[CommandRecord], actor: str) -> None:
+def _cancel(tx: Tx, device: DeviceRecord, open_commands: Sequence[CommandRecord], actor: str) -> None:
     for command in open_commands:
         close(tx, device, command, CommandStatus.CANCELLED, actor, event="command.cancelled")
 
 
-def _unbound(tx: Tx, device: Row, actor: str) -> Row:
-    generation = device_sql.set_binding(tx, device["pk"], None)
-    unbound = device_sql.by_pk(tx, device["pk"])
-    if device["bound_at"] is not None:
+def _unbound(tx: Tx, device: DeviceRecord, actor: str) -> DeviceRecord:
+    generation = device_sql.set_binding(tx, device.pk, None)
+    unbound = device_sql.by_pk(tx, device.pk)
+    if device.bound_at is not None:
         event_sql.record(
-            tx, unbound, "device.unbound", actor, end_user_id=device["end_user_id"], binding_generation=generation
+            tx, unbound, "device.unbound", actor, end_user_id=device.end_user_id, binding_generation=generation
         )
     return unbound
 
 
-def reset(tx: Tx, project_id: str, device_id: str, actor: str, *, not_before: int = 0) -> Row:
+def reset(tx: Tx, project_id: str, device_id: str, actor: str, *, not_before: int = 0) -> DeviceRecord:
     """Unbind, leave the token good for its reset alone, and queue the one open ``factory_reset`` (section 4).
 
     A second reset while one is open is the same reset. It is published at ``not_before`` (milliseconds since the epoch)
     at the earliest. A device that asks over HTTP gets it at once.
     """
     device = require(tx, project_id, device_id)
-    still_open = command_sql.open_of_device(tx, device["pk"])
+    still_open = command_sql.open_of_device(tx, device.pk)
     if any(command.type == RESET for command in still_open):
         return device
     _cancel(tx, device, still_open, actor)
-    token_sql.demote(tx, device["pk"])
+    token_sql.demote(tx, device.pk)
     unbound = _unbound(tx, device, actor)
-    command_id = queue(tx, unbound, RESET, fetched_by=_fetching_token(tx, device["pk"]), not_before=not_before)
+    command_id = queue(tx, unbound, RESET, fetched_by=_fetching_token(tx, device.pk), not_before=not_before)
     event_sql.record(
         tx,
         unbound,
         "reset.requested",
         actor,
         command_id=command_id,
-        end_user_id=device["end_user_id"],
-        binding_generation=unbound["binding_generation"],
+        end_user_id=device.end_user_id,
+        binding_generation=unbound.binding_generation,
     )
     return unbound
 
 
-def delete(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
+def delete(tx: Tx, project_id: str, device_id: str, actor: str) -> DeviceRecord:
     """Delete the device: unbind it and revoke its token, without a wipe. The record is kept.
 
     Raises:
@@ -211,39 +212,39 @@ def delete(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
     _may_delete(tx, device)
     _cancel_open(tx, device, actor)
     revoke(tx, device, actor)
-    if device["bound_at"] is not None:
+    if device.bound_at is not None:
         _unbound(tx, device, actor)
-    if device["connection"] == "online":
-        health_sql.set_offline(tx, device["pk"])
+    if device.connection == "online":
+        health_sql.set_offline(tx, device.pk)
         event_sql.record(tx, device, "device.offline", actor)
-    device_sql.set_deleted(tx, device["pk"], tx.now)
-    outbox_sql.mark_topic(tx, device["pk"], outbox_sql.STATUS)
-    event_sql.record(tx, device, "device.deleted", actor, serial_number=device["serial_number"])
-    return device_sql.by_pk(tx, device["pk"])
+    device_sql.set_deleted(tx, device.pk, tx.now)
+    outbox_sql.mark_topic(tx, device.pk, outbox_sql.STATUS)
+    event_sql.record(tx, device, "device.deleted", actor, serial_number=device.serial_number)
+    return device_sql.by_pk(tx, device.pk)
 
 
-def _may_delete(view: View, device: Row) -> None:
-    command = command_sql.open_of_type(view, device["pk"], RESET)
+def _may_delete(view: View, device: DeviceRecord) -> None:
+    command = command_sql.open_of_type(view, device.pk, RESET)
     if command is not None:
         raise ConflictError(
             "reset_pending",
             "A factory reset of this device is still open, and a deleted device could not fetch it. Wait until the "
             "device has executed it, or, until it is delivered, cancel it with "
-            f"POST /v1/devices/{device['id']}/commands/{command.id}/cancel.",
+            f"POST /v1/devices/{device.id}/commands/{command.id}/cancel.",
             details={"command_id": command.id, "status": command.status},
         )
 
 
-def restore(tx: Tx, project_id: str, device_id: str, actor: str) -> Row:
+def restore(tx: Tx, project_id: str, device_id: str, actor: str) -> DeviceRecord:
     """Restore a deleted device, unbound. A device that is not deleted stays as it is."""
     device = device_sql.any_of_project(tx, project_id, device_id)
     if device is None:
         raise _unknown(device_id)
-    if device["deleted_at"] is None:
+    if device.deleted_at is None:
         return device
-    device_sql.set_deleted(tx, device["pk"], None)
-    event_sql.record(tx, device, "device.restored", actor, serial_number=device["serial_number"])
-    return device_sql.by_pk(tx, device["pk"])
+    device_sql.set_deleted(tx, device.pk, None)
+    event_sql.record(tx, device, "device.restored", actor, serial_number=device.serial_number)
+    return device_sql.by_pk(tx, device.pk)
 
 
 def refresh(tx: Tx, project_id: str, device_id: str, token_id: int) -> Refreshed:
@@ -262,10 +263,10 @@ def refresh(tx: Tx, project_id: str, device_id: str, token_id: int) -> Refreshed
     if token_sql.revoke_others(tx, asking):
         _replaced(tx, device, asking.generation)
     token = credentials.mint_device_token(tx.entropy)
-    token_sql.insert(tx, device["pk"], asking.generation, token, asking.grant_kid, state=asking.state)
+    token_sql.insert(tx, device.pk, asking.generation, token, asking.grant_kid, state=asking.state)
     token_sql.forget(tx, asking)
-    outbox_sql.mark_credential(tx, device["pk"])
-    event_sql.record(tx, device, "token.refreshed", device["id"], binding_generation=asking.generation)
+    outbox_sql.mark_credential(tx, device.pk)
+    event_sql.record(tx, device, "token.refreshed", device.id, binding_generation=asking.generation)
     return Refreshed(token.secret, token.mqtt_password, asking.generation)
 
 
@@ -293,10 +294,10 @@ def use(tx: Tx, token_id: int) -> None:
             _replaced(tx, device_sql.by_pk(tx, token.device_pk), token.generation)
 
 
-def _replaced(tx: Tx, device: Row, generation: int) -> None:
+def _replaced(tx: Tx, device: DeviceRecord, generation: int) -> None:
     """Revoke the tokens of this binding that a newer one replaces."""
-    outbox_sql.mark_credential(tx, device["pk"])
-    event_sql.record(tx, device, "token.revoked", device["id"], binding_generation=generation, replaced=True)
+    outbox_sql.mark_credential(tx, device.pk)
+    event_sql.record(tx, device, "token.revoked", device.id, binding_generation=generation, replaced=True)
 
 
 def _fetching_token(view: View, device_pk: int) -> TokenRecord | None:

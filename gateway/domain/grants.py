@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from gateway.core import canonical_json
 from gateway.core.received_json import parse_json
 from gateway.models import model
-from gateway.store import Row, Tx, View, secret_sql, token_sql
+from gateway.store import Tx, View, secret_sql, token_sql
 from gateway.store.command_sql import CommandRecord
+from gateway.store.records import DeviceKey
 
 _SECOND_MS = 1000
 
@@ -57,7 +58,7 @@ def sign(
     tx: Tx,
     *,
     kid: str,
-    device: Row,
+    device: DeviceKey,
     command: dict[str, Any],
     seq: int | None,
     expires_at: int | None,
@@ -76,7 +77,7 @@ def sign(
         raise LookupError(f"no signing key {kid}")
     claims = {
         "iss": tx.rules.gateway_id if issuer is None else issuer,
-        "aud": device["id"],
+        "aud": device.id,
         "jti": command["id"],
         "cmd": str(command["type"]),
         "gen": command["binding_generation"],
@@ -89,7 +90,7 @@ def sign(
     return _signed(claims, kid, _private(tx.context.vault.open(secret_sql.place_of_key(kid), key.private_key)))
 
 
-def sign_again(tx: Tx, device: Row, command: CommandRecord, *, seq: int | None, expires_at: int | None) -> str:
+def sign_again(tx: Tx, device: DeviceKey, command: CommandRecord, *, seq: int | None, expires_at: int | None) -> str:
     """Return a new grant of a command whose time or ``seq`` has changed, by the key that signed it first.
 
     Its device knows that key. The issuer stays.

@@ -18,7 +18,6 @@ from gateway.domain.commands import Refusal
 from gateway.models import model
 from gateway.models.model import TokenState
 from gateway.store import (
-    Row,
     Rules,
     Tx,
     event_budget_sql,
@@ -29,7 +28,7 @@ from gateway.store import (
     outbox_sql,
 )
 from gateway.store.heartbeat_sql import Beat
-from gateway.store.sqlite.device_cache import DeviceState
+from gateway.store.sqlite.device_cache import DeviceState, SenderRecord
 
 PART: Final = 20
 """Devices whose newest state is written at a time: about a fifth of a millisecond, twice that when all have changed."""
@@ -47,7 +46,7 @@ _CLOCKS_DIFFER_MS: Final = 60_000
 
 def record_heartbeat(
     tx: Tx,
-    device: Row,
+    device: SenderRecord,
     heartbeat: model.Heartbeat,
     radio: str | None,
     *,
@@ -189,9 +188,9 @@ def _has_room_again(device: DeviceState, heartbeat: model.Heartbeat) -> bool:
 def _tell(tx: Tx, device: DeviceState, kind: str, *, is_new: bool, **facts: Any) -> None:
     """Write the event of a new condition, or of one that still holds and was suppressed."""
     if is_new:
-        told = event_budget_sql.record(tx, device.row, kind, device.id, **facts)
+        told = event_budget_sql.record(tx, device, kind, device.id, **facts)
     elif kind in device.owed:
-        told = event_budget_sql.make_up(tx, device.row, kind, device.id, **facts)
+        told = event_budget_sql.make_up(tx, device, kind, device.id, **facts)
     else:
         return
     device.owed = device.owed - {kind} if told else device.owed | {kind}
@@ -204,7 +203,7 @@ def _update_firmware(tx: Tx, device: DeviceState, firmware: str) -> None:
 
 
 def _last_command(
-    tx: Tx, device: Row, last: model.LastCommand | None, sender: AcknowledgementSource | None
+    tx: Tx, device: SenderRecord, last: model.LastCommand | None, sender: AcknowledgementSource | None
 ) -> Refusal | None:
     if last is None:
         return None
@@ -213,27 +212,27 @@ def _last_command(
     return replace(outcome, field=f"last_command.{outcome.field}") if isinstance(outcome, Refusal) else None
 
 
-def device_online(tx: Tx, device: Row) -> None:
+def device_online(tx: Tx, device: SenderRecord) -> None:
     """Apply the device's online message."""
-    if device["connection"] == "offline":
-        event_budget_sql.record(tx, device, ONLINE, device["id"], last_seen_by=None)
-        outbox_sql.mark_mirror(tx, device["pk"], outbox_sql.STATE)
-    elif ONLINE in (device["owed"] or ""):
-        event_budget_sql.make_up(tx, device, ONLINE, device["id"], last_seen_by=None)
-    health_sql.seen(tx, device["pk"], tx.now + tx.rules.silence_ms)
+    if device.connection == "offline":
+        event_budget_sql.record(tx, device, ONLINE, device.id, last_seen_by=None)
+        outbox_sql.mark_mirror(tx, device.pk, outbox_sql.STATE)
+    elif ONLINE in (device.owed or ""):
+        event_budget_sql.make_up(tx, device, ONLINE, device.id, last_seen_by=None)
+    health_sql.seen(tx, device.pk, tx.now + tx.rules.silence_ms)
 
 
-def device_offline(tx: Tx, device: Row) -> None:
+def device_offline(tx: Tx, device: SenderRecord) -> None:
     """Apply the device's offline message or last will: it becomes offline after the grace time."""
-    health_sql.leaving(tx, device["pk"], tx.now + tx.rules.offline_grace_ms)
+    health_sql.leaving(tx, device.pk, tx.now + tx.rules.offline_grace_ms)
 
 
-def left_broker(tx: Tx, device: Row) -> None:
+def left_broker(tx: Tx, device: SenderRecord) -> None:
     """Apply a retained ``offline``. It may be older than what the device sent since, for example over HTTP.
 
     It counts only for a device whose last message came over MQTT: its session must have ended after that.
     """
-    health_sql.left_broker(tx, device["pk"], tx.now + tx.rules.offline_grace_ms)
+    health_sql.left_broker(tx, device.pk, tx.now + tx.rules.offline_grace_ms)
 
 
 def latest_due(rules: Rules, now: int) -> int:
@@ -251,9 +250,9 @@ def sweep_presence(tx: Tx, *, until: int | None = None) -> int:
     health_sql.wait_no_longer(tx, latest_due(tx.rules, tx.now), tx.now + tx.rules.silence_ms)
     rows = health_sql.overdue(tx, tx.now if until is None else min(until, tx.now), _SWEEP)
     for device in rows:
-        health_sql.set_offline(tx, device["pk"])
-        if event_budget_sql.owes(tx, device["pk"], ONLINE):  # the event that it was online was suppressed
-            event_budget_sql.suppress(tx, device["pk"], "device.offline")
+        health_sql.set_offline(tx, device.pk)
+        if event_budget_sql.owes(tx, device.pk, ONLINE):  # the event that it was online was suppressed
+            event_budget_sql.suppress(tx, device.pk, "device.offline")
         else:
             event_sql.record(tx, device, "device.offline", "gateway")
     return len(rows)

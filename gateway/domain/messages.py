@@ -21,7 +21,6 @@ from gateway.models.mqtt import RefusedMessage
 from gateway.models.validation import invalid
 from gateway.store import (
     Batch,
-    Row,
     Tx,
     View,
     command_sql,
@@ -33,6 +32,8 @@ from gateway.store import (
     outbox_sql,
 )
 from gateway.store.heartbeat_sql import Beat
+from gateway.store.records import DeviceKey
+from gateway.store.sqlite.device_cache import SenderRecord
 
 MAX_PAYLOAD_BYTES: Final = 65_536
 PART: Final = 20
@@ -203,10 +204,10 @@ def apply(tx: Tx, parsed: Parsed) -> MessageResult | None:
     if outcome is None:
         return None
     _refuse(tx, parsed, device, outcome)
-    return None if device is None else MessageResult(device["id"], outcome)
+    return None if device is None else MessageResult(device.id, outcome)
 
 
-def _sender(tx: Tx, topic: topics.Topic) -> Row | None:
+def _sender(tx: Tx, topic: topics.Topic) -> SenderRecord | None:
     return (
         None if isinstance(topic, topics.GatewayStatus | topics.Marks) else health_sql.device_state(tx, topic.device_id)
     )
@@ -218,13 +219,13 @@ def _left_behind(tx: Tx, topic: topics.Topic | None) -> bool:
     It is retained, and must be cleared (contract, section 3).
     """
     known = device_sql.any_by_id(tx, topic.device_id) if isinstance(topic, topics.Status) else None
-    if known is None or known["deleted_at"] is None:
+    if known is None or known.deleted_at is None:
         return False
-    outbox_sql.mark_topic(tx, known["pk"], outbox_sql.STATUS)
+    outbox_sql.mark_topic(tx, known.pk, outbox_sql.STATUS)
     return True
 
 
-def _dispatch(tx: Tx, parsed: Parsed, device: Row | None) -> Refusal | None:
+def _dispatch(tx: Tx, parsed: Parsed, device: SenderRecord | None) -> Refusal | None:
     if device is None:
         return Refusal(
             "unknown_device", "No such device is registered here, or it was deleted. Register or restore it."
@@ -237,7 +238,7 @@ def _dispatch(tx: Tx, parsed: Parsed, device: Row | None) -> Refusal | None:
         case model.Status():
             _status(tx, device, parsed.body, retained=parsed.message.retain)
         case model.Heartbeat():
-            if device["token_state"] is None:
+            if device.token_state is None:
                 return Refusal(
                     "token_revoked",
                     "The token of this device was revoked. Bind the device again, and give it the new one.",
@@ -256,19 +257,19 @@ def is_news(view: View, parsed: Parsed) -> bool:
     return device is not None and acknowledgements.is_news(view, device, parsed.topic.type, parsed.body)
 
 
-def _status(tx: Tx, device: Row, status: model.Status, *, retained: bool) -> None:
+def _status(tx: Tx, device: SenderRecord, status: model.Status, *, retained: bool) -> None:
     if status.status == "offline":
         (heartbeats.left_broker if retained else heartbeats.device_offline)(tx, device)
-    elif not retained and device["token_state"] is not None:
+    elif not retained and device.token_state is not None:
         # A retained online message may be older than the silence after it: the next heartbeat decides.
         heartbeats.device_online(tx, device)
 
 
-def _refuse(tx: Tx, parsed: Parsed, device: Row | None, refusal: Refusal) -> None:
+def _refuse(tx: Tx, parsed: Parsed, device: SenderRecord | None, refusal: Refusal) -> None:
     claimed = getattr(parsed.topic, "device_id", None)
     if device is not None and isinstance(parsed.topic, topics.Ack):
         audit_rejection(tx, device, refusal)
-    elif device is not None and isinstance(parsed.body, model.Heartbeat) and device["token_state"] is not None:
+    elif device is not None and isinstance(parsed.body, model.Heartbeat) and device.token_state is not None:
         audit_last_command(tx, device, refusal)
     record_rejection(tx, claimed, parsed.message.topic, refusal, parsed.message.payload)
 
@@ -283,7 +284,7 @@ def record_rejection(tx: Tx, device_id: str | None, source: str, refusal: Refusa
 
 def audit_rejection(
     tx: Tx,
-    device: Row,
+    device: DeviceKey,
     refusal: Refusal,
     sender: AcknowledgementSource | None = None,
     *,
@@ -291,16 +292,18 @@ def audit_rejection(
     window_ms: int = _MINUTE_MS,
 ) -> None:
     """Write a refused acknowledgement into the audit trail, ``most`` in ``window_ms`` (milliseconds) per device."""
-    if event_sql.recent(tx, device["pk"], _REFUSED, tx.now - window_ms, tx.now) >= most:
+    if event_sql.recent(tx, device.pk, _REFUSED, tx.now - window_ms, tx.now) >= most:
         return
     said = {"code": refusal.code, "field": refusal.field}
     if sender is None:
-        event_budget_sql.record(tx, device, _REFUSED, device["id"], **said)
+        event_budget_sql.record(tx, device, _REFUSED, device.id, **said)
     else:  # a key that forges acknowledgements must not hide behind the device's own budget
         event_sql.record(tx, device, _REFUSED, sender.actor, **said, **sender.facts)
 
 
-def audit_last_command(tx: Tx, device: Row, refusal: Refusal, sender: AcknowledgementSource | None = None) -> None:
+def audit_last_command(
+    tx: Tx, device: SenderRecord, refusal: Refusal, sender: AcknowledgementSource | None = None
+) -> None:
     """Write a refused ``last_command`` into the audit trail.
 
     Firmware repeats it with every heartbeat, so one event a day per device is enough. A relayed one is written each

@@ -94,7 +94,7 @@ def _revoke_reopened(tx: Tx, found: Reopened) -> list[str]:
         device = device_sql.any_by_id(tx, each["id"])
         if device is None:
             raise NotFoundError(f"The copy has no device {each['id']}.")
-        devices.unbind(tx, device["project_id"], each["id"], _ACTOR)
+        devices.unbind(tx, device.project_id, each["id"], _ACTOR)
         names.append(each["id"])
     return names
 

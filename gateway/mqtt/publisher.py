@@ -17,8 +17,9 @@ import structlog
 from gateway.core.topics import Topics
 from gateway.mqtt.session import PublishRefusedError, Session
 from gateway.runtime.tracing import NOTHING, Kind, Span
-from gateway.store import Row, Store, Tx, View, command_sql, health_sql, outbox_sql, token_sql
+from gateway.store import Store, Tx, View, command_sql, health_sql, outbox_sql, token_sql
 from gateway.store.command_sql import CommandRecord
+from gateway.store.outbox_sql import OutboxRow
 from gateway.store.wakeups import Wakeups
 
 log = structlog.get_logger()
@@ -149,35 +150,33 @@ class Publisher:
 
     def _due(self, view: View) -> list[_Due]:
         rows = outbox_sql.due(view, self._store.context.clock(), BATCH)
-        return [
-            self._command(view, row) if row["kind"] == outbox_sql.COMMAND else self._topic(view, row) for row in rows
-        ]
+        return [self._command(view, row) if row.kind == outbox_sql.COMMAND else self._topic(view, row) for row in rows]
 
-    def _command(self, view: View, row: Row) -> _Due:
-        topic = self._topics.command(row["device_id"], row["detail"])
-        command = command_sql.open_of_type(view, row["device_pk"], row["detail"])
+    def _command(self, view: View, row: OutboxRow) -> _Due:
+        topic = self._topics.command(row.device_id, row.detail)
+        command = command_sql.open_of_type(view, row.device_pk, row.detail)
         if command is None:
-            return _Due(row["seq"], row["kind"], topic, b"")
+            return _Due(row.seq, row.kind, topic, b"")
         first_of = command.id if command.sent_at is None else None
-        return _Due(row["seq"], row["kind"], topic, payload(command), command.traceparent, first_of)
+        return _Due(row.seq, row.kind, topic, payload(command), command.traceparent, first_of)
 
-    def _topic(self, view: View, row: Row) -> _Due:
-        topic = self._topics.status(row["device_id"])
-        return _Due(row["seq"], row["kind"], topic, status(view, row), device_id=row["device_id"])
+    def _topic(self, view: View, row: OutboxRow) -> _Due:
+        topic = self._topics.status(row.device_id)
+        return _Due(row.seq, row.kind, topic, status(view, row), device_id=row.device_id)
 
 
-def status(view: View, row: Row) -> bytes | None:
+def status(view: View, row: OutboxRow) -> bytes | None:
     """Return what the broker is to hold on a device's status topic, or None while the device publishes there.
 
     A device whose token opens nothing cannot publish its offline message. Not every broker publishes the will of a
     client that it cuts (Mosquitto does not on SIGHUP).
     """
-    if row["deleted_at"] is not None:
+    if row.deleted_at is not None:
         return b""
-    if not token_sql.live(view, row["device_pk"]):
+    if not token_sql.live(view, row.device_pk):
         return OFFLINE
     # A device that was just bound has published nothing there yet. What lies there is of its last binding.
-    return None if health_sql.is_at_broker(view, row["device_pk"]) else b""
+    return None if health_sql.is_at_broker(view, row.device_pk) else b""
 
 
 def payload(command: CommandRecord) -> bytes:

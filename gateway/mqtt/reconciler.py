@@ -63,11 +63,11 @@ def compare(tx: Tx, names: topics.Topics, held: dict[str, bytes], *, trustworthy
         if device is None or not isinstance(place, topics.Command):
             strangers.append(topic)
         else:
-            differing.add((device["pk"], place.type))
+            differing.add((device.pk, place.type))
     if not trustworthy:
         differing |= {(row.device_pk, row.type) for row in command_sql.closed_since(tx, tx.now - LATELY_MS)}
         if not epoch_sql.is_announced(tx):  # what a lost registry published is not known
-            differing |= {(row["pk"], kind) for row in device_sql.names_after(tx, 0, _ALL) for kind in CommandType}
+            differing |= {(row.pk, kind) for row in device_sql.names_after(tx, 0, _ALL) for kind in CommandType}
         for device_pk in device_sql.deleted_since(tx, tx.now - LATELY_MS):
             outbox_sql.mark_topic(tx, device_pk, outbox_sql.STATUS)
     differing -= outbox_sql.turns(tx, tx.now)  # a bulk reset keeps its pace

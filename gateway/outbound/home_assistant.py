@@ -14,7 +14,8 @@ from gateway import __version__
 from gateway.core import ids
 from gateway.core.received_json import parse_json
 from gateway.core.topics import Topics
-from gateway.store import Row, View, outbox_sql
+from gateway.store import View, outbox_sql
+from gateway.store.device_sql import DeviceRecord
 
 Json = dict[str, Any]
 _DEVICE: Final = "(value_json | default({}))"  # a state that is cleared is an empty message
@@ -112,27 +113,25 @@ class DiscoveryTopic:
         """Return all of it."""
         return payload
 
-    def payload(self, device: Row) -> bytes:
+    def payload(self, device: DeviceRecord) -> bytes:
         """Return the discovery message."""
         told = {
             "device": _about(device),
             "origin": {"name": "device-gateway", "sw_version": __version__},
-            "state_topic": self._names.state(device["id"]),
+            "state_topic": self._names.state(device.id),
             "availability": [{"topic": self._status, "value_template": "{{ value_json.status }}"}],
             "qos": 1,
-            "components": {
-                name: {**entity, "unique_id": f"{device['id']}_{name}"} for name, entity in _ENTITIES.items()
-            },
+            "components": {name: {**entity, "unique_id": f"{device.id}_{name}"} for name, entity in _ENTITIES.items()},
         }
         return json.dumps(told, ensure_ascii=False).encode()
 
 
-def _about(device: Row) -> Json:
+def _about(device: DeviceRecord) -> Json:
     about = {
-        "identifiers": [device["id"]],
-        "name": device["name"] or device["serial_number"],
-        "serial_number": device["serial_number"],
-        "model": device["model"],
+        "identifiers": [device.id],
+        "name": device.name or device.serial_number,
+        "serial_number": device.serial_number,
+        "model": device.model,
     }
-    version = device["firmware_version"]
+    version = device.firmware_version
     return about if version is None else {**about, "sw_version": version}

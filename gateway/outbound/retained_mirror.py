@@ -18,7 +18,8 @@ import structlog
 from gateway.errors import StoreError
 from gateway.mqtt.retained_scan import RetainedScan, ScanMarker
 from gateway.mqtt.session import PublishRefusedError, Session, SubscriptionRefusedError
-from gateway.store import Row, Store, Tx, View, device_sql, key_sql, outbox_sql
+from gateway.store import Store, Tx, View, device_sql, key_sql, outbox_sql
+from gateway.store.device_sql import DeviceRecord
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ class MirroredTopic(Protocol):
     def device_of(self, topic: str, payload: bytes) -> str | None:
         """Return the device of this message if it is one of ours, or None."""
 
-    def payload(self, device: Row) -> bytes:
+    def payload(self, device: DeviceRecord) -> bytes:
         """Return the payload for a device that is not deleted."""
 
     def compared(self, payload: bytes) -> bytes:
@@ -121,11 +122,11 @@ class RetainedMirror:
     def _some_due(self, view: View, after: int, up_to: int) -> list[_Due]:
         rows = outbox_sql.mirror_rows(view, self._leaf.detail, after, up_to, PIECE)
         shown = self._leaf.projects(view) if rows else None
-        return [(row["seq"], self._message(device_sql.by_pk(view, row["device_pk"]), shown)) for row in rows]
+        return [(row.seq, self._message(device_sql.by_pk(view, row.device_pk), shown)) for row in rows]
 
-    def _message(self, device: Row, shown: Container[str] | None) -> tuple[str, bytes]:
-        is_there = device["deleted_at"] is None and _is_in(shown, device)
-        return self._leaf.topic(device["id"], device["project_id"]), self._leaf.payload(device) if is_there else b""
+    def _message(self, device: DeviceRecord, shown: Container[str] | None) -> tuple[str, bytes]:
+        is_there = device.deleted_at is None and _is_in(shown, device)
+        return self._leaf.topic(device.id, device.project_id), self._leaf.payload(device) if is_there else b""
 
     # --- comparison with the broker -----------------------------------------------------------------------------------
 
@@ -181,9 +182,9 @@ class RetainedMirror:
     async def _clear(self, session: Session, place: str) -> int:
         after, cleared = 0, 0
         while rows := await self._store.read(lambda view: device_sql.names_after(view, after, BATCH)):  # noqa: B023 - awaited here
-            topics = (place.replace(_ANY, row["id"]).replace(_ANY_PROJECT, row["project_id"]) for row in rows)
+            topics = (place.replace(_ANY, row.id).replace(_ANY_PROJECT, row.project_id) for row in rows)
             await session.publish_retained([(topic, b"") for topic in topics])
-            after, cleared = rows[-1]["pk"], cleared + len(rows)
+            after, cleared = rows[-1].pk, cleared + len(rows)
         return cleared
 
     async def _compare(self, session: Session) -> None:
@@ -204,20 +205,20 @@ class RetainedMirror:
         after, marked = 0, 0
         while rows := await self._store.read(lambda view: self._living(view, after)):  # noqa: B023 - awaited here
             differing = [
-                device["pk"]
+                device.pk
                 for device, digest in rows
                 if digest is not None and (self._took(device) != digest or not told)
             ]
             marked += await self._mark(differing)
-            after = rows[-1][0]["pk"]
+            after = rows[-1][0].pk
         return marked
 
-    def _took(self, device: Row) -> bytes | None:
+    def _took(self, device: DeviceRecord) -> bytes | None:
         """Remove and return what the broker holds of this device."""
-        _, digest = self._held.pop(self._leaf.topic(device["id"], device["project_id"]), (None, None))
+        _, digest = self._held.pop(self._leaf.topic(device.id, device.project_id), (None, None))
         return digest
 
-    def _living(self, view: View, after: int) -> list[tuple[Row, bytes | None]]:
+    def _living(self, view: View, after: int) -> list[tuple[DeviceRecord, bytes | None]]:
         """Return devices with the digest of their mirrored state, or None where it is not mirrored."""
         shown = self._leaf.projects(view)
         return [
@@ -229,7 +230,7 @@ class RetainedMirror:
         """Mark deleted devices that are still mirrored. Topics of unknown devices are counted as orphans."""
         left = [device_id for device_id, _ in self._held.values()]
         known = {
-            self._leaf.topic(row["id"], row["project_id"]): row["pk"]
+            self._leaf.topic(row.id, row.project_id): row.pk
             for row in await self._store.read(partial(_records, device_ids=left))
         }
         self._strangers = [topic for topic in self._held if topic not in known]
@@ -249,11 +250,11 @@ _ANY: Final = "{device_id}"
 _ANY_PROJECT: Final = "{project_id}"
 
 
-def _is_in(shown: Container[str] | None, device: Row) -> bool:
-    return shown is None or device["project_id"] in shown
+def _is_in(shown: Container[str] | None, device: DeviceRecord) -> bool:
+    return shown is None or device.project_id in shown
 
 
-def _records(view: View, device_ids: Sequence[str]) -> list[Row]:
+def _records(view: View, device_ids: Sequence[str]) -> list[DeviceRecord]:
     found = (device_sql.any_by_id(view, each) for each in device_ids)
     return [row for row in found if row is not None]
 

@@ -10,7 +10,8 @@ import re
 from typing import Final
 
 from gateway.core.topics import Topics
-from gateway.store import Row, View, account_sql, device_sql, outbox_sql
+from gateway.store import View, account_sql, device_sql, outbox_sql
+from gateway.store.device_sql import DeviceRecord
 
 _HEARD: Final = re.compile(rb'"last_heartbeat_at":("[^"]*"|null),')
 
@@ -38,7 +39,7 @@ class StateTopic:
         del payload
         return self._names.device_of_state(topic)
 
-    def payload(self, device: Row) -> bytes:
+    def payload(self, device: DeviceRecord) -> bytes:
         """Return the device object as JSON."""
         return device_sql.to_model(device).model_dump_json().encode()
 

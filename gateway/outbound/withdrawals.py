@@ -74,6 +74,6 @@ class Withdrawals:
         while rows := await self._store.read(
             lambda view: device_sql.names_after(view, after, BATCH, deleted=self._is_mirrored)  # noqa: B023 - awaited here
         ):
-            await session.publish_retained([(self._leaf.topic(row["id"]), b"") for row in rows])
-            after, count = rows[-1]["pk"], count + len(rows)
+            await session.publish_retained([(self._leaf.topic(row.id), b"") for row in rows])
+            after, count = rows[-1].pk, count + len(rows)
         log.info("home_assistant.withdrawn", devices=count)

@@ -6,17 +6,17 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core import serial_numbers
 from gateway.core.received_json import parse_json
 from gateway.store import device_search
 from gateway.store.device_candidates import few
-from gateway.store.device_sql import COLUMNS, FROM
+from gateway.store.device_sql import COLUMNS, FROM, DeviceRecord
 
 if TYPE_CHECKING:
     from gateway.models.model import ListDevices
-    from gateway.store.sqlite.connection import Row, View
+    from gateway.store.sqlite.connection import View
 
 MOST_COUNTED: Final = 100_000
 """A total reads at most so many devices, the newest of the project."""
@@ -54,8 +54,15 @@ class Total:
     exact: bool
 
 
-def page(view: View, project_id: str, query: ListDevices) -> list[Row]:
-    """Return a page, and one row more than ``query.limit`` when there are more; ``sort_key`` is the sorted value.
+class ListedDevice(NamedTuple):
+    """A device of a list, and the value that it is sorted by."""
+
+    device: DeviceRecord
+    sort_key: Any
+
+
+def page(view: View, project_id: str, query: ListDevices) -> list[ListedDevice]:
+    """Return a page, and one device more than ``query.limit`` when there are more.
 
     Raises:
         CursorError: the cursor is not one of this list, or was made under another order.
@@ -75,10 +82,11 @@ def page(view: View, project_id: str, query: ListDevices) -> list[Row]:
     order = f"d.pk {direction}" if key == "d.pk" else f"{key} {direction}, d.pk {direction}"
     found = few(view, project_id, query)
     source, candidates = (FROM, []) if found is None else (_AMONG, [json.dumps(found)])
-    return view.all(
+    rows = view.all(
         f"SELECT {COLUMNS}, {key} AS sort_key {source} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ? OFFSET ?",
         *(*candidates, *values, query.limit + 1, query.offset),
     )
+    return [ListedDevice(DeviceRecord(*fields), sort_key) for *fields, sort_key in rows]
 
 
 def looks_at_many(query: ListDevices) -> bool:
@@ -116,10 +124,10 @@ def total(view: View, project_id: str, query: ListDevices) -> Total:
     return Total(passed, beyond is None)
 
 
-def cursor(query: ListDevices, row: Row) -> str:
-    """Return where the page after this row begins; the order is part of it."""
-    position = None if query.sort == "created_at" else row["sort_key"]
-    text = json.dumps([query.sort, _descending(query), position, row["id"]], ensure_ascii=False)
+def cursor(query: ListDevices, last: ListedDevice) -> str:
+    """Return where the page after this device begins; the order is part of it."""
+    position = None if query.sort == "created_at" else last.sort_key
+    text = json.dumps([query.sort, _descending(query), position, last.device.id], ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

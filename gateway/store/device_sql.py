@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core import serial_numbers
 from gateway.core.clock import to_rfc3339
@@ -12,56 +12,98 @@ from gateway.models.device_settings import with_defaults
 from gateway.store import device_search
 from gateway.store.key_sql import EPOCH_BASE, meta
 from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
+from gateway.store.records import DeviceName, columns
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.sqlite.connection import Tx, View
 
-COLUMNS: Final = """
-    d.*, h.battery_percent, h.storage_used_mb, h.storage_total_mb, h.signal_strength_dbm, h.last_heartbeat_at,
-    h.recording_state, h.pending_recordings, h.flags, h.connection_type, h.device_name, h.last_seen_by,
-    coalesce(h.connection, 'offline') AS connection
-"""
-_WORK: Final = ("recording_state", "pending_recordings", "flags", "connection_type")
+
+class DeviceRecord(NamedTuple):
+    """A device with its newest health; times are milliseconds since the epoch.
+
+    ``metadata`` and ``settings`` are JSON text; ``settings`` holds the differences from the defaults. ``connection`` is
+    ``online`` or ``offline``. ``connection_type`` lists links, joined by commas.
+    """
+
+    pk: int
+    id: str
+    project_id: str
+    serial_number: str
+    model: str
+    name: str | None
+    firmware_version: str | None
+    metadata: str | None
+    settings: str
+    end_user_id: str | None
+    binding_generation: int
+    bound_at: int | None
+    created_at: int
+    updated_at: int
+    deleted_at: int | None
+    battery_percent: int | float | None
+    storage_used_mb: int | float | None
+    storage_total_mb: int | float | None
+    signal_strength_dbm: int | float | None
+    last_heartbeat_at: int | None
+    recording_state: str | None
+    pending_recordings: int | None
+    flags: int | None
+    connection_type: str | None
+    device_name: str | None
+    last_seen_by: str | None
+    connection: str
+
+
+_OF_HEALTH: Final = DeviceRecord._fields[DeviceRecord._fields.index("battery_percent") : -1]
+COLUMNS: Final = columns(
+    DeviceRecord,
+    "d",
+    **{name: f"h.{name}" for name in _OF_HEALTH},
+    connection="coalesce(h.connection, 'offline')",
+)
 FROM: Final = "FROM devices d LEFT JOIN health h ON h.device_pk = d.pk"
 
 
-def find(view: View, project_id: str, device_id: str) -> Row | None:
+def find(view: View, project_id: str, device_id: str) -> DeviceRecord | None:
     """Return a device of this project that is not deleted."""
-    return view.one(
+    return view.record(
+        DeviceRecord,
         f"SELECT {COLUMNS} {FROM} WHERE d.id = ? AND d.project_id = ? AND d.deleted_at IS NULL",
         device_id,
         project_id,
     )
 
 
-def by_pk(view: View, pk: int) -> Row:
+def by_pk(view: View, pk: int) -> DeviceRecord:
     """Return a device by its row number."""
-    row = view.one(f"SELECT {COLUMNS} {FROM} WHERE d.pk = ?", pk)
-    if row is None:
+    device = view.record(DeviceRecord, f"SELECT {COLUMNS} {FROM} WHERE d.pk = ?", pk)
+    if device is None:
         raise LookupError(f"no device with pk {pk}")
-    return row
+    return device
 
 
-def by_id(view: View, device_id: str) -> Row | None:
+def by_id(view: View, device_id: str) -> DeviceRecord | None:
     """Return a device of any project that is not deleted: for the broker, where the device has shown its credential."""
-    return view.one(f"SELECT {COLUMNS} {FROM} WHERE d.id = ? AND d.deleted_at IS NULL", device_id)
+    return view.record(DeviceRecord, f"SELECT {COLUMNS} {FROM} WHERE d.id = ? AND d.deleted_at IS NULL", device_id)
 
 
-def any_by_id(view: View, device_id: str) -> Row | None:
+def any_by_id(view: View, device_id: str) -> DeviceRecord | None:
     """Return a device of any project, deleted or not."""
-    return view.one(f"SELECT {COLUMNS} {FROM} WHERE d.id = ?", device_id)
+    return view.record(DeviceRecord, f"SELECT {COLUMNS} {FROM} WHERE d.id = ?", device_id)
 
 
-def any_of_project(view: View, project_id: str, device_id: str) -> Row | None:
+def any_of_project(view: View, project_id: str, device_id: str) -> DeviceRecord | None:
     """Return a device of this project, deleted or not."""
-    return view.one(f"SELECT {COLUMNS} {FROM} WHERE d.id = ? AND d.project_id = ?", device_id, project_id)
+    return view.record(
+        DeviceRecord, f"SELECT {COLUMNS} {FROM} WHERE d.id = ? AND d.project_id = ?", device_id, project_id
+    )
 
 
-def by_serial(view: View, project_id: str, serial_number: str) -> Row | None:
+def by_serial(view: View, project_id: str, serial_number: str) -> DeviceRecord | None:
     """Return a device of this project by its serial number, as given or in normal form, deleted or not."""
     statement = f"SELECT {COLUMNS} {FROM} WHERE d.project_id = ? AND d.serial_number = ?"
-    found = (view.one(statement, project_id, form) for form in serial_numbers.forms(serial_number))
-    return next((row for row in found if row is not None), None)
+    found = (view.record(DeviceRecord, statement, project_id, form) for form in serial_numbers.forms(serial_number))
+    return next((device for device in found if device is not None), None)
 
 
 def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, device_model: str) -> int:
@@ -131,18 +173,20 @@ def set_deleted(tx: Tx, pk: int, deleted_at: int | None) -> None:
     mark_mirror(tx, pk, STATE, DISCOVERY)
 
 
-def living(view: View, after: int, limit: int) -> list[Row]:
+def living(view: View, after: int, limit: int) -> list[DeviceRecord]:
     """Return devices of all projects that are not deleted, by row numbers after ``after``."""
-    return view.all(
+    return view.records(
+        DeviceRecord,
         f"SELECT {COLUMNS} {FROM} WHERE d.pk > ? AND d.deleted_at IS NULL ORDER BY d.pk LIMIT ?",
         *(after, limit),
     )
 
 
-def names_after(view: View, after: int, limit: int, *, deleted: bool = False) -> list[Row]:
+def names_after(view: View, after: int, limit: int, *, deleted: bool = False) -> list[DeviceName]:
     """Return ``pk``, ``id``, ``project_id`` of all or of ``deleted`` devices, by row numbers after ``after``."""
     which = "AND deleted_at IS NOT NULL" if deleted else ""
-    return view.all(f"SELECT pk, id, project_id FROM devices WHERE pk > ? {which} ORDER BY pk LIMIT ?", after, limit)  # noqa: S608 - constants
+    statement = f"SELECT pk, id, project_id FROM devices WHERE pk > ? {which} ORDER BY pk LIMIT ?"  # noqa: S608 - constants
+    return view.records(DeviceName, statement, after, limit)
 
 
 def deleted_since(view: View, since: int) -> list[int]:
@@ -176,43 +220,44 @@ def count(view: View, project_id: str) -> fleet.DeviceStats:
     )
 
 
-def to_model(row: Row) -> model.Device:
+def to_model(device: DeviceRecord) -> model.Device:
     """Return it as the API shows it."""
-    return model.Device.model_construct(**fields(row))
+    return model.Device.model_construct(**fields(device))
 
 
-def fields(row: Row) -> dict[str, Any]:
+def fields(device: DeviceRecord) -> dict[str, Any]:
     """Return the contract's fields of a device, in the contract's order."""
     return {
-        "id": row["id"],
-        "project_id": row["project_id"],
-        "serial_number": row["serial_number"],
-        "model": row["model"],
-        "name": row["name"],
-        "firmware_version": row["firmware_version"],
-        "status": "unbound" if row["bound_at"] is None else "bound",
-        "end_user_id": row["end_user_id"],
-        "binding_generation": row["binding_generation"],
-        "battery_percent": row["battery_percent"],
-        "storage_used_mb": row["storage_used_mb"],
-        "storage_total_mb": row["storage_total_mb"],
-        "signal_strength_dbm": row["signal_strength_dbm"],
-        "last_heartbeat_at": moment(row["last_heartbeat_at"]),
-        "recording_state": _recording_state(row),
-        "device_name": row["device_name"],
-        "connection": row["connection"],
-        "metadata": None if row["metadata"] is None else json.loads(row["metadata"]),
-        "settings": with_defaults(json.loads(row["settings"])),
-        "created_at": moment(row["created_at"]),
-        "updated_at": moment(row["updated_at"]),
-        "bound_at": moment(row["bound_at"]),
-        "deleted_at": moment(row["deleted_at"]),
+        "id": device.id,
+        "project_id": device.project_id,
+        "serial_number": device.serial_number,
+        "model": device.model,
+        "name": device.name,
+        "firmware_version": device.firmware_version,
+        "status": "unbound" if device.bound_at is None else "bound",
+        "end_user_id": device.end_user_id,
+        "binding_generation": device.binding_generation,
+        "battery_percent": device.battery_percent,
+        "storage_used_mb": device.storage_used_mb,
+        "storage_total_mb": device.storage_total_mb,
+        "signal_strength_dbm": device.signal_strength_dbm,
+        "last_heartbeat_at": moment(device.last_heartbeat_at),
+        "recording_state": _recording_state(device),
+        "device_name": device.device_name,
+        "connection": device.connection,
+        "metadata": None if device.metadata is None else json.loads(device.metadata),
+        "settings": with_defaults(json.loads(device.settings)),
+        "created_at": moment(device.created_at),
+        "updated_at": moment(device.updated_at),
+        "bound_at": moment(device.bound_at),
+        "deleted_at": moment(device.deleted_at),
     }
 
 
-def _recording_state(row: Row) -> model.RecordingState | None:
+def _recording_state(device: DeviceRecord) -> model.RecordingState | None:
     """Return what the device last reported of its work, or None before its first report."""
-    state, pending, flags, links = (row[name] for name in _WORK)
+    state, pending = device.recording_state, device.pending_recordings
+    flags, links = device.flags, device.connection_type
     if state is None and pending is None and flags is None and links is None:
         return None
     return model.RecordingState.model_construct(

@@ -55,7 +55,7 @@ class StorageHealth:
         )
         if self.reason != told.message:
             self.reason, self._lasts = told.message, True
-            log.error("store.capacity_exceeded", step=step, version=__version__, reason=told.message)
+            log.error("store.schema_too_new", step=step, version=__version__, reason=told.message)
         return told
 
     def written(self) -> None:

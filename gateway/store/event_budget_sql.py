@@ -14,7 +14,8 @@ from gateway.core.limits import paid_until
 from gateway.store import event_sql, measurements
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.records import DeviceKey
+    from gateway.store.sqlite.connection import Tx, View
 
 SAVED_HOURS: Final = 2
 """Unused budget is saved, up to that of so many hours."""
@@ -28,15 +29,15 @@ SUPPRESSIBLE: Final = (
 """Types with a budget. An ``offline`` is suppressed together with its ``online``."""
 
 
-def record(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> bool:
+def record(tx: Tx, device: DeviceKey, kind: str, actor: str, **facts: Any) -> bool:
     """Record an event that this device caused; return False when its budget is used up and the event was suppressed."""
     if _recorded(tx, device, kind, actor, facts, known=0):
         return True
-    suppress(tx, device["pk"], kind)
+    suppress(tx, device.pk, kind)
     return False
 
 
-def make_up(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> bool:
+def make_up(tx: Tx, device: DeviceKey, kind: str, actor: str, **facts: Any) -> bool:
     """Record a suppressed condition that still holds, once the budget has room; return whether it was."""
     return _recorded(tx, device, kind, actor, facts, known=1)
 
@@ -56,16 +57,16 @@ def owes(view: View, device_pk: int, kind: str) -> bool:
     return _of(view, device_pk, kind)[1] > 0
 
 
-def _recorded(tx: Tx, device: Row, kind: str, actor: str, facts: dict[str, Any], *, known: int) -> bool:
+def _recorded(tx: Tx, device: DeviceKey, kind: str, actor: str, facts: dict[str, Any], *, known: int) -> bool:
     """Record if the budget allows it. ``known`` is the number of suppressed events that this one includes."""
-    paid, suppressed = _of(tx, device["pk"], kind)
+    paid, suppressed = _of(tx, device.pk, kind)
     if tx.rules.device_events_per_hour:
         paid = _paid_after(paid, tx.now, HOUR_MS // tx.rules.device_events_per_hour)
         if paid > tx.now:
             return False
-        _store(tx, device["pk"], kind, paid)
+        _store(tx, device.pk, kind, paid)
     elif suppressed:
-        _store(tx, device["pk"], kind, 0)
+        _store(tx, device.pk, kind, 0)
     if suppressed > known:
         facts["suppressed"] = suppressed - known
     event_sql.record(tx, device, kind, actor, **facts)

@@ -14,7 +14,8 @@ from gateway.store import measurements
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.records import DeviceKey
+    from gateway.store.sqlite.connection import Tx, View
 
 FEED_CURSOR: Final = "events_told"
 """The fact with the ``seq`` up to which events were published over MQTT; missing where none are published."""
@@ -71,10 +72,10 @@ _WITH_PROJECT: Final = f"""SELECT {columns(EventWithProject, "e", project="p.nam
     FROM events e LEFT JOIN projects p ON p.id = e.project_id"""  # noqa: S608 - the same
 
 
-def record(tx: Tx, device: Row, kind: str, actor: Actor, **facts: Any) -> None:
+def record(tx: Tx, device: DeviceKey, kind: str, actor: Actor, **facts: Any) -> None:
     """Record that ``kind`` happened to this device; ``facts`` go into the event's ``data``, secrets redacted."""
-    data = {"device_id": device["id"], **_actor(tx, actor), **_origin(tx), **_blotted(facts)}
-    _write(tx, device["project_id"], device["pk"], kind, data)
+    data = {"device_id": device.id, **_actor(tx, actor), **_origin(tx), **_blotted(facts)}
+    _write(tx, device.project_id, device.pk, kind, data)
 
 
 def record_administrative(tx: Tx, project_id: str, kind: str, actor: Actor, /, **facts: Any) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
-from gateway.store.sqlite.device_cache import DeviceState
+from gateway.store.records import DeviceName
+from gateway.store.sqlite.device_cache import DeviceState, SenderRecord
 
 if TYPE_CHECKING:
     from gateway.store.batch import Batch
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.sqlite.connection import Tx, View
 
 NEWEST: Final = (
     "battery_percent",
@@ -49,9 +50,9 @@ _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_d
     {", ".join(f"{name} = excluded.{name}" for name in NEWEST)}"""  # noqa: S608 - our own columns
 
 
-def device_state(view: View, device_id: str) -> Row | None:
+def device_state(view: View, device_id: str) -> SenderRecord | None:
     """Return what a message of this device is judged by: the device, its newest health, the state of its token."""
-    return view.one(_SENDER, device_id)
+    return view.record(SenderRecord, _SENDER, device_id)
 
 
 def device_states(batch: Batch, device_ids: Iterable[str]) -> dict[str, DeviceState]:
@@ -59,7 +60,7 @@ def device_states(batch: Batch, device_ids: Iterable[str]) -> dict[str, DeviceSt
     cache = batch.devices
     unknown = [device_id for device_id in device_ids if device_id not in cache.senders]
     if unknown:
-        cache.learn(map(DeviceState, batch.tx.all(_SENDERS, json.dumps(unknown))))
+        cache.learn(DeviceState(SenderRecord(*row)) for row in batch.tx.all(_SENDERS, json.dumps(unknown)))
     return cache.senders
 
 
@@ -163,9 +164,10 @@ def wait_no_longer(tx: Tx, latest: int, until: int) -> None:
     tx.run("UPDATE health SET offline_due_at = ? WHERE connection = 'online' AND offline_due_at > ?", until, latest)
 
 
-def overdue(view: View, now: int, limit: int) -> list[Row]:
+def overdue(view: View, now: int, limit: int) -> list[DeviceName]:
     """Return devices whose deadline has passed."""
-    return view.all(
+    return view.records(
+        DeviceName,
         """SELECT d.pk, d.id, d.project_id FROM health h JOIN devices d ON d.pk = h.device_pk
             WHERE h.connection = 'online' AND h.offline_due_at <= ? LIMIT ?""",
         now,

@@ -18,7 +18,7 @@ from gateway.store.device_sql import moment
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gateway.store.sqlite.connection import Row, Tx, View
+    from gateway.store.sqlite.connection import Tx, View
     from gateway.store.sqlite.device_cache import DeviceState
 
 _DAY_MS: Final = 86_400_000
@@ -44,6 +44,28 @@ _WALK: Final = """WITH RECURSIVE walk AS (
         SELECT b.* FROM walk w JOIN heartbeats b ON b.id = w.previous
         WHERE b.device_pk = ?2 AND b.id < w.id AND b.received_at >= ?3)
     SELECT * FROM walk WHERE received_at < ?4 LIMIT ?5"""
+
+
+class StoredHeartbeat(NamedTuple):
+    """A heartbeat of the history; times are milliseconds since the epoch.
+
+    ``previous`` is the row number of the device's heartbeat before it.
+    """
+
+    id: int
+    device_pk: int
+    received_at: int
+    sent_at: int | None
+    battery_percent: int | float | None
+    storage_used_mb: int | float | None
+    storage_total_mb: int | float | None
+    signal_strength_dbm: int | float | None
+    firmware_version: str | None
+    device_state: str | None
+    pending_recordings: int | None
+    flags: int | None
+    radio: str | None
+    previous: int | None
 
 
 class Beat(NamedTuple):
@@ -115,7 +137,9 @@ class Window(NamedTuple):
     until: int
 
 
-def page(view: View, device_pk: int, window: Window, *, after: int | None, limit: int, every: int | None) -> list[Row]:
+def page(
+    view: View, device_pk: int, window: Window, *, after: int | None, limit: int, every: int | None
+) -> list[StoredHeartbeat]:
     """Return a page, newest first, after the row ``after``.
 
     With ``every`` it has only the newest of each so many milliseconds of the clock.
@@ -125,16 +149,16 @@ def page(view: View, device_pk: int, window: Window, *, after: int | None, limit
         return _walk(view, device_pk, start, window, limit)
     if after is not None:
         window = _before_step(view, after, window, every)
-    rows: list[Row] = []
+    rows: list[StoredHeartbeat] = []
     while len(rows) < limit and (found := _walk(view, device_pk, start, window, 1)):
         rows += found
-        window = _before_step(view, found[0]["id"], window, every)
-        start = _earlier(found[0]["previous"], _start(view, device_pk, window.until))
+        window = _before_step(view, found[0].id, window, every)
+        start = _earlier(found[0].previous, _start(view, device_pk, window.until))
     return rows
 
 
-def _walk(view: View, device_pk: int, start: int | None, window: Window, limit: int) -> list[Row]:
-    return view.all(_WALK, start, device_pk, window.since, window.until, limit)
+def _walk(view: View, device_pk: int, start: int | None, window: Window, limit: int) -> list[StoredHeartbeat]:
+    return view.records(StoredHeartbeat, _WALK, start, device_pk, window.since, window.until, limit)
 
 
 def _before_step(view: View, after: int, window: Window, every: int) -> Window:
@@ -167,12 +191,12 @@ def _previous(view: View, device_pk: int, heartbeat_id: int) -> int | None:
     return found
 
 
-def to_record(row: Row) -> fleet.HeartbeatRecord:
-    """Return a row of the history as the API shows it."""
-    told = {name: row[name] for name in fleet.HeartbeatRecord.model_fields if name in row.keys()}  # noqa: SIM118 - a sqlite3.Row iterates over its values
-    times = {"received_at": to_rfc3339(row["received_at"]), "sent_at": moment(row["sent_at"])}
-    radio = None if row["radio"] is None else [row["radio"]]
-    return fleet.HeartbeatRecord.model_validate({**told, **times, "connection_type": radio})
+def to_record(beat: StoredHeartbeat) -> fleet.HeartbeatRecord:
+    """Return a heartbeat of the history as the API shows it."""
+    reported = {name: value for name, value in beat._asdict().items() if name in fleet.HeartbeatRecord.model_fields}
+    times = {"received_at": to_rfc3339(beat.received_at), "sent_at": moment(beat.sent_at)}
+    radio = None if beat.radio is None else [beat.radio]
+    return fleet.HeartbeatRecord.model_validate({**reported, **times, "connection_type": radio})
 
 
 def prune(tx: Tx, before: int, limit: int) -> int:

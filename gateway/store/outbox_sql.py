@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from gateway.store.records import columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.store.sqlite.connection import Row, Rules, Tx, View
+    from gateway.store.sqlite.connection import Rules, Tx, View
 
 COMMAND: Final = "command"
 CREDENTIAL: Final = "credential"
@@ -34,6 +36,32 @@ PROJECT_STATE: Final = "project_state"
 
 _SECOND_MS: Final = 1_000
 _READ_PROJECTS: Final = "SELECT project_id FROM broker_accounts WHERE project_id IS NOT NULL AND revoked_at IS NULL"
+
+
+class MirrorRow(NamedTuple):
+    """A row of a mirrored topic."""
+
+    seq: int
+    device_pk: int
+
+
+class OutboxRow(NamedTuple):
+    """A row of the outbox with the id of its device; times are milliseconds since the epoch."""
+
+    seq: int
+    kind: str
+    device_pk: int
+    detail: str
+    created_at: int
+    not_before: int
+    device_id: str
+    deleted_at: int | None
+
+
+_ROWS: Final = (
+    f"SELECT {columns(OutboxRow, 'o', device_id='d.id', deleted_at='d.deleted_at')} "  # noqa: S608 - our own columns
+    "FROM outbox o JOIN devices d ON d.pk = o.device_pk"
+)
 
 
 def mark_command(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0) -> None:
@@ -93,9 +121,10 @@ def newest(view: View) -> int:
     return seq or 0
 
 
-def mirror_rows(view: View, detail: str, after: int, up_to: int, limit: int) -> list[Row]:
-    """Return ``seq`` and ``device_pk`` of the oldest of these rows, after the one number and up to the other."""
-    return view.all(
+def mirror_rows(view: View, detail: str, after: int, up_to: int, limit: int) -> list[MirrorRow]:
+    """Return the oldest of these rows, after the one number and up to the other."""
+    return view.records(
+        MirrorRow,
         """SELECT seq, device_pk FROM outbox WHERE kind = ? AND not_before = 0 AND detail = ? AND seq > ? AND seq <= ?
             ORDER BY seq LIMIT ?""",
         *(MIRROR, detail, after, up_to, limit),
@@ -164,13 +193,13 @@ def resume_pace(tx: Tx) -> None:
         tx.run("UPDATE outbox SET not_before = not_before + ? WHERE kind = ? AND not_before > 0", later, COMMAND)
 
 
-def due(view: View, now: int, limit: int) -> list[Row]:
-    """Return rows of retained topics whose turn has come, each with ``device_id`` and ``deleted_at`` of its device."""
-    rows: list[Row] = []
+def due(view: View, now: int, limit: int) -> list[OutboxRow]:
+    """Return rows of retained topics whose turn has come."""
+    rows: list[OutboxRow] = []
     for kind in (COMMAND, TOPIC):
-        rows += view.all(
-            """SELECT o.*, d.id AS device_id, d.deleted_at FROM outbox o JOIN devices d ON d.pk = o.device_pk
-                WHERE o.kind = ? AND o.not_before <= ? ORDER BY o.not_before, o.seq LIMIT ?""",
+        rows += view.records(
+            OutboxRow,
+            f"{_ROWS} WHERE o.kind = ? AND o.not_before <= ? ORDER BY o.not_before, o.seq LIMIT ?",
             kind,
             now,
             limit - len(rows),
@@ -187,13 +216,10 @@ def next_due(view: View) -> int | None:
     return min((turn for turn in next_of if turn is not None), default=None)
 
 
-def pending(view: View, kind: str, limit: int, *, after: int = 0) -> list[Row]:
-    """Return the oldest rows of this kind after this number, each with its ``device_id``."""
-    return view.all(
-        """SELECT o.*, d.id AS device_id FROM outbox o JOIN devices d ON d.pk = o.device_pk
-            WHERE o.kind = ? AND o.seq > ? ORDER BY o.seq LIMIT ?""",
-        *(kind, after, limit),
-    )
+def pending(view: View, kind: str, limit: int, *, after: int = 0) -> list[OutboxRow]:
+    """Return the oldest rows of this kind after this number."""
+    statement = f"{_ROWS} WHERE o.kind = ? AND o.seq > ? ORDER BY o.seq LIMIT ?"
+    return view.records(OutboxRow, statement, kind, after, limit)
 
 
 def done(tx: Tx, seqs: list[int]) -> None:

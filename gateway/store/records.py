@@ -6,12 +6,36 @@ database holds: times are milliseconds since the epoch, documents are JSON text.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 R = TypeVar("R", bound=NamedTuple)
+
+
+class DeviceKey(Protocol):
+    """What events need of a device; every record of a device has it."""
+
+    @property
+    def pk(self) -> int:
+        """The row number."""
+
+    @property
+    def id(self) -> str:
+        """The id."""
+
+    @property
+    def project_id(self) -> str:
+        """The id of its project."""
+
+
+class DeviceName(NamedTuple):
+    """A device by row number, id and project."""
+
+    pk: int
+    id: str
+    project_id: str
 
 
 def columns(kind: type[NamedTuple], table: str, **others: str) -> str:

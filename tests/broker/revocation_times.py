@@ -5,7 +5,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.broker.access_sync import BrokerAccess
-from gateway.store import Row
+from gateway.store.outbox_sql import OutboxRow
 from tests.broker.support import REFUSED, answer
 from tests.mqtt.support import Device, Site
 from tests.support.measured import MEASURED, Measured
@@ -27,7 +27,7 @@ class CountedAccess:
     def __getattr__(self, name: str) -> object:
         return getattr(self._access, name)
 
-    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
+    async def sync(self, devices: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
         """Pass it on."""
         self.syncs += 1
         return await self._access.sync(devices)

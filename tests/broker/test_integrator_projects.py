@@ -95,7 +95,7 @@ class Two:
 
 def _bind(tx: Tx, project_id: str, serial: str) -> devices.BoundDevice:
     device, _ = devices.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_test")
-    return devices.bind(tx, project_id, device["id"], "eu_1", "key_test")
+    return devices.bind(tx, project_id, device.id, "eu_1", "key_test")
 
 
 @pytest.fixture(params=[*KINDS, "rabbitmq"])
@@ -112,7 +112,7 @@ async def two(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[T
         own = await place.bound("SN-1")
         binding = await place.store.write(lambda tx: _bind(tx, other_project, "SN-2"))
         row = binding.device
-        other = Device(row["id"], row["pk"], binding.device_token, row["binding_generation"])
+        other = Device(row.id, row.pk, binding.device_token, row.binding_generation)
         await place.settled()
         yield Two(place, other_project, own, other)
 

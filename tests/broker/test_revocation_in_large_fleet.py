@@ -48,8 +48,8 @@ def bind_all(tx: Tx, project_id: str) -> list[Device]:
     for number in range(CONNECTED):
         asked = model.RegisterDevice(serial_number=f"SN-{number}")
         device, _ = devices.register(tx, project_id, asked, "key_test")
-        binding = devices.bind(tx, project_id, device["id"], "eu_1", "key_test")
-        bound.append(Device(device["id"], device["pk"], binding.device_token, 1))
+        binding = devices.bind(tx, project_id, device.id, "eu_1", "key_test")
+        bound.append(Device(device.id, device.pk, binding.device_token, 1))
     others(tx)
     return bound
 

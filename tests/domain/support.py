@@ -29,6 +29,7 @@ from gateway.store import (
     transact,
 )
 from gateway.store.command_sql import CommandRecord
+from gateway.store.device_sql import DeviceRecord
 from gateway.store.token_sql import TokenRecord
 
 P = ParamSpec("P")
@@ -97,7 +98,7 @@ class World:
         """Register a device; its id."""
         asked = model.RegisterDevice(serial_number=serial_number, **body)
         device, _ = self.run(devices.register, self.project_id, asked, "key_1")
-        return str(device["id"])
+        return str(device.id)
 
     def bind(self, device_id: str, end_user_id: str = "eu_1") -> BoundDevice:
         """Bind a device."""
@@ -110,7 +111,7 @@ class World:
         self.settle()
         return device_id, token
 
-    def unbind(self, device_id: str) -> Row:
+    def unbind(self, device_id: str) -> DeviceRecord:
         """Unbind a device."""
         return self.run(devices.unbind, self.project_id, device_id, "key_1")
 
@@ -119,15 +120,15 @@ class World:
         self.run(devices.reset, self.project_id, device_id, "key_1")
         return self.command(device_id)
 
-    def delete(self, device_id: str) -> Row:
+    def delete(self, device_id: str) -> DeviceRecord:
         """Delete a device."""
         return self.run(devices.delete, self.project_id, device_id, "key_1")
 
-    def restore(self, device_id: str) -> Row:
+    def restore(self, device_id: str) -> DeviceRecord:
         """Bring a deleted device back."""
         return self.run(devices.restore, self.project_id, device_id, "key_1")
 
-    def update(self, device_id: str, **change: Any) -> Row:
+    def update(self, device_id: str, **change: Any) -> DeviceRecord:
         """Change a device, by a body as JSON holds it."""
         body = fleet.UpdateDevice.model_validate_json(json.dumps(change))
         return self.run(device_updates.update, self.project_id, device_id, body, "key_1")
@@ -167,7 +168,7 @@ class World:
         self, command: CommandRecord, status: str, token: str | None = None, **body: Any
     ) -> messages.MessageResult | None:
         """The command's device acknowledges it, with a receipt if the device has a token to make it with."""
-        device_id = device_sql.by_pk(self.view, command.device_pk)["id"]
+        device_id = device_sql.by_pk(self.view, command.device_pk).id
         if token is not None:
             body["receipt"] = receipt(token, command.id, status, command.binding_generation)
         message = {"command_id": command.id, "status": status, **body}
@@ -180,11 +181,11 @@ class World:
 
     # --- what is there ------------------------------------------------------------------------------------------------
 
-    def device(self, device_id: str) -> Row:
+    def device(self, device_id: str) -> DeviceRecord:
         """The row of a device."""
         return devices.require(self.view, self.project_id, device_id)
 
-    def record(self, device_id: str) -> Row:
+    def record(self, device_id: str) -> DeviceRecord:
         """The row of a device, deleted or not."""
         row = device_sql.any_by_id(self.view, device_id)
         assert row is not None
@@ -198,7 +199,7 @@ class World:
 
     def command(self, device_id: str, kind: str = RESET) -> CommandRecord:
         """The open command of this type."""
-        row = command_sql.open_of_type(self.view, self.device(device_id)["pk"], kind)
+        row = command_sql.open_of_type(self.view, self.device(device_id).pk, kind)
         assert row is not None
         return row
 
@@ -210,7 +211,7 @@ class World:
 
     def token_states(self, device_id: str) -> list[str]:
         """The states of the device's tokens, the oldest first."""
-        rows = self.view.all("SELECT state FROM tokens WHERE device_pk = ? ORDER BY id", self.record(device_id)["pk"])
+        rows = self.view.all("SELECT state FROM tokens WHERE device_pk = ? ORDER BY id", self.record(device_id).pk)
         return [row["state"] for row in rows]
 
     def events(self, after: int = 0) -> list[str]:

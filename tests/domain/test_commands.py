@@ -163,7 +163,7 @@ def test_a_page_of_commands(world: World) -> None:
         command = world.create(device_id, "reboot")
         world.ack(command, "executed", token)
         made.append(command.id)
-    pk = world.device(device_id)["pk"]
+    pk = world.device(device_id).pk
     newest_first = made[::-1]
 
     def page(**query: Any) -> list[str]:

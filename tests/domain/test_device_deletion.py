@@ -27,14 +27,14 @@ def test_deleting_ends_everything_but_the_record(world: World) -> None:
     told = len(world.events())
     world.now += 1_000
     device = world.delete(device_id)
-    assert (device["deleted_at"], device["updated_at"]) == (world.now, world.now)
-    assert (device["bound_at"], device["end_user_id"], device["connection"]) == (None, None, "offline")
-    assert (device["binding_generation"], device["battery_percent"]) == (2, 50)
+    assert (device.deleted_at, device.updated_at) == (world.now, world.now)
+    assert (device.bound_at, device.end_user_id, device.connection) == (None, None, "offline")
+    assert (device.binding_generation, device.battery_percent) == (2, 50)
     assert world.token_states(device_id) == ["revoked"]
     assert token_sql.by_secret(world.view, token) is None
     assert token_sql.broker_entries(world.view) == []
     assert world.again(reboot).status == "cancelled"
-    assert command_sql.open_of_type(world.view, device["pk"], RESET) is None
+    assert command_sql.open_of_type(world.view, device.pk, RESET) is None
     assert set(world.outbox()) == {("command", "reboot"), ("credential", ""), ("topic", "status")}
     assert world.events(told) == [
         "command.cancelled",
@@ -49,7 +49,7 @@ def test_deleting_ends_everything_but_the_record(world: World) -> None:
 def test_deleting_an_unbound_device_leaves_its_generation(world: World) -> None:
     """Nothing is unbound, so nothing rises; one event."""
     device_id = world.register()
-    assert world.delete(device_id)["binding_generation"] == 0
+    assert world.delete(device_id).binding_generation == 0
     assert world.events() == ["device.registered", "device.deleted"]
 
 
@@ -64,7 +64,7 @@ def test_a_device_with_an_open_reset_is_not_deleted(world: World) -> None:
     assert refusal.value.details == {"command_id": command.id, "status": "pending"}
     assert world.dump() == before
     world.ack(command, "executed", token)
-    assert world.delete(device_id)["deleted_at"] == world.now
+    assert world.delete(device_id).deleted_at == world.now
 
 
 def test_a_deleted_device_is_not_heard(world: World) -> None:
@@ -88,23 +88,23 @@ def test_a_restored_device_is_as_it_was_and_unbound(world: World) -> None:
     device_id, token = world.bound()
     world.update(device_id, name="Bed 2", metadata={"ward": 3}, settings={"audio": {"codec": "wav"}})
     world.beat(device_id, battery_percent=50)
-    before = dict(world.device(device_id))
+    before = world.device(device_id)._asdict()
     world.delete(device_id)
     world.now += 1_000
-    device = dict(world.restore(device_id))
+    device = world.restore(device_id)._asdict()
     gone = {"end_user_id": None, "bound_at": None, "connection": "offline", "binding_generation": 2}
     assert device == before | gone | {"updated_at": world.now}
     assert world.events()[-1] == "device.restored"
     assert token_sql.by_secret(world.view, token) is not None
     assert world.token_states(device_id) == ["revoked"]
-    assert world.bind(device_id).device["binding_generation"] == 3
+    assert world.bind(device_id).device.binding_generation == 3
 
 
 def test_restoring_what_is_not_deleted_does_nothing(world: World) -> None:
     """A no-op, to the byte, also for a bound one."""
     device_id, _ = world.bound()
     before = world.dump()
-    assert world.restore(device_id)["id"] == device_id
+    assert world.restore(device_id).id == device_id
     assert world.dump() == before
 
 

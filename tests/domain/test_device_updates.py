@@ -27,7 +27,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def stored(world: World, device_id: str) -> dict[str, Any]:
     """The settings as they lie in the registry."""
-    found: dict[str, Any] = json.loads(world.device(device_id)["settings"])
+    found: dict[str, Any] = json.loads(world.device(device_id).settings)
     return found
 
 
@@ -44,7 +44,7 @@ def test_a_change_is_told_once_and_dated(world: World) -> None:
     device_id = world.register(name="Bed 2", metadata={"ward": 3})
     world.now += 1_000
     device = world.update(device_id, name="Bed 3", settings={"audio": {"codec": "wav"}})
-    assert (device["name"], device["updated_at"], device["created_at"]) == ("Bed 3", world.now, world.now - 1_000)
+    assert (device.name, device.updated_at, device.created_at) == ("Bed 3", world.now, world.now - 1_000)
     assert metadata(world, device_id) == {"ward": 3}
     assert world.events() == ["device.registered", "device.updated"]
     assert world.facts() == {
@@ -82,7 +82,7 @@ def test_what_changes_nothing_leaves_nothing(world: World, change: dict[str, Any
 def test_null_clears_a_text(world: World, field: str) -> None:
     """And is told as null."""
     device_id = world.register(name="Bed 2", firmware_version="1.0")
-    assert world.update(device_id, **{field: None})[field] is None
+    assert getattr(world.update(device_id, **{field: None}), field) is None
     assert world.facts()[field] is None
 
 
@@ -180,11 +180,11 @@ def test_off_peak_hours_can_be_switched_off_and_have_a_zone(world: World) -> Non
     old = '{"upload":{"off_peak_hours":{"start":"22:00","end":"06:00"}}}'
     world.run(lambda tx: tx.run("UPDATE devices SET settings = ? WHERE id = ?", old, device_id))
     assert shown_hours(world, device_id) == hours | {"enabled": True, "timezone": None}
-    before = world.device(device_id)["updated_at"]
+    before = world.device(device_id).updated_at
     world.now += 1
     world.update(device_id, settings={"upload": {"off_peak_hours": {"enabled": False}}})
     assert shown_hours(world, device_id) == hours | {"timezone": None}
-    assert world.device(device_id)["updated_at"] > before
+    assert world.device(device_id).updated_at > before
 
 
 def shown_hours(world: World, device_id: str) -> Any:

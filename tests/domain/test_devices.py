@@ -27,8 +27,8 @@ def test_a_registered_device_is_unbound_and_has_no_token(world: World) -> None:
     device_id = world.register(name="Bed 2", firmware_version="1.0", metadata={"ward": 3})
     device = world.device(device_id)
     assert ids.is_id(ids.DEVICE, device_id)
-    assert (device["binding_generation"], device["bound_at"], device["model"]) == (0, None, "bota_pin")
-    assert (device["name"], device["firmware_version"], device["metadata"]) == ("Bed 2", "1.0", '{"ward": 3}')
+    assert (device.binding_generation, device.bound_at, device.model) == (0, None, "bota_pin")
+    assert (device.name, device.firmware_version, device.metadata) == ("Bed 2", "1.0", '{"ward": 3}')
     assert world.token_states(device_id) == []
     assert world.events() == ["device.registered"]
     assert world.facts() == {"device_id": device_id, "actor": "key_1", "serial_number": "SN-1", "model": "bota_pin"}
@@ -73,7 +73,7 @@ def test_a_binding_raises_the_generation_and_mints_its_token(world: World) -> No
     """Generation 1, an active token of that generation, credential and status marked, one event."""
     device_id = world.register()
     binding = world.bind(device_id, "eu_7")
-    assert (binding.device["end_user_id"], binding.device["bound_at"]) == ("eu_7", world.now)
+    assert (binding.device.end_user_id, binding.device.bound_at) == ("eu_7", world.now)
     token = token_sql.by_secret(world.view, binding.device_token)
     assert token is not None
     assert (token.generation, token.state, token.device_id) == (1, "active", device_id)
@@ -102,12 +102,12 @@ def test_unbinding_revokes_the_token(world: World) -> None:
     """Generation 2, no device may connect; the audit trail has the token first, then the binding."""
     device_id, _ = world.bound()
     device = world.unbind(device_id)
-    assert (device["binding_generation"], device["end_user_id"], device["bound_at"]) == (2, None, None)
+    assert (device.binding_generation, device.end_user_id, device.bound_at) == (2, None, None)
     assert world.token_states(device_id) == ["revoked"]
     assert token_sql.broker_entries(world.view) == []
     assert world.outbox() == [("credential", ""), ("topic", "status")]
     assert world.events(2) == ["token.revoked", "device.unbound"]
-    assert devices.token_state(world.view, device["pk"]) is None
+    assert devices.token_state(world.view, device.pk) is None
 
 
 def test_unbinding_an_unbound_device_does_nothing(world: World) -> None:
@@ -124,16 +124,16 @@ def test_the_arithmetic_of_generations(world: World) -> None:
     world.bind(device_id)
     world.unbind(device_id)
     token = world.bind(device_id).device_token
-    assert world.device(device_id)["binding_generation"] == 3
+    assert world.device(device_id).binding_generation == 3
     command = world.reset(device_id)
-    assert world.device(device_id)["binding_generation"] == 4
+    assert world.device(device_id).binding_generation == 4
     assert command.binding_generation == 3
     world.reset(device_id)
-    assert world.device(device_id)["binding_generation"] == 4
+    assert world.device(device_id).binding_generation == 4
     world.ack(command, "executed", token)
     world.settle()
-    assert world.device(device_id)["binding_generation"] == 4
-    assert world.bind(device_id).device["binding_generation"] == 5
+    assert world.device(device_id).binding_generation == 4
+    assert world.bind(device_id).device.binding_generation == 5
 
 
 # --- nothing is half done ---------------------------------------------------------------------------------------------
@@ -219,19 +219,19 @@ def test_a_bind_waits_until_the_old_reset_is_cleared(world: World) -> None:
     device_id = _with_old_reset_on_the_broker(world)
     with pytest.raises(UnavailableError):
         world.bind(device_id)
-    pk = world.device(device_id)["pk"]
-    reset_row = next(row for row in outbox_sql.pending(world.view, outbox_sql.COMMAND, 10) if row["device_pk"] == pk)
-    world.run(outbox_sql.done, [reset_row["seq"]])
+    pk = world.device(device_id).pk
+    reset_row = next(row for row in outbox_sql.pending(world.view, outbox_sql.COMMAND, 10) if row.device_pk == pk)
+    world.run(outbox_sql.done, [reset_row.seq])
     assert world.outbox() == [("credential", ""), ("topic", "status")]
     world.run(outbox_sql.mark_command, pk, "reboot")
-    assert world.bind(device_id).device["binding_generation"] == 3
+    assert world.bind(device_id).device.binding_generation == 3
 
 
 def test_the_publisher_leaves_a_row_that_was_marked_again(world: World) -> None:
     """A row that is marked again while it is worked off has another number then, and stays."""
     device_id, _ = world.bound()
     world.reset(device_id)
-    at_work = [row["seq"] for row in outbox_sql.pending(world.view, outbox_sql.COMMAND, 10)]
+    at_work = [row.seq for row in outbox_sql.pending(world.view, outbox_sql.COMMAND, 10)]
     world.supersede(device_id)
     world.run(outbox_sql.done, at_work)
     assert ("command", "factory_reset") in world.outbox()

@@ -45,8 +45,8 @@ def test_a_new_binding_has_another_key_and_generation(world: World) -> None:
     began = begin(world)
     after = world.bind(device_id)
     assert after.grant_key.kid == began.kid != before.grant_key.kid
-    assert after.device["binding_generation"] == began.base + 1
-    assert began.base > before.device["binding_generation"] + epoch.STEP
+    assert after.device.binding_generation == began.base + 1
+    assert began.base > before.device.binding_generation + epoch.STEP
 
 
 def test_a_bound_device_goes_on(world: World) -> None:

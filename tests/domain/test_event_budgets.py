@@ -47,7 +47,7 @@ def test_a_device_that_changes_its_mind_causes_a_bounded_number_of_events(world:
     for kind in KINDS:
         assert SAVED <= len(told(world, kind)) <= SAVED + in_time, kind
     assert [tuple(row) for row in world.view.all("SELECT low_battery, storage_full FROM health")] == [(1, 1)]
-    assert world.device(device_id)["firmware_version"] == "2.0"
+    assert world.device(device_id).firmware_version == "2.0"
     world.beat(other_id, **ILL)
     assert [event["device_id"] for event in told(world, "device.low_battery")][-1] == other_id
 
@@ -93,7 +93,7 @@ def test_a_flapping_device_is_left_as_it_is(world: World) -> None:
     assert presence == ["device.online", "device.offline"] * (len(presence) // 2)
     assert len(presence) < 2 * (SAVED + 5)
     world.beat(device_id)
-    assert world.device(device_id)["connection"] == "online"
+    assert world.device(device_id).connection == "online"
     world.now += SHARE_MS
     world.beat(device_id)
     assert told(world, "device.online")[-1]["suppressed"] >= 1

@@ -285,11 +285,9 @@ def _change(stage: Stage, tx: Tx, raw: bytes) -> None:
         _is_a_good_refusal(refusal)
         _is(stage.state(tx.connection), before)
         return
-    shown = device_settings.with_defaults(json.loads(device["settings"]))
-    again = fleet.UpdateDevice.model_validate_json(json.dumps({"name": device["name"], "settings": shown}))
-    assert (
-        device_updates.update(tx, stage.world.project_id, stage.bound, again, "key_1")["settings"] == device["settings"]
-    )
+    shown = device_settings.with_defaults(json.loads(device.settings))
+    again = fleet.UpdateDevice.model_validate_json(json.dumps({"name": device.name, "settings": shown}))
+    assert device_updates.update(tx, stage.world.project_id, stage.bound, again, "key_1").settings == device.settings
 
 
 def _is_a_good_refusal(refusal: InvalidRequestError) -> None:

@@ -16,6 +16,7 @@ from device_sim.canonical import params_digest
 from gateway.domain import grants
 from gateway.models import model
 from gateway.store import token_sql
+from gateway.store.records import DeviceName
 from tests.domain.support import NOON, RESET, World, golden
 
 KEY_SEED = bytes(range(32))
@@ -116,12 +117,12 @@ def test_a_library_of_others_takes_the_grant(world: World) -> None:
 
 def test_a_golden_grant(world: World) -> None:
     """Ed25519 is deterministic: the same key and command give the same bytes as when firmware was flashed."""
-    device = {"id": "dev_01"}
+    device = DeviceName(1, "dev_01", "proj_01")
     command = {"id": "cmd_01", "type": RESET, "binding_generation": 3, "params": {"recordings": "keep"}}
     kid = world.run(grants.ensure_key)
 
     def sign(tx: Any) -> str:
-        return grants.sign(tx, kid=kid, device=device, command=command, seq=7, expires_at=None)  # type: ignore[arg-type]
+        return grants.sign(tx, kid=kid, device=device, command=command, seq=7, expires_at=None)
 
     assert world.run(sign).encode() == golden("grant.jwt")
     _checked(golden("grant.jwt").decode(), grants.public_key(world.view, kid))

@@ -36,8 +36,8 @@ def test_a_heartbeat_is_stored_and_kept(world: World) -> None:
     }
     assert world.beat(device_id, sent_at=SENT, device_state="idle", **body) is None
     device = world.device(device_id)
-    assert (device["battery_percent"], device["recording_state"], device["last_seen_by"]) == (80.5, "idle", "wifi")
-    assert device["last_heartbeat_at"] == world.now
+    assert (device.battery_percent, device.recording_state, device.last_seen_by) == (80.5, "idle", "wifi")
+    assert device.last_heartbeat_at == world.now
     kept = world.view.one("SELECT * FROM heartbeats")
     assert kept is not None
     assert (kept["received_at"], kept["sent_at"], kept["radio"]) == (world.now, world.now - 1_500, "wifi")
@@ -51,8 +51,8 @@ def test_what_a_heartbeat_leaves_out_stays(world: World) -> None:
     world.now += 1_000
     world.beat(device_id)
     device = world.device(device_id)
-    assert (device["battery_percent"], device["storage_used_mb"], device["storage_total_mb"]) == (80, 7, 9)
-    assert (device["last_heartbeat_at"], _history(world)) == (world.now, 2)
+    assert (device.battery_percent, device.storage_used_mb, device.storage_total_mb) == (80, 7, 9)
+    assert (device.last_heartbeat_at, _history(world)) == (world.now, 2)
 
 
 def test_a_replayed_heartbeat_is_stored_once(world: World) -> None:
@@ -62,7 +62,7 @@ def test_a_replayed_heartbeat_is_stored_once(world: World) -> None:
     world.beat(device_id, sent_at=SENT, battery_percent=50)
     world.beat(device_id, sent_at=SENT, battery_percent=10)
     world.beat(device_id, sent_at="2026-11-10T12:59:58.500+01:00", battery_percent=10)
-    assert (_history(world), world.device(device_id)["battery_percent"]) == (1, 50)
+    assert (_history(world), world.device(device_id).battery_percent) == (1, 50)
     assert "device.low_battery" not in world.events()
     world.beat(other_id, sent_at=SENT)
     assert _history(world) == 2
@@ -90,8 +90,8 @@ def test_a_device_that_waits_for_its_reset_shows_presence_alone(world: World) ->
     }
     assert world.beat(device_id, sent_at=SENT, **body) is None
     device = world.device(device_id)
-    assert (device["battery_percent"], device["recording_state"], device["firmware_version"]) == (None, None, None)
-    assert (device["connection"], device["last_seen_by"]) == ("online", "4g")
+    assert (device.battery_percent, device.recording_state, device.firmware_version) == (None, None, None)
+    assert (device.connection, device.last_seen_by) == ("online", "4g")
     assert _history(world) == 0
     assert world.events(seen) == ["device.online"]
 
@@ -150,7 +150,7 @@ def test_new_firmware_is_told_once(world: World) -> None:
     for version in ("1.0", "1.0", "1.1"):
         world.beat(device_id, firmware_version=version)
     assert world.events().count("device.updated") == 2
-    assert world.device(device_id)["firmware_version"] == "1.1"
+    assert world.device(device_id).firmware_version == "1.1"
 
 
 def test_history_and_events_grow_old(tmp_path: Path) -> None:
@@ -165,4 +165,4 @@ def test_history_and_events_grow_old(tmp_path: Path) -> None:
         world.now += 86_400_001
         assert world.run(heartbeats.prune) == 5
         assert (_history(world), world.events()) == (0, [])
-        assert world.device(device_id)["battery_percent"] == 9
+        assert world.device(device_id).battery_percent == 9

@@ -105,7 +105,7 @@ def test_what_a_deleted_device_leaves_behind_is_to_be_cleared(world: World, said
     assert world.say(world.names.status(device_id), said, retain=retain) is None
     assert world.outbox() == [("topic", "status")]
     assert (world.refusals(), world.events()) == ([], told)
-    assert world.record(device_id)["connection"] == "offline"
+    assert world.record(device_id).connection == "offline"
 
 
 @pytest.mark.parametrize("payload", [b"{}", b'{"command_id": "cmd_1", "status": "done"}', b"\xff", b"[" * 60_000])

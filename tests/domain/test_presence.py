@@ -36,7 +36,7 @@ def test_three_silent_intervals_end_in_offline_once(world: World) -> None:
     world.beat(device_id)
     assert _later(world, SILENCE - 1) == 0
     assert _later(world, 1) == 1
-    assert world.device(device_id)["connection"] == "offline"
+    assert world.device(device_id).connection == "offline"
     assert _later(world, 10 * SILENCE) == 0
     assert _told(world) == ["device.online", "device.offline"]
 
@@ -55,7 +55,7 @@ def test_a_will_or_a_clean_good_bye_ends_in_offline_soon(world: World) -> None:
     device_id, _ = world.bound()
     world.beat(device_id)
     world.say(world.names.status(device_id), OFFLINE)
-    assert world.device(device_id)["connection"] == "online"
+    assert world.device(device_id).connection == "online"
     world.now += GRACE // 2
     world.say(world.names.status(device_id), OFFLINE, retain=True)
     assert _later(world, GRACE // 2) == 1
@@ -69,7 +69,7 @@ def test_a_birth_shows_a_device(world: World) -> None:
     device_id, _ = world.bound()
     world.say(world.names.status(device_id), ONLINE)
     device = world.device(device_id)
-    assert (device["connection"], device["last_heartbeat_at"]) == ("online", None)
+    assert (device.connection, device.last_heartbeat_at) == ("online", None)
     assert _later(world, SILENCE) == 1
 
 
@@ -108,7 +108,7 @@ def test_a_device_that_waits_for_its_reset_is_seen(world: World) -> None:
     device_id, _ = world.bound()
     world.reset(device_id)
     world.say(world.names.status(device_id), ONLINE)
-    assert world.device(device_id)["connection"] == "online"
+    assert world.device(device_id).connection == "online"
 
 
 def test_a_clock_that_steps_back_frees_presence_with_the_next_word(world: World) -> None:

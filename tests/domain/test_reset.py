@@ -27,10 +27,10 @@ def test_a_reset_is_one_transaction(world: World) -> None:
     seen = len(world.events())
     command = world.reset(device_id)
     device = world.device(device_id)
-    assert (device["end_user_id"], device["bound_at"], device["binding_generation"]) == (None, None, 2)
+    assert (device.end_user_id, device.bound_at, device.binding_generation) == (None, None, 2)
     assert world.token_states(device_id) == ["reset_only"]
     assert (command.status, command.expires_at, command.binding_generation) == ("pending", None, 1)
-    assert [row.type for row in command_sql.open_of_device(world.view, device["pk"])] == [RESET]
+    assert [row.type for row in command_sql.open_of_device(world.view, device.pk)] == [RESET]
     assert world.outbox() == [("command", "start_recording"), ("command", "reboot"), ("command", "factory_reset")]
     assert world.events(seen) == ["command.cancelled", "command.cancelled", "device.unbound", "reset.requested"]
     assert world.facts()["command_id"] == command.id
@@ -44,7 +44,7 @@ def test_a_reset_keeps_the_record(world: World) -> None:
     world.beat(device_id, battery_percent=50)
     world.reset(device_id)
     device = world.device(device_id)
-    assert (device["metadata"], device["name"], device["battery_percent"]) == ('{"ward": 3}', "Bed 2", 50)
+    assert (device.metadata, device.name, device.battery_percent) == ('{"ward": 3}', "Bed 2", 50)
     assert world.view.value("SELECT count(*) FROM heartbeats") == 1
 
 
@@ -76,7 +76,7 @@ def test_an_executed_reset_ends_everything(world: World) -> None:
     assert world.token_states(device_id) == ["revoked"]
     assert world.outbox() == [("command", "factory_reset"), ("credential", ""), ("topic", "status")]
     assert world.events(seen) == ["reset.completed", "token.revoked"]
-    of_the_device = world.device(device_id)["binding_generation"]
+    of_the_device = world.device(device_id).binding_generation
     assert (world.facts()["binding_generation"], of_the_device) == (1, 2)  # the token's: it was that of the bind
 
 
@@ -112,7 +112,7 @@ def test_a_relayed_heartbeat_shows_presence_and_never_delivers(world: World) -> 
 
     assert world.run(relay) is None
     device = world.device(device_id)
-    assert (device["connection"], device["last_seen_by"], device["battery_percent"]) == ("online", "ble", None)
+    assert (device.connection, device.last_seen_by, device.battery_percent) == ("online", "ble", None)
     assert world.again(command).status == "pending"
 
 
@@ -167,7 +167,7 @@ def test_superseding_cancels_revokes_and_clears(world: World) -> None:
     assert world.token_states(device_id) == ["revoked"]
     assert world.outbox() == [("command", "factory_reset"), ("credential", ""), ("topic", "status")]
     assert world.events(seen) == ["reset.superseded", "token.revoked"]
-    assert world.device(device_id)["binding_generation"] == 2
+    assert world.device(device_id).binding_generation == 2
 
 
 def test_superseding_what_is_not_open_does_nothing(world: World) -> None:
@@ -211,7 +211,7 @@ def test_a_reset_of_an_unbound_device_without_a_token(world: World) -> None:
     device_id = world.register()
     command = world.reset(device_id)
     assert (command.status, command.binding_generation) == ("pending", 1)
-    assert world.device(device_id)["binding_generation"] == 1
+    assert world.device(device_id).binding_generation == 1
     assert token_sql.broker_entries(world.view) == []
     assert world.events() == ["device.registered", "reset.requested"]
     with pytest.raises(ConflictError, match="supersede_reset") as refusal:
@@ -232,7 +232,7 @@ def test_a_reset_can_be_cancelled_until_it_is_delivered(world: World) -> None:
     assert world.outbox() == [("command", "factory_reset"), ("credential", ""), ("topic", "status")]
     assert world.events(seen) == ["command.cancelled", "token.revoked"]
     world.settle()
-    assert world.bind(device_id).device["binding_generation"] == 3
+    assert world.bind(device_id).device.binding_generation == 3
 
 
 @pytest.mark.guarantee("G9")
@@ -262,7 +262,7 @@ def test_a_failed_reset_leaves_the_token_for_the_next(world: World) -> None:
     assert world.token_states(device_id) == ["reset_only"]
     again = world.reset(device_id)
     assert again.id != command.id
-    assert (again.binding_generation, world.device(device_id)["binding_generation"]) == (1, 3)
+    assert (again.binding_generation, world.device(device_id).binding_generation) == (1, 3)
     world.ack(again, "executed", token)
     assert world.token_states(device_id) == ["revoked"]
 

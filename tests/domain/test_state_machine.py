@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.domain import commands, devices, heartbeats
 from gateway.errors import ConflictError, NotFoundError, UnavailableError
-from gateway.store import Row, command_sql, outbox_sql, token_sql
+from gateway.store import command_sql, device_sql, outbox_sql, token_sql
 from gateway.store.command_sql import CommandRecord
+from gateway.store.device_sql import DeviceRecord
 from tests.domain.support import RESET, World
 
 SERIALS = ("SN-1", "SN-2")
@@ -42,7 +43,7 @@ class Life(RuleBasedStateMachine):
         self.broker: dict[tuple[int, str], str | None] = {}
         self.admitted: dict[int, str | None] = {}
         self.cleared: set[int] = set()
-        self.in_flight: list[tuple[Row, str | None]] = []
+        self.in_flight: list[tuple[Any, str | None]] = []
         self.before: dict[str, Any] = {}
         self.raised: dict[int, int] = {}
 
@@ -61,7 +62,7 @@ class Life(RuleBasedStateMachine):
     @rule(serial=st.sampled_from(SERIALS))
     def register(self, serial: str) -> None:
         """Register a device, new or known; a deleted one is to be restored."""
-        if any(self.world.record(each)["serial_number"] == serial for each in self.deleted):
+        if any(self.world.record(each).serial_number == serial for each in self.deleted):
             self._refused(lambda: self.world.register(serial), ConflictError)
             return
         device_id = self.world.register(serial)
@@ -75,8 +76,8 @@ class Life(RuleBasedStateMachine):
         if supersede:
             self.world.supersede(device_id)
         device = self.world.device(device_id)
-        free = device["bound_at"] is None and not self._open(device, RESET)
-        cleared = not outbox_sql.has(self.world.view, outbox_sql.COMMAND, device["pk"], RESET)
+        free = device.bound_at is None and not self._open(device, RESET)
+        cleared = not outbox_sql.has(self.world.view, outbox_sql.COMMAND, device.pk, RESET)
         if free and cleared:
             self.secrets[device_id].append(self.world.bind(device_id).device_token)
             self._raised(device, 1)
@@ -88,8 +89,8 @@ class Life(RuleBasedStateMachine):
     def unbind(self, data: st.DataObject) -> None:
         """Unbind; a no-op on an unbound device."""
         device = self.world.device(self._device(data))
-        self.world.unbind(device["id"])
-        self._raised(device, 0 if device["bound_at"] is None else 1)
+        self.world.unbind(device.id)
+        self._raised(device, 0 if device.bound_at is None else 1)
 
     @precondition(lambda self: self.secrets)
     @rule(data=st.data())
@@ -97,10 +98,10 @@ class Life(RuleBasedStateMachine):
         """Reset; the same reset while one is open."""
         device = self.world.device(self._device(data))
         was_open = self._open(device, RESET)
-        live = token_sql.live(self.world.view, device["pk"])
-        command = self.world.reset(device["id"])
+        live = token_sql.live(self.world.view, device.pk)
+        command = self.world.reset(device.id)
         self._raised(device, 0 if was_open else 1)
-        fetched_by = live[0].generation if live else self.world.device(device["id"])["binding_generation"]
+        fetched_by = live[0].generation if live else self.world.device(device.id).binding_generation
         assert command.binding_generation == fetched_by
 
     @precondition(lambda self: self.secrets)
@@ -110,9 +111,7 @@ class Life(RuleBasedStateMachine):
         device = self.world.device(self._device(data))
         was_open = self._open(device, RESET)
         self.world.run(
-            lambda tx: devices.reset(
-                tx, self.world.project_id, device["id"], "key_1", not_before=outbox_sql.next_turn(tx)
-            )
+            lambda tx: devices.reset(tx, self.world.project_id, device.id, "key_1", not_before=outbox_sql.next_turn(tx))
         )
         self._raised(device, 0 if was_open else 1)
 
@@ -122,13 +121,13 @@ class Life(RuleBasedStateMachine):
         """Delete; refused while a reset is open. Until it is restored the device is not there."""
         device = self.world.device(self._device(data))
         if self._open(device, RESET):
-            self._refused(lambda: self.world.delete(device["id"]), ConflictError)
+            self._refused(lambda: self.world.delete(device.id), ConflictError)
             return
-        self.world.delete(device["id"])
-        self.cleared.discard(device["pk"])
-        self._raised(device, 0 if device["bound_at"] is None else 1)
-        self.deleted[device["id"]] = self.secrets.pop(device["id"])
-        self._refused(lambda: self.world.delete(device["id"]), NotFoundError)
+        self.world.delete(device.id)
+        self.cleared.discard(device.pk)
+        self._raised(device, 0 if device.bound_at is None else 1)
+        self.deleted[device.id] = self.secrets.pop(device.id)
+        self._refused(lambda: self.world.delete(device.id), NotFoundError)
 
     @precondition(lambda self: self.deleted)
     @rule(data=st.data())
@@ -137,18 +136,18 @@ class Life(RuleBasedStateMachine):
         device_id = data.draw(st.sampled_from(sorted(self.deleted)))
         self.world.restore(device_id)
         self.secrets[device_id] = self.deleted.pop(device_id)
-        assert self.world.device(device_id)["bound_at"] is None
+        assert self.world.device(device_id).bound_at is None
 
     @precondition(lambda self: self.secrets)
     @rule(data=st.data(), kind=st.sampled_from(PLAIN_TYPES), ttl=st.integers(1, 600))
     def create(self, data: st.DataObject, kind: str, ttl: int) -> None:
         """Queue a command, where that is allowed."""
         device = self.world.device(self._device(data))
-        allowed = device["bound_at"] is not None and not self._open(device, kind)
+        allowed = device.bound_at is not None and not self._open(device, kind)
         if allowed:
-            self.world.create(device["id"], kind, ttl_seconds=ttl)
+            self.world.create(device.id, kind, ttl_seconds=ttl)
         else:
-            self._refused(lambda: self.world.create(device["id"], kind, ttl_seconds=ttl), ConflictError)
+            self._refused(lambda: self.world.create(device.id, kind, ttl_seconds=ttl), ConflictError)
 
     @precondition(lambda self: self._commands())
     @rule(data=st.data())
@@ -267,26 +266,26 @@ class Life(RuleBasedStateMachine):
     def tokens_follow_the_binding(self) -> None:
         """Bound ⇔ an active token of the current generation, or two and the newer unused; none beside an open reset."""
         for device in self._devices():
-            live = token_sql.live(self.world.view, device["pk"])
+            live = token_sql.live(self.world.view, device.pk)
             active = [token.generation for token in live if token.state == "active"]
-            assert set(active) == (set() if device["bound_at"] is None else {device["binding_generation"]})
+            assert set(active) == (set() if device.bound_at is None else {device.binding_generation})
             assert len(live) <= 2
             assert len({token.generation for token in live}) <= 1
             assert not [token for token in live[:-1] if token.first_used_at is not None]
-            if device["deleted_at"] is not None:
+            if device.deleted_at is not None:
                 assert not live
-                assert not command_sql.open_of_device(self.world.view, device["pk"])
+                assert not command_sql.open_of_device(self.world.view, device.pk)
             if self._open(device, RESET):
-                assert device["bound_at"] is None
+                assert device.bound_at is None
                 assert not active
-                assert [row.type for row in command_sql.open_of_device(self.world.view, device["pk"])] == [RESET]
+                assert [row.type for row in command_sql.open_of_device(self.world.view, device.pk)] == [RESET]
 
     @invariant()
     def generations_move_by_the_verbs_alone(self) -> None:
         """By exactly one at bind, unbind and reset, by nothing else, never down."""
         for device in self._devices():
-            expected = self.before.get("generations", {}).get(device["pk"], 0) + self.raised.pop(device["pk"], 0)
-            assert device["binding_generation"] == expected
+            expected = self.before.get("generations", {}).get(device.pk, 0) + self.raised.pop(device.pk, 0)
+            assert device.binding_generation == expected
 
     @invariant()
     def every_change_has_its_event(self) -> None:
@@ -301,8 +300,8 @@ class Life(RuleBasedStateMachine):
                 asked = "reset.requested" if row.type == RESET else "command.created"
                 assert any(kind == asked and fact["command_id"] == row.id for kind, fact in told)
         for device in self._devices():
-            kinds = [kind for kind, fact in told if fact["device_id"] == device["id"]]
-            before = self.before.get("devices", {}).get(device["pk"], {"bound": False, "live": 0})
+            kinds = [kind for kind, fact in told if fact["device_id"] == device.id]
+            before = self.before.get("devices", {}).get(device.pk, {"bound": False, "live": 0})
             now = self._summary(device)
             if now["bound"] != before["bound"]:
                 assert ("device.bound" if now["bound"] else "device.unbound") in kinds
@@ -314,12 +313,12 @@ class Life(RuleBasedStateMachine):
         """Where the broker would have to show something else than it does, a row of the outbox says so."""
         for device in self._devices():
             for kind in (RESET, *PLAIN_TYPES):
-                if self.broker.get((device["pk"], kind)) != self._view(outbox_sql.COMMAND, device["pk"], kind):
-                    assert outbox_sql.has(self.world.view, outbox_sql.COMMAND, device["pk"], kind)
-            if device["deleted_at"] is not None and device["pk"] not in self.cleared:
-                assert outbox_sql.has(self.world.view, outbox_sql.TOPIC, device["pk"], outbox_sql.STATUS)
-            if self.admitted.get(device["pk"]) != self._view(outbox_sql.CREDENTIAL, device["pk"], ""):
-                assert outbox_sql.has(self.world.view, outbox_sql.CREDENTIAL, device["pk"])
+                if self.broker.get((device.pk, kind)) != self._view(outbox_sql.COMMAND, device.pk, kind):
+                    assert outbox_sql.has(self.world.view, outbox_sql.COMMAND, device.pk, kind)
+            if device.deleted_at is not None and device.pk not in self.cleared:
+                assert outbox_sql.has(self.world.view, outbox_sql.TOPIC, device.pk, outbox_sql.STATUS)
+            if self.admitted.get(device.pk) != self._view(outbox_sql.CREDENTIAL, device.pk, ""):
+                assert outbox_sql.has(self.world.view, outbox_sql.CREDENTIAL, device.pk)
 
     def check_invariants(self, *args: Any, **kwargs: Any) -> None:
         """Take the picture that the next step is compared with, after all has been checked."""
@@ -327,14 +326,14 @@ class Life(RuleBasedStateMachine):
         self.before = {
             "seq": self.world.view.value("SELECT max(seq) FROM events") or 0,
             "statuses": {row.id: row.status for row in self._commands()},
-            "devices": {device["pk"]: self._summary(device) for device in self._devices()},
-            "generations": {device["pk"]: device["binding_generation"] for device in self._devices()},
+            "devices": {device.pk: self._summary(device) for device in self._devices()},
+            "generations": {device.pk: device.binding_generation for device in self._devices()},
         }
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
-    def _raised(self, device: Row, by: int) -> None:
-        self.raised[device["pk"]] = by
+    def _raised(self, device: DeviceRecord, by: int) -> None:
+        self.raised[device.pk] = by
 
     def _refused(self, verb: Callable[[], object], error: type[Exception]) -> None:
         before = self.world.dump()
@@ -345,8 +344,9 @@ class Life(RuleBasedStateMachine):
         else:
             raise AssertionError(f"not refused with {error.__name__}")
 
-    def _devices(self) -> list[Row]:
-        return self.world.view.all("SELECT * FROM devices ORDER BY pk")
+    def _devices(self) -> list[DeviceRecord]:
+        view = self.world.view
+        return [device_sql.by_pk(view, row["pk"]) for row in view.all("SELECT pk FROM devices ORDER BY pk")]
 
     def _commands(self) -> list[CommandRecord]:
         view = self.world.view
@@ -370,11 +370,11 @@ class Life(RuleBasedStateMachine):
     def _owner(self, command: CommandRecord) -> str:
         return str(self.world.view.value("SELECT id FROM devices WHERE pk = ?", command.device_pk))
 
-    def _open(self, device: Row, kind: str) -> bool:
-        return command_sql.open_of_type(self.world.view, device["pk"], kind) is not None
+    def _open(self, device: DeviceRecord, kind: str) -> bool:
+        return command_sql.open_of_type(self.world.view, device.pk, kind) is not None
 
-    def _summary(self, device: Row) -> dict[str, Any]:
-        return {"bound": device["bound_at"] is not None, "live": len(token_sql.live(self.world.view, device["pk"]))}
+    def _summary(self, device: DeviceRecord) -> dict[str, Any]:
+        return {"bound": device.bound_at is not None, "live": len(token_sql.live(self.world.view, device.pk))}
 
     def _generations(self, command: CommandRecord) -> dict[str, int]:
         """The command's device's own secrets, each with its generation."""

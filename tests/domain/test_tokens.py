@@ -30,7 +30,7 @@ def test_a_refreshed_token_is_of_the_same_binding(world: World) -> None:
     new = world.refresh(device_id, old)
     assert world.token(new).generation == world.token(old).generation == 1
     assert world.token(new).grant_kid == world.token(old).grant_kid
-    assert world.device(device_id)["binding_generation"] == 1
+    assert world.device(device_id).binding_generation == 1
     assert good(world, old, new) == ["active", "active"]
     assert token_sql.broker_entries(world.view) == [(device_id, world.token(new).broker_entry)]
     assert world.outbox() == [("credential", "")]
@@ -145,7 +145,7 @@ def test_the_end_of_a_binding_is_the_end_of_both_tokens(world: World, end: objec
     assert callable(end)
     end(world, device_id)
     assert world.token_states(device_id) == ["revoked", "revoked"]
-    assert devices.token_state(world.view, world.record(device_id)["pk"]) is None
+    assert devices.token_state(world.view, world.record(device_id).pk) is None
 
 
 def test_tokens_of_a_binding_are_not_kept_for_ever(world: World) -> None:

@@ -50,7 +50,7 @@ def a_fleet(data: Path) -> list[Who]:
 
 def _bound(tx: Tx, project: str, number: int) -> Who:
     device, _ = devices.register(tx, project, model.RegisterDevice(serial_number=f"SN{number}"), "key_test")
-    return device["id"], devices.bind(tx, project, device["id"], f"eu_{number}", "key_test").mqtt_password
+    return device.id, devices.bind(tx, project, device.id, f"eu_{number}", "key_test").mqtt_password
 
 
 class Crowd:

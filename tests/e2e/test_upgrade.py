@@ -121,7 +121,7 @@ async def test_a_gateway_says_that_its_registry_was_migrated_beneath_it(tmp_path
             check=True,
         )
         assert migrated.stdout == f"['{TOMORROW}']\n"
-        await eventually(lambda: gateway.logged("store.capacity_exceeded"), "the log says so")
+        await eventually(lambda: gateway.logged("store.schema_too_new"), "the log says so")
         async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as http:
             ready = await http.get("/ready")
             assert ready.status_code == 503
@@ -134,7 +134,7 @@ async def test_a_gateway_says_that_its_registry_was_migrated_beneath_it(tmp_path
         assert TOMORROW in findings["registry: schema"]["says"]
         assert findings["gateway: ready"]["level"] == "error"
         assert any(TOMORROW in each for each in findings["gateway: ready"]["details"])
-        assert len(gateway.logged("store.capacity_exceeded")) == 1
+        assert len(gateway.logged("store.schema_too_new")) == 1
         assert await gateway.stop() == 0
     with closing(sqlite3.connect(gateway.data / DATABASE_NAME)) as registry:
         assert registry.execute("SELECT count(*) FROM devices").fetchone()[0] == 0

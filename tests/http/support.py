@@ -93,7 +93,7 @@ class Broker:
 
     async def _work_off(self, kinds: tuple[str, ...]) -> None:
         seqs = [
-            row["seq"]
+            row.seq
             for kind in kinds
             for row in await self.store.read(partial(outbox_sql.pending, kind=kind, limit=100))
         ]

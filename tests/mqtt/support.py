@@ -206,16 +206,16 @@ class Site:
         """Register a device and bind it."""
         binding = await self.store.write(lambda tx: self._bind(tx, serial))
         device = binding.device
-        return Device(device["id"], device["pk"], binding.device_token, device["binding_generation"])
+        return Device(device.id, device.pk, binding.device_token, device.binding_generation)
 
     async def bound_again(self, device: Device) -> Device:
         """Bind it again, to another end user."""
         binding = await self.store.write(lambda tx: devices.bind(tx, self.project_id, device.id, "eu_2", "key_test"))
-        return Device(device.id, device.pk, binding.device_token, binding.device["binding_generation"])
+        return Device(device.id, device.pk, binding.device_token, binding.device.binding_generation)
 
     def _bind(self, tx: Tx, serial: str) -> devices.BoundDevice:
         device, _ = devices.register(tx, self.project_id, model.RegisterDevice(serial_number=serial), "key_test")
-        return devices.bind(tx, self.project_id, device["id"], "eu_1", "key_test")
+        return devices.bind(tx, self.project_id, device.id, "eu_1", "key_test")
 
     async def reset(self, device: Device) -> CommandRecord:
         """Reset it; the open command."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from gateway.core.command_types import CommandType
 from gateway.domain import devices
 from gateway.mqtt.reconciler import compare
-from gateway.store import Row
+from gateway.store.device_sql import DeviceRecord
 from tests.mqtt.support import Device, Site, beat, on_every_broker, site
 from tests.support import wire
 from tests.support.wait import eventually
@@ -15,12 +15,12 @@ STATUSES = "devices/+/status"
 OFFLINE = b'{"status":"offline"}'
 
 
-async def delete(place: Site, device: Device) -> Row:
+async def delete(place: Site, device: Device) -> DeviceRecord:
     """Delete it."""
     return await place.store.write(lambda tx: devices.delete(tx, place.project_id, device.id, "key_test"))
 
 
-async def restore(place: Site, device: Device) -> Row:
+async def restore(place: Site, device: Device) -> DeviceRecord:
     """Bring it back."""
     return await place.store.write(lambda tx: devices.restore(tx, place.project_id, device.id, "key_test"))
 

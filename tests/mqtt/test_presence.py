@@ -7,7 +7,8 @@ from structlog.testing import capture_logs
 
 from gateway.domain import heartbeats
 from gateway.models import model
-from gateway.store import Row, Tx, health_sql
+from gateway.store import Tx, health_sql
+from gateway.store.sqlite.device_cache import SenderRecord
 from tests.mqtt.support import Device, MovedClock, Site, beat, on_every_broker, on_mosquitto, site
 from tests.support import wire
 from tests.support.wait import eventually
@@ -246,7 +247,7 @@ async def waited_for_no_longer(place: Site, device: Device) -> None:
 FLEET = 200
 
 
-def sender(tx: Tx, device_id: str) -> Row:
+def sender(tx: Tx, device_id: str) -> SenderRecord:
     """The device, as what it says is judged by."""
     row = health_sql.device_state(tx, device_id)
     assert row is not None

@@ -153,7 +153,7 @@ def test_nothing_is_marked_where_nothing_is_shown(tmp_path: Path) -> None:
     with World(tmp_path / "on", rules=Rules(mirrored=(outbox_sql.STATE,))) as world:
         device = world.device(world.register())
         assert MIRROR in world.outbox()
-        assert not outbox_sql.waits(world.view, device["pk"])
+        assert not outbox_sql.waits(world.view, device.pk)
         assert outbox_sql.depth(world.view)[0] == 0
 
 

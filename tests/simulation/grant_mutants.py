@@ -12,8 +12,9 @@ from gateway.domain import acknowledgements, grants
 from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
 from gateway.models import model
-from gateway.store import Row, View, command_sql
+from gateway.store import View, command_sql
 from gateway.store.command_sql import CommandRecord
+from gateway.store.records import DeviceKey
 from tests.simulation.mutants import fault
 
 
@@ -43,7 +44,7 @@ def _receipt_of_the_wipe_alone() -> Iterator[None]:
     real = acknowledgements._unproven  # noqa: SLF001 - planted there
 
     def unproven(
-        view: View, device: Row, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource
+        view: View, device: DeviceKey, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource
     ) -> Refusal | None:
         if ack.receipt is None and ack.status != "executed":
             return None

@@ -55,8 +55,8 @@ class Integrator:
         shown = leaf.projects(View(self._disk))
         for row in self._disk.execute("SELECT pk FROM devices").fetchall():
             device = device_sql.by_pk(View(self._disk), row["pk"])
-            is_shown = device["deleted_at"] is None and (shown is None or device["project_id"] in shown)
+            is_shown = device.deleted_at is None and (shown is None or device.project_id in shown)
             wanted = leaf.payload(device) if is_shown else b""
-            held = self._broker.retained.get(leaf.topic(device["id"], device["project_id"]), b"")
+            held = self._broker.retained.get(leaf.topic(device.id, device.project_id), b"")
             if leaf.compared(held) != leaf.compared(wanted):
-                yield 3, "the states at the broker are the registry's", f"{device['id']}: {held[:200].decode()}"
+                yield 3, "the states at the broker are the registry's", f"{device.id}: {held[:200].decode()}"

@@ -21,8 +21,10 @@ from gateway.mqtt import ingest
 from gateway.mqtt.publisher import payload
 from gateway.mqtt.reconciler import Reconciler
 from gateway.mqtt.session import ReceivedMessage, Session
-from gateway.store import Row, Tx, command_sql, event_sql, outbox_sql
+from gateway.store import Tx, command_sql, event_sql, outbox_sql
 from gateway.store.command_sql import CommandRecord
+from gateway.store.device_sql import DeviceRecord
+from gateway.store.records import DeviceKey
 from gateway.store.sqlite.device_cache import DeviceCache
 from gateway.store.token_sql import TokenRecord
 from tests.simulation.broker import Broker, Peer
@@ -83,9 +85,9 @@ def _marks_get_lost() -> Iterator[None]:
     seen: dict[int, tuple[str, int, str]] = {}
     due = outbox_sql.due
 
-    def remembering(*args: Any) -> list[Row]:
+    def remembering(*args: Any) -> list[outbox_sql.OutboxRow]:
         rows = due(*args)
-        seen.update({row["seq"]: (row["kind"], row["device_pk"], row["detail"]) for row in rows})
+        seen.update({row.seq: (row.kind, row.device_pk, row.detail) for row in rows})
         return rows
 
     def done(tx: Tx, seqs: list[int]) -> None:
@@ -106,12 +108,12 @@ def _published_too_early() -> Iterator[None]:
         start(self, *args)
         sessions[:] = [self]
 
-    def queued(tx: Tx, device: Row, command_type: Any, **facts: Any) -> str:
+    def queued(tx: Tx, device: DeviceRecord, command_type: Any, **facts: Any) -> str:
         command_id = queue(tx, device, command_type, **facts)
         row = command_sql.by_id(tx, command_id)
         assert row is not None
         for session in sessions:
-            session.publish_now(Topics().command(device["id"], command_type), payload(row))
+            session.publish_now(Topics().command(device.id, command_type), payload(row))
         return command_id
 
     with ExitStack() as stack:
@@ -205,7 +207,7 @@ def _no_receipt() -> Iterator[None]:
 def _wrong_generation() -> Iterator[None]:
     real = commands.queue
 
-    def queue(tx: Tx, device: Row, command_type: Any, *, fetched_by: TokenRecord | None, **facts: Any) -> str:
+    def queue(tx: Tx, device: DeviceRecord, command_type: Any, *, fetched_by: TokenRecord | None, **facts: Any) -> str:
         del fetched_by
         return real(tx, device, command_type, fetched_by=None, **facts)
 
@@ -220,7 +222,7 @@ def _wrong_generation() -> Iterator[None]:
 def _cancelled_too_late() -> Iterator[None]:
     real = commands.cancel
 
-    def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> CommandRecord:
+    def cancel(tx: Tx, device: DeviceRecord, command_id: str, actor: str, *, taken_in: bool = False) -> CommandRecord:
         command = commands.require(tx, device, command_id)
         if command.status == CommandStatus.DELIVERED:
             commands.close(tx, device, command, CommandStatus.CANCELLED, actor, event="command.cancelled")
@@ -235,7 +237,7 @@ def _cancelled_too_late() -> Iterator[None]:
 def _backlog_unread() -> Iterator[None]:
     real = commands.cancel
 
-    def cancel(tx: Tx, device: Row, command_id: str, actor: str, *, taken_in: bool = False) -> CommandRecord:
+    def cancel(tx: Tx, device: DeviceRecord, command_id: str, actor: str, *, taken_in: bool = False) -> CommandRecord:
         del taken_in
         return real(tx, device, command_id, actor, taken_in=True)
 
@@ -264,7 +266,7 @@ def _judged_too_early() -> Iterator[None]:
 def _no_event() -> Iterator[None]:
     real = event_sql.record
 
-    def record(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> None:
+    def record(tx: Tx, device: DeviceKey, kind: str, actor: str, **facts: Any) -> None:
         if kind != "device.unbound":
             real(tx, device, kind, actor, **facts)
 
@@ -275,9 +277,9 @@ def _no_event() -> Iterator[None]:
 @fault("a device is taken offline in one transaction, and its event written in the next", 6)
 def _event_comes_later() -> Iterator[None]:
     real = event_sql.record
-    waiting: list[tuple[Row, str, str]] = []
+    waiting: list[tuple[DeviceKey, str, str]] = []
 
-    def record(tx: Tx, device: Row, kind: str, actor: str, **facts: Any) -> None:
+    def record(tx: Tx, device: DeviceKey, kind: str, actor: str, **facts: Any) -> None:
         late, waiting[:] = [] if kind == "device.registered" else list(waiting), []  # another run begins with that
         for each in late:
             real(tx, *each)

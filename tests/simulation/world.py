@@ -102,12 +102,12 @@ class World:
             grants.ensure_key(tx)
             project_id, others = key_sql.create_project(tx, "ward"), key_sql.create_project(tx, "another ward")
             device, _ = devices.register(tx, others, RegisterDevice(serial_number="SN-0"), "key_others")
-            devices.bind(tx, others, device["id"], "eu_others", "key_others")
-            self.ghost.bystanders.add(device["pk"])
+            devices.bind(tx, others, device.id, "eu_others", "key_others")
+            self.ghost.bystanders.add(device.pk)
             key = key_sql.create(tx, project_id, "back end")[1]
             if self.plan.surroundings.shown and self.plan.seed % 2:
                 account_sql.create(tx, "integrator_ward", project_id)
-            return project_id, key, device["id"]
+            return project_id, key, device.id
 
         made = transact(self.disk, context, first)
         ledger_of(self.disk)  # what was there before the run is no part of it

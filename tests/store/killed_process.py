@@ -17,8 +17,8 @@ async def _register_for_ever(store: Store, project_id: str, numbers: Iterator[in
 
         def reset_at_once(tx: Tx, serial: str = serial) -> str:
             device, _ = devices.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_1")
-            devices.bind(tx, project_id, device["id"], "eu_1", "key_1")
-            devices.reset(tx, project_id, device["id"], "key_1")
+            devices.bind(tx, project_id, device.id, "eu_1", "key_1")
+            devices.reset(tx, project_id, device.id, "key_1")
             return serial
 
         sys.stdout.write(await store.write(reset_at_once) + "\n")

@@ -67,7 +67,7 @@ async def test_a_token_that_was_revoked_meanwhile_opens_nothing(tmp_path: Path) 
         assert {answer.refusal.code for answer in await _say(registered, device, 60, 59)} == {"token_revoked"}
         row = await registered.store.read(lambda view: health_sql.device_state(view, device.id))
         assert row is not None
-        assert row["battery_percent"] == 79
+        assert row.battery_percent == 79
 
 
 async def test_what_another_process_wrote_counts(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from gateway.domain import devices
 from gateway.models import model
-from gateway.store import Context, Row, Store, Tx, device_candidates, device_list, device_search, key_sql
+from gateway.store import Context, Store, Tx, device_candidates, device_list, device_search, device_sql, key_sql
+from gateway.store.device_sql import DeviceRecord
 from gateway.store.sqlite.writer import Writer
 from tests.domain.support import World
 from tests.store.support import queued
@@ -29,18 +30,18 @@ def world(tmp_path: Path) -> Iterator[World]:
 def found(world: World, **query: str) -> list[str]:
     """The ids of the devices on a page of this query, newest first."""
     rows = device_list.page(world.view, world.project_id, model.ListDevices.model_validate({**query, "limit": 1_000}))
-    return [row["id"] for row in rows]
+    return [row.device.id for row in rows]
 
 
 def expected(world: World, text: str) -> list[str]:
     """The ids of those with this text, large and small letters from a to z alike."""
-    rows = world.view.all("SELECT * FROM devices WHERE deleted_at IS NULL ORDER BY pk DESC")
-    return [row["id"] for row in rows if any(small(text) in small(said) for said in said_of(row))]
+    living = reversed(device_sql.living(world.view, 0, -1))
+    return [device.id for device in living if any(small(text) in small(said) for said in said_of(device))]
 
 
-def said_of(row: Row) -> list[str]:
+def said_of(device: DeviceRecord) -> list[str]:
     """What is searched of a device."""
-    return [row[name] or "" for name in ("id", "serial_number", "name", "end_user_id")]
+    return [device.id, device.serial_number, device.name or "", device.end_user_id or ""]
 
 
 def small(text: str) -> str:
@@ -73,9 +74,9 @@ def test_a_search_finds_what_a_look_at_every_device_finds(
         match chance.randrange(5):
             case 0:
                 world.update(device_id, name=chance.choice([None, text(20)]))
-            case 1 if row["bound_at"] is None and not world.view.value("SELECT count(*) FROM commands"):
+            case 1 if row.bound_at is None and not world.view.value("SELECT count(*) FROM commands"):
                 world.bind(device_id, f"eu_{chance.randrange(10**6)}")
-            case 2 if row["bound_at"] is not None:
+            case 2 if row.bound_at is not None:
                 world.unbind(device_id)
             case _:
                 said = chance.choice([each for each in said_of(row) if each])
@@ -156,5 +157,5 @@ def test_few_and_many_give_the_same_pages(world: World, monkeypatch: pytest.Monk
         for few in (0, device_candidates.FEW):
             monkeypatch.setattr(device_candidates, "FEW", few)
             rows = device_list.page(world.view, world.project_id, query)
-            answers.append(([row["id"] for row in rows], device_list.total(world.view, world.project_id, query)))
+            answers.append(([row.device.id for row in rows], device_list.total(world.view, world.project_id, query)))
         assert answers[0] == answers[1], asked

@@ -32,7 +32,7 @@ class Rung(StoreListener):
 
 def _register(tx: Tx, project_id: str, serial: str) -> str:
     device, _ = devices.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_1")
-    return str(device["id"])
+    return str(device.id)
 
 
 async def test_each_commit_rings_for_what_it_did(tmp_path: Path) -> None:

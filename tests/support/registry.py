@@ -46,8 +46,8 @@ class Registry:
     def _bound(self, tx: Tx, serial: str) -> Bound:
         asked = model.RegisterDevice(serial_number=serial)
         device, _ = devices.register(tx, self.project_id, asked, ACTOR)
-        binding = devices.bind(tx, self.project_id, device["id"], "eu_1", ACTOR)
-        return Bound(device["id"], device["pk"], binding.device_token)
+        binding = devices.bind(tx, self.project_id, device.id, "eu_1", ACTOR)
+        return Bound(device.id, device.pk, binding.device_token)
 
     async def bound_again(self, device: Bound) -> Bound:
         """Bind it again, to another end user."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gateway.broker.access_rules import Role
-from gateway.store import Row, Store, account_sql, token_sql
+from gateway.store import Store, account_sql, token_sql
+from gateway.store.outbox_sql import OutboxRow
 
 if TYPE_CHECKING:
     from gateway.broker.embedded.server import EmbeddedBroker  # and with it amqtt, which only who runs it needs
@@ -23,14 +24,14 @@ class EmbeddedAccess:
         self._broker = broker
         self._store = store
 
-    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
+    async def sync(self, devices: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
         """Cut each device whose session was not opened with a token that is good now; drop its queue."""
         for device in devices:
-            pk = device["device_pk"]
+            pk = device.device_pk
             good = await self._store.read(lambda view, pk=pk: {token.id for token in token_sql.live(view, pk)})  # type: ignore[misc]
-            session = self._broker.sessions().get(device["device_id"])
+            session = self._broker.sessions().get(device.device_id)
             if session is None or session.token_id not in good:
-                await self._broker.cut(device["device_id"])
+                await self._broker.cut(device.device_id)
         return ()
 
     def stop(self) -> None:

@@ -14,7 +14,8 @@ from gateway.broker.external.admissions import Admissions
 from gateway.broker.external.disconnect_clients import ClientDisconnector
 from gateway.broker.settling import Settling
 from gateway.core import ids
-from gateway.store import Row, Store, View, account_sql, broker_session_sql
+from gateway.store import Store, View, account_sql, broker_session_sql
+from gateway.store.outbox_sql import OutboxRow
 
 log = structlog.get_logger()
 
@@ -54,20 +55,20 @@ class SessionSync:
         """Stop what is under way."""
         self._settling.stop()
 
-    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:
+    async def sync(self, devices: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
         """Cut what has to be cut of these devices, each independently.
 
         Return the devices of which a session may be about to begin, or cannot be cut now.
         """
         if self._cutter is None:
             if devices:
-                log.warning("broker.sessions_not_cut", devices=[row["device_id"] for row in devices][:10])
+                log.warning("broker.sessions_not_cut", devices=[row.device_id for row in devices][:10])
             return ()
-        wanted = {Client.of_device(row["device_id"]): partial(self._settle_device, self._cutter) for row in devices}
+        wanted = {Client.of_device(row.device_id): partial(self._settle_device, self._cutter) for row in devices}
         settled = await self._settling.settled(
             {client: partial(settle, client) for client, settle in wanted.items()}, PASS_SECONDS
         )
-        return [row for row in devices if Client.of_device(row["device_id"]) not in settled]
+        return [row for row in devices if Client.of_device(row.device_id) not in settled]
 
     async def compare(self) -> bool:
         """Cut sessions without a good credential, left from before a restart or a backup, and those of integrators.

@@ -18,7 +18,8 @@ from gateway.broker.mosquitto.session_locks import NAME as LOCKS
 from gateway.broker.mosquitto.session_locks import SessionLocks
 from gateway.errors import UnavailableError
 from gateway.mqtt.probe import ProbeError, ProbeTarget
-from gateway.store import Row, Store, account_sql, epoch_sql, key_sql, token_sql
+from gateway.store import Store, account_sql, epoch_sql, key_sql, token_sql
+from gateway.store.outbox_sql import OutboxRow
 
 log = structlog.get_logger()
 
@@ -90,7 +91,7 @@ class MosquittoAccess:
         await asyncio.to_thread(self._write, entries)
         return replacing
 
-    async def sync(self, devices: Sequence[Row]) -> Sequence[Row]:  # noqa: ARG002 - the file holds all of them
+    async def sync(self, devices: Sequence[OutboxRow]) -> Sequence[OutboxRow]:  # noqa: ARG002 - the file holds all of them
         """Write the file from the registry, and return when the broker has read it."""
         if self._sentinel is None:
             await self.write()

@@ -34,7 +34,7 @@ async def list_commands(call: RequestContext, query: model.ListCommands) -> ApiR
     """``GET /v1/devices/{device_id}/commands``."""
     if query.cursor is not None and not ids.is_id(ids.COMMAND, query.cursor):
         raise bad_cursor()
-    rows = await call.work.read(lambda view: command_sql.page(view, find(view, call)["pk"], query))
+    rows = await call.work.read(lambda view: command_sql.page(view, find(view, call).pk, query))
     page, more = fitting(rows, query.limit, lambda row: command_sql.to_model(row, call.device_id))
     return ApiResponse(model.CommandList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
@@ -45,7 +45,7 @@ async def get_command(call: RequestContext, _: model.Empty) -> ApiResponse:
 
 
 def _require(view: View, call: RequestContext) -> CommandRecord:
-    command = command_sql.find(view, find(view, call)["pk"], call.request.path["command_id"])
+    command = command_sql.find(view, find(view, call).pk, call.request.path["command_id"])
     if command is None:
         raise NotFoundError("This device has no such command. GET the device's commands to see those it has.")
     return command

@@ -17,7 +17,9 @@ from gateway.http.resources.devices import find
 from gateway.http.responses import ApiResponse
 from gateway.models import model
 from gateway.models.model import CommandType, Radio, TokenState
-from gateway.store import Row, Tx, View, command_sql, health_sql
+from gateway.store import Tx, View, command_sql, health_sql
+from gateway.store.records import DeviceKey
+from gateway.store.sqlite.device_cache import SenderRecord
 
 TAG: Final = "devices' own"
 HEARTBEAT_PATH: Final = "/v1/devices/{device_id}/heartbeat"
@@ -43,7 +45,7 @@ def _beat(tx: Tx, call: RequestContext, heartbeat: model.Heartbeat) -> model.Hea
     refusal = heartbeats.record_heartbeat(tx, device, heartbeat, radio, sender=relay)
     if refusal is not None:
         messages.audit_last_command(tx, device, refusal, relay)
-        messages.record_rejection(tx, device["id"], f"POST {HEARTBEAT_PATH}", refusal, call.request.raw)
+        messages.record_rejection(tx, device.id, f"POST {HEARTBEAT_PATH}", refusal, call.request.raw)
     if state is None:
         return model.HeartbeatAnswer()
     to_fetch = _to_fetch(tx, device, state, tx.now)
@@ -51,16 +53,16 @@ def _beat(tx: Tx, call: RequestContext, heartbeat: model.Heartbeat) -> model.Hea
     return model.HeartbeatAnswer(commands=to_fetch or None)
 
 
-def _sender(tx: Tx, call: RequestContext) -> Row:
-    row = health_sql.device_state(tx, find(tx, call)["id"])
+def _sender(tx: Tx, call: RequestContext) -> SenderRecord:
+    row = health_sql.device_state(tx, find(tx, call).id)
     if row is None:
         raise LookupError("a device that was just found is gone")
     return row
 
 
-def _to_fetch(view: View, device: Row, state: TokenState, now: int) -> list[model.CommandPayload]:
+def _to_fetch(view: View, device: DeviceKey, state: TokenState, now: int) -> list[model.CommandPayload]:
     """The open commands, oldest first, but for those whose time is over and that the sweeper has yet to close."""
-    due = [row for row in command_sql.open_of_device(view, device["pk"]) if (row.expires_at or now + 1) > now]
+    due = [row for row in command_sql.open_of_device(view, device.pk) if (row.expires_at or now + 1) > now]
     return [command_sql.payload(row) for row in due if state is TokenState.ACTIVE or row.type == RESET]
 
 
@@ -89,15 +91,15 @@ def _acknowledge(tx: Tx, call: RequestContext, body: model.CommandAck) -> ApiRes
     outcome = acknowledgements.acknowledge(tx, device, None, ack)
     if isinstance(outcome, Refusal):
         messages.audit_rejection(tx, device, outcome)
-        messages.record_rejection(tx, device["id"], f"POST {ACKNOWLEDGEMENT_PATH}", outcome, call.request.raw)
+        messages.record_rejection(tx, device.id, f"POST {ACKNOWLEDGEMENT_PATH}", outcome, call.request.raw)
         return _refused(outcome)
     return ApiResponse(command_sql.to_model(outcome, call.device_id))
 
 
-def _require_right(view: View, call: RequestContext, device: Row, command_id: str) -> None:
+def _require_right(view: View, call: RequestContext, device: DeviceKey, command_id: str) -> None:
     """A ``reset_only`` token acknowledges the reset and nothing else (contract, section 1)."""
     state = auth.state_now(view, call.device_caller)
-    command = command_sql.find(view, device["pk"], command_id)
+    command = command_sql.find(view, device.pk, command_id)
     if state is TokenState.RESET_ONLY and command is not None and command.type != RESET:
         raise auth.refuse_reset_only()
 

@@ -15,7 +15,8 @@ from gateway.http.paging import MAX_ANSWER_BYTES, fitting
 from gateway.http.responses import ApiResponse
 from gateway.models import model
 from gateway.models.model import CommandType
-from gateway.store import Row, Tx, View, command_sql, device_list, device_sql, event_sql, outbox_sql
+from gateway.store import Tx, View, command_sql, device_list, device_sql, event_sql, outbox_sql
+from gateway.store.device_sql import DeviceRecord
 from gateway.store.event_sql import EventRecord
 
 TAG: Final = "devices"
@@ -50,7 +51,7 @@ async def list_devices(call: RequestContext, query: model.ListDevices) -> ApiRes
 
 def _page(view: View, project_id: str, query: model.ListDevices) -> bytes:
     rows = device_list.page(view, project_id, query)
-    shown, more = fitting(rows, query.limit, device_sql.to_model, MAX_PAGE_BYTES)
+    shown, more = fitting(rows, query.limit, lambda listed: device_sql.to_model(listed.device), MAX_PAGE_BYTES)
     total = device_list.total(view, project_id, query) if query.total else None
     answer = model.DeviceList(
         data=shown,
@@ -92,7 +93,7 @@ async def bind_device(call: RequestContext, body: model.BindDevice) -> ApiRespon
 
 
 def _reset_was_sent(view: View, call: RequestContext) -> bool:
-    command = command_sql.open_of_type(view, find(view, call)["pk"], CommandType.FACTORY_RESET)
+    command = command_sql.open_of_type(view, find(view, call).pk, CommandType.FACTORY_RESET)
     return command is not None and command.sent_at is not None
 
 
@@ -102,7 +103,7 @@ def _supersede(tx: Tx, call: RequestContext) -> model.Empty:
 
 
 def _reset_to_clear(view: View, call: RequestContext) -> tuple[int, bool]:
-    pk: int = find(view, call)["pk"]
+    pk: int = find(view, call).pk
     is_open = command_sql.open_of_type(view, pk, CommandType.FACTORY_RESET) is not None  # then bind refuses anyhow
     return pk, not is_open and outbox_sql.has(view, outbox_sql.COMMAND, pk, CommandType.FACTORY_RESET)
 
@@ -113,7 +114,7 @@ async def wait_until_synced(call: RequestContext, device_pk: int, until: float) 
 
 
 def _bound(call: RequestContext, binding: devices.BoundDevice) -> model.BoundDevice:
-    device_id = binding.device["id"]
+    device_id = binding.device.id
     host, port, tls = call.services.broker_address()
     return model.BoundDevice(
         **device_sql.fields(binding.device),
@@ -156,11 +157,9 @@ async def reset_device(call: RequestContext, _: model.Empty) -> ApiResponse:
 
 async def get_state(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}/state``."""
-    row = call.services.store.read_inline(lambda view: find(view, call))
-    facts = {name: row[name] for name in ("binding_generation", "last_seen_by")}
-    fields = device_sql.fields(row)
-    facts |= {name: fields[name] for name in model.DeviceHealth.model_fields if name in fields}
-    return ApiResponse(model.DeviceHealth(device_id=row["id"], **facts))
+    device = call.services.store.read_inline(lambda view: find(view, call))
+    known = {**device_sql.fields(device), "device_id": device.id, "last_seen_by": device.last_seen_by}
+    return ApiResponse(model.DeviceHealth(**{name: known[name] for name in model.DeviceHealth.model_fields}))
 
 
 async def list_device_events(call: RequestContext, query: model.ListEvents) -> ApiResponse:
@@ -172,9 +171,9 @@ async def list_device_events(call: RequestContext, query: model.ListEvents) -> A
 
 def _events(view: View, call: RequestContext, query: model.ListEvents) -> list[EventRecord]:
     device = find(view, call)
-    if query.cursor is not None and not event_sql.has(view, device["pk"], query.cursor):
+    if query.cursor is not None and not event_sql.has(view, device.pk, query.cursor):
         raise bad_cursor()
-    return event_sql.page(view, device["pk"], query)
+    return event_sql.page(view, device.pk, query)
 
 
 def bad_cursor() -> InvalidRequestError:
@@ -184,7 +183,7 @@ def bad_cursor() -> InvalidRequestError:
     )
 
 
-def find(view: View, call: RequestContext) -> Row:
+def find(view: View, call: RequestContext) -> DeviceRecord:
     """The device that the path names.
 
     Raises:

@@ -141,7 +141,7 @@ def _cancel(tx: Tx, call: RequestContext, device_id: str, *, taken_in: bool) -> 
     if outcome != "would_cancel":
         return outcome
     device = devices.require(tx, call.project_id, device_id)
-    command = command_sql.open_of_type(tx, device["pk"], RESET)
+    command = command_sql.open_of_type(tx, device.pk, RESET)
     if command is not None:
         commands.cancel(tx, device, command.id, call.actor, taken_in=taken_in)
     return "cancelled"
@@ -149,7 +149,7 @@ def _cancel(tx: Tx, call: RequestContext, device_id: str, *, taken_in: bool) -> 
 
 def _open_reset(view: View, call: RequestContext, device_id: str) -> CommandRecord | None:
     device = devices.require(view, call.project_id, device_id)
-    return command_sql.open_of_type(view, device["pk"], RESET)
+    return command_sql.open_of_type(view, device.pk, RESET)
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (

@@ -12,7 +12,7 @@ from gateway.http.resources.devices import TAG, find
 from gateway.http.responses import ApiResponse
 from gateway.models import fleet
 from gateway.models.model import MAX_NUMBER
-from gateway.store import Row, View, heartbeat_sql
+from gateway.store import View, heartbeat_sql
 
 _SECOND_MS: Final = 1_000
 
@@ -26,15 +26,15 @@ async def list_heartbeats(call: RequestContext, query: fleet.ListHeartbeats) -> 
         fleet.HeartbeatList(
             data=[heartbeat_sql.to_record(row) for row in page],
             has_more=more,
-            next_cursor=f"{page[-1]['received_at']}.{page[-1]['id']}" if more else None,
+            next_cursor=f"{page[-1].received_at}.{page[-1].id}" if more else None,
         )
     )
 
 
-def _history(view: View, call: RequestContext, query: fleet.ListHeartbeats) -> list[Row]:
+def _history(view: View, call: RequestContext, query: fleet.ListHeartbeats) -> list[heartbeat_sql.StoredHeartbeat]:
     return heartbeat_sql.page(
         view,
-        find(view, call)["pk"],
+        find(view, call).pk,
         heartbeat_sql.Window(_instant(query.since, 0), _instant(query.until, MAX_NUMBER)),
         after=_place(query.cursor),
         limit=query.limit + 1,

@@ -20,7 +20,7 @@ from gateway.store import Tx
 async def refresh_token(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/token/refresh``; it waits, a few seconds at most, until the broker knows it."""
     until = asyncio.get_running_loop().time() + call.services.bind_broker_wait_seconds
-    device_pk: int = (await call.work.read(lambda view: find(view, call)))["pk"]
+    device_pk = (await call.work.read(lambda view: find(view, call))).pk
     answer = await call.work.commit(lambda tx: _refresh(tx, call))
     synced = await wait_until_synced(call, device_pk, until)
     return answer if synced else replace(answer, headers={SYNCED: "false"})

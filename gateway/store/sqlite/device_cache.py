@@ -8,7 +8,7 @@ data_version``). Then all of it is forgotten. A roll-back calls :meth:`DeviceCac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,18 +23,51 @@ _NOTHING: Final = frozenset[str]()
 _RESET_ONLY: Final = "reset_only"
 
 
+class SenderRecord(NamedTuple):
+    """What the registry knows of the device that sent a message; times are milliseconds since the epoch.
+
+    ``token_state`` is None without a good token. ``owed`` lists event types of which the last was suppressed, joined by
+    commas. From ``battery_percent`` on the fields are those that the device reported last.
+    """
+
+    id: str
+    pk: int
+    project_id: str
+    binding_generation: int
+    bound_at: int | None
+    firmware_version: str | None
+    token_state: str | None
+    history_id: int | None
+    history_day: int | None
+    connection_type: str | None
+    connection: str
+    last_heartbeat_at: int | None
+    low_battery: int
+    storage_full: int
+    owed: str | None
+    low_battery_threshold: int | float
+    battery_percent: int | float | None
+    storage_used_mb: int | float | None
+    storage_total_mb: int | float | None
+    signal_strength_dbm: int | float | None
+    recording_state: str | None
+    device_name: str | None
+    pending_recordings: int | None
+    flags: int | None
+
+
 class DeviceState:
     """The state of a device that a heartbeat is judged by and changes."""
 
     __slots__ = (
         "firmware", "history_day", "history_id", "id", "last_heartbeat_at", "links", "low_battery", "news", "online",
-        "owed", "pk", "radio", "row", "said", "storage_full", "tells", "threshold", "token_state",
+        "owed", "pk", "project_id", "radio", "said", "storage_full", "tells", "threshold", "token_state",
     )  # fmt: skip
 
-    def __init__(self, row: sqlite3.Row) -> None:
-        self.row = row
-        (self.id, self.pk, _, _, bound_at, self.firmware, self.token_state, self.history_id, self.history_day, links,
-         connection, self.last_heartbeat_at, low, full, owed, self.threshold, *said) = row  # fmt: skip
+    def __init__(self, sender: SenderRecord) -> None:
+        (self.id, self.pk, self.project_id, _, bound_at, self.firmware, self.token_state, self.history_id,
+         self.history_day, links, connection, self.last_heartbeat_at, low, full, owed, self.threshold,
+         *said) = sender  # fmt: skip
         self.online = connection == "online"
         self.tells = bound_at is not None and self.token_state != _RESET_ONLY
         """Whether its reports are stored. Of a device that belongs to no user only its presence is."""

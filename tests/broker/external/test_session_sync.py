@@ -19,8 +19,9 @@ from gateway.broker.external.session_sync import NOT_CUT, SessionSync
 from gateway.errors import UnavailableError
 from gateway.http.server.server import HttpServer
 from gateway.settings.broker_api import BrokerApi
-from gateway.store import Row, account_sql, broker_session_sql, outbox_sql
+from gateway.store import account_sql, broker_session_sql, outbox_sql
 from gateway.store.broker_session_sql import MOST_CLIENTS
+from gateway.store.outbox_sql import OutboxRow
 from tests.support.ports import closed_port
 from tests.support.registry import Bound, Registry, registry
 from tests.support.wait import eventually
@@ -62,7 +63,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Registry]:
         yield opened
 
 
-async def due(fleet: Registry) -> list[Row]:
+async def due(fleet: Registry) -> list[OutboxRow]:
     """What the outbox says of credentials."""
     return await fleet.store.read(lambda view: outbox_sql.pending(view, outbox_sql.CREDENTIAL, 100))
 
@@ -105,7 +106,7 @@ async def test_a_session_that_may_only_just_begin_is_cut_again(fleet: Registry) 
     admissions.let_in(Client.of_device(device.id), await token_id(fleet, device))
     await fleet.unbind(device)
     rows = await due(fleet)
-    assert [row["device_id"] for row in await access.sync(rows)] == [device.id]
+    assert [row.device_id for row in await access.sync(rows)] == [device.id]
     clock.now += SETTLE_SECONDS
     with admissions.knock(device.id):
         assert await access.sync(rows), "it is being answered just now"
@@ -208,7 +209,7 @@ async def left_are(access: SessionSync, fleet: Registry, stuck: list[Bound]) -> 
 
     async def only_they() -> bool:
         left = await access.sync(await due(fleet))
-        return {row["device_id"] for row in left} == {device.id for device in stuck}
+        return {row.device_id for row in left} == {device.id for device in stuck}
 
     await eventually(only_they, "all others are settled")
 

@@ -150,7 +150,7 @@ async def test_figures_lead_to_the_devices_that_they_count(api: Api, tmp_path: P
         await beat(api, bound[serial], **vitals)
     await api.reset(bound["reset"]["id"])
     await api.store.write(
-        lambda tx: health_sql.set_offline(tx, devices.require(tx, api.project_id, bound["away"]["id"])["pk"])
+        lambda tx: health_sql.set_offline(tx, devices.require(tx, api.project_id, bound["away"]["id"]).pk)
     )
     everything = ("silent", "away", "reset", "well", "full", "low")
     figures = {

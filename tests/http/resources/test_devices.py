@@ -272,7 +272,7 @@ async def test_bind_waits_until_the_broker_knows(api: Api) -> None:
     await api.back_end.post(f"/v1/devices/{bound['id']}/bind", json={"end_user_id": "eu_2", "supersede_reset": True})
     row = await api.store.read(lambda view: device_sql.by_id(view, bound["id"]))
     assert row is not None
-    assert not await api.store.read(lambda view: view.all("SELECT * FROM outbox WHERE device_pk = ?", row["pk"]))
+    assert not await api.store.read(lambda view: view.all("SELECT * FROM outbox WHERE device_pk = ?", row.pk))
 
 
 async def test_the_events_of_a_device_tell_its_life(api: Api) -> None:

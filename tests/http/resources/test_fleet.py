@@ -50,7 +50,7 @@ async def test_stats_count_each_device_in_each_of_its_states(api: Api) -> None:
     await api.registered("silent")
     away = await api.bound("away")
     body(await api.as_(away["device_token"]).post("/v1/devices/me/heartbeat"), 200)
-    await api.store.write(lambda tx: health_sql.set_offline(tx, devices.require(tx, api.project_id, away["id"])["pk"]))
+    await api.store.write(lambda tx: health_sql.set_offline(tx, devices.require(tx, api.project_id, away["id"]).pk))
     beats = {
         "low": {"battery_percent": 5},
         "full": {"flags": 4},

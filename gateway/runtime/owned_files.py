@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gateway.core import files
 from gateway.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not block the open
-_DRAFT: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ROOT: Final = 0
 
 
@@ -80,16 +80,8 @@ def make_folder(path: Path, owner: Owner) -> None:
 
 def replace(file: Path, content: bytes, owner: Owner) -> None:
     """Write a file in one step. A reader sees the old or the new content, and only with the rights to the new one."""
-    draft = f".{file.name}.draft"
     with _parent_of(file) as parent:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft, dir_fd=parent)
-        with os.fdopen(os.open(draft, _DRAFT, 0o600, dir_fd=parent), "wb") as target:
-            target.write(content)
-            target.flush()
-            _give(target.fileno(), owner)
-            os.fsync(target.fileno())
-        os.replace(draft, file.name, src_dir_fd=parent, dst_dir_fd=parent)
+        files.replace(file, content, prepare=lambda descriptor: _give(descriptor, owner), folder=parent)
 
 
 def own(path: Path, owner: Owner) -> None:

@@ -6,11 +6,11 @@ in it. Who may write there can replace the registry with its signing keys.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from gateway.core import files
 from gateway.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _ROOT: Final = 0
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
-_DRAFT: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # the open of a pipe must not wait
 
 
@@ -87,9 +86,4 @@ def replace_text(file: Path, text: str, *, mode: int = 0o600) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    draft = file.with_name(f"{file.name}.new")
-    with contextlib.suppress(FileNotFoundError):
-        draft.unlink()
-    with os.fdopen(os.open(draft, _DRAFT, mode), "w", encoding="utf-8") as target:
-        target.write(text)
-    draft.replace(file)
+    files.replace(file, text.encode(), mode=mode)

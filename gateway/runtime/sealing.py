@@ -11,6 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.files import create
 from gateway.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -154,11 +155,7 @@ def write_new_key(file: Path) -> Vault:
         OSError: it cannot be written.
     """
     key = os.urandom(KEY_BYTES)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as target:
-        target.write(f"{key.hex()}\n".encode())
-        target.flush()
-        os.fsync(descriptor)
+    create(file, f"{key.hex()}\n".encode())
     return Vault(key)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.clock import to_rfc3339
+from gateway.core.files import put_in_place, sync
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, StoreError
 from gateway.store import secret_sql
 from gateway.store.position_file import note_position
@@ -174,7 +175,7 @@ def _copy(source: Path, draft: Path) -> None:
         raise StoreError(
             f"The registry {source} cannot be copied to {draft.parent} ({error}). Check its rights and room."
         ) from error
-    _sync(draft)
+    sync(draft)
 
 
 def _put(draft: Path, target: Path, *, replace: bool) -> None:
@@ -183,16 +184,7 @@ def _put(draft: Path, target: Path, *, replace: bool) -> None:
             os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         except FileExistsError as error:
             raise _already_there(target) from error
-    draft.replace(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    put_in_place(draft, target)
 
 
 def copies_beside(data_dir: Path) -> list[Path]:
@@ -223,8 +215,7 @@ def restore(data_dir: Path, source: Path, prepare: Callable[[Tx], None], context
             _prepare(draft, prepare, context)
             _give_away(data_dir, draft, data_dir / LOCK_NAME)
             aside = _set_aside(file) if file.exists() else None
-            draft.replace(file)
-            _sync(data_dir)
+            put_in_place(draft, file)
             _note(data_dir, file)
     return aside
 
@@ -240,7 +231,7 @@ def _prepare(draft: Path, prepare: Callable[[Tx], None], context: Context) -> No
             connection.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:
         raise StoreError(f"The copy {draft} cannot be changed ({error}). Check the room on its disk.") from error
-    _sync(draft)
+    sync(draft)
 
 
 def _note(data_dir: Path, file: Path) -> None:

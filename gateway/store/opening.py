@@ -20,6 +20,7 @@ import structlog
 
 from gateway import __version__
 from gateway.core.clock import system_clock, to_rfc3339
+from gateway.core.files import put_in_place
 from gateway.errors import StoreError
 from gateway.runtime import endpoint_file
 from gateway.store import schema
@@ -182,12 +183,10 @@ def _copy(data_dir: Path, connection: sqlite3.Connection, before: str) -> Path:
         with closing(sqlite3.connect(draft)) as new:
             connection.backup(new)
             new.execute("PRAGMA journal_mode = DELETE")
-        _sync(draft)
         if os.geteuid() == 0:
             owner = data_dir.stat()
             os.chown(draft, owner.st_uid, owner.st_gid, follow_symlinks=False)
-        draft.replace(target)
-        _sync(data_dir)
+        put_in_place(draft, target)
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
@@ -197,11 +196,3 @@ def _copy(data_dir: Path, connection: sqlite3.Connection, before: str) -> Path:
 def _size(connection: sqlite3.Connection) -> int:
     pages, of_bytes = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     return int(pages) * int(of_bytes)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

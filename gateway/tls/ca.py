@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from gateway.core import files
 from gateway.errors import InvalidRequestError, UnavailableError
 
 if TYPE_CHECKING:
@@ -181,16 +181,7 @@ def _write(pair: Pair, certificate: x509.Certificate, key: ec.EllipticCurvePriva
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     try:
-        _replace(pair.key, secret, _SECRET_MODE)
-        _replace(pair.certificate, certificate.public_bytes(pem), _OPEN_MODE)
+        files.replace(pair.key, secret, mode=_SECRET_MODE)
+        files.replace(pair.certificate, certificate.public_bytes(pem), mode=_OPEN_MODE)
     except OSError as error:
         raise UnavailableError(f"{pair.certificate.parent} cannot be written ({error.strerror}).") from error
-
-
-def _replace(file: Path, content: bytes, mode: int) -> None:
-    draft = file.with_name(f".{file.name}.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as target:
-        target.write(content)
-        os.fsync(target.fileno())
-    draft.replace(file)

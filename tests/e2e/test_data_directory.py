@@ -83,7 +83,7 @@ async def test_settings_of_another_user(tmp_path: Path) -> None:
     assert (outcome.code != 0, str(NOBODY) in outcome.err) == (True, True)
 
 
-@pytest.mark.parametrize("name", ["gateway.url.new", "gateway.url", "doctor.json.new", "doctor.json"])
+@pytest.mark.parametrize("name", [".gateway.url.new", "gateway.url", ".doctor.json.new", "doctor.json"])
 async def test_a_link_in_the_place_of_a_file(tmp_path: Path, name: str) -> None:
     """It is taken away, and what it leads to stays as it was."""
     victim = tmp_path / "victim"
@@ -93,6 +93,6 @@ async def test_a_link_in_the_place_of_a_file(tmp_path: Path, name: str) -> None:
     (gateway.data / name).symlink_to(victim)
     async with started(gateway):
         assert victim.read_text() == "precious\n"
-        found = (gateway.data / name.removesuffix(".new")).lstat()
+        found = (gateway.data / name.removesuffix(".new").removeprefix(".")).lstat()
         assert stat.S_ISREG(found.st_mode)
-        assert stat.S_IMODE(found.st_mode) == (0o644 if name.startswith("gateway.url") else 0o600)
+        assert stat.S_IMODE(found.st_mode) == (0o644 if "gateway.url" in name else 0o600)

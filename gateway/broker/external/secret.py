@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from gateway.core import credentials
+from gateway.core import credentials, files
 from gateway.errors import UnavailableError
 
 FILE_NAME: Final = "broker-auth-secret"
@@ -34,6 +34,5 @@ def shared_secret(path: Path) -> str:
 
 def _made(path: Path) -> str:
     secret = credentials.mint(credentials.BROKER_SECRET, os.urandom)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(f"{secret}\n")
+    files.create(path, f"{secret}\n".encode())
     return secret

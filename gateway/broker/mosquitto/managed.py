@@ -25,6 +25,7 @@ from gateway.broker.mosquitto.access import Rights
 from gateway.broker.mosquitto.orphan import find_orphan
 from gateway.broker.mosquitto.password_file import BrokerSignalError, PasswordFile
 from gateway.broker.mosquitto.supervisor import Supervisor
+from gateway.core import files
 from gateway.core.addresses import Address
 from gateway.errors import UnavailableError
 from gateway.runtime.owned_files import Owner, make_folder, read, replace
@@ -178,12 +179,9 @@ def _together(folder: Path, certificate: ServerCertificate) -> Path:
     Mosquitto reads both at each SIGHUP, also when the SIGHUP is for the password file. With two files it could read the
     new chain with the old key, and would refuse every client until the next SIGHUP.
     """
-    file, draft = folder / _TLS_NAME, folder / f".{_TLS_NAME}.new"
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
-        os.fchmod(target.fileno(), _READ_BY_BROKER if os.geteuid() == 0 else 0o600)
-        target.write(certificate.chain.read_bytes() + b"\n" + certificate.key.read_bytes())
-    draft.replace(file)
+    file, mode = folder / _TLS_NAME, _READ_BY_BROKER if os.geteuid() == 0 else 0o600
+    both = certificate.chain.read_bytes() + b"\n" + certificate.key.read_bytes()
+    files.replace(file, both, prepare=lambda descriptor: os.fchmod(descriptor, mode))
     return file
 
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway.core import credentials
+from gateway.core import credentials, files
 from gateway.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -174,17 +174,11 @@ class PasswordFile:
         return None
 
     def _replace(self, content: bytes) -> None:
-        draft = self.path.with_name(f".{self.path.name}.new")
-        draft.unlink(missing_ok=True)  # left by a gateway that was killed here
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            self._keep_group(descriptor)
-            os.fchmod(descriptor, FILE_MODE)
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        draft.replace(self.path)
-        _sync_directory(self.path.parent)
+        files.replace(self.path, content, prepare=self._prepare)
+
+    def _prepare(self, descriptor: int) -> None:
+        self._keep_group(descriptor)
+        os.fchmod(descriptor, FILE_MODE)
 
     def _keep_group(self, descriptor: int) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -223,14 +217,6 @@ def _check(username: str, entry: str, names: re.Pattern[str], allowed: str) -> N
         raise PasswordEntryError(
             f"the password entry of {username} should be $6$salt$hash or, from mosquitto_passwd, $7$rounds$salt$hash"
         )
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _pid_in(pid_file: Path) -> int:

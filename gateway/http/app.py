@@ -1,4 +1,4 @@
-"""The HTTP application, put together from the table of operations."""
+"""The HTTP application, assembled from the table of operations."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def build(
     *,
     authenticate: Authenticate = auth.authenticate,
 ) -> ASGIApp:
-    """The API as an ASGI application.
+    """Return the API as an ASGI application.
 
-    Who serves it to nobody but itself, as the command line does, says by ``authenticate`` who calls.
+    The command line serves it to itself alone, and passes its own ``authenticate``.
     """
     services = replace(services, openapi=_document)
     clock = services.store.context.clock
@@ -45,7 +45,7 @@ def build(
 
 
 def _document() -> bytes:
-    from gateway.http.spec import openapi  # noqa: PLC0415 - all that it explains, which is seldom read
+    from gateway.http.spec import openapi  # noqa: PLC0415 - loads all descriptions, which are seldom read
 
     return openapi.document()
 

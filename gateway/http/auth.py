@@ -1,4 +1,4 @@
-"""Who calls, and what that opens (contract, section 1)."""
+"""Authentication and authorisation of requests (contract, section 1)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gateway.tls.certificates import common_name
 
 ME: Final = "me"
 PEER: Final = "gateway.peer_certificate"
-"""Where the server puts, into the scope of a request, the certificate that the client showed, if any."""
+"""Key of a request's scope for the client certificate, if there is one."""
 
 _BEARER: Final = re.compile(r"bearer +(?P<secret>[A-Za-z0-9_]{8,128})", re.IGNORECASE)
 _KEY_PREFIXES: Final = ("sk_live_", "sk_test_", "rk_live_", "rk_test_")
@@ -43,7 +43,7 @@ _RESET_ONLY: Final = (
 
 
 class Refused(NamedTuple):
-    """Why a credential opens nothing, and the API key that it is or was of."""
+    """Why a credential is refused, and the API key that it is or was of."""
 
     reason: Reason
     key_id: str | None = None
@@ -59,10 +59,10 @@ class RefusedCredentialError(UnauthorizedError):
 
 
 async def authenticate(services: Services, headers: Headers) -> Caller:
-    """The caller whose credential the ``Authorization`` header holds.
+    """Return the caller whose credential the ``Authorization`` header holds.
 
     Raises:
-        UnauthorizedError: none, more than one, or one that opens nothing.
+        UnauthorizedError: there is no credential, more than one, or one that is not good.
     """
     secret = credential(headers)
     now = services.store.context.clock()
@@ -73,10 +73,10 @@ async def authenticate(services: Services, headers: Headers) -> Caller:
 
 
 def require_certificate(scope: Scope, caller: Caller) -> None:
-    """Have a device show, besides its token, the certificate that is made out to its id.
+    """Check that a device shows, besides its token, the certificate with its id.
 
     Raises:
-        UnauthorizedError: it showed none, or another's.
+        UnauthorizedError: it showed no certificate, or another's.
     """
     if isinstance(caller, DeviceCaller) and common_name(scope.get(PEER)) != caller.id:
         raise RefusedCredentialError(
@@ -87,10 +87,10 @@ def require_certificate(scope: Scope, caller: Caller) -> None:
 
 
 def credential(headers: Headers) -> str:
-    """The secret that the ``Authorization`` header holds.
+    """Return the secret that the ``Authorization`` header holds.
 
     Raises:
-        UnauthorizedError: none, or more than one.
+        UnauthorizedError: there is no secret, or more than one.
     """
     given = headers.getlist("authorization")
     if not given:
@@ -115,7 +115,7 @@ def _api_key(view: View, secret: str, now: int) -> ApiKeyCaller | Refused:
 
 
 def _refused_key(row: key_sql.KeyRecord | None, secret: str, now: int) -> Refused:
-    """Return why a secret opens nothing; whoever holds it is told of its expiry alone."""
+    """Return why a secret is refused. Its holder learns of its expiry alone."""
     if row is None:
         return Refused("unknown")
     if row.revoked_at is not None:
@@ -142,7 +142,7 @@ def _device_token(view: View, secret: str) -> DeviceCaller | Refused:
 
 
 def authorize(access: Authorization, caller: Caller, device_id: str | None) -> None:
-    """Let this caller pass, or not; ``device_id`` is what the path names.
+    """Check that this caller may call; ``device_id`` is what the path names.
 
     Raises:
         UnauthorizedError: a ``reset_only`` token where that opens nothing.
@@ -191,10 +191,10 @@ def _authorize_device(access: Authorization, token: DeviceCaller, device_id: str
 
 
 def state_now(view: View, token: DeviceCaller) -> TokenState:
-    """What the token opens inside this transaction: since the request was let in it may have been revoked.
+    """Return the token's state inside this transaction: it may have been revoked since the request was admitted.
 
     Raises:
-        UnauthorizedError: nothing any more.
+        UnauthorizedError: it is revoked.
     """
     state = token_sql.state(view, token.token_id)
     if state is None or state == TokenState.REVOKED:
@@ -203,18 +203,18 @@ def state_now(view: View, token: DeviceCaller) -> TokenState:
 
 
 def refuse_reset_only() -> UnauthorizedError:
-    """What a device hears that wants more than its reset."""
+    """Return the refusal for a ``reset_only`` token where only the reset is open."""
     return UnauthorizedError(_RESET_ONLY)
 
 
 async def note_first_use(services: Services, caller: Caller) -> None:
-    """Write down the first use of a device token before it opens anything: what it replaces is revoked by that."""
+    """Record the first use of a device token before it opens anything: this revokes the tokens that it replaces."""
     if isinstance(caller, DeviceCaller) and not caller.used_before:
         await services.store.write(lambda tx: devices.use(tx, caller.token_id))
 
 
 async def note_use(services: Services, caller: Caller) -> None:
-    """Write down, at most once a minute, that a key is in use."""
+    """Record, at most once a minute, that a key is in use."""
     if isinstance(caller, DeviceCaller):
         return
     now = services.store.context.clock()

@@ -1,8 +1,8 @@
-"""How often an address may be told that its credential is none: so often in each minute of the clock.
+"""Rate limit for failed authentication per IP address, in fixed one-minute windows.
 
-Only refusals count, and only they are cut short after that: a good credential opens what it opens, whoever else knocks
-from the same address (a site behind one NAT address). What keeps a guesser out are the 190 random bits of a credential;
-this keeps one, or a flood of junk, from filling the log.
+Only refusals count, and only they are limited. A good credential works, whatever other clients send from the same
+address (a site behind one NAT address). The 190 random bits of a credential keep a guesser out. This limit keeps one,
+or a flood of junk, from filling the log.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ UNKNOWN_HOST: Final = "unknown"
 _SHARES: Final = 10
 _LEAST_SHARE: Final = 10
 _NETWORK_BITS: Final = 64
-"""Of an IPv6 address: the rest belongs to one subscriber, who has all of it to call from."""
+"""Network bits of an IPv6 address: the rest belongs to one subscriber, who can call from all of it."""
 
 
 class AuthFailureLimiter:
     """Counts refusals per address; 0 is no limit. One bad credential has a tenth of that, or ten where that is more.
 
-    A device that tries a revoked token on and on thus does not keep others at its site from being told of theirs.
+    A device that repeats a revoked token thus does not keep others at its site from seeing their refusals.
     """
 
     def __init__(self, per_minute: int, clock: Clock, *, most_addresses: int = MOST_ADDRESSES) -> None:
@@ -41,7 +41,7 @@ class AuthFailureLimiter:
         self._credentials = FixedWindow[tuple[str, int]](share, MINUTE_MS, clock, most_keys=most_addresses)
 
     def refused(self, scope: Scope) -> tuple[Quota, RateLimitExceededError] | None:
-        """Note that whoever sends this request was refused; what is left, and the error, when it was too often."""
+        """Count the refusal of this request; return what is left, and the error when the limit is exceeded."""
         if not self._addresses.limit:
             return None
         address = address_of(scope)
@@ -62,18 +62,18 @@ class AuthFailureLimiter:
 
 
 def _shown_in(scope: Scope) -> int:
-    """A number for the credential in a request, which does not tell it; those without one have a number, too."""
+    """Return a number for the credential in a request, also for a missing one, without revealing it."""
     return hash(next((value for name, value in scope.get("headers", ()) if name == b"authorization"), b""))
 
 
 def address_of(scope: Scope) -> str:
-    """Where a request comes from: the other end of its connection, of an IPv6 address the network."""
+    """Return the address at the other end of the connection; of an IPv6 address the network."""
     client = scope.get("client")
     return site_of(client[0] if client else "")
 
 
 def host_of(scope: Scope) -> str:
-    """The address at the other end of the connection, all of it: for the log and the audit trail."""
+    """Return the full address at the other end of the connection, for the log and the audit trail."""
     client = scope.get("client")
     host = str(client[0] if client else "").partition("%")[0]
     try:
@@ -84,7 +84,7 @@ def host_of(scope: Scope) -> str:
 
 
 def site_of(host: str) -> str:
-    """The address, of an IPv6 address the network: what one subscriber has to call from."""
+    """Return the address, or the network of an IPv6 address: what one subscriber can call from."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:

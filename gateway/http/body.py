@@ -1,4 +1,4 @@
-"""What comes in: the body, read within its limit and parsed from its bytes, and the query; both strictly."""
+"""Input of a request: the body, read within its limit and parsed from its bytes, and the query; both strictly."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _UNICODE: Final = ("utf-8", "utf8", "us-ascii")
 
 
 class ClientGoneError(Exception):
-    """The client closed the connection before its request was complete; nobody waits for an answer."""
+    """The client closed the connection before its request was complete, and waits for no answer."""
 
 
 async def read(receive: Receive, headers: Headers, limit: int) -> bytes:
-    """The whole body.
+    """Return the whole body.
 
     Raises:
-        PayloadTooLargeError: it has more than ``limit`` bytes, by its header or in truth.
+        PayloadTooLargeError: it has more than ``limit`` bytes, by its header or in fact.
         InvalidRequestError: it did not come within 30 s.
-        UnsupportedMediaTypeError: there is one, and it is not JSON by its headers.
+        UnsupportedMediaTypeError: there is a body, and it is not JSON by its headers.
         ClientGoneError: it will never be complete.
     """
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:
         raise PayloadTooLargeError(limit)
-    if length == "0" and "transfer-encoding" not in headers:  # so there is none (RFC 9112, section 6.3)
+    if length == "0" and "transfer-encoding" not in headers:  # so the body is empty (RFC 9112, section 6.3)
         return b""
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -77,10 +77,10 @@ def _require_json(headers: Headers) -> None:
 
 
 def parse(kind: type[T], raw: bytes) -> T:
-    """The body as a model; no body is as good as ``{}``.
+    """Return the body as a model; an empty body counts as ``{}``.
 
     Raises:
-        InvalidRequestError: what is wrong with which field.
+        InvalidRequestError: a field is wrong; the message says which and why.
     """
     try:
         return kind.model_validate_json(raw or b"{}")
@@ -89,10 +89,10 @@ def parse(kind: type[T], raw: bytes) -> T:
 
 
 def parse_query(kind: type[T], scope: Scope) -> T:
-    """The query as a model.
+    """Return the query as a model.
 
     Raises:
-        InvalidRequestError: what is wrong with which parameter.
+        InvalidRequestError: a parameter is wrong; the message says which and why.
     """
     try:
         return kind.model_validate(_parameters(scope["query_string"]))

@@ -19,7 +19,7 @@ class ApiKeyCaller:
 
     @property
     def credential_id(self) -> str:
-        """Under which its answers are kept: the key's id, also after its secret was rotated."""
+        """Return the id under which its answers are kept: the key's id, also after a rotation of its secret."""
         return self.id
 
 
@@ -35,7 +35,7 @@ class DeviceCaller:
 
     @property
     def credential_id(self) -> str:
-        """Under which its answers are kept: never those of another binding of the same device."""
+        """Return the id under which its answers are kept: never that of another binding of the same device."""
         return f"{self.id}/{self.token_id}"
 
 
@@ -44,11 +44,11 @@ Caller = ApiKeyCaller | DeviceCaller
 
 @dataclass(frozen=True)
 class Authorization:
-    """Who may call: API keys with this scope (``None``: none), the device itself, also with a ``reset_only`` token.
+    """Who may call: API keys with this scope (``None``: no key), and the device itself.
 
-    ``also``: further scopes that a key needs, all of them, besides ``scope``.
-    ``insiders``: of what is public, whether those on the machine and keys that may read devices are told ``more``, or
-    it is for them ``alone`` (``gateway/http/insiders.py``).
+    ``reset_only``: also with a token of that state. ``also``: further scopes that a key needs besides ``scope``.
+    ``insiders``, for public operations: local callers and keys that may read devices get ``more``, or they ``alone``
+    may call (``gateway/http/insiders.py``).
     """
 
     scope: str | None = None
@@ -59,12 +59,12 @@ class Authorization:
 
     @property
     def public(self) -> bool:
-        """Whether no credential is asked for."""
+        """Return whether no credential is required."""
         return self.scope is None and not self.device
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Every scope that an API key needs; none where no API key may call."""
+        """Return every scope that an API key needs; empty where no API key may call."""
         return () if self.scope is None else (self.scope, *self.also)
 
 

@@ -1,4 +1,4 @@
-"""How a request is served: who calls, may they, what do they say, do it, answer. In this order, for every operation."""
+"""Endpoints: authenticate, authorise, parse, handle, answer; in this order, for every operation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from gateway.store import idempotency_sql
 
 BASE: Final = "/v1"
 Authenticate = Callable[[Services, Headers], Awaitable[Caller]]
-"""Says who calls, by the headers of the request; raises UnauthorizedError."""
+"""Returns the caller by the headers of the request; raises UnauthorizedError."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Endpoint:
         return await _only_once(operation, context, takes, idempotent)
 
     async def _parse(self, operation: AnyOperation, scope: Scope, receive: Receive) -> tuple[bytes, BaseModel]:
-        """Return the body, and the model that the operation takes: of the body, or of the query if there is none."""
+        """Return the body, and the operation's model made of the body, or of the query."""
         if not operation.has_body:
             return b"", body.parse_query(operation.takes, scope)
         body.parse_query(Empty, scope)
@@ -116,13 +116,13 @@ class Endpoint:
 
 
 def _audited_address(caller: Caller | None, scope: Scope) -> str | None:
-    """Return the address for events: none of a device, whose wearer it would locate, or of the command line."""
+    """Return the address for events: None for a device, whose wearer it would locate, and for the command line."""
     address = request_info(scope).client_address
     return address if isinstance(caller, ApiKeyCaller) and address != UNKNOWN_HOST else None
 
 
 def _idempotent(operation: AnyOperation, caller: Caller | None, scope: Scope, raw: bytes) -> IdempotentRequest | None:
-    """What a POST with an ``Idempotency-Key`` is known by."""
+    """Return the identity of a POST with an ``Idempotency-Key``, or None."""
     headers = Headers(scope=scope)
     key = idempotency.key_of(headers) if operation.is_idempotent else None
     if key is None or caller is None:
@@ -132,7 +132,7 @@ def _idempotent(operation: AnyOperation, caller: Caller | None, scope: Scope, ra
 
 
 def _most_bytes(caller: Caller) -> int:
-    """There may be a hundred thousand devices; keys are few, and one may serve all of these."""
+    """Return the bytes kept per caller. There may be 100,000 devices; keys are few, and one may serve all of them."""
     return (
         idempotency_sql.MOST_BYTES_OF_DEVICE if isinstance(caller, DeviceCaller) else idempotency_sql.MOST_BYTES_OF_KEY
     )
@@ -148,7 +148,7 @@ async def _only_once(
         try:
             answer = await operation.handler(context, takes)
         except GatewayError:
-            await work.read(work.replay)  # of two at the same time one may find what the other has done in its way
+            await work.read(work.replay)  # of two at the same time one may be blocked by what the other has done
             raise
         return answer if idempotent.kept or isinstance(answer, Stream) else await work.commit(lambda _: answer)
     except ReplayError as replay:
@@ -156,26 +156,26 @@ async def _only_once(
 
 
 class Unknown:
-    """Every path that is not in the table; an ASGI application."""
+    """Answers every path that is not in the table; an ASGI application."""
 
     def __init__(self, parts: EndpointParts) -> None:
         self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Say so."""
+        """Refuse the path."""
         del receive, send
         await refuse_unknown(self._parts, scope)
 
 
 async def refuse_unknown(parts: EndpointParts, scope: Scope) -> NoReturn:
-    """There is nothing at this path; beneath the base of the API only callers with a credential hear that."""
+    """Refuse an unknown path. Below the base of the API only callers with a credential get that error."""
     await _admit(parts, scope, request_info(scope))
     page = ", and /docs is a page to try it" if parts.services.serves_docs else ""
     raise NotFoundError(f"There is nothing at this path. GET /openapi.json lists what there is{page}.")
 
 
 async def _admit(parts: EndpointParts, scope: Scope, info: RequestInfo) -> None:
-    """Beneath the base of the API even an error is for callers with a credential."""
+    """Authenticate: below the base of the API even an error needs a credential."""
     if scope["path"] != BASE and not scope["path"].startswith(f"{BASE}/"):
         return
     caller = await _identify(parts, scope, info)
@@ -184,7 +184,7 @@ async def _admit(parts: EndpointParts, scope: Scope, info: RequestInfo) -> None:
 
 
 async def _is_inside(parts: EndpointParts, operation: AnyOperation, scope: Scope, info: RequestInfo) -> bool:
-    """Whether the caller is told all; what is for insiders alone is refused to others."""
+    """Return whether the caller gets all facts. What is for insiders alone is refused to others."""
     alone = operation.access.insiders == "alone"
     headers, token = Headers(scope=scope), parts.services.metrics_token
     if insiders.is_local(scope) and not (alone and token is not None):
@@ -198,7 +198,7 @@ async def _is_inside(parts: EndpointParts, operation: AnyOperation, scope: Scope
     except StoreError:
         if alone:
             raise
-        return False  # what cannot be looked up opens nothing, and readiness has to say so
+        return False  # an unreadable registry opens nothing, and readiness must report it
     if alone:
         auth.authorize(READ, caller, None)
     return insiders.may_read(caller)
@@ -228,7 +228,7 @@ def _note_refusal(parts: EndpointParts, info: RequestInfo, error: UnauthorizedEr
 
 
 def _count_refusal(parts: EndpointParts, scope: Scope, info: RequestInfo) -> None:
-    """Refuse for a while, and leave no line in the log, where too many were refused that come from there."""
+    """Count a refusal. Beyond the limit, refuse the address for a while and write no line into the log."""
     too_many = parts.auth_failures.refused(scope)
     if too_many is not None:
         info.quota, error = too_many
@@ -243,5 +243,5 @@ def _response(answer: ApiResponse, media_type: str) -> Response:
         headers={
             **answer.headers,
             "Content-Type": media_type,
-        },  # as the document says it: Starlette would add a charset
+        },  # as the document has it: Starlette would add a charset
     )

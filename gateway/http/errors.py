@@ -1,4 +1,4 @@
-"""Exceptions become answers here, and nowhere else (contract, section 2)."""
+"""Mapping of exceptions to responses, in this one place (contract, section 2)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _INTERNAL: Final = 500
 
 
 class MethodNotAllowedError(GatewayError):
-    """The path is there, the method is not; ``allow`` lists those that are."""
+    """The path exists, the method does not; ``allow`` lists those that do."""
 
     code = "method_not_allowed"
 
@@ -50,13 +50,13 @@ class PayloadTooLargeError(GatewayError):
 
 
 class UnsupportedMediaTypeError(GatewayError):
-    """The body is not JSON, by its own word."""
+    """The body is not JSON, by its content type."""
 
     code = "unsupported_media_type"
 
 
 class RateLimitExceededError(GatewayError):
-    """The caller has used up its requests; more are granted in ``seconds``."""
+    """The caller has used up its requests; it may call again after ``seconds``."""
 
     code = "rate_limit_exceeded"
 
@@ -69,7 +69,7 @@ class RateLimitExceededError(GatewayError):
 
 
 class TooManyRefusalsError(RateLimitExceededError):
-    """The address has shown more credentials that are none than are looked into with patience."""
+    """The address has sent more bad credentials than the limit."""
 
     def __init__(self, limit: int, seconds: int, *, of: str = "without a good credential") -> None:
         GatewayError.__init__(
@@ -108,12 +108,12 @@ class TooManyScansError(RateLimitExceededError):
 
 
 def status_of(error: GatewayError) -> int:
-    """The HTTP status of an error."""
+    """Return the HTTP status of an error."""
     return _CONFLICT if isinstance(error, ConflictError) else STATUS.get(error.code, _INTERNAL)
 
 
 def answer(error: GatewayError) -> Response:
-    """The answer to an error. No secret gets into it, not even one that came in the wrong place."""
+    """Return the response for an error. No secret gets into it, not even one that came in the wrong place."""
     body = model.ErrorBody(code=error.code, message=redact(error.message), details=_clean(error.details))
     return Response(
         model.ErrorAnswer(error=body).model_dump_json(),
@@ -124,7 +124,7 @@ def answer(error: GatewayError) -> Response:
 
 
 def unexpected(request_id: str) -> GatewayError:
-    """What a caller is told of a mistake of the gateway's own."""
+    """Return the error that a caller gets for a bug of the gateway."""
     return GatewayError(
         f"The gateway failed at this request. Its log has the reason under request id {request_id}: report that.",
         details={"request_id": request_id},

@@ -1,11 +1,11 @@
-"""``Idempotency-Key``: a POST that comes again is answered as before, and not done again (contract, section 2).
+"""``Idempotency-Key``: a repeated POST gets the same answer, and is not done again (contract, section 2).
 
-The answer is written in the transaction that does what it tells (:meth:`.UnitOfWork.commit`), so there is no instant
-at which the one is there without the other; every write of such a request looks first whether another of the same has
-been done meanwhile. The rows in SQLite decide: nothing waits in memory.
+The answer is written in the transaction that it reports (:meth:`.UnitOfWork.commit`), so neither is ever there without
+the other. Every write of such a request first checks whether the same request has been done meanwhile. The rows in the
+database decide: nothing waits in memory.
 
 An answer may hold a secret that is shown once (a device token). So it is stored sealed, under a key that is derived
-from the caller's credential and the header's value; of both the registry has hashes only.
+from the caller's credential and the header's value. The registry has only hashes of both.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _OTHER_SECRET: Final = (
 
 
 def key_of(headers: Headers) -> str | None:
-    """The value of the header, if it is there.
+    """Return the value of the header, or None.
 
     Raises:
-        InvalidRequestError: it is no key.
+        InvalidRequestError: it is not valid.
     """
     given = headers.getlist(HEADER)
     if not given:
@@ -61,7 +61,7 @@ def key_of(headers: Headers) -> str | None:
 
 
 def request_hash(method: str, path: str, raw: bytes) -> bytes:
-    """What makes two requests the same: method, path, and the body but for the order of its members and its spaces."""
+    """Return a hash of method, path and body. Spaces and the order of members in the body do not matter."""
     return hashlib.sha256(
         b"\n".join((method.encode(), path.encode("utf-8", "surrogatepass"), _canonical(raw)))
     ).digest()
@@ -70,24 +70,24 @@ def request_hash(method: str, path: str, raw: bytes) -> bytes:
 def _canonical(raw: bytes) -> bytes:
     try:
         return json.dumps(json.loads(raw or b"{}"), sort_keys=True).encode()
-    except (ValueError, RecursionError):  # thousands of digits or levels: then byte by byte
+    except (ValueError, RecursionError):  # thousands of digits or levels: compared byte by byte
         return raw
 
 
 @dataclass
 class IdempotentRequest:
-    """One request that carries a key: looks for its answer, and keeps it. ``part`` is one step of several."""
+    """One request with a key: finds its kept answer, and keeps it. ``part`` is one step of several."""
 
     caller: str
     key: str
     credential: str
     request_hash: bytes
     most_bytes: int = idempotency_sql.MOST_BYTES_OF_KEY
-    """What is kept of this caller at most."""
+    """Limit of bytes kept for this caller."""
     kept: bool = False
 
     def find(self, view: View, now: int, part: str = "") -> tuple[int, bytes] | None:
-        """Status and body of the answer, if the request was done before.
+        """Return status and body of the kept answer, or None if the request was not done before.
 
         Raises:
             ConflictError: the key came with another request, or with another secret of the same caller.
@@ -104,7 +104,7 @@ class IdempotentRequest:
             raise ConflictError(MISMATCH, _OTHER_SECRET) from error
 
     def keep(self, tx: Tx, status: int, content: bytes, part: str = "") -> None:
-        """Keep the answer, in the transaction that does what it tells."""
+        """Keep the answer, in the transaction that it reports."""
         nonce = tx.entropy(_NONCE_BYTES)
         sealed = nonce + self._cipher(part).encrypt(nonce, content, self._bound_to(status))
         idempotency_sql.keep(tx, self.caller, self._key_hash(part), self.request_hash, status, sealed, self.most_bytes)

@@ -1,6 +1,7 @@
-"""Who is told how the gateway is: a key that may read devices, the scraper's token, and whoever is on its machine.
+"""Insiders, who see the gateway's own state: keys that may read devices, the scraper's token, and local callers.
 
-A request that came by a proxy is a stranger's, also when the proxy runs on this machine, as far as it says so.
+A request that came through a proxy counts as foreign, even from a proxy on this machine, if the proxy's headers show
+it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _SAID_BY_PROXIES: Final = frozenset(
 
 
 def is_local(scope: Scope) -> bool:
-    """Whether it was sent on the gateway's own machine, and by no proxy."""
+    """Return whether it was sent on the gateway's own machine, and by no proxy."""
     if any(name in _SAID_BY_PROXIES for name, _ in scope["headers"]):
         return False
     client, server = scope.get("client"), scope.get("server")
@@ -31,14 +32,14 @@ def is_local(scope: Scope) -> bool:
 
 
 def shows(headers: Headers, token: str | None) -> bool:
-    """Whether the request carries the scraper's token."""
+    """Return whether the request carries the scraper's token."""
     if token is None or "authorization" not in headers:
         return False
     return hmac.compare_digest(auth.credential(headers).encode(), token.encode())
 
 
 def may_read(caller: Caller) -> bool:
-    """Whether it is a key that may read devices."""
+    """Return whether it is a key that may read devices."""
     return isinstance(caller, ApiKeyCaller) and READ.scope in caller.scopes
 
 

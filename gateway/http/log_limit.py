@@ -1,7 +1,7 @@
-"""How many lines of the request log strangers get: so many a minute per address, and so many a second in all.
+"""Limit of request-log lines without a known caller: per address and minute, and per second in all.
 
-The log takes a bounded number of lines of one kind each second (``log_lines_per_second``). Without this, whoever asks
-for ``/nowhere`` in a loop would fill the disk at that pace, and the lines of keys and devices would be left out.
+The log takes a bounded number of lines of one kind each second (``log_lines_per_second``). Without this limit a client
+that requests ``/nowhere`` in a loop would fill the disk at that pace, and lines of keys and devices would be dropped.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ LINES_PER_SECOND: Final = 50
 
 
 class StrangerLines:
-    """Counts lines of requests whose caller is not known, and tells once a minute how many were left out."""
+    """Counts lines of requests without a known caller, and logs once a minute how many were dropped."""
 
     def __init__(self, clock: Clock, *, per_minute: int = LINES_PER_MINUTE, per_second: int = LINES_PER_SECOND) -> None:
         self._clock = clock
-        # Addresses are as many as lines: 50 in a second make 3,000 in a minute.
+        # There are as many addresses as lines: 50 in a second make 3,000 in a minute.
         self._of_address = FixedWindow[str](per_minute, MINUTE_MS, clock, most_keys=MOST_ADDRESSES)
         self._in_all = FixedWindow[None](per_second, SECOND_MS, clock, most_keys=1)
         self._minute = 0

@@ -1,4 +1,4 @@
-"""What every request gets: an id, one line in the log, headers, and an answer whatever happens inside."""
+"""Outer middleware: gives each request an id, one line in the log, headers, and an answer whatever happens inside."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ REQUEST_INFO: Final = "gateway.request_info"
 REQUEST_ID: Final = "X-Request-Id"
 PIECE_BYTES: Final = 65_536
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_CLIENT_GONE: Final = 499  # as nginx counts them; nobody gets to see it but the log
+_CLIENT_GONE: Final = 499  # as nginx logs them; the client never sees it
 _SERVER_ERROR: Final = 500
 
 
 @dataclass
 class RequestInfo:
-    """What becomes known of a request while it is worked on: for its log line and the headers of its answer."""
+    """What becomes known of a request, for its log line and the headers of its answer."""
 
     request_id: str
     client_request_id: str | None
-    """What the caller calls this request, if that can stand in a log."""
+    """The client's own id of this request, if it can stand in a log."""
     client_address: str
     quota: Quota
     template: str = "-"
@@ -50,17 +50,17 @@ class RequestInfo:
     status: int = _CLIENT_GONE
     error: str | None = None
     worth_a_line: bool = True
-    """Whether the log tells of it; metrics count it anyway."""
+    """Whether it gets a line in the log; metrics count it anyway."""
     started: float = field(default_factory=time.perf_counter)
 
     @property
     def seconds(self) -> float:
-        """How long it has been worked on."""
+        """Return the seconds since it began."""
         return time.perf_counter() - self.started
 
 
 def request_info(scope: Scope) -> RequestInfo:
-    """The log record of this request."""
+    """Return the log record of this request."""
     info: RequestInfo = scope[REQUEST_INFO]
     return info
 
@@ -126,7 +126,7 @@ class RequestMiddleware:
             await errors.answer(unexpected)(scope, receive, send)
 
     async def _note_use(self, info: RequestInfo) -> None:
-        """After the answer, since nobody has to wait for it."""
+        """Record the use of a key, after the answer, so that the caller does not wait for it."""
         if info.caller is None:
             return
         try:
@@ -136,7 +136,7 @@ class RequestMiddleware:
 
 
 def _request_id() -> str:
-    """A new id: one that a caller chose could be that of another request."""
+    """Return a new id. One that a caller chose could be that of another request."""
     return f"req_{secrets.token_hex(12)}"
 
 
@@ -146,7 +146,7 @@ def _client_request_id(headers: Headers) -> str | None:
 
 
 def _pieces(message: Message) -> Iterator[Message]:
-    """Large bodies in parts, each sent when the last is on its way: not all is copied for who does not read."""
+    """Yield large bodies in parts, each sent when the last is on its way, so that a slow reader needs no full copy."""
     content = message.get("body", b"")
     for start in range(0, len(content) - PIECE_BYTES, PIECE_BYTES):
         yield {**message, "body": content[start : start + PIECE_BYTES], "more_body": True}
@@ -156,7 +156,7 @@ def _pieces(message: Message) -> Iterator[Message]:
 def _headers(
     given: Iterable[tuple[bytes, bytes]], info: RequestInfo, hsts_seconds: int
 ) -> Iterator[tuple[bytes, bytes]]:
-    """What is added to the headers that an answer has already."""
+    """Yield the headers to add to those that an answer has."""
     quota = info.quota
     yield b"x-request-id", info.request_id.encode()
     yield b"x-ratelimit-limit", b"%d" % quota.limit

@@ -18,7 +18,7 @@ T = TypeVar("T", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Request:
-    """What the client sent, besides the model that the handler takes."""
+    """What the client sent, besides the model for the handler."""
 
     path: Mapping[str, str]
     """Parameters of the path, by name."""
@@ -26,12 +26,12 @@ class Request:
     """The body, byte by byte."""
     headers: Mapping[str, str] = field(default_factory=dict)
     is_inside: bool = False
-    """Whether the caller may know how the gateway is; asked where the operation's access says so."""
+    """Whether the caller is an insider; set where the operation's access needs it."""
 
 
 @dataclass(frozen=True)
 class RequestContext:
-    """One authorized request, as the handler of its operation gets it."""
+    """One authorised request, as its handler gets it."""
 
     services: Services
     request: Request
@@ -41,31 +41,31 @@ class RequestContext:
 
     @property
     def caller(self) -> Caller:
-        """The caller of an operation that asks for a credential."""
+        """Return the caller of an operation that requires a credential."""
         if self.identity is None:
             raise LookupError("a public operation has no caller")
         return self.identity
 
     @property
     def device_caller(self) -> DeviceCaller:
-        """The caller of an operation that only devices may call."""
+        """Return the caller of an operation that only devices may call."""
         if isinstance(self.identity, DeviceCaller):
             return self.identity
         raise LookupError("the caller is no device")
 
     @property
     def actor(self) -> str:
-        """The id of the key or device that calls, as events name it."""
+        """Return the id of the calling key or device, as events name it."""
         return self.caller.id
 
     @property
     def project_id(self) -> str:
-        """The project that the caller belongs to."""
+        """Return the project of the caller."""
         return self.caller.project_id
 
     @property
     def device_id(self) -> str:
-        """The device that the path names; for its own token ``me`` is the device."""
+        """Return the device that the path names; for a device's own token ``me`` is the device."""
         return self.caller.id if isinstance(self.identity, DeviceCaller) else self.request.path["device_id"]
 
 
@@ -90,26 +90,26 @@ class Operation(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     """Descriptions of the headers that only this operation's answer may carry."""
     media_type: str = "application/json"
-    """Of what it answers when all is well."""
+    """Media type of a successful answer."""
     takes_headers: Mapping[str, str] = field(default_factory=dict)
-    """Descriptions of the headers that only this operation looks at."""
+    """Descriptions of the headers that only this operation reads."""
 
     keeps_answers: bool = True
-    """False where a request that comes again does no harm, and comes so often that its answers would fill the disk."""
+    """False where a repeated request does no harm, and is so frequent that kept answers would fill the disk."""
 
     @property
     def has_body(self) -> bool:
-        """Whether ``takes`` comes as a body, not as a query."""
+        """Return whether ``takes`` comes as a body, not as a query."""
         return self.method not in ("GET", "HEAD", "DELETE")
 
     @property
     def is_idempotent(self) -> bool:
-        """Whether it takes an ``Idempotency-Key``."""
+        """Return whether it takes an ``Idempotency-Key``."""
         return self.method == "POST" and self.keeps_answers and not self.access.public
 
     @property
     def id(self) -> str:
-        """Its name in the OpenAPI document: that of its handler."""
+        """Return its name in the OpenAPI document: that of its handler."""
         return getattr(self.handler, "__name__", type(self.handler).__name__)
 
 

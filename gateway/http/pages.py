@@ -1,6 +1,6 @@
-"""The pages for people, the fleet at ``/`` and the API to try at ``/docs``: files of our own, from the package.
+"""Pages for people, the fleet at ``/`` and the API to try at ``/docs``: static files from the package.
 
-Nothing comes from elsewhere, and nothing is built: what lies in ``static`` is what a browser gets.
+Nothing is loaded from elsewhere, and nothing is built: a browser gets the files in ``static`` as they are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ POLICY: Final = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""Content security policy: nothing inline, nothing foreign, in nobody's frame, and no text that becomes markup."""
+"""Content security policy: nothing inline, nothing foreign, no framing, no text that becomes markup."""
 _FOLDER: Final = files("gateway.http") / "static"
 _MEDIA_TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _DOCS: Final = "/docs"
@@ -40,7 +40,7 @@ FILES: Final[Mapping[str, str]] = _APART | {
     for each in sorted((_FOLDER / "page").iterdir(), key=lambda each: each.name)
     if each.name.endswith((".css", ".js"))
 }
-"""By path: the file."""
+"""The file of each path."""
 _MODULES: Final = "/page/{file}"
 _ALLOW: Final = "GET, HEAD, OPTIONS"
 _HEADERS: Final[Mapping[str, str]] = {
@@ -61,11 +61,11 @@ class Page:
 
     @cached_property
     def tag(self) -> str:
-        """What changes with the content, so that a browser asks whether it has, and gets it only then."""
+        """Return the ETag: it changes with the content, so that a browser fetches the file only when it has changed."""
         return f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve it."""
+        """Serve the file."""
         request_info(scope).template = _MODULES if self.path.startswith("/page/") else self.path
         await self._answer(scope["method"], Headers(scope=scope))(scope, receive, send)
 
@@ -81,7 +81,7 @@ class Page:
 
 
 def pages(*, fleet: bool = True, docs: bool = True) -> list[Page]:
-    """Return those of the fleet's page and of the docs' that are asked for, read once."""
+    """Return the files of the fleet's page and of the docs' page, as asked, read once."""
     return [
         Page(path, _MEDIA_TYPES[PurePath(name).suffix], (_FOLDER / name).read_bytes())
         for path, name in FILES.items()

@@ -1,4 +1,4 @@
-"""Pages: as many rows as were asked for, and never more than an answer may hold."""
+"""Pages of lists: as many rows as were requested, within the maximum size of an answer."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
 
 MAX_ANSWER_BYTES: Final = 1_048_576
-"""An answer's body is never longer, except a page of devices."""
+"""Maximum size of a body, except a page of devices."""
 _FRAME_BYTES: Final = 4_096
-"""For what stands around the rows: brackets, ``has_more``, ``next_cursor``."""
+"""Room for what surrounds the rows: brackets, ``has_more``, ``next_cursor``."""
 
 
 def fitting(
     rows: Sequence[R], limit: int, to_model: Callable[[R], M], most_bytes: int = MAX_ANSWER_BYTES
 ) -> tuple[list[M], bool]:
-    """What a page shows of ``rows``, and whether there is more than that.
+    """Return the models of a page, and whether there is more.
 
-    Rows of which there is one more than ``limit`` tell that there is another page. A page that would be too long
-    ends earlier; the next begins where it ended, since it goes by a cursor.
+    One row more than ``limit`` shows that there is another page. A page that would be too long ends earlier. The next
+    begins where it ended, since it goes by a cursor.
     """
     shown: list[M] = []
     room = most_bytes - _FRAME_BYTES

@@ -25,7 +25,7 @@ class Quota:
 class RateLimiter:
     """Counts requests per caller.
 
-    A limit of 0 is none: the headers then say ``NO_LIMIT``, so that a client which stops at "0 remaining" never does.
+    With a limit of 0 nothing is refused. The headers then have ``NO_LIMIT``, since a client may stop at "0 remaining".
     """
 
     def __init__(self, per_minute: int, clock: Clock, *, most_callers: int = MOST_CALLERS) -> None:
@@ -34,7 +34,7 @@ class RateLimiter:
         self._requests = FixedWindow[str](self.limit, MINUTE_MS, clock, most_keys=most_callers)
 
     def untouched(self) -> Quota:
-        """Return the quota of a caller who is not known: nothing counted."""
+        """Return the quota of an unknown caller: nothing counted."""
         return quota_of(self.limit, self._requests.left(""))
 
     def take(self, caller: str) -> tuple[Quota, RateLimitExceededError | None]:

@@ -1,7 +1,7 @@
-"""Which requests are looked at: those for a host of ours, with a path that everybody reads alike.
+"""Rules for the target of a request: an allowed host, and a path that every reader parses alike.
 
-A web page can have its own name point to 127.0.0.1 (DNS rebinding). Its scripts then reach what listens there, and only
-``Host`` tells. A path with ``%2F`` or ``..`` is one thing to a proxy's rules and another to what stands behind it.
+A web page can point its own name to 127.0.0.1 (DNS rebinding). Its scripts then reach local services, and only ``Host``
+shows it. A path with ``%2F`` or ``..`` is one thing to a proxy's rules and another to the server behind it.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _DOTS: Final = (b".", b"..")
 
 
 class HostRules:
-    """Names by which the gateway is asked for; those of loopback and IP addresses are always among them."""
+    """Host names under which the gateway answers; loopback names and IP addresses are always among them."""
 
     def __init__(self, allowed: Collection[str]) -> None:
-        """Take names in lower case; ``*`` allows any, ``*.example.com`` any beneath it."""
+        """Take names in lower case; ``*`` allows any, ``*.example.com`` any below it."""
         self._any = ANY in allowed
         self._names = frozenset(allowed)
 
     def require(self, scope: Scope) -> None:
-        """Do nothing for a host that is allowed, or is not named (HTTP/1.0: no browser sends that).
+        """Accept a host that is allowed, or missing (HTTP/1.0: no browser sends that).
 
         Raises:
-            InvalidRequestError: another host is asked for.
+            InvalidRequestError: another host is requested.
         """
         if self._any:
             return
@@ -54,7 +54,7 @@ class HostRules:
 
 
 def require_plain_path(scope: Scope) -> None:
-    """Do nothing for a path that can be read in one way alone.
+    """Accept a path that can be read in one way alone.
 
     Raises:
         InvalidRequestError: it hides a slash, a backslash or a control character, has a dot segment, or is no UTF-8.

@@ -1,4 +1,4 @@
-"""What handlers return: a response, or a stream of parts."""
+"""Results of handlers: a response, or a stream of parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 @dataclass(frozen=True)
 class ApiResponse:
-    """What a handler answers: a model (or bytes that are JSON already), its status, and headers beside the usual."""
+    """The answer of a handler: a model (or bytes that are JSON already), its status, and additional headers."""
 
     body: BaseModel | bytes
     status: int = 200
@@ -19,7 +19,7 @@ class ApiResponse:
 
     @property
     def content(self) -> bytes:
-        """The body as it is sent."""
+        """Return the body as it is sent."""
         if isinstance(self.body, bytes):
             return self.body
         return self.body.model_dump_json(exclude=set(self.exclude)).encode()
@@ -27,7 +27,7 @@ class ApiResponse:
 
 @dataclass(frozen=True)
 class Stream:
-    """An answer without an end of its own: its parts as they come. ``gateway/http/streaming.py`` tells what ends it."""
+    """An endless answer, sent part by part. ``gateway/http/streaming.py`` says what ends it."""
 
     parts: AsyncGenerator[bytes, None]
     media_type: str

@@ -1,4 +1,4 @@
-"""Which endpoint serves a path: a tree of its segments, so that it takes as many steps as the path has segments."""
+"""Routing by a tree of path segments: it takes as many steps as the path has segments."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _PARAMETER: Final = re.compile(r"\{(?P<name>[a-z_]+)\}")
 
 @dataclass
 class _Node:
-    """What may come after the segments so far."""
+    """The possible segments after those so far."""
 
     endpoint: ASGIApp | None = None
     literal: dict[str, _Node] = field(default_factory=dict)
     named: dict[str, _Node] = field(default_factory=dict)
-    """Parameters by name; any segment but an empty one may stand for one."""
+    """Parameters by name; any segment but an empty one matches."""
 
 
 class Paths:
-    """An ASGI application that hands a request on to what serves its path, and to ``unknown`` where nothing does.
+    """An ASGI application that passes a request to the endpoint of its path, or to ``unknown``.
 
-    A path is matched to the letter, a slash at its end included; a segment that is written in a template goes before
-    one that a parameter stands for. Parameters are in ``scope["path_params"]``.
+    A path must match exactly, a slash at its end included. A literal segment takes precedence over a parameter.
+    Parameters are in ``scope["path_params"]``.
     """
 
     def __init__(self, served: Iterable[tuple[str, ASGIApp]], unknown: ASGIApp) -> None:

@@ -25,9 +25,9 @@ class _Queue:
 
 
 class ScanLimiter:
-    """``max_open`` scans of one credential at most, those that wait included; each is given up after ``seconds``.
+    """At most ``max_open`` scans per credential, waiting ones included; each is given up after ``seconds``.
 
-    One credential takes one of the two threads for scans, so another's search does not wait behind its queue.
+    One credential uses one of the two threads for scans, so another's search does not wait behind its queue.
     """
 
     def __init__(self, max_open: int = MAX_OPEN, seconds: float = SCAN_SECONDS) -> None:
@@ -36,13 +36,13 @@ class ScanLimiter:
         self._queues: dict[str, _Queue] = {}
 
     def open_of(self, credential_id: str) -> int:
-        """How many it has open."""
+        """Return how many it has open."""
         queue = self._queues.get(credential_id)
         return 0 if queue is None else queue.open
 
     @asynccontextmanager
     async def turn(self, credential_id: str) -> AsyncIterator[Deadline]:
-        """Wait for the credential's turn; the deadline of what is done in the block.
+        """Wait for the credential's turn; yield the deadline for the block.
 
         Raises:
             TooManyScansError: it has ``max_open`` open.

@@ -1,4 +1,4 @@
-"""What the HTTP API needs of the rest of the gateway."""
+"""Services: what the HTTP API needs of the rest of the gateway."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gateway.store.wakeups import Wakeups
 from gateway.webhooks.sender import WebhookSender
 
 BrokerAddress = Callable[[], tuple[str, int, bool]]
-"""Host, port and whether by TLS: where devices are told to find the broker."""
+"""Host, port and TLS of the broker for devices."""
 
 Synced = Callable[[int, float], Awaitable[bool]]
-"""Given a device's row number and seconds: wait until the broker knows all of it; ``False`` when that took longer."""
+"""Given a device's row number and seconds: wait until the broker is in step with it; False when that takes longer."""
 
 TakenIn = Callable[[float], Awaitable[bool]]
-"""Given seconds: wait until all is committed that the broker took before; ``False`` when that took longer."""
+"""Given seconds: wait until all is committed that the broker received before; False when that takes longer."""
 
 ReadinessReport = Callable[[], Awaitable[dict[str, Any]]]
 """The facts of :class:`gateway.models.model.Readiness`."""
@@ -34,13 +34,13 @@ MetricsText = Callable[[], Awaitable[bytes]]
 
 
 async def _never_taken_in(seconds: float) -> bool:
-    """Without a connection to the broker nobody knows what waits there."""
+    """Return False: without a connection to the broker, its backlog is unknown."""
     del seconds
     return False
 
 
 def _not_noted(refusal: RefusedSignIn) -> None:
-    """Inside the command line there is nobody to refuse."""
+    """Do nothing: inside the command line no caller is refused."""
     del refusal
 
 
@@ -50,7 +50,7 @@ async def _nothing_to_scrape() -> bytes:
 
 @dataclass(frozen=True)
 class Services:
-    """The parts that operations work with, and the settings they go by."""
+    """The parts that operations work with, and their settings."""
 
     store: Store
     topics: Topics
@@ -65,11 +65,11 @@ class Services:
     taken_in: TakenIn = _never_taken_in
     cancel_broker_wait_seconds: float = 5.0
     allowed_hosts: tuple[str, ...] = ("*",)
-    """As ``http_allowed_hosts`` has them, without ``auto``."""
+    """The value of ``http_allowed_hosts``, with ``auto`` resolved."""
     serves_page: bool = True
     serves_docs: bool = True
     device_certificates: bool = False
-    """Whether devices have to show a certificate besides their token."""
+    """Whether devices must show a certificate besides their token."""
     wakeups: Wakeups = field(default_factory=Wakeups)
     streams: StreamLimiter = field(default_factory=StreamLimiter)
     scans: ScanLimiter = field(default_factory=ScanLimiter)
@@ -77,9 +77,9 @@ class Services:
     sender: WebhookSender = field(default_factory=WebhookSender)
     metrics: Metrics = field(default_factory=Metrics)
     sign_in_refused: Callable[[RefusedSignIn], None] = _not_noted
-    """Is told of each refused credential."""
+    """Called for each refused credential."""
     metrics_token: str | None = None
-    """Opens ``/metrics``, also to the gateway's own machine; ``None``: that needs none."""
+    """Opens ``/metrics``, also on the gateway's own machine; None: local callers need no token."""
     scrape: MetricsText = _nothing_to_scrape
     openapi: Callable[[], bytes] = bytes
     """Returns the OpenAPI document; set by :func:`gateway.http.app.build`, which knows the operations."""

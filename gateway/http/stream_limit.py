@@ -1,4 +1,4 @@
-"""How many answers without an end may be open at once, in total and per key."""
+"""Limit of concurrent event streams, in total and per key."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gateway.http.errors import TooManyStreamsError
 
 @dataclass(frozen=True)
 class StreamLimits:
-    """How many streams there may be per key and in total.
+    """Number of streams per key and in total.
 
-    In seconds: how often each looks whether its key is still good, and how long a client may take nothing. A look costs
-    40 µs, so 200 streams take 16 ms of a second. A stream ends within a second of its key.
+    In seconds: how often each stream checks its key, and how long a client may read nothing. A check costs 40 µs, so
+    200 streams take 16 ms of a second. A stream ends within a second of its key.
     """
 
     per_key: int = 10
@@ -26,10 +26,10 @@ class StreamLimits:
 
 
 class StreamLimiter:
-    """The streams that are open.
+    """The open streams.
 
-    When there are as many as there may be, a key takes the newest of the key that has most, as long as that one has
-    more of them afterwards than it: keys that want more than their share cannot keep the others out.
+    At the total limit, a key may take the place of the newest stream of the key with most streams. That key must still
+    have more streams afterwards. So keys that want more than their share cannot keep the others out.
     """
 
     def __init__(self, limits: StreamLimits | None = None) -> None:
@@ -39,20 +39,20 @@ class StreamLimiter:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
         return sum(map(len, self._open.values()))
 
     def close(self) -> None:
-        """End them all, and let nobody open another: the gateway stops."""
+        """End them all, and refuse new ones: the gateway stops."""
         self.closing.set()
 
     @contextlib.contextmanager
     def opened(self, key_id: str) -> Iterator[asyncio.Event]:
-        """Count one more for this key as long as the block runs; the event is set when it has to make way.
+        """Count one more for this key as long as the block runs; the event is set when it must end.
 
         Raises:
             TooManyStreamsError: the key has as many as it may have.
-            UnavailableError: there are as many as there may be in all, and none to spare, or the gateway stops.
+            UnavailableError: the total limit is reached and no stream can be ended, or the gateway stops.
         """
         self._require_room(key_id)
         makes_way = asyncio.Event()

@@ -1,7 +1,7 @@
-"""Answers without an end of their own, sent part by part, and what ends them.
+"""Streaming: sends endless answers part by part, and ends them.
 
-Nothing is buffered for a client: the next part is only made when the last one is on its way, so a client that reads
-slowly costs what the socket holds, and is cut off when it takes nothing for too long.
+Nothing is buffered for a client: the next part is made when the last one is on its way. So a slow client costs only
+what its socket holds. A client that reads nothing for too long is cut off.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.http.stream_limit import StreamLimiter
 log = structlog.get_logger()
 
 ABORT: Final = "gateway.abort"
-"""Where the server puts, into the scope of a request, what closes the connection without waiting for the client."""
+"""Key of a request's scope for the function that closes the connection without waiting for the client."""
 
 _GOODBYE_SECONDS: Final = 1.0
 
@@ -29,8 +29,8 @@ _GOODBYE_SECONDS: Final = 1.0
 class Streaming:
     """Sends one stream; an ASGI application.
 
-    It ends when its source does, when the client goes, when ``still_good`` says that its credential is not good any
-    more, when the gateway stops, when another key's takes its place, or when the client takes nothing for too long.
+    It ends with its source, or when the client goes, the gateway stops, or another key takes its place. It also ends
+    when ``still_good`` says that its credential is not good any more, and when the client reads nothing for too long.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Streaming:
             async for part in self._stream.parts:
                 async with asyncio.timeout(self._limits.send_seconds):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
-        except GatewayError as error:  # the head is out: what can still be told is that it ends
+        except GatewayError as error:  # the head is out: the stream can only end
             log.warning("http.stream_failed", key_id=self._key_id, reason=error.message)
 
     async def _revoked(self) -> None:
@@ -90,7 +90,7 @@ class Streaming:
                 known = None
             except UnauthorizedError:
                 return
-            except GatewayError as error:  # it could not be found out; the next look will tell
+            except GatewayError as error:  # unknown for now; the next check decides
                 if known != error.message:
                     log.warning("http.stream_not_checked", key_id=self._key_id, reason=error.message)
                 known = error.message
@@ -107,7 +107,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _first(**work: Coroutine[Any, Any, Any]) -> str:
-    """Run all of these until the first has ended, and cancel the others; the name of the first.
+    """Run all of these until the first has ended, and cancel the others; return the name of the first.
 
     Raises whatever the first raises.
     """

@@ -37,7 +37,7 @@ class UnitOfWork:
     store: Store
     scans: ScanLimiter
     caller_id: str
-    """Whose scans are limited; empty where the operation is public."""
+    """The caller whose scans are limited; empty where the operation is public."""
     client_address: str | None = None
     """Address of a caller with an API key, for events. A device's own would tell where its wearer is."""
     idempotent: IdempotentRequest | None = None

@@ -734,9 +734,9 @@ class Event(Outbound):
     type: str
     created_at: str
     data: dict[str, Any] = Field(
-        description="`device_id` (of what happened to a device), `actor` (a key, a device, `gateway`, or `cli` for the "
-        "command line), `actor_name` (the name of the key, or of the command line's user), `client_address` (where a "
-        "request with an API key came from) and what belongs to the event."
+        description="Facts of the event. `device_id`: the device, if it is about one. `actor`: the id of a key or a "
+        "device, `gateway`, or `cli` for the command line. `actor_name`: the name of the key, or of the command line's "
+        "user. `client_address`: the address of a request with an API key."
     )
 
 

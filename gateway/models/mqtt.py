@@ -35,7 +35,7 @@ class RefusedMessage(Outbound):
 
 
 class GatewayStatus(Outbound):
-    """The gateway's birth, farewell and last will."""
+    """The gateway's online and offline messages, and its last will."""
 
     status: Literal["online", "offline"]
     version: str

@@ -39,13 +39,13 @@ _PREFIXES: Final = ("Value error, ", "Input ", "String ", "List ")
 def invalid(
     error: ValidationError, *, whole: str, within: str | None = None, known: Iterable[str] = ()
 ) -> InvalidRequestError:
-    """The refusal that names each wrong field, dotted.
+    """Return the error that names each wrong field, dotted.
 
-    ``whole`` is what to call what came in where no field of it is to blame; ``within`` is the field that holds it all;
-    ``known`` are the names that an unknown one may have been meant as.
+    ``whole`` names the input where no field of it is to blame. ``within`` is the field that holds all of it. ``known``
+    are valid names, to suggest one for an unknown name.
     """
     details = error.errors(include_url=False, include_context=False, include_input=False)
-    # Of a number the union of integer and float complains twice: the last word is the one that names both.
+    # Of a number the union of integer and float complains twice: the last complaint names both.
     problems = {_field(each, within): _sentence(each, known) for each in details[:_MOST_PROBLEMS]}
     field, sentence = next(iter(problems.items()))
     return InvalidRequestError(

@@ -159,7 +159,7 @@ class Delivery(Outbound):
     event_type: str
     status: DeliveryStatus
     attempts: int = Field(description="Tries so far; six are made. A replay counts from 0 again.")
-    response_status: int | None = Field(description="HTTP status of the last answer; null when there was none.")
+    response_status: int | None = Field(description="HTTP status of the last answer; null without an answer.")
     error: str | None = Field(description="Why the last try failed; null when it did not.")
     next_attempt_at: str | None = Field(description="When it is tried next; null when it is not.")
     last_attempt_at: str | None

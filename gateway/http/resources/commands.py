@@ -1,4 +1,4 @@
-"""Operations on commands by those who give them: create, list, get, cancel."""
+"""Operations on commands with an API key: create, list, get, cancel."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Operations of devices themselves: heartbeats, the commands they fetch, and what became of those.
+"""Operations of devices themselves: heartbeats, and fetching and acknowledging commands.
 
-A back end may relay a heartbeat over BLE with its API key; it never gets the device's commands (contract, section 4).
+A back end may relay a heartbeat over BLE with its API key. It never gets the device's commands (contract, section 4).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _sender(tx: Tx, call: RequestContext) -> SenderRecord:
 
 
 def _to_fetch(view: View, device: DeviceKey, state: TokenState, now: int) -> list[model.CommandPayload]:
-    """The open commands, oldest first, but for those whose time is over and that the sweeper has yet to close."""
+    """Return the open commands, oldest first, without expired ones that are yet to be closed."""
     due = [row for row in command_sql.open_of_device(view, device.pk) if (row.expires_at or now + 1) > now]
     return [command_sql.payload(row) for row in due if state is TokenState.ACTIVE or row.type == RESET]
 
@@ -84,7 +84,7 @@ async def acknowledge_command(call: RequestContext, body: model.CommandAck) -> A
 
 
 def _acknowledge(tx: Tx, call: RequestContext, body: model.CommandAck) -> ApiResponse | GatewayError:
-    """Take the word, or keep its refusal; that is returned, since what raises is undone."""
+    """Apply the acknowledgement, or store and return its refusal: an exception would undo the write."""
     device, command_id = find(tx, call), call.request.path["command_id"]
     _require_right(tx, call, device, command_id)
     ack = model.Ack.model_construct(**{**dict(body), "command_id": command_id})
@@ -97,7 +97,7 @@ def _acknowledge(tx: Tx, call: RequestContext, body: model.CommandAck) -> ApiRes
 
 
 def _require_right(view: View, call: RequestContext, device: DeviceKey, command_id: str) -> None:
-    """A ``reset_only`` token acknowledges the reset and nothing else (contract, section 1)."""
+    """Check that a ``reset_only`` token acknowledges the reset and nothing else (contract, section 1)."""
     state = auth.state_now(view, call.device_caller)
     command = command_sql.find(view, device.pk, command_id)
     if state is TokenState.RESET_ONLY and command is not None and command.type != RESET:

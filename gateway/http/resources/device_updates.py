@@ -1,4 +1,4 @@
-"""Operations over the life of a device's record: change, delete, restore."""
+"""Operations on a device's record: change, delete, restore."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from gateway.store.event_sql import EventRecord
 TAG: Final = "devices"
 SYNCED: Final = "X-Broker-Synced"
 MAX_PAGE_BYTES: Final = 2 * MAX_ANSWER_BYTES
-"""Of a page of devices: a thousand ordinary ones, or a hundred of the largest."""
+"""Maximum size of a page of devices: a thousand ordinary ones, or a hundred of the largest."""
 
 
 async def register_device(call: RequestContext, body: model.RegisterDevice) -> ApiResponse:
@@ -36,7 +36,7 @@ async def register_device(call: RequestContext, body: model.RegisterDevice) -> A
 
 
 async def list_devices(call: RequestContext, query: model.ListDevices) -> ApiResponse:
-    """``GET /v1/devices``: the page is read and written out in a reader's thread."""
+    """``GET /v1/devices``: the page is read and encoded in a reader's thread."""
     if query.cursor is not None and query.offset:
         raise InvalidRequestError(
             "cursor: cannot be combined with 'offset', since both say where the page begins. Leave one of them out.",
@@ -71,13 +71,13 @@ async def get_device(call: RequestContext, _: model.Empty) -> ApiResponse:
 async def bind_device(call: RequestContext, body: model.BindDevice) -> ApiResponse:
     """``POST /v1/devices/{device_id}/bind``.
 
-    A reset that is over may still lie on the broker: nothing is bound before that is cleared, or the new owner's
-    device could read it. And the answer waits, a few seconds at most, until the broker knows the new token.
+    A finished reset may still be retained on the broker. The device is not bound before that is cleared, or the new
+    owner's device could read it. The answer waits, a few seconds at most, until the broker knows the new token.
     """
     until = asyncio.get_running_loop().time() + call.services.bind_broker_wait_seconds
     if body.supersede_reset:
         if await call.services.store.read(lambda view: _reset_was_sent(view, call)):
-            # The device may have said already what became of it. If the broker is away, the bind ends in a 503 below.
+            # The device may have reported the outcome already. If the broker is away, the bind ends in a 503 below.
             await call.services.taken_in(max(0.0, until - asyncio.get_running_loop().time()))
         await call.work.step("supersede", model.Empty, lambda tx: _supersede(tx, call))
     device_pk, to_clear = await call.work.read(lambda view: _reset_to_clear(view, call))
@@ -109,7 +109,7 @@ def _reset_to_clear(view: View, call: RequestContext) -> tuple[int, bool]:
 
 
 async def wait_until_synced(call: RequestContext, device_pk: int, until: float) -> bool:
-    """Wait until the broker knows all of this device; ``False`` when ``until`` (the loop's time) came first."""
+    """Wait until the broker is in step with this device; return False when ``until`` (the loop's time) came first."""
     return await call.services.synced(device_pk, max(0.0, until - asyncio.get_running_loop().time()))
 
 
@@ -177,17 +177,17 @@ def _events(view: View, call: RequestContext, query: model.ListEvents) -> list[E
 
 
 def bad_cursor() -> InvalidRequestError:
-    """What a cursor gets that is none."""
+    """Return the error for an invalid cursor."""
     return InvalidRequestError(
         "cursor: is not one of this list. Take it from 'next_cursor' of the page before.", details={"field": "cursor"}
     )
 
 
 def find(view: View, call: RequestContext) -> DeviceRecord:
-    """The device that the path names.
+    """Return the device that the path names.
 
     Raises:
-        NotFoundError: it is not there for this caller.
+        NotFoundError: this caller has no such device.
     """
     return devices.require(view, call.project_id, call.device_id)
 
@@ -238,9 +238,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         summary="Bind a device to an end user",
         description="Mints the device's token and MQTT password, which are shown this once: bring them to the device "
         "together with the rest of `mqtt` and `grant_key`. While a factory reset is open the answer is 409 "
-        "`reset_pending`, unless `supersede_reset` is true: then that reset is cancelled, its token revoked and its "
-        "message cleared from the broker before the new token is answered, unless the device has said meanwhile that "
-        "it executed it; 503 when the broker cannot be reached for that, and nothing was bound.",
+        "`reset_pending`. With `supersede_reset` that reset is cancelled first, unless the device has executed it "
+        "meanwhile. Its token is revoked and its message is cleared from the broker before this is answered. If the "
+        "broker cannot be reached for that, the answer is 503 and nothing was bound.",
         tag=TAG,
         access=WRITE,
         takes=model.BindDevice,

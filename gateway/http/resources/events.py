@@ -1,4 +1,4 @@
-"""Operations on the audit trail of a project: the list, and the stream of what happens (contract, sections 2 and 5)."""
+"""Operations on the audit trail of a project: the list, and the event stream (contract, sections 2 and 5)."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ async def stream_events(call: RequestContext, query: model.StreamEvents) -> Stre
     """``GET /v1/events/stream``."""
     last = _last_event_id(call, query)
     after = await _resume_after(call, last)
-    return Stream(_follow(call, query, after), MEDIA_TYPE, {"X-Accel-Buffering": "no"})  # nginx would hold them back
+    return Stream(_follow(call, query, after), MEDIA_TYPE, {"X-Accel-Buffering": "no"})  # nginx would buffer them
 
 
 async def _resume_after(call: RequestContext, last: str | None) -> int:
-    """After which ``seq`` to go on. An event that is no longer kept is looked for among those of all projects."""
+    """Return the ``seq`` after which to go on. A pruned event is located among those of all projects."""
     if last is not None:
         seq = await call.work.read(lambda view: event_sql.seq_of(view, call.project_id, last))
         if seq is not None:
@@ -57,7 +57,7 @@ async def _resume_after(call: RequestContext, last: str | None) -> int:
 
 def _last_event_id(call: RequestContext, query: model.StreamEvents) -> str | None:
     header = call.request.headers.get(LAST_EVENT_ID)
-    if not header:  # a browser that has seen none yet may send it empty
+    if not header:  # a browser that has seen no event yet may send it empty
         return query.last_event_id
     if not ids.is_id(ids.EVENT, header):
         raise InvalidRequestError(
@@ -69,7 +69,7 @@ def _last_event_id(call: RequestContext, query: model.StreamEvents) -> str | Non
 
 
 async def _follow(call: RequestContext, query: model.StreamEvents, after: int) -> AsyncGenerator[bytes, None]:
-    """The events after the one numbered ``after``, as they are committed; a comment when nothing happens for long."""
+    """Yield the events after the one numbered ``after`` as they are committed; a comment when none come for long."""
     services, clock = call.services, asyncio.get_running_loop().time
     yield f": events of {call.project_id}\nretry: {_RETRY_MS}\n\n".encode()
     quiet_until = clock() + services.stream_heartbeat_seconds
@@ -115,12 +115,11 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         path="/v1/events/stream",
         summary="Follow events",
         description="Server-sent events, one for each event of the project: `id` is the event's id, `event` its type, "
-        "`data` the event as JSON, the same as in the list. It begins with what happens from now on, or after the "
-        "event that the header `Last-Event-ID` (or `last_event_id`) names, so that nothing is missed between two "
-        "connections; an event comes once per connection, in the order of the commits. The answer has no end: a "
-        "comment comes every 15 s. It ends when the gateway stops, within a second when the key is revoked or expires, "
-        "and when the client does not read. A key may have 10 streams open (setting `event_streams_per_key`); one more "
-        "is a 429.",
+        "`data` the event as JSON, the same as in the list. It begins with new events, or after the event in the "
+        "header `Last-Event-ID` (or `last_event_id`), so that no event is missed between two connections. An event "
+        "comes once per connection, in the order of the commits. The answer has no end: a comment comes every 15 s. It "
+        "ends when the gateway stops, within a second when the key is revoked or expires, and when the client does not "
+        "read. A key may have 10 streams open (setting `event_streams_per_key`); one more is a 429.",
         tag=TAG,
         access=READ,
         takes=model.StreamEvents,

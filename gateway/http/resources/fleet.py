@@ -1,4 +1,4 @@
-"""Operations on many devices at once: how they are, a reset of up to a thousand, and taking that back."""
+"""Operations on many devices at once: statistics, bulk reset, bulk cancel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OutcomeT = TypeVar("OutcomeT", fleet.BulkOutcome, fleet.BulkCancelOutcome)
 
 RESET: Final = CommandType.FACTORY_RESET
 ABREAST: Final = 50
-"""How many devices of one call are handed to the writer at a time, so that other requests come in between."""
+"""Devices of one call that are written at a time, so that other requests come in between."""
 
 _UNFORESEEN: Final = "The gateway failed at this device, and left it as it was. Its log has the reason: report that."
 
@@ -39,13 +39,13 @@ async def get_device_stats(call: RequestContext, _: model.Empty) -> ApiResponse:
 
 
 async def bulk_reset(call: RequestContext, body: fleet.BulkReset) -> ApiResponse:
-    """``POST /v1/devices/bulk/reset``: each device in a transaction of its own."""
+    """``POST /v1/devices/bulk/reset``: each device in its own transaction."""
     outcomes = await _each(call, body, Verb("reset", fleet.BulkOutcome, _would_reset, _reset))
     return await call.work.commit(lambda _: ApiResponse(fleet.BulkOutcomes(data=outcomes)))
 
 
 async def bulk_cancel(call: RequestContext, body: fleet.BulkCancel) -> ApiResponse:
-    """``POST /v1/devices/bulk/reset/cancel``: each device in a transaction of its own."""
+    """``POST /v1/devices/bulk/reset/cancel``: each device in its own transaction."""
     taken_in = not body.dry_run and await _taken_in(call, body.device_ids)
     cancel = partial(_cancel, taken_in=taken_in)
     outcomes = await _each(call, body, Verb("cancelled", fleet.BulkCancelOutcome, _would_cancel, cancel))
@@ -53,9 +53,9 @@ async def bulk_cancel(call: RequestContext, body: fleet.BulkCancel) -> ApiRespon
 
 
 async def _taken_in(call: RequestContext, device_ids: Sequence[str]) -> bool:
-    """Whether all is known that these devices said of resets that were sent; waits for that if there is any."""
+    """Return whether the reports on sent resets of these devices are read; wait for that if there are any."""
     if not await call.services.store.read(lambda view: any(_was_sent(view, call, each) for each in device_ids)):
-        return False  # then nothing is asked of it
+        return False  # then nothing depends on it
     return await call.services.taken_in(call.services.cancel_broker_wait_seconds)
 
 
@@ -69,7 +69,7 @@ def _was_sent(view: View, call: RequestContext, device_id: str) -> bool:
 
 @dataclass(frozen=True)
 class Verb(Generic[OutcomeT]):
-    """What is done to each device: the outcome when it is done, how that is told, what would be done, and doing it."""
+    """An action on each device: its outcome, how that is reported, the preview, and the action itself."""
 
     name: str
     kind: type[OutcomeT]
@@ -77,11 +77,11 @@ class Verb(Generic[OutcomeT]):
     do: Callable[[Tx, RequestContext, str], str]
 
     def told(self, device_id: str, outcome: str, error: fleet.BulkError | None = None) -> OutcomeT:
-        """An outcome as it is answered."""
+        """Return an outcome as it is answered."""
         return self.kind.model_validate({"id": device_id, "outcome": outcome, "error": error})
 
     def nothing_done(self, device_id: str, error: GatewayError) -> OutcomeT:
-        """That nothing was changed, and why."""
+        """Return the outcome that nothing was changed, with the reason."""
         outcome = "not_found" if isinstance(error, NotFoundError) else "failed"
         return self.told(device_id, outcome, fleet.BulkError(code=error.code, message=error.message))
 
@@ -113,7 +113,7 @@ async def _one(call: RequestContext, verb: Verb[OutcomeT], device_id: str) -> Ou
         return verb.nothing_done(device_id, error)
     except ReplayError:
         raise
-    except Exception:  # one device that nobody foresaw must not hold up the others
+    except Exception:  # an unforeseen error of one device must not hold up the others
         log.exception("fleet.device_skipped", device_id=device_id)
         return verb.nothing_done(device_id, GatewayError(_UNFORESEEN))
 
@@ -168,9 +168,10 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         method="POST",
         path="/v1/devices/bulk/reset",
         summary="Reset many devices to factory settings",
-        description="As the reset of a single device, each in a transaction of its own: what fails for one holds up no "
-        "other, and its `outcome` says so. All are unbound when this is answered; the commands reach the broker at a "
-        "steady pace (setting `bulk_reset_per_second`, 50), over restarts too. Send it with `dry_run` first.",
+        description="Resets each device as a single reset does, in a separate transaction. A failure of one device "
+        "does not hold up the others; its `outcome` says so. All are unbound when this is answered. The commands reach "
+        "the broker at a steady pace (setting `bulk_reset_per_second`, 50), over restarts too. Send it with `dry_run` "
+        "first.",
         tag=TAG,
         access=WRITE,
         takes=fleet.BulkReset,
@@ -181,9 +182,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         method="POST",
         path="/v1/devices/bulk/reset/cancel",
         summary="Take back the resets of many devices",
-        description="Cancels the open factory reset of each device that has not said yet that it has it, each in a "
-        "transaction of its own; `outcome` says what became of each. Such a device is not wiped; its token is revoked, "
-        "and it has to be bound again. Send it at once when a fleet was reset by mistake. The gateway first takes in "
+        description="Cancels the open factory reset of each device that has not reported it as delivered, each in a "
+        "separate transaction; `outcome` says what became of each. Such a device is not wiped. Its token is revoked, "
+        "and it must be bound again. Send it at once when a fleet was reset by mistake. The gateway first reads "
         "what the broker holds from before the request. Where that takes longer than `cancel_broker_wait_seconds` (5), "
         "or the broker is away, a reset that was published already is left open: its `outcome` is `failed` with "
         "`service_unavailable`. Send the request again then.",

@@ -1,4 +1,4 @@
-"""Operation on the history of a device: the heartbeats that were stored."""
+"""Operation on a device's history of heartbeats."""
 
 from __future__ import annotations
 

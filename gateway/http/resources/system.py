@@ -1,4 +1,4 @@
-"""Operations that anybody may call: health, readiness, the API's own description, the keys that sign grants."""
+"""Public operations: health, readiness, the API's own description, the keys that sign grants."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def get_readiness(call: RequestContext, _: model.Empty) -> ApiResponse:
 
 
 def _without_words(report: dict[str, Any]) -> dict[str, Any]:
-    """The same for strangers: that something is wrong, and not what the broker or a library said of it."""
+    """Return the report for outsiders: that something is wrong, without the words of the broker or a library."""
     return {
         name: _without_words(part)
         if isinstance(part, dict)
@@ -63,7 +63,7 @@ async def get_openapi(call: RequestContext, _: model.Empty) -> ApiResponse:
 async def get_asyncapi(call: RequestContext, _: model.Empty) -> ApiResponse:
     """``GET /asyncapi.json``."""
     del call
-    from gateway.http.spec import asyncapi  # noqa: PLC0415 - all that it explains, which is seldom read
+    from gateway.http.spec import asyncapi  # noqa: PLC0415 - loads all descriptions, which are seldom read
 
     return ApiResponse(asyncapi.document())
 

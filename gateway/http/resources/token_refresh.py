@@ -1,4 +1,4 @@
-"""Operation on a device's own token: another one for the same binding."""
+"""Operation on a device's own token: its refresh."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from gateway.store import Tx
 
 
 async def refresh_token(call: RequestContext, _: model.Empty) -> ApiResponse:
-    """``POST /v1/devices/{device_id}/token/refresh``; it waits, a few seconds at most, until the broker knows it."""
+    """``POST /v1/devices/{device_id}/token/refresh``; it waits until the broker knows the new token.
+
+    It waits for a few seconds at most.
+    """
     until = asyncio.get_running_loop().time() + call.services.bind_broker_wait_seconds
     device_pk = (await call.work.read(lambda view: find(view, call))).pk
     answer = await call.work.commit(lambda tx: _refresh(tx, call))
@@ -44,12 +47,11 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         path="/v1/devices/{device_id}/token/refresh",
         summary="Get a new device token",
         description="Another token of the same binding and generation with its MQTT password, both shown this once; a "
-        "`reset_only` token gets another `reset_only` one. The one that asks stays good until the new one is first "
-        "used, and is revoked then. "
-        "So after a lost answer the device asks again with it: at once with the same `Idempotency-Key`, else when "
-        "`Retry-After` says, since within a minute of the last refresh the answer is 429. Two are good at most: a "
-        "second call revokes a new token that was never used. With Mosquitto's password file the broker takes the new "
-        "password alone, at once, and the old token stays good over HTTP only.",
+        "`reset_only` token gets another `reset_only` one. The calling one stays good until the new one is first used, "
+        "and is revoked then. So after a lost answer the device calls again with it: at once with the same "
+        "`Idempotency-Key`, otherwise after `Retry-After`. Within a minute of the last refresh the answer is 429. Two "
+        "are good at most: a second call revokes a new token that was never used. With Mosquitto's password file the "
+        "broker takes the new password alone, at once, and the old token stays good over HTTP only.",
         tag=TAG,
         access=Authorization(device=True, reset_only=True),
         takes=model.Empty,

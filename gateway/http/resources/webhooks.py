@@ -22,9 +22,9 @@ TEST: Final = "webhook.test"
 READ: Final = Authorization(scope="webhooks:read")
 WRITE: Final = Authorization(scope="webhooks:write")
 READ_EVENTS: Final = Authorization(scope="webhooks:read", also=("devices:read",))
-"""Deliveries tell what happens to devices."""
+"""Deliveries reveal what happens to devices."""
 SEND_EVENTS: Final = Authorization(scope="webhooks:write", also=("devices:read",))
-"""Whoever says where events go reads them."""
+"""Who decides where events are sent can read them."""
 _SECOND_MS: Final = 1_000
 
 
@@ -99,7 +99,7 @@ async def forget_previous_secret(call: RequestContext, _: model.Empty) -> ApiRes
 
 
 async def send_test_event(call: RequestContext, _: model.Empty) -> ApiResponse:
-    """``POST /v1/webhooks/{webhook_id}/test``: sends while the caller waits; nothing of it is written down."""
+    """``POST /v1/webhooks/{webhook_id}/test``: sends while the caller waits; nothing of it is stored."""
     webhook = await call.work.read(lambda view: _find(view, call))
     event, started = _test_event(call, webhook), time.perf_counter()
     keys = webhooks.signing_keys(webhook.id, webhook, call.services.store.context)
@@ -120,7 +120,7 @@ def _test_event(call: RequestContext, webhook: webhook_sql.WebhookRecord) -> mod
     context = call.services.store.context
     now = context.clock()
     return model.Event(
-        id=ids.Ids(context.entropy).new(ids.EVENT, now),  # those of the registry are the writer's alone
+        id=ids.Ids(context.entropy).new(ids.EVENT, now),  # those of the registry belong to the writer
         type=TEST,
         created_at=to_rfc3339(now),
         data={"webhook_id": webhook.id, "actor": call.actor},
@@ -129,7 +129,7 @@ def _test_event(call: RequestContext, webhook: webhook_sql.WebhookRecord) -> mod
 
 async def list_deliveries(call: RequestContext, query: webhooks_model.ListDeliveries) -> ApiResponse:
     """``GET /v1/webhooks/{webhook_id}/deliveries``."""
-    read = call.work.read if query.status is None else call.work.scan  # one status may be that of few among many
+    read = call.work.read if query.status is None else call.work.scan  # one status may be rare
     rows = await read(lambda view: _deliveries(view, call, query))
     page, more = fitting(rows, query.limit, delivery_sql.to_model)
     return ApiResponse(webhooks_model.DeliveryList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
@@ -161,8 +161,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "with the `secret` that is shown this once. Any 2xx within 30 s is success; else it is tried again after "
         "1 min, 5 min, 30 min, 2 h and 8 h, and then marked `failed`. Redirects are not followed. Private addresses "
         "are refused unless the setting `webhook_allow_private` is on, the gateway's own machine unless "
-        "`webhook_allow_loopback` is. A project may have 50. Whoever says where events go reads them, so the key needs "
-        "`devices:read`, too.",
+        "`webhook_allow_loopback` is. A project may have 50. Who decides where events are sent can read them, so the "
+        "key also needs `devices:read`.",
         tag=TAG,
         access=SEND_EVENTS,
         takes=webhooks_model.CreateWebhook,
@@ -185,7 +185,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         method="GET",
         path="/v1/webhooks/{webhook_id}",
         summary="Get a webhook",
-        description="Without its secret, which nobody gets to see again.",
+        description="Its secret is not included: it is shown at creation alone.",
         tag=TAG,
         access=READ,
         takes=model.Empty,

@@ -59,7 +59,7 @@ class ConnectionLimiter:
         return True
 
     def make_way(self) -> bool:
-        """Evict an idle connection. Return False when there is none."""
+        """Evict an idle connection. Return False without any."""
         busiest = max(self._waiting, key=lambda address: len(self._of[address]), default=None)
         return busiest is not None and self._send_away(busiest)
 

@@ -33,11 +33,9 @@ _CUT_SECONDS: Final = 0.2
 class HttpServer:
     """Serves ``app`` on ``host``, port ``port`` (0: one that the kernel picks) for as long as its block runs.
 
-    With a ``certificate`` it is HTTPS. Leaving the block lets requests that are being worked on finish, for
-    ``grace_seconds`` at most; connections that only wait for another request are closed at once. ``stopping`` is called
-    first, for answers without an end of their own. ``setting`` is the one that says where it listens. Of more
-    connections than ``limits`` (or half the process's descriptors), the one goes that has been waiting longest, for a
-    request or for its client to read.
+    With a ``certificate`` it is HTTPS. Leaving the block lets running requests finish, for at most ``grace_seconds``;
+    idle connections are closed at once. ``stopping`` is called first, to end streams. ``setting`` names the setting
+    of the address. Beyond ``limits`` connections (or half the process's descriptors), the longest idle one is evicted.
     """
 
     def __init__(

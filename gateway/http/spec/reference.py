@@ -214,7 +214,7 @@ def events_reference() -> str:
 
 
 def write(folder: Path) -> None:
-    """Write the pages anew."""
+    """Write the pages again."""
     (folder / "http.md").write_text(http_reference(), encoding="utf-8")
     (folder / "events.md").write_text(events_reference(), encoding="utf-8")
 

@@ -7,7 +7,7 @@ from device_sim.options import Options
 from device_sim.radio import NOT_AUTHORISED, SESSION_EXPIRY_SECONDS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("firmware.md", "protocol.md")]
+PAGES = [" ".join((ROOT / "docs" / name).read_text().split()) for name in ("firmware.md", "protocol.md")]
 
 
 def test_the_session_never_ends_under_mqtt_5() -> None:

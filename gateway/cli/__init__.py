@@ -1,4 +1,4 @@
-"""The command line: one file per family of commands; what goes wrong becomes one clear line and an exit code here."""
+"""Command line: one file per family of commands. Errors become one clear line and an exit code here."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code. Expected errors are a line each on stderr, without a traceback."""
+    """Run a command; return the exit code. Expected errors are a line each on stderr, without a traceback."""
     try:
         return run(arguments)
     except ExceptionGroup as group:
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Runs a command; what click has to say is said in the same form as everything else."""
+    """Run a command. Errors of click are reported in the same form as ours."""
     try:
         # None: click's own rule, which is to colour a terminal.
         colour = None if wants_colour() else False
@@ -142,7 +142,7 @@ def run(arguments: Sequence[str] | None) -> int:
 
 
 def failed(error: GatewayError) -> int:
-    """Says what went wrong; returns the exit code for it."""
+    """Report an error; return its exit code."""
     complain(error.message)
     if isinstance(error, SettingsError):
         return USAGE
@@ -152,12 +152,12 @@ def failed(error: GatewayError) -> int:
 
 
 def complain(message: str) -> None:
-    """Write one line on stderr for each line of the message, which may hold what a broker or a device said."""
+    """Write one line on stderr for each line of the message, which may quote a broker or a device."""
     for line in message.split("\n"):
         click.echo(f"error: {escaped(redact(line))}", err=True)
 
 
 def first(group: ExceptionGroup[GatewayError]) -> GatewayError:
-    """The first error in a group, however deep."""
+    """Return the first error in a group, however deep."""
     error = group.exceptions[0]
     return first(error) if isinstance(error, ExceptionGroup) else error

@@ -1,6 +1,6 @@
-"""``gateway accounts``: who may read along at the broker, in the data directory itself.
+"""``gateway accounts``: accounts of integrators at the broker, in the data directory itself.
 
-A gateway that runs notices what is done here within a quarter of a second and lets in or cuts accordingly.
+A running gateway notices changes within a quarter of a second, and admits or cuts clients accordingly.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ The password is shown this once; the registry keeps only hashes of it.
 def accounts_group() -> None:
     """Let integrators read along at the broker.
 
-    An account reads the state and the events of the devices of one project, and the gateway's
-    own status; with --all-projects those of every project. It writes nothing. Give each
-    program an account of its own: Mosquitto lets each in once at a time.
+    An account reads the state and the events of the devices of one project, and the gateway's own status; with
+    --all-projects those of every project. It writes nothing. Give each program its own account: Mosquitto admits each
+    at most once at a time.
     """
 
 
@@ -107,7 +107,7 @@ def list_accounts(loaded: Loaded, *, as_json: bool) -> None:
 def rotate(loaded: Loaded, *, name: str, as_json: bool) -> None:
     """Give an account another password.
 
-    It is shown this once. The old one is refused at once, and who is connected with it is cut.
+    It is shown this once. The old one is refused at once, and clients that use it are cut.
     """
     _make(loaded, name, administration.rotate_account, as_json=as_json)
 
@@ -122,7 +122,7 @@ def rotate(loaded: Loaded, *, name: str, as_json: bool) -> None:
 def revoke(loaded: Loaded, *, name: str, yes: bool, as_json: bool) -> None:
     """Refuse an account from now on.
 
-    Who is connected with it is cut. One that is revoked already stays as it is.
+    Its clients are cut. One that is revoked already stays as it is.
     """
     data_dir = loaded.settings.data_dir
     before = on_registry(data_dir, lambda tx: account_sql.find(tx, name) or account_sql.require(tx, name))
@@ -155,7 +155,7 @@ def _make(
 
 
 def _topics(account: account_sql.AccountRecord, prefix: str) -> list[str]:
-    """What the account may read, as topic filters."""
+    """Return what the account may read, as topic filters."""
     if account.name == account_sql.HOME_ASSISTANT:
         return [f"{prefix}{each}" for each in HOME_ASSISTANT_TOPICS]
     of = "" if account.project_id is None else f"projects/{account.project_id}/"
@@ -163,7 +163,7 @@ def _topics(account: account_sql.AccountRecord, prefix: str) -> list[str]:
 
 
 def _note_broker(settings: Settings, account: account_sql.AccountRecord) -> None:
-    """Say what the gateway cannot do at a broker that is not its own."""
+    """Warn of what the gateway cannot do at an external broker."""
     if settings.embedded or settings.broker_auth is not None:
         return
     if settings.mosquitto_password_file is None and not settings.own_broker:
@@ -185,5 +185,5 @@ def _facts(row: account_sql.AccountRecord) -> dict[str, Any]:
 
 
 def _cells(facts: dict[str, Any]) -> list[Any]:
-    """A row of the list."""
+    """Return a row of the list."""
     return [facts["name"], facts["project_id"] or "all", facts["created_at"], facts["revoked_at"]]

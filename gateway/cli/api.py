@@ -1,4 +1,4 @@
-"""The gateway as commands speak to it: over HTTP, or the very same API inside this process, on the data directory."""
+"""Access of commands to the API: over HTTP, or the same API inside this process, on the data directory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SECONDS: Final = 60.0
 
 
 class RefusedError(GatewayError):
-    """The API refused, in its own words and with its own ``code``."""
+    """The API refused, with its own message and ``code``."""
 
     def __init__(self, code: str, message: str, *, details: Json) -> None:
         super().__init__(message, details=details)
@@ -46,7 +46,7 @@ class RefusedError(GatewayError):
 
 
 class ApiClient:
-    """Calls of the API; what it refuses is raised."""
+    """Calls the API; refusals are raised."""
 
     def __init__(self, client: httpx.AsyncClient, *, remote: bool, authority: Path | None = None) -> None:
         from gateway.client import AsyncClient  # noqa: PLC0415 - httpx and the models, not needed for help
@@ -54,16 +54,16 @@ class ApiClient:
         self._gateway = AsyncClient.over(client)
         self._authority = authority
         self.remote = remote
-        """Whether a gateway answers; else it is the API inside this process."""
+        """Whether a gateway answers over HTTP; otherwise it is the API inside this process."""
 
     async def send(
         self, method: str, path: str, *, query: Json | None = None, body: Json | None = None
     ) -> httpx.Response:
-        """Send a request; the answer, when it is a good one.
+        """Send a request; return a successful answer.
 
         Raises:
-            RefusedError, ConflictError: the API says no.
-            UnavailableError: nobody answers, or not as a gateway does.
+            RefusedError, ConflictError: the API refuses.
+            UnavailableError: no gateway answers.
         """
         with _refusals():
             try:
@@ -72,23 +72,23 @@ class ApiClient:
                 raise unreached(str(self._gateway.http.base_url), error, self._authority) from error
 
     async def lines(self, path: str, headers: dict[str, str], **query: Any) -> AsyncIterator[str]:
-        """What a stream says, line by line, until it ends.
+        """Yield the lines of a stream until it ends.
 
         Raises:
             GatewayError: it is refused.
-            httpx.TransportError: it was lost, or says nothing for longer than its heartbeat allows.
+            httpx.TransportError: it was lost, or is silent for longer than its heartbeat allows.
         """
         with _refusals():
             async for line in self._gateway.lines(path, headers, **query):
                 yield line
 
     async def get(self, path: str, **query: Any) -> Json:
-        """What lies at this path; parameters that are ``None`` are left out."""
+        """Return the resource at this path; parameters that are ``None`` are left out."""
         given = {name: value for name, value in query.items() if value is not None}
         return _document(await self.send("GET", path, query=given))
 
     async def post(self, path: str, body: Json | None = None) -> Json:
-        """Have something done."""
+        """Send a POST."""
         return _document(await self.send("POST", path, body=body or {}))
 
     async def readiness(self) -> Json | None:
@@ -100,11 +100,11 @@ class ApiClient:
         return facts if "broker" in facts else None
 
     async def patch(self, path: str, body: Json) -> Json:
-        """Change what is named in the body."""
+        """Change the fields in the body."""
         return _document(await self.send("PATCH", path, body=body))
 
     async def delete(self, path: str) -> Json:
-        """Delete it."""
+        """Delete the resource."""
         return _document(await self.send("DELETE", path))
 
 
@@ -117,7 +117,7 @@ def _document(response: httpx.Response) -> Json:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Raise what the client raises as an error of the command line."""
+    """Raise the client's errors as errors of the command line."""
     from gateway.client.errors import UNEXPECTED, ApiError  # noqa: PLC0415 - the same
 
     try:
@@ -132,13 +132,13 @@ def _refusals() -> Iterator[None]:
 
 
 def at(*parts: str) -> str:
-    """A path of the API; ids are quoted."""
+    """Return a path of the API; ids are quoted."""
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a command does its work."""
+    """Where a command works."""
 
     settings: Settings
     url: str | None
@@ -146,7 +146,7 @@ class Place:
     ca_file: Path | None = None
 
     def run(self, work: Callable[[ApiClient], Awaitable[T]], *, device: str | None = None) -> T:
-        """Do some work there. ``device``, an id or a serial number, says which project where several are at hand."""
+        """Do some work there. ``device``, an id or a serial number, selects the project where there are several."""
         from gateway.runtime import log  # noqa: PLC0415 - structlog, which is not needed before
 
         log.configure("warning")
@@ -171,7 +171,7 @@ class Place:
             yield client
 
     def _remote(self) -> tuple[str, str, SSLContext | bool] | None:
-        """URL, key and whom to trust, if HTTP is the way: with a URL always, with a key where a gateway runs."""
+        """Return URL, key and trust for HTTP, or None. HTTP is used with a URL, or with a key where a gateway runs."""
         key, url = os.environ.get(KEY_VARIABLE), self.url
         if url is not None and not key:
             state = "is empty" if key == "" else "is not set"
@@ -202,7 +202,7 @@ def _checked(url: str) -> str:
 
 
 def with_gateway(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: gives a command ``place``, and the options that say where that is."""
+    """Decorate a command with ``place``, and with the options that choose it."""
 
     @functools.wraps(function)
     def command(*, loaded: Loaded, url: str | None, project: str | None, ca_file: Path | None, **given: Any) -> Any:

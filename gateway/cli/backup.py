@@ -125,7 +125,7 @@ def _mac_key(loaded: Loaded) -> bytes | None:
 def _restore(
     loaded: Loaded, file: Path, source: Path, revoke: restoring.Revoke | None, *, yes: bool, as_json: bool
 ) -> None:
-    """``file`` is what the person named, ``source`` what was checked and opened of it."""
+    """Restore ``source``, the checked and opened form of the named ``file``."""
     data_dir, vault = loaded.settings.data_dir, vault_of(loaded.settings.encryption_key_file)
     found = registry.contents(source)
     devices = count(found.devices, "device")
@@ -155,7 +155,7 @@ def _restore(
 
 
 def _tell_what_reopens(reopens: Reopened | None, revoke: restoring.Revoke | None) -> None:
-    """Say what is good again with the copy, before anything is done."""
+    """Report what is good again with the copy, before anything is done."""
     if reopens is None:
         if revoke != "all":
             output.note(

@@ -91,7 +91,7 @@ def _uid_of(user: str) -> int:
 @click.option(
     "--tls",
     type=click.Choice(["trial", "files", "none"]),
-    help="With an authority of its own, with your files, or without.  [default: trial]",
+    help="With a trial authority, with your files, or without.  [default: trial]",
 )
 @click.option("--cert-file", metavar="FILE", help="Your certificate, with those between it and its authority (PEM).")
 @click.option("--key-file", metavar="FILE", help="Its key, without a password (PEM).")
@@ -121,7 +121,7 @@ def init(*, directory: Path, force: bool, as_json: bool, **given: Any) -> None:
 
 
 def _without_users(error: InvalidRequestError) -> str:
-    """The command that does without the users that are missing, where that is what is wrong."""
+    """Return the command that works without the missing users, where those are the problem."""
     instead = error.details.get("instead")
     return f"\nOr, for a trial, as a user that there is: {repeated(instead)}" if instead else ""
 

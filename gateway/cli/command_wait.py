@@ -1,4 +1,4 @@
-"""Wait until a command is final, and say each step: for ``devices reset --wait`` and ``commands send --wait``."""
+"""Wait until a command is final, with a report of each step: ``devices reset --wait``, ``commands send --wait``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _STEPS: Final = {
 
 
 def wait_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: ``--wait`` and ``--timeout``."""
+    """Decorate a command with ``--wait`` and ``--timeout``."""
     click.option(
         "--timeout", "timeout_ms", type=DURATION, metavar="DURATION",
         help="With --wait: how long, such as 90s or 10m; none: until it is final, or Ctrl-C.",
@@ -63,7 +63,7 @@ async def _wait_until_final(api: ApiClient, device_id: str, command_id: str, tim
 
 
 async def _read(api: ApiClient, device_id: str, command_id: str) -> Json | None:
-    """The command; None while the rate limit of the key forbids to ask."""
+    """Return the command, or None while the rate limit of the key forbids to ask."""
     try:
         return await api.get(at("devices", device_id, "commands", command_id))
     except RefusedError as error:

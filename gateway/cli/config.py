@@ -42,7 +42,7 @@ def config(loaded: Loaded, *, as_json: bool) -> None:
 
 
 def as_document(loaded: Loaded) -> dict[str, object]:
-    """The settings with their sources, for JSON."""
+    """Return the settings with their sources, for JSON."""
     return {
         "config_file": None if loaded.config_file is None else str(loaded.config_file),
         "warnings": list(loaded.warnings),
@@ -53,7 +53,7 @@ def as_document(loaded: Loaded) -> dict[str, object]:
 
 
 def show(loaded: Loaded) -> None:
-    """The settings as tables, one per group; through a pipe no line is cut or folded."""
+    """Print the settings as tables, one per group. Through a pipe no line is cut or folded."""
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH_OF_A_PIPE
@@ -64,7 +64,7 @@ def show(loaded: Loaded) -> None:
 
 
 def table(loaded: Loaded, names: list[str]) -> Table:
-    """One group: name, value, source; columns as wide in every group."""
+    """Return the table of one group: name, value, source; columns are equally wide in every group."""
     rows = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     rows.add_column(min_width=max(map(len, FIELDS)), no_wrap=True)
     rows.add_column(min_width=20, overflow="fold")

@@ -1,4 +1,4 @@
-"""Why nobody answers over HTTP, and what to do: a certificate that is not trusted is told from a closed port."""
+"""Reasons and remedies when no gateway answers over HTTP: an untrusted certificate, or a closed port."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OTHER_NAMES: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_AD
 
 
 def unreached(url: str, error: httpx.HTTPError, authority: Path | None) -> UnavailableError:
-    """What to say of it; ``authority`` is the file of ``--ca-file``, if that was given."""
+    """Return the error to show; ``authority`` is the file of ``--ca-file``, if it was given."""
     trouble = _cause(error, ssl.SSLError)
     if isinstance(trouble, ssl.SSLCertVerificationError):
         return UnavailableError(_not_trusted(url, trouble, authority))

@@ -10,7 +10,7 @@ import click
 from gateway.runtime import log
 
 TERMINATED: Final = 143
-"""What a shell says of a program that SIGTERM ended."""
+"""A shell's exit code for a program that SIGTERM ended."""
 
 EPILOG = """\b
 Examples:

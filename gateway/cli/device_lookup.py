@@ -1,4 +1,4 @@
-"""Which device is meant, by its id or by its serial number."""
+"""Look-up of a device by its id or by its serial number."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FoundDevice(click.ParamType[str]):
     name = "device"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The newest devices, with serial number and name beside them where the shell shows that."""
+        """Return the newest devices, with serial number and name for shells that show them."""
         del param
         try:
             given = ctx.params
@@ -90,7 +90,10 @@ async def device_id(api: ApiClient, wanted: str, *, deleted: bool = False) -> st
 
 
 async def _deleted(api: ApiClient, serial_number: str) -> str | None:
-    """By the audit trail, since no list has it any more; what is older than that is found by its id alone."""
+    """Return the id of a deleted device, from the audit trail: no list has it any more.
+
+    A device that was deleted longer ago is found by its id alone.
+    """
     cursor, more, known = None, True, serial_numbers.forms(serial_number)
     while more:
         page = await api.get(at("events"), type="device.deleted", limit=PAGE, cursor=cursor)

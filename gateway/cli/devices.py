@@ -50,12 +50,12 @@ Where it works, in this order:
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: ``--json``."""
+    """Decorate a command with ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")(function)
 
 
 def yes_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: ``--yes``."""
+    """Decorate a command with ``--yes``."""
     return click.option("--yes", is_flag=True, help="Do it without asking.")(function)
 
 
@@ -127,7 +127,7 @@ async def _listed(
 
 
 async def devices(api: ApiClient, limit: int, filters: dict[str, str | None]) -> tuple[list[Json], bool]:
-    """At most so many devices (0: all) that pass the filters, the newest first, and whether there are more."""
+    """Return at most so many devices (0: all) that pass the filters, newest first, and whether there are more."""
     found: list[Json] = []
     cursor: str | None = None
     while True:
@@ -160,7 +160,7 @@ def show(place: Place, *, device: str, as_json: bool) -> None:
 
 
 async def _known(api: ApiClient, device_id: str) -> tuple[Json, Json, str | None]:
-    """A device, its health, and why its presence is not known, if it is not."""
+    """Return a device, its health, and why its presence is unknown, or None."""
     path = at("devices", device_id)
     return await api.get(path), await api.get(f"{path}/state"), await presence.doubt(api)
 
@@ -314,7 +314,7 @@ def _summary(device: Json) -> Json:
 
 
 def _before_reset(state: Json, why: str | None) -> str:
-    """What a promise of a wipe leaves out."""
+    """Return the caveats of a wipe."""
     bluetooth = presence.BLUETOOTH_ONLY if presence.is_behind_bluetooth(state) else None
     waits = f"Whether it is online is not known: {why}. The reset waits until it can be sent." if why else None
     kept = "A cancel later does not undo this: it stays unbound, and has to be bound again."
@@ -329,7 +329,7 @@ def _ask(
     what: str,
     more: Callable[[Json, str | None], str] = lambda state, why: "",  # noqa: ARG005 - most have no more to say
 ) -> str:
-    """Show who is meant before it is done; an id alone is soon mistaken for another. The one that was agreed to."""
+    """Show the device before anything is done, since ids are easily confused; return the one that was agreed to."""
     if yes:
         return wanted
     known, state, why = on_device(place, wanted, _known)

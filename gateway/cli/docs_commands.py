@@ -19,7 +19,7 @@ _WIDTH: Final = 110
 
 
 def manual() -> str:
-    """What stands under the heading: every command with its help."""
+    """Return the text below the heading: every command with its help."""
     return "".join(f"\n### {name}\n\n```\n{text}\n```\n" for name, text in _pages(cli, "gateway"))
 
 
@@ -32,7 +32,7 @@ def _pages(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
 
 
 def rewrite(file: Path) -> None:
-    """Write what stands under the heading anew; what stands above it stays."""
+    """Write the text below the heading again; the text above it stays."""
     above, heading, _ = file.read_text(encoding="utf-8").partition(HEADING)
     file.write_text(above + heading + manual(), encoding="utf-8")
 

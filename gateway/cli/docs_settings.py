@@ -1,4 +1,4 @@
-"""The table of all settings for the documentation: ``python -m gateway.cli.docs_settings`` prints it."""
+"""Table of all settings for the documentation: ``python -m gateway.cli.docs_settings`` prints it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEADER = "| setting | what it is | value | default |\n|---|---|---|---|"
 
 
 def settings_reference() -> str:
-    """A Markdown table per group; what is not written here cannot be set."""
+    """Return a Markdown table per group. What is not in it cannot be set."""
     return "\n\n".join(
         f"### {heading}\n\n{HEADER}\n" + "\n".join(map(_row, names))
         for heading, names in itertools.groupby(FIELDS, key=group)

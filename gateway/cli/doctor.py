@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SIGNS: Final = (("ok", "green"), ("warning", "yellow"), ("ERROR", "red"))
 _EXIT_CODES: Final = (0, 1, 7)
-"""By level. Not 2, which says that the command line or a setting was wrong and nothing was looked at."""
+"""Exit codes by level. Not 2: that means a wrong command line or setting, and no check ran."""
 EPILOG = """\b
 Examples:
   gateway doctor
@@ -40,9 +40,9 @@ Exit codes:
 def doctor(loaded: Loaded, *, fix: bool, as_json: bool) -> int:
     """Look at everything a field engineer would.
 
-    Settings and where they come from, data directory, registry, clock, limits, the
-    running gateway, the broker: who gets in, what a made-up device reaches, and whether
-    what is retained are the open commands. It changes nothing unless told to with --fix.
+    Settings and their sources, data directory, registry, clock, limits and the running gateway. Then the broker: who
+    can connect, what a made-up device reaches, and whether the retained messages are the open commands. It changes
+    nothing unless told to with --fix.
 
     Run it as the gateway's user, with the options that the gateway is started with.
     """

@@ -1,4 +1,4 @@
-"""Events as they happen: from the stream of a gateway that serves, or by looking, on the data directory."""
+"""Following of events: from the stream of a gateway, or by polling the data directory."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ else:
 
 LOOK_SECONDS: Final = 0.25
 BEFORE_ALL: Final = f"{ids.EVENT}0"
-"""Sorts before every event: whoever has seen none yet misses none."""
+"""Sorts before every event: a reader that has seen no event misses none."""
 _PASSING: Final = ("service_unavailable", "rate_limit_exceeded")
 _PAUSES: Final = Pauses(first_seconds=0.5, longest_seconds=10.0)
 
 
 def passes(error: GatewayError) -> bool:
-    """Whether the same may go well in a moment: nobody answers, the gateway is stopping, the key is too busy."""
+    """Return whether a retry may succeed: no gateway answers, it is stopping, or the key is too busy."""
     return isinstance(error, UnavailableError) or error.code in _PASSING
 
 
 async def follow(
     api: ApiClient, last: str | None, only: Mapping[str, str | None], *, lost: Callable[[str], None] = output.note
 ) -> AsyncIterator[Json]:
-    """The events after ``last`` (``None``: there was none so far), the oldest first, without an end.
+    """Yield the events after ``last`` (None: all), the oldest first, without an end.
 
-    ``only`` narrows them as the API's own parameters do. ``lost`` is told when the stream is, and why; it is taken up
-    again by itself.
+    ``only`` narrows them as the API's own parameters do. ``lost`` is called with the reason when the stream is lost; it
+    is resumed by itself.
 
     Raises:
         GatewayError: the gateway refuses, for example because the API key was revoked.
@@ -51,7 +51,7 @@ async def follow(
 async def _streamed(
     api: ApiClient, last: str, only: Mapping[str, str | None], lost: Callable[[str], None]
 ) -> AsyncIterator[Json]:
-    """From the stream, which is taken up again where it was lost."""
+    """Yield from the stream, which is resumed where it was lost."""
     backoff, clock = Backoff(_PAUSES), asyncio.get_running_loop().time
     while True:
         began = clock()
@@ -79,7 +79,7 @@ async def _looked_up(api: ApiClient, last: str, only: Mapping[str, str | None]) 
 
 
 async def newest(api: ApiClient, limit: int | None, after: str | None, **only: Any) -> list[Json]:
-    """The newest ``limit`` events, or all that came after one, the oldest first."""
+    """Return the newest ``limit`` events, or all that came after one, the oldest first."""
     found: list[Json] = []
     cursor, more = None, True
     while more and (limit is None or len(found) < limit):

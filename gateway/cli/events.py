@@ -45,8 +45,8 @@ def events_group() -> None:
 def tail(place: Place, *, follow: bool, device: str | None, kind: str | None, limit: int, as_json: bool) -> None:
     """Print the newest events, and what comes.
 
-    The oldest of them first. With --follow over HTTP they come from the event stream,
-    which is taken up again where it was lost. With --json each is a JSON document on a line of its own.
+    The oldest of them first. With --follow over HTTP they come from the event stream, which is resumed where it was
+    lost. With --json each is a JSON document on its own line.
     """
 
     async def work(api: ApiClient) -> None:
@@ -75,8 +75,8 @@ def security(loaded: Loaded, *, project: str | None, kind: str | None, limit: in
 
     They are those of projects, API keys, broker accounts, signing keys and webhooks.
 
-    The oldest of them first, of every project and of the registry itself, from the data
-    directory. With --json each is a JSON document on a line of its own.
+    The oldest of them first, of every project and of the registry itself, from the data directory. With --json each is
+    a JSON document on its own line.
     """
     if kind is not None and kind not in _ADMINISTRATIVE:
         raise click.UsageError(f"--type should be one of {', '.join(_ADMINISTRATIVE)}.")
@@ -102,4 +102,4 @@ async def _tail(api: ApiClient, only: dict[str, str | None], limit: int, *, foll
 
 def _print(event: Json, *, as_json: bool) -> None:
     click.echo(json.dumps(event) if as_json else told(event))
-    sys.stdout.flush()  # through a pipe too each is there when it happens
+    sys.stdout.flush()  # through a pipe too each is there at once

@@ -1,4 +1,4 @@
-"""The fleet at a glance, for the terminal: what is asked for, and the words for it."""
+"""Overview of the fleet for the terminal: its queries and its words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIGURES: Final[Mapping[str, str]] = {
     "storage_full_count": "storage full",
     "pending_reset_count": "pending resets",
 }
-"""What is counted, and what people call it."""
+"""The counters, and their names for people."""
 ONLY: Final[Mapping[str, Mapping[str, str]]] = {
     "all": {},
     "online": {"connection": "online"},
@@ -32,7 +32,7 @@ ONLY: Final[Mapping[str, Mapping[str, str]]] = {
     "storage-full": {"condition": "storage_full"},
     "resets": {"condition": "reset_pending"},
 }
-"""What the list may be narrowed to, as the API asks for it; in the order of the figures."""
+"""Filters of the list, as the API takes them; in the order of the counters."""
 COLUMNS: Final = ("SERIAL", "NAME", "CONNECTION", "BATTERY", "STORAGE", "SIGNAL", "DOING", "HEARD", "BOUND TO", "ID")
 EVENTS: Final = 10
 _APART: Final = ("device_id", "actor", "actor_name")
@@ -48,28 +48,28 @@ class Glance:
     more: bool
     """Whether there are devices after these."""
     doubt: str | None = None
-    """Why presence is not known, if it is not."""
+    """Why presence is unknown, or None."""
 
 
 async def look(api: ApiClient, only: str, *, offset: int, limit: int) -> Glance:
-    """How the fleet is now, with ``limit`` of the devices that fit ``only``, the newest first."""
+    """Return the fleet as it is now, with ``limit`` of the devices that pass ``only``, newest first."""
     stats = await api.get(at("devices", "stats"))
     page = await api.get(at("devices"), **ONLY[only], limit=limit, offset=offset)
     return Glance(stats, page["data"], page["has_more"], await presence.doubt(api))
 
 
 def counted(stats: Json, name: str, why: str | None) -> str:
-    """A figure as people read it; one of presence only if that is known (``why`` says why it is not)."""
+    """Return a counter for people; one of presence only if presence is known (``why``: why it is not)."""
     return "?" if why is not None and name in _PRESENCE else f"{stats[name]:,}"
 
 
 async def project_name(api: ApiClient) -> str:
-    """Whose fleet it is."""
+    """Return the name of the project."""
     return str((await api.get(at("key")))["project_name"])
 
 
 def cells(device: Json, now: datetime | None = None) -> list[Any]:
-    """A device as a row of ``COLUMNS``."""
+    """Return a device as a row of ``COLUMNS``."""
     return [
         device["serial_number"],
         device["name"],
@@ -85,25 +85,25 @@ def cells(device: Json, now: datetime | None = None) -> list[Any]:
 
 
 def used_percent(device: Json) -> float | None:
-    """How much of its storage is used; ``None`` when it did not say."""
+    """Return how much of its storage is used, or None when it did not report that."""
     part, whole = device["storage_used_mb"], device["storage_total_mb"]
     return 100 * part / whole if part is not None and whole else None
 
 
 def percent(value: float | None) -> str | None:
-    """As people read it."""
+    """Return a percentage for people."""
     return None if value is None else f"{round(value)} %"
 
 
 def ago(moment: str | None, now: datetime | None = None) -> str:
-    """How long since that instant, in the largest unit that fits."""
+    """Return the time since that instant, in the largest unit that fits."""
     return "never" if moment is None else relative_time(moment, now)
 
 
 def told(event: Json, *, of: str | None = None, subject: str = "-") -> str:
-    """An event in a line; nothing in it can move the cursor. Among those ``of`` one device it is not named again.
+    """Return an event in a line that cannot move the cursor. Among those ``of`` one device it is not named again.
 
-    ``subject`` is named where it happened to no device.
+    ``subject`` is named for an event without a device.
     """
     data = event["data"]
     device = data.get("device_id", subject)
@@ -113,7 +113,7 @@ def told(event: Json, *, of: str | None = None, subject: str = "-") -> str:
 
 
 def _actor(data: Json, of: str | None) -> str:
-    """Who did it: a key by its name and its id."""
+    """Return who did it: a key by its name and its id."""
     actor = str(data.get("actor", "-"))
     if actor == of:
         return "itself"

@@ -1,4 +1,4 @@
-"""``KEY=VALUE`` on the command line: a value that reads as JSON is that, every other one is text."""
+"""``KEY=VALUE`` on the command line: a value that parses as JSON is that, every other one is text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class KeyValue(click.ParamType[tuple[str, Any]]):
     name = "key=value"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """Read it."""
+        """Parse it."""
         if isinstance(value, tuple):
             return value
         key, sign, text = str(value).partition("=")

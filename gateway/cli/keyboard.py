@@ -1,4 +1,4 @@
-"""The keys that somebody presses at the terminal."""
+"""Key presses at the terminal."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _MOST_BYTES: Final = 64
 
 
 def at_terminal() -> bool:
-    """Whether somebody sits there: what is printed is seen at once, and keys come from there."""
+    """Return whether a person uses the terminal: output is seen at once, and keys come from there."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 @contextmanager
 def keys(pressed: Callable[[str], None]) -> Iterator[None]:
-    """Have ``pressed`` called with each character, unseen and without Enter, as long as the block runs.
+    """Call ``pressed`` with each character, without echo and without Enter, as long as the block runs.
 
-    Ctrl-C interrupts as ever. In the end the terminal is as it was.
+    Ctrl-C interrupts as ever. At the end the terminal is as it was.
     """
     where = sys.stdin.fileno()
     before = termios.tcgetattr(where)

@@ -56,7 +56,7 @@ KEY is the id of a key, or its name if only one has that.
 
 
 def name_of(what: str) -> Callable[[click.Context, click.Parameter, str], str]:
-    """A callback that takes a name people can read."""
+    """Return a callback that accepts a name that people can read."""
 
     def check(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
         wanted = f"should say in 1 to {LONGEST_NAME} printable characters what the {what} is for"
@@ -124,12 +124,12 @@ def create(
 
 
 def _may_ask(*, as_json: bool) -> bool:
-    """Whether a person sits there: not if the key goes into a variable, a file or another program."""
+    """Return whether a person can be asked: not if the key goes into a variable, a file or another program."""
     return not as_json and all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def _ask_for_scopes() -> tuple[str, ...]:
-    """Ask what the key may do; the enter key alone is everything."""
+    """Ask what the key may do; the enter key alone means everything."""
     asked = f"What may it do: all, or some of {' '.join(SCOPES)}"
     given: tuple[str, ...] = click.prompt(asked, default="all", value_proc=_scopes, err=True)
     return given
@@ -144,7 +144,7 @@ def _scopes(answer: str) -> tuple[str, ...]:
 
 
 def _ask_for_expiry() -> int:
-    """Ask how long the key is good; the enter key alone is for ever."""
+    """Ask how long the key is good; the enter key alone means without end."""
     given: int = click.prompt("For how long is it good, such as 90d", default="never", type=EXPIRY, err=True)
     return given
 
@@ -158,10 +158,10 @@ def _show_secret(row: key_sql.KeyRecord, secret: str, *, as_json: bool) -> None:
 
 
 def on_registry(data_dir: Path, write: Callable[[Tx], T], vault: Vault | None = None) -> T:
-    """One transaction on the registry of this directory; with a vault it may read and write secrets.
+    """Run one transaction on the registry of this directory; with a vault it may read and write secrets.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: it has no registry.
     """
     require_registry(data_dir)
     with closing(open_database(data_dir)) as connection:
@@ -200,8 +200,8 @@ def list_keys(loaded: Loaded, *, as_json: bool) -> None:
 def rotate(loaded: Loaded, *, key: str, overlap: int, as_json: bool) -> None:
     """Give an API key a new secret.
 
-    It is shown this once. Id, scopes and expiry of the key stay. The old secret stays
-    good for a while; one from before that is dead at once.
+    It is shown this once. Id, scopes and expiry of the key stay. The old secret stays good for a while; an older one is
+    refused at once.
     """
     data_dir = loaded.settings.data_dir
     row, secret = on_registry(data_dir, lambda tx: administration.rotate_key(tx, key, overlap, CLI))
@@ -218,9 +218,9 @@ def rotate(loaded: Loaded, *, key: str, overlap: int, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
 @with_settings("data_dir")
 def revoke(loaded: Loaded, *, key: str, yes: bool, as_json: bool) -> None:
-    """Refuse an API key from now on, for good.
+    """Refuse an API key from now on.
 
-    One that is revoked already stays as it is.
+    That cannot be undone. One that is revoked already stays as it is.
     """
     data_dir = loaded.settings.data_dir
     row = on_registry(data_dir, lambda tx: key_sql.require(tx, key))

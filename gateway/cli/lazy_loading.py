@@ -1,6 +1,6 @@
-"""What is loaded when it is first asked for: the file of a command, and modules.
+"""Lazy loading: the file of a command, and modules, are loaded on first use.
 
-``gateway serve`` knows all commands and runs none of the others: they would take several MB of it for good.
+``gateway serve`` knows all commands and runs none of the others. Loading them would cost it several MB permanently.
 """
 
 from __future__ import annotations
@@ -15,37 +15,40 @@ import click
 
 
 class Commands(MutableMapping[str, click.Command]):
-    """Commands by name, each given as ``module:name`` and imported when it is taken out for the first time."""
+    """Commands by name, each given as ``module:name`` and imported on first use."""
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self._held: dict[str, click.Command | str] = dict(places)
 
     def __getitem__(self, name: str) -> click.Command:
-        """The command of this name."""
+        """Return the command of this name."""
         held = self._held[name]
         command: click.Command = pkgutil.resolve_name(held) if isinstance(held, str) else held
         self._held[name] = command
         return command
 
     def __setitem__(self, name: str, command: click.Command) -> None:
-        """Add one that is there already."""
+        """Add a loaded command."""
         self._held[name] = command
 
     def __delitem__(self, name: str) -> None:
-        """Forget one."""
+        """Remove a command."""
         del self._held[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The names, in the order in which they were given."""
+        """Return the names, in the order in which they were given."""
         return iter(self._held)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
         return len(self._held)
 
 
 def lazily(name: str) -> ModuleType:
-    """The module of this name, loaded later (https://docs.python.org/3/library/importlib.html#implementing-lazy-imports)."""
+    """Return the module of this name, loaded on first use.
+
+    See https://docs.python.org/3/library/importlib.html#implementing-lazy-imports.
+    """
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.find_spec(name)

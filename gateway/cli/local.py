@@ -52,7 +52,7 @@ _READY_SECONDS: Final = 2.0
 
 @asynccontextmanager
 async def in_process(settings: Settings, project: str | None, device: str | None) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the API on this data directory.
+    """Yield a client of the API on this data directory.
 
     Raises:
         NotFoundError: there is no registry, or no such project.
@@ -147,7 +147,7 @@ def _services(settings: Settings, store: Store, wakeups: Wakeups) -> Services:
 
 
 def _advertised(settings: Settings) -> tuple[Address, bool]:
-    """What a gateway with these settings would tell devices."""
+    """Return the broker address that a gateway with these settings would give to devices."""
     upstream = settings.broker if isinstance(settings.broker, BrokerUrl) else None
     tls = upstream is not None and upstream.tls if settings.mqtt_tls_advertise is None else settings.mqtt_tls_advertise
     return settings.mqtt_advertise or (upstream.address if upstream else settings.mqtt), tls
@@ -171,7 +171,7 @@ async def _readiness(found: Endpoints | None) -> dict[str, Any]:
 
 
 async def _ring(wakeups: Wakeups) -> None:
-    """What another process has worked off is seen by looking."""
+    """Do nothing: the work of another process is noticed by polling."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         wakeups.notify_progress()

@@ -29,7 +29,7 @@ class SettingOption(click.Option):
 
 
 class _Text(click.ParamType[str]):
-    """Text that completes to the words or paths which a setting takes."""
+    """Text that completes to the words or paths of a setting."""
 
     name = "text"
 
@@ -37,7 +37,7 @@ class _Text(click.ParamType[str]):
         self.written = written
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The words that fit, or what tells the shell to complete paths."""
+        """Return the matching words, or the marker that makes the shell complete paths."""
         words = self.written.split("|")
         if words[0] in ("DIR", "FILE"):
             return click.Path(file_okay=words[0] == "FILE").shell_complete(ctx, param, incomplete)
@@ -48,7 +48,7 @@ class SettingsCommand(click.Command):
     """A command whose help shows the options under the headings of the settings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes a section per heading, in the order of the settings, the command's own options first."""
+        """Write a section per heading, in the order of the settings, the command's own options first."""
         given = [each for each in self.get_params(ctx) if isinstance(each, click.Option)]
         options = sorted(given, key=lambda option: _heading(option) != OWN)
         for heading, listed in itertools.groupby(options, key=_heading):
@@ -58,9 +58,9 @@ class SettingsCommand(click.Command):
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: gives a command ``--config`` and the options of these settings (of all when none is named).
+    """Decorate a command with ``--config`` and the options of these settings (of all when none is named).
 
-    The command gets ``loaded``, a ``gateway.settings.loading.Loaded``. What is odd but not wrong is said on stderr.
+    The command gets ``loaded``, a ``gateway.settings.loading.Loaded``. Warnings are printed on stderr.
     """
     chosen = names or tuple(FIELDS)
 
@@ -94,7 +94,7 @@ def _config_option(command: Callable[..., Any]) -> None:
 
 
 def _option(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Values stay text, so that one parser says what is wrong with them wherever they come from."""
+    """Return the option's decorator. Values stay text, so that one parser reports errors whatever their source."""
     field, option, value_form = FIELDS[name], option_name(name), form(name)
     flag = value_form.startswith("true|false")
     return click.option(

@@ -1,7 +1,7 @@
-"""What commands print: tables and details for people, JSON for machines; and the question before what destroys.
+"""Output of commands: tables and details for people, JSON for machines; and the question before destructive work.
 
-Columns are as wide as what stands in them: no id is ever cut or folded. On a terminal that is too narrow for a table
-each row becomes a block with a line per column, and instants are told relative to now.
+Columns are as wide as their content: no id is ever cut or folded. On a terminal that is too narrow for a table each row
+becomes a block with a line per column, and times are relative to now.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
 def cell(value: Any) -> str:
-    """A value as it stands in a table: nothing in it moves the cursor, starts a line or turns its neighbours around."""
+    """Return a value for a table: nothing in it moves the cursor, starts a line or turns its neighbours around."""
     if value is None or value == "":
         return _NONE
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -35,7 +35,7 @@ def cell(value: Any) -> str:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A heading and a line per row; a block per row where the terminal is narrower than that."""
+    """Print a heading and a line per row; a block per row where the terminal is narrower than that."""
     on_terminal = sys.stdout.isatty()
     shown = _cell_for_people if on_terminal else cell
     lines = [list(headings), *([shown(each) for each in row] for row in rows)]
@@ -64,7 +64,7 @@ def _cell_for_people(value: Any) -> str:
 
 
 def details(facts: Mapping[str, Any]) -> None:
-    """A line per fact."""
+    """Print a line per fact."""
     width = max(map(len, facts))
     for name, value in facts.items():
         text = cell(value)
@@ -74,20 +74,20 @@ def details(facts: Mapping[str, Any]) -> None:
 
 
 def as_json(document: Any) -> None:
-    """One JSON document on one line."""
+    """Print one JSON document on one line."""
     click.echo(json.dumps(document))
 
 
 def note(text: str) -> None:
-    """A word to the person, on stderr, so that it is in the way of no program that reads stdout."""
+    """Print a note on stderr, out of the way of programs that read stdout."""
     click.echo(escaped_lines(text), err=True)
 
 
 def confirm(what: str, *, yes: bool) -> None:
-    """Ask before something that cannot be taken back.
+    """Ask before something that cannot be undone.
 
     Raises:
-        click.UsageError: nobody is there to ask, and ``--yes`` was not given.
+        click.UsageError: there is no terminal to ask at, and ``--yes`` was not given.
         click.ClickException: the answer was no.
     """
     if yes:

@@ -1,4 +1,4 @@
-"""Values of options: durations."""
+"""Types of option values: durations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Duration(click.ParamType[int]):
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it."""
+        """Parse it."""
         if isinstance(value, int):
             return value
         found = re.fullmatch(r"(0)|([0-9]{1,9})([smhdw])", str(value))
@@ -38,7 +38,7 @@ class Expiry(Duration):
     name = "expiry"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it."""
+        """Parse it."""
         return NEVER if value == "never" else super().convert(value, param, ctx)
 
 

@@ -1,4 +1,4 @@
-"""Presence as far as it is known: without its broker the gateway learns of no device that comes or goes."""
+"""Presence as far as it is known: without its broker the gateway cannot learn that a device comes or goes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def as_known(device: Json, why: str | None) -> Json:
 
 
 def warn(why: str | None) -> None:
-    """Say that presence is not known, and why."""
+    """Warn that presence is unknown, and why."""
     if why is not None:
         output.note(f"warning: {why}, so which devices are online is not known.")
 

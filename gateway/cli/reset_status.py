@@ -1,4 +1,4 @@
-"""What a person is told of a device's reset: whether it can be fetched at all, and when the last one failed."""
+"""Warnings about a device's reset: whether it can be fetched at all, and when the last one failed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ async def newest(api: ApiClient, device_id: str) -> Json | None:
 
 
 def may_be_fetched(device: Json, command: Json) -> bool:
-    """Whether some token opens the way to it: without any, the command says the device's own generation (section 1)."""
+    """Return whether a token can fetch it: without one, the command has the device's own generation (section 1)."""
     return bool(command["binding_generation"] != device["binding_generation"])
 
 
 def warn_unfetched(device_id: str, command_id: str) -> None:
-    """Nothing can fetch this reset."""
+    """Warn that nothing can fetch this reset."""
     output.note(
         "warning: no token of this device is good any more, so nothing can fetch this reset, and the device is not "
         "wiped by it. If the device was reset by hand, bind it anew, which cancels this one:\n"
@@ -30,13 +30,16 @@ def warn_unfetched(device_id: str, command_id: str) -> None:
 
 
 def warn_behind_bluetooth(state: Json, command: Json | None) -> None:
-    """This reset waits for another link than the one by which the device was seen last."""
+    """Warn that this reset waits for another link than the device's last one."""
     if command is not None and command["status"] == model.CommandStatus.PENDING and presence.is_behind_bluetooth(state):
         output.note(f"warning: {presence.BLUETOOTH_ONLY}")
 
 
 def warn_failed(device: Json, command: Json | None) -> None:
-    """The last reset failed and the device was not bound since: it still waits for one (contract, section 4)."""
+    """Warn that the last reset failed and the device was not bound since: it still waits for one.
+
+    See section 4 of the contract.
+    """
     if device["status"] != "unbound" or command is None or command["status"] != model.CommandStatus.FAILED:
         return
     error = command["error"] or {}

@@ -82,7 +82,7 @@ def status(loaded: Loaded, *, as_json: bool) -> None:
 def encrypt(loaded: Loaded, *, as_json: bool) -> None:
     """Encrypt under the setting's key.
 
-    While no gateway runs; 'gateway serve' encrypts when it starts, too. This one also writes the file anew, so that
+    While no gateway runs; 'gateway serve' encrypts when it starts, too. This one also rewrites the file, so that
     nothing in the clear is left in it. Older copies and backups keep it.
     """
     vault = vault_of(loaded.settings.encryption_key_file)

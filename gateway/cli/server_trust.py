@@ -1,4 +1,4 @@
-"""Which certificate of a gateway the command line trusts."""
+"""Trust of the command line in a gateway's certificate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def trusting(authority: Path | None, pinned: Path | None) -> SSLContext | bool:
-    """Who may answer: whom this authority signed; or whose certificate the data directory names; or the usual."""
+    """Return the trust: in this authority, in the certificate that the data directory names, or the usual one."""
     if authority is None and pinned is None:
         return True
     from gateway.tls.certificates import CertificateError, client_context  # noqa: PLC0415 - cryptography, not needed before

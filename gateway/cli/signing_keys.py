@@ -1,7 +1,7 @@
 """``gateway signing-keys``: the keys that sign commands, in the data directory, whether or not a gateway runs on it.
 
-A device obeys the key that it was told when it was bound, for as long as that binding lasts. So a new key counts for
-new bindings, and an old one is out of use when the last device that knows it was bound anew.
+A device obeys the key that it got when it was bound, for as long as that binding lasts. So a new key is used for new
+bindings. An old key is out of use when the last device that has it is bound again.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def _state(key: SigningKeyUse) -> str:
 def rotate(loaded: Loaded, *, yes: bool, as_json: bool) -> None:
     """Sign for new bindings with a new key.
 
-    It counts for the very next bind. Devices that are bound obey the old key until they
-    are bound anew; the old key signs for them, and for nobody else.
+    It is used from the very next bind on. Bound devices obey the old key until they are bound again; the old key signs
+    for them alone.
     """
     output.confirm("New bindings will be told a new signing key, for good.", yes=yes)
     vault = vault_of(loaded.settings.encryption_key_file)

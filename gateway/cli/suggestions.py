@@ -1,4 +1,4 @@
-"""Commands that a hint tells a person to run next: they work as they are printed."""
+"""Suggested commands in hints: they work as they are printed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _WHERE: Final = ("config", "data_dir", "url", "project", "ca_file")
 
 
 def again(*words: str) -> str:
-    """A command of the gateway, with the options that said where this one works; the environment says the rest."""
+    """Return a command with the options that choose this place; the environment has the rest."""
     return shlex.join(("gateway", *words, *_given(only=_WHERE)))
 
 
 def repeated(instead: Mapping[str, str]) -> str:
-    """This command as it was given, with these options instead of what it says of them."""
+    """Return this command as it was given, with these options in place of the given ones."""
     context = click.get_current_context()
     left = [each.name or "" for each in context.command.params if each.opts[0] not in instead]
     changed = [word for option in instead.items() for word in option]
@@ -28,7 +28,7 @@ def repeated(instead: Mapping[str, str]) -> str:
 
 
 def _given(only: Iterable[str]) -> list[str]:
-    """What was given on the command line of these parameters, by name, as one would write it."""
+    """Return the arguments of these parameters as they were given on the command line."""
     context = click.get_current_context()
     return [
         word

@@ -22,7 +22,7 @@ Examples:
   gateway tls init ./tls --host gateway.lan --host 192.168.1.20
   gateway tls device ./tls dev_01M841CNWQZHQNKKY3SWJGTV4W
 
-A site that has an authority of its own uses that one: any PEM files will do. 'gateway docs tls' has the whole way.
+A site that already has an authority uses that one: any PEM files will do. 'gateway docs tls' has the whole way.
 """
 
 
@@ -66,7 +66,7 @@ def init(*, directory: Path, hosts: tuple[str, ...], as_json: bool) -> None:
     """Make an authority and a server certificate.
 
     Both lie in DIR. Called once more, it keeps the authority and renews the server's certificate, which a running
-    gateway takes up by itself.
+    gateway loads by itself.
     """
     from gateway.tls.ca import Authority  # noqa: PLC0415 - cryptography, which is not needed before
 

@@ -1,4 +1,4 @@
-"""``gateway top`` as a view that goes on: by the event stream, by looking now and then, and by keys."""
+"""Live view of ``gateway top``: driven by the event stream, by polling now and then, and by keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.errors import GatewayError
 
 _BY_KEY: Final = dict(zip("anovbsr", ONLY, strict=True))
 _LOOK_SECONDS: Final = 10.0
-"""Heartbeats make no events, so it is looked again also when nothing happened."""
+"""Poll interval: heartbeats make no events."""
 _LEAST_SECONDS: Final = 2.0
 _DRAW_SECONDS: Final = 0.5
 _PAUSE_SECONDS: Final = 5.0
@@ -26,7 +26,7 @@ _PAUSE_SECONDS: Final = 5.0
 
 @dataclass
 class LiveView:
-    """The view that goes on: what is shown, what is known, and when to look again."""
+    """The live view: what it shows, what it knows, and when it polls."""
 
     api: ApiClient
     only: str
@@ -34,14 +34,14 @@ class LiveView:
     trouble: str | None = None
     over: bool = False
     due: float = 0.0
-    """When it is looked again, by the loop's clock."""
+    """Time of the next poll, by the loop's clock."""
     looked: float = float("-inf")
     events: deque[Json] = field(default_factory=lambda: deque(maxlen=EVENTS))
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     console: Console = field(default_factory=lambda: Console(highlight=False))
 
     async def run(self) -> None:
-        """Until somebody presses q.
+        """Run until the user presses q.
 
         Raises:
             GatewayError: the API refuses, for example because the key was revoked.
@@ -105,7 +105,7 @@ class LiveView:
             self.trouble, self.due = error.message, now + _PAUSE_SECONDS
 
     async def _wait(self) -> None:
-        """Until something happened, or it is time to say anew how long ago things were."""
+        """Wait until something happened, or until relative times must be drawn again."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAW_SECONDS):
                 await self.woken.wait()

@@ -1,4 +1,4 @@
-"""``gateway top`` as it is drawn. What came from devices is text: never markup, never a control character."""
+"""Screen of ``gateway top``. Text from devices is text: never markup, never a control character."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEYS: Final = (
 SHORT_KEYS: Final = "list: a n o v b s r   page: space p   quit: q   more: gateway top --help"
 _SHORT: Final = {"never seen": "new", "low battery": "low", "storage full": "full", "pending resets": "resets"}
 _WIDE: Final = 104
-"""From this width on all is called by its whole name."""
+"""From this width on all names are written in full."""
 _TONES: Final = {
     "online_count": "green",
     "low_battery_count": "yellow",
@@ -33,7 +33,7 @@ _TONES: Final = {
     "pending_reset_count": "magenta",
 }
 _LEAST_WIDTH: Final = {"STORAGE": 66, "SIGNAL": 78, "NAME": 96, "ID": 128, "DOING": 144, "BOUND TO": 164}
-"""How wide a terminal has to be for a column; those that are not here are always there."""
+"""Minimum width of the terminal for a column; a column that is not listed is always there."""
 _LOW_PERCENT: Final = 20
 _AROUND: Final = 6
 """Lines that are neither devices nor events."""
@@ -52,13 +52,13 @@ class ShownDevice:
 
 
 def rows_for(height: int) -> tuple[int, int]:
-    """How many devices and how many events fit into so many lines."""
+    """Return how many devices and how many events fit into so many lines."""
     events = max(2, min(fleet_view.EVENTS, height // 4))
     return max(3, height - events - _AROUND), events
 
 
 def drawn(shown: ShownDevice, size: ConsoleDimensions) -> RenderableType:
-    """All of it, for a terminal of this size."""
+    """Return all of it, for a terminal of this size."""
     rows, events = rows_for(size.height)
     devices = [presence.as_known(each, shown.fleet.doubt) for each in shown.fleet.devices[:rows]]
     return Group(

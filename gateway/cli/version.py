@@ -33,5 +33,5 @@ def version() -> None:
 
 
 def in_one_line() -> str:
-    """What ``--version`` prints."""
+    """Return the output of ``--version``."""
     return f"gateway {__version__} (commit {build_info.commit() or 'unknown'}, schema {steps()[-1]})"

@@ -41,9 +41,8 @@ _MOST: Final = 100
 def watch(place: Place, *, device: str, limit: int, heartbeats: bool, as_json: bool) -> None:
     """Follow one device as it lives.
 
-    Until Ctrl-C. Its events come from the event stream, its heartbeats from its history.
-    With --json each is a JSON document on a line of its own; a heartbeat looks like an
-    event of the type "heartbeat".
+    Until Ctrl-C. Its events come from the event stream, its heartbeats from its history. With --json each is a JSON
+    document on its own line; a heartbeat looks like an event of the type "heartbeat".
     """
 
     def work(api: ApiClient, device_id: str) -> Awaitable[None]:
@@ -82,7 +81,7 @@ def _summary(device: Json) -> str:
 def _print(event: Json, *, as_json: bool) -> None:
     line = _beat if event["type"] == HEARTBEAT else _event
     click.echo(json.dumps(event) if as_json else line(event))
-    sys.stdout.flush()  # through a pipe too each is there when it happens
+    sys.stdout.flush()  # through a pipe too each is there at once
 
 
 def _event(event: Json) -> str:
@@ -96,7 +95,7 @@ def _beat(event: Json) -> str:
 
 
 def _vitals(said: Json) -> list[str]:
-    """What is known of its health, in words."""
+    """Return the device's health in words."""
     used, signal = used_percent(said), said["signal_strength_dbm"]
     known = {
         "battery": percent(said["battery_percent"]),
@@ -107,7 +106,7 @@ def _vitals(said: Json) -> list[str]:
 
 
 async def _beats(api: ApiClient, device_id: str, *, as_json: bool) -> None:
-    """Look for new heartbeats again and again; those of the last look are not told twice."""
+    """Poll for new heartbeats; those of the last poll are not printed twice."""
     path = at("devices", device_id, "heartbeats")
     newest = (await api.get(path, limit=1))["data"]
     shown = newest
@@ -117,7 +116,7 @@ async def _beats(api: ApiClient, device_id: str, *, as_json: bool) -> None:
             since = newest[0]["received_at"] if newest else None
             found: list[Json] = (await api.get(path, limit=_MOST, since=since))["data"]
         except GatewayError as error:
-            if not event_follow.passes(error) and error.code != "not_found":  # deleted, which an event tells
+            if not event_follow.passes(error) and error.code != "not_found":  # deleted, as an event says
                 raise
             continue
         for beat in reversed([each for each in found if each not in shown]):

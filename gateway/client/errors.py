@@ -35,7 +35,7 @@ def document(response: httpx.Response) -> dict[str, Any]:
     """Return the JSON object that was answered.
 
     Raises:
-        ApiError: with the code ``unexpected_answer``: there is none.
+        ApiError: ``unexpected_answer``: the answer is no JSON object.
     """
     try:
         found = parse_json(response.content)

@@ -6,8 +6,8 @@ queue. The broker's in-flight window should bound it, since nothing is acknowled
 2.0 keeps to that window only until the first acknowledgement; then its own queue limit is the bound.
 
 Two more things are done here instead of by aiomqtt. A publish that waits for the broker's answer fails at once when the
-connection is gone. And a connection ends at once, whatever state the broker is in. aiomqtt would wait ten seconds for a
-broker that hangs, and would disconnect cleanly, without the last will, when something failed.
+connection is gone. And a connection ends at once, whatever state the broker is in. Otherwise aiomqtt would wait ten
+seconds for a broker that hangs. It would also disconnect cleanly, without the last will, when something failed.
 """
 
 from __future__ import annotations

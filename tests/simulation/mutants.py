@@ -169,7 +169,7 @@ def _confirmed_too_early() -> Iterator[None]:
         yield
 
 
-@fault("the embedded broker hears devices before the gateway has subscribed", 4)
+@fault("the embedded broker accepts devices before the gateway has subscribed", 4)
 def _heard_too_early() -> Iterator[None]:
     with patch.object(Broker, "_waits", lambda *_: False):
         yield

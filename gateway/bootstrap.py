@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gateway.core import ids
+from gateway.core.clock import SECOND_MS
 from gateway.domain import epoch, grants
 from gateway.domain.commands import renew_grants
 from gateway.runtime.sealing import Vault, vault_of
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_SECOND_MS: Final = 1_000
 _PER_INTERVAL: Final = 10
 """Messages of each kind that a device may always send between two heartbeats."""
 
@@ -125,8 +125,8 @@ def rules_of(settings: Settings, gateway_id: str) -> Rules:
     return Rules(
         gateway_id=gateway_id,
         models=tuple(settings.models),
-        silence_ms=round(silence_seconds * _SECOND_MS),
-        offline_grace_ms=round(settings.offline_grace_seconds * _SECOND_MS),
+        silence_ms=round(silence_seconds * SECOND_MS),
+        offline_grace_ms=round(settings.offline_grace_seconds * SECOND_MS),
         heartbeat_history_days=settings.heartbeat_history_days,
         event_history_days=settings.event_history_days,
         refusals_kept=settings.refusals_kept,
@@ -137,5 +137,5 @@ def rules_of(settings: Settings, gateway_id: str) -> Rules:
         webhook_allow_private=settings.webhook_allow_private,
         webhook_allow_loopback=settings.webhook_allow_loopback,
         mirrored=tuple(detail for detail, on in _mirrored(settings).items() if on),
-        state_refresh_ms=round(settings.state_refresh_seconds * _SECOND_MS),
+        state_refresh_ms=round(settings.state_refresh_seconds * SECOND_MS),
     )

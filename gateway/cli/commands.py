@@ -15,6 +15,7 @@ from gateway.cli.key_values import EXPLAINED as KEY_VALUE_EXPLAINED
 from gateway.cli.key_values import KEY_VALUE
 from gateway.cli.options import SettingsCommand
 from gateway.cli.param_types import DURATION
+from gateway.core.clock import DAY_MS, SECOND_MS
 from gateway.models.model import CommandStatus, CommandType
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ _COLUMNS: Final = {
     "ERROR": "error",
 }
 _SENDABLE: Final = [each.value for each in CommandType if each is not CommandType.FACTORY_RESET]
-_DAY_MS: Final = 86_400_000
-_SECOND_MS: Final = 1_000
 GROUP_EPILOG: Final = f"""\b
 Example:
   gateway commands list dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB
@@ -133,13 +132,13 @@ def send(
     body: Json = {"type": kind}
     body |= {"params": dict(params)} if params else {}
     if ttl_ms is not None:
-        if ttl_ms < _SECOND_MS or ttl_ms % _SECOND_MS:
+        if ttl_ms < SECOND_MS or ttl_ms % SECOND_MS:
             raise click.UsageError("--ttl should be whole seconds, at least 1s.")
-        if ttl_ms > _DAY_MS:
+        if ttl_ms > DAY_MS:
             raise click.UsageError(
                 "--ttl should be a day (1d) at most: send the command again if the device is away longer."
             )
-        body["ttl_seconds"] = ttl_ms // _SECOND_MS
+        body["ttl_seconds"] = ttl_ms // SECOND_MS
     command = on_device(place, device, lambda api, device_id: api.post(at("devices", device_id, "commands"), body))
     if wait:
         command = wait_for(place, command, timeout_ms)

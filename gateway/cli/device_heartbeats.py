@@ -12,6 +12,7 @@ from gateway.cli.device_lookup import device_argument, on_device
 from gateway.cli.devices import json_option
 from gateway.cli.options import SettingsCommand
 from gateway.cli.param_types import DURATION
+from gateway.core.clock import SECOND_MS
 from gateway.models.fleet import MOST_HEARTBEATS
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ _COLUMNS: Final = {
     "PENDING": "pending_recordings",
     "FIRMWARE": "firmware_version",
 }
-_SECOND_MS: Final = 1_000
 EPILOG: Final = """\b
 Examples:
   gateway devices heartbeats BP-000123
@@ -57,9 +57,9 @@ def heartbeats(
 
     The newest first.
     """
-    if every_ms is not None and (every_ms < _SECOND_MS or every_ms % _SECOND_MS):
+    if every_ms is not None and (every_ms < SECOND_MS or every_ms % SECOND_MS):
         raise click.UsageError("--every should be whole seconds, at least 1s.")
-    query = {"since": since, "until": until, "every": every_ms and every_ms // _SECOND_MS}
+    query = {"since": since, "until": until, "every": every_ms and every_ms // SECOND_MS}
     found, more = on_device(place, device, lambda api, device_id: _heartbeats(api, device_id, query, limit))
     if as_json:
         output.as_json(found)

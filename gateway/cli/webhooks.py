@@ -11,6 +11,7 @@ from gateway.cli.api import PAGE, ApiClient, Json, Place, at, with_gateway
 from gateway.cli.devices import json_option, yes_option
 from gateway.cli.options import SettingsCommand
 from gateway.cli.param_types import DURATION
+from gateway.core.clock import SECOND_MS
 
 GROUP_EPILOG: Final = """\b
 Examples:
@@ -18,7 +19,6 @@ Examples:
   gateway webhooks test wh_01JD3M5QZ8V9T2R4W6X7Y8Z9AB
   gateway webhooks deliveries wh_01JD3M5QZ8V9T2R4W6X7Y8Z9AB --status failed
 """
-_SECOND_MS: Final = 1_000
 _COLUMNS: Final = {"ID": "id", "URL": "url", "EVENTS": "events", "ENABLED": "enabled", "CREATED": "created_at"}
 _DELIVERY_COLUMNS: Final = {
     "ID": "id",
@@ -143,7 +143,7 @@ def rotate(place: Place, *, webhook_id: str, overlap: int, end_overlap: bool, as
     if end_overlap:
         _print(place.run(lambda api: api.delete(at("webhooks", webhook_id, "previous-secret"))), as_json=as_json)
         return
-    body = {"overlap_seconds": overlap // _SECOND_MS}
+    body = {"overlap_seconds": overlap // SECOND_MS}
     _print(place.run(lambda api: api.post(at("webhooks", webhook_id, "rotate"), body)), as_json=as_json)
     output.note("Bring the secret to the receiver now: it is not shown again. It checks signatures with it.")
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.clock import system_clock, to_rfc3339
+from gateway.core.clock import DAY_MS, system_clock, to_rfc3339
 from gateway.core.text import count
 from gateway.doctor.findings import Finding, Level
 from gateway.doctor.host_checks import CLOCK, REGISTRY, REMOUNT, is_read_only, size_text
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WAL_WARNING_BYTES: Final = 256_000_000
 THOROUGH_BELOW_BYTES: Final = 2_000_000_000
 OUTBOX_WARNING_SECONDS: Final = 60
-EPOCH_WARNING_MS: Final = 7 * 86_400_000
+EPOCH_WARNING_MS: Final = 7 * DAY_MS
 FUTURE_MS: Final = 5_000
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.broker.selection import verified_by
 from gateway.core.addresses import BrokerUrl
-from gateway.core.clock import system_clock, to_rfc3339
+from gateway.core.clock import DAY_MS, system_clock, to_rfc3339
 from gateway.core.text import count
 from gateway.doctor.findings import Area, Finding
 from gateway.tls import certificates as pem
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 TLS: Final = Area("certificates")
 ANSWER_SECONDS: Final = 5.0
 SOON_DAYS: Final = 14
-_DAY_MS: Final = 86_400_000
 _OTHERS_READ: Final = stat.S_IROTH
 _RENEW: Final = "Renew it in place; a running gateway takes it up within half a minute, or at once after SIGHUP."
 
@@ -54,7 +53,7 @@ def _of_files(name: str, chain: Path, key: Path) -> Iterator[Finding]:
 
 
 def _valid_until(name: str, expires_at: int) -> Finding:
-    days = (expires_at - system_clock()) // _DAY_MS
+    days = (expires_at - system_clock()) // DAY_MS
     when = to_rfc3339(expires_at)
     if days < 0:
         return TLS.error(name, f"it expired at {when}: no client takes it any more", _RENEW)

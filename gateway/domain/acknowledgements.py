@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.core import credentials
+from gateway.core.clock import SECOND_MS
 from gateway.domain.commands import RESET, Refusal, close, revoke
 from gateway.models import model
 from gateway.models.model import CommandStatus
@@ -16,7 +17,6 @@ from gateway.store import Tx, View, command_sql, event_sql, measurements, token_
 from gateway.store.command_sql import CommandRecord
 from gateway.store.records import DeviceKey
 
-_SECOND_MS: Final = 1000
 _LATE: Final = "late_acknowledgement"
 _WEIGHT: Final = {"delivered": 1, "failed": 2, "executed": 3}
 _RELAY: Final = "relay"
@@ -171,7 +171,7 @@ def _executed(tx: Tx, device: DeviceKey, command: CommandRecord, ack: model.Ack,
 
 
 def _took(tx: Tx, stage: str, *, since: int) -> None:
-    tx.measure(measurements.RESET, stage, max(0, tx.now - since) / _SECOND_MS)
+    tx.measure(measurements.RESET, stage, max(0, tx.now - since) / SECOND_MS)
 
 
 def _failed(tx: Tx, device: DeviceKey, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:

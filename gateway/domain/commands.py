@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.core import ids
-from gateway.core.clock import to_rfc3339
+from gateway.core.clock import SECOND_MS, to_rfc3339
 from gateway.domain import grants
 from gateway.errors import BacklogError, ConflictError, NotFoundError
 from gateway.models import model
@@ -22,7 +22,6 @@ from gateway.store.records import DeviceKey
 from gateway.store.token_sql import TokenRecord
 
 RESET: Final = CommandType.FACTORY_RESET
-_SECOND_MS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def create(tx: Tx, device: DeviceRecord, body: model.CreateCommand, actor: str) 
         body.type,
         fetched_by=live[0] if live else None,
         params=body.params,
-        expires_at=tx.now + body.ttl_seconds * _SECOND_MS,
+        expires_at=tx.now + body.ttl_seconds * SECOND_MS,
         idempotency_key=body.idempotency_key,
     )
     event_sql.record(tx, device, "command.created", actor, command_id=command_id, type=body.type)
@@ -101,7 +100,7 @@ def _same_request(tx: Tx, device: DeviceRecord, body: model.CreateCommand) -> Co
     if known is None:
         return None
     before = (known.type, json.loads(known.params), known.ttl_ms)
-    if before != (body.type, body.params or {}, body.ttl_seconds * _SECOND_MS):
+    if before != (body.type, body.params or {}, body.ttl_seconds * SECOND_MS):
         raise ConflictError(
             "idempotency_mismatch",
             "This idempotency_key came with another command before. Nothing was queued. Use a new key for a new one.",

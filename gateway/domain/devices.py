@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from gateway.core import credentials, ids
+from gateway.core.clock import SECOND_MS
 from gateway.domain import grants
 from gateway.domain.commands import close, queue, revoke
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, TooSoonError, UnavailableError
@@ -23,7 +23,6 @@ from gateway.store.device_sql import DeviceRecord
 from gateway.store.token_sql import TokenRecord
 
 RESET = CommandType.FACTORY_RESET
-_SECOND_MS: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -278,7 +277,7 @@ def _may_refresh(tx: Tx, asking: TokenRecord) -> None:
     refreshed_at = token_sql.last_refreshed_at(tx, asking)
     wait_ms = 0 if refreshed_at is None else refreshed_at + tx.rules.token_refresh_ms - tx.now
     if 0 < wait_ms <= tx.rules.token_refresh_ms:
-        seconds = math.ceil(wait_ms / _SECOND_MS)
+        seconds = math.ceil(wait_ms / SECOND_MS)
         raise TooSoonError(
             f"This device got a new token less than a minute ago. If that answer was lost, ask again in {seconds} s "
             "with the same token, or at once with the Idempotency-Key of the lost request.",

@@ -16,13 +16,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from gateway.core import canonical_json
+from gateway.core.clock import SECOND_MS
 from gateway.core.received_json import parse_json
 from gateway.models import model
 from gateway.store import Tx, View, secret_sql, token_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.records import DeviceKey
-
-_SECOND_MS = 1000
 
 
 def ensure_key(tx: Tx) -> str:
@@ -81,12 +80,12 @@ def sign(
         "jti": command["id"],
         "cmd": str(command["type"]),
         "gen": command["binding_generation"],
-        "iat": tx.now // _SECOND_MS,
+        "iat": tx.now // SECOND_MS,
         "par": canonical_json.params_digest(command["params"]),
         "seq": seq,
     }
     if expires_at is not None:
-        claims["exp"] = -(-expires_at // _SECOND_MS)  # rounded up, so that the grant never ends before the command
+        claims["exp"] = -(-expires_at // SECOND_MS)  # rounded up, so that the grant never ends before the command
     return _signed(claims, kid, _private(tx.context.vault.open(secret_sql.place_of_key(kid), key.private_key)))
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Final
 
+from gateway.core.clock import DAY_MS, MINUTE_MS
 from gateway.domain import acknowledgements
 from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
@@ -40,8 +41,7 @@ _SPREAD_MS: Final = 7_919  # a prime, so that neighbours lie far apart
 _TOTAL: Final = health_sql.NEWEST.index("storage_total_mb")
 _said: Final = itemgetter(*("device_state" if name == "recording_state" else name for name in health_sql.NEWEST))
 _SWEEP: Final = 500
-_DAY_MS: Final = 86_400_000
-_CLOCKS_DIFFER_MS: Final = 60_000
+_CLOCKS_DIFFER_MS: Final = MINUTE_MS
 
 
 def record_heartbeat(
@@ -260,5 +260,5 @@ def sweep_presence(tx: Tx, *, until: int | None = None) -> int:
 
 def prune(tx: Tx) -> int:
     """Delete history and events that are older than the settings keep, a few thousand at a time."""
-    beats = heartbeat_sql.prune(tx, tx.now - tx.rules.heartbeat_history_days * _DAY_MS, 10 * _SWEEP)
-    return beats + event_sql.prune(tx, tx.now - tx.rules.event_history_days * _DAY_MS, 10 * _SWEEP)
+    beats = heartbeat_sql.prune(tx, tx.now - tx.rules.heartbeat_history_days * DAY_MS, 10 * _SWEEP)
+    return beats + event_sql.prune(tx, tx.now - tx.rules.event_history_days * DAY_MS, 10 * _SWEEP)

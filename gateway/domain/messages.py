@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gateway.core import topics
+from gateway.core.clock import DAY_MS, MINUTE_MS
 from gateway.core.redaction import redact
 from gateway.domain import acknowledgements, heartbeats
 from gateway.domain.acknowledgements import AcknowledgementSource
@@ -41,8 +42,6 @@ PART: Final = 20
 LEAST: Final = 100
 """The most messages that an urgent write, such as a reset, waits for: a millisecond or two."""
 _AUDITED_PER_MINUTE: Final = 10
-_MINUTE_MS: Final = 60_000
-_DAY_MS: Final = 86_400_000
 _REFUSED: Final = "acknowledgement.refused"
 _SOURCE_SHOWN: Final = 256
 _PAYLOAD_READ: Final = 1_024
@@ -289,7 +288,7 @@ def audit_rejection(
     sender: AcknowledgementSource | None = None,
     *,
     most: int = _AUDITED_PER_MINUTE,
-    window_ms: int = _MINUTE_MS,
+    window_ms: int = MINUTE_MS,
 ) -> None:
     """Write a refused acknowledgement into the audit trail, ``most`` in ``window_ms`` (milliseconds) per device."""
     if event_sql.recent(tx, device.pk, _REFUSED, tx.now - window_ms, tx.now) >= most:
@@ -311,7 +310,7 @@ def audit_last_command(
     refusal.
     """
     if sender is None:
-        audit_rejection(tx, device, refusal, most=1, window_ms=_DAY_MS)
+        audit_rejection(tx, device, refusal, most=1, window_ms=DAY_MS)
     else:
         audit_rejection(tx, device, refusal, sender)
 

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from gateway.core.clock import to_rfc3339
+from gateway.core.clock import HOUR_MS, to_rfc3339
 from gateway.errors import GatewayError, StoreError
 from gateway.models.model import EventType
 from gateway.models.sign_ins import Channel, Reason
@@ -28,7 +28,6 @@ EVENTS_PER_HOUR: Final = 20
 MOST_GATHERED: Final = 1_000
 """Number of addresses that are kept apart between two events of the rest."""
 _EVERY_SECONDS: Final = 60.0
-_HOUR_MS: Final = 3_600_000
 
 
 class RefusedSignIn(NamedTuple):
@@ -89,7 +88,7 @@ class RefusedSignIns:
         self._counted = counted
         self._gathered: dict[_From, _Gathered] = {}
         self._rest: _Gathered | None = None
-        self._hour = self._now() // _HOUR_MS
+        self._hour = self._now() // HOUR_MS
         self._left = EVENTS_PER_HOUR
 
     def note(self, refusal: RefusedSignIn) -> None:
@@ -144,7 +143,7 @@ class RefusedSignIns:
 
     def _take_rest(self) -> _Gathered | None:
         """Begin the budget of a new hour; return the rest of the hour before, if there is any."""
-        hour = self._now() // _HOUR_MS
+        hour = self._now() // HOUR_MS
         if hour == self._hour:
             return None
         self._hour, self._left = hour, EVENTS_PER_HOUR

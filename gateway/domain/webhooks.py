@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.core import ids, webhook_signing
-from gateway.core.clock import to_rfc3339
+from gateway.core.clock import DAY_MS, SECOND_MS, to_rfc3339
 from gateway.core.webhook_urls import check_url
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
 from gateway.models.model import MAX_NUMBER, EventType
@@ -26,8 +26,6 @@ _OF_WEBHOOKS: Final = (
     EventType.WEBHOOK_ROTATED,
     EventType.WEBHOOK_DELETED,
 )
-_SECOND_MS: Final = 1_000
-_DAY_MS: Final = 86_400_000
 _PRUNED_AT_ONCE: Final = 5_000
 _PICKED_AT_ONCE: Final = 100
 
@@ -247,7 +245,7 @@ def settle(tx: Tx, delivery: delivery_sql.DueDelivery, outcome: DeliveryOutcome)
 
 def _pause_ms(tries: int) -> int:
     """Return the pause after this many tries, in milliseconds."""
-    return (TRIES_AT[tries] - TRIES_AT[tries - 1]) * _SECOND_MS if tries else 0
+    return (TRIES_AT[tries] - TRIES_AT[tries - 1]) * SECOND_MS if tries else 0
 
 
 def count_anew(tx: Tx) -> None:
@@ -265,5 +263,5 @@ def prune(tx: Tx) -> int:
     Return how many were deleted.
     """
     return webhook_sql.forget_expired(tx) + delivery_sql.prune(
-        tx, tx.now - tx.rules.delivery_history_days * _DAY_MS, _PRUNED_AT_ONCE
+        tx, tx.now - tx.rules.delivery_history_days * DAY_MS, _PRUNED_AT_ONCE
     )

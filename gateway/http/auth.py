@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from gateway.core.clock import MINUTE_MS
 from gateway.core.credentials import hash_secret, same_hash
 from gateway.domain import devices
 from gateway.errors import InsufficientScopeError, NotFoundError, UnauthorizedError
@@ -26,7 +27,7 @@ PEER: Final = "gateway.peer_certificate"
 
 _BEARER: Final = re.compile(r"bearer +(?P<secret>[A-Za-z0-9_]{8,128})", re.IGNORECASE)
 _KEY_PREFIXES: Final = ("sk_live_", "sk_test_", "rk_live_", "rk_test_")
-_NOTED_EVERY_MS: Final = 60_000
+_NOTED_EVERY_MS: Final = MINUTE_MS
 _HOW: Final = "Send 'Authorization: Bearer KEY' with an API key ('gateway keys create' makes one) or a device token."
 _REVOKED: Final = (
     "The credential is not known here, or was revoked or replaced. Use another: 'gateway keys create' makes an API "

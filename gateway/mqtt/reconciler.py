@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from gateway.core import topics
+from gateway.core.clock import DAY_MS
 from gateway.models.model import CommandType
 from gateway.mqtt.publisher import payload
 from gateway.mqtt.retained_scan import RetainedScan, ScanMarker
@@ -21,7 +22,7 @@ from gateway.store import Store, Tx, command_sql, device_sql, epoch_sql, outbox_
 log = structlog.get_logger()
 
 _ALL: Final = -1  # for LIMIT
-LATELY_MS: Final = 7 * 86_400_000
+LATELY_MS: Final = 7 * DAY_MS
 
 
 class Reconciler:

@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway import __version__
+from gateway.core.clock import SECOND_MS
 from gateway.runtime import tracing
 from gateway.runtime.tracing import Kind
 
@@ -24,7 +25,6 @@ _KINDS: Final = {
 }
 _SEND_SECONDS: Final = 1.0
 _ANSWER_SECONDS: Final = 5.0
-_SECOND_MS: Final = 1_000
 
 
 class OtelTracer:
@@ -38,9 +38,7 @@ class OtelTracer:
         }
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_ANSWER_SECONDS)
         self._provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
-        self._provider.add_span_processor(
-            BatchSpanProcessor(exporter, schedule_delay_millis=_SEND_SECONDS * _SECOND_MS)
-        )
+        self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=_SEND_SECONDS * SECOND_MS))
         self._tracer = self._provider.get_tracer("device-gateway", __version__)
 
     def begin(
@@ -61,7 +59,7 @@ class OtelTracer:
 
     def stop(self) -> None:
         """Send what is left."""
-        self._provider.force_flush(int(_ANSWER_SECONDS * _SECOND_MS))
+        self._provider.force_flush(int(_ANSWER_SECONDS * SECOND_MS))
         self._provider.shutdown()
 
 

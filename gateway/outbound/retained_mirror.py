@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from gateway.core.clock import DAY_MS
 from gateway.errors import StoreError
 from gateway.mqtt.retained_scan import RetainedScan, ScanMarker
 from gateway.mqtt.session import PublishRefusedError, Session, SubscriptionRefusedError
@@ -29,7 +30,7 @@ BATCH: Final = 200
 PIECE: Final = 50
 """Devices that are read at a time, without a turn for other tasks: about half a millisecond."""
 LONGEST_COUNT_SECONDS: Final = 30.0
-LATELY_MS: Final = 7 * 86_400_000
+LATELY_MS: Final = 7 * DAY_MS
 CONTENT_TYPE: Final = "application/json"
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 
-from gateway.core.clock import system_clock
+from gateway.core.clock import DAY_MS, system_clock
 from gateway.errors import InvalidRequestError
 from gateway.runtime.owned_files import Owner, make_folder, own, read, replace
 from gateway.tls.ca import Authority
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.setup.file_manifest import State
     from gateway.setup.options import DeploymentPlan
 
-RENEWED_BEFORE_MS: Final = 30 * 86_400_000
+RENEWED_BEFORE_MS: Final = 30 * DAY_MS
 _AUTHORITY: Final = "authority"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.core.clock import from_datetime, to_rfc3339
+from gateway.core.clock import DAY_MS, from_datetime, to_rfc3339
 from gateway.models import fleet, model
 from gateway.store.device_sql import moment
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from gateway.store.sqlite.connection import Tx, View
     from gateway.store.sqlite.device_cache import DeviceState
 
-_DAY_MS: Final = 86_400_000
 _SAMPLES: Final = 256
 _INSERT: Final = """INSERT OR IGNORE INTO heartbeats (id, previous, device_pk, received_at, sent_at, battery_percent,
     storage_used_mb, storage_total_mb, signal_strength_dbm, firmware_version, device_state, pending_recordings,
@@ -93,7 +92,7 @@ def append(tx: Tx, beats: Sequence[Beat]) -> Sequence[Beat]:
 
 def _insert(tx: Tx, beats: Sequence[Beat]) -> bool:
     """Return whether all were new. Otherwise the chains are unchanged, and the caller undoes the inserts."""
-    now, today = tx.now, tx.now // _DAY_MS
+    now, today = tx.now, tx.now // DAY_MS
     rows, days, first_today = [], [], []
     for number, (device, heartbeat, radio) in enumerate(beats, (tx.value("SELECT max(id) FROM heartbeats") or 0) + 1):
         said = heartbeat.__dict__
@@ -176,7 +175,7 @@ def _start(view: View, device_pk: int, until: int) -> int | None:
     later: int | None = view.value(
         "SELECT first_id FROM history_days WHERE device_pk = ? AND day > ? ORDER BY day LIMIT 1",
         device_pk,
-        until // _DAY_MS,
+        until // DAY_MS,
     )
     if later is not None:
         return _previous(view, device_pk, later)
@@ -214,7 +213,7 @@ def prune(tx: Tx, before: int, limit: int) -> int:
     due = f"SELECT id FROM ({some}) WHERE received_at < ?"  # noqa: S608 - a constant command
     tx.run(
         f"""DELETE FROM history_days WHERE (device_pk, day, first_id) IN
-            (SELECT device_pk, received_at / {_DAY_MS}, id FROM heartbeats WHERE id IN ({due}))""",  # noqa: S608 - a constant command
+            (SELECT device_pk, received_at / {DAY_MS}, id FROM heartbeats WHERE id IN ({due}))""",  # noqa: S608 - a constant command
         *(start, limit, before),
     )
     return tx.run(f"DELETE FROM heartbeats WHERE id IN ({due})", start, limit, before).rowcount  # noqa: S608 - the same

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from gateway.core.clock import DAY_MS
+
 if TYPE_CHECKING:
     from gateway.store.sqlite.connection import Tx, View
 
-KEPT_MS: Final = 86_400_000
+KEPT_MS: Final = DAY_MS
 """How long an answer is kept: 24 h (contract, section 2)."""
 
 MOST: Final = 1_000_000

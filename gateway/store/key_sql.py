@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core import ids
+from gateway.core.clock import DAY_MS
 from gateway.core.credentials import HINT_LENGTH, SCOPES, api_key_prefix, hash_secret, mint, same_hash
 from gateway.errors import ConflictError, NotFoundError
 from gateway.store.records import columns
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 EPOCH_BASE: Final = "epoch_base"
 """A fact: the first generation of devices in the registry's epoch."""
-_EXPIRES_SOON_MS: Final = 7 * 86_400_000
+_EXPIRES_SOON_MS: Final = 7 * DAY_MS
 _PREFIX_LENGTH: Final = len("sk_live_")
 
 

@@ -14,6 +14,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from gateway.core.clock import SECOND_MS
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ DISCOVERY: Final = "discovery"
 PROJECT_STATE: Final = "project_state"
 """The state once more, for the integrators of the device's project; it is mirrored where ``STATE`` is."""
 
-_SECOND_MS: Final = 1_000
 _READ_PROJECTS: Final = "SELECT project_id FROM broker_accounts WHERE project_id IS NOT NULL AND revoked_at IS NULL"
 
 
@@ -173,7 +173,7 @@ def next_turn(tx: Tx) -> int:
 
 def step_ms(rules: Rules) -> int:
     """Return the distance between turns of a bulk reset. The first waiting one is never further ahead than that."""
-    return math.ceil(_SECOND_MS / rules.bulk_reset_per_second)
+    return math.ceil(SECOND_MS / rules.bulk_reset_per_second)
 
 
 def paced(view: View) -> bool:

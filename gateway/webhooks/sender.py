@@ -6,13 +6,12 @@ import ssl
 from typing import Final
 
 from gateway.core import webhook_signing
-from gateway.core.clock import Clock, system_clock
+from gateway.core.clock import SECOND_MS, Clock, system_clock
 from gateway.core.webhook_urls import check_url
 from gateway.domain.webhooks import DeliveryOutcome
 from gateway.models.model import Event
 
 SECONDS: Final = 30.0
-_SECOND_MS: Final = 1_000
 
 
 class WebhookSender:
@@ -43,7 +42,7 @@ class WebhookSender:
         except ValueError as error:
             return DeliveryOutcome(error=f"The URL {error}.")
         body = event.model_dump_json().encode()
-        headers = webhook_signing.headers(keys, event.id, self._clock() // _SECOND_MS, body)
+        headers = webhook_signing.headers(keys, event.id, self._clock() // SECOND_MS, body)
         if target.scheme == "https":
             self._tls = self._tls or http_client.default_tls()
         way = http_client.DeliveryOptions(

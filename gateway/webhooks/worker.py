@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from gateway.core.clock import to_rfc3339
+from gateway.core.clock import SECOND_MS, to_rfc3339
 from gateway.domain import webhooks
 from gateway.errors import StoreError
 from gateway.models.model import Event
@@ -26,7 +26,6 @@ log = structlog.get_logger()
 MOST_AT_ONCE: Final = 256
 _LOOK_SECONDS: Final = 30.0
 _TROUBLE_SECONDS: Final = 1.0
-_SECOND_MS: Final = 1_000
 
 
 class WebhookWorker:
@@ -78,7 +77,7 @@ class WebhookWorker:
             if webhook_id not in self._lanes:
                 self._lanes.add(webhook_id)
                 lanes.create_task(self._lane(webhook_id), name=f"webhook {webhook_id}")
-        return _LOOK_SECONDS if due is None else min(_LOOK_SECONDS, (due - now) / _SECOND_MS)
+        return _LOOK_SECONDS if due is None else min(_LOOK_SECONDS, (due - now) / SECOND_MS)
 
     async def _lane(self, webhook_id: str) -> None:
         """Send what is due, until nothing is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from gateway.core.clock import from_datetime
+from gateway.core.clock import SECOND_MS, from_datetime
 from gateway.http.callers import READ
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.devices import TAG, find
@@ -13,8 +13,6 @@ from gateway.http.responses import ApiResponse
 from gateway.models import fleet
 from gateway.models.model import MAX_NUMBER
 from gateway.store import View, heartbeat_sql
-
-_SECOND_MS: Final = 1_000
 
 
 async def list_heartbeats(call: RequestContext, query: fleet.ListHeartbeats) -> ApiResponse:
@@ -38,7 +36,7 @@ def _history(view: View, call: RequestContext, query: fleet.ListHeartbeats) -> l
         heartbeat_sql.Window(_instant(query.since, 0), _instant(query.until, MAX_NUMBER)),
         after=_place(query.cursor),
         limit=query.limit + 1,
-        every=None if query.every is None else query.every * _SECOND_MS,
+        every=None if query.every is None else query.every * SECOND_MS,
     )
 
 

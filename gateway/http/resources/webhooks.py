@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from gateway.core import ids
-from gateway.core.clock import to_rfc3339
+from gateway.core.clock import SECOND_MS, to_rfc3339
 from gateway.domain import webhooks
 from gateway.http.callers import Authorization
 from gateway.http.operation import AnyOperation, Operation, RequestContext
@@ -25,7 +25,6 @@ READ_EVENTS: Final = Authorization(scope="webhooks:read", also=("devices:read",)
 """Deliveries reveal what happens to devices."""
 SEND_EVENTS: Final = Authorization(scope="webhooks:write", also=("devices:read",))
 """Who decides where events are sent can read them."""
-_SECOND_MS: Final = 1_000
 
 
 async def create_webhook(call: RequestContext, body: webhooks_model.CreateWebhook) -> ApiResponse:
@@ -82,7 +81,7 @@ async def rotate_webhook_secret(call: RequestContext, body: webhooks_model.Rotat
     """``POST /v1/webhooks/{webhook_id}/rotate``."""
 
     def rotate(tx: Tx) -> ApiResponse:
-        webhook_id, overlap_ms = _webhook_id(call), body.overlap_seconds * _SECOND_MS
+        webhook_id, overlap_ms = _webhook_id(call), body.overlap_seconds * SECOND_MS
         row, secret = webhooks.rotate(tx, call.project_id, webhook_id, overlap_ms, call.actor)
         return ApiResponse(webhooks_model.CreatedWebhook(**webhook_sql.fields(row), secret=secret))
 
@@ -110,7 +109,7 @@ async def send_test_event(call: RequestContext, _: model.Empty) -> ApiResponse:
             response_status=outcome.response_status,
             response_body=outcome.response_body,
             error=outcome.error,
-            duration_ms=round((time.perf_counter() - started) * _SECOND_MS),
+            duration_ms=round((time.perf_counter() - started) * SECOND_MS),
             event=event,
         )
     )

@@ -12,7 +12,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
 
-from gateway.core.clock import Clock, system_clock
+from gateway.core.clock import MINUTE_MS, Clock, system_clock
 from gateway.core.ids import Ids
 from gateway.core.randomness import Entropy, system_entropy
 from gateway.errors import StoreError
@@ -68,7 +68,7 @@ class Rules:
     mirrored: tuple[str, ...] = ()
     """Retained topics that are mirrored for integrators (``outbox.STATE``, ``outbox.DISCOVERY``)."""
     state_refresh_ms: int = 300_000
-    token_refresh_ms: int = 60_000
+    token_refresh_ms: int = MINUTE_MS
     """Minimum time from one token refresh of a device to the next (contract, section 2)."""
 
 

@@ -41,7 +41,7 @@ from gateway.settings.types import (
 PLACE: Final = "Where things are"
 BROKER: Final = "The broker"
 PRESENCE: Final = "Devices and presence"
-INTEGRATORS: Final = "What integrators are told over MQTT"
+INTEGRATORS: Final = "What integrators receive over MQTT"
 KEPT: Final = "What is kept"
 LIMITS: Final = "Limits and pace"
 TLS: Final = "TLS"
@@ -80,8 +80,8 @@ class SettingsFields(BaseModel):
     http_allowed_hosts: Hosts = _setting(
         PLACE,
         (AUTO,),
-        "Host names that HTTP requests may be for, besides localhost and any IP address; * stands for all, *.NAME for "
-        "those beneath it. auto: none but these where http listens on loopback without TLS, else all.",
+        "Host names that HTTP requests may name, besides localhost and any IP address; * stands for all, *.NAME for "
+        "its subdomains. With auto: only localhost and IP addresses if http listens on loopback without TLS, else all.",
     )
     http_page: YesNo = _on(PLACE, "Serve the page for people at /; false: 404.")
     http_docs: YesNo = _on(PLACE, "Serve the page at /docs to try the API; false: 404.")
@@ -94,7 +94,7 @@ class SettingsFields(BaseModel):
         TLS,
         31_536_000,
         "How long browsers use HTTPS alone for the host's name, on every port of it (Strict-Transport-Security); 0: "
-        "they are not told.",
+        "the header is not sent.",
         ge=0,
         le=63_072_000,
     )
@@ -120,8 +120,8 @@ class SettingsFields(BaseModel):
     broker: Broker = _setting(
         BROKER,
         EMBEDDED,
-        "The MQTT broker: embedded; mosquitto, a Mosquitto that the gateway runs itself; auto, that where it is "
-        "installed, else embedded; or the URL of one that runs already (mqtts:// for TLS).",
+        "The MQTT broker: embedded; mosquitto: a Mosquitto that the gateway runs itself. auto: Mosquitto where it is "
+        "installed, else embedded. Or the URL of a running broker (mqtts:// for TLS).",
     )
     broker_ca_file: File = _setting(
         BROKER, None, "PEM file of the authority that signed the broker's certificate; none: the system's authorities."
@@ -137,10 +137,10 @@ class SettingsFields(BaseModel):
         BROKER, 30, "Longest silence between gateway and broker before the link counts as dead.", ge=5, le=3600
     )
     mqtt_advertise: Reachable = _setting(
-        BROKER, None, "Broker address that devices are told when they are bound; none: the broker's own."
+        BROKER, None, "Broker address in the bind answer to a device; none: the broker's own."
     )
     mqtt_tls_advertise: MaybeYesNo = _setting(
-        BROKER, None, "Whether devices are told to use TLS; none: as the gateway does itself."
+        BROKER, None, "Whether the bind answer asks a device to use TLS; none: as the gateway does itself."
     )
     compare_seconds: Seconds = _setting(
         BROKER,
@@ -179,19 +179,19 @@ class SettingsFields(BaseModel):
     )
 
     publish_state: YesNo = _on(
-        INTEGRATORS, "Keep each device's object retained on devices/ID/state; false: take back what is there."
+        INTEGRATORS, "Keep each device's object retained on devices/ID/state; false: clear what is retained there."
     )
     state_refresh_seconds: Seconds = _setting(
         INTEGRATORS,
         300.0,
-        "How old last_heartbeat_at may get in a state that nothing else changes; 0: each heartbeat is told.",
+        "How old last_heartbeat_at may get in a state that nothing else changes; 0: each heartbeat is published.",
         ge=0,
         le=86_400,
     )
     publish_events: YesNo = _on(INTEGRATORS, "Publish events as CloudEvents on devices/ID/events/TYPE.")
     home_assistant: YesNo = _off(
         INTEGRATORS,
-        "Announce each device to Home Assistant ('gateway docs home-assistant'); false: take back what is there.",
+        "Announce each device to Home Assistant ('gateway docs home-assistant'); false: clear what is retained there.",
     )
     home_assistant_prefix: DiscoveryPrefix = _setting(
         INTEGRATORS, "homeassistant", "Discovery prefix of that Home Assistant; begins with topic_prefix."
@@ -223,7 +223,7 @@ class SettingsFields(BaseModel):
     refused_credentials_per_minute: Count = _setting(
         LIMITS,
         300,
-        "HTTP requests per address and minute that are told that their credential is missing or wrong; more get a 429. "
+        "HTTP requests with a missing or wrong credential per address and minute that get a 401; more get a 429. "
         "Behind a proxy all have its address; 0: any.",
         ge=0,
         le=1_000_000,
@@ -234,8 +234,8 @@ class SettingsFields(BaseModel):
     event_streams: Count = _setting(LIMITS, 200, "Event streams that are served at a time.", ge=0, le=100_000)
     webhook_allow_private: YesNo = _off(
         LIMITS,
-        "Send webhooks also to addresses of private networks, and by http://, although whoever has a key could reach "
-        "into your network by them.",
+        "Send webhooks also to addresses of private networks, and by http://, although a caller with a key could then "
+        "send requests into your network.",
     )
     webhook_allow_loopback: YesNo = _off(
         LIMITS,
@@ -248,19 +248,19 @@ class SettingsFields(BaseModel):
     device_messages_per_second: Count = _setting(
         LIMITS,
         1,
-        "Heartbeats a second of one device, and as many of its statuses and of its acknowledgements, that are taken in "
-        "the long run; 0: no limit. Ten in each heartbeat_interval_seconds are taken at least. What it does not use it "
-        "may use later, up to 10,000 (a week of one a minute) or 200 seconds' worth (acknowledgements: 100, or 2 "
-        "seconds' worth). An acknowledgement that changes its command is always taken.",
+        "Heartbeats a second that are accepted from one device in the long run, and as many statuses and "
+        "acknowledgements; 0: no limit. At least ten in each heartbeat_interval_seconds are accepted. What a device "
+        "does not use it may use later, up to 10,000 (a week of one a minute) or 200 seconds' worth (acknowledgements: "
+        "100, or 2 seconds' worth). An acknowledgement that changes its command is always accepted.",
         ge=0,
         le=1_000_000,
     )
     device_events_per_hour: Count = _setting(
         LIMITS,
         12,
-        "Events an hour that one device may cause of its own accord, of each type: online, low battery, storage full, "
-        "other firmware, refused acknowledgements; 0: no limit. What it does not use it may use later, up to "
-        "2 hours' worth. The rest is counted, and told as `suppressed` by the next.",
+        "Events an hour that one device may cause without an operator, of each type: online, low battery, storage "
+        "full, other firmware, refused acknowledgements; 0: no limit. What it does not use it may use later, up to "
+        "2 hours' worth. Further events are counted, and the next event gives their number as `suppressed`.",
         ge=0,
         le=1_000_000,
     )

@@ -112,6 +112,8 @@ def broken_rules(sentence: str, *, length: bool = True) -> Iterator[str]:
 _FENCE = re.compile(r"\s*(?:>\s*)?(```+|~~~+)")
 _STARTS = re.compile(r"\s*(?:>\s*)?(?:[-*+]|\d+[.)])\s+(?:\[[ x]\]\s+)?|\s*#+\s+|\s*>\s?")
 _TABLE_RULE = re.compile(r"[\s|:-]+")
+# An indented code block of a list item, after an empty line.
+_INDENTED_CODE = re.compile(r"(?<=\n)\n(?: {7,}\S.*\n)+")
 
 
 def markdown_blocks(source: str) -> Iterator[Block]:
@@ -134,6 +136,11 @@ def markdown_blocks(source: str) -> Iterator[Block]:
         elif line.strip() and not is_row:
             start = start if lines else number
             lines.append(line[begins.end() :] if begins else line.strip())
+
+
+def document_blocks(source: str) -> Iterator[Block]:
+    """Yield the blocks of a document, without fenced and indented code."""
+    return markdown_blocks(_INDENTED_CODE.sub(lambda code: "\n" * code[0].count("\n"), source))
 
 
 # --- Python -------------------------------------------------------------------------------------------------------
@@ -214,7 +221,7 @@ def python_blocks(source: str, *, docstrings_only: bool) -> Iterator[Block]:
 def findings(path: str, source: str) -> list[Finding]:
     """Return the findings of a file. Tests are checked only for banned words in docstrings."""
     is_test = path.startswith("tests/") and path.endswith(".py")
-    blocks = python_blocks(source, docstrings_only=is_test) if path.endswith(".py") else markdown_blocks(source)
+    blocks = python_blocks(source, docstrings_only=is_test) if path.endswith(".py") else document_blocks(source)
     found = {
         Finding(path, line, rule, sentence)
         for line, text in blocks

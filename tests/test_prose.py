@@ -41,6 +41,7 @@ def test_a_finding_names_file_line_rule_and_sentence(sentence: str) -> None:
     [
         f"```\n{LONG} anew\n```\n",
         f"    - `{LONG} anew`\n",
+        f"1. A step:\n\n       {LONG} anew\n\n2. The next.\n",
         "A [page](anew.md) at https://anew.example/anew holds it.\n",
         "Thirty words here. " * 10,
         " ".join(["- four words an item\n"] * 10),

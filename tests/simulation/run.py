@@ -43,11 +43,12 @@ class Outcome:
 def run(plan: Plan) -> Outcome:
     """Run it: the same plan always ends in the same way."""
     random.seed(f"jitter {plan.seed}")  # the pauses of the gateway's own back-off
-    loop = VirtualLoop()
+    loop, logging = VirtualLoop(), structlog.get_config()
     try:
         asyncio.set_event_loop(loop)
         return loop.run_until_complete(_run(plan))
     finally:
+        structlog.configure(**logging)  # other tests of this process read the log
         asyncio.set_event_loop(None)
         loop.close()
 

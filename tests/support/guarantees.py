@@ -62,24 +62,24 @@ def _guarantee(number: str, case: str, promise: str) -> Guarantee:
     )
 
 
-def marked_tests() -> list[MarkedTest]:
-    """Return the tests that hold a guarantee, sorted by path, then in the order of their file."""
-    return [test for path in sorted((_ROOT / "tests").rglob("test_*.py")) for test in _marked_in(path)]
+def marked_tests(marker: str = MARKER) -> list[MarkedTest]:
+    """Return the tests with this marker, sorted by path, then in the order of their file."""
+    return [test for path in sorted((_ROOT / "tests").rglob("test_*.py")) for test in _marked_in(path, marker)]
 
 
-def _marked_in(path: Path) -> Iterator[MarkedTest]:
+def _marked_in(path: Path, marker: str) -> Iterator[MarkedTest]:
     text = path.read_text(encoding="utf-8")
-    if f"mark.{MARKER}(" not in text:
+    if f"mark.{marker}(" not in text:
         return
     for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (numbers := _numbers(node)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (numbers := _numbers(node, marker)):
             summary = (ast.get_docstring(node) or "").partition("\n")[0]
             yield MarkedTest(f"{path.relative_to(_ROOT).as_posix()}::{node.name}", summary, numbers)
 
 
-def _numbers(test: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[str, ...]:
+def _numbers(test: ast.FunctionDef | ast.AsyncFunctionDef, marker: str) -> tuple[str, ...]:
     calls = (each for each in test.decorator_list if isinstance(each, ast.Call))
-    named = [call.args for call in calls if ast.unparse(call.func) == f"pytest.mark.{MARKER}"]
+    named = [call.args for call in calls if ast.unparse(call.func) == f"pytest.mark.{marker}"]
     return tuple(ast.literal_eval(argument) for arguments in named for argument in arguments)
 
 
@@ -110,7 +110,7 @@ def _section(guarantee: Guarantee, tests: list[MarkedTest]) -> str:
     return f"\n## {guarantee.number}: {guarantee.case}\n\n{link}: {guarantee.promise}\n\n{lines}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def refuse_unknown(items: Iterable[pytest.Item]) -> None:
     """Refuse a run in which a test names a guarantee that docs/protocol.md lacks."""
     known = {each.number for each in guarantees()}
     for item in items:

@@ -1,0 +1,26 @@
+"""The checklist of docs/firmware.md, and the page that lists its tests."""
+
+from pathlib import Path
+
+from tests.support.checklist import faults, lines
+from tests.support.guarantees import MarkedTest
+
+DOCS = Path(__file__).parents[2] / "docs"
+ON_THE_DEVICE = MarkedTest("tests/firmware/test_x.py::test_x", "It holds.", ("C1",))
+ELSEWHERE = MarkedTest("tests/device_sim/test_x.py::test_x", "It holds.", ("C1",))
+
+
+def test_every_line_has_its_id() -> None:
+    """The numbers rise by one from C1, so that no line is left out."""
+    wanted = (DOCS / "firmware.md").read_text(encoding="utf-8").count("- [ ] ")
+    assert [each.id for each in lines()] == [f"C{number}" for number in range(1, wanted + 1)]
+
+
+def test_a_line_needs_a_test_on_the_device() -> None:
+    """A test of the simulator alone does not hold a line, and an id that the checklist lacks is named."""
+    assert faults(["C1"], [ON_THE_DEVICE, ELSEWHERE]) == []
+    assert faults(["C1"], [ELSEWHERE]) == ["no test in tests/firmware/ holds C1 of docs/firmware.md"]
+    assert faults(["C2"], [ON_THE_DEVICE]) == [
+        "tests/firmware/test_x.py::test_x names C1, which docs/firmware.md lacks",
+        "no test in tests/firmware/ holds C2 of docs/firmware.md",
+    ]

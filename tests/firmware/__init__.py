@@ -1,0 +1,1 @@
+"""The reference firmware, run by a real MicroPython."""

@@ -18,7 +18,7 @@ from bench.figures import Figure, Pair, at_least
 from bench.process import program
 from bench.registry import Registry
 from device_sim.binding import Endpoint
-from device_sim.load_devices import remember
+from device_sim.load_devices import write_devices
 
 PACE: Final = 90_000
 """Three times the heartbeats per second that the gateway stores on the reference machine."""
@@ -71,7 +71,7 @@ def figures(rounds: list[Round]) -> list[Figure]:
 async def _made(registry: Registry, credentials: Path, rate: int) -> Made:
     async with program(sys.executable, "-m", "bench.sink") as sink:
         port = int(await sink.line("port"))
-        await asyncio.to_thread(remember, credentials, Endpoint(HOST, port), list(registry.devices))
+        await asyncio.to_thread(write_devices, credentials, Endpoint(HOST, port), list(registry.devices))
         what = ("--devices", str(len(registry.devices)), "--rate", str(rate), "--seconds", str(_SECONDS))
         command = (sys.executable, "-m", "device_sim", "load", *what, "--credentials", str(credentials), "--json")
         async with program(*command) as load:

@@ -1,6 +1,6 @@
 """Simulated wearables for a device gateway: firmware, flash, radios and companion app, for trials and for your tests.
 
-async with GatewayApi("http://127.0.0.1:8080", key) as api:
+    async with GatewayApi("http://127.0.0.1:8080", key) as api:
         device = SimulatedDevice(serial="SN1", flash=MemoryFlash(), api=api, interval=1.0)
         await device.provision(end_user_id="eu_1")
         async with asyncio.TaskGroup() as tasks:

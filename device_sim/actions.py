@@ -109,7 +109,7 @@ class RefreshFailed:
 
 
 @dataclass(frozen=True)
-class Tell:
+class RecordFact:
     """Record a fact for observers. It has no other effect."""
 
     name: str
@@ -167,21 +167,21 @@ class Reboot:
     """Close the link, discard everything but the flash, and start with `PowerOn`."""
 
 
-Action: TypeAlias = Tell | Publish | WriteFlash | EraseFlash | OpenLink | RefreshToken | Reboot
+Action: TypeAlias = RecordFact | Publish | WriteFlash | EraseFlash | OpenLink | RefreshToken | Reboot
 
 
 @dataclass(frozen=True)
 class Published:
     """The message was confirmed: by a PUBACK or a 2xx status."""
 
-    what: Publish
+    message: Publish
 
 
 @dataclass(frozen=True)
 class PublishFailed:
     """The message was not confirmed; it may have arrived all the same. An MQTT link is closed after that."""
 
-    what: Publish
+    message: Publish
     reason: str
 
 

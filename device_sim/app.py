@@ -17,7 +17,7 @@ from device_sim.tls import tls_context
 
 TIMEOUT_SECONDS = 15.0
 TOO_MANY_REQUESTS = 429
-WAITS_AT_MOST = 20
+MAX_RATE_LIMIT_WAITS = 20
 """How often one call of the companion app waits for the rate limit before it gives up."""
 
 
@@ -75,12 +75,12 @@ class GatewayApi:
         """Relay a heartbeat that the device sent over BLE. The answer never brings commands."""
         await self.call("POST", f"/v1/devices/{device_id}/heartbeat", payload)
 
-    async def own_heartbeat(self, token: str, payload: bytes) -> list[dict[str, Any]]:
+    async def send_heartbeat(self, token: str, payload: bytes) -> list[dict[str, Any]]:
         """Send a heartbeat over HTTP as the device, and return its open commands."""
         answer = await self.call("POST", "/v1/devices/me/heartbeat", payload, bearer=token)
         return list(answer.get("commands", ()))
 
-    async def own_ack(self, token: str, command_id: str, payload: bytes) -> None:
+    async def send_ack(self, token: str, command_id: str, payload: bytes) -> None:
         """Acknowledge a command over HTTP as the device."""
         await self.call("POST", f"/v1/devices/me/commands/{command_id}/ack", payload, bearer=token)
 
@@ -98,9 +98,9 @@ class GatewayApi:
         A 429 changed nothing at the gateway, so the call may be repeated.
 
         Raises:
-            ApiError: also for a 429 without `Retry-After`, and for more than `WAITS_AT_MOST` of them.
+            ApiError: also for a 429 without `Retry-After`, and for more than `MAX_RATE_LIMIT_WAITS` of them.
         """
-        for _ in range(WAITS_AT_MOST):
+        for _ in range(MAX_RATE_LIMIT_WAITS):
             try:
                 return await self.call(method, path, body)
             except ApiError as error:
@@ -116,34 +116,34 @@ class GatewayApi:
         headers = {"Authorization": f"Bearer {bearer or self._key}", "Content-Type": "application/json"}
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         try:
-            answer = await self._connected().request(method, self.url + path, content=content, headers=headers)
+            answer = await self._get_client().request(method, self.url + path, content=content, headers=headers)
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise _unreached(self.url, error) from error
-        return _read(answer, self.url)
+            raise _connection_error(self.url, error) from error
+        return _read_answer(answer, self.url)
 
-    def _connected(self) -> httpx.AsyncClient:
+    def _get_client(self) -> httpx.AsyncClient:
         if self._client is None:
             self._client = httpx.AsyncClient(timeout=TIMEOUT_SECONDS, verify=self._tls or tls_context(None))
         return self._client
 
 
-def _unreached(url: str, error: Exception) -> UnreachableError:
-    trouble = caused_by(error, ssl.SSLError)
+def _connection_error(url: str, error: Exception) -> UnreachableError:
+    tls_error = caused_by(error, ssl.SSLError)
     if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) and url.startswith("http://"):
         return UnreachableError(f"what is at {url} hangs up: if it speaks TLS, the URL has to begin with https://")
-    if (unknown := caused_by(error, socket.gaierror)) is not None:
+    if (name_error := caused_by(error, socket.gaierror)) is not None:
         host = urlsplit(url).hostname
-        return UnreachableError(f"the host name {host} cannot be resolved ({unknown.strerror})")
-    if trouble is None:
+        return UnreachableError(f"the host name {host} cannot be resolved ({name_error.strerror})")
+    if tls_error is None:
         return UnreachableError(f"no gateway answers at {url} ({error})")
-    if isinstance(trouble, ssl.SSLCertVerificationError):
+    if isinstance(tls_error, ssl.SSLCertVerificationError):
         return UntrustedError(
-            f"the certificate of {url} is not trusted ({trouble.verify_message.rstrip('.')})", trouble.verify_code
+            f"the certificate of {url} is not trusted ({tls_error.verify_message.rstrip('.')})", tls_error.verify_code
         )
-    return UntrustedError(f"no TLS with {url} ({trouble.reason or trouble})", 0)
+    return UntrustedError(f"no TLS with {url} ({tls_error.reason or tls_error})", 0)
 
 
-def _read(answer: httpx.Response, url: str) -> dict[str, Any]:
+def _read_answer(answer: httpx.Response, url: str) -> dict[str, Any]:
     try:
         body = answer.json() if answer.content else {}
     except (ValueError, RecursionError) as error:
@@ -152,13 +152,15 @@ def _read(answer: httpx.Response, url: str) -> dict[str, Any]:
         raise AnswerError(f"{url} answered {answer.status_code} with JSON that is no object: is it a gateway?")
     if answer.is_success:
         return body
-    said = body.get("error")
-    reason = said if isinstance(said, dict) else {}
+    error_body = body.get("error")
+    reason = error_body if isinstance(error_body, dict) else {}
     message = str(reason.get("message", "the gateway gave no reason"))
     code = str(reason.get("code", "unknown"))
-    raise ApiError(answer.status_code, code, message, retry_after=_seconds(answer.headers.get("Retry-After", "")))
+    raise ApiError(
+        answer.status_code, code, message, retry_after=_parse_retry_after(answer.headers.get("Retry-After", ""))
+    )
 
 
-def _seconds(header: str) -> float | None:
+def _parse_retry_after(header: str) -> float | None:
     """Return the seconds of a `Retry-After`; None without it, and for a date, which this gateway never sends."""
     return float(header) if header.isascii() and header.isdigit() else None

@@ -15,7 +15,7 @@ from device_sim.options import MqttVersion, Options, RadioKind, Transport
 RADIOS = get_args(RadioKind)
 
 
-def checked_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
+def check_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
     """Return the URL of a gateway without a slash at its end.
 
     Raises:
@@ -31,11 +31,11 @@ def checked_url(context: click.Context, parameter: click.Parameter, url: str) ->
     return url.rstrip("/")
 
 
-def common(command: Callable[..., None]) -> Callable[..., None]:
+def common_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of every command that provisions devices."""
     options = [
         click.option("--url", envvar="GATEWAY_URL", show_envvar=True, default="http://127.0.0.1:8080",
-                     show_default=True, callback=checked_url, help="URL of the gateway."),
+                     show_default=True, callback=check_url, help="URL of the gateway."),
         click.option("--key", envvar="GATEWAY_API_KEY", show_envvar=True, metavar="sk_…",
                      help="API key of the companion app, with devices:write. Other users can see it here."),
         click.option("--api-key-file", type=click.Path(exists=True, dir_okay=False), help="File with the API key."),
@@ -74,18 +74,18 @@ def parse_mix(text: str) -> dict[RadioKind, float]:
     return mix
 
 
-def serial_of(asked: str | None, flash: Flash, seed: int) -> str:
+def choose_serial(requested: str | None, flash: Flash, seed: int) -> str:
     """Return the serial number that was asked for, else the one in the flash, else one made from the seed.
 
     Raises:
         click.BadParameter: the flash belongs to another serial number.
     """
     stored = flash.kept_area.get(SERIAL)
-    if asked is not None and stored is not None and asked != stored:
+    if requested is not None and stored is not None and requested != stored:
         raise click.BadParameter(
             f"the flash belongs to {stored}; leave --serial out or name that", param_hint="--serial"
         )
-    return asked or stored or f"SIM-{seed:06d}"
+    return requested or stored or f"SIM-{seed:06d}"
 
 
 def require_key(given: dict[str, Any], *, paired: bool) -> None:
@@ -108,7 +108,7 @@ def require_key(given: dict[str, Any], *, paired: bool) -> None:
     )
 
 
-def options_of(given: dict[str, Any]) -> Options:
+def build_options(given: dict[str, Any]) -> Options:
     """Return the device options among the given options."""
     names = {each.name for each in fields(Options)}
     return Options(**{name: value for name, value in given.items() if name in names})

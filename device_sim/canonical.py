@@ -44,17 +44,17 @@ def canonical(value: Any) -> str:
         case list():
             return f"[{','.join(canonical(each) for each in value)}]"
         case Mapping():
-            names = sorted(value, key=lambda name: _whole(name).encode("utf-16-be"))
+            names = sorted(value, key=lambda name: _require_valid_text(name).encode("utf-16-be"))
             return f"{{{','.join(f'{_text(name)}:{canonical(value[name])}' for name in names)}}}"
     raise ValueError(f"{type(value).__name__} is nothing that JSON knows")
 
 
 def _text(value: str) -> str:
     """Return a JSON string. Quotes, backslashes and control characters are escaped, in short form if possible."""
-    return json.dumps(_whole(value), ensure_ascii=False)
+    return json.dumps(_require_valid_text(value), ensure_ascii=False)
 
 
-def _whole(value: str) -> str:
+def _require_valid_text(value: str) -> str:
     value.encode()  # UnicodeEncodeError, a ValueError, for half of a surrogate pair
     return value
 
@@ -71,10 +71,10 @@ def _number(value: float) -> str:
         return "0"
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
     text, point = "".join(map(str, digits)), len(digits) + int(exponent)
-    return "-" * sign + _placed(text, point)
+    return "-" * sign + _place_point(text, point)
 
 
-def _placed(digits: str, point: int) -> str:
+def _place_point(digits: str, point: int) -> str:
     """Return the digits with the point after the first `point` of them, or with an exponent if that is long."""
     if PLAIN_ZEROS < point <= 0:
         return f"0.{'0' * -point}{digits}"

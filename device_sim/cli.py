@@ -14,16 +14,16 @@ from typing import Any
 import click
 
 from device_sim.app import GatewayApi
-from device_sim.arguments import RADIOS, checked_url, common, options_of, parse_mix, require_key, serial_of
+from device_sim.arguments import RADIOS, build_options, check_url, choose_serial, common_options, parse_mix, require_key
 from device_sim.binding import Binding
-from device_sim.cli_errors import Failure, Program, failure
+from device_sim.cli_errors import Failure, SimulatorCommands, failure
 from device_sim.errors import SimulatorError
 from device_sim.flash import DirectoryFlash, Flash, MemoryFlash
 from device_sim.fleet import DEFAULT_MIX, Fleet
-from device_sim.hints import repeated
-from device_sim.live import Plan, live
-from device_sim.load import Order
-from device_sim.load_devices import loaded
+from device_sim.hints import repeat_command
+from device_sim.lifecycle import RunOptions, run_lifecycle
+from device_sim.load import LoadPlan
+from device_sim.load_devices import run_load
 from device_sim.options import RadioKind
 from device_sim.output import FleetView, print_json, print_line
 from device_sim.runtime import SimulatedDevice
@@ -38,7 +38,7 @@ Shell completion: eval "$(_DEVICE_SIM_COMPLETE=bash_source device-sim)" (or zsh_
 """
 
 
-@click.group(cls=Program, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SimulatorCommands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="device-gateway", prog_name="device-sim")
 def main() -> None:
     """Simulated wearables with real connections, for a device gateway.
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 @main.command()
-@common
+@common_options
 @click.option("--serial", help="Serial number. Default: the one in the flash, else one made from the seed.")
 @click.option(
     "--radio", type=click.Choice(RADIOS), default="wifi", show_default=True, help="The radio that it was built with."
@@ -84,13 +84,13 @@ def run(**given: Any) -> None:
     """  # noqa: D301  # the same
     seed = random.randrange(SECONDS_OF_A_SEED) if given["seed"] is None else given["seed"]  # noqa: S311  # no secret
     flash: Flash = DirectoryFlash(given["flash_dir"]) if given["flash_dir"] else MemoryFlash()
-    serial = serial_of(given["serial"], flash, seed)
+    serial = choose_serial(given["serial"], flash, seed)
     require_key(given, paired=Binding.from_flash(flash.wiped_area) is not None and given["radio"] != "ble")
     _run_until_signal(_run_one(given, serial, flash, seed))
 
 
 @main.command()
-@common
+@common_options
 @click.option("--count", type=click.IntRange(min=1), default=10, show_default=True, help="Number of devices.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Seed of serial numbers, radios and batteries.")  # fmt: skip
@@ -124,7 +124,7 @@ def fleet(**given: Any) -> None:
     show_envvar=True,
     default="http://127.0.0.1:8080",
     show_default=True,
-    callback=checked_url,
+    callback=check_url,
     help="URL of the gateway.",
 )
 @click.option(
@@ -181,26 +181,26 @@ def load(**given: Any) -> None:
       device-sim load --devices 1000 --rate 5000
       device-sim load --devices 1000 --rate 0 --seconds 30 --credentials load.json
     """  # noqa: D301  # the same
-    known = given["credentials"] is not None and given["credentials"].exists()
-    require_key(given, paired=known)
+    has_devices = given["credentials"] is not None and given["credentials"].exists()
+    require_key(given, paired=has_devices)
     _run_until_signal(_run_load(given))
 
 
 def _run_until_signal(work: Coroutine[Any, Any, None]) -> None:
     """Run to the end, or until SIGINT or SIGTERM, which also end it cleanly."""
     try:
-        asyncio.run(_stoppable(work))
+        asyncio.run(_run_stoppable(work))
     except* SimulatorError as errors:
-        raise failure(_first(errors)) from None
+        raise failure(_first_cause(errors)) from None
 
 
-def _first(error: BaseException) -> BaseException:
+def _first_cause(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-async def _stoppable(work: Coroutine[Any, Any, None]) -> None:
+async def _run_stoppable(work: Coroutine[Any, Any, None]) -> None:
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -221,15 +221,17 @@ async def _run_one(given: dict[str, Any], serial: str, flash: Flash, seed: int) 
             interval=given["interval"],
             rng=random.Random(seed),  # noqa: S311  # a simulation has to be repeatable
             on_fact=print_json if given["as_json"] else print_line,
-            options=options_of(given),
+            options=build_options(given),
         )
-        plan = Plan(given["end_user"], given["supersede_reset"], given["reprovision"], given["until_reset"])
+        run_options = RunOptions(
+            given["end_user"], given["supersede_reset"], given["reprovision"], given["until_reset"]
+        )
         context = click.get_current_context()
-        await live(device, plan, lambda: _say_unpaired(context, serial))
+        await run_lifecycle(device, run_options, lambda: _print_unpaired(context, serial))
 
 
-def _say_unpaired(context: click.Context, serial: str) -> None:
-    again = repeated(context, {"--serial": serial})
+def _print_unpaired(context: click.Context, serial: str) -> None:
+    again = repeat_command(context, {"--serial": serial})
     click.echo(
         f"{escaped(serial)} stays unpaired. To provision it anew, end this with Ctrl-C and run (or begin with "
         f"--reprovision): {again}",
@@ -246,31 +248,31 @@ async def _run_fleet(given: dict[str, Any], mix: dict[RadioKind, float]) -> None
             radio_mix=mix,
             interval=given["interval"],
             flash_root=given["flash_dir"],
-            options=options_of(given),
+            options=build_options(given),
         )
         view = FleetView(devices, quiet=given["as_json"])
         try:
-            await view.live(given["duration"])
+            await view.run(given["duration"])
         finally:
-            _sum_up(devices, view, as_json=given["as_json"])
+            _print_summary(devices, view, as_json=given["as_json"])
             # Check in the finally block, so that a fleet with missing devices also fails when Ctrl-C stops it.
-            _require_all(devices)
+            _require_all_provisioned(devices)
 
 
-def _require_all(fleet: Fleet) -> None:
+def _require_all_provisioned(fleet: Fleet) -> None:
     """Raise Failure unless all devices were provisioned; it names each reason with its number of devices."""
-    complaints = [f"{len(fleet.failures)} of {len(fleet.devices)} devices failed."] if fleet.failures else []
+    messages = [f"{len(fleet.failures)} of {len(fleet.devices)} devices failed."] if fleet.failures else []
     reasons = Counter(failure(error).message for error in fleet.failures.values())
     for reason, count in reasons.most_common(REASONS_SHOWN):
         first = min(serial for serial, error in fleet.failures.items() if failure(error).message == reason)
-        complaints.append(f"{first}: {reason}" if count == 1 else f"{first} and {count - 1} more: {reason}")
+        messages.append(f"{first}: {reason}" if count == 1 else f"{first} and {count - 1} more: {reason}")
     if fleet.unprovisioned:
-        complaints.append(f"Stopped before {fleet.unprovisioned} of {len(fleet.devices)} devices were provisioned.")
-    if complaints:
-        raise Failure("\n".join(complaints))
+        messages.append(f"Stopped before {fleet.unprovisioned} of {len(fleet.devices)} devices were provisioned.")
+    if messages:
+        raise Failure("\n".join(messages))
 
 
-def _sum_up(devices: Fleet, view: FleetView, *, as_json: bool) -> None:
+def _print_summary(devices: Fleet, view: FleetView, *, as_json: bool) -> None:
     if as_json:
         rows = [asdict(row) for row in devices.summary()]
         failures = {serial: str(error) for serial, error in devices.failures.items()}
@@ -281,13 +283,13 @@ def _sum_up(devices: Fleet, view: FleetView, *, as_json: bool) -> None:
 
 
 async def _run_load(given: dict[str, Any]) -> None:
-    made = await loaded(
+    result = await run_load(
         GatewayApi(given["url"], given["key"] or "", tls=tls_context(given["ca_file"])),
-        Order(given["rate"], given["seconds"]),
+        LoadPlan(given["rate"], given["seconds"]),
         devices=given["devices"],
         file=given["credentials"],
         tls=tls_context(given["ca_file"]),
     )
-    click.echo(json.dumps(made.facts()) if given["as_json"] else escaped(str(made)))
-    if made.acknowledged < made.sent:
-        raise Failure(f"The broker did not answer {made.sent - made.acknowledged} heartbeats.")
+    click.echo(json.dumps(result.as_dict()) if given["as_json"] else escaped(str(result)))
+    if result.acknowledged < result.sent:
+        raise Failure(f"The broker did not answer {result.sent - result.acknowledged} heartbeats.")

@@ -21,7 +21,7 @@ class Failure(click.ClickException):
     exit_code = FAILURE
 
 
-class Program(click.Group):
+class SimulatorCommands(click.Group):
     """Command group that reports the errors of all its commands."""
 
     def main(
@@ -37,18 +37,18 @@ class Program(click.Group):
         if not standalone_mode:
             return run()
         try:
-            outcome: Any = run()
+            result: Any = run()
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(USAGE)
         except click.ClickException as error:
-            _complain(error)
+            _print_error_and_exit(error)
         except click.Abort:
             sys.exit(INTERRUPTED)
-        sys.exit(outcome if isinstance(outcome, int) else 0)
+        sys.exit(result if isinstance(result, int) else 0)
 
 
-def _complain(error: click.ClickException) -> NoReturn:
+def _print_error_and_exit(error: click.ClickException) -> NoReturn:
     for line in error.format_message().split("\n"):
         click.echo(f"error: {escaped(line)}", err=True)
     if isinstance(error, click.UsageError) and error.ctx is not None:

@@ -30,19 +30,19 @@ from device_sim.actions import (
     Published,
     PublishFailed,
     Reboot,
+    RecordFact,
     RefreshFailed,
     RefreshToken,
     RefusalReceived,
-    Tell,
     TokenRefreshed,
     WifiGiven,
     WriteFlash,
 )
 from device_sim.binding import PAIRING, TOKEN, WIFI, WIPED_BY_A_RESET, Binding
 from device_sim.journal import Journal, Outcome
-from device_sim.last_command import LastWord
+from device_sim.last_command import LastCommand
 from device_sim.sequences import Sequences
-from device_sim.telemetry import Vitals
+from device_sim.telemetry import Telemetry
 
 SERIAL, FIRMWARE, APN = "serial_number", "firmware_version", "cellular_apn"
 JOURNAL, IN_PROGRESS = "last_commands", "reset_in_progress"
@@ -69,11 +69,11 @@ class Device:
     def __init__(self, rng: random.Random) -> None:
         self.state = State.REBOOTING
         self.binding: Binding | None = None
-        self._vitals = Vitals(rng)
+        self._telemetry = Telemetry(rng)
         self._journal = Journal()
-        self._kept: Mapping[str, Any] = {}
-        self._last_word = LastWord({})
-        self._taken = Sequences(None, {})
+        self._kept_area: Mapping[str, Any] = {}
+        self._last_command = LastCommand({})
+        self._sequences = Sequences(None, {})
         self._networks: list[Mapping[str, str]] = []
         self._accepted_reset: wire.Command | None = None
         self._link: LinkUp | None = None
@@ -90,7 +90,7 @@ class Device:
             case CommandReceived():
                 return self._command(event, now)
             case Published():
-                return self._published(event.what)
+                return self._published(event.message)
             case PublishFailed():
                 return self._publish_failed(event)
             case HeartbeatDue():
@@ -102,68 +102,68 @@ class Device:
             case WifiGiven():
                 return self._wifi_given(event)
             case RefusalReceived():
-                told = Tell("message_refused", {"answer": event.payload.decode(errors="replace")})
-                return [told, *self._last_word.refused(event.payload)]
+                refused = RecordFact("message_refused", {"answer": event.payload.decode(errors="replace")})
+                return [refused, *self._last_command.handle_refusal(event.payload)]
             case TokenRefreshed():
                 return self._token_refreshed(event)
             case RefreshFailed():
                 self._is_refused = self._is_refused and not event.revoked
-                return [Tell("token_not_refreshed", {"reason": event.reason})]
+                return [RecordFact("token_not_refreshed", {"reason": event.reason})]
 
     # --- power and provisioning ---------------------------------------------------------------------------------------
 
     def _power_on(self, flash: PowerOn) -> list[Action]:
-        self._kept = flash.kept
+        self._kept_area = flash.kept
         self._journal = Journal(flash.kept.get(JOURNAL, ()))
-        self._last_word = LastWord(flash.kept)
+        self._last_command = LastCommand(flash.kept)
         self._networks = list(flash.wiped.get(WIFI, ()))
         self._link = self._accepted_reset = None
         self._is_refused = False
         self.binding = Binding.from_flash(flash.wiped)
-        self._taken = Sequences(None if self.binding is None else self.binding.generation, flash.kept)
+        self._sequences = Sequences(None if self.binding is None else self.binding.generation, flash.kept)
         progress = flash.kept.get(IN_PROGRESS)
         if progress is not None:
             return self._resume_reset(Outcome(**progress))
         if self.binding is None:
-            return self._unpaired()
+            return self._start_unpaired()
         self.state = State.PROVISIONED
-        return [Tell("powered_on", {"pairing": "paired"}), OpenLink(self._connection(), self.binding)]
+        return [RecordFact("powered_on", {"pairing": "paired"}), OpenLink(self._connection(), self.binding)]
 
-    def _unpaired(self) -> list[Action]:
+    def _start_unpaired(self) -> list[Action]:
         self.state = State.UNPROVISIONED
         self.binding, self._networks = None, []
-        return [Tell("powered_on", {"pairing": "unpaired"})]
+        return [RecordFact("powered_on", {"pairing": "unpaired"})]
 
     def _connection(self) -> Connection:
         """Return WiFi where a network is known, else the modem if there is one, else BLE through a companion app."""
         if self._networks:
             return "wifi"
-        return "4g" if self._kept.get(APN) else "ble"
+        return "4g" if self._kept_area.get(APN) else "ble"
 
     def _provisioned(self, event: Provisioned) -> list[Action]:
         if self.state is not State.UNPROVISIONED:
-            return [Tell("provisioning_refused", {"reason": "the device is paired; reset it first"})]
+            return [RecordFact("provisioning_refused", {"reason": "the device is paired; reset it first"})]
         self.state, self.binding = State.PROVISIONED, event.binding
-        self._taken = Sequences(event.binding.generation, {})
+        self._sequences = Sequences(event.binding.generation, {})
         self._networks = list(event.wifi_networks)
         return [
             WriteFlash(Area.WIPED, WIFI, self._networks),
             WriteFlash(Area.WIPED, PAIRING, event.binding.pairing()),
             WriteFlash(Area.WIPED, TOKEN, event.binding.device_token),  # last: a binding with a token is complete
-            Tell("provisioned", {"device_id": event.binding.device_id, "generation": event.binding.generation}),
+            RecordFact("provisioned", {"device_id": event.binding.device_id, "generation": event.binding.generation}),
             OpenLink(self._connection(), event.binding),
         ]
 
     def _wifi_given(self, event: WifiGiven) -> list[Action]:
         if self.binding is None or self.state is State.RESETTING:
-            return [Tell("wifi_refused", {"ssid": event.ssid, "reason": "the device is not paired"})]
-        others = [each for each in self._networks if each["ssid"] != event.ssid]
-        self._networks = [*others, {"ssid": event.ssid, "psk": event.psk}]
+            return [RecordFact("wifi_refused", {"ssid": event.ssid, "reason": "the device is not paired"})]
+        other_networks = [each for each in self._networks if each["ssid"] != event.ssid]
+        self._networks = [*other_networks, {"ssid": event.ssid, "psk": event.psk}]
         self._link = self._accepted_reset = None
         self.state = State.PROVISIONED
         return [
             WriteFlash(Area.WIPED, WIFI, self._networks),
-            Tell("wifi_given", {"ssid": event.ssid}),
+            RecordFact("wifi_given", {"ssid": event.ssid}),
             OpenLink("wifi", self.binding),
         ]
 
@@ -176,44 +176,46 @@ class Device:
             case LinkDown():
                 return self._link_down(event)
             case LinkRefused():
-                told = Tell("refused", {"refusals": event.refusals, "reason": event.reason})
+                refused = RecordFact("refused", {"refusals": event.refusals, "reason": event.reason})
                 self._is_refused = event.transport == "mqtt" and self.state is State.PROVISIONED
-                return [told, *self._ask_for_token()]
+                return [refused, *self._request_token()]
 
     def _link_up(self, event: LinkUp, now: int) -> list[Action]:
         if self.binding is None or self.state is State.RESETTING:
             return []
         self.state, self._link, self._is_refused = State.ONLINE, event, False
-        self._last_word.connected()
+        self._last_command.start_connection()
         birth: list[Action] = [Publish("status", wire.ONLINE)] if event.transport == "mqtt" else []
         details = {"connection": event.connection, "transport": event.transport}
-        return [Tell("online", details), *birth, *self._heartbeat(now)]
+        return [RecordFact("online", details), *birth, *self._heartbeat(now)]
 
     def _link_down(self, event: LinkDown) -> list[Action]:
         self._link = self._accepted_reset = None
         if self.state is State.ONLINE:
             self.state = State.PROVISIONED
-        return [Tell("offline", {"reason": event.reason})]
+        return [RecordFact("offline", {"reason": event.reason})]
 
     def _heartbeat(self, now: int) -> list[Action]:
         if self.state is not State.ONLINE or self._link is None:
-            return self._ask_for_token()
+            return self._request_token()
         before = now if self._last_heartbeat_at is None else self._last_heartbeat_at
-        self._vitals.pass_time(max(0, now - before))
+        self._telemetry.pass_time(max(0, now - before))
         # Equal times would look like a replay of one heartbeat (section 3), so each is later than the one before.
         self._last_heartbeat_at = now if self._last_heartbeat_at is None else max(now, before + 1)
-        word = self._last_word.in_next_heartbeat(self._link.transport)
+        last_command = self._last_command.for_next_heartbeat(self._link.transport)
         body = {
-            **self._vitals.report(self._link.connection),
-            "firmware_version": self._kept.get(FIRMWARE),
+            **self._telemetry.report(self._link.connection),
+            "firmware_version": self._kept_area.get(FIRMWARE),
             "sent_at": wire.rfc3339(self._last_heartbeat_at),
-            "last_command": word,
+            "last_command": last_command,
         }
-        return [Publish("heartbeat", wire.encode(body), command_id=word["command_id"] if word else None)]
+        return [
+            Publish("heartbeat", wire.encode(body), command_id=last_command["command_id"] if last_command else None)
+        ]
 
     # --- a token that the broker refuses (contract, section 2) --------------------------------------------------------
 
-    def _ask_for_token(self) -> list[Action]:
+    def _request_token(self) -> list[Action]:
         """Request a token over HTTP with each heartbeat that is due, until there is an answer.
 
         A broker that holds one password per device may already hold that of a refresh whose answer was lost.
@@ -226,7 +228,7 @@ class Device:
         self.binding, self._is_refused = replace(self.binding, device_token=event.device_token), False
         return [
             WriteFlash(Area.WIPED, TOKEN, event.device_token),
-            Tell("token_refreshed", {"generation": self.binding.generation}),
+            RecordFact("token_refreshed", {"generation": self.binding.generation}),
             OpenLink(self._connection(), self.binding),
         ]
 
@@ -234,35 +236,40 @@ class Device:
 
     def _command(self, event: CommandReceived, now: int) -> list[Action]:
         if not event.payload:
-            return self._cleared(event.type)
+            return self._command_cleared(event.type)
         try:
             command = wire.parse_command(event.payload)
         except wire.MalformedError as error:
-            return [Tell("command_ignored", {"type": event.type, "reason": str(error)})]
-        known = self._journal.find(command.id, event.type)
-        if known is not None:
-            return [Tell("already_done", {"command_id": known.command_id, "status": known.status}), known.acknowledge()]
+            return [RecordFact("command_ignored", {"type": event.type, "reason": str(error)})]
+        stored = self._journal.find(command.id, event.type)
+        if stored is not None:
+            return [
+                RecordFact("already_done", {"command_id": stored.command_id, "status": stored.status}),
+                stored.acknowledge(),
+            ]
         if self.binding is None or self.state is State.RESETTING:
-            return [Tell("command_ignored", {"type": event.type, "reason": "the device is unpaired or being wiped"})]
+            return [
+                RecordFact("command_ignored", {"type": event.type, "reason": "the device is unpaired or being wiped"})
+            ]
         return self._new_command(command, event.type, self.binding, now)
 
-    def _cleared(self, command_type: str) -> list[Action]:
+    def _command_cleared(self, command_type: str) -> list[Action]:
         """Handle an empty retained message: no command of this type is open, so drop a reset that has not begun."""
         if command_type != RESET or self._accepted_reset is None:
             return []
         dropped, self._accepted_reset = self._accepted_reset, None
-        return [Tell("reset_withdrawn", {"command_id": dropped.id})]
+        return [RecordFact("reset_withdrawn", {"command_id": dropped.id})]
 
     def _new_command(self, command: wire.Command, topic_type: str, binding: Binding, now: int) -> list[Action]:
-        received = Tell(
+        received = RecordFact(
             "command_received",
             {"command_id": command.id, "type": topic_type, "generation": command.binding_generation},
         )
         try:
-            seq = grant.check(command, topic_type, binding, self._taken, now)
+            seq = grant.check(command, topic_type, binding, self._sequences, now)
         except grant.RefusalError as refusal:
             return [received, *self._refuse(command, topic_type, binding, refusal)]
-        return [received, *self._taken.take(topic_type, seq, command.id), *self._obey(command, binding)]
+        return [received, *self._sequences.record(topic_type, seq, command.id), *self._execute(command, binding)]
 
     def _refuse(
         self, command: wire.Command, topic_type: str, binding: Binding, refusal: grant.RefusalError
@@ -274,17 +281,17 @@ class Device:
         )
         # Store it only if the gateway signed it. A forgery could otherwise use up an id before the real command
         # arrives.
-        keep = [self._keep(outcome)] if refusal.proven else []
-        told = Tell("command_refused", {"command_id": command.id, "type": topic_type, "code": refusal.code})
-        return [told, *keep, outcome.acknowledge()]
+        writes = [self._store_outcome(outcome)] if refusal.is_signed else []
+        refused = RecordFact("command_refused", {"command_id": command.id, "type": topic_type, "code": refusal.code})
+        return [refused, *writes, outcome.acknowledge()]
 
-    def _obey(self, command: wire.Command, binding: Binding) -> list[Action]:
+    def _execute(self, command: wire.Command, binding: Binding) -> list[Action]:
         delivered = _outcome(command, "delivered", binding).acknowledge()
         if command.type == RESET:
             self._accepted_reset = command  # `_begin_reset` follows when the delivery of this message is confirmed
             return [delivered]
         outcome = replace(_outcome(command, "executed", binding), result=self._effects()[command.type]())
-        done: list[Action] = [delivered, self._keep(outcome), outcome.acknowledge()]
+        done: list[Action] = [delivered, self._store_outcome(outcome), outcome.acknowledge()]
         if command.type != "reboot":
             return done
         self.state = State.REBOOTING
@@ -292,35 +299,35 @@ class Device:
 
     def _effects(self) -> dict[str, Callable[[], dict[str, Any]]]:
         return {
-            "start_recording": self._vitals.start_recording,
-            "stop_recording": self._vitals.stop_recording,
-            "trigger_upload": self._vitals.upload,
+            "start_recording": self._telemetry.start_recording,
+            "stop_recording": self._telemetry.stop_recording,
+            "trigger_upload": self._telemetry.upload,
             "reboot": lambda: {"rebooting": True},
         }
 
-    def _keep(self, outcome: Outcome) -> WriteFlash:
-        self._journal.remember(outcome)
-        return WriteFlash(Area.KEPT, JOURNAL, self._journal.stored())
+    def _store_outcome(self, outcome: Outcome) -> WriteFlash:
+        self._journal.add(outcome)
+        return WriteFlash(Area.KEPT, JOURNAL, self._journal.to_flash())
 
     # --- the reset (section 4 of the contract) ------------------------------------------------------------------------
 
-    def _published(self, what: Publish) -> list[Action]:
-        if what.kind == "ack" and what.status == "delivered":
-            return self._begin_reset(what)
-        if not self._last_word.is_about(what.command_id):
+    def _published(self, message: Publish) -> list[Action]:
+        if message.kind == "ack" and message.status == "delivered":
+            return self._begin_reset(message)
+        if not self._last_command.is_about(message.command_id):
             return []
-        taken = [] if self._link is None else self._last_word.taken(self._link.transport)
-        return [*taken, *self._end_reset()]
+        erased = [] if self._link is None else self._last_command.confirm(self._link.transport)
+        return [*erased, *self._end_reset()]
 
     def _publish_failed(self, event: PublishFailed) -> list[Action]:
-        what = event.what
-        about_it = self._last_word.is_about(what.command_id)
-        if what.kind == "ack" and self.state is State.RESETTING and about_it:
-            return [Tell("acknowledgement_lost", {"command_id": what.command_id}), *self._end_reset()]
-        if self._accepted_reset is None or what.command_id != self._accepted_reset.id:
+        message = event.message
+        is_about_wipe = self._last_command.is_about(message.command_id)
+        if message.kind == "ack" and self.state is State.RESETTING and is_about_wipe:
+            return [RecordFact("acknowledgement_lost", {"command_id": message.command_id}), *self._end_reset()]
+        if self._accepted_reset is None or message.command_id != self._accepted_reset.id:
             return []
         self._accepted_reset = None  # the retained command arrives again with the next link
-        return [Tell("reset_postponed", {"command_id": what.command_id, "reason": event.reason})]
+        return [RecordFact("reset_postponed", {"command_id": message.command_id, "reason": event.reason})]
 
     def _begin_reset(self, delivered: Publish) -> list[Action]:
         command, binding = self._accepted_reset, self.binding
@@ -330,15 +337,15 @@ class Device:
         self.state = State.RESETTING
         outcome = replace(_outcome(command, "executed", binding), result=RESET_RESULT)
         # The receipt needs the token, so it is made and stored before the token is erased.
-        begun = WriteFlash(Area.KEPT, IN_PROGRESS, outcome.stored())
+        begun = WriteFlash(Area.KEPT, IN_PROGRESS, outcome.to_flash())
         return [begun, *self._wipe(outcome), outcome.acknowledge()]
 
     def _wipe(self, outcome: Outcome) -> list[Action]:
         """Wipe, and store the outcome for the next heartbeats. A repetition is safe."""
         return [
             *(EraseFlash(Area.WIPED, each) for each in WIPED_BY_A_RESET),
-            self._keep(outcome),
-            self._last_word.keep(outcome),
+            self._store_outcome(outcome),
+            self._last_command.store(outcome),
             EraseFlash(Area.KEPT, IN_PROGRESS),
         ]
 
@@ -349,10 +356,10 @@ class Device:
         return [Reboot()]
 
     def _resume_reset(self, outcome: Outcome) -> list[Action]:
-        resumed = Tell("wipe_resumed", {"command_id": outcome.command_id})
-        return [resumed, *self._wipe(outcome), *self._unpaired()]
+        resumed = RecordFact("wipe_resumed", {"command_id": outcome.command_id})
+        return [resumed, *self._wipe(outcome), *self._start_unpaired()]
 
 
 def _outcome(command: wire.Command, status: AckStatus, binding: Binding) -> Outcome:
-    word = wire.receipt(binding.device_token, command.id, status, command.binding_generation)
-    return Outcome(command.id, command.type, status, word)
+    receipt = wire.receipt(binding.device_token, command.id, status, command.binding_generation)
+    return Outcome(command.id, command.type, status, receipt)

@@ -27,7 +27,7 @@ def remedy(error: SimulatorError) -> str:
     """Return a sentence about what to do next; empty when the error message is enough."""
     match error:
         case UntrustedError(code=code):
-            return _trust(code)
+            return _gateway_trust_hint(code)
         case UnreachableError():
             return "start one with `gateway serve`, or name the right one with --url or GATEWAY_URL"
         case AnswerError():
@@ -39,7 +39,7 @@ def remedy(error: SimulatorError) -> str:
     return ""
 
 
-def trust_of_broker(code: int) -> str:
+def broker_trust_hint(code: int) -> str:
     """Return what to do about a broker's certificate that OpenSSL refused with this code."""
     if code in OTHER_NAMES:
         return "the gateway's mqtt_advertise should be a name that it is made out to"
@@ -48,7 +48,7 @@ def trust_of_broker(code: int) -> str:
     return "name its authority with --ca-file"
 
 
-def _trust(code: int) -> str:
+def _gateway_trust_hint(code: int) -> str:
     if code == NO_CERTIFICATE:
         return "check --url or GATEWAY_URL; what answers there may speak plain http://"
     if code in OTHER_NAMES:

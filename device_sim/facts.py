@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from device_sim.actions import Action, Area, EraseFlash, OpenLink, Publish, Reboot, RefreshToken, Tell, WriteFlash
+from device_sim.actions import Action, Area, EraseFlash, OpenLink, Publish, Reboot, RecordFact, RefreshToken, WriteFlash
 from device_sim.binding import PAIRING, TOKEN, WIFI
 from device_sim.device import IN_PROGRESS
 from device_sim.wire import rfc3339
@@ -57,14 +57,14 @@ class Fact:
     @property
     def text(self) -> str:
         """Return the fact as a sentence."""
-        return SENTENCES.get(self.name, self.name).format_map(_Lenient(self.details))
+        return SENTENCES.get(self.name, self.name).format_map(_WithPlaceholders(self.details))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fact for a machine."""
         return {"at": rfc3339(self.at), "serial_number": self.serial, "fact": self.name, **self.details}
 
 
-class _Lenient(dict[str, Any]):
+class _WithPlaceholders(dict[str, Any]):
     """Details of a sentence. A missing one has a placeholder, so that the sentence is still printed."""
 
     def __missing__(self, key: str) -> str:
@@ -77,7 +77,7 @@ OnFact = Callable[[Fact], None]
 def step(action: Action) -> str:  # noqa: PLR0911  # a table: one line per action
     """Return the name of an action, by which a power cut can be set before it, such as `erase:device_token`."""
     match action:
-        case Tell():
+        case RecordFact():
             return f"tell:{action.name}"
         case Publish():
             return f"publish:{action.kind}" + (f":{action.status}" if action.status else "")
@@ -93,7 +93,7 @@ def step(action: Action) -> str:  # noqa: PLR0911  # a table: one line per actio
             return "reboot"
 
 
-def of_flash(action: WriteFlash | EraseFlash) -> tuple[str, dict[str, Any]]:
+def describe_flash_change(action: WriteFlash | EraseFlash) -> tuple[str, dict[str, Any]]:
     """Return name and details of a change of the flash. Values are left out, since they may be secrets."""
     if isinstance(action, WriteFlash) and action.name == IN_PROGRESS:
         return "reset_begun", {"command_id": action.value["command_id"], "receipt": action.value["receipt"]}

@@ -20,7 +20,7 @@ DEFAULT_MIX: Mapping[RadioKind, float] = {"wifi": 6, "cellular": 3, "ble": 1}
 
 
 @dataclass(frozen=True)
-class Row:
+class RadioSummary:
     """Summary of the devices of one radio."""
 
     radio: RadioKind
@@ -66,11 +66,11 @@ class Fleet:
             SimulatedDevice(
                 serial=serial,
                 radio=radio,
-                flash=self._flash(serial),
+                flash=self._make_flash(serial),
                 api=api,
                 interval=interval,
                 rng=random.Random(f"{seed}:{serial}"),  # noqa: S311  # the same
-                on_fact=self._hear,
+                on_fact=self._count_fact,
                 options=options,
             )
             for serial, radio in zip(self._serials(count), radios, strict=True)
@@ -98,10 +98,10 @@ class Fleet:
                 if device.serial not in self.failures:
                     tasks.create_task(device.run(), name=device.serial)
 
-    def summary(self) -> list[Row]:
+    def summary(self) -> list[RadioSummary]:
         """Return one row per radio that occurs."""
         radios = sorted({device.radio for device in self.devices})
-        return [self._row(radio, [each for each in self.devices if each.radio == radio]) for radio in radios]
+        return [self._summarize(radio, [each for each in self.devices if each.radio == radio]) for radio in radios]
 
     async def _provision(
         self, device: SimulatedDevice, end_user_id: str, free: asyncio.Semaphore, on_done: Callable[[], None] | None
@@ -119,28 +119,28 @@ class Fleet:
     def _serials(self, count: int) -> list[str]:
         return [f"SIM-{self.seed}-{number:05d}" for number in range(count)]
 
-    def _flash(self, serial: str) -> Flash:
+    def _make_flash(self, serial: str) -> Flash:
         return MemoryFlash() if self._flash_root is None else DirectoryFlash(self._flash_root / serial)
 
-    def _hear(self, fact: Fact) -> None:
+    def _count_fact(self, fact: Fact) -> None:
         if fact.name == "acknowledged":
             self._acknowledged[fact.serial, fact.details["status"]] += 1
         if self._on_fact is not None:
             self._on_fact(fact)
 
-    def _row(self, radio: RadioKind, devices: list[SimulatedDevice]) -> Row:
-        def counted(name: str) -> int:
+    def _summarize(self, radio: RadioKind, devices: list[SimulatedDevice]) -> RadioSummary:
+        def count_of(name: str) -> int:
             return sum(device.counts[name] for device in devices)
 
-        return Row(
+        return RadioSummary(
             radio=radio,
             devices=len(devices),
             online=sum(device.state is State.ONLINE for device in devices),
             unpaired=sum(device.state is State.UNPROVISIONED for device in devices),
-            heartbeats=counted("heartbeat"),
-            commands=counted("command_received"),
+            heartbeats=count_of("heartbeat"),
+            commands=count_of("command_received"),
             executed=sum(self._acknowledged[device.serial, "executed"] for device in devices),
-            refused=counted("command_refused"),
-            resets=counted("reset_begun"),
-            link_losses=counted("offline"),
+            refused=count_of("command_refused"),
+            resets=count_of("reset_begun"),
+            link_losses=count_of("offline"),
         )

@@ -10,14 +10,14 @@ _ONCE = ("supersede_reset", "until_reset", "serial")
 _KEY_CHARACTERS = 8  # sk_live_, the kind of the key; the rest is secret
 
 
-def repeated(context: click.Context, instead: Mapping[str, str]) -> str:
+def repeat_command(context: click.Context, replacements: Mapping[str, str]) -> str:
     """Return the present command with other values of these options. Values from the environment are left out."""
-    given = [word for each in context.command.params for word in _written(context, each)]
-    changed = [word for option in instead.items() for word in option]
+    given = [word for each in context.command.params for word in _as_typed(context, each)]
+    changed = [word for option in replacements.items() for word in option]
     return " ".join((context.command_path, *given, shlex.join(changed)))
 
 
-def _written(context: click.Context, option: click.Parameter) -> Iterator[str]:
+def _as_typed(context: click.Context, option: click.Parameter) -> Iterator[str]:
     name = option.name or ""
     if name in _ONCE or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
         return

@@ -7,7 +7,7 @@ from typing import Any
 from device_sim.actions import AckStatus, Publish
 from device_sim.wire import acknowledgement
 
-REMEMBERED = 16
+MAX_OUTCOMES = 16
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Outcome:
     result: Mapping[str, Any] | None = None
     error: Mapping[str, str] | None = None
 
-    def stored(self) -> dict[str, Any]:
+    def to_flash(self) -> dict[str, Any]:
         """Return its form in the flash."""
         return asdict(self)
 
@@ -34,7 +34,7 @@ class Outcome:
 
 
 class Journal:
-    """The newest `REMEMBERED` outcomes, oldest first, and the last executed command of each type, however old.
+    """The newest `MAX_OUTCOMES` outcomes, oldest first, and the last executed command of each type, however old.
 
     `device_sim.sequences` accepts the sequence of that last command again, so its id must not be forgotten.
     """
@@ -49,17 +49,17 @@ class Journal:
                 return each
         return None
 
-    def remember(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Add an outcome and drop the oldest. An entry with the same id is replaced."""
         others = [each for each in self._outcomes if each.command_id != outcome.command_id]
         self._outcomes = _bounded([*others, outcome])
 
-    def stored(self) -> list[dict[str, Any]]:
+    def to_flash(self) -> list[dict[str, Any]]:
         """Return its form in the flash."""
-        return [each.stored() for each in self._outcomes]
+        return [each.to_flash() for each in self._outcomes]
 
 
 def _bounded(outcomes: list[Outcome]) -> list[Outcome]:
     last_done = {each.type: each.command_id for each in outcomes if each.status == "executed"}
-    oldest = len(outcomes) - REMEMBERED
+    oldest = len(outcomes) - MAX_OUTCOMES
     return [each for at, each in enumerate(outcomes) if at >= oldest or last_done.get(each.type) == each.command_id]

@@ -10,7 +10,7 @@ from device_sim.journal import Outcome
 LAST_COMMAND = "last_command"
 
 
-class LastWord:
+class LastCommand:
     """Outcome of the last wipe, stored in the flash area that a wipe keeps.
 
     A PUBACK comes from the broker and proves nothing about the gateway. The broker may lose the message or have no
@@ -22,42 +22,42 @@ class LastWord:
     """
 
     def __init__(self, kept: Mapping[str, Any]) -> None:
-        self._word: Mapping[str, str] | None = kept.get(LAST_COMMAND)
+        self._outcome: Mapping[str, str] | None = kept.get(LAST_COMMAND)
         self._heartbeats = 0
 
-    def keep(self, outcome: Outcome) -> Action:
+    def store(self, outcome: Outcome) -> Action:
         """Store the outcome of a finished wipe."""
-        self._word = {"command_id": outcome.command_id, "status": outcome.status, "receipt": outcome.receipt}
-        return WriteFlash(Area.KEPT, LAST_COMMAND, self._word)
+        self._outcome = {"command_id": outcome.command_id, "status": outcome.status, "receipt": outcome.receipt}
+        return WriteFlash(Area.KEPT, LAST_COMMAND, self._outcome)
 
     def is_about(self, command_id: str | None) -> bool:
         """Return whether the stored outcome is about this command."""
-        return self._word is not None and self._word["command_id"] == command_id
+        return self._outcome is not None and self._outcome["command_id"] == command_id
 
-    def connected(self) -> None:
+    def start_connection(self) -> None:
         """Count heartbeats from the start, for a new connection."""
         self._heartbeats = 0
 
-    def in_next_heartbeat(self, transport: Transport) -> Mapping[str, str] | None:
+    def for_next_heartbeat(self, transport: Transport) -> Mapping[str, str] | None:
         """Return the part about the last wipe for the next heartbeat, or None. Call it once for each heartbeat."""
         self._heartbeats += 1
-        due = transport != "mqtt" or self._heartbeats.bit_count() == 1  # a power of two
-        return self._word if due else None
+        is_due = transport != "mqtt" or self._heartbeats.bit_count() == 1  # a power of two
+        return self._outcome if is_due else None
 
-    def taken(self, transport: Transport) -> list[Action]:
+    def confirm(self, transport: Transport) -> list[Action]:
         """Process a confirmation. Over HTTP and BLE the gateway sends it, which ends the repetition."""
-        return [] if transport == "mqtt" else self._forget()
+        return [] if transport == "mqtt" else self._erase()
 
-    def refused(self, answer: bytes) -> list[Action]:
+    def handle_refusal(self, payload: bytes) -> list[Action]:
         """Process a message on `errors`. If it refuses the outcome, this gateway never accepts it, so forget it."""
         try:
-            field = json.loads(answer)["field"]
+            field = json.loads(payload)["field"]
         except (ValueError, LookupError, TypeError, RecursionError):
             return []
-        return self._forget() if str(field).startswith(f"{LAST_COMMAND}.") else []
+        return self._erase() if str(field).startswith(f"{LAST_COMMAND}.") else []
 
-    def _forget(self) -> list[Action]:
-        if self._word is None:
+    def _erase(self) -> list[Action]:
+        if self._outcome is None:
             return []
-        self._word = None
+        self._outcome = None
         return [EraseFlash(Area.KEPT, LAST_COMMAND)]

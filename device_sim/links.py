@@ -12,7 +12,7 @@ from device_sim.options import Options
 from device_sim.radio import MqttRadio, Radio
 from device_sim.relay import BleRelay, HttpRadio
 
-LOST = "a fault lost it on the way"
+LOST_BY_FAULT = "a fault lost it on the way"
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,19 @@ class Arrival:
 
 
 class Link:
-    """Link that the firmware's `OpenLink` opened. It passes all inputs to `hear` as `Arrival`."""
+    """Link that the firmware's `OpenLink` opened. It passes all inputs to `deliver` as `Arrival`."""
 
     def __init__(
         self,
-        wanted: OpenLink,
-        hear: Callable[[Arrival], None],
+        request: OpenLink,
+        deliver: Callable[[Arrival], None],
         api: GatewayApi,
         backoff: Backoff,
         options: Options,
     ) -> None:
-        self._hear = hear
+        self._deliver = deliver
         self._faults = options.faults
-        self._radio = self._make(wanted, api, backoff, options)
+        self._radio = self._make_radio(request, api, backoff, options)
         self._task: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -46,7 +46,7 @@ class Link:
 
     async def close(self) -> None:
         """Publish `offline` and disconnect."""
-        self._forget_timers()
+        self._cancel_timers()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -56,7 +56,7 @@ class Link:
         self._radio.cut()
         await self.close()
 
-    async def publish(self, what: Publish) -> None:
+    async def publish(self, message: Publish) -> None:
         """Send each copy of a message that the faults allow.
 
         Raises:
@@ -65,41 +65,41 @@ class Link:
         copies = self._faults.copies("outgoing")
         if not copies:
             self._radio.cut()
-            raise RadioError(LOST)
+            raise RadioError(LOST_BY_FAULT)
         for delay in sorted(copies):
             await asyncio.sleep(delay)
-            await self._radio.publish(what)
+            await self._radio.publish(message)
 
-    def _make(self, wanted: OpenLink, api: GatewayApi, backoff: Backoff, options: Options) -> Radio:
-        if wanted.connection == "ble":
-            return BleRelay(wanted.binding, self._arrive, api)
+    def _make_radio(self, request: OpenLink, api: GatewayApi, backoff: Backoff, options: Options) -> Radio:
+        if request.connection == "ble":
+            return BleRelay(request.binding, self._receive, api)
         if options.transport == "http":
-            return HttpRadio(wanted.binding, wanted.connection, self._arrive, api)
-        return MqttRadio(wanted.binding, wanted.connection, self._arrive, backoff, options)
+            return HttpRadio(request.binding, request.connection, self._receive, api)
+        return MqttRadio(request.binding, request.connection, self._receive, backoff, options)
 
-    def _arrive(self, event: Input) -> None:
+    def _receive(self, event: Input) -> None:
         if isinstance(event, LinkUp):
-            self._arm_flap()
+            self._schedule_flap()
         if not isinstance(event, CommandReceived):
-            self._hear(Arrival(self, event))
+            self._deliver(Arrival(self, event))
             return
         for delay in self._faults.copies("incoming"):
             if delay > 0:
-                self._later(delay, lambda: self._hear(Arrival(self, event)))
+                self._schedule(delay, lambda: self._deliver(Arrival(self, event)))
             else:
-                self._hear(Arrival(self, event))
+                self._deliver(Arrival(self, event))
 
-    def _arm_flap(self) -> None:
+    def _schedule_flap(self) -> None:
         lifetime = self._faults.link_lifetime()
         if lifetime is not None:
-            self._later(lifetime, self._radio.cut)
+            self._schedule(lifetime, self._radio.cut)
 
-    def _later(self, delay: float, act: Callable[[], None]) -> None:
+    def _schedule(self, delay: float, callback: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         self._timers = [each for each in self._timers if each.when() > loop.time()]
-        self._timers.append(loop.call_later(delay, act))
+        self._timers.append(loop.call_later(delay, callback))
 
-    def _forget_timers(self) -> None:
+    def _cancel_timers(self) -> None:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()

@@ -32,7 +32,7 @@ _ACK_BYTES: Final = 4
 _ACCEPTED: Final = b"\x20\x02\x00\x00"
 _DISCONNECT: Final = b"\xe0\x00"
 _USERNAME_PASSWORD_CLEAN: Final = 0b1100_0010
-_BEGAN: Final = datetime.now(UTC)
+_STARTED_AT: Final = datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Broker:
 
 
 @dataclass(frozen=True)
-class Order:
+class LoadPlan:
     """Size of the load: ``rate`` heartbeats a second (0: as many as the broker accepts), for so many seconds."""
 
     rate: float
@@ -54,7 +54,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Made:
+class LoadResult:
     """Result of a load. ``cpu_seconds`` is the processor time of this program while it sent."""
 
     devices: int
@@ -73,7 +73,7 @@ class Made:
         """Return the heartbeats per second that one core could send without other work."""
         return self.sent / self.cpu_seconds if self.cpu_seconds else math.inf
 
-    def facts(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float]:
         """Return the result for a machine."""
         return {**asdict(self), "per_second": self.per_second, "per_cpu_second": self.per_cpu_second}
 
@@ -92,8 +92,8 @@ class LoadClient(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.connected: asyncio.Future[None] = loop.create_future()
         self.sent = 0
-        self._greeting = _connect(name, password)
-        self._head = _head(f"{prefix}devices/{name}/heartbeat".encode())
+        self._connect_packet = _encode_connect(name, password)
+        self._publish_head = _publish_head(f"{prefix}devices/{name}/heartbeat".encode())
         self._received = -_ACK_BYTES
         self._transport: asyncio.Transport | None = None
 
@@ -111,7 +111,7 @@ class LoadClient(asyncio.Protocol):
         """Send CONNECT."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.write(self._greeting)
+        transport.write(self._connect_packet)
 
     def data_received(self, data: bytes) -> None:
         """Process one CONNACK and then PUBACKs, all of one length. No other packets arrive."""
@@ -131,43 +131,45 @@ class LoadClient(asyncio.Protocol):
             self.connected.set_exception(UnreachableError(f"the broker closed a connection: {exc or 'without a word'}"))
 
     @property
-    def gone(self) -> bool:
+    def is_closed(self) -> bool:
         """Return whether the connection has ended."""
         return self._transport is None
 
     def send(self, count: int) -> None:
         """Send so many heartbeats in one write."""
         if self._transport is not None:
-            head, first = self._head, self.sent
-            self._transport.write(b"".join([head + _tail(number) for number in range(first, first + count)]))
+            head, first = self._publish_head, self.sent
+            self._transport.write(b"".join([head + _publish_tail(number) for number in range(first, first + count)]))
             self.sent += count
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         """Disconnect."""
         if self._transport is not None:
             self._transport.write(_DISCONNECT)
             self._transport.close()
 
 
-async def run(broker: Broker, devices: Sequence[tuple[str, str]], order: Order) -> Made:
+async def run(broker: Broker, devices: Sequence[tuple[str, str]], plan: LoadPlan) -> LoadResult:
     """Connect these devices (id, password), send, and wait for the broker's last acknowledgements.
 
     Raises:
         UnreachableError: the broker does not answer, refused a device, or closed the connection of one.
     """
     gate = asyncio.Semaphore(_CONNECTING_AT_ONCE)
-    clients = await asyncio.gather(*(_open(broker, gate, *who) for who in devices))
+    clients = await asyncio.gather(*(_open(broker, gate, *credentials) for credentials in devices))
     try:
-        began, cpu = time.perf_counter(), time.process_time()
-        await _send(clients, order)
+        started_at, cpu = time.perf_counter(), time.process_time()
+        await _send(clients, plan)
         cpu = time.process_time() - cpu
-        await _answered(clients)
-        seconds = time.perf_counter() - began
+        await _wait_for_acks(clients)
+        seconds = time.perf_counter() - started_at
     finally:
         for client in clients:
-            client.leave()
-    sent, acknowledged = (sum(each) for each in zip(*((one.sent, one.acknowledged) for one in clients), strict=True))
-    return Made(len(clients), sent, acknowledged, seconds, cpu)
+            client.disconnect()
+    sent, acknowledged = (
+        sum(each) for each in zip(*((client.sent, client.acknowledged) for client in clients), strict=True)
+    )
+    return LoadResult(len(clients), sent, acknowledged, seconds, cpu)
 
 
 async def _open(broker: Broker, gate: asyncio.Semaphore, name: str, password: str) -> LoadClient:
@@ -183,23 +185,23 @@ async def _open(broker: Broker, gate: asyncio.Semaphore, name: str, password: st
     return client
 
 
-async def _send(clients: Sequence[LoadClient], order: Order) -> None:
+async def _send(clients: Sequence[LoadClient], plan: LoadPlan) -> None:
     loop = asyncio.get_running_loop()
-    began, turn, sent = loop.time(), 0, 0
-    burst = _burst(order.rate, len(clients))
-    while (passed := loop.time() - began) < order.seconds:
-        due = math.inf if not order.rate else int(passed * order.rate) - sent
+    started_at, position, sent = loop.time(), 0, 0
+    burst = _burst(plan.rate, len(clients))
+    while (elapsed := loop.time() - started_at) < plan.seconds:
+        due = math.inf if not plan.rate else int(elapsed * plan.rate) - sent
         for _ in clients:
             if due < 1:
                 break
-            client, turn = clients[turn], (turn + 1) % len(clients)
+            client, position = clients[position], (position + 1) % len(clients)
             count = int(min(burst, due, MOST_UNANSWERED - client.unanswered))
             if count > 0:
                 client.send(count)
                 sent, due = sent + count, due - count
-        if clients[turn].gone:
+        if clients[position].is_closed:
             raise UnreachableError("the broker closed the connection of a device in the middle of the load")
-        await asyncio.sleep(_TICK_SECONDS if order.rate else 0)
+        await asyncio.sleep(_TICK_SECONDS if plan.rate else 0)
 
 
 def _burst(rate: float, devices: int) -> int:
@@ -207,28 +209,28 @@ def _burst(rate: float, devices: int) -> int:
     return min(MOST_UNANSWERED, math.ceil(rate / devices / _WRITES_PER_SECOND)) if rate else MOST_UNANSWERED // 2
 
 
-async def _answered(clients: Sequence[LoadClient]) -> None:
+async def _wait_for_acks(clients: Sequence[LoadClient]) -> None:
     """Wait for the last acknowledgements, or until none has arrived for a while."""
     loop = asyncio.get_running_loop()
-    seen, since = -1, loop.time()
-    while any(client.unanswered and not client.gone for client in clients):
+    last_count, changed_at = -1, loop.time()
+    while any(client.unanswered and not client.is_closed for client in clients):
         count = sum(client.acknowledged for client in clients)
-        if count != seen:
-            seen, since = count, loop.time()
-        elif loop.time() - since > _ANSWER_SECONDS:
+        if count != last_count:
+            last_count, changed_at = count, loop.time()
+        elif loop.time() - changed_at > _ANSWER_SECONDS:
             return
         await asyncio.sleep(_TICK_SECONDS)
 
 
 @lru_cache(maxsize=8_192)
-def _tail(number: int) -> bytes:
+def _publish_tail(number: int) -> bytes:
     """Return the bytes after the topic: packet id and payload, the same for all devices."""
-    return struct.pack("!H", number % _LAST_PACKET_ID + 1) + heartbeat(number)
+    return struct.pack("!H", number % _LAST_PACKET_ID + 1) + encode_heartbeat(number)
 
 
-def heartbeat(number: int) -> bytes:
+def encode_heartbeat(number: int) -> bytes:
     """Return a heartbeat with every field of health, PAYLOAD_BYTES long; ``sent_at`` differs for each number."""
-    facts: dict[str, object] = {
+    fields: dict[str, object] = {
         "battery_percent": 30 + number % 70,
         "storage_used_mb": 512 + number % 4_096,
         "storage_total_mb": 8_192,
@@ -238,29 +240,29 @@ def heartbeat(number: int) -> bytes:
         "pending_recordings": number % 7,
         "flags": 8,
         "connection_type": ["wifi"],
-        "sent_at": (_BEGAN + timedelta(milliseconds=number)).isoformat(timespec="milliseconds"),
+        "sent_at": (_STARTED_AT + timedelta(milliseconds=number)).isoformat(timespec="milliseconds"),
     }
-    facts["firmware_version"] = "1.4.2".ljust(PAYLOAD_BYTES - len(_compact(facts)), "0")
-    return _compact(facts)
+    fields["firmware_version"] = "1.4.2".ljust(PAYLOAD_BYTES - len(_compact(fields)), "0")
+    return _compact(fields)
 
 
-def _compact(facts: dict[str, object]) -> bytes:
-    return json.dumps(facts, separators=(",", ":")).encode()
+def _compact(fields: dict[str, object]) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode()
 
 
-def _head(topic: bytes) -> bytes:
+def _publish_head(topic: bytes) -> bytes:
     """Return PUBLISH at QoS 1 up to the packet id [MQTT 3.1.1, 3.3]."""
-    return b"\x32" + _length(2 + len(topic) + 2 + PAYLOAD_BYTES) + _text(topic)
+    return b"\x32" + _encode_length(2 + len(topic) + 2 + PAYLOAD_BYTES) + _encode_text(topic)
 
 
-def _connect(name: str, password: str) -> bytes:
+def _encode_connect(name: str, password: str) -> bytes:
     """Return CONNECT with a clean session and no keepalive; the client id is the user name [MQTT 3.1.1, 3.1]."""
-    head = _text(b"MQTT") + struct.pack("!BBH", 4, _USERNAME_PASSWORD_CLEAN, 0)
-    body = head + _text(name.encode()) * 2 + _text(password.encode())
-    return b"\x10" + _length(len(body)) + body
+    head = _encode_text(b"MQTT") + struct.pack("!BBH", 4, _USERNAME_PASSWORD_CLEAN, 0)
+    body = head + _encode_text(name.encode()) * 2 + _encode_text(password.encode())
+    return b"\x10" + _encode_length(len(body)) + body
 
 
-def _length(length: int) -> bytes:
+def _encode_length(length: int) -> bytes:
     encoded = bytearray()
     while True:
         length, digit = divmod(length, 128)
@@ -269,5 +271,5 @@ def _length(length: int) -> bytes:
             return bytes(encoded)
 
 
-def _text(raw: bytes) -> bytes:
+def _encode_text(raw: bytes) -> bytes:
     return struct.pack("!H", len(raw)) + raw

@@ -12,7 +12,7 @@ from typing import Final
 from device_sim.app import GatewayApi
 from device_sim.binding import Binding, Endpoint
 from device_sim.errors import SimulatorError
-from device_sim.load import Broker, Made, Order, run
+from device_sim.load import Broker, LoadPlan, LoadResult, run
 
 _AT_ONCE: Final = 8
 
@@ -21,20 +21,22 @@ class CredentialsError(SimulatorError):
     """The file with the devices of a load cannot be used."""
 
 
-async def loaded(api: GatewayApi, order: Order, *, devices: int, file: Path | None, tls: ssl.SSLContext) -> Made:
+async def run_load(
+    api: GatewayApi, plan: LoadPlan, *, devices: int, file: Path | None, tls: ssl.SSLContext
+) -> LoadResult:
     """Run this load with so many devices. Read them from ``file`` if it exists; else provision and store them.
 
     Raises:
         SimulatorError: the gateway or the broker does not answer, or the file cannot be used.
     """
-    endpoint, known = await _devices(api, devices, file)
+    endpoint, known = await _get_devices(api, devices, file)
     broker = Broker(endpoint.host, endpoint.port, tls if endpoint.tls else None, endpoint.topic_prefix)
-    return await run(broker, known, order)
+    return await run(broker, known, plan)
 
 
-async def _devices(api: GatewayApi, count: int, file: Path | None) -> tuple[Endpoint, list[tuple[str, str]]]:
+async def _get_devices(api: GatewayApi, count: int, file: Path | None) -> tuple[Endpoint, list[tuple[str, str]]]:
     if file is not None and await asyncio.to_thread(file.exists):
-        endpoint, known = recall(file)
+        endpoint, known = read_devices(file)
         if len(known) < count:
             raise CredentialsError(
                 f"{file} holds {len(known)} devices. Ask for no more, or remove it: all are bound anew."
@@ -43,18 +45,18 @@ async def _devices(api: GatewayApi, count: int, file: Path | None) -> tuple[Endp
     async with api:
         endpoint, known = await provision(api, count, "eu_load")
     if file is not None:
-        remember(file, endpoint, known)
+        write_devices(file, endpoint, known)
     return endpoint, known
 
 
 async def provision(api: GatewayApi, count: int, end_user: str) -> tuple[Endpoint, list[tuple[str, str]]]:
     """Bind devices ``LOAD-000000`` and so on. Return the broker's address, and id and MQTT password of each."""
     gate = asyncio.Semaphore(_AT_ONCE)
-    bindings = await asyncio.gather(*(_bound(api, gate, f"LOAD-{number:06}", end_user) for number in range(count)))
+    bindings = await asyncio.gather(*(_bind(api, gate, f"LOAD-{number:06}", end_user) for number in range(count)))
     return bindings[0].mqtt, [(each.device_id, each.mqtt_password) for each in bindings]
 
 
-async def _bound(api: GatewayApi, gate: asyncio.Semaphore, serial: str, end_user: str) -> Binding:
+async def _bind(api: GatewayApi, gate: asyncio.Semaphore, serial: str, end_user: str) -> Binding:
     async with gate:
         device = await api.register(serial, model="bota_pin", name=None, firmware_version="1.4.2")
         if device["status"] == "bound":
@@ -62,21 +64,21 @@ async def _bound(api: GatewayApi, gate: asyncio.Semaphore, serial: str, end_user
         return await api.bind(device["id"], end_user)
 
 
-def remember(file: Path, endpoint: Endpoint, devices: list[tuple[str, str]]) -> None:
+def write_devices(file: Path, endpoint: Endpoint, devices: list[tuple[str, str]]) -> None:
     """Write the devices to a file. Only its owner can read it, since the passwords are secrets."""
-    with os.fdopen(os.open(file, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as out:
-        json.dump({"mqtt": endpoint.__dict__, "devices": devices}, out)
+    with os.fdopen(os.open(file, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w") as stream:
+        json.dump({"mqtt": endpoint.__dict__, "devices": devices}, stream)
 
 
-def recall(file: Path) -> tuple[Endpoint, list[tuple[str, str]]]:
-    """Return what :func:`remember` wrote.
+def read_devices(file: Path) -> tuple[Endpoint, list[tuple[str, str]]]:
+    """Return what :func:`write_devices` wrote.
 
     Raises:
         CredentialsError: it is not such a file.
     """
     try:
-        kept = json.loads(file.read_text())
-        return Endpoint(**kept["mqtt"]), [(str(name), str(password)) for name, password in kept["devices"]]
+        content = json.loads(file.read_text())
+        return Endpoint(**content["mqtt"]), [(str(name), str(password)) for name, password in content["devices"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CredentialsError(
             f"{file} holds no devices of a load: {error}. Remove it, to have them bound anew."

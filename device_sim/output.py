@@ -37,11 +37,11 @@ class FleetView:
         self._fleet = fleet
         self._console = Console(quiet=quiet)
 
-    async def live(self, duration: float | None) -> None:
+    async def run(self, duration: float | None) -> None:
         """Provision the fleet, then run it for `duration` seconds, or until cancelled."""
         with self._progress() as progress:
-            bound = progress.add_task("provisioning", total=len(self._fleet.devices))
-            await self._fleet.provision(on_done=lambda: self._show_provisioning(progress, bound))
+            provisioning_task = progress.add_task("provisioning", total=len(self._fleet.devices))
+            await self._fleet.provision(on_done=lambda: self._show_provisioning(progress, provisioning_task))
             if len(self._fleet.failures) == len(self._fleet.devices):
                 return
             with contextlib.suppress(TimeoutError):
@@ -64,11 +64,11 @@ class FleetView:
         self._console.print(table)
 
     async def _watch(self, progress: Progress, duration: float | None) -> None:
-        living = progress.add_task("alive", total=duration)
+        alive_task = progress.add_task("alive", total=duration)
         while True:
             await asyncio.sleep(TICK_SECONDS)
             online = sum(row.online for row in self._fleet.summary())
-            progress.update(living, advance=TICK_SECONDS, description=f"alive, {online} online")
+            progress.update(alive_task, advance=TICK_SECONDS, description=f"alive, {online} online")
 
     def _progress(self) -> Progress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

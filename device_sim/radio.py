@@ -27,8 +27,8 @@ from device_sim.actions import (
 )
 from device_sim.backoff import Backoff
 from device_sim.binding import Binding
-from device_sim.cancellation import heed_cancellation
-from device_sim.error_hints import trust_of_broker
+from device_sim.cancellation import raise_if_cancelled
+from device_sim.error_hints import broker_trust_hint
 from device_sim.errors import RadioError, caused_by
 from device_sim.options import Options
 from device_sim.sockets import watch_while_open
@@ -54,7 +54,7 @@ class Radio(Protocol):
     async def run(self) -> None:
         """Connect, and reconnect after each loss, until cancelled."""
 
-    async def publish(self, what: Publish) -> None:
+    async def publish(self, message: Publish) -> None:
         """Send one message and wait until it is confirmed. Raise `RadioError` without a confirmation."""
 
     def cut(self) -> None:
@@ -88,16 +88,16 @@ class MqttRadio:
     async def run(self) -> None:
         """Connect, and reconnect with growing pauses, until cancelled."""
         while True:
-            delay = await self._one_connection()
-            heed_cancellation()
+            delay = await self._run_connection()
+            raise_if_cancelled()
             await asyncio.sleep(delay)
 
-    async def publish(self, what: Publish) -> None:
+    async def publish(self, message: Publish) -> None:
         """Send with QoS 1 and wait for the PUBACK. Without one within 10 s the connection is cut."""
         client = self._client
         if client is None:
             raise RadioError("the link is down")
-        sending = asyncio.ensure_future(self._send(client, what))
+        sending = asyncio.ensure_future(self._send(client, message))
         lost = asyncio.ensure_future(self._lost.wait())
         try:
             await asyncio.wait((sending, lost), return_when=asyncio.FIRST_COMPLETED)
@@ -119,9 +119,9 @@ class MqttRadio:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
-    async def _send(self, client: aiomqtt.Client, what: Publish) -> None:
+    async def _send(self, client: aiomqtt.Client, message: Publish) -> None:
         await client.publish(
-            self._topic(what), what.payload, qos=QOS, retain=what.kind == "status", timeout=CONFIRM_SECONDS
+            self._topic(message), message.payload, qos=QOS, retain=message.kind == "status", timeout=CONFIRM_SECONDS
         )
 
     def _check_sent(self, sending: "asyncio.Future[None]") -> None:
@@ -131,40 +131,40 @@ class MqttRadio:
             self.cut()
             raise RadioError(str(error)) from error
 
-    def _topic(self, what: Publish) -> str:
-        return self._topics.ack(str(what.command_type)) if what.kind == "ack" else self._topics.of(what.kind)
+    def _topic(self, message: Publish) -> str:
+        return self._topics.ack(str(message.command_type)) if message.kind == "ack" else self._topics.of(message.kind)
 
-    async def _one_connection(self) -> float:
+    async def _run_connection(self) -> float:
         """Run one connection to its end, and return the pause after it, in seconds."""
         up_since: float | None = None
         try:
             async with contextlib.AsyncExitStack() as stack:
                 client = await self._connect(stack)
                 up_since = time.monotonic()
-                await self._session(client)
+                await self._run_session(client)
             reason = "the connection was closed"
         except aiomqtt.MqttError as error:
-            if _refused(error):
-                return self._refused(str(error))
-            reason = _reason(error)
+            if _is_refusal(error):
+                return self._count_refusal(str(error))
+            reason = _describe_error(error)
         self._deliver(LinkDown(reason))
         return self._backoff.after_loss(held=0.0 if up_since is None else time.monotonic() - up_since)
 
     async def _connect(self, stack: contextlib.AsyncExitStack) -> aiomqtt.Client:
         """Connect. paho does it in a thread that can't be cancelled, so a cancellation waits for it and then closes."""
         client = self._new_client()
-        entering = asyncio.ensure_future(stack.enter_async_context(client))
+        connecting = asyncio.ensure_future(stack.enter_async_context(client))
         try:
-            return await asyncio.shield(entering)
+            return await asyncio.shield(connecting)
         except asyncio.CancelledError:
             with contextlib.suppress(aiomqtt.MqttError):
-                await entering
+                await connecting
             raise
 
-    async def _session(self, client: aiomqtt.Client) -> None:
-        answers = await client.subscribe([(topic, QOS) for topic in self._topics.subscriptions()])
-        heed_cancellation()
-        if any(_code(each) >= FIRST_FAILURE_CODE for each in answers):
+    async def _run_session(self, client: aiomqtt.Client) -> None:
+        reason_codes = await client.subscribe([(topic, QOS) for topic in self._topics.subscriptions()])
+        raise_if_cancelled()
+        if any(_reason_code(each) >= FIRST_FAILURE_CODE for each in reason_codes):
             raise aiomqtt.MqttError("the broker refused a subscription to one of this device's own topics")
         self._client, self._lost = client, asyncio.Event()
         self._deliver(LinkUp(self._connection, "mqtt"))
@@ -173,13 +173,13 @@ class MqttRadio:
                 self._receive(message)
         except asyncio.CancelledError:
             if self._client is not None:
-                await self._say_goodbye(client)
+                await self._publish_offline(client)
             raise
         finally:
             self._client = None
             self._lost.set()
 
-    async def _say_goodbye(self, client: aiomqtt.Client) -> None:
+    async def _publish_offline(self, client: aiomqtt.Client) -> None:
         """Publish `offline` unless the link is broken: a DISCONNECT discards the will [MQTT-3.14.4-3]."""
         with contextlib.suppress(aiomqtt.MqttError, OSError):
             await client.publish(self._topics.of("status"), OFFLINE, qos=QOS, retain=True, timeout=1)
@@ -192,14 +192,14 @@ class MqttRadio:
         else:
             self._deliver(CommandReceived(topic.rpartition("/")[2], payload))
 
-    def _refused(self, reason: str) -> float:
+    def _count_refusal(self, reason: str) -> float:
         delay = self._backoff.after_refusal()
         if self._backoff.refusals == REPORT_AFTER_REFUSALS:
             self._deliver(LinkRefused(self._backoff.refusals, reason))
         return delay
 
     def _new_client(self) -> aiomqtt.Client:
-        endpoint, modern = self._binding.mqtt, self._options.mqtt_version == "5"
+        endpoint, is_mqtt5 = self._binding.mqtt, self._options.mqtt_version == "5"
         client = aiomqtt.Client(
             endpoint.host,
             endpoint.port,
@@ -207,37 +207,37 @@ class MqttRadio:
             username=self._binding.device_id,
             password=self._binding.mqtt_password,
             identifier=self._binding.device_id,
-            protocol=aiomqtt.ProtocolVersion.V5 if modern else aiomqtt.ProtocolVersion.V311,
+            protocol=aiomqtt.ProtocolVersion.V5 if is_mqtt5 else aiomqtt.ProtocolVersion.V311,
             will=aiomqtt.Will(self._topics.of("status"), OFFLINE, qos=QOS, retain=True),
-            clean_session=None if modern else False,
-            clean_start=False if modern else MQTT_CLEAN_START_FIRST_ONLY,  # paho requires it before MQTT 5
-            properties=_session_expiry() if modern else None,
+            clean_session=None if is_mqtt5 else False,
+            clean_start=False if is_mqtt5 else MQTT_CLEAN_START_FIRST_ONLY,  # paho requires it before MQTT 5
+            properties=_session_expiry() if is_mqtt5 else None,
             keepalive=self._options.keepalive_seconds,
             timeout=CONFIRM_SECONDS,
             # Without TCP_NODELAY a PUBACK and the acknowledgement after it wait 40 ms for each other's TCP ACK.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            tls_context=_shown(self._options) if endpoint.tls else None,
+            tls_context=_make_tls_context(self._options) if endpoint.tls else None,
         )
         watch_while_open(client)
         # Read the error, since no task may wait when a link breaks during its shutdown. asyncio logs errors never read.
-        client._disconnected.add_done_callback(_read)  # noqa: SLF001  # aiomqtt reads it only while a call waits
+        client._disconnected.add_done_callback(_retrieve_error)  # noqa: SLF001  # aiomqtt reads it only while a call waits
         return client
 
 
-def _read(ended: "asyncio.Future[None]") -> None:
+def _retrieve_error(ended: "asyncio.Future[None]") -> None:
     if not ended.cancelled():
         ended.exception()
 
 
-def _reason(error: aiomqtt.MqttError) -> str:
-    trouble = caused_by(error, ssl.SSLError)
-    if not isinstance(trouble, ssl.SSLCertVerificationError):
+def _describe_error(error: aiomqtt.MqttError) -> str:
+    tls_error = caused_by(error, ssl.SSLError)
+    if not isinstance(tls_error, ssl.SSLCertVerificationError):
         return str(error)
-    said = trouble.verify_message.rstrip(".")
-    return f"the broker's certificate is not trusted ({said}): {trust_of_broker(trouble.verify_code)}"
+    reason = tls_error.verify_message.rstrip(".")
+    return f"the broker's certificate is not trusted ({reason}): {broker_trust_hint(tls_error.verify_code)}"
 
 
-def _shown(options: Options) -> ssl.SSLContext:
+def _make_tls_context(options: Options) -> ssl.SSLContext:
     return tls_context(options.ca_file, options.cert_file, options.key_file)
 
 
@@ -248,9 +248,9 @@ def _session_expiry() -> Properties:
     return properties
 
 
-def _refused(error: aiomqtt.MqttError) -> bool:
-    return isinstance(error, aiomqtt.MqttCodeError) and _code(error.rc) in NOT_AUTHORISED
+def _is_refusal(error: aiomqtt.MqttError) -> bool:
+    return isinstance(error, aiomqtt.MqttCodeError) and _reason_code(error.rc) in NOT_AUTHORISED
 
 
-def _code(answer: int | ReasonCode | None) -> int:
+def _reason_code(answer: int | ReasonCode | None) -> int:
     return answer.value if isinstance(answer, ReasonCode) else int(answer or 0)

@@ -34,12 +34,12 @@ class BleRelay:
         self._deliver(LinkUp("ble", "ble"))
         await asyncio.Event().wait()
 
-    async def publish(self, what: Publish) -> None:
+    async def publish(self, message: Publish) -> None:
         """Relay a heartbeat. BLE carries no other messages."""
-        if what.kind != "heartbeat":
-            raise RadioError(f"a companion app relays no {what.kind}")
+        if message.kind != "heartbeat":
+            raise RadioError(f"a companion app relays no {message.kind}")
         try:
-            await self._api.relay_heartbeat(self._binding.device_id, what.payload)
+            await self._api.relay_heartbeat(self._binding.device_id, message.payload)
         except SimulatorError as error:
             raise RadioError(str(error)) from error
 
@@ -47,10 +47,10 @@ class BleRelay:
         """Do nothing: each relayed heartbeat is a separate call."""
 
 
-async def refreshed(api: GatewayApi, wanted: RefreshToken) -> TokenRefreshed | RefreshFailed:
+async def refresh_token(api: GatewayApi, request: RefreshToken) -> TokenRefreshed | RefreshFailed:
     """Request another token of a binding, and return the result as an input."""
     try:
-        return TokenRefreshed(await api.refresh_token(wanted.binding.device_token))
+        return TokenRefreshed(await api.refresh_token(request.binding.device_token))
     except SimulatorError as error:
         revoked = isinstance(error, ApiError) and error.status == UNAUTHORIZED
         return RefreshFailed(str(error), revoked=revoked)
@@ -71,10 +71,10 @@ class HttpRadio:
         self._deliver(LinkUp(self._connection, "http"))
         await asyncio.Event().wait()
 
-    async def publish(self, what: Publish) -> None:
+    async def publish(self, message: Publish) -> None:
         """Send a heartbeat or an acknowledgement with the device's own token."""
         try:
-            await self._send(what)
+            await self._send(message)
         except SimulatorError as error:
             self._count_refusal(error)
             raise RadioError(str(error)) from error
@@ -83,12 +83,12 @@ class HttpRadio:
     def cut(self) -> None:
         """Do nothing: each message is a separate call."""
 
-    async def _send(self, what: Publish) -> None:
+    async def _send(self, message: Publish) -> None:
         token = self._binding.device_token
-        if what.kind == "ack":
-            await self._api.own_ack(token, str(what.command_id), what.payload)
+        if message.kind == "ack":
+            await self._api.send_ack(token, str(message.command_id), message.payload)
             return
-        for command in await self._api.own_heartbeat(token, what.payload):
+        for command in await self._api.send_heartbeat(token, message.payload):
             self._deliver(CommandReceived(str(command.get("type")), json.dumps(command).encode()))
 
     def _count_refusal(self, error: SimulatorError) -> None:

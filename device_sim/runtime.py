@@ -18,8 +18,8 @@ from device_sim.actions import (
     Published,
     PublishFailed,
     Reboot,
+    RecordFact,
     RefreshToken,
-    Tell,
     WifiGiven,
     WriteFlash,
 )
@@ -33,7 +33,7 @@ from device_sim.facts import Fact, OnFact
 from device_sim.flash import Flash, manufacture, power_on
 from device_sim.links import Arrival, Link
 from device_sim.options import CELLULAR_APN, Options, RadioKind
-from device_sim.relay import refreshed
+from device_sim.relay import refresh_token
 
 
 class SimulatedDevice:
@@ -72,7 +72,7 @@ class SimulatedDevice:
         self._log = FactLog(serial, self._options.clock, on_fact)
         self._device = Device(self._rng)
         self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
-        self._one_at_a_time = asyncio.Lock()
+        self._input_lock = asyncio.Lock()
         self._link: Link | None = None
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -111,8 +111,8 @@ class SimulatedDevice:
         self._log.add("bound", device_id=device_id, end_user_id=end_user_id, generation=binding.generation)
         networks = (self._options.wifi_network,) if self.radio == "wifi" else ()
         if self._tasks is None:
-            await self._feed(power_on(self.flash))
-        await self._feed(Provisioned(binding, networks))
+            await self._handle(power_on(self.flash))
+        await self._handle(Provisioned(binding, networks))
         return binding
 
     async def run(self) -> None:
@@ -125,12 +125,12 @@ class SimulatedDevice:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                tasks.create_task(self._beat(), name=f"heartbeats of {self.serial}")
-                await self._feed(power_on(self.flash))
+                tasks.create_task(self._schedule_heartbeats(), name=f"heartbeats of {self.serial}")
+                await self._handle(power_on(self.flash))
                 while True:
                     arrival = await self._arrivals.get()
                     if arrival.link is None or arrival.link is self._link:
-                        await self._feed(arrival.event)
+                        await self._handle(arrival.event)
         except Exception as error:
             self._log.fail(error)
             raise
@@ -143,7 +143,7 @@ class SimulatedDevice:
 
     async def cut_power(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Cut the power at once, call ``meanwhile``, and switch the power on again."""
-        async with self._one_at_a_time:
+        async with self._input_lock:
             await self._lose_power("now")
             meanwhile()
             await self._process(power_on(self.flash))
@@ -175,92 +175,92 @@ class SimulatedDevice:
         if self.flash.kept_area[SERIAL] != self.serial:
             raise ProvisioningError(f"this flash belongs to {self.flash.kept_area[SERIAL]}, not to {self.serial}")
 
-    async def _beat(self) -> None:
+    async def _schedule_heartbeats(self) -> None:
         """Report when a heartbeat is due. A jitter of one tenth spreads the heartbeats of a fleet."""
         while True:
             await asyncio.sleep(self._interval * self._rng.uniform(0.9, 1.1))
             if self._arrivals.empty():
                 self._arrivals.put_nowait(Arrival(None, HeartbeatDue()))
 
-    async def _feed(self, event: Input) -> None:
-        async with self._one_at_a_time:
+    async def _handle(self, event: Input) -> None:
+        async with self._input_lock:
             await self._process(event)
 
     async def _process(self, event: Input) -> None:
         """Pass one input to the firmware, execute its actions, and pass on the inputs that result from them."""
-        waiting = deque([event])
-        while waiting:
+        pending = deque([event])
+        while pending:
             try:
-                waiting.extend(await self._react(waiting.popleft()))
+                pending.extend(await self._process_one(pending.popleft()))
             except PowerCutError as cut:
                 await self._lose_power(str(cut))
-                waiting = deque([power_on(self.flash)])
+                pending = deque([power_on(self.flash)])
 
-    async def _react(self, event: Input) -> list[Input]:
+    async def _process_one(self, event: Input) -> list[Input]:
         before = self.state
         actions = self._device.handle(event, self._options.clock())
-        answers: list[Input] = []
+        follow_ups: list[Input] = []
         if self.state is not before:
             self._log.add("state", before=str(before), after=str(self.state))
         for action in actions:
             self._options.faults.before(action)
-            answer = await self._carry_out(action)
-            if answer is not None:
-                answers.append(answer)
-        return answers
+            follow_up = await self._execute(action)
+            if follow_up is not None:
+                follow_ups.append(follow_up)
+        return follow_ups
 
-    async def _carry_out(self, action: Action) -> Input | None:
+    async def _execute(self, action: Action) -> Input | None:
         match action:
-            case Tell():
+            case RecordFact():
                 self._log.add(action.name, **action.details)
             case Publish():
                 return await self._publish(action)
             case WriteFlash():
                 self.flash.write(action.area, action.name, action.value)
-                self._tell_flash(action)
+                self._record_flash_change(action)
             case EraseFlash():
                 self.flash.erase(action.area, action.name)
-                self._tell_flash(action)
+                self._record_flash_change(action)
             case OpenLink():
                 await self._open(action)
             case RefreshToken():
-                return await refreshed(self._api, action)
+                return await refresh_token(self._api, action)
             case Reboot():
                 return await self._reboot()
         return None
 
-    def _tell_flash(self, action: WriteFlash | EraseFlash) -> None:
-        name, details = facts.of_flash(action)
+    def _record_flash_change(self, action: WriteFlash | EraseFlash) -> None:
+        name, details = facts.describe_flash_change(action)
         self._log.add(name, **details)
 
-    async def _publish(self, what: Publish) -> Published | PublishFailed:
+    async def _publish(self, message: Publish) -> Published | PublishFailed:
         try:
-            await self._send(what)
+            await self._send(message)
         except RadioError as error:
-            self._log.add("not_sent", kind=what.kind, reason=str(error))
-            return PublishFailed(what, str(error))
-        self._tell_sent(what)
-        return Published(what)
+            self._log.add("not_sent", kind=message.kind, reason=str(error))
+            return PublishFailed(message, str(error))
+        self._record_sent(message)
+        return Published(message)
 
-    async def _send(self, what: Publish) -> None:
+    async def _send(self, message: Publish) -> None:
         if self._link is None:
             raise RadioError("no link is open")
-        await self._link.publish(what)
+        await self._link.publish(message)
 
-    def _tell_sent(self, what: Publish) -> None:
-        body = json.loads(what.payload)
-        if what.kind == "ack":
-            self._log.add("acknowledged", type=what.command_type, **body)
+    def _record_sent(self, message: Publish) -> None:
+        body = json.loads(message.payload)
+        if message.kind == "ack":
+            self._log.add("acknowledged", type=message.command_type, **body)
         else:
-            self._log.add(what.kind, **body)
+            self._log.add(message.kind, **body)
 
     # --- power and link -----------------------------------------------------------------------------------------------
 
-    async def _open(self, wanted: OpenLink) -> None:
+    async def _open(self, request: OpenLink) -> None:
         await self._close()
         if self._tasks is None:
             return
-        self._link = Link(wanted, self._arrivals.put_nowait, self._api, self._backoff, self._options)
+        self._link = Link(request, self._arrivals.put_nowait, self._api, self._backoff, self._options)
         self._link.open(self._tasks, self.serial)
 
     async def _close(self) -> None:

@@ -17,19 +17,19 @@ class Sequences:
 
     def __init__(self, generation: int | None, kept: Mapping[str, Any]) -> None:
         stored = kept.get(SEQUENCES) or {}
-        fits = generation is not None and stored.get("generation") == generation
+        is_same_binding = generation is not None and stored.get("generation") == generation
         self._generation = generation
-        self._last: dict[str, Any] = dict(stored["last"]) if fits else {}
+        self._last: dict[str, Any] = dict(stored["last"]) if is_same_binding else {}
 
-    def allow(self, command_type: str, seq: int, command_id: str) -> bool:
+    def is_allowed(self, command_type: str, seq: int, command_id: str) -> bool:
         """Return whether this command is later than the last one of its type, or is that one itself."""
         last = self._last.get(command_type)
         return last is None or seq > last["seq"] or (seq == last["seq"] and command_id == last["id"])
 
-    def take(self, command_type: str, seq: int, command_id: str) -> list[Action]:
+    def record(self, command_type: str, seq: int, command_id: str) -> list[Action]:
         """Record a command before it is executed. A repetition writes nothing, which saves flash."""
-        taken = {"seq": seq, "id": command_id}
-        if self._last.get(command_type) == taken:
+        entry = {"seq": seq, "id": command_id}
+        if self._last.get(command_type) == entry:
             return []
-        self._last = {**self._last, command_type: taken}
+        self._last = {**self._last, command_type: entry}
         return [WriteFlash(Area.KEPT, SEQUENCES, {"generation": self._generation, "last": self._last})]

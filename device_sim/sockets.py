@@ -20,9 +20,9 @@ def watch_while_open(client: Any) -> None:
             if not client._disconnected.done():  # noqa: SLF001  # the same
                 client._disconnected.set_exception(error)  # noqa: SLF001  # the same
 
-    def watch(opened: Any) -> None:
-        if opened.fileno() >= 0 and paho.socket() is opened:
-            loop.add_writer(opened, write)
+    def watch(sock: Any) -> None:
+        if sock.fileno() >= 0 and paho.socket() is sock:
+            loop.add_writer(sock, write)
 
     # paho connects in a thread of aiomqtt, and also requests a watch from that thread.
-    paho.on_socket_register_write = lambda _paho, _userdata, opened: loop.call_soon_threadsafe(watch, opened)
+    paho.on_socket_register_write = lambda _paho, _userdata, sock: loop.call_soon_threadsafe(watch, sock)

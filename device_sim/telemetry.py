@@ -14,7 +14,7 @@ HOUR_MS = 3_600_000
 FLAG_CHARGING, FLAG_LOW, FLAG_FULL, FLAG_WIFI, FLAG_LTE = 1, 2, 4, 8, 16
 
 
-class Vitals:
+class Telemetry:
     """Health figures of a heartbeat. Time passes only by `pass_time`, in milliseconds."""
 
     def __init__(self, rng: random.Random) -> None:

@@ -123,14 +123,14 @@ def encode(value: Mapping[str, Any]) -> bytes:
 def receipt(token: str, command_id: str, status: str, generation: int) -> str:
     """Return base64url(HMAC-SHA256(SHA-256(token), "command_id|status|binding_generation")), no padding (section 3)."""
     key = hashlib.sha256(token.encode()).digest()
-    word = hmac.new(key, f"{command_id}|{status}|{generation}".encode(), hashlib.sha256).digest()
-    return base64.urlsafe_b64encode(word).rstrip(b"=").decode()
+    digest = hmac.new(key, f"{command_id}|{status}|{generation}".encode(), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def mqtt_password(token: str) -> str:
     """Return base64url(HMAC-SHA256(token, "mqtt")) without padding (section 1)."""
-    word = hmac.new(token.encode(), b"mqtt", hashlib.sha256).digest()
-    return base64.urlsafe_b64encode(word).rstrip(b"=").decode()
+    digest = hmac.new(token.encode(), b"mqtt", hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def acknowledgement(

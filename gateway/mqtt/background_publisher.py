@@ -12,7 +12,7 @@ import structlog
 
 from gateway.errors import StoreError
 from gateway.mqtt.session import LinkError, PublishRefusedError, SubscriptionRefusedError
-from gateway.mqtt.v3.cancellation import heed_cancellation
+from gateway.mqtt.v3.cancellation import raise_if_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +85,7 @@ class GuardedPublisher:
                 raise
             pause = self._tell("outlet.not_compared", error)
             asyncio.get_running_loop().call_later(pause, self._ask_to_compare)
-            heed_cancellation()
+            raise_if_cancelled()
 
     async def run(self, session: Session) -> None:
         """Publish until the connection is gone; after a fault pause and run again.
@@ -100,7 +100,7 @@ class GuardedPublisher:
                 if _is_link_lost(error):
                     raise
                 pause = self._tell("outlet.failed", error)
-            heed_cancellation()  # a fault during the exit, such as a full disk, replaces the cancellation
+            raise_if_cancelled()  # a fault during the exit, such as a full disk, replaces the cancellation
             await asyncio.sleep(pause)
 
     def _tell(self, event: str, error: Exception) -> float:

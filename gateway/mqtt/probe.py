@@ -16,7 +16,7 @@ import aiomqtt
 
 from gateway.core.addresses import Address
 from gateway.domain.messages import Message
-from gateway.mqtt.v3.cancellation import heed_cancellation
+from gateway.mqtt.v3.cancellation import raise_if_cancelled
 from gateway.mqtt.v3.client import Client
 
 T = TypeVar("T")
@@ -143,18 +143,18 @@ async def _session(client: aiomqtt.Client) -> AsyncIterator[None]:
     try:
         await client.__aenter__()
     except aiomqtt.exceptions.MqttConnectError as error:
-        heed_cancellation()
+        raise_if_cancelled()
         raise ProbeRefusedError(str(error)) from error
     except (aiomqtt.MqttError, OSError) as error:
-        heed_cancellation()
+        raise_if_cancelled()
         raise ProbeError(str(error)) from error
     try:
-        heed_cancellation()
+        raise_if_cancelled()
         yield
     finally:
         with suppress(aiomqtt.MqttError):
             await client.__aexit__(None, None, None)
-        heed_cancellation()
+        raise_if_cancelled()
 
 
 class _told:  # noqa: N801 - reads as a verb where it is used

@@ -13,7 +13,7 @@ from device_sim.actions import (
     Publish,
     Published,
     Reboot,
-    Tell,
+    RecordFact,
     WriteFlash,
 )
 from device_sim.binding import Binding
@@ -75,7 +75,7 @@ class Bench:
                 self.flash.write(action.area, action.name, action.value)
             case EraseFlash():
                 self.flash.erase(action.area, action.name)
-            case Tell():
+            case RecordFact():
                 self.told.append(action.name)
             case OpenLink():
                 self.opened.append(action.connection)

@@ -24,7 +24,7 @@ from device_sim.actions import (
 )
 from device_sim.device import Device, State
 from device_sim.flash import power_on
-from device_sim.journal import REMEMBERED
+from device_sim.journal import MAX_OUTCOMES
 from tests.device_sim.firmware_bench import HOME, Bench, link_up, online
 from tests.device_sim.support import COMMAND_ID, DEVICE_ID, NOW, TOKEN, Signer, a_binding, seeded
 
@@ -320,11 +320,11 @@ def test_executed_once_across_a_restart() -> None:
 def test_sixteen_ids() -> None:
     """The newest sixteen outcomes are kept, no more."""
     bench = online(SIGNER)
-    for number in range(REMEMBERED + 4):
+    for number in range(MAX_OUTCOMES + 4):
         command = SIGNER.command("start_recording", command_id=f"cmd_{number:03d}")
         bench.give(CommandReceived("start_recording", command))
     kept = bench.flash.kept_area["last_commands"]
-    assert [each["command_id"] for each in kept] == [f"cmd_{number:03d}" for number in range(4, REMEMBERED + 4)]
+    assert [each["command_id"] for each in kept] == [f"cmd_{number:03d}" for number in range(4, MAX_OUTCOMES + 4)]
     assert set(kept[0]) == {"command_id", "type", "status", "receipt", "result", "error"}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from device_sim.actions import Action, Area, EraseFlash, OpenLink, Publish, Reboot, Tell, WriteFlash
+from device_sim.actions import Action, Area, EraseFlash, OpenLink, Publish, Reboot, RecordFact, WriteFlash
 from device_sim.errors import PowerCutError
 from device_sim.facts import step
 from device_sim.faults import NoFaults, SeededFaults
@@ -10,7 +10,7 @@ from tests.device_sim.support import Signer as _Signer
 from tests.device_sim.support import a_binding, seeded
 
 ACTIONS: list[tuple[Action, str]] = [
-    (Tell("online"), "tell:online"),
+    (RecordFact("online"), "tell:online"),
     (Publish("heartbeat", b"{}"), "publish:heartbeat"),
     (Publish("ack", b"{}", "cmd_1", "reboot", "executed"), "publish:ack:executed"),
     (WriteFlash(Area.KEPT, "reset_in_progress", {}), "write:reset_in_progress"),

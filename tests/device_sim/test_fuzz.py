@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import strategies as st
 
 from device_sim import Binding, Device, State, grant, wire
-from device_sim.actions import Action, CommandReceived, PowerOn, Publish, Tell, WriteFlash
+from device_sim.actions import Action, CommandReceived, PowerOn, Publish, RecordFact, WriteFlash
 from device_sim.binding import PAIRING, TOKEN
 from device_sim.sequences import SEQUENCES, Sequences
 from tests.support.fuzzing import JSON, TEXTS, Target, encoded, fuzz, leaks, mangled, objects
@@ -134,7 +134,7 @@ def _obeys(raw: bytes) -> bool:
     device.handle(PowerOn(wiped={PAIRING: BINDING.pairing(), TOKEN: BINDING.device_token}, kept={}), NOW)
     actions = device.handle(CommandReceived("factory_reset", raw), NOW)
     words = [json.loads(action.payload) for action in actions if isinstance(action, Publish)]
-    assert all(isinstance(action, Tell | Publish) or may_be_kept(action, words) for action in actions)
+    assert all(isinstance(action, RecordFact | Publish) or may_be_kept(action, words) for action in actions)
     assert device.state is State.PROVISIONED  # whatever it was told, it is wiped only after its word was confirmed
     return [word["status"] for word in words] == ["delivered"]
 

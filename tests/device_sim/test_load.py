@@ -12,8 +12,8 @@ import pytest
 from device_sim import GatewayApi
 from device_sim.binding import Endpoint
 from device_sim.errors import UnreachableError
-from device_sim.load import PAYLOAD_BYTES, Broker, Order, heartbeat, run
-from device_sim.load_devices import CredentialsError, loaded, recall, remember
+from device_sim.load import PAYLOAD_BYTES, Broker, LoadPlan, encode_heartbeat, run
+from device_sim.load_devices import CredentialsError, read_devices, run_load, write_devices
 from device_sim.tls import tls_context
 from tests.device_sim.stage import a_stage
 from tests.device_sim.support import API_KEY
@@ -25,26 +25,26 @@ WHO = [(f"dev_{number}", "token") for number in range(20)]
 
 def test_every_heartbeat_is_of_one_size() -> None:
     """The length stands in front of the topic, which is encoded once: another length would be a broken packet."""
-    assert {len(heartbeat(number)) for number in (*range(6_000), 65_534, 65_535, 1_000_000)} == {PAYLOAD_BYTES}
+    assert {len(encode_heartbeat(number)) for number in (*range(6_000), 65_534, 65_535, 1_000_000)} == {PAYLOAD_BYTES}
 
 
 @pytest.mark.parametrize("rate", [0, 4_000])
 async def test_what_is_sent_arrives(tmp_path: Path, rate: float) -> None:
     """On a real broker, paced or not: as many as were acknowledged, of the right size, no two alike of one device."""
     async with Mosquitto(tmp_path, users=dict(WHO)) as mosquitto, _gateway(mosquitto) as ear:
-        made = await run(Broker(mosquitto.host, mosquitto.port), WHO, Order(rate, 0.25))
-        print(made)  # noqa: T201 - for the curious
-        assert made.sent == made.acknowledged > 0
-        assert made.devices == len(WHO)
+        result = await run(Broker(mosquitto.host, mosquitto.port), WHO, LoadPlan(rate, 0.25))
+        print(result)  # noqa: T201 - for the curious
+        assert result.sent == result.acknowledged > 0
+        assert result.devices == len(WHO)
         heard: set[tuple[str, str]] = set()
         async with asyncio.timeout(60):
-            while len(heard) < made.sent:
+            while len(heard) < result.sent:
                 message = await anext(aiter(ear.messages))
                 assert isinstance(message.payload, bytes)
                 assert len(message.payload) == PAYLOAD_BYTES
                 heard.add((str(message.topic), json.loads(message.payload)["sent_at"]))
     if rate:
-        assert made.sent <= rate * 0.25 + len(WHO)
+        assert result.sent <= rate * 0.25 + len(WHO)
 
 
 @contextlib.asynccontextmanager
@@ -60,13 +60,13 @@ async def test_a_password_that_is_no_good(tmp_path: Path) -> None:
     """The broker turns the device away: said so."""
     async with Mosquitto(tmp_path, users=dict(WHO)) as mosquitto:
         with pytest.raises(UnreachableError, match="is its password still good"):
-            await run(Broker(mosquitto.host, mosquitto.port), [("dev_0", "guessed")], Order(1, 0.1))
+            await run(Broker(mosquitto.host, mosquitto.port), [("dev_0", "guessed")], LoadPlan(1, 0.1))
 
 
 async def test_nobody_listens() -> None:
     """No broker at that port: said so."""
     with closed_port() as port, pytest.raises(UnreachableError, match="no broker answers"):
-        await run(Broker("127.0.0.1", port), WHO[:1], Order(1, 0.1))
+        await run(Broker("127.0.0.1", port), WHO[:1], LoadPlan(1, 0.1))
 
 
 async def test_devices_are_bound_once_and_kept(tmp_path: Path) -> None:
@@ -74,20 +74,20 @@ async def test_devices_are_bound_once_and_kept(tmp_path: Path) -> None:
     file = tmp_path / "load.json"
     async with a_stage(tmp_path) as stage:
         tls = tls_context(None)
-        made = await loaded(stage.api, Order(50, 0.1), devices=1, file=file, tls=tls)
-        assert made.devices == 1
+        result = await run_load(stage.api, LoadPlan(50, 0.1), devices=1, file=file, tls=tls)
+        assert result.devices == 1
         assert file.stat().st_mode & 0o777 == 0o600
         nobody = GatewayApi("http://127.0.0.1:1", API_KEY)
-        assert (await loaded(nobody, Order(50, 0.1), devices=1, file=file, tls=tls)).devices == 1
+        assert (await run_load(nobody, LoadPlan(50, 0.1), devices=1, file=file, tls=tls)).devices == 1
         with pytest.raises(CredentialsError, match="holds 1 devices"):
-            await loaded(nobody, Order(50, 0.1), devices=2, file=file, tls=tls)
+            await run_load(nobody, LoadPlan(50, 0.1), devices=2, file=file, tls=tls)
 
 
 def test_a_file_of_something_else(tmp_path: Path) -> None:
     """What is kept comes back; anything else is named, with a way out."""
     file = tmp_path / "load.json"
-    remember(file, Endpoint("127.0.0.1", 1883, topic_prefix="x/"), WHO)
-    assert recall(file) == (Endpoint("127.0.0.1", 1883, topic_prefix="x/"), WHO)
+    write_devices(file, Endpoint("127.0.0.1", 1883, topic_prefix="x/"), WHO)
+    assert read_devices(file) == (Endpoint("127.0.0.1", 1883, topic_prefix="x/"), WHO)
     file.write_text("[]")
     with pytest.raises(CredentialsError, match="Remove it"):
-        recall(file)
+        read_devices(file)

@@ -8,7 +8,7 @@ import pytest
 from device_sim.actions import CommandReceived, Provisioned
 from device_sim.device import Device, State
 from device_sim.flash import power_on
-from device_sim.journal import REMEMBERED
+from device_sim.journal import MAX_OUTCOMES
 from device_sim.sequences import SEQUENCES, Sequences
 from tests.device_sim.firmware_bench import Bench, online
 from tests.device_sim.support import COMMAND_ID, NOW, Signer, a_binding, par_of, seeded
@@ -45,7 +45,7 @@ def test_what_was_done_is_not_done_again_when_its_id_is_forgotten() -> None:
     first, second = command("start_recording", "first"), command("start_recording", "second")
     bench.give(first)
     bench.give(second)
-    for number in range(REMEMBERED):
+    for number in range(MAX_OUTCOMES):
         bench.give(command("trigger_upload", f"upload_{number}"))
     bench.sent.clear()
     bench.give(first)
@@ -56,7 +56,7 @@ def test_what_was_done_is_not_done_again_when_its_id_is_forgotten() -> None:
 def test_a_replay_pushes_nothing_out_of_memory() -> None:
     """Refusals of earlier commands are not kept: a hostile broker has many of them."""
     bench = online(SIGNER)
-    early = [command("stop_recording", f"early_{number}") for number in range(REMEMBERED)]
+    early = [command("stop_recording", f"early_{number}") for number in range(MAX_OUTCOMES)]
     done = command("stop_recording", "done")
     bench.give(done)
     for each in early:
@@ -124,8 +124,8 @@ def test_a_restart_forgets_no_number() -> None:
     bench.sent.clear()
     bench.give(earlier)
     assert answers(bench) == [("cmd_earlier", "failed", "stale_sequence")]
-    assert not Sequences(3, bench.flash.kept_area).allow("trigger_upload", 1, "cmd_x")
-    assert Sequences(5, bench.flash.kept_area).allow("trigger_upload", 1, "cmd_x")
+    assert not Sequences(3, bench.flash.kept_area).is_allowed("trigger_upload", 1, "cmd_x")
+    assert Sequences(5, bench.flash.kept_area).is_allowed("trigger_upload", 1, "cmd_x")
 
 
 @pytest.mark.parametrize("kind", ["factory_reset", "trigger_upload"])

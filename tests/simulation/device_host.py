@@ -20,8 +20,8 @@ from device_sim.actions import (
     Published,
     PublishFailed,
     Reboot,
+    RecordFact,
     RefreshToken,
-    Tell,
     TokenRefreshed,
     WriteFlash,
 )
@@ -30,7 +30,7 @@ from device_sim.device import IN_PROGRESS, JOURNAL, RESET, Device, State
 from device_sim.errors import PowerCutError, RadioError
 from device_sim.facts import step
 from device_sim.flash import MemoryFlash, manufacture, power_on
-from device_sim.relay import BleRelay, HttpRadio, refreshed
+from device_sim.relay import BleRelay, HttpRadio, refresh_token
 from tests.simulation.broker import Broker
 from tests.simulation.device_radio import VirtualRadio
 from tests.simulation.network import Nature
@@ -188,7 +188,7 @@ class DeviceHost:
 
     async def _carry_out(self, action: Action) -> Input | None:
         match action:
-            case Tell():
+            case RecordFact():
                 self._tell(self.serial, action.name, **action.details)
             case Publish():
                 return await self._publish(action)
@@ -244,7 +244,7 @@ class DeviceHost:
         link = self._link = asyncio.get_running_loop().create_task(self.radio.run())
 
     async def _refresh(self, wanted: RefreshToken) -> Input:
-        answer = await refreshed(self._api, wanted)
+        answer = await refresh_token(self._api, wanted)
         if isinstance(answer, TokenRefreshed):
             self._observer.gets_token(self, answer.device_token)
         return answer

@@ -11,7 +11,7 @@ from device_sim import grant
 from device_sim.actions import Action, WriteFlash
 from device_sim.device import IN_PROGRESS, Device
 from device_sim.journal import Journal
-from device_sim.last_command import LAST_COMMAND, LastWord
+from device_sim.last_command import LAST_COMMAND, LastCommand
 from tests.simulation.broker import Packet
 from tests.simulation.device_radio import VirtualRadio
 from tests.simulation.mutants import fault
@@ -55,7 +55,7 @@ def _keeps_no_word() -> Iterator[None]:
 
 @fault("a device takes a PUBACK for the gateway's word", 1)
 def _believes_the_broker() -> Iterator[None]:
-    with patch.object(LastWord, "taken", lambda self, _: self.refused(b'{"field": "last_command."}')):
+    with patch.object(LastCommand, "confirm", lambda self, _: self.handle_refusal(b'{"field": "last_command."}')):
         yield
 
 

@@ -62,5 +62,5 @@ def _any_params() -> Iterator[None]:
 
 @fault("a device does not look at the number of a command", 2)
 def _any_number() -> Iterator[None]:
-    with patch.object(Sequences, "allow", lambda *_: True):
+    with patch.object(Sequences, "is_allowed", lambda *_: True):
         yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 
-def heed_cancellation() -> None:
+def raise_if_cancelled() -> None:
     """Raise CancelledError if this task was cancelled and the cancellation was lost."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():

@@ -42,7 +42,7 @@ from gateway.mqtt.session import (
     VersionRefusedError,
     not_taken,
 )
-from gateway.mqtt.v3.cancellation import heed_cancellation
+from gateway.mqtt.v3.cancellation import raise_if_cancelled
 from gateway.mqtt.v3.client import Client
 from gateway.mqtt.v3.sockets import watch_while_open
 
@@ -222,7 +222,7 @@ async def open_session(address: BrokerAddress, *, client_id: str, will: tuple[st
     try:
         async with client:
             try:
-                heed_cancellation()
+                raise_if_cancelled()
                 yield AiomqttSession(client, devices_wait=address.devices_wait)
             finally:
                 _hang_up(client)

@@ -6,7 +6,7 @@ import logging
 import aiomqtt
 import pytest
 
-from gateway.mqtt.v3.cancellation import heed_cancellation
+from gateway.mqtt.v3.cancellation import raise_if_cancelled
 from gateway.mqtt.v3.client import Client
 from gateway.mqtt.v3.session import open_session
 from tests.support.wait import eventually
@@ -14,7 +14,7 @@ from tests.support.wait import eventually
 
 async def _waits(answer: asyncio.Future[str]) -> str:
     told = await asyncio.wait_for(answer, timeout=20)
-    heed_cancellation()
+    raise_if_cancelled()
     return told
 
 
@@ -34,7 +34,7 @@ async def test_what_was_dealt_with_is_over() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
             await asyncio.Event().wait()
-    heed_cancellation()
+    raise_if_cancelled()
 
 
 async def test_an_answer_that_nobody_waits_for_any_more_is_no_error(caplog: pytest.LogCaptureFixture) -> None:

@@ -280,6 +280,11 @@ Dbm = Annotated[
     Annotated[int, _DBM] | Annotated[Finite, _DBM], WithJsonSchema({"type": "number", "minimum": -200, "maximum": 0})
 ]
 Count = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+CreatedAt = Annotated[str, Field(description="When it was created.")]
+PageSize = Annotated[int, Field(ge=1, le=100, description="Maximum number of items to return.")]
+Cursor = Annotated[Label | None, Field(description="`next_cursor` of the previous page. Omit it for the first page.")]
+NextCursor = Annotated[str | None, Field(description="The `cursor` of the next page; null on the last page.")]
+HasMore = Annotated[bool, Field(description="Whether there is another page.")]
 
 
 class Inbound(BaseModel):
@@ -293,9 +298,9 @@ class LastCommand(Inbound):
 
     model_config = ConfigDict(extra="ignore")
 
-    command_id: Label
-    status: Literal["delivered", "executed", "failed"]
-    receipt: Label | None = None
+    command_id: Label = Field(description="The id of the command.")
+    status: Literal["delivered", "executed", "failed"] = Field(description="The outcome of the command.")
+    receipt: Annotated[Label | None, Field(description="Made when the command was executed, and kept since.")] = None
 
 
 class Heartbeat(Inbound):
@@ -325,14 +330,24 @@ class Heartbeat(Inbound):
     storage_used_mb: Annotated[Megabytes | None, Field(description="Megabytes.")] = None
     storage_total_mb: Annotated[Megabytes | None, Field(description="Megabytes.")] = None
     signal_strength_dbm: Annotated[Dbm | None, Field(description="dBm.")] = None
-    firmware_version: Version | None = None
-    device_name: Annotated[Text, StringConstraints(max_length=64)] | None = None
-    device_state: Annotated[str, _Words(DeviceState)] | None = None
-    pending_recordings: Count | None = None
+    firmware_version: Annotated[Version | None, Field(description="Replaces the one that the registry has.")] = None
+    device_name: Annotated[
+        Annotated[Text, StringConstraints(max_length=64)] | None,
+        Field(description="The name that the device gives itself. It never changes `name`."),
+    ] = None
+    device_state: Annotated[
+        Annotated[str, _Words(DeviceState)] | None, Field(description="What the device is doing.")
+    ] = None
+    pending_recordings: Annotated[Count | None, Field(description="Recordings that wait to be uploaded.")] = None
     flags: Annotated[int | None, Field(ge=0, le=255, description="Bits: see the contract, section 3.")] = None
-    connection_type: Annotated[list[Annotated[str, _Words(Radio)]], Field(max_length=8)] | None = None
+    connection_type: Annotated[
+        Annotated[list[Annotated[str, _Words(Radio)]], Field(max_length=8)] | None,
+        Field(description="The links it uses, the one in use first."),
+    ] = None
     sent_at: Annotated[Instant | None, Field(description="By the device's clock; RFC 3339.")] = None
-    last_command: LastCommand | None = None
+    last_command: Annotated[
+        LastCommand | None, Field(description="The last command that the device remembers, with what became of it.")
+    ] = None
 
     @property
     def radio(self) -> str | None:
@@ -376,14 +391,16 @@ class Status(Inbound):
 
     model_config = ConfigDict(extra="ignore")
 
-    status: Literal["online", "offline"]
+    status: Literal["online", "offline"] = Field(description="`online`, or `offline`, which is also the last will.")
 
 
 class AckError(Inbound):
     """Why a device did not do what it was told."""
 
-    code: Annotated[Label, StringConstraints(max_length=64)]
-    message: Annotated[Text, StringConstraints(max_length=512)] = ""
+    code: Annotated[Label, StringConstraints(max_length=64)] = Field(
+        description="An error code of the firmware, such as `stale_generation`."
+    )
+    message: Annotated[Text, StringConstraints(max_length=512), Field(description="For people.")] = ""
 
 
 class Ack(Inbound):
@@ -405,11 +422,21 @@ class Ack(Inbound):
         }
     )
 
-    command_id: Label
-    status: Literal["delivered", "executed", "failed"]
-    result: Document | None = None
-    error: AckError | None = None
-    receipt: Label | None = None
+    command_id: Label = Field(description="The id of the command.")
+    status: Literal["delivered", "executed", "failed"] = Field(
+        description="`delivered` as soon as the device has it, then `executed` or `failed`."
+    )
+    result: Annotated[
+        Document | None, Field(description="Any JSON object up to 16 KiB. Of a reset: `wiped` and `kept`, two lists.")
+    ] = None
+    error: Annotated[AckError | None, Field(description="With `failed`: why.")] = None
+    receipt: Annotated[
+        Label | None,
+        Field(
+            description="The device's own word: base64url(HMAC-SHA256(SHA-256(token), "
+            "`command_id|status|binding_generation`))."
+        ),
+    ] = None
 
 
 class CommandAck(Inbound):
@@ -421,11 +448,21 @@ class CommandAck(Inbound):
         }
     )
 
-    status: Literal["delivered", "executed", "failed"]
-    command_id: Label | None = None
-    result: Document | None = None
-    error: AckError | None = None
-    receipt: Label | None = None
+    status: Literal["delivered", "executed", "failed"] = Field(
+        description="`delivered` as soon as the device has it, then `executed` or `failed`."
+    )
+    command_id: Annotated[Label | None, Field(description="Optional: the path names the command.")] = None
+    result: Annotated[
+        Document | None, Field(description="Any JSON object up to 16 KiB. Of a reset: `wiped` and `kept`, two lists.")
+    ] = None
+    error: Annotated[AckError | None, Field(description="With `failed`: why.")] = None
+    receipt: Annotated[
+        Label | None,
+        Field(
+            description="The device's own word: base64url(HMAC-SHA256(SHA-256(token), "
+            "`command_id|status|binding_generation`))."
+        ),
+    ] = None
 
 
 class RegisterDevice(Inbound):
@@ -435,11 +472,22 @@ class RegisterDevice(Inbound):
         json_schema_extra={"examples": [{"serial_number": "BP-000123", "model": "bota_pin", "name": "Ward 3, bed 2"}]}
     )
 
-    serial_number: SerialNumber
+    serial_number: SerialNumber = Field(
+        description="As it is printed on the device. There is one of each in a project. Characters as in `name`, kept"
+        " in Unicode's normal form C; not of the form of an id (`dev_…`)."
+    )
     model: Label | None = Field(default=None, description="One of the configured models; the first is the default.")
-    name: Name | None = None
-    firmware_version: VisibleVersion | None = None
-    metadata: Metadata | None = None
+    name: Annotated[
+        Name | None,
+        Field(
+            description="For people; at most 128 UTF-16 units. Blanks around it are trimmed; control, bidirectional "
+            "and invisible characters are refused."
+        ),
+    ] = None
+    firmware_version: Annotated[VisibleVersion | None, Field(description="The firmware version, if it is known.")] = (
+        None
+    )
+    metadata: Annotated[Metadata | None, Field(description="Any JSON object of your own, up to 8 KiB.")] = None
 
 
 class BindDevice(Inbound):
@@ -447,7 +495,7 @@ class BindDevice(Inbound):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"end_user_id": "eu_42"}]})
 
-    end_user_id: EndUserId
+    end_user_id: EndUserId = Field(description="Whose the device becomes: an id of your own that begins with `eu_`.")
     supersede_reset: bool = Field(default=False, description="Cancel an open reset and bind all the same.")
 
 
@@ -460,10 +508,21 @@ class CreateCommand(Inbound):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"type": "start_recording", "ttl_seconds": 120}]})
 
-    type: CommandType
-    params: Params | None = None
+    type: CommandType = Field(description="The type of the command.")
+    params: Annotated[
+        Params | None,
+        Field(
+            description="Arguments of the command, by its type: any JSON object up to 16 KiB; integers within 2^53 - 1."
+        ),
+    ] = None
     ttl_seconds: Annotated[int, Field(ge=1, le=86_400, description="Seconds until it expires, a day at most.")] = 300
-    idempotency_key: Label | None = None
+    idempotency_key: Annotated[
+        Label | None,
+        Field(
+            description="A key of your choice. The same key and command again return the same command, as long as the"
+            " key is kept."
+        ),
+    ] = None
 
 
 class ListDevices(BaseModel):
@@ -471,7 +530,7 @@ class ListDevices(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    limit: Annotated[int, Field(ge=1, le=1_000)] = 25
+    limit: Annotated[int, Field(ge=1, le=1_000, description="Maximum number of items to return.")] = 25
     cursor: Annotated[
         Annotated[Text, StringConstraints(min_length=1, max_length=2_048)] | None,
         Field(
@@ -493,11 +552,15 @@ class ListDevices(BaseModel):
         Field(description="Without it times come newest first, serial numbers and names in ascending order."),
     ] = None
     total: Annotated[bool, Field(description="Whether to count all that pass the filters, in `total`.")] = False
-    status: Literal["bound", "unbound"] | None = None
-    end_user_id: Label | None = None
-    model: Label | None = None
-    serial_number: Label | None = None
-    connection: Literal["online", "offline"] | None = None
+    status: Annotated[
+        Literal["bound", "unbound"] | None, Field(description="Filter by binding: `bound` or `unbound`.")
+    ] = None
+    end_user_id: Annotated[Label | None, Field(description="Filter by end user.")] = None
+    model: Annotated[Label | None, Field(description="Filter by model.")] = None
+    serial_number: Annotated[Label | None, Field(description="Return only the device with this serial number.")] = None
+    connection: Annotated[
+        Literal["online", "offline"] | None, Field(description="Filter by connection: `online` or `offline`.")
+    ] = None
     seen: Annotated[
         bool | None,
         Field(
@@ -520,10 +583,10 @@ class ListCommands(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    status: CommandStatus | None = None
-    type: CommandType | None = None
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-    cursor: Label | None = None
+    status: Annotated[CommandStatus | None, Field(description="Filter by command status.")] = None
+    type: Annotated[CommandType | None, Field(description="Filter by command type.")] = None
+    limit: PageSize = 20
+    cursor: Cursor = None
 
 
 class ListEvents(BaseModel):
@@ -531,8 +594,8 @@ class ListEvents(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-    cursor: Label | None = None
+    limit: PageSize = 20
+    cursor: Cursor = None
 
 
 class ListProjectEvents(BaseModel):
@@ -540,10 +603,10 @@ class ListProjectEvents(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    type: EventType | None = None
-    device_id: DeviceId | None = None
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-    cursor: Label | None = None
+    type: Annotated[EventType | None, Field(description="Filter by event type.")] = None
+    device_id: Annotated[DeviceId | None, Field(description="Filter by device.")] = None
+    limit: PageSize = 20
+    cursor: Cursor = None
 
 
 class StreamEvents(BaseModel):
@@ -551,8 +614,8 @@ class StreamEvents(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    type: EventType | None = None
-    device_id: DeviceId | None = None
+    type: Annotated[EventType | None, Field(description="Filter by event type.")] = None
+    device_id: Annotated[DeviceId | None, Field(description="Filter by device.")] = None
     last_event_id: Annotated[
         EventId | None, Field(description="Where to go on; the header `Last-Event-ID` says the same and comes first.")
     ] = None
@@ -567,9 +630,9 @@ class Outbound(BaseModel):
 class RecordingState(Outbound):
     """What a device said of its work: in each field the newest that it said."""
 
-    device_state: DeviceState | None
-    pending_recordings: int | None
-    flags: int | None
+    device_state: DeviceState | None = Field(description="What the device is doing.")
+    pending_recordings: int | None = Field(description="Recordings that wait to be uploaded.")
+    flags: int | None = Field(description="Bits: 1 charging, 2 low battery, 4 storage full, 8 WiFi, 16 LTE, 32 sync.")
     connection_type: list[Radio] = Field(
         description="The links it uses, the one in use first; empty until the device lists them."
     )
@@ -578,129 +641,172 @@ class RecordingState(Outbound):
 class Device(Outbound):
     """A device as the API shows it. Times are RFC 3339 in UTC."""
 
-    id: str
-    project_id: str
-    serial_number: str
-    model: str
-    name: str | None
-    firmware_version: str | None
-    status: Literal["bound", "unbound"]
-    end_user_id: str | None
+    id: str = Field(description="`dev_…`; ids sort by time.")
+    project_id: str = Field(description="The project that it belongs to.")
+    serial_number: str = Field(
+        description="As it is printed on the device. There is one of each in a project. Characters as in `name`, kept"
+        " in Unicode's normal form C; not of the form of an id (`dev_…`)."
+    )
+    model: str = Field(description="One of the models that this gateway is configured for.")
+    name: str | None = Field(
+        description="For people; at most 128 UTF-16 units. Blanks around it are trimmed; control, bidirectional and "
+        "invisible characters are refused."
+    )
+    firmware_version: str | None = Field(
+        description="The version that the device last reported, or that was set over the API."
+    )
+    status: Literal["bound", "unbound"] = Field(description="`bound` to an end user, or `unbound`.")
+    end_user_id: str | None = Field(
+        description="Whose the device is: an id of your own that begins with `eu_`; null while it is unbound."
+    )
     binding_generation: int = Field(description="Rises by one at each bind, unbind and reset.")
-    battery_percent: int | float | None
-    storage_used_mb: int | float | None
-    storage_total_mb: int | float | None
-    signal_strength_dbm: int | float | None
-    last_heartbeat_at: str | None
-    recording_state: RecordingState | None
-    device_name: str | None
-    connection: Literal["online", "offline"]
-    metadata: dict[str, Any] | None
-    settings: ShownSettings
-    created_at: str
-    updated_at: str
-    bound_at: str | None
-    deleted_at: str | None
+    battery_percent: int | float | None = Field(description="Charge in percent.")
+    storage_used_mb: int | float | None = Field(description="In megabytes.")
+    storage_total_mb: int | float | None = Field(description="In megabytes.")
+    signal_strength_dbm: int | float | None = Field(description="In dBm.")
+    last_heartbeat_at: str | None = Field(description="When the last heartbeat came, by the gateway's clock.")
+    recording_state: RecordingState | None = Field(
+        description="What the device last said of its work; null until it said any of it."
+    )
+    device_name: str | None = Field(
+        description="The name that the device gives itself; null until it said one. It never changes `name`."
+    )
+    connection: Literal["online", "offline"] = Field(
+        description="`offline` after three missed heartbeats, or soon after the device's offline message or last will."
+    )
+    metadata: dict[str, Any] | None = Field(
+        description="Any JSON object of your own, up to 8 KiB; null until it is set."
+    )
+    settings: ShownSettings = Field(description="Everything that can be set on the device, defaults included.")
+    created_at: CreatedAt
+    updated_at: str = Field(description="When anything but its health was last changed.")
+    bound_at: str | None = Field(description="When the device was bound; null while it is unbound.")
+    deleted_at: str | None = Field(description="When the device was deleted; null if it was not.")
 
 
 class DeviceHealth(Outbound):
     """How a device is: the newest it said of itself, and whether it is there. Times are RFC 3339 in UTC."""
 
-    device_id: str
-    binding_generation: int
-    battery_percent: int | float | None
-    storage_used_mb: int | float | None
-    storage_total_mb: int | float | None
-    signal_strength_dbm: int | float | None
-    recording_state: RecordingState | None
-    last_heartbeat_at: str | None
-    last_seen_by: Radio | None
-    connection: Literal["online", "offline"]
+    device_id: str = Field(description="The id of the device.")
+    binding_generation: int = Field(description="Rises by one at each bind, unbind and reset.")
+    battery_percent: int | float | None = Field(description="Charge in percent.")
+    storage_used_mb: int | float | None = Field(description="In megabytes.")
+    storage_total_mb: int | float | None = Field(description="In megabytes.")
+    signal_strength_dbm: int | float | None = Field(description="In dBm.")
+    recording_state: RecordingState | None = Field(
+        description="What the device last said of its work; null until it said any of it."
+    )
+    last_heartbeat_at: str | None = Field(description="When the last heartbeat came, by the gateway's clock.")
+    last_seen_by: Radio | None = Field(
+        description="The link over which the device last reported; null if the device did not say."
+    )
+    connection: Literal["online", "offline"] = Field(
+        description="`offline` after three missed heartbeats, or soon after the device's offline message or last will."
+    )
 
 
 class CommandPayload(Outbound):
     """A command as a device gets it, retained on its topic or in the answer to a heartbeat."""
 
-    id: str
-    type: CommandType
-    params: dict[str, Any]
-    binding_generation: int
-    created_at: str
-    expires_at: str | None
+    id: str = Field(description="`cmd_…`, for the acknowledgement.")
+    type: CommandType = Field(description="The type of the command.")
+    params: dict[str, Any] = Field(
+        description="Arguments of the command, by its type: any JSON object up to 16 KiB; integers within 2^53 - 1."
+    )
+    binding_generation: int = Field(description="The device obeys if it holds a token of this generation.")
+    created_at: CreatedAt
+    expires_at: str | None = Field(description="When the command expires; null if it waits without a limit.")
     grant_token: str = Field(description="JWT (EdDSA) signed by the gateway; see the contract, section 3.")
 
 
 class CommandError(Outbound):
     """Why a command failed."""
 
-    code: str
-    message: str
+    code: str = Field(description="An error code of the firmware.")
+    message: str = Field(description="The error text of the firmware.")
 
 
 class Command(Outbound):
     """A command as the API shows it."""
 
-    id: str
-    device_id: str
-    type: CommandType
-    status: CommandStatus
-    params: dict[str, Any]
-    binding_generation: int
-    grant_token: str
-    result: dict[str, Any] | None
-    error: CommandError | None
-    created_at: str
-    expires_at: str | None
-    delivered_at: str | None
-    executed_at: str | None
+    id: str = Field(description="`cmd_…`; ids sort by time.")
+    device_id: str = Field(description="The id of the device.")
+    type: CommandType = Field(description="The type of the command.")
+    status: CommandStatus = Field(description="What the device has reported about the command, never what was sent.")
+    params: dict[str, Any] = Field(
+        description="Arguments of the command, by its type: any JSON object up to 16 KiB; integers within 2^53 - 1."
+    )
+    binding_generation: int = Field(
+        description="The generation of the binding that it is meant for; a device of another refuses it."
+    )
+    grant_token: str = Field(
+        description="JWT (EdDSA) by which a device sees that it is the gateway who asks, for what (`par`, a digest of"
+        " the params), and that nothing later was asked before (`seq`)."
+    )
+    result: dict[str, Any] | None = Field(description="What the device reports about the result; null before.")
+    error: CommandError | None = Field(description="Why it failed; null otherwise.")
+    created_at: CreatedAt
+    expires_at: str | None = Field(description="When the command expires; null if it waits without a limit.")
+    delivered_at: str | None = Field(description="When the device reported that it has the command; null before.")
+    executed_at: str | None = Field(description="When the device reported that it executed the command; null before.")
 
 
 class MqttTopics(Outbound):
     """The topics a device may use."""
 
-    heartbeat: str
-    status: str
+    heartbeat: str = Field(description="To publish, QoS 1, not retained.")
+    status: str = Field(description="To publish, QoS 1, retained; the last will belongs here too.")
     commands: dict[str, str] = Field(description="One full topic per command type: subscribe to each by its name.")
-    errors: str
+    errors: str = Field(description="To subscribe: messages that were refused, and why.")
 
 
 class MqttAccess(Outbound):
     """How a device reaches the broker; the password belongs to the device token, and is shown this once."""
 
-    host: str
-    port: int
-    tls: bool
-    username: str
-    password: str = Field(repr=False)
-    client_id: str
-    topics: MqttTopics
+    host: str = Field(description="Host name of the broker.")
+    port: int = Field(description="TCP port of the broker.")
+    tls: bool = Field(description="Whether the broker speaks TLS on this port.")
+    username: str = Field(description="The MQTT user: the device's id.")
+    password: str = Field(
+        repr=False,
+        description="The MQTT password: base64url(HMAC-SHA256(token, `mqtt`)) without padding. It lives and dies with"
+        " the token.",
+    )
+    client_id: str = Field(description="The MQTT client id: the device's id.")
+    topics: MqttTopics = Field(description="The full names of the topics that the device may use.")
 
 
 class Jwk(Outbound):
     """The public key that signs grants (RFC 8037)."""
 
-    kty: Literal["OKP"] = "OKP"
-    crv: Literal["Ed25519"] = "Ed25519"
-    x: str
-    kid: str
-    alg: Literal["EdDSA"] = "EdDSA"
-    use: Literal["sig"] = "sig"
+    kty: Annotated[Literal["OKP"], Field(description="The key type (RFC 8037).")] = "OKP"
+    crv: Annotated[Literal["Ed25519"], Field(description="The elliptic curve.")] = "Ed25519"
+    x: str = Field(description="The public key, base64url.")
+    kid: str = Field(description="The id of the key. The header of a grant names it.")
+    alg: Annotated[Literal["EdDSA"], Field(description="The signature algorithm.")] = "EdDSA"
+    use: Annotated[Literal["sig"], Field(description="The use of the key: signatures.")] = "sig"
 
 
 class BoundDevice(Device):
     """A device just bound, with what its firmware needs to live; the token is shown this once."""
 
-    device_token: str = Field(repr=False)
-    mqtt: MqttAccess
-    grant_key: Jwk
+    device_token: str = Field(
+        repr=False,
+        description="The device's HTTP bearer, and what the key of its receipts is made of. The broker does not take "
+        "it. It is shown this once.",
+    )
+    mqtt: MqttAccess = Field(description="Where the broker is, and what the device may publish and subscribe to.")
+    grant_key: Jwk = Field(
+        description="The public key that this device's commands are signed with, to keep on the device."
+    )
 
 
 class DeviceList(Outbound):
     """A page of devices."""
 
     data: list[Device] = Field(description="The page, in the order that was asked for.")
-    has_more: bool
-    next_cursor: str | None
+    has_more: HasMore
+    next_cursor: NextCursor
     total: int | None = Field(
         default=None,
         description="How many devices pass the filters; only where `total=true` asks for it. Of a project with more "
@@ -716,23 +822,23 @@ class DeviceList(Outbound):
 class CommandList(Outbound):
     """A page of commands, newest first."""
 
-    data: list[Command]
-    has_more: bool
-    next_cursor: str | None
+    data: list[Command] = Field(description="The page, newest first.")
+    has_more: HasMore
+    next_cursor: NextCursor
 
 
 class PendingCommands(Outbound):
     """The open commands of a device, oldest first."""
 
-    data: list[CommandPayload]
+    data: list[CommandPayload] = Field(description="The open commands, oldest first.")
 
 
 class Event(Outbound):
     """Something that happened, as the audit trail keeps it."""
 
-    id: str
-    type: str
-    created_at: str
+    id: str = Field(description="`evt_…`; ids sort by time.")
+    type: str = Field(description="What happened, such as `reset.completed`.")
+    created_at: CreatedAt
     data: dict[str, Any] = Field(
         description="Facts of the event. `device_id`: the device, if it is about one. `actor`: the id of a key or a "
         "device, `gateway`, or `cli` for the command line. `actor_name`: the name of the key, or of the command line's "
@@ -743,99 +849,112 @@ class Event(Outbound):
 class EventList(Outbound):
     """A page of events, newest first."""
 
-    data: list[Event]
-    has_more: bool
-    next_cursor: str | None
+    data: list[Event] = Field(description="The page, newest first.")
+    has_more: HasMore
+    next_cursor: NextCursor
 
 
 class HeartbeatAnswer(Outbound):
     """Answer to a heartbeat; ``commands`` only when a device token asks and some are open."""
 
-    status: Literal["ok"] = "ok"
-    commands: list[CommandPayload] | None = None
+    status: Annotated[Literal["ok"], Field(description="Always `ok`: the heartbeat was stored.")] = "ok"
+    commands: Annotated[
+        list[CommandPayload] | None,
+        Field(description="The open commands. Only for a device token, and only when there are some."),
+    ] = None
 
 
 class ErrorBody(Outbound):
     """What every error says."""
 
-    code: str
-    message: str
-    details: dict[str, Any]
+    code: str = Field(description="For programs: one of the codes that the operation names.")
+    message: str = Field(description="For people: what is wrong, and what to do.")
+    details: dict[str, Any] = Field(
+        description="For programs: facts that belong to the code, such as the `field` that is wrong."
+    )
 
 
 class ErrorAnswer(Outbound):
     """The shape of every error."""
 
-    error: ErrorBody
+    error: ErrorBody = Field(description="The error.")
 
 
 class JwkSet(Outbound):
     """Every public key that has signed grants (RFC 7517)."""
 
-    keys: list[Jwk]
+    keys: list[Jwk] = Field(description="The public keys, the one in use first.")
 
 
 class KeyFacts(Outbound):
     """An API key as its holder may know it."""
 
-    id: str
-    project_id: str
-    project_name: str
+    id: str = Field(description="`key_…`.")
+    project_id: str = Field(description="The only project that the key opens.")
+    project_name: str = Field(description="For people.")
     scopes: list[str] = Field(description="What it may do, such as `devices:read`.")
 
 
 class Health(Outbound):
     """Whether the process serves and reaches its database."""
 
-    status: Literal["healthy", "unhealthy"]
-    database: Literal["connected", "disconnected"]
-    billing: Literal["disabled"] = "disabled"
+    status: Literal["healthy", "unhealthy"] = Field(description="`unhealthy` when the registry cannot be read.")
+    database: Literal["connected", "disconnected"] = Field(description="Whether the registry can be read.")
+    billing: Annotated[Literal["disabled"], Field(description="Always `disabled`.")] = "disabled"
 
 
 class BrokerLink(Outbound):
     """How the link to the broker is."""
 
-    kind: Literal["embedded", "mosquitto", "external"]
-    connected: bool
+    kind: Literal["embedded", "mosquitto", "external"] = Field(
+        description="`embedded`; `mosquitto`, run by the gateway itself; or `external`, run by somebody else."
+    )
+    connected: bool = Field(description="Whether the gateway has a session with the broker.")
     reconciled: bool = Field(description="Retained messages on the broker are the open commands of the registry.")
-    mqtt_version: str | None
-    error: str | None
+    mqtt_version: str | None = Field(description="The MQTT version of the session; null without a session.")
+    error: str | None = Field(description="Why the gateway has no session; null when it has one.")
 
 
 class BrokerAccess(Outbound):
     """Who steers accounts and live sessions at the broker."""
 
-    managed_by: str
-    error: str | None
+    managed_by: str = Field(description="`embedded`, `mosquitto`, or `none`: you manage the accounts at the broker.")
+    error: str | None = Field(
+        description="Why accounts are not in step now, or what the gateway cannot do about them; else null."
+    )
 
 
 class RegistryState(Outbound):
     """Whether the registry can be written."""
 
-    error: str | None
+    error: str | None = Field(description="Why the last write failed, and what to do; null when it did not.")
 
 
 class OutboxDepth(Outbound):
     """What has yet to reach the broker."""
 
-    depth: int
-    oldest_seconds: int
+    depth: int = Field(description="The number of changes that wait.")
+    oldest_seconds: int = Field(description="How long the oldest change has waited, in seconds.")
 
 
 class ListenerCertificate(Outbound):
     """What a listener with TLS shows its clients: ``http`` or ``mqtt``."""
 
-    listener: str
-    expires_at: str
-    error: str | None
+    listener: str = Field(description="`http`, or `mqtt`: the embedded broker's.")
+    expires_at: str = Field(description="When the certificate expires.")
+    error: str | None = Field(
+        description="Why the certificate is not valid, or why its successor was not loaded; otherwise null."
+    )
 
 
 class Readiness(Outbound):
     """Whether the gateway can do all of its work now, and the facts behind that."""
 
-    ready: bool
-    registry: RegistryState
-    broker: BrokerLink
-    access: BrokerAccess
-    outbox: OutboxDepth
-    certificates: list[ListenerCertificate]
+    ready: bool = Field(description="Whether every part is ready.")
+    registry: RegistryState = Field(description="Whether the last write to the registry succeeded.")
+    broker: BrokerLink = Field(description="The link to the broker.")
+    access: BrokerAccess = Field(description="Accounts and sessions at the broker.")
+    outbox: OutboxDepth = Field(description="Changes that have not reached the broker yet.")
+    certificates: list[ListenerCertificate] = Field(
+        description="The certificates that listeners present; empty where no listener speaks TLS."
+    )

@@ -15,7 +15,10 @@ class CloudEvent(Outbound):
     specversion: Literal["1.0"] = "1.0"
     id: str = Field(description="The same as in the audit trail; one that comes twice has the same.")
     source: str = Field(description="`/gateways/` and the id of the gateway.")
-    type: str = Field(json_schema_extra={"enum": [str(each) for each in EventType if each.is_of_device]})
+    type: str = Field(
+        json_schema_extra={"enum": [str(each) for each in EventType if each.is_of_device]},
+        description="What happened, such as `reset.completed`.",
+    )
     subject: str = Field(description="The id of the device.")
     time: str = Field(description="When it happened; RFC 3339 in UTC.")
     datacontenttype: Literal["application/json"] = "application/json"
@@ -29,7 +32,7 @@ class CloudEvent(Outbound):
 class RefusedMessage(Outbound):
     """Why the gateway did not take a message of a device."""
 
-    code: str
+    code: str = Field(description="For programs: why the message was refused.")
     message: str = Field(description="What is wrong, and what to do.")
     field: str | None = Field(description="Which field of the message, where it is one.")
 
@@ -37,7 +40,7 @@ class RefusedMessage(Outbound):
 class GatewayStatus(Outbound):
     """The gateway's online and offline messages, and its last will."""
 
-    status: Literal["online", "offline"]
+    status: Literal["online", "offline"] = Field(description="`online`, or `offline`, which is also the last will.")
     version: str
     started_at: str = Field(description="When this gateway process began; RFC 3339 in UTC.")
     registry_id: str | None = Field(description="Which registry it serves; a backup has the same.")

@@ -7,7 +7,18 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from gateway.core.webhook_urls import MAX_URL_LENGTH, WebhookUrl
-from gateway.models.model import Event, EventType, Inbound, Label, Outbound, Text
+from gateway.models.model import (
+    CreatedAt,
+    Cursor,
+    Event,
+    EventType,
+    HasMore,
+    Inbound,
+    NextCursor,
+    Outbound,
+    PageSize,
+    Text,
+)
 
 EVERY: Final = "*"
 _TYPES: Final = (EVERY, *EventType)
@@ -69,8 +80,16 @@ class CreateWebhook(Inbound):
 
     url: Url = Field(description=_URL_IS)
     events: Types = Field(default=[EVERY], description=_EVENTS_ARE)
-    description: Description | None = None
-    enabled: bool = True
+    description: Annotated[
+        Description | None, Field(description="A note for people. The gateway does not interpret it.")
+    ] = None
+    enabled: Annotated[
+        bool,
+        Field(
+            description="Whether events are sent to this webhook. Events that happen while it is disabled are not "
+            "kept for later."
+        ),
+    ] = True
 
 
 class UpdateWebhook(Inbound):
@@ -80,8 +99,12 @@ class UpdateWebhook(Inbound):
 
     url: Url = Field(default_factory=str, description=_URL_IS)
     events: Types = Field(default_factory=list, description=_EVENTS_ARE)
-    description: Description | None = None
-    enabled: bool = Field(default_factory=bool)
+    description: Annotated[Description | None, Field(description="Null clears it.")] = None
+    enabled: bool = Field(
+        default_factory=bool,
+        description="Whether events are sent to this webhook. Events that happen while it is disabled are not kept "
+        "for later.",
+    )
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -104,8 +127,8 @@ class ListWebhooks(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-    cursor: Label | None = None
+    limit: PageSize = 20
+    cursor: Cursor = None
 
 
 DeliveryStatus = Literal["pending", "delivered", "failed"]
@@ -116,20 +139,20 @@ class ListDeliveries(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    status: DeliveryStatus | None = None
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-    cursor: Label | None = None
+    status: Annotated[DeliveryStatus | None, Field(description="Filter by delivery status.")] = None
+    limit: PageSize = 20
+    cursor: Cursor = None
 
 
 class Webhook(Outbound):
     """Where events are sent."""
 
-    id: str
-    url: str
+    id: str = Field(description="`wh_…`; ids sort by time.")
+    url: str = Field(description="The URL that events are sent to.")
     events: list[str] = Field(description=_EVENTS_ARE)
-    description: str | None
+    description: str | None = Field(description="A note for people. The gateway does not interpret it.")
     enabled: bool = Field(description="While it is false nothing is sent, and what happens then is left out.")
-    created_at: str
+    created_at: CreatedAt
     rotated_at: str | None = Field(description="When it got its present secret; null when it has its first one.")
     previous_secret_expires_at: str | None = Field(
         description="Until when the secret before the last rotation signs, too; null without an overlap."
@@ -145,41 +168,45 @@ class CreatedWebhook(Webhook):
 class WebhookList(Outbound):
     """A page of webhooks, newest first."""
 
-    data: list[Webhook]
-    has_more: bool
-    next_cursor: str | None
+    data: list[Webhook] = Field(description="The page, newest first.")
+    has_more: HasMore
+    next_cursor: NextCursor
 
 
 class Delivery(Outbound):
     """One event on its way to one webhook. Times are RFC 3339 in UTC."""
 
-    id: str
-    webhook_id: str
-    event_id: str
-    event_type: str
-    status: DeliveryStatus
+    id: str = Field(description="`dlv_…`; ids sort by time.")
+    webhook_id: str = Field(description="The id of the webhook.")
+    event_id: str = Field(description="The event that is delivered; the header `webhook-id` repeats it.")
+    event_type: str = Field(description="The type of that event.")
+    status: DeliveryStatus = Field(
+        description="`pending` until a try succeeds (`delivered`) or the gateway gives up (`failed`)."
+    )
     attempts: int = Field(description="Tries so far; six are made. A replay counts from 0 again.")
     response_status: int | None = Field(description="HTTP status of the last answer; null without an answer.")
     error: str | None = Field(description="Why the last try failed; null when it did not.")
     next_attempt_at: str | None = Field(description="When it is tried next; null when it is not.")
-    last_attempt_at: str | None
-    created_at: str
+    last_attempt_at: str | None = Field(description="When it was last tried; null before the first try.")
+    created_at: str = Field(description="When the delivery was created.")
 
 
 class DeliveryList(Outbound):
     """A page of deliveries, those of the newest events first."""
 
-    data: list[Delivery]
-    has_more: bool
-    next_cursor: str | None
+    data: list[Delivery] = Field(description="The page, newest first.")
+    has_more: HasMore
+    next_cursor: NextCursor
 
 
 class WebhookTest(Outbound):
     """What came back from a test."""
 
     delivered: bool = Field(description="Whether the answer was a 2xx, in time.")
-    response_status: int | None
+    response_status: int | None = Field(
+        description="The HTTP status that the receiver answered; null when there was no answer."
+    )
     response_body: str | None = Field(description="The first 1,024 characters of the answer.")
-    error: str | None
-    duration_ms: int
-    event: Event
+    error: str | None = Field(description="Why the delivery failed; null when it succeeded.")
+    duration_ms: int = Field(description="From the first byte sent to the end of the answer.")
+    event: Event = Field(description="The event that was sent.")

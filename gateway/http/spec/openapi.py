@@ -19,7 +19,7 @@ from gateway.http import idempotency
 from gateway.http.callers import READ, Authorization
 from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
-from gateway.http.spec import glossary, links, schemas
+from gateway.http.spec import introduction, links, schemas
 from gateway.http.spec.examples import ERRORS, EXAMPLES
 from gateway.models import model
 
@@ -88,12 +88,12 @@ def describe(operations: Sequence[AnyOperation]) -> Json:
         "info": {
             "title": "Device gateway",
             "version": __version__,
-            "description": glossary.ABOUT,
+            "description": introduction.ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
         "tags": [
-            {"name": name, "description": glossary.TAGS.get(name, "")}
+            {"name": name, "description": introduction.TAGS.get(name, "")}
             for name in dict.fromkeys(each.tag for each in operations)
         ],
         "paths": paths,
@@ -176,7 +176,7 @@ def _query_parameters(operation: AnyOperation) -> list[Json]:
             "name": name,
             "in": "query",
             "required": False,
-            **glossary.explained(operation.id, name, each),
+            "description": each.get("description", ""),
             "schema": _not_null(each, schema.get("$defs", {})),
         }
         for name, each in schema.get("properties", {}).items()

@@ -9,11 +9,11 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.http.spec import glossary
 from gateway.models.device_settings import SHOWN_AS, DeviceSettings
 
 Json = dict[str, Any]
 REF: Final = "#/components/schemas/{model}"
+_TIME_SUFFIX: Final = "_at"
 
 
 LEFT_OUT: Final = frozenset(
@@ -34,10 +34,10 @@ def of(wanted: Mapping[type[BaseModel], Literal["validation", "serialization"]])
         models = [(each, mode) for each, its_mode in wanted.items() if its_mode == mode]
         _, definitions = models_json_schema(models, ref_template=REF)
         by_mode |= {name: adapt(name, schema) for name, schema in definitions.get("$defs", {}).items()}
-    return {name: _explained(name, schema) for name, schema in sorted(by_mode.items())}
+    return {name: _dated(schema) for name, schema in sorted(by_mode.items())}
 
 
-def _without_defaults(name: str, schema: Json) -> Json:
+def _without_defaults(_name: str, schema: Json) -> Json:
     """A request's schema whose descriptions tell the defaults."""
     if "properties" not in schema:
         return schema
@@ -45,7 +45,6 @@ def _without_defaults(name: str, schema: Json) -> Json:
     for field, each in _fields(schema):
         told = {key: value for key, value in each.items() if key != "default"}
         if each.get("default") is not None:
-            told |= glossary.explained(name, field, each)
             told["description"] = f"{told.get('description', '')} Default: {json.dumps(each['default'])}.".lstrip()
         fields[field] = told
     return {**schema, "properties": fields}
@@ -57,7 +56,7 @@ def _complete(name: str, schema: Json) -> Json:
         return schema
     open_schema = {key: value for key, value in schema.items() if key != "additionalProperties"}
     fields = {
-        field: {"$ref": REF.format(model=each[SHOWN_AS]), **glossary.explained(name, field, each)}
+        field: {"$ref": REF.format(model=each[SHOWN_AS]), "description": each["description"]}
         if SHOWN_AS in each
         else {key: value for key, value in each.items() if key != "default"}
         for field, each in _fields(schema)
@@ -65,12 +64,18 @@ def _complete(name: str, schema: Json) -> Json:
     return {**open_schema, "properties": fields, "required": [each for each in fields if (name, each) not in LEFT_OUT]}
 
 
-def _explained(name: str, schema: Json) -> Json:
-    fields = {
-        field: {**glossary.dated(field, each), **glossary.explained(name, field, each)}
-        for field, each in _fields(schema)
-    }
+def _dated(schema: Json) -> Json:
+    fields = {field: with_format(field, each) for field, each in _fields(schema)}
     return {**schema, "properties": fields} if fields else schema
+
+
+def with_format(name: str, schema: Json) -> Json:
+    """Return the schema of a field. A time is text in its model; its format tells a client so."""
+    if not name.endswith(_TIME_SUFFIX):
+        return schema
+    if schema.get("type") == "string":
+        return {**schema, "format": "date-time"}
+    return {**schema, "anyOf": [with_format(name, each) for each in schema["anyOf"]]} if "anyOf" in schema else schema
 
 
 def _fields(schema: Json) -> Iterable[tuple[str, Json]]:

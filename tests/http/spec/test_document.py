@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.http.resources.operations import OPERATIONS
-from gateway.http.spec import glossary, links
+from gateway.http.spec import introduction, links
 from gateway.http.spec.examples import ERRORS
 from gateway.models import model
 from tests.http.support import DOCUMENT
@@ -34,7 +34,7 @@ def named() -> Iterator[tuple[str, str, Json]]:
 
 
 def test_every_field_and_parameter_is_explained() -> None:
-    """By its model, or by the glossary."""
+    """By its model."""
     assert [f"{owner}.{name}" for owner, name, each in named() if not each.get("description", "").strip()] == []
 
 
@@ -53,14 +53,8 @@ def test_headers_that_are_always_there_are_promised() -> None:
 def test_every_tag_is_explained() -> None:
     """Those there are, and no other."""
     tags = {tag["name"]: tag["description"] for tag in DOCUMENT["tags"]}
-    assert tags == glossary.TAGS
+    assert tags == introduction.TAGS
     assert all(tags.values())
-
-
-def test_the_glossary_explains_nothing_that_is_not_there() -> None:
-    """Each of its entries is shown somewhere in the document."""
-    shown = {each["description"] for _, _, each in named()}
-    assert [name for name, text in glossary.FIELDS.items() if text not in shown] == []
 
 
 def test_no_component_is_left_over() -> None:

@@ -21,7 +21,7 @@ import aiomqtt
 from bench.broker import GATEWAY_USER, HOST
 from bench.subject import PASSWORD_VARIABLE
 from broker_config import local
-from gateway.models.model import Heartbeat
+from gateway.models.heartbeats import Heartbeat
 
 FILTER: Final = "devices/+/heartbeat"
 _BATCH: Final = 500

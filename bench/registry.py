@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.bootstrap import first_start
 from gateway.domain import devices
-from gateway.models import model
+from gateway.models.devices import RegisterDevice
 from gateway.settings.loading import load
 from gateway.store import Context, Rules, Tx, View, key_sql, open_database, token_sql, transact
 
@@ -46,7 +46,7 @@ def prepare(data_dir: Path, devices: int) -> Registry:
 
 
 def _bind(tx: Tx, project_id: str, number: int) -> tuple[str, str]:
-    body = model.RegisterDevice(serial_number=f"BENCH-{number:06}")
+    body = RegisterDevice(serial_number=f"BENCH-{number:06}")
     device, _ = devices.register(tx, project_id, body, _ACTOR)
     binding = devices.bind(tx, project_id, device.id, f"eu_{number}", _ACTOR)
     return device.id, binding.mqtt_password

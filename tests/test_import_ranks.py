@@ -95,7 +95,7 @@ def test_imports_run_one_way() -> None:
 
 @pytest.mark.parametrize(
     ("source", "target"),
-    [("gateway.store", "gateway.domain.commands"), ("gateway.models.fleet", "gateway.settings.loading")],
+    [("gateway.store", "gateway.domain.commands"), ("gateway.models.bulk", "gateway.settings.loading")],
 )
 def test_a_wrong_import_is_found(source: str, target: str) -> None:
     """An import upwards is found, and so is one between packages of one rank."""

@@ -14,7 +14,7 @@ from gateway.cli.devices import json_option, yes_option
 from gateway.cli.options import SettingsCommand
 from gateway.cli.suggestions import again
 from gateway.core.text import count
-from gateway.models.fleet import MOST_DEVICES
+from gateway.models.bulk import MOST_DEVICES
 
 EPILOG: Final = f"""\b
 Examples:

@@ -13,7 +13,7 @@ from gateway.cli.device_lookup import DEVICE, EXPLAINED, device_id
 from gateway.cli.devices import devices, json_option, yes_option
 from gateway.cli.options import SettingsCommand
 from gateway.core.text import count
-from gateway.models.fleet import MOST_DEVICES
+from gateway.models.bulk import MOST_DEVICES
 
 EPILOG: Final = f"""\b
 Examples:

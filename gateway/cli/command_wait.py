@@ -11,7 +11,7 @@ import click
 from gateway.cli import output
 from gateway.cli.api import ApiClient, Json, Place, RefusedError, at
 from gateway.cli.param_types import DURATION
-from gateway.models.model import CommandStatus
+from gateway.models.states import CommandStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,8 @@ from gateway.cli.key_values import KEY_VALUE
 from gateway.cli.options import SettingsCommand
 from gateway.cli.param_types import DURATION
 from gateway.core.clock import DAY_MS, SECOND_MS
-from gateway.models.model import CommandStatus, CommandType
+from gateway.core.command_types import CommandType
+from gateway.models.states import CommandStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

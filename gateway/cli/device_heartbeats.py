@@ -13,7 +13,7 @@ from gateway.cli.devices import json_option
 from gateway.cli.options import SettingsCommand
 from gateway.cli.param_types import DURATION
 from gateway.core.clock import SECOND_MS
-from gateway.models.fleet import MOST_HEARTBEATS
+from gateway.models.heartbeats import MOST_HEARTBEATS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ from gateway.cli.devices import json_option
 from gateway.cli.event_follow import newest
 from gateway.cli.fleet_view import told
 from gateway.cli.options import SettingsCommand, with_settings
-from gateway.models.model import EventType
+from gateway.models.events import EventType
 from gateway.store import View, event_sql, key_sql, open_database
 from gateway.store.backup import require_registry
 

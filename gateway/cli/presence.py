@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.cli import output
-from gateway.models.model import Radio
+from gateway.models.states import Radio
 
 if TYPE_CHECKING:
     from gateway.cli.api import ApiClient, Json

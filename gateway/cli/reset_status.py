@@ -5,12 +5,13 @@ from __future__ import annotations
 from gateway.cli import output, presence
 from gateway.cli.api import ApiClient, Json, at
 from gateway.cli.suggestions import again
-from gateway.models import model
+from gateway.core.command_types import CommandType
+from gateway.models.states import CommandStatus
 
 
 async def newest(api: ApiClient, device_id: str) -> Json | None:
     """Return the newest reset of a device, or None."""
-    commands = await api.get(at("devices", device_id, "commands"), type=model.CommandType.FACTORY_RESET, limit=1)
+    commands = await api.get(at("devices", device_id, "commands"), type=CommandType.FACTORY_RESET, limit=1)
     return next(iter(commands["data"]), None)
 
 
@@ -31,7 +32,7 @@ def warn_unfetched(device_id: str, command_id: str) -> None:
 
 def warn_behind_bluetooth(state: Json, command: Json | None) -> None:
     """Warn that this reset waits for another link than the device's last one."""
-    if command is not None and command["status"] == model.CommandStatus.PENDING and presence.is_behind_bluetooth(state):
+    if command is not None and command["status"] == CommandStatus.PENDING and presence.is_behind_bluetooth(state):
         output.note(f"warning: {presence.BLUETOOTH_ONLY}")
 
 
@@ -40,7 +41,7 @@ def warn_failed(device: Json, command: Json | None) -> None:
 
     See section 4 of the contract.
     """
-    if device["status"] != "unbound" or command is None or command["status"] != model.CommandStatus.FAILED:
+    if device["status"] != "unbound" or command is None or command["status"] != CommandStatus.FAILED:
         return
     error = command["error"] or {}
     output.note(

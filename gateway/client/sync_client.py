@@ -7,8 +7,14 @@ from typing import Final, Unpack
 
 from gateway.client.arguments import DeviceChanges, DeviceFilters, Json, WebhookChanges, given, path
 from gateway.client.sync_transport import Transport
-from gateway.models import fleet, webhooks
-from gateway.models import model as models
+from gateway.models import webhooks
+from gateway.models.bindings import BoundDevice, JwkSet, RefreshedToken
+from gateway.models.bulk import BulkCancelOutcomes, BulkOutcomes
+from gateway.models.commands import Command, CommandList, PendingCommands
+from gateway.models.devices import Device, DeviceHealth, DeviceList, DeviceStats
+from gateway.models.events import Event, EventList
+from gateway.models.heartbeats import HeartbeatAnswer, HeartbeatList
+from gateway.models.system import Health, KeyFacts, Readiness
 
 MOST_DEVICES: Final = 1_000
 ME: Final = "me"
@@ -30,10 +36,10 @@ class Client(Transport):
         firmware_version: str | None = None,
         metadata: Json | None = None,
         once: str | None = None,
-    ) -> models.Device:
+    ) -> Device:
         """Register a device; one that is known already is returned unchanged."""
         body = given(model=model, name=name, firmware_version=firmware_version, metadata=metadata)
-        return self._post(models.Device, path("devices"), {"serial_number": serial_number, **body}, once)
+        return self._post(Device, path("devices"), {"serial_number": serial_number, **body}, once)
 
     def list_devices(
         self,
@@ -42,11 +48,11 @@ class Client(Transport):
         cursor: str | None = None,
         total: bool | None = None,
         **filters: Unpack[DeviceFilters],
-    ) -> models.DeviceList:
+    ) -> DeviceList:
         """Return a page of devices."""
-        return self._get(models.DeviceList, path("devices"), limit=limit, cursor=cursor, total=total, **filters)
+        return self._get(DeviceList, path("devices"), limit=limit, cursor=cursor, total=total, **filters)
 
-    def iterate_devices(self, **filters: Unpack[DeviceFilters]) -> Iterator[models.Device]:
+    def iterate_devices(self, **filters: Unpack[DeviceFilters]) -> Iterator[Device]:
         """Return all devices that pass the filters, page by page."""
         cursor: str | None = None
         while True:
@@ -57,64 +63,60 @@ class Client(Transport):
             if cursor is None:
                 return
 
-    def get_device(self, device_id: str) -> models.Device:
+    def get_device(self, device_id: str) -> Device:
         """Return a device."""
-        return self._get(models.Device, path("devices", device_id))
+        return self._get(Device, path("devices", device_id))
 
-    def get_state(self, device_id: str) -> models.DeviceHealth:
+    def get_state(self, device_id: str) -> DeviceHealth:
         """Return what a device last said of itself."""
-        return self._get(models.DeviceHealth, path("devices", device_id, "state"))
+        return self._get(DeviceHealth, path("devices", device_id, "state"))
 
-    def get_device_stats(self) -> fleet.DeviceStats:
+    def get_device_stats(self) -> DeviceStats:
         """Count the devices of the project."""
-        return self._get(fleet.DeviceStats, path("devices", "stats"))
+        return self._get(DeviceStats, path("devices", "stats"))
 
-    def update_device(self, device_id: str, **changes: Unpack[DeviceChanges]) -> models.Device:
+    def update_device(self, device_id: str, **changes: Unpack[DeviceChanges]) -> Device:
         """Change a device; metadata and settings are merged."""
-        return self._patch(models.Device, path("devices", device_id), {**changes})
+        return self._patch(Device, path("devices", device_id), {**changes})
 
     def bind_device(
         self, device_id: str, end_user_id: str, *, supersede_reset: bool = False, once: str | None = None
-    ) -> models.BoundDevice:
+    ) -> BoundDevice:
         """Bind a device to an end user; its token is in the answer, this once."""
         body = {"end_user_id": end_user_id, "supersede_reset": supersede_reset}
-        return self._post(models.BoundDevice, path("devices", device_id, "bind"), body, once)
+        return self._post(BoundDevice, path("devices", device_id, "bind"), body, once)
 
-    def unbind_device(self, device_id: str) -> models.Device:
+    def unbind_device(self, device_id: str) -> Device:
         """Unbind a device without wiping it."""
-        return self._post(models.Device, path("devices", device_id, "unbind"), {})
+        return self._post(Device, path("devices", device_id, "unbind"), {})
 
-    def reset_device(self, device_id: str, *, once: str | None = None) -> models.Device:
+    def reset_device(self, device_id: str, *, once: str | None = None) -> Device:
         """Reset a device to factory settings."""
-        return self._post(models.Device, path("devices", device_id, "reset"), {}, once)
+        return self._post(Device, path("devices", device_id, "reset"), {}, once)
 
-    def delete_device(self, device_id: str) -> models.Device:
+    def delete_device(self, device_id: str) -> Device:
         """Delete a device without wiping it."""
-        return self._delete(models.Device, path("devices", device_id))
+        return self._delete(Device, path("devices", device_id))
 
-    def restore_device(self, device_id: str) -> models.Device:
+    def restore_device(self, device_id: str) -> Device:
         """Restore a deleted device, unbound."""
-        return self._post(models.Device, path("devices", device_id, "restore"), {})
+        return self._post(Device, path("devices", device_id, "restore"), {})
 
-    def bulk_reset(
-        self, device_ids: list[str], *, dry_run: bool = False, once: str | None = None
-    ) -> fleet.BulkOutcomes:
+    def bulk_reset(self, device_ids: list[str], *, dry_run: bool = False, once: str | None = None) -> BulkOutcomes:
         """Reset up to 1,000 devices."""
         body = {"device_ids": device_ids, "dry_run": dry_run}
-        return self._post(fleet.BulkOutcomes, path("devices", "bulk", "reset"), body, once)
+        return self._post(BulkOutcomes, path("devices", "bulk", "reset"), body, once)
 
     def bulk_cancel(
         self, device_ids: list[str], *, dry_run: bool = False, once: str | None = None
-    ) -> fleet.BulkCancelOutcomes:
+    ) -> BulkCancelOutcomes:
         """Cancel the open resets of up to 1,000 devices."""
         body = {"device_ids": device_ids, "dry_run": dry_run}
-        return self._post(fleet.BulkCancelOutcomes, path("devices", "bulk", "reset", "cancel"), body, once)
+        return self._post(BulkCancelOutcomes, path("devices", "bulk", "reset", "cancel"), body, once)
 
-    def list_device_events(
-        self, device_id: str, *, limit: int | None = None, cursor: str | None = None
-    ) -> models.EventList:
+    def list_device_events(self, device_id: str, *, limit: int | None = None, cursor: str | None = None) -> EventList:
         """Return a page of the audit trail of a device, newest first."""
-        return self._get(models.EventList, path("devices", device_id, "events"), limit=limit, cursor=cursor)
+        return self._get(EventList, path("devices", device_id, "events"), limit=limit, cursor=cursor)
 
     def list_heartbeats(
         self,
@@ -125,10 +127,10 @@ class Client(Transport):
         limit: int | None = None,
         cursor: str | None = None,
         every: int | None = None,
-    ) -> fleet.HeartbeatList:
+    ) -> HeartbeatList:
         """Return a page of the history of a device; times are RFC 3339."""
         query = given(since=since, until=until, limit=limit, cursor=cursor, every=every)
-        return self._get(fleet.HeartbeatList, path("devices", device_id, "heartbeats"), **query)
+        return self._get(HeartbeatList, path("devices", device_id, "heartbeats"), **query)
 
     def create_command(
         self,
@@ -138,10 +140,10 @@ class Client(Transport):
         params: Json | None = None,
         ttl_seconds: int | None = None,
         once: str | None = None,
-    ) -> models.Command:
+    ) -> Command:
         """Queue a command for a device."""
         body = {"type": kind, **given(params=params, ttl_seconds=ttl_seconds)}
-        return self._post(models.Command, path("devices", device_id, "commands"), body, once)
+        return self._post(Command, path("devices", device_id, "commands"), body, once)
 
     def list_commands(
         self,
@@ -151,26 +153,26 @@ class Client(Transport):
         kind: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
-    ) -> models.CommandList:
+    ) -> CommandList:
         """Return a page of the commands of a device, newest first."""
         query = given(status=status, type=kind, limit=limit, cursor=cursor)
-        return self._get(models.CommandList, path("devices", device_id, "commands"), **query)
+        return self._get(CommandList, path("devices", device_id, "commands"), **query)
 
-    def get_command(self, device_id: str, command_id: str) -> models.Command:
+    def get_command(self, device_id: str, command_id: str) -> Command:
         """Return a command."""
-        return self._get(models.Command, path("devices", device_id, "commands", command_id))
+        return self._get(Command, path("devices", device_id, "commands", command_id))
 
-    def cancel_command(self, device_id: str, command_id: str) -> models.Command:
+    def cancel_command(self, device_id: str, command_id: str) -> Command:
         """Cancel an open command."""
-        return self._delete(models.Command, path("devices", device_id, "commands", command_id))
+        return self._delete(Command, path("devices", device_id, "commands", command_id))
 
-    def send_heartbeat(self, beat: Json, device_id: str = ME) -> models.HeartbeatAnswer:
+    def send_heartbeat(self, beat: Json, device_id: str = ME) -> HeartbeatAnswer:
         """Send a heartbeat; with an API key it is relayed for the device."""
-        return self._post(models.HeartbeatAnswer, path("devices", device_id, "heartbeat"), beat)
+        return self._post(HeartbeatAnswer, path("devices", device_id, "heartbeat"), beat)
 
-    def list_pending_commands(self) -> models.PendingCommands:
+    def list_pending_commands(self) -> PendingCommands:
         """Return the open commands of the device that asks."""
-        return self._get(models.PendingCommands, path("devices", ME, "commands", "pending"))
+        return self._get(PendingCommands, path("devices", ME, "commands", "pending"))
 
     def acknowledge_command(
         self,
@@ -181,14 +183,14 @@ class Client(Transport):
         error: Json | None = None,
         receipt: str | None = None,
         device_id: str = ME,
-    ) -> models.Command:
+    ) -> Command:
         """Say what became of a command."""
         body = {"status": status, **given(result=result, error=error, receipt=receipt)}
-        return self._post(models.Command, path("devices", device_id, "commands", command_id, "ack"), body)
+        return self._post(Command, path("devices", device_id, "commands", command_id, "ack"), body)
 
-    def refresh_token(self, *, once: str | None = None) -> fleet.RefreshedToken:
+    def refresh_token(self, *, once: str | None = None) -> RefreshedToken:
         """Get another token for the device that asks."""
-        return self._post(fleet.RefreshedToken, path("devices", ME, "token", "refresh"), {}, once)
+        return self._post(RefreshedToken, path("devices", ME, "token", "refresh"), {}, once)
 
     def list_events(
         self,
@@ -197,19 +199,19 @@ class Client(Transport):
         device_id: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
-    ) -> models.EventList:
+    ) -> EventList:
         """Return a page of the audit trail, newest first."""
-        return self._get(models.EventList, path("events"), type=kind, device_id=device_id, limit=limit, cursor=cursor)
+        return self._get(EventList, path("events"), type=kind, device_id=device_id, limit=limit, cursor=cursor)
 
     def stream_events(
         self, *, last_event_id: str | None = None, kind: str | None = None, device_id: str | None = None
-    ) -> Iterator[models.Event]:
+    ) -> Iterator[Event]:
         """Return events as they happen, from the one after ``last_event_id``, until the connection ends."""
         headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
         for line in self.lines(path("events", "stream"), headers, type=kind, device_id=device_id):
             field, _, value = line.partition(": ")
             if field == "data":
-                yield models.Event.model_validate_json(value)
+                yield Event.model_validate_json(value)
 
     def create_webhook(
         self,
@@ -270,18 +272,18 @@ class Client(Transport):
         url = path("webhooks", webhook_id, "deliveries", delivery_id, "replay")
         return self._post(webhooks.Delivery, url, {})
 
-    def get_key(self) -> models.KeyFacts:
+    def get_key(self) -> KeyFacts:
         """Return what the API key may do."""
-        return self._get(models.KeyFacts, path("key"))
+        return self._get(KeyFacts, path("key"))
 
-    def get_jwks(self) -> models.JwkSet:
+    def get_jwks(self) -> JwkSet:
         """Return the public keys that sign grants."""
-        return self._get(models.JwkSet, "/.well-known/jwks.json")
+        return self._get(JwkSet, "/.well-known/jwks.json")
 
-    def get_readiness(self) -> models.Readiness:
+    def get_readiness(self) -> Readiness:
         """Return whether the gateway can do all of its work, and the facts; 503 is an answer here."""
-        return models.Readiness.model_validate_json((self.http.get("/ready")).content)
+        return Readiness.model_validate_json((self.http.get("/ready")).content)
 
-    def get_health(self) -> models.Health:
+    def get_health(self) -> Health:
         """Return whether the gateway serves; 503 is an answer here."""
-        return models.Health.model_validate_json((self.http.get("/health")).content)
+        return Health.model_validate_json((self.http.get("/health")).content)

@@ -10,8 +10,8 @@ from typing import Any, Final
 from gateway.core import credentials
 from gateway.core.clock import SECOND_MS
 from gateway.domain.commands import RESET, Refusal, close, revoke
-from gateway.models import model
-from gateway.models.model import CommandStatus
+from gateway.models.commands import Ack, AckError
+from gateway.models.states import CommandStatus
 from gateway.runtime.tracing import Kind, Traced, same_trace
 from gateway.store import Tx, View, command_sql, event_sql, measurements, token_sql
 from gateway.store.command_sql import CommandRecord
@@ -41,7 +41,7 @@ def relayed_by(key_id: str) -> AcknowledgementSource:
 
 
 def acknowledge(
-    tx: Tx, device: DeviceKey, command_type: str | None, ack: model.Ack, sender: AcknowledgementSource | None = None
+    tx: Tx, device: DeviceKey, command_type: str | None, ack: Ack, sender: AcknowledgementSource | None = None
 ) -> CommandRecord | Refusal:
     """Apply a device's acknowledgement to one of its commands, if the device made it (contract, sections 3 and 4).
 
@@ -72,7 +72,7 @@ def acknowledge(
     return command_sql.by_id(tx, ack.command_id) or command
 
 
-def is_news(view: View, device: DeviceKey, command_type: str, ack: model.Ack) -> bool:
+def is_news(view: View, device: DeviceKey, command_type: str, ack: Ack) -> bool:
     """Return whether :func:`acknowledge` would change something."""
     command = command_sql.find(view, device.pk, ack.command_id)
     if command is None or _wrong_type(command, command_type) is not None or _is_known(command, ack.status):
@@ -88,7 +88,7 @@ def _is_known(command: CommandRecord, said: str) -> bool:
     return not _is_news(said, status, json.loads(command.result or "{}").get(_LATE))
 
 
-def _trace(tx: Tx, device: DeviceKey, command: CommandRecord, ack: model.Ack) -> None:
+def _trace(tx: Tx, device: DeviceKey, command: CommandRecord, ack: Ack) -> None:
     """Add the acknowledgement to the trace of its command, below the device's own span if it sends one."""
     known = command.traceparent
     if known is not None:
@@ -113,7 +113,7 @@ def _wrong_type(command: CommandRecord, command_type: str | None) -> Refusal | N
 
 
 def _unproven(
-    view: View, device: DeviceKey, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource
+    view: View, device: DeviceKey, command: CommandRecord, ack: Ack, sender: AcknowledgementSource
 ) -> Refusal | None:
     """Return why the device is not proven to have made this, or None when it is.
 
@@ -152,7 +152,7 @@ def _delivered(tx: Tx, device: DeviceKey, command: CommandRecord, sender: Acknow
     event_sql.record(tx, device, event, sender.actor, command_id=command.id, type=command.type, **sender.facts)
 
 
-def _executed(tx: Tx, device: DeviceKey, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:
+def _executed(tx: Tx, device: DeviceKey, command: CommandRecord, ack: Ack, sender: AcknowledgementSource) -> None:
     event = "reset.completed" if command.type == RESET else "command.executed"
     close(
         tx,
@@ -174,8 +174,8 @@ def _took(tx: Tx, stage: str, *, since: int) -> None:
     tx.measure(measurements.RESET, stage, max(0, tx.now - since) / SECOND_MS)
 
 
-def _failed(tx: Tx, device: DeviceKey, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:
-    error = ack.error or model.AckError(code="unspecified", message="The device gave no reason.")
+def _failed(tx: Tx, device: DeviceKey, command: CommandRecord, ack: Ack, sender: AcknowledgementSource) -> None:
+    error = ack.error or AckError(code="unspecified", message="The device gave no reason.")
     event = "reset.failed" if command.type == RESET else "command.failed"
     close(
         tx,
@@ -190,7 +190,7 @@ def _failed(tx: Tx, device: DeviceKey, command: CommandRecord, ack: model.Ack, s
     )
 
 
-def _late(tx: Tx, device: DeviceKey, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource) -> None:
+def _late(tx: Tx, device: DeviceKey, command: CommandRecord, ack: Ack, sender: AcknowledgementSource) -> None:
     result = json.loads(command.result or "{}")
     word = ack.model_dump(exclude_none=True, exclude={"receipt", "command_id"})
     command_sql.set_result(tx, command.id, {**result, _LATE: word})
@@ -218,6 +218,6 @@ def _is_news(said: str, status: str, late: dict[str, Any] | None) -> bool:
     return late is None or _WEIGHT[said] > _WEIGHT[late["status"]]
 
 
-def _own_words(ack: model.Ack) -> dict[str, Any] | None:
+def _own_words(ack: Ack) -> dict[str, Any] | None:
     # Only the gateway may use this key of the result: late acknowledgements are kept under it.
     return None if ack.result is None else {name: value for name, value in ack.result.items() if name != _LATE}

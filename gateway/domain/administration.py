@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.core.clock import to_rfc3339
 from gateway.domain import grants
-from gateway.models.model import EventType
+from gateway.models.events import EventType
 from gateway.store import account_sql, event_sql, key_sql, token_sql
 
 if TYPE_CHECKING:

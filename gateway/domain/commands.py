@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from gateway.core import ids
 from gateway.core.clock import SECOND_MS, to_rfc3339
+from gateway.core.command_types import CommandType
 from gateway.domain import grants
 from gateway.errors import BacklogError, ConflictError, NotFoundError
-from gateway.models import model
-from gateway.models.model import CommandStatus, CommandType
+from gateway.models.commands import CommandPayload, CreateCommand
+from gateway.models.states import CommandStatus
 from gateway.store import Tx, command_sql, device_sql, event_sql, outbox_sql, token_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_sql import DeviceRecord
@@ -59,7 +60,7 @@ def queue(
     kid = grants.ensure_key(tx) if fetched_by is None else fetched_by.grant_kid
     seq = command_sql.next_seq(tx, device.pk, command_type)
     grant = grants.sign(tx, kid=kid, device=device, command=unsigned, seq=seq, expires_at=expires_at)
-    command = model.CommandPayload.model_validate({**unsigned, "grant_token": grant})
+    command = CommandPayload.model_validate({**unsigned, "grant_token": grant})
     # It counts as sent while the connection is up. A cancel is only stricter by that, and the publisher needs no commit
     # before it sends.
     leaves_now = tx.context.link.is_up and not not_before
@@ -68,7 +69,7 @@ def queue(
     return command.id
 
 
-def create(tx: Tx, device: DeviceRecord, body: model.CreateCommand, actor: str) -> CommandRecord:
+def create(tx: Tx, device: DeviceRecord, body: CreateCommand, actor: str) -> CommandRecord:
     """Queue a command that expires. The device must be bound, or nothing would fetch it.
 
     Raises:
@@ -93,7 +94,7 @@ def create(tx: Tx, device: DeviceRecord, body: model.CreateCommand, actor: str) 
     return _row(tx, command_id)
 
 
-def _same_request(tx: Tx, device: DeviceRecord, body: model.CreateCommand) -> CommandRecord | None:
+def _same_request(tx: Tx, device: DeviceRecord, body: CreateCommand) -> CommandRecord | None:
     known = (
         None if body.idempotency_key is None else command_sql.by_idempotency_key(tx, device.pk, body.idempotency_key)
     )

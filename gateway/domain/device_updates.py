@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from gateway.domain.devices import require
 from gateway.errors import InvalidRequestError
 from gateway.models import device_settings
-from gateway.models.model import MAX_METADATA_BYTES
+from gateway.models.fields import MAX_METADATA_BYTES
 from gateway.store import Tx, device_sql, event_sql
 from gateway.store.device_sql import DeviceRecord
 
 if TYPE_CHECKING:
-    from gateway.models.fleet import UpdateDevice
+    from gateway.models.devices import UpdateDevice
 
 Properties = dict[str, Any]
 

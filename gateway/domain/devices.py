@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 
 from gateway.core import credentials, ids
 from gateway.core.clock import SECOND_MS
+from gateway.core.command_types import CommandType
 from gateway.domain import grants
 from gateway.domain.commands import close, queue, revoke
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError, TooSoonError, UnavailableError
-from gateway.models import model
-from gateway.models.model import CommandStatus, CommandType, TokenState
+from gateway.models.bindings import Jwk
+from gateway.models.devices import RegisterDevice
+from gateway.models.states import CommandStatus, TokenState
 from gateway.store import Tx, View, command_sql, device_sql, event_sql, health_sql, outbox_sql, token_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.device_sql import DeviceRecord
@@ -32,7 +34,7 @@ class BoundDevice:
     device: DeviceRecord
     device_token: str = field(repr=False)
     mqtt_password: str = field(repr=False)
-    grant_key: model.Jwk
+    grant_key: Jwk
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def _unknown(device_id: str) -> NotFoundError:
     )
 
 
-def register(tx: Tx, project_id: str, body: model.RegisterDevice, actor: str) -> tuple[DeviceRecord, bool]:
+def register(tx: Tx, project_id: str, body: RegisterDevice, actor: str) -> tuple[DeviceRecord, bool]:
     """Return the device with this serial number, and whether it is new."""
     known = device_sql.by_serial(tx, project_id, body.serial_number)
     if known is not None:

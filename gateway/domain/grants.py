@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from gateway.core import canonical_json
 from gateway.core.clock import SECOND_MS
 from gateway.core.received_json import parse_json
-from gateway.models import model
+from gateway.models.bindings import Jwk
 from gateway.store import Tx, View, secret_sql, token_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.records import DeviceKey
@@ -45,12 +45,12 @@ def rotate(tx: Tx) -> str:
     return ensure_key(tx)
 
 
-def public_key(view: View, kid: str) -> model.Jwk:
+def public_key(view: View, kid: str) -> Jwk:
     """Return the public half of a key as a JWK."""
     key = token_sql.signing_key(view, kid)
     if key is None:
         raise LookupError(f"no signing key {kid}")
-    return model.Jwk(x=key.public_key, kid=kid)
+    return Jwk(x=key.public_key, kid=kid)
 
 
 def sign(

@@ -16,8 +16,9 @@ from gateway.core.clock import DAY_MS, MINUTE_MS
 from gateway.domain import acknowledgements
 from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
-from gateway.models import model
-from gateway.models.model import TokenState
+from gateway.models.commands import Ack
+from gateway.models.heartbeats import Heartbeat, LastCommand, low_battery, room_again, storage_full
+from gateway.models.states import TokenState
 from gateway.store import (
     Rules,
     Tx,
@@ -47,7 +48,7 @@ _CLOCKS_DIFFER_MS: Final = MINUTE_MS
 def record_heartbeat(
     tx: Tx,
     device: SenderRecord,
-    heartbeat: model.Heartbeat,
+    heartbeat: Heartbeat,
     radio: str | None,
     *,
     at_broker: bool = False,
@@ -140,7 +141,7 @@ def _due_again(tx: Tx, device: DeviceState) -> bool:
     return bool((last + offset) // refresh_ms != (tx.now + offset) // refresh_ms)
 
 
-def update_state(tx: Tx, device: DeviceState, heartbeat: model.Heartbeat) -> None:
+def update_state(tx: Tx, device: DeviceState, heartbeat: Heartbeat) -> None:
     """Take over what the heartbeat reports. What it leaves out stays as it was."""
     before, said = device.said, _said(heartbeat.__dict__)
     if None in said:
@@ -158,15 +159,15 @@ def update_state(tx: Tx, device: DeviceState, heartbeat: model.Heartbeat) -> Non
         _tell(tx, device, _UPDATED, is_new=False, firmware_version=device.firmware)
 
 
-def _judge(tx: Tx, device: DeviceState, heartbeat: model.Heartbeat) -> None:
+def _judge(tx: Tx, device: DeviceState, heartbeat: Heartbeat) -> None:
     """Judge battery and storage by all known values.
 
     A device that reports now its percentage, now its flag would otherwise seem to recover in between.
     """
     charge, _, _, _, state, _, _, flags = device.said
     flags = flags or 0
-    low = model.low_battery(state, flags, charge, device.threshold, was_low=device.low_battery)
-    full = model.storage_full(state, flags) or (device.storage_full and not _has_room_again(device, heartbeat))
+    low = low_battery(state, flags, charge, device.threshold, was_low=device.low_battery)
+    full = storage_full(state, flags) or (device.storage_full and not _has_room_again(device, heartbeat))
     if low:
         _tell(tx, device, _LOW, is_new=not device.low_battery, battery_percent=heartbeat.battery_percent)
     if full:
@@ -174,14 +175,14 @@ def _judge(tx: Tx, device: DeviceState, heartbeat: model.Heartbeat) -> None:
     device.low_battery, device.storage_full = low, full
 
 
-def _has_room_again(device: DeviceState, heartbeat: model.Heartbeat) -> bool:
+def _has_room_again(device: DeviceState, heartbeat: Heartbeat) -> bool:
     """Return whether a device that no longer reports a full storage shows a reason: figures, or its state alone.
 
     Figures count in the heartbeat that brings them. Old figures would keep a device that reports none full for ever.
     """
     used, total = heartbeat.storage_used_mb, device.said[_TOTAL]
     if used is not None and total:
-        return model.room_again(used, total)
+        return room_again(used, total)
     return used is not None or heartbeat.flags is not None or heartbeat.device_state is not None
 
 
@@ -203,11 +204,11 @@ def _update_firmware(tx: Tx, device: DeviceState, firmware: str) -> None:
 
 
 def _last_command(
-    tx: Tx, device: SenderRecord, last: model.LastCommand | None, sender: AcknowledgementSource | None
+    tx: Tx, device: SenderRecord, last: LastCommand | None, sender: AcknowledgementSource | None
 ) -> Refusal | None:
     if last is None:
         return None
-    ack = model.Ack(command_id=last.command_id, status=last.status, receipt=last.receipt)
+    ack = Ack(command_id=last.command_id, status=last.status, receipt=last.receipt)
     outcome = acknowledgements.acknowledge(tx, device, None, ack, sender)
     return replace(outcome, field=f"last_command.{outcome.field}") if isinstance(outcome, Refusal) else None
 

@@ -17,7 +17,8 @@ from gateway.core.redaction import redact
 from gateway.domain import acknowledgements, heartbeats
 from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
-from gateway.models import model
+from gateway.models.commands import Ack
+from gateway.models.heartbeats import Heartbeat, Status
 from gateway.models.mqtt import RefusedMessage
 from gateway.models.validation import invalid
 from gateway.store import (
@@ -47,7 +48,7 @@ _SOURCE_SHOWN: Final = 256
 _PAYLOAD_READ: Final = 1_024
 
 M = TypeVar("M", bound=BaseModel)
-_read_heartbeat: Final = TypeAdapter(model.Heartbeat).validator.validate_json
+_read_heartbeat: Final = TypeAdapter(Heartbeat).validator.validate_json
 
 
 class Message(NamedTuple):
@@ -60,7 +61,7 @@ class Message(NamedTuple):
     """The sender's place in a trace, if it sends one (MQTT 5)."""
 
 
-Body = model.Heartbeat | model.Status | model.Ack | Refusal | None
+Body = Heartbeat | Status | Ack | Refusal | None
 
 
 class Parsed(NamedTuple):
@@ -92,14 +93,14 @@ def parse(names: topics.Topics, message: Message) -> Parsed:
     topic = names.parse(message.topic)
     if isinstance(topic, topics.Heartbeat) and not message.retain and len(message.payload) <= MAX_PAYLOAD_BYTES:
         body = _heartbeat(message.payload)
-        plain = isinstance(body, model.Heartbeat) and body.last_command is None
+        plain = isinstance(body, Heartbeat) and body.last_command is None
         return Parsed(message, topic, body, topic.device_id if plain else "")
     return Parsed(message, topic, _body(topic, message))
 
 
-def _heartbeat(payload: bytes) -> model.Heartbeat | Refusal:
+def _heartbeat(payload: bytes) -> Heartbeat | Refusal:
     try:
-        heartbeat: model.Heartbeat = _read_heartbeat(payload)
+        heartbeat: Heartbeat = _read_heartbeat(payload)
     except ValidationError as error:
         return _invalid(error)
     return heartbeat
@@ -121,10 +122,10 @@ def _body(topic: topics.Topic | None, message: Message) -> Body:
         case topics.Heartbeat():
             return _retained(message) if message.retain else _heartbeat(message.payload)
         case topics.Status():
-            return _validate(model.Status, message.payload) if message.payload else None
+            return _validate(Status, message.payload) if message.payload else None
         case topics.Ack():
             # An empty one is a clearing that comes back live: the gateway clears here, and QoS 1 may double that.
-            return _validate(model.Ack, message.payload) if message.payload else None
+            return _validate(Ack, message.payload) if message.payload else None
         case _:
             return Refusal(
                 "wrong_topic",
@@ -186,7 +187,7 @@ def _partition(batch: Batch, messages: Sequence[Parsed]) -> tuple[list[Beat], li
     for parsed in messages:
         _, _, body, name = parsed
         device = known.get(name) if name in names else None
-        if device is None or device.token_state is None or not isinstance(body, model.Heartbeat):
+        if device is None or device.token_state is None or not isinstance(body, Heartbeat):
             alone.append(parsed)
         else:
             together.append(Beat(device, body, body.radio))
@@ -230,13 +231,13 @@ def _dispatch(tx: Tx, parsed: Parsed, device: SenderRecord | None) -> Refusal | 
             "unknown_device", "No such device is registered here, or it was deleted. Register or restore it."
         )
     match parsed.body:
-        case model.Ack():
+        case Ack():
             command_type = parsed.topic.type if isinstance(parsed.topic, topics.Ack) else None
             outcome = acknowledgements.acknowledge(tx, device, command_type, parsed.body)
             return outcome if isinstance(outcome, Refusal) else None
-        case model.Status():
+        case Status():
             _status(tx, device, parsed.body, retained=parsed.message.retain)
-        case model.Heartbeat():
+        case Heartbeat():
             if device.token_state is None:
                 return Refusal(
                     "token_revoked",
@@ -248,7 +249,7 @@ def _dispatch(tx: Tx, parsed: Parsed, device: SenderRecord | None) -> Refusal | 
 
 def is_news(view: View, parsed: Parsed) -> bool:
     """Return whether this is an acknowledgement that would change its command, by a few indexed look-ups."""
-    if not isinstance(parsed.topic, topics.Ack) or not isinstance(parsed.body, model.Ack):
+    if not isinstance(parsed.topic, topics.Ack) or not isinstance(parsed.body, Ack):
         return False
     if command_sql.by_id(view, parsed.body.command_id) is None:
         return False  # the usual case in a flood: one look-up
@@ -256,7 +257,7 @@ def is_news(view: View, parsed: Parsed) -> bool:
     return device is not None and acknowledgements.is_news(view, device, parsed.topic.type, parsed.body)
 
 
-def _status(tx: Tx, device: SenderRecord, status: model.Status, *, retained: bool) -> None:
+def _status(tx: Tx, device: SenderRecord, status: Status, *, retained: bool) -> None:
     if status.status == "offline":
         (heartbeats.left_broker if retained else heartbeats.device_offline)(tx, device)
     elif not retained and device.token_state is not None:
@@ -268,7 +269,7 @@ def _refuse(tx: Tx, parsed: Parsed, device: SenderRecord | None, refusal: Refusa
     claimed = getattr(parsed.topic, "device_id", None)
     if device is not None and isinstance(parsed.topic, topics.Ack):
         audit_rejection(tx, device, refusal)
-    elif device is not None and isinstance(parsed.body, model.Heartbeat) and device.token_state is not None:
+    elif device is not None and isinstance(parsed.body, Heartbeat) and device.token_state is not None:
         audit_last_command(tx, device, refusal)
     record_rejection(tx, claimed, parsed.message.topic, refusal, parsed.message.payload)
 

@@ -18,7 +18,7 @@ import structlog
 
 from gateway.core.clock import HOUR_MS, to_rfc3339
 from gateway.errors import GatewayError, StoreError
-from gateway.models.model import EventType
+from gateway.models.events import EventType
 from gateway.models.sign_ins import Channel, Reason
 from gateway.store import Store, Tx, event_sql
 

@@ -12,7 +12,8 @@ from gateway.core import ids, webhook_signing
 from gateway.core.clock import DAY_MS, SECOND_MS, to_rfc3339
 from gateway.core.webhook_urls import check_url
 from gateway.errors import ConflictError, InvalidRequestError, NotFoundError
-from gateway.models.model import MAX_NUMBER, EventType
+from gateway.models.events import EventType
+from gateway.models.fields import MAX_NUMBER
 from gateway.models.webhooks import EVERY, CreateWebhook, UpdateWebhook
 from gateway.store import Context, Tx, View, delivery_sql, event_sql, measurements, secret_sql, webhook_sql
 

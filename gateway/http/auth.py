@@ -15,8 +15,8 @@ from gateway.domain import devices
 from gateway.errors import InsufficientScopeError, NotFoundError, UnauthorizedError
 from gateway.http.callers import ApiKeyCaller, Authorization, Caller, DeviceCaller
 from gateway.http.services import Services
-from gateway.models.model import TokenState
 from gateway.models.sign_ins import Reason
+from gateway.models.states import TokenState
 from gateway.store import View, key_sql, token_sql
 from gateway.store.event_sql import REGISTRY
 from gateway.tls.certificates import common_name

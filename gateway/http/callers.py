@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.models.model import TokenState
+from gateway.models.states import TokenState
 
 
 @dataclass(frozen=True)

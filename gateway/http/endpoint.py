@@ -25,7 +25,8 @@ from gateway.http.responses import ApiResponse, Stream
 from gateway.http.services import Services
 from gateway.http.streaming import Streaming
 from gateway.http.unit_of_work import ReplayError, UnitOfWork
-from gateway.models.model import Empty, TokenState
+from gateway.models.fields import Empty
+from gateway.models.states import TokenState
 from gateway.store import idempotency_sql
 
 BASE: Final = "/v1"

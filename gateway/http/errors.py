@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from gateway.core.redaction import redact
 from gateway.errors import ConflictError, GatewayError, TooSoonError
-from gateway.models import model
+from gateway.models.errors import ErrorAnswer, ErrorBody
 
 RETRY_SECONDS: Final = 5
 SCAN_RETRY_SECONDS: Final = 1
@@ -114,9 +114,9 @@ def status_of(error: GatewayError) -> int:
 
 def answer(error: GatewayError) -> Response:
     """Return the response for an error. No secret gets into it, not even one that came in the wrong place."""
-    body = model.ErrorBody(code=error.code, message=redact(error.message), details=_clean(error.details))
+    body = ErrorBody(code=error.code, message=redact(error.message), details=_clean(error.details))
     return Response(
-        model.ErrorAnswer(error=body).model_dump_json(),
+        ErrorAnswer(error=body).model_dump_json(),
         status_code=status_of(error),
         headers=_headers(error),
         media_type="application/json",

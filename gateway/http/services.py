@@ -26,7 +26,7 @@ TakenIn = Callable[[float], Awaitable[bool]]
 """Given seconds: wait until all is committed that the broker received before; False when that takes longer."""
 
 ReadinessReport = Callable[[], Awaitable[dict[str, Any]]]
-"""The facts of :class:`gateway.models.model.Readiness`."""
+"""The facts of :class:`gateway.models.system.Readiness`."""
 
 
 MetricsText = Callable[[], Awaitable[bytes]]

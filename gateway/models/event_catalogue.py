@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from gateway.models.model import EventType
+from gateway.models.events import EventType
 
 
 class EventDescription(NamedTuple):

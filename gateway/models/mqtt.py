@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gateway.models.model import EventType, Outbound
+from gateway.models.events import EventType
+from gateway.models.fields import Outbound
 
 
 class CloudEvent(Outbound):

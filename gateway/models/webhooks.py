@@ -7,18 +7,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from gateway.core.webhook_urls import MAX_URL_LENGTH, WebhookUrl
-from gateway.models.model import (
-    CreatedAt,
-    Cursor,
-    Event,
-    EventType,
-    HasMore,
-    Inbound,
-    NextCursor,
-    Outbound,
-    PageSize,
-    Text,
-)
+from gateway.models.events import Event, EventType
+from gateway.models.fields import CreatedAt, Cursor, HasMore, Inbound, NextCursor, Outbound, PageSize, Text
 
 EVERY: Final = "*"
 _TYPES: Final = (EVERY, *EventType)

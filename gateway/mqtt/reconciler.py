@@ -13,7 +13,7 @@ import structlog
 
 from gateway.core import topics
 from gateway.core.clock import DAY_MS
-from gateway.models.model import CommandType
+from gateway.core.command_types import CommandType
 from gateway.mqtt.publisher import payload
 from gateway.mqtt.retained_scan import RetainedScan, ScanMarker
 from gateway.mqtt.session import Session

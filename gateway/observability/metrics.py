@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from gateway import __version__
-from gateway.models.model import EventType
+from gateway.models.events import EventType
 from gateway.models.sign_ins import SIGN_INS
 from gateway.store import measurements
 from gateway.store.event_budget_sql import SUPPRESSIBLE

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from gateway.models.model import CommandType
+from gateway.core.command_types import CommandType
 from gateway.observability.metrics import Gauges, Metrics
 from gateway.store import DATABASE_NAME, Purpose, Store, View, gauge_sql
 

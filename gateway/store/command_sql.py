@@ -6,7 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core.clock import to_rfc3339
-from gateway.models import model
+from gateway.core.command_types import CommandType
+from gateway.models.commands import Command, CommandPayload, ListCommands
+from gateway.models.states import CommandStatus
 from gateway.store.device_sql import moment
 from gateway.store.key_sql import EPOCH_BASE
 from gateway.store.records import columns
@@ -172,7 +174,7 @@ def expire_at(tx: Tx, command_id: str, expires_at: int, grant: str) -> None:
     tx.run("UPDATE commands SET expires_at = ?, grant_token = ? WHERE id = ?", expires_at, grant, command_id)
 
 
-def page(view: View, device_pk: int, query: model.ListCommands) -> list[CommandRecord]:
+def page(view: View, device_pk: int, query: ListCommands) -> list[CommandRecord]:
     """Return a page, newest first, and one row more than ``query.limit`` when there are more."""
     return view.records(
         CommandRecord,
@@ -189,7 +191,7 @@ def page(view: View, device_pk: int, query: model.ListCommands) -> list[CommandR
 def insert(
     tx: Tx,
     device_pk: int,
-    command: model.CommandPayload,
+    command: CommandPayload,
     seq: int,
     expires_at: int | None,
     idempotency_key: str | None,
@@ -235,7 +237,7 @@ def set_delivered(tx: Tx, command_id: str) -> None:
 def set_final(
     tx: Tx,
     command_id: str,
-    status: model.CommandStatus,
+    status: CommandStatus,
     *,
     result: dict[str, Any] | None = None,
     error: dict[str, Any] | None = None,
@@ -245,7 +247,7 @@ def set_final(
         "UPDATE commands SET status = ?, final_at = ?, executed_at = ?, result = ?, error = ? WHERE id = ?",
         status,
         tx.now,
-        tx.now if status is model.CommandStatus.EXECUTED else None,
+        tx.now if status is CommandStatus.EXECUTED else None,
         _text(result),
         _text(error),
         command_id,
@@ -257,11 +259,11 @@ def set_result(tx: Tx, command_id: str, result: dict[str, Any]) -> None:
     tx.run("UPDATE commands SET result = ? WHERE id = ?", _text(result), command_id)
 
 
-def payload(command: CommandRecord) -> model.CommandPayload:
+def payload(command: CommandRecord) -> CommandPayload:
     """Return a command in the form that the device gets."""
-    return model.CommandPayload(
+    return CommandPayload(
         id=command.id,
-        type=model.CommandType(command.type),
+        type=CommandType(command.type),
         params=json.loads(command.params),
         binding_generation=command.binding_generation,
         created_at=to_rfc3339(command.created_at),
@@ -270,12 +272,12 @@ def payload(command: CommandRecord) -> model.CommandPayload:
     )
 
 
-def to_model(command: CommandRecord, device_id: str) -> model.Command:
+def to_model(command: CommandRecord, device_id: str) -> Command:
     """Return a command as the API shows it."""
-    return model.Command(
+    return Command(
         **payload(command).model_dump(),
         device_id=device_id,
-        status=model.CommandStatus(command.status),
+        status=CommandStatus(command.status),
         result=None if command.result is None else json.loads(command.result),
         error=None if command.error is None else json.loads(command.error),
         delivered_at=moment(command.delivered_at),

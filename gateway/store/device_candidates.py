@@ -14,7 +14,7 @@ from gateway.store import device_search
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gateway.models.model import ListDevices
+    from gateway.models.devices import ListDevices
     from gateway.store.sqlite.connection import View
 
 FEW: Final = 1_000

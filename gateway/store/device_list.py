@@ -15,7 +15,7 @@ from gateway.store.device_candidates import few
 from gateway.store.device_sql import COLUMNS, FROM, DeviceRecord
 
 if TYPE_CHECKING:
-    from gateway.models.model import ListDevices
+    from gateway.models.devices import ListDevices
     from gateway.store.sqlite.connection import View
 
 MOST_COUNTED: Final = 100_000

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.core import serial_numbers
 from gateway.core.clock import to_rfc3339
-from gateway.models import fleet, model
 from gateway.models.device_settings import with_defaults
+from gateway.models.devices import Device, DeviceStats, RecordingState, RegisterDevice
+from gateway.models.states import DeviceState, Radio
 from gateway.store import device_search
 from gateway.store.key_sql import EPOCH_BASE, meta
 from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
@@ -106,7 +107,7 @@ def by_serial(view: View, project_id: str, serial_number: str) -> DeviceRecord |
     return next((device for device in found if device is not None), None)
 
 
-def insert(tx: Tx, device_id: str, project_id: str, body: model.RegisterDevice, device_model: str) -> int:
+def insert(tx: Tx, device_id: str, project_id: str, body: RegisterDevice, device_model: str) -> int:
     """Insert an unbound device with the epoch's first generation; return its row number."""
     cursor = tx.run(
         """INSERT INTO devices (id, project_id, serial_number, model, name, firmware_version, metadata,
@@ -194,7 +195,7 @@ def deleted_since(view: View, since: int) -> list[int]:
     return [row["pk"] for row in view.all("SELECT pk FROM devices WHERE deleted_at >= ?", since)]
 
 
-def count(view: View, project_id: str) -> fleet.DeviceStats:
+def count(view: View, project_id: str) -> DeviceStats:
     """Return how many devices the project has, by state; deleted ones do not count."""
     row = view.one(
         """SELECT count(*) AS total, coalesce(sum(h.connection = 'online'), 0) AS online,
@@ -208,7 +209,7 @@ def count(view: View, project_id: str) -> fleet.DeviceStats:
     )
     if row is None:
         raise LookupError("a count without a row")
-    return fleet.DeviceStats(
+    return DeviceStats(
         project_id=project_id,
         total_count=row["total"],
         online_count=row["online"],
@@ -220,9 +221,9 @@ def count(view: View, project_id: str) -> fleet.DeviceStats:
     )
 
 
-def to_model(device: DeviceRecord) -> model.Device:
+def to_model(device: DeviceRecord) -> Device:
     """Return it as the API shows it."""
-    return model.Device.model_construct(**fields(device))
+    return Device.model_construct(**fields(device))
 
 
 def fields(device: DeviceRecord) -> dict[str, Any]:
@@ -254,17 +255,17 @@ def fields(device: DeviceRecord) -> dict[str, Any]:
     }
 
 
-def _recording_state(device: DeviceRecord) -> model.RecordingState | None:
+def _recording_state(device: DeviceRecord) -> RecordingState | None:
     """Return what the device last reported of its work, or None before its first report."""
     state, pending = device.recording_state, device.pending_recordings
     flags, links = device.flags, device.connection_type
     if state is None and pending is None and flags is None and links is None:
         return None
-    return model.RecordingState.model_construct(
-        device_state=None if state is None else model.DeviceState(state),
+    return RecordingState.model_construct(
+        device_state=None if state is None else DeviceState(state),
         pending_recordings=pending,
         flags=flags,
-        connection_type=[model.Radio(link) for link in (links or "").split(",") if link],
+        connection_type=[Radio(link) for link in (links or "").split(",") if link],
     )
 
 

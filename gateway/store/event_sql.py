@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from gateway.core import ids
 from gateway.core.clock import to_rfc3339
 from gateway.core.redaction import redact
-from gateway.models import model
+from gateway.models.events import Event, ListEvents, ListProjectEvents, StreamEvents
+from gateway.models.fields import MAX_NUMBER
 from gateway.runtime.os_user import os_user
 from gateway.store import measurements
 from gateway.store.records import columns
@@ -125,7 +126,7 @@ def has(view: View, device_pk: int, event_id: str) -> bool:
     return view.one("SELECT 1 FROM events WHERE id = ? AND device_pk = ?", event_id, device_pk) is not None
 
 
-def page(view: View, device_pk: int, query: model.ListEvents) -> list[EventRecord]:
+def page(view: View, device_pk: int, query: ListEvents) -> list[EventRecord]:
     """Return a page after ``query.cursor``, newest first, and one event more than ``query.limit`` if there are more."""
     return view.records(
         EventRecord,
@@ -144,7 +145,7 @@ def seq_of(view: View, project_id: str, event_id: str) -> int | None:
     return seq
 
 
-def page_of_project(view: View, project_id: str, query: model.ListProjectEvents) -> list[EventRecord]:
+def page_of_project(view: View, project_id: str, query: ListProjectEvents) -> list[EventRecord]:
     """Return a page after ``query.cursor``, newest first, and one event more than ``query.limit`` if there are more."""
     before = None if query.cursor is None else seq_of(view, project_id, query.cursor)
     clauses, values = _matching(project_id, query)
@@ -152,7 +153,7 @@ def page_of_project(view: View, project_id: str, query: model.ListProjectEvents)
         EventRecord,
         f"{_EVENTS} WHERE {clauses} AND seq < ? ORDER BY seq DESC LIMIT ?",
         *values,
-        model.MAX_NUMBER if before is None else before,
+        MAX_NUMBER if before is None else before,
         query.limit + 1,
     )
 
@@ -171,9 +172,7 @@ def resume_after(view: View, project_id: str, last_event_id: str | None) -> int:
     return seq or 0
 
 
-def tail(
-    view: View, project_id: str, query: model.StreamEvents, after: int, limit: int
-) -> tuple[list[EventRecord], int]:
+def tail(view: View, project_id: str, query: StreamEvents, after: int, limit: int) -> tuple[list[EventRecord], int]:
     """Return up to ``limit`` matching events after ``after``, oldest first, and the ``seq`` read up to."""
     newest: int = view.value("SELECT coalesce(max(seq), 0) FROM events")
     clauses, values = _matching(project_id, query)
@@ -198,7 +197,7 @@ def after(view: View, seq: int, limit: int) -> list[EventWithDevice]:
     return view.records(EventWithDevice, f"{_WITH_DEVICE} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", seq, limit)
 
 
-def _matching(project_id: str, query: model.ListProjectEvents | model.StreamEvents) -> tuple[str, list[object]]:
+def _matching(project_id: str, query: ListProjectEvents | StreamEvents) -> tuple[str, list[object]]:
     clauses, values = ["project_id = ?"], [project_id]
     if query.type is not None:
         clauses.append("type = ?" if query.device_id is None else "+type = ?")  # the device's index is the better one
@@ -209,11 +208,9 @@ def _matching(project_id: str, query: model.ListProjectEvents | model.StreamEven
     return " AND ".join(clauses), list(values)
 
 
-def to_model(event: EventRecord | EventWithProject) -> model.Event:
+def to_model(event: EventRecord | EventWithProject) -> Event:
     """Return an event as the API shows it."""
-    return model.Event(
-        id=event.id, type=event.type, created_at=to_rfc3339(event.created_at), data=json.loads(event.data)
-    )
+    return Event(id=event.id, type=event.type, created_at=to_rfc3339(event.created_at), data=json.loads(event.data))
 
 
 def administrative(view: View, project_id: str | None, kind: str | None, limit: int) -> list[EventWithProject]:

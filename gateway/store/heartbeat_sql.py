@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.clock import DAY_MS, from_datetime, to_rfc3339
-from gateway.models import fleet, model
+from gateway.models.heartbeats import Heartbeat, HeartbeatRecord
 from gateway.store.device_sql import moment
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ class StoredHeartbeat(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """A heartbeat, its device, and the link it came over (a :class:`gateway.models.model.Radio`)."""
+    """A heartbeat, its device, and the link it came over (a :class:`gateway.models.states.Radio`)."""
 
     device: DeviceState
-    heartbeat: model.Heartbeat
+    heartbeat: Heartbeat
     radio: str | None
 
 
@@ -190,12 +190,12 @@ def _previous(view: View, device_pk: int, heartbeat_id: int) -> int | None:
     return found
 
 
-def to_record(beat: StoredHeartbeat) -> fleet.HeartbeatRecord:
+def to_record(beat: StoredHeartbeat) -> HeartbeatRecord:
     """Return a heartbeat of the history as the API shows it."""
-    reported = {name: value for name, value in beat._asdict().items() if name in fleet.HeartbeatRecord.model_fields}
+    reported = {name: value for name, value in beat._asdict().items() if name in HeartbeatRecord.model_fields}
     times = {"received_at": to_rfc3339(beat.received_at), "sent_at": moment(beat.sent_at)}
     radio = None if beat.radio is None else [beat.radio]
-    return fleet.HeartbeatRecord.model_validate({**reported, **times, "connection_type": radio})
+    return HeartbeatRecord.model_validate({**reported, **times, "connection_type": radio})
 
 
 def prune(tx: Tx, before: int, limit: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.credentials import DeviceToken, hash_secret, same_hash
-from gateway.models import model
+from gateway.models.fields import MAX_NUMBER
 from gateway.store.records import columns
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def receipt_keys(view: View, device_pk: int, generation: int, *, or_newer: bool 
         "SELECT hash FROM tokens WHERE device_pk = ? AND generation BETWEEN ? AND ? ORDER BY id DESC",
         device_pk,
         generation,
-        model.MAX_NUMBER if or_newer else generation,
+        MAX_NUMBER if or_newer else generation,
     )
     return [row["hash"] for row in rows]
 

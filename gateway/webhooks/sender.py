@@ -9,7 +9,7 @@ from gateway.core import webhook_signing
 from gateway.core.clock import SECOND_MS, Clock, system_clock
 from gateway.core.webhook_urls import check_url
 from gateway.domain.webhooks import DeliveryOutcome
-from gateway.models.model import Event
+from gateway.models.events import Event
 
 SECONDS: Final = 30.0
 

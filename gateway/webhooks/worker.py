@@ -16,7 +16,7 @@ import structlog
 from gateway.core.clock import SECOND_MS, to_rfc3339
 from gateway.domain import webhooks
 from gateway.errors import StoreError
-from gateway.models.model import Event
+from gateway.models.events import Event
 from gateway.store import Store, delivery_sql
 from gateway.store.wakeups import Wakeups
 from gateway.webhooks.sender import WebhookSender

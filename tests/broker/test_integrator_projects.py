@@ -12,7 +12,7 @@ import pytest
 
 import broker_config
 from gateway.domain import devices
-from gateway.models import model
+from gateway.models.devices import RegisterDevice
 from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.event_publisher import EventPublisher
@@ -94,7 +94,7 @@ class Two:
 
 
 def _bind(tx: Tx, project_id: str, serial: str) -> devices.BoundDevice:
-    device, _ = devices.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_test")
+    device, _ = devices.register(tx, project_id, RegisterDevice(serial_number=serial), "key_test")
     return devices.bind(tx, project_id, device.id, "eu_1", "key_test")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain import devices
-from gateway.models import model
+from gateway.models.devices import RegisterDevice
 from gateway.store import Tx
 from tests.broker.support import REFUSED, answer
 from tests.mqtt.support import Device, Site, site
@@ -46,7 +46,7 @@ def bind_all(tx: Tx, project_id: str) -> list[Device]:
     """The devices that will be connected, in one transaction."""
     bound = []
     for number in range(CONNECTED):
-        asked = model.RegisterDevice(serial_number=f"SN-{number}")
+        asked = RegisterDevice(serial_number=f"SN-{number}")
         device, _ = devices.register(tx, project_id, asked, "key_test")
         binding = devices.bind(tx, project_id, device.id, "eu_1", "key_test")
         bound.append(Device(device.id, device.pk, binding.device_token, 1))

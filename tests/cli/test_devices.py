@@ -11,7 +11,7 @@ import pytest
 from gateway.cli import main
 from gateway.cli.device_lookup import DEVICE
 from gateway.domain import devices
-from gateway.models.model import RegisterDevice
+from gateway.models.devices import RegisterDevice
 from gateway.store import Context, View, open_database, transact
 from tests.cli.support import Cli
 

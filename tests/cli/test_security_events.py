@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.domain import administration
-from gateway.models.model import EventType
+from gateway.models.events import EventType
 from gateway.runtime.os_user import os_user
 from gateway.store import Context, open_database, transact
 from tests.cli.support import Cli

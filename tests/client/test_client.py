@@ -14,7 +14,8 @@ import pytest
 from gateway.client import ApiError, AsyncClient, Client
 from gateway.client.arguments import DeviceChanges, DeviceFilters, WebhookChanges
 from gateway.http.resources.operations import OPERATIONS
-from gateway.models import fleet, model, webhooks
+from gateway.models import webhooks
+from gateway.models.devices import ListDevices, UpdateDevice
 from tests.http.support import Api
 from tests.support import generated
 from tests.support.snippets import run_by
@@ -43,8 +44,8 @@ def test_every_operation_has_a_method() -> None:
 def test_what_a_call_takes_is_what_the_operation_takes() -> None:
     """Filters and changes, field by field."""
     paging = {"limit", "cursor", "offset", "total"}
-    assert set(DeviceFilters.__annotations__) == set(model.ListDevices.model_fields) - paging
-    assert set(DeviceChanges.__annotations__) == set(fleet.UpdateDevice.model_fields)
+    assert set(DeviceFilters.__annotations__) == set(ListDevices.model_fields) - paging
+    assert set(DeviceChanges.__annotations__) == set(UpdateDevice.model_fields)
     assert set(WebhookChanges.__annotations__) == set(webhooks.UpdateWebhook.model_fields)
 
 

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.core import topics
-from gateway.models.model import CommandType
+from gateway.core.command_types import CommandType
 
 IDS = st.from_regex(r"[A-Za-z0-9]{1,64}", fullmatch=True).map(lambda body: f"dev_{body}")
 TYPES = st.sampled_from(list(CommandType)).map(str)

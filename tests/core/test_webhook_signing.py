@@ -9,7 +9,7 @@ import pytest
 import gateway
 from gateway.core import webhook_signing
 from gateway.core.redaction import redact
-from gateway.models.model import EventType
+from gateway.models.events import EventType
 from tests.domain.support import seeded
 
 KEY = bytes(range(24))

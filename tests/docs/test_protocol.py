@@ -22,11 +22,13 @@ import gateway
 from device_sim import grant, wire
 from device_sim.canonical import canonical
 from gateway.core import credentials
+from gateway.core.command_types import CommandType
 from gateway.core.topics import Topics
 from gateway.http import idempotency
 from gateway.http.errors import STATUS
 from gateway.http.resources.operations import OPERATIONS
-from gateway.models import model
+from gateway.models.bindings import BoundDevice
+from gateway.models.commands import Ack, CommandPayload
 from gateway.models.device_settings import with_defaults
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -97,12 +99,12 @@ def test_params(vectors: dict[str, Any]) -> None:
 def test_the_sample_of_a_bind_answer(vectors: dict[str, Any]) -> None:
     """It has every field of the answer and no other, and topics and keys as a gateway makes them."""
     sample = document("sample-bind")
-    assert model.BoundDevice.model_validate(sample).model_dump(mode="json") == sample
+    assert BoundDevice.model_validate(sample).model_dump(mode="json") == sample
     assert sample["settings"] == with_defaults({})
     assert (sample["device_token"], sample["grant_key"]) == (vectors["device_token"], vectors["grant_key"])
     device_id, topics, names = sample["id"], sample["mqtt"]["topics"], Topics()
     assert (sample["mqtt"]["username"], sample["mqtt"]["client_id"]) == (device_id, device_id)
-    assert topics["commands"] == {each: names.command(device_id, each) for each in model.CommandType}
+    assert topics["commands"] == {each: names.command(device_id, each) for each in CommandType}
     assert (topics["heartbeat"], topics["status"]) == (names.heartbeat(device_id), names.status(device_id))
     assert topics["errors"] == names.errors(device_id)
 
@@ -110,7 +112,7 @@ def test_the_sample_of_a_bind_answer(vectors: dict[str, Any]) -> None:
 def test_the_sample_of_a_command(vectors: dict[str, Any]) -> None:
     """It is what the gateway publishes, field by field; the key in the sample of the bind proves it."""
     sample, bound = document("sample-command"), document("sample-bind")
-    assert list(model.CommandPayload.model_validate(sample).model_dump(mode="json").items()) == list(sample.items())
+    assert list(CommandPayload.model_validate(sample).model_dump(mode="json").items()) == list(sample.items())
     claims = jwt.decode(
         sample["grant_token"], jwt.PyJWK(bound["grant_key"]), algorithms=["EdDSA"], audience=bound["id"]
     )
@@ -124,7 +126,7 @@ def test_the_sample_of_a_command(vectors: dict[str, Any]) -> None:
 def test_the_sample_of_an_acknowledgement(vectors: dict[str, Any]) -> None:
     """It is one that the gateway takes, for that command, with the receipt of the vectors."""
     sample = document("sample-acknowledgement")
-    ack = model.Ack.model_validate_json(json.dumps(sample))
+    ack = Ack.model_validate_json(json.dumps(sample))
     assert (ack.command_id, ack.receipt) == (document("sample-command")["id"], vectors["receipts"]["executed"])
 
 

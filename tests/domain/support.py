@@ -10,11 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
+from gateway.core.command_types import CommandType
 from gateway.core.ids import Ids
 from gateway.core.topics import Topics
 from gateway.domain import commands, device_updates, devices, messages
 from gateway.domain.devices import BoundDevice
-from gateway.models import fleet, model
+from gateway.models.commands import CreateCommand
+from gateway.models.devices import RegisterDevice, UpdateDevice
 from gateway.store import (
     Context,
     Row,
@@ -39,7 +41,7 @@ NOON = 1_794_312_000_000
 """2026-11-10T12:00:00Z in milliseconds since the epoch: when every test begins."""
 ACTOR = "gateway"
 
-RESET = model.CommandType.FACTORY_RESET
+RESET = CommandType.FACTORY_RESET
 GOLDEN = Path(__file__).parents[1] / "models" / "golden"
 
 
@@ -96,7 +98,7 @@ class World:
 
     def register(self, serial_number: str = "SN-1", **body: Any) -> str:
         """Register a device; its id."""
-        asked = model.RegisterDevice(serial_number=serial_number, **body)
+        asked = RegisterDevice(serial_number=serial_number, **body)
         device, _ = self.run(devices.register, self.project_id, asked, "key_1")
         return str(device.id)
 
@@ -130,7 +132,7 @@ class World:
 
     def update(self, device_id: str, **change: Any) -> DeviceRecord:
         """Change a device, by a body as JSON holds it."""
-        body = fleet.UpdateDevice.model_validate_json(json.dumps(change))
+        body = UpdateDevice.model_validate_json(json.dumps(change))
         return self.run(device_updates.update, self.project_id, device_id, body, "key_1")
 
     def use(self, token: str) -> None:
@@ -148,7 +150,7 @@ class World:
 
     def create(self, device_id: str, kind: str = "reboot", **body: Any) -> CommandRecord:
         """Queue a command."""
-        asked = model.CreateCommand(type=model.CommandType(kind), **body)
+        asked = CreateCommand(type=CommandType(kind), **body)
         return self.run(lambda tx: commands.create(tx, self.device(device_id), asked, "key_1"))
 
     def cancel(self, device_id: str, command_id: str) -> CommandRecord:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.models.model import CommandType
+from gateway.core.command_types import CommandType
 from gateway.store import command_sql
 from gateway.store.command_sql import CommandRecord
 from tests.domain.support import RESET, World, receipt

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from gateway.core.command_types import CommandType
 from gateway.domain import commands
 from gateway.errors import ConflictError, NotFoundError
-from gateway.models import model
+from gateway.models.commands import ListCommands
+from gateway.models.states import CommandStatus
 from gateway.store import command_sql
 from tests.domain.support import RESET, World
 
@@ -167,14 +169,14 @@ def test_a_page_of_commands(world: World) -> None:
     newest_first = made[::-1]
 
     def page(**query: Any) -> list[str]:
-        return [row.id for row in command_sql.page(world.view, pk, model.ListCommands(**query))]
+        return [row.id for row in command_sql.page(world.view, pk, ListCommands(**query))]
 
     assert page() == newest_first
     assert page(limit=2) == newest_first[:3]
     assert page(limit=2, cursor=newest_first[1]) == newest_first[2:5]
-    assert page(status=model.CommandStatus.PENDING) == []
+    assert page(status=CommandStatus.PENDING) == []
     other = world.create(device_id, "trigger_upload").id
-    assert page(type=model.CommandType.TRIGGER_UPLOAD) == [other]
-    assert page(type=model.CommandType.REBOOT, limit=2) == newest_first[:3]
-    assert page(type=model.CommandType.REBOOT, status=model.CommandStatus.PENDING) == []
+    assert page(type=CommandType.TRIGGER_UPLOAD) == [other]
+    assert page(type=CommandType.REBOOT, limit=2) == newest_first[:3]
+    assert page(type=CommandType.REBOOT, status=CommandStatus.PENDING) == []
     assert RESET not in page()

@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.core import topics
+from gateway.core.command_types import CommandType
 from gateway.domain import device_updates, messages
 from gateway.domain.commands import Refusal
 from gateway.errors import InvalidRequestError
-from gateway.models import device_settings, fleet, model
-from gateway.models.model import CommandStatus, CommandType, DeviceState
+from gateway.models import device_settings
+from gateway.models.commands import Ack
+from gateway.models.devices import UpdateDevice
+from gateway.models.heartbeats import Heartbeat, Status
+from gateway.models.states import CommandStatus, DeviceState
 from gateway.models.validation import invalid
 from gateway.settings import loading
 from gateway.settings.loading import SettingsError
@@ -198,7 +202,7 @@ def _take(stage: Stage, tx: Tx, message: messages.Message) -> None:
     before = stage.state(tx.connection)
     parsed = messages.parse(stage.world.names, message)
     answer = messages.apply(tx, parsed)
-    if isinstance(parsed.body, model.Heartbeat | model.Status | model.Ack):
+    if isinstance(parsed.body, Heartbeat | Status | Ack):
         kind = type(parsed.body)
         assert kind.model_validate_json(parsed.body.model_dump_json(exclude_unset=True)) == parsed.body
     if answer is not None:
@@ -286,7 +290,7 @@ def _change(stage: Stage, tx: Tx, raw: bytes) -> None:
         _is(stage.state(tx.connection), before)
         return
     shown = device_settings.with_defaults(json.loads(device.settings))
-    again = fleet.UpdateDevice.model_validate_json(json.dumps({"name": device.name, "settings": shown}))
+    again = UpdateDevice.model_validate_json(json.dumps({"name": device.name, "settings": shown}))
     assert device_updates.update(tx, stage.world.project_id, stage.bound, again, "key_1").settings == device.settings
 
 
@@ -299,9 +303,9 @@ def _is(now: list[Any], before: list[Any]) -> None:
     assert now == before
 
 
-def _parsed(raw: bytes) -> fleet.UpdateDevice:
+def _parsed(raw: bytes) -> UpdateDevice:
     try:
-        return fleet.UpdateDevice.model_validate_json(raw)
+        return UpdateDevice.model_validate_json(raw)
     except ValidationError as error:
         raise invalid(error, whole="The body") from error
 

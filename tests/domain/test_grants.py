@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from device_sim.canonical import params_digest
 from gateway.domain import grants
-from gateway.models import model
+from gateway.models.bindings import Jwk
 from gateway.store import token_sql
 from gateway.store.records import DeviceName
 from tests.domain.support import NOON, RESET, World, golden
@@ -36,7 +36,7 @@ def _decoded(part: str) -> bytes:
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
-def _checked(grant: str, jwk: model.Jwk) -> tuple[dict[str, Any], dict[str, Any]]:
+def _checked(grant: str, jwk: Jwk) -> tuple[dict[str, Any], dict[str, Any]]:
     """Header and claims, the signature checked by ``cryptography`` alone, as a device does it."""
     header, claims, signature = grant.split(".")
     key = Ed25519PublicKey.from_public_bytes(_decoded(jwk.x))

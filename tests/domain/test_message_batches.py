@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gateway.core.topics import Topics
 from gateway.domain import heartbeats, messages
 from gateway.domain.messages import Message, MessageResult, Parsed
-from gateway.models import model
+from gateway.models.heartbeats import Heartbeat
 from gateway.store import Batch, Context, Rules, Tx, open_database, outbox_sql
 from gateway.store.measurements import Measure
 from gateway.store.sqlite.device_cache import DeviceCache
@@ -142,7 +142,7 @@ def _regrouped(batch: list[Parsed], with_token: set[str]) -> list[Parsed]:
     """In each part devices that have a token and say nothing but plain heartbeats come first; each keeps its order."""
 
     def plain(parsed: Parsed) -> bool:
-        return isinstance(parsed.body, model.Heartbeat) and parsed.body.last_command is None
+        return isinstance(parsed.body, Heartbeat) and parsed.body.last_command is None
 
     def sender(parsed: Parsed) -> str:
         return str(getattr(parsed.topic, "device_id", ""))

@@ -7,7 +7,8 @@ import pytest
 
 from gateway.domain import commands, heartbeats
 from gateway.errors import ConflictError
-from gateway.models import model
+from gateway.models.heartbeats import Heartbeat
+from gateway.models.states import Radio
 from gateway.store import Tx, command_sql, health_sql, token_sql
 from tests.domain.support import RESET, World, receipt
 
@@ -108,7 +109,7 @@ def test_a_relayed_heartbeat_shows_presence_and_never_delivers(world: World) -> 
     def relay(tx: Tx) -> object:
         sender = health_sql.device_state(tx, device_id)
         assert sender is not None
-        return heartbeats.record_heartbeat(tx, sender, model.Heartbeat(battery_percent=9), model.Radio.BLE)
+        return heartbeats.record_heartbeat(tx, sender, Heartbeat(battery_percent=9), Radio.BLE)
 
     assert world.run(relay) is None
     device = world.device(device_id)

@@ -19,7 +19,7 @@ import httpx
 from gateway.bootstrap import first_start
 from gateway.core.clock import to_rfc3339
 from gateway.domain import devices, grants
-from gateway.models import model
+from gateway.models.devices import RegisterDevice
 from gateway.settings.loading import Settings
 from gateway.store import DATABASE_NAME, Context, Tx, open_database, transact
 from tests.e2e.gateway_process import GatewayProcess
@@ -49,7 +49,7 @@ def a_fleet(data: Path) -> list[Who]:
 
 
 def _bound(tx: Tx, project: str, number: int) -> Who:
-    device, _ = devices.register(tx, project, model.RegisterDevice(serial_number=f"SN{number}"), "key_test")
+    device, _ = devices.register(tx, project, RegisterDevice(serial_number=f"SN{number}"), "key_test")
     return device.id, devices.bind(tx, project, device.id, f"eu_{number}", "key_test").mqtt_password
 
 

@@ -17,7 +17,7 @@ from gateway.http.resources.operations import OPERATIONS
 from gateway.http.responses import ApiResponse
 from gateway.http.scan_limit import ScanLimiter
 from gateway.http.unit_of_work import ReplayError, UnitOfWork
-from gateway.models.model import Empty
+from gateway.models.fields import Empty
 from gateway.store import Tx, key_sql
 from tests.http.idempotent_calls import count, keyed, rebooting, same
 from tests.http.support import JSON, Api, Caller, Client, Json, body, error, serving, trying

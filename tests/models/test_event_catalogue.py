@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import gateway
-from gateway.models.model import EventType
+from gateway.models.events import EventType
 
 ROOT = Path(gateway.__file__).parent
 WRITERS = {

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from gateway.models import model
+from gateway.models.bindings import BindDevice
+from gateway.models.commands import Ack, AckError, CreateCommand
+from gateway.models.devices import RegisterDevice
+from gateway.models.fields import Empty
+from gateway.models.heartbeats import Heartbeat, LastCommand, Status
+from gateway.models.states import CommandStatus, DeviceState, Radio
 from gateway.store import command_sql, device_sql
 from tests.domain.support import World, golden
 
@@ -27,20 +32,20 @@ def _refused(kind: type[BaseModel], body: Any) -> str:
 
 def test_a_golden_heartbeat() -> None:
     """Every field of section 3 as firmware writes it."""
-    heartbeat = model.Heartbeat.model_validate_json(golden("heartbeat.json"))
-    assert heartbeat == model.Heartbeat(
+    heartbeat = Heartbeat.model_validate_json(golden("heartbeat.json"))
+    assert heartbeat == Heartbeat(
         battery_percent=81,
         storage_used_mb=512.5,
         storage_total_mb=8192,
         signal_strength_dbm=-61,
         firmware_version="1.4.2",
         device_name="Ward 3, bed 2",
-        device_state=model.DeviceState.LOW_BATTERY,
+        device_state=DeviceState.LOW_BATTERY,
         pending_recordings=2,
         flags=42,
-        connection_type=[model.Radio.CELLULAR, model.Radio.WIFI],
+        connection_type=[Radio.CELLULAR, Radio.WIFI],
         sent_at=datetime(2026, 11, 10, 12, 0, 0, 250_000, tzinfo=UTC),
-        last_command=model.LastCommand(
+        last_command=LastCommand(
             command_id="cmd_01JCBQ6A00000000000000000A",
             status="executed",
             receipt="a6IfD3yq90ZDvzASFBdCkqiNZkjJhD03huZNTyEcBEA",
@@ -51,18 +56,18 @@ def test_a_golden_heartbeat() -> None:
 @pytest.mark.parametrize("word", ["online", "offline"])
 def test_a_golden_status(word: str) -> None:
     """Birth and last will."""
-    assert model.Status.model_validate_json(golden(f"status_{word}.json")).status == word
+    assert Status.model_validate_json(golden(f"status_{word}.json")).status == word
 
 
 def test_golden_acknowledgements() -> None:
     """The three words: delivered, executed with what was wiped, failed with why."""
-    delivered = model.Ack.model_validate_json(golden("ack_delivered.json"))
+    delivered = Ack.model_validate_json(golden("ack_delivered.json"))
     assert (delivered.status, delivered.result, delivered.error) == ("delivered", None, None)
-    executed = model.Ack.model_validate_json(golden("ack_executed.json"))
+    executed = Ack.model_validate_json(golden("ack_executed.json"))
     assert executed.result is not None
     assert executed.result["wiped"] == ["device_token", "pairing", "wifi_networks"]
-    failed = model.Ack.model_validate_json(golden("ack_failed.json"))
-    assert failed.error == model.AckError(code="stale_generation", message="holds 5, the command says 3")
+    failed = Ack.model_validate_json(golden("ack_failed.json"))
+    assert failed.error == AckError(code="stale_generation", message="holds 5, the command says 3")
 
 
 def test_golden_commands(tmp_path: Any) -> None:
@@ -102,7 +107,7 @@ def test_the_device_object_has_the_fields_of_the_contract() -> None:
 
 def test_a_heartbeat_may_be_empty_and_may_say_more() -> None:
     """Every field is optional, unknown ones are ignored."""
-    assert model.Heartbeat.model_validate_json(b'{"next_year": [1, {"x": null}]}') == model.Heartbeat()
+    assert Heartbeat.model_validate_json(b'{"next_year": [1, {"x": null}]}') == Heartbeat()
 
 
 @pytest.mark.parametrize(
@@ -119,18 +124,18 @@ def test_a_heartbeat_may_be_empty_and_may_say_more() -> None:
 def test_bounds_of_numbers(field: str, least: int, most: int) -> None:
     """The bounds themselves are good, one beyond is not; a text is not a number and neither is true."""
     for good in (least, most):
-        assert getattr(model.Heartbeat.model_validate_json(json.dumps({field: good})), field) == good
+        assert getattr(Heartbeat.model_validate_json(json.dumps({field: good})), field) == good
     refused: list[object] = [least - 1, most + 1, str(least), True, [], float("nan"), 10**400]
     for bad in refused:
-        assert _refused(model.Heartbeat, {field: bad}).startswith(field)
+        assert _refused(Heartbeat, {field: bad}).startswith(field)
 
 
 @pytest.mark.parametrize(("field", "longest"), [("firmware_version", 32), ("device_name", 64)])
 def test_bounds_of_texts(field: str, longest: int) -> None:
     """Counted in characters; a NUL is refused."""
-    assert getattr(model.Heartbeat.model_validate_json(json.dumps({field: "ü" * longest})), field) == "ü" * longest
-    assert _refused(model.Heartbeat, {field: "x" * (longest + 1)}) == field
-    assert _refused(model.Heartbeat, {field: "a\0b"}) == field
+    assert getattr(Heartbeat.model_validate_json(json.dumps({field: "ü" * longest})), field) == "ü" * longest
+    assert _refused(Heartbeat, {field: "x" * (longest + 1)}) == field
+    assert _refused(Heartbeat, {field: "a\0b"}) == field
 
 
 @pytest.mark.parametrize(
@@ -139,16 +144,16 @@ def test_bounds_of_texts(field: str, longest: int) -> None:
 )
 def test_a_time_is_rfc_3339_with_a_zone(sent_at: object) -> None:
     """No numbers, no dates alone, no local times, nothing that UTC cannot say."""
-    assert _refused(model.Heartbeat, {"sent_at": sent_at}) == "sent_at"
+    assert _refused(Heartbeat, {"sent_at": sent_at}) == "sent_at"
 
 
 def test_the_radio_comes_from_the_list_or_from_the_flags() -> None:
     """``connection_type`` first, then bit 3 (WiFi) and bit 4 (LTE)."""
-    assert model.Heartbeat(connection_type=[model.Radio.BLE], flags=8).radio == model.Radio.BLE
-    assert model.Heartbeat(flags=8).radio == model.Radio.WIFI
-    assert model.Heartbeat(flags=16).radio == model.Radio.CELLULAR
-    assert model.Heartbeat(flags=0).radio is None
-    assert model.Heartbeat(connection_type=[]).radio is None
+    assert Heartbeat(connection_type=[Radio.BLE], flags=8).radio == Radio.BLE
+    assert Heartbeat(flags=8).radio == Radio.WIFI
+    assert Heartbeat(flags=16).radio == Radio.CELLULAR
+    assert Heartbeat(flags=0).radio is None
+    assert Heartbeat(connection_type=[]).radio is None
 
 
 # --- strictness -------------------------------------------------------------------------------------------------------
@@ -159,34 +164,34 @@ ACK = {"command_id": "cmd_1", "status": "executed"}
 @pytest.mark.parametrize(
     ("kind", "body", "field"),
     [
-        (model.Ack, {**ACK, "wiped": True}, "wiped"),
-        (model.Ack, {"status": "executed"}, "command_id"),
-        (model.Ack, {**ACK, "status": "pending"}, "status"),
-        (model.Ack, {**ACK, "result": []}, "result"),
-        (model.Ack, {**ACK, "result": {"a": "x" * 16_384}}, "result"),
-        (model.Ack, {**ACK, "result": {"a": float("nan")}}, "result"),
-        (model.Ack, {**ACK, "error": {"code": "", "message": ""}}, "error.code"),
-        (model.Ack, {**ACK, "error": {"code": "c", "message": "x" * 513}}, "error.message"),
-        (model.Ack, {**ACK, "receipt": 5}, "receipt"),
-        (model.Status, {"status": "here"}, "status"),
-        (model.RegisterDevice, {}, "serial_number"),
-        (model.RegisterDevice, {"serial_number": ""}, "serial_number"),
-        (model.RegisterDevice, {"serial_number": "s" * 129}, "serial_number"),
-        (model.RegisterDevice, {"serial_number": "s\0"}, "serial_number"),
-        (model.RegisterDevice, {"serial_number": 5}, "serial_number"),
-        (model.RegisterDevice, {"serial_number": "s", "id": "dev_1"}, "id"),
-        (model.RegisterDevice, {"serial_number": "s", "metadata": {"a": "x" * 8_192}}, "metadata"),
-        (model.BindDevice, {"end_user_id": "eu_"}, "end_user_id"),
-        (model.BindDevice, {"end_user_id": "eu_1\n"}, "end_user_id"),
-        (model.BindDevice, {"end_user_id": "eu_1", "supersede_reset": "yes"}, "supersede_reset"),
-        (model.BindDevice, {"end_user_id": "eu_1", "supersede_reset": 1}, "supersede_reset"),
-        (model.CreateCommand, {"type": "explode"}, "type"),
-        (model.CreateCommand, {"type": "reboot", "ttl_seconds": 0}, "ttl_seconds"),
-        (model.CreateCommand, {"type": "reboot", "ttl_seconds": 86_401}, "ttl_seconds"),
-        (model.CreateCommand, {"type": "reboot", "params": {"until": 2**53}}, "params"),
-        (model.CreateCommand, {"type": "reboot", "params": {"deep": [{"until": -(2**53)}]}}, "params"),
-        (model.CreateCommand, {"type": "reboot", "ttl_seconds": 1.5}, "ttl_seconds"),
-        (model.Empty, {"force": True}, "force"),
+        (Ack, {**ACK, "wiped": True}, "wiped"),
+        (Ack, {"status": "executed"}, "command_id"),
+        (Ack, {**ACK, "status": "pending"}, "status"),
+        (Ack, {**ACK, "result": []}, "result"),
+        (Ack, {**ACK, "result": {"a": "x" * 16_384}}, "result"),
+        (Ack, {**ACK, "result": {"a": float("nan")}}, "result"),
+        (Ack, {**ACK, "error": {"code": "", "message": ""}}, "error.code"),
+        (Ack, {**ACK, "error": {"code": "c", "message": "x" * 513}}, "error.message"),
+        (Ack, {**ACK, "receipt": 5}, "receipt"),
+        (Status, {"status": "here"}, "status"),
+        (RegisterDevice, {}, "serial_number"),
+        (RegisterDevice, {"serial_number": ""}, "serial_number"),
+        (RegisterDevice, {"serial_number": "s" * 129}, "serial_number"),
+        (RegisterDevice, {"serial_number": "s\0"}, "serial_number"),
+        (RegisterDevice, {"serial_number": 5}, "serial_number"),
+        (RegisterDevice, {"serial_number": "s", "id": "dev_1"}, "id"),
+        (RegisterDevice, {"serial_number": "s", "metadata": {"a": "x" * 8_192}}, "metadata"),
+        (BindDevice, {"end_user_id": "eu_"}, "end_user_id"),
+        (BindDevice, {"end_user_id": "eu_1\n"}, "end_user_id"),
+        (BindDevice, {"end_user_id": "eu_1", "supersede_reset": "yes"}, "supersede_reset"),
+        (BindDevice, {"end_user_id": "eu_1", "supersede_reset": 1}, "supersede_reset"),
+        (CreateCommand, {"type": "explode"}, "type"),
+        (CreateCommand, {"type": "reboot", "ttl_seconds": 0}, "ttl_seconds"),
+        (CreateCommand, {"type": "reboot", "ttl_seconds": 86_401}, "ttl_seconds"),
+        (CreateCommand, {"type": "reboot", "params": {"until": 2**53}}, "params"),
+        (CreateCommand, {"type": "reboot", "params": {"deep": [{"until": -(2**53)}]}}, "params"),
+        (CreateCommand, {"type": "reboot", "ttl_seconds": 1.5}, "ttl_seconds"),
+        (Empty, {"force": True}, "force"),
     ],
 )
 def test_what_is_refused(kind: type[BaseModel], body: dict[str, Any], field: str) -> None:
@@ -197,8 +202,8 @@ def test_what_is_refused(kind: type[BaseModel], body: dict[str, Any], field: str
 def test_a_name_is_counted_in_utf16_units() -> None:
     """128 of them at most (section 2): an emoji counts twice."""
     asked = {"serial_number": "s", "name": "😀" * 64}
-    assert model.RegisterDevice.model_validate_json(json.dumps(asked)).name == "😀" * 64
-    assert _refused(model.RegisterDevice, {**asked, "name": "😀" * 64 + "x"}) == "name"
+    assert RegisterDevice.model_validate_json(json.dumps(asked)).name == "😀" * 64
+    assert _refused(RegisterDevice, {**asked, "name": "😀" * 64 + "x"}) == "name"
 
 
 @pytest.mark.parametrize(
@@ -207,7 +212,7 @@ def test_a_name_is_counted_in_utf16_units() -> None:
 )
 def test_what_is_no_object(payload: bytes) -> None:
     """Broken, other than an object, not UTF-8, nested without end."""
-    for kind in (model.Heartbeat, model.Status, model.Ack, model.RegisterDevice, model.Empty):
+    for kind in (Heartbeat, Status, Ack, RegisterDevice, Empty):
         _refused(kind, payload)
 
 
@@ -217,7 +222,7 @@ def test_what_is_no_object(payload: bytes) -> None:
 )
 def test_no_bytes_make_the_edge_raise_anything_else(payload: bytes) -> None:
     """A model or a ValidationError: nothing else comes out of parsing."""
-    for kind in (model.Heartbeat, model.Status, model.Ack):
+    for kind in (Heartbeat, Status, Ack):
         try:
             kind.model_validate_json(payload)
         except ValidationError:
@@ -227,10 +232,10 @@ def test_no_bytes_make_the_edge_raise_anything_else(payload: bytes) -> None:
 def test_models_are_frozen() -> None:
     """What came in cannot be changed behind anybody's back."""
     with pytest.raises(ValidationError):
-        model.Heartbeat().flags = 1
+        Heartbeat().flags = 1
 
 
-@pytest.mark.parametrize("status", model.CommandStatus)
-def test_the_last_four_states_of_a_command_are_final(status: model.CommandStatus) -> None:
+@pytest.mark.parametrize("status", CommandStatus)
+def test_the_last_four_states_of_a_command_are_final(status: CommandStatus) -> None:
     """Section 2."""
     assert status.final == (status in {"executed", "failed", "expired", "cancelled"})

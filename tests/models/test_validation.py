@@ -9,8 +9,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gateway.core.topics import Topics
 from gateway.domain.messages import Message, parse
 from gateway.errors import InvalidRequestError
-from gateway.models import model
+from gateway.models.bindings import BindDevice
+from gateway.models.commands import Ack, AckError, CreateCommand
 from gateway.models.device_settings import changed
+from gateway.models.devices import ListDevices, RegisterDevice
+from gateway.models.fields import Empty
+from gateway.models.heartbeats import Heartbeat
 from gateway.models.validation import invalid
 
 
@@ -47,38 +51,38 @@ def problems(kind: type[BaseModel], body: dict[str, Any]) -> dict[str | None, st
 def test_a_field_may_be_called_like_a_type(name: str) -> None:
     """An unknown field is named by its name, whatever that is and however deep it lies."""
     said = "unknown field. Remove it, or check its spelling."
-    assert problems(model.AckError, {"code": "x", name: 1}) == {name: said}
+    assert problems(AckError, {"code": "x", name: 1}) == {name: said}
     nested = {"command_id": "cmd_1", "status": "failed", "error": {"code": "x", name: 1}}
-    assert problems(model.Ack, nested) == {f"error.{name}": said}
+    assert problems(Ack, nested) == {f"error.{name}": said}
 
 
 def test_a_number_that_may_have_a_fraction_is_not_asked_to_be_an_integer() -> None:
     """Of the two complaints of a union of numbers the one stays that is true of both; its member is no field."""
     wrongs: tuple[Any, ...] = ("81", True, [], {})
     for wrong in wrongs:
-        assert problems(model.Heartbeat, {"battery_percent": wrong}) == {"battery_percent": "should be a valid number."}
+        assert problems(Heartbeat, {"battery_percent": wrong}) == {"battery_percent": "should be a valid number."}
     assert problems(Outer, {"inner": {"number": "1"}}) == {"inner.number": "should be a valid number."}
-    assert problems(model.Heartbeat, {"flags": 1.5}) == {"flags": "should be a valid integer."}
+    assert problems(Heartbeat, {"flags": 1.5}) == {"flags": "should be a valid integer."}
 
 
 @pytest.mark.parametrize(
     ("kind", "body", "message"),
     [
-        (model.RegisterDevice, {}, "serial_number: is missing. It is required."),
-        (model.RegisterDevice, {"serial_number": 7}, "serial_number: should be a valid string."),
-        (model.RegisterDevice, {"serial_number": "x" * 129}, "serial_number: should have at most 128 characters."),
-        (model.RegisterDevice, {"serial_number": "a\0"}, "serial_number: should not contain a NUL character."),
-        (model.RegisterDevice, {"serial_number": "n", "metadata": []}, "metadata: should be an object."),
-        (model.BindDevice, {"end_user_id": "eu_1", "supersede_reset": 1}, "supersede_reset: should be true or false."),
-        (model.BindDevice, {"end_user_id": "42"}, "end_user_id: should be 'eu_' and 1 to 64 letters and digits."),
-        (model.Heartbeat, {"connection_type": ["ble"] * 9}, "connection_type: should have at most 8 items, has 9."),
-        (model.Heartbeat, {"device_name": "x" * 65}, "device_name: should have at most 64 characters."),
-        (model.Heartbeat, {"firmware_version": "1\0"}, "firmware_version: should not contain a NUL character."),
-        (model.RegisterDevice, {"serial_number": "n", "name": "\0"}, "name: should not contain a NUL character."),
-        (model.Heartbeat, {"connection_type": "ble"}, "connection_type: should be a valid array."),
-        (model.Heartbeat, {"last_command": 1}, "last_command: should be an object."),
+        (RegisterDevice, {}, "serial_number: is missing. It is required."),
+        (RegisterDevice, {"serial_number": 7}, "serial_number: should be a valid string."),
+        (RegisterDevice, {"serial_number": "x" * 129}, "serial_number: should have at most 128 characters."),
+        (RegisterDevice, {"serial_number": "a\0"}, "serial_number: should not contain a NUL character."),
+        (RegisterDevice, {"serial_number": "n", "metadata": []}, "metadata: should be an object."),
+        (BindDevice, {"end_user_id": "eu_1", "supersede_reset": 1}, "supersede_reset: should be true or false."),
+        (BindDevice, {"end_user_id": "42"}, "end_user_id: should be 'eu_' and 1 to 64 letters and digits."),
+        (Heartbeat, {"connection_type": ["ble"] * 9}, "connection_type: should have at most 8 items, has 9."),
+        (Heartbeat, {"device_name": "x" * 65}, "device_name: should have at most 64 characters."),
+        (Heartbeat, {"firmware_version": "1\0"}, "firmware_version: should not contain a NUL character."),
+        (RegisterDevice, {"serial_number": "n", "name": "\0"}, "name: should not contain a NUL character."),
+        (Heartbeat, {"connection_type": "ble"}, "connection_type: should be a valid array."),
+        (Heartbeat, {"last_command": 1}, "last_command: should be an object."),
         (
-            model.CreateCommand,
+            CreateCommand,
             {"type": "reboot", "ttl_seconds": 0},
             "ttl_seconds: should be greater than or equal to 1.",
         ),
@@ -92,28 +96,28 @@ def test_what_it_should_be(kind: type[BaseModel], body: dict[str, Any], message:
 @pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999"])
 def test_numbers_that_are_none(number: bytes) -> None:
     """In a field and inside a document."""
-    assert refused(model.Heartbeat, b'{"battery_percent":' + number + b"}").message == (
+    assert refused(Heartbeat, b'{"battery_percent":' + number + b"}").message == (
         "battery_percent: should be a finite number."
     )
-    assert refused(model.RegisterDevice, b'{"serial_number":"n","metadata":{"a":[' + number + b"]}}").message == (
+    assert refused(RegisterDevice, b'{"serial_number":"n","metadata":{"a":[' + number + b"]}}").message == (
         "metadata: should hold finite numbers only, no NaN and no Infinity."
     )
 
 
 def test_what_is_no_json() -> None:
     """Where it breaks off, under the name of the whole; no field is to blame."""
-    refusal = refused(model.Heartbeat, b'{"flags":')
+    refusal = refused(Heartbeat, b'{"flags":')
     assert refusal.message == (
         "The body: should be JSON, and cannot be read: EOF while parsing a value at line 1 column 9."
     )
     assert refusal.details["field"] is None
-    assert refused(model.Heartbeat, b"[]").message == "The body: should be an object."
+    assert refused(Heartbeat, b"[]").message == "The body: should be an object."
 
 
 def test_a_parameter_of_the_query() -> None:
     """Text that is no number."""
     with pytest.raises(ValidationError) as caught:
-        model.ListDevices.model_validate({"limit": "many", "offset": "1.5", "status": "", "sorted": "name"})
+        ListDevices.model_validate({"limit": "many", "offset": "1.5", "status": "", "sorted": "name"})
     details = invalid(caught.value, whole="The query").details["problems"]
     assert {each["field"]: each["message"] for each in details} == {
         "limit": "should be a whole number.",
@@ -127,7 +131,7 @@ def test_names_are_the_senders() -> None:
     """A name that holds a secret is blotted out, one without end is cut; at most twenty problems are told."""
     token = "dtok_0123456789abcdef"
     many = {token: 1, "x" * 60_000: 1} | {f"field_{number}": 1 for number in range(100)}
-    refusal = refused(model.Empty, json.dumps(many).encode())
+    refusal = refused(Empty, json.dumps(many).encode())
     assert token[:13] not in json.dumps(refusal.details) + refusal.message
     assert len(refusal.details["problems"]) == 20
     assert max(len(each["field"]) for each in refusal.details["problems"]) == 128

@@ -26,11 +26,13 @@ from gateway.bootstrap import first_start
 from gateway.broker.access_sync import AccessSyncer, first_uses_at
 from gateway.core.backoff import Pauses
 from gateway.core.clock import system_clock, to_rfc3339
+from gateway.core.command_types import CommandType
 from gateway.core.topics import Topics
 from gateway.domain import commands, devices, grants
 from gateway.domain.presence import PresenceWorker
 from gateway.errors import GatewayError
-from gateway.models import model
+from gateway.models.commands import CreateCommand
+from gateway.models.devices import RegisterDevice
 from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.connect import BrokerAddress
 from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
@@ -65,7 +67,7 @@ KINDS = ("mosquitto-5", "mosquitto-3.1.1", "embedded")
 on_every_broker = pytest.mark.parametrize("kind", KINDS)
 on_mosquitto = pytest.mark.parametrize("kind", KINDS[:2])
 
-RESET = model.CommandType.FACTORY_RESET
+RESET = CommandType.FACTORY_RESET
 QUICK = Pauses(first_seconds=0.05, longest_seconds=0.2)
 HANGS_SECONDS = 30.0
 
@@ -214,7 +216,7 @@ class Site:
         return Device(device.id, device.pk, binding.device_token, binding.device.binding_generation)
 
     def _bind(self, tx: Tx, serial: str) -> devices.BoundDevice:
-        device, _ = devices.register(tx, self.project_id, model.RegisterDevice(serial_number=serial), "key_test")
+        device, _ = devices.register(tx, self.project_id, RegisterDevice(serial_number=serial), "key_test")
         return devices.bind(tx, self.project_id, device.id, "eu_1", "key_test")
 
     async def reset(self, device: Device) -> CommandRecord:
@@ -226,7 +228,7 @@ class Site:
 
     async def command(self, device: Device, kind: str = "reboot", **body: Any) -> CommandRecord:
         """Queue a command; its row."""
-        wanted = model.CreateCommand(type=model.CommandType(kind), **body)
+        wanted = CreateCommand(type=CommandType(kind), **body)
         return await self.store.write(
             lambda tx: commands.create(tx, devices.require(tx, self.project_id, device.id), wanted, "key_test")
         )

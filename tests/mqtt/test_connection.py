@@ -16,9 +16,10 @@ from structlog.testing import capture_logs
 
 from gateway import __version__
 from gateway.core.backoff import Pauses
+from gateway.core.command_types import CommandType
 from gateway.domain import commands
 from gateway.domain import devices as lifecycle
-from gateway.models import model
+from gateway.models.commands import CreateCommand
 from gateway.store import Tx
 from gateway.store.wakeups import EVERY
 from tests.mqtt.brokers import External
@@ -274,7 +275,7 @@ async def test_a_stop_does_not_wait_for_a_broker_that_hangs(tmp_path: Path) -> N
 
 
 def _large(tx: Tx, place: Site, devices: list[Device]) -> None:
-    body = model.CreateCommand(type=model.CommandType.REBOOT, params={"filler": "x" * 15_000})
+    body = CreateCommand(type=CommandType.REBOOT, params={"filler": "x" * 15_000})
     for device in devices:
         commands.create(tx, lifecycle.require(tx, place.project_id, device.id), body, "key_test")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from structlog.testing import capture_logs
 
 from gateway.domain import heartbeats
-from gateway.models import model
+from gateway.models.heartbeats import Heartbeat
 from gateway.store import Tx, health_sql
 from gateway.store.sqlite.device_cache import SenderRecord
 from tests.mqtt.support import Device, MovedClock, Site, beat, on_every_broker, on_mosquitto, site
@@ -326,9 +326,7 @@ async def test_a_stale_farewell_takes_no_device_offline_that_speaks_http(kind: s
     """What lies retained is older than what was heard over HTTP; of a device that was there over MQTT it is news."""
     async with site(kind, tmp_path, rules=RULES) as place:
         device, other = await place.bound(), await place.bound("SN-2")
-        await place.store.write(
-            lambda tx: heartbeats.record_heartbeat(tx, sender(tx, device.id), model.Heartbeat(), "wifi")
-        )
+        await place.store.write(lambda tx: heartbeats.record_heartbeat(tx, sender(tx, device.id), Heartbeat(), "wifi"))
         await place.store.write(lambda tx: birth(tx, other))
         async with place.admin() as admin:
             for each in (device, other):

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.domain import acknowledgements, devices
-from gateway.models import model
+from gateway.models.commands import Ack
 from gateway.store import Context, Rules, Tx, command_sql, outbox_sql
 from gateway.store.command_sql import CommandRecord
 from tests.mqtt.brokers import External
@@ -42,9 +42,7 @@ pattern read devices/%u/commands/+
 
 async def final(place: Site, device: Device, command: CommandRecord) -> None:
     """The device says `failed`."""
-    ack = model.Ack(
-        command_id=command.id, status="failed", receipt=receipt_of(device.token, command._asdict(), "failed")
-    )
+    ack = Ack(command_id=command.id, status="failed", receipt=receipt_of(device.token, command._asdict(), "failed"))
     await place.store.write(
         lambda tx: acknowledgements.acknowledge(tx, devices.require(tx, place.project_id, device.id), None, ack)
     )

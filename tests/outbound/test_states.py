@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.domain import devices, messages
-from gateway.models import model
+from gateway.models.devices import Device as DeviceAnswer
 from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.retained_scan import ScanMarker
 from gateway.outbound.retained_mirror import RetainedMirror
@@ -34,7 +34,7 @@ async def shown(kind: str, directory: Path, **rules: Any) -> AsyncIterator[Site]
         yield place
 
 
-def _device(view: View, pk: int) -> model.Device:
+def _device(view: View, pk: int) -> DeviceAnswer:
     return device_sql.to_model(device_sql.by_pk(view, pk))
 
 

@@ -11,7 +11,7 @@ from device_sim.sequences import Sequences
 from gateway.domain import acknowledgements, grants
 from gateway.domain.acknowledgements import AcknowledgementSource
 from gateway.domain.commands import Refusal
-from gateway.models import model
+from gateway.models.commands import Ack
 from gateway.store import View, command_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.records import DeviceKey
@@ -44,7 +44,7 @@ def _receipt_of_the_wipe_alone() -> Iterator[None]:
     real = acknowledgements._unproven  # noqa: SLF001 - planted there
 
     def unproven(
-        view: View, device: DeviceKey, command: CommandRecord, ack: model.Ack, sender: AcknowledgementSource
+        view: View, device: DeviceKey, command: CommandRecord, ack: Ack, sender: AcknowledgementSource
     ) -> Refusal | None:
         if ack.receipt is None and ack.status != "executed":
             return None

@@ -16,7 +16,7 @@ from gateway.domain import acknowledgements, commands, devices, epoch, grants, h
 from gateway.domain.presence import PresenceWorker
 from gateway.errors import StoreError
 from gateway.http.resources import devices as http_devices
-from gateway.models.model import CommandStatus
+from gateway.models.states import CommandStatus
 from gateway.mqtt import ingest
 from gateway.mqtt.publisher import payload
 from gateway.mqtt.reconciler import Reconciler

@@ -13,7 +13,7 @@ from device_sim.actions import Publish
 from gateway.core.ids import Ids
 from gateway.domain import devices, epoch, grants
 from gateway.domain.messages import Message
-from gateway.models.model import RegisterDevice
+from gateway.models.devices import RegisterDevice
 from gateway.store import Context, Row, Tx, View, account_sql, key_sql, outbox_sql, token_sql, transact
 from gateway.store.sqlite.connection import rollback
 from tests.simulation.broker import Broker, Packet

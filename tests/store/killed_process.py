@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.domain import devices
-from gateway.models import model
+from gateway.models.devices import RegisterDevice
 from gateway.store import Context, Store, Tx, key_sql
 
 
@@ -16,7 +16,7 @@ async def _register_for_ever(store: Store, project_id: str, numbers: Iterator[in
         serial = f"SN-{number}"
 
         def reset_at_once(tx: Tx, serial: str = serial) -> str:
-            device, _ = devices.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_1")
+            device, _ = devices.register(tx, project_id, RegisterDevice(serial_number=serial), "key_1")
             devices.bind(tx, project_id, device.id, "eu_1", "key_1")
             devices.reset(tx, project_id, device.id, "key_1")
             return serial

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.models import model
+from gateway.models.devices import ListDevices
 from gateway.store import Row, View, device_list
 from tests.domain.support import World
 
@@ -61,7 +61,7 @@ def test_a_page_is_read_off_an_index_in_its_order(
     The health of a device is one step away. So the first page costs fifty steps, and what has to look at every device
     does that once.
     """
-    wanted = model.ListDevices(**query, limit=50)
+    wanted = ListDevices(**query, limit=50)
     monkeypatch.setattr(device_list, "few", lambda *_: None)
     with World(tmp_path) as world:
         world.register("BP-1", name="Ward 1")
@@ -91,7 +91,7 @@ def test_few_devices_are_found_by_an_index(tmp_path: Path, name: str, sort: str)
     query, index = FILTERS[name]
     with World(tmp_path) as world:
         plan = Planned(world.view)
-        device_list.page(plan, world.project_id, model.ListDevices.model_validate({**query, "sort": sort}))
+        device_list.page(plan, world.project_id, ListDevices.model_validate({**query, "sort": sort}))
     asked, *others = plan.before
     assert asked[0].startswith(index), asked
     assert all(step.startswith("SEARCH d USING INTEGER PRIMARY KEY") for step in asked[1:]), asked
@@ -101,16 +101,16 @@ def test_few_devices_are_found_by_an_index(tmp_path: Path, name: str, sort: str)
     assert [step for step in plan.steps if step.startswith("SEARCH h USING INTEGER PRIMARY KEY")]
 
 
-def plan_of(world: World, query: model.ListDevices) -> list[str]:
+def plan_of(world: World, query: ListDevices) -> list[str]:
     """The steps in which a page is read."""
     plan = Planned(world.view)
     device_list.page(plan, world.project_id, query)
     return plan.steps
 
 
-def cursor_of(world: World, query: model.ListDevices) -> str:
+def cursor_of(world: World, query: ListDevices) -> str:
     """Where the page after the first device begins."""
-    plain = model.ListDevices(sort=query.sort, order=query.order)
+    plain = ListDevices(sort=query.sort, order=query.order)
     return device_list.cursor(plain, device_list.page(world.view, world.project_id, plain)[0])
 
 

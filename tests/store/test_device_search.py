@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.domain import devices
-from gateway.models import model
+from gateway.models.devices import ListDevices, RegisterDevice
 from gateway.store import Context, Store, Tx, device_candidates, device_list, device_search, device_sql, key_sql
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.sqlite.writer import Writer
@@ -29,7 +29,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def found(world: World, **query: str) -> list[str]:
     """The ids of the devices on a page of this query, newest first."""
-    rows = device_list.page(world.view, world.project_id, model.ListDevices.model_validate({**query, "limit": 1_000}))
+    rows = device_list.page(world.view, world.project_id, ListDevices.model_validate({**query, "limit": 1_000}))
     return [row.device.id for row in rows]
 
 
@@ -95,7 +95,7 @@ def test_what_was_undone_is_not_found(tmp_path: Path) -> None:
             project_id = await store.write(lambda tx: key_sql.create_project(tx, "ward"))
 
             def register(tx: Tx, number: int) -> None:
-                body = model.RegisterDevice(serial_number=f"SN-{number:04}", name=f"bed {number:04}")
+                body = RegisterDevice(serial_number=f"SN-{number:04}", name=f"bed {number:04}")
                 devices.register(tx, project_id, body, "key_1")
                 if number % 3 == 0:
                     raise LookupError
@@ -106,7 +106,7 @@ def test_what_was_undone_is_not_found(tmp_path: Path) -> None:
             await store.write(lambda tx: tx.run("INSERT INTO device_search (device_search) VALUES ('integrity-check')"))
 
             def search(text: str) -> int:
-                query = model.ListDevices(search=text)
+                query = ListDevices(search=text)
                 return len(store.read_inline(lambda view: device_list.page(view, project_id, query)))
 
             assert [search(f"bed {number:04}") for number in range(100)] == [int(n % 3 != 0) for n in range(100)]
@@ -152,7 +152,7 @@ def test_few_and_many_give_the_same_pages(world: World, monkeypatch: pytest.Monk
         {"status": "bound", "limit": 2, "offset": 1},
     ]  # fmt: skip
     for asked in queries:
-        query = model.ListDevices.model_validate(asked)
+        query = ListDevices.model_validate(asked)
         answers = []
         for few in (0, device_candidates.FEW):
             monkeypatch.setattr(device_candidates, "FEW", few)

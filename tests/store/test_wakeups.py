@@ -8,7 +8,7 @@ import pytest
 
 from gateway.domain import devices, webhooks
 from gateway.errors import StoreError
-from gateway.models import model
+from gateway.models.devices import RegisterDevice
 from gateway.models.webhooks import CreateWebhook, UpdateWebhook
 from gateway.store import Context, Store, StoreListener, Tx, key_sql, webhook_sql
 from gateway.store.wakeups import Wakeups
@@ -31,7 +31,7 @@ class Rung(StoreListener):
 
 
 def _register(tx: Tx, project_id: str, serial: str) -> str:
-    device, _ = devices.register(tx, project_id, model.RegisterDevice(serial_number=serial), "key_1")
+    device, _ = devices.register(tx, project_id, RegisterDevice(serial_number=serial), "key_1")
     return str(device.id)
 
 

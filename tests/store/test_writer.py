@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import UnavailableError
-from gateway.models import model
+from gateway.models.devices import RegisterDevice
 from gateway.store import DATABASE_NAME, Batch, Context, Tx, View, device_sql, open_database, outbox_sql, transact
 from gateway.store.measurements import Measure
 from gateway.store.sqlite.connection import connect
@@ -159,7 +159,7 @@ async def test_commits_that_mark_the_outbox_are_told_before_their_results(tmp_pa
 
 def _marked_device(tx: Tx) -> None:
     project_id = project("ward")(tx)
-    pk = device_sql.insert(tx, "dev_1", project_id, model.RegisterDevice(serial_number="SN-1"), "bota_pin")
+    pk = device_sql.insert(tx, "dev_1", project_id, RegisterDevice(serial_number="SN-1"), "bota_pin")
     outbox_sql.mark_credential(tx, pk)
 
 

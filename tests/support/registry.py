@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.bootstrap import first_start
 from gateway.domain import devices, grants
-from gateway.models import model
+from gateway.models.devices import RegisterDevice
 from gateway.settings.loading import Settings
 from gateway.store import Context, Rules, Store, Tx, open_database, transact
 from tests.support.mqtt_password import mqtt_password_of
@@ -44,7 +44,7 @@ class Registry:
         return await self.store.write(lambda tx: self._bound(tx, serial))
 
     def _bound(self, tx: Tx, serial: str) -> Bound:
-        asked = model.RegisterDevice(serial_number=serial)
+        asked = RegisterDevice(serial_number=serial)
         device, _ = devices.register(tx, self.project_id, asked, ACTOR)
         binding = devices.bind(tx, self.project_id, device.id, "eu_1", ACTOR)
         return Bound(device.id, device.pk, binding.device_token)

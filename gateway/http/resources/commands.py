@@ -13,14 +13,15 @@ from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.paging import fitting
 from gateway.http.resources.devices import bad_cursor, find
 from gateway.http.responses import ApiResponse
-from gateway.models import model
+from gateway.models.commands import Command, CommandList, CreateCommand, ListCommands
+from gateway.models.fields import Empty
 from gateway.store import Tx, View, command_sql
 from gateway.store.command_sql import CommandRecord
 
 TAG: Final = "commands"
 
 
-async def create_command(call: RequestContext, body: model.CreateCommand) -> ApiResponse:
+async def create_command(call: RequestContext, body: CreateCommand) -> ApiResponse:
     """``POST /v1/devices/{device_id}/commands``."""
 
     def create(tx: Tx) -> ApiResponse:
@@ -30,16 +31,16 @@ async def create_command(call: RequestContext, body: model.CreateCommand) -> Api
     return await call.work.commit(create)
 
 
-async def list_commands(call: RequestContext, query: model.ListCommands) -> ApiResponse:
+async def list_commands(call: RequestContext, query: ListCommands) -> ApiResponse:
     """``GET /v1/devices/{device_id}/commands``."""
     if query.cursor is not None and not ids.is_id(ids.COMMAND, query.cursor):
         raise bad_cursor()
     rows = await call.work.read(lambda view: command_sql.page(view, find(view, call).pk, query))
     page, more = fitting(rows, query.limit, lambda row: command_sql.to_model(row, call.device_id))
-    return ApiResponse(model.CommandList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
+    return ApiResponse(CommandList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
-async def get_command(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def get_command(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}/commands/{command_id}``."""
     return ApiResponse(command_sql.to_model(await call.work.read(lambda view: _require(view, call)), call.device_id))
 
@@ -51,7 +52,7 @@ def _require(view: View, call: RequestContext) -> CommandRecord:
     return command
 
 
-async def cancel_command(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def cancel_command(call: RequestContext, _: Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/commands/{command_id}/cancel``."""
 
     def cancel(tx: Tx, *, taken_in: bool) -> ApiResponse:
@@ -66,7 +67,7 @@ async def cancel_command(call: RequestContext, _: model.Empty) -> ApiResponse:
     return await call.work.commit(partial(cancel, taken_in=True))
 
 
-async def delete_command(call: RequestContext, body: model.Empty) -> ApiResponse:
+async def delete_command(call: RequestContext, body: Empty) -> ApiResponse:
     """``DELETE /v1/devices/{device_id}/commands/{command_id}``: the same as cancel."""
     return await cancel_command(call, body)
 
@@ -81,9 +82,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "the device too.",
         tag=TAG,
         access=WRITE,
-        takes=model.CreateCommand,
+        takes=CreateCommand,
         handler=create_command,
-        answers={201: model.Command},
+        answers={201: Command},
         conflicts=("command_pending", "reset_pending", "device_not_bound", "reset_not_a_command"),
     ),
     Operation(
@@ -93,9 +94,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="Newest first. The page after this one starts at `next_cursor`.",
         tag=TAG,
         access=READ,
-        takes=model.ListCommands,
+        takes=ListCommands,
         handler=list_commands,
-        answers={200: model.CommandList},
+        answers={200: CommandList},
     ),
     Operation(
         method="GET",
@@ -104,9 +105,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="How far a command is: its status says what the device has said, never what was sent.",
         tag=TAG,
         access=READ,
-        takes=model.Empty,
+        takes=Empty,
         handler=get_command,
-        answers={200: model.Command},
+        answers={200: Command},
     ),
     Operation(
         method="POST",
@@ -119,9 +120,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "broker is away: nothing was cancelled.",
         tag=TAG,
         access=WRITE,
-        takes=model.Empty,
+        takes=Empty,
         handler=cancel_command,
-        answers={200: model.Command},
+        answers={200: Command},
         conflicts=("command_final", "reset_pending"),
     ),
     Operation(
@@ -132,9 +133,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "is final stays as it is, with a 409.",
         tag=TAG,
         access=WRITE,
-        takes=model.Empty,
+        takes=Empty,
         handler=delete_command,
-        answers={200: model.Command},
+        answers={200: Command},
         conflicts=("command_final", "reset_pending"),
     ),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.core.command_types import CommandType
 from gateway.domain import acknowledgements, heartbeats, messages
 from gateway.domain.commands import Refusal
 from gateway.errors import GatewayError, InvalidRequestError, NotFoundError
@@ -15,8 +16,10 @@ from gateway.http.callers import Authorization, DeviceCaller
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.devices import find
 from gateway.http.responses import ApiResponse
-from gateway.models import model
-from gateway.models.model import CommandType, Radio, TokenState
+from gateway.models.commands import Ack, Command, CommandAck, CommandPayload, PendingCommands
+from gateway.models.fields import Empty
+from gateway.models.heartbeats import Heartbeat, HeartbeatAnswer
+from gateway.models.states import Radio, TokenState
 from gateway.store import Tx, View, command_sql, health_sql
 from gateway.store.records import DeviceKey
 from gateway.store.sqlite.device_cache import SenderRecord
@@ -27,7 +30,7 @@ ACKNOWLEDGEMENT_PATH: Final = "/v1/devices/{device_id}/commands/{command_id}/ack
 RESET: Final = CommandType.FACTORY_RESET
 
 
-async def send_heartbeat(call: RequestContext, body: model.Heartbeat) -> ApiResponse:
+async def send_heartbeat(call: RequestContext, body: Heartbeat) -> ApiResponse:
     """``POST /v1/devices/{device_id}/heartbeat``."""
 
     def beat(tx: Tx) -> ApiResponse:
@@ -37,7 +40,7 @@ async def send_heartbeat(call: RequestContext, body: model.Heartbeat) -> ApiResp
     return await call.work.commit(beat)
 
 
-def _beat(tx: Tx, call: RequestContext, heartbeat: model.Heartbeat) -> model.HeartbeatAnswer:
+def _beat(tx: Tx, call: RequestContext, heartbeat: Heartbeat) -> HeartbeatAnswer:
     state = auth.state_now(tx, call.caller) if isinstance(call.caller, DeviceCaller) else None
     device = _sender(tx, call)
     relay = None if isinstance(call.caller, DeviceCaller) else acknowledgements.relayed_by(call.actor)
@@ -47,10 +50,10 @@ def _beat(tx: Tx, call: RequestContext, heartbeat: model.Heartbeat) -> model.Hea
         messages.audit_last_command(tx, device, refusal, relay)
         messages.record_rejection(tx, device.id, f"POST {HEARTBEAT_PATH}", refusal, call.request.raw)
     if state is None:
-        return model.HeartbeatAnswer()
+        return HeartbeatAnswer()
     to_fetch = _to_fetch(tx, device, state, tx.now)
     command_sql.set_sent(tx, [command.id for command in to_fetch])
-    return model.HeartbeatAnswer(commands=to_fetch or None)
+    return HeartbeatAnswer(commands=to_fetch or None)
 
 
 def _sender(tx: Tx, call: RequestContext) -> SenderRecord:
@@ -60,20 +63,20 @@ def _sender(tx: Tx, call: RequestContext) -> SenderRecord:
     return row
 
 
-def _to_fetch(view: View, device: DeviceKey, state: TokenState, now: int) -> list[model.CommandPayload]:
+def _to_fetch(view: View, device: DeviceKey, state: TokenState, now: int) -> list[CommandPayload]:
     """Return the open commands, oldest first, without expired ones that are yet to be closed."""
     due = [row for row in command_sql.open_of_device(view, device.pk) if (row.expires_at or now + 1) > now]
     return [command_sql.payload(row) for row in due if state is TokenState.ACTIVE or row.type == RESET]
 
 
-async def list_pending_commands(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def list_pending_commands(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}/commands/pending``."""
     now = call.services.store.context.clock()
     rows = await call.work.read(lambda view: _to_fetch(view, find(view, call), TokenState.ACTIVE, now))
-    return ApiResponse(model.PendingCommands(data=rows))
+    return ApiResponse(PendingCommands(data=rows))
 
 
-async def acknowledge_command(call: RequestContext, body: model.CommandAck) -> ApiResponse:
+async def acknowledge_command(call: RequestContext, body: CommandAck) -> ApiResponse:
     """``POST /v1/devices/{device_id}/commands/{command_id}/ack``."""
     command_id = call.request.path["command_id"]
     if body.command_id not in (None, command_id):
@@ -83,11 +86,11 @@ async def acknowledge_command(call: RequestContext, body: model.CommandAck) -> A
     return await call.work.commit(lambda tx: _acknowledge(tx, call, body))
 
 
-def _acknowledge(tx: Tx, call: RequestContext, body: model.CommandAck) -> ApiResponse | GatewayError:
+def _acknowledge(tx: Tx, call: RequestContext, body: CommandAck) -> ApiResponse | GatewayError:
     """Apply the acknowledgement, or store and return its refusal: an exception would undo the write."""
     device, command_id = find(tx, call), call.request.path["command_id"]
     _require_right(tx, call, device, command_id)
-    ack = model.Ack.model_construct(**{**dict(body), "command_id": command_id})
+    ack = Ack.model_construct(**{**dict(body), "command_id": command_id})
     outcome = acknowledgements.acknowledge(tx, device, None, ack)
     if isinstance(outcome, Refusal):
         messages.audit_rejection(tx, device, outcome)
@@ -123,10 +126,10 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "`sent_at`, and its answer is that of now.",
         tag=TAG,
         access=Authorization(scope="devices:write", device=True, reset_only=True),
-        takes=model.Heartbeat,
+        takes=Heartbeat,
         handler=send_heartbeat,
         keeps_answers=False,
-        answers={200: model.HeartbeatAnswer},
+        answers={200: HeartbeatAnswer},
     ),
     Operation(
         method="GET",
@@ -135,9 +138,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="What the device is to do, oldest first.",
         tag=TAG,
         access=Authorization(device=True),
-        takes=model.Empty,
+        takes=Empty,
         handler=list_pending_commands,
-        answers={200: model.PendingCommands},
+        answers={200: PendingCommands},
     ),
     Operation(
         method="POST",
@@ -148,8 +151,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "refused is kept in the audit trail, and changes nothing.",
         tag=TAG,
         access=Authorization(device=True, reset_only=True),
-        takes=model.CommandAck,
+        takes=CommandAck,
         handler=acknowledge_command,
-        answers={200: model.Command},
+        answers={200: Command},
     ),
 )

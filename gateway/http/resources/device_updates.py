@@ -9,11 +9,12 @@ from gateway.http.callers import WRITE
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.devices import TAG
 from gateway.http.responses import ApiResponse
-from gateway.models import fleet, model
+from gateway.models.devices import Device, UpdateDevice
+from gateway.models.fields import Empty
 from gateway.store import device_sql
 
 
-async def update_device(call: RequestContext, body: fleet.UpdateDevice) -> ApiResponse:
+async def update_device(call: RequestContext, body: UpdateDevice) -> ApiResponse:
     """``PATCH /v1/devices/{device_id}``."""
     return await call.work.commit(
         lambda tx: ApiResponse(
@@ -22,14 +23,14 @@ async def update_device(call: RequestContext, body: fleet.UpdateDevice) -> ApiRe
     )
 
 
-async def delete_device(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def delete_device(call: RequestContext, _: Empty) -> ApiResponse:
     """``DELETE /v1/devices/{device_id}``."""
     return await call.work.commit(
         lambda tx: ApiResponse(device_sql.to_model(devices.delete(tx, call.project_id, call.device_id, call.actor)))
     )
 
 
-async def restore_device(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def restore_device(call: RequestContext, _: Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/restore``."""
     return await call.work.commit(
         lambda tx: ApiResponse(device_sql.to_model(devices.restore(tx, call.project_id, call.device_id, call.actor)))
@@ -47,9 +48,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "leaves `updated_at` and the audit trail as they are.",
         tag=TAG,
         access=WRITE,
-        takes=fleet.UpdateDevice,
+        takes=UpdateDevice,
         handler=update_device,
-        answers={200: model.Device},
+        answers={200: Device},
     ),
     Operation(
         method="DELETE",
@@ -60,9 +61,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "answer is 409 `reset_pending`.",
         tag=TAG,
         access=WRITE,
-        takes=model.Empty,
+        takes=Empty,
         handler=delete_device,
-        answers={200: model.Device},
+        answers={200: Device},
         conflicts=("reset_pending",),
     ),
     Operation(
@@ -72,8 +73,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="Brings it back as it was, unbound. A device that is not deleted stays as it is.",
         tag=TAG,
         access=WRITE,
-        takes=model.Empty,
+        takes=Empty,
         handler=restore_device,
-        answers={200: model.Device},
+        answers={200: Device},
     ),
 )

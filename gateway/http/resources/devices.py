@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
+from gateway.core.command_types import CommandType
 from gateway.core.topics import Topics
 from gateway.domain import devices
 from gateway.errors import InvalidRequestError
@@ -13,8 +14,10 @@ from gateway.http.callers import READ, WRITE
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.paging import MAX_ANSWER_BYTES, fitting
 from gateway.http.responses import ApiResponse
-from gateway.models import model
-from gateway.models.model import CommandType
+from gateway.models.bindings import BindDevice, BoundDevice, MqttAccess, MqttTopics
+from gateway.models.devices import Device, DeviceHealth, DeviceList, ListDevices, RegisterDevice
+from gateway.models.events import EventList, ListEvents
+from gateway.models.fields import Empty
 from gateway.store import Tx, View, command_sql, device_list, device_sql, event_sql, outbox_sql
 from gateway.store.device_sql import DeviceRecord
 from gateway.store.event_sql import EventRecord
@@ -25,7 +28,7 @@ MAX_PAGE_BYTES: Final = 2 * MAX_ANSWER_BYTES
 """Maximum size of a page of devices: a thousand ordinary ones, or a hundred of the largest."""
 
 
-async def register_device(call: RequestContext, body: model.RegisterDevice) -> ApiResponse:
+async def register_device(call: RequestContext, body: RegisterDevice) -> ApiResponse:
     """``POST /v1/devices``."""
 
     def register(tx: Tx) -> ApiResponse:
@@ -35,7 +38,7 @@ async def register_device(call: RequestContext, body: model.RegisterDevice) -> A
     return await call.work.commit(register)
 
 
-async def list_devices(call: RequestContext, query: model.ListDevices) -> ApiResponse:
+async def list_devices(call: RequestContext, query: ListDevices) -> ApiResponse:
     """``GET /v1/devices``: the page is read and encoded in a reader's thread."""
     if query.cursor is not None and query.offset:
         raise InvalidRequestError(
@@ -49,11 +52,11 @@ async def list_devices(call: RequestContext, query: model.ListDevices) -> ApiRes
         raise bad_cursor() from error
 
 
-def _page(view: View, project_id: str, query: model.ListDevices) -> bytes:
+def _page(view: View, project_id: str, query: ListDevices) -> bytes:
     rows = device_list.page(view, project_id, query)
     shown, more = fitting(rows, query.limit, lambda listed: device_sql.to_model(listed.device), MAX_PAGE_BYTES)
     total = device_list.total(view, project_id, query) if query.total else None
-    answer = model.DeviceList(
+    answer = DeviceList(
         data=shown,
         has_more=more,
         next_cursor=device_list.cursor(query, rows[len(shown) - 1]) if more else None,
@@ -63,12 +66,12 @@ def _page(view: View, project_id: str, query: model.ListDevices) -> bytes:
     return answer.model_dump_json(exclude=set() if query.total else {"total", "total_is_exact"}).encode()
 
 
-async def get_device(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def get_device(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}``."""
     return ApiResponse(device_sql.to_model(call.services.store.read_inline(lambda view: find(view, call))))
 
 
-async def bind_device(call: RequestContext, body: model.BindDevice) -> ApiResponse:
+async def bind_device(call: RequestContext, body: BindDevice) -> ApiResponse:
     """``POST /v1/devices/{device_id}/bind``.
 
     A finished reset may still be retained on the broker. The device is not bound before that is cleared, or the new
@@ -79,7 +82,7 @@ async def bind_device(call: RequestContext, body: model.BindDevice) -> ApiRespon
         if await call.services.store.read(lambda view: _reset_was_sent(view, call)):
             # The device may have reported the outcome already. If the broker is away, the bind ends in a 503 below.
             await call.services.taken_in(max(0.0, until - asyncio.get_running_loop().time()))
-        await call.work.step("supersede", model.Empty, lambda tx: _supersede(tx, call))
+        await call.work.step("supersede", Empty, lambda tx: _supersede(tx, call))
     device_pk, to_clear = await call.work.read(lambda view: _reset_to_clear(view, call))
     if to_clear:
         await wait_until_synced(call, device_pk, until)
@@ -97,9 +100,9 @@ def _reset_was_sent(view: View, call: RequestContext) -> bool:
     return command is not None and command.sent_at is not None
 
 
-def _supersede(tx: Tx, call: RequestContext) -> model.Empty:
+def _supersede(tx: Tx, call: RequestContext) -> Empty:
     devices.supersede_reset(tx, call.project_id, call.device_id, call.actor)
-    return model.Empty()
+    return Empty()
 
 
 def _reset_to_clear(view: View, call: RequestContext) -> tuple[int, bool]:
@@ -113,13 +116,13 @@ async def wait_until_synced(call: RequestContext, device_pk: int, until: float) 
     return await call.services.synced(device_pk, max(0.0, until - asyncio.get_running_loop().time()))
 
 
-def _bound(call: RequestContext, binding: devices.BoundDevice) -> model.BoundDevice:
+def _bound(call: RequestContext, binding: devices.BoundDevice) -> BoundDevice:
     device_id = binding.device.id
     host, port, tls = call.services.broker_address()
-    return model.BoundDevice(
+    return BoundDevice(
         **device_sql.fields(binding.device),
         device_token=binding.device_token,
-        mqtt=model.MqttAccess(
+        mqtt=MqttAccess(
             host=host,
             port=port,
             tls=tls,
@@ -132,8 +135,8 @@ def _bound(call: RequestContext, binding: devices.BoundDevice) -> model.BoundDev
     )
 
 
-def _topics(topics: Topics, device_id: str) -> model.MqttTopics:
-    return model.MqttTopics(
+def _topics(topics: Topics, device_id: str) -> MqttTopics:
+    return MqttTopics(
         heartbeat=topics.heartbeat(device_id),
         status=topics.status(device_id),
         commands={each: topics.command(device_id, each) for each in CommandType},
@@ -141,35 +144,35 @@ def _topics(topics: Topics, device_id: str) -> model.MqttTopics:
     )
 
 
-async def unbind_device(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def unbind_device(call: RequestContext, _: Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/unbind``."""
     return await call.work.commit(
         lambda tx: ApiResponse(device_sql.to_model(devices.unbind(tx, call.project_id, call.device_id, call.actor)))
     )
 
 
-async def reset_device(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def reset_device(call: RequestContext, _: Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/reset``: one transaction, then the answer; it never waits for the broker."""
     return await call.work.commit(
         lambda tx: ApiResponse(device_sql.to_model(devices.reset(tx, call.project_id, call.device_id, call.actor)))
     )
 
 
-async def get_state(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def get_state(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /v1/devices/{device_id}/state``."""
     device = call.services.store.read_inline(lambda view: find(view, call))
     known = {**device_sql.fields(device), "device_id": device.id, "last_seen_by": device.last_seen_by}
-    return ApiResponse(model.DeviceHealth(**{name: known[name] for name in model.DeviceHealth.model_fields}))
+    return ApiResponse(DeviceHealth(**{name: known[name] for name in DeviceHealth.model_fields}))
 
 
-async def list_device_events(call: RequestContext, query: model.ListEvents) -> ApiResponse:
+async def list_device_events(call: RequestContext, query: ListEvents) -> ApiResponse:
     """``GET /v1/devices/{device_id}/events``."""
     events = await call.work.read(lambda view: _events(view, call, query))
     page, more = fitting(events, query.limit, event_sql.to_model)
-    return ApiResponse(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
+    return ApiResponse(EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
-def _events(view: View, call: RequestContext, query: model.ListEvents) -> list[EventRecord]:
+def _events(view: View, call: RequestContext, query: ListEvents) -> list[EventRecord]:
     device = find(view, call)
     if query.cursor is not None and not event_sql.has(view, device.pk, query.cursor):
         raise bad_cursor()
@@ -201,9 +204,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "device that has it, with status 200; nothing of it is changed then.",
         tag=TAG,
         access=WRITE,
-        takes=model.RegisterDevice,
+        takes=RegisterDevice,
         handler=register_device,
-        answers={201: model.Device, 200: model.Device},
+        answers={201: Device, 200: Device},
         conflicts=("resource_already_exists",),
     ),
     Operation(
@@ -217,9 +220,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "twice or be missed under `updated_at` and `name`.",
         tag=TAG,
         access=READ,
-        takes=model.ListDevices,
+        takes=ListDevices,
         handler=list_devices,
-        answers={200: model.DeviceList},
+        answers={200: DeviceList},
     ),
     Operation(
         method="GET",
@@ -228,9 +231,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="The device as the registry has it.",
         tag=TAG,
         access=READ,
-        takes=model.Empty,
+        takes=Empty,
         handler=get_device,
-        answers={200: model.Device},
+        answers={200: Device},
     ),
     Operation(
         method="POST",
@@ -243,9 +246,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "broker cannot be reached for that, the answer is 503 and nothing was bound.",
         tag=TAG,
         access=WRITE,
-        takes=model.BindDevice,
+        takes=BindDevice,
         handler=bind_device,
-        answers={200: model.BoundDevice},
+        answers={200: BoundDevice},
         conflicts=("device_already_bound", "reset_pending"),
         headers={
             SYNCED: "`false` when the broker did not know the new token yet when this was answered, or when nobody has "
@@ -261,9 +264,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "as it is.",
         tag=TAG,
         access=WRITE,
-        takes=model.Empty,
+        takes=Empty,
         handler=unbind_device,
-        answers={200: model.Device},
+        answers={200: Device},
     ),
     Operation(
         method="POST",
@@ -276,9 +279,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "device's commands to see how far it is.",
         tag=TAG,
         access=WRITE,
-        takes=model.Empty,
+        takes=Empty,
         handler=reset_device,
-        answers={200: model.Device},
+        answers={200: Device},
     ),
     Operation(
         method="GET",
@@ -287,9 +290,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="The newest that the device said of itself, over which link, and whether it is there.",
         tag=TAG,
         access=READ,
-        takes=model.Empty,
+        takes=Empty,
         handler=get_state,
-        answers={200: model.DeviceHealth},
+        answers={200: DeviceHealth},
     ),
     Operation(
         method="GET",
@@ -298,8 +301,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="The audit trail, newest first. The page after this one starts at `next_cursor`.",
         tag=TAG,
         access=READ,
-        takes=model.ListEvents,
+        takes=ListEvents,
         handler=list_device_events,
-        answers={200: model.EventList},
+        answers={200: EventList},
     ),
 )

@@ -14,7 +14,7 @@ from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.paging import fitting
 from gateway.http.resources.devices import bad_cursor
 from gateway.http.responses import ApiResponse, Stream
-from gateway.models import model
+from gateway.models.events import EventList, ListProjectEvents, StreamEvents
 from gateway.store import View, event_sql
 from gateway.store.event_sql import EventRecord
 
@@ -25,20 +25,20 @@ _BATCH: Final = 32
 _RETRY_MS: Final = 2_000
 
 
-async def list_events(call: RequestContext, query: model.ListProjectEvents) -> ApiResponse:
+async def list_events(call: RequestContext, query: ListProjectEvents) -> ApiResponse:
     """``GET /v1/events``."""
     events = await call.work.read(lambda view: _page(view, call.project_id, query))
     page, more = fitting(events, query.limit, event_sql.to_model)
-    return ApiResponse(model.EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
+    return ApiResponse(EventList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
-def _page(view: View, project_id: str, query: model.ListProjectEvents) -> list[EventRecord]:
+def _page(view: View, project_id: str, query: ListProjectEvents) -> list[EventRecord]:
     if query.cursor is not None and event_sql.seq_of(view, project_id, query.cursor) is None:
         raise bad_cursor()
     return event_sql.page_of_project(view, project_id, query)
 
 
-async def stream_events(call: RequestContext, query: model.StreamEvents) -> Stream:
+async def stream_events(call: RequestContext, query: StreamEvents) -> Stream:
     """``GET /v1/events/stream``."""
     last = _last_event_id(call, query)
     after = await _resume_after(call, last)
@@ -55,7 +55,7 @@ async def _resume_after(call: RequestContext, last: str | None) -> int:
     return await call.work.read(lambda view: event_sql.resume_after(view, call.project_id, None))
 
 
-def _last_event_id(call: RequestContext, query: model.StreamEvents) -> str | None:
+def _last_event_id(call: RequestContext, query: StreamEvents) -> str | None:
     header = call.request.headers.get(LAST_EVENT_ID)
     if not header:  # a browser that has seen no event yet may send it empty
         return query.last_event_id
@@ -68,7 +68,7 @@ def _last_event_id(call: RequestContext, query: model.StreamEvents) -> str | Non
     return header
 
 
-async def _follow(call: RequestContext, query: model.StreamEvents, after: int) -> AsyncGenerator[bytes, None]:
+async def _follow(call: RequestContext, query: StreamEvents, after: int) -> AsyncGenerator[bytes, None]:
     """Yield the events after the one numbered ``after`` as they are committed; a comment when none come for long."""
     services, clock = call.services, asyncio.get_running_loop().time
     yield f": events of {call.project_id}\nretry: {_RETRY_MS}\n\n".encode()
@@ -106,9 +106,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="The audit trail of the project, newest first. The page after this one starts at `next_cursor`.",
         tag=TAG,
         access=READ,
-        takes=model.ListProjectEvents,
+        takes=ListProjectEvents,
         handler=list_events,
-        answers={200: model.EventList},
+        answers={200: EventList},
     ),
     Operation(
         method="GET",
@@ -122,7 +122,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "read. A key may have 10 streams open (setting `event_streams_per_key`); one more is a 429.",
         tag=TAG,
         access=READ,
-        takes=model.StreamEvents,
+        takes=StreamEvents,
         handler=stream_events,
         answers={200: None},
         media_type=MEDIA_TYPE,

@@ -10,6 +10,7 @@ from typing import Final, Generic, TypeVar
 
 import structlog
 
+from gateway.core.command_types import CommandType
 from gateway.domain import commands, devices
 from gateway.errors import GatewayError, NotFoundError
 from gateway.http.callers import READ, WRITE
@@ -17,14 +18,24 @@ from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.devices import TAG
 from gateway.http.responses import ApiResponse
 from gateway.http.unit_of_work import ReplayError
-from gateway.models import fleet, model
-from gateway.models.model import CommandStatus, CommandType
+from gateway.models.bulk import (
+    BulkCancel,
+    BulkCancelOutcome,
+    BulkCancelOutcomes,
+    BulkError,
+    BulkOutcome,
+    BulkOutcomes,
+    BulkReset,
+)
+from gateway.models.devices import DeviceStats
+from gateway.models.fields import Empty
+from gateway.models.states import CommandStatus
 from gateway.store import Tx, View, command_sql, device_sql, outbox_sql
 from gateway.store.command_sql import CommandRecord
 
 log = structlog.get_logger()
 
-OutcomeT = TypeVar("OutcomeT", fleet.BulkOutcome, fleet.BulkCancelOutcome)
+OutcomeT = TypeVar("OutcomeT", BulkOutcome, BulkCancelOutcome)
 
 RESET: Final = CommandType.FACTORY_RESET
 ABREAST: Final = 50
@@ -33,23 +44,23 @@ ABREAST: Final = 50
 _UNFORESEEN: Final = "The gateway failed at this device, and left it as it was. Its log has the reason: report that."
 
 
-async def get_device_stats(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def get_device_stats(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /v1/devices/stats``."""
     return ApiResponse(await call.work.scan(lambda view: device_sql.count(view, call.project_id)))
 
 
-async def bulk_reset(call: RequestContext, body: fleet.BulkReset) -> ApiResponse:
+async def bulk_reset(call: RequestContext, body: BulkReset) -> ApiResponse:
     """``POST /v1/devices/bulk/reset``: each device in its own transaction."""
-    outcomes = await _each(call, body, Verb("reset", fleet.BulkOutcome, _would_reset, _reset))
-    return await call.work.commit(lambda _: ApiResponse(fleet.BulkOutcomes(data=outcomes)))
+    outcomes = await _each(call, body, Verb("reset", BulkOutcome, _would_reset, _reset))
+    return await call.work.commit(lambda _: ApiResponse(BulkOutcomes(data=outcomes)))
 
 
-async def bulk_cancel(call: RequestContext, body: fleet.BulkCancel) -> ApiResponse:
+async def bulk_cancel(call: RequestContext, body: BulkCancel) -> ApiResponse:
     """``POST /v1/devices/bulk/reset/cancel``: each device in its own transaction."""
     taken_in = not body.dry_run and await _taken_in(call, body.device_ids)
     cancel = partial(_cancel, taken_in=taken_in)
-    outcomes = await _each(call, body, Verb("cancelled", fleet.BulkCancelOutcome, _would_cancel, cancel))
-    return await call.work.commit(lambda _: ApiResponse(fleet.BulkCancelOutcomes(data=outcomes)))
+    outcomes = await _each(call, body, Verb("cancelled", BulkCancelOutcome, _would_cancel, cancel))
+    return await call.work.commit(lambda _: ApiResponse(BulkCancelOutcomes(data=outcomes)))
 
 
 async def _taken_in(call: RequestContext, device_ids: Sequence[str]) -> bool:
@@ -76,17 +87,17 @@ class Verb(Generic[OutcomeT]):
     would: Callable[[View, RequestContext, str], str]
     do: Callable[[Tx, RequestContext, str], str]
 
-    def told(self, device_id: str, outcome: str, error: fleet.BulkError | None = None) -> OutcomeT:
+    def told(self, device_id: str, outcome: str, error: BulkError | None = None) -> OutcomeT:
         """Return an outcome as it is answered."""
         return self.kind.model_validate({"id": device_id, "outcome": outcome, "error": error})
 
     def nothing_done(self, device_id: str, error: GatewayError) -> OutcomeT:
         """Return the outcome that nothing was changed, with the reason."""
         outcome = "not_found" if isinstance(error, NotFoundError) else "failed"
-        return self.told(device_id, outcome, fleet.BulkError(code=error.code, message=error.message))
+        return self.told(device_id, outcome, BulkError(code=error.code, message=error.message))
 
 
-async def _each(call: RequestContext, body: fleet.BulkReset | fleet.BulkCancel, verb: Verb[OutcomeT]) -> list[OutcomeT]:
+async def _each(call: RequestContext, body: BulkReset | BulkCancel, verb: Verb[OutcomeT]) -> list[OutcomeT]:
     wanted = list(dict.fromkeys(body.device_ids))
     if body.dry_run:
         return await call.work.read(lambda view: [_would(view, call, verb, each) for each in wanted])
@@ -160,9 +171,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="How many devices of the project there are, and in what state. Deleted ones do not count.",
         tag=TAG,
         access=READ,
-        takes=model.Empty,
+        takes=Empty,
         handler=get_device_stats,
-        answers={200: fleet.DeviceStats},
+        answers={200: DeviceStats},
     ),
     Operation(
         method="POST",
@@ -174,9 +185,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "first.",
         tag=TAG,
         access=WRITE,
-        takes=fleet.BulkReset,
+        takes=BulkReset,
         handler=bulk_reset,
-        answers={200: fleet.BulkOutcomes},
+        answers={200: BulkOutcomes},
     ),
     Operation(
         method="POST",
@@ -190,8 +201,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "`service_unavailable`. Send the request again then.",
         tag=TAG,
         access=WRITE,
-        takes=fleet.BulkCancel,
+        takes=BulkCancel,
         handler=bulk_cancel,
-        answers={200: fleet.BulkCancelOutcomes},
+        answers={200: BulkCancelOutcomes},
     ),
 )

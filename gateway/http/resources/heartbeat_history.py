@@ -10,18 +10,18 @@ from gateway.http.callers import READ
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.devices import TAG, find
 from gateway.http.responses import ApiResponse
-from gateway.models import fleet
-from gateway.models.model import MAX_NUMBER
+from gateway.models.fields import MAX_NUMBER
+from gateway.models.heartbeats import HeartbeatList, ListHeartbeats
 from gateway.store import View, heartbeat_sql
 
 
-async def list_heartbeats(call: RequestContext, query: fleet.ListHeartbeats) -> ApiResponse:
+async def list_heartbeats(call: RequestContext, query: ListHeartbeats) -> ApiResponse:
     """``GET /v1/devices/{device_id}/heartbeats``."""
     rows = await call.work.read(lambda view: _history(view, call, query))
     page = rows[: query.limit]
     more = len(rows) > len(page)
     return ApiResponse(
-        fleet.HeartbeatList(
+        HeartbeatList(
             data=[heartbeat_sql.to_record(row) for row in page],
             has_more=more,
             next_cursor=f"{page[-1].received_at}.{page[-1].id}" if more else None,
@@ -29,7 +29,7 @@ async def list_heartbeats(call: RequestContext, query: fleet.ListHeartbeats) -> 
     )
 
 
-def _history(view: View, call: RequestContext, query: fleet.ListHeartbeats) -> list[heartbeat_sql.StoredHeartbeat]:
+def _history(view: View, call: RequestContext, query: ListHeartbeats) -> list[heartbeat_sql.StoredHeartbeat]:
     return heartbeat_sql.page(
         view,
         find(view, call).pk,
@@ -58,8 +58,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "at `next_cursor`.",
         tag=TAG,
         access=READ,
-        takes=fleet.ListHeartbeats,
+        takes=ListHeartbeats,
         handler=list_heartbeats,
-        answers={200: fleet.HeartbeatList},
+        answers={200: HeartbeatList},
     ),
 )

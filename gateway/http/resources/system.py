@@ -11,7 +11,9 @@ from gateway.errors import StoreError
 from gateway.http.callers import PUBLIC, READ, ApiKeyCaller, Authorization
 from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.responses import ApiResponse
-from gateway.models import model
+from gateway.models.bindings import JwkSet
+from gateway.models.fields import Empty
+from gateway.models.system import Health, KeyFacts, Readiness
 from gateway.observability import metrics
 from gateway.store import Purpose, View, key_sql, token_sql
 
@@ -20,19 +22,19 @@ _UNAVAILABLE: Final = 503
 _HIDDEN: Final = "Ask with an API key that has devices:read, or on the gateway's own machine."
 
 
-async def get_health(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def get_health(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /health``."""
     try:
         await call.services.store.read(key_sql.projects, Purpose.HEALTH)
     except (StoreError, sqlite3.Error):
-        return ApiResponse(model.Health(status="unhealthy", database="disconnected"), status=_UNAVAILABLE)
-    return ApiResponse(model.Health(status="healthy", database="connected"))
+        return ApiResponse(Health(status="unhealthy", database="disconnected"), status=_UNAVAILABLE)
+    return ApiResponse(Health(status="healthy", database="connected"))
 
 
-async def get_readiness(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def get_readiness(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /ready``."""
     report = await call.services.readiness()
-    readiness = model.Readiness.model_validate(report if call.request.is_inside else _without_words(report))
+    readiness = Readiness.model_validate(report if call.request.is_inside else _without_words(report))
     return ApiResponse(readiness, status=200 if readiness.ready else _UNAVAILABLE)
 
 
@@ -50,17 +52,17 @@ def _without_words(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def get_metrics(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def get_metrics(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /metrics``."""
     return ApiResponse(await call.services.scrape())
 
 
-async def get_openapi(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def get_openapi(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /openapi.json``."""
     return ApiResponse(await asyncio.to_thread(call.services.openapi))
 
 
-async def get_asyncapi(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def get_asyncapi(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /asyncapi.json``."""
     del call
     from gateway.http.spec import asyncapi  # noqa: PLC0415 - loads all descriptions, which are seldom read
@@ -68,24 +70,22 @@ async def get_asyncapi(call: RequestContext, _: model.Empty) -> ApiResponse:
     return ApiResponse(asyncapi.document())
 
 
-async def get_jwks(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def get_jwks(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /.well-known/jwks.json``."""
     return ApiResponse(
         await call.services.store.read(_keys, Purpose.HEALTH), headers={"Cache-Control": "public, max-age=300"}
     )
 
 
-def _keys(view: View) -> model.JwkSet:
-    return model.JwkSet(keys=[grants.public_key(view, kid) for kid in token_sql.signing_key_ids(view)])
+def _keys(view: View) -> JwkSet:
+    return JwkSet(keys=[grants.public_key(view, kid) for kid in token_sql.signing_key_ids(view)])
 
 
-async def get_key(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def get_key(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /v1/key``."""
     project = await call.work.read(lambda view: key_sql.require_project(view, call.project_id))
     scopes = call.caller.scopes if isinstance(call.caller, ApiKeyCaller) else ()
-    return ApiResponse(
-        model.KeyFacts(id=call.actor, project_id=project.id, project_name=project.name, scopes=sorted(scopes))
-    )
+    return ApiResponse(KeyFacts(id=call.actor, project_id=project.id, project_name=project.name, scopes=sorted(scopes)))
 
 
 OPERATIONS: Final[tuple[AnyOperation, ...]] = (
@@ -96,9 +96,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="For a supervisor that restarts what is not healthy.",
         tag=TAG,
         access=PUBLIC,
-        takes=model.Empty,
+        takes=Empty,
         handler=get_health,
-        answers={200: model.Health, 503: model.Health},
+        answers={200: Health, 503: Health},
     ),
     Operation(
         method="GET",
@@ -109,9 +109,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "is wrong is said in words to an API key with `devices:read` and on the gateway's own machine.",
         tag=TAG,
         access=Authorization(insiders="more"),
-        takes=model.Empty,
+        takes=Empty,
         handler=get_readiness,
-        answers={200: model.Readiness, 503: model.Readiness},
+        answers={200: Readiness, 503: Readiness},
     ),
     Operation(
         method="GET",
@@ -123,7 +123,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "'gateway docs metrics' says what each figure means.",
         tag=TAG,
         access=Authorization(insiders="alone"),
-        takes=model.Empty,
+        takes=Empty,
         handler=get_metrics,
         answers={200: None},
         media_type=metrics.MEDIA_TYPE,
@@ -135,7 +135,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="OpenAPI 3.1, made from the table that the routes are made from.",
         tag=TAG,
         access=PUBLIC,
-        takes=model.Empty,
+        takes=Empty,
         handler=get_openapi,
         answers={200: None},
     ),
@@ -146,7 +146,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="AsyncAPI 3.0, made from the models that read and write the messages.",
         tag=TAG,
         access=PUBLIC,
-        takes=model.Empty,
+        takes=Empty,
         handler=get_asyncapi,
         answers={200: None},
     ),
@@ -158,9 +158,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "with the answer to bind, and trusts that one.",
         tag=TAG,
         access=PUBLIC,
-        takes=model.Empty,
+        takes=Empty,
         handler=get_jwks,
-        answers={200: model.JwkSet},
+        answers={200: JwkSet},
     ),
     Operation(
         method="GET",
@@ -169,8 +169,8 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="What it may do, and in which project: for a program that offers only what is open to it.",
         tag=TAG,
         access=READ,
-        takes=model.Empty,
+        takes=Empty,
         handler=get_key,
-        answers={200: model.KeyFacts},
+        answers={200: KeyFacts},
     ),
 )

@@ -13,11 +13,12 @@ from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.resources.device_calls import TAG
 from gateway.http.resources.devices import SYNCED, find, wait_until_synced
 from gateway.http.responses import ApiResponse
-from gateway.models import fleet, model
+from gateway.models.bindings import RefreshedMqtt, RefreshedToken
+from gateway.models.fields import Empty
 from gateway.store import Tx
 
 
-async def refresh_token(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def refresh_token(call: RequestContext, _: Empty) -> ApiResponse:
     """``POST /v1/devices/{device_id}/token/refresh``; it waits until the broker knows the new token.
 
     It waits for a few seconds at most.
@@ -33,9 +34,9 @@ def _refresh(tx: Tx, call: RequestContext) -> ApiResponse:
     auth.state_now(tx, call.device_caller)
     refreshed = devices.refresh(tx, call.project_id, call.device_id, call.device_caller.token_id)
     return ApiResponse(
-        fleet.RefreshedToken(
+        RefreshedToken(
             device_token=refreshed.device_token,
-            mqtt=fleet.RefreshedMqtt(password=refreshed.mqtt_password),
+            mqtt=RefreshedMqtt(password=refreshed.mqtt_password),
             binding_generation=refreshed.binding_generation,
         )
     )
@@ -54,9 +55,9 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "broker takes the new password alone, at once, and the old token stays good over HTTP only.",
         tag=TAG,
         access=Authorization(device=True, reset_only=True),
-        takes=model.Empty,
+        takes=Empty,
         handler=refresh_token,
-        answers={200: fleet.RefreshedToken},
+        answers={200: RefreshedToken},
         headers={
             SYNCED: "`false` when the broker did not know the new password yet when this was answered: connects with "
             "it are refused until the broker has caught up. Absent otherwise."

@@ -13,8 +13,9 @@ from gateway.http.operation import AnyOperation, Operation, RequestContext
 from gateway.http.paging import fitting
 from gateway.http.resources.devices import bad_cursor
 from gateway.http.responses import ApiResponse
-from gateway.models import model
 from gateway.models import webhooks as webhooks_model
+from gateway.models.events import Event
+from gateway.models.fields import Empty
 from gateway.store import Tx, View, delivery_sql, webhook_sql
 
 TAG: Final = "webhooks"
@@ -46,7 +47,7 @@ async def list_webhooks(call: RequestContext, query: webhooks_model.ListWebhooks
     return ApiResponse(webhooks_model.WebhookList(data=page, has_more=more, next_cursor=page[-1].id if more else None))
 
 
-async def get_webhook(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def get_webhook(call: RequestContext, _: Empty) -> ApiResponse:
     """``GET /v1/webhooks/{webhook_id}``."""
     return ApiResponse(webhook_sql.to_model(await call.work.read(lambda view: _find(view, call))))
 
@@ -68,7 +69,7 @@ async def update_webhook(call: RequestContext, body: webhooks_model.UpdateWebhoo
     )
 
 
-async def delete_webhook(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def delete_webhook(call: RequestContext, _: Empty) -> ApiResponse:
     """``DELETE /v1/webhooks/{webhook_id}``."""
     return await call.work.commit(
         lambda tx: ApiResponse(
@@ -88,7 +89,7 @@ async def rotate_webhook_secret(call: RequestContext, body: webhooks_model.Rotat
     return await call.work.commit(rotate)
 
 
-async def forget_previous_secret(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def forget_previous_secret(call: RequestContext, _: Empty) -> ApiResponse:
     """``DELETE /v1/webhooks/{webhook_id}/previous-secret``."""
     return await call.work.commit(
         lambda tx: ApiResponse(
@@ -97,7 +98,7 @@ async def forget_previous_secret(call: RequestContext, _: model.Empty) -> ApiRes
     )
 
 
-async def send_test_event(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def send_test_event(call: RequestContext, _: Empty) -> ApiResponse:
     """``POST /v1/webhooks/{webhook_id}/test``: sends while the caller waits; nothing of it is stored."""
     webhook = await call.work.read(lambda view: _find(view, call))
     event, started = _test_event(call, webhook), time.perf_counter()
@@ -115,10 +116,10 @@ async def send_test_event(call: RequestContext, _: model.Empty) -> ApiResponse:
     )
 
 
-def _test_event(call: RequestContext, webhook: webhook_sql.WebhookRecord) -> model.Event:
+def _test_event(call: RequestContext, webhook: webhook_sql.WebhookRecord) -> Event:
     context = call.services.store.context
     now = context.clock()
-    return model.Event(
+    return Event(
         id=ids.Ids(context.entropy).new(ids.EVENT, now),  # those of the registry belong to the writer
         type=TEST,
         created_at=to_rfc3339(now),
@@ -143,7 +144,7 @@ def _deliveries(
     return delivery_sql.page(view, webhook.id, query)
 
 
-async def replay_delivery(call: RequestContext, _: model.Empty) -> ApiResponse:
+async def replay_delivery(call: RequestContext, _: Empty) -> ApiResponse:
     """``POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay``."""
     webhook_id, delivery_id = _webhook_id(call), call.request.path["delivery_id"]
     return await call.work.commit(
@@ -187,7 +188,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="Its secret is not included: it is shown at creation alone.",
         tag=TAG,
         access=READ,
-        takes=model.Empty,
+        takes=Empty,
         handler=get_webhook,
         answers={200: webhooks_model.Webhook},
     ),
@@ -210,7 +211,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         description="Nothing is sent any more, and the record of its deliveries goes. Answers what it was.",
         tag=TAG,
         access=WRITE,
-        takes=model.Empty,
+        takes=Empty,
         handler=delete_webhook,
         answers={200: webhooks_model.Webhook},
     ),
@@ -235,7 +236,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "changes.",
         tag=TAG,
         access=WRITE,
-        takes=model.Empty,
+        takes=Empty,
         handler=forget_previous_secret,
         answers={200: webhooks_model.Webhook},
     ),
@@ -247,7 +248,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "answers what came back, within some 30 s. It is tried once and not kept.",
         tag=TAG,
         access=WRITE,
-        takes=model.Empty,
+        takes=Empty,
         handler=send_test_event,
         answers={200: webhooks_model.WebhookTest},
     ),
@@ -271,7 +272,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         "`webhook-id` is the same.",
         tag=TAG,
         access=SEND_EVENTS,
-        takes=model.Empty,
+        takes=Empty,
         handler=replay_delivery,
         answers={200: webhooks_model.Delivery},
         conflicts=("webhook_disabled",),

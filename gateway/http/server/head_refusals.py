@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.models import model
+from gateway.models.errors import ErrorAnswer, ErrorBody
 
 MAX_HEAD_BYTES: Final = 32_768
 
@@ -21,7 +21,7 @@ class HeadRefusal:
 
     def answer(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
         """Return its bytes, with these headers too."""
-        body = model.ErrorAnswer(error=model.ErrorBody(code=self.code, message=self.message, details={}))
+        body = ErrorAnswer(error=ErrorBody(code=self.code, message=self.message, details={}))
         content = body.model_dump_json().encode()
         lines = [
             f"HTTP/1.1 {self.status}".encode(),

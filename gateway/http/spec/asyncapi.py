@@ -14,11 +14,15 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 
 from gateway import __version__
+from gateway.core.command_types import CommandType
 from gateway.core.topics import Topics
 from gateway.http.spec import schemas
 from gateway.http.spec.examples import EXAMPLES
-from gateway.models import model, mqtt
-from gateway.models.model import CommandType, EventType
+from gateway.models import mqtt
+from gateway.models.commands import Ack, CommandPayload
+from gateway.models.devices import Device
+from gateway.models.events import EventType
+from gateway.models.heartbeats import Heartbeat, Status
 
 Json = dict[str, Any]
 
@@ -90,16 +94,16 @@ MESSAGES: Final = (
         "heartbeat",
         _NAMES.heartbeat(_ID),
         "receive",
-        model.Heartbeat,
+        Heartbeat,
         "A device says how it is",
         "Once a minute. Acknowledged to the broker when it is stored; one with the same `sent_at` is stored once.",
-        model.Heartbeat.model_json_schema()["examples"][0],
+        Heartbeat.model_json_schema()["examples"][0],
     ),
     MessageSpec(
         "deviceStatus",
         _NAMES.status(_ID),
         "receive",
-        model.Status,
+        Status,
         "A device comes or goes",
         "Its birth, its farewell and its last will.",
         {"status": "online"},
@@ -109,7 +113,7 @@ MESSAGES: Final = (
         "command",
         _NAMES.command(_ID, "{commandType}"),
         "send",
-        model.CommandPayload,
+        CommandPayload,
         "The gateway tells a device what to do",
         "Retained while the command is open; cleared by an empty payload when it is final.",
         EXAMPLES["PendingCommands"]["data"][0],
@@ -119,10 +123,10 @@ MESSAGES: Final = (
         "acknowledgement",
         _NAMES.ack(_ID, "{commandType}"),
         "receive",
-        model.Ack,
+        Ack,
         "A device says what became of a command",
         "`delivered`, then `executed` or `failed`. For a factory reset each needs a receipt.",
-        model.Ack.model_json_schema()["examples"][0],
+        Ack.model_json_schema()["examples"][0],
     ),
     MessageSpec(
         "refusal",
@@ -142,7 +146,7 @@ MESSAGES: Final = (
         "state",
         _NAMES.state(_ID),
         "send",
-        model.Device,
+        Device,
         "A device as the registry knows it",
         "The answer of `GET /v1/devices/{id}`, on change, once a second at most; cleared when the device is deleted. "
         "`last_heartbeat_at` alone is no change until it is `state_refresh_seconds` old.",
@@ -163,7 +167,7 @@ MESSAGES: Final = (
         "projectState",
         _NAMES.project_state(_PROJECT, _ID),
         "send",
-        model.Device,
+        Device,
         "A device as the registry knows it, for the integrators of its project",
         "The same as `devices/{deviceId}/state`, while the project has an integrator; cleared with the last one.",
         EXAMPLES["Device"],

@@ -21,7 +21,7 @@ from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.spec import introduction, links, schemas
 from gateway.http.spec.examples import ERRORS, EXAMPLES
-from gateway.models import model
+from gateway.models.errors import ErrorAnswer
 
 Json = dict[str, Any]
 
@@ -236,7 +236,7 @@ def _responses(operation: AnyOperation) -> dict[int, Json]:
         errors[409] = _error(409, f"The state of things forbids it: {codes}.", conflicts[0])
     for status in errors.keys() & answers.keys():  # the operation's own word, or that it could not get that far
         content = answers[status]["content"]["application/json"]
-        content["schema"] = {"anyOf": [content["schema"], _ref(model.ErrorAnswer)]}
+        content["schema"] = {"anyOf": [content["schema"], _ref(ErrorAnswer)]}
     return errors | answers
 
 
@@ -281,7 +281,7 @@ def _error(status: int, description: str, code: str | None = None) -> Json:
         "headers": {name: _header_ref(name) for name in (*_EVERYWHERE, *_WITH_STATUS.get(status, ()))},
         "content": {
             "application/json": {
-                "schema": _ref(model.ErrorAnswer),
+                "schema": _ref(ErrorAnswer),
                 "example": {"error": ERRORS[code]},
             }
         },
@@ -297,7 +297,7 @@ def _ref(kind: type[BaseModel]) -> Json:
 
 
 def _schemas(operations: Sequence[AnyOperation]) -> Json:
-    wanted: dict[type[BaseModel], Literal["validation", "serialization"]] = {model.ErrorAnswer: "serialization"}
+    wanted: dict[type[BaseModel], Literal["validation", "serialization"]] = {ErrorAnswer: "serialization"}
     for operation in operations:
         wanted |= {body: "serialization" for body in operation.answers.values() if body is not None}
         if operation.has_body:

@@ -7,7 +7,8 @@ from typing import Any
 
 from gateway.core import ids
 from gateway.domain import devices, heartbeats
-from gateway.models import model
+from gateway.models.heartbeats import Heartbeat
+from gateway.models.states import Radio
 from gateway.store import Tx, device_search, health_sql
 
 SEED = 20
@@ -82,7 +83,7 @@ def live_through(tx: Tx, device_id: str, days: float, every_ms: int = 5 * MINUTE
         tx.now = at
         device = health_sql.device_state(tx, device_id)
         assert device
-        heartbeats.record_heartbeat(tx, device, model.Heartbeat(**vitals(at)), model.Radio.WIFI)
+        heartbeats.record_heartbeat(tx, device, Heartbeat(**vitals(at)), Radio.WIFI)
     tx.now = now
     metadata = json.dumps({"room": "3.12", "asset": "MED-00417"})
     tx.run("UPDATE devices SET created_at = ?, metadata = ? WHERE id = ?", first, metadata, device_id)

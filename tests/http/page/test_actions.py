@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gateway.models.model import EventType
+from gateway.models.events import EventType
 from tests.http.page.fleet import fill
 from tests.http.support import Api, body
 from tests.support.mqtt_password import mqtt_password_of

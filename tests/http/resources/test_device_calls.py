@@ -12,7 +12,9 @@ from gateway.http.callers import DeviceCaller
 from gateway.http.operation import Request, RequestContext
 from gateway.http.resources import device_calls
 from gateway.http.unit_of_work import UnitOfWork
-from gateway.models.model import CommandAck, Heartbeat, TokenState
+from gateway.models.commands import CommandAck
+from gateway.models.heartbeats import Heartbeat
+from gateway.models.states import TokenState
 from gateway.store import token_sql
 from tests.http.support import Api, Client, Json, body, error
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.models import model
+from gateway.models.devices import RegisterDevice
 from gateway.store import Tx, device_sql
 from tests.http.support import Api, Json, body, error
 
@@ -35,7 +35,7 @@ async def insert(api: Api, count: int) -> None:
 
     def many(tx: Tx) -> None:
         for number in range(count):
-            wanted = model.RegisterDevice(serial_number=f"BP-{number:06}", name=f"Ward {number % 97}")
+            wanted = RegisterDevice(serial_number=f"BP-{number:06}", name=f"Ward {number % 97}")
             device_sql.insert(tx, f"dev_{number:026}", api.project_id, wanted, "bota_pin")
 
     await api.store.write(many)

@@ -5,7 +5,7 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.models.model import EventType
+from gateway.models.events import EventType
 from tests.http.support import JSON, Api, Json, body, error
 from tests.support.receiver import receiving
 from tests.webhooks.support import delivering

@@ -10,7 +10,7 @@ import pytest
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.spec import introduction, links
 from gateway.http.spec.examples import ERRORS
-from gateway.models import model
+from gateway.models.errors import ErrorBody
 from tests.http.support import DOCUMENT
 
 Json = dict[str, Any]
@@ -99,7 +99,7 @@ def test_every_operation_can_be_reached_by_a_link_or_needs_no_id() -> None:
 @pytest.mark.parametrize("code", sorted(ERRORS))
 def test_error_examples_say_what_to_do(code: str) -> None:
     """Each is an error of the contract whose message is a sentence, or two."""
-    error = model.ErrorBody.model_validate(ERRORS[code])
+    error = ErrorBody.model_validate(ERRORS[code])
     assert error.code == code
     assert error.message.endswith(".")
     assert " " in error.message

@@ -11,7 +11,7 @@ from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.spec.reference import events_reference, http_reference
 from gateway.models.event_catalogue import EVENT_TYPES
-from gateway.models.model import EventType
+from gateway.models.events import EventType
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 FOLDER = Path(__file__).parents[3] / "docs" / "reference"

@@ -1,0 +1,115 @@
+"""Events of the audit trail: types, queries and answers (contract, section 5)."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.models.fields import CreatedAt, Cursor, DeviceId, EventId, HasMore, NextCursor, Outbound, PageSize
+
+_ADMINISTRATIVE: Final = frozenset({"project", "key", "account", "signing_key", "webhook", "auth"})
+
+
+class EventType(enum.StrEnum):
+    """What can happen, as the audit trail calls it (contract, section 5; from ``acknowledgement.late`` on ours)."""
+
+    DEVICE_REGISTERED = "device.registered"
+    DEVICE_UPDATED = "device.updated"
+    DEVICE_BOUND = "device.bound"
+    DEVICE_UNBOUND = "device.unbound"
+    DEVICE_DELETED = "device.deleted"
+    DEVICE_RESTORED = "device.restored"
+    DEVICE_ONLINE = "device.online"
+    DEVICE_OFFLINE = "device.offline"
+    DEVICE_LOW_BATTERY = "device.low_battery"
+    DEVICE_STORAGE_FULL = "device.storage_full"
+    RESET_REQUESTED = "reset.requested"
+    RESET_DELIVERED = "reset.delivered"
+    RESET_COMPLETED = "reset.completed"
+    RESET_FAILED = "reset.failed"
+    RESET_SUPERSEDED = "reset.superseded"
+    COMMAND_CREATED = "command.created"
+    COMMAND_DELIVERED = "command.delivered"
+    COMMAND_EXECUTED = "command.executed"
+    COMMAND_FAILED = "command.failed"
+    COMMAND_EXPIRED = "command.expired"
+    COMMAND_CANCELLED = "command.cancelled"
+    TOKEN_REFRESHED = "token.refreshed"  # noqa: S105 - no password
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105 - no password
+    ACKNOWLEDGEMENT_LATE = "acknowledgement.late"
+    ACKNOWLEDGEMENT_REFUSED = "acknowledgement.refused"
+    PROJECT_CREATED = "project.created"
+    KEY_CREATED = "key.created"
+    KEY_UPDATED = "key.updated"
+    KEY_EXPIRING = "key.expiring"
+    KEY_ROTATED = "key.rotated"
+    KEY_REVOKED = "key.revoked"
+    ACCOUNT_CREATED = "account.created"
+    ACCOUNT_ROTATED = "account.rotated"
+    ACCOUNT_REVOKED = "account.revoked"
+    SIGNING_KEY_ROTATED = "signing_key.rotated"
+    WEBHOOK_CREATED = "webhook.created"
+    WEBHOOK_UPDATED = "webhook.updated"
+    WEBHOOK_ROTATED = "webhook.rotated"
+    WEBHOOK_DELETED = "webhook.deleted"
+    AUTH_REFUSED = "auth.refused"
+
+    @property
+    def is_of_device(self) -> bool:
+        """Whether it happens to a device: only these events are published over MQTT."""
+        return self.partition(".")[0] not in _ADMINISTRATIVE
+
+
+class ListEvents(BaseModel):
+    """Query of ``GET /devices/{id}/events``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: PageSize = 20
+    cursor: Cursor = None
+
+
+class ListProjectEvents(BaseModel):
+    """Query of ``GET /events``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Annotated[EventType | None, Field(description="Filter by event type.")] = None
+    device_id: Annotated[DeviceId | None, Field(description="Filter by device.")] = None
+    limit: PageSize = 20
+    cursor: Cursor = None
+
+
+class StreamEvents(BaseModel):
+    """Query of ``GET /events/stream``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Annotated[EventType | None, Field(description="Filter by event type.")] = None
+    device_id: Annotated[DeviceId | None, Field(description="Filter by device.")] = None
+    last_event_id: Annotated[
+        EventId | None, Field(description="Where to go on; the header `Last-Event-ID` says the same and comes first.")
+    ] = None
+
+
+class Event(Outbound):
+    """Something that happened, as the audit trail keeps it."""
+
+    id: str = Field(description="`evt_…`; ids sort by time.")
+    type: str = Field(description="What happened, such as `reset.completed`.")
+    created_at: CreatedAt
+    data: dict[str, Any] = Field(
+        description="Facts of the event. `device_id`: the device, if it is about one. `actor`: the id of a key or a "
+        "device, `gateway`, or `cli` for the command line. `actor_name`: the name of the key, or of the command line's "
+        "user. `client_address`: the address of a request with an API key."
+    )
+
+
+class EventList(Outbound):
+    """A page of events, newest first."""
+
+    data: list[Event] = Field(description="The page, newest first.")
+    has_more: HasMore
+    next_cursor: NextCursor

@@ -1,0 +1,83 @@
+"""Answers about the gateway itself: health, readiness, and the API key of the caller."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gateway.models.fields import Outbound
+
+
+class KeyFacts(Outbound):
+    """An API key as its holder may know it."""
+
+    id: str = Field(description="`key_…`.")
+    project_id: str = Field(description="The only project that the key opens.")
+    project_name: str = Field(description="For people.")
+    scopes: list[str] = Field(description="What it may do, such as `devices:read`.")
+
+
+class Health(Outbound):
+    """Whether the process serves and reaches its database."""
+
+    status: Literal["healthy", "unhealthy"] = Field(description="`unhealthy` when the registry cannot be read.")
+    database: Literal["connected", "disconnected"] = Field(description="Whether the registry can be read.")
+    billing: Annotated[Literal["disabled"], Field(description="Always `disabled`.")] = "disabled"
+
+
+class BrokerLink(Outbound):
+    """How the link to the broker is."""
+
+    kind: Literal["embedded", "mosquitto", "external"] = Field(
+        description="`embedded`; `mosquitto`, run by the gateway itself; or `external`, run by somebody else."
+    )
+    connected: bool = Field(description="Whether the gateway has a session with the broker.")
+    reconciled: bool = Field(description="Retained messages on the broker are the open commands of the registry.")
+    mqtt_version: str | None = Field(description="The MQTT version of the session; null without a session.")
+    error: str | None = Field(description="Why the gateway has no session; null when it has one.")
+
+
+class BrokerAccess(Outbound):
+    """Who steers accounts and live sessions at the broker."""
+
+    managed_by: str = Field(description="`embedded`, `mosquitto`, or `none`: you manage the accounts at the broker.")
+    error: str | None = Field(
+        description="Why accounts are not in step now, or what the gateway cannot do about them; else null."
+    )
+
+
+class RegistryState(Outbound):
+    """Whether the registry can be written."""
+
+    error: str | None = Field(description="Why the last write failed, and what to do; null when it did not.")
+
+
+class OutboxDepth(Outbound):
+    """What has yet to reach the broker."""
+
+    depth: int = Field(description="The number of changes that wait.")
+    oldest_seconds: int = Field(description="How long the oldest change has waited, in seconds.")
+
+
+class ListenerCertificate(Outbound):
+    """What a listener with TLS shows its clients: ``http`` or ``mqtt``."""
+
+    listener: str = Field(description="`http`, or `mqtt`: the embedded broker's.")
+    expires_at: str = Field(description="When the certificate expires.")
+    error: str | None = Field(
+        description="Why the certificate is not valid, or why its successor was not loaded; otherwise null."
+    )
+
+
+class Readiness(Outbound):
+    """Whether the gateway can do all of its work now, and the facts behind that."""
+
+    ready: bool = Field(description="Whether every part is ready.")
+    registry: RegistryState = Field(description="Whether the last write to the registry succeeded.")
+    broker: BrokerLink = Field(description="The link to the broker.")
+    access: BrokerAccess = Field(description="Accounts and sessions at the broker.")
+    outbox: OutboxDepth = Field(description="Changes that have not reached the broker yet.")
+    certificates: list[ListenerCertificate] = Field(
+        description="The certificates that listeners present; empty where no listener speaks TLS."
+    )

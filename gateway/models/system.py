@@ -30,7 +30,7 @@ class BrokerLink(Outbound):
     """How the link to the broker is."""
 
     kind: Literal["embedded", "mosquitto", "external"] = Field(
-        description="`embedded`; `mosquitto`, run by the gateway itself; or `external`, run by somebody else."
+        description="`embedded`; `mosquitto`, run by the gateway itself; or `external`, which the operator runs."
     )
     connected: bool = Field(description="Whether the gateway has a session with the broker.")
     reconciled: bool = Field(description="Retained messages on the broker are the open commands of the registry.")

@@ -1,0 +1,107 @@
+"""Verification of Ed25519 signatures (RFC 8032, 5.1.7), strict.
+
+The slow path is plain Python. A native module `monocypher` takes over where it can be imported. It has one function,
+`ed25519_check(signature, public, message)`, which returns True for a good signature. `_is_strict` holds for both.
+"""
+
+from sha512 import sha512
+
+try:
+    from monocypher import ed25519_check
+except ImportError:
+    ed25519_check = None
+
+P = 2**255 - 19  # the field
+L = 2**252 + 27742317777372353535851937790883648493  # the order of the base point
+D = -121665 * pow(121666, P - 2, P) % P
+D2 = 2 * D % P
+ROOT = pow(2, (P - 1) // 4, P)  # a square root of -1
+Y_BITS = 2**255 - 1
+BASE_X = 0x216936D3CD6E53FEC0A4E231FDD6DC5C692CC7609525A7B2C9562D608F25D51A
+BASE_Y = 4 * pow(5, P - 2, P) % P
+BASE = (BASE_X, BASE_Y, 1, BASE_X * BASE_Y % P)  # points are (X, Y, Z, T): x = X/Z, y = Y/Z, xy = T/Z
+# A key of one of these y has at most 8 multiples, so it would take a signature that anyone can make.
+SMALL_ORDER = (
+    0,
+    1,
+    P - 1,
+    0x5FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+)
+
+
+def verify(public, message, signature):
+    """Return whether the 64 bytes are the signature of the message by this public key of 32 bytes."""
+    if not _is_strict(public, signature):
+        return False
+    if ed25519_check:
+        return bool(ed25519_check(signature, public, message))
+    return _verify_slowly(public, message, signature)
+
+
+def _is_strict(public, signature):
+    """Refuse what a lax check accepts: S of L or more, a y of P or more, a key of small order."""
+    if len(public) != 32 or len(signature) != 64 or int.from_bytes(signature[32:], "little") >= L:
+        return False
+    y = int.from_bytes(public, "little") & Y_BITS
+    return y < P and y not in SMALL_ORDER
+
+
+def _verify_slowly(public, message, signature):
+    key = _decode(public)
+    if key is None:
+        return False
+    x, y, z, t = key
+    k = int.from_bytes(sha512(signature[:32] + public + message), "little") % L
+    s = int.from_bytes(signature[32:], "little")
+    # R = S B - k A. The bytes are compared, so a second encoding of R does not pass.
+    return _encode(_sum_of_products(s, BASE, k, (P - x, y, z, P - t))) == signature[:32]
+
+
+def _decode(data):
+    """Return the point of these 32 bytes, or None when they are not on the curve (RFC 8032, 5.1.3)."""
+    number = int.from_bytes(data, "little")
+    y, sign = number & Y_BITS, number >> 255
+    u, v = (y * y - 1) % P, (D * y * y + 1) % P
+    v3 = v * v * v % P
+    x = u * v3 * pow(u * v3 * v3 * v % P, (P - 5) // 8, P) % P
+    if (v * x * x - u) % P:
+        x = x * ROOT % P
+    if (v * x * x - u) % P or (x == 0 and sign):
+        return None
+    if x & 1 != sign:
+        x = P - x
+    return (x, y, 1, x * y % P)
+
+
+def _encode(point):
+    inverse = pow(point[2], P - 2, P)
+    x, y = point[0] * inverse % P, point[1] * inverse % P
+    return (y | (x & 1) << 255).to_bytes(32, "little")
+
+
+def _sum_of_products(s, p, k, q):
+    """Return s p + k q, bit by bit for both at once. Public values only, so the time may depend on them."""
+    both = _add(p, q)
+    total = (0, 1, 1, 0)
+    for bit in range(252, -1, -1):
+        total = _double(total)
+        of_s, of_k = s >> bit & 1, k >> bit & 1
+        if of_s or of_k:
+            total = _add(total, both if of_s and of_k else p if of_s else q)
+    return total
+
+
+def _add(p, q):
+    a, b = (p[1] - p[0]) * (q[1] - q[0]) % P, (p[1] + p[0]) * (q[1] + q[0]) % P
+    c, d = p[3] * q[3] * D2 % P, 2 * p[2] * q[2] % P
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return (e * f % P, g * h % P, f * g % P, e * h % P)
+
+
+def _double(p):
+    a, b, c = p[0] * p[0] % P, p[1] * p[1] % P, 2 * p[2] * p[2] % P
+    h = a + b
+    e, g = h - (p[0] + p[1]) ** 2, a - b
+    f = c + g
+    return (e * f % P, g * h % P, f * g % P, e * h % P)

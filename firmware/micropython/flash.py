@@ -1,0 +1,74 @@
+"""Flash: one small file per value in two areas, which survive a power cut at any point.
+
+It needs a file system whose rename replaces a file at once: LittleFS, the usual one on boards, or that of Unix.
+"""
+
+import json
+import os
+
+import wire
+
+AREAS = ("wiped", "kept")  # a factory reset wipes the first
+
+
+class Flash:
+    """Named JSON values in the folder `path`; each write or erase happens as a whole or not at all."""
+
+    def __init__(self, path):
+        self.path = path
+        for folder in (path, f"{path}/wiped", f"{path}/kept"):
+            if not _exists(folder):
+                os.mkdir(folder)
+
+    def write(self, area, name, value):
+        """Replace one value: write a new file, sync it, rename it over the old one. Equal values cost no write."""
+        text = wire.canonical(value)
+        if _content(self._file(area, name)) == text:
+            return
+        new = f"{self.path}/{area}/.{name}.new"
+        with open(new, "wb") as file:
+            file.write(text)
+            file.flush()  # on boards and on the Unix port this syncs the file
+        os.rename(new, self._file(area, name))
+        _sync()
+
+    def erase(self, area, name):
+        """Remove one value, and the rest of an interrupted write of it; no error when it does not exist."""
+        for path in (f"{self.path}/{area}/.{name}.new", self._file(area, name)):
+            if _exists(path):
+                os.remove(path)
+        _sync()
+
+    def read(self, area):
+        """Return all values of an area by their names. A damaged file counts as missing."""
+        found = {}
+        for entry in os.listdir(f"{self.path}/{area}"):
+            if entry.endswith(".json") and not entry.startswith("."):
+                try:
+                    found[entry[:-5]] = json.loads(_content(f"{self.path}/{area}/{entry}"))
+                except ValueError:
+                    continue
+        return found
+
+    def _file(self, area, name):
+        return f"{self.path}/{area}/{name}.json"
+
+
+def _exists(path):
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def _content(path):
+    if not _exists(path):
+        return None
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _sync():
+    if hasattr(os, "sync"):
+        os.sync()

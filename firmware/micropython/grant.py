@@ -1,0 +1,102 @@
+"""Check of a command's grant: a JWT with EdDSA, verified with the `grant_key` of the binding alone."""
+
+from hashlib import sha256
+
+import ed25519
+import wire
+
+PROVEN = ("stale_generation", "expired")
+
+
+class RefusalError(Exception):
+    """The device refuses a command; `code` and `message` go into the acknowledgement.
+
+    `proven` says that the gateway signed the command, so the refusal may be stored under its id. A stale sequence is
+    signed too and still not stored: many old commands must not displace the outcomes of commands that were executed.
+    """
+
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.proven = code in PROVEN
+
+
+def check(command, topic_type, binding, sequences, now):
+    """Return the `seq` of a command that may be obeyed. Store it before that. `now` is in milliseconds since 1970.
+
+    Raise `RefusalError` with the first code that applies, in the order of the checks below.
+    """
+    claims = _verified(command["grant_token"], binding["grant_key"])
+    if not claims.get("iss") or type(claims["iss"]) is not str:
+        raise _invalid("the grant's iss is not that of the command")
+    _agree("aud", claims, binding["device_id"])
+    _agree("jti", claims, command["id"])
+    _agree("cmd", claims, command["type"])
+    _agree("cmd", claims, topic_type)
+    _agree("gen", claims, command["binding_generation"])
+    _check_params(claims, command["params"])
+    exp = claims.get("exp")
+    _check_expiry_agrees(exp, command["expires_at"])
+    seq = claims.get("seq")
+    if type(seq) is not int or not 0 < seq <= wire.MAX_INTEGER:
+        raise _invalid("the grant's seq is not a number from 1 to 2^53 - 1")
+    _check_generation(command["binding_generation"], binding["binding_generation"])
+    if topic_type not in wire.COMMAND_TYPES:
+        raise RefusalError("unknown_command", f"this firmware does not know {topic_type!r}")
+    if not sequences.allow(topic_type, seq, command["id"]):
+        raise RefusalError("stale_sequence", f"a later {topic_type} than number {seq} was taken under this binding")
+    if exp is not None and now >= exp * 1000:
+        raise RefusalError("expired", "the command's time is over")
+    return seq
+
+
+def _invalid(message):
+    return RefusalError("grant_invalid", message)
+
+
+def _verified(token, key):
+    """Return the claims if the key signed them: exactly three parts, `alg` exactly EdDSA."""
+    parts = token.split(".")
+    try:
+        head, body, signature = [wire.unbase64url(part) for part in parts]
+        header, public = wire.read_json(head), wire.unbase64url(key["x"])
+        is_signed = header["alg"] == "EdDSA" and ed25519.verify(public, f"{parts[0]}.{parts[1]}".encode(), signature)
+        claims = wire.read_json(body) if is_signed else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        claims = None
+    if type(claims) is not dict:
+        raise _invalid("the grant is not signed by the gateway of this binding")
+    return claims
+
+
+def _agree(claim, claims, expected):
+    actual = claims.get(claim)
+    if type(actual) is not type(expected) or actual != expected:
+        raise _invalid(f"the grant's {claim} is not that of the command")
+
+
+def _check_params(claims, params):
+    try:
+        text = wire.canonical(params)
+    except ValueError:
+        text = None
+    if text is None:
+        raise _invalid("the params have no canonical JSON")
+    _agree("par", claims, wire.base64url(sha256(text).digest()))
+
+
+def _check_expiry_agrees(exp, expires_at):
+    """Compare seconds with milliseconds: they may differ by less than a second."""
+    if exp is None and expires_at is None:
+        return
+    if type(exp) is not int or expires_at is None or not -1000 < exp * 1000 - expires_at < 1000:
+        raise _invalid("the grant's exp is not that of the command")
+
+
+def _check_generation(said, own):
+    message = f"the command is for generation {said}, this binding is {own}"
+    if said < own:
+        raise RefusalError("stale_generation", message)
+    if said > own:
+        raise RefusalError("generation_mismatch", message)

@@ -17,7 +17,7 @@ import structlog
 from gateway.announce import announce, announce_readiness, endpoints_published
 from gateway.bootstrap import first_start, rules_of
 from gateway.broker import doctor_accounts
-from gateway.broker.access_sync import AccessSyncer, first_uses_at, knows_new_tokens
+from gateway.broker.access_sync import AccessSyncer
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.embedded.capacity import CapacityMonitor
 from gateway.broker.external.secret import shared_secret
@@ -224,8 +224,7 @@ def _observer(registry: Registry, broker: Broker, listening: Callable[[], Awaita
         metrics.connected()
         registry.wakeups.access_changed()  # a broker that has just started may have any password file
 
-    first_uses = first_uses_at(broker.access)
-    return ConnectionObserver(connected, metrics.acknowledged, metrics.refused, first_uses, listening)
+    return ConnectionObserver(connected, metrics.acknowledged, metrics.refused, broker.access.first_uses, listening)
 
 
 def _broker_watchers(
@@ -282,7 +281,7 @@ def _services(
 
 async def _synced(registry: Registry, broker: Broker, device_pk: int, seconds: float) -> bool:
     """Wait until a device can connect with a new token; ``False`` if that takes longer, or cannot be known."""
-    return await registry.wakeups.synced(registry.store, device_pk, seconds) and knows_new_tokens(broker.access)
+    return await registry.wakeups.synced(registry.store, device_pk, seconds) and broker.access.knows_new_tokens
 
 
 async def _serve_http(

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import structlog
 
 from gateway.broker.first_use import FirstUses
-from gateway.broker.mosquitto.access import NOT_SIGNALLED, MosquittoAccess
+from gateway.core.backoff import Backoff, Pauses
 from gateway.errors import GatewayError
 from gateway.store import Store, Tx, View, measurements, outbox_sql, token_sql
 from gateway.store.outbox_sql import OutboxRow
@@ -24,8 +24,7 @@ from gateway.store.wakeups import Wakeups
 log = structlog.get_logger()
 
 BATCH: Final = 1_000
-FIRST_RETRY_SECONDS: Final = 0.1
-LONGEST_RETRY_SECONDS: Final = 0.5
+RETRIES: Final = Pauses(first_seconds=0.1, longest_seconds=0.5)
 """Pauses between tries while the broker does not follow. They are short: a revoked session may live for 1 s (contract,
 section 1). A credential that changes meanwhile, or a new connection to the broker, ends a pause after SPACING_SECONDS.
 """
@@ -40,6 +39,14 @@ class BrokerAccess(Protocol):
     """What the gateway can do about the accounts and sessions of a broker."""
 
     name: str
+
+    @property
+    def first_uses(self) -> FirstUses | None:
+        """Return what records first uses over MQTT, or None where the broker authenticates through the gateway."""
+
+    @property
+    def knows_new_tokens(self) -> bool:
+        """Return whether the broker accepts a new token once it is in step. At others the operator must add it."""
 
     @property
     def limitation(self) -> str | None:
@@ -71,6 +78,8 @@ class NoAccess:
     """A broker whose accounts the gateway does not manage. The gateway refuses over HTTP and cuts no session."""
 
     name = "none"
+    first_uses = None
+    knows_new_tokens = False
     trouble = None
     limitation = (
         "Accounts and live sessions at this broker are not the gateway's to steer: what revokes a device token, and "
@@ -92,16 +101,6 @@ class NoAccess:
         """Do nothing: nothing is under way."""
 
 
-def first_uses_at(access: BrokerAccess) -> FirstUses | None:
-    """Return what records first uses over MQTT, or None where the broker authenticates through the gateway."""
-    return access.first_uses if isinstance(access, MosquittoAccess) else None
-
-
-def knows_new_tokens(access: BrokerAccess) -> bool:
-    """Return whether the broker accepts a new token once ``access`` is in step. At others the operator must add it."""
-    return not isinstance(access, NoAccess) and access.limitation != NOT_SIGNALLED
-
-
 class AccessSyncer:
     """Works off the outbox rows of credentials."""
 
@@ -119,18 +118,17 @@ class AccessSyncer:
 
     async def run(self) -> None:
         """Work until cancelled. What fails is tried again, also when there is more to do."""
-        pause = FIRST_RETRY_SECONDS
+        backoff = Backoff(RETRIES)
         self._wakeups.access.set()
         try:
             while True:
                 self._error = await self._attempt()
                 if self._error is None:
-                    pause = FIRST_RETRY_SECONDS
+                    backoff.reset()
                     await self._wakeups.wait_for(outbox_sql.CREDENTIAL)
                 else:
                     await asyncio.sleep(SPACING_SECONDS)
-                    await self._more_within(pause)
-                    pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+                    await self._more_within(backoff.pause())
         finally:
             self.access.stop()
 

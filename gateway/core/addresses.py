@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, Self
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -17,6 +17,9 @@ ADDRESS_FORM: Final = "HOST:PORT, for example 127.0.0.1:8080"
 BROKER_FORM: Final = "embedded, mosquitto, auto or mqtt[s]://USER:PASSWORD@HOST:PORT, for example mqtts://gateway:PASSWORD@broker.lan:8883"
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
+UNKNOWN_HOST: Final = "unknown"
+_SITE_BITS: Final = 64
+"""Network bits of an IPv6 address. One subscriber has the rest and can connect from all of it."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,20 @@ def _broker_port(parts: SplitResult) -> int:
 def _not_just_an_address(parts: SplitResult) -> bool:
     """Return whether a URL has an unknown scheme, or more than user, password, host and port."""
     return parts.scheme not in _PORTS or bool(parts.path.strip("/") or parts.query or parts.fragment)
+
+
+def host_address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the address of a peer, without zone. An IPv4 address in IPv6 form becomes IPv4. None if it is neither."""
+    address = _ip_or_none(host.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def site_of(host: str) -> str:
+    """Return the IPv4 address, or the network of the IPv6 address, that limits per address count by."""
+    address = host_address(host)
+    if address is None:
+        return UNKNOWN_HOST
+    return str(ip_network((address, _SITE_BITS), strict=False) if isinstance(address, IPv6Address) else address)
 
 
 def _valid_host(host: str) -> bool:

@@ -31,7 +31,11 @@ class Backoff:
         self._pauses = pauses
         self._next = pauses.first_seconds
 
-    def pause(self, lasted_seconds: float) -> float:
+    def reset(self) -> None:
+        """Start with the shortest pause again: what failed has succeeded."""
+        self._next = self._pauses.first_seconds
+
+    def pause(self, lasted_seconds: float = -1.0) -> float:
         """Return the next pause in seconds. ``lasted_seconds``: how long the connection lasted; negative: it failed."""
         if lasted_seconds >= self._pauses.steady_seconds:
             self._next = self._pauses.first_seconds

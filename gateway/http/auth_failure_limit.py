@@ -7,12 +7,12 @@ or a flood of junk, from filling the log.
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 import structlog
 from starlette.types import Scope
 
+from gateway.core.addresses import UNKNOWN_HOST, host_address, site_of
 from gateway.core.clock import MINUTE_MS, Clock
 from gateway.core.limits import FixedWindow, K
 from gateway.http.errors import RateLimitExceededError, TooManyRefusalsError
@@ -21,11 +21,8 @@ from gateway.http.rate_limit import Quota, quota_of, seconds_until
 log = structlog.get_logger()
 
 MOST_ADDRESSES: Final = 10_000
-UNKNOWN_HOST: Final = "unknown"
 _SHARES: Final = 10
 _LEAST_SHARE: Final = 10
-_NETWORK_BITS: Final = 64
-"""Network bits of an IPv6 address: the rest belongs to one subscriber, who can call from all of it."""
 
 
 class AuthFailureLimiter:
@@ -75,21 +72,4 @@ def address_of(scope: Scope) -> str:
 def host_of(scope: Scope) -> str:
     """Return the full address at the other end of the connection, for the log and the audit trail."""
     client = scope.get("client")
-    host = str(client[0] if client else "").partition("%")[0]
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return UNKNOWN_HOST
-    return str(getattr(address, "ipv4_mapped", None) or address)
-
-
-def site_of(host: str) -> str:
-    """Return the address, or the network of an IPv6 address: what one subscriber can call from."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return UNKNOWN_HOST
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    mapped = address.ipv4_mapped
-    return str(mapped or ip_network((address, _NETWORK_BITS), strict=False))
+    return str(host_address(str(client[0]) if client else "") or UNKNOWN_HOST)

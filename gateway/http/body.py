@@ -42,7 +42,7 @@ async def read(receive: Receive, headers: Headers, limit: int) -> bytes:
         return b""
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            raw = await _read(receive, limit)
+            raw = await read_all(receive, limit)
     except TimeoutError as error:
         raise InvalidRequestError(f"The body did not arrive within {BODY_SECONDS:.0f} s. Send it again.") from error
     if raw:
@@ -50,7 +50,13 @@ async def read(receive: Receive, headers: Headers, limit: int) -> bytes:
     return raw
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def read_all(receive: Receive, limit: int) -> bytes:
+    """Return the whole body, whatever its headers say.
+
+    Raises:
+        PayloadTooLargeError: it has more than ``limit`` bytes.
+        ClientGoneError: it will never be complete.
+    """
     body = bytearray()
     more = True
     while more:

@@ -11,10 +11,11 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.core.addresses import UNKNOWN_HOST
 from gateway.domain.refused_sign_ins import RefusedSignIn
 from gateway.errors import GatewayError, NotFoundError, StoreError, UnauthorizedError
 from gateway.http import auth, body, idempotency, insiders
-from gateway.http.auth_failure_limit import UNKNOWN_HOST, AuthFailureLimiter
+from gateway.http.auth_failure_limit import AuthFailureLimiter
 from gateway.http.callers import READ, ApiKeyCaller, Caller, DeviceCaller
 from gateway.http.errors import MethodNotAllowedError
 from gateway.http.idempotency import IdempotentRequest

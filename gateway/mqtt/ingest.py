@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import structlog
 
 from gateway.core import topics
+from gateway.core.backoff import Backoff, Pauses
 from gateway.core.clock import Clock
 from gateway.core.limits import CellRate
 from gateway.domain import messages
@@ -34,8 +35,7 @@ FIRST_GATHERING_SECONDS: Final = 0.025
 GATHERING_SECONDS: Final = 0.2
 """How long after such a batch the next one gathers: a slow stream shares five commits a second. The first pauses are
 shorter, since it may be the beginning of a great many."""
-FIRST_RETRY_SECONDS: Final = 0.2
-LONGEST_RETRY_SECONDS: Final = 10.0
+RETRIES: Final = Pauses(first_seconds=0.2, longest_seconds=10.0)
 _HEARTBEAT: Final = "/heartbeat"
 _FROM_DEVICES: Final = (topics.Heartbeat, topics.Status, topics.Ack)
 _TOO_MANY: Final = "too_many_messages"
@@ -276,14 +276,14 @@ class Ingest:
 
     async def _store_some(self, batch: Sequence[Incoming]) -> tuple[int, list[MessageResult]]:
         """Store as many of the first as one transaction holds; try again until the registry can be written."""
-        pause = FIRST_RETRY_SECONDS
+        backoff = Backoff(RETRIES)
         while True:
             try:
                 return await self._store.write_batch(lambda tx: messages.process_batch(tx, batch, self._topics))
             except StoreError as error:
-                log.error("ingest.not_stored", reason=error.message, retry_in_seconds=pause)  # noqa: TRY400 - no bug of ours
+                pause = backoff.pause()
+                log.error("ingest.not_stored", reason=error.message, retry_in_seconds=round(pause, 3))  # noqa: TRY400 - no bug of ours
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_RETRY_SECONDS)
 
     async def _answer(self, session: Session, answers: Sequence[MessageResult]) -> None:
         for answer in answers:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import pytest
 
 from gateway.bootstrap import first_start
-from gateway.broker.access_sync import AccessSyncer, first_uses_at
+from gateway.broker.access_sync import AccessSyncer
 from gateway.core.backoff import Pauses
 from gateway.core.clock import system_clock, to_rfc3339
 from gateway.core.command_types import CommandType
@@ -157,7 +157,7 @@ class Site:
             wakeups=self.wakeups,
             observer=ConnectionObserver(
                 self.wakeups.access_changed,
-                first_uses=first_uses_at(self.access_syncer.access),
+                first_uses=self.access_syncer.access.first_uses,
                 listening=self.presence.forgive,
             ),
             pauses=self.pauses,
@@ -169,7 +169,7 @@ class Site:
         self.presence = self._new_presence()
         self.access_syncer = self._new_access_syncer()
         self.connection = self._new_connection()
-        first_uses = first_uses_at(self.access_syncer.access)
+        first_uses = self.access_syncer.access.first_uses
         noting = [] if first_uses is None else [first_uses.run(self.connection.barrier.passed)]
         self._start(self.access_syncer.run(), self.connection.run(), self.sweeper.run(), *noting)
         if settled:

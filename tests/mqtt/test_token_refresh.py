@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.broker.access_sync import first_uses_at
 from gateway.domain import devices
 from gateway.store import View, token_sql
 from tests.mqtt.support import Device, MovedClock, Site, beat, on_mosquitto, site
@@ -153,7 +152,7 @@ async def test_what_the_old_token_said_is_no_use_of_the_new_one(kind: str, tmp_p
 
 async def _expected(place: Site, new: Device) -> None:
     """Wait until the next message of the device counts as a use of its new token."""
-    first_uses = first_uses_at(place.access_syncer.access)
+    first_uses = place.access_syncer.access.first_uses
     assert first_uses
     await eventually(lambda: new.id in first_uses.waiting, "a mark came back after the new password")
 

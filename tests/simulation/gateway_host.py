@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from gateway.broker.access_sync import AccessSyncer, BrokerAccess, first_uses_at
+from gateway.broker.access_sync import AccessSyncer, BrokerAccess
 from gateway.broker.authentication import authenticator
 from gateway.broker.doctor_accounts import ProbeAccounts
 from gateway.broker.embedded.access import EmbeddedAccess
@@ -104,7 +104,7 @@ class Life:
             wakeups=self.wakeups,
             observer=ConnectionObserver(
                 self.wakeups.access_changed,
-                first_uses=first_uses_at(self.access_syncer.access),
+                first_uses=self.access_syncer.access.first_uses,
                 listening=self.presence.forgive,
             ),
             outlets=self._outlets() if host.rules.mirrored else (),
@@ -144,7 +144,7 @@ class Life:
         """Start its parts."""
         self.spawn(self.access_syncer.run())
         self.spawn(self.connection.run())
-        first_uses = first_uses_at(self.access_syncer.access)
+        first_uses = self.access_syncer.access.first_uses
         if first_uses is not None:
             self.spawn(first_uses.run(self.connection.barrier.passed))
         self.spawn(ExpiryWorker(self.store).run())

@@ -17,6 +17,8 @@ class EmbeddedAccess:
     """Access to the embedded broker. It asks the registry at each CONNECT, so only live sessions are checked here."""
 
     name = "embedded"
+    first_uses = None
+    knows_new_tokens = True
     limitation = None
     trouble = None
 

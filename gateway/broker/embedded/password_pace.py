@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from gateway.broker.embedded.session import ClientConnection
-from gateway.broker.embedded.unknown_clients import site_of
+from gateway.core.addresses import site_of
 from gateway.core.limits import CellRate
 from gateway.runtime.paced_log import Paced
 

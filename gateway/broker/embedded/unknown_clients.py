@@ -4,18 +4,13 @@ Beyond the limit, the oldest socket of the address with most of them is closed. 
 takes places from itself alone, since a device sends its CONNECT at once.
 """
 
-import ipaddress
-from typing import Final
-
 import structlog
 
 from gateway.broker.embedded.session import ClientConnection
+from gateway.core.addresses import site_of
 from gateway.runtime.paced_log import Paced
 
 log = structlog.get_logger()
-
-_HOST_BITS: Final = 64
-"""Bits of an IPv6 address that one site can choose."""
 
 
 class UnknownClients:
@@ -61,14 +56,3 @@ class UnknownClients:
         self.leave(oldest)
         oldest.abort()
         self._tell()
-
-
-def site_of(address: str) -> str:
-    """Return the address, or the network of an IPv6 address, since one site has very many of those."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if found.version == 4:  # noqa: PLR2004 - IPv4
-        return address
-    return str(ipaddress.ip_network((int(found), 128 - _HOST_BITS), strict=False))

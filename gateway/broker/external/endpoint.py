@@ -22,6 +22,8 @@ from gateway.broker.external.decisions import AuthDecisions
 from gateway.broker.external.dialect import AuthAnswer, Dialect
 from gateway.broker.external.fields import Fields, MalformedError
 from gateway.errors import GatewayError
+from gateway.http.body import ClientGoneError, read_all
+from gateway.http.errors import PayloadTooLargeError
 
 log = structlog.get_logger()
 
@@ -79,19 +81,27 @@ class AuthEndpoint:
             log.warning("broker_auth.unknown_question", dialect=asked.dialect, question=asked.question)
             return _NOWHERE if dialect is None else dialect.deny
         try:
-            body = await _read(receive)
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await read_all(receive, MAX_BODY_BYTES)
             fields = Fields.parse(body, headers.get("content-type", ""), headers.get("vernemq-hook", ""))
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await question(self._judge, fields)
-        except (MalformedError, KeyError) as error:
+        except (MalformedError, KeyError, PayloadTooLargeError, ClientGoneError) as error:
             log.warning(
-                "broker_auth.malformed", dialect=asked.dialect, question=asked.question, reason=str(error)[:200]
+                "broker_auth.malformed",
+                dialect=asked.dialect,
+                question=asked.question,
+                reason=_reason(error),
             )
         except (GatewayError, TimeoutError) as error:
             log.error("broker_auth.unavailable", dialect=asked.dialect, reason=str(error) or "timed out")  # noqa: TRY400 - no bug of ours
         except Exception:
             log.exception("broker_auth.failed", dialect=asked.dialect, question=asked.question)
         return dialect.deny
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:200]
 
 
 def _asked(path: str, authorization: str) -> AuthQuestion:
@@ -101,21 +111,6 @@ def _asked(path: str, authorization: str) -> AuthQuestion:
         return AuthQuestion(first, rest, shown)
     dialect, _, question = rest.partition("/")
     return AuthQuestion(dialect, question, first)
-
-
-async def _read(receive: Receive) -> bytes:
-    """Return the whole body, if it comes in time and is not too long."""
-    body, more = bytearray(), True
-    async with asyncio.timeout(BODY_SECONDS):
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise MalformedError("the broker went away")
-            body += message.get("body", b"")
-            if len(body) > MAX_BODY_BYTES:
-                raise MalformedError(f"the body has more than {MAX_BODY_BYTES} bytes")
-            more = message.get("more_body", False)
-    return bytes(body)
 
 
 async def _send(answer: AuthAnswer, send: Send) -> None:

@@ -34,6 +34,8 @@ class SessionSync:
     """Cuts each session whose credential is not good now, or not known."""
 
     name = "http"
+    first_uses = None
+    knows_new_tokens = True
 
     def __init__(self, store: Store, admissions: Admissions, cutter: ClientDisconnector | None) -> None:
         self.limitation = None if cutter else NOT_CUT

@@ -67,6 +67,11 @@ class MosquittoAccess:
         self.people = OperatorAccounts(file.path)
 
     @property
+    def knows_new_tokens(self) -> bool:
+        """Return whether a process is signalled, so that the broker reads the file again."""
+        return self._sentinel is not None
+
+    @property
     def limitation(self) -> str | None:
         """Return that no process signals the broker, that it crashes, or which lines were left out."""
         if self._sentinel is None:

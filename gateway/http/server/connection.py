@@ -11,8 +11,8 @@ import structlog
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from gateway.core.addresses import site_of
 from gateway.http.auth import PEER
-from gateway.http.auth_failure_limit import site_of
 from gateway.http.security_headers import HSTS_SECONDS, security_headers
 from gateway.http.server.connection_limit import ConnectionLimiter
 from gateway.http.server.head_refusals import (

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.http.auth_failure_limit import site_of
+from gateway.core.addresses import site_of
 from gateway.http.server.connection_limit import ConnectionLimiter, ConnectionLimits
 from gateway.runtime.paced_log import Paced
 

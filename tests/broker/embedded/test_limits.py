@@ -12,7 +12,6 @@ import pytest
 
 from gateway.broker.embedded.server import BrokerLimits, EmbeddedBroker
 from gateway.broker.embedded.session import Backlog, Waiting
-from gateway.broker.embedded.unknown_clients import site_of
 from gateway.http.server.listener import MOST_BEFORE_HANDSHAKE
 from gateway.tls.certificates import Files, ServerCertificate
 from tests.broker.embedded.support import (
@@ -244,15 +243,6 @@ async def test_the_address_with_most_silent_sockets_loses_the_oldest() -> None:
         assert not any(reader.at_eof() for reader, _ in silent[16:])
         for _, writer in silent:
             writer.transport.abort()
-
-
-@pytest.mark.parametrize(
-    ("address", "site"),
-    [("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"), ("fe80::1%eth0", "fe80::/64"), ("", "")],
-)
-def test_a_site_is_an_address_or_a_network(address: str, site: str) -> None:
-    """Who has an IPv6 network has as many addresses as it likes."""
-    assert site_of(address) == site
 
 
 async def test_one_account_has_a_bounded_number_of_sessions() -> None:

@@ -32,7 +32,7 @@ from gateway.domain.refused_sign_ins import RefusedSignIns
 from gateway.http.app import build
 from gateway.http.server.connection_limit import ConnectionLimits
 from gateway.http.server.server import HttpServer
-from gateway.http.services import Services
+from gateway.http.services import HttpOptions, Services
 from gateway.http.stream_limit import StreamLimiter, StreamLimits
 from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
 from gateway.observability.commit_listener import CommitListener
@@ -262,20 +262,22 @@ def _services(
         scrape=Scrape(registry.metrics, registry.store, settings.data_dir, readiness.report).text,
         metrics=registry.metrics,
         sign_in_refused=registry.refused_sign_ins.note,
-        metrics_token=shared_secret(settings.metrics_token_file) if settings.metrics_token_file else None,
-        max_body_bytes=settings.max_body_bytes,
-        allowed_hosts=settings.allowed_hosts,
-        serves_page=settings.http_page,
-        serves_docs=settings.http_docs,
-        device_certificates=settings.http_client_ca_file is not None,
-        rate_limit_per_minute=settings.rate_limit_per_minute,
-        refused_credentials_per_minute=settings.refused_credentials_per_minute,
-        bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
         taken_in=workers.connection.barrier.passed,
-        cancel_broker_wait_seconds=settings.cancel_broker_wait_seconds,
         wakeups=registry.wakeups,
         streams=StreamLimiter(StreamLimits(settings.event_streams_per_key, settings.event_streams)),
         sender=workers.webhook_sender,
+        options=HttpOptions(
+            max_body_bytes=settings.max_body_bytes,
+            rate_limit_per_minute=settings.rate_limit_per_minute,
+            refused_credentials_per_minute=settings.refused_credentials_per_minute,
+            bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
+            cancel_broker_wait_seconds=settings.cancel_broker_wait_seconds,
+            allowed_hosts=settings.allowed_hosts,
+            serves_page=settings.http_page,
+            serves_docs=settings.http_docs,
+            device_certificates=settings.http_client_ca_file is not None,
+            metrics_token=shared_secret(settings.metrics_token_file) if settings.metrics_token_file else None,
+        ),
     )
 
 

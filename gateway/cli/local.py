@@ -26,7 +26,7 @@ from gateway.domain import backlog
 from gateway.errors import NotFoundError, UnavailableError
 from gateway.http.app import build
 from gateway.http.callers import ApiKeyCaller
-from gateway.http.services import Services
+from gateway.http.services import HttpOptions, Services
 from gateway.runtime import endpoint_file
 from gateway.runtime.sealing import vault_of
 from gateway.store import Context, Store, View, device_sql, key_sql
@@ -135,13 +135,15 @@ def _services(settings: Settings, store: Store, wakeups: Wakeups) -> Services:
         broker_address=broker,
         synced=synced,
         readiness=lambda: _readiness(found),
-        rate_limit_per_minute=0,
-        max_body_bytes=settings.max_body_bytes,
-        bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
         taken_in=taken_in,
-        cancel_broker_wait_seconds=settings.cancel_broker_wait_seconds,
         sender=WebhookSender(
             allow_private=settings.webhook_allow_private, allow_loopback=settings.webhook_allow_loopback
+        ),
+        options=HttpOptions(
+            max_body_bytes=settings.max_body_bytes,
+            rate_limit_per_minute=0,
+            bind_broker_wait_seconds=settings.bind_broker_wait_seconds,
+            cancel_broker_wait_seconds=settings.cancel_broker_wait_seconds,
         ),
     )
 

@@ -32,14 +32,14 @@ def build(
     """
     services = replace(services, openapi=_document)
     clock = services.store.context.clock
-    limiter = RateLimiter(services.rate_limit_per_minute, clock)
-    auth_failures = AuthFailureLimiter(services.refused_credentials_per_minute, clock)
+    limiter = RateLimiter(services.options.rate_limit_per_minute, clock)
+    auth_failures = AuthFailureLimiter(services.options.refused_credentials_per_minute, clock)
     parts = EndpointParts(services, limiter, auth_failures, authenticate)
     endpoints = [
         (path, Endpoint(parts, path, {each.method: each for each in on_path}))
         for path, on_path in _by_path(operations).items()
     ]
-    served = pages(fleet=services.serves_page, docs=services.serves_docs)
+    served = pages(fleet=services.options.serves_page, docs=services.options.serves_docs)
     paths = Paths([*endpoints, *((page.path, page) for page in served)], Unknown(parts))
     return RequestMiddleware(paths, services, limiter)
 

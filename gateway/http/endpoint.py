@@ -108,7 +108,7 @@ class Endpoint:
         if not operation.has_body:
             return b"", body.parse_query(operation.takes, scope)
         body.parse_query(Empty, scope)
-        raw = await body.read(receive, Headers(scope=scope), self._parts.services.max_body_bytes)
+        raw = await body.read(receive, Headers(scope=scope), self._parts.services.options.max_body_bytes)
         return raw, body.parse(operation.takes, raw)
 
     def _work(self, caller: Caller | None, scope: Scope, idempotent: IdempotentRequest | None) -> UnitOfWork:
@@ -172,7 +172,7 @@ class Unknown:
 async def refuse_unknown(parts: EndpointParts, scope: Scope) -> NoReturn:
     """Refuse an unknown path. Below the base of the API only callers with a credential get that error."""
     await _admit(parts, scope, request_info(scope))
-    page = ", and /docs is a page to try it" if parts.services.serves_docs else ""
+    page = ", and /docs is a page to try it" if parts.services.options.serves_docs else ""
     raise NotFoundError(f"There is nothing at this path. GET /openapi.json lists what there is{page}.")
 
 
@@ -188,7 +188,7 @@ async def _admit(parts: EndpointParts, scope: Scope, info: RequestInfo) -> None:
 async def _is_inside(parts: EndpointParts, operation: AnyOperation, scope: Scope, info: RequestInfo) -> bool:
     """Return whether the caller gets all facts. What is for insiders alone is refused to others."""
     alone = operation.access.insiders == "alone"
-    headers, token = Headers(scope=scope), parts.services.metrics_token
+    headers, token = Headers(scope=scope), parts.services.options.metrics_token
     if insiders.is_local(scope) and not (alone and token is not None):
         return True
     if not alone and "authorization" not in headers:
@@ -209,7 +209,7 @@ async def _is_inside(parts: EndpointParts, operation: AnyOperation, scope: Scope
 async def _identify(parts: EndpointParts, scope: Scope, info: RequestInfo) -> Caller:
     try:
         caller = info.caller = await parts.authenticate(parts.services, Headers(scope=scope))
-        if parts.services.device_certificates:
+        if parts.services.options.device_certificates:
             auth.require_certificate(scope, caller)
     except UnauthorizedError as error:
         _note_refusal(parts, info, error)

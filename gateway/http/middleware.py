@@ -73,7 +73,7 @@ class RequestMiddleware:
         self._services = services
         self._limiter = limiter
         self._failed_auth_lines = StrangerLines(services.store.context.clock)
-        self._hosts = HostRules(services.allowed_hosts)
+        self._hosts = HostRules(services.options.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -49,37 +49,45 @@ async def _nothing_to_scrape() -> bytes:
 
 
 @dataclass(frozen=True)
-class Services:
-    """The parts that operations work with, and their settings."""
+class HttpOptions:
+    """Settings of the HTTP API, as they are in force. Waits are in seconds."""
 
-    store: Store
-    topics: Topics
-    broker_address: BrokerAddress
-    synced: Synced
-    readiness: ReadinessReport
     max_body_bytes: int = 65_536
     rate_limit_per_minute: int = 600
+    """Per credential; 0: no limit."""
     refused_credentials_per_minute: int = 0
     """Per address; 0: no limit."""
     bind_broker_wait_seconds: float = 5.0
-    taken_in: TakenIn = _never_taken_in
     cancel_broker_wait_seconds: float = 5.0
+    stream_heartbeat_seconds: float = 15.0
     allowed_hosts: tuple[str, ...] = ("*",)
     """The value of ``http_allowed_hosts``, with ``auto`` resolved."""
     serves_page: bool = True
     serves_docs: bool = True
     device_certificates: bool = False
     """Whether devices must show a certificate besides their token."""
+    metrics_token: str | None = None
+    """Opens ``/metrics``, also on the gateway's own machine; None: local callers need no token."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts that operations work with."""
+
+    store: Store
+    topics: Topics
+    broker_address: BrokerAddress
+    synced: Synced
+    readiness: ReadinessReport
+    options: HttpOptions = HttpOptions()
+    taken_in: TakenIn = _never_taken_in
     wakeups: Wakeups = field(default_factory=Wakeups)
     streams: StreamLimiter = field(default_factory=StreamLimiter)
     scans: ScanLimiter = field(default_factory=ScanLimiter)
-    stream_heartbeat_seconds: float = 15.0
     sender: WebhookSender = field(default_factory=WebhookSender)
     metrics: Metrics = field(default_factory=Metrics)
     sign_in_refused: Callable[[RefusedSignIn], None] = _not_noted
     """Called for each refused credential."""
-    metrics_token: str | None = None
-    """Opens ``/metrics``, also on the gateway's own machine; None: local callers need no token."""
     scrape: MetricsText = _nothing_to_scrape
     openapi: Callable[[], bytes] = bytes
     """Returns the OpenAPI document; set by :func:`gateway.http.app.build`, which knows the operations."""

@@ -116,11 +116,6 @@ def _blotted(fact: Any) -> Any:
     return [_blotted(each) for each in fact] if isinstance(fact, list) else fact
 
 
-def of_device(view: View, device_pk: int, limit: int = 100) -> list[EventRecord]:
-    """Return the newest events of a device, newest first."""
-    return view.records(EventRecord, f"{_EVENTS} WHERE device_pk = ? ORDER BY seq DESC LIMIT ?", device_pk, limit)
-
-
 def has(view: View, device_pk: int, event_id: str) -> bool:
     """Return whether this event belongs to the device."""
     return view.one("SELECT 1 FROM events WHERE id = ? AND device_pk = ?", event_id, device_pk) is not None

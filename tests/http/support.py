@@ -10,7 +10,7 @@ import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from gateway.http.app import build
 from gateway.http.operation import AnyOperation
 from gateway.http.resources.operations import OPERATIONS
 from gateway.http.server.server import HttpServer
-from gateway.http.services import Services
+from gateway.http.services import HttpOptions, Services
 from gateway.http.spec.openapi import describe
 from gateway.observability.commit_listener import CommitListener
 from gateway.observability.metrics import Metrics
@@ -284,11 +284,15 @@ async def serving(
     allow_loopback: bool = True,
     **settings: Any,
 ) -> AsyncIterator[Api]:
-    """An API on this data directory, with a new project of this name; ``settings`` are those of ``Services``.
+    """An API on this data directory, with a new project of this name.
 
+    ``settings`` are fields of ``Services`` and of ``HttpOptions``.
     Webhooks may lead to this machine, where the receivers of the tests are, unless ``allow_loopback`` is off.
     """
-    settings = {"sender": WebhookSender(allow_loopback=allow_loopback), **settings}
+    names = {field.name for field in fields(HttpOptions)}
+    options = {name: value for name, value in settings.items() if name in names}
+    parts = {name: value for name, value in settings.items() if name not in names}
+    parts = {"sender": WebhookSender(allow_loopback=allow_loopback), **parts}
     clock, wakeups, metrics = Clock(), Wakeups(), Metrics()
     readiness: Json = {
         "ready": True,
@@ -324,7 +328,8 @@ async def serving(
             wakeups=wakeups,
             metrics=metrics,
             scrape=Scrape(metrics, store, data_dir, report, kept_seconds=kept_seconds).text,
-            **settings,
+            options=HttpOptions(**options),
+            **parts,
         )
         async with HttpServer(build(services), "127.0.0.1", 0, stopping=services.streams.close) as server:
             api = Api(server.url, services, data_dir, broker, clock, project_id, key_id, key, readiness)

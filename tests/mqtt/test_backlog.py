@@ -16,7 +16,7 @@ import pytest
 from gateway.domain.backlog import BacklogRequests, ask
 from gateway.domain.commands import RESET
 from gateway.http.app import build
-from gateway.http.services import Services
+from gateway.http.services import HttpOptions, Services
 from gateway.store import key_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.workers.change_poller import ChangePoller
@@ -46,8 +46,7 @@ async def api(place: Site, seconds: float = LONG) -> AsyncIterator[httpx.AsyncCl
         readiness=nothing,
         wakeups=place.wakeups,
         taken_in=place.connection.barrier.passed,
-        cancel_broker_wait_seconds=seconds,
-        bind_broker_wait_seconds=seconds,
+        options=HttpOptions(bind_broker_wait_seconds=seconds, cancel_broker_wait_seconds=seconds),
     )
     transport = httpx.ASGITransport(build(services))
     headers = {"Authorization": f"Bearer {key}"}

@@ -24,7 +24,7 @@ from gateway.core.ids import Ids
 from gateway.core.topics import Topics
 from gateway.domain.presence import PresenceWorker
 from gateway.http.app import build
-from gateway.http.services import Services
+from gateway.http.services import HttpOptions, Services
 from gateway.mqtt.background_publisher import BackgroundPublisher
 from gateway.mqtt.connect import BrokerAddress, Session
 from gateway.mqtt.connection import BrokerConnection, ConnectionObserver
@@ -131,12 +131,14 @@ class Life:
                 broker_address=lambda: ("broker", 1883, False),
                 synced=lambda device_pk, seconds: self.wakeups.synced(self.store, device_pk, seconds),
                 readiness=nothing,
-                rate_limit_per_minute=0,
-                bind_broker_wait_seconds=BIND_WAITS_SECONDS,
                 taken_in=self.connection.barrier.passed,
-                cancel_broker_wait_seconds=BIND_WAITS_SECONDS,
                 wakeups=self.wakeups,
                 metrics=_METRICS,
+                options=HttpOptions(
+                    rate_limit_per_minute=0,
+                    bind_broker_wait_seconds=BIND_WAITS_SECONDS,
+                    cancel_broker_wait_seconds=BIND_WAITS_SECONDS,
+                ),
             )
         )
 

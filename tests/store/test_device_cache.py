@@ -11,6 +11,7 @@ import pytest
 from gateway.core.topics import Topics
 from gateway.domain import messages
 from gateway.errors import StoreError
+from gateway.models.events import ListEvents
 from gateway.store import Batch, Tx, View, event_sql, health_sql, open_database
 from gateway.store.sqlite.device_cache import MOST, DeviceCache, DeviceState
 from tests.support.registry import Bound, Registry, registry
@@ -149,7 +150,7 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
 
 
 def _low(view: View, device: Bound) -> int:
-    return sum(event.type == "device.low_battery" for event in event_sql.of_device(view, device.pk))
+    return sum(event.type == "device.low_battery" for event in event_sql.page(view, device.pk, ListEvents(limit=100)))
 
 
 def _fails(parsed: list[messages.Parsed], batch: Batch) -> None:

@@ -62,7 +62,7 @@ async def cancel_command(call: RequestContext, _: Empty) -> ApiResponse:
     try:
         return await call.work.commit(partial(cancel, taken_in=False))
     except BacklogError:
-        if not await call.services.taken_in(call.services.cancel_broker_wait_seconds):
+        if not await call.services.taken_in(call.services.options.cancel_broker_wait_seconds):
             raise
     return await call.work.commit(partial(cancel, taken_in=True))
 

@@ -77,7 +77,7 @@ async def bind_device(call: RequestContext, body: BindDevice) -> ApiResponse:
     A finished reset may still be retained on the broker. The device is not bound before that is cleared, or the new
     owner's device could read it. The answer waits, a few seconds at most, until the broker knows the new token.
     """
-    until = asyncio.get_running_loop().time() + call.services.bind_broker_wait_seconds
+    until = asyncio.get_running_loop().time() + call.services.options.bind_broker_wait_seconds
     if body.supersede_reset:
         if await call.services.store.read(lambda view: _reset_was_sent(view, call)):
             # The device may have reported the outcome already. If the broker is away, the bind ends in a 503 below.

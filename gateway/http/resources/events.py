@@ -72,17 +72,17 @@ async def _follow(call: RequestContext, query: StreamEvents, after: int) -> Asyn
     """Yield the events after the one numbered ``after`` as they are committed; a comment when none come for long."""
     services, clock = call.services, asyncio.get_running_loop().time
     yield f": events of {call.project_id}\nretry: {_RETRY_MS}\n\n".encode()
-    quiet_until = clock() + services.stream_heartbeat_seconds
+    quiet_until = clock() + services.options.stream_heartbeat_seconds
     while True:
         news = services.wakeups.news
         tail = partial(event_sql.tail, project_id=call.project_id, query=query, after=after, limit=_BATCH)
         events, after = await call.work.read(tail)
         for event in events:
             yield _message(event)
-            quiet_until = clock() + services.stream_heartbeat_seconds
+            quiet_until = clock() + services.options.stream_heartbeat_seconds
         if len(events) < _BATCH and not await _rang(news, quiet_until - clock()):
             yield b": still here\n\n"
-            quiet_until = clock() + services.stream_heartbeat_seconds
+            quiet_until = clock() + services.options.stream_heartbeat_seconds
 
 
 def _message(record: EventRecord) -> bytes:

@@ -67,7 +67,7 @@ async def _taken_in(call: RequestContext, device_ids: Sequence[str]) -> bool:
     """Return whether the reports on sent resets of these devices are read; wait for that if there are any."""
     if not await call.services.store.read(lambda view: any(_was_sent(view, call, each) for each in device_ids)):
         return False  # then nothing depends on it
-    return await call.services.taken_in(call.services.cancel_broker_wait_seconds)
+    return await call.services.taken_in(call.services.options.cancel_broker_wait_seconds)
 
 
 def _was_sent(view: View, call: RequestContext, device_id: str) -> bool:

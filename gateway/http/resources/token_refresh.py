@@ -23,7 +23,7 @@ async def refresh_token(call: RequestContext, _: Empty) -> ApiResponse:
 
     It waits for a few seconds at most.
     """
-    until = asyncio.get_running_loop().time() + call.services.bind_broker_wait_seconds
+    until = asyncio.get_running_loop().time() + call.services.options.bind_broker_wait_seconds
     device_pk = (await call.work.read(lambda view: find(view, call))).pk
     answer = await call.work.commit(lambda tx: _refresh(tx, call))
     synced = await wait_until_synced(call, device_pk, until)

@@ -12,10 +12,10 @@ import secrets
 import sys
 import time
 
-from tests.simulation.detection import catch_all, table
-from tests.simulation.plan import plan_of
+from tests.simulation.detection import detect_all, format_table
+from tests.simulation.plan import make_plan
 from tests.simulation.run import run
-from tests.simulation.run_report import told
+from tests.simulation.run_report import format_run
 from tests.simulation.shrink import Shrinker
 from tests.simulation.soak import Report, soak
 
@@ -30,36 +30,38 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="run this one alone and tell its story")
     parser.add_argument("--whole", action="store_true", help="with --seed: do not shrink what fails")
     parser.add_argument("--faults", action="store_true", help="plant deliberate faults, and tell how each is caught")
-    asked = parser.parse_args()
-    if asked.faults:
-        return _faults()
-    if asked.seed is not None:
-        return _one(asked.seed, whole=asked.whole)
-    first = secrets.randbelow(1 << 40) if asked.first is None else asked.first
-    return _many(first, asked.seeds)
+    arguments = parser.parse_args()
+    if arguments.faults:
+        return _list_mutants()
+    if arguments.seed is not None:
+        return _run_one(arguments.seed, whole=arguments.whole)
+    first = secrets.randbelow(1 << 40) if arguments.first is None else arguments.first
+    return _run_many(first, arguments.seeds)
 
 
-def _faults() -> int:
-    for line in table(catch_all()):
-        _say(line)
+def _list_mutants() -> int:
+    for line in format_table(detect_all()):
+        _print(line)
     return 0
 
 
-def _one(seed: int, *, whole: bool) -> int:
-    outcome = run(plan_of(seed))
+def _run_one(seed: int, *, whole: bool) -> int:
+    outcome = run(make_plan(seed))
     if outcome.violation is not None and not whole:
-        outcome = Shrinker(outcome).shrunk()
-    _say(told(outcome))
+        outcome = Shrinker(outcome).shrink()
+    _print(format_run(outcome))
     return int(outcome.violation is not None)
 
 
-def _many(first: int, count: int) -> int:
-    _say(f"seeds {first} to {first + count - 1}")
-    began = time.process_time()
-    report = soak(first, count, progress=lambda done: _say(f"  {done} run, {time.process_time() - began:.0f} s of CPU"))
+def _run_many(first: int, count: int) -> int:
+    _print(f"seeds {first} to {first + count - 1}")
+    started_at = time.process_time()
+    report = soak(
+        first, count, progress=lambda done: _print(f"  {done} run, {time.process_time() - started_at:.0f} s of CPU")
+    )
     for outcome in report.failed:
-        _say(f"\n{told(outcome)}\n\n  again: make replay SEED={outcome.plan.seed}")
-    _say(_summary(report, time.process_time() - began))
+        _print(f"\n{format_run(outcome)}\n\n  again: make replay SEED={outcome.plan.seed}")
+    _print(_summary(report, time.process_time() - started_at))
     return int(bool(report.failed))
 
 
@@ -71,7 +73,7 @@ def _summary(report: Report, seconds: float) -> str:
     )
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - the command's output
 
 

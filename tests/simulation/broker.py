@@ -1,7 +1,7 @@
 """A broker in memory with MQTT's rules: persistent sessions, retained messages, QoS 1, wills, takeover, rights.
 
-It keeps what a real one keeps and loses what a real one may lose. Who may do what is decided by the gateway's own
-``broker.access``; who may come in by whatever ``admit`` the gateway's side has set up.
+It keeps what a real one keeps and loses what a real one may lose. The gateway's own ``broker.access`` decides who
+may do what. The ``admit`` that the gateway's side has set up decides who may connect.
 """
 
 import asyncio
@@ -9,154 +9,96 @@ import json
 import math
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 from gateway.broker import access_rules
 from gateway.broker.embedded.session import ClientIdentity
 from gateway.core.topics import Topics
 from gateway.mqtt.retained_scan import matches
-from tests.simulation.network import Line
-
-Will = tuple[str, bytes]
-Admit = Callable[[str, str, str], Awaitable[ClientIdentity | None]]
-"""Client id, user name and password → the client's account, or None."""
+from tests.simulation.broker_session import Admit, OnPuback, Packet, Peer, PendingPuback, Session
 
 GATEWAY_WINDOW = 1_000
 DEVICE_WINDOW = 20
 SNAPSHOTS = 12
-PARTING_SECONDS = 0.5
-
-
-@dataclass
-class Packet:
-    """A PUBLISH on its way to a subscriber."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool
-    packet_id: int = 0
-    receipt: "Receipt | None" = None
-
-
-@dataclass
-class Receipt:
-    """Where a publisher waits for the gateway: the PUBACK that it gets when ``awaited`` copies are taken."""
-
-    peer: "Peer"
-    confirm: Callable[[], None]
-    awaited: int = 0
-
-
-@dataclass
-class Session:
-    """What the broker keeps of a client, connected or not."""
-
-    client_id: str
-    filters: dict[str, int] = field(default_factory=dict)
-    queue: deque[Packet] = field(default_factory=deque)
-    inflight: dict[int, Packet] = field(default_factory=dict)
-    last_id: int = 0
-    peer: "Peer | None" = None
-    is_gateway: bool = False
-
-
-class Peer:
-    """The broker's end of one connection; ``receive`` is the client's."""
-
-    def __init__(
-        self, line: Line, client_id: str, username: str, will: Will, receive: Callable[[Packet], None]
-    ) -> None:
-        self.line = line
-        self.client_id = client_id
-        self.username = username
-        self.will = will
-        self.receive = receive
-        self.identity: ClientIdentity | None = None
-        self.owed: deque[Receipt] = deque()
-        self.parting = ""
-
-
-Confirming = Callable[[Packet, int], None]
-"""Told at each PUBACK to a device: the message, and how many commits there were when it came."""
+CLOSING_SECONDS = 0.5
 
 
 class Broker:
     """``version_5`` gives refused publishes a reason; without ``wildcard_retained`` it is as RabbitMQ is.
 
-    With ``confirms_late`` it is as the embedded one: a PUBACK follows the gateway's, and no message of a device is
+    With ``delays_pubacks`` it is as the embedded one: a PUBACK follows the gateway's, and no message of a device is
     processed before the gateway has subscribed.
     """
 
-    def __init__(self, rng: random.Random, tell: Callable[..., None]) -> None:
+    def __init__(self, rng: random.Random, log: Callable[..., None]) -> None:
         self.up = True
         self.restarted_at = -math.inf
         self.version_5 = True
         self.wildcard_retained = True
-        self.wills_of_the_cut = True
-        self.confirms_late = False
-        self.commit_now: Callable[[], int] = lambda: 0
-        self.confirming: Confirming = lambda packet, arrived: None  # noqa: ARG005 - the form is the point
+        self.publishes_will_on_cut = True
+        self.delays_pubacks = False
+        self.commit_count: Callable[[], int] = lambda: 0
+        self.on_puback: OnPuback = lambda packet, arrived: None  # noqa: ARG005 - the form is the point
         self.reorder = 0.0
         self.duplicate = 0.0
         self.sessions: dict[str, Session] = {}
         self.retained: dict[str, bytes] = {}
         self.admit: Admit | None = None
-        self.refusing: Callable[[str], bool] = lambda topic: False  # noqa: ARG005 - the form is the point
+        self.refuses_topic: Callable[[str], bool] = lambda topic: False  # noqa: ARG005 - the form is the point
         self.on_message: Callable[[str, bytes], None] = lambda topic, payload: None  # noqa: ARG005 - the same
-        self.tampering: Callable[[Packet], Packet | None] = lambda packet: packet
+        self.tamper: Callable[[Packet], Packet | None] = lambda packet: packet
         """What a dishonest broker makes of a message to a device."""
-        self.words: set[tuple[str, str]] = set()
-        """Command and status of each acknowledgement that was taken from a device and kept for the gateway."""
-        self.heard: dict[str, float] = {}
-        """When a heartbeat of a device was taken and kept for the gateway; not of one that said since that it goes."""
+        self.acknowledged_statuses: set[tuple[str, str]] = set()
+        """Command and status of each acknowledgement of a device that was queued for the gateway."""
+        self.heartbeat_times: dict[str, float] = {}
+        """When a heartbeat of a device was queued for the gateway; without devices that went offline since."""
         self._rng = rng
-        self._tell = tell
+        self._log = log
         self._snapshots: deque[dict[str, bytes]] = deque(maxlen=SNAPSHOTS)
-        self._knocking: dict[str, list[Peer]] = {}
-        self._admitting: set[asyncio.Task[None]] = set()
-        self._held: list[Callable[[], None]] = []
+        self._connecting: dict[str, list[Peer]] = {}
+        self._admit_tasks: set[asyncio.Task[None]] = set()
+        self._held_publishes: list[Callable[[], None]] = []
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
     def connect(self, peer: Peer, password: str, answer: Callable[[bool], None]) -> None:
         """A CONNECT has arrived."""
         if not self.up or self.admit is None:
-            peer.line.cut("the broker is not there")
+            peer.connection.cut("the broker is not there")
             return
         task = asyncio.get_running_loop().create_task(self._admit(self.admit, peer, password, answer))
-        self._admitting.add(task)
-        task.add_done_callback(self._admitting.discard)
+        self._admit_tasks.add(task)
+        task.add_done_callback(self._admit_tasks.discard)
 
     async def _admit(self, admit: Admit, peer: Peer, password: str, answer: Callable[[bool], None]) -> None:
-        knocking = self._knocking.setdefault(peer.client_id, [])
-        knocking.append(peer)
+        connecting = self._connecting.setdefault(peer.client_id, [])
+        connecting.append(peer)
         try:
             identity = await admit(peer.client_id, peer.username, password)
-        except Exception:  # noqa: BLE001 - who cannot be asked lets nobody in
+        except Exception:  # noqa: BLE001 - without a decision the client is refused
             identity = None
         finally:
-            knocking.remove(peer)
-        if not self.up or not peer.line.whole:
-            peer.line.cut("the broker went away")
+            connecting.remove(peer)
+        if not self.up or not peer.connection.is_open:
+            peer.connection.cut("the broker went away")
         elif identity is None:
-            peer.line.down.send(answer, False)  # noqa: FBT003 - a CONNACK
-            peer.line.down.send(peer.line.cut, "not authorised")
+            peer.connection.down.send(answer, False)  # noqa: FBT003 - a CONNACK
+            peer.connection.down.send(peer.connection.cut, "not authorised")
         else:
-            self._let_in(peer, identity, answer)
+            self._accept(peer, identity, answer)
 
-    def _let_in(self, peer: Peer, identity: ClientIdentity, answer: Callable[[bool], None]) -> None:
+    def _accept(self, peer: Peer, identity: ClientIdentity, answer: Callable[[bool], None]) -> None:
         session = self.sessions.setdefault(peer.client_id, Session(peer.client_id))
         if session.peer is not None:
             self._end(session.peer, will=True, reason="taken over")
         peer.identity, session.peer = identity, peer
         session.is_gateway = identity.role == access_rules.Role.GATEWAY
-        peer.line.far = lambda reason: self._end(peer, will=True, reason=reason)
-        peer.line.down.send(answer, True)  # noqa: FBT003 - a CONNACK
+        peer.connection.on_server_close = lambda reason: self._end(peer, will=True, reason=reason)
+        peer.connection.down.send(answer, True)  # noqa: FBT003 - a CONNACK
         for packet in list(session.inflight.values()):  # again, in the old order [MQTT-4.4.0-1]
-            peer.line.down.send(peer.receive, packet)
+            peer.connection.down.send(peer.receive, packet)
         self._pump(session)
 
     def _end(self, peer: Peer, *, will: bool, reason: str) -> None:
@@ -164,35 +106,35 @@ class Broker:
         if session is None or session.peer is not peer:
             return
         session.peer = None
-        peer.line.far = lambda reason: None  # noqa: ARG005 - it has ended already
-        peer.line.cut(reason)
+        peer.connection.on_server_close = lambda reason: None  # noqa: ARG005 - it has ended already
+        peer.connection.cut(reason)
         if will and self.up and peer.identity is not None:
             self._route(peer.identity, *peer.will, retain=True)
 
     def disconnect(self, peer: Peer) -> None:
         """A DISCONNECT has arrived: the will is dropped [MQTT-3.14.4-3]."""
-        self._end(peer, will=False, reason="said good-bye")
+        self._end(peer, will=False, reason="disconnected")
 
     def cut(self, client_id: str, *, forget: bool) -> bool:
         """End a live session by the operator's will; ``forget`` drops what the broker keeps of it too."""
         session = self.sessions.get(client_id)
         was_live = session is not None and session.peer is not None
-        if session is not None and session.peer is not None and session.peer.owed:
-            self._part(session, session.peer)
+        if session is not None and session.peer is not None and session.peer.pending_pubacks:
+            self._close_after_pubacks(session, session.peer)
         elif session is not None and session.peer is not None:
-            self._end(session.peer, will=self.wills_of_the_cut, reason="cut by the broker")
+            self._end(session.peer, will=self.publishes_will_on_cut, reason="cut by the broker")
         if forget:
             self.sessions.pop(client_id, None)
-        for peer in list(self._knocking.get(client_id, ())):  # what it is about to be told may be out of date
-            peer.line.cut("cut while it knocked")
+        for peer in list(self._connecting.get(client_id, ())):  # its CONNACK may be out of date
+            peer.connection.cut("cut while connecting")
         return was_live
 
-    def _part(self, session: Session, peer: Peer) -> None:
-        """Heed it no more; its socket is closed when the PUBACKs that are due are out, after a moment at the latest."""
+    def _close_after_pubacks(self, session: Session, peer: Peer) -> None:
+        """Process no more of its packets. Close its socket after the PUBACKs that are due, or after 0.5 s."""
         session.peer = None
-        peer.line.far = lambda reason: None  # noqa: ARG005 - it has ended already
-        peer.parting = "cut by the broker"
-        asyncio.get_running_loop().call_later(PARTING_SECONDS, peer.line.cut, peer.parting)
+        peer.connection.on_server_close = lambda reason: None  # noqa: ARG005 - it has ended already
+        peer.closing_reason = "cut by the broker"
+        asyncio.get_running_loop().call_later(CLOSING_SECONDS, peer.connection.cut, peer.closing_reason)
 
     def live(self) -> dict[str, ClientIdentity]:
         """Who is connected."""
@@ -206,46 +148,48 @@ class Broker:
         identity = peer.identity
         if identity is None or not self._is_live(peer):
             return
-        refused = self.refusing(packet.topic) and identity.role == access_rules.Role.GATEWAY
+        refused = self.refuses_topic(packet.topic) and identity.role == access_rules.Role.GATEWAY
         allowed = not refused and access_rules.may(
             identity.role, identity.username, access_rules.Action.PUBLISH, packet.topic
         )
-        if self._waits(identity, packet) and allowed:
-            self._held.append(partial(self.publish, peer, packet, answer))
+        if self._must_wait(identity, packet) and allowed:
+            self._held_publishes.append(partial(self.publish, peer, packet, answer))
             return
         refusal = None if allowed or not self.version_5 else "not authorised"
-        receipt = self._owed(peer, packet, partial(answer, refusal), allowed=allowed)
+        puback = self._add_puback(peer, packet, partial(answer, refusal), allowed=allowed)
         if allowed:
-            self._route(identity, packet.topic, packet.payload, retain=packet.retain, qos=packet.qos, receipt=receipt)
-        self._pay(peer)
+            self._route(identity, packet.topic, packet.payload, retain=packet.retain, qos=packet.qos, puback=puback)
+        self._send_pubacks(peer)
 
-    def _waits(self, identity: ClientIdentity, packet: Packet) -> bool:
-        """Whether a device says this before the gateway listens."""
-        if not self.confirms_late or identity.role != access_rules.Role.DEVICE:
+    def _must_wait(self, identity: ClientIdentity, packet: Packet) -> bool:
+        """Return whether a device sends this before the gateway has subscribed."""
+        if not self.delays_pubacks or identity.role != access_rules.Role.DEVICE:
             return False
         gateways = [session for session in self.sessions.values() if session.is_gateway]
         return not any(matches(each, packet.topic) for session in gateways for each in session.filters)
 
-    def _owed(self, peer: Peer, packet: Packet, answer: Callable[[], None], *, allowed: bool) -> Receipt | None:
+    def _add_puback(
+        self, peer: Peer, packet: Packet, answer: Callable[[], None], *, allowed: bool
+    ) -> PendingPuback | None:
         if not packet.qos:
             return None
-        arrived = self.commit_now()
+        arrived = self.commit_count()
 
         def confirm() -> None:
             if allowed and peer.identity is not None and peer.identity.role == access_rules.Role.DEVICE:
-                self.confirming(packet, arrived)
-            peer.line.down.send(answer)
+                self.on_puback(packet, arrived)
+            peer.connection.down.send(answer)
 
-        receipt = Receipt(peer, confirm)
-        peer.owed.append(receipt)
-        return receipt
+        puback = PendingPuback(peer, confirm)
+        peer.pending_pubacks.append(puback)
+        return puback
 
-    def _pay(self, peer: Peer) -> None:
+    def _send_pubacks(self, peer: Peer) -> None:
         """Send the PUBACKs that are due, in the order of the messages [MQTT-4.6.0-2]."""
-        while peer.owed and not peer.owed[0].awaited:
-            peer.owed.popleft().confirm()
-        if peer.parting and not peer.owed:
-            peer.line.down.send(peer.line.cut, peer.parting)
+        while peer.pending_pubacks and not peer.pending_pubacks[0].open_copies:
+            peer.pending_pubacks.popleft().confirm()
+        if peer.closing_reason and not peer.pending_pubacks:
+            peer.connection.down.send(peer.connection.cut, peer.closing_reason)
 
     def _is_live(self, peer: Peer) -> bool:
         session = self.sessions.get(peer.client_id)
@@ -259,31 +203,31 @@ class Broker:
         *,
         retain: bool,
         qos: int = 1,
-        receipt: Receipt | None = None,
+        puback: PendingPuback | None = None,
     ) -> None:
         if retain:
             self._retain(sender, topic, payload)
         self.on_message(topic, payload)
-        late = receipt if self.confirms_late and sender.role != access_rules.Role.GATEWAY else None
-        packet = Packet(topic, payload, qos, retain=False, receipt=late)
-        self._note_word(sender, packet)
+        late = puback if self.delays_pubacks and sender.role != access_rules.Role.GATEWAY else None
+        packet = Packet(topic, payload, qos, retain=False, puback=late)
+        self._record_device_message(sender, packet)
         for session in self.sessions.values():
             if any(matches(each, topic) for each in session.filters):
                 self._enqueue(session, packet)
 
-    def _note_word(self, sender: ClientIdentity, packet: Packet) -> None:
+    def _record_device_message(self, sender: ClientIdentity, packet: Packet) -> None:
         """An acknowledgement that the broker keeps for the gateway, which alone subscribes to those."""
         if sender.role != access_rules.Role.DEVICE or not packet.qos:
             return
         if packet.topic.endswith("/status"):
-            self.heard.pop(sender.username, None)
+            self.heartbeat_times.pop(sender.username, None)
         if not any(matches(each, packet.topic) for session in self.sessions.values() for each in session.filters):
             return
         if packet.topic.endswith("/heartbeat"):
-            self.heard[sender.username] = asyncio.get_running_loop().time()
+            self.heartbeat_times[sender.username] = asyncio.get_running_loop().time()
         if packet.topic.endswith("/ack"):
-            word = json.loads(packet.payload)
-            self.words.add((word["command_id"], word["status"]))
+            acknowledgement = json.loads(packet.payload)
+            self.acknowledged_statuses.add((acknowledgement["command_id"], acknowledgement["status"]))
 
     def _retain(self, sender: ClientIdentity, topic: str, payload: bytes) -> None:
         if not access_rules.may_retain(sender.role, sender.username, topic):
@@ -299,10 +243,10 @@ class Broker:
             return
         copies = 2 if packet.qos and self._rng.random() < self.duplicate else 1
         for _ in range(copies):
-            receipt = packet.receipt if session.is_gateway else None
-            if receipt is not None:
-                receipt.awaited += 1
-            self._insert(session.queue, replace(packet, receipt=receipt))
+            puback = packet.puback if session.is_gateway else None
+            if puback is not None:
+                puback.open_copies += 1
+            self._insert(session.queue, replace(packet, puback=puback))
         self._pump(session)
 
     def _insert(self, queue: deque[Packet], packet: Packet) -> None:
@@ -323,10 +267,10 @@ class Broker:
         while session.queue and len(session.inflight) < window:
             packet = session.queue.popleft()
             if not session.is_gateway:
-                handed = self.tampering(packet)
-                if handed is None:
+                delivered_packet = self.tamper(packet)
+                if delivered_packet is None:
                     continue
-                packet = handed
+                packet = delivered_packet
             if not access_rules.may(
                 peer.identity.role, peer.identity.username, access_rules.Action.RECEIVE, packet.topic
             ):
@@ -334,16 +278,16 @@ class Broker:
             if packet.qos:
                 session.last_id = packet.packet_id = session.last_id + 1
                 session.inflight[packet.packet_id] = packet
-            peer.line.down.send(peer.receive, packet)
+            peer.connection.down.send(peer.receive, packet)
 
     def acknowledged(self, peer: Peer, packet_id: int) -> None:
         """A PUBACK has arrived."""
         session = self.sessions.get(peer.client_id)
         if session is not None and session.peer is peer:
             packet = session.inflight.pop(packet_id, None)
-            if packet is not None and packet.receipt is not None:
-                packet.receipt.awaited -= 1
-                self._pay(packet.receipt.peer)
+            if packet is not None and packet.puback is not None:
+                packet.puback.open_copies -= 1
+                self._send_pubacks(packet.puback.peer)
             self._pump(session)
 
     def subscribe(self, peer: Peer, filters: Iterable[str], answer: Callable[[bool], None]) -> None:
@@ -351,20 +295,20 @@ class Broker:
         if not self._is_live(peer) or peer.identity is None:
             return
         session = self.sessions[peer.client_id]
-        peer.line.down.send(answer, True)  # noqa: FBT003 - a SUBACK
+        peer.connection.down.send(answer, True)  # noqa: FBT003 - a SUBACK
         for each in filters:
             if not access_rules.may(peer.identity.role, peer.identity.username, access_rules.Action.SUBSCRIBE, each):
                 continue
             session.filters[each] = 1
             if self.wildcard_retained or "+" not in each:
-                self._hand_over(session, each)
+                self._queue_retained(session, each)
         self._pump(session)
         if session.is_gateway:
-            held, self._held = self._held, []
-            for publish in held:
+            held_publishes, self._held_publishes = self._held_publishes, []
+            for publish in held_publishes:
                 publish()
 
-    def _hand_over(self, session: Session, topic_filter: str) -> None:
+    def _queue_retained(self, session: Session, topic_filter: str) -> None:
         for topic, payload in list(self.retained.items()):
             if matches(topic_filter, topic):
                 self._insert(session.queue, Packet(topic, payload, 1, retain=True))
@@ -374,22 +318,22 @@ class Broker:
         if self._is_live(peer):
             for each in filters:
                 self.sessions[peer.client_id].filters.pop(each, None)
-            peer.line.down.send(answer, True)  # noqa: FBT003 - an UNSUBACK
+            peer.connection.down.send(answer, True)  # noqa: FBT003 - an UNSUBACK
 
     def inject(self, sender: ClientIdentity, topic: str, payload: bytes, *, retain: bool) -> None:
         """Publish a message from a client that is not simulated."""
         self._route(sender, topic, payload, retain=retain)
 
-    # --- its own troubles ---------------------------------------------------------------------------------------------
+    # --- its own failures ---------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Be killed: no wills, and every connection breaks."""
         self.up = False
-        self._held.clear()
+        self._held_publishes.clear()
         for session in self.sessions.values():
             if session.peer is not None:
                 peer, session.peer = session.peer, None
-                peer.line.cut("the broker was killed")
+                peer.connection.cut("the broker was killed")
 
     def start(self, *, retained: str, keep_sessions: bool) -> None:
         """Be back with what was kept: ``retained`` is "keep", "forget", or "old" (what was there some changes ago)."""
@@ -399,7 +343,7 @@ class Broker:
             self.retained = dict(self._rng.choice(self._snapshots))
         if not keep_sessions:
             self.sessions.clear()
-            self.words.clear()
-            self.heard.clear()
+            self.acknowledged_statuses.clear()
+            self.heartbeat_times.clear()
         self.restarted_at = asyncio.get_running_loop().time()
         self.up = True

@@ -17,17 +17,17 @@ from gateway.core.credentials import broker_entry
 from gateway.mqtt.probe import ProbeTarget
 from gateway.store import Store
 from tests.simulation.broker import Broker
-from tests.simulation.gateway_process import Process
+from tests.simulation.gateway_process import KillableProcess
 from tests.simulation.gateway_session import GATEWAY_PASSWORD
 
-TAKEN_UP_SECONDS = 0.15
+RELOAD_SECONDS = 0.15
 _SALT = bytes(12)
 
 
 class VirtualEmbedded(EmbeddedBroker):
     """what the access syncer asks of the embedded broker."""
 
-    def __init__(self, broker: Broker, process: Process) -> None:  # nothing to listen on: no super call
+    def __init__(self, broker: Broker, process: KillableProcess) -> None:  # nothing to listen on: no super call
         self._virtual = broker
         self._process = process
 
@@ -60,10 +60,10 @@ class PasswordTable(PasswordFile):
         self._written = dict(entries)
         return True
 
-    def take_up(self) -> None:
+    def load_entries(self) -> None:
         """The broker reads it, and cuts each client whose entry is gone or changed; their sessions stay."""
-        before, self._in_force = self._in_force, dict(self._written)
-        for name, entry in before.items():
+        previous, self._in_force = self._in_force, dict(self._written)
+        for name, entry in previous.items():
             if self._in_force.get(name) != entry:
                 self._broker.cut(name, forget=False)
 
@@ -72,19 +72,19 @@ class PasswordTable(PasswordFile):
         if username == GATEWAY_USER:
             return ClientIdentity(Role.GATEWAY, GATEWAY_USER, None) if password == GATEWAY_PASSWORD else None
         entry = self._in_force.get(username)
-        if entry is None or client_id != username or not _opens(entry, password):
+        if entry is None or client_id != username or not _matches(entry, password):
             return None
         return ClientIdentity(Role.DEVICE, username, self.token_of.get(entry))
 
 
-def _opens(entry: str, password: str) -> bool:
+def _matches(entry: str, password: str) -> bool:
     return broker_entry(password, base64.b64decode(entry.split("$")[2])) == entry
 
 
-class VirtualSentinel(ReloadProbe):
+class VirtualReloadProbe(ReloadProbe):
     """Signals the virtual broker."""
 
-    def __init__(self, table: PasswordTable, broker: Broker, process: Process) -> None:
+    def __init__(self, table: PasswordTable, broker: Broker, process: KillableProcess) -> None:
         self._table = table
         self._virtual = broker
         self._process = process
@@ -96,16 +96,16 @@ class VirtualSentinel(ReloadProbe):
     async def taken_up(self) -> None:
         """Have the broker read the file, and return when it has."""
         self._process.seam("signal")
-        await asyncio.sleep(TAKEN_UP_SECONDS)
+        await asyncio.sleep(RELOAD_SECONDS)
         self._process.seam("signal")
         if not self._virtual.up:
             raise BrokerSignalError("the broker is not there")
-        self._table.take_up()
+        self._table.load_entries()
 
 
 class VirtualMosquitto(MosquittoAccess):
     """The gateway's own steering of Mosquitto, with the virtual file and signal."""
 
-    def __init__(self, table: PasswordTable, broker: Broker, store: Store, process: Process) -> None:
+    def __init__(self, table: PasswordTable, broker: Broker, store: Store, process: KillableProcess) -> None:
         super().__init__(table, store, ProbeTarget(Address("127.0.0.1", 1883)))
-        self._sentinel = VirtualSentinel(table, broker, process)
+        self._sentinel = VirtualReloadProbe(table, broker, process)

@@ -33,7 +33,7 @@ from device_sim.flash import MemoryFlash, manufacture, power_on
 from device_sim.relay import BleRelay, HttpRadio, refresh_token
 from tests.simulation.broker import Broker
 from tests.simulation.device_radio import VirtualRadio
-from tests.simulation.network import Nature
+from tests.simulation.network import Environment
 from tests.simulation.virtual_api import VirtualApi
 
 Kind = Literal["mqtt", "http", "ble"]
@@ -42,53 +42,58 @@ _BOOT_SECONDS = 0.3
 _NETWORK = ({"ssid": "home", "psk": "correct horse"},)
 
 
-class Observer(Protocol):
+class DeviceObserver(Protocol):
     """Recorder of what devices really do."""
 
-    def says(self, device: DeviceHost, what: Publish) -> None:
+    def on_device_publish(self, device: DeviceHost, message: Publish) -> None:
         """The device sends this."""
 
-    def begins(self, device: DeviceHost, command_id: str) -> None:
+    def on_reset_begun(self, device: DeviceHost, command_id: str) -> None:
         """The device writes "reset in progress" and is about to be wiped."""
 
-    def gets_token(self, device: DeviceHost, token: str) -> None:
+    def on_token_refreshed(self, device: DeviceHost, token: str) -> None:
         """The device was answered another token of its binding."""
 
-    def has_done(self, device: DeviceHost, command_id: str) -> None:
+    def on_command_done(self, device: DeviceHost, command_id: str) -> None:
         """The device has the effect of a command behind it and writes that down."""
 
 
 class DeviceHost:
-    """One device. ``cuts`` names steps (``device_sim.facts.step``) before which the power goes, once each."""
+    """One device. ``power_cuts`` names steps (``device_sim.facts.step``) before which the power goes, once each."""
 
     def __init__(
         self,
         serial: str,
         kind: Kind,
-        nature: Nature,
+        environment: Environment,
         *,
         broker: Broker,
         api: VirtualApi,
-        observer: Observer,
+        observer: DeviceObserver,
     ) -> None:
         self.serial = serial
         self.kind = kind
         self.id = ""
         self.flash = MemoryFlash()
         manufacture(self.flash, serial=serial, firmware_version="1.4.2", cellular_apn="iot" if kind == "http" else None)
-        self.machine = Device(nature.rng)
-        self.cuts: list[str] = []
+        self.firmware = Device(environment.rng)
+        self.power_cuts: list[str] = []
         self.cut_after: int | None = None
         self.off_seconds = 1.0
-        self.wiped_for: str | None = None
-        self.obeyed: dict[str, dict[str, Any]] = {}
+        self.wiped_for_command: str | None = None
+        self.accepted_params: dict[str, dict[str, Any]] = {}
         """The params of each command that it took on, as they came."""
         self.radio: VirtualRadio | HttpRadio | BleRelay | None = None
         self._broker, self._api, self._observer = broker, api, observer
-        self._rng, self._clock, self._latency, self._tell = nature.rng, nature.clock, nature.latency, nature.tell
+        self._rng, self._clock, self._latency, self._log = (
+            environment.rng,
+            environment.clock,
+            environment.latency,
+            environment.log,
+        )
         self._inputs: deque[tuple[object, Input]] = deque()
         self._arrived = asyncio.Event()
-        self._life: asyncio.Task[None] | None = None
+        self._firmware_task: asyncio.Task[None] | None = None
         self._link: asyncio.Task[None] | None = None
 
     @property
@@ -97,45 +102,45 @@ class DeviceHost:
         return Binding.from_flash(self.flash.wiped_area)
 
     @property
-    def paired(self) -> bool:
+    def is_paired(self) -> bool:
         """Whether it is to be reset before it can be bound again."""
-        return self.machine.state is not State.UNPROVISIONED
+        return self.firmware.state is not State.UNPROVISIONED
 
     # --- power --------------------------------------------------------------------------------------------------------
 
     def switch_on(self) -> None:
         """Start the firmware, unless it runs."""
-        if self._life is None:
-            self._life = asyncio.get_running_loop().create_task(self._live())
+        if self._firmware_task is None:
+            self._firmware_task = asyncio.get_running_loop().create_task(self._run_powered())
 
     def switch_off(self) -> None:
         """Cut the power."""
-        life, self._life = self._life, None
-        if life is not None:
-            life.cancel()
+        task, self._firmware_task = self._firmware_task, None
+        if task is not None:
+            task.cancel()
         self._drop_link()
-        self.machine = Device(self._rng)
+        self.firmware = Device(self._rng)
         self._inputs.clear()
 
     @property
-    def on(self) -> bool:
+    def is_on(self) -> bool:
         """Whether it has power."""
-        return self._life is not None
+        return self._firmware_task is not None
 
-    async def _live(self) -> None:
-        beating = asyncio.get_running_loop().create_task(self._beat())
+    async def _run_powered(self) -> None:
+        heartbeat_task = asyncio.get_running_loop().create_task(self._schedule_heartbeats())
         try:
             while True:
                 try:
                     await self._run()
                 except PowerCutError as cut:
-                    self._tell(self.serial, f"loses power before '{cut}'")
+                    self._log(self.serial, f"loses power before '{cut}'")
                 self._drop_link()
-                self.machine = Device(self._rng)
+                self.firmware = Device(self._rng)
                 self._inputs.clear()
                 await asyncio.sleep(self.off_seconds)
         finally:
-            beating.cancel()
+            heartbeat_task.cancel()
 
     async def _run(self) -> None:
         await self._process(power_on(self.flash))
@@ -147,13 +152,13 @@ class DeviceHost:
             if link is None or link is self._link:
                 await self._process(event)
 
-    async def _beat(self) -> None:
+    async def _schedule_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL_SECONDS * self._rng.uniform(0.9, 1.1))
             if not self._inputs:
-                self.hear(HeartbeatDue())
+                self.enqueue(HeartbeatDue())
 
-    def hear(self, event: Input, link: object = None) -> None:
+    def enqueue(self, event: Input, link: object = None) -> None:
         """An input for the firmware."""
         self._inputs.append((link, event))
         self._arrived.set()
@@ -161,24 +166,24 @@ class DeviceHost:
     # --- the firmware's actions ---------------------------------------------------------------------------------------
 
     async def _process(self, event: Input) -> None:
-        waiting = deque([event])
-        while waiting:
-            event = waiting.popleft()
-            for action in self.machine.handle(event, self._clock()):
-                self._note_params(event, action)
-                self._may_lose_power(action)
-                answer = await self._carry_out(action)
-                if answer is not None:
-                    waiting.append(answer)
+        pending = deque([event])
+        while pending:
+            event = pending.popleft()
+            for action in self.firmware.handle(event, self._clock()):
+                self._record_params(event, action)
+                self._check_power(action)
+                follow_up = await self._execute(action)
+                if follow_up is not None:
+                    pending.append(follow_up)
 
-    def _note_params(self, event: Input, action: Action) -> None:
+    def _record_params(self, event: Input, action: Action) -> None:
         if isinstance(event, CommandReceived) and isinstance(action, Publish) and action.status == "delivered":
-            self.obeyed[str(action.command_id)] = json.loads(event.payload)["params"]
+            self.accepted_params[str(action.command_id)] = json.loads(event.payload)["params"]
 
-    def _may_lose_power(self, action: Action) -> None:
+    def _check_power(self, action: Action) -> None:
         name = step(action)
-        if name in self.cuts:
-            self.cuts.remove(name)
+        if name in self.power_cuts:
+            self.power_cuts.remove(name)
             raise PowerCutError(name)
         if self.cut_after is not None:
             self.cut_after -= 1
@@ -186,19 +191,19 @@ class DeviceHost:
                 self.cut_after = None
                 raise PowerCutError(name)
 
-    async def _carry_out(self, action: Action) -> Input | None:
+    async def _execute(self, action: Action) -> Input | None:
         match action:
             case RecordFact():
-                self._tell(self.serial, action.name, **action.details)
+                self._log(self.serial, action.name, **action.details)
             case Publish():
                 return await self._publish(action)
             case WriteFlash():
-                self._watch(action)
+                self._report_write(action)
                 self.flash.write(action.area, action.name, action.value)
             case EraseFlash():
                 self.flash.erase(action.area, action.name)
                 if action.name == TOKEN:
-                    self._tell(self.serial, "wipes its token")
+                    self._log(self.serial, "wipes its token")
             case OpenLink():
                 self._open(action)
             case RefreshToken():
@@ -209,45 +214,45 @@ class DeviceHost:
                 return power_on(self.flash)
         return None
 
-    def _watch(self, action: WriteFlash) -> None:
+    def _report_write(self, action: WriteFlash) -> None:
         if action.name == IN_PROGRESS:
-            self.wiped_for = action.value["command_id"]
-            self._observer.begins(self, action.value["command_id"])
+            self.wiped_for_command = action.value["command_id"]
+            self._observer.on_reset_begun(self, action.value["command_id"])
         elif action.name == JOURNAL and action.value[-1]["status"] == "executed" and action.value[-1]["type"] != RESET:
-            self._observer.has_done(self, action.value[-1]["command_id"])
+            self._observer.on_command_done(self, action.value[-1]["command_id"])
 
-    async def _publish(self, what: Publish) -> Published | PublishFailed:
+    async def _publish(self, message: Publish) -> Published | PublishFailed:
         if self.radio is None:
-            return PublishFailed(what, "no link is open")
-        self._observer.says(self, what)
+            return PublishFailed(message, "no link is open")
+        self._observer.on_device_publish(self, message)
         try:
-            await self.radio.publish(what)
+            await self.radio.publish(message)
         except RadioError as error:
-            return PublishFailed(what, str(error))
-        return Published(what)
+            return PublishFailed(message, str(error))
+        return Published(message)
 
     # --- radio and hands ----------------------------------------------------------------------------------------------
 
-    def _open(self, wanted: OpenLink) -> None:
+    def _open(self, request: OpenLink) -> None:
         self._drop_link()
         link: asyncio.Task[None] | None = None
 
         def deliver(event: Input) -> None:
-            self.hear(event, link)
+            self.enqueue(event, link)
 
         if self.kind == "mqtt":
-            self.radio = VirtualRadio(wanted.binding, deliver, self._broker, self._rng, self._latency)
+            self.radio = VirtualRadio(request.binding, deliver, self._broker, self._rng, self._latency)
         elif self.kind == "http":
-            self.radio = HttpRadio(wanted.binding, "4g", deliver, self._api)
+            self.radio = HttpRadio(request.binding, "4g", deliver, self._api)
         else:
-            self.radio = BleRelay(wanted.binding, deliver, self._api)
+            self.radio = BleRelay(request.binding, deliver, self._api)
         link = self._link = asyncio.get_running_loop().create_task(self.radio.run())
 
-    async def _refresh(self, wanted: RefreshToken) -> Input:
-        answer = await refresh_token(self._api, wanted)
-        if isinstance(answer, TokenRefreshed):
-            self._observer.gets_token(self, answer.device_token)
-        return answer
+    async def _refresh(self, request: RefreshToken) -> Input:
+        follow_up = await refresh_token(self._api, request)
+        if isinstance(follow_up, TokenRefreshed):
+            self._observer.on_token_refreshed(self, follow_up.device_token)
+        return follow_up
 
     def _drop_link(self) -> None:
         link, self._link, self.radio = self._link, None, None
@@ -256,7 +261,7 @@ class DeviceHost:
 
     def provision(self, binding: Binding) -> None:
         """The companion app writes a binding over BLE."""
-        self.hear(Provisioned(binding, _NETWORK if self.kind == "mqtt" else ()))
+        self.enqueue(Provisioned(binding, _NETWORK if self.kind == "mqtt" else ()))
 
     def reset_by_hand(self) -> None:
         """Reset by the button: wiped without a message, and nothing left to send."""
@@ -270,8 +275,8 @@ class DeviceHost:
         self.flash.write(Area.WIPED, TOKEN, token)
 
 
-def said_in(what: Publish) -> tuple[str, str] | None:
-    """Command and status that a message tells of."""
-    body = json.loads(what.payload)
-    told = body if what.kind == "ack" else body.get("last_command")
-    return (told["command_id"], told["status"]) if told else None
+def reported_status(message: Publish) -> tuple[str, str] | None:
+    """Return command and status that a message reports, or None."""
+    body = json.loads(message.payload)
+    status = body if message.kind == "ack" else body.get("last_command")
+    return (status["command_id"], status["status"]) if status else None

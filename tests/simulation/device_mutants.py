@@ -12,25 +12,25 @@ from device_sim.actions import Action, WriteFlash
 from device_sim.device import IN_PROGRESS, Device
 from device_sim.journal import Journal
 from device_sim.last_command import LAST_COMMAND, LastCommand
-from tests.simulation.broker import Packet
+from tests.simulation.broker_session import Packet
 from tests.simulation.device_radio import VirtualRadio
-from tests.simulation.mutants import fault
+from tests.simulation.mutants import mutant
 
 
-@fault("a device does not look at the generation", 2)
-def _no_fence() -> Iterator[None]:
+@mutant("a device does not look at the generation", 2)
+def _ignores_generation() -> Iterator[None]:
     with patch.object(grant, "_check_generation", lambda *_: None):
         yield
 
 
-@fault("a device forgets the ids of what it did", 2)
-def _forgets() -> Iterator[None]:
+@mutant("a device forgets the ids of what it did", 2)
+def _forgets_executed_ids() -> Iterator[None]:
     with patch.object(Journal, "find", lambda *_: None):
         yield
 
 
-@fault("a device takes retained messages for old ones", 1)
-def _goes_by_the_flag() -> Iterator[None]:
+@mutant("a device takes retained messages for old ones", 1)
+def _ignores_retained() -> Iterator[None]:
     real = VirtualRadio.receive
 
     def receive(self: VirtualRadio, packet: Packet) -> None:
@@ -41,26 +41,26 @@ def _goes_by_the_flag() -> Iterator[None]:
         yield
 
 
-@fault("a device does not check who signed a command", 1, 2, 3)
+@mutant("a device does not check who signed a command", 1, 2, 3)
 def _no_grant() -> Iterator[None]:
     with patch.object(grant, "check", lambda *_: 1):
         yield
 
 
-@fault("a device keeps no word of its wipe", 1)
-def _keeps_no_word() -> Iterator[None]:
+@mutant("a device keeps no word of its wipe", 1)
+def _stores_no_wipe_outcome() -> Iterator[None]:
     with _without_writes(LAST_COMMAND):
         yield
 
 
-@fault("a device takes a PUBACK for the gateway's word", 1)
-def _believes_the_broker() -> Iterator[None]:
+@mutant("a device takes a PUBACK for the gateway's word", 1)
+def _trusts_the_puback() -> Iterator[None]:
     with patch.object(LastCommand, "confirm", lambda self, _: self.handle_refusal(b'{"field": "last_command."}')):
         yield
 
 
-@fault("a device does not write down that it begins a reset", 1)
-def _keeps_no_note() -> Iterator[None]:
+@mutant("a device does not write down that it begins a reset", 1)
+def _stores_no_reset_in_progress() -> Iterator[None]:
     with _without_writes(IN_PROGRESS):
         yield
 

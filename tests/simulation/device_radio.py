@@ -10,7 +10,8 @@ from device_sim.binding import Binding
 from device_sim.errors import RadioError
 from device_sim.radio import CONFIRM_SECONDS, REPORT_AFTER_REFUSALS, Deliver
 from device_sim.wire import OFFLINE, Topics
-from tests.simulation.broker import Broker, Packet
+from tests.simulation.broker import Broker
+from tests.simulation.broker_session import Packet
 from tests.simulation.mqtt_client import Client, ClosedError, NotAuthorisedError
 
 
@@ -36,10 +37,10 @@ class VirtualRadio:
     async def run(self) -> None:
         """Connect, and connect again, until cancelled."""
         while True:
-            pause = await self._one_connection()
+            pause = await self._run_connection()
             await asyncio.sleep(pause)
 
-    async def _one_connection(self) -> float:
+    async def _run_connection(self) -> float:
         loop = asyncio.get_running_loop()
         client, up_since = Client(self._broker, self._latency), loop.time()
         try:
@@ -49,33 +50,33 @@ class VirtualRadio:
             self.client = client
             self._deliver(LinkUp("wifi", "mqtt"))
             while True:
-                await client.arrived()
+                await client.wait_for_message()
                 packet = client.inbox.popleft()
                 if packet.qos:
                     client.acknowledge(packet)
                 self.receive(packet)
         except NotAuthorisedError as error:
-            return self._refused(str(error))
+            return self._count_refusal(str(error))
         except ClosedError as error:
             self._deliver(LinkDown(str(error)))
             return self._backoff.after_loss(held=loop.time() - up_since)
         finally:
             self.client = None
-            client.line.cut("the device hung up")
+            client.connection.cut("the device hung up")
 
     def receive(self, packet: Packet) -> None:
         """Hand a message to the firmware; whether it was retained does not matter."""
         leaf = packet.topic.rpartition("/")[2]
-        errors = packet.topic == self._topics.of("errors")
-        self._deliver(RefusalReceived(packet.payload) if errors else CommandReceived(leaf, packet.payload))
+        is_refusal = packet.topic == self._topics.of("errors")
+        self._deliver(RefusalReceived(packet.payload) if is_refusal else CommandReceived(leaf, packet.payload))
 
-    def _refused(self, reason: str) -> float:
+    def _count_refusal(self, reason: str) -> float:
         delay = self._backoff.after_refusal()
         if self._backoff.refusals == REPORT_AFTER_REFUSALS:
             self._deliver(LinkRefused(self._backoff.refusals, reason))
         return delay
 
-    async def publish(self, what: Publish) -> None:
+    async def publish(self, message: Publish) -> None:
         """Send with QoS 1 and wait for the PUBACK.
 
         Raises:
@@ -84,16 +85,16 @@ class VirtualRadio:
         client = self.client
         if client is None:
             raise RadioError("the link is down")
-        answer = client.send(self._topic(what), what.payload, qos=1, retain=what.kind == "status")
-        await asyncio.wait((answer, client.gone), timeout=CONFIRM_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        answer = client.send(self._topic(message), message.payload, qos=1, retain=message.kind == "status")
+        await asyncio.wait((answer, client.closed), timeout=CONFIRM_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            client.line.cut("no PUBACK")
+            client.connection.cut("no PUBACK")
             raise RadioError("no PUBACK")
 
-    def _topic(self, what: Publish) -> str:
-        return self._topics.ack(str(what.command_type)) if what.kind == "ack" else self._topics.of(what.kind)
+    def _topic(self, message: Publish) -> str:
+        return self._topics.ack(str(message.command_type)) if message.kind == "ack" else self._topics.of(message.kind)
 
     def cut(self) -> None:
         """Break the connection without a DISCONNECT."""
         if self.client is not None:
-            self.client.line.cut("the device's link broke")
+            self.client.connection.cut("the device's link broke")

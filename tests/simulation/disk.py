@@ -15,7 +15,7 @@ from gateway.store import Context, Deadline, Purpose, Store, StoreListener, Tx, 
 from gateway.store.errors import store_error
 from gateway.store.schema import migrate
 from gateway.store.sqlite.writer import Writer
-from tests.simulation.gateway_process import Process
+from tests.simulation.gateway_process import KillableProcess
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ def new_disk(file: Path | None = None) -> Disk:
     return disk
 
 
-def ledger_of(disk: Disk) -> list[sqlite3.Row]:
+def drain_ledger(disk: Disk) -> list[sqlite3.Row]:
     """What the transaction that was just committed has changed, in order."""
     rows = disk.execute("SELECT * FROM ledger ORDER BY n").fetchall()
     if rows:
@@ -99,7 +99,7 @@ def ledger_of(disk: Disk) -> list[sqlite3.Row]:
 class _Writer(Writer):
     """The gateway's own writer without its thread: the loop runs each group of writes when it is due."""
 
-    process: Process
+    process: KillableProcess
     after_commit: Callable[[], None]
     disk: Disk
     _due = False
@@ -113,30 +113,30 @@ class _Writer(Writer):
     async def write(self, write: Callable[[Tx], T], *, urgent: bool = True) -> T:
         """Queue it as the gateway does."""
         self.process.seam("write")
-        self._soon()
+        self._schedule_turn()
         return await super().write(write, urgent=urgent)
 
-    def _soon(self) -> None:
+    def _schedule_turn(self) -> None:
         if not self._due:
             self._due = True
             self._loop.call_later(self.process.pause("commit"), self._turn)
 
     def _turn(self) -> None:
         self._due = False
-        if self.process.dead:
+        if self.process.is_dead:
             return
         jobs = self._next_group()
         self.disk.before_commit = partial(self.process.seam, "commit")
         wakeups = self._commit(jobs)
-        if self.process.died():  # before the commit: undone
+        if self.process.was_killed():  # before the commit: undone
             return
         self.after_commit()
-        self._loop.call_later(self.process.pause("committed"), self._told, jobs, wakeups)
+        self._loop.call_later(self.process.pause("committed"), self._settle_jobs, jobs, wakeups)
         if self._urgent or self._ordinary:
-            self._soon()
+            self._schedule_turn()
 
-    def _told(self, jobs: Any, wakeups: Any) -> None:
-        if self.process.survives("committed"):
+    def _settle_jobs(self, jobs: Any, wakeups: Any) -> None:
+        if self.process.try_pass("committed"):
             self._settle(jobs, wakeups)
 
 
@@ -146,7 +146,7 @@ class VirtualStore(Store):
     def __init__(
         self,
         disk: Disk,
-        process: Process,
+        process: KillableProcess,
         context: Context,
         *,
         after_commit: Callable[[], None],

@@ -1,4 +1,4 @@
-"""The machine that the gateway runs on: the gateway's own parts, put together as ``gateway.app`` does, life after life.
+"""The machine that the gateway runs on: the gateway's own parts, put together as ``gateway.app`` does, for each start.
 
 What outlives a kill is the disk, and with Mosquitto the broker and its password file; the embedded broker dies with
 the gateway.
@@ -40,9 +40,9 @@ from gateway.workers.expiry import ExpiryWorker
 from tests.simulation.broker import Broker
 from tests.simulation.broker_access import PasswordTable, VirtualEmbedded, VirtualMosquitto
 from tests.simulation.disk import Disk, VirtualStore
-from tests.simulation.gateway_process import KilledError, Process
-from tests.simulation.gateway_session import GATEWAY_PASSWORD, Watcher, opened
-from tests.simulation.network import Nature
+from tests.simulation.gateway_process import KillableProcess, KilledError
+from tests.simulation.gateway_session import GATEWAY_PASSWORD, GatewayObserver, open_session
+from tests.simulation.network import Environment
 
 GATEWAY_ID = "gw_1"
 RULES = Rules(
@@ -64,10 +64,10 @@ class VirtualConnection(BrokerConnection):
         return self.open(address, client_id=GATEWAY_ID, will=will)
 
 
-class Life:
+class GatewayInstance:
     """One process of the gateway, from its start to its end."""
 
-    def __init__(self, host: GatewayHost, process: Process) -> None:
+    def __init__(self, host: GatewayHost, process: KillableProcess) -> None:
         self.process = process
         self.started = asyncio.get_running_loop().time()
         self.wakeups = Wakeups()
@@ -84,14 +84,14 @@ class Life:
         self.access_syncer = AccessSyncer(self.store, self.wakeups, host.access(self.store, process))
         self.presence = PresenceWorker(
             self.store,
-            self._taken_in,
+            self._is_backlog_processed,
             lambda: self.connection.status.connected,
         )
         self.connection = self._connection(host)
         self.app = self._app()
         self.tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their start, which a set has not
 
-    async def _taken_in(self, seconds: float) -> bool:
+    async def _is_backlog_processed(self, seconds: float) -> bool:
         return await self.connection.barrier.passed(seconds)
 
     def _connection(self, host: GatewayHost) -> BrokerConnection:
@@ -110,7 +110,7 @@ class Life:
             outlets=self._outlets() if host.rules.mirrored else (),
             pauses=PAUSES,
         )
-        connection.open = partial(opened, host.broker, self.process, host.watcher, host.latency)
+        connection.open = partial(open_session, host.broker, self.process, host.observer, host.latency)
         return connection
 
     def _outlets(self) -> tuple[Callable[[ScanMarker], BackgroundPublisher], ...]:
@@ -164,7 +164,7 @@ class Life:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(task, None)
         if not task.cancelled():
-            task.exception()  # seen: who waits for it hears of it too
+            task.exception()  # read it; a task that waits for this one gets it too
 
 
 class GatewayHost:
@@ -174,25 +174,30 @@ class GatewayHost:
         self,
         disk: Disk,
         broker: Broker,
-        nature: Nature,
+        environment: Environment,
         *,
         slow: float,
         after_commit: Callable[[], None],
-        watcher: Watcher,
+        observer: GatewayObserver,
     ) -> None:
         self.disk = disk
         self.broker = broker
-        self.rng, self.clock, self.latency, self._tell = nature.rng, nature.clock, nature.latency, nature.tell
+        self.rng, self.clock, self.latency, self._log = (
+            environment.rng,
+            environment.clock,
+            environment.latency,
+            environment.log,
+        )
         self.after_commit = after_commit
-        self.watcher = watcher
+        self.observer = observer
         self.embedded = False
         self.watching = False
         self.rules = RULES
         self.table = PasswordTable(broker)
-        self.life: Life | None = None
+        self.instance: GatewayInstance | None = None
         self._slow = slow
 
-    def access(self, store: Store, process: Process) -> BrokerAccess:
+    def access(self, store: Store, process: KillableProcess) -> BrokerAccess:
         """How the broker is steered, and who it asks."""
         if not self.embedded:
             self.broker.admit = self.table.admit
@@ -202,44 +207,44 @@ class GatewayHost:
 
     def start(self) -> None:
         """Start the gateway; with it the embedded broker, which remembers nothing."""
-        if self.life is not None:
+        if self.instance is not None:
             return
         if self.embedded:
             self.broker.start(retained="forget", keep_sessions=False)
-        process = Process(self.rng, self._slow, self._died)
-        self.life = Life(self, process)
-        self.life.run(watching=self.watching)
-        self._tell("gateway", "starts")
+        process = KillableProcess(self.rng, self._slow, self._on_killed)
+        self.instance = GatewayInstance(self, process)
+        self.instance.run(watching=self.watching)
+        self._log("gateway", "starts")
 
     def kill(self) -> None:
         """End it at once, as ``kill -9`` does."""
-        if self.life is not None:
-            self.life.process.die("by kill -9")
+        if self.instance is not None:
+            self.instance.process.kill("by kill -9")
 
-    def _died(self, where: str) -> None:
-        life, self.life = self.life, None
-        self._tell("gateway", f"is killed {where}")
-        if life is None:
+    def _on_killed(self, where: str) -> None:
+        instance, self.instance = self.instance, None
+        self._log("gateway", f"is killed {where}")
+        if instance is None:
             return
-        for line in life.process.lines:
-            line.cut("the gateway died")
+        for connection in instance.process.connections:
+            connection.cut("the gateway died")
         if self.embedded:
             self.broker.stop()
-        for task in list(life.tasks):
+        for task in list(instance.tasks):
             asyncio.get_running_loop().call_soon(task.cancel)
 
     async def stop(self) -> None:
         """End it in order, as SIGTERM does."""
-        life = self.life
-        if life is None:
+        instance = self.instance
+        if instance is None:
             return
-        self._tell("gateway", "is told to stop")
-        tasks = list(life.tasks)
+        self._log("gateway", "is told to stop")
+        tasks = list(instance.tasks)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        if self.life is life:
+        if self.instance is instance:
             self.kill()
 
 
-__all__ = ["GATEWAY_ID", "GatewayHost", "KilledError", "Life"]
+__all__ = ["GATEWAY_ID", "GatewayHost", "GatewayInstance", "KilledError"]

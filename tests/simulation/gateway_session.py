@@ -15,8 +15,9 @@ from gateway.mqtt.session import (
     ReceivedMessage,
     Session,
 )
-from tests.simulation.broker import Broker, Packet
-from tests.simulation.gateway_process import Process
+from tests.simulation.broker import Broker
+from tests.simulation.broker_session import Packet
+from tests.simulation.gateway_process import KillableProcess
 from tests.simulation.mqtt_client import Client, ClosedError
 
 GATEWAY_PASSWORD = "the gateway's own"
@@ -26,33 +27,35 @@ Answer = asyncio.Future[str | None]
 """Why a publish was refused, or ``None`` when it was not."""
 
 
-class Watcher(Protocol):
+class GatewayObserver(Protocol):
     """Observer of what the gateway sends, and what it acknowledges."""
 
-    def publishing(self, topic: str, payload: bytes, *, retain: bool) -> None:
+    def on_publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """The gateway hands a message to the broker."""
 
-    def acknowledging(self, message: Message, arrived_at_commit: int) -> None:
+    def on_acknowledge(self, message: Message, arrived_at_commit: int) -> None:
         """The gateway acknowledges this message to the broker."""
 
-    def commit_now(self) -> int:
+    def commit_count(self) -> int:
         """How many commits there were."""
 
 
 class VirtualSession(Session):
     """``batch`` hands out what is here, ``publish`` waits for the broker, and everything passes a seam."""
 
-    def __init__(self, client: Client, process: Process, watcher: Watcher) -> None:  # no link beneath: no super call
+    def __init__(
+        self, client: Client, process: KillableProcess, observer: GatewayObserver
+    ) -> None:  # no link beneath: no super call
         self._virtual = client
         self._process = process
-        self._watcher = watcher
-        self._handed: dict[int, tuple[Packet, int]] = {}
+        self._observer = observer
+        self._received: dict[int, tuple[Packet, int]] = {}
 
     async def receive_batch(self, limit: int = BATCH) -> list[ReceivedMessage]:
         """Wait for a message; that one and those that are here already."""
         self._process.seam("batch")
         try:
-            await self._virtual.arrived()
+            await self._virtual.wait_for_message()
         except ClosedError as error:
             raise LinkError(f"The connection to the broker was lost: {error}") from error
         self._process.seam("batch")
@@ -60,16 +63,16 @@ class VirtualSession(Session):
         return [self._delivery(inbox.popleft()) for _ in range(min(limit, len(inbox)))]
 
     def _delivery(self, packet: Packet) -> ReceivedMessage:
-        self._handed[packet.packet_id] = (packet, self._watcher.commit_now())
+        self._received[packet.packet_id] = (packet, self._observer.commit_count())
         return ReceivedMessage(Message(packet.topic, packet.payload, packet.retain), packet.packet_id, packet.qos)
 
     def acknowledge(self, deliveries: Iterable[ReceivedMessage]) -> None:
         """PUBACK each, in the order in which they came."""
         for delivery in deliveries:
             self._process.seam("acknowledge")
-            packet, arrived = self._handed.pop(delivery.packet_id, (None, 0))
+            packet, arrived = self._received.pop(delivery.packet_id, (None, 0))
             if packet is not None and packet.qos:
-                self._watcher.acknowledging(delivery.message, arrived)
+                self._observer.on_acknowledge(delivery.message, arrived)
                 self._virtual.acknowledge(packet)
 
     async def publish(
@@ -77,7 +80,7 @@ class VirtualSession(Session):
     ) -> None:
         """Publish; at QoS 1 until the broker has it."""
         del content_type  # what MQTT 5 says beside the payload changes nothing here
-        await self._virtually_taken(topic, self._virtually_sent(topic, payload, qos, retain=retain))
+        await self._wait_for_answer(topic, self._send(topic, payload, qos, retain=retain))
 
     async def publish_all(
         self,
@@ -89,12 +92,12 @@ class VirtualSession(Session):
     ) -> None:
         """Publish at QoS 1, all in flight together."""
         del content_type, traces
-        sent = [(topic, self._virtually_sent(topic, payload, 1, retain=retain)) for topic, payload in messages]
+        sent = [(topic, self._send(topic, payload, 1, retain=retain)) for topic, payload in messages]
         refused: list[str] = []
         reason = ""
         for topic, answer in sent:
             try:
-                await self._virtually_taken(topic, answer)
+                await self._wait_for_answer(topic, answer)
             except PublishRefusedError as error:
                 refused.append(topic)
                 reason = error.reason
@@ -103,15 +106,15 @@ class VirtualSession(Session):
 
     def publish_now(self, topic: str, payload: bytes) -> None:
         """Publish, retained, without waiting: nothing of the gateway does so."""
-        self._virtually_sent(topic, payload, 1, retain=True)
+        self._send(topic, payload, 1, retain=True)
 
-    def _virtually_sent(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> Answer:
+    def _send(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> Answer:
         self._process.seam("publish")
-        self._watcher.publishing(topic, payload, retain=retain)
+        self._observer.on_publish(topic, payload, retain=retain)
         return self._virtual.send(topic, payload, qos=qos, retain=retain)
 
-    async def _virtually_taken(self, topic: str, answer: Answer) -> None:
-        await asyncio.wait((answer, self._virtual.gone), timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    async def _wait_for_answer(self, topic: str, answer: Answer) -> None:
+        await asyncio.wait((answer, self._virtual.closed), timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         self._process.seam("published")
         if not answer.done():
             raise LinkError(f"The broker did not take a message on {topic} within {ANSWER_SECONDS:g} s, or went away.")
@@ -139,14 +142,14 @@ class VirtualSession(Session):
         """Send DISCONNECT; returns when it has left."""
         self._process.seam("leave")
         self._virtual.disconnect()
-        await asyncio.wait((self._virtual.gone,), timeout=ANSWER_SECONDS)
+        await asyncio.wait((self._virtual.closed,), timeout=ANSWER_SECONDS)
 
 
 @asynccontextmanager
-async def opened(
+async def open_session(
     broker: Broker,
-    process: Process,
-    watcher: Watcher,
+    process: KillableProcess,
+    observer: GatewayObserver,
     latency: Callable[[], float],
     address: BrokerAddress,
     *,
@@ -156,12 +159,12 @@ async def opened(
     """A session as ``gateway.mqtt.connect.open_session`` opens it; the connection breaks at the end of the block."""
     process.seam("connect")
     client = Client(broker, latency)
-    process.lines.append(client.line)
+    process.connections.append(client.connection)
     try:
         await client.connect(client_id, address.username or "", address.password or "", will)
         process.seam("connected")
-        yield VirtualSession(client, process, watcher)
+        yield VirtualSession(client, process, observer)
     except ClosedError as error:
         raise LinkError(f"The broker cannot be reached: {error}") from error
     finally:
-        client.line.cut("the gateway hung up")
+        client.connection.cut("the gateway hung up")

@@ -15,10 +15,10 @@ from gateway.models.commands import Ack
 from gateway.store import View, command_sql
 from gateway.store.command_sql import CommandRecord
 from gateway.store.records import DeviceKey
-from tests.simulation.mutants import fault
+from tests.simulation.mutants import mutant
 
 
-@fault("each command has the same number", 1)
+@mutant("each command has the same number", 1)
 def _numbers_stay() -> Iterator[None]:
     real = grants.sign
 
@@ -29,7 +29,7 @@ def _numbers_stay() -> Iterator[None]:
         yield
 
 
-@fault("a restore does not raise the numbers of commands", 1)
+@mutant("a restore does not raise the numbers of commands", 1)
 def _numbers_come_again() -> Iterator[None]:
     def next_seq(view: View, device_pk: int, command_type: str) -> int:
         newest = view.value("SELECT max(seq) FROM commands WHERE device_pk = ? AND type = ?", device_pk, command_type)
@@ -39,7 +39,7 @@ def _numbers_come_again() -> Iterator[None]:
         yield
 
 
-@fault("delivered and failed of a reset count without a receipt", 1)
+@mutant("delivered and failed of a reset count without a receipt", 1)
 def _receipt_of_the_wipe_alone() -> Iterator[None]:
     real = acknowledgements._unproven  # noqa: SLF001 - planted there
 
@@ -54,13 +54,13 @@ def _receipt_of_the_wipe_alone() -> Iterator[None]:
         yield
 
 
-@fault("a device does not compare the params with the grant", 2)
+@mutant("a device does not compare the params with the grant", 2)
 def _any_params() -> Iterator[None]:
     with patch.object(grant, "_check_params", lambda *_: None):
         yield
 
 
-@fault("a device does not look at the number of a command", 2)
+@mutant("a device does not look at the number of a command", 2)
 def _any_number() -> Iterator[None]:
     with patch.object(Sequences, "is_allowed", lambda *_: True):
         yield

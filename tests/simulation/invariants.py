@@ -1,4 +1,4 @@
-"""Looks at broker, doors and devices from outside, while a run goes on and when all has come to rest."""
+"""Checks of broker, HTTP API and devices from outside, during a run and at its end."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gateway.mqtt.retained_scan import matches
 from gateway.store import View, token_sql
 from tests.simulation.device_host import DeviceHost
 from tests.simulation.gateway_host import GATEWAY_ID
-from tests.simulation.integrator import Broken
+from tests.simulation.integrator import Finding
 from tests.simulation.world import World
 
-LOOK_SECONDS: Final = 0.5
+CHECK_INTERVAL_SECONDS: Final = 0.5
 STEADY_SECONDS: Final = 5.0
 """Contract, sections 3 and 4: put right within 5 s of the reconnect."""
 CUT_SECONDS: Final = 1.0
@@ -25,24 +25,24 @@ _COMMANDS: Final = "devices/+/commands/+"
 _NO_TURN: Final = 0
 
 
-class Judge:
-    """``watch`` is a task; ``rest`` judges the end."""
+class InvariantChecker:
+    """``watch`` is a task; ``check_at_rest`` checks the end."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._differing: dict[tuple[str, str, str], float] = {}
 
     async def watch(self) -> None:
-        """Look twice a second."""
+        """Check twice a second."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            self._broker_holds_the_open()
-            self._no_revoked_session()
+            await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+            self._check_retained_commands()
+            self._check_revoked_sessions()
             self._world.check()
 
     # --- invariant 3 --------------------------------------------------------------------------------------------------
 
-    def _differences(self) -> set[tuple[str, str, str]]:
+    def _retained_differences(self) -> set[tuple[str, str, str]]:
         """Topic, command that should lie there, command that does."""
         rows = self._world.rows(
             """SELECT d.id AS device_id, c.type, c.id, coalesce(o.not_before, 0) AS turn FROM commands c
@@ -58,95 +58,95 @@ class Judge:
         }
         found = set()
         for topic in wanted.keys() | held.keys():
-            row, there = wanted.get(topic), held.get(topic, "")
-            if (row["id"] if row else "") != there and not (row and row["turn"] > _NO_TURN):
-                found.add((topic, row["id"] if row else "", there))
+            row, held_id = wanted.get(topic), held.get(topic, "")
+            if (row["id"] if row else "") != held_id and not (row and row["turn"] > _NO_TURN):
+                found.add((topic, row["id"] if row else "", held_id))
         return found
 
-    def _connected_for(self) -> float:
+    def _undisturbed_seconds(self) -> float:
         """For how long the gateway has been connected and nothing was wrong; seconds."""
         world = self._world
-        life = world.host.life
+        instance = world.host.instance
         if (
-            life is None
-            or not life.connection.status.connected
+            instance is None
+            or not instance.connection.status.connected
             or world.disk.full
             or world.disk.unreadable
             or not world.broker.up
         ):
-            world.disturb()
+            world.mark_disturbance()
         return world.loop.time() - world.disturbed_at
 
-    def _broker_holds_the_open(self) -> None:
-        now, calm = self._world.loop.time(), self._connected_for()
-        since = {each: self._differing.get(each, now) for each in sorted(self._differences())}
-        self._differing = since
-        for (topic, wanted, there), first in since.items():
-            if min(calm, now - first) > STEADY_SECONDS:
-                detail = f"{topic} holds {there or 'nothing'} and should hold {wanted or 'nothing'}, for 5 s now"
-                self._world.ghost.violate(3, "retained messages are the open commands", detail)
+    def _check_retained_commands(self) -> None:
+        now, undisturbed = self._world.loop.time(), self._undisturbed_seconds()
+        differing_since = {each: self._differing.get(each, now) for each in sorted(self._retained_differences())}
+        self._differing = differing_since
+        for (topic, wanted, held_id), first in differing_since.items():
+            if min(undisturbed, now - first) > STEADY_SECONDS:
+                detail = f"{topic} holds {held_id or 'nothing'} and should hold {wanted or 'nothing'}, for 5 s now"
+                self._world.model.violate(3, "retained messages are the open commands", detail)
 
     # --- invariant 5 --------------------------------------------------------------------------------------------------
 
-    def _no_revoked_session(self) -> None:
-        now, ghost = self._world.loop.time(), self._world.ghost
+    def _check_revoked_sessions(self) -> None:
+        now, model = self._world.loop.time(), self._world.model
         for name, identity in self._world.broker.live().items():
-            revoked = None if identity.token_id is None else ghost.revoked_at.get(identity.token_id)
+            revoked = None if identity.token_id is None else model.revoked_at.get(identity.token_id)
             if revoked is None or self._world.disk.full or self._world.disk.unreadable:
                 continue
             if now - max(revoked, self._world.disturbed_at) > CUT_SECONDS:
-                self._world.ghost.violate(5, "a revoked token's session is cut", f"{name} is connected still")
+                self._world.model.violate(5, "a revoked token's session is cut", f"{name} is connected still")
 
     # --- when all has come to rest ------------------------------------------------------------------------------------
 
-    async def rest(self, unfinished: list[Broken]) -> None:
+    async def check_at_rest(self, unfinished: list[Finding]) -> None:
         """All is mended and quiet: now everything must have come to its end."""
-        await self._queue_is_empty()
-        for broken in unfinished:
-            self._world.ghost.violate(*broken)
+        await self._check_queue_empty()
+        for finding in unfinished:
+            self._world.model.violate(*finding)
         self._world.check()
-        await self._doors()  # last: knocking with a token is its first use
+        await self._check_tokens()  # last: a request with a token is its first use
         self._world.check()
 
-    def unfinished(self) -> list[Broken]:
+    def find_unfinished(self) -> list[Finding]:
         """What has yet to come to its end; invariant, law and detail, as if it never did."""
-        shown = self._world.integrator.misses() if self._world.host.rules.mirrored else ()
+        mirrored = self._world.integrator.find_violations() if self._world.host.rules.mirrored else ()
         return [
-            *shown,
+            *mirrored,
             *self._wrong_presence(),
             *self._lost_resets(),
-            *self._open_though_fetchable(),
-            *self._untold_wipes(),
-            *self._bricked(),
-            *self._replaced_and_good(),
+            *self._open_fetchable_commands(),
+            *self._unreported_wipes(),
+            *self._devices_without_valid_token(),
+            *self._replaced_live_tokens(),
         ]
 
-    async def _doors(self) -> None:
+    async def _check_tokens(self) -> None:
         """Each token opens over HTTP what its state says, and at the broker."""
         world = self._world
-        for secret, device_id in world.secrets.items():
+        for secret, device_id in world.tokens.items():
             row = token_sql.by_secret(View(world.disk), secret)
             state = "revoked" if row is None else row.state
             pending, _ = await world.api.exchange("GET", "/v1/devices/me/commands/pending", b"", secret)
             if (pending == 200) != (state == "active"):
-                world.ghost.violate(5, "a token opens what its state says", f"{device_id}, {state}: GET → {pending}")
+                world.model.violate(5, "a token opens what its state says", f"{device_id}, {state}: GET → {pending}")
             if await self._admits(device_id, secret):
-                world.ghost.violate(5, "the broker takes no token", f"{device_id}, {state}")
+                world.model.violate(5, "the broker takes no token", f"{device_id}, {state}")
             if state == "revoked":
-                beat, _ = await world.api.exchange("POST", "/v1/devices/me/heartbeat", b"{}", secret)
-                if beat != 401 or await self._admits(device_id, mqtt_password(secret)):
-                    world.ghost.violate(5, "a revoked token opens nothing", f"{device_id}: heartbeat → {beat}")
+                heartbeat, _ = await world.api.exchange("POST", "/v1/devices/me/heartbeat", b"{}", secret)
+                if heartbeat != 401 or await self._admits(device_id, mqtt_password(secret)):
+                    world.model.violate(5, "a revoked token opens nothing", f"{device_id}: heartbeat → {heartbeat}")
 
     async def _admits(self, device_id: str, password: str) -> bool:
         broker = self._world.broker
         return broker.admit is not None and await broker.admit(device_id, device_id, password) is not None
 
-    def _lost_resets(self) -> Iterator[Broken]:
-        for command_id in self._world.ghost.accepted:
+    def _lost_resets(self) -> Iterator[Finding]:
+        for command_id in self._world.model.accepted_resets:
             if self._world.command(command_id) is None:
                 yield 1, "an accepted reset is not lost", f"{command_id} is not there any more"
 
-    def _open_though_fetchable(self) -> Iterator[Broken]:
+    def _open_fetchable_commands(self) -> Iterator[Finding]:
         """Nothing that a device could have fetched is open any more (invariant 1)."""
         world = self._world
         for device in world.devices:
@@ -158,27 +158,31 @@ class Judge:
                 detail = f"{row['id']} ({row['type']}) is {row['status']}, and {device.serial} is there and could obey"
                 yield 1, "what can be fetched comes to its end", detail
 
-    def _untold_wipes(self) -> Iterator[Broken]:
-        """A device that is there again has told what became of its reset."""
+    def _unreported_wipes(self) -> Iterator[Finding]:
+        """A device that is back has reported the outcome of its reset."""
         for device in self._world.devices:
-            if _state(self._world, device) == "active" and self._is_untold(device):
-                yield 1, "a wipe is told in the end", f"{device.serial} was wiped for {device.wiped_for}, nobody knows"
+            if _state(self._world, device) == "active" and self._is_unreported(device):
+                yield (
+                    1,
+                    "a wipe is told in the end",
+                    f"{device.serial} was wiped for {device.wiped_for_command}, nobody knows",
+                )
 
-    def _wrong_presence(self) -> Iterator[Broken]:
+    def _wrong_presence(self) -> Iterator[Finding]:
         for device in self._world.devices:
             row = self._world.row("SELECT connection FROM health WHERE device_pk = ?", self._world.pk(device))
-            heard = device.machine.state is State.ONLINE and _state(self._world, device) == "active"
-            if heard and (row is None or row["connection"] != "online"):
+            is_heard = device.firmware.state is State.ONLINE and _state(self._world, device) == "active"
+            if is_heard and (row is None or row["connection"] != "online"):
                 yield 6, "who is heard is online", f"{device.serial} is offline, they say"
 
-    def _is_untold(self, device: DeviceHost) -> bool:
-        """Whether the registry does not know of its last wipe, not even by a late word."""
-        if device.wiped_for is None or device.wiped_for in self._world.ghost.lost:
+    def _is_unreported(self, device: DeviceHost) -> bool:
+        """Return whether the registry knows of no report of its last wipe, not even of a late one."""
+        if device.wiped_for_command is None or device.wiped_for_command in self._world.model.lost_commands:
             return False
-        row = self._world.command(device.wiped_for)
+        row = self._world.command(device.wiped_for_command)
         return row is None or not (row["status"] == "executed" or '"executed"' in (row["result"] or ""))
 
-    def _bricked(self) -> Iterator[Broken]:
+    def _devices_without_valid_token(self) -> Iterator[Finding]:
         """A device can use the token that it holds, of its binding or for the reset that waits for it.
 
         Whether a newer one was used is only the registry's view, so that does not count: the device holds the newest
@@ -199,18 +203,18 @@ class Judge:
             if waits or (row["bound_at"] is not None and binding.generation == row["binding_generation"]):
                 yield 5, "a lost answer bricks no device", f"{device.serial}: the token that it holds is revoked"
 
-    def _replaced_and_good(self) -> Iterator[Broken]:
-        """A device that lives by the newest token of its binding has ended the one before (contract, section 2)."""
+    def _replaced_live_tokens(self) -> Iterator[Finding]:
+        """A device that uses the newest token of its binding has ended the one before (contract, section 2)."""
         world = self._world
         for device in world.devices:
             binding = device.binding
             row = None if binding is None else token_sql.by_secret(View(world.disk), binding.device_token)
-            if row is None or device.kind == "ble" or device.machine.state is not State.ONLINE:
+            if row is None or device.kind == "ble" or device.firmware.state is not State.ONLINE:
                 continue
             if any(each.id < row.id for each in token_sql.live(View(world.disk), row.device_pk)):
                 yield 5, "the first use of a new token ends the old one", f"{device.serial}: the old one is good still"
 
-    async def _queue_is_empty(self) -> None:
+    async def _check_queue_empty(self) -> None:
         """The gateway has taken everything that the broker kept for it (invariant 4)."""
         waiting = 0
         for _ in range(20):  # a heartbeat may just be on its way
@@ -218,8 +222,8 @@ class Judge:
             waiting = 0 if session is None else len(session.queue) + len(session.inflight)
             if not waiting:
                 return
-            await asyncio.sleep(0.1)
-        self._world.ghost.violate(4, "what devices say is taken", f"{waiting} messages wait for the gateway")
+            await asyncio.sleep(0.1)  # virtual time: exact, and it takes no real time
+        self._world.model.violate(4, "what devices say is taken", f"{waiting} messages wait for the gateway")
 
 
 def _state(world: World, device: DeviceHost) -> str:

@@ -80,41 +80,41 @@ class ViolationError(BaseException):
 
 @dataclass
 class Reset:
-    """A reset as the ghost has seen it committed: ``opened`` and ``closed`` count commits."""
+    """A reset as it was committed: ``opened`` and ``closed`` count commits."""
 
     command_id: str
     device_pk: int
     opened: int
-    could_be_fetched: bool
+    is_fetchable: bool
     closed: int | None = None
 
 
 @dataclass
-class Ghost:
-    """Sees each commit by its ledger, and is told what devices and operators really did."""
+class ModelState:
+    """Model of what must hold. It gets each commit by its ledger, and what devices and operators really did."""
 
     violations: list[Violation] = field(default_factory=list)
-    bystanders: set[int] = field(default_factory=set)
+    foreign_devices: set[int] = field(default_factory=set)
     commits: int = 0
-    ids_rise: bool = True
+    has_one_writer: bool = True
     resets: dict[str, Reset] = field(default_factory=dict)
-    accepted: set[str] = field(default_factory=set)
+    accepted_resets: set[str] = field(default_factory=set)
     wiped: dict[str, str] = field(default_factory=dict)
     effects: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    said: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    withdrawn: set[int] = field(default_factory=set)
+    reported: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    cancelled_devices: set[int] = field(default_factory=set)
     token_states: dict[int, str] = field(default_factory=dict)
     tokens_of: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     revoked_at: dict[int, float] = field(default_factory=dict)
     token_changes: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    lost: set[str] = field(default_factory=set)
+    lost_commands: set[str] = field(default_factory=set)
     """Commands that a restore has forgotten."""
     tokens_before: set[str] = field(default_factory=set)
     """Device tokens that were answered before the last restore."""
     epoch_base: int = 0
     """The generation that the last restore began with."""
     _last_event: str = ""
-    _last_obeyed: dict[tuple[str, str], str] = field(default_factory=dict)
+    _last_executed: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def violate(self, invariant: int, law: str, detail: str) -> None:
         """Note it; the run ends with the first."""
@@ -122,20 +122,20 @@ class Ghost:
 
     # --- a restore ----------------------------------------------------------------------------------------------------
 
-    def restored(self, view: sqlite3.Connection, epoch_base: int, tokens_before: set[str]) -> None:
+    def restore_copy(self, view: sqlite3.Connection, epoch_base: int, tokens_before: set[str]) -> None:
         """An old copy is the registry from now on: forget with it what it does not know."""
         self.epoch_base, self.tokens_before = epoch_base, tokens_before
         statuses = dict(view.execute("SELECT id, status FROM commands").fetchall())
-        self.lost |= {each for each in (*self.resets, *self.effects, *self.said) if each not in statuses}
-        self.accepted &= statuses.keys()
+        self.lost_commands |= {each for each in (*self.resets, *self.effects, *self.reported) if each not in statuses}
+        self.accepted_resets &= statuses.keys()
         self.resets = {each: reset for each, reset in self.resets.items() if each in statuses}
         for command_id, reset in self.resets.items():
             if statuses[command_id] in OPEN:
                 reset.closed = None
-        self._retake_tokens(view)
+        self._reload_tokens(view)
         self._last_event = view.execute("SELECT coalesce(max(id), '') FROM events").fetchone()[0]
 
-    def _retake_tokens(self, view: sqlite3.Connection) -> None:
+    def _reload_tokens(self, view: sqlite3.Connection) -> None:
         rows = view.execute("SELECT id, device_pk, state FROM tokens").fetchall()
         self.token_states = {row["id"]: row["state"] for row in rows}
         revoked = {row["id"] for row in rows if row["state"] == "revoked"}
@@ -144,7 +144,7 @@ class Ghost:
         for row in rows:
             self.tokens_of[row["device_pk"]].add(row["id"])
 
-    def obeys_the_lost(self, device_id: str, command_id: str, token: str) -> None:
+    def check_lost_command(self, device_id: str, command_id: str, token: str) -> None:
         """A device does what was asked before a restore: that needs a binding from before it."""
         if token not in self.tokens_before:
             detail = f"{device_id}, bound after it, obeys {command_id}"
@@ -152,7 +152,7 @@ class Ghost:
 
     # --- what is committed --------------------------------------------------------------------------------------------
 
-    def committed(self, view: sqlite3.Connection, ledger: list[Row], now: float) -> None:
+    def check_commit(self, view: sqlite3.Connection, ledger: list[Row], now: float) -> None:
         """Judge one commit by what SQLite says has changed."""
         self.commits += 1
         if not ledger:
@@ -160,47 +160,47 @@ class Ghost:
         by_device: dict[int, list[Row]] = defaultdict(list)
         for row in ledger:
             by_device[row["device_pk"]].append(row)
-        if self.ids_rise:
-            self._ids_rise(ledger)
+        if self.has_one_writer:
+            self._check_event_order(ledger)
         for device_pk, rows in by_device.items():
-            if device_pk in self.bystanders:
+            if device_pk in self.foreign_devices:
                 self.violate(5, "no row of another project is changed", f"{[tuple(row) for row in rows]}")
-            self._has_its_events(device_pk, rows)
+            self._check_changes_match_events(device_pk, rows)
             kinds = {row["old"] for row in rows if row["what"] == "event"}
             for row in rows:
-                self._follows(row, kinds, now)
-            self._laws(view, device_pk)
+                self._check_transition(row, kinds, now)
+            self._check_registry_laws(view, device_pk)
 
-    def _ids_rise(self, ledger: list[Row]) -> None:
+    def _check_event_order(self, ledger: list[Row]) -> None:
         for row in ledger:
             if row["what"] == "event":
                 if row["id"] <= self._last_event:
                     self.violate(6, "events are in order", f"{row['id']} does not sort after {self._last_event}")
                 self._last_event = row["id"]
 
-    def _has_its_events(self, device_pk: int, rows: list[Row]) -> None:
+    def _check_changes_match_events(self, device_pk: int, rows: list[Row]) -> None:
         """Changes of state and events of one commit tell the same, subject by subject, in the same order."""
-        changed, told, kinds = defaultdict(list), defaultdict(list), set()
+        changed, reported, kinds = defaultdict(list), defaultdict(list), set()
         for row in rows:
             if row["what"] == "event":
                 kinds.add(row["old"])
-                fact = _told(row["old"], json.loads(row["new"]))
+                fact = _expected_change(row["old"], json.loads(row["new"]))
                 if fact is not None:
-                    told[fact[0]].append(fact[1])
+                    reported[fact[0]].append(fact[1])
             elif row["what"] == "command":
                 changed["command", row["id"]].append(row["new"])
             elif row["what"] not in ("token", "generation"):
                 changed[row["what"], None].append(row["new"])
-        for subject in changed.keys() | told.keys():
-            if changed[subject] != told[subject]:
-                detail = f"{subject} became {changed[subject]}, and the events say {told[subject]}"
+        for subject in changed.keys() | reported.keys():
+            if changed[subject] != reported[subject]:
+                detail = f"{subject} became {changed[subject]}, and the events say {reported[subject]}"
                 self.violate(6, "every change of state has its event", f"device {device_pk}: {detail}")
         for row in rows:
             if row["what"] == "token" and not _TOKEN_TOLD_BY[row["new"]] & kinds:
                 detail = f"a token of device {device_pk} became {row['new']}, and no event says so"
                 self.violate(6, "every change of state has its event", detail)
 
-    def _follows(self, row: Row, kinds: set[str], now: float) -> None:
+    def _check_transition(self, row: Row, kinds: set[str], now: float) -> None:
         if row["what"] == "command":
             self._command(row, kinds)
         elif row["what"] == "token":
@@ -215,23 +215,25 @@ class Ghost:
         if taken_back and "reset.superseded" not in kinds:
             self.violate(1, "a reset that was delivered is not cancelled", row["id"])
         if row["kind"] == RESET:
-            could_be_fetched = bool(self.live_tokens(row["device_pk"]))
-            self.resets[row["id"]] = Reset(row["id"], row["device_pk"], self.commits, could_be_fetched)
-        self._has_reason(row["id"], row["new"])
+            is_fetchable = bool(self.live_tokens(row["device_pk"]))
+            self.resets[row["id"]] = Reset(row["id"], row["device_pk"], self.commits, is_fetchable)
+        self._check_status_reason(row["id"], row["new"])
 
-    def _has_reason(self, command_id: str, status: str) -> None:
+    def _check_status_reason(self, command_id: str, status: str) -> None:
         """A status says what the device has said, and an executed reset that it was wiped."""
-        said = self.said[command_id]
-        unsaid = status in ("executed", "failed") and status not in said
-        if unsaid or (status == "delivered" and not said):
-            self.violate(1, "a status is the device's word", f"{command_id} is {status}; the device said {said or '∅'}")
+        reported = self.reported[command_id]
+        unsaid = status in ("executed", "failed") and status not in reported
+        if unsaid or (status == "delivered" and not reported):
+            self.violate(
+                1, "a status is the device's word", f"{command_id} is {status}; the device said {reported or '∅'}"
+            )
         if status == "executed" and command_id in self.resets and command_id not in self.wiped:
             self.violate(1, "executed means wiped", f"{command_id} is executed, and no device was wiped for it")
         reset = self.resets.get(command_id)
         if reset is None or status in OPEN:
             return
         reset.closed = self.commits
-        if status == "expired" or (status == "cancelled" and reset.device_pk not in self.withdrawn):
+        if status == "expired" or (status == "cancelled" and reset.device_pk not in self.cancelled_devices):
             self.violate(1, "an accepted reset is not lost", f"{command_id} became {status}, and nobody asked for that")
 
     def _token(self, row: Row, now: float) -> None:
@@ -249,7 +251,7 @@ class Ghost:
 
     # --- what must hold after a commit (contract, sections 1 and 4) ---------------------------------------------------
 
-    def _laws(self, view: sqlite3.Connection, device_pk: int) -> None:
+    def _check_registry_laws(self, view: sqlite3.Connection, device_pk: int) -> None:
         device = view.execute("SELECT * FROM devices WHERE pk = ?", (device_pk,)).fetchone()
         live = view.execute("SELECT * FROM tokens WHERE device_pk = ? AND state <> 'revoked'", (device_pk,)).fetchall()
         commands = view.execute("SELECT * FROM commands WHERE device_pk = ? ORDER BY id", (device_pk,)).fetchall()
@@ -260,12 +262,12 @@ class Ghost:
             self.violate(5, law, f"{device['id']}: {detail}")
         for row in resets:
             known = self.resets[row["id"]]
-            if row["status"] in OPEN and known.could_be_fetched and "reset_only" not in states:
+            if row["status"] in OPEN and known.is_fetchable and "reset_only" not in states:
                 self.violate(1, "an accepted reset can be fetched", f"{row['id']} is open, and its token opens nothing")
 
     # --- what devices and operators do --------------------------------------------------------------------------------
 
-    def begun(self, device_id: str, command: Row | None, command_id: str, token: str, generation: int) -> None:
+    def record_wipe(self, device_id: str, command: Row | None, command_id: str, token: str, generation: int) -> None:
         """A device writes "reset in progress": from here on it is wiped."""
         if command is None or command["type"] != RESET or command["device_id"] != device_id:
             self.violate(3, "nothing is done that was not committed", f"{device_id} wipes itself for {command_id}")
@@ -277,7 +279,7 @@ class Ghost:
             self.violate(2, "a device is wiped at most once per reset", f"{device_id} for {command_id}")
         self.effects[command_id] += 1
 
-    def obeyed(self, device_id: str, command: Row, params: dict[str, Any] | None) -> None:
+    def record_execution(self, device_id: str, command: Row, params: dict[str, Any] | None) -> None:
         """A device acts on a command: by the params that the gateway sent, and on none that is older than its last.
 
         Ids rise with the commits. What a restore has forgotten does not count: it is not known when that was asked for.
@@ -286,28 +288,28 @@ class Ghost:
             detail = f"{device_id} does {command['id']} with {params}"
             self.violate(2, "only params that the gateway signed are obeyed", detail)
         kind = (device_id, command["type"])
-        last = self._last_obeyed.get(kind, "")
-        if last > command["id"] and last not in self.lost:
+        last = self._last_executed.get(kind, "")
+        if last > command["id"] and last not in self.lost_commands:
             detail = f"{device_id} does {command['id']} after {last}"
             self.violate(2, "nothing is obeyed after something later of its type", detail)
-        self._last_obeyed[kind] = command["id"]
+        self._last_executed[kind] = command["id"]
 
-    def done(self, device_id: str, command_id: str) -> None:
+    def record_effect(self, device_id: str, command_id: str) -> None:
         """A device has the effect of another command behind it."""
         self.effects[command_id] += 1
         if self.effects[command_id] > 1:
             self.violate(2, "a command has its effect at most once", f"{command_id} on {device_id}")
 
-    def answered_reset(self, device_pk: int, since: int) -> None:
+    def record_answered_reset(self, device_pk: int, since: int) -> None:
         """A reset that was asked for at commit ``since`` was answered 200."""
         for reset in self.resets.values():
             if reset.device_pk == device_pk and (reset.closed is None or reset.closed > since):
-                self.accepted.add(reset.command_id)
+                self.accepted_resets.add(reset.command_id)
                 return
         self.violate(1, "an accepted reset is not lost", f"device {device_pk}: answered 200, and none was queued")
 
 
-def _told(kind: str, data: dict[str, Any]) -> tuple[tuple[str, str | None], str] | None:
+def _expected_change(kind: str, data: dict[str, Any]) -> tuple[tuple[str, str | None], str] | None:
     if kind in _STATUS_OF:
         return ("command", data["command_id"]), _STATUS_OF[kind]
     subject = _SUBJECT_OF.get(kind)

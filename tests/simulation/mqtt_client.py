@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from tests.simulation.broker import Broker, Packet, Peer, Will
-from tests.simulation.network import Line
+from tests.simulation.broker import Broker
+from tests.simulation.broker_session import Packet, Peer, Will
+from tests.simulation.network import TcpConnection
 
 
 class ClosedError(Exception):
@@ -24,9 +25,9 @@ class Client:
     def __init__(self, broker: Broker, latency: Callable[[], float]) -> None:
         self._loop = asyncio.get_running_loop()
         self._broker = broker
-        self.line = Line(latency)
-        self.line.near = self._closed
-        self.gone: asyncio.Future[str] = self._loop.create_future()
+        self.connection = TcpConnection(latency)
+        self.connection.on_client_close = self._on_close
+        self.closed: asyncio.Future[str] = self._loop.create_future()
         self.inbox: deque[Packet] = deque()
         self._arrived = asyncio.Event()
         self._peer: Peer | None = None
@@ -38,19 +39,19 @@ class Client:
             NotAuthorisedError: the broker refuses.
             ClosedError: it is not there, or did not answer in time.
         """
-        peer = self._peer = Peer(self.line, client_id, username, will, self._receive)
-        let_in = await self._ask(partial(self._broker.connect, peer, password), seconds)
-        if not let_in:
+        peer = self._peer = Peer(self.connection, client_id, username, will, self._receive)
+        is_accepted = await self._request(partial(self._broker.connect, peer, password), seconds)
+        if not is_accepted:
             raise NotAuthorisedError("not authorised")
 
-    async def _ask(self, request: Callable[[Callable[[bool], None]], None], seconds: float) -> bool:
+    async def _request(self, request: Callable[[Callable[[bool], None]], None], seconds: float) -> bool:
         answer: asyncio.Future[bool] = self._loop.create_future()
-        self.line.up.send(request, partial(_settle, answer))
-        await asyncio.wait((answer, self.gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        self.connection.up.send(request, partial(_settle, answer))
+        await asyncio.wait((answer, self.closed), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             return answer.result()
-        reason = self.gone.result() if self.gone.done() else "no answer in time"
-        self.line.cut(reason)
+        reason = self.closed.result() if self.closed.done() else "no answer in time"
+        self.connection.cut(reason)
         raise ClosedError(reason)
 
     @property
@@ -64,42 +65,42 @@ class Client:
         """Publish; the future gets why it was refused, or ``None``. It stays open when the connection ends before."""
         answer: asyncio.Future[str | None] = self._loop.create_future()
         packet = Packet(topic, payload, qos, retain)
-        self.line.up.send(self._broker.publish, self.peer, packet, partial(_settle, answer))
+        self.connection.up.send(self._broker.publish, self.peer, packet, partial(_settle, answer))
         if not qos:
             answer.set_result(None)
         return answer
 
     async def subscribe(self, filters: Sequence[str], seconds: float = 10.0) -> None:
         """Subscribe; raises ClosedError."""
-        await self._ask(partial(self._broker.subscribe, self.peer, tuple(filters)), seconds)
+        await self._request(partial(self._broker.subscribe, self.peer, tuple(filters)), seconds)
 
     async def unsubscribe(self, filters: Sequence[str], seconds: float = 10.0) -> None:
         """Give subscriptions up; raises ClosedError."""
-        await self._ask(partial(self._broker.unsubscribe, self.peer, tuple(filters)), seconds)
+        await self._request(partial(self._broker.unsubscribe, self.peer, tuple(filters)), seconds)
 
     def acknowledge(self, packet: Packet) -> None:
         """PUBACK."""
-        self.line.up.send(self._broker.acknowledged, self.peer, packet.packet_id)
+        self.connection.up.send(self._broker.acknowledged, self.peer, packet.packet_id)
 
-    async def arrived(self) -> None:
+    async def wait_for_message(self) -> None:
         """Wait until there is something in the inbox; raises ClosedError when nothing can come any more."""
         while not self.inbox:
-            if self.gone.done():
-                raise ClosedError(self.gone.result())
+            if self.closed.done():
+                raise ClosedError(self.closed.result())
             self._arrived.clear()
             await self._arrived.wait()
 
     def disconnect(self) -> None:
         """Send DISCONNECT."""
-        self.line.up.send(self._broker.disconnect, self.peer)
+        self.connection.up.send(self._broker.disconnect, self.peer)
 
     def _receive(self, packet: Packet) -> None:
         self.inbox.append(packet)
         self._arrived.set()
 
-    def _closed(self, reason: str) -> None:
-        if not self.gone.done():
-            self.gone.set_result(reason)
+    def _on_close(self, reason: str) -> None:
+        if not self.closed.done():
+            self.closed.set_result(reason)
         self._arrived.set()
 
 

@@ -27,28 +27,29 @@ from gateway.store.device_sql import DeviceRecord
 from gateway.store.records import DeviceKey
 from gateway.store.sqlite.device_cache import DeviceCache
 from gateway.store.token_sql import TokenRecord
-from tests.simulation.broker import Broker, Peer
+from tests.simulation.broker import Broker
+from tests.simulation.broker_session import Peer
 from tests.simulation.gateway_session import VirtualSession
 
 
 @dataclass(frozen=True)
-class Fault:
+class Mutant:
     """What is done wrong, how it is planted, and which invariants (docs/simulation.md) may catch it."""
 
     name: str
-    plant: Callable[[], AbstractContextManager[Any]]
+    apply: Callable[[], AbstractContextManager[Any]]
     invariants: frozenset[int]
 
 
-FAULTS: Final[dict[str, Fault]] = {}
+MUTANTS: Final[dict[str, Mutant]] = {}
 
 
-def fault(name: str, *invariants: int) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
+def mutant(name: str, *invariants: int) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
     """Decorator: a fault of this name, which one of these invariants has to catch."""
 
-    def register(plant: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
-        FAULTS[name] = Fault(name, contextmanager(plant), frozenset(invariants))
-        return plant
+    def register(apply: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
+        MUTANTS[name] = Mutant(name, contextmanager(apply), frozenset(invariants))
+        return apply
 
     return register
 
@@ -56,7 +57,7 @@ def fault(name: str, *invariants: int) -> Callable[[Callable[[], Iterator[None]]
 # --- the outbox and the broker ----------------------------------------------------------------------------------------
 
 
-@fault("a new command is not put into the outbox", 3)
+@mutant("a new command is not put into the outbox", 3)
 def _no_outbox_row() -> Iterator[None]:
     real = outbox_sql.mark_command
 
@@ -68,7 +69,7 @@ def _no_outbox_row() -> Iterator[None]:
         yield
 
 
-@fault("a final command is not put into the outbox", 3)
+@mutant("a final command is not put into the outbox", 3)
 def _not_cleared() -> Iterator[None]:
     real = outbox_sql.mark_command
 
@@ -80,7 +81,7 @@ def _not_cleared() -> Iterator[None]:
         yield
 
 
-@fault("a row that was marked again while it was published is dropped", 3)
+@mutant("a row that was marked again while it was published is dropped", 3)
 def _marks_get_lost() -> Iterator[None]:
     seen: dict[int, tuple[str, int, str]] = {}
     due = outbox_sql.due
@@ -99,7 +100,7 @@ def _marks_get_lost() -> Iterator[None]:
         yield
 
 
-@fault("a command is published before it is committed", 3)
+@mutant("a command is published before it is committed", 3)
 def _published_too_early() -> Iterator[None]:
     sessions: list[VirtualSession] = []
     start, queue = VirtualSession.__init__, commands.queue
@@ -123,7 +124,7 @@ def _published_too_early() -> Iterator[None]:
         yield
 
 
-@fault("the comparison after a connect is left out", 3)
+@mutant("the comparison after a connect is left out", 3)
 def _no_comparison() -> Iterator[None]:
     async def run(self: Reconciler, session: Session) -> None:
         del self, session
@@ -132,7 +133,7 @@ def _no_comparison() -> Iterator[None]:
         yield
 
 
-@fault("a bind that supersedes does not wait until the old reset is cleared", 3)
+@mutant("a bind that supersedes does not wait until the old reset is cleared", 3)
 def _does_not_wait() -> Iterator[None]:
     real = http_devices._reset_to_clear  # noqa: SLF001 - a fault has no manners
 
@@ -145,7 +146,7 @@ def _does_not_wait() -> Iterator[None]:
 # --- what is acknowledged ---------------------------------------------------------------------------------------------
 
 
-@fault("messages are acknowledged to the broker before the commit", 4)
+@mutant("messages are acknowledged to the broker before the commit", 4)
 def _acknowledged_too_early() -> Iterator[None]:
     real = VirtualSession.receive_batch
 
@@ -158,24 +159,24 @@ def _acknowledged_too_early() -> Iterator[None]:
         yield
 
 
-@fault("the embedded broker sends a device its PUBACK before the gateway has the message", 4)
+@mutant("the embedded broker sends a device its PUBACK before the gateway has the message", 4)
 def _confirmed_too_early() -> Iterator[None]:
     def pay(self: Broker, peer: Peer) -> None:
         del self
-        while peer.owed:
-            peer.owed.popleft().confirm()
+        while peer.pending_pubacks:
+            peer.pending_pubacks.popleft().confirm()
 
-    with patch.object(Broker, "_pay", pay):
+    with patch.object(Broker, "_send_pubacks", pay):
         yield
 
 
-@fault("the embedded broker accepts devices before the gateway has subscribed", 4)
+@mutant("the embedded broker accepts devices before the gateway has subscribed", 4)
 def _heard_too_early() -> Iterator[None]:
-    with patch.object(Broker, "_waits", lambda *_: False):
+    with patch.object(Broker, "_must_wait", lambda *_: False):
         yield
 
 
-@fault("messages that could not be stored are acknowledged all the same", 4)
+@mutant("messages that could not be stored are acknowledged all the same", 4)
 def _not_stored() -> Iterator[None]:
     async def commit(self: Any, batch: Any) -> Any:
         try:
@@ -191,19 +192,19 @@ def _not_stored() -> Iterator[None]:
 # --- memory and receipts ----------------------------------------------------------------------------------------------
 
 
-@fault("what is remembered of a device outlives its change", 1, 5, 6)
+@mutant("what is remembered of a device outlives its change", 1, 5, 6)
 def _never_forgets() -> Iterator[None]:
     with patch.object(DeviceCache, "forget", lambda _: None), patch.object(DeviceCache, "open", lambda *_: None):
         yield
 
 
-@fault("an executed reset is believed without its receipt", 1)
+@mutant("an executed reset is believed without its receipt", 1)
 def _no_receipt() -> Iterator[None]:
     with patch.object(acknowledgements, "_unproven", lambda *_: None):
         yield
 
 
-@fault("a reset carries the device's generation, not its token's", 5)
+@mutant("a reset carries the device's generation, not its token's", 5)
 def _wrong_generation() -> Iterator[None]:
     real = commands.queue
 
@@ -218,7 +219,7 @@ def _wrong_generation() -> Iterator[None]:
 # --- states and events ------------------------------------------------------------------------------------------------
 
 
-@fault("a reset that was delivered can be cancelled", 1)
+@mutant("a reset that was delivered can be cancelled", 1)
 def _cancelled_too_late() -> Iterator[None]:
     real = commands.cancel
 
@@ -233,7 +234,7 @@ def _cancelled_too_late() -> Iterator[None]:
         yield
 
 
-@fault("a cancel does not read first what the broker holds", 1)
+@mutant("a cancel does not read first what the broker holds", 1)
 def _backlog_unread() -> Iterator[None]:
     real = commands.cancel
 
@@ -245,7 +246,7 @@ def _backlog_unread() -> Iterator[None]:
         yield
 
 
-@fault("silence is judged before the backlog is read", 6)
+@mutant("silence is judged before the backlog is read", 6)
 def _judged_too_early() -> Iterator[None]:
     async def forgive(self: PresenceWorker, *, least_ms: int = 0) -> None:
         del self, least_ms
@@ -257,12 +258,12 @@ def _judged_too_early() -> Iterator[None]:
         await self.judge()
 
     with ExitStack() as stack:
-        for name, planted in (("forgive", forgive), ("judge", judge), ("look", look)):
-            stack.enter_context(patch.object(PresenceWorker, name, planted))
+        for name, mutated in (("forgive", forgive), ("judge", judge), ("look", look)):
+            stack.enter_context(patch.object(PresenceWorker, name, mutated))
         yield
 
 
-@fault("an unbind writes no event", 6)
+@mutant("an unbind writes no event", 6)
 def _no_event() -> Iterator[None]:
     real = event_sql.record
 
@@ -274,7 +275,7 @@ def _no_event() -> Iterator[None]:
         yield
 
 
-@fault("a device is taken offline in one transaction, and its event written in the next", 6)
+@mutant("a device is taken offline in one transaction, and its event written in the next", 6)
 def _event_comes_later() -> Iterator[None]:
     real = event_sql.record
     waiting: list[tuple[DeviceKey, str, str]] = []
@@ -295,13 +296,13 @@ def _event_comes_later() -> Iterator[None]:
 # --- a restore --------------------------------------------------------------------------------------------------------
 
 
-@fault("a restore begins no new epoch", 2)
+@mutant("a restore begins no new epoch", 2)
 def _no_epoch() -> Iterator[None]:
     with patch.object(epoch, "begin", lambda *_, **__: epoch.Epoch("", 0, 0, "")):
         yield
 
 
-@fault("a restore signs with its new key for who is bound already", 1)
+@mutant("a restore signs with its new key for who is bound already", 1)
 def _all_get_the_new_key() -> Iterator[None]:
     real = grants.rotate
 

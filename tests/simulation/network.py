@@ -9,16 +9,16 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Nature:
+class Environment:
     """What a machine cannot choose: chance, the time (milliseconds since the epoch), the way to others, the story."""
 
     rng: random.Random
     clock: Callable[[], int]
     latency: Callable[[], float]
-    tell: Callable[..., None]
+    log: Callable[..., None]
 
 
-_APART = 1e-6
+_MIN_GAP_SECONDS = 1e-6
 """Two packets of one direction never arrive at the same instant: timers that are due together have no order."""
 
 
@@ -36,8 +36,8 @@ class Pipe:
         """Have ``arrive(*facts)`` called at the other end."""
         if not self.open:
             return
-        soon = max(self._loop.time() + self._latency(), self._stalled_until)
-        self._last = max(self._last + _APART, soon)
+        arrival = max(self._loop.time() + self._latency(), self._stalled_until)
+        self._last = max(self._last + _MIN_GAP_SECONDS, arrival)
         self._loop.call_at(self._last, self._arrive, arrive, facts)
 
     def _arrive(self, arrive: Callable[..., None], facts: tuple[Any, ...]) -> None:
@@ -49,8 +49,8 @@ class Pipe:
         self._stalled_until = max(self._stalled_until, self._loop.time() + seconds)
 
 
-class Line:
-    """A connection: ``near`` is told when the client's side ends, ``far`` when the server's does; each once."""
+class TcpConnection:
+    """A connection. It calls ``on_client_close`` and ``on_server_close`` once each, when that side ends."""
 
     _numbers = itertools.count()
 
@@ -58,29 +58,29 @@ class Line:
         self.number = next(self._numbers)
         self.up = Pipe(latency)
         self.down = Pipe(latency)
-        self.near: Callable[[str], None] = _nobody
-        self.far: Callable[[str], None] = _nobody
+        self.on_client_close: Callable[[str], None] = _ignore
+        self.on_server_close: Callable[[str], None] = _ignore
 
     @property
-    def whole(self) -> bool:
+    def is_open(self) -> bool:
         """Whether packets still pass both ways."""
         return self.up.open and self.down.open
 
     def cut(self, reason: str, *, far_after: float = 0.0) -> None:
         """Break it: the client knows at once, the server after ``far_after`` seconds, as after a silent loss."""
-        if not self.whole:
+        if not self.is_open:
             return
         self.up.open = self.down.open = False
-        near, self.near = self.near, _nobody
-        near(reason)
+        on_client_close, self.on_client_close = self.on_client_close, _ignore
+        on_client_close(reason)
         if far_after:
-            asyncio.get_running_loop().call_later(far_after, self._far_ends, reason)
+            asyncio.get_running_loop().call_later(far_after, self._close_server_side, reason)
         else:
-            self._far_ends(reason)
+            self._close_server_side(reason)
 
-    def _far_ends(self, reason: str) -> None:
-        far, self.far = self.far, _nobody
-        far(reason)
+    def _close_server_side(self, reason: str) -> None:
+        on_server_close, self.on_server_close = self.on_server_close, _ignore
+        on_server_close(reason)
 
     def stall(self, seconds: float) -> None:
         """Hold both directions back."""
@@ -88,11 +88,11 @@ class Line:
         self.down.stall(seconds)
 
 
-def _nobody(reason: str) -> None:
+def _ignore(reason: str) -> None:
     """Nothing listens any more."""
     del reason
 
 
-def latency_of(rng: random.Random, low: float, high: float) -> Callable[[], float]:
+def make_latency(rng: random.Random, low: float, high: float) -> Callable[[], float]:
     """Seconds that a packet is on its way: mostly near ``low``, sometimes up to ``high``."""
     return lambda: low + (high - low) * rng.random() ** 4

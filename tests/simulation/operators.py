@@ -23,11 +23,11 @@ _MENDING_SECONDS: Final = 15.0
 _REFUSED: Final = 400
 _BODIES: Final = {"/bind": b'{"end_user_id":"eu_1","supersede_reset":true}', "/commands": b'{"type":"reboot"}'}
 
-Act = Callable[..., Awaitable[None]]
+StepMethod = Callable[..., Awaitable[None]]
 
 
-class People:
-    """Each method is a kind of step; what the gateway refuses is told and left at that."""
+class Operators:
+    """Each method is a kind of step. A refusal of the gateway is logged and not repeated."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -37,16 +37,16 @@ class People:
         """Carry out one step."""
         facts = dict(facts)
         device = self._world.devices[facts.pop("device")] if "device" in facts else None
-        act: Act = getattr(self, kind)
+        method: StepMethod = getattr(self, kind)
         try:
-            await (act(**facts) if device is None else act(device, **facts))
+            await (method(**facts) if device is None else method(device, **facts))
         except SimulatorError as error:
-            said = error.code if isinstance(error, ApiError) else str(error)
-            self._world.tell("people", f"{kind}: refused or unheard", reason=said)
+            reason = error.code if isinstance(error, ApiError) else str(error)
+            self._world.log("operator", f"{kind}: refused or unheard", reason=reason)
 
     async def _post(self, device: DeviceHost, what: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         answer = await self._api.call("POST", f"/v1/devices/{device.id}/{what}", body or {})
-        self._world.tell("people", f"POST {what} of {device.serial} → 200")
+        self._world.log("operator", f"POST {what} of {device.serial} → 200")
         return answer
 
     async def register(self, device: DeviceHost) -> None:
@@ -57,15 +57,15 @@ class People:
     async def provision(self, device: DeviceHost, *, supersede: bool = False, lost: bool = False) -> None:
         """Bind, and bring the binding to the device; one that is paired still is reset by hand for that."""
         if supersede:
-            self._world.ghost.withdrawn.add(self._world.pk(device))
+            self._world.model.cancelled_devices.add(self._world.pk(device))
         binding = await self._api.bind(device.id, "eu_1", supersede_reset=supersede)
-        self._world.note_secret(binding.device_token, device)
-        self._world.tell("people", f"bind {device.serial} → 200", generation=binding.generation, lost=lost)
-        self._old_reset_is_cleared(device, binding)
+        self._world.record_token(binding.device_token, device)
+        self._world.log("operator", f"bind {device.serial} → 200", generation=binding.generation, lost=lost)
+        self._check_old_reset_cleared(device, binding)
         if not lost:
-            await self._hand_over(device, binding)
+            await self._hand_binding_to_device(device, binding)
 
-    def _old_reset_is_cleared(self, device: DeviceHost, binding: Binding) -> None:
+    def _check_old_reset_cleared(self, device: DeviceHost, binding: Binding) -> None:
         """Before the new token is answered (contract, section 4); a broker that lost its memory since is no witness.
 
         Where another caller has ended that binding before it was answered, the token opens nothing.
@@ -77,17 +77,17 @@ class People:
         held = world.broker.retained.get(f"devices/{device.id}/commands/{RESET}")
         remembers = world.loop.time() - world.broker.restarted_at > _MENDING_SECONDS
         fenced = (
-            held is not None and json.loads(held)["id"] in world.ghost.lost
+            held is not None and json.loads(held)["id"] in world.model.lost_commands
         )  # by a restore: no new binding obeys it
         if held is not None and not fenced and remembers and world.open_command(device) is None:
-            world.ghost.violate(3, "an old reset is cleared before the new token is answered", device.serial)
+            world.model.violate(3, "an old reset is cleared before the new token is answered", device.serial)
         world.check()
 
-    async def _hand_over(self, device: DeviceHost, binding: Binding) -> None:
-        if not device.on:
+    async def _hand_binding_to_device(self, device: DeviceHost, binding: Binding) -> None:
+        if not device.is_on:
             device.switch_on()
-        if device.paired:
-            self._world.tell("people", f"reset {device.serial} by hand, to pair it anew")
+        if device.is_paired:
+            self._world.log("operator", f"reset {device.serial} by hand, to pair it anew")
             device.reset_by_hand()
             await asyncio.sleep(0)
         device.provision(binding)
@@ -98,56 +98,56 @@ class People:
 
     async def reset(self, device: DeviceHost, *, tries: int = 1) -> None:
         """Ask for a reset, again with the same Idempotency-Key until an answer arrives."""
-        once, since = f"{device.serial}-{self._world.loop.time()}", self._world.ghost.commits
+        idempotency_key, since = f"{device.serial}-{self._world.loop.time()}", self._world.model.commits
         for _ in range(tries):
             try:
                 status, _ = await self._api.exchange(
-                    "POST", f"/v1/devices/{device.id}/reset", b"{}", self._world.key, once=once
+                    "POST", f"/v1/devices/{device.id}/reset", b"{}", self._world.key, idempotency_key=idempotency_key
                 )
             except SimulatorError:
                 await asyncio.sleep(_TRY_AGAIN_SECONDS)
                 continue
-            self._world.tell("people", f"POST reset of {device.serial} → {status}")
+            self._world.log("operator", f"POST reset of {device.serial} → {status}")
             if status == 200:
-                self._world.ghost.answered_reset(self._world.pk(device), since)
+                self._world.model.record_answered_reset(self._world.pk(device), since)
                 self._world.check()
             return
 
     async def bulk_reset(self, *, devices: list[int]) -> None:
         """Ask for the reset of several."""
-        since = self._world.ghost.commits
-        wanted = [self._world.devices[each] for each in devices]
-        answer = await self._api.call("POST", "/v1/devices/bulk/reset", {"device_ids": [each.id for each in wanted]})
-        for each, outcome in zip(wanted, answer["data"], strict=True):
-            self._world.tell("people", f"bulk reset of {each.serial} → {outcome['outcome']}")
+        since = self._world.model.commits
+        targets = [self._world.devices[each] for each in devices]
+        answer = await self._api.call("POST", "/v1/devices/bulk/reset", {"device_ids": [each.id for each in targets]})
+        for each, outcome in zip(targets, answer["data"], strict=True):
+            self._world.log("operator", f"bulk reset of {each.serial} → {outcome['outcome']}")
             if outcome["outcome"] in ("reset", "already_pending"):
-                self._world.ghost.answered_reset(self._world.pk(each), since)
+                self._world.model.record_answered_reset(self._world.pk(each), since)
         self._world.check()
 
     async def bulk_cancel(self, *, devices: list[int]) -> None:
         """Take back the resets of several, as far as they are not delivered."""
-        wanted = [self._world.devices[each] for each in devices]
-        self._world.ghost.withdrawn.update(self._world.pk(each) for each in wanted)
-        opened = [self._world.open_command(each) for each in wanted]
-        said = [None if row is None else self._said_of(row["id"]) for row in opened]
-        body = {"device_ids": [each.id for each in wanted]}
+        targets = [self._world.devices[each] for each in devices]
+        self._world.model.cancelled_devices.update(self._world.pk(each) for each in targets)
+        opened = [self._world.open_command(each) for each in targets]
+        reported = [None if row is None else self._reported_status(row["id"]) for row in opened]
+        body = {"device_ids": [each.id for each in targets]}
         answer = await self._api.call("POST", "/v1/devices/bulk/reset/cancel", body)
-        for each, outcome in zip(wanted, answer["data"], strict=True):
-            self._world.tell("people", f"bulk cancel of {each.serial} → {outcome['outcome']}")
-        for each, outcome, word in zip(wanted, answer["data"], said, strict=True):
+        for each, outcome in zip(targets, answer["data"], strict=True):
+            self._world.log("operator", f"bulk cancel of {each.serial} → {outcome['outcome']}")
+        for each, outcome, status_before in zip(targets, answer["data"], reported, strict=True):
             if outcome["outcome"] == "cancelled":
-                self._not_cancelled_over(word, each)
+                self._check_not_cancelled_over(status_before, each)
 
-    def _said_of(self, command_id: str) -> str | None:
+    def _reported_status(self, command_id: str) -> str | None:
         """What the device has said of this command, if the broker took it from the device for the gateway."""
-        words = self._world.broker.words
-        return next((said for said in ("executed", "delivered") if (command_id, said) in words), None)
+        acknowledged_statuses = self._world.broker.acknowledged_statuses
+        return next((each for each in ("executed", "delivered") if (command_id, each) in acknowledged_statuses), None)
 
-    def _not_cancelled_over(self, said: str | None, device: DeviceHost) -> None:
+    def _check_not_cancelled_over(self, reported: str | None, device: DeviceHost) -> None:
         """What the broker held before the request counts (contract, section 2)."""
-        if said is not None:
-            detail = f"{device.serial} had said {said} before the cancel was asked for"
-            self._world.ghost.violate(1, "a reset is not cancelled over an unread word", detail)
+        if reported is not None:
+            detail = f"{device.serial} had said {reported} before the cancel was asked for"
+            self._world.model.violate(1, "a reset is not cancelled over an unread word", detail)
             self._world.check()
 
     async def trespass(self, device: DeviceHost, *, verb: str) -> None:
@@ -155,18 +155,18 @@ class People:
         binding = device.binding
         for secret in (self._world.key, *([] if binding is None else [binding.device_token])):
             method, _, what = verb.partition(" ")
-            path = f"/v1/devices/{self._world.bystander}{what}"
+            path = f"/v1/devices/{self._world.foreign_device_id}{what}"
             status, _ = await self._api.exchange(method, path, _BODIES.get(what, b"{}"), secret)
             if status < _REFUSED:
-                self._world.ghost.violate(5, "nobody reaches into another project", f"{verb} → {status}")
+                self._world.model.violate(5, "nobody reaches into another project", f"{verb} → {status}")
         self._world.check()
 
     async def rotate_signing_key(self) -> None:
         """New bindings get another key; the old ones go on with theirs."""
-        life = self._world.host.life
-        if life is not None:
-            self._world.tell("people", "'gateway signing-keys rotate'")
-            await asyncio.wait((life.spawn(life.store.write(grants.rotate)),))  # ends with the gateway, too
+        instance = self._world.host.instance
+        if instance is not None:
+            self._world.log("operator", "'gateway signing-keys rotate'")
+            await asyncio.wait((instance.spawn(instance.store.write(grants.rotate)),))  # ends with the gateway, too
 
     async def cancel(self, device: DeviceHost) -> None:
         """Cancel the open reset, or else whatever is open."""
@@ -176,11 +176,11 @@ class People:
             device.id,
         )
         if row is not None:
-            self._world.ghost.withdrawn.add(self._world.pk(device))
-            said = self._said_of(row["id"])
+            self._world.model.cancelled_devices.add(self._world.pk(device))
+            reported = self._reported_status(row["id"])
             answer = await self._post(device, f"commands/{row['id']}/cancel")
             if answer["type"] == RESET and answer["status"] == "cancelled":
-                self._not_cancelled_over(said, device)
+                self._check_not_cancelled_over(reported, device)
 
     async def command(self, device: DeviceHost, *, type: str, ttl: int) -> None:  # noqa: A002 - the contract's name
         """Queue another command."""
@@ -189,7 +189,7 @@ class People:
     async def delete(self, device: DeviceHost) -> None:
         """Take the device out of the fleet."""
         await self._api.call("DELETE", f"/v1/devices/{device.id}")
-        self._world.tell("people", f"DELETE {device.serial} → 200")
+        self._world.log("operator", f"DELETE {device.serial} → 200")
 
     async def restore(self, device: DeviceHost) -> None:
         """Bring it back."""
@@ -198,11 +198,11 @@ class People:
     async def refresh(self, device: DeviceHost, *, lost: bool = False) -> None:
         """The device asks for another token of its binding."""
         binding = device.binding
-        if binding is None or not device.on:
+        if binding is None or not device.is_on:
             return
         answer = await self._api.call("POST", "/v1/devices/me/token/refresh", {}, bearer=binding.device_token)
-        self._world.note_secret(answer["device_token"], device)
-        self._world.tell(device.serial, "has its token refreshed", lost=lost)
+        self._world.record_token(answer["device_token"], device)
+        self._world.log(device.serial, "has its token refreshed", lost=lost)
         if not lost and device.binding == binding:
             device.replace_token(answer["device_token"])
             device.switch_off()
@@ -210,7 +210,7 @@ class People:
 
     async def reset_by_hand(self, device: DeviceHost) -> None:
         """Hold the button of the device."""
-        self._world.tell("people", f"reset {device.serial} by hand")
+        self._world.log("operator", f"reset {device.serial} by hand")
         device.reset_by_hand()
 
     async def reset_beside(self, device: DeviceHost) -> None:
@@ -219,7 +219,7 @@ class People:
         entropy = world.rng(f"beside {world.loop.time()}").randbytes
         ids = Ids(entropy)
         context = Context(world.host.rules, clock=world.clock, entropy=entropy, ids=ids)
-        world.tell("people", f"'gateway devices reset {device.serial}'")
+        world.log("operator", f"'gateway devices reset {device.serial}'")
         world.disk.before_commit = lambda: None
         with suppress(GatewayError):
             transact(world.disk, context, lambda tx: devices.reset(tx, world.project_id, device.id, "key_local"))

@@ -10,14 +10,14 @@ from typing import Any, Final
 from tests.simulation.scenarios import (
     altered,
     cancelled_and_replayed,
-    cancelled_unread,
-    hard_to_tell,
+    cancelled_while_backlogged,
+    heartbeats_before_a_refresh,
     lost_registry,
+    lost_wipe_report,
     numbers_after_a_restore,
     reset_after_a_lost_refresh,
     revoked_after_an_outage,
-    said_before_a_refresh,
-    unsigned_words,
+    unsigned_acknowledgements,
 )
 from tests.simulation.step import Step
 
@@ -42,7 +42,7 @@ PLAIN: Final = ("reboot", "start_recording", "stop_recording", "trigger_upload")
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Configuration:
     """What does not change during a run. Latencies are in seconds; ``slow`` bounds reads and commits."""
 
     kinds: tuple[str, ...] = ("mqtt",)
@@ -54,7 +54,7 @@ class Surroundings:
     latency: float = 0.01
     slow: float = 0.005
     watching: bool = False
-    shown: bool = False
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Plan:
     """A whole run."""
 
     seed: int
-    surroundings: Surroundings
+    configuration: Configuration
     steps: tuple[Step, ...]
 
     def only(self, steps: tuple[Step, ...]) -> Plan:
@@ -87,7 +87,7 @@ def _cut(rng: random.Random, devices: int) -> dict[str, Any]:
 
 
 STEPS: Final[Mapping[str, tuple[float, Facts]]] = {
-    # what people do
+    # what operators do
     "provision": (3.0, lambda r, n: {**_device(r, n), "supersede": r.random() < 0.5, "lost": r.random() < 0.15}),
     "unbind": (0.6, _device),
     "reset": (5.0, lambda r, n: {**_device(r, n), "tries": r.choice((1, 1, 2, 4))}),
@@ -145,52 +145,55 @@ MOTIFS: Final[tuple[tuple[str, ...], ...]] = (
 
 _UNHURRIED: Final = 0.6
 _LATE: Final = 0.5
-"""How often a motif cuts the power where a wipe is done and not told yet."""
+"""How often a motif cuts the power after a wipe and before its report."""
 
 _ONE: Final[dict[str, Any]] = {"kinds": ("mqtt",), "embedded": False}
-_RESTORED: Final[dict[str, Any]] = {**_ONE, "shown": False, "watching": False}
-SCENES_AMONG: Final = 50
-SCENES: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]], dict[str, Any]]]] = {
+_RESTORED: Final[dict[str, Any]] = {**_ONE, "mirrored": False, "watching": False}
+SCENARIO_PERIOD: Final = 50
+SCENARIOS: Final[Mapping[int, tuple[Callable[[random.Random], tuple[Step, ...]], dict[str, Any]]]] = {
     0: (revoked_after_an_outage, {"kinds": ("mqtt", "mqtt"), "embedded": False}),
     5: (lost_registry, _RESTORED),
     15: (lost_registry, _RESTORED),
-    25: (cancelled_unread, _ONE),
+    25: (cancelled_while_backlogged, _ONE),
     35: (reset_after_a_lost_refresh, _ONE),
-    45: (said_before_a_refresh, _ONE),
+    45: (heartbeats_before_a_refresh, _ONE),
     3: (cancelled_and_replayed, _ONE),
     13: (altered, _ONE),
     23: (numbers_after_a_restore, _RESTORED),
-    33: (unsigned_words, _ONE),
+    33: (unsigned_acknowledgements, _ONE),
     43: (altered, _ONE),
-    **dict.fromkeys((10, 20, 30, 40), (hard_to_tell, {"kinds": ("mqtt",)})),
+    **dict.fromkeys((10, 20, 30, 40), (lost_wipe_report, {"kinds": ("mqtt",)})),
 }
-"""Fifteen of fifty seeds are scenes of ``scenes`` instead: what must meet by the second, and by chance would hardly."""
+"""Fifteen of fifty seeds are scenarios of ``scenarios`` instead: events with a timing that chance hardly gives."""
 
-IN_SCENES: Final = ("backup", "lose_registry", "withhold", "alter")
-"""What goes wrong in scenes alone: after a restore, or at a hostile broker, it takes knowing what was done to judge."""
+SCENARIO_FAULT_KINDS: Final = ("backup", "lose_registry", "withhold", "alter")
+"""Faults of scenarios alone: after a restore, or at a hostile broker, only a known course can be judged."""
 
-FAULTS: Final = (*IN_SCENES, *(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill")))
+FAULT_KINDS: Final = (
+    *SCENARIO_FAULT_KINDS,
+    *(kind for kind in STEPS if list(STEPS).index(kind) >= list(STEPS).index("kill")),
+)
 
 
-def plan_of(seed: int) -> Plan:
+def make_plan(seed: int) -> Plan:
     """The plan of a seed. Each draws its own mix of what may happen (swarm testing), so that rare things meet."""
     rng = random.Random(f"plan {seed}")  # noqa: S311 - reproducible on purpose
-    surroundings = _surroundings(rng)
-    if seed % SCENES_AMONG in SCENES:
-        scene, around = SCENES[seed % SCENES_AMONG]
-        return Plan(seed, replace(surroundings, **around), scene(rng))
-    weights = {kind: weight for kind, (weight, _) in STEPS.items() if kind not in FAULTS or rng.random() < 0.5}
-    if not surroundings.watching:
+    configuration = _configuration(rng)
+    if seed % SCENARIO_PERIOD in SCENARIOS:
+        scenario, overrides = SCENARIOS[seed % SCENARIO_PERIOD]
+        return Plan(seed, replace(configuration, **overrides), scenario(rng))
+    weights = {kind: weight for kind, (weight, _) in STEPS.items() if kind not in FAULT_KINDS or rng.random() < 0.5}
+    if not configuration.watching:
         weights.pop("reset_beside", None)
     kinds = rng.choices(list(weights), list(weights.values()), k=rng.randint(4, 18))
     times = [rng.uniform(0.0, ACTIVE_SECONDS) for _ in kinds]
-    devices = len(surroundings.kinds)
+    devices = len(configuration.kinds)
     steps = [_step(rng, at, kind, devices) for at, kind in zip(times, kinds, strict=True)]
     for _ in range(rng.choice((0, 1, 1, 2))):
         steps += _motif(rng, devices)
     denser = rng.choice((1.0, 0.25))  # close together, so that things meet
     steps = [replace(step, at=round(step.at * denser, 3)) for step in steps]
-    return Plan(seed, surroundings, tuple(sorted(steps, key=lambda step: step.at)))
+    return Plan(seed, configuration, tuple(sorted(steps, key=lambda step: step.at)))
 
 
 def _step(rng: random.Random, at: float, kind: str, devices: int) -> Step:
@@ -213,8 +216,8 @@ def _motif(rng: random.Random, devices: int) -> list[Step]:
     return steps
 
 
-def _surroundings(rng: random.Random) -> Surroundings:
-    return Surroundings(
+def _configuration(rng: random.Random) -> Configuration:
+    return Configuration(
         kinds=tuple(rng.choices(("mqtt", "http", "ble"), (8, 2, 1), k=rng.choice((1, 1, 2)))),
         embedded=rng.random() < 0.35,
         version_5=rng.random() < 0.7,
@@ -224,5 +227,5 @@ def _surroundings(rng: random.Random) -> Surroundings:
         latency=rng.choice((0.005, 0.02, 0.15)),
         slow=rng.choice((0.002, 0.02, 0.1)),
         watching=rng.random() < 0.15,
-        shown=rng.random() < 0.15,
+        mirrored=rng.random() < 0.15,
     )

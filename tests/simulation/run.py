@@ -10,22 +10,24 @@ from typing import Any, Final
 
 import structlog
 
-from tests.simulation.faults import Trouble
+from tests.simulation.faults import FaultInjector
 from tests.simulation.gateway_process import KilledError
-from tests.simulation.integrator import Broken
-from tests.simulation.invariants import Judge
+from tests.simulation.integrator import Finding
+from tests.simulation.invariants import InvariantChecker
 from tests.simulation.model_state import Violation
-from tests.simulation.operators import People
-from tests.simulation.plan import FAULTS, Plan
+from tests.simulation.operators import Operators
+from tests.simulation.plan import FAULT_KINDS, Plan
 from tests.simulation.step import Step
 from tests.simulation.virtual_loop import VirtualLoop
 from tests.simulation.world import World
 
+START_SECONDS: Final = 1.0
+"""All pauses of a run are virtual: exact, part of what the seed determines, and without real time."""
 RECONNECT_SECONDS: Final = 6.0
 REST_SECONDS: Final = 6.0
 LONGEST_RUN_SECONDS: Final = 600.0
-LOOK_AGAIN_SECONDS: Final = 2.0
-LONGEST_REST_LOOKS: Final = 20
+RECHECK_SECONDS: Final = 2.0
+MAX_RECHECKS: Final = 20
 """The longest pauses of devices and gateway are over by then."""
 _UNFORESEEN: Final = 0
 
@@ -55,17 +57,17 @@ def run(plan: Plan) -> Outcome:
 
 async def _run(plan: Plan) -> Outcome:
     world = World(plan)
-    _listen(world)
+    _catch_unforeseen_errors(world)
     script = asyncio.create_task(_script(world), name="script")
-    over = asyncio.create_task(world.over.wait(), name="over")
-    await asyncio.wait((script, over), timeout=LONGEST_RUN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-    if not (script.done() or over.done()):
-        world.ghost.violate(
+    ended = asyncio.create_task(world.ended.wait(), name="ended")
+    await asyncio.wait((script, ended), timeout=LONGEST_RUN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    if not (script.done() or ended.done()):
+        world.model.violate(
             _UNFORESEEN, "a run comes to its end", f"not within {LONGEST_RUN_SECONDS:g} virtual seconds"
         )
     if script.done() and not script.cancelled() and script.exception() is not None:
         raise script.exception() or AssertionError
-    violations = world.ghost.violations
+    violations = world.model.violations
     outcome = Outcome(plan, violations[0] if violations else None, tuple(world.story), world.loop.time())
     await _end(world)
     return outcome
@@ -87,19 +89,19 @@ async def _end(world: World) -> None:
     world.disk.close()
 
 
-def _listen(world: World) -> None:
+def _catch_unforeseen_errors(world: World) -> None:
     """An unforeseen error breaks every promise: what the gateway logs as a bug in itself, and lost tasks."""
 
     def lost(_: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if not isinstance(error, asyncio.CancelledError | KilledError):
-            world.ghost.violate(_UNFORESEEN, "no error is unforeseen", f"{context['message']}: {error!r}")
+            world.model.violate(_UNFORESEEN, "no error is unforeseen", f"{context['message']}: {error!r}")
             world.check()
 
     def log(_: Any, __: str, event: Any) -> Any:
         error = event.get("exc_info")
         if error:
-            world.ghost.violate(_UNFORESEEN, "no error is unforeseen", f"{event['event']}: {error!r}")
+            world.model.violate(_UNFORESEEN, "no error is unforeseen", f"{event['event']}: {error!r}")
             world.check()
         raise structlog.DropEvent
 
@@ -108,55 +110,55 @@ def _listen(world: World) -> None:
 
 
 async def _script(world: World) -> None:
-    people, trouble, judge = People(world), Trouble(world), Judge(world)
+    operators, faults, checker = Operators(world), FaultInjector(world), InvariantChecker(world)
     world.host.start()
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(START_SECONDS)
     for device in world.devices:
         device.switch_on()
-        await people.register(device)
-        await people.do("provision", {"device": world.devices.index(device)})
-    await asyncio.sleep(1.0)
-    watching = asyncio.create_task(judge.watch(), name="judge")
-    await _steps(world, people, trouble)
-    await judge.rest(await _mend(world, judge))
-    watching.cancel()
+        await operators.register(device)
+        await operators.do("provision", {"device": world.devices.index(device)})
+    await asyncio.sleep(START_SECONDS)
+    checking = asyncio.create_task(checker.watch(), name="invariants")
+    await _steps(world, operators, faults)
+    await checker.check_at_rest(await _recover(world, checker))
+    checking.cancel()
 
 
-async def _steps(world: World, people: People, trouble: Trouble) -> None:
+async def _steps(world: World, operators: Operators, faults: FaultInjector) -> None:
     """Each step is a separate task, so that one goes on while the next begins."""
     start, running = world.loop.time(), []
     for step in world.plan.steps:
         await asyncio.sleep(max(0.0, start + step.at - world.loop.time()))
-        running.append(asyncio.create_task(_step(world, people, trouble, step), name=step.kind))
+        running.append(asyncio.create_task(_step(world, operators, faults, step), name=step.kind))
     if running:
         await asyncio.wait(running)
     for task in running:
         task.result()
 
 
-async def _step(world: World, people: People, trouble: Trouble, step: Step) -> None:
-    await (trouble if step.kind in FAULTS else people).do(step.kind, step.facts)
+async def _step(world: World, operators: Operators, faults: FaultInjector, step: Step) -> None:
+    await (faults if step.kind in FAULT_KINDS else operators).do(step.kind, step.facts)
     world.check()
 
 
-async def _mend(world: World, judge: Judge) -> list[Broken]:
+async def _recover(world: World, checker: InvariantChecker) -> list[Finding]:
     """Nothing goes wrong any more; every device is switched off and on. What has not come to its end by then."""
-    world.tell("world", "from here on nothing goes wrong")
+    world.log("world", "from here on nothing goes wrong")
     for device in world.devices:
-        device.cuts.clear()
+        device.power_cuts.clear()
         device.cut_after = None
         device.off_seconds = 0.2
     await asyncio.sleep(RECONNECT_SECONDS)
     for device in world.devices:
         device.switch_off()
         device.switch_on()
-    world.tell("world", "every device is switched off and on")
+    world.log("world", "every device is switched off and on")
     await asyncio.sleep(REST_SECONDS)
-    for _ in range(LONGEST_REST_LOOKS):
-        if not judge.unfinished():
+    for _ in range(MAX_RECHECKS):
+        if not checker.find_unfinished():
             return []
-        await asyncio.sleep(LOOK_AGAIN_SECONDS)
-    return judge.unfinished()
+        await asyncio.sleep(RECHECK_SECONDS)
+    return checker.find_unfinished()
 
 
 gc.freeze()

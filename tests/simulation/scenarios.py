@@ -1,4 +1,4 @@
-"""Scenes that are written down up to their timing: what has to meet by the second, and by chance would hardly."""
+"""Scenarios that are written down up to their timing: what has to meet by the second, and by chance would hardly."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _UNBOUND: Final = 0.6
 _SEAMS: Final = ("acknowledge", "batch", "commit", "write", "any")
 
 
-def hard_to_tell(rng: random.Random) -> tuple[Step, ...]:
-    """A wipe whose acknowledgement is lost, a new binding, and trouble just when a heartbeat tells of the wipe."""
+def lost_wipe_report(rng: random.Random) -> tuple[Step, ...]:
+    """A wipe whose acknowledgement is lost, a new binding, and a disturbance just when a heartbeat reports the wipe."""
     bound = 1.0 + rng.uniform(3.0, 5.0)
-    trouble = rng.choice((_gateway_dies, _site_dies, _unbound_unheard))
+    disturbance = rng.choice((_gateway_killed_repeatedly, _gateway_and_broker_down, _unbound_before_processing))
     return (
         Step(0.5, "power_cut", {**_DEVICE, "before": "publish:ack:executed", "off": 0.3}),
         Step(1.0, "reset", {**_DEVICE, "tries": 1}),
         Step(bound, "provision", _BIND),
-        *trouble(rng, bound),
+        *disturbance(rng, bound),
     )
 
 
@@ -49,7 +49,7 @@ def lost_registry(rng: random.Random) -> tuple[Step, ...]:
     return tuple(sorted(steps, key=lambda step: step.at))
 
 
-def _gateway_dies(rng: random.Random, at: float) -> list[Step]:
+def _gateway_killed_repeatedly(rng: random.Random, at: float) -> list[Step]:
     """Again and again, and the embedded broker with it."""
     steps = []
     for _ in range(rng.randint(1, 4)):
@@ -59,7 +59,7 @@ def _gateway_dies(rng: random.Random, at: float) -> list[Step]:
     return steps
 
 
-def _site_dies(rng: random.Random, at: float) -> list[Step]:
+def _gateway_and_broker_down(rng: random.Random, at: float) -> list[Step]:
     """The gateway is away while its broker loses what it had confirmed, and is back later than that."""
     away, at = rng.uniform(3.0, 9.0), at + rng.uniform(0.2, 1.0)
     forgetful = {"retained": "keep", "keep_sessions": False}
@@ -70,7 +70,7 @@ def _site_dies(rng: random.Random, at: float) -> list[Step]:
     return sorted([Step(at, "stop", {"down": away}), *deaths], key=lambda step: step.at)
 
 
-def _unbound_unheard(rng: random.Random, at: float) -> list[Step]:
+def _unbound_before_processing(rng: random.Random, at: float) -> list[Step]:
     """It is unbound before the gateway processes its message."""
     at += rng.uniform(0.0, 0.5)
     return [
@@ -92,32 +92,32 @@ def revoked_after_an_outage(rng: random.Random) -> tuple[Step, ...]:
     )
 
 
-def said_before_a_refresh(rng: random.Random) -> tuple[Step, ...]:
+def heartbeats_before_a_refresh(rng: random.Random) -> tuple[Step, ...]:
     """Heartbeats of the old token wait at the broker while the answer to a refresh is lost, and a reset follows."""
-    deaf = 0.6 + rng.uniform(0.0, 0.4)
-    refreshed = deaf + rng.uniform(4.0, 5.0)  # a heartbeat comes every 4 s
-    heard = refreshed + rng.uniform(1.0, 3.0)
+    stalled_at = 0.6 + rng.uniform(0.0, 0.4)
+    refreshed = stalled_at + rng.uniform(4.0, 5.0)  # a heartbeat comes every 4 s
+    resumed = refreshed + rng.uniform(1.0, 3.0)
     return (
-        Step(deaf, "stall", {"who": "gateway", "seconds": heard - deaf}),
+        Step(stalled_at, "stall", {"who": "gateway", "seconds": resumed - stalled_at}),
         Step(refreshed, "refresh", {**_DEVICE, "lost": True}),
-        Step(heard + rng.uniform(1.0, 4.0), "reset", {**_DEVICE, "tries": 1}),
+        Step(resumed + rng.uniform(1.0, 4.0), "reset", {**_DEVICE, "tries": 1}),
     )
 
 
-def cancelled_unread(rng: random.Random) -> tuple[Step, ...]:
+def cancelled_while_backlogged(rng: random.Random) -> tuple[Step, ...]:
     """A device takes its reset while the gateway receives nothing, and the reset is cancelled meanwhile."""
-    deaf = 2.0 + rng.uniform(0.0, 0.5)
-    back = deaf + rng.uniform(0.5, 1.0)
+    stalled_at = 2.0 + rng.uniform(0.0, 0.5)
+    back = stalled_at + rng.uniform(0.5, 1.0)
     return (
         Step(0.5, "unplug", {**_DEVICE, "off": back - 0.5}),
         Step(1.0 + rng.uniform(0.0, 0.5), "reset", {**_DEVICE, "tries": 1}),
-        Step(deaf, "stall", {"who": "gateway", "seconds": 12.0}),
+        Step(stalled_at, "stall", {"who": "gateway", "seconds": 12.0}),
         Step(back + rng.uniform(2.0, 5.0), "cancel", _DEVICE),
     )
 
 
 def reset_after_a_lost_refresh(rng: random.Random) -> tuple[Step, ...]:
-    """The broker knows a token that the device never got, and the device is to be reset, now and then after trouble."""
+    """The broker knows a token that the device never got, and a reset follows, sometimes with a gateway kill."""
     reset = 0.6 + rng.uniform(0.0, 3.0)
     steps = [
         Step(0.5, "refresh", {**_DEVICE, "lost": True}),
@@ -169,15 +169,15 @@ def numbers_after_a_restore(rng: random.Random) -> tuple[Step, ...]:
     )
 
 
-def unsigned_words(rng: random.Random) -> tuple[Step, ...]:
+def unsigned_acknowledgements(rng: random.Random) -> tuple[Step, ...]:
     """Others on the broker speak of a reset in the device's name, without a receipt, while the device is away."""
-    words = [
+    forgeries = [
         Step(2.0 + rng.uniform(0.0, 4.0), "forge_ack", {**_DEVICE, "status": status, "signed": False})
         for status in rng.sample(("delivered", "failed", "executed"), 2)
     ]
     steps = [
         Step(0.5, "unplug", {**_DEVICE, "off": 8.0}),
         Step(1.0, "reset", {**_DEVICE, "tries": 1}),
-        *words,
+        *forgeries,
     ]
     return tuple(sorted(steps, key=lambda step: step.at))

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from tests.simulation.model_state import Violation
-from tests.simulation.plan import Plan, Surroundings
+from tests.simulation.plan import Configuration, Plan
 from tests.simulation.run import Outcome, run
 from tests.simulation.step import Step
 
-MOST_RUNS = 400
+MAX_RUNS = 400
 
 
 class Shrinker:
@@ -22,15 +22,15 @@ class Shrinker:
         self._runner = runner
         self._law = _law(failed.violation)
 
-    def shrunk(self) -> Outcome:
+    def shrink(self) -> Outcome:
         """The shortest outcome found that breaks the same law."""
-        self._surroundings()
-        self._steps()
-        self._surroundings()
+        self._shrink_configuration()
+        self._shrink_steps()
+        self._shrink_configuration()
         return self.best
 
     def _fails(self, plan: Plan) -> bool:
-        if self.runs >= MOST_RUNS:
+        if self.runs >= MAX_RUNS:
             return False
         self.runs += 1
         outcome = self._runner(plan)
@@ -39,16 +39,16 @@ class Shrinker:
         self.best = outcome
         return True
 
-    def _steps(self) -> None:
+    def _shrink_steps(self) -> None:
         size = max(1, len(self.best.plan.steps) // 2)
         while size:
             if not any(self._fails(self.best.plan.only(fewer)) for fewer in _without(self.best.plan.steps, size)):
                 size //= 2
             size = min(size, len(self.best.plan.steps))
 
-    def _surroundings(self) -> None:
-        for simpler in _simpler(self.best.plan.surroundings):
-            self._fails(replace(self.best.plan, surroundings=simpler))
+    def _shrink_configuration(self) -> None:
+        for simpler in _simpler(self.best.plan.configuration):
+            self._fails(replace(self.best.plan, configuration=simpler))
 
 
 def _without(steps: tuple[Step, ...], size: int) -> Iterator[tuple[Step, ...]]:
@@ -56,9 +56,9 @@ def _without(steps: tuple[Step, ...], size: int) -> Iterator[tuple[Step, ...]]:
         yield steps[:start] + steps[start + size :]
 
 
-def _simpler(surroundings: Surroundings) -> Iterator[Surroundings]:
+def _simpler(configuration: Configuration) -> Iterator[Configuration]:
     """One of its peculiarities less at a time."""
-    plain = Surroundings(kinds=surroundings.kinds)
+    plain = Configuration(kinds=configuration.kinds)
     for name in (
         "reorder",
         "duplicate",
@@ -66,13 +66,13 @@ def _simpler(surroundings: Surroundings) -> Iterator[Surroundings]:
         "version_5",
         "embedded",
         "watching",
-        "shown",
+        "mirrored",
         "latency",
         "slow",
     ):
-        if getattr(surroundings, name) != getattr(plain, name):
-            surroundings = replace(surroundings, **{name: getattr(plain, name)})
-            yield surroundings
+        if getattr(configuration, name) != getattr(plain, name):
+            configuration = replace(configuration, **{name: getattr(plain, name)})
+            yield configuration
 
 
 def _law(violation: Violation | None) -> tuple[int, str] | None:

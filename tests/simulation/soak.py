@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.simulation.plan import plan_of
+from tests.simulation.plan import make_plan
 from tests.simulation.run import Outcome, run
 from tests.simulation.shrink import Shrinker
 
-TOLD_EVERY = 1_000
+PROGRESS_EVERY = 1_000
 
 
 @dataclass
@@ -26,14 +26,14 @@ def soak(first: int, count: int, *, progress: Callable[[int], None] = lambda _: 
     """Run ``count`` seeds from ``first`` on."""
     report, laws = Report(), set()
     for seed in range(first, first + count):
-        outcome = run(plan_of(seed))
+        outcome = run(make_plan(seed))
         report.seeds += 1
         report.virtual_seconds += outcome.seconds
         if outcome.violation is not None:
             report.violations += 1
             if outcome.violation.law not in laws:
                 laws.add(outcome.violation.law)
-                report.failed.append(Shrinker(outcome).shrunk())
-        if report.seeds % TOLD_EVERY == 0:
+                report.failed.append(Shrinker(outcome).shrink())
+        if report.seeds % PROGRESS_EVERY == 0:
             progress(report.seeds)
     return report

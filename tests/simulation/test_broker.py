@@ -16,9 +16,11 @@ from tests.simulation.virtual_loop import StalledError, VirtualLoop
 OWN = "devices/dev_1/"
 RESET = OWN + "commands/factory_reset"
 WILL = (OWN + "status", b"gone")
+ALL_ARRIVED_SECONDS = 1.0
+"""Every packet takes 10 ms of virtual time, so nothing is on its way after this; no real time passes."""
 
 
-class Stage:
+class BrokerBench:
     """A broker with a device ``dev_1`` and a gateway; every password but "right" is wrong."""
 
     def __init__(self) -> None:
@@ -29,140 +31,140 @@ class Stage:
         role = Role.GATEWAY if username == "gateway" else Role.DEVICE
         return ClientIdentity(role, client_id, None) if password == "right" else None
 
-    async def join(self, username: str = "dev_1", password: str = "right") -> Client:  # noqa: S107 - a test needs one
+    async def connect(self, username: str = "dev_1", password: str = "right") -> Client:  # noqa: S107 - a test needs one
         """A client that is connected."""
         client = Client(self.broker, lambda: 0.01)
         await client.connect(username, username, password, WILL)
         return client
 
 
-def virtually(scene: Coroutine[Any, Any, None]) -> None:
+def run_virtually(scenario: Coroutine[Any, Any, None]) -> None:
     """Play it under a virtual clock."""
     loop = VirtualLoop()
     try:
-        loop.run_until_complete(scene)
+        loop.run_until_complete(scenario)
     finally:
         loop.close()
 
 
 async def inbox(client: Client) -> list[tuple[bytes, bool]]:
-    """Payload and retain flag of all that has come after a second."""
-    await asyncio.sleep(1.0)
+    """Return payload and retain flag of all messages that arrived."""
+    await asyncio.sleep(ALL_ARRIVED_SECONDS)
     return [(packet.payload, packet.retain) for packet in client.inbox]
 
 
 def test_retained_messages_come_with_their_flag_at_each_subscription() -> None:
     """What is published to a subscription that is there comes without it [MQTT-3.3.1-8, 3.3.1-9]."""
 
-    async def scene() -> None:
-        stage = Stage()
-        gateway, device = await stage.join("gateway"), await stage.join()
+    async def scenario() -> None:
+        bench = BrokerBench()
+        gateway, device = await bench.connect("gateway"), await bench.connect()
         await gateway.send(RESET, b"one", qos=1, retain=True)
         await device.subscribe([RESET])
         assert await inbox(device) == [(b"one", True)]
         await gateway.send(RESET, b"two", qos=1, retain=True)
         assert await inbox(device) == [(b"one", True), (b"two", False)]
         await gateway.send(RESET, b"", qos=1, retain=True)
-        assert stage.broker.retained == {}
+        assert bench.broker.retained == {}
 
-    virtually(scene())
+    run_virtually(scenario())
 
 
 def test_what_was_not_acknowledged_comes_again_and_what_waited_comes_then() -> None:
     """A persistent session keeps both, in order [MQTT-4.4.0-1]; one that was forgotten keeps neither."""
 
-    async def scene() -> None:
-        stage = Stage()
-        gateway, device = await stage.join("gateway"), await stage.join()
+    async def scenario() -> None:
+        bench = BrokerBench()
+        gateway, device = await bench.connect("gateway"), await bench.connect()
         await device.subscribe([RESET])
         for payload in (b"one", b"two"):
             await gateway.send(RESET, payload, qos=1, retain=False)
         assert await inbox(device) == [(b"one", False), (b"two", False)]
         device.acknowledge(device.inbox.popleft())
-        await asyncio.sleep(1.0)
-        device.line.cut("pulled")
+        await asyncio.sleep(ALL_ARRIVED_SECONDS)
+        device.connection.cut("pulled")
         await gateway.send(RESET, b"three", qos=1, retain=False)
-        again = await stage.join()
-        assert await inbox(again) == [(b"two", False), (b"three", False)]
-        stage.broker.cut("dev_1", forget=True)
-        assert await inbox(await stage.join()) == []
+        reconnected = await bench.connect()
+        assert await inbox(reconnected) == [(b"two", False), (b"three", False)]
+        bench.broker.cut("dev_1", forget=True)
+        assert await inbox(await bench.connect()) == []
 
-    virtually(scene())
+    run_virtually(scenario())
 
 
 def test_the_will_is_for_those_who_do_not_say_good_bye() -> None:
     """A cut and a takeover publish it, a DISCONNECT does not [MQTT-3.1.2-8, 3.14.4-3]."""
 
-    async def scene() -> None:
-        stage = Stage()
-        (await stage.join()).disconnect()
-        await asyncio.sleep(1.0)
-        assert stage.broker.retained == {}
-        first = await stage.join()
-        await stage.join()
-        assert first.gone.result() == "taken over"
-        assert stage.broker.retained == {WILL[0]: WILL[1]}
+    async def scenario() -> None:
+        bench = BrokerBench()
+        (await bench.connect()).disconnect()
+        await asyncio.sleep(ALL_ARRIVED_SECONDS)
+        assert bench.broker.retained == {}
+        first = await bench.connect()
+        await bench.connect()
+        assert first.closed.result() == "taken over"
+        assert bench.broker.retained == {WILL[0]: WILL[1]}
 
-    virtually(scene())
+    run_virtually(scenario())
 
 
 def test_a_silent_loss_is_noticed_later() -> None:
-    """Till then the broker keeps the session for live, and its messages are lost on the way, not in the queue."""
+    """Until then the broker takes the session for live, and its messages are lost on the way, not in the queue."""
 
-    async def scene() -> None:
-        stage = Stage()
-        gateway, device = await stage.join("gateway"), await stage.join()
+    async def scenario() -> None:
+        bench = BrokerBench()
+        gateway, device = await bench.connect("gateway"), await bench.connect()
         await device.subscribe([RESET])
-        device.line.cut("out of reach", far_after=5.0)
+        device.connection.cut("out of reach", far_after=5.0)
         await gateway.send(RESET, b"one", qos=1, retain=False)
-        assert "dev_1" in stage.broker.live()
-        await asyncio.sleep(6.0)
-        assert "dev_1" not in stage.broker.live()
-        assert await inbox(await stage.join()) == [(b"one", False)]
+        assert "dev_1" in bench.broker.live()
+        await asyncio.sleep(6.0)  # virtual time: one second more than ``far_after``
+        assert "dev_1" not in bench.broker.live()
+        assert await inbox(await bench.connect()) == [(b"one", False)]
 
-    virtually(scene())
+    run_virtually(scenario())
 
 
 def test_rights_are_the_gateways_own() -> None:
     """A wrong password is refused, and a device's message on another's topic is dropped."""
 
-    async def scene() -> None:
-        stage = Stage()
+    async def scenario() -> None:
+        bench = BrokerBench()
         with pytest.raises(NotAuthorisedError):
-            await stage.join(password="wrong")
-        gateway, device = await stage.join("gateway"), await stage.join()
+            await bench.connect(password="wrong")
+        gateway, device = await bench.connect("gateway"), await bench.connect()
         await gateway.subscribe(["devices/+/status"])
         assert await device.send("devices/dev_2/status", b"x", qos=1, retain=True) == "not authorised"
         await device.send(OWN + "status", b"y", qos=1, retain=True)
         assert await inbox(gateway) == [(b"y", False)]
 
-    virtually(scene())
+    run_virtually(scenario())
 
 
 def test_a_broker_that_is_killed_comes_back_with_what_it_kept() -> None:
     """No client is admitted meanwhile; retained messages and sessions are there or gone, as is asked for."""
 
-    async def scene() -> None:
-        stage = Stage()
-        gateway = await stage.join("gateway")
+    async def scenario() -> None:
+        bench = BrokerBench()
+        gateway = await bench.connect("gateway")
         await gateway.send(RESET, b"one", qos=1, retain=True)
-        stage.broker.stop()
-        assert gateway.gone.done()
+        bench.broker.stop()
+        assert gateway.closed.done()
         with pytest.raises(ClosedError):
-            await stage.join()
-        stage.broker.start(retained="keep", keep_sessions=True)
-        assert list(stage.broker.sessions) == ["gateway"]
-        assert stage.broker.retained == {RESET: b"one"}
-        stage.broker.start(retained="forget", keep_sessions=False)
-        assert (stage.broker.retained, stage.broker.sessions) == ({}, {})
+            await bench.connect()
+        bench.broker.start(retained="keep", keep_sessions=True)
+        assert list(bench.broker.sessions) == ["gateway"]
+        assert bench.broker.retained == {RESET: b"one"}
+        bench.broker.start(retained="forget", keep_sessions=False)
+        assert (bench.broker.retained, bench.broker.sessions) == ({}, {})
 
-    virtually(scene())
+    run_virtually(scenario())
 
 
 def test_without_a_timer_nobody_waits_for_ever() -> None:
     """Time is virtual: a wait that nothing can end is said, not slept through."""
     with pytest.raises(StalledError):
-        virtually(_for_ever())
+        run_virtually(_for_ever())
 
 
 async def _for_ever() -> None:

@@ -1,10 +1,10 @@
-"""Thousands of lives of gateway, broker and devices, each from a seed: no invariant is ever broken."""
+"""Thousands of runs of gateway, broker and devices, each from a seed: no invariant is ever broken."""
 
 import pytest
 
-from tests.simulation.plan import plan_of
+from tests.simulation.plan import make_plan
 from tests.simulation.run import run
-from tests.simulation.run_report import told
+from tests.simulation.run_report import format_run
 from tests.simulation.soak import soak
 
 FIXED = 3_000
@@ -21,7 +21,7 @@ def test_every_invariant_holds(part: int) -> None:
 def _holds(first: int, count: int) -> None:
     print(f"seeds {first} to {first + count - 1}")  # noqa: T201 - pytest shows it on failure
     report = soak(first, count)
-    stories = [f"{told(outcome)}\n  again: make replay SEED={outcome.plan.seed}" for outcome in report.failed]
+    stories = [f"{format_run(outcome)}\n  again: make replay SEED={outcome.plan.seed}" for outcome in report.failed]
     assert not stories, "\n\n".join(stories)
     assert report.seeds == count
 
@@ -29,4 +29,4 @@ def _holds(first: int, count: int) -> None:
 @pytest.mark.parametrize("seed", [1, 29, 77])
 def test_a_seed_is_the_same_each_time(seed: int) -> None:
     """Every line of its story is, to the microsecond; so what failed once can be looked at again."""
-    assert told(run(plan_of(seed))) == told(run(plan_of(seed)))
+    assert format_run(run(make_plan(seed))) == format_run(run(make_plan(seed)))

@@ -14,22 +14,22 @@ from gateway.errors import UnauthorizedError
 from gateway.store import Tx, View, token_sql
 from gateway.store.token_sql import TokenRecord
 from tests.simulation.broker_access import PasswordTable, VirtualEmbedded
-from tests.simulation.mutants import fault
+from tests.simulation.mutants import mutant
 
 
-@fault("a reset revokes the token at once", 1, 6)
+@mutant("a reset revokes the token at once", 1, 6)
 def _revoked_at_once() -> Iterator[None]:
     with patch.object(token_sql, "demote", token_sql.revoke):
         yield
 
 
-@fault("an executed reset leaves its token good", 5)
+@mutant("an executed reset leaves its token good", 5)
 def _token_stays() -> Iterator[None]:
     with patch.object(acknowledgements, "revoke", lambda *_, **__: None):
         yield
 
 
-@fault("live sessions of revoked tokens are not cut", 5)
+@mutant("live sessions of revoked tokens are not cut", 5)
 def _not_cut() -> Iterator[None]:
     async def cut(self: Any, client_id: str) -> bool:
         del self, client_id
@@ -38,12 +38,12 @@ def _not_cut() -> Iterator[None]:
     def taken_up(self: Any) -> None:
         self._in_force = dict(self._written)
 
-    with patch.object(VirtualEmbedded, "cut", cut), patch.object(PasswordTable, "take_up", taken_up):
+    with patch.object(VirtualEmbedded, "cut", cut), patch.object(PasswordTable, "load_entries", taken_up):
         yield
 
 
-@fault("the credentials' outbox is never worked off", 1, 5)
-def _keeper_sleeps() -> Iterator[None]:
+@mutant("the credentials' outbox is never worked off", 1, 5)
+def _access_syncer_idle() -> Iterator[None]:
     async def work(self: Any) -> None:
         self._wakeups.access.clear()
 
@@ -51,7 +51,7 @@ def _keeper_sleeps() -> Iterator[None]:
         yield
 
 
-@fault("a refresh revokes the token that asks", 5)
+@mutant("a refresh revokes the token that asks", 5)
 def _refresh_bricks() -> Iterator[None]:
     def revoke_others(tx: Tx, token: TokenRecord) -> int:
         return token_sql.revoke(tx, token.device_pk)
@@ -60,13 +60,13 @@ def _refresh_bricks() -> Iterator[None]:
         yield
 
 
-@fault("the first use of a new token over MQTT is not seen", 5)
+@mutant("the first use of a new token over MQTT is not seen", 5)
 def _first_use_unseen() -> Iterator[None]:
     with patch.object(FirstUses, "in_force", lambda *_: None):
         yield
 
 
-@fault("an old message counts as the first use of a new token", 5)
+@mutant("an old message counts as the first use of a new token", 5)
 def _old_message_counts() -> Iterator[None]:
     def in_force(self: FirstUses, wanted: Mapping[str, int]) -> None:
         self.waiting = dict(wanted)
@@ -75,7 +75,7 @@ def _old_message_counts() -> Iterator[None]:
         yield
 
 
-@fault("the broker takes the token for the MQTT password", 5)
+@mutant("the broker takes the token for the MQTT password", 5)
 def _token_is_password() -> Iterator[None]:
     real = token_sql.by_mqtt_password
 
@@ -86,7 +86,7 @@ def _token_is_password() -> Iterator[None]:
         yield
 
 
-@fault("a token that waits for its reset is not refreshed", 1)
+@mutant("a token that waits for its reset is not refreshed", 1)
 def _no_refresh_before_a_reset() -> Iterator[None]:
     def may_refresh(tx: Tx, asking: TokenRecord) -> None:
         del tx

@@ -36,37 +36,42 @@ class VirtualApi(GatewayApi):
         raise ApiError(status, answer["error"]["code"], answer["error"]["message"])
 
     async def exchange(
-        self, method: str, path: str, content: bytes, bearer: str, *, once: str | None = None
+        self, method: str, path: str, content: bytes, bearer: str, *, idempotency_key: str | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """Status and body of the answer; ``once`` is an Idempotency-Key.
+        """Status and body of the answer; ``idempotency_key`` is an Idempotency-Key.
 
         Raises:
             UnreachableError: no gateway took it, or no answer came; it may have been done all the same.
         """
         await asyncio.sleep(self._latency())
-        life = self._host.life
-        if life is None:
+        instance = self._host.instance
+        if instance is None:
             raise UnreachableError("connection refused")
-        served = life.spawn(served_by(life.app, method, path, content, bearer, once))
-        await asyncio.wait((served,), timeout=TIMEOUT_SECONDS)
+        call_task = instance.spawn(call_app(instance.app, method, path, content, bearer, idempotency_key))
+        await asyncio.wait((call_task,), timeout=TIMEOUT_SECONDS)
         await asyncio.sleep(self._latency())
-        if not served.done() or served.cancelled() or isinstance(served.exception(), KilledError) or life.process.dead:
+        if (
+            not call_task.done()
+            or call_task.cancelled()
+            or isinstance(call_task.exception(), KilledError)
+            or instance.process.is_dead
+        ):
             raise UnreachableError("the connection broke before an answer came")
         if self.lost_answers:
             self.lost_answers -= 1
             raise UnreachableError("the answer was lost")
-        answer: tuple[int, dict[str, Any]] = served.result()
+        answer: tuple[int, dict[str, Any]] = call_task.result()
         return answer
 
 
-async def served_by(
-    app: ASGIApp, method: str, path: str, content: bytes, bearer: str, once: str | None
+async def call_app(
+    app: ASGIApp, method: str, path: str, content: bytes, bearer: str, idempotency_key: str | None
 ) -> tuple[int, dict[str, Any]]:
     """One request as an ASGI server hands it on."""
     headers = [(b"authorization", f"Bearer {bearer}".encode()), (b"content-type", b"application/json")]
     headers += [(b"content-length", str(len(content)).encode())]
-    if once is not None:
-        headers.append((b"idempotency-key", once.encode()))
+    if idempotency_key is not None:
+        headers.append((b"idempotency-key", idempotency_key.encode()))
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
         "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http", "headers": headers,

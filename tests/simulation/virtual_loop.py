@@ -10,7 +10,7 @@ class StalledError(Exception):
     """Nothing is ready and no timer is set: a task that waits now would wait for ever."""
 
 
-class _Instant(selectors.SelectSelector):
+class _InstantSelector(selectors.SelectSelector):
     """Looks at no descriptor; waiting is moving the clock."""
 
     now = 0.0
@@ -26,12 +26,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """``time()`` starts at 0 and counts virtual seconds. Work for threads is done at once, in place."""
 
     def __init__(self) -> None:
-        self._instant = _Instant()
-        super().__init__(self._instant)
+        self._selector = _InstantSelector()
+        super().__init__(self._selector)
 
     def time(self) -> float:
         """Virtual seconds since the beginning."""
-        return self._instant.now
+        return self._selector.now
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override] # noqa: ARG002 - there are no threads here
         """Do it now."""

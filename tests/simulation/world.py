@@ -1,4 +1,4 @@
-"""One run: the gateway, its broker, its devices and its people, put together under one clock from one plan."""
+"""One run: the gateway, its broker, its devices and its operators, put together under one clock from one plan."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from gateway.domain.messages import Message
 from gateway.models.devices import RegisterDevice
 from gateway.store import Context, Row, Tx, View, account_sql, key_sql, outbox_sql, token_sql, transact
 from gateway.store.sqlite.connection import rollback
-from tests.simulation.broker import Broker, Packet
-from tests.simulation.commit_check import unkept
-from tests.simulation.device_host import DeviceHost, Kind, said_in
-from tests.simulation.disk import ledger_of, new_disk
+from tests.simulation.broker import Broker
+from tests.simulation.broker_session import Packet
+from tests.simulation.commit_check import find_missing
+from tests.simulation.device_host import DeviceHost, Kind, reported_status
+from tests.simulation.disk import drain_ledger, new_disk
 from tests.simulation.gateway_host import RULES, GatewayHost
 from tests.simulation.integrator import Integrator
-from tests.simulation.model_state import OPEN, RESET, Ghost
-from tests.simulation.network import Nature, latency_of
+from tests.simulation.model_state import OPEN, RESET, ModelState
+from tests.simulation.network import Environment, make_latency
 from tests.simulation.plan import Plan
 from tests.simulation.virtual_api import VirtualApi
 
@@ -32,43 +33,43 @@ NOON = 1_794_312_000_000
 
 
 class World:
-    """Everything there is in a run. ``tell`` collects its story."""
+    """Everything there is in a run. ``log`` collects its story."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.loop = asyncio.get_running_loop()
-        self.ghost = Ghost()
+        self.model = ModelState()
         self.story: list[tuple[float, str, str, dict[str, Any]]] = []
         self.clock_ahead_ms = 0
         self.disturbed_at = 0.0
         self.bound_at: dict[str, float] = {}
-        self.over = asyncio.Event()
-        self.sent: dict[str, list[bytes]] = {}
-        self.secrets: dict[str, str] = {}
-        around = plan.surroundings
-        self.latency = latency_of(self.rng("latency"), 0.001, around.latency)
+        self.ended = asyncio.Event()
+        self.published: dict[str, list[bytes]] = {}
+        self.tokens: dict[str, str] = {}
+        configuration = plan.configuration
+        self.latency = make_latency(self.rng("latency"), 0.001, configuration.latency)
         self.broker = self._broker()
         self.disk = new_disk()
-        self.copy: sqlite3.Connection | None = None
+        self.backup: sqlite3.Connection | None = None
         self.host = GatewayHost(
             self.disk,
             self.broker,
-            Nature(self.rng("gateway"), self.clock, self.latency, self.tell),
-            slow=around.slow,
+            Environment(self.rng("gateway"), self.clock, self.latency, self.log),
+            slow=configuration.slow,
             after_commit=self.after_commit,
-            watcher=self,
+            observer=self,
         )
-        self.host.embedded, self.host.watching = around.embedded, around.watching
-        self.host.rules = replace(RULES, mirrored=(outbox_sql.STATE,) if around.shown else ())
-        self.project_id, self.key, self.bystander = self._first_start()
-        self.altered: set[str] = set()
+        self.host.embedded, self.host.watching = configuration.embedded, configuration.watching
+        self.host.rules = replace(RULES, mirrored=(outbox_sql.STATE,) if configuration.mirrored else ())
+        self.project_id, self.key, self.foreign_device_id = self._bootstrap()
+        self.altered_commands: set[str] = set()
         """Commands whose params the broker has changed: their device refuses them, and that is right."""
-        self.carried: set[str] = set()
+        self.restored_commands: set[str] = set()
         """Commands, but no resets, that a restore found open: a device may have passed them by."""
         self.integrator = Integrator(self.broker, self.disk)
-        self.broker.on_message = self.integrator.hears
+        self.broker.on_message = self.integrator.receive
         self.api = VirtualApi(self.host, self.key, self.latency)
-        self.devices = [self._device(number, cast("Kind", kind)) for number, kind in enumerate(around.kinds)]
+        self.devices = [self._device(number, cast("Kind", kind)) for number, kind in enumerate(configuration.kinds)]
 
     def rng(self, stream: str) -> random.Random:
         """A stream of chance that is this run's alone."""
@@ -83,17 +84,17 @@ class World:
         return NOON + int(self.loop.time() * 1_000)
 
     def _broker(self) -> Broker:
-        broker, around = Broker(self.rng("broker"), self.tell), self.plan.surroundings
-        broker.version_5 = around.version_5
-        broker.wildcard_retained = around.wildcard_retained
-        broker.reorder, broker.duplicate = around.reorder, around.duplicate
-        broker.wills_of_the_cut = around.embedded
-        broker.confirms_late = around.embedded
-        broker.commit_now, broker.confirming = self.commit_now, self.confirming
+        broker, configuration = Broker(self.rng("broker"), self.log), self.plan.configuration
+        broker.version_5 = configuration.version_5
+        broker.wildcard_retained = configuration.wildcard_retained
+        broker.reorder, broker.duplicate = configuration.reorder, configuration.duplicate
+        broker.publishes_will_on_cut = configuration.embedded
+        broker.delays_pubacks = configuration.embedded
+        broker.commit_count, broker.on_puback = self.commit_count, self.on_puback
         return broker
 
-    def _first_start(self) -> tuple[str, str, str]:
-        """Project and key of the people here, and the id of a device that is of another project and none of theirs."""
+    def _bootstrap(self) -> tuple[str, str, str]:
+        """Return project and key of the operators, and the id of a device of another project."""
         entropy = self.rng("first start").randbytes
         context = Context(RULES, clock=self.clock, entropy=entropy, ids=Ids(entropy))
 
@@ -103,21 +104,21 @@ class World:
             project_id, others = key_sql.create_project(tx, "ward"), key_sql.create_project(tx, "another ward")
             device, _ = devices.register(tx, others, RegisterDevice(serial_number="SN-0"), "key_others")
             devices.bind(tx, others, device.id, "eu_others", "key_others")
-            self.ghost.bystanders.add(device.pk)
+            self.model.foreign_devices.add(device.pk)
             key = key_sql.create(tx, project_id, "back end")[1]
-            if self.plan.surroundings.shown and self.plan.seed % 2:
+            if self.plan.configuration.mirrored and self.plan.seed % 2:
                 account_sql.create(tx, "integrator_ward", project_id)
             return project_id, key, device.id
 
         made = transact(self.disk, context, first)
-        ledger_of(self.disk)  # what was there before the run is no part of it
+        drain_ledger(self.disk)  # what was there before the run is no part of it
         return made
 
     def _device(self, number: int, kind: Kind) -> DeviceHost:
         return DeviceHost(
             f"SN-{number}",
             kind,
-            Nature(self.rng(f"device {number}"), self.device_clock, self.latency, self.tell),
+            Environment(self.rng(f"device {number}"), self.device_clock, self.latency, self.log),
             broker=self.broker,
             api=self.api,
             observer=self,
@@ -125,147 +126,151 @@ class World:
 
     # --- the story ----------------------------------------------------------------------------------------------------
 
-    def tell(self, who: str, what: str, **details: Any) -> None:
+    def log(self, who: str, what: str, **details: Any) -> None:
         """Add a line to the story."""
         self.story.append((self.loop.time(), who, what, details))
 
-    def disturb(self) -> None:
+    def mark_disturbance(self) -> None:
         """Something is broken: promises that name seconds count from when it is mended."""
         self.disturbed_at = self.loop.time()
 
     def check(self) -> None:
         """End the run if an invariant does not hold."""
-        if self.ghost.violations:
-            self.over.set()
+        if self.model.violations:
+            self.ended.set()
 
     # --- what the gateway does, as seen from outside ------------------------------------------------------------------
 
     def after_commit(self) -> None:
         """A transaction of the gateway was committed."""
-        rows = ledger_of(self.disk)
-        self.ghost.ids_rise = not self.host.watching  # then two processes mint them
-        self.ghost.committed(self.disk, rows, self.loop.time())
+        rows = drain_ledger(self.disk)
+        self.model.has_one_writer = not self.host.watching  # then two processes mint them
+        self.model.check_commit(self.disk, rows, self.loop.time())
         for row in rows:
             if row["what"] == "event":
-                self.tell("registry", row["old"], **_shown(row["new"]))
+                self.log("registry", row["old"], **_shown(row["new"]))
                 if row["old"] == "device.bound":
                     self.bound_at[json.loads(row["new"])["device_id"]] = self.loop.time()
                 if row["old"] == "device.offline":
-                    self._not_heard(json.loads(row["new"]))
+                    self._check_offline(json.loads(row["new"]))
         self.check()
 
-    def _not_heard(self, said: dict[str, Any]) -> None:
-        """A device that was heard within the silence, as the broker knows, is not declared offline (invariant 6).
+    def _check_offline(self, reported: dict[str, Any]) -> None:
+        """Check that a device whose heartbeat is younger than the silence is not declared offline (invariant 6).
 
-        What was heard before its binding says nothing of it. By the gateway's clock alone a binding may look older than
+        A heartbeat from before its binding does not count. By the gateway's clock alone a binding may look older than
         it is: that clock jumps.
         """
-        heard = self.broker.heard.get(said["device_id"])
-        if said["actor"] != "gateway" or heard is None:
+        heard_at = self.broker.heartbeat_times.get(reported["device_id"])
+        if reported["actor"] != "gateway" or heard_at is None:
             return
         live = self.row(
             """SELECT 1 FROM tokens t JOIN devices d ON d.pk = t.device_pk
                 WHERE d.id = ? AND t.state = 'active' AND t.created_at <= ?""",
-            said["device_id"],
+            reported["device_id"],
             self.clock() - RULES.silence_ms,
         )
-        ago = self.loop.time() - heard
-        of_this_binding = heard >= self.bound_at.get(said["device_id"], 0.0)
-        if live is not None and of_this_binding and ago * 1_000 < RULES.silence_ms:
-            self.ghost.violate(6, "who is heard is not taken offline", f"{said['device_id']} was heard {ago:.1f} s ago")
+        silence = self.loop.time() - heard_at
+        of_this_binding = heard_at >= self.bound_at.get(reported["device_id"], 0.0)
+        if live is not None and of_this_binding and silence * 1_000 < RULES.silence_ms:
+            self.model.violate(
+                6, "who is heard is not taken offline", f"{reported['device_id']} was heard {silence:.1f} s ago"
+            )
 
-    def commit_now(self) -> int:
+    def commit_count(self) -> int:
         """How many commits there were."""
-        return self.ghost.commits
+        return self.model.commits
 
-    def publishing(self, topic: str, payload: bytes, *, retain: bool) -> None:
+    def on_publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """The gateway hands a message to the broker: a command must be one that is committed (invariant 3)."""
         if "/commands/" not in topic or not retain:
             return
-        self.tell("gateway", "publishes" if payload else "clears", topic=topic, command=_id_in(payload))
+        self.log("gateway", "publishes" if payload else "clears", topic=topic, command=_id_in(payload))
         if payload:
-            self.sent.setdefault(topic, []).append(payload)
+            self.published.setdefault(topic, []).append(payload)
             row = None if self.disk.in_transaction else self.command(_id_in(payload))
             if row is None or row["grant_token"].encode() not in payload:
-                self.ghost.violate(3, "nothing is published that was not committed", f"{topic}: {_id_in(payload)}")
+                self.model.violate(3, "nothing is published that was not committed", f"{topic}: {_id_in(payload)}")
         self.check()
 
-    def acknowledging(self, message: Message, arrived_at_commit: int) -> None:
+    def on_acknowledge(self, message: Message, arrived_at_commit: int) -> None:
         """The gateway acknowledges a message to the broker: what it says must be committed (invariant 4)."""
-        missing = unkept(self.disk, self.ghost, message, arrived_at_commit)
+        missing = find_missing(self.disk, self.model, message, arrived_at_commit)
         if missing is not None:
-            self.ghost.violate(4, "what is acknowledged is committed", missing)
+            self.model.violate(4, "what is acknowledged is committed", missing)
         self.check()
 
-    def confirming(self, packet: Packet, arrived_at_commit: int) -> None:
+    def on_puback(self, packet: Packet, arrived_at_commit: int) -> None:
         """A device gets the PUBACK of the embedded broker: what it said must be committed (invariant 4)."""
         if not self.host.embedded:
             return
-        missing = unkept(self.disk, self.ghost, Message(packet.topic, packet.payload), arrived_at_commit)
+        missing = find_missing(self.disk, self.model, Message(packet.topic, packet.payload), arrived_at_commit)
         if missing is not None:
-            self.ghost.violate(4, "what a device has its PUBACK for is committed", missing)
+            self.model.violate(4, "what a device has its PUBACK for is committed", missing)
         self.check()
 
     # --- what devices do ----------------------------------------------------------------------------------------------
 
-    def says(self, device: DeviceHost, what: Publish) -> None:
+    def on_device_publish(self, device: DeviceHost, what: Publish) -> None:
         """A device sends something."""
-        self._honest_are_obeyed(device, what)
-        said = said_in(what)
-        if said is not None:
-            self.ghost.said[said[0]].add(said[1])
+        self._check_refusal(device, what)
+        reported = reported_status(what)
+        if reported is not None:
+            self.model.reported[reported[0]].add(reported[1])
             if what.kind == "ack":
-                self.tell(device.serial, f"says {said[1]}", command=said[0])
+                self.log(device.serial, f"says {reported[1]}", command=reported[0])
 
-    def _honest_are_obeyed(self, device: DeviceHost, what: Publish) -> None:
+    def _check_refusal(self, device: DeviceHost, what: Publish) -> None:
         """What the gateway signed for this binding is not taken for a forgery."""
         binding = device.binding
         if what.status != "failed" or binding is None:
             return
         row, code = self.command(str(what.command_id)), json.loads(what.payload)["error"]["code"]
-        if row is None or row["id"] in self.altered or row["binding_generation"] != binding.generation:
+        if row is None or row["id"] in self.altered_commands or row["binding_generation"] != binding.generation:
             return
-        passed_by = code == "stale_sequence" and row["status"] in OPEN and row["id"] not in self.carried
-        if code == "grant_invalid" or passed_by:
-            self.ghost.violate(1, "what the gateway signs is obeyed", f"{device.serial} refuses {what.command_id}")
+        is_wrongly_stale = (
+            code == "stale_sequence" and row["status"] in OPEN and row["id"] not in self.restored_commands
+        )
+        if code == "grant_invalid" or is_wrongly_stale:
+            self.model.violate(1, "what the gateway signs is obeyed", f"{device.serial} refuses {what.command_id}")
             self.check()
 
-    def begins(self, device: DeviceHost, command_id: str) -> None:
+    def on_reset_begun(self, device: DeviceHost, command_id: str) -> None:
         """A device is about to be wiped."""
         binding = device.binding
-        self.tell(device.serial, "begins its reset", command=command_id)
+        self.log(device.serial, "begins its reset", command=command_id)
         if binding is None:
-            self.ghost.violate(2, "only a bound device is wiped", device.serial)
+            self.model.violate(2, "only a bound device is wiped", device.serial)
             return
         row = self.command(command_id)
-        if command_id in self.ghost.lost:
-            self.ghost.obeys_the_lost(device.serial, command_id, binding.device_token)
+        if command_id in self.model.lost_commands:
+            self.model.check_lost_command(device.serial, command_id, binding.device_token)
             self.check()
             return
         if row is not None:
-            self.ghost.obeyed(device.id, row, device.obeyed.get(command_id))
-        self.ghost.begun(binding.device_id, row, command_id, binding.device_token, binding.generation)
+            self.model.record_execution(device.id, row, device.accepted_params.get(command_id))
+        self.model.record_wipe(binding.device_id, row, command_id, binding.device_token, binding.generation)
         self.check()
 
-    def has_done(self, device: DeviceHost, command_id: str) -> None:
+    def on_command_done(self, device: DeviceHost, command_id: str) -> None:
         """A device has done what a command says."""
-        self.tell(device.serial, "has done", command=command_id)
-        if command_id in self.ghost.lost and device.binding is not None:
-            self.ghost.obeys_the_lost(device.serial, command_id, device.binding.device_token)
+        self.log(device.serial, "has done", command=command_id)
+        if command_id in self.model.lost_commands and device.binding is not None:
+            self.model.check_lost_command(device.serial, command_id, device.binding.device_token)
         row = self.command(command_id)
         if row is not None:
-            self.ghost.obeyed(device.id, row, device.obeyed.get(command_id))
-        self.ghost.done(device.id, command_id)
+            self.model.record_execution(device.id, row, device.accepted_params.get(command_id))
+        self.model.record_effect(device.id, command_id)
         self.check()
 
-    def gets_token(self, device: DeviceHost, token: str) -> None:
+    def on_token_refreshed(self, device: DeviceHost, token: str) -> None:
         """A device that its broker refuses was answered another token."""
-        self.tell(device.serial, "has its token refreshed", lost=False)
-        self.note_secret(token, device)
+        self.log(device.serial, "has its token refreshed", lost=False)
+        self.record_token(token, device)
 
-    def note_secret(self, token: str, device: DeviceHost) -> None:
-        """A device token that was shown; the broker's table is told whose row it is."""
-        self.secrets[token] = device.id
+    def record_token(self, token: str, device: DeviceHost) -> None:
+        """Record a device token that was answered, and whose row it is in the broker's table."""
+        self.tokens[token] = device.id
         row = token_sql.by_secret(View(self.disk), token)
         if row is not None:
             self.host.table.token_of[row.broker_entry] = row.id
@@ -274,28 +279,30 @@ class World:
 
     def take_backup(self) -> None:
         """Copy what is committed."""
-        self.copy = sqlite3.connect(":memory:")
-        self.disk.backup(self.copy)
+        self.backup = sqlite3.connect(":memory:")
+        self.disk.backup(self.backup)
 
     def restore(self) -> None:
         """Put the copy in the place of the registry, as ``gateway restore`` does; no gateway runs."""
-        if self.copy is None:
+        if self.backup is None:
             return
         entropy = self.rng(f"restore {self.loop.time()}").randbytes
         rollback(self.disk)
         self.disk.before_commit = lambda: None
-        self.copy.backup(self.disk)
+        self.backup.backup(self.disk)
         context = Context(self.host.rules, clock=self.clock, entropy=entropy, ids=Ids(entropy))
         transact(self.disk, context, lambda tx: epoch.begin(tx, epoch.RESTORED))
-        ledger_of(self.disk)  # no change of the gateway's
+        drain_ledger(self.disk)  # no change of the gateway's
         base = int(key_sql.meta(View(self.disk), key_sql.EPOCH_BASE) or 0)
-        self.ghost.restored(self.disk, base, set(self.secrets))
-        carried = self.rows("SELECT id FROM commands WHERE status IN ('pending', 'delivered') AND type <> ?", RESET)
-        self.carried |= {row["id"] for row in carried}
+        self.model.restore_copy(self.disk, base, set(self.tokens))
+        restored_commands = self.rows(
+            "SELECT id FROM commands WHERE status IN ('pending', 'delivered') AND type <> ?", RESET
+        )
+        self.restored_commands |= {row["id"] for row in restored_commands}
         known = {row["broker_entry"]: row["id"] for row in self.rows("SELECT id, broker_entry FROM tokens")}
         self.host.table.token_of = known
-        for device in self.devices:  # what it told of a wipe is forgotten, and it does not tell again
-            device.wiped_for = None
+        for device in self.devices:  # its report of a wipe is lost, and it sends none again
+            device.wiped_for_command = None
 
     # --- looking into the registry ------------------------------------------------------------------------------------
 

@@ -48,6 +48,8 @@ check: $(VENV)/.dev ## format, lint, prose, types, documents
 		{ echo "docs/openapi.json is stale: run 'make docs'"; exit 1; }
 	$(BIN)/python -m gateway.http.spec.asyncapi | diff -u docs/asyncapi.json - || \
 		{ echo "docs/asyncapi.json is stale: run 'make docs'"; exit 1; }
+	$(BIN)/python scripts/vectors.py | diff -u docs/vectors.json - || \
+		{ echo "docs/vectors.json is stale: run 'make docs'"; exit 1; }
 	$(BIN)/python -m tests.support.guarantees > $(VENV)/guarantees.md
 	diff -u docs/guarantees.md $(VENV)/guarantees.md || { echo "docs/guarantees.md is stale: run 'make docs'"; exit 1; }
 	$(SITE)
@@ -62,6 +64,7 @@ docs: $(VENV)/.dev ## write the documents that come from code, and the site (sit
 	$(BIN)/python -m gateway.http.spec.asyncapi > docs/asyncapi.json
 	$(BIN)/python -m gateway.cli.docs_commands docs/cli.md
 	$(BIN)/python -m gateway.http.spec.reference docs/reference
+	$(BIN)/python scripts/vectors.py > docs/vectors.json
 	$(BIN)/python -m tests.support.guarantees > docs/guarantees.md
 	$(SITE)
 

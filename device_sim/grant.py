@@ -1,7 +1,6 @@
 """Check of a command's grant: a JWT with EdDSA, verified with the gateway's public key alone."""
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from device_sim.binding import Binding
 from device_sim.canonical import MAX_INTEGER, params_digest
 from device_sim.sequences import Sequences
+from device_sim.strict_json import read_json
 from device_sim.wire import COMMAND_TYPES, Command
 
 GRANT_INVALID = "grant_invalid"
@@ -20,6 +20,16 @@ EXPIRED = "expired"
 UNKNOWN_COMMAND = "unknown_command"
 STALE_SEQUENCE = "stale_sequence"
 SECOND_MS = 1000
+_FIELD = 2**255 - 19
+_Y_BITS = 2**255 - 1
+# The y of the eight points whose order divides eight. Such a key would verify signatures that anyone can make.
+_SMALL_ORDER = {
+    0,
+    1,
+    _FIELD - 1,
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+}
 
 
 class RefusalError(Exception):
@@ -72,24 +82,43 @@ def check(command: Command, topic_type: str, binding: Binding, sequences: Sequen
 def _verify_claims(token: str, key: Mapping[str, Any]) -> dict[str, Any]:
     """Return the claims if the key signed them."""
     try:
-        head, body, signature = token.split(".")
-        header = json.loads(_decode_base64url(head))
-        public = Ed25519PublicKey.from_public_bytes(_decode_base64url(key["x"]))
-        public.verify(_decode_base64url(signature), f"{head}.{body}".encode())
-        claims = json.loads(_decode_base64url(body))
-    except (ValueError, KeyError, TypeError, RecursionError, InvalidSignature) as error:
+        return _read_token(token, key)
+    except (ValueError, LookupError, TypeError, RecursionError, InvalidSignature) as error:
         raise RefusalError(GRANT_INVALID, "the grant is not signed by the gateway of this binding") from error
-    if not isinstance(header, dict) or header.get("alg") != "EdDSA" or not isinstance(claims, dict):
-        raise RefusalError(GRANT_INVALID, "the grant is not an EdDSA token")
+
+
+def _read_token(token: str, key: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a token of exactly three parts, whose `alg` is exactly EdDSA and whose claims are an object."""
+    head, body, signature = token.split(".")
+    if read_json(_decode_base64url(head))["alg"] != "EdDSA":
+        raise ValueError("another algorithm")
+    _public_key(key).verify(_decode_base64url(signature), f"{head}.{body}".encode())
+    claims = read_json(_decode_base64url(body))
+    if not isinstance(claims, dict):
+        raise TypeError("claims that are no object")
     return claims
 
 
+def _public_key(key: Mapping[str, Any]) -> Ed25519PublicKey:
+    """Read the key of a binding. Refuse a second encoding and a small order, which some libraries accept."""
+    raw = _decode_base64url(key["x"])
+    y = int.from_bytes(raw, "little") & _Y_BITS
+    if y >= _FIELD or y in _SMALL_ORDER:
+        raise ValueError("a key that no gateway makes")
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
 def _decode_base64url(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    """Decode base64url without padding. Of several texts for the same bytes only one is accepted."""
+    raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    if base64.urlsafe_b64encode(raw).rstrip(b"=") != text.encode():
+        raise ValueError("a second base64url of the same bytes")
+    return raw
 
 
 def _require_equal(claim: str, actual: object, expected: object) -> None:
-    if actual != expected or isinstance(actual, bool) is not isinstance(expected, bool):
+    """Compare a claim by value and type, since Python holds 1, 1.0 and True to be equal."""
+    if actual != expected or type(actual) is not type(expected):
         raise RefusalError(GRANT_INVALID, f"the grant's {claim} is not that of the command")
 
 
@@ -111,7 +140,12 @@ def _check_expiry(exp: object, expires_at: int | None) -> None:
     """Check `exp` (seconds) against `expires_at` (milliseconds); they may differ by less than a second."""
     if exp is None and expires_at is None:
         return
-    if not isinstance(exp, int | float) or expires_at is None or not abs(exp * SECOND_MS - expires_at) < SECOND_MS:
+    if (
+        not isinstance(exp, int)
+        or isinstance(exp, bool)
+        or expires_at is None
+        or not abs(exp * SECOND_MS - expires_at) < SECOND_MS
+    ):
         raise RefusalError(GRANT_INVALID, "the grant's exp is not that of the command")
 
 

@@ -1,11 +1,11 @@
 """The outcome of the last wipe, and the heartbeats that repeat it until the gateway confirms it."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from device_sim.actions import Action, Area, EraseFlash, Transport, WriteFlash
 from device_sim.journal import Outcome
+from device_sim.strict_json import read_json
 
 LAST_COMMAND = "last_command"
 
@@ -51,7 +51,7 @@ class LastCommand:
     def handle_refusal(self, payload: bytes) -> list[Action]:
         """Process a message on `errors`. If it refuses the outcome, this gateway never accepts it, so forget it."""
         try:
-            field = json.loads(payload)["field"]
+            field = read_json(payload)["field"]
         except (ValueError, LookupError, TypeError, RecursionError):
             return []
         return self._erase() if str(field).startswith(f"{LAST_COMMAND}.") else []

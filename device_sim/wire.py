@@ -7,14 +7,19 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from device_sim.strict_json import read_json
 
 COMMAND_TYPES = ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot")
 ONLINE = b'{"status":"online"}'
 OFFLINE = b'{"status":"offline"}'
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 class MalformedError(Exception):
@@ -61,10 +66,10 @@ def parse_command(payload: bytes) -> Command:
     """Parse the payload of a command.
 
     Raises:
-        MalformedError: it is not a JSON object, or a field is missing or of another type.
+        MalformedError: it is not a JSON object, too long or ambiguous, or a field is missing or of another type.
     """
     try:
-        raw = json.loads(payload)
+        raw = read_json(payload, finite=False)
         return Command(
             id=_text(raw["id"]),
             type=_text(raw["type"]),
@@ -97,15 +102,14 @@ def _integer(value: object) -> int:
 
 
 def milliseconds(text: str) -> int:
-    """Return milliseconds since the epoch from RFC 3339 with an offset or `Z`.
+    """Return milliseconds since the epoch from RFC 3339 with an offset or `Z`; smaller fractions are cut off.
 
     Raises:
         ValueError: it has another form, or no offset.
     """
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(f"{text!r} has no offset")
-    return round(moment.timestamp() * 1000)
+    if not _RFC3339.fullmatch(text):
+        raise ValueError(f"{text!r} is no RFC 3339 time with an offset")
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def rfc3339(at: int) -> str:

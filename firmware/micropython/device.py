@@ -82,7 +82,10 @@ class Device:
         self._is_refused = False
 
     def handle(self, event, now):
-        """Process one event at `now`, in milliseconds since 1970. A device that reboots ignores all but `power_on`."""
+        """Process one event at `now`, in milliseconds since 1970, or None while the clock is not set.
+
+        A device that reboots ignores all but `power_on`.
+        """
         kind, details = event[0], event[1:]
         if kind == "power_on":
             return self._power_on(*details)
@@ -153,12 +156,14 @@ class Device:
         if self.state != "online" or self._transport is None:
             return self._ask_for_token()
         # Equal times would look like a replay of one heartbeat, so each is later than the one before.
-        last = self._last_heartbeat_at
-        self._last_heartbeat_at = now if last is None else max(now, last + 1)
+        last, sent_at = self._last_heartbeat_at, None
+        if now is not None:
+            self._last_heartbeat_at = now if last is None else max(now, last + 1)
+            sent_at = wire.rfc3339(self._last_heartbeat_at)
         word = self._last_wipe.in_next_heartbeat(self._transport)
         body = self.product.report(self._connection)
         body["firmware_version"] = self._kept.get(FIRMWARE)
-        body["sent_at"] = wire.rfc3339(self._last_heartbeat_at)
+        body["sent_at"] = sent_at
         body["last_command"] = word
         return [("publish", "heartbeat", wire.encode(body), word and word["command_id"], None, None)]
 
@@ -186,7 +191,7 @@ class Device:
             return self._cleared(command_type)
         try:
             command = wire.parse_command(payload)
-        except ValueError as error:
+        except (ValueError, RuntimeError, MemoryError) as error:  # the last two: the stack or the heap of a small board
             return [("tell", "command_ignored", {"type": command_type, "reason": str(error)})]
         known = self._journal.find(command["id"], command_type)
         if known is not None:

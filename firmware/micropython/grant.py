@@ -15,15 +15,15 @@ class RefusalError(Exception):
     signed too and still not stored: many old commands must not displace the outcomes of commands that were executed.
     """
 
-    def __init__(self, code, message):
+    def __init__(self, code, message, proven=True):
         super().__init__(message)
         self.code = code
         self.message = message
-        self.proven = code in PROVEN
+        self.proven = proven and code in PROVEN
 
 
 def check(command, topic_type, binding, sequences, now):
-    """Return the `seq` of a command that may be obeyed. Store it before that. `now` is in milliseconds since 1970.
+    """Return the `seq` of a command that may be obeyed. Store it before that. `now` is milliseconds since 1970 or None.
 
     Raise `RefusalError` with the first code that applies, in the order of the checks below.
     """
@@ -46,6 +46,8 @@ def check(command, topic_type, binding, sequences, now):
         raise RefusalError("unknown_command", f"this firmware does not know {topic_type!r}")
     if not sequences.allow(topic_type, seq, command["id"]):
         raise RefusalError("stale_sequence", f"a later {topic_type} than number {seq} was taken under this binding")
+    if exp is not None and now is None:
+        raise RefusalError("expired", "the clock is not set", proven=False)
     if exp is not None and now >= exp * 1000:
         raise RefusalError("expired", "the command's time is over")
     return seq

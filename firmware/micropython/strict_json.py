@@ -62,9 +62,9 @@ class _Reader:
         self.at += 1
 
     def value(self, depth):
-        if depth < 0:
-            raise ValueError("nested too deeply")
         first = self.peek()
+        if depth == 0 and first in (b"{", b"["):
+            raise ValueError("nested too deeply")
         if first == b'"':
             return self.string()
         if first == b"{":

@@ -30,14 +30,16 @@ from gateway.http.resources.operations import OPERATIONS
 from gateway.models.bindings import BoundDevice
 from gateway.models.commands import Ack, CommandPayload
 from gateway.models.device_settings import with_defaults
+from tests.support.vectors import COMMANDS, VECTORS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 
 @pytest.fixture(name="vectors")
 def vectors_fixture() -> dict[str, Any]:
-    """The vectors as they stand in the document."""
-    return document("vectors")
+    """The vectors of the page."""
+    assert "(vectors.json)" in DOCUMENT.read_text()
+    return VECTORS
 
 
 def document(name: str) -> dict[str, Any]:
@@ -94,6 +96,31 @@ def test_params(vectors: dict[str, Any]) -> None:
         digest = hashlib.sha256(each["canonical"].encode()).digest()
         assert base64.urlsafe_b64encode(digest).decode().rstrip("=") == each["par"]
         assert canonical(each["params"]) == each["canonical"]
+
+
+def test_each_vector_of_a_command_is_described() -> None:
+    """The page names every member, and the vectors have every code of a device and every kind of answer."""
+    members = {member for each in COMMANDS for member in each}
+    section = DOCUMENT.read_text().partition("## Test vectors")[2]
+    assert {*VECTORS, *members} <= set(re.findall(r"`(\w+)`", section))
+    assert {each["answer"] for each in COMMANDS} == {None, "delivered", *codes("What a device says")}
+
+
+def test_the_good_vectors_verify_with_a_library_of_others() -> None:
+    """Each command that a device obeys is signed by the key, for this device, as PyJWT reads it."""
+    good = [json.loads(each["payload"]) for each in COMMANDS if each["answer"] == "delivered"]
+    assert len(good) >= 5
+    for each in good:
+        claims = jwt.decode(
+            each["grant_token"],
+            jwt.PyJWK(VECTORS["grant_key"]),
+            algorithms=["EdDSA"],
+            audience=VECTORS["device_id"],
+            options={"verify_iat": False, "verify_exp": False},
+        )
+        assert (claims["jti"], claims["cmd"], claims["gen"]) == (each["id"], each["type"], each["binding_generation"])
+        digest = hashlib.sha256(rfc8785.dumps(each["params"])).digest()
+        assert claims["par"] == base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def test_the_sample_of_a_bind_answer(vectors: dict[str, Any]) -> None:

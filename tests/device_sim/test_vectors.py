@@ -1,0 +1,46 @@
+"""Every vector of the protocol, good and hostile, on a whole simulated device."""
+
+import json
+from typing import Any
+
+import pytest
+
+from device_sim import wire
+from device_sim.actions import Action, CommandReceived, PowerOn, Publish, WriteFlash
+from device_sim.device import Device, State
+from tests.device_sim.support import seeded
+from tests.support import vectors
+from tests.support.vectors import COMMANDS, NAMES, STORED_REFUSALS, VECTORS
+
+NOW = wire.milliseconds(VECTORS["now"])
+
+
+def handle(vector: dict[str, Any]) -> tuple[Device, list[Action]]:
+    """The device of a vector, and what it does when the command arrives."""
+    device = Device(seeded())
+    device.handle(PowerOn(vectors.wiped_area(vector), vectors.kept_area(vector)), NOW)
+    return device, device.handle(CommandReceived(vector["topic"], vectors.payload(vector)), NOW)
+
+
+@pytest.mark.parametrize("vector", COMMANDS, ids=NAMES)
+def test_vector(vector: dict[str, Any]) -> None:
+    """The device answers what the vector says; a refusal changes the flash only where the protocol says so."""
+    device, actions = handle(vector)
+    said = [json.loads(each.payload) for each in actions if isinstance(each, Publish)]
+    assert [(each["status"], each.get("error", {}).get("code")) for each in said] == vectors.expected(vector)
+    written = {each.name for each in actions if isinstance(each, WriteFlash)}
+    if vector["answer"] != "delivered":
+        assert written == ({"last_commands"} if vector["answer"] in STORED_REFUSALS else set())
+        assert device.state is State.PROVISIONED
+
+
+@pytest.mark.parametrize(
+    "vector", [each for each in COMMANDS if each["answer"] == "grant_invalid"], ids=lambda v: v["name"]
+)
+def test_a_forgery_uses_up_no_id(vector: dict[str, Any]) -> None:
+    """The real command is obeyed after it."""
+    device, _ = handle(vector)
+    good = vectors.payload(COMMANDS[NAMES.index("good")])
+    actions = device.handle(CommandReceived("factory_reset", good), NOW)
+    said = [each.status for each in actions if isinstance(each, Publish)]
+    assert said == (["failed"] if "grant_key_x" in vector else ["delivered"])

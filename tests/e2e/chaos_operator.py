@@ -86,7 +86,7 @@ class Api(GatewayApi):
         super().__init__(url, key)
         self._line = Line(ledger, rng)
 
-    def _connected(self) -> httpx.AsyncClient:
+    def _get_client(self) -> httpx.AsyncClient:
         if self._client is None:
             self._client = httpx.AsyncClient(timeout=5.0, transport=self._line)
         return self._client

@@ -144,8 +144,10 @@ def _mark_copies(tx: Tx, before: frozenset[str]) -> None:
 def _give_password(tx: Tx, name: str, project_id: str | None) -> str:
     password = mint(BROKER_PASSWORD, tx.entropy)
     tx.run(
-        """INSERT OR REPLACE INTO broker_accounts (name, hash, broker_entry, created_at, project_id)
-            VALUES (?, ?, ?, ?, ?)""",
+        """INSERT INTO broker_accounts (name, hash, broker_entry, created_at, project_id) VALUES (?, ?, ?, ?, ?)
+            ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, broker_entry = excluded.broker_entry,
+            created_at = excluded.created_at, project_id = excluded.project_id, revoked_at = NULL,
+            old_sessions_cut = 0""",
         *(name, hash_secret(password), broker_entry(password, tx.entropy(_SALT_BYTES)), tx.now, project_id),
     )
     _changed(tx)

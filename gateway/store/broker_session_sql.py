@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.core import ids
+from gateway.models.fields import MAX_NUMBER
 from gateway.store import account_sql
 
 if TYPE_CHECKING:
@@ -29,13 +30,15 @@ def note(tx: Tx, client_id: str, username: str, credential: int) -> bool:
     if not is_good(tx, username, credential):
         return False
     tx.run(
-        "INSERT OR REPLACE INTO broker_sessions (client_id, username, credential, let_in_at) VALUES (?, ?, ?, ?)",
+        """INSERT INTO broker_sessions (client_id, username, credential, let_in_at) VALUES (?, ?, ?, ?)
+            ON CONFLICT (client_id) DO UPDATE SET username = excluded.username, credential = excluded.credential,
+            let_in_at = excluded.let_in_at""",
         *(client_id, username, credential, tx.now),
     )
     tx.run(
         """DELETE FROM broker_sessions WHERE username = ?1 AND client_id IN (SELECT client_id FROM broker_sessions
-            WHERE username = ?1 ORDER BY let_in_at DESC, client_id <> ?2 LIMIT -1 OFFSET ?3)""",
-        *(username, client_id, MOST_CLIENTS),
+            WHERE username = ?1 ORDER BY let_in_at DESC, client_id <> ?2 LIMIT ?4 OFFSET ?3)""",
+        *(username, client_id, MOST_CLIENTS, MAX_NUMBER),
     )
     return True
 

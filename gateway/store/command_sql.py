@@ -122,9 +122,10 @@ def next_seq(view: View, device_pk: int, command_type: str) -> int:
     Commands are never deleted, so the newest row tells. No restored registry issues a number again, since its epoch
     begins above all that the lost one can have issued.
     """
+    own = "coalesce((SELECT max(seq) FROM commands WHERE device_pk = ? AND type = ? AND seq IS NOT NULL), 0)"
+    base = "coalesce((SELECT CAST(value AS BIGINT) FROM meta WHERE key = ?), 0)"
     highest = view.value(
-        """SELECT max(coalesce((SELECT max(seq) FROM commands WHERE device_pk = ? AND type = ? AND seq IS NOT NULL), 0),
-            coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?), 0))""",
+        f"SELECT {view.dialect.greatest(own, base)}",
         device_pk,
         command_type,
         EPOCH_BASE,
@@ -224,7 +225,7 @@ def insert(
 
 def set_sent(tx: Tx, command_ids: Iterable[str]) -> None:
     """Mark these as about to be sent, unless they were sent before."""
-    tx.connection.executemany(
+    tx.run_many(
         "UPDATE commands SET sent_at = ? WHERE id = ? AND sent_at IS NULL", [(tx.now, each) for each in command_ids]
     )
 

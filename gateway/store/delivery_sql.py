@@ -88,7 +88,7 @@ _DUE: Final = f"""SELECT {columns(DueDelivery, "d", **_OF_EVENT, **_OF_WEBHOOK)}
 def with_work(view: View, now: int) -> list[str]:
     """Return the ids of webhooks that have events to pick up, or a delivery that is due."""
     rows = view.all(
-        """SELECT w.id FROM webhooks w WHERE w.enabled AND (
+        """SELECT w.id FROM webhooks w WHERE w.enabled = 1 AND (
             EXISTS (SELECT 1 FROM events e WHERE e.project_id = w.project_id AND e.seq > w.cursor)
             OR EXISTS (SELECT 1 FROM deliveries d
                 WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.attempts = 0)
@@ -104,7 +104,7 @@ def next_due(view: View, now: int) -> int | None:
     due: int | None = view.value(
         """SELECT min((SELECT min(d.next_attempt_at) FROM deliveries d
                 WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.attempts > 0 AND d.next_attempt_at > ?))
-            FROM webhooks w WHERE w.enabled""",
+            FROM webhooks w WHERE w.enabled = 1""",
         now,
     )
     return due
@@ -126,7 +126,7 @@ def due(view: View, webhook_id: str, now: int) -> DueDelivery | None:
 def _next(view: View, condition: str, order: str, *values: Any) -> DueDelivery | None:
     return view.record(
         DueDelivery,
-        f"""{_DUE} WHERE d.webhook_id = ? AND w.enabled AND d.status = 'pending' AND {condition}
+        f"""{_DUE} WHERE d.webhook_id = ? AND w.enabled = 1 AND d.status = 'pending' AND {condition}
             ORDER BY {order} LIMIT 1""",
         *values,
     )

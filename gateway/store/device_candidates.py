@@ -46,7 +46,7 @@ def few(view: View, project_id: str, query: ListDevices) -> list[int] | None:
 
 
 def _with_text(view: View, project_id: str, text: str) -> list[int] | None:
-    questions, found = device_search.questions(text, project_id), set[int]()
+    questions, found = device_search.questions(view.dialect, text, project_id), set[int]()
     for sql, values in questions:
         found |= {row[0] for row in view.all(f"{sql} LIMIT ?", *values, FEW + 1)}
         if len(found) > FEW:

@@ -24,9 +24,6 @@ MOST_COUNTED: Final = 100_000
 SKIPPED: Final = 1_000
 """An ``offset`` up to this costs no more than a page of the largest ``limit``."""
 
-_AMONG: Final = """FROM json_each(?) c CROSS JOIN devices d ON d.pk = c.value
-    LEFT JOIN health h ON h.device_pk = d.pk"""
-"""Restriction to these devices. SQLite takes the tables of a CROSS JOIN in the order in which they are written."""
 
 _NAME: Final = "lower(coalesce(d.name, ''))"
 _LIVING: Final = "FROM devices d WHERE d.project_id = ? AND d.deleted_at IS NULL ORDER BY d.pk DESC"
@@ -35,8 +32,8 @@ _ORDERS: Final = {"created_at": "d.pk", "updated_at": "d.updated_at", "serial_nu
 """Orders of a list. Each has an index, in which devices with equal values lie in the order of ``pk``."""
 _NEWEST_FIRST: Final = ("created_at", "updated_at")
 _CONDITIONS: Final = {
-    "low_battery": "h.low_battery",
-    "storage_full": "h.storage_full",
+    "low_battery": "h.low_battery = 1",
+    "storage_full": "h.storage_full = 1",
     "reset_pending": """d.pk IN (SELECT device_pk FROM commands
         WHERE type = 'factory_reset' AND status IN ('pending', 'delivered'))""",
 }
@@ -68,7 +65,7 @@ def page(view: View, project_id: str, query: ListDevices) -> list[ListedDevice]:
         CursorError: the cursor is not one of this list, or was made under another order.
     """
     key, direction = _ORDERS[query.sort], "DESC" if _descending(query) else "ASC"
-    filters, filtered = _filters(query)
+    filters, filtered = _filters(view, query)
     clauses, values = ["d.project_id = ?", "d.deleted_at IS NULL", *filters], [project_id, *filtered]
     if query.cursor is not None:
         beyond = "<" if _descending(query) else ">"
@@ -81,12 +78,22 @@ def page(view: View, project_id: str, query: ListDevices) -> list[ListedDevice]:
             values.append(pk)
     order = f"d.pk {direction}" if key == "d.pk" else f"{key} {direction}, d.pk {direction}"
     found = few(view, project_id, query)
-    source, candidates = (FROM, []) if found is None else (_AMONG, [json.dumps(found)])
+    source, candidates = (FROM, []) if found is None else (_among(view), [json.dumps(found)])
+    if found is not None:
+        clauses.append("d.pk = c.value")
     rows = view.all(
         f"SELECT {COLUMNS}, {key} AS sort_key {source} WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ? OFFSET ?",
         *(*candidates, *values, query.limit + 1, query.offset),
     )
     return [ListedDevice(DeviceRecord(*fields), sort_key) for *fields, sort_key in rows]
+
+
+def _among(view: View) -> str:
+    """Return the tables of a query that is restricted to listed devices.
+
+    SQLite takes the tables of a CROSS JOIN in the order in which they are written.
+    """
+    return f"""FROM ({view.dialect.numbers}) c CROSS JOIN devices d LEFT JOIN health h ON h.device_pk = d.pk"""
 
 
 def looks_at_many(query: ListDevices) -> bool:
@@ -105,19 +112,19 @@ def looks_at_many(query: ListDevices) -> bool:
 
 def total(view: View, project_id: str, query: ListDevices) -> Total:
     """Count the devices that pass the filters, among the newest :data:`MOST_COUNTED` of the project."""
-    filters, values = _filters(query)
+    filters, values = _filters(view, query)
     found = few(view, project_id, query)
     if found is not None:
-        clauses = " AND ".join(["d.project_id = ?", "d.deleted_at IS NULL", *filters])
+        clauses = " AND ".join(["d.project_id = ?", "d.deleted_at IS NULL", "d.pk = c.value", *filters])
         return Total(
-            view.value(f"SELECT count(*) {_AMONG} WHERE {clauses}", json.dumps(found), project_id, *values),
+            view.value(f"SELECT count(*) {_among(view)} WHERE {clauses}", json.dumps(found), project_id, *values),
             exact=True,
         )
     passed: int = view.value(
         f"""SELECT count(*) FROM (SELECT d.pk, {_FILTERED} {_LIVING} LIMIT ?) d
             LEFT JOIN health h ON h.device_pk = d.pk WHERE {" AND ".join(filters)}"""  # noqa: S608 - our own clauses
         if filters
-        else f"SELECT count(*) FROM (SELECT d.pk {_LIVING} LIMIT ?)",  # noqa: S608 - the same
+        else f"SELECT count(*) FROM (SELECT d.pk {_LIVING} LIMIT ?) d",  # noqa: S608 - the same
         *(project_id, MOST_COUNTED, *values),
     )
     beyond = view.one(f"SELECT d.pk {_LIVING} LIMIT 1 OFFSET ?", project_id, MOST_COUNTED)
@@ -152,7 +159,7 @@ def _descending(query: ListDevices) -> bool:
     return query.sort in _NEWEST_FIRST if query.order is None else query.order == "desc"
 
 
-def _filters(query: ListDevices) -> tuple[list[str], list[Any]]:
+def _filters(view: View, query: ListDevices) -> tuple[list[str], list[Any]]:
     """Return the conditions that a device must meet, and their values."""
     given = {
         "d.end_user_id = ?": query.end_user_id,
@@ -172,7 +179,7 @@ def _filters(query: ListDevices) -> tuple[list[str], list[Any]]:
     if query.condition is not None:
         clauses.append(_CONDITIONS[query.condition])
     if query.search is not None:
-        clause, texts = device_search.condition(query.search)
+        clause, texts = device_search.condition(view.dialect, query.search)
         clauses.append(clause)
         values += texts
     return clauses, values

@@ -109,9 +109,9 @@ def by_serial(view: View, project_id: str, serial_number: str) -> DeviceRecord |
 
 def insert(tx: Tx, device_id: str, project_id: str, body: RegisterDevice, device_model: str) -> int:
     """Insert an unbound device with the epoch's first generation; return its row number."""
-    cursor = tx.run(
+    pk: int = tx.value(
         """INSERT INTO devices (id, project_id, serial_number, model, name, firmware_version, metadata,
-            binding_generation, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            binding_generation, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING pk""",
         device_id,
         project_id,
         body.serial_number,
@@ -123,11 +123,9 @@ def insert(tx: Tx, device_id: str, project_id: str, body: RegisterDevice, device
         tx.now,
         tx.now,
     )
-    if cursor.lastrowid is None:
-        raise LookupError("SQLite gave no row number")
-    device_search.add(tx, cursor.lastrowid)
-    mark_mirror(tx, cursor.lastrowid, STATE, DISCOVERY)
-    return cursor.lastrowid
+    device_search.add(tx, pk)
+    mark_mirror(tx, pk, STATE, DISCOVERY)
+    return pk
 
 
 def set_binding(tx: Tx, pk: int, end_user_id: str | None) -> int:
@@ -198,7 +196,7 @@ def deleted_since(view: View, since: int) -> list[int]:
 def count(view: View, project_id: str) -> DeviceStats:
     """Return how many devices the project has, by state; deleted ones do not count."""
     row = view.one(
-        """SELECT count(*) AS total, coalesce(sum(h.connection = 'online'), 0) AS online,
+        """SELECT count(*) AS total, count(*) FILTER (WHERE h.connection = 'online') AS online,
             count(*) - count(h.device_pk) AS never_seen,
             coalesce(sum(h.low_battery), 0) AS low_battery, coalesce(sum(h.storage_full), 0) AS storage_full,
             (SELECT count(*) FROM commands c JOIN devices o ON o.pk = c.device_pk

@@ -54,7 +54,7 @@ def position(view: View) -> Position | None:
 
 def newest_event(view: View) -> int:
     """Return the number of the newest event that was ever committed; 0 before the first."""
-    return int(view.value("SELECT seq FROM sqlite_sequence WHERE name = 'events'") or 0)
+    return int(view.value(view.dialect.newest_event) or 0)
 
 
 def event_id(view: View, seq: int) -> str | None:

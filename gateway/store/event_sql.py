@@ -143,7 +143,7 @@ def seq_of(view: View, project_id: str, event_id: str) -> int | None:
 def page_of_project(view: View, project_id: str, query: ListProjectEvents) -> list[EventRecord]:
     """Return a page after ``query.cursor``, newest first, and one event more than ``query.limit`` if there are more."""
     before = None if query.cursor is None else seq_of(view, project_id, query.cursor)
-    clauses, values = _matching(project_id, query)
+    clauses, values = _matching(view, project_id, query)
     return view.records(
         EventRecord,
         f"{_EVENTS} WHERE {clauses} AND seq < ? ORDER BY seq DESC LIMIT ?",
@@ -162,7 +162,9 @@ def resume_after(view: View, project_id: str, last_event_id: str | None) -> int:
         newest: int | None = view.value("SELECT max(seq) FROM events WHERE project_id = ?", project_id)
         return newest or 0
     seq: int | None = view.value(
-        "SELECT seq FROM events WHERE id <= ? AND +project_id = ? ORDER BY id DESC LIMIT 1", last_event_id, project_id
+        f"SELECT seq FROM events WHERE id <= ? AND {view.dialect.unindexed('project_id')} = ? ORDER BY id DESC LIMIT 1",  # noqa: S608 - a constant
+        last_event_id,
+        project_id,
     )
     return seq or 0
 
@@ -170,7 +172,7 @@ def resume_after(view: View, project_id: str, last_event_id: str | None) -> int:
 def tail(view: View, project_id: str, query: StreamEvents, after: int, limit: int) -> tuple[list[EventRecord], int]:
     """Return up to ``limit`` matching events after ``after``, oldest first, and the ``seq`` read up to."""
     newest: int = view.value("SELECT coalesce(max(seq), 0) FROM events")
-    clauses, values = _matching(project_id, query)
+    clauses, values = _matching(view, project_id, query)
     events = view.records(
         EventRecord,
         f"{_EVENTS} WHERE {clauses} AND seq > ? ORDER BY seq LIMIT ?",
@@ -192,10 +194,11 @@ def after(view: View, seq: int, limit: int) -> list[EventWithDevice]:
     return view.records(EventWithDevice, f"{_WITH_DEVICE} WHERE e.seq > ? ORDER BY e.seq LIMIT ?", seq, limit)
 
 
-def _matching(project_id: str, query: ListProjectEvents | StreamEvents) -> tuple[str, list[object]]:
+def _matching(view: View, project_id: str, query: ListProjectEvents | StreamEvents) -> tuple[str, list[object]]:
     clauses, values = ["project_id = ?"], [project_id]
     if query.type is not None:
-        clauses.append("type = ?" if query.device_id is None else "+type = ?")  # the device's index is the better one
+        by_type = "type" if query.device_id is None else view.dialect.unindexed("type")  # the device's index is better
+        clauses.append(f"{by_type} = ?")
         values.append(query.type)
     if query.device_id is not None:
         clauses.append("device_pk = (SELECT pk FROM devices WHERE id = ?)")
@@ -225,8 +228,8 @@ def administrative(view: View, project_id: str | None, kind: str | None, limit: 
 def told_of_key(view: View, kind: str, project_id: str, key_id: str, expires_at: str) -> bool:
     """Return whether there is an event of this kind about this key with this expiry."""
     found = view.one(
-        """SELECT 1 FROM events WHERE project_id = ? AND type = ? AND json_extract(data, '$.key_id') = ?
-            AND json_extract(data, '$.expires_at') = ? LIMIT 1""",
+        f"""SELECT 1 FROM events WHERE project_id = ? AND type = ? AND {view.dialect.json_member("data", "key_id")} = ?
+            AND {view.dialect.json_member("data", "expires_at")} = ? LIMIT 1""",  # noqa: S608 - constants
         *(project_id, kind, key_id, expires_at),
     )
     return found is not None
@@ -239,7 +242,7 @@ def recent(view: View, device_pk: int, kind: str, since: int, until: int) -> int
     """
     count: int = view.value(
         """SELECT count(*) FROM (SELECT type, created_at FROM events WHERE device_pk = ? ORDER BY seq DESC LIMIT 100)
-            WHERE type = ? AND created_at > ? AND created_at <= ?""",
+            AS newest WHERE type = ? AND created_at > ? AND created_at <= ?""",
         *(device_pk, kind, since, until),
     )
     return count
@@ -257,7 +260,7 @@ def prune(tx: Tx, before: int, limit: int) -> int:
             AND NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.project_id = e.project_id AND w.cursor < e.seq
                 AND NOT EXISTS (SELECT 1 FROM webhook_gaps g WHERE g.webhook_id = w.id
                     AND g.after_seq < e.seq AND e.seq <= coalesce(g.up_to, e.seq)))
-            AND e.seq <= coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?3), e.seq)
+            AND e.seq <= coalesce((SELECT CAST(value AS BIGINT) FROM meta WHERE key = ?3), e.seq)
             ORDER BY e.created_at LIMIT ?2)""",
         *(before, limit, FEED_CURSOR),
     ).rowcount

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.store.outbox_sql import DISCOVERY, STATE, mark_mirror
@@ -12,6 +13,7 @@ from gateway.store.sqlite.device_cache import DeviceState, SenderRecord
 
 if TYPE_CHECKING:
     from gateway.store.batch import Batch
+    from gateway.store.dialect import Dialect
     from gateway.store.sqlite.connection import Tx, View
 
 NEWEST: Final = (
@@ -27,32 +29,37 @@ NEWEST: Final = (
 """Columns of ``health`` with the newest reported values."""
 
 _PAYLOAD_KEPT: Final = 256
-_SENT_BY: Final = f"""SELECT d.id, d.pk, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
-    (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1) AS token_state,
-    h.history_id, h.history_day, h.connection_type,
-    coalesce(h.connection, 'offline') AS connection, h.last_heartbeat_at,
-    coalesce(h.low_battery, 0) AS low_battery, coalesce(h.storage_full, 0) AS storage_full,
-    (SELECT group_concat(type) FROM event_budgets WHERE device_pk = d.pk AND suppressed > 0) AS owed,
-    coalesce(json_extract(d.settings, '$.power.low_battery_threshold_percent'), 20) AS low_battery_threshold,
-    {", ".join(f"h.{name}" for name in NEWEST)}
-    FROM devices d LEFT JOIN health h ON h.device_pk = d.pk
-    WHERE d.deleted_at IS NULL AND d.id """  # noqa: S608 - our own columns
-_SENDER: Final = _SENT_BY + "= ?"
-_SENDERS: Final = _SENT_BY + "IN (SELECT value FROM json_each(?))"  # noqa: S608 - the same
 _UPSERT: Final = f"""INSERT INTO health (device_pk, last_heartbeat_at, offline_due_at, connection, last_seen_by,
     low_battery, storage_full, history_id, history_day, connection_type, at_broker, {", ".join(NEWEST)})
     VALUES (?, ?, ?, 'online', ?, ?, ?, ?, ?, ?, ?{", ?" * len(NEWEST)})
     ON CONFLICT (device_pk) DO UPDATE SET last_heartbeat_at = excluded.last_heartbeat_at, connection = 'online',
-    offline_due_at = excluded.offline_due_at, last_seen_by = coalesce(excluded.last_seen_by, last_seen_by),
+    offline_due_at = excluded.offline_due_at, last_seen_by = coalesce(excluded.last_seen_by, health.last_seen_by),
     low_battery = excluded.low_battery, storage_full = excluded.storage_full,
     history_id = excluded.history_id, history_day = excluded.history_day, connection_type = excluded.connection_type,
     at_broker = excluded.at_broker,
     {", ".join(f"{name} = excluded.{name}" for name in NEWEST)}"""  # noqa: S608 - our own columns
 
 
+@cache
+def _sent_by(dialect: Dialect, condition: str) -> str:
+    """Return the query for the devices whose id meets the condition."""
+    threshold = dialect.json_member("d.settings", "power", "low_battery_threshold_percent")
+    return f"""SELECT d.id, d.pk, d.project_id, d.binding_generation, d.bound_at, d.firmware_version,
+        (SELECT state FROM tokens WHERE device_pk = d.pk AND state <> 'revoked' ORDER BY id DESC LIMIT 1)
+            AS token_state,
+        h.history_id, h.history_day, h.connection_type,
+        coalesce(h.connection, 'offline') AS connection, h.last_heartbeat_at,
+        coalesce(h.low_battery, 0) AS low_battery, coalesce(h.storage_full, 0) AS storage_full,
+        (SELECT {dialect.joined("type")} FROM event_budgets WHERE device_pk = d.pk AND suppressed > 0) AS owed,
+        coalesce(CAST({threshold} AS NUMERIC), 20) AS low_battery_threshold,
+        {", ".join(f"h.{name}" for name in NEWEST)}
+        FROM devices d LEFT JOIN health h ON h.device_pk = d.pk
+        WHERE d.deleted_at IS NULL AND d.id {condition}"""  # noqa: S608 - our own columns
+
+
 def device_state(view: View, device_id: str) -> SenderRecord | None:
     """Return what a message of this device is judged by: the device, its newest health, the state of its token."""
-    return view.record(SenderRecord, _SENDER, device_id)
+    return view.record(SenderRecord, _sent_by(view.dialect, "= ?"), device_id)
 
 
 def device_states(batch: Batch, device_ids: Iterable[str]) -> dict[str, DeviceState]:
@@ -60,7 +67,8 @@ def device_states(batch: Batch, device_ids: Iterable[str]) -> dict[str, DeviceSt
     cache = batch.devices
     unknown = [device_id for device_id in device_ids if device_id not in cache.senders]
     if unknown:
-        cache.learn(DeviceState(SenderRecord(*row)) for row in batch.tx.all(_SENDERS, json.dumps(unknown)))
+        several = _sent_by(batch.tx.dialect, f"IN ({batch.tx.dialect.names})")
+        cache.learn(DeviceState(SenderRecord(*row)) for row in batch.tx.all(several, json.dumps(unknown)))
     return cache.senders
 
 
@@ -71,7 +79,7 @@ def store_newest(tx: Tx, heard: Iterable[DeviceState], *, at_broker: bool) -> No
     """
     now, due = tx.now, tx.now + tx.rules.silence_ms
     rows = [_newest_row(now, due, each, at_broker) for each in heard]
-    tx.connection.executemany(_UPSERT, rows)
+    tx.run_many(_UPSERT, rows)
 
 
 def _newest_row(now: int, due: int, of: DeviceState, at_broker: bool) -> tuple[Any, ...]:  # noqa: FBT001 - a value of the row
@@ -98,8 +106,8 @@ def seen(tx: Tx, device_pk: int, offline_due_at: int) -> None:
 def leaving(tx: Tx, device_pk: int, offline_due_at: int) -> None:
     """Set the device offline at ``offline_due_at`` unless it sends something: it, or its last will, says offline."""
     tx.run(
-        """UPDATE health SET offline_due_at = min(offline_due_at, ?), at_broker = 0
-            WHERE device_pk = ? AND connection = 'online'""",
+        f"""UPDATE health SET offline_due_at = {tx.dialect.least("offline_due_at", "?")}, at_broker = 0
+            WHERE device_pk = ? AND connection = 'online'""",  # noqa: S608 - constants
         offline_due_at,
         device_pk,
     )
@@ -108,8 +116,8 @@ def leaving(tx: Tx, device_pk: int, offline_due_at: int) -> None:
 def left_broker(tx: Tx, device_pk: int, offline_due_at: int) -> None:
     """Do the same for an ``offline`` that the broker retains, if the device's last message came over MQTT."""
     tx.run(
-        """UPDATE health SET offline_due_at = min(offline_due_at, ?), at_broker = 0
-            WHERE device_pk = ? AND connection = 'online' AND at_broker""",
+        f"""UPDATE health SET offline_due_at = {tx.dialect.least("offline_due_at", "?")}, at_broker = 0
+            WHERE device_pk = ? AND connection = 'online' AND at_broker = 1""",  # noqa: S608 - constants
         offline_due_at,
         device_pk,
     )
@@ -142,8 +150,8 @@ def postpone(tx: Tx, *, after: int, by: int, limit: int) -> tuple[int, int | Non
     last: int = rows[-1]["device_pk"]
     latest = tx.now + tx.rules.silence_ms
     moved = tx.run(
-        """UPDATE health SET offline_due_at = min(offline_due_at + ?, ?)
-            WHERE device_pk > ? AND device_pk <= ? AND connection = 'online' AND offline_due_at < ?""",
+        f"""UPDATE health SET offline_due_at = {tx.dialect.least("offline_due_at + ?", "?")}
+            WHERE device_pk > ? AND device_pk <= ? AND connection = 'online' AND offline_due_at < ?""",  # noqa: S608 - constants
         *(by, latest, after, last, latest),
     )
     return moved.rowcount, last
@@ -185,8 +193,9 @@ def refuse(
     tx: Tx, device_id: str | None, source: str, code: str, message: str, field: str | None, payload: str
 ) -> None:
     """Store a refused message for diagnosis; only the newest ``refusals_kept`` stay."""
-    cursor = tx.run(
-        "INSERT INTO refusals (at, device_id, source, code, message, field, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    newest: int = tx.value(
+        """INSERT INTO refusals (at, device_id, source, code, message, field, payload) VALUES (?, ?, ?, ?, ?, ?, ?)
+            RETURNING id""",
         *(tx.now, device_id, source, code, message, field, payload[:_PAYLOAD_KEPT]),
     )
-    tx.run("DELETE FROM refusals WHERE id <= ?", (cursor.lastrowid or 0) - tx.rules.refusals_kept)
+    tx.run("DELETE FROM refusals WHERE id <= ?", newest - tx.rules.refusals_kept)

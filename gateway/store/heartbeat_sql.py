@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from gateway.store.sqlite.device_cache import DeviceState
 
 _SAMPLES: Final = 256
-_INSERT: Final = """INSERT OR IGNORE INTO heartbeats (id, previous, device_pk, received_at, sent_at, battery_percent,
+_INSERT: Final = """INSERT INTO heartbeats (id, previous, device_pk, received_at, sent_at, battery_percent,
     storage_used_mb, storage_total_mb, signal_strength_dbm, firmware_version, device_state, pending_recordings,
-    flags, radio) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    flags, radio) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
 _said: Final = itemgetter(
     "battery_percent",
     "storage_used_mb",
@@ -104,13 +104,13 @@ def _insert(tx: Tx, beats: Sequence[Beat]) -> bool:
         sent = None if sent_at is None else from_datetime(sent_at)
         rows.append((number, device.history_id, device.pk, now, sent, *_said(said), radio))
         device.history_id = number
-    if tx.connection.executemany(_INSERT, rows).rowcount != len(rows):
+    if tx.run_many(_INSERT, rows) != len(rows):
         for beat, row in zip(reversed(beats), reversed(rows), strict=True):
             beat.device.history_id = row[_PREVIOUS]
         for device, day in first_today:
             device.history_day = day
         return False
-    tx.connection.executemany("INSERT OR IGNORE INTO history_days (device_pk, day, first_id) VALUES (?, ?, ?)", days)
+    tx.run_many("INSERT INTO history_days (device_pk, day, first_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", days)
     return True
 
 
@@ -210,7 +210,7 @@ def prune(tx: Tx, before: int, limit: int) -> int:
     if start is None:
         return 0
     some = "SELECT id, received_at FROM heartbeats WHERE id >= ? ORDER BY id LIMIT ?"
-    due = f"SELECT id FROM ({some}) WHERE received_at < ?"  # noqa: S608 - a constant command
+    due = f"SELECT id FROM ({some}) AS oldest WHERE received_at < ?"  # noqa: S608 - a constant command
     tx.run(
         f"""DELETE FROM history_days WHERE (device_pk, day, first_id) IN
             (SELECT device_pk, received_at / {DAY_MS}, id FROM heartbeats WHERE id IN ({due}))""",  # noqa: S608 - a constant command

@@ -78,7 +78,8 @@ def meta(view: View, key: str) -> str | None:
 
 def set_meta(tx: Tx, key: str, value: str) -> None:
     """Store a fact."""
-    tx.run("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", key, value)
+    upsert = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    tx.run(upsert, key, value)
 
 
 def forget_meta(tx: Tx, key: str) -> None:
@@ -224,10 +225,11 @@ def _require_alive(view: Tx, key_id: str, *, expired_too: bool = False) -> KeyRe
 
 def expiring(view: View, now: int) -> list[ExpiringKey]:
     """Return keys that expire within a week, or in the last quarter of a shorter life; the next first."""
+    soon = view.dialect.least("?2", "(k.expires_at - k.created_at) / 4")
     return view.records(
         ExpiringKey,
         f"""{_EXPIRING} WHERE k.revoked_at IS NULL
-            AND k.expires_at BETWEEN ?1 AND ?1 + min(?2, (k.expires_at - k.created_at) / 4) ORDER BY k.expires_at""",
+            AND k.expires_at BETWEEN ?1 AND ?1 + {soon} ORDER BY k.expires_at""",
         *(now, _EXPIRES_SOON_MS),
     )
 

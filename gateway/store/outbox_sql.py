@@ -64,6 +64,18 @@ _ROWS: Final = (
 )
 
 
+_REPLACING: Final = {
+    "sqlite": "INSERT OR REPLACE INTO outbox {}",
+    "postgresql": """INSERT INTO outbox {} ON CONFLICT (kind, device_pk, detail) DO UPDATE SET
+        seq = nextval('outbox_seq'), created_at = excluded.created_at, not_before = excluded.not_before""",
+}
+"""Inserts rows, or gives those that exist a new number."""
+
+
+def _replacing(tx: Tx, rows: str) -> str:
+    return _REPLACING[tx.dialect.name].format(rows)
+
+
 def mark_command(tx: Tx, device_pk: int, command_type: str, *, not_before: int = 0) -> None:
     """Mark the retained topic of this command type as out of step; it may wait until ``not_before``."""
     _mark(tx, COMMAND, device_pk, command_type, not_before)
@@ -88,15 +100,18 @@ def mark_all_mirrors(tx: Tx, device_pks: Iterable[int], detail: str) -> None:
     if not is_mirrored(tx.rules, detail):
         return
     pks = list(device_pks)
-    tx.connection.executemany(
-        "INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at) VALUES (?, ?, ?, ?)",
+    tx.run_many(
+        _replacing(tx, "(kind, device_pk, detail, created_at) VALUES (?, ?, ?, ?)"),
         [(MIRROR, device_pk, detail, tx.now) for device_pk in pks],
     )
     if detail == STATE and tx.one(f"{_READ_PROJECTS} LIMIT 1") is not None:
         tx.run(
-            f"""INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at)
-                SELECT ?, d.pk, ?, ? FROM json_each(?) AS changed JOIN devices d ON d.pk = changed.value
-                WHERE d.project_id IN ({_READ_PROJECTS})""",  # noqa: S608 - constants
+            _replacing(
+                tx,
+                f"""(kind, device_pk, detail, created_at) SELECT ?, d.pk, ?, CAST(? AS BIGINT)
+                    FROM ({tx.dialect.numbers}) AS changed JOIN devices d ON d.pk = changed.value
+                    WHERE d.project_id IN ({_READ_PROJECTS})""",  # noqa: S608 - constants
+            ),
             *(MIRROR, PROJECT_STATE, tx.now, json.dumps(pks)),
         )
 
@@ -104,8 +119,11 @@ def mark_all_mirrors(tx: Tx, device_pks: Iterable[int], detail: str) -> None:
 def mark_project(tx: Tx, project_id: str) -> None:
     """Mark each device of a project that has got its first integrator, or has lost its last."""
     tx.run(
-        """INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at)
-            SELECT ?, pk, ?, ? FROM devices WHERE project_id = ? AND deleted_at IS NULL""",
+        _replacing(
+            tx,
+            """(kind, device_pk, detail, created_at) SELECT ?, pk, ?, CAST(? AS BIGINT) FROM devices
+                WHERE project_id = ? AND deleted_at IS NULL""",
+        ),
         *(MIRROR, PROJECT_STATE, tx.now, project_id),
     )
 
@@ -149,11 +167,12 @@ def mark_credential(tx: Tx, device_pk: int) -> None:
 
 def _mark(tx: Tx, kind: str, device_pk: int, detail: str, not_before: int = 0) -> None:
     tx.outbox_kinds.add(kind)
-    # REPLACE gives the row a new number. A publisher that is at work on the old one then leaves the new one in place. A
+    known = "(SELECT not_before FROM outbox WHERE kind = ?1 AND device_pk = ?2 AND detail = ?3)"
+    turn = tx.dialect.least("?5", f"coalesce({known}, ?5)")
+    # The row gets a new number. A publisher that is at work on the old one then leaves the new one in place. A
     # row that was already due does not become due later by a second mark.
     tx.run(
-        """INSERT OR REPLACE INTO outbox (kind, device_pk, detail, created_at, not_before) VALUES (?1, ?2, ?3, ?4, min(
-            ?5, coalesce((SELECT not_before FROM outbox WHERE kind = ?1 AND device_pk = ?2 AND detail = ?3), ?5)))""",
+        _replacing(tx, f"(kind, device_pk, detail, created_at, not_before) VALUES (?1, ?2, ?3, ?4, {turn})"),
         kind,
         device_pk,
         detail,
@@ -224,7 +243,7 @@ def pending(view: View, kind: str, limit: int, *, after: int = 0) -> list[Outbox
 
 def done(tx: Tx, seqs: list[int]) -> None:
     """Drop rows that were handled. One that was marked again meanwhile has another number and stays."""
-    tx.connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
+    tx.run_many("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
 
 
 def has(view: View, kind: str, device_pk: int, detail: str = "") -> bool:
@@ -244,5 +263,6 @@ def depth(view: View) -> tuple[int, int | None]:
 
     Mirrored state does not count: it follows once a second.
     """
-    row = view.one("SELECT count(*), min(max(created_at, not_before)) FROM outbox WHERE kind <> ?", MIRROR)
+    due = view.dialect.greatest("created_at", "not_before")
+    row = view.one(f"SELECT count(*), min({due}) FROM outbox WHERE kind <> ?", MIRROR)  # noqa: S608 - our own columns
     return (0, None) if row is None else (row[0], row[1])

@@ -73,6 +73,6 @@ def _tokens(replaced: View, copy: View) -> list[dict[str, str]]:
 
 
 def _hooks(replaced: View, copy: View) -> list[dict[str, str]]:
-    on_now = {row["id"] for row in replaced.all("SELECT id FROM webhooks WHERE enabled")}
-    rows = copy.all("SELECT id, url AS name FROM webhooks WHERE enabled ORDER BY id")
+    on_now = {row["id"] for row in replaced.all("SELECT id FROM webhooks WHERE enabled = 1")}
+    rows = copy.all("SELECT id, url AS name FROM webhooks WHERE enabled = 1 ORDER BY id")
     return [_fact(row, "deleted or switched off since") for row in rows if row["id"] not in on_now]

@@ -49,6 +49,8 @@ class WebhookGap(NamedTuple):
 
 _WEBHOOKS: Final = f"SELECT {columns(WebhookRecord, 'w')} FROM webhooks w"  # noqa: S608 - our own columns
 
+_NEWEST: Final = "(SELECT coalesce(max(seq), 0) FROM events)"
+
 
 def find(view: View, project_id: str, webhook_id: str) -> WebhookRecord | None:
     """Return a webhook of this project."""
@@ -57,7 +59,7 @@ def find(view: View, project_id: str, webhook_id: str) -> WebhookRecord | None:
 
 def find_enabled(view: View, webhook_id: str) -> WebhookRecord | None:
     """Return a webhook of any project, if it is enabled."""
-    return view.record(WebhookRecord, f"{_WEBHOOKS} WHERE w.id = ? AND w.enabled", webhook_id)
+    return view.record(WebhookRecord, f"{_WEBHOOKS} WHERE w.id = ? AND w.enabled = 1", webhook_id)
 
 
 def count(view: View, project_id: str) -> int:
@@ -137,8 +139,8 @@ def signs_still(until: int | None, rotated_at: int | None, now: int) -> bool:
 def begin_gap(tx: Tx, webhook_id: str) -> None:
     """Leave out events from now on, until :func:`end_gap`; earlier events are still picked up."""
     tx.run(
-        """INSERT INTO webhook_gaps (webhook_id, after_seq)
-            SELECT id, max(cursor, (SELECT coalesce(max(seq), 0) FROM events)) FROM webhooks WHERE id = ?""",
+        f"""INSERT INTO webhook_gaps (webhook_id, after_seq)
+            SELECT id, {tx.dialect.greatest("cursor", _NEWEST)} FROM webhooks WHERE id = ?""",  # noqa: S608 - constants
         webhook_id,
     )
 
@@ -146,8 +148,8 @@ def begin_gap(tx: Tx, webhook_id: str) -> None:
 def end_gap(tx: Tx, webhook_id: str) -> None:
     """Leave out no more events from now on."""
     tx.run(
-        """UPDATE webhook_gaps SET up_to = max(after_seq, (SELECT coalesce(max(seq), 0) FROM events))
-            WHERE webhook_id = ? AND up_to IS NULL""",
+        f"""UPDATE webhook_gaps SET up_to = {tx.dialect.greatest("after_seq", _NEWEST)}
+            WHERE webhook_id = ? AND up_to IS NULL""",  # noqa: S608 - constants
         webhook_id,
     )
     tx.run("DELETE FROM webhook_gaps WHERE webhook_id = ? AND up_to = after_seq", webhook_id)
@@ -164,7 +166,8 @@ def next_gap(view: View, webhook_id: str) -> WebhookGap | None:
 
 def pass_gap(tx: Tx, webhook_id: str, gap: WebhookGap) -> None:
     """Move the cursor behind this gap."""
-    tx.run("UPDATE webhooks SET cursor = max(cursor, ?) WHERE id = ?", gap.up_to, webhook_id)
+    further = tx.dialect.greatest("cursor", "?")
+    tx.run(f"UPDATE webhooks SET cursor = {further} WHERE id = ?", gap.up_to, webhook_id)  # noqa: S608 - constants
     tx.run("DELETE FROM webhook_gaps WHERE webhook_id = ? AND after_seq = ?", webhook_id, gap.after_seq)
 
 

@@ -96,7 +96,7 @@ def test_few_devices_are_found_by_an_index(tmp_path: Path, name: str, sort: str)
     assert asked[0].startswith(index), asked
     assert all(step.startswith("SEARCH d USING INTEGER PRIMARY KEY") for step in asked[1:]), asked
     assert [step.partition(" (")[0] for (step,) in others] == (END_USERS if name == "search" else [])
-    assert plan.steps[0].startswith("SCAN c VIRTUAL TABLE INDEX"), plan.steps
+    assert plan.steps[0].startswith("SCAN json_each VIRTUAL TABLE INDEX"), plan.steps
     assert plan.steps[1].startswith("SEARCH d USING INTEGER PRIMARY KEY"), plan.steps
     assert [step for step in plan.steps if step.startswith("SEARCH h USING INTEGER PRIMARY KEY")]
 

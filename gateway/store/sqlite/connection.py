@@ -18,12 +18,13 @@ from gateway.core.randomness import Entropy, system_entropy
 from gateway.errors import StoreError
 from gateway.runtime.sealing import Vault
 from gateway.runtime.tracing import Traced
+from gateway.store.dialect import SQLITE, Dialect
 from gateway.store.errors import store_error
 from gateway.store.measurements import Measure
 from gateway.store.records import R, make_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 T = TypeVar("T")
@@ -95,6 +96,8 @@ class Context:
 class View:
     """Reads on one connection."""
 
+    dialect: Dialect = SQLITE
+
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
 
@@ -150,6 +153,10 @@ class Tx(View):
     def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Execute one statement."""
         return self.connection.execute(sql, values)
+
+    def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
+        """Execute one statement with each of these rows; return how many rows it changed."""
+        return self.connection.executemany(sql, rows).rowcount
 
     def measure(self, name: str, label: str, value: float = 1.0) -> None:
         """Record something for the metrics. It counts once this is committed."""

@@ -1,0 +1,84 @@
+"""SQL dialects of the two engines: the few expressions that SQLite and PostgreSQL spell differently.
+
+Everything else in ``gateway/store`` is one text for both. Placeholders are ``?``, or ``?1`` where a value occurs twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one engine spells an expression. Each method returns SQL text.
+
+    ``numbers`` and ``names`` are queries with one placeholder, a list as JSON text. They return its members in a column
+    ``value``, as integers or as text. ``newest_event`` returns the number of the newest event that was ever committed.
+    ``like`` compares without regard to the case of A to Z.
+    """
+
+    name: str
+    numbers: str
+    names: str
+    newest_event: str
+    like: str
+    _contains: str
+    _least: str
+    _greatest: str
+    _joined: str
+    _json_path: tuple[str, str, str]
+    _unindexed: str
+
+    def least(self, one: str, other: str) -> str:
+        """Return the smaller of two values that are not NULL."""
+        return f"{self._least}({one}, {other})"
+
+    def greatest(self, one: str, other: str) -> str:
+        """Return the greater of two values that are not NULL."""
+        return f"{self._greatest}({one}, {other})"
+
+    def contains(self, column: str) -> str:
+        """Return the condition that a column of text has the text of a placeholder in it; A to Z count as a to z."""
+        return self._contains.format(column)
+
+    def joined(self, column: str) -> str:
+        """Return the values of an aggregated column of text, joined by commas."""
+        return self._joined.format(column)
+
+    def json_member(self, column: str, *path: str) -> str:
+        """Return the member of a JSON document at this path: as text on PostgreSQL, by its type on SQLite."""
+        before, between, after = self._json_path
+        return f"{before.format(column)}{between.join(path)}{after}"
+
+    def unindexed(self, column: str) -> str:
+        """Return the column in a form that SQLite uses no index for. PostgreSQL's planner needs no such hint."""
+        return f"{self._unindexed}{column}"
+
+
+SQLITE: Final = Dialect(
+    name="sqlite",
+    numbers="SELECT value FROM json_each(?)",
+    names="SELECT value FROM json_each(?)",
+    newest_event="SELECT seq FROM sqlite_sequence WHERE name = 'events'",
+    like="LIKE",
+    _contains="instr(lower({}), ?) > 0",
+    _least="min",
+    _greatest="max",
+    _joined="group_concat({})",
+    _json_path=("json_extract({}, '$.", ".", "')"),
+    _unindexed="+",
+)
+POSTGRESQL: Final = Dialect(
+    name="postgresql",
+    numbers="SELECT value::bigint AS value FROM json_array_elements_text(?::json)",
+    names="SELECT value FROM json_array_elements_text(?::json)",
+    newest_event="SELECT seq FROM event_counter",
+    like="ILIKE",
+    _contains="strpos(lower({}), ?) > 0",
+    _least="least",
+    _greatest="greatest",
+    _joined="string_agg({}, ',')",
+    _json_path=("({}::json #>> '{{", ",", "}}')"),
+    _unindexed="",
+)

@@ -6,7 +6,7 @@ It needs a file system whose rename replaces a file at once: LittleFS, the usual
 import json
 import os
 
-import wire
+import strict_json
 
 AREAS = ("wiped", "kept")  # a factory reset wipes the first
 
@@ -22,12 +22,11 @@ class Flash:
 
     def write(self, area, name, value):
         """Replace one value: write a new file, sync it, rename it over the old one. Equal values cost no write."""
-        text = wire.canonical(value)
-        if _content(self._file(area, name)) == text:
+        if _holds(self._file(area, name), value):
             return
         new = f"{self.path}/{area}/.{name}.new"
         with open(new, "wb") as file:
-            file.write(text)
+            strict_json.write(value, file.write)
             file.flush()  # on boards and on the Unix port this syncs the file
         os.rename(new, self._file(area, name))
         _sync()
@@ -45,7 +44,8 @@ class Flash:
         for entry in os.listdir(f"{self.path}/{area}"):
             if entry.endswith(".json") and not entry.startswith("."):
                 try:
-                    found[entry[:-5]] = json.loads(_content(f"{self.path}/{area}/{entry}"))
+                    with open(f"{self.path}/{area}/{entry}") as file:
+                        found[entry[:-5]] = json.load(file)
                 except ValueError:
                     continue
         return found
@@ -62,11 +62,19 @@ def _exists(path):
     return True
 
 
-def _content(path):
+def _holds(path, value):
+    """Return whether a file holds this value. Compare part by part: a small heap has no room for two copies."""
     if not _exists(path):
-        return None
+        return False
     with open(path, "rb") as file:
-        return file.read()
+        differs = []
+
+        def compare(part):
+            if not differs and file.read(len(part)) != part:
+                differs.append(part)
+
+        strict_json.write(value, compare)
+        return not differs and not file.read(1)
 
 
 def _sync():

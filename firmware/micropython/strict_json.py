@@ -182,30 +182,31 @@ def _placed(digits, point):
 def canonical(value):
     """Return canonical JSON (RFC 8785) as bytes, or raise ValueError when the value has no such form."""
     parts = []
-    _write(value, parts)
+    write(value, parts.append)
     return b"".join(parts)
 
 
-def _write(value, parts):
+def write(value, put):
+    """Pass canonical JSON to `put` part by part, so that the whole of it need not be in memory."""
     kind = type(value)
     if value is None or kind is bool:
-        parts.append(b"null" if value is None else b"true" if value else b"false")
+        put(b"null" if value is None else b"true" if value else b"false")
     elif kind is str:
-        parts.append(_quoted(value.encode()))
+        put(_quoted(value.encode()))
     elif kind is int and -MAX_INTEGER <= value <= MAX_INTEGER:
-        parts.append(str(value).encode())
+        put(str(value).encode())
     elif kind is Number and value.text:
-        parts.append(value.text.encode())
+        put(value.text.encode())
     elif kind in (list, tuple):
         for at, each in enumerate(value):
-            parts.append(b"," if at else b"[")
-            _write(each, parts)
-        parts.append(b"]" if value else b"[]")
+            put(b"," if at else b"[")
+            write(each, put)
+        put(b"]" if value else b"[]")
     elif kind is dict:
         for at, name in enumerate(sorted(value, key=_utf16)):
-            parts.append((b"," if at else b"{") + _quoted(name.encode()) + b":")
-            _write(value[name], parts)
-        parts.append(b"}" if value else b"{}")
+            put((b"," if at else b"{") + _quoted(name.encode()) + b":")
+            write(value[name], put)
+        put(b"}" if value else b"{}")
     else:
         raise ValueError("no canonical JSON")
 

@@ -43,6 +43,8 @@ class Binding:
     grant_key: Mapping[str, Any]
     mqtt: Endpoint
     end_user_id: str | None = None
+    next_grant_key: Mapping[str, Any] | None = None
+    """The key that `grant_key` has announced. Both count until the first command under this one."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> Self:
@@ -74,7 +76,13 @@ class Binding:
             grant_key=pairing["grant_key"],
             mqtt=Endpoint(**pairing["mqtt"]),
             end_user_id=pairing.get("end_user_id"),
+            next_grant_key=pairing.get("next_grant_key"),
         )
+
+    @property
+    def grant_keys(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the keys that this device obeys, the newest first."""
+        return (self.grant_key,) if self.next_grant_key is None else (self.next_grant_key, self.grant_key)
 
     @property
     def mqtt_password(self) -> str:
@@ -86,13 +94,18 @@ class Binding:
         return mqtt_password(self.device_token)
 
     def pairing(self) -> dict[str, Any]:
-        """Return all but the token, as it is written to the flash."""
+        """Return all but the token, as it is written to the flash.
+
+        Both keys are in this one value, so that a power cut cannot separate them.
+        """
         endpoint = self.mqtt
+        announced = {} if self.next_grant_key is None else {"next_grant_key": dict(self.next_grant_key)}
         return {
             "device_id": self.device_id,
             "binding_generation": self.generation,
             "end_user_id": self.end_user_id,
             "grant_key": dict(self.grant_key),
+            **announced,
             "mqtt": {
                 "host": endpoint.host,
                 "port": endpoint.port,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
-from device_sim import grant, wire
+from device_sim import grant, grant_keys, wire
 from device_sim.actions import (
     AckStatus,
     Action,
@@ -269,7 +269,9 @@ class Device:
             seq = grant.check(command, topic_type, binding, self._sequences, now)
         except grant.RefusalError as refusal:
             return [received, *self._refuse(command, topic_type, binding, refusal)]
-        return [received, *self._sequences.record(topic_type, seq, command.id), *self._execute(command, binding)]
+        self.binding, dropped = grant_keys.settled(binding, command)
+        recorded = self._sequences.record(topic_type, seq, command.id)
+        return [received, *dropped, *recorded, *self._execute(command, self.binding)]
 
     def _refuse(
         self, command: wire.Command, topic_type: str, binding: Binding, refusal: grant.RefusalError
@@ -278,6 +280,7 @@ class Device:
             _outcome(command, "failed", binding),
             type=topic_type,
             error={"code": refusal.code, "message": refusal.message},
+            result=refusal.result,
         )
         # Store it only if the gateway signed it. A forgery could otherwise use up an id before the real command
         # arrives.
@@ -290,12 +293,23 @@ class Device:
         if command.type == RESET:
             self._accepted_reset = command  # `_begin_reset` follows when the delivery of this message is confirmed
             return [delivered]
+        if command.type == grant_keys.SET_GRANT_KEY:
+            return [delivered, *self._take_grant_key(command, binding)]
         outcome = replace(_outcome(command, "executed", binding), result=self._effects()[command.type]())
         done: list[Action] = [delivered, self._store_outcome(outcome), outcome.acknowledge()]
         if command.type != "reboot":
             return done
         self.state = State.REBOOTING
         return [*done, Reboot()]
+
+    def _take_grant_key(self, command: wire.Command, binding: Binding) -> list[Action]:
+        try:
+            self.binding, written = grant_keys.announced(binding, command.params)
+        except grant.RefusalError as refusal:
+            return self._refuse(command, command.type, binding, refusal)
+        result = {"grant_kid": self.binding.grant_keys[0]["kid"]}
+        outcome = replace(_outcome(command, "executed", binding), result=result)
+        return [*written, self._store_outcome(outcome), outcome.acknowledge()]
 
     def _effects(self) -> dict[str, Callable[[], dict[str, Any]]]:
         return {

@@ -36,6 +36,8 @@ SENTENCES: Mapping[str, str] = {
     "reset_begun": "reset in progress, receipt kept ({command_id})",
     "wipe_resumed": "power is back in the middle of a reset: finishing the wipe ({command_id})",
     "wiped": "wiped {what}",
+    "grant_key_added": "new grant key {kid}; the old one counts until the first command under the new one",
+    "grant_key_dropped": "grant key {kid} dropped: a command under the new one arrived",
     "wifi_given": "WiFi network {ssid} added over BLE",
     "wifi_refused": "WiFi network {ssid} refused: {reason}",
     "flash_written": "flash: {what} written ({area} area)",

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -19,7 +20,9 @@ GENERATION_MISMATCH = "generation_mismatch"
 EXPIRED = "expired"
 UNKNOWN_COMMAND = "unknown_command"
 STALE_SEQUENCE = "stale_sequence"
+INVALID_GRANT_KEY = "invalid_grant_key"
 SECOND_MS = 1000
+MAX_KID_LENGTH = 64
 _FIELD = 2**255 - 19
 _Y_BITS = 2**255 - 1
 # The y of the eight points whose order divides eight. Such a key would verify signatures that anyone can make.
@@ -35,10 +38,11 @@ _SMALL_ORDER = {
 class RefusalError(Exception):
     """The device refuses this command; `code` and `message` go into the acknowledgement."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, result: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.result = result
 
     @property
     def is_signed(self) -> bool:
@@ -47,7 +51,7 @@ class RefusalError(Exception):
         A stale sequence is signed as well and still not stored. Many old commands may arrive again, and they must not
         displace the outcomes of commands that were executed.
         """
-        return self.code in {STALE_GENERATION, EXPIRED}
+        return self.code in {STALE_GENERATION, EXPIRED, INVALID_GRANT_KEY}
 
 
 def check(command: Command, topic_type: str, binding: Binding, sequences: Sequences, now: int) -> int:
@@ -59,7 +63,7 @@ def check(command: Command, topic_type: str, binding: Binding, sequences: Sequen
         RefusalError: `grant_invalid`, `stale_generation`, `generation_mismatch`, `unknown_command`, `stale_sequence` or
             `expired`; the first that applies.
     """
-    claims = _verify_claims(command.grant_token, binding.grant_key)
+    claims = _verify_claims(command.grant_token, binding)
     _require_equal("iss", bool(claims.get("iss")) and isinstance(claims.get("iss"), str), expected=True)
     _require_equal("aud", claims.get("aud"), binding.device_id)
     _require_equal("jti", claims.get("jti"), command.id)
@@ -79,12 +83,34 @@ def check(command: Command, topic_type: str, binding: Binding, sequences: Sequen
     return seq
 
 
-def _verify_claims(token: str, key: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the claims if the key signed them."""
-    try:
-        return _read_token(token, key)
-    except (ValueError, LookupError, TypeError, RecursionError, InvalidSignature) as error:
-        raise RefusalError(GRANT_INVALID, "the grant is not signed by the gateway of this binding") from error
+def _verify_claims(token: str, binding: Binding) -> dict[str, Any]:
+    """Return the claims if a key of the binding signed them."""
+    for key in binding.grant_keys:
+        with suppress(ValueError, LookupError, TypeError, RecursionError, InvalidSignature):
+            return _read_token(token, key)
+    raise RefusalError(
+        GRANT_INVALID, "the grant is not signed by the gateway of this binding", _name_keys(token, binding)
+    )
+
+
+def is_signed_by(token: str, key: Mapping[str, Any]) -> bool:
+    """Return whether this key signed the grant."""
+    with suppress(ValueError, LookupError, TypeError, RecursionError, InvalidSignature):
+        _read_token(token, key)
+        return True
+    return False
+
+
+def _name_keys(token: str, binding: Binding) -> dict[str, Any]:
+    """Return the ids of the key that this device obeys and of the key that the refused grant names.
+
+    By these the gateway recognises that it used a key that the device no longer has.
+    """
+    named = None
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
+        named = read_json(_decode_base64url(token.split(".", 1)[0]))["kid"]
+    refused = named if isinstance(named, str) and len(named) <= MAX_KID_LENGTH else None
+    return {"grant_kid": binding.grant_keys[0].get("kid"), "refused_kid": refused}
 
 
 def _read_token(token: str, key: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,15 +118,19 @@ def _read_token(token: str, key: Mapping[str, Any]) -> dict[str, Any]:
     head, body, signature = token.split(".")
     if read_json(_decode_base64url(head))["alg"] != "EdDSA":
         raise ValueError("another algorithm")
-    _public_key(key).verify(_decode_base64url(signature), f"{head}.{body}".encode())
+    public_key(key).verify(_decode_base64url(signature), f"{head}.{body}".encode())
     claims = read_json(_decode_base64url(body))
     if not isinstance(claims, dict):
         raise TypeError("claims that are no object")
     return claims
 
 
-def _public_key(key: Mapping[str, Any]) -> Ed25519PublicKey:
-    """Read the key of a binding. Refuse a second encoding and a small order, which some libraries accept."""
+def public_key(key: Mapping[str, Any]) -> Ed25519PublicKey:
+    """Read a public key. Refuse a second encoding and a small order, which some libraries accept.
+
+    Raises:
+        ValueError, LookupError, TypeError: its `x` is no such key.
+    """
     raw = _decode_base64url(key["x"])
     y = int.from_bytes(raw, "little") & _Y_BITS
     if y >= _FIELD or y in _SMALL_ORDER:

@@ -15,7 +15,7 @@ from typing import Any
 
 from device_sim.strict_json import read_json
 
-COMMAND_TYPES = ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot")
+COMMAND_TYPES = ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot", "set_grant_key")
 ONLINE = b'{"status":"online"}'
 OFFLINE = b'{"status":"offline"}'
 _EPOCH = datetime.fromtimestamp(0, UTC)

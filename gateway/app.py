@@ -56,6 +56,7 @@ from gateway.webhooks.sender import WebhookSender
 from gateway.webhooks.worker import WebhookWorker
 from gateway.workers.change_poller import ChangePoller
 from gateway.workers.expiry import ExpiryWorker
+from gateway.workers.key_delivery import KeyDelivery
 from gateway.workers.position_notes import PositionNotes
 
 log = structlog.get_logger()
@@ -184,6 +185,7 @@ async def _start_workers(
             access_syncer.run(),
             connection.run(),
             ExpiryWorker(store).run(),
+            KeyDelivery(store).run(),
             registry.refused_sign_ins.run(),
             presence.run(),
             ChangePoller(store, wakeups).run(),

@@ -15,6 +15,7 @@ import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+NEW_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32, 64)))
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()
 TOKEN = "dtok_0123456789ABCDEFGHIJKLMNOPQRSTUVab"  # noqa: S105  # the sample of docs/protocol.md
@@ -303,14 +304,40 @@ def malformed() -> Iterator[dict[str, Any]]:
         yield case(f"payload_{name}", about, None, said)
 
 
+def receipt(status: str, command: str = COMMAND) -> str:
+    """Return the receipt of this status of a command."""
+    key = hashlib.sha256(TOKEN.encode()).digest()
+    return text(hmac.new(key, f"{command}|{status}|{GENERATION}".encode(), hashlib.sha256).digest())
+
+
+def public(key: Ed25519PrivateKey) -> dict[str, str]:
+    """Return the public half as a JWK, with its thumbprint (RFC 7638) as the id."""
+    x = text(key.public_key().public_bytes_raw())
+    kid = text(hashlib.sha256(compact({"crv": "Ed25519", "kty": "OKP", "x": x})).digest())
+    return {"kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid, "alg": "EdDSA", "use": "sig"}
+
+
+def new_grant_key() -> dict[str, Any]:
+    """Return the commands by which a device gets another grant key: signed with the old one, then with the new one."""
+    params = public(NEW_KEY)
+
+    def sent(command: str, seq: int, key: Ed25519PrivateKey) -> dict[str, str]:
+        said = claims(jti=command, cmd="set_grant_key", par=par(params), seq=seq)
+        grant = token(said, {**HEADER, "kid": public(key)["kid"]}, key)
+        return {"command_id": command, "grant_token": grant, "receipt_executed": receipt("executed", command)}
+
+    return {
+        "params": params,
+        "canonical": rfc8785.dumps(params).decode(),
+        "par": par(params),
+        "announcement": sent("cmd_01KAG0000000000000000NEWKY", 1, KEY),
+        "confirmation": sent("cmd_01KAG0000000000000000PRVKY", 2, NEW_KEY),
+    }
+
+
 def document() -> dict[str, Any]:
     """Return the whole document."""
     key = hashlib.sha256(TOKEN.encode()).digest()
-
-    def receipt(status: str) -> str:
-        return text(hmac.new(key, f"{COMMAND}|{status}|{GENERATION}".encode(), hashlib.sha256).digest())
-
-    kid = text(hashlib.sha256(compact({"crv": "Ed25519", "kty": "OKP", "x": text(PUBLIC)})).digest())
     kinds = (good, algorithms, differing_claims, damaged_tokens, bad_keys, duplicates, stale, malformed)
     return {
         "device_token": TOKEN,
@@ -321,8 +348,9 @@ def document() -> dict[str, Any]:
         "binding_generation": GENERATION,
         "now": "2025-11-20T08:00:00.000Z",
         "receipts": {status: receipt(status) for status in ("delivered", "executed", "failed")},
-        "grant_key": {"kty": "OKP", "crv": "Ed25519", "x": text(PUBLIC), "kid": kid, "alg": "EdDSA", "use": "sig"},
+        "grant_key": public(KEY),
         "grant_token": token(),
+        "set_grant_key": new_grant_key(),
         "params": [{"params": each, "canonical": rfc8785.dumps(each).decode(), "par": par(each)} for each in PARAMS],
         "commands": [each for kind in kinds for each in kind()],
     }

@@ -32,7 +32,9 @@ _COLUMNS: Final = {
     "EXPIRES": "expires_at",
     "ERROR": "error",
 }
-_SENDABLE: Final = [each.value for each in CommandType if each is not CommandType.FACTORY_RESET]
+_SENDABLE: Final = [
+    each.value for each in CommandType if each not in (CommandType.FACTORY_RESET, CommandType.SET_GRANT_KEY)
+]
 GROUP_EPILOG: Final = f"""\b
 Example:
   gateway commands list dev_01JD3M5QZ8V9T2R4W6X7Y8Z9AB

@@ -13,3 +13,5 @@ class CommandType(enum.StrEnum):
     STOP_RECORDING = "stop_recording"
     TRIGGER_UPLOAD = "trigger_upload"
     REBOOT = "reboot"
+    SET_GRANT_KEY = "set_grant_key"
+    """Made by the gateway alone: the device gets another signing key (:mod:`gateway.domain.grant_keys`)."""

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from gateway.core import credentials
 from gateway.core.clock import SECOND_MS
-from gateway.domain.commands import RESET, Refusal, close, revoke
+from gateway.domain import grant_keys
+from gateway.domain.commands import RESET, SET_GRANT_KEY, Refusal, close, revoke
 from gateway.models.commands import Ack, AckError
 from gateway.models.states import CommandStatus
 from gateway.runtime.tracing import Kind, Traced, same_trace
@@ -58,7 +59,7 @@ def acknowledge(
     refusal = _wrong_type(command, command_type) or _unproven(tx, device, command, ack, sender)
     if refusal is not None:
         return refusal
-    if _is_known(command, ack.status):
+    if _is_known(command, ack.status) or grant_keys.is_of_earlier_grant(command, ack):
         return command
     _trace(tx, device, command, ack)
     if CommandStatus(command.status).final:
@@ -67,7 +68,7 @@ def acknowledge(
         _delivered(tx, device, command, sender)
     elif ack.status == "executed":
         _executed(tx, device, command, ack, sender)
-    else:
+    elif not grant_keys.follow(tx, device, command, ack):
         _failed(tx, device, command, ack, sender)
     return command_sql.by_id(tx, ack.command_id) or command
 
@@ -76,6 +77,8 @@ def is_news(view: View, device: DeviceKey, command_type: str, ack: Ack) -> bool:
     """Return whether :func:`acknowledge` would change something."""
     command = command_sql.find(view, device.pk, ack.command_id)
     if command is None or _wrong_type(command, command_type) is not None or _is_known(command, ack.status):
+        return False
+    if grant_keys.is_of_earlier_grant(command, ack):
         return False
     return _unproven(view, device, command, ack, AcknowledgementSource(device.id)) is None
 
@@ -118,10 +121,13 @@ def _unproven(
     """Return why the device is not proven to have made this, or None when it is.
 
     Each status of a reset needs a receipt, since others can publish on the broker or hold a key. So does each
-    acknowledgement that a key relays.
+    acknowledgement that a key relays, and the report that a device has taken a grant key: its commands are signed with
+    that key from then on.
     """
     if ack.receipt is None:
-        return _receipt_missing(ack.status) if command.type == RESET or sender.via is not None else None
+        took_key = command.type == SET_GRANT_KEY and ack.status == "executed"
+        needed = command.type == RESET or took_key or sender.via is not None
+        return _receipt_missing(ack.status) if needed else None
     # A device that refuses a stale command holds a newer token than the command's, and signs with the newer one.
     generation = command.binding_generation
     for key in token_sql.receipt_keys(view, device.pk, generation, or_newer=ack.status == "failed"):
@@ -138,7 +144,7 @@ def _unproven(
 def _receipt_missing(status: str) -> Refusal:
     return Refusal(
         "receipt_missing",
-        f"receipt: is missing. What is said of a factory reset, and what is relayed, needs one: "
+        f"receipt: is missing. What is said of a factory reset or a new grant key, and what is relayed, needs one: "
         f"base64url(HMAC-SHA256(SHA-256(token), 'command_id|{status}|binding_generation')), made by the device.",
         "receipt",
     )
@@ -168,6 +174,8 @@ def _executed(tx: Tx, device: DeviceKey, command: CommandRecord, ack: Ack, sende
         _took(tx, "executed", since=command.delivered_at or command.created_at)
         _took(tx, "completed", since=command.created_at)
         revoke(tx, device, sender.actor, **sender.facts)
+    if command.type == SET_GRANT_KEY:
+        grant_keys.taken(tx, device, command)
 
 
 def _took(tx: Tx, stage: str, *, since: int) -> None:

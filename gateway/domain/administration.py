@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.clock import to_rfc3339
-from gateway.domain import grants
+from gateway.domain import grant_keys, grants
+from gateway.errors import ConflictError, NotFoundError
 from gateway.models.events import EventType
-from gateway.store import account_sql, event_sql, key_sql, token_sql
+from gateway.store import account_sql, event_sql, grant_key_sql, key_sql, token_sql
 
 if TYPE_CHECKING:
     from gateway.store import Tx, View
@@ -148,6 +149,47 @@ def rotate_signing_key(tx: Tx, actor: str, **facts: Any) -> tuple[str | None, st
         tx, event_sql.REGISTRY, EventType.SIGNING_KEY_ROTATED, actor, kid=kid, retired=retired, **facts
     )
     return retired, kid
+
+
+def deliver_signing_key(tx: Tx, actor: str) -> str:
+    """Have bound devices asked, or asked again, to take the signing key in use; return the id of that key."""
+    kid = grant_keys.start(tx)
+    _of_delivery(tx, actor, kid, "started")
+    return kid
+
+
+def stop_delivery(tx: Tx, actor: str) -> str | None:
+    """Ask no further device to take a signing key; return the id of the key, or None when there was no delivery."""
+    kid = grant_keys.stop(tx)
+    if kid is not None:
+        _of_delivery(tx, actor, kid, "stopped")
+    return kid
+
+
+def mark_signing_key_leaked(tx: Tx, kid: str, actor: str) -> int:
+    """Mark that others know this key: no device is to take a key on its word. Return how many commands that withdrew.
+
+    Raises:
+        NotFoundError: there is no such key.
+        ConflictError: it is in use; a rotation comes first.
+    """
+    key = token_sql.signing_key(tx, kid)
+    if key is None:
+        raise NotFoundError(f"There is no signing key '{kid[:80]}'. 'gateway signing-keys list' shows those there are.")
+    if key.retired_at is None:
+        raise ConflictError(
+            "signing_key_in_use",
+            "This key signs for new bindings. Nothing was changed. Make a new key first, with "
+            "'gateway signing-keys rotate'.",
+        )
+    if key.leaked_at is None:
+        grant_key_sql.set_leaked(tx, kid)
+        event_sql.record_administrative(tx, event_sql.REGISTRY, EventType.SIGNING_KEY_LEAKED, actor, kid=kid)
+    return grant_keys.withdraw(tx, kid)
+
+
+def _of_delivery(tx: Tx, actor: str, kid: str, state: str) -> None:
+    event_sql.record_administrative(tx, event_sql.REGISTRY, EventType.SIGNING_KEY_DELIVERY, actor, kid=kid, state=state)
 
 
 def _of_key(tx: Tx, row: key_sql.KeyRecord | key_sql.ExpiringKey, kind: EventType, actor: str, **facts: Any) -> None:

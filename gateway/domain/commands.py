@@ -23,6 +23,7 @@ from gateway.store.records import DeviceKey
 from gateway.store.token_sql import TokenRecord
 
 RESET: Final = CommandType.FACTORY_RESET
+SET_GRANT_KEY: Final = CommandType.SET_GRANT_KEY
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def create(tx: Tx, device: DeviceRecord, body: CreateCommand, actor: str) -> Com
     Raises:
         ConflictError: ``command_pending`` when one of that type is open, ``reset_pending`` while a reset is,
             ``device_not_bound`` without a binding, ``idempotency_mismatch`` when the key came with another request.
+            ``reserved_command``: the gateway alone sends this type.
     """
     known = _same_request(tx, device, body)
     if known is not None:
@@ -115,6 +117,13 @@ def _may_queue(tx: Tx, device: DeviceRecord, command_type: CommandType) -> None:
         raise ConflictError(
             "reset_not_a_command",
             f"A factory reset unbinds the device too. Ask for it with POST /v1/devices/{device.id}/reset.",
+        )
+    if command_type is SET_GRANT_KEY:
+        raise ConflictError(
+            "reserved_command",
+            "type: only the gateway itself sends set_grant_key. To give bound devices the signing key in use, run "
+            "'gateway signing-keys deliver' at the gateway.",
+            details={"field": "type"},
         )
     for open_type, code in ((RESET, "reset_pending"), (command_type, "command_pending")):
         command = command_sql.open_of_type(tx, device.pk, open_type)

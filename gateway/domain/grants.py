@@ -39,7 +39,8 @@ def ensure_key(tx: Tx) -> str:
 def rotate(tx: Tx) -> str:
     """Make a new signing key for all new bindings; return its id.
 
-    A device trusts the key that it got when it was bound, so the old keys go on signing for those devices.
+    A device trusts the key that it got when it was bound. So the old keys continue to sign for those devices. That ends
+    for each when it is bound again, or takes the new key (:mod:`gateway.domain.grant_keys`).
     """
     token_sql.retire_signing_keys(tx)
     return ensure_key(tx)
@@ -89,19 +90,32 @@ def sign(
     return _signed(claims, kid, _private(tx.context.vault.open(secret_sql.place_of_key(kid), key.private_key)))
 
 
-def sign_again(tx: Tx, device: DeviceKey, command: CommandRecord, *, seq: int | None, expires_at: int | None) -> str:
-    """Return a new grant of a command whose time or ``seq`` has changed, by the key that signed it first.
+def key_id(grant: str) -> str:
+    """Return the id of the key that signed a grant of this registry."""
+    return str(json.loads(_unbase64url(grant.partition(".")[0]))["kid"])
 
-    Its device knows that key. The issuer stays.
+
+def sign_again(
+    tx: Tx,
+    device: DeviceKey,
+    command: CommandRecord,
+    *,
+    seq: int | None,
+    expires_at: int | None,
+    kid: str | None = None,
+) -> str:
+    """Return a new grant of a command whose time, ``seq`` or key has changed. The issuer stays.
+
+    Without a ``kid`` the key that signed it first signs again: its device knows that key.
 
     Raises:
         ValueError: the params have no canonical JSON.
     """
-    head, claims = (json.loads(_unbase64url(part)) for part in command.grant_token.split(".")[:2])
+    claims = json.loads(_unbase64url(command.grant_token.split(".")[1]))
     unsigned = {**command._asdict(), "params": json.loads(command.params)}
     return sign(
         tx,
-        kid=str(head["kid"]),
+        kid=kid or key_id(command.grant_token),
         device=device,
         command=unsigned,
         seq=seq,

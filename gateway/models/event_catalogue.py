@@ -61,6 +61,11 @@ EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
     EventType.COMMAND_FAILED: EventDescription("The device said that it cannot.", (*_SAID, "error")),
     EventType.COMMAND_EXPIRED: EventDescription("Its time was over before the device had done it.", _COMMAND),
     EventType.COMMAND_CANCELLED: EventDescription("It was cancelled, or its binding ended.", _COMMAND),
+    EventType.GRANT_KEY_CHANGED: EventDescription(
+        "Its commands are signed with another key from now on: the device said, with its receipt, that it has that "
+        "key. `previous` is the key that signed before.",
+        ("kid", "previous"),
+    ),
     EventType.TOKEN_REFRESHED: EventDescription(
         "The device got another token of the same binding.", ("binding_generation",)
     ),
@@ -94,6 +99,13 @@ EVENT_TYPES: Final[Mapping[EventType, EventDescription]] = {
     EventType.SIGNING_KEY_ROTATED: EventDescription(
         "New bindings are told a new signing key; `reason` says which restore or epoch did it.",
         ("kid", "retired", "reason"),
+    ),
+    EventType.SIGNING_KEY_DELIVERY: EventDescription(
+        "Bound devices get this signing key from now on (`state` is `started`), or no more of them (`stopped`).",
+        ("kid", "state"),
+    ),
+    EventType.SIGNING_KEY_LEAKED: EventDescription(
+        "A signing key is known to others: it announces no key to a device any more.", ("kid",)
     ),
     EventType.WEBHOOK_CREATED: EventDescription(
         "A webhook was created. Events of a webhook go to the project's other webhooks alone.", _WEBHOOK

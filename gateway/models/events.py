@@ -36,6 +36,7 @@ class EventType(enum.StrEnum):
     COMMAND_FAILED = "command.failed"
     COMMAND_EXPIRED = "command.expired"
     COMMAND_CANCELLED = "command.cancelled"
+    GRANT_KEY_CHANGED = "device.grant_key_changed"
     TOKEN_REFRESHED = "token.refreshed"  # noqa: S105 - no password
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - no password
     ACKNOWLEDGEMENT_LATE = "acknowledgement.late"
@@ -50,6 +51,8 @@ class EventType(enum.StrEnum):
     ACCOUNT_ROTATED = "account.rotated"
     ACCOUNT_REVOKED = "account.revoked"
     SIGNING_KEY_ROTATED = "signing_key.rotated"
+    SIGNING_KEY_DELIVERY = "signing_key.delivery"
+    SIGNING_KEY_LEAKED = "signing_key.leaked"
     WEBHOOK_CREATED = "webhook.created"
     WEBHOOK_UPDATED = "webhook.updated"
     WEBHOOK_ROTATED = "webhook.rotated"

@@ -47,6 +47,7 @@ class SigningKeyRecord(NamedTuple):
     private_key: bytes
     created_at: int
     retired_at: int | None
+    leaked_at: int | None
 
     def __repr__(self) -> str:
         """Return what may be logged."""
@@ -59,6 +60,7 @@ class SigningKeyUse(NamedTuple):
     kid: str
     created_at: int
     retired_at: int | None
+    leaked_at: int | None
     devices: int
 
 
@@ -287,7 +289,7 @@ def signing_keys(view: View) -> list[SigningKeyUse]:
     """Return every signing key, the one in use first."""
     return view.records(
         SigningKeyUse,
-        """SELECT k.kid, k.created_at, k.retired_at,
+        """SELECT k.kid, k.created_at, k.retired_at, k.leaked_at,
                 (SELECT count(DISTINCT device_pk) FROM tokens WHERE grant_kid = k.kid AND state <> 'revoked') AS devices
             FROM signing_keys k ORDER BY k.retired_at IS NOT NULL, k.created_at DESC, k.kid DESC""",
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.broker.access_rules import Action, Role, may, may_retain
 
 ONE_LEVEL = r"[^/+#\x00]*"
-TYPES = "factory_reset|start_recording|stop_recording|trigger_upload|reboot"
+TYPES = "factory_reset|start_recording|stop_recording|trigger_upload|reboot|set_grant_key"
 DEVICE_MAY = {
     Action.PUBLISH: rf"devices/dev_A/(heartbeat|status|commands/({TYPES})/ack)",
     Action.WILL: rf"devices/dev_A/(heartbeat|status|commands/({TYPES})/ack)",

@@ -4,6 +4,8 @@ from contextlib import closing
 
 import pytest
 
+from gateway.cli.keys import on_registry
+from gateway.domain import grant_keys
 from gateway.store import View, open_database, token_sql
 from tests.cli.support import Cli
 
@@ -68,3 +70,52 @@ def test_no_private_half_is_shown(cli: Cli) -> None:
     with closing(open_database(cli.data_dir)) as connection:
         (secret,) = connection.execute("SELECT hex(private_key) FROM signing_keys").fetchone()
     assert secret.lower() not in (cli("signing-keys", "list").out + cli("signing-keys", "list", "--json").out).lower()
+
+
+def test_a_delivery_is_started_watched_and_stopped(cli: Cli) -> None:
+    """Closed until it is started; the numbers are those of bound devices."""
+    device = cli.bound()
+    cli("signing-keys", "rotate", "--yes")
+    before = cli.json("signing-keys", "progress")
+    assert (before["delivery"], before["others"]) == ("not started", 1)
+    started = cli.json("signing-keys", "deliver", "--yes")
+    assert started == {"kid": before["kid"], "state": "started"}
+    assert cli.json("signing-keys", "progress")["delivery"] == "asking"
+    assert cli.json("signing-keys", "deliver", "--stop")["state"] == "stopped"
+    assert cli.json("signing-keys", "progress") == before
+    assert "gateway signing-keys progress" in cli("signing-keys", "deliver", "--yes").err
+    on_registry(cli.data_dir, lambda tx: grant_keys.ask_next(tx, 10))
+    (command,) = cli.json("commands", "list", device["id"])
+    assert (command["type"], command["params"]["kid"]) == ("set_grant_key", before["kid"])
+    assert cli.json("signing-keys", "progress") == {**before, "delivery": "all are asked", "asked": 1, "others": 0}
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_delivery_asks_for_a_backup(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy from before the key could not command the devices any more."""
+    asked: list[str] = []
+    monkeypatch.setattr("click.confirm", lambda text, **_: asked.append(text))
+    assert "Nothing was done" in cli("signing-keys", "deliver", code=1).err
+    assert "backup" in asked[0]
+    assert cli.json("signing-keys", "progress")["delivery"] == "not started"
+
+
+def test_a_leaked_key_is_shown_and_announces_nothing(cli: Cli) -> None:
+    """Its open commands are withdrawn; a key in use has to be rotated first."""
+    device = cli.bound()
+    old = device["grant_key"]["kid"]
+    assert "signing-keys rotate" in cli("signing-keys", "leaked", old, "--yes", code=5).err
+    cli("signing-keys", "rotate", "--yes")
+    cli("signing-keys", "deliver", "--yes")
+    on_registry(cli.data_dir, lambda tx: grant_keys.ask_next(tx, 10))
+    assert cli.json("signing-keys", "leaked", old, "--yes") == {"kid": old, "withdrawn_commands": 1}
+    assert [key["state"] for key in cli.json("signing-keys", "list")] == ["in use", "leaked, still obeyed"]
+    (command,) = cli.json("commands", "list", device["id"])
+    assert command["status"] == "cancelled"
+
+
+def test_it_is_no_command_to_send(cli: Cli) -> None:
+    """The list of those that can be sent does not have it."""
+    device = cli.bound()
+    assert "set_grant_key" not in cli("commands", "send", "--help").out
+    assert "trigger_upload" in cli("commands", "send", device["id"], "set_grant_key", code=2).err

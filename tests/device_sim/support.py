@@ -45,7 +45,8 @@ def seeded(seed: int | str = 1) -> random.Random:
 class Signer:
     """Signs grants with a fixed Ed25519 key, as a gateway does."""
 
-    def __init__(self, seed: bytes = bytes(range(32))) -> None:
+    def __init__(self, seed: bytes = bytes(range(32)), kid: str = "k1") -> None:
+        self.kid = kid
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self._seq = itertools.count(1)
 
@@ -53,11 +54,11 @@ class Signer:
     def jwk(self) -> dict[str, str]:
         """The public half, as a bind answers it."""
         raw = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        return {"kty": "OKP", "crv": "Ed25519", "kid": "k1", "alg": "EdDSA", "x": _base64(raw)}
+        return {"kty": "OKP", "crv": "Ed25519", "kid": self.kid, "alg": "EdDSA", "x": _base64(raw)}
 
     def grant(self, **claims: Any) -> str:
         """A JWT over exactly these claims."""
-        return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": "k1"})
+        return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self.kid})
 
     def command(
         self,

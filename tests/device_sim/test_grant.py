@@ -192,4 +192,4 @@ def test_spoilt_key(key: dict[str, Any]) -> None:
 def test_only_what_was_signed_is_kept() -> None:
     """A refusal is kept under the command's id only if the gateway signed that command."""
     kept = {code: grant.RefusalError(code, "").is_signed for code in ALL_CODES}
-    assert {code for code, keep in kept.items() if keep} == {"stale_generation", "expired"}
+    assert {code for code, keep in kept.items() if keep} == {"stale_generation", "expired", "invalid_grant_key"}

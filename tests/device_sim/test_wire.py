@@ -80,6 +80,7 @@ def test_topics() -> None:
         f"acme/devices/{DEVICE_ID}/commands/stop_recording",
         f"acme/devices/{DEVICE_ID}/commands/trigger_upload",
         f"acme/devices/{DEVICE_ID}/commands/reboot",
+        f"acme/devices/{DEVICE_ID}/commands/set_grant_key",
         f"acme/devices/{DEVICE_ID}/errors",
     ]
 

@@ -20,6 +20,8 @@ import rfc8785
 
 import gateway
 from device_sim import grant, wire
+from device_sim.actions import CommandReceived
+from device_sim.binding import Binding
 from device_sim.canonical import canonical
 from gateway.core import credentials
 from gateway.core.command_types import CommandType
@@ -27,9 +29,11 @@ from gateway.core.topics import Topics
 from gateway.http import idempotency
 from gateway.http.errors import STATUS
 from gateway.http.resources.operations import OPERATIONS
-from gateway.models.bindings import BoundDevice
+from gateway.models.bindings import BoundDevice, Jwk
 from gateway.models.commands import Ack, CommandPayload
 from gateway.models.device_settings import with_defaults
+from tests.device_sim.firmware_bench import online
+from tests.device_sim.support import Signer
 from tests.support.vectors import COMMANDS, VECTORS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -88,6 +92,45 @@ def test_grant(vectors: dict[str, Any]) -> None:
     assert (claims["par"], claims["seq"]) == (vectors["params"][0]["par"], 7)
 
 
+def test_a_new_grant_key(vectors: dict[str, Any]) -> None:
+    """The old key signs the announcement, the new one the confirmation; both bind the new key by its digest."""
+    given = vectors["set_grant_key"]
+    assert rfc8785.dumps(given["params"]).decode() == given["canonical"] == canonical(given["params"])
+    digest = hashlib.sha256(given["canonical"].encode()).digest()
+    assert base64.urlsafe_b64encode(digest).decode().rstrip("=") == given["par"]
+    assert Jwk.model_validate(given["params"]).model_dump() == given["params"]
+    sent = (given["announcement"], vectors["grant_key"]), (given["confirmation"], given["params"])
+    for number, (command, key) in enumerate(sent, start=1):
+        assert jwt.get_unverified_header(command["grant_token"])["kid"] == key["kid"]
+        claims = jwt.decode(command["grant_token"], jwt.PyJWK(key), algorithms=["EdDSA"], audience=vectors["device_id"])
+        assert (claims["jti"], claims["cmd"], claims["par"]) == (command["command_id"], "set_grant_key", given["par"])
+        assert (claims["gen"], claims["seq"], "exp" in claims) == (vectors["binding_generation"], number, False)
+        word = wire.receipt(vectors["device_token"], command["command_id"], "executed", claims["gen"])
+        assert word == command["receipt_executed"]
+
+
+def test_a_device_follows_the_vectors_of_a_new_key(vectors: dict[str, Any]) -> None:
+    """The firmware of the simulator takes the announcement, and drops the old key with the confirmation."""
+    answer = {**document("sample-bind"), "grant_key": vectors["grant_key"]}
+    bench = online(Signer(), binding=Binding.from_answer(answer))
+    kids = [vectors["set_grant_key"]["params"]["kid"], vectors["grant_key"]["kid"]]
+    for name, left in (("announcement", kids), ("confirmation", kids[:1])):
+        command = vectors["set_grant_key"][name]
+        payload = {
+            **document("sample-command"),
+            "id": command["command_id"],
+            "type": "set_grant_key",
+            "params": vectors["set_grant_key"]["params"],
+            "grant_token": command["grant_token"],
+        }
+        bench.give(CommandReceived("set_grant_key", json.dumps(payload).encode()))
+        said = json.loads(bench.payloads("ack")[-1])
+        assert (said["status"], said["receipt"]) == ("executed", command["receipt_executed"])
+        held = Binding.from_flash(bench.flash.wiped_area)
+        assert held is not None
+        assert [key["kid"] for key in held.grant_keys] == left
+
+
 def test_params(vectors: dict[str, Any]) -> None:
     """Each canonical form is that of a library of others, and its digest stands beside it."""
     assert len(vectors["params"]) >= 5
@@ -103,7 +146,8 @@ def test_each_vector_of_a_command_is_described() -> None:
     members = {member for each in COMMANDS for member in each}
     section = DOCUMENT.read_text().partition("## Test vectors")[2]
     assert {*VECTORS, *members} <= set(re.findall(r"`(\w+)`", section))
-    assert {each["answer"] for each in COMMANDS} == {None, "delivered", *codes("What a device says")}
+    of_new_keys = {grant.INVALID_GRANT_KEY}  # a firmware may do without set_grant_key
+    assert {each["answer"] for each in COMMANDS} == {None, "delivered", *codes("What a device says")} - of_new_keys
 
 
 def test_the_good_vectors_verify_with_a_library_of_others() -> None:

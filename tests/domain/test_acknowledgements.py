@@ -20,7 +20,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield opened
 
 
-@pytest.mark.parametrize("kind", [each for each in CommandType if each is not RESET])
+@pytest.mark.parametrize("kind", [each for each in CommandType if each not in (RESET, CommandType.SET_GRANT_KEY)])
 def test_the_life_of_a_command(world: World, kind: CommandType) -> None:
     """Pending, delivered, executed: each with its time and its event; the token has nothing to do with it."""
     device_id, token = world.bound()

@@ -13,6 +13,7 @@ WRITERS = {
     "domain/commands.py",
     "domain/device_updates.py",
     "domain/devices.py",
+    "domain/grant_keys.py",
     "domain/heartbeats.py",
     "domain/messages.py",
 }

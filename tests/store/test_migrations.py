@@ -44,6 +44,7 @@ LANDED = [
     "m027_projects_of_accounts",
     "m028_serial_numbers",
     "m029_mirror",
+    "m030_leaked_keys",
 ]
 
 

@@ -85,7 +85,7 @@ OPERATIONS: Final[tuple[AnyOperation, ...]] = (
         takes=CreateCommand,
         handler=create_command,
         answers={201: Command},
-        conflicts=("command_pending", "reset_pending", "device_not_bound", "reset_not_a_command"),
+        conflicts=("command_pending", "reset_pending", "device_not_bound", "reset_not_a_command", "reserved_command"),
     ),
     Operation(
         method="GET",

@@ -114,7 +114,14 @@ _MQTT: Final[dict[str, Any]] = {
         "status": f"devices/{_DEVICE_ID}/status",
         "commands": {
             each: f"devices/{_DEVICE_ID}/commands/{each}"
-            for each in ("factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot")
+            for each in (
+                "factory_reset",
+                "start_recording",
+                "stop_recording",
+                "trigger_upload",
+                "reboot",
+                "set_grant_key",
+            )
         },
         "errors": f"devices/{_DEVICE_ID}/errors",
     },

@@ -129,3 +129,9 @@ def m029_mirror(db: Database) -> None:
         """UPDATE meta SET key = replace(key, 'shown_', 'mirror_')
             WHERE key IN ('shown_state', 'shown_project_state', 'shown_discovery')""",
     )
+
+
+@step
+def m030_leaked_keys(db: Database) -> None:
+    """Store which signing keys are known to others: such a key announces no new one to a device."""
+    execute_each(db, "ALTER TABLE signing_keys ADD COLUMN leaked_at INTEGER")

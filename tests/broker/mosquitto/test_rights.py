@@ -32,7 +32,7 @@ async def arrivals_at_gateway(broker: Mosquitto, gateway: Wire) -> list[tuple[st
     return [(one.topic.removeprefix(broker.prefix), one.payload) for one in await gateway.read_until(last)]
 
 
-TYPES = ["factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot"]
+TYPES = ["factory_reset", "start_recording", "stop_recording", "trigger_upload", "reboot", "set_grant_key"]
 OWN = [f"devices/{A}/heartbeat", f"devices/{A}/status", *(f"devices/{A}/commands/{each}/ack" for each in TYPES)]
 
 FOREIGN = [

@@ -78,6 +78,16 @@ async def test_commands_need_a_binding_and_a_reset_has_its_own_call(api: Api) ->
     error(await api.back_end.post(path, json={"type": "reboot"}), 409, "reset_pending")
 
 
+async def test_the_gateway_alone_sends_a_new_grant_key(api: Api) -> None:
+    """409 that says how an operator has it sent; nothing is queued."""
+    bound = await api.bound()
+    path = f"/v1/devices/{bound['id']}/commands"
+    answer = error(await api.back_end.post(path, json={"type": "set_grant_key"}), 409, "reserved_command")
+    assert answer["details"] == {"field": "type"}
+    assert "gateway signing-keys deliver" in answer["message"]
+    assert body(await api.back_end.get(path), 200)["data"] == []
+
+
 async def test_lists_commands_in_pages(api: Api) -> None:
     """Newest first, by ``cursor``, and by ``status``."""
     bound = await api.bound()

@@ -193,6 +193,7 @@ async def test_bind_answers_what_firmware_needs(api: Api) -> None:
                 "stop_recording": f"{home}/commands/stop_recording",
                 "trigger_upload": f"{home}/commands/trigger_upload",
                 "reboot": f"{home}/commands/reboot",
+                "set_grant_key": f"{home}/commands/set_grant_key",
             },
             "errors": f"{home}/errors",
         },
